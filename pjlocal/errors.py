@@ -1,0 +1,23 @@
+"""Errors that reach the user: each is one line that says what to do, with the exit status it deserves."""
+
+from __future__ import annotations
+
+
+class PjlocalError(Exception):
+    """An error whose text is written for the person at the terminal."""
+
+    exit_status = 1
+
+
+class UsageError(PjlocalError):
+    """The request itself is wrong: an option, a prompt, a preference, or a file one of them names."""
+
+    exit_status = 2
+
+
+class ModelError(PjlocalError):
+    """The model cannot be found, loaded or run, or there is not enough memory for it."""
+
+
+class OutputError(PjlocalError):
+    """Something that was generated cannot be written where it should go."""

@@ -1,0 +1,182 @@
+"""Persona-judge's rule for one token (arXiv 2504.12663, Algorithm 1): draft, judge, resample.
+
+Two views of one language model read the same text under two preference prefixes.  In a round one of them, the
+*draft*, proposes tokens t ~ q; the other, the *judge*, knows p.  The rule, in the paper's letters:
+
+    accept t with probability min(1, p(t) / q(t))
+    on the first rejection emit t' ~ norm(max(0, p - q)) and end the round
+    when all λ drafted tokens are accepted emit a bonus token t' ~ p and end the round
+
+Then the roles swap (``judge`` mode) or stay (``base`` mode).  Here q and p are what is left after each view's own
+filters.  This module is NumPy alone: no model, no terminal, no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["accepted", "resampled", "bonus", "plain"]
+Strategy = Literal["sample", "greedy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Probabilities of the tokens that survived a view's filters.
+
+    ids: int32 [n], strictly ascending.  A fixed order keeps a draw stable when rounding moves a probability a little.
+    probs: float64 [n], positive, summing to one.
+    """
+
+    ids: NDArray[np.int32]
+    probs: NDArray[np.float64]
+
+    def prob(self, token: int) -> float:
+        """The probability of ``token``; 0.0 when it did not survive."""
+        i = int(self.ids.searchsorted(token))
+        return float(self.probs[i]) if i < len(self.ids) and self.ids[i] == token else 0.0
+
+    def sample(self, u: float) -> int:
+        """Draw a token by inverting the cumulative distribution at ``u`` in [0, 1)."""
+        cumulative = self.probs.cumsum()
+        i = int(cumulative.searchsorted(u * cumulative[-1], side="right"))
+        return int(self.ids[min(i, len(self.ids) - 1)])
+
+    def argmax(self) -> int:
+        """The most probable token (the one with the lowest id among equals)."""
+        return int(self.ids[self.probs.argmax()])
+
+
+class Rejected(NamedTuple):
+    """A drafted token that the judge refused, with its probabilities under the judge (p) and the draft (q)."""
+
+    token: int
+    p: float
+    q: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One emitted token and why it was emitted.
+
+    p and q are the probabilities of the emitted token under the judge and the draft.  A bonus token was never
+    drafted, and a plain one was never judged: there ``q`` and ``accept_probability`` are None.
+    """
+
+    position: int
+    token: int
+    kind: Kind
+    round: int
+    draft: int | None
+    p: float
+    q: float | None = None
+    accept_probability: float | None = None
+    rejected: Rejected | None = None
+
+
+def accept_probability(p: float, q: float) -> float:
+    """min(1, p(t) / q(t)) for a token that was drafted, so that q(t) > 0."""
+    return min(1.0, p / q)
+
+
+def residual(p: Distribution, q: Distribution) -> Distribution:
+    """norm(max(0, p - q)): what the judge would have said and the draft says too rarely.
+
+    Where rounding leaves nothing (p equals q), p itself.
+    """
+    nearest = np.minimum(q.ids.searchsorted(p.ids), len(q.ids) - 1)
+    q_probs = np.where(q.ids[nearest] == p.ids, q.probs[nearest], 0.0)
+    excess = p.probs - q_probs
+    keep = excess > 0.0
+    if not keep.any():
+        return p
+    excess = excess[keep]
+    return Distribution(p.ids[keep], excess / excess.sum())
+
+
+class Uniforms:
+    """Randomness indexed by position: row i serves the i-th emitted token, whatever happened before it.
+
+    A row is (draft's draw, acceptance, resample or bonus), float64 in [0, 1).  Since a schedule that looks further
+    ahead does not use up the randomness of later positions, every schedule emits the same text for one seed.
+    """
+
+    _BLOCK = 64
+
+    def __init__(self, seed: int | tuple[int, ...], columns: int = 3) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._columns = columns
+        self._rows: list[list[float]] = []
+
+    def __getitem__(self, position: int) -> list[float]:
+        while position >= len(self._rows):
+            self._rows.extend(self._rng.random((self._BLOCK, self._columns)).tolist())
+        return self._rows[position]
+
+
+@dataclass(slots=True)
+class Round:
+    """Who drafts, who judges, and how far the round has come.
+
+    ``swap`` is what sets judge mode (True: Persona-judge) apart from base mode (False: Persona-judge-Base).
+    """
+
+    lam: int
+    swap: bool
+    number: int = 0
+    accepted: int = 0
+
+    @property
+    def draft(self) -> int:
+        return self.number % 2 if self.swap else 0
+
+    @property
+    def judge(self) -> int:
+        return 1 - self.draft
+
+    @property
+    def bonus_due(self) -> bool:
+        """All λ drafted tokens of the round were accepted."""
+        return self.accepted == self.lam
+
+    def advance(self, kind: Kind) -> None:
+        if kind == "accepted":
+            self.accepted += 1
+        else:
+            self.number += 1
+            self.accepted = 0
+
+
+def propose(q: Distribution, u: float, strategy: Strategy) -> int:
+    """The draft's token: t ~ q, or its most probable token under the greedy strategy."""
+    return q.argmax() if strategy == "greedy" else q.sample(u)
+
+
+def judge_token(
+    position: int, round: Round, t: int, p: Distribution, q: Distribution, u: list[float]
+) -> Decision:
+    """Accept the drafted token t with probability min(1, p(t)/q(t)), else emit t' ~ norm(max(0, p - q))."""
+    p_t, q_t = p.prob(t), q.prob(t)
+    accept = accept_probability(p_t, q_t)
+    if u[1] < accept:
+        return Decision(position, t, "accepted", round.number, round.draft, p_t, q_t, accept)
+    t_new = residual(p, q).sample(u[2])
+    return Decision(
+        position, t_new, "resampled", round.number, round.draft,
+        p.prob(t_new), q.prob(t_new), accept, Rejected(t, p_t, q_t),
+    )  # fmt: skip
+
+
+def bonus_token(position: int, round: Round, p: Distribution, u: list[float]) -> Decision:
+    """After λ accepted tokens: one more from the judge, t' ~ p_{λ+1}."""
+    t = p.sample(u[2])
+    return Decision(position, t, "bonus", round.number, round.draft, p.prob(t))
+
+
+def plain_token(position: int, p: Distribution, u: list[float], strategy: Strategy) -> Decision:
+    """One view alone: ordinary decoding."""
+    t = propose(p, u[0], strategy)
+    return Decision(position, t, "plain", 0, None, p.prob(t))

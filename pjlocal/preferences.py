@@ -1,0 +1,75 @@
+"""Preferences: what a view is told to care about, and how several are dealt to the two views."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import UsageError
+
+#: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.
+PRESETS: dict[str, str] = {
+    "helpful": "Be as helpful as possible: address what is really asked and make the answer useful to the person.",
+    "harmless": "Be harmless: avoid anything dangerous, unethical or offensive, and point to a safe way instead.",
+    "humorous": "Be humorous: answer with wit, and make the person smile.",
+    "correct": "Be correct: state only what is true, and say so when something is uncertain.",
+    "informative": "Be informative: give rich, relevant detail and explain the background.",
+    "professional": "Be professional: use the precise, well-structured and courteous language of an expert.",
+    "creative": "Be creative: offer original, imaginative and unexpected ideas.",
+    "touching": "Be touching: write with warmth and empathy, so that the answer moves the reader.",
+    "vivid": "Be vivid: use lively images and concrete sensory detail, so that the reader sees it happen.",
+    "concise": "Be concise: say it in as few words as possible, without filler.",
+    "simple": "Be simple: use plain words and short sentences that a child would understand.",
+    "formal": "Be formal: use complete sentences and a polite, impersonal tone.",
+    "friendly": "Be friendly: talk like a kind friend, warm and relaxed.",
+}
+
+_HOW_FREE_TEXT = "a preference of your own takes more than one word, as in 'Answer in rhyme', or @FILE"
+
+
+def resolve(spec: str) -> str:
+    """The prefix text of one preference: a preset's name, free text of several words, or ``@file``.
+
+    Raises:
+        UsageError: an empty preference, an unknown preset, or a file that cannot be read as UTF-8.
+    """
+    spec = spec.strip()
+    if not spec:
+        raise UsageError(f"a preference is empty: name a preset ({', '.join(PRESETS)}) or write one out")
+    if spec.startswith("@"):
+        return read_text(Path(spec[1:]), "preference file")
+    if preset := PRESETS.get(spec.lower()):
+        return preset
+    if len(spec.split()) == 1:
+        near = difflib.get_close_matches(spec.lower(), PRESETS, n=3, cutoff=0.5) or list(PRESETS)
+        raise UsageError(f"unknown preset {spec!r}: did you mean {' or '.join(near)}? ({_HOW_FREE_TEXT})")
+    return spec
+
+
+def read_text(path: Path, what: str) -> str:
+    """The stripped text of a UTF-8 file that an option names.
+
+    Raises:
+        UsageError: the file is missing, unreadable, empty or not UTF-8.
+    """
+    try:
+        text = path.expanduser().read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{what} {path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read {what} {path}: {reason}") from None
+    if not text:
+        raise UsageError(f"{what} {path} is empty")
+    return text
+
+
+def deal(prefer: Sequence[str], views: int = 2) -> list[list[str]]:
+    """Preferences dealt to the views in turn: the first to view a, the second to view b, the third to a again."""
+    return [list(prefer[view::views]) for view in range(views)]
+
+
+def prefix(preferences: Sequence[str]) -> str:
+    """The preference prefix of one view: its preferences' texts joined, or the empty string for none."""
+    return "\n".join(resolve(preference) for preference in preferences)

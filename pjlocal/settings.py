@@ -1,0 +1,186 @@
+"""Every setting in one place: name, default, limits, flags and help text.
+
+The command line, the Python API and the benchmark all take their settings from these dataclasses, so an option exists
+once.  A value is checked when the dataclass is made; behind that, code trusts its types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .errors import UsageError
+
+Mode = Literal["judge", "base", "prompt", "plain"]
+Decoding = Literal["sample", "greedy"]
+Schedule = Literal["lockstep", "reference"]
+Placement = Literal["system", "user-turn"]
+Layout = Literal["contexts", "batched", "auto"]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+FlashAttention = Literal["auto", "on", "off"]
+
+
+def setting(default: Any, *flags: str, help: str, **limits: Any) -> Any:
+    """A dataclass field with its command-line flags, help text and limits (least, most, above)."""
+    return field(default=default, metadata={"flags": flags, "help": help, **limits})
+
+
+class Settings:
+    """Base of the settings: checks every field against its own limits.
+
+    Raises:
+        UsageError: a value outside its limits, named by its flag.
+    """
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            _check(f, hints[f.name], getattr(self, f.name))
+
+    def replace(self, **changes: Any) -> Any:
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def flag(f: dataclasses.Field[Any]) -> str:
+    """The long flag by which messages name a setting."""
+    return next((x for x in f.metadata.get("flags", ()) if x.startswith("--")), "--" + f.name.replace("_", "-"))
+
+
+def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
+    if value is None:
+        return
+    if NoneType in get_args(hint):
+        hint = next(x for x in get_args(hint) if x is not NoneType)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise UsageError(f"{flag(f)} must be one of {', '.join(get_args(hint))} (not {value!r})")
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    limits = f.metadata
+    if not math.isfinite(value):
+        raise UsageError(f"{flag(f)} must be a finite number (not {value})")
+    if (least := limits.get("least")) is not None and value < least:
+        raise UsageError(f"{flag(f)} must be at least {least} (not {value})")
+    if (above := limits.get("above")) is not None and value <= above:
+        raise UsageError(f"{flag(f)} must be above {above} (not {value})")
+    if (most := limits.get("most")) is not None and value > most:
+        raise UsageError(f"{flag(f)} must be at most {most} (not {value})")
+
+
+_INT32 = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Generation(Settings):
+    """How the two views write one answer.  Defaults are those of the paper's authors' own code."""
+
+    mode: Mode | None = setting(
+        None,
+        "--mode",
+        help="judge: roles swap every round; base: fixed roles; prompt: all preferences in one prefix; plain: none "
+        "(default: judge with preferences, plain without).",
+    )
+    lam: int = setting(
+        4, "--lambda", "-l", help="Tokens drafted in a round before the roles swap.", least=1, most=_INT32
+    )
+    decoding: Decoding = setting(
+        "sample", "--decoding", help="How the draft proposes: sample from its distribution, or its most probable token."
+    )
+    schedule: Schedule = setting(
+        "lockstep",
+        "--schedule",
+        help="lockstep judges each token as it is drafted; reference is the paper's Algorithm 1. Same text.",
+    )
+    max_tokens: int = setting(
+        128, "--max-tokens", "-n", help="Length limit of the answer, in tokens.", least=1, most=_INT32
+    )
+    stop: tuple[str, ...] = setting((), "--stop", help="Text that ends the answer (repeatable).")
+    seed: int | None = setting(
+        None, "--seed", help="Seed of the answer; drawn at random when not given.", least=0, most=2**63 - 1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "" in self.stop:
+            raise UsageError("--stop must not be empty: it would end every answer before its first token")
+
+
+@dataclass(frozen=True)
+class Sampling(Settings):
+    """llama.cpp's filters, applied to each view by itself, in llama.cpp's order."""
+
+    temperature: float = setting(0.7, "--temperature", "-t", help="0 is greedy.", least=0)
+    top_k: int = setting(20, "--top-k", "-k", help="Keep the k most probable tokens; 0 keeps all.", least=0, most=_INT32)
+    top_p: float = setting(0.9, "--top-p", help="Keep the most probable tokens up to this mass; 1 keeps all.", above=0, most=1)
+    min_p: float = setting(0.0, "--min-p", help="Drop tokens below this share of the best; 0 is off.", least=0, most=1)
+    typical_p: float = setting(1.0, "--typical-p", help="Locally typical mass; 1 is off.", above=0, most=1)
+    repeat_penalty: float = setting(1.0, "--repeat-penalty", help="Divide logits of recent tokens; 1 is off.", above=0)
+    frequency_penalty: float = setting(0.0, "--frequency-penalty", help="Lower logits by their count; 0 is off.")
+    presence_penalty: float = setting(0.0, "--presence-penalty", help="Lower logits of tokens seen; 0 is off.")
+    penalty_last_n: int = setting(
+        64, "--penalty-last-n", help="Tokens the penalties look back on, the prompt's end included.", least=0, most=_INT32
+    )
+    dry_multiplier: float = setting(0.0, "--dry-multiplier", help="DRY repetition penalty; 0 is off.", least=0)
+    dry_base: float = setting(1.75, "--dry-base", help="Growth of the DRY penalty.", least=1)
+    dry_allowed_length: int = setting(
+        2, "--dry-allowed-length", help="Longest repetition DRY lets pass.", least=0, most=_INT32
+    )
+    dry_last_n: int = setting(
+        1024, "--dry-last-n", help="Tokens DRY looks back on, the prompt's end included.", least=0, most=_INT32
+    )
+    xtc_probability: float = setting(
+        0.0, "--xtc-probability", help="Chance that XTC drops the top choices; 0 is off.", least=0, most=1
+    )
+    xtc_threshold: float = setting(0.1, "--xtc-threshold", help="Probability from which XTC drops.", least=0, most=1)
+    logit_bias: tuple[str, ...] = setting(
+        (), "--logit-bias", help="TOKEN=BIAS, where TOKEN is an id or a text of one token (repeatable).", metavar="TOKEN=BIAS"
+    )
+    grammar: str | None = setting(
+        None, "--grammar", help="A GBNF grammar that the answer obeys.", file="grammar file"
+    )
+    json_schema: str | None = setting(
+        None, "--json-schema", help="A JSON schema that the answer obeys.", file="JSON schema file"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grammar is not None and self.json_schema is not None:
+            raise UsageError("--grammar and --json-schema exclude each other: give one")
+
+
+@dataclass(frozen=True)
+class Engine(Settings):
+    """What llama.cpp is given to run on."""
+
+    n_ctx: int | None = setting(
+        None,
+        "--ctx",
+        help="Context size of each view, in tokens (default: what the model was trained for, at most 8192).",
+        least=8,
+        most=_INT32,
+    )
+    n_batch: int = setting(512, "--batch", help="Prompt tokens read at a time.", least=1, most=65536)
+    n_threads: int | None = setting(
+        None, "--threads", help="CPU threads for both views together (default: the physical cores).", least=1, most=1024
+    )
+    n_gpu_layers: int = setting(
+        -1, "--gpu-layers", help="Layers offloaded to the GPU; -1 is all that the build can.", least=-1, most=_INT32
+    )
+    cache_type_k: CacheType = setting("f16", "--cache-type-k", help="Type of the KV cache's keys.")
+    cache_type_v: CacheType = setting("f16", "--cache-type-v", help="Type of the KV cache's values.")
+    flash_attn: FlashAttention = setting("auto", "--flash-attn", help="Flash attention.")
+    verbose: bool = setting(False, "--verbose", help="Show llama.cpp's own log on standard error.")
+
+
+@dataclass(frozen=True)
+class Prompting(Settings):
+    """Where the preferences stand in the prompt, and what both views share."""
+
+    system: str = setting("", "--system", "-s", help="A system text that both views share.")
+    placement: Placement = setting(
+        "system", "--placement", help="Where a preference stands: in the system message, or in a user turn of its own."
+    )

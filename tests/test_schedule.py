@@ -1,0 +1,222 @@
+"""The algorithm itself, on small random distributions: no model is needed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pjlocal.judge import Distribution, Round, Uniforms, judge_token, propose, residual
+from pjlocal.schedule import Rules, algorithm1, lockstep
+
+
+def random_distribution(rng: np.random.Generator, n_vocab: int, keep: float = 1.0) -> Distribution:
+    ids = np.flatnonzero(rng.random(n_vocab) < keep).astype(np.int32)
+    if not len(ids):
+        ids = rng.integers(n_vocab, size=1).astype(np.int32)
+    return Distribution(ids, rng.dirichlet(np.full(len(ids), 0.5)) + 0.0)
+
+
+class ToyViews:
+    """Views whose next-token distribution is a fixed random function of everything they have read."""
+
+    def __init__(self, seed: int, n_vocab: int, keep: float, agree: bool = False) -> None:
+        self.seed, self.n_vocab, self.keep, self.agree = seed, n_vocab, keep, agree
+        self.cache: list[list[int]] = []
+        self.rows = 1
+
+    def start(self, prompts: Sequence[Sequence[int]]) -> None:
+        self.cache = [list(prompt) for prompt in prompts]
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        self.rows = len(tokens)
+        for cache in self.cache:
+            cache.extend(tokens)
+
+    def logits(self, view: int, row: int = -1) -> tuple[int, ...]:
+        cache = self.cache[view]
+        return tuple(cache[: len(cache) - self.rows + 1 + row])
+
+    def rewind(self, n_tokens: int) -> None:
+        for view in range(len(self.cache)):
+            self.rewind_view(view, n_tokens)
+
+    def read(self, view: int, tokens: Sequence[int], rows: int) -> list[tuple[int, ...]]:
+        cache = self.cache[view]
+        cache.extend(tokens)
+        return [tuple(cache[: len(cache) - rows + 1 + i]) for i in range(rows)]
+
+    def rewind_view(self, view: int, n_tokens: int) -> None:
+        if n_tokens:
+            del self.cache[view][-n_tokens:]
+
+    def distribution(self, read: tuple[int, ...]) -> Distribution:
+        if self.agree:  # both views say the same: every drafted token is accepted
+            read = read[read.index(103) :]
+        return random_distribution(np.random.default_rng([self.seed, *read]), self.n_vocab, self.keep)
+
+
+class CountingFilter:
+    """A filter with state: it must be told of every emitted token, and of no other."""
+
+    def __init__(self, views: ToyViews, told: tuple[int, ...] = ()) -> None:
+        self.views, self.told = views, told
+
+    def __call__(self, logits: tuple[int, ...], position: int) -> Distribution:
+        assert len(self.told) == position
+        assert self.told == logits[len(logits) - position :]
+        return self.views.distribution(logits)
+
+    def accept(self, token: int) -> None:
+        self.told += (token,)
+
+    def clone(self) -> CountingFilter:
+        return CountingFilter(self.views, self.told)
+
+
+PROMPTS = ([100, 101, 103], [102, 103])
+
+
+def run(schedule, seed: int, lam: int, *, swap=True, strategy="sample", limit=12, keep=1.0, end=None, agree=False, **extra):
+    views = ToyViews(seed, n_vocab=6, keep=keep, agree=agree)
+    filters = [CountingFilter(views), CountingFilter(views)]
+    rules = Rules(lam, swap, strategy, limit, lambda token: token == end)
+    return list(schedule(views, PROMPTS, filters, rules, Uniforms(seed), **extra))
+
+
+@pytest.mark.parametrize("lam", range(1, 9))
+@pytest.mark.parametrize("swap", [True, False])
+def test_lockstep_equals_algorithm_1_token_for_token(lam: int, swap: bool) -> None:
+    """Over thousands of random cases, with filters that leave disjoint supports, ends of text and both strategies."""
+    kinds = set()
+    for seed in range(200):
+        options = {
+            "swap": swap,
+            "strategy": ("sample", "greedy")[seed % 2],
+            "keep": (1.0, 0.5, 0.2)[seed % 3],
+            "end": (None, 0)[seed % 5 == 0],
+            "limit": 1 + seed % 17,
+            "agree": seed % 7 == 0,
+        }
+        expected = run(algorithm1, seed, lam, **options)
+        assert run(lockstep, seed, lam, **options) == expected
+        kinds |= {decision.kind for decision in expected}
+    assert kinds == {"accepted", "resampled", "bonus"}
+
+
+@pytest.mark.parametrize("width", [1, 3, 7])
+def test_a_guess_never_changes_the_text(width: int) -> None:
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        expected = run(lockstep, seed, 4, keep=0.4)
+        right = [decision.token for decision in expected]
+        calls = itertools.count(1)
+
+        def guess(token: int) -> list[int]:
+            """Sometimes right, sometimes wrong."""
+            n = next(calls) % len(right)
+            return right[n : n + width] if rng.random() < 0.5 else rng.integers(6, size=width).tolist()
+
+        assert run(lockstep, seed, 4, keep=0.4, guess=guess) == expected
+
+
+def test_roles_swap_every_round_and_stay_in_base_mode() -> None:
+    for swap in (True, False):
+        for decision in run(lockstep, 1, 2, swap=swap, limit=40):
+            assert decision.draft == (decision.round % 2 if swap else 0)
+
+
+def test_a_round_ends_after_a_resampled_or_a_bonus_token_and_only_then() -> None:
+    lam = 3
+    decisions = run(lockstep, 3, lam, limit=200, keep=0.7)
+    for _, group in itertools.groupby(decisions[:-1], key=lambda d: d.round):
+        *accepted, last = list(group)
+        if last.position == decisions[-2].position:
+            continue
+        assert all(d.kind == "accepted" for d in accepted)
+        assert last.kind == ("bonus" if len(accepted) == lam else "resampled")
+
+
+FALSE_ALARM_RATE = 1e-6
+
+
+@pytest.mark.parametrize("strategy", ["sample"])
+@pytest.mark.parametrize("keep", [1.0, 0.5])
+def test_base_mode_emits_exactly_the_judges_distribution(keep: float, strategy) -> None:
+    """The paper's theorem, as a chi-square test over 100,000 draws (false-alarm rate one in a million a case)."""
+    rng = np.random.default_rng(7)
+    for _ in range(3):
+        p, q = (random_distribution(rng, 12, keep) for _ in range(2))
+        u = np.random.default_rng(11).random((100_000, 3))
+        round = Round(lam=4, swap=False)
+        tokens = np.array([judge_token(0, round, propose(q, row[0], strategy), p, q, row).token for row in u.tolist()])
+        counts = np.bincount(tokens, minlength=12)
+        assert counts[p.ids].sum() == len(u), "a token outside the judge's support was emitted"
+        expected = p.probs / p.probs.sum() * len(u)
+        big = expected >= 5
+        observed = np.append(counts[p.ids][big], counts[p.ids][~big].sum())
+        expected = np.append(expected[big], expected[~big].sum())
+        keep_cells = expected > 0
+        if keep_cells.sum() > 1:
+            assert stats.chisquare(observed[keep_cells], expected[keep_cells]).pvalue > FALSE_ALARM_RATE
+
+
+def test_base_mode_text_follows_the_judge_over_whole_rounds() -> None:
+    """The second and third token too: 100,000 texts of three tokens against the product of the judge's own p."""
+    n, n_vocab = 100_000, 3
+    views = ToyViews(5, n_vocab, keep=1.0)
+    tables = {}
+
+    class Cached(CountingFilter):
+        def __call__(self, logits, position):
+            if logits not in tables:
+                tables[logits] = self.views.distribution(logits)
+            return tables[logits]
+
+        def clone(self):
+            return Cached(self.views, self.told)
+
+    counts: dict[tuple[int, ...], int] = {}
+    for seed in range(n):
+        rules = Rules(2, False, "sample", 3, lambda token: False)
+        decisions = lockstep(views, PROMPTS, [Cached(views), Cached(views)], rules, Uniforms(seed))
+        text = tuple(decision.token for decision in decisions)
+        counts[text] = counts.get(text, 0) + 1
+    judge_prompt = tuple(PROMPTS[1])
+    observed, expected = [], []
+    for text in itertools.product(range(n_vocab), repeat=3):
+        mass = float(n)
+        for i, token in enumerate(text):
+            mass *= views.distribution(judge_prompt + text[:i]).prob(token)
+        observed.append(counts.get(text, 0))
+        expected.append(mass)
+    big = np.array(expected) >= 5
+    observed, expected = np.array(observed), np.array(expected)
+    observed = np.append(observed[big], observed[~big].sum())
+    expected = np.append(expected[big], expected[~big].sum())
+    keep_cells = expected > 0
+    p_value = stats.chisquare(observed[keep_cells], expected[keep_cells] * n / expected[keep_cells].sum()).pvalue
+    assert p_value > FALSE_ALARM_RATE
+
+
+def test_the_residual_is_p_where_rounding_leaves_nothing() -> None:
+    p = Distribution(np.array([1, 5], np.int32), np.array([0.25, 0.75]))
+    assert residual(p, p) is p
+
+
+def test_the_residual_with_disjoint_supports_is_p() -> None:
+    p = Distribution(np.array([1, 5], np.int32), np.array([0.25, 0.75]))
+    q = Distribution(np.array([0, 2, 9], np.int32), np.array([0.2, 0.3, 0.5]))
+    r = residual(p, q)
+    assert r.ids.tolist() == [1, 5] and r.probs.tolist() == [0.25, 0.75]
+    assert q.prob(1) == 0.0 and q.prob(9) == 0.5 and q.prob(10) == 0.0
+
+
+def test_the_same_seed_gives_the_same_randomness_in_any_order_of_asking() -> None:
+    a, b = Uniforms(42), Uniforms(42)
+    late = a[500]
+    assert [b[i] for i in range(501)][500] == late
+    assert a[3] == b[3] != Uniforms(43)[3]
