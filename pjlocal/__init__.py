@@ -1,0 +1,39 @@
+"""Persona-judge (arXiv 2504.12663) on local GGUF models: two preferences write one answer, without training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .persona import Answer, PersonaJudge, Result, TokenEvent
+    from .prompt import Message
+    from .settings import Engine, Generation, Prompting, Sampling
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    **dict.fromkeys(("Answer", "PersonaJudge", "Result", "TokenEvent"), "persona"),
+    **dict.fromkeys(("Engine", "Generation", "Prompting", "Sampling"), "settings"),
+    "Message": "prompt",
+}
+
+__all__ = [
+    "Answer",
+    "Engine",
+    "Generation",
+    "Message",
+    "PersonaJudge",
+    "Prompting",
+    "Result",
+    "Sampling",
+    "TokenEvent",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: ``pjlocal --help`` needs neither NumPy nor llama.cpp."""
+    if name in _WHERE:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

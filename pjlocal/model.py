@@ -1,0 +1,266 @@
+"""A GGUF model loaded once through llama.cpp: its weights, its vocabulary and what its metadata says."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections import deque
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from llama_cpp import llama_cpp as lib
+
+from .errors import ModelError, UsageError
+from .interrupt import Interrupt, Interrupted
+
+log = logging.getLogger("pjlocal")
+
+_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+_recent_errors: deque[str] = deque(maxlen=20)
+_verbose = False
+
+
+@lib.llama_log_callback
+def _on_log(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
+    """llama.cpp logs through here: silent unless asked, but its last errors are kept to explain a failure."""
+    message = text.decode("utf-8", "replace")
+    if level == _ERROR:
+        _recent_errors.append(message.strip())
+    if _verbose:
+        log.info(message.rstrip("\n"))
+
+
+_backend_ready = False
+
+
+def init_backend(verbose: bool = False) -> None:
+    """Start llama.cpp's backends once and take over its log."""
+    global _backend_ready, _verbose
+    _verbose = verbose
+    lib.llama_log_set(_on_log, ctypes.c_void_p(0))
+    if not _backend_ready:
+        lib.llama_backend_init()
+        _backend_ready = True
+
+
+def forget_errors() -> None:
+    _recent_errors.clear()
+
+
+def last_error() -> str:
+    """What llama.cpp last complained about: the first message since `forget_errors`, which is the cause."""
+    for message in _recent_errors:
+        text = message.split(": ", 1)[-1] if message.startswith(("llama_", "gguf_", "ggml_")) else message
+        text = text.removeprefix("error loading model: ").strip()
+        if text:
+            return text
+    return ""
+
+
+class Model:
+    """A loaded model.  Weights are memory-mapped; contexts made on it share them.
+
+    Args:
+        path: a GGUF file (of a split model: its first part).
+        n_gpu_layers: layers to offload; -1 for all that the build can.
+        interrupt: when set, loading stops.
+
+    Raises:
+        ModelError: the file is missing, empty, not GGUF, truncated, or not a model that writes text.
+    """
+
+    def __init__(self, path: Path, n_gpu_layers: int = -1, *, interrupt: Interrupt, verbose: bool = False) -> None:
+        check_file(path)
+        init_backend(verbose)
+        forget_errors()
+        self.path = path
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        progress = lib.llama_progress_callback(lambda fraction, user_data: not interrupt.is_set())
+        params.progress_callback = progress
+        handle = lib.llama_model_load_from_file(str(path).encode(), params)
+        if interrupt.is_set():
+            if handle:
+                lib.llama_model_free(handle)
+            raise Interrupted
+        if not handle:
+            raise ModelError(f"cannot load {path}: {last_error() or 'llama.cpp gives no reason'}{_hint(last_error())}")
+        self.handle = handle
+        try:
+            self.vocab = lib.llama_model_get_vocab(handle)
+            self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
+            self._check_writes_text()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Free the weights; every context on them must be gone."""
+        if self.handle:
+            lib.llama_model_free(self.handle)
+            self.handle = None
+
+    def _check_writes_text(self) -> None:
+        architecture = self.metadata("general.architecture") or "this architecture"
+        reason = ""
+        if self.n_vocab <= 0 or lib.llama_vocab_type(self.vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
+            reason = "it has no vocabulary"
+        elif lib.llama_model_n_layer(self.handle) <= 0 or lib.llama_model_n_params(self.handle) == 0:
+            reason = "it holds a vocabulary and no weights"
+        elif lib.llama_model_has_encoder(self.handle) or not lib.llama_model_has_decoder(self.handle):
+            reason = f"{architecture} is not a decoder-only model"
+        elif lib.llama_model_is_diffusion(self.handle):
+            reason = f"{architecture} is a diffusion model"
+        elif (
+            self.metadata(f"{architecture}.attention.causal") == "false"
+            or (self.metadata(f"{architecture}.pooling_type") or "0") != "0"
+        ):
+            reason = "it is an embedding model"
+        if reason:
+            raise ModelError(f"{self.path} cannot write text: {reason}. Use a chat model in GGUF format")
+
+    # What the metadata says.
+
+    def metadata(self, key: str) -> str | None:
+        """A scalar of the GGUF metadata as text, or None."""
+        size = lib.llama_model_meta_val_str(self.handle, key.encode(), None, 0)
+        if size < 0:
+            return None
+        buffer = ctypes.create_string_buffer(size + 1)
+        lib.llama_model_meta_val_str(self.handle, key.encode(), buffer, size + 1)
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def description(self) -> str:
+        """Architecture, size and quantization, in llama.cpp's words."""
+        buffer = ctypes.create_string_buffer(256)
+        lib.llama_model_desc(self.handle, buffer, 256)
+        return buffer.value.decode("utf-8", "replace")
+
+    @cached_property
+    def n_ctx_train(self) -> int:
+        return int(lib.llama_model_n_ctx_train(self.handle))
+
+    @cached_property
+    def size_bytes(self) -> int:
+        return int(lib.llama_model_size(self.handle))
+
+    @cached_property
+    def recurrent(self) -> bool:
+        """Whether some of its memory is a running state, which cannot be trimmed (Mamba, Jamba, LFM2, ...)."""
+        return bool(lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
+
+    @cached_property
+    def n_swa(self) -> int:
+        """Width of the sliding attention window in tokens; 0 for none."""
+        return int(lib.llama_model_n_swa(self.handle))
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        template = lib.llama_model_chat_template(self.handle, None)
+        return template.decode("utf-8", "replace") if template else None
+
+    def kv_bytes(self, n_ctx: int, bytes_per_value: float) -> int:
+        """An upper estimate of one view's KV cache, in bytes: keys and values of every attention layer."""
+        n_head = max(1, int(lib.llama_model_n_head(self.handle)))
+        width = int(lib.llama_model_n_embd(self.handle)) * int(lib.llama_model_n_head_kv(self.handle)) // n_head
+        return int(2 * lib.llama_model_n_layer(self.handle) * width * n_ctx * bytes_per_value)
+
+    # Its vocabulary.
+
+    @cached_property
+    def bos(self) -> int | None:
+        """The token that must open every prompt, or None."""
+        if not lib.llama_vocab_get_add_bos(self.vocab):
+            return None
+        token = int(lib.llama_vocab_bos(self.vocab))
+        return token if token >= 0 else None
+
+    def special_text(self, token: int) -> str:
+        return self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    @property
+    def bos_text(self) -> str:
+        return self.special_text(int(lib.llama_vocab_bos(self.vocab)))
+
+    @property
+    def eos_text(self) -> str:
+        return self.special_text(int(lib.llama_vocab_eos(self.vocab)))
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends a generation; a model has several of them."""
+        return bool(lib.llama_vocab_is_eog(self.vocab, token))
+
+    def is_control(self, token: int) -> bool:
+        return bool(lib.llama_vocab_is_control(self.vocab, token))
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Tokens of a text, without BOS.
+
+        Args:
+            special: whether text that spells a control token becomes that token.
+
+        Raises:
+            UsageError: the text is not valid Unicode.
+        """
+        try:
+            data = text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the text is not valid UTF-8 (at character {error.start})") from None
+        n = len(data) + 16
+        while True:
+            buffer = np.empty(n, np.int32)
+            pointer = buffer.ctypes.data_as(ctypes.POINTER(lib.llama_token))
+            n_tokens = lib.llama_tokenize(self.vocab, data, len(data), pointer, n, False, special)
+            if n_tokens >= 0:
+                return buffer[:n_tokens].tolist()
+            n = -n_tokens
+
+    def piece(self, token: int, special: bool = False) -> bytes:
+        """The bytes of a token; they may hold part of a UTF-8 character.  A control token has none unless asked."""
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            n = lib.llama_token_to_piece(self.vocab, token, buffer, size, 0, special)
+            if n >= 0:
+                return buffer.raw[:n]
+            size = -n
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Tokens as readable text, control tokens written out: for people, not for streaming."""
+        return b"".join(self.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
+
+
+def check_file(path: Path) -> None:
+    """Say early and plainly what is wrong with a model file.
+
+    Raises:
+        ModelError: missing, a directory, unreadable, empty, or not GGUF.
+    """
+    try:
+        if path.is_dir():
+            raise ModelError(f"{path} is a directory: name a GGUF file in it")
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError:
+        raise ModelError(f"no such model file: {path}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not magic:
+        raise ModelError(f"{path} is empty: download the model again")
+    if magic != b"GGUF":
+        raise ModelError(f"{path} is not a GGUF file: convert the model to GGUF, or download it in that format")
+
+
+def _hint(reason: str) -> str:
+    if "not within the file bounds" in reason or "failed to read" in reason:
+        return ". The file is cut short: download it again"
+    if "missing tensor" in reason or "vocab only" in reason:
+        return ". It holds no complete model: use a chat model in GGUF format"
+    return ""

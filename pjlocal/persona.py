@@ -1,0 +1,380 @@
+"""The Python API: a model, two preferences, and answers as streams of token events.
+
+    from pjlocal import PersonaJudge
+    with PersonaJudge(prefer=["vivid", "creative"]) as judge:
+        print(judge("Got any creative ideas for a 10 year old's birthday?").text)
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from . import preferences, settings
+from .engine import ContextsLayout, Layout, check_memory, context_limit
+from .errors import UsageError
+from .filters import FilterChain
+from .interrupt import Interrupt, Interrupted
+from .judge import Decision, Kind, Uniforms
+from .locate import find_model
+from .model import Model
+from .prompt import ChatTemplate, Message
+from .schedule import Rules, algorithm1, lockstep
+from .stream import TextStream
+
+VIEW_NAMES = "ab"
+
+FinishReason = Literal["stop", "length", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedToken:
+    """The drafted token in whose place a resampled one stands: its probabilities under the judge (p) and draft (q)."""
+
+    id: int
+    text: str
+    p: float
+    q: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """One emitted token.  The events' texts joined are the answer.
+
+    p and q are the emitted token's probabilities under the judge and the draft, after each view's filters; for a
+    resampled token ``accept_probability`` is that of the ``rejected`` one.  ``draft`` is the view that drafted in
+    this round; an accepted token was written by it, a resampled or bonus token by the other.
+    """
+
+    position: int
+    id: int
+    text: str
+    kind: Kind
+    round: int
+    draft: Literal["a", "b"] | None
+    p: float
+    q: float | None
+    accept_probability: float | None
+    rejected: RejectedToken | None = None
+
+    @property
+    def writer(self) -> Literal["a", "b"] | None:
+        """The view whose choice the token is."""
+        if self.draft is None or self.kind == "accepted":
+            return self.draft
+        return "b" if self.draft == "a" else "a"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Statistics:
+    """Counts and times of one answer; times in seconds."""
+
+    prompt_tokens: list[int] = field(default_factory=list)
+    completion_tokens: int = 0
+    accepted: int = 0
+    resampled: int = 0
+    rounds: int = 0
+    load_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Accepted tokens among those the judge was asked about; None where nothing was judged."""
+        judged = self.accepted + self.resampled
+        return self.accepted / judged if judged else None
+
+    @property
+    def mean_accepted_run(self) -> float | None:
+        """Accepted tokens a round."""
+        return self.accepted / self.rounds if self.rounds else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return self.completion_tokens / self.decode_s if self.decode_s > 0 else None
+
+    def count(self, decision: Decision) -> None:
+        self.completion_tokens += 1
+        if decision.kind == "plain":
+            return
+        self.accepted += decision.kind == "accepted"
+        self.resampled += decision.kind == "resampled"
+        self.rounds = decision.round + 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished answer."""
+
+    text: str
+    model: str
+    mode: settings.Mode
+    preferences: dict[str, list[str]]
+    lam: int
+    seed: int
+    finish_reason: FinishReason
+    statistics: Statistics
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``pjlocal run --json`` prints."""
+        s = self.statistics
+        return {
+            "text": self.text,
+            "model": self.model,
+            "mode": self.mode,
+            "preferences": self.preferences,
+            "lambda": self.lam,
+            "seed": self.seed,
+            "finish_reason": self.finish_reason,
+            "usage": {"prompt_tokens": s.prompt_tokens, "completion_tokens": s.completion_tokens},
+            "acceptance_rate": s.acceptance_rate,
+            "rounds": s.rounds,
+            "timings": {
+                "load_s": s.load_s,
+                "prefill_s": s.prefill_s,
+                "decode_s": s.decode_s,
+                "tokens_per_second": s.tokens_per_second,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request made concrete: the mode, each view's preferences, and each view's prompt tokens."""
+
+    mode: settings.Mode
+    preferences: list[list[str]]
+    prompts: list[list[int]]
+    stops: tuple[str, ...]
+
+
+class Answer:
+    """One answer being written: iterate over its token events, then look at `result`."""
+
+    def __init__(self, judge: PersonaJudge, plan: Plan, generation: settings.Generation) -> None:
+        self.seed = secrets.randbits(63) if generation.seed is None else generation.seed
+        self.statistics = Statistics(load_s=judge.load_s)
+        self.finish_reason: FinishReason | None = None
+        self.plan = plan
+        self._judge = judge
+        self._generation = generation
+        self._texts: list[str] = []
+        self._events = self._run()
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        return self._events
+
+    @property
+    def result(self) -> Result:
+        """The answer so far; once the events are exhausted, the whole of it."""
+        names = self.plan.preferences
+        return Result(
+            text="".join(self._texts),
+            model=self._judge.model.name,
+            mode=self.plan.mode,
+            preferences={VIEW_NAMES[i]: names[i] if i < len(names) else [] for i in range(2)},
+            lam=self._generation.lam,
+            seed=self.seed,
+            finish_reason=self.finish_reason or "interrupted",
+            statistics=self.statistics,
+        )
+
+    def _run(self) -> Iterator[TokenEvent]:
+        stream: TextStream[Decision] = TextStream([*self._generation.stop, *self.plan.stops])
+        try:
+            yield from self._settled(stream)
+        except Interrupted:
+            self.finish_reason = "interrupted"
+        for decision, text in stream.finish():
+            yield self._event(decision, text)
+
+    def _settled(self, stream: TextStream[Decision]) -> Iterator[TokenEvent]:
+        model = self._judge.model
+        started = time.perf_counter()
+        first = True
+        for decision in self._decisions():
+            now = time.perf_counter()
+            if first:
+                self.statistics.prefill_s = now - started
+                started = now
+                first = False
+            self.statistics.count(decision)
+            self.statistics.decode_s = now - started
+            ended = model.is_end(decision.token)
+            for settled, text in stream.push(decision, b"" if ended else model.piece(decision.token)):
+                yield self._event(settled, text)
+            if ended or stream.stopped:
+                self.finish_reason = "stop"
+                return
+            if self._judge.interrupt.is_set():
+                raise Interrupted
+        self.finish_reason = "length"
+
+    def _decisions(self) -> Iterator[Decision]:
+        judge, prompts, generation = self._judge, self.plan.prompts, self._generation
+        self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
+        limit = min(generation.max_tokens, context_limit(judge.model, judge.engine) - max(map(len, prompts)))
+        views = judge.views(len(prompts), max(map(len, prompts)) + limit)
+        if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
+            raise UsageError(
+                "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
+                "use --schedule lockstep, which gives the same text"
+            )
+        filters = [
+            FilterChain(judge.model, judge.sampling, prompt, (self.seed, 1 + view))
+            for view, prompt in enumerate(prompts)
+        ]
+        rules = Rules(
+            generation.lam, self.plan.mode == "judge", generation.decoding, limit, judge.model.is_end
+        )
+        schedule = algorithm1 if generation.schedule == "reference" else lockstep
+        try:
+            yield from schedule(views, prompts, filters, rules, Uniforms(self.seed))
+        finally:
+            for f in filters:
+                f.close()
+
+    def _event(self, decision: Decision, text: str) -> TokenEvent:
+        self._texts.append(text)
+        rejected = decision.rejected
+        model = self._judge.model
+        return TokenEvent(
+            position=decision.position,
+            id=decision.token,
+            text=text,
+            kind=decision.kind,
+            round=decision.round,
+            draft=None if decision.draft is None else VIEW_NAMES[decision.draft],  # type: ignore[arg-type]
+            p=decision.p,
+            q=decision.q,
+            accept_probability=decision.accept_probability,
+            rejected=rejected
+            and RejectedToken(rejected.token, model.text([rejected.token]), rejected.p, rejected.q),
+        )
+
+
+class PersonaJudge:
+    """A local model that answers under two preferences.
+
+    Args:
+        model: a GGUF path, a file name in a models folder, or ``smollm2`` (the default).
+        prefer: preferences dealt to the two views in turn: presets, free text or ``@file``.
+        draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
+
+    Raises:
+        UsageError: preferences that cannot be used.
+        ModelError: a model that cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        prefer: Sequence[str] = (),
+        *,
+        draft_prefer: Sequence[str] = (),
+        judge_prefer: Sequence[str] = (),
+        prompting: settings.Prompting = settings.Prompting(),
+        sampling: settings.Sampling = settings.Sampling(),
+        generation: settings.Generation = settings.Generation(),
+        engine: settings.Engine = settings.Engine(),
+        interrupt: Interrupt | None = None,
+    ) -> None:
+        if prefer and (draft_prefer or judge_prefer):
+            raise UsageError("--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one")
+        self.preferences = [list(draft_prefer), list(judge_prefer)]
+        if prefer:
+            self.preferences = preferences.deal(prefer)
+        self._prefixes = [preferences.prefix(names) for names in self.preferences]
+        self.prompting = prompting
+        self.sampling = sampling
+        self.generation = generation
+        self.engine = engine
+        self.interrupt = interrupt or Interrupt()
+        self.mode(generation)  # refuse what cannot be before the model is loaded
+        self._views: Layout | None = None
+        started = time.perf_counter()
+        path = model if isinstance(model, Path) else find_model(model)
+        self.model = Model(path, engine.n_gpu_layers, interrupt=self.interrupt, verbose=engine.verbose)
+        self.template = ChatTemplate(self.model)
+        self.load_s = time.perf_counter() - started
+
+    def __enter__(self) -> PersonaJudge:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the contexts, then the model."""
+        if self._views:
+            self._views.close()
+            self._views = None
+        self.model.close()
+
+    def __call__(self, prompt: str | Sequence[Message], **changes: Any) -> Result:
+        """The whole answer to a prompt; keyword arguments change the generation settings for this answer."""
+        answer = self.stream(prompt, **changes)
+        for _ in answer:
+            pass
+        return answer.result
+
+    def stream(self, prompt: str | Sequence[Message], **changes: Any) -> Answer:
+        """The answer to a prompt, or to a conversation that ends with a user message, token by token."""
+        generation: settings.Generation = self.generation.replace(**changes)
+        return Answer(self, self.plan(prompt, generation), generation)
+
+    def mode(self, generation: settings.Generation) -> settings.Mode:
+        """The mode in force: judge with preferences and plain without, unless one was asked for."""
+        some = any(self.preferences)
+        mode = generation.mode or ("judge" if some else "plain")
+        if mode != "plain" and not some:
+            raise UsageError(f"--mode {mode} needs a preference: add -p, as in -p vivid -p creative")
+        return mode
+
+    def plan(self, prompt: str | Sequence[Message], generation: settings.Generation) -> Plan:
+        """Each view's prompt tokens.
+
+        Raises:
+            UsageError: an empty prompt, or one that leaves no room for an answer.
+        """
+        conversation = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
+        if not conversation or not conversation[-1].content.strip():
+            raise UsageError("the prompt is empty: say something, as in pjlocal run -p vivid \"Tell me a story\"")
+        mode = self.mode(generation)
+        if mode == "plain":
+            prefixes = [""]
+        elif mode == "prompt":
+            prefixes = ["\n".join(prefix for prefix in self._prefixes if prefix)]
+        else:
+            prefixes = self._prefixes
+        prompts = [self.template.tokens(conversation, prefix, self.prompting) for prefix in prefixes]
+        self._check_length(max(map(len, prompts)))
+        return Plan(mode, self.preferences, prompts, self.template.stops)
+
+    def _check_length(self, n_tokens: int) -> None:
+        limit = context_limit(self.model, self.engine)
+        if n_tokens >= limit:
+            raise UsageError(
+                f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
+                "an answer. Shorten it, or give a larger --ctx"
+            )
+
+    def views(self, n_views: int, n_ctx: int) -> Layout:
+        """Views with room for ``n_ctx`` tokens each; those in use are kept when they are large enough."""
+        n_ctx = -(-n_ctx // 256) * 256
+        limit = context_limit(self.model, self.engine)
+        if self._views and (self._views.n_views != n_views or self._views.n_ctx < min(n_ctx, limit)):
+            self._views.close()
+            self._views = None
+        if self._views is None:
+            n_ctx = min(n_ctx, limit)
+            check_memory(self.model, self.engine, n_views, n_ctx)
+            self._views = ContextsLayout(self.model, self.engine, n_views, n_ctx, self.interrupt)
+        return self._views
