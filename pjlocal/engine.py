@@ -10,6 +10,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -138,7 +139,7 @@ class Context:
             raise ModelError("llama.cpp returned no logits")
         if address not in self._logits:
             buffer = (ctypes.c_float * self.model.n_vocab).from_address(address)
-            self._logits[address] = np.frombuffer(buffer, np.float32)
+            self._logits[address] = np.ctypeslib.as_array(buffer)
         return self._logits[address]
 
     def forget(self, seq: int, start: int) -> bool:
@@ -318,12 +319,12 @@ class ContextsLayout(Layout):
     def _submit(self, tokens: dict[int, Sequence[int]], rows: int) -> None:
         for view, new in tokens.items():
             start = len(self.cached[view])
-            self._workers[view].submit(lambda view=view, new=new, start=start: self._decode(view, new, start, rows))
+            self._workers[view].submit(partial(self._decode, view, new, start, rows))
 
     def _decode(self, view: int, tokens: Sequence[int], start: int, rows: int) -> None:
         context = self._contexts[view]
         for i, j in pieces(len(tokens), context.n_batch, rows):
-            wanted = np.arange(i, j) >= len(tokens) - rows
+            wanted = [position >= len(tokens) - rows for position in range(i, j)]
             context.decode(tokens[i:j], range(start + i, start + j), [0] * (j - i), wanted)
             self.n_decodes += 1
         self._rows_at[view] = max(0, (j - i) - rows)
@@ -400,9 +401,7 @@ def physical_cores() -> int:
     """Cores this process may use, hyper-threads of one core counted once where the system says so (Linux)."""
     try:
         cpus = os.sched_getaffinity(0)
-        siblings = {
-            Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text() for cpu in cpus
-        }
+        siblings = {Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text() for cpu in cpus}
         return len(siblings)
     except (AttributeError, OSError):
         return os.cpu_count() or 1

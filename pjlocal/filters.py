@@ -130,7 +130,7 @@ def _distribution(array: lib.llama_token_data_array) -> Distribution:
     size = int(array.size)
     if not address or size <= 0:
         raise ModelError("no token survives the filters: loosen them")
-    data = np.frombuffer((ctypes.c_char * (size * _TOKEN_DATA.itemsize)).from_address(address), _TOKEN_DATA)
+    data = np.frombuffer((ctypes.c_char * (size * _TOKEN_DATA.itemsize)).from_address(address), _TOKEN_DATA)  # type: ignore[call-overload]
     weights = data["logit"].astype(np.float64)
     weights -= weights.max()
     np.exp(weights, out=weights)
@@ -187,9 +187,14 @@ def _sees_whole_vocabulary(model: Model, s: Sampling) -> list[Any]:
         breakers = (ctypes.c_char_p * 4)(b"\n", b":", b'"', b"*")  # llama.cpp's own
         samplers.append(
             lib.llama_sampler_init_dry(
-                model.vocab, s.dry_multiplier, s.dry_base, s.dry_allowed_length, s.dry_last_n,
-                ctypes.cast(breakers, ctypes.POINTER(ctypes.c_char_p)), 4,
-            )  # fmt: skip
+                model.vocab,
+                s.dry_multiplier,
+                s.dry_base,
+                s.dry_allowed_length,
+                s.dry_last_n,
+                ctypes.cast(breakers, ctypes.POINTER(ctypes.c_char_p)),
+                4,
+            )
         )
     return samplers
 

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+INTERRUPTED = 130  # exit status after Ctrl-C
+
 
 class Interrupted(Exception):
     """The work was stopped on request; nothing is wrong."""

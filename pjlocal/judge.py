@@ -155,9 +155,7 @@ def propose(q: Distribution, u: float, strategy: Strategy) -> int:
     return q.argmax() if strategy == "greedy" else q.sample(u)
 
 
-def judge_token(
-    position: int, round: Round, t: int, p: Distribution, q: Distribution, u: list[float]
-) -> Decision:
+def judge_token(position: int, round: Round, t: int, p: Distribution, q: Distribution, u: list[float]) -> Decision:
     """Accept the drafted token t with probability min(1, p(t)/q(t)), else emit t' ~ norm(max(0, p - q))."""
     p_t, q_t = p.prob(t), q.prob(t)
     accept = accept_probability(p_t, q_t)

@@ -22,7 +22,7 @@ _recent_errors: deque[str] = deque(maxlen=20)
 _verbose = False
 
 
-@lib.llama_log_callback
+@lib.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
     """llama.cpp logs through here: silent unless asked, but its last errors are kept to explain a failure."""
     message = text.decode("utf-8", "replace")
@@ -219,7 +219,7 @@ class Model:
             pointer = buffer.ctypes.data_as(ctypes.POINTER(lib.llama_token))
             n_tokens = lib.llama_tokenize(self.vocab, data, len(data), pointer, n, False, special)
             if n_tokens >= 0:
-                return buffer[:n_tokens].tolist()
+                return [int(token) for token in buffer[:n_tokens].tolist()]
             n = -n_tokens
 
     def piece(self, token: int, special: bool = False) -> bytes:

@@ -1,8 +1,8 @@
 """The Python API: a model, two preferences, and answers as streams of token events.
 
-    from pjlocal import PersonaJudge
-    with PersonaJudge(prefer=["vivid", "creative"]) as judge:
-        print(judge("Got any creative ideas for a 10 year old's birthday?").text)
+from pjlocal import PersonaJudge
+with PersonaJudge(prefer=["vivid", "creative"]) as judge:
+    print(judge("Got any creative ideas for a 10 year old's birthday?").text)
 """
 
 from __future__ import annotations
@@ -231,9 +231,7 @@ class Answer:
             FilterChain(judge.model, judge.sampling, prompt, (self.seed, 1 + view))
             for view, prompt in enumerate(prompts)
         ]
-        rules = Rules(
-            generation.lam, self.plan.mode == "judge", generation.decoding, limit, judge.model.is_end
-        )
+        rules = Rules(generation.lam, self.plan.mode == "judge", generation.decoding, limit, judge.model.is_end)
         schedule = algorithm1 if generation.schedule == "reference" else lockstep
         try:
             yield from schedule(views, prompts, filters, rules, Uniforms(self.seed))
@@ -255,8 +253,7 @@ class Answer:
             p=decision.p,
             q=decision.q,
             accept_probability=decision.accept_probability,
-            rejected=rejected
-            and RejectedToken(rejected.token, model.text([rejected.token]), rejected.p, rejected.q),
+            rejected=rejected and RejectedToken(rejected.token, model.text([rejected.token]), rejected.p, rejected.q),
         )
 
 
@@ -287,7 +284,9 @@ class PersonaJudge:
         interrupt: Interrupt | None = None,
     ) -> None:
         if prefer and (draft_prefer or judge_prefer):
-            raise UsageError("--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one")
+            raise UsageError(
+                "--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one"
+            )
         self.preferences = [list(draft_prefer), list(judge_prefer)]
         if prefer:
             self.preferences = preferences.deal(prefer)
@@ -346,7 +345,7 @@ class PersonaJudge:
         """
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
         if not conversation or not conversation[-1].content.strip():
-            raise UsageError("the prompt is empty: say something, as in pjlocal run -p vivid \"Tell me a story\"")
+            raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
         mode = self.mode(generation)
         if mode == "plain":
             prefixes = [""]

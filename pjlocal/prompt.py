@@ -148,7 +148,7 @@ def _jinja(model: Model) -> Render | None:
 
     def render(messages: list[Message]) -> str:
         dicts: list[Any] = [{"role": m.role, "content": m.content} for m in messages]
-        return formatter(messages=dicts).prompt
+        return str(formatter(messages=dicts).prompt)
 
     return render
 
@@ -158,7 +158,5 @@ _DIALOGUE_NAMES = {"user": "User", "assistant": "Assistant"}
 
 def _dialogue(messages: list[Message]) -> str:
     """A plain written-out dialogue, for models without a chat template."""
-    parts = [
-        m.content if m.role == "system" else f"{_DIALOGUE_NAMES[m.role]}: {m.content}".rstrip() for m in messages
-    ]
+    parts = [m.content if m.role == "system" else f"{_DIALOGUE_NAMES[m.role]}: {m.content}".rstrip() for m in messages]
     return "\n\n".join([*parts, "Assistant:"])

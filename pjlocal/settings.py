@@ -114,15 +114,23 @@ class Sampling(Settings):
     """llama.cpp's filters, applied to each view by itself, in llama.cpp's order."""
 
     temperature: float = setting(0.7, "--temperature", "-t", help="0 is greedy.", least=0)
-    top_k: int = setting(20, "--top-k", "-k", help="Keep the k most probable tokens; 0 keeps all.", least=0, most=_INT32)
-    top_p: float = setting(0.9, "--top-p", help="Keep the most probable tokens up to this mass; 1 keeps all.", above=0, most=1)
+    top_k: int = setting(
+        20, "--top-k", "-k", help="Keep the k most probable tokens; 0 keeps all.", least=0, most=_INT32
+    )
+    top_p: float = setting(
+        0.9, "--top-p", help="Keep the most probable tokens up to this mass; 1 keeps all.", above=0, most=1
+    )
     min_p: float = setting(0.0, "--min-p", help="Drop tokens below this share of the best; 0 is off.", least=0, most=1)
     typical_p: float = setting(1.0, "--typical-p", help="Locally typical mass; 1 is off.", above=0, most=1)
     repeat_penalty: float = setting(1.0, "--repeat-penalty", help="Divide logits of recent tokens; 1 is off.", above=0)
     frequency_penalty: float = setting(0.0, "--frequency-penalty", help="Lower logits by their count; 0 is off.")
     presence_penalty: float = setting(0.0, "--presence-penalty", help="Lower logits of tokens seen; 0 is off.")
     penalty_last_n: int = setting(
-        64, "--penalty-last-n", help="Tokens the penalties look back on, the prompt's end included.", least=0, most=_INT32
+        64,
+        "--penalty-last-n",
+        help="Tokens the penalties look back on, the prompt's end included.",
+        least=0,
+        most=_INT32,
     )
     dry_multiplier: float = setting(0.0, "--dry-multiplier", help="DRY repetition penalty; 0 is off.", least=0)
     dry_base: float = setting(1.75, "--dry-base", help="Growth of the DRY penalty.", least=1)
@@ -137,11 +145,12 @@ class Sampling(Settings):
     )
     xtc_threshold: float = setting(0.1, "--xtc-threshold", help="Probability from which XTC drops.", least=0, most=1)
     logit_bias: tuple[str, ...] = setting(
-        (), "--logit-bias", help="TOKEN=BIAS, where TOKEN is an id or a text of one token (repeatable).", metavar="TOKEN=BIAS"
+        (),
+        "--logit-bias",
+        help="TOKEN=BIAS, where TOKEN is an id or a text of one token (repeatable).",
+        metavar="TOKEN=BIAS",
     )
-    grammar: str | None = setting(
-        None, "--grammar", help="A GBNF grammar that the answer obeys.", file="grammar file"
-    )
+    grammar: str | None = setting(None, "--grammar", help="A GBNF grammar that the answer obeys.", file="grammar file")
     json_schema: str | None = setting(
         None, "--json-schema", help="A JSON schema that the answer obeys.", file="JSON schema file"
     )

@@ -80,7 +80,9 @@ class CountingFilter:
 PROMPTS = ([100, 101, 103], [102, 103])
 
 
-def run(schedule, seed: int, lam: int, *, swap=True, strategy="sample", limit=12, keep=1.0, end=None, agree=False, **extra):
+def run(
+    schedule, seed: int, lam: int, *, swap=True, strategy="sample", limit=12, keep=1.0, end=None, agree=False, **extra
+):
     views = ToyViews(seed, n_vocab=6, keep=keep, agree=agree)
     filters = [CountingFilter(views), CountingFilter(views)]
     rules = Rules(lam, swap, strategy, limit, lambda token: token == end)

@@ -1,0 +1,97 @@
+"""The command line.  Commands hold no logic; heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import OutputError, PjlocalError
+from ..interrupt import INTERRUPTED, Interrupted
+
+app = typer.Typer(
+    help="Persona-judge on local GGUF models: two preferences write one answer.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pjlocal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+from .run import run  # noqa: E402
+
+app.command()(run)
+
+
+def main() -> None:
+    """Run the command line and exit: 0, 2 for wrong use, 1 for what fails at run time, 130 after Ctrl-C."""
+    sys.exit(_guarded())
+
+
+def _guarded() -> int:
+    _never_fail_to_encode()
+    try:
+        status = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _drop_stdout()
+        return 0
+    except (KeyboardInterrupt, Interrupted, typer.Abort):
+        return INTERRUPTED
+    except PjlocalError as error:
+        return _fail(str(error), error.exit_status)
+    except MemoryError:
+        return _fail("not enough memory: use a smaller model or a smaller --ctx", 1)
+    except OSError as error:
+        _drop_stdout()
+        return _fail(f"cannot write the output: {error.strerror or error}", OutputError.exit_status)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not one of Typer's own
+            raise
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "pjlocal"
+        if message := error.format_message():
+            return _fail(f"{message.rstrip('.')}. See {command} --help", 2)
+        return 2
+
+
+def _fail(message: str, status: int) -> int:
+    from ..display import visible
+
+    try:
+        print(f"pjlocal: {visible(' '.join(message.split()))}", file=sys.stderr)
+    except OSError:
+        pass
+    return status
+
+
+def _never_fail_to_encode() -> None:
+    """A terminal in another encoding shows a mark for what it cannot, instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_stdout() -> None:
+    """What cannot be written must not be tried again, and complained about, when Python exits."""
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), sys.stdout.fileno())

@@ -1,0 +1,182 @@
+"""``pjlocal run``: one prompt, one answer."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import select
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from ..display import Silent, Spinner, View, make_display, statistics_line
+from ..errors import OutputError, UsageError
+from ..interrupt import INTERRUPTED, Interrupt, on_sigint
+from ..settings import Engine, Generation, Prompting, Sampling
+from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
+
+if TYPE_CHECKING:
+    from ..persona import TokenEvent
+
+_OUTPUT = "Output"
+
+
+@takes_settings
+def run(
+    prompt: Annotated[
+        str | None, typer.Argument(help="The prompt; standard input joins it. - reads all of it from there.")
+    ] = None,
+    model: ModelOption = None,
+    prefer: PreferOption = [],
+    draft_prefer: DraftPreferOption = [],
+    judge_prefer: JudgePreferOption = [],
+    view: Annotated[
+        View,
+        typer.Option(
+            help="How a terminal shows the answer; blame colours each token by the view that wrote it.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "text",
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Print counts and speeds to standard error.", rich_help_panel=_OUTPUT)
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON object at the end instead of the text.", rich_help_panel=_OUTPUT),
+    ] = False,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one JSON line a token to FILE (- for standard output, instead of the text).",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    *,
+    generation: Generation,
+    sampling: Sampling,
+    prompting: Prompting,
+    engine: Engine,
+) -> int:
+    """Answer one prompt under two preferences."""
+    quiet = as_json or trace == "-"
+    if as_json and trace == "-":
+        raise UsageError("--json and --trace - both want standard output: give --trace a file")
+    text = read_prompt(prompt)
+    interrupt = Interrupt()
+    with on_sigint(interrupt), Spinner() as spinner, Trace(trace) as tracer:
+        spinner.say("Loading the model")
+        from ..persona import PersonaJudge
+
+        with PersonaJudge(
+            model,
+            prefer,
+            draft_prefer=draft_prefer,
+            judge_prefer=judge_prefer,
+            prompting=prompting,
+            sampling=sampling,
+            generation=generation,
+            engine=engine,
+            interrupt=interrupt,
+        ) as judge:
+            spinner.say("Reading the prompt")
+            answer = judge.stream(text)
+            events = when_ready(answer)
+            spinner.stop()
+            with Silent() if quiet else make_display(view, sys.stdout, answer.result.preferences) as display:
+                for event in events:
+                    tracer.write(event)
+                    display.show(event)
+            result = answer.result
+    if as_json:
+        print(json.dumps(result.as_dict(), ensure_ascii=False))
+    if stats:
+        print(statistics_line(result.statistics), file=sys.stderr)
+    if tracer.error:
+        raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
+    return INTERRUPTED if result.finish_reason == "interrupted" else 0
+
+
+def when_ready(events: Iterable[TokenEvent]) -> Iterator[TokenEvent]:
+    """The same events; returns once the first of them is there."""
+    rest = iter(events)
+    return itertools.chain(list(itertools.islice(rest, 1)), rest)
+
+
+def read_prompt(argument: str | None) -> str:
+    """The prompt: what is piped in, then the argument.
+
+    Raises:
+        UsageError: no prompt at all, or piped bytes that are not UTF-8.
+    """
+    piped = ""
+    if argument == "-" or (sys.stdin is not None and not sys.stdin.isatty()):
+        piped = read_stdin(wait_notice=argument not in (None, "-"))
+    parts = [part for part in (piped, "" if argument == "-" else argument or "") if part.strip()]
+    if not parts:
+        raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
+    return "\n\n".join(parts)
+
+
+def read_stdin(wait_notice: bool) -> str:
+    if sys.stdin is None:
+        return ""
+    if wait_notice and os.name == "posix" and not select.select([sys.stdin], [], [], 2.0)[0]:
+        print("pjlocal: waiting for standard input to end (</dev/null where there is none)", file=sys.stderr)
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig").strip("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise UsageError(f"cannot read standard input: {error.strerror or error}") from None
+
+
+class Trace:
+    """One JSON line a token, complete at every moment.  What cannot be written does not stop the answer: see `error`.
+
+    An existing file is only emptied when the first token comes.
+
+    Raises:
+        OutputError: the file cannot be opened for writing.
+    """
+
+    def __init__(self, target: str | None) -> None:
+        self.error: OSError | None = None
+        self._fresh = True
+        self._file: TextIO | None = None
+        if target == "-":
+            self._file, self._fresh = sys.stdout, False
+        elif target is not None:
+            try:
+                self._file = open(target, "a", encoding="utf-8")  # noqa: SIM115
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise OutputError(f"cannot write the trace {target}: {reason}") from None
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file is not None and self._file is not sys.stdout:
+            try:
+                self._file.close()
+            except OSError as error:
+                self.error = self.error or error
+
+    def write(self, event: TokenEvent) -> None:
+        if self._file is None or self.error:
+            return
+        try:
+            if self._fresh:
+                if self._file.seekable():
+                    self._file.truncate(0)
+                self._fresh = False
+            self._file.write(json.dumps(event.as_dict(), ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            if self._file is sys.stdout:
+                raise
+            self.error = error

@@ -1,0 +1,265 @@
+"""How an answer is shown: live on a terminal, or bare in a pipe.  Consumes token events; knows nothing of models."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
+    from rich.status import Status
+
+    from .persona import Statistics, TokenEvent
+
+View = Literal["text", "blame", "markdown"]
+
+# C0 and C1 controls but tab and newline, DEL, and the marks that reorder or hide text on a terminal.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff]")
+
+
+def visible(text: str) -> str:
+    """The text with control characters, escape sequences and direction marks as visible marks.
+
+    Whatever a model writes, or a file that is loaded holds, the terminal takes no orders from it.
+    """
+    return _UNSAFE.sub(_mark, text)
+
+
+def _mark(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
+
+
+class Display:
+    """Bare text, streamed: what a pipe gets.  Use as a context manager and `show` each event."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._at_line_start = True
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        """End the last line."""
+        if not self._at_line_start and kind is None:
+            self._write("\n")
+
+    def show(self, event: TokenEvent) -> None:
+        if event.text:
+            self._write(visible(event.text))
+            self._at_line_start = event.text.endswith("\n")
+
+    def _write(self, text: str) -> None:
+        self._file.write(text)
+        self._file.flush()
+
+
+class Silent(Display):
+    """Shows nothing: the answer goes elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+
+    def show(self, event: TokenEvent) -> None:
+        pass
+
+
+class BlameDisplay(Display):
+    """Every token in the colour of the view that wrote it; resampled and bonus tokens are marked."""
+
+    def __init__(self, console: Console, preferences: dict[str, list[str]]) -> None:
+        super().__init__(console.file)
+        self._console = console
+        self._preferences = preferences
+
+    def __enter__(self) -> BlameDisplay:
+        self._console.print(legend(self._preferences, self._console.no_color))
+        return self
+
+    def show(self, event: TokenEvent) -> None:
+        if event.text:
+            from rich.text import Text
+
+            style = blame_style(event, self._console.no_color)
+            self._console.print(Text(visible(event.text), style), end="", soft_wrap=True)
+            self._console.file.flush()
+            self._at_line_start = event.text.endswith("\n")
+
+
+_VIEW_STYLES = {"a": "cyan", "b": "magenta", None: ""}
+_VIEW_STYLES_NO_COLOR = {"a": "", "b": "reverse", None: ""}
+_KIND_STYLES = {"resampled": "underline", "bonus": "bold", "accepted": "", "plain": ""}
+
+
+def blame_style(event: TokenEvent, no_color: bool = False) -> str:
+    """Rich style of a token: the colour is its writer, underlined is resampled, bold is bonus."""
+    styles = _VIEW_STYLES_NO_COLOR if no_color else _VIEW_STYLES
+    return f"{styles[event.writer]} {_KIND_STYLES[event.kind]}".strip()
+
+
+def legend(preferences: dict[str, list[str]], no_color: bool = False) -> object:
+    """A line that says what the blame view's styles mean."""
+    from rich.text import Text
+
+    styles = _VIEW_STYLES_NO_COLOR if no_color else _VIEW_STYLES
+    line = Text()
+    for name, wishes in preferences.items():
+        line.append(f"{name}: {visible(', '.join(wishes)) or 'no preference'}", styles[name])
+        line.append("  ")
+    line.append("resampled", "underline").append("  ").append("bonus", "bold")
+    return line
+
+
+class MarkdownDisplay(Display):
+    """Markdown, live: finished blocks are printed for good, the block being written is redrawn below them.
+
+    Only the last block is ever redrawn, so nothing that scrolled off is lost; of a block taller than the screen the
+    end is shown until it is finished.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console.file)
+        self._console = console
+        self._block = ""
+        self._live: Live | None = None
+
+    def __enter__(self) -> MarkdownDisplay:
+        from rich.live import Live
+
+        self._live = Live(console=self._console, transient=True, refresh_per_second=12, vertical_overflow="crop")
+        self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+            if self._block.strip():
+                self._console.print(markdown(self._block))
+            self._block = ""
+
+    def show(self, event: TokenEvent) -> None:
+        self._block += visible(event.text)
+        done = finished_blocks(self._block)
+        if done and self._live:
+            self._console.print(markdown(self._block[:done]), "")
+            self._block = self._block[done:].lstrip("\n")
+        if self._live:
+            self._live.update(_Tail(markdown(self._block)))
+
+
+class _Tail:
+    """The last lines of a renderable, as many as the screen has room for."""
+
+    def __init__(self, renderable: object) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+
+        lines = console.render_lines(self._renderable, options.update(height=None), pad=False)  # type: ignore[arg-type]
+        for line in lines[-max(1, console.height - 1) :]:
+            yield from line
+            yield Segment.line()
+
+
+def markdown(text: str) -> object:
+    """Untrusted Markdown as a renderable; links show their address instead of hiding it."""
+    from rich.markdown import Markdown
+
+    return Markdown(text, hyperlinks=False)
+
+
+def finished_blocks(text: str) -> int:
+    """Length of the Markdown at the head of ``text`` that later text cannot change: up to a blank line outside a
+    code fence with an unindented line, that continues no list, behind it."""
+    fence = ""
+    done = at = 0
+    blank = False
+    for line in text.splitlines(keepends=True):
+        stripped = line.strip()
+        if fence:
+            if stripped.startswith(fence) and not stripped.strip(fence[0]):
+                fence = ""
+        elif mark := re.match(r" {0,3}(```+|~~~+)", line):
+            if blank:
+                done = at
+            fence = mark[1]
+        elif blank and stripped and not re.match(r"\s|[-*+>] |\d+[.)] |\|", line) and len(stripped) > 1:
+            done = at
+        blank = not stripped and not fence
+        at += len(line)
+    return done
+
+
+def make_display(view: View, file: IO[str], preferences: dict[str, list[str]]) -> Display:
+    """The display that suits where the text goes: a pipe and a dumb terminal get it bare."""
+    if not file.isatty():
+        return Display(file)
+    console = make_console(file)
+    if console.is_dumb_terminal or view == "text":
+        return Display(file)
+    if view == "blame":
+        return BlameDisplay(console, preferences)
+    return MarkdownDisplay(console)
+
+
+def make_console(file: IO[str]) -> Console:
+    from rich.console import Console
+
+    return Console(file=file, highlight=False, markup=False, emoji=False)
+
+
+class Spinner:
+    """Says on standard error what is being waited for, where that is a terminal; gone once text comes."""
+
+    def __init__(self) -> None:
+        self._status: Status | None = None
+
+    def __enter__(self) -> Spinner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def say(self, text: str) -> None:
+        if not sys.stderr.isatty():
+            return
+        if self._status:
+            self._status.update(text)
+            return
+        console = make_console(sys.stderr)
+        if not console.is_dumb_terminal:
+            self._status = console.status(text)
+            self._status.start()
+
+    def stop(self) -> None:
+        if self._status:
+            self._status.stop()
+            self._status = None
+
+
+def statistics_line(statistics: Statistics) -> str:
+    """What ``--stats`` prints: one line."""
+    s = statistics
+
+    def number(value: float | None, form: Callable[[float], str]) -> str:
+        return "-" if value is None else form(value)
+
+    return " | ".join(
+        [
+            f"{s.completion_tokens} tokens",
+            f"{number(s.tokens_per_second, '{:.1f}'.format)} tokens/s",
+            f"load {s.load_s:.2f} s",
+            f"prefill {s.prefill_s:.2f} s ({' + '.join(map(str, s.prompt_tokens))} tokens)",
+            f"acceptance rate {number(s.acceptance_rate, '{:.0%}'.format)}",
+            f"{s.rounds} rounds",
+            f"mean accepted run {number(s.mean_accepted_run, '{:.2f}'.format)}",
+        ]
+    )
