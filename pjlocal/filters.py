@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llama_cpp import llama_cpp as lib
@@ -13,15 +13,22 @@ from numpy.typing import NDArray
 
 from .errors import ModelError, UsageError
 from .judge import Distribution, Uniforms
-from .model import Model, forget_errors, last_error
+from .model import Model, captured_stderr, forget_errors, last_error
 from .settings import Sampling
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 _COLUMNS = 512  # of the table whose column maxima bound the k-th greatest logit
 
 
+class Candidates(NamedTuple):
+    """Tokens that the filters look at: ids (integers [n]) and their logits (float32 [n])."""
+
+    ids: NDArray[Any]
+    logits: NDArray[np.float32]
+
+
 class FilterChain:
-    """One view's filters: float32 logits [n_vocab] in, a `judge.Distribution` out.
+    """One view's filters: logits are shortened to candidates, and candidates become a `judge.Distribution`.
 
     The order is llama.cpp's: grammar, logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC, temperature.
     Penalties and DRY look back on the prompt's end as well as on the answer, as llama.cpp's own programs do.
@@ -80,13 +87,17 @@ class FilterChain:
         if self._whole:
             lib.llama_sampler_accept(self._whole, token)
 
-    def __call__(self, logits: NDArray[np.float32], position: int) -> Distribution:
+    def shorten(self, logits: NDArray[np.float32]) -> Candidates:
+        """The candidates that the filters need to see of float32 [n_vocab] logits: a short list where top-k comes
+        first, else all.  Has no state: it may run in any thread."""
         top_k = self._sampling.top_k
         if self._grammar or self._whole or not 0 < top_k <= _COLUMNS // 2:
-            ids = None
-        else:
-            ids = shortlist(logits, top_k)
-        array = self._fill(logits, ids)
+            return Candidates(np.arange(len(logits), dtype=np.int32), logits)
+        ids = shortlist(logits, top_k)
+        return Candidates(ids, logits[ids])
+
+    def __call__(self, candidates: Candidates, position: int) -> Distribution:
+        array = self._fill(candidates)
         if self._grammar:
             lib.llama_sampler_apply(self._grammar, array)
         if self._whole:
@@ -98,13 +109,13 @@ class FilterChain:
             lib.llama_sampler_apply(self._temperature, array)
         return _distribution(array)
 
-    def _fill(self, logits: NDArray[np.float32], ids: NDArray[np.intp] | None) -> lib.llama_token_data_array:
-        n = len(logits) if ids is None else len(ids)
+    def _fill(self, candidates: Candidates) -> lib.llama_token_data_array:
+        n = len(candidates.ids)
         if len(self._data) < n:
             self._data = np.empty(n, _TOKEN_DATA)
         data = self._data[:n]
-        data["id"] = np.arange(n, dtype=np.int32) if ids is None else ids
-        data["logit"] = logits if ids is None else logits[ids]
+        data["id"] = candidates.ids
+        data["logit"] = candidates.logits
         pointer = ctypes.cast(self._data.ctypes.data, lib.llama_token_data_p)
         return lib.llama_token_data_array(data=pointer, size=n, selected=-1, sorted=False)
 
@@ -165,9 +176,11 @@ def _grammar(model: Model, grammar: str) -> Any:
         data = grammar.encode()
     except UnicodeEncodeError:
         raise UsageError("the grammar is not valid UTF-8") from None
-    sampler = lib.llama_sampler_init_grammar(model.vocab, data, b"root")
+    with captured_stderr() as said:
+        sampler = lib.llama_sampler_init_grammar(model.vocab, data, b"root")
     if not sampler:
-        raise UsageError(f"the grammar cannot be parsed: {last_error() or 'it has no rule named root'}")
+        reason = said.text.removeprefix("parse: error parsing grammar: ") or last_error() or "it has no rule named root"
+        raise UsageError(f"the grammar cannot be parsed: {reason}")
     return sampler
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
+import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -47,6 +51,29 @@ def init_backend(verbose: bool = False) -> None:
 
 def forget_errors() -> None:
     _recent_errors.clear()
+
+
+@dataclass
+class Captured:
+    """What C code wrote to standard error."""
+
+    text: str = ""
+
+
+@contextmanager
+def captured_stderr() -> Iterator[Captured]:
+    """Catch what llama.cpp's grammar parser prints to standard error past its own log."""
+    captured = Captured()
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield captured
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            captured.text = file.read().decode("utf-8", "replace").strip()
 
 
 def last_error() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import preferences, settings
-from .engine import ContextsLayout, Layout, check_memory, context_limit
+from .context import check_memory, context_limit
 from .errors import UsageError
 from .filters import FilterChain
 from .interrupt import Interrupt, Interrupted
@@ -25,6 +25,7 @@ from .model import Model
 from .prompt import ChatTemplate, Message
 from .schedule import Rules, algorithm1, lockstep
 from .stream import TextStream
+from .views import FixedLayout, ModelViews, fastest_layout
 
 VIEW_NAMES = "ab"
 
@@ -231,6 +232,7 @@ class Answer:
             FilterChain(judge.model, judge.sampling, prompt, (self.seed, 1 + view))
             for view, prompt in enumerate(prompts)
         ]
+        views.reduce = filters[0].shorten
         rules = Rules(generation.lam, self.plan.mode == "judge", generation.decoding, limit, judge.model.is_end)
         schedule = algorithm1 if generation.schedule == "reference" else lockstep
         try:
@@ -297,7 +299,8 @@ class PersonaJudge:
         self.engine = engine
         self.interrupt = interrupt or Interrupt()
         self.mode(generation)  # refuse what cannot be before the model is loaded
-        self._views: Layout | None = None
+        self._views: ModelViews | None = None
+        self._layout: FixedLayout | None = None
         started = time.perf_counter()
         path = model if isinstance(model, Path) else find_model(model)
         self.model = Model(path, engine.n_gpu_layers, interrupt=self.interrupt, verbose=engine.verbose)
@@ -365,7 +368,7 @@ class PersonaJudge:
                 "an answer. Shorten it, or give a larger --ctx"
             )
 
-    def views(self, n_views: int, n_ctx: int) -> Layout:
+    def views(self, n_views: int, n_ctx: int) -> ModelViews:
         """Views with room for ``n_ctx`` tokens each; those in use are kept when they are large enough."""
         n_ctx = -(-n_ctx // 256) * 256
         limit = context_limit(self.model, self.engine)
@@ -375,5 +378,12 @@ class PersonaJudge:
         if self._views is None:
             n_ctx = min(n_ctx, limit)
             check_memory(self.model, self.engine, n_views, n_ctx)
-            self._views = ContextsLayout(self.model, self.engine, n_views, n_ctx, self.interrupt)
+            self._views = ModelViews(self.model, self.engine, n_views, n_ctx, self._find_layout(), self.interrupt)
         return self._views
+
+    def _find_layout(self) -> FixedLayout:
+        """The layout asked for; ``auto`` measures on the loaded model once."""
+        if self._layout is None:
+            wanted = self.engine.layout
+            self._layout = fastest_layout(self.model, self.engine, 2, self.interrupt) if wanted == "auto" else wanted
+        return self._layout

@@ -41,7 +41,7 @@ def resolve(spec: str) -> str:
         return read_text(Path(spec[1:]), "preference file")
     if preset := PRESETS.get(spec.lower()):
         return preset
-    if len(spec.split()) == 1:
+    if len(spec.split()) == 1 and max(spec) < "\u0e00":  # from there on come scripts that put no space between words
         near = difflib.get_close_matches(spec.lower(), PRESETS, n=3, cutoff=0.5) or list(PRESETS)
         raise UsageError(f"unknown preset {spec!r}: did you mean {' or '.join(near)}? ({_HOW_FREE_TEXT})")
     return spec

@@ -25,7 +25,10 @@ from .judge import (
 
 
 class Views(Protocol):
-    """Views of one model over the same conversation, numbered from 0, each with a KV cache of its own."""
+    """Views of one model over the same conversation, numbered from 0, each with a KV cache of its own.
+
+    What they give as logits is whatever the filters take.
+    """
 
     def start(self, prompts: Sequence[Sequence[int]]) -> None:
         """Bring each view's cache to exactly its prompt."""
@@ -33,8 +36,8 @@ class Views(Protocol):
     def feed(self, tokens: Sequence[int]) -> None:
         """Append the same tokens to every view; returns before the logits are there."""
 
-    def logits(self, view: int, row: int = -1) -> Any:
-        """Logits, float32 [n_vocab], behind the row-th token fed last; valid until the view is fed again."""
+    def logits(self, view: int, row: int = 0) -> Any:
+        """The logits behind the row-th of the tokens fed last; valid until the view is fed again."""
 
     def rewind(self, n_tokens: int) -> None:
         """Forget the last tokens of every view."""
@@ -49,7 +52,7 @@ class Views(Protocol):
 class Filter(Protocol):
     """One view's filters: logits in, the distribution that survives out.  May remember the emitted tokens."""
 
-    def __call__(self, logits: Any, position: int) -> Distribution: ...
+    def __call__(self, logits: Any, position: int, /) -> Distribution: ...
 
     def accept(self, token: int) -> None:
         """Tell the filters of an emitted token."""

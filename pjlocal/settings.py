@@ -181,6 +181,12 @@ class Engine(Settings):
     )
     cache_type_k: CacheType = setting("f16", "--cache-type-k", help="Type of the KV cache's keys.")
     cache_type_v: CacheType = setting("f16", "--cache-type-v", help="Type of the KV cache's values.")
+    layout: Layout = setting(
+        "contexts",
+        "--layout",
+        help="Where the views live: contexts side by side (best on most CPUs), batched in one context (best on most "
+        "GPUs), or auto, which measures both.",
+    )
     flash_attn: FlashAttention = setting("auto", "--flash-attn", help="Flash attention.")
     verbose: bool = setting(False, "--verbose", help="Show llama.cpp's own log on standard error.")
 

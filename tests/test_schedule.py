@@ -36,7 +36,7 @@ class ToyViews:
         for cache in self.cache:
             cache.extend(tokens)
 
-    def logits(self, view: int, row: int = -1) -> tuple[int, ...]:
+    def logits(self, view: int, row: int = 0) -> tuple[int, ...]:
         cache = self.cache[view]
         return tuple(cache[: len(cache) - self.rows + 1 + row])
 

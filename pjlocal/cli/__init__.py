@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -48,6 +49,7 @@ def main() -> None:
 
 def _guarded() -> int:
     _never_fail_to_encode()
+    _show_log()
     try:
         status = app(standalone_mode=False) or 0
         sys.stdout.flush()
@@ -89,6 +91,15 @@ def _never_fail_to_encode() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _show_log() -> None:
+    """Warnings, and llama.cpp's log where it is asked for, go to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("pjlocal: %(message)s"))
+    logger = logging.getLogger("pjlocal")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def _drop_stdout() -> None:

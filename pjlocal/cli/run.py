@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import select
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -171,7 +172,7 @@ class Trace:
             return
         try:
             if self._fresh:
-                if self._file.seekable():
+                if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                     self._file.truncate(0)
                 self._fresh = False
             self._file.write(json.dumps(event.as_dict(), ensure_ascii=False) + "\n")

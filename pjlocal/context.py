@@ -1,0 +1,166 @@
+"""One llama.cpp context: its KV cache, its batch, and the logits it computes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+from llama_cpp import llama_cpp as lib
+from numpy.typing import NDArray
+
+from .errors import ModelError
+from .interrupt import Interrupt, Interrupted
+from .machine import available_bytes
+from .model import Model, forget_errors, last_error
+from .settings import Engine
+
+Logits = NDArray[np.float32]
+
+DEFAULT_N_CTX = 8192
+
+#: KV cache types by name, with the bytes a value takes in llama.cpp's blocks of 32.
+CACHE_TYPES: dict[str, tuple[int, float]] = {
+    "f32": (lib.GGML_TYPE_F32, 4),
+    "f16": (lib.GGML_TYPE_F16, 2),
+    "bf16": (30, 2),  # GGML_TYPE_BF16, which the binding does not name
+    "q8_0": (lib.GGML_TYPE_Q8_0, 34 / 32),
+    "q5_1": (lib.GGML_TYPE_Q5_1, 24 / 32),
+    "q5_0": (lib.GGML_TYPE_Q5_0, 22 / 32),
+    "q4_1": (lib.GGML_TYPE_Q4_1, 20 / 32),
+    "q4_0": (lib.GGML_TYPE_Q4_0, 18 / 32),
+}
+_FLASH_ATTENTION = {
+    "auto": lib.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "off": lib.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    "on": lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+}
+
+
+class Batch:
+    """A llama_batch whose columns are NumPy arrays, so that filling it costs no Python a token."""
+
+    def __init__(self, capacity: int) -> None:
+        self.token = np.zeros(capacity, np.int32)
+        self.pos = np.zeros(capacity, np.int32)
+        self.seq = np.zeros(capacity, np.int32)
+        self.logits = np.zeros(capacity, np.int8)
+        self._n_seq_id = np.ones(capacity, np.int32)
+        self._seq_id = self.seq.ctypes.data + np.arange(capacity, dtype=np.uintp) * self.seq.itemsize
+        int32_p = ctypes.POINTER(ctypes.c_int32)
+        self.struct = lib.llama_batch(
+            n_tokens=0,
+            token=ctypes.cast(self.token.ctypes.data, ctypes.POINTER(lib.llama_token)),
+            embd=None,
+            pos=ctypes.cast(self.pos.ctypes.data, ctypes.POINTER(lib.llama_pos)),
+            n_seq_id=ctypes.cast(self._n_seq_id.ctypes.data, int32_p),
+            seq_id=ctypes.cast(self._seq_id.ctypes.data, ctypes.POINTER(ctypes.POINTER(lib.llama_seq_id))),
+            logits=ctypes.cast(self.logits.ctypes.data, ctypes.POINTER(ctypes.c_int8)),
+        )
+
+
+class Context:
+    """One llama_context with ``n_seq`` sequences of ``n_ctx`` tokens each.
+
+    Raises:
+        ModelError: llama.cpp cannot make it; most often there is not enough memory.
+    """
+
+    def __init__(
+        self, model: Model, engine: Engine, n_ctx: int, n_seq: int, n_threads: int, interrupt: Interrupt
+    ) -> None:
+        self.model = model
+        self.n_batch = min(engine.n_batch, n_ctx * n_seq)
+        self._interrupt = interrupt
+        params = lib.llama_context_default_params()
+        params.n_ctx = n_ctx * n_seq
+        params.n_batch = self.n_batch
+        params.n_ubatch = min(self.n_batch, params.n_ubatch)
+        params.n_seq_max = n_seq
+        params.n_threads = params.n_threads_batch = n_threads
+        params.type_k = CACHE_TYPES[engine.cache_type_k][0]
+        params.type_v = CACHE_TYPES[engine.cache_type_v][0]
+        params.flash_attn_type = _FLASH_ATTENTION[engine.flash_attn]
+        params.swa_full = False
+        params.abort_callback = ctypes.cast(interrupt.abort_callback, lib.ggml_abort_callback)
+        params.abort_callback_data = interrupt.abort_data
+        forget_errors()
+        self.handle = lib.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            reason = last_error() or "not enough memory? A smaller --ctx or --cache-type-k/-v q8_0 needs less"
+            raise ModelError(f"cannot make a context of {n_ctx} tokens a view: {reason}")
+        self.memory = lib.llama_get_memory(self.handle)
+        self._batch = Batch(self.n_batch)
+        self._logits: dict[int, Logits] = {}
+
+    def close(self) -> None:
+        if self.handle:
+            lib.llama_free(self.handle)
+            self.handle = None
+
+    def decode(self, token: Sequence[int], pos: Sequence[int], seq: Sequence[int], n_wanted: int) -> None:
+        """One llama_decode of at most n_batch tokens, each with its position and sequence; the last ``n_wanted`` get
+        logits.
+
+        Raises:
+            Interrupted: the abort callback stopped it.
+            ModelError: llama.cpp failed.
+        """
+        n = len(token)
+        batch = self._batch
+        batch.token[:n] = token
+        batch.pos[:n] = pos
+        batch.seq[:n] = seq
+        batch.logits[: n - n_wanted] = 0
+        batch.logits[n - n_wanted : n] = 1
+        batch.struct.n_tokens = n
+        status = lib.llama_decode(self.handle, batch.struct)
+        if status == 0:
+            return
+        if status == 2 or self._interrupt.is_set():
+            raise Interrupted
+        if status == 1:
+            raise ModelError("the context is full: give a larger --ctx")
+        raise ModelError(f"llama.cpp could not decode (status {status}): {last_error() or 'no reason given'}")
+
+    def logits(self, i: int) -> Logits:
+        """The logits of the i-th token of the last batch, float32 [n_vocab]; llama.cpp's own memory, not a copy."""
+        pointer = lib.llama_get_logits_ith(self.handle, i)
+        address = ctypes.addressof(pointer.contents) if pointer else 0
+        if not address:
+            raise ModelError("llama.cpp returned no logits")
+        if address not in self._logits:
+            buffer = (ctypes.c_float * self.model.n_vocab).from_address(address)
+            self._logits[address] = np.ctypeslib.as_array(buffer)
+        return self._logits[address]
+
+    def forget(self, seq: int, start: int) -> bool:
+        """Drop a sequence's tokens from position ``start`` on; False where the memory cannot be trimmed."""
+        return bool(lib.llama_memory_seq_rm(self.memory, seq, start, -1))
+
+    def length(self, seq: int) -> int:
+        """Tokens of the sequence in memory."""
+        return int(lib.llama_memory_seq_pos_max(self.memory, seq)) + 1
+
+
+def context_limit(model: Model, engine: Engine) -> int:
+    """Tokens a view may hold: --ctx, or what the model was trained for, at most 8192."""
+    return engine.n_ctx or min(model.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
+
+
+def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None:
+    """Refuse KV caches that cannot fit in the machine's memory, before the system kills the process for it.
+
+    Raises:
+        ModelError: saying how much is needed and how much there is.
+    """
+    if engine.n_gpu_layers and lib.llama_supports_gpu_offload():
+        return  # the caches lie in GPU memory, where llama.cpp itself says what does not fit
+    available = available_bytes()
+    values = sum(CACHE_TYPES[t][1] for t in (engine.cache_type_k, engine.cache_type_v)) / 2
+    needed = n_views * model.kv_bytes(n_ctx, values)
+    if available is not None and needed > available:
+        raise ModelError(
+            f"not enough memory: the KV cache of {n_views} x {n_ctx} tokens takes {needed / 2**30:.1f} GiB and "
+            f"{available / 2**30:.1f} GiB are free. Give a smaller --ctx, or --cache-type-k/-v q8_0"
+        )

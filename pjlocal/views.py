@@ -1,0 +1,284 @@
+"""The views of one model: each a prompt and a KV cache of its own, the weights shared.
+
+Where the views live is a *layout*.  ``contexts`` gives each view a llama context of its own and decodes them at the
+same time from one thread each, which suits a small model on a CPU; ``batched`` gives them one context and decodes one
+batch of a token each, which suits a GPU and whatever else is bound by memory, where the second sequence is nearly free.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
+from statistics import median
+from typing import Any, Literal
+
+from llama_cpp import llama_cpp as lib
+
+from .context import Context, Logits
+from .errors import ModelError, UsageError
+from .interrupt import Interrupt
+from .machine import physical_cores
+from .model import Model
+from .settings import Engine
+
+FixedLayout = Literal["contexts", "batched"]
+
+
+class Worker:
+    """A thread that runs one job at a time.
+
+    llama.cpp computes in workers so that the main thread only ever waits on a lock, where Ctrl-C reaches it.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._results: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._busy = False
+        self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-decode")
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except BaseException as error:
+                self._results.put(error)
+            else:
+                self._results.put(None)
+
+    def submit(self, job: Callable[[], None]) -> None:
+        self._busy = True
+        self._jobs.put(job)
+
+    def wait(self) -> None:
+        """Wait for the job under way, if any, and raise what it raised."""
+        if self._busy:
+            error = self._results.get()
+            self._busy = False
+            if error is not None:
+                raise error
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+
+
+def _as_it_is(logits: Logits) -> Any:
+    return logits
+
+
+class ModelViews:
+    """``n_views`` views of a model on llama.cpp; satisfies `schedule.Views`.
+
+    ``cached[view]`` are the tokens whose keys and values the view holds.
+
+    Args:
+        n_ctx: tokens each view has room for.
+        interrupt: stops a decode under way, which then raises `Interrupted` where it is waited for.
+
+    Raises:
+        ModelError: the contexts cannot be made; most often there is not enough memory.
+    """
+
+    def __init__(
+        self, model: Model, engine: Engine, n_views: int, n_ctx: int, layout: FixedLayout, interrupt: Interrupt
+    ) -> None:
+        self.model = model
+        self.n_views = n_views
+        self.n_ctx = n_ctx
+        self.layout = layout
+        self.trimmable = not model.recurrent and model.n_swa == 0
+        self.cached: list[list[int]] = [[] for _ in range(n_views)]
+        #: What is kept of a row of logits (float32 [n_vocab], llama.cpp's memory, gone with the next feed).  Runs in
+        #: the thread that computed them, at the same time for every context, while they are in its core's cache.
+        self.reduce: Callable[[Logits], Any] = _as_it_is
+        self.n_decodes = 0  # llama_decode calls, and tokens fed, over all views: for tests and statistics
+        self.n_fed = 0
+        self._interrupt = interrupt
+        self._contexts: list[Context] = []
+        self._workers: list[Worker] = []
+        self._rows: list[list[Any]] = [[] for _ in range(n_views)]
+        n_contexts = n_views if layout == "contexts" else 1
+        n_threads = max(1, (engine.n_threads or physical_cores()) // n_contexts)
+        try:
+            for _ in range(n_contexts):
+                self._contexts.append(Context(model, engine, n_ctx, n_views // n_contexts, n_threads, interrupt))
+                self._workers.append(Worker())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        asked = self._interrupt.is_set()
+        self._interrupt.set()  # a decode under way ends now
+        for worker in self._workers:
+            worker.close()
+        if not asked:
+            self._interrupt.clear()
+        for context in self._contexts:
+            context.close()
+        self._workers, self._contexts = [], []
+
+    # What the schedules call.
+
+    def start(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Read each view's prompt; what its cache already holds of it is kept."""
+        todo: dict[int, Sequence[int]] = {}
+        for view, prompt in enumerate(prompts):
+            keep = max(0, min(_common(self.cached[view], prompt), len(prompt) - 1))
+            todo[view] = prompt[self._keep(view, keep) :]
+        self._append(todo, rows=1)
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """Append the same tokens to every view, keeping the logits behind each; returns at once."""
+        self._append(dict.fromkeys(range(self.n_views), tokens), rows=len(tokens))
+
+    def logits(self, view: int, row: int = 0) -> Any:
+        """What `reduce` kept of the logits behind the row-th token of the last feed."""
+        self.wait()
+        return self._rows[view][row]
+
+    def read(self, view: int, tokens: Sequence[int], rows: int) -> list[Any]:
+        """Append tokens to one view in one batch; what `reduce` keeps of the logits behind the last ``rows``."""
+        reduce, self.reduce = self.reduce, Logits.copy
+        try:
+            self._append({view: tokens}, rows)
+            self.wait()
+        finally:
+            self.reduce = reduce
+        return [reduce(logits) for logits in self._rows[view]]
+
+    def rewind(self, n_tokens: int) -> None:
+        for view in range(self.n_views):
+            self.rewind_view(view, n_tokens)
+
+    def rewind_view(self, view: int, n_tokens: int) -> None:
+        keep = len(self.cached[view]) - n_tokens
+        if self._keep(view, keep) != keep:
+            raise ModelError("this model's memory cannot be trimmed")
+
+    def wait(self) -> None:
+        """Wait for what was fed.
+
+        Raises:
+            Interrupted: it was stopped.
+            ModelError: llama.cpp failed.
+        """
+        errors = []
+        for worker in self._workers:
+            try:
+                worker.wait()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            self._recover()
+            raise errors[0]
+
+    # Behind it.
+
+    def _place(self, view: int) -> tuple[int, int]:
+        """The number of the context that a view lives in, and its sequence there."""
+        return (view, 0) if len(self._contexts) == self.n_views else (0, view)
+
+    def _append(self, tokens: dict[int, Sequence[int]], rows: int) -> None:
+        self.wait()
+        jobs: dict[int, list[tuple[int, int, Sequence[int]]]] = {}
+        for view, new in tokens.items():
+            if new:
+                jobs.setdefault(self._place(view)[0], []).append((view, len(self.cached[view]), new))
+                self.cached[view].extend(new)
+                self.n_fed += len(new)
+        for number, job in jobs.items():
+            self._workers[number].submit(partial(self._decode, self._contexts[number], job, rows))
+
+    def _decode(self, context: Context, job: list[tuple[int, int, Sequence[int]]], rows: int) -> None:
+        """Decode each view's (start, tokens) in batches; the last one holds the rows whose logits are wanted."""
+        token: list[int] = []
+        pos: list[int] = []
+        seq: list[int] = []
+        for wanted in (False, True):
+            for view, start, new in job:
+                cut = len(new) - rows
+                part = new[cut:] if wanted else new[:cut]
+                first = start + (cut if wanted else 0)
+                token += part
+                pos += range(first, first + len(part))
+                seq += [self._place(view)[1]] * len(part)
+        n_wanted = rows * len(job)
+        if n_wanted > context.n_batch:
+            raise UsageError(f"--batch {context.n_batch} is too small: {n_wanted} tokens are judged at a time")
+        n_head = len(token) - n_wanted
+        i = 0
+        while len(token) - i > context.n_batch:
+            j = min(i + context.n_batch, n_head)
+            context.decode(token[i:j], pos[i:j], seq[i:j], n_wanted=0)
+            self.n_decodes += 1
+            i = j
+        context.decode(token[i:], pos[i:], seq[i:], n_wanted)
+        self.n_decodes += 1
+        at = n_head - i
+        for view, _, _ in job:
+            self._rows[view] = [self.reduce(context.logits(at + row)) for row in range(rows)]
+            at += rows
+
+    def _keep(self, view: int, n_tokens: int) -> int:
+        """Trim a view's cache to its first ``n_tokens``, or empty it where it cannot be trimmed; what is left."""
+        self.wait()
+        if n_tokens == len(self.cached[view]):
+            return n_tokens
+        number, seq = self._place(view)
+        context = self._contexts[number]
+        if not (n_tokens and self.trimmable and context.forget(seq, n_tokens)):
+            context.forget(seq, 0)
+            n_tokens = 0
+        del self.cached[view][n_tokens:]
+        return n_tokens
+
+    def _recover(self) -> None:
+        """After an interrupted or failed decode: make ``cached`` say again what the memory holds."""
+        for view, cached in enumerate(self.cached):
+            number, seq = self._place(view)
+            length = self._contexts[number].length(seq)
+            if length != len(cached):
+                self._keep(view, length if length < len(cached) and self.trimmable else 0)
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    n = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        n += 1
+    return n
+
+
+_TRIAL_SECONDS = 0.12
+_TRIAL_STEPS = 2, 12  # least and most
+
+
+def fastest_layout(model: Model, engine: Engine, n_views: int, interrupt: Interrupt) -> FixedLayout:
+    """Decode a few tokens in each layout, in turn, and name the faster one.  Takes a fraction of a second."""
+    order: tuple[FixedLayout, FixedLayout] = ("contexts", "batched")
+    if engine.n_gpu_layers and lib.llama_supports_gpu_offload():
+        order = ("batched", "contexts")
+    times: dict[FixedLayout, float] = {}
+    for layout in order:
+        views = ModelViews(model, engine, n_views, 64, layout, interrupt)
+        try:
+            steps: list[float] = []
+            started = time.perf_counter()
+            while len(steps) < _TRIAL_STEPS[0] + 1 or (
+                len(steps) < _TRIAL_STEPS[1] and time.perf_counter() - started < _TRIAL_SECONDS
+            ):
+                at = time.perf_counter()
+                views.feed([0])
+                views.wait()
+                steps.append(time.perf_counter() - at)
+            times[layout] = median(steps[1:])  # the first step also builds the graph
+        finally:
+            views.close()
+    return min(order, key=lambda layout: times[layout])

@@ -1,0 +1,83 @@
+"""What the tests share: the real model, tiny random ones, and the command as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tiny_models
+
+from pjlocal import PersonaJudge
+from pjlocal.locate import embedded_model
+
+PJLOCAL = [sys.executable, "-m", "pjlocal"]
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    path = embedded_model()
+    assert path, "the tests need the extra 'test', which brings the embedded model"
+    return path
+
+
+@pytest.fixture(scope="session")
+def vivid_and_creative(smollm2: Path) -> Iterator[PersonaJudge]:
+    with PersonaJudge(smollm2, prefer=["vivid", "creative"]) as judge:
+        yield judge
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Tiny random models by architecture, each written once."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def make(kind: str) -> Path:
+        path = folder / f"{kind}.gguf"
+        if not path.exists():
+            getattr(tiny_models, f"write_{kind}")(path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the user's own folders are empty."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PJLOCAL_", "XDG_"))}
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
+        env.pop(name, None)
+    return env | {"XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+
+@pytest.fixture
+def pjlocal(environment: dict[str, str], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command as a process, as a script would."""
+
+    def run(*args: str | Path, stdin: str | bytes = "", **options: object) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            [*PJLOCAL, *map(str, args)],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            env=environment,
+            cwd=tmp_path,
+            timeout=120,
+            **options,
+        )
+        return subprocess.CompletedProcess(
+            result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
+        )
+
+    return run
+
+
+def one_line(stderr: str) -> str:
+    """The one line that a failure may print."""
+    lines = stderr.splitlines()
+    assert len(lines) == 1, stderr
+    assert lines[0].startswith("pjlocal: ")
+    assert "Traceback" not in stderr
+    return lines[0]

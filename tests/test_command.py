@@ -1,0 +1,397 @@
+"""`pjlocal run` as people run it: in a pipe, on a terminal, interrupted, and with everything that can be wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+import pyte
+import pytest
+from conftest import PJLOCAL, one_line
+
+PREFER = ("-p", "vivid", "-p", "creative", "--seed", "1")
+QUESTION = "Got any creative ideas for a 10 year old's birthday?"
+
+
+def test_the_readmes_first_command(pjlocal) -> None:
+    result = pjlocal("run", "-p", "vivid", "-p", "creative", QUESTION)
+    assert result.returncode == 0
+    assert len(result.stdout) > 20
+    assert result.stderr == ""
+
+
+def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
+    text = pjlocal("run", *PREFER, "-n", "20", QUESTION)
+    assert "\x1b" not in text.stdout
+    blame = pjlocal("run", *PREFER, "-n", "20", "--view", "blame", QUESTION)
+    assert blame.stdout == text.stdout
+    report = json.loads(pjlocal("run", *PREFER, "-n", "20", "--json", QUESTION).stdout)
+    assert report["text"] + "\n" == text.stdout
+    assert set(report) == {
+        "text", "model", "mode", "preferences", "lambda", "seed", "finish_reason", "usage", "acceptance_rate", "rounds",
+        "timings",
+    }  # fmt: skip
+    assert report["mode"] == "judge" and report["seed"] == 1 and report["lambda"] == 4
+    assert report["preferences"] == {"a": ["vivid"], "b": ["creative"]}
+    assert report["finish_reason"] == "length" and report["usage"]["completion_tokens"] == 20
+    assert len(report["usage"]["prompt_tokens"]) == 2
+    assert set(report["timings"]) == {"load_s", "prefill_s", "decode_s", "tokens_per_second"}
+
+
+def test_the_trace_holds_a_line_a_token_and_joins_to_the_answer(pjlocal, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("an older trace\n")
+    text = pjlocal("run", *PREFER, "-n", "30", "--trace", trace, QUESTION).stdout
+    events = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert "".join(event["text"] for event in events) + "\n" == text
+    assert len(events) == 30
+    names = {"position", "id", "text", "kind", "round", "draft", "p", "q", "accept_probability", "rejected"}
+    assert set(events[0]) == names
+    assert pjlocal("run", *PREFER, "-n", "30", "--trace", "-", QUESTION).stdout == trace.read_text()
+
+
+def test_a_trace_file_is_left_alone_when_nothing_is_generated(pjlocal, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("precious\n")
+    assert pjlocal("run", "-m", "nowhere.gguf", "--trace", trace, "hi").returncode == 1
+    assert trace.read_text() == "precious\n"
+
+
+def test_statistics_go_to_standard_error(pjlocal) -> None:
+    result = pjlocal("run", *PREFER, "-n", "20", "--stats", QUESTION)
+    assert re.fullmatch(
+        r"20 tokens \| [\d.]+ tokens/s \| load [\d.]+ s \| prefill [\d.]+ s \(\d+ \+ \d+ tokens\) "
+        r"\| acceptance rate \d+% \| \d+ rounds \| mean accepted run [\d.]+\n",
+        result.stderr,
+    )
+
+
+def test_standard_input_joins_the_prompt(pjlocal, tmp_path: Path) -> None:
+    def prompt_tokens(*args: str, stdin: str = "") -> list[int]:
+        return json.loads(pjlocal("run", "-p", "concise", "-n", "1", "--json", *args, stdin=stdin).stdout)["usage"][
+            "prompt_tokens"
+        ]
+
+    both = prompt_tokens("Summarise", stdin="one two three\n")
+    assert both == prompt_tokens("one two three\n\nSummarise")
+    assert prompt_tokens("-", stdin="one two three") == prompt_tokens("one two three")
+    assert prompt_tokens(stdin="one two three") == prompt_tokens("one two three")
+
+
+def test_a_preference_may_come_from_a_file_and_be_placed_exactly(pjlocal, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Answer like a pirate.\n")
+    args = ("--draft-prefer", "@mine.txt", "--judge-prefer", "vivid", "--judge-prefer", "Use short words only")
+    report = json.loads(pjlocal("run", *args, "--json", "-n", "2", "hi").stdout)
+    assert report["preferences"] == {"a": ["@mine.txt"], "b": ["vivid", "Use short words only"]}
+
+
+def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal, environment, tmp_path, tiny) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "toy.gguf").symlink_to(tiny("llama"))
+    for name in ("toy", "toy.gguf", "models/toy.gguf"):
+        assert json.loads(pjlocal("run", "-m", name, "--json", "-n", "2", "hi").stdout)["model"] == "toy.gguf"
+    environment["PJLOCAL_MODEL"] = "toy"
+    assert json.loads(pjlocal("run", "--json", "-n", "2", "hi").stdout)["model"] == "toy.gguf"
+    data = Path(environment["XDG_DATA_HOME"]) / "pjlocal" / "models"
+    data.mkdir(parents=True)
+    (tmp_path / "models" / "toy.gguf").rename(data / "other.gguf")
+    assert json.loads(pjlocal("run", "-m", "other", "--json", "-n", "2", "hi").stdout)["model"] == "other.gguf"
+
+
+# Wrong use: one line, exit status 2.
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([""], "the prompt is empty"),
+        (["  \n "], "the prompt is empty"),
+        (["-p", "vivdi", "hi"], r"unknown preset 'vivdi': did you mean vivid\?.*more than one word"),
+        (["-p", "", "hi"], "a preference is empty"),
+        (["-p", "@missing.txt", "hi"], "cannot read preference file missing.txt"),
+        (["-p", "@latin1.txt", "hi"], "latin1.txt is not UTF-8"),
+        (["-p", "@empty.txt", "hi"], "empty.txt is empty"),
+        (["-p", "vivid", "--draft-prefer", "creative", "hi"], "use one"),
+        (["-p", "vivid", "-l", "0", "hi"], "--lambda must be at least 1"),
+        (["-t", "-1", "hi"], "--temperature must be at least 0"),
+        (["-t", "nan", "hi"], "--temperature must be a finite number"),
+        (["-k", "-1", "hi"], "--top-k must be at least 0"),
+        (["--top-p", "0", "hi"], "--top-p must be above 0"),
+        (["-n", "0", "hi"], "--max-tokens must be at least 1"),
+        (["-k", "many", "hi"], "--top-k"),
+        (["--mode", "best", "hi"], "'best' is not one of 'judge', 'base', 'prompt', 'plain'"),
+        (["--mode", "judge", "hi"], "needs a preference"),
+        (["--no-such-option", "hi"], "No such option"),
+        (["--stop", "", "hi"], "--stop must not be empty"),
+        (["--grammar", "broken.gbnf", "hi"], "the grammar cannot be parsed: expecting"),
+        (["--grammar", "rootless.gbnf", "hi"], "the grammar cannot be parsed"),
+        (["--json-schema", "broken.json", "hi"], "the JSON schema cannot be used"),
+        (["--json-schema", "odd.json", "hi"], "the JSON schema cannot be used"),
+        (["--grammar", "rootless.gbnf", "--json-schema", "odd.json", "hi"], "give one"),
+        (["--logit-bias", "hello", "hi"], "is not TOKEN=BIAS"),
+        (["--logit-bias", "99999999=1", "hi"], "the model has tokens 0 to"),
+        (["--logit-bias", "several words=1", "hi"], "tokens of this model, not one"),
+        (["--json", "--trace", "-", "hi"], "both want standard output"),
+        (["--ctx", "64", "word " * 100], r"too long: \d+ tokens, and a context of 64 has room for 63"),
+    ],
+)
+def test_wrong_use_gets_one_line_and_status_2(pjlocal, tmp_path: Path, args: list[str], says: str) -> None:
+    (tmp_path / "latin1.txt").write_bytes("café".encode("latin-1"))
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "broken.gbnf").write_text("root ::= (")
+    (tmp_path / "rootless.gbnf").write_text('other ::= "x"')
+    (tmp_path / "broken.json").write_text('{"type": "obj')
+    (tmp_path / "odd.json").write_text('{"type": "unheard-of"}')
+    result = pjlocal("run", *args)
+    assert re.search(says, one_line(result.stderr))
+    assert result.returncode == 2
+    assert result.stdout == ""
+
+
+def test_standard_input_that_is_not_utf8_is_refused(pjlocal) -> None:
+    result = pjlocal("run", "Summarise", stdin=b"caf\xe9")
+    assert result.returncode == 2
+    assert "standard input is not UTF-8 text (byte 3)" in one_line(result.stderr)
+
+
+# What fails at run time: one line, exit status 1.
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("missing.gguf", "no model 'missing.gguf' here or in models"),
+        ("/nowhere/missing.gguf", "no such model file"),
+        (".", "is a directory"),
+        ("empty.gguf", "is empty"),
+        ("text.gguf", "is not a GGUF file"),
+        ("half.gguf", "not within the file bounds.*cut short"),
+        ("header.gguf", "cut short"),
+        ("vocab_only.gguf", "vocabulary"),
+        ("embedding.gguf", "embedding model"),
+    ],
+)
+def test_models_that_cannot_be_used_get_one_line_and_status_1(pjlocal, smollm2, tiny, tmp_path, model, says) -> None:
+    (tmp_path / "empty.gguf").touch()
+    (tmp_path / "text.gguf").write_text("once upon a time")
+    with smollm2.open("rb") as file:
+        head = file.read(20_000_000)
+    (tmp_path / "half.gguf").write_bytes(head)
+    (tmp_path / "header.gguf").write_bytes(head[:2000])
+    for kind in ("vocab_only", "embedding"):
+        (tmp_path / f"{kind}.gguf").symlink_to(tiny(kind))
+    result = pjlocal("run", "-m", model, "hi")
+    assert re.search(says, one_line(result.stderr))
+    assert result.returncode == 1
+
+
+def test_without_a_model_one_line_says_how_to_get_one(environment, tmp_path) -> None:
+    code = "import pjlocal.locate as l; l._EMBEDDED_PACKAGE = 'nothing'; from pjlocal.__main__ import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "run", "hi"], capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "pip install 'pjlocal[smollm2]'" in one_line(result.stderr)
+
+
+def test_not_enough_memory_is_said_before_the_system_kills(pjlocal) -> None:
+    result = pjlocal("run", "--ctx", "100000000", "-n", "100000000", "hi")
+    assert result.returncode == 1
+    assert "not enough memory" in one_line(result.stderr)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on address space")
+def test_an_allocation_that_fails_gets_one_line(pjlocal) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (900_000_000, 900_000_000))
+
+    result = pjlocal("run", "-p", "vivid", "-n", "8000", "hi", preexec_fn=limit)
+    assert result.returncode == 1
+    assert "cannot make a context" in one_line(result.stderr)
+
+
+def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjlocal, tmp_path: Path) -> None:
+    result = pjlocal("run", *PREFER, "-n", "5", "--trace", tmp_path / "no" / "trace", "hi")
+    assert result.returncode == 1
+    assert "cannot write the trace" in one_line(result.stderr)
+    result = pjlocal("run", *PREFER, "-n", "5", "--trace", "/dev/full", "hi")
+    assert result.returncode == 1
+    assert "No space left on device" in one_line(result.stderr)
+    assert len(result.stdout) > 5
+
+
+# Closed pipes, full disks, Ctrl-C.
+
+
+def popen(environment, *args: str, **options) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*PJLOCAL, "run", *args],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
+    )
+
+
+def test_a_closed_pipe_ends_the_run_quietly(environment) -> None:
+    process = popen(environment, *PREFER, "-n", "400", "Write a long story.")
+    assert len(process.stdout.read(10)) == 10
+    process.stdout.close()
+    assert process.wait(20) == 0
+    assert process.stderr.read() == b""
+
+
+def test_a_full_disk_gets_one_line(environment) -> None:
+    with open("/dev/full", "w") as full:
+        process = popen(environment, *PREFER, "-n", "20", "hi", stdout=full)
+        assert process.wait(20) == 1
+        assert "No space left on device" in one_line(process.stderr.read().decode())
+
+
+def test_ctrl_c_keeps_what_was_generated_and_the_trace_is_complete(environment, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    process = popen(environment, *PREFER, "-n", "4000", "--trace", str(trace), "Write a very long story.")
+    head = process.stdout.read(60)
+    process.send_signal(signal.SIGINT)
+    text = (head + process.stdout.read()).decode()
+    assert process.wait(20) == 130
+    assert process.stderr.read() == b""
+    events = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert "".join(event["text"] for event in events) + "\n" == text
+
+
+def test_ctrl_c_with_json_prints_the_object_so_far(environment) -> None:
+    process = popen(environment, *PREFER, "-n", "4000", "--json", "Write a very long story.")
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    report = json.loads(process.stdout.read())
+    assert process.wait(20) == 130
+    assert report["finish_reason"] == "interrupted"
+    assert report["usage"]["completion_tokens"] > 10
+
+
+@pytest.mark.parametrize("delay", [0.15, 0.3, 0.5])
+def test_ctrl_c_while_loading_or_reading_the_prompt_is_quiet(environment, delay: float) -> None:
+    process = popen(environment, *PREFER, "--batch", "4096", "word and word " * 2000)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert process.stderr.read() == b""
+
+
+# On a terminal.
+
+
+class Terminal:
+    """The command on a pseudo-terminal, and what its screen shows."""
+
+    def __init__(self, environment: dict[str, str], *args: str, columns: int = 80, lines: int = 30, **env: str) -> None:
+        self.screen = pyte.HistoryScreen(columns, lines, history=2000)
+        self._stream = pyte.ByteStream(self.screen)
+        self.child = pexpect.spawn(
+            PJLOCAL[0],
+            [*PJLOCAL[1:], *args],
+            env={**environment, "TERM": "xterm-256color", **env},
+            dimensions=(lines, columns),
+            timeout=30,
+        )
+
+    def finish(self) -> bytes:
+        """Wait for the end; returns every byte that was written."""
+        raw = self.child.read()
+        self._stream.feed(raw)
+        self.child.close()
+        return raw
+
+    @property
+    def text(self) -> str:
+        history = ["".join(line[i].data for i in range(self.screen.columns)) for line in self.screen.history.top]
+        return "\n".join(line.rstrip() for line in [*history, *self.screen.display]).strip()
+
+
+def test_a_terminal_shows_the_text_and_the_spinner_is_gone(environment, pjlocal) -> None:
+    expected = pjlocal("run", *PREFER, "-n", "20", QUESTION).stdout
+    terminal = Terminal(environment, "run", *PREFER, "-n", "20", QUESTION)
+    terminal.finish()
+    assert terminal.child.exitstatus == 0
+    assert terminal.text.replace("\n", " ") == expected.strip().replace("\n", " ")
+
+
+def test_the_blame_view_colours_by_writer_and_has_a_legend(environment) -> None:
+    terminal = Terminal(environment, "run", *PREFER, "-n", "60", "--view", "blame", QUESTION)
+    raw = terminal.finish()
+    assert terminal.text.splitlines()[0].split() == ["a:", "vivid", "b:", "creative", "resampled", "bonus"]
+    assert b"\x1b[36m" in raw and b"\x1b[35m" in raw, "both views have a colour"
+    styles = {cell.bold for line in terminal.screen.buffer.values() for cell in line.values()}
+    assert styles == {True, False}, "bonus tokens are bold"
+
+
+def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(environment) -> None:
+    raw = Terminal(environment, "run", *PREFER, "-n", "40", "--view", "blame", QUESTION, NO_COLOR="1").finish()
+    assert not re.search(rb"\x1b\[[\d;]*3[0-9]m", raw)
+    raw = Terminal(environment, "run", *PREFER, "-n", "20", "--view", "markdown", QUESTION, TERM="dumb").finish()
+    assert b"\x1b" not in raw
+
+
+@pytest.mark.parametrize("columns", [40, 120])
+def test_the_markdown_view_leaves_clean_text_behind(environment, tmp_path, columns: int) -> None:
+    """Longer than the screen is high: nothing is lost, nothing doubled."""
+    items = "".join(f'"- item number {i} [b] end\\n" ' for i in range(40))
+    (tmp_path / "g.gbnf").write_text(
+        f'root ::= "# Title\\n\\nSome *words* here.\\n\\n" {items} "\\n```python\\nx = 1\\n```\\n\\n" "The end."'
+    )
+    args = ("run", *PREFER, "-n", "900", "--grammar", str(tmp_path / "g.gbnf"), "--view", "markdown", "List things")
+    terminal = Terminal(environment, *args, columns=columns, lines=24)
+    terminal.finish()
+    assert terminal.child.exitstatus == 0
+    text = terminal.text
+    for i in range(40):
+        assert text.count(f"item number {i} [b] end") == 1
+    assert text.count("Title") == 1 and text.count("x = 1") == 1 and text.count("The end.") == 1
+    assert text.count("Some words here.") == 1
+
+
+def test_what_the_model_writes_gives_the_terminal_no_orders(environment, pjlocal, tmp_path) -> None:
+    evil = 'root ::= "a[bold]b[/x]\\x1b[2J\\x1b]0;title\\x07c\\x9b31md"'
+    (tmp_path / "evil.gbnf").write_text(evil)
+    args = ("run", *PREFER, "--grammar", str(tmp_path / "evil.gbnf"), "hi")
+    shown = "a[bold]b[/x]␛[2J␛]0;title␇c<U+009B>31md"
+    assert pjlocal(*args).stdout == shown + "\n"
+    for view in ("text", "blame", "markdown"):
+        terminal = Terminal(environment, *args, "--view", view, columns=100)
+        raw = terminal.finish()
+        assert terminal.text.splitlines()[-1] == shown
+        assert b"\x1b]0" not in raw and b"\x1b[2J" not in raw
+    assert json.loads(pjlocal(*args, "--json").stdout)["text"] == "a[bold]b[/x]\x1b[2J\x1b]0;title\x07c\x9b31md"
+
+
+def test_ctrl_c_on_a_terminal_keeps_the_text_on_the_screen(environment) -> None:
+    terminal = Terminal(environment, "run", *PREFER, "-n", "4000", "Write a very long story.")
+    terminal.child.expect(rb"\w+ \w+ \w+ \w+")
+    seen = terminal.child.after
+    terminal.child.sendintr()
+    rest = terminal.child.read()
+    terminal.child.close()
+    assert terminal.child.exitstatus == 130
+    assert b"Traceback" not in seen + rest
+
+
+def test_help_is_quick_and_imports_nothing_heavy(environment) -> None:
+    code = "import sys; from pjlocal.cli import app; print([m for m in ('numpy', 'llama_cpp', 'rich') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_version_and_help(pjlocal) -> None:
+    assert re.fullmatch(r"pjlocal \d+\.\d+\.\d+\n", pjlocal("--version").stdout)
+    text = pjlocal("run", "--help").stdout
+    for option in ("--prefer", "--lambda", "--xtc-probability", "--json-schema", "--cache-type-k", "--trace"):
+        assert option in text
+    assert os.linesep

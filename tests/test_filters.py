@@ -1,0 +1,131 @@
+"""The filters mean what they mean in llama.cpp, and the short list changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from llama_cpp import llama_cpp as lib
+
+from pjlocal import PersonaJudge, Sampling
+from pjlocal.filters import FilterChain, shortlist
+from pjlocal.judge import Distribution
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits.astype(np.float64) - logits.max())
+    return weights / weights.sum()
+
+
+def distribution(judge: PersonaJudge, logits: np.ndarray, prompt: tuple[int, ...] = (), **filters) -> Distribution:
+    chain = FilterChain(judge.model, Sampling(**filters), prompt, (0, 1))
+    try:
+        return chain(chain.shorten(logits), 0)
+    finally:
+        chain.close()
+
+
+@pytest.fixture(scope="module")
+def logits(vivid_and_creative: PersonaJudge) -> np.ndarray:
+    n_vocab = vivid_and_creative.model.n_vocab
+    return (3 * np.random.default_rng(1).standard_normal(n_vocab)).astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [600, 1024, 49_152, 50_001])
+@pytest.mark.parametrize("k", [1, 20, 256])
+def test_the_short_list_holds_the_k_greatest(n: int, k: int) -> None:
+    rng = np.random.default_rng(n + k)
+    for _ in range(20):
+        logits = rng.standard_normal(n).astype(np.float32)
+        if rng.random() < 0.5:
+            logits = np.round(logits)  # many equals
+        ids = shortlist(logits, k)
+        kth = np.sort(logits)[-k]
+        assert set(np.flatnonzero(logits > kth)) <= set(ids.tolist())
+        assert np.sum(logits[ids] >= kth) >= k
+
+
+def test_the_default_filters_by_hand(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:
+    """Top-k 20, then top-p 0.9 of what is left, then temperature 0.7: llama.cpp's order."""
+    got = distribution(vivid_and_creative, logits)
+    top = np.argsort(-logits)[:20]
+    keep = top[: int(np.searchsorted(np.cumsum(softmax(logits[top])), 0.9)) + 1]
+    expected = dict(zip(keep.tolist(), softmax(logits[keep] / np.float32(0.7)), strict=True))
+    assert got.ids.tolist() == sorted(expected)
+    np.testing.assert_allclose(got.probs, [expected[i] for i in got.ids.tolist()], rtol=1e-5)
+
+
+def test_no_filter_at_all_is_the_models_own_softmax(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:
+    got = distribution(vivid_and_creative, logits, temperature=1.0, top_k=0, top_p=1.0)
+    assert len(got.ids) == len(logits)
+    np.testing.assert_allclose(got.probs, softmax(logits), rtol=1e-5)
+
+
+def test_temperature_0_leaves_the_greatest_alone(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:
+    for filters in ({}, {"top_k": 0, "top_p": 1.0}):
+        got = distribution(vivid_and_creative, logits, temperature=0.0, **filters)
+        assert got.ids.tolist() == [int(logits.argmax())]
+        assert got.probs.tolist() == [1.0]
+
+
+def test_min_p_drops_below_a_share_of_the_best(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:
+    got = distribution(vivid_and_creative, logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.1)
+    p = softmax(logits)
+    assert got.ids.tolist() == np.flatnonzero(p >= 0.1 * p.max()).tolist()
+
+
+def test_the_repeat_penalty_sees_the_prompts_end_and_the_answer(vivid_and_creative, logits: np.ndarray) -> None:
+    off = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    best = int(logits.argmax())
+    penalized = logits.copy()
+    penalized[best] /= np.float32(1.5)
+    got = distribution(vivid_and_creative, logits, prompt=(best,), repeat_penalty=1.5, **off)
+    np.testing.assert_allclose(got.probs, softmax(penalized), rtol=1e-4)
+    chain = FilterChain(vivid_and_creative.model, Sampling(repeat_penalty=1.5, **off), [], (0, 1))
+    np.testing.assert_allclose(chain(chain.shorten(logits), 0).probs, softmax(logits), rtol=1e-4)
+    ahead = chain.clone()
+    ahead.accept(best)
+    np.testing.assert_allclose(ahead(ahead.shorten(logits), 1).probs, softmax(penalized), rtol=1e-4)
+    np.testing.assert_allclose(chain(chain.shorten(logits), 1).probs, softmax(logits), rtol=1e-4)
+    chain.close()
+
+
+def test_logit_bias_by_id_and_by_text(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:
+    off = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    (hello,) = vivid_and_creative.model.tokenize("hello", special=False)
+    biased = logits.copy()
+    biased[hello] += np.float32(7)
+    for name in ("hello", str(hello)):
+        got = distribution(vivid_and_creative, logits, logit_bias=(f"{name}=7",), **off)
+        np.testing.assert_allclose(got.probs, softmax(biased), rtol=1e-4)
+    assert distribution(vivid_and_creative, logits, logit_bias=(f"{hello}=-inf",), **off).prob(hello) == 0.0
+
+
+def test_xtc_acts_by_chance_and_only_where_there_is_a_choice(vivid_and_creative, logits: np.ndarray) -> None:
+    """With probability 1/2 the top choices above the threshold but the least of them go; the chance is by position."""
+    filters = Sampling(temperature=1.0, xtc_probability=0.5, xtc_threshold=0.05, top_k=20, top_p=1.0)
+    chain = FilterChain(vivid_and_creative.model, filters, [], (0, 1))
+    twin = chain.clone()
+    best = int(logits.argmax())
+    kept = [chain(chain.shorten(logits), position).prob(best) > 0 for position in range(200)]
+    assert 60 < sum(kept) < 140, "outside this a fair chance falls once in ten million runs"
+    assert [twin(twin.shorten(logits), position).prob(best) > 0 for position in reversed(range(200))] == kept[::-1]
+
+
+def test_what_llama_cpp_itself_keeps_is_what_is_kept(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:
+    """The same filters run by llama.cpp alone over the whole vocabulary, without the short list."""
+    chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+    for sampler in (
+        lib.llama_sampler_init_top_k(40), lib.llama_sampler_init_typical(0.9, 1), lib.llama_sampler_init_top_p(0.95, 1),
+        lib.llama_sampler_init_min_p(0.05, 1), lib.llama_sampler_init_temp(0.8), lib.llama_sampler_init_dist(1),
+    ):  # fmt: skip
+        lib.llama_sampler_chain_add(chain, sampler)
+    data = (lib.llama_token_data * len(logits))(*[(i, float(x), 0.0) for i, x in enumerate(logits)])
+    array = lib.llama_token_data_array(data=data, size=len(logits), selected=-1, sorted=False)
+    lib.llama_sampler_apply(chain, array)
+    expected = {array.data[i].id: array.data[i].p for i in range(array.size)}
+    lib.llama_sampler_free(chain)
+    got = distribution(
+        vivid_and_creative, logits, top_k=40, typical_p=0.9, top_p=0.95, min_p=0.05, temperature=0.8
+    )  # fmt: skip
+    assert got.ids.tolist() == sorted(expected)
+    np.testing.assert_allclose(got.probs, [expected[i] for i in got.ids.tolist()], rtol=1e-4)
