@@ -27,11 +27,14 @@ from .settings import Engine
 FixedLayout = Literal["contexts", "batched"]
 
 
-class Worker:
-    """A thread that runs one job at a time.
+#: Up to here the first context is decoded by the thread that waits for it.  A thread more than there are cores would
+#: have to push aside llama.cpp's own, which spin between decodes: on the 2-core machine that doubles the time of a step.
+#: Prompts are read by a worker, so that the main thread waits on a lock, where Ctrl-C reaches it.
+_FEW_TOKENS = 64
 
-    llama.cpp computes in workers so that the main thread only ever waits on a lock, where Ctrl-C reaches it.
-    """
+
+class Worker:
+    """A thread that runs one job at a time."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -100,6 +103,7 @@ class ModelViews:
         self._interrupt = interrupt
         self._contexts: list[Context] = []
         self._workers: list[Worker] = []
+        self._own_job: Callable[[], None] | None = None  # decoded by whoever waits
         self._rows: list[list[Any]] = [[] for _ in range(n_views)]
         n_contexts = n_views if layout == "contexts" else 1
         n_threads = max(1, (engine.n_threads or physical_cores()) // n_contexts)
@@ -168,9 +172,11 @@ class ModelViews:
             ModelError: llama.cpp failed.
         """
         errors = []
-        for worker in self._workers:
+        own_job, self._own_job = self._own_job, None
+        for wait in (own_job, *(worker.wait for worker in self._workers)):
             try:
-                worker.wait()
+                if wait:
+                    wait()
             except Exception as error:
                 errors.append(error)
         if errors:
@@ -192,7 +198,11 @@ class ModelViews:
                 self.cached[view].extend(new)
                 self.n_fed += len(new)
         for number, job in jobs.items():
-            self._workers[number].submit(partial(self._decode, self._contexts[number], job, rows))
+            decode = partial(self._decode, self._contexts[number], job, rows)
+            if number == 0 and max(len(new) for _, _, new in job) <= _FEW_TOKENS:
+                self._own_job = decode
+            else:
+                self._workers[number].submit(decode)
 
     def _decode(self, context: Context, job: list[tuple[int, int, Sequence[int]]], rows: int) -> None:
         """Decode each view's (start, tokens) in batches; the last one holds the rows whose logits are wanted."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
 import signal
@@ -195,9 +194,8 @@ def test_models_that_cannot_be_used_get_one_line_and_status_1(pjlocal, smollm2, 
 
 def test_without_a_model_one_line_says_how_to_get_one(environment, tmp_path) -> None:
     code = "import pjlocal.locate as l; l._EMBEDDED_PACKAGE = 'nothing'; from pjlocal.__main__ import main; main()"
-    result = subprocess.run(
-        [sys.executable, "-c", code, "run", "hi"], capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
-    )  # fmt: skip
+    args = [sys.executable, "-c", code, "run", "hi"]
+    result = subprocess.run(args, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
     assert result.returncode == 1
     assert "pip install 'pjlocal[smollm2]'" in one_line(result.stderr)
 
@@ -384,7 +382,7 @@ def test_ctrl_c_on_a_terminal_keeps_the_text_on_the_screen(environment) -> None:
 
 
 def test_help_is_quick_and_imports_nothing_heavy(environment) -> None:
-    code = "import sys; from pjlocal.cli import app; print([m for m in ('numpy', 'llama_cpp', 'rich') if m in sys.modules])"
+    code = "import sys, pjlocal.cli; print([m for m in ('numpy', 'llama_cpp', 'rich') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert result.stdout == "[]\n"
 
@@ -394,4 +392,3 @@ def test_version_and_help(pjlocal) -> None:
     text = pjlocal("run", "--help").stdout
     for option in ("--prefer", "--lambda", "--xtc-probability", "--json-schema", "--cache-type-k", "--trace"):
         assert option in text
-    assert os.linesep
