@@ -18,6 +18,7 @@ from . import preferences, settings
 from .context import check_memory, context_limit
 from .errors import UsageError
 from .filters import FilterChain
+from .guess import Lookahead
 from .interrupt import Interrupt, Interrupted
 from .judge import Decision, Kind, Uniforms
 from .locate import find_model
@@ -208,7 +209,7 @@ class Answer:
                 first = False
             self.statistics.count(decision)
             self.statistics.decode_s = now - started
-            ended = model.is_end(decision.token)
+            ended = self._is_end(decision.token)
             for settled, text in stream.push(decision, b"" if ended else model.piece(decision.token)):
                 yield self._event(settled, text)
             if ended or stream.stopped:
@@ -233,13 +234,27 @@ class Answer:
             for view, prompt in enumerate(prompts)
         ]
         views.reduce = filters[0].shorten
-        rules = Rules(generation.lam, self.plan.mode == "judge", generation.decoding, limit, judge.model.is_end)
-        schedule = algorithm1 if generation.schedule == "reference" else lockstep
+        rules = Rules(generation.lam, self.plan.mode == "judge", generation.decoding, limit, self._is_end)
+        uniforms = Uniforms(self.seed)
         try:
-            yield from schedule(views, prompts, filters, rules, Uniforms(self.seed))
+            if generation.schedule == "reference":
+                yield from algorithm1(views, prompts, filters, rules, uniforms)
+            else:
+                yield from lockstep(views, prompts, filters, rules, uniforms, self._guesser(views))
         finally:
             for f in filters:
                 f.close()
+
+    def _guesser(self, views: ModelViews) -> Lookahead | None:
+        most = self._generation.lookahead
+        if not most or not views.trimmable:
+            return None
+        return Lookahead(
+            max(self.plan.prompts, key=len), min(most, views.most_rows - 1), lambda: views.prefill_s_per_token
+        )
+
+    def _is_end(self, token: int) -> bool:
+        return not self._generation.ignore_end and self._judge.model.is_end(token)
 
     def _event(self, decision: Decision, text: str) -> TokenEvent:
         self._texts.append(text)

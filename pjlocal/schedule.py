@@ -61,6 +61,16 @@ class Filter(Protocol):
         """A copy to look ahead with."""
 
 
+class Guesser(Protocol):
+    """Proposes the tokens to come."""
+
+    def accept(self, token: int) -> None:
+        """Tell it of an emitted token."""
+
+    def guess(self) -> list[int]:
+        """Tokens that may follow the last one; none is a good answer."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """What the schedules need to know of the settings."""
@@ -78,11 +88,11 @@ def lockstep(
     filters: Sequence[Filter],
     rules: Rules,
     uniforms: Uniforms,
-    guess: Callable[[int], list[int]] = lambda token: [],
+    guesser: Guesser | None = None,
 ) -> Iterator[Decision]:
     """Decide every token with both views at hand; feed it to both at once.
 
-    Nothing behind a rejection is wasted and nothing is rolled back; λ only says when the roles swap.  ``guess`` may
+    Nothing behind a rejection is wasted and nothing is rolled back; λ only says when the roles swap.  ``guesser`` may
     propose the tokens to come: they are fed in the same batch, and the same decisions are replayed over their logits
     for as long as they agree with the guess, so it changes the speed and never the text.
 
@@ -97,6 +107,8 @@ def lockstep(
         round.advance(decision.kind)
         for f in filters:
             f.accept(decision.token)
+        if guesser:
+            guesser.accept(decision.token)
         if position + 1 == rules.limit or rules.is_end(decision.token):
             yield decision
             return
@@ -105,10 +117,10 @@ def lockstep(
         else:
             if row < len(ahead):
                 views.rewind(len(ahead) - row)
-            ahead = guess(decision.token)
+            ahead = guesser.guess()[: rules.limit - position - 1] if guesser else []
             views.feed([decision.token, *ahead])
             row = 0
-        yield decision  # the consumer works on this token while the views read it
+        yield decision
 
 
 def _decide(

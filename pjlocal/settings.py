@@ -98,6 +98,15 @@ class Generation(Settings):
     max_tokens: int = setting(
         128, "--max-tokens", "-n", help="Length limit of the answer, in tokens.", least=1, most=_INT32
     )
+    lookahead: int = setting(
+        0,
+        "--lookahead",
+        help="Guess up to this many tokens ahead where the answer repeats its context: faster there, the same text; "
+        "0 is off.",
+        least=0,
+        most=31,
+    )
+    ignore_end: bool = setting(False, "--ignore-end", help="Go on past the end-of-generation token.")
     stop: tuple[str, ...] = setting((), "--stop", help="Text that ends the answer (repeatable).")
     seed: int | None = setting(
         None, "--seed", help="Seed of the answer; drawn at random when not given.", least=0, most=2**63 - 1

@@ -28,9 +28,11 @@ FixedLayout = Literal["contexts", "batched"]
 
 
 #: Up to here the first context is decoded by the thread that waits for it.  A thread more than there are cores would
-#: have to push aside llama.cpp's own, which spin between decodes: on the 2-core machine that doubles the time of a step.
-#: Prompts are read by a worker, so that the main thread waits on a lock, where Ctrl-C reaches it.
+#: have to push aside llama.cpp's own, which spin between decodes: on the 2-core machine a step then took twice as long.
+#: Longer prompts are read by a worker, so that the main thread waits on a lock, where Ctrl-C reaches it.
 _FEW_TOKENS = 64
+
+_ENOUGH_TO_TIME = 16  # prompt tokens from which their speed says something
 
 
 class Worker:
@@ -98,6 +100,8 @@ class ModelViews:
         #: What is kept of a row of logits (float32 [n_vocab], llama.cpp's memory, gone with the next feed).  Runs in
         #: the thread that computed them, at the same time for every context, while they are in its core's cache.
         self.reduce: Callable[[Logits], Any] = _as_it_is
+        #: Seconds that a prompt token took in every view at once, in a wide batch; None while none was timed.
+        self.prefill_s_per_token: float | None = None
         self.n_decodes = 0  # llama_decode calls, and tokens fed, over all views: for tests and statistics
         self.n_fed = 0
         self._interrupt = interrupt
@@ -126,15 +130,30 @@ class ModelViews:
             context.close()
         self._workers, self._contexts = [], []
 
+    @property
+    def most_rows(self) -> int:
+        """The most tokens that can be fed at once with the logits behind each."""
+        return self._contexts[0].n_batch * len(self._contexts) // self.n_views
+
     # What the schedules call.
 
     def start(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Read each view's prompt; what its cache already holds of it is kept."""
+        """Read each view's prompt; what its cache already holds of it is kept.
+
+        The last token is read by itself.  llama.cpp rounds differently in batches of different shapes, and so a prompt
+        gives the same logits whether its beginning was still in the cache or not.
+        """
         todo: dict[int, Sequence[int]] = {}
         for view, prompt in enumerate(prompts):
             keep = max(0, min(_common(self.cached[view], prompt), len(prompt) - 1))
-            todo[view] = prompt[self._keep(view, keep) :]
-        self._append(todo, rows=1)
+            todo[view] = prompt[self._keep(view, keep) : -1]
+        self._append(todo, rows=0)
+        longest = max(map(len, todo.values()))
+        if longest >= _ENOUGH_TO_TIME:
+            started = time.perf_counter()
+            self.wait()
+            self.prefill_s_per_token = (time.perf_counter() - started) / longest
+        self._append({view: prompt[-1:] for view, prompt in enumerate(prompts)}, rows=1)
 
     def feed(self, tokens: Sequence[int]) -> None:
         """Append the same tokens to every view, keeping the logits behind each; returns at once."""

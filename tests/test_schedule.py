@@ -115,14 +115,19 @@ def test_a_guess_never_changes_the_text(width: int) -> None:
         rng = np.random.default_rng(seed)
         expected = run(lockstep, seed, 4, keep=0.4)
         right = [decision.token for decision in expected]
-        calls = itertools.count(1)
 
-        def guess(token: int) -> list[int]:
-            """Sometimes right, sometimes wrong."""
-            n = next(calls) % len(right)
-            return right[n : n + width] if rng.random() < 0.5 else rng.integers(6, size=width).tolist()
+        class SometimesRight:
+            n = 0
 
-        assert run(lockstep, seed, 4, keep=0.4, guess=guess) == expected
+            def accept(self, token: int) -> None:
+                self.n += 1
+
+            def guess(self) -> list[int]:
+                if rng.random() < 0.5:
+                    return right[self.n : self.n + width]
+                return rng.integers(6, size=width).tolist()
+
+        assert run(lockstep, seed, 4, keep=0.4, guesser=SometimesRight()) == expected
 
 
 def test_roles_swap_every_round_and_stay_in_base_mode() -> None:
