@@ -288,6 +288,6 @@ def check_file(path: Path) -> None:
 def _hint(reason: str) -> str:
     if "not within the file bounds" in reason or "failed to read" in reason:
         return ". The file is cut short: download it again"
-    if "missing tensor" in reason or "vocab only" in reason:
-        return ". It holds no complete model: use a chat model in GGUF format"
+    if "tensor" in reason and "not found" in reason:
+        return ". It is no complete model (a vocabulary alone?): use a chat model in GGUF format"
     return ""

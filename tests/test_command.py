@@ -209,9 +209,9 @@ def test_not_enough_memory_is_said_before_the_system_kills(pjlocal) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on address space")
 def test_an_allocation_that_fails_gets_one_line(pjlocal) -> None:
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (900_000_000, 900_000_000))
+        resource.setrlimit(resource.RLIMIT_AS, (2_500_000_000, 2_500_000_000))
 
-    result = pjlocal("run", "-p", "vivid", "-n", "8000", "hi", preexec_fn=limit)
+    result = pjlocal("run", "-p", "vivid", "--ctx", "100000", "-n", "99000", "hi", preexec_fn=limit)
     assert result.returncode == 1
     assert "cannot make a context" in one_line(result.stderr)
 

@@ -51,9 +51,13 @@ def _guarded() -> int:
     _never_fail_to_encode()
     _show_log()
     try:
-        status = app(standalone_mode=False) or 0
+        command = typer.main.get_command(app)
+        with command.make_context("pjlocal", sys.argv[1:]) as context:  # app() would handle some errors in its own way
+            status = command.invoke(context) or 0
         sys.stdout.flush()
         return status
+    except typer.Exit as exit:
+        return exit.exit_code
     except BrokenPipeError:
         _drop_stdout()
         return 0
@@ -65,14 +69,15 @@ def _guarded() -> int:
         return _fail("not enough memory: use a smaller model or a smaller --ctx", 1)
     except OSError as error:
         _drop_stdout()
-        return _fail(f"cannot write the output: {error.strerror or error}", OutputError.exit_status)
+        what = f"cannot use {error.filename}" if error.filename else "cannot write the output"
+        return _fail(f"{what}: {error.strerror or error}", OutputError.exit_status)
     except Exception as error:
         if not hasattr(error, "format_message"):  # not one of Typer's own
             raise
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "pjlocal"
+        where = getattr(error, "ctx", None)
+        failed = where.command_path if where else "pjlocal"
         if message := error.format_message():
-            return _fail(f"{message.rstrip('.')}. See {command} --help", 2)
+            return _fail(f"{message.rstrip('.')}. See {failed} --help", 2)
         return 2
 
 

@@ -1,0 +1,209 @@
+"""Tiny random GGUF models of several architectures, written in well under a second each.
+
+Speed and plumbing do not depend on what the weights hold; where a test needs sense, it uses the real model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+_CONTROL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+_WORDS = ["▁the", "▁a", "▁cat", "▁dog", "▁and", "▁sees", "▁sun", "ing", "[bold]", "[/]", "🎂", "日", "本"]
+_BOS, _EOS, _EOT = 1, 2, 4
+
+
+def _vocabulary(n_vocab: int | None) -> tuple[list[str], list[gguf.TokenType]]:
+    tokens = [*_CONTROL, *(f"<0x{byte:02X}>" for byte in range(256)), *map(chr, range(33, 127)), "▁", "\n", *_WORDS]
+    tokens += [f"▁w{i}" for i in range(len(tokens), n_vocab or 0)]
+    types = [gguf.TokenType.NORMAL] * len(tokens)
+    types[: len(_CONTROL)] = [gguf.TokenType.UNKNOWN] + [gguf.TokenType.CONTROL] * (len(_CONTROL) - 1)
+    types[len(_CONTROL) : len(_CONTROL) + 256] = [gguf.TokenType.BYTE] * 256
+    return tokens, types
+
+
+class _Writer(gguf.GGUFWriter):
+    """A GGUF file with the test vocabulary; tensors are random, of the given standard deviation."""
+
+    def __init__(
+        self,
+        path: Path,
+        architecture: str,
+        *,
+        n_vocab: int | None = None,
+        chat_template: str | None = CHATML,
+        add_bos: bool = True,
+        dtype: type = np.float32,
+    ) -> None:
+        super().__init__(path, architecture)
+        self._rng = np.random.default_rng(0)
+        self._dtype = dtype
+        tokens, types = _vocabulary(n_vocab)
+        self.n_vocab = len(tokens)
+        self.add_tokenizer_model("llama")
+        self.add_token_list(tokens)
+        self.add_token_scores([-float(i) for i in range(len(tokens))])
+        self.add_token_types(types)
+        self.add_bos_token_id(_BOS)
+        self.add_eos_token_id(_EOS)
+        self.add_eot_token_id(_EOT)
+        self.add_unk_token_id(0)
+        self.add_add_bos_token(add_bos)
+        self.add_add_space_prefix(False)
+        if chat_template is not None:
+            self.add_chat_template(chat_template)
+
+    def matrix(self, name: str, *shape: int, scale: float | None = None) -> None:
+        """A random [rows, columns] matrix, by default scaled so that it keeps the size of what it multiplies."""
+        values = self._rng.standard_normal(shape, np.float32)
+        values *= shape[-1] ** -0.5 if scale is None else scale
+        self.add_tensor(name, values.astype(self._dtype))
+
+    def vectors(self, names: Iterable[str], n: int, value: float = 1.0) -> None:
+        for name in names:
+            self.add_tensor(name, np.full(n, value, np.float32))
+
+    def finish(self) -> None:
+        self.write_header_to_file()
+        self.write_kv_data_to_file()
+        self.write_tensors_to_file()
+        self.close()
+
+    def sizes(self, n_embd: int, n_layer: int, n_head: int, n_head_kv: int, n_ff: int, n_ctx_train: int) -> None:
+        self.add_context_length(n_ctx_train)
+        self.add_embedding_length(n_embd)
+        self.add_block_count(n_layer)
+        self.add_feed_forward_length(n_ff)
+        self.add_head_count(n_head)
+        self.add_head_count_kv(n_head_kv)
+        self.add_layer_norm_rms_eps(1e-5)
+
+    def transformer_block(self, prefix: str, n_embd: int, n_kv: int, n_ff: int) -> None:
+        self.vectors([f"{prefix}.attn_norm.weight", f"{prefix}.ffn_norm.weight"], n_embd)
+        self.matrix(f"{prefix}.attn_q.weight", n_embd, n_embd)
+        self.matrix(f"{prefix}.attn_k.weight", n_kv, n_embd)
+        self.matrix(f"{prefix}.attn_v.weight", n_kv, n_embd)
+        self.matrix(f"{prefix}.attn_output.weight", n_embd, n_embd)
+        self.matrix(f"{prefix}.ffn_gate.weight", n_ff, n_embd)
+        self.matrix(f"{prefix}.ffn_up.weight", n_ff, n_embd)
+        self.matrix(f"{prefix}.ffn_down.weight", n_embd, n_ff)
+
+    def ends(self, n_embd: int) -> None:
+        """Embedding and output: logits get a standard deviation of about 2."""
+        self.matrix("token_embd.weight", self.n_vocab, n_embd, scale=1.0)
+        self.vectors(["output_norm.weight"], n_embd)
+        self.matrix("output.weight", self.n_vocab, n_embd, scale=2 * n_embd**-0.5)
+
+
+def write_llama(
+    path: Path,
+    *,
+    n_vocab: int | None = None,
+    chat_template: str | None = CHATML,
+    add_bos: bool = True,
+    n_embd: int = 64,
+    n_layer: int = 2,
+    n_ff: int = 128,
+    n_ctx_train: int = 512,
+    dtype: type = np.float32,
+) -> Path:
+    """A transformer of the llama architecture."""
+    w = _Writer(path, "llama", n_vocab=n_vocab, chat_template=chat_template, add_bos=add_bos, dtype=dtype)
+    n_head = n_embd // 16
+    w.sizes(n_embd, n_layer, n_head, n_head, n_ff, n_ctx_train)
+    w.add_rope_dimension_count(16)
+    w.ends(n_embd)
+    for i in range(n_layer):
+        w.transformer_block(f"blk.{i}", n_embd, n_embd, n_ff)
+    w.finish()
+    return path
+
+
+def write_big_vocabulary(path: Path, n_vocab: int = 262_144) -> Path:
+    """A llama with a large vocabulary whose step takes about as long as that of a small real model."""
+    return write_llama(path, n_vocab=n_vocab, n_embd=128, n_layer=48, n_ff=1024, dtype=np.float16)
+
+
+def write_sliding_window(path: Path) -> Path:
+    """Gemma 3's architecture, whose layers see the last 16 tokens."""
+    w = _Writer(path, "gemma3")
+    n_embd, n_layer, n_ff = 64, 2, 128
+    w.sizes(n_embd, n_layer, 4, 4, n_ff, 512)
+    w.add_key_length(16)
+    w.add_value_length(16)
+    w.add_sliding_window(16)
+    w.add_rope_freq_base(10_000.0)
+    w.ends(n_embd)
+    for i in range(n_layer):
+        w.transformer_block(f"blk.{i}", n_embd, n_embd, n_ff)
+        w.vectors([f"blk.{i}.attn_q_norm.weight", f"blk.{i}.attn_k_norm.weight"], 16)
+        w.vectors([f"blk.{i}.post_attention_norm.weight", f"blk.{i}.post_ffw_norm.weight"], n_embd)
+    w.finish()
+    return path
+
+
+def write_recurrent(path: Path) -> Path:
+    """Mamba's architecture: a running state instead of a KV cache."""
+    w = _Writer(path, "mamba")
+    n_embd, n_inner, n_state, n_conv, n_dt = 64, 128, 16, 4, 4
+    w.sizes(n_embd, 2, 0, 0, 0, 512)
+    w.add_ssm_conv_kernel(n_conv)
+    w.add_ssm_inner_size(n_inner)
+    w.add_ssm_state_size(n_state)
+    w.add_ssm_time_step_rank(n_dt)
+    w.ends(n_embd)
+    for i in range(2):
+        b = f"blk.{i}"
+        w.vectors([f"{b}.attn_norm.weight"], n_embd)
+        w.matrix(f"{b}.ssm_in.weight", 2 * n_inner, n_embd)
+        w.add_tensor(f"{b}.ssm_conv1d.weight", np.full((n_inner, n_conv), 0.4, np.float32))
+        w.vectors([f"{b}.ssm_conv1d.bias"], n_inner, 0.0)
+        w.matrix(f"{b}.ssm_x.weight", n_dt + 2 * n_state, n_inner)
+        w.matrix(f"{b}.ssm_dt.weight", n_inner, n_dt)
+        w.vectors([f"{b}.ssm_dt.bias"], n_inner, 0.1)
+        w.add_tensor(f"{b}.ssm_a", np.tile(-np.arange(1, n_state + 1, dtype=np.float32), (n_inner, 1)))
+        w.vectors([f"{b}.ssm_d"], n_inner)
+        w.matrix(f"{b}.ssm_out.weight", n_embd, n_inner)
+    w.finish()
+    return path
+
+
+def write_embedding(path: Path) -> Path:
+    """BERT's architecture: it embeds text and writes none."""
+    w = _Writer(path, "bert", chat_template=None)
+    n_embd, n_ff = 64, 128
+    w.sizes(n_embd, 1, 4, 4, n_ff, 512)
+    w.add_layer_norm_eps(1e-5)
+    w.add_token_type_count(2)
+    w.add_causal_attention(False)
+    w.add_pooling_type(gguf.PoolingType.MEAN)
+    w.matrix("token_embd.weight", w.n_vocab, n_embd)
+    w.matrix("token_types.weight", 2, n_embd)
+    w.matrix("position_embd.weight", 512, n_embd)
+    w.vectors(["token_embd_norm.weight", "token_embd_norm.bias"], n_embd)
+    for name, rows, columns in (
+        ("attn_q", n_embd, n_embd), ("attn_k", n_embd, n_embd), ("attn_v", n_embd, n_embd),
+        ("attn_output", n_embd, n_embd), ("ffn_up", n_ff, n_embd), ("ffn_down", n_embd, n_ff),
+    ):  # fmt: skip
+        w.matrix(f"blk.0.{name}.weight", rows, columns)
+        w.vectors([f"blk.0.{name}.bias"], rows, 0.0)
+    for name in ("attn_output_norm", "layer_output_norm"):
+        w.vectors([f"blk.0.{name}.weight", f"blk.0.{name}.bias"], n_embd)
+    w.finish()
+    return path
+
+
+def write_vocab_only(path: Path) -> Path:
+    """Metadata and a vocabulary, and no weights."""
+    w = _Writer(path, "llama")
+    w.sizes(64, 2, 4, 4, 128, 512)
+    w.finish()
+    return path
