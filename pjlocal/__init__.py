@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .persona import Answer, PersonaJudge, Result, TokenEvent
+    from .events import Result, TokenEvent
+    from .persona import Answer, PersonaJudge
     from .prompt import Message
     from .settings import Engine, Generation, Prompting, Sampling
 
 __version__ = "0.1.0"
 
 _WHERE = {
-    **dict.fromkeys(("Answer", "PersonaJudge", "Result", "TokenEvent"), "persona"),
+    **dict.fromkeys(("Answer", "PersonaJudge"), "persona"),
+    **dict.fromkeys(("Result", "TokenEvent"), "events"),
     **dict.fromkeys(("Engine", "Generation", "Prompting", "Sampling"), "settings"),
     "Message": "prompt",
 }

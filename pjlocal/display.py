@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.status import Status
 
-    from .persona import Statistics, TokenEvent
+    from .events import Statistics, TokenEvent
 
 View = Literal["text", "blame", "markdown"]
 

@@ -10,141 +10,24 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from . import preferences, settings
 from .context import check_memory, context_limit
 from .errors import UsageError
+from .events import VIEW_NAMES, FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .filters import FilterChain
 from .guess import Lookahead
 from .interrupt import Interrupt, Interrupted
-from .judge import Decision, Kind, Uniforms
+from .judge import Decision, Uniforms
 from .locate import find_model
 from .model import Model
 from .prompt import ChatTemplate, Message
 from .schedule import Rules, algorithm1, lockstep
 from .stream import TextStream
 from .views import FixedLayout, ModelViews, fastest_layout
-
-VIEW_NAMES = "ab"
-
-FinishReason = Literal["stop", "length", "interrupted"]
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedToken:
-    """The drafted token in whose place a resampled one stands: its probabilities under the judge (p) and draft (q)."""
-
-    id: int
-    text: str
-    p: float
-    q: float
-
-
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
-    """One emitted token.  The events' texts joined are the answer.
-
-    p and q are the emitted token's probabilities under the judge and the draft, after each view's filters; for a
-    resampled token ``accept_probability`` is that of the ``rejected`` one.  ``draft`` is the view that drafted in
-    this round; an accepted token was written by it, a resampled or bonus token by the other.
-    """
-
-    position: int
-    id: int
-    text: str
-    kind: Kind
-    round: int
-    draft: Literal["a", "b"] | None
-    p: float
-    q: float | None
-    accept_probability: float | None
-    rejected: RejectedToken | None = None
-
-    @property
-    def writer(self) -> Literal["a", "b"] | None:
-        """The view whose choice the token is."""
-        if self.draft is None or self.kind == "accepted":
-            return self.draft
-        return "b" if self.draft == "a" else "a"
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass
-class Statistics:
-    """Counts and times of one answer; times in seconds."""
-
-    prompt_tokens: list[int] = field(default_factory=list)
-    completion_tokens: int = 0
-    accepted: int = 0
-    resampled: int = 0
-    rounds: int = 0
-    load_s: float = 0.0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-
-    @property
-    def acceptance_rate(self) -> float | None:
-        """Accepted tokens among those the judge was asked about; None where nothing was judged."""
-        judged = self.accepted + self.resampled
-        return self.accepted / judged if judged else None
-
-    @property
-    def mean_accepted_run(self) -> float | None:
-        """Accepted tokens a round."""
-        return self.accepted / self.rounds if self.rounds else None
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        return self.completion_tokens / self.decode_s if self.decode_s > 0 else None
-
-    def count(self, decision: Decision) -> None:
-        self.completion_tokens += 1
-        if decision.kind == "plain":
-            return
-        self.accepted += decision.kind == "accepted"
-        self.resampled += decision.kind == "resampled"
-        self.rounds = decision.round + 1
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished answer."""
-
-    text: str
-    model: str
-    mode: settings.Mode
-    preferences: dict[str, list[str]]
-    lam: int
-    seed: int
-    finish_reason: FinishReason
-    statistics: Statistics
-
-    def as_dict(self) -> dict[str, Any]:
-        """What ``pjlocal run --json`` prints."""
-        s = self.statistics
-        return {
-            "text": self.text,
-            "model": self.model,
-            "mode": self.mode,
-            "preferences": self.preferences,
-            "lambda": self.lam,
-            "seed": self.seed,
-            "finish_reason": self.finish_reason,
-            "usage": {"prompt_tokens": s.prompt_tokens, "completion_tokens": s.completion_tokens},
-            "acceptance_rate": s.acceptance_rate,
-            "rounds": s.rounds,
-            "timings": {
-                "load_s": s.load_s,
-                "prefill_s": s.prefill_s,
-                "decode_s": s.decode_s,
-                "tokens_per_second": s.tokens_per_second,
-            },
-        }
 
 
 @dataclass(frozen=True)
@@ -195,7 +78,7 @@ class Answer:
         except Interrupted:
             self.finish_reason = "interrupted"
         for decision, text in stream.finish():
-            yield self._event(decision, text)
+            yield self.event(decision, text)
 
     def _settled(self, stream: TextStream[Decision]) -> Iterator[TokenEvent]:
         model = self._judge.model
@@ -211,7 +94,7 @@ class Answer:
             self.statistics.decode_s = now - started
             ended = self._is_end(decision.token)
             for settled, text in stream.push(decision, b"" if ended else model.piece(decision.token)):
-                yield self._event(settled, text)
+                yield self.event(settled, text)
             if ended or stream.stopped:
                 self.finish_reason = "stop"
                 return
@@ -256,7 +139,8 @@ class Answer:
     def _is_end(self, token: int) -> bool:
         return not self._generation.ignore_end and self._judge.model.is_end(token)
 
-    def _event(self, decision: Decision, text: str) -> TokenEvent:
+    def event(self, decision: Decision, text: str) -> TokenEvent:
+        """A decision with its text, as front ends see it."""
         self._texts.append(text)
         rejected = decision.rejected
         model = self._judge.model
@@ -278,7 +162,8 @@ class PersonaJudge:
     """A local model that answers under two preferences.
 
     Args:
-        model: a GGUF path, a file name in a models folder, or ``smollm2`` (the default).
+        model: a GGUF path, a file name in a models folder, or ``smollm2`` (the default); or a `Model` already loaded,
+            which then stays open when this is closed.
         prefer: preferences dealt to the two views in turn: presets, free text or ``@file``.
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
 
@@ -289,7 +174,7 @@ class PersonaJudge:
 
     def __init__(
         self,
-        model: str | Path | None = None,
+        model: Model | str | Path | None = None,
         prefer: Sequence[str] = (),
         *,
         draft_prefer: Sequence[str] = (),
@@ -317,8 +202,12 @@ class PersonaJudge:
         self._views: ModelViews | None = None
         self._layout: FixedLayout | None = None
         started = time.perf_counter()
-        path = model if isinstance(model, Path) else find_model(model)
-        self.model = Model(path, engine.n_gpu_layers, interrupt=self.interrupt, verbose=engine.verbose)
+        self._borrowed = isinstance(model, Model)
+        if isinstance(model, Model):
+            self.model = model
+        else:
+            path = model if isinstance(model, Path) else find_model(model)
+            self.model = Model(path, engine.n_gpu_layers, interrupt=self.interrupt, verbose=engine.verbose)
         self.template = ChatTemplate(self.model)
         self.load_s = time.perf_counter() - started
 
@@ -333,7 +222,8 @@ class PersonaJudge:
         if self._views:
             self._views.close()
             self._views = None
-        self.model.close()
+        if not self._borrowed:
+            self.model.close()
 
     def __call__(self, prompt: str | Sequence[Message], **changes: Any) -> Result:
         """The whole answer to a prompt; keyword arguments change the generation settings for this answer."""
@@ -355,6 +245,15 @@ class PersonaJudge:
             raise UsageError(f"--mode {mode} needs a preference: add -p, as in -p vivid -p creative")
         return mode
 
+    def prefixes(self, generation: settings.Generation) -> list[str]:
+        """The preference prefix of each view that the mode has."""
+        mode = self.mode(generation)
+        if mode == "plain":
+            return [""]
+        if mode == "prompt":
+            return ["\n".join(prefix for prefix in self._prefixes if prefix)]
+        return self._prefixes
+
     def plan(self, prompt: str | Sequence[Message], generation: settings.Generation) -> Plan:
         """Each view's prompt tokens.
 
@@ -364,16 +263,10 @@ class PersonaJudge:
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
         if not conversation or not conversation[-1].content.strip():
             raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
-        mode = self.mode(generation)
-        if mode == "plain":
-            prefixes = [""]
-        elif mode == "prompt":
-            prefixes = ["\n".join(prefix for prefix in self._prefixes if prefix)]
-        else:
-            prefixes = self._prefixes
+        prefixes = self.prefixes(generation)
         prompts = [self.template.tokens(conversation, prefix, self.prompting) for prefix in prefixes]
         self._check_length(max(map(len, prompts)))
-        return Plan(mode, self.preferences, prompts, self.template.stops)
+        return Plan(self.mode(generation), self.preferences, prompts, self.template.stops)
 
     def _check_length(self, n_tokens: int) -> None:
         limit = context_limit(self.model, self.engine)

@@ -102,12 +102,14 @@ class ModelViews:
         self.reduce: Callable[[Logits], Any] = _as_it_is
         #: Seconds that a prompt token took in every view at once, in a wide batch; None while none was timed.
         self.prefill_s_per_token: float | None = None
+        self.decode_s = 0.0  # spent in llama_decode: of contexts that decode at the same time, the slower one's
         self.n_decodes = 0  # llama_decode calls, and tokens fed, over all views: for tests and statistics
         self.n_fed = 0
         self._interrupt = interrupt
         self._contexts: list[Context] = []
         self._workers: list[Worker] = []
         self._own_job: Callable[[], None] | None = None  # decoded by whoever waits
+        self._decoding_s: list[float] = []
         self._rows: list[list[Any]] = [[] for _ in range(n_views)]
         n_contexts = n_views if layout == "contexts" else 1
         n_threads = max(1, (engine.n_threads or physical_cores()) // n_contexts)
@@ -198,6 +200,9 @@ class ModelViews:
                     wait()
             except Exception as error:
                 errors.append(error)
+        if self._decoding_s:
+            self.decode_s += max(self._decoding_s)
+            self._decoding_s.clear()
         if errors:
             self._recover()
             raise errors[0]
@@ -240,6 +245,7 @@ class ModelViews:
         if n_wanted > context.n_batch:
             raise UsageError(f"--batch {context.n_batch} is too small: {n_wanted} tokens are judged at a time")
         n_head = len(token) - n_wanted
+        started = time.perf_counter()
         i = 0
         while len(token) - i > context.n_batch:
             j = min(i + context.n_batch, n_head)
@@ -249,6 +255,9 @@ class ModelViews:
         context.decode(token[i:], pos[i:], seq[i:], n_wanted)
         self.n_decodes += 1
         at = n_head - i
+        if rows:
+            context.logits(at)  # waits for a GPU
+        self._decoding_s.append(time.perf_counter() - started)
         for view, _, _ in job:
             self._rows[view] = [self.reduce(context.logits(at + row)) for row in range(rows)]
             at += rows

@@ -37,9 +37,11 @@ def _app(
     pass
 
 
+from .bench import bench  # noqa: E402
 from .run import run  # noqa: E402
 
-app.command()(run)
+for command in (run, bench):
+    app.command()(command)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from ..settings import Engine, Generation, Prompting, Sampling
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 
 if TYPE_CHECKING:
-    from ..persona import TokenEvent
+    from ..events import TokenEvent
 
 _OUTPUT = "Output"
 

@@ -1,0 +1,381 @@
+"""What two preferences cost: judge mode against everything it could be compared with, measured in one process.
+
+The contenders take turns, repeated, so that what else the machine does falls on all of them; ratios are taken within
+each turn and their median is reported.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from llama_cpp import llama_cpp as lib
+
+from .context import Context
+from .display import BlameDisplay
+from .events import TokenEvent
+from .filters import FilterChain
+from .interrupt import Interrupt, Interrupted
+from .judge import Round, Uniforms, judge_token, propose
+from .machine import physical_cores, resident_bytes
+from .model import Model
+from .persona import PersonaJudge
+from .prompt import Message
+from .settings import Engine, Generation, Sampling
+from .stream import TextStream
+from .views import FixedLayout, ModelViews
+
+LAYOUTS: tuple[FixedLayout, ...] = ("contexts", "batched")
+
+BARE = "bare llama_decode loop, one prompt"
+LIMIT = "limit: two views decoded, nothing else ({})"
+LIBRARY = "llama-cpp-python chat completion, one prompt"
+REFERENCE = "Algorithm 1 as written"
+JUDGE = "judge mode ({})"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What every contender does."""
+
+    prompt: str
+    prefer: tuple[str, ...]
+    n_tokens: int
+    repeats: int
+    sampling: Sampling
+    engine: Engine
+
+
+@dataclass
+class Report:
+    """Tokens a second of every contender, a turn each; and what else was measured.  Times in seconds."""
+
+    measured_on: dict[str, Any]
+    runs: dict[str, list[float]] = field(default_factory=dict)
+    share_outside: list[float] = field(default_factory=list)
+    time_to_first_token_s: float = 0.0
+    peak_memory_bytes: int | None = None
+    prefill: dict[str, list[float]] = field(default_factory=dict)
+    per_call_us: dict[str, float] = field(default_factory=dict)
+
+    def speed(self, name: str) -> float:
+        return median(self.runs[name])
+
+    @property
+    def layout(self) -> FixedLayout:
+        """The layout in which two views decode fastest here."""
+        return max(LAYOUTS, key=lambda layout: self.speed(LIMIT.format(layout)))
+
+    def ratio(self, name: str) -> float:
+        """Judge mode's speed in the fastest layout by that of another contender: the median over the turns."""
+        judge = self.runs[JUDGE.format(self.layout)]
+        return median(a / b for a, b in zip(judge, self.runs[name], strict=True))
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        return {
+            "judge_vs_limit": self.ratio(LIMIT.format(self.layout)),
+            "judge_vs_bare": self.ratio(BARE),
+            "judge_vs_llama_cpp_python": self.ratio(LIBRARY),
+            "judge_vs_reference": self.ratio(REFERENCE),
+        }
+
+    @property
+    def prefill_ratio(self) -> float:
+        """Both views' prompts read together, by two single prompts one after the other with all threads."""
+        return median(a / b for a, b in zip(self.prefill["both"], self.prefill["two_single"], strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "tokens_per_second": {
+                name: {"median": median(runs), "least": min(runs), "most": max(runs), "runs": runs}
+                for name, runs in self.runs.items()
+            },
+            "fastest_layout": self.layout,
+            **self.ratios,
+            "share_outside_llama_decode": median(self.share_outside),
+            "time_to_first_token_s": self.time_to_first_token_s,
+            "prefill_both_vs_two_single": self.prefill_ratio,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "per_call_us": self.per_call_us,
+            "measured_on": self.measured_on,
+        }
+
+
+def measure(
+    path: Any, work: Workload, interrupt: Interrupt, progress: Callable[[str, float], None] = lambda what, done: None
+) -> Report:
+    """Run every contender in turn.
+
+    Args:
+        progress: told what is measured now, and which share is done.
+
+    Raises:
+        Interrupted: by Ctrl-C.
+    """
+    with ExitStack() as stack:
+        progress("loading the model", 0.0)
+        model = Model(path, work.engine.n_gpu_layers, interrupt=interrupt, verbose=work.engine.verbose)
+        stack.callback(model.close)
+        report = Report(_measured_on(model, work))
+        generation = Generation(max_tokens=work.n_tokens, ignore_end=True)
+        judges = {
+            layout: stack.enter_context(
+                PersonaJudge(
+                    model,
+                    work.prefer,
+                    sampling=work.sampling,
+                    generation=generation,
+                    engine=work.engine.replace(layout=layout),
+                    interrupt=interrupt,
+                )
+            )
+            for layout in LAYOUTS
+        }
+        first = judges["contexts"].stream(work.prompt, seed=0)
+        for _ in first:
+            pass
+        report.time_to_first_token_s = first.statistics.prefill_s
+        report.peak_memory_bytes = resident_bytes(peak=True)
+
+        contenders = dict(_contenders(model, judges, work, report, stack, interrupt))
+        for contender in contenders.values():
+            contender(0)  # warm
+        report.share_outside.clear()
+        n_steps = work.repeats * (len(contenders) + 1)
+        for turn in range(work.repeats):
+            for i, (name, run) in enumerate(contenders.items()):
+                progress(name, (turn * (len(contenders) + 1) + i) / n_steps)
+                report.runs.setdefault(name, []).append(run(turn + 1))
+                if interrupt.is_set():
+                    raise Interrupted
+            progress("reading prompts", ((turn + 1) * (len(contenders) + 1) - 1) / n_steps)
+            _prefill(model, work, report, interrupt)
+        report.per_call_us = per_call_us(judges["contexts"], work.prompt)
+        progress("done", 1.0)
+        return report
+
+
+def _contenders(
+    model: Model,
+    judges: dict[FixedLayout, PersonaJudge],
+    work: Workload,
+    report: Report,
+    stack: ExitStack,
+    interrupt: Interrupt,
+) -> Iterator[tuple[str, Callable[[int], float]]]:
+    """Each contender: a function from the seed to tokens a second."""
+    one_prompt = judges["contexts"].plan(work.prompt, Generation(mode="prompt")).prompts[0]
+    bare = Context(model, work.engine, _room(one_prompt, work), 1, _threads(work), interrupt)
+    stack.callback(bare.close)
+    yield BARE, lambda seed: _bare(bare, one_prompt, work, seed)
+
+    two_prompts = judges["contexts"].plan(work.prompt, Generation(mode="judge")).prompts
+    for layout in LAYOUTS:
+        views = ModelViews(model, work.engine, 2, _room(max(two_prompts, key=len), work), layout, interrupt)
+        stack.callback(views.close)
+        yield LIMIT.format(layout), lambda seed, views=views: _limit(views, two_prompts, work)  # type: ignore[misc]
+
+    yield LIBRARY, _library(model, judges["contexts"], work, stack)
+    yield REFERENCE, lambda seed: _judge(judges["contexts"], work, seed, "reference")[0]
+    for layout in LAYOUTS:
+
+        def run(seed: int, layout: FixedLayout = layout) -> float:
+            speed, outside = _judge(judges[layout], work, seed, "lockstep")
+            if layout == "contexts":
+                report.share_outside.append(outside)
+            return speed
+
+        yield JUDGE.format(layout), run
+
+
+def _room(prompt: Sequence[int], work: Workload) -> int:
+    return -(-(len(prompt) + work.n_tokens + 1) // 256) * 256
+
+
+def _threads(work: Workload) -> int:
+    return work.engine.n_threads or physical_cores()
+
+
+def _bare(context: Context, prompt: Sequence[int], work: Workload, seed: int) -> float:
+    """llama.cpp's own loop: decode one token, sample with its own chain."""
+    s = work.sampling
+    chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+    if s.top_k:
+        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_k(s.top_k))
+    if s.top_p < 1:
+        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_p(s.top_p, 1))
+    if s.min_p:
+        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_min_p(s.min_p, 1))
+    lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_temp(s.temperature))
+    lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_dist(seed))
+    context.forget(0, 0)
+    for i in range(0, len(prompt), context.n_batch):
+        part = prompt[i : i + context.n_batch]
+        context.decode(part, range(i, i + len(part)), [0] * len(part), 1)
+    token = lib.llama_sampler_sample(chain, context.handle, -1)
+    started = time.perf_counter()
+    for i in range(work.n_tokens - 1):
+        context.decode([token], [len(prompt) + i], [0], 1)
+        token = lib.llama_sampler_sample(chain, context.handle, -1)
+    elapsed = time.perf_counter() - started
+    lib.llama_sampler_free(chain)
+    return (work.n_tokens - 1) / elapsed
+
+
+def _limit(views: ModelViews, prompts: Sequence[Sequence[int]], work: Workload) -> float:
+    views.start(prompts)
+    views.wait()
+    token = prompts[0][-1]
+    started = time.perf_counter()
+    for _ in range(work.n_tokens - 1):
+        views.feed([token])
+        views.wait()
+    return (work.n_tokens - 1) / (time.perf_counter() - started)
+
+
+def _library(model: Model, judge: PersonaJudge, work: Workload, stack: ExitStack) -> Callable[[int], float]:
+    """What a user would otherwise do: llama-cpp-python, both preferences in the system message, all threads."""
+    from llama_cpp import Llama
+
+    s = work.sampling
+    llama = Llama(
+        str(model.path),
+        n_ctx=_room(judge.plan(work.prompt, Generation(mode="prompt")).prompts[0], work),
+        n_threads=_threads(work),
+        n_threads_batch=_threads(work),
+        n_gpu_layers=work.engine.n_gpu_layers,
+        verbose=False,
+    )
+    stack.callback(llama.close)
+    generation = Generation(mode="prompt")
+    system = judge.template.messages([Message("user", work.prompt)], judge.prefixes(generation)[0], judge.prompting)
+    messages: Any = [{"role": m.role, "content": m.content} for m in system]
+
+    def run(seed: int) -> float:
+        stream: Any = llama.create_chat_completion(
+            messages,
+            stream=True,
+            max_tokens=work.n_tokens,
+            seed=seed,
+            temperature=s.temperature,
+            top_k=s.top_k,
+            top_p=s.top_p,
+            min_p=s.min_p,
+            repeat_penalty=1.0,
+        )
+        times = [time.perf_counter() for chunk in stream if chunk["choices"][0]["delta"].get("content")]
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 2 else float("nan")
+
+    return run
+
+
+def _judge(judge: PersonaJudge, work: Workload, seed: int, schedule: Any) -> tuple[float, float]:
+    """Judge mode from prompt to screen, shown by Rich on a terminal that goes nowhere.
+
+    Returns tokens a second, and the share of the time that was spent outside llama_decode.
+    """
+    from rich.console import Console
+
+    answer = judge.stream(work.prompt, seed=seed, schedule=schedule)
+    with open(os.devnull, "w") as nowhere:
+        console = Console(file=nowhere, force_terminal=True, highlight=False, markup=False)
+        events = iter(answer)
+        with BlameDisplay(console, answer.result.preferences) as display:
+            display.show(next(events))
+            views = judge.views(2, 1)
+            started, decode_s = time.perf_counter(), views.decode_s
+            n = 0
+            for event in events:
+                display.show(event)
+                n += 1
+            elapsed = time.perf_counter() - started
+    return n / elapsed, 1 - (views.decode_s - decode_s) / elapsed
+
+
+_PREFILL_TOKENS = 256
+
+
+def _prefill(model: Model, work: Workload, report: Report, interrupt: Interrupt) -> None:
+    """Read a prompt in both views together, and in one view alone with all threads, twice."""
+    token = lib.llama_vocab_nl(model.vocab)
+    prompt = [max(int(token), 0)] * _PREFILL_TOKENS
+    for name, n_views, times in (("both", 2, 1), ("two_single", 1, 2)):
+        views = ModelViews(model, work.engine, n_views, _PREFILL_TOKENS, "contexts", interrupt)
+        try:
+            elapsed = 0.0
+            for _ in range(times):
+                started = time.perf_counter()
+                views.start([prompt] * n_views)
+                views.wait()
+                elapsed += time.perf_counter() - started
+                views.rewind(len(prompt))
+            report.prefill.setdefault(name, []).append(elapsed)
+        finally:
+            views.close()
+
+
+def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
+    """Microseconds of each thing that is done once a token or view, on real logits: the median of 200 calls."""
+    prompts = judge.plan(prompt, Generation(mode="judge")).prompts
+    views = judge.views(2, max(map(len, prompts)) + 1)
+    reduce, views.reduce = views.reduce, lambda logits: logits.copy()
+    views.start(prompts)
+    a, b = views.logits(0), views.logits(1)
+    views.reduce = reduce
+    chain = FilterChain(judge.model, judge.sampling, prompts[0], (0, 1))
+    short_a, short_b = chain.shorten(a), chain.shorten(b)
+    q, p = chain(short_a, 0), chain(short_b, 0)
+    u = Uniforms(0)[0]
+    decision = judge_token(0, Round(4, True), propose(q, u[0], "sample"), p, q, u)
+    answer = judge.stream(prompt)
+
+    def event() -> list[TokenEvent]:
+        stream: TextStream[Any] = TextStream()
+        return [answer.event(d, text) for d, text in stream.push(decision, judge.model.piece(decision.token))]
+
+    calls: dict[str, Callable[[], Any]] = {
+        "shorten, a view": lambda: chain.shorten(a),
+        "filter, a view": lambda: chain(short_a, 0),
+        "decide": lambda: judge_token(0, Round(4, True), propose(q, u[0], "sample"), p, q, u),
+        "detokenize and event": event,
+    }
+    times = {name: median(_timed(call) for _ in range(200)) * 1e6 for name, call in calls.items()}
+    chain.close()
+    return times
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
+    n_layers = int(lib.llama_model_n_layer(model.handle)) + 1  # llama.cpp counts the output layer too
+    wanted = work.engine.n_gpu_layers
+    offloads = bool(lib.llama_supports_gpu_offload())
+    return {
+        "model": model.name,
+        "description": model.description,
+        "model_bytes": model.size_bytes,
+        "n_vocab": model.n_vocab,
+        "tokens": work.n_tokens,
+        "repeats": work.repeats,
+        "threads": _threads(work),
+        "layers_offloaded": (n_layers if wanted < 0 else min(wanted, n_layers)) if offloads else 0,
+        "layers": n_layers,
+        "build": lib.llama_print_system_info().decode("utf-8", "replace").strip(),
+        "llama_cpp_python": _library_version(),
+    }
+
+
+def _library_version() -> str:
+    from importlib.metadata import version
+
+    return version("llama-cpp-python")

@@ -1,0 +1,100 @@
+"""``pjlocal bench``: what two preferences cost on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from ..display import make_console, visible
+from ..errors import UsageError
+from ..interrupt import Interrupt, on_sigint
+from ..settings import Engine, Sampling
+from .options import ModelOption, PreferOption, takes_settings
+
+_PROMPT = "Write a long story about a lighthouse keeper and the sea."
+
+
+@takes_settings
+def bench(
+    prompt: Annotated[str, typer.Argument(help="What is asked; choose something with a long answer.")] = _PROMPT,
+    model: ModelOption = None,
+    prefer: PreferOption = ["vivid", "creative"],
+    n_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=8, help="Tokens of each run.")] = 128,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 7,
+    quick: Annotated[bool, typer.Option("--quick", help="Three turns of 96 tokens.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    *,
+    sampling: Sampling,
+    engine: Engine,
+) -> None:
+    """Measure judge mode against a plain loop, llama-cpp-python, Algorithm 1 and the limit, in one process."""
+    if len(prefer) < 2:
+        raise UsageError("bench compares two views: give at least two preferences")
+    if quick:
+        n_tokens, repeats = 96, 3
+    interrupt = Interrupt()
+    with on_sigint(interrupt), _Progress() as progress:
+        progress("importing", 0.0)
+        from ..bench import Workload, measure
+        from ..locate import find_model
+
+        work = Workload(prompt, tuple(prefer), n_tokens, repeats, sampling, engine)
+        report = measure(find_model(model), work, interrupt, progress)
+    if as_json:
+        print(json.dumps(report.as_dict(), ensure_ascii=False))
+    else:
+        _print(report)
+
+
+class _Progress:
+    """A progress bar on standard error, where that is a terminal."""
+
+    def __enter__(self) -> _Progress:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+        console = make_console(sys.stderr)
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("", total=1.0)
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: float) -> None:
+        self._bar.update(self._task, description=what, completed=done)
+
+
+def _print(report: Any) -> None:
+    from rich.table import Table
+
+    console = make_console(sys.stdout)
+    on = report.measured_on
+    table = Table(
+        "", "tokens/s", "least to most", "judge mode by it", title=visible(f"{on['model']}: {on['description']}")
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, runs in report.runs.items():
+        table.add_row(
+            name, f"{report.speed(name):.1f}", f"{min(runs):.1f} to {max(runs):.1f}", f"{report.ratio(name):.2f}"
+        )
+    console.print(table)
+    d = report.as_dict()
+    calls = ", ".join(f"{name} {us:.0f} µs" for name, us in report.per_call_us.items())
+    peak = report.peak_memory_bytes
+    for line in (
+        f"fastest layout: {report.layout}; ratios are medians within {on['repeats']} turns of {on['tokens']} tokens",
+        f"outside llama_decode: {d['share_outside_llama_decode']:.1%} of a step (contexts); {calls}",
+        f"time to first token: {report.time_to_first_token_s:.2f} s; both prompts together by two alone: "
+        f"{report.prefill_ratio:.2f}",
+        f"peak memory: {peak / 2**20:.0f} MiB, of which weights {on['model_bytes'] / 2**20:.0f} MiB" if peak else "",
+        f"threads {on['threads']}, layers offloaded {on['layers_offloaded']} of {on['layers']}, "
+        f"llama-cpp-python {on['llama_cpp_python']}, {on['build']}",
+    ):
+        if line:
+            console.print(line, soft_wrap=True)
