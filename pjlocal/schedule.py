@@ -34,7 +34,7 @@ class Views(Protocol):
         """Bring each view's cache to exactly its prompt."""
 
     def feed(self, tokens: Sequence[int]) -> None:
-        """Append the same tokens to every view; returns before the logits are there."""
+        """Append the same tokens to every view."""
 
     def logits(self, view: int, row: int = 0) -> Any:
         """The logits behind the row-th of the tokens fed last; valid until the view is fed again."""
@@ -109,8 +109,8 @@ def lockstep(
             f.accept(decision.token)
         if guesser:
             guesser.accept(decision.token)
+        yield decision
         if position + 1 == rules.limit or rules.is_end(decision.token):
-            yield decision
             return
         if row < len(ahead) and ahead[row] == decision.token:
             row += 1
@@ -120,7 +120,6 @@ def lockstep(
             ahead = guesser.guess()[: rules.limit - position - 1] if guesser else []
             views.feed([decision.token, *ahead])
             row = 0
-        yield decision
 
 
 def _decide(

@@ -31,7 +31,7 @@ def logits(vivid_and_creative: PersonaJudge) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n", [600, 1024, 49_152, 50_001])
-@pytest.mark.parametrize("k", [1, 20, 256])
+@pytest.mark.parametrize("k", [1, 20, 64])
 def test_the_short_list_holds_the_k_greatest(n: int, k: int) -> None:
     rng = np.random.default_rng(n + k)
     for _ in range(20):
