@@ -324,13 +324,13 @@ def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
     """Microseconds of each thing that is done once a token or view, on real logits: the median of 200 calls."""
     prompts = judge.plan(prompt, Generation(mode="judge")).prompts
     views = judge.views(2, max(map(len, prompts)) + 1)
-    reduce, views.reduce = views.reduce, lambda logits: logits.copy()
+    reduce, views.reduce = views.reduce, lambda view, row, logits: logits.copy()
     views.start(prompts)
     a, b = views.logits(0), views.logits(1)
     views.reduce = reduce
     chain = FilterChain(judge.model, judge.sampling, prompts[0], (0, 1))
     short_a, short_b = chain.shorten(a), chain.shorten(b)
-    q, p = chain(short_a, 0), chain(short_b, 0)
+    q, p = chain(short_a), chain(short_b)
     u = Uniforms(0)[0]
     decision = judge_token(0, Round(4, True), propose(q, u[0], "sample"), p, q, u)
     answer = judge.stream(prompt)
@@ -341,7 +341,7 @@ def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
 
     calls: dict[str, Callable[[], Any]] = {
         "shorten, a view": lambda: chain.shorten(a),
-        "filter, a view": lambda: chain(short_a, 0),
+        "filter, a view": lambda: chain(short_a),
         "decide": lambda: judge_token(0, Round(4, True), propose(q, u[0], "sample"), p, q, u),
         "detokenize and event": event,
     }

@@ -91,6 +91,7 @@ class Context:
             raise ModelError(f"cannot make a context of {n_ctx} tokens a view: {reason}")
         self.memory = lib.llama_get_memory(self.handle)
         self._batch = Batch(self.n_batch)
+        self._last_shape: tuple[list[int], int] = ([], 0)
         self._logits: dict[int, Logits] = {}
 
     def close(self) -> None:
@@ -98,7 +99,7 @@ class Context:
             lib.llama_free(self.handle)
             self.handle = None
 
-    def decode(self, token: Sequence[int], pos: Sequence[int], seq: Sequence[int], n_wanted: int) -> None:
+    def decode(self, token: Sequence[int], pos: Sequence[int], seq: list[int], n_wanted: int) -> None:
         """One llama_decode of at most n_batch tokens, each with its position and sequence; the last ``n_wanted`` get
         logits.
 
@@ -110,9 +111,11 @@ class Context:
         batch = self._batch
         batch.token[:n] = token
         batch.pos[:n] = pos
-        batch.seq[:n] = seq
-        batch.logits[: n - n_wanted] = 0
-        batch.logits[n - n_wanted : n] = 1
+        if (seq, n_wanted) != self._last_shape:  # from token to token it is the same
+            self._last_shape = (seq, n_wanted)
+            batch.seq[:n] = seq
+            batch.logits[: n - n_wanted] = 0
+            batch.logits[n - n_wanted : n] = 1
         batch.struct.n_tokens = n
         status = lib.llama_decode(self.handle, batch.struct)
         if status == 0:

@@ -46,6 +46,7 @@ class FilterChain:
     def __init__(self, model: Model, sampling: Sampling, prompt: Sequence[int], randomness: tuple[int, ...]) -> None:
         self._model = model
         self._sampling = sampling
+        self._position = 0  # of the next token in the answer
         self._xtc_chance = Uniforms(randomness, columns=1)
         self._make_room(_ROOM)
         grammar = grammar_text(sampling)
@@ -84,6 +85,8 @@ class FilterChain:
         return twin
 
     def accept(self, token: int) -> None:
+        """Learn of an emitted token."""
+        self._position += 1
         if self._grammar:
             lib.llama_sampler_accept(self._grammar, token)
         if self._whole:
@@ -98,15 +101,24 @@ class FilterChain:
         ids = shortlist(logits, top_k)
         return Candidates(ids, logits[ids])
 
-    def __call__(self, candidates: Candidates, position: int) -> Distribution:
-        array = self._fill(candidates)
+    def early(self, row: int, logits: NDArray[np.float32]) -> Candidates | Distribution:
+        """What can be done as soon as a row of logits is there, in the thread that computed it: everything for the
+        next token (row 0); for those behind it, whose turn may never come, the short list."""
+        candidates = self.shorten(logits)
+        return candidates if row else self(candidates)
+
+    def __call__(self, row: Candidates | Distribution) -> Distribution:
+        """The distribution of the next token, from its logits shortened to candidates; or finished by `early`."""
+        if isinstance(row, Distribution):
+            return row
+        array = self._fill(row)
         if self._grammar:
             lib.llama_sampler_apply(self._grammar, array)
         if self._whole:
             lib.llama_sampler_apply(self._whole, array)
         lib.llama_sampler_apply(self._cut, array)
         if self._xtc:
-            if self._xtc_chance[position][0] < self._sampling.xtc_probability:
+            if self._xtc_chance[self._position][0] < self._sampling.xtc_probability:
                 lib.llama_sampler_apply(self._xtc, array)
             lib.llama_sampler_apply(self._end, array)
         return _distribution(*self._survivors())

@@ -116,7 +116,7 @@ class Answer:
             FilterChain(judge.model, judge.sampling, prompt, (self.seed, 1 + view))
             for view, prompt in enumerate(prompts)
         ]
-        views.reduce = filters[0].shorten
+        views.reduce = lambda view, row, logits: filters[view].early(row, logits)
         rules = Rules(generation.lam, self.plan.mode == "judge", generation.decoding, limit, self._is_end)
         uniforms = Uniforms(self.seed)
         try:

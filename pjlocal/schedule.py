@@ -52,7 +52,7 @@ class Views(Protocol):
 class Filter(Protocol):
     """One view's filters: logits in, the distribution that survives out.  May remember the emitted tokens."""
 
-    def __call__(self, logits: Any, position: int, /) -> Distribution: ...
+    def __call__(self, logits: Any, /) -> Distribution: ...
 
     def accept(self, token: int) -> None:
         """Tell the filters of an emitted token."""
@@ -132,7 +132,7 @@ def _decide(
     u: list[float],
 ) -> Decision:
     def distribution(view: int) -> Distribution:
-        return filters[view](views.logits(view, row), position)
+        return filters[view](views.logits(view, row))
 
     if len(filters) == 1:
         return plain_token(position, distribution(0), u, rules.strategy)
@@ -173,7 +173,7 @@ def algorithm1(
         while len(drafted) < min(rules.lam, rules.limit - start):
             position = start + len(drafted)
             (logits,) = views.read(draft, to_read, rows=1)
-            qs.append(look_ahead(logits, position))
+            qs.append(look_ahead(logits))
             drafted.append(propose(qs[-1], uniforms[position][0], rules.strategy))
             look_ahead.accept(drafted[-1])
             to_read = drafted[-1:]
@@ -186,7 +186,7 @@ def algorithm1(
         emitted = 0
         while True:
             position, u = start + emitted, uniforms[start + emitted]
-            p = filters[judge](rows[emitted], position)
+            p = filters[judge](rows[emitted])
             if round.bonus_due:
                 decision = bonus_token(position, round, p, u)
             else:

@@ -71,7 +71,11 @@ class Worker:
         self._thread.join()
 
 
-def _as_it_is(logits: Logits) -> Any:
+def _copy(view: int, row: int, logits: Logits) -> Logits:
+    return logits.copy()
+
+
+def _as_it_is(view: int, row: int, logits: Logits) -> Any:
     return logits
 
 
@@ -97,9 +101,9 @@ class ModelViews:
         self.layout = layout
         self.trimmable = not model.recurrent and model.n_swa == 0
         self.cached: list[list[int]] = [[] for _ in range(n_views)]
-        #: What is kept of a row of logits (float32 [n_vocab], llama.cpp's memory, gone with the next feed).  Runs in
-        #: the thread that computed them, at the same time for every context, while they are in its core's cache.
-        self.reduce: Callable[[Logits], Any] = _as_it_is
+        #: What is kept of a view's row of logits (float32 [n_vocab], llama.cpp's memory, gone with the next feed).
+        #: Runs in the thread that computed them: what one view needs is done while another still decodes.
+        self.reduce: Callable[[int, int, Logits], Any] = _as_it_is
         #: Seconds that a prompt token took in every view at once, in a wide batch; None while none was timed.
         self.prefill_s_per_token: float | None = None
         self.decode_s = 0.0  # spent in llama_decode: of contexts that decode at the same time, the slower one's
@@ -168,13 +172,13 @@ class ModelViews:
 
     def read(self, view: int, tokens: Sequence[int], rows: int) -> list[Any]:
         """Append tokens to one view in one batch; what `reduce` keeps of the logits behind the last ``rows``."""
-        reduce, self.reduce = self.reduce, Logits.copy
+        reduce, self.reduce = self.reduce, _copy
         try:
             self._append({view: tokens}, rows)
             self.wait()
         finally:
             self.reduce = reduce
-        return [reduce(logits) for logits in self._rows[view]]
+        return [reduce(view, 1 + row, logits) for row, logits in enumerate(self._rows[view])]
 
     def rewind(self, n_tokens: int) -> None:
         for view in range(self.n_views):
@@ -236,11 +240,11 @@ class ModelViews:
         for wanted in (False, True):
             for view, start, new in job:
                 cut = len(new) - rows
-                part = new[cut:] if wanted else new[:cut]
-                first = start + (cut if wanted else 0)
-                token += part
-                pos += range(first, first + len(part))
-                seq += [self._place(view)[1]] * len(part)
+                i, j = (cut, len(new)) if wanted else (0, cut)
+                if i < j:
+                    token += new[i:j]
+                    pos += range(start + i, start + j)
+                    seq += [self._place(view)[1]] * (j - i)
         n_wanted = rows * len(job)
         if n_wanted > context.n_batch:
             raise UsageError(f"--batch {context.n_batch} is too small: {n_wanted} tokens are judged at a time")
@@ -255,12 +259,11 @@ class ModelViews:
         context.decode(token[i:], pos[i:], seq[i:], n_wanted)
         self.n_decodes += 1
         at = n_head - i
-        if rows:
-            context.logits(at)  # waits for a GPU
+        logits = [context.logits(at + row) for row in range(n_wanted)]  # waits for a GPU
         self._decoding_s.append(time.perf_counter() - started)
-        for view, _, _ in job:
-            self._rows[view] = [self.reduce(context.logits(at + row)) for row in range(rows)]
-            at += rows
+        for n, (view, _, _) in enumerate(job):
+            of_view = logits[n * rows : (n + 1) * rows]
+            self._rows[view] = [self.reduce(view, row, row_logits) for row, row_logits in enumerate(of_view)]
 
     def _keep(self, view: int, n_tokens: int) -> int:
         """Trim a view's cache to its first ``n_tokens``, or empty it where it cannot be trimmed; what is left."""

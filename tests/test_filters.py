@@ -19,7 +19,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def distribution(judge: PersonaJudge, logits: np.ndarray, prompt: tuple[int, ...] = (), **filters) -> Distribution:
     chain = FilterChain(judge.model, Sampling(**filters), prompt, (0, 1))
     try:
-        return chain(chain.shorten(logits), 0)
+        return chain(chain.shorten(logits))
     finally:
         chain.close()
 
@@ -81,11 +81,11 @@ def test_the_repeat_penalty_sees_the_prompts_end_and_the_answer(vivid_and_creati
     got = distribution(vivid_and_creative, logits, prompt=(best,), repeat_penalty=1.5, **off)
     np.testing.assert_allclose(got.probs, softmax(penalized), rtol=1e-4)
     chain = FilterChain(vivid_and_creative.model, Sampling(repeat_penalty=1.5, **off), [], (0, 1))
-    np.testing.assert_allclose(chain(chain.shorten(logits), 0).probs, softmax(logits), rtol=1e-4)
+    np.testing.assert_allclose(chain(chain.shorten(logits)).probs, softmax(logits), rtol=1e-4)
     ahead = chain.clone()
     ahead.accept(best)
-    np.testing.assert_allclose(ahead(ahead.shorten(logits), 1).probs, softmax(penalized), rtol=1e-4)
-    np.testing.assert_allclose(chain(chain.shorten(logits), 1).probs, softmax(logits), rtol=1e-4)
+    np.testing.assert_allclose(ahead(ahead.shorten(logits)).probs, softmax(penalized), rtol=1e-4)
+    np.testing.assert_allclose(chain(chain.shorten(logits)).probs, softmax(logits), rtol=1e-4)
     chain.close()
 
 
@@ -106,9 +106,15 @@ def test_xtc_acts_by_chance_and_only_where_there_is_a_choice(vivid_and_creative,
     chain = FilterChain(vivid_and_creative.model, filters, [], (0, 1))
     twin = chain.clone()
     best = int(logits.argmax())
-    kept = [chain(chain.shorten(logits), position).prob(best) > 0 for position in range(200)]
+
+    def keeps(chain: FilterChain) -> bool:
+        kept = chain(chain.shorten(logits)).prob(best) > 0
+        chain.accept(best)
+        return kept
+
+    kept = [keeps(chain) for _ in range(200)]
     assert 60 < sum(kept) < 140, "outside this a fair chance falls once in ten million runs"
-    assert [twin(twin.shorten(logits), position).prob(best) > 0 for position in reversed(range(200))] == kept[::-1]
+    assert [keeps(twin) for _ in range(200)] == kept, "the chance belongs to the position"
 
 
 def test_what_llama_cpp_itself_keeps_is_what_is_kept(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:

@@ -65,9 +65,9 @@ class CountingFilter:
     def __init__(self, views: ToyViews, told: tuple[int, ...] = ()) -> None:
         self.views, self.told = views, told
 
-    def __call__(self, logits: tuple[int, ...], position: int) -> Distribution:
-        assert len(self.told) == position
-        assert self.told == logits[len(logits) - position :]
+    def __call__(self, logits: tuple[int, ...]) -> Distribution:
+        assert self.told == logits[len(logits) - len(self.told) :]
+        assert logits[len(logits) - len(self.told) - 1] == 103, "the end of the prompt"
         return self.views.distribution(logits)
 
     def accept(self, token: int) -> None:
@@ -178,7 +178,7 @@ def test_base_mode_text_follows_the_judge_over_whole_rounds() -> None:
     tables = {}
 
     class Cached(CountingFilter):
-        def __call__(self, logits, position):
+        def __call__(self, logits):
             if logits not in tables:
                 tables[logits] = self.views.distribution(logits)
             return tables[logits]
