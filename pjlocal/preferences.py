@@ -3,46 +3,57 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import UsageError
 
 #: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.
 PRESETS: dict[str, str] = {
-    "helpful": "Be as helpful as possible: address what is really asked and make the answer useful to the person.",
-    "harmless": "Be harmless: avoid anything dangerous, unethical or offensive, and point to a safe way instead.",
-    "humorous": "Be humorous: answer with wit, and make the person smile.",
-    "correct": "Be correct: state only what is true, and say so when something is uncertain.",
-    "informative": "Be informative: give rich, relevant detail and explain the background.",
-    "professional": "Be professional: use the precise, well-structured and courteous language of an expert.",
-    "creative": "Be creative: offer original, imaginative and unexpected ideas.",
-    "touching": "Be touching: write with warmth and empathy, so that the answer moves the reader.",
-    "vivid": "Be vivid: use lively images and concrete sensory detail, so that the reader sees it happen.",
-    "concise": "Be concise: say it in as few words as possible, without filler.",
-    "simple": "Be simple: use plain words and short sentences that a child would understand.",
-    "formal": "Be formal: use complete sentences and a polite, impersonal tone.",
-    "friendly": "Be friendly: talk like a kind friend, warm and relaxed.",
+    "helpful": "Be helpful: give a useful answer to what is really asked.",
+    "harmless": "Be harmless: nothing dangerous, unethical or offensive.",
+    "humorous": "Be humorous: answer with wit.",
+    "correct": "Be correct: say only what is true.",
+    "informative": "Be informative: give rich, relevant detail.",
+    "professional": "Be professional: write precisely and courteously, as an expert.",
+    "creative": "Be creative: offer original, unexpected ideas.",
+    "touching": "Be touching: write with warmth that moves the reader.",
+    "vivid": "Be vivid: use lively images and sensory detail.",
+    "concise": "Be concise: use as few words as possible.",
+    "simple": "Be simple: use plain words and short sentences.",
+    "formal": "Be formal: use a polite, impersonal tone.",
+    "friendly": "Be friendly: talk like a kind friend.",
 }
+
+_own: dict[str, str] = {}
 
 _HOW_FREE_TEXT = "a preference of your own takes more than one word, as in 'Answer in rhyme', or @FILE"
 
 
-def resolve(spec: str) -> str:
+def use_own(presets: Mapping[str, str]) -> None:
+    """From now on these are the user's own presets, by name in lower case, besides the built-in ones."""
+    _own.clear()
+    _own.update(presets)
+
+
+def resolve(spec: str, presets: Mapping[str, str] | None = None) -> str:
     """The prefix text of one preference: a preset's name, free text of several words, or ``@file``.
+
+    ``presets`` are those that count: by default the built-in ones and those given to `use_own`.
 
     Raises:
         UsageError: an empty preference, an unknown preset, or a file that cannot be read as UTF-8.
     """
     spec = spec.strip()
+    presets = PRESETS | _own if presets is None else presets
     if not spec:
-        raise UsageError(f"a preference is empty: name a preset ({', '.join(PRESETS)}) or write one out")
+        raise UsageError(f"a preference is empty: name a preset ({', '.join(presets)}) or write one out")
     if spec.startswith("@"):
         return read_text(Path(spec[1:]), "preference file")
-    if preset := PRESETS.get(spec.lower()):
+    if preset := presets.get(spec.lower()):
         return preset
     if len(spec.split()) == 1 and max(spec) < "\u0e00":  # from there on come scripts that put no space between words
-        near = difflib.get_close_matches(spec.lower(), PRESETS, n=3, cutoff=0.5) or list(PRESETS)
+        near = difflib.get_close_matches(spec.lower(), presets, n=3, cutoff=0.5) or list(presets)
         raise UsageError(f"unknown preset {spec!r}: did you mean {' or '.join(near)}? ({_HOW_FREE_TEXT})")
     return spec
 

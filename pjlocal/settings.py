@@ -18,6 +18,7 @@ Mode = Literal["judge", "base", "prompt", "plain"]
 Decoding = Literal["sample", "greedy"]
 Schedule = Literal["lockstep", "reference"]
 Placement = Literal["system", "user-turn"]
+Think = Literal["auto", "on", "off"]
 Layout = Literal["contexts", "batched", "auto"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FlashAttention = Literal["auto", "on", "off"]
@@ -207,4 +208,9 @@ class Prompting(Settings):
     system: str = setting("", "--system", "-s", help="A system text that both views share.")
     placement: Placement = setting(
         "system", "--placement", help="Where a preference stands: in the system message, or in a user turn of its own."
+    )
+    think: Think = setting(
+        "auto",
+        "--think",
+        help="Whether a reasoning model thinks aloud before it answers, where its chat template lets one choose.",
     )

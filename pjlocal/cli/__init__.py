@@ -38,10 +38,13 @@ def _app(
 
 
 from .bench import bench  # noqa: E402
+from .config import config_app, prefs_app  # noqa: E402
 from .run import run  # noqa: E402
 
 for command in (run, bench):
     app.command()(command)
+app.add_typer(config_app, name="config")
+app.add_typer(prefs_app, name="prefs")
 
 
 def main() -> None:

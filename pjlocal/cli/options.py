@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..preferences import read_text
+from ..config import load_config
+from ..preferences import read_text, use_own
 from ..settings import Engine, Generation, Prompting, Sampling, Settings
 
 _PANELS: dict[type[Settings], str] = {
@@ -21,14 +22,19 @@ _PANELS: dict[type[Settings], str] = {
     Engine: "Engine (llama.cpp)",
 }
 
+# Of these the command line may give one where the config file sets the other.
+_EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), ("grammar", "json_schema"))
+
 
 def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let Typer see each parameter of a settings type as that type's options; the command gets the settings made."""
-    hints = get_type_hints(command, include_extras=True)
+    """Let Typer see each parameter of a settings type as that type's options; the command gets the settings made.
+
+    What neither the command line nor the environment gives comes from the config file, where that sets it.
+    """
     groups: dict[str, type[Settings]] = {}
     parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        hint = hints[parameter.name]
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        hint = parameter.annotation  # get_type_hints would hide an option's Annotated in an Optional on Python 3.10
         if isinstance(hint, type) and issubclass(hint, Settings):
             groups[parameter.name] = hint
             parameters += _options(hint)
@@ -36,16 +42,36 @@ def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
             kind = inspect.Parameter.KEYWORD_ONLY
             parameters.append(parameter.replace(annotation=hint, kind=kind))
 
+    parameters.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+
     @functools.wraps(command)
-    def wrapper(**values: Any) -> Any:
+    def wrapper(*, context: typer.Context, **values: Any) -> Any:
+        config = load_config()
+        use_own(config.presets)
+        given = {name for name in values if _is_given(context, name)}
+        for name, value in _without(config.top(), given).items():
+            if name in values:
+                values[name] = list(value) if isinstance(value, tuple) else value
         for name, settings in groups.items():
-            values[name] = _make(settings, values)
+            values[name] = _make(settings, values, _without(config.of(settings), given))
         return command(**values)
 
     del wrapper.__wrapped__  # Typer must look at the new signature
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether the command line or the environment gives an option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+
+def _without(defaults: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    """The config file's values, but those that are given, or that exclude what is given."""
+    excluded = {name for pair in _EXCLUSIVE if given & set(pair) for name in pair}
+    return {name: value for name, value in defaults.items() if name not in given | excluded}
 
 
 def _options(settings: type[Settings]) -> list[inspect.Parameter]:
@@ -70,11 +96,13 @@ def _options(settings: type[Settings]) -> list[inspect.Parameter]:
     return parameters
 
 
-def _make(settings: type[Settings], values: dict[str, Any]) -> Settings:
+def _make(settings: type[Settings], values: dict[str, Any], defaults: Mapping[str, Any]) -> Settings:
     made = {}
     for f in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = values.pop(f.name)
-        if "file" in f.metadata and value is not None:
+        if f.name in defaults:
+            value = defaults[f.name]
+        elif "file" in f.metadata and value is not None:
             value = read_text(Path(value), f.metadata["file"])
         made[f.name] = tuple(value) if isinstance(value, list) else value
     return settings(**made)

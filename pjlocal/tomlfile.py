@@ -1,0 +1,113 @@
+"""A TOML file that a person keeps by hand: read with line numbers for what is wrong, and written in one step."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from bisect import bisect_left
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+
+
+def read(path: Path) -> str:
+    """The file's text; of a missing file, the empty string.
+
+    Raises:
+        UsageError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as error:
+        raise UsageError(f"config file {path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"cannot read config file {path}: {error.strerror or error}") from None
+
+
+def parse(path: Path, text: str) -> TOMLDocument:
+    """The text of the file as a document that can be edited.
+
+    Raises:
+        UsageError: it is not TOML; names the line.
+    """
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError, UnexpectedCharError
+
+    try:
+        return tomlkit.parse(text)
+    except TOMLKitError as error:
+        at = error.line if isinstance(error, UnexpectedCharError) else line_of(text)
+        what = re.sub(r"\.?( at line \d+ col \d+)?$", "", str(error))
+        if repr("\0") in what:  # tomlkit's mark for the end of the text
+            what = "it ends too early"
+        raise UsageError(f"{path.name} line {at}: this is not TOML: {what}") from None
+
+
+def line_of(text: str, keys: Sequence[str] = ()) -> int:
+    """The line on which the statement begins that sets ``keys``; without keys, the first that is not TOML.
+
+    tomlkit tells no positions, so the text is parsed again, statement by statement.
+    """
+    lines = text.split("\n")
+    ends = [0]
+    for end in range(1, len(lines) + 1):
+        if _parsed(lines[ends[-1] : end]) is not None:
+            ends.append(end)
+
+    def reached(end: int) -> bool:
+        node: Any = _parsed(lines[:end])
+        if node is None:
+            return True
+        for key in keys:
+            if key not in node:
+                return False
+            node = node[key]
+        return bool(keys)
+
+    return ends[bisect_left(ends, True, key=reached) - 1] + 1
+
+
+def _parsed(lines: list[str]) -> TOMLDocument | None:
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        return tomlkit.parse("\n".join(lines))
+    except TOMLKitError:
+        return None
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the file's text in one step, keeping its mode; a new file is its owner's alone (0600).
+
+    Raises:
+        OutputError: it cannot be written, or is not a plain file.
+    """
+    target = path.resolve()  # a link stays a link
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {path}: it is not a plain file")
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with open(descriptor, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+            if target.exists():
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
