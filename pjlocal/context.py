@@ -141,6 +141,17 @@ class Context:
         """Drop a sequence's tokens from position ``start`` on; False where the memory cannot be trimmed."""
         return bool(lib.llama_memory_seq_rm(self.memory, seq, start, -1))
 
+    def state(self, seq: int) -> ctypes.Array[ctypes.c_uint8]:
+        """A copy of what the memory holds of a sequence, which a context of another size on the same model can take."""
+        size = lib.llama_state_seq_get_size(self.handle, seq)
+        buffer: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
+        lib.llama_state_seq_get_data(self.handle, buffer, size, seq)
+        return buffer
+
+    def restore(self, seq: int, state: ctypes.Array[ctypes.c_uint8]) -> bool:
+        """Put a sequence into the empty memory; False where it cannot be taken."""
+        return bool(lib.llama_state_seq_set_data(self.handle, state, len(state), seq))
+
     def length(self, seq: int) -> int:
         """Tokens of the sequence in memory."""
         return int(lib.llama_memory_seq_pos_max(self.memory, seq)) + 1

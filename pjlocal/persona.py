@@ -105,7 +105,7 @@ class Answer:
     def _decisions(self) -> Iterator[Decision]:
         judge, prompts, generation = self._judge, self.plan.prompts, self._generation
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
-        limit = min(generation.max_tokens, context_limit(judge.model, judge.engine) - max(map(len, prompts)))
+        limit = min(generation.max_tokens, judge.context_limit - max(map(len, prompts)))
         views = judge.views(len(prompts), max(map(len, prompts)) + limit)
         if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
             raise UsageError(
@@ -189,17 +189,14 @@ class PersonaJudge:
             raise UsageError(
                 "--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one"
             )
-        self.preferences = [list(draft_prefer), list(judge_prefer)]
-        if prefer:
-            self.preferences = preferences.deal(prefer)
-        self._prefixes = [preferences.prefix(names) for names in self.preferences]
+        self.prefer(preferences.deal(prefer) if prefer else [draft_prefer, judge_prefer])
         self.prompting = prompting
         self.sampling = sampling
         self.generation = generation
         self.engine = engine
         self.interrupt = interrupt or Interrupt()
         self.mode(generation)  # refuse what cannot be before the model is loaded
-        self._views: ModelViews | None = None
+        self._views: dict[int, ModelViews] = {}  # by their number: modes of one view leave the caches of two alone
         self._layout: FixedLayout | None = None
         started = time.perf_counter()
         self._borrowed = isinstance(model, Model)
@@ -219,9 +216,9 @@ class PersonaJudge:
 
     def close(self) -> None:
         """Free the contexts, then the model."""
-        if self._views:
-            self._views.close()
-            self._views = None
+        for views in self._views.values():
+            views.close()
+        self._views.clear()
         if not self._borrowed:
             self.model.close()
 
@@ -231,6 +228,16 @@ class PersonaJudge:
         for _ in answer:
             pass
         return answer.result
+
+    def prefer(self, views: Sequence[Sequence[str]]) -> None:
+        """Give view a and view b their preferences, from the next answer on.
+
+        Raises:
+            UsageError: a preference that cannot be used; those in force stay.
+        """
+        prefixes = [preferences.prefix(names) for names in views]
+        self.preferences = [list(names) for names in views]
+        self._prefixes = prefixes
 
     def stream(self, prompt: str | Sequence[Message], **changes: Any) -> Answer:
         """The answer to a prompt, or to a conversation that ends with a user message, token by token."""
@@ -242,7 +249,7 @@ class PersonaJudge:
         some = any(self.preferences)
         mode = generation.mode or ("judge" if some else "plain")
         if mode != "plain" and not some:
-            raise UsageError(f"--mode {mode} needs a preference: add -p, as in -p vivid -p creative")
+            raise UsageError(f"mode {mode} needs a preference, as in: -p vivid -p creative")
         return mode
 
     def prefixes(self, generation: settings.Generation) -> list[str]:
@@ -263,31 +270,43 @@ class PersonaJudge:
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
         if not conversation or not conversation[-1].content.strip():
             raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
-        prefixes = self.prefixes(generation)
-        prompts = [self.template.tokens(conversation, prefix, self.prompting) for prefix in prefixes]
-        self._check_length(max(map(len, prompts)))
-        return Plan(self.mode(generation), self.preferences, prompts, self.template.stops)
-
-    def _check_length(self, n_tokens: int) -> None:
-        limit = context_limit(self.model, self.engine)
+        prompts = self.prompts(conversation, generation)
+        n_tokens, limit = max(map(len, prompts)), self.context_limit
         if n_tokens >= limit:
             raise UsageError(
                 f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
-                "an answer. Shorten it, or give a larger --ctx"
+                f"an answer. Shorten it by {n_tokens - limit + 1} tokens, or give a larger --ctx"
             )
+        return Plan(self.mode(generation), self.preferences, prompts, self.template.stops)
+
+    def prompts(self, conversation: Sequence[Message], generation: settings.Generation) -> list[list[int]]:
+        """Each view's prompt tokens, however many they are."""
+        return [self.template.tokens(conversation, prefix, self.prompting) for prefix in self.prefixes(generation)]
+
+    @property
+    def context_limit(self) -> int:
+        """Tokens that a view may hold."""
+        return context_limit(self.model, self.engine)
 
     def views(self, n_views: int, n_ctx: int) -> ModelViews:
-        """Views with room for ``n_ctx`` tokens each; those in use are kept when they are large enough."""
-        n_ctx = -(-n_ctx // 256) * 256
-        limit = context_limit(self.model, self.engine)
-        if self._views and (self._views.n_views != n_views or self._views.n_ctx < min(n_ctx, limit)):
-            self._views.close()
-            self._views = None
-        if self._views is None:
-            n_ctx = min(n_ctx, limit)
-            check_memory(self.model, self.engine, n_views, n_ctx)
-            self._views = ModelViews(self.model, self.engine, n_views, n_ctx, self._find_layout(), self.interrupt)
-        return self._views
+        """Views with room for ``n_ctx`` tokens each.
+
+        Those in use are kept when they are large enough.  Else they make room for twice as many tokens, and keep what
+        they have read: a conversation that grows is not read again.
+        """
+        views = self._views.get(n_views)
+        if views and views.n_ctx >= n_ctx:
+            return views
+        most = max(self.context_limit, n_ctx)
+        n_ctx = min(-(-max(n_ctx, 2 * views.n_ctx if views else 0) // 256) * 256, most)
+        check_memory(self.model, self.engine, n_views, n_ctx)
+        states = views.state() if views else []
+        if views:
+            del self._views[n_views]
+            views.close()
+        self._views[n_views] = ModelViews(self.model, self.engine, n_views, n_ctx, self._find_layout(), self.interrupt)
+        self._views[n_views].restore(states)
+        return self._views[n_views]
 
     def _find_layout(self) -> FixedLayout:
         """The layout asked for; ``auto`` measures on the loaded model once."""

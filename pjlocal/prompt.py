@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from .errors import ModelError
 from .model import Model
 from .settings import Prompting
 
@@ -18,8 +19,12 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class Message:
+    """``tokens`` are those that the model wrote an answer with.  They stand in later prompts as they are: what the
+    text would be split into may differ from them, and then a KV cache that holds them could not be used again."""
+
     role: Role
     content: str
+    tokens: tuple[int, ...] = ()
 
 
 #: Ends an answer of a model without a chat template, before it writes the user's next turn itself.
@@ -42,10 +47,15 @@ class ChatTemplate:
         self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is _dialogue else ()
 
     @cached_property
+    def has_think_switch(self) -> bool:
+        """Whether the template can be asked to have the model think aloud, or not to."""
+        return self._render is not _dialogue and any(name in (self._model.chat_template or "") for name in _THINK_NAMES)
+
+    @cached_property
     def has_system_role(self) -> bool:
         """Whether a system message reaches the prompt."""
         try:
-            return _PROBE in self._render([Message("system", _PROBE), Message("user", "hello")])
+            return _PROBE in self._render([Message("system", _PROBE), Message("user", "hello")], {})
         except Exception:  # a template refuses by raising whatever it likes
             return False
 
@@ -66,24 +76,40 @@ class ChatTemplate:
         if self.has_system_role:
             return [Message("system", system), *turns]
         first, *rest = turns
-        return [Message(first.role, f"{system}\n\n{first.content}"), *rest]
+        return [replace(first, content=f"{system}\n\n{first.content}"), *rest]
 
     def tokens(self, conversation: Sequence[Message], preference: str, prompting: Prompting) -> list[int]:
-        """Prompt tokens of one view, ready for the assistant's answer."""
-        messages, literals = self._protect(self.messages(conversation, preference, prompting))
-        text = self._render(messages)
+        """Prompt tokens of one view, ready for the assistant's answer.
+
+        Raises:
+            ModelError: the template refuses the conversation.
+        """
+        raw = self.messages(conversation, preference, prompting)
+        marks = _Marks(raw)
+        messages = self._protect(raw, marks)
+        text = self._written(messages, prompting)
+        answers = _Marks(raw, start=len(marks.hidden))
+        marked = self._written([self._keep_tokens(m, answers) for m in messages], prompting)
+        if answers.reveal(marked) == text:  # the template takes the answers as they are
+            text = marked
+            marks.hidden |= answers.hidden
         tokens: list[int] = []
-        for part, is_literal in _split(text, literals):
-            tokens += self._model.tokenize(part, special=not is_literal)
+        for piece in marks.split(text):
+            tokens += piece.tokens if isinstance(piece, _Hidden) else self._model.tokenize(piece, special=True)
         bos = self._model.bos
         if bos is not None and tokens[:1] != [bos]:
             tokens.insert(0, bos)
         return tokens
 
-    def _protect(self, messages: list[Message]) -> tuple[list[Message], dict[str, str]]:
-        """Put a mark in the place of each control token that a message spells; returns the marks and what they hide."""
-        literals: dict[str, str] = {}
-        contents = "".join(message.content for message in messages)
+    def _written(self, messages: list[Message], prompting: Prompting) -> str:
+        variables = {} if prompting.think == "auto" else dict.fromkeys(_THINK_NAMES, prompting.think == "on")
+        try:
+            return self._render(messages, variables)
+        except Exception as error:  # a template refuses by raising whatever it likes
+            raise ModelError(f"the model's chat template refuses the conversation: {error}") from None
+
+    def _protect(self, messages: list[Message], marks: _Marks) -> list[Message]:
+        """Put a mark in the place of each control token that a message spells."""
 
         def protect(text: str) -> str:
             tokenize = self._model.tokenize
@@ -91,12 +117,27 @@ class ChatTemplate:
                 return text
             for spelling in self._control_spellings:
                 if spelling in text:
-                    mark = _unused_mark(contents, len(literals))
-                    literals[mark] = spelling
-                    text = text.replace(spelling, mark)
+                    text = text.replace(spelling, marks.hide(spelling, tokenize(spelling, special=False)))
             return text
 
-        return [Message(m.role, protect(m.content)) for m in messages], literals
+        return [replace(m, content=protect(m.content)) for m in messages]
+
+    def _keep_tokens(self, message: Message, marks: _Marks) -> Message:
+        """Put a mark in the place of an answer whose tokens are known, but for white space around it, which templates
+        like to trim."""
+        if not message.tokens:
+            return message
+        pieces = [self._model.piece(token) for token in message.tokens]
+        spoken = [i for i, piece in enumerate(pieces) if piece.strip()]
+        content = message.content
+        if not spoken:
+            return message
+        first, last = spoken[0], spoken[-1] + 1
+        if b"".join(pieces[first:last]) != content.strip().encode():
+            return message
+        before, _, after = content.partition(content.strip())
+        mark = marks.hide(content.strip(), list(message.tokens[first:last]))
+        return replace(message, content=f"{before}{mark}{after}")
 
     @cached_property
     def _control_spellings(self) -> list[str]:
@@ -106,32 +147,57 @@ class ChatTemplate:
         return sorted(spellings - {""}, key=lambda text: (-len(text), text))
 
 
-def _unused_mark(text: str, n: int) -> str:
-    """A short private text that stands nowhere in the messages."""
-    width = 1
-    while (mark := "\ue000" * width + f"{n}\ue001") in text:
-        width += 1
-    return mark
+@dataclass(frozen=True)
+class _Hidden:
+    """What a mark stands for: a text, and the tokens that it must become."""
+
+    text: str
+    tokens: list[int]
 
 
-def _split(text: str, literals: dict[str, str]) -> list[tuple[str, bool]]:
-    """The text in pieces: (piece, False), or (what a mark hides, True)."""
-    pieces = [(text, False)]
-    for mark, spelling in literals.items():
-        split: list[tuple[str, bool]] = []
-        for piece, is_literal in pieces:
-            if is_literal:
-                split.append((piece, True))
-                continue
-            first, *rest = piece.split(mark)
-            split.append((first, False))
-            for part in rest:
-                split += [(spelling, True), (part, False)]
-        pieces = split
-    return [(piece, is_literal) for piece, is_literal in pieces if piece]
+class _Marks:
+    """Short private texts that stand in messages for what the template must not touch, nor the tokenizer see."""
+
+    def __init__(self, messages: Sequence[Message], start: int = 0) -> None:
+        contents = "".join(message.content for message in messages)
+        self.hidden: dict[str, _Hidden] = {}
+        self._start = start
+        self._open = "\ue000"
+        while self._open in contents:
+            self._open += "\ue000"
+
+    def hide(self, text: str, tokens: list[int]) -> str:
+        mark = f"{self._open}{self._start + len(self.hidden)}\ue001"
+        self.hidden[mark] = _Hidden(text, tokens)
+        return mark
+
+    def reveal(self, text: str) -> str:
+        for mark, hidden in self.hidden.items():
+            text = text.replace(mark, hidden.text)
+        return text
+
+    def split(self, text: str) -> list[str | _Hidden]:
+        """The text in pieces, with what is hidden in the place of its marks."""
+        pieces: list[str | _Hidden] = [text]
+        for mark, hidden in self.hidden.items():
+            split: list[str | _Hidden] = []
+            for piece in pieces:
+                if isinstance(piece, _Hidden):
+                    split.append(piece)
+                    continue
+                first, *rest = piece.split(mark)
+                split.append(first)
+                for part in rest:
+                    split += [hidden, part]
+            pieces = split
+        return [piece for piece in pieces if piece]
 
 
-Render = Callable[[list[Message]], str]
+#: What templates call the switch for thinking aloud: Qwen3, SmolLM3 and their kin the first, Granite and DeepSeek V3.1
+#: the second.
+_THINK_NAMES = ("enable_thinking", "thinking")
+
+Render = Callable[[list[Message], Mapping[str, Any]], str]
 
 
 def _jinja(model: Model) -> Render | None:
@@ -146,9 +212,9 @@ def _jinja(model: Model) -> Render | None:
         log.warning("the model's chat template is broken (%s): using a plain dialogue instead", error)
         return None
 
-    def render(messages: list[Message]) -> str:
+    def render(messages: list[Message], variables: Mapping[str, Any]) -> str:
         dicts: list[Any] = [{"role": m.role, "content": m.content} for m in messages]
-        return str(formatter(messages=dicts).prompt)
+        return str(formatter(messages=dicts, **variables).prompt)
 
     return render
 
@@ -156,7 +222,7 @@ def _jinja(model: Model) -> Render | None:
 _DIALOGUE_NAMES = {"user": "User", "assistant": "Assistant"}
 
 
-def _dialogue(messages: list[Message]) -> str:
+def _dialogue(messages: list[Message], variables: Mapping[str, Any]) -> str:
     """A plain written-out dialogue, for models without a chat template."""
     parts = [m.content if m.role == "system" else f"{_DIALOGUE_NAMES[m.role]}: {m.content}".rstrip() for m in messages]
     return "\n\n".join([*parts, "Assistant:"])

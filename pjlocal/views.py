@@ -7,9 +7,11 @@ batch of a token each, which suits a GPU and whatever else is bound by memory, w
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from statistics import median
@@ -77,6 +79,14 @@ def _copy(view: int, row: int, logits: Logits) -> Logits:
 
 def _as_it_is(view: int, row: int, logits: Logits) -> Any:
     return logits
+
+
+@dataclass(frozen=True)
+class ViewState:
+    """The tokens that a view has read, and llama.cpp's copy of what it remembers of them."""
+
+    cached: list[int]
+    memory: ctypes.Array[ctypes.c_uint8]
 
 
 class ModelViews:
@@ -210,6 +220,26 @@ class ModelViews:
         if errors:
             self._recover()
             raise errors[0]
+
+    # What lets a conversation grow.
+
+    def state(self) -> list[ViewState]:
+        """Copies of all views' caches, for `restore` in views with more room."""
+        self.wait()
+        states = []
+        for view, cached in enumerate(self.cached):
+            number, seq = self._place(view)
+            states.append(ViewState(list(cached), self._contexts[number].state(seq)))
+        return states
+
+    def restore(self, states: Sequence[ViewState]) -> None:
+        """Fill new views with the caches of others on the same model.  What cannot be taken will be read again."""
+        for view, state in enumerate(states):
+            number, seq = self._place(view)
+            if len(state.cached) < self.n_ctx and self._contexts[number].restore(seq, state.memory):
+                self.cached[view] = list(state.cached)
+            else:
+                self._contexts[number].forget(seq, 0)
 
     # Behind it.
 
