@@ -53,6 +53,12 @@ class TokenEvent:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TokenEvent:
+        """The event that `as_dict` wrote."""
+        rejected = values["rejected"]
+        return cls(**values | {"rejected": rejected and RejectedToken(**rejected)})
+
 
 @dataclass
 class Statistics:

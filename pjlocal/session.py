@@ -1,0 +1,49 @@
+"""A chat as data: sessions made of turns, each with what was in force and every token of its answer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from .events import FinishReason, TokenEvent
+
+
+@dataclass
+class Turn:
+    """A question and its answer.
+
+    settings: what was in force, as JSON holds it: ``model`` (file name), ``mode``, ``preferences`` {a, b}, ``seed``,
+        and the tables ``generation``, ``sampling`` and ``prompting``.
+    finish_reason: None while the answer is being written; it stays so where the process was killed meanwhile.
+    statistics: what `events.Result.as_dict` says of usage, acceptance rate, rounds and timings.
+    created: seconds since the epoch.
+    id: its row in the database; None while it is not there.
+    """
+
+    question: str
+    events: list[TokenEvent] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    finish_reason: FinishReason | None = None
+    statistics: dict[str, Any] = field(default_factory=dict)
+    created: float = field(default_factory=time.time)
+    id: int | None = None
+
+    @property
+    def answer(self) -> str:
+        return "".join(event.text for event in self.events)
+
+
+@dataclass
+class Session:
+    """A conversation: its turns in order, those that were undone left out.
+
+    settings: what the next turn would have in force, as `Turn.settings`, and ``model`` as the user named it.
+    """
+
+    title: str = ""
+    turns: list[Turn] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    created: float = field(default_factory=time.time)
+    updated: float = field(default_factory=time.time)
+    id: int | None = None
