@@ -12,14 +12,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from . import tomlfile
 from .display import View
 from .errors import UsageError
-from .preferences import PRESETS, read_text, resolve
-from .settings import Engine, Generation, Prompting, Sampling, Settings, flag
+from .preferences import PRESETS, resolve
+from .settings import Engine, Generation, Prompting, Sampling, Settings, flag, without_none
+from .textfile import read_text
 
 #: The tables of the file whose keys are settings; besides these there is [presets].
 TABLES: dict[str, type[Settings]] = {
@@ -147,7 +147,7 @@ def _unknown(key: str, known: Iterable[str], *where: str) -> str:
 
 def _typed(key: str, hint: Any, value: Any) -> Any:
     """The value as that type.  Of words and numbers the settings themselves check which ones may be."""
-    hint = _without_none(hint)
+    hint = without_none(hint)
     if get_origin(hint) is Literal or type(value) is hint:
         return value
     if get_origin(hint) is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -159,15 +159,11 @@ def _typed(key: str, hint: Any, value: Any) -> Any:
 
 def kind(hint: Any) -> str:
     """What a value of that type is, in words."""
-    hint = _without_none(hint)
+    hint = without_none(hint)
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"
     words = {str: "a text in quotes", bool: "true or false", int: "a whole number", float: "a number"}
     return words.get(hint, 'a list of texts, as in ["one", "two"]')
-
-
-def _without_none(hint: Any) -> Any:
-    return next(x for x in get_args(hint) if x is not NoneType) if NoneType in get_args(hint) else hint
 
 
 def _preference(key: str, spec: str, presets: Mapping[str, str], folder: Path) -> str:

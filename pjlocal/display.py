@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-    from rich.live import Live
+    from rich.console import Console
     from rich.status import Status
 
     from .events import Statistics, TokenEvent
@@ -125,90 +124,6 @@ def legend(preferences: dict[str, list[str]], no_color: bool = False) -> object:
     return line
 
 
-class MarkdownDisplay(Display):
-    """Markdown, live: finished blocks are printed for good, the block being written is redrawn below them.
-
-    Only the last block is ever redrawn, so nothing that scrolled off is lost; of a block taller than the screen the
-    end is shown until it is finished.
-    """
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console.file)
-        self._console = console
-        self._block = ""
-        self._live: Live | None = None
-
-    def __enter__(self) -> MarkdownDisplay:
-        from rich.live import Live
-
-        self._live = Live(console=self._console, transient=True, refresh_per_second=12, vertical_overflow="crop")
-        self._live.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._live:
-            self._live.stop()
-            self._live = None
-            if self._block.strip():
-                self._console.print(markdown(self._block))
-            self._block = ""
-
-    def show(self, event: TokenEvent) -> None:
-        self._block += visible(event.text)
-        if not self._live:
-            return
-        done = finished_blocks(self._block) if "\n" in self._block else 0
-        if done:
-            self._console.print(markdown(self._block[:done]), "")
-            self._block = self._block[done:].lstrip("\n")
-        self._live.update(_Tail(self._block))
-
-
-class _Tail:
-    """The last lines of a Markdown text, as many as the screen has room for.  Parsed when drawn, not a token."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.segment import Segment
-
-        renderable: Any = markdown(self._text)
-        lines = console.render_lines(renderable, options.update(height=None), pad=False)
-        for line in lines[-max(1, console.height - 1) :]:
-            yield from line
-            yield Segment.line()
-
-
-def markdown(text: str) -> object:
-    """Untrusted Markdown as a renderable; links show their address instead of hiding it."""
-    from rich.markdown import Markdown
-
-    return Markdown(text, hyperlinks=False)
-
-
-def finished_blocks(text: str) -> int:
-    """Length of the Markdown at the head of ``text`` that later text cannot change: up to a blank line outside a
-    code fence with an unindented line, that continues no list, behind it."""
-    fence = ""
-    done = at = 0
-    blank = False
-    for line in text.splitlines(keepends=True):
-        stripped = line.strip()
-        if fence:
-            if stripped.startswith(fence) and not stripped.strip(fence[0]):
-                fence = ""
-        elif mark := re.match(r" {0,3}(```+|~~~+)", line):
-            if blank:
-                done = at
-            fence = mark[1]
-        elif blank and stripped and not re.match(r"\s|[-*+>] |\d+[.)] |\|", line) and len(stripped) > 1:
-            done = at
-        blank = not stripped and not fence
-        at += len(line)
-    return done
-
-
 def make_display(view: View, file: IO[str], preferences: dict[str, list[str]]) -> Display:
     """The display that suits where the text goes: a pipe and a dumb terminal get it bare."""
     if not file.isatty():
@@ -218,7 +133,9 @@ def make_display(view: View, file: IO[str], preferences: dict[str, list[str]]) -
         return Display(file)
     if view == "blame":
         return BlameDisplay(console, preferences)
-    return MarkdownDisplay(console)
+    from .live import LiveDisplay, MarkdownFlow
+
+    return LiveDisplay(console, MarkdownFlow())
 
 
 def make_console(file: IO[str]) -> Console:

@@ -6,6 +6,7 @@ import ctypes
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,16 +42,22 @@ class Interrupt:
 
 
 @contextmanager
-def on_sigint(interrupt: Interrupt) -> Iterator[None]:
-    """Let the first Ctrl-C set the flag, so that work ends at a clean point; a second one raises KeyboardInterrupt."""
+def on_sigint(interrupt: Interrupt, patience: float = 0.0) -> Iterator[None]:
+    """Let Ctrl-C set the flag, so that work ends at a clean point; one that comes more than ``patience`` seconds
+    after it raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    first = 0.0
+
     def handle(signum: int, frame: object) -> None:
-        if interrupt.is_set():
+        nonlocal first
+        if not interrupt.is_set():
+            first = time.monotonic()
+            interrupt.set()
+        elif time.monotonic() - first >= patience:
             raise KeyboardInterrupt
-        interrupt.set()
 
     previous = signal.signal(signal.SIGINT, handle)
     try:

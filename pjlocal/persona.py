@@ -242,7 +242,11 @@ class PersonaJudge:
     def stream(self, prompt: str | Sequence[Message], **changes: Any) -> Answer:
         """The answer to a prompt, or to a conversation that ends with a user message, token by token."""
         generation: settings.Generation = self.generation.replace(**changes)
-        return Answer(self, self.plan(prompt, generation), generation)
+        return self.answer(self.plan(prompt, generation), generation)
+
+    def answer(self, plan: Plan, generation: settings.Generation) -> Answer:
+        """The answer that was planned, token by token."""
+        return Answer(self, plan, generation)
 
     def mode(self, generation: settings.Generation) -> settings.Mode:
         """The mode in force: judge with preferences and plain without, unless one was asked for."""

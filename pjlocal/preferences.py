@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import UsageError
+from .textfile import read_text
 
 #: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.
 PRESETS: dict[str, str] = {
@@ -56,24 +57,6 @@ def resolve(spec: str, presets: Mapping[str, str] | None = None) -> str:
         near = difflib.get_close_matches(spec.lower(), presets, n=3, cutoff=0.5) or list(presets)
         raise UsageError(f"unknown preset {spec!r}: did you mean {' or '.join(near)}? ({_HOW_FREE_TEXT})")
     return spec
-
-
-def read_text(path: Path, what: str) -> str:
-    """The stripped text of a UTF-8 file that an option names.
-
-    Raises:
-        UsageError: the file is missing, unreadable, empty or not UTF-8.
-    """
-    try:
-        text = path.expanduser().read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{what} {path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot read {what} {path}: {reason}") from None
-    if not text:
-        raise UsageError(f"{what} {path} is empty")
-    return text
 
 
 def deal(prefer: Sequence[str], views: int = 2) -> list[list[str]]:

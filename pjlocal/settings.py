@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
+from .textfile import read_text
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Mode = Literal["judge", "base", "prompt", "plain"]
 Decoding = Literal["sample", "greedy"]
@@ -44,6 +51,59 @@ class Settings:
     def replace(self, **changes: Any) -> Any:
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Every field by name, as JSON can hold it."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What `as_dict` gave; what it does not name has its default, and names of other versions are passed over."""
+        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names})
+
+    def parse(self, name: str, text: str) -> Self:
+        """The settings with one field changed to what a person typed; ``default`` takes it back.
+
+        Raises:
+            UsageError: not a value of its type, or outside its limits.
+        """
+        f = next(f for f in dataclasses.fields(self) if f.name == name)  # type: ignore[arg-type]
+        hint = without_none(get_type_hints(type(self))[name])
+        value: Any = text
+        if text == "default":
+            value = f.default
+        elif hint == tuple[str, ...]:
+            value = tuple(_words(text))
+        elif hint is bool:
+            value = {"on": True, "true": True, "off": False, "false": False}.get(text.lower())
+            if value is None:
+                raise UsageError(f"{flag(f)} must be on or off (not {text!r})")
+        elif hint in (int, float):
+            try:
+                value = hint(text)
+            except ValueError:
+                number = "a whole number" if hint is int else "a number"
+                raise UsageError(f"{flag(f)} must be {number} (not {text!r})") from None
+        elif what := f.metadata.get("file"):
+            value = read_text(Path(text), what)
+        return self.replace(**{name: value})  # type: ignore[no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        raise UsageError(f"a quotation mark is missing in {text}") from None
+
+
+def without_none(hint: Any) -> Any:
+    """The type in ``type | None``; any other as it is."""
+    return next(x for x in get_args(hint) if x is not NoneType) if NoneType in get_args(hint) else hint
+
 
 def flag(f: dataclasses.Field[Any]) -> str:
     """The long flag by which messages name a setting."""
@@ -53,8 +113,7 @@ def flag(f: dataclasses.Field[Any]) -> str:
 def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
     if value is None:
         return
-    if NoneType in get_args(hint):
-        hint = next(x for x in get_args(hint) if x is not NoneType)
+    hint = without_none(hint)
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise UsageError(f"{flag(f)} must be one of {', '.join(get_args(hint))} (not {value!r})")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -16,9 +14,11 @@ import typer
 from .. import tomlfile
 from ..config import TABLES, TOP, Config, config_path, kind, load_config, remove_preset, set_preset
 from ..display import visible
-from ..errors import PjlocalError, UsageError
+from ..editor import edit_file
+from ..errors import UsageError
 from ..locate import EMBEDDED
-from ..preferences import PRESETS, read_text, resolve
+from ..preferences import PRESETS, resolve
+from ..textfile import read_text
 from .run import read_stdin
 
 config_app = typer.Typer(help="Your own defaults: the file config.toml.", no_args_is_help=True)
@@ -44,15 +44,7 @@ def edit() -> None:
     file = config_path()
     if not file.exists():
         tomlfile.write(file, _template())
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    if not editor:
-        raise UsageError(f"set VISUAL or EDITOR to your editor, or open {file} in it yourself")
-    try:
-        status = subprocess.run([*shlex.split(editor, posix=os.name == "posix"), file]).returncode
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot start the editor {editor}: {getattr(error, 'strerror', None) or error}") from None
-    if status:
-        raise PjlocalError(f"the editor {editor} failed (exit status {status})")
+    edit_file(file)
     load_config(file)
 
 

@@ -12,8 +12,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..config import load_config
-from ..preferences import read_text, use_own
+from ..preferences import use_own
 from ..settings import Engine, Generation, Prompting, Sampling, Settings
+from ..textfile import read_text
 
 _PANELS: dict[type[Settings], str] = {
     Generation: "How the two views write",

@@ -1,0 +1,175 @@
+"""``pjlocal sessions``: the chats that were saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ..display import visible
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..store import Store
+
+sessions_app = typer.Typer(help="Saved chats.", no_args_is_help=True)
+
+_Name = Annotated[str, typer.Argument(help="The chat's number, its title, or how the title begins.")]
+
+
+@sessions_app.command("list")
+def list_sessions(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list instead of the lines.")] = False,
+) -> None:
+    """Print every saved chat, the newest first."""
+    with _store() as store:
+        summaries = store.summaries() if store else []
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(summary) for summary in summaries]))
+        return
+    if not summaries:
+        _say_none_is_saved()
+    for summary in summaries:
+        turns = f"{summary.n_turns:3} turn{' ' if summary.n_turns == 1 else 's'}"
+        model = _one_line(Path(summary.model or "-").name)
+        line = f"{summary.id:4}  {_date(summary.updated)}  {turns}  {model:16}  {_title(summary.title)}"
+        typer.echo(_cut(line) if sys.stdout.isatty() else line)
+
+
+@sessions_app.command()
+def show(
+    name: _Name,
+    undone: Annotated[bool, typer.Option("--all", help="Show the turns that were undone, too.")] = False,
+) -> None:
+    """Print a chat as Markdown text."""
+    from ..export import as_markdown
+
+    with _named(name) as (store, session_id):
+        session = store.load(session_id, with_undone=undone)
+    typer.echo(visible(as_markdown(session)), nl=False)
+
+
+@sessions_app.command()
+def search(
+    words: Annotated[list[str], typer.Argument(help="What the turn must contain; the last may be how a word begins.")],
+) -> None:
+    """Find the turns in which all the words occur, the newest first."""
+    with _store() as store:
+        if store is None or store.latest() is None:
+            _say_none_is_saved()
+            return
+        hits = store.search(" ".join(words))
+    if not hits:
+        typer.echo("pjlocal: nothing found", err=True)
+    for hit in hits:
+        typer.echo(f"{hit.session_id:4}  {_date(hit.created)}  {_title(hit.title)}\n      {_one_line(hit.snippet)}")
+
+
+@sessions_app.command()
+def export(
+    name: _Name,
+    file: Annotated[
+        Path | None, typer.Argument(help="Where to write it (.md, .json or .html); standard output when left out.")
+    ] = None,
+    form: Annotated[
+        Literal["md", "json", "html"] | None,
+        typer.Option("--format", help="The format on standard output (default: md); of a file, its ending says it."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a chat as Markdown, JSON or HTML."""
+    from ..export import FORMATS, write_export
+
+    if file and form and file.suffix.lower() != f".{form}":
+        raise UsageError(f"{file} does not end in .{form}: leave --format out, or name the file so")
+    with _named(name) as (store, session_id):
+        session = store.load(session_id)
+    if file:
+        write_export(session, file, force)
+        return
+    typer.echo(FORMATS[form or "md"](session), nl=False)
+
+
+@sessions_app.command()
+def rename(name: _Name, title: Annotated[str, typer.Argument(help="The new title.")]) -> None:
+    """Give a chat another title."""
+    title = " ".join(title.split())
+    if not title:
+        raise UsageError("the title is empty: say what the chat should be called")
+    with _named(name) as (store, session_id):
+        store.rename(session_id, title)
+
+
+@sessions_app.command()
+def rm(
+    name: _Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False
+) -> None:
+    """Remove a chat, for good."""
+    with _named(name) as (store, session_id):
+        title = next(_title(summary.title) for summary in store.summaries() if summary.id == session_id)
+        if not yes and not (sys.stdin and sys.stdin.isatty()):
+            raise UsageError(f"nobody can be asked here whether to remove {title!r}: give --yes")
+        if yes or typer.confirm(f"Remove {title!r} ({session_id}) for good?", err=True):
+            store.remove(session_id)
+
+
+@sessions_app.command()
+def path() -> None:
+    """Print where the database is, or would be."""
+    from ..store import store_path
+
+    typer.echo(store_path())
+
+
+@contextmanager
+def _store() -> Iterator[Store | None]:
+    """The database; None where there is none, since reading should not make one."""
+    from ..store import Store, store_path
+
+    if not store_path().exists():
+        yield None
+        return
+    with Store() as store:
+        yield store
+
+
+@contextmanager
+def _named(name: str) -> Iterator[tuple[Store, int]]:
+    """The database, and the session in it that ``name`` means."""
+    with _store() as store:
+        if store is None:
+            raise UsageError(f"there is no saved chat {name!r}: none is saved yet")
+        yield store, store.find(name)
+
+
+def _say_none_is_saved() -> None:
+    typer.echo("pjlocal: there are no saved chats yet", err=True)
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+def _title(title: str) -> str:
+    return _one_line(title) or "untitled"
+
+
+def _one_line(text: str) -> str:
+    """Text that anyone may have written, fit for a line of a terminal."""
+    return visible(" ".join(text.split()))
+
+
+def _cut(line: str) -> str:
+    """The line, no wider than the terminal."""
+    from rich.cells import cell_len, set_cell_size
+
+    width = shutil.get_terminal_size().columns
+    return line if cell_len(line) <= width else f"{set_cell_size(line, width - 1)}…"

@@ -1,0 +1,41 @@
+"""The user's own text editor."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .errors import PjlocalError, UsageError
+
+
+def edit_file(path: Path) -> None:
+    """Open a file in $VISUAL or $EDITOR and wait until it is closed.
+
+    Raises:
+        UsageError: neither is set, or it cannot be started.
+        PjlocalError: it failed.
+    """
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not editor:
+        raise UsageError(f"set VISUAL or EDITOR to your editor, or open {path} in it yourself")
+    try:
+        status = subprocess.run([*shlex.split(editor, posix=os.name == "posix"), path]).returncode
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot start the editor {editor}: {getattr(error, 'strerror', None) or error}") from None
+    if status:
+        raise PjlocalError(f"the editor {editor} failed (exit status {status})")
+
+
+def edit_text(text: str) -> str:
+    """A text as the user leaves it in the editor, without white space around it.  Raises what `edit_file` does."""
+    with tempfile.TemporaryDirectory(prefix="pjlocal-") as folder:
+        path = Path(folder) / "question.md"
+        path.write_text(text + "\n", encoding="utf-8", errors="replace")
+        edit_file(path)
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"what the editor saved cannot be read: {error}") from None

@@ -1,0 +1,493 @@
+"""Every chat in one SQLite database: written token by token, so that what was on the screen is there after a crash.
+
+A session is a list of turns in the order of their ids.  Turns that were undone are hidden, not deleted.  Several
+processes may write at once, to one session too: its turns then interleave.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import OutputError, UsageError
+
+if TYPE_CHECKING:  # `events` brings NumPy, which a list of chats need not wait for
+    from .events import TokenEvent
+    from .session import Session, Turn
+
+
+class StoreError(OutputError):
+    """The database of chats cannot be used; names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A session in a list.
+
+    n_turns: those that were not undone.
+    model: as the user named it; None where no model was named.
+    updated: seconds since the epoch.
+    """
+
+    id: int
+    title: str
+    n_turns: int
+    model: str | None
+    updated: float
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A turn that a search found.
+
+    snippet: the words around the match, in the question or the answer.
+    created: seconds since the epoch.
+    """
+
+    session_id: int
+    title: str
+    turn_id: int
+    question: str
+    snippet: str
+    created: float
+
+
+#: Marks a file as pjlocal's (PRAGMA application_id): "pjlc".
+APPLICATION_ID = 0x706A6C63
+
+#: What leads from each version of the schema (PRAGMA user_version) to the next.  AUTOINCREMENT: an id is never used
+#: again, or a chat that was removed while it was open would go on inside another.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        """CREATE TABLE sessions (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            title TEXT NOT NULL,
+            settings TEXT NOT NULL,  -- JSON
+            created REAL NOT NULL,
+            updated REAL NOT NULL
+        )""",
+        """CREATE TABLE turns (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            session_id INTEGER NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+            question TEXT NOT NULL,
+            answer TEXT NOT NULL,  -- for the search: while it is written, only the tokens have it
+            settings TEXT NOT NULL,  -- JSON
+            finish_reason TEXT,  -- NULL while the answer is written
+            statistics TEXT NOT NULL,  -- JSON
+            created REAL NOT NULL,
+            undone INTEGER NOT NULL DEFAULT 0
+        )""",
+        "CREATE INDEX turns_by_session ON turns (session_id)",
+        """CREATE TABLE tokens (
+            turn_id INTEGER NOT NULL REFERENCES turns (id) ON DELETE CASCADE,
+            position INTEGER NOT NULL,
+            id INTEGER NOT NULL,
+            text TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            round INTEGER NOT NULL,
+            draft TEXT,
+            p REAL NOT NULL,
+            q REAL,
+            accept_probability REAL,
+            rejected TEXT,  -- JSON
+            PRIMARY KEY (turn_id, position)
+        ) WITHOUT ROWID""",
+    ),
+    (
+        """CREATE VIRTUAL TABLE turns_text USING fts5 (
+            question, answer, content = 'turns', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
+        )""",
+        """CREATE TRIGGER turns_text_insert AFTER INSERT ON turns BEGIN
+            INSERT INTO turns_text (rowid, question, answer) VALUES (new.id, new.question, new.answer);
+        END""",
+        """CREATE TRIGGER turns_text_delete AFTER DELETE ON turns BEGIN
+            INSERT INTO turns_text (turns_text, rowid, question, answer)
+                VALUES ('delete', old.id, old.question, old.answer);
+        END""",
+        """CREATE TRIGGER turns_text_update AFTER UPDATE OF question, answer ON turns BEGIN
+            INSERT INTO turns_text (turns_text, rowid, question, answer)
+                VALUES ('delete', old.id, old.question, old.answer);
+            INSERT INTO turns_text (rowid, question, answer) VALUES (new.id, new.question, new.answer);
+        END""",
+        "INSERT INTO turns_text (turns_text) VALUES ('rebuild')",
+    ),
+)
+
+_EVENT = "position, id, text, kind, round, draft, p, q, accept_probability, rejected"
+_ADD_TOKEN = f"INSERT INTO tokens (turn_id, {_EVENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# Not INSERT OR IGNORE, which would pass over a token that breaks any constraint in silence.
+_ADD_MISSING_TOKEN = f"{_ADD_TOKEN} ON CONFLICT (turn_id, position) DO NOTHING"
+
+
+def store_path() -> Path:
+    """The database: what PJLOCAL_DATABASE names, or ``chats.db`` in the user's folder for data."""
+    if named := os.environ.get("PJLOCAL_DATABASE"):
+        return Path(named).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("pjlocal") / "chats.db"
+
+
+class Store:
+    """The database of chats; made when it is missing, its owner's alone (0600).  Close it, or use it in ``with``.
+
+    Whatever is written is there once the method returns, though the process be killed the next moment.  For one thread.
+
+    Args:
+        path: the file; `store_path` when not given.
+        timeout: seconds to wait for another process that is writing.
+
+    Raises:
+        StoreError: here and from every method, what SQLite or the file system refuses.
+    """
+
+    def __init__(self, path: Path | None = None, timeout: float = 1.0) -> None:
+        self.path = path or store_path()
+        with self._named_errors():
+            file = os.path.realpath(self.path)
+            _create(file)
+            self._db = sqlite3.connect(file, timeout=timeout, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            try:
+                self._schema_version()  # refuses a file that is not ours before anything is written
+                self._use_wal(timeout)
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                self._db.execute("PRAGMA foreign_keys = ON")
+                self._migrate()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._named_errors():
+            self._db.close()
+
+    # Writing.
+
+    def add_session(self, session: Session) -> int:
+        """Add the session itself, not its turns; sets ``session.id``."""
+        with self._transaction() as db:
+            added = db.execute(
+                "INSERT INTO sessions (title, settings, created, updated) VALUES (?, ?, ?, ?)",
+                (_storable(session.title), json.dumps(session.settings), session.created, session.updated),
+            )
+        session.id = _row_id(added)
+        return session.id
+
+    def save_session(self, session: Session) -> None:
+        """Save title and settings, and that the session was updated now."""
+        session.updated = time.time()
+        with self._named_errors():
+            self._changed(
+                "UPDATE sessions SET title = ?, settings = ?, updated = ? WHERE id = ?",
+                (_storable(session.title), json.dumps(session.settings), session.updated, session.id),
+            )
+
+    def rename(self, session_id: int, title: str) -> None:
+        """Change the title and nothing else: where the session stands in the list, and its settings, stay."""
+        with self._named_errors():
+            self._changed("UPDATE sessions SET title = ? WHERE id = ?", (_storable(title), session_id))
+
+    def begin_turn(self, session_id: int, turn: Turn) -> int:
+        """Add a turn whose answer is to be written; sets ``turn.id``."""
+        with self._transaction():
+            turn_id = self._insert_turn(session_id, turn)
+        turn.id = turn_id
+        return turn_id
+
+    def add_token(self, turn_id: int, event: TokenEvent) -> None:
+        """Add one token of the answer."""
+        with self._named_errors():
+            self._db.execute(_ADD_TOKEN, _token_row(turn_id, event))
+
+    def finish_turn(self, turn: Turn) -> None:
+        """Save the whole answer with how it ended, and the tokens that `add_token` did not get."""
+        assert turn.id is not None
+        with self._transaction():
+            self._changed(
+                "UPDATE turns SET finish_reason = ?, statistics = ?, answer = ? WHERE id = ?",
+                (turn.finish_reason, json.dumps(turn.statistics), _storable(turn.answer), turn.id),
+            )
+            self._insert_tokens(turn.id, turn)
+
+    def add_turn(self, session_id: int, turn: Turn) -> int:
+        """Add a whole turn with its tokens; sets ``turn.id``."""
+        with self._transaction():
+            turn_id = self._insert_turn(session_id, turn)
+            self._insert_tokens(turn_id, turn)
+        turn.id = turn_id
+        return turn_id
+
+    def set_undone(self, turn_id: int, undone: bool = True) -> None:
+        """Hide a turn, or show it again."""
+        with self._named_errors():
+            self._changed("UPDATE turns SET undone = ? WHERE id = ?", (undone, turn_id))
+
+    def remove(self, session_id: int) -> None:
+        """Delete a session with all its turns, the undone ones too."""
+        with self._named_errors():
+            self._changed("DELETE FROM sessions WHERE id = ?", (session_id,))
+
+    # Reading.
+
+    def load(self, session_id: int, with_undone: bool = False) -> Session:
+        """A session with its turns; of an answer that was never finished, the tokens that were written.
+
+        Raises:
+            UsageError: there is no such session.
+        """
+        from .events import TokenEvent
+        from .session import Session, Turn
+
+        with self._transaction("DEFERRED") as db:
+            row = db.execute("SELECT * FROM sessions WHERE id = ?", (session_id,)).fetchone()
+            if row is None:
+                raise UsageError(f"there is no saved chat {session_id}: pjlocal sessions list shows them")
+            session = Session(
+                row["title"],
+                settings=json.loads(row["settings"]),
+                created=row["created"],
+                updated=row["updated"],
+                id=session_id,
+            )
+            turns: dict[int, Turn] = {}
+            which = (session_id, with_undone)
+            for row in db.execute("SELECT * FROM turns WHERE session_id = ? AND undone <= ? ORDER BY id", which):
+                turns[row["id"]] = Turn(
+                    row["question"],
+                    settings=json.loads(row["settings"]),
+                    finish_reason=row["finish_reason"],
+                    statistics=json.loads(row["statistics"]),
+                    created=row["created"],
+                    id=row["id"],
+                )
+            for turn_id, turn in turns.items():
+                sql = f"SELECT {_EVENT} FROM tokens WHERE turn_id = ? ORDER BY position"
+                for row in db.execute(sql, (turn_id,)):
+                    rejected = row["rejected"] and json.loads(row["rejected"])
+                    turn.events.append(TokenEvent.from_dict(dict(row) | {"rejected": rejected}))
+        session.turns = list(turns.values())
+        return session
+
+    def summaries(self) -> list[Summary]:
+        """Every session, the newest first."""
+        with self._named_errors():
+            rows = self._db.execute(
+                "SELECT id, title, settings, updated, "
+                "(SELECT count(*) FROM turns WHERE session_id = sessions.id AND NOT undone) AS n_turns "
+                "FROM sessions ORDER BY updated DESC, id DESC"
+            ).fetchall()
+        return [
+            Summary(row["id"], row["title"], row["n_turns"], json.loads(row["settings"]).get("model"), row["updated"])
+            for row in rows
+        ]
+
+    def latest(self) -> int | None:
+        """The session that was updated last; None where there is none."""
+        with self._named_errors():
+            row = self._db.execute("SELECT id FROM sessions ORDER BY updated DESC, id DESC LIMIT 1").fetchone()
+        return row and int(row["id"])
+
+    def find(self, name: str) -> int:
+        """The session that ``name`` means: an id, a title (of several, the newest), or how only one title begins.
+
+        Case makes no difference.
+
+        Raises:
+            UsageError: no session, or several, are called so; names the nearest.
+        """
+        sessions = self.summaries()
+        name = name.strip()
+        for session in sessions:
+            if str(session.id) == name:
+                return session.id
+        wanted = name.casefold()
+        titles = [(session.title.casefold(), session) for session in sessions if session.title]
+        for title, session in titles:
+            if title == wanted:
+                return session.id
+        begin = [session for title, session in titles if wanted and title.startswith(wanted)]
+        if len(begin) == 1:
+            return begin[0].id
+        if begin:
+            raise UsageError(f"several saved chats begin with {name!r}: {_listed(begin[:3])}")
+        near = difflib.get_close_matches(wanted, [title for title, _ in titles], n=3)
+        nearest = [next(session for title, session in titles if title == found) for found in dict.fromkeys(near)]
+        hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
+        raise UsageError(f"there is no saved chat {name!r}: {hint}")
+
+    def search(self, query: str) -> list[Hit]:
+        """The turns in which every word of ``query`` occurs, the newest first; the last word may be a beginning.
+
+        Undone turns are left out, and of an answer that was never finished only the question is searched.
+        """
+        # Words as FTS5 strings: in quotes nothing is an operator.  A NUL would end the query in the middle.
+        words = ['"' + word.replace('"', '""') + '"' for word in query.replace("\0", " ").split()]
+        if not words:
+            return []
+        with self._named_errors():
+            rows = self._db.execute(
+                "SELECT session_id, title, turns.id AS turn_id, turns.question, "
+                "snippet(turns_text, -1, '', '', '…', 16) AS snippet, turns.created "
+                "FROM turns_text JOIN turns ON turns.id = turns_text.rowid JOIN sessions ON sessions.id = session_id "
+                "WHERE turns_text MATCH ? AND NOT undone ORDER BY turns.id DESC",
+                (_storable(" ".join(words) + "*"),),
+            ).fetchall()
+        return [Hit(*row) for row in rows]
+
+    # How it is done.
+
+    def _insert_turn(self, session_id: int, turn: Turn) -> int:
+        added = self._db.execute(
+            "INSERT INTO turns (session_id, question, answer, settings, finish_reason, statistics, created) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                session_id,
+                _storable(turn.question),
+                _storable(turn.answer),
+                json.dumps(turn.settings),
+                turn.finish_reason,
+                json.dumps(turn.statistics),
+                turn.created,
+            ),
+        )
+        self._db.execute("UPDATE sessions SET updated = ? WHERE id = ?", (time.time(), session_id))
+        return _row_id(added)
+
+    def _insert_tokens(self, turn_id: int, turn: Turn) -> None:
+        self._db.executemany(_ADD_MISSING_TOKEN, (_token_row(turn_id, event) for event in turn.events))
+
+    def _changed(self, sql: str, values: tuple[Any, ...]) -> None:
+        """Change the one row that must be there."""
+        if self._db.execute(sql, values).rowcount == 0:
+            raise self._error(_REMOVED)
+
+    @contextmanager
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        """All of it or nothing.  IMMEDIATE takes the lock for writing first: waiting works only there."""
+        with self._named_errors():
+            self._db.execute(f"BEGIN {kind}")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # SQLite itself rolls back on some errors
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise self._error(getattr(error, "strerror", None) or str(error)) from None
+
+    def _error(self, reason: str) -> StoreError:
+        said = next((text for part, text in _REASONS.items() if part in reason), reason)
+        return StoreError(f"cannot use the saved chats in {self.path}: {said}")
+
+    def _schema_version(self) -> int:
+        """How many migrations the file has had.
+
+        Raises:
+            StoreError: more than are known here, or it is another program's database.
+        """
+        version, application, empty = self._db.execute(
+            "SELECT user_version, application_id, NOT EXISTS (SELECT 1 FROM sqlite_master) "
+            "FROM pragma_user_version, pragma_application_id"
+        ).fetchone()
+        if application != APPLICATION_ID and not empty:
+            raise self._error("it belongs to another program: set PJLOCAL_DATABASE to another file")
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"{self.path} was written by a newer pjlocal: update pjlocal, or set PJLOCAL_DATABASE to another file"
+            )
+        return int(version)
+
+    def _use_wal(self, timeout: float) -> None:
+        """Readers and a writer side by side; a commit without fsync, which a killed process survives all the same."""
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                # Two that open a new file at once are in each other's way here, and SQLite does not wait by itself.
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(0.005)
+
+    def _migrate(self) -> None:
+        while (version := self._schema_version()) < len(MIGRATIONS):
+            with self._transaction() as db:
+                if self._schema_version() == version:  # else another process was faster
+                    for statement in MIGRATIONS[version]:
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {version + 1}")
+
+
+_REMOVED = "the chat was removed"
+
+#: What to say, by a part of what SQLite says.
+_REASONS = {
+    "is locked": "database is locked (another program is writing to it: try again)",
+    "is full": "database or disk is full (make room, or set PJLOCAL_DATABASE to a file on another disk)",
+    "not a database": "file is not a database (set PJLOCAL_DATABASE to another file)",
+    "no such module": "this Python's SQLite has no full-text search (FTS5): use another build of Python",
+    "FOREIGN KEY": _REMOVED,
+}
+
+
+def _create(path: str) -> None:
+    """An empty file for SQLite to fill; its -wal and -shm files then get the same mode."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    try:
+        # Only a new file may be opened here: closing it would drop the locks of another connection in this process.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        pass
+
+
+def _token_row(turn_id: int, event: TokenEvent) -> tuple[Any, ...]:
+    return (
+        turn_id,
+        event.position,
+        event.id,
+        _storable(event.text),
+        event.kind,
+        event.round,
+        event.draft,
+        event.p,
+        event.q,
+        event.accept_probability,
+        event.rejected and json.dumps(asdict(event.rejected)),
+    )
+
+
+def _storable(text: str) -> str:
+    """The text with ``?`` for halves of surrogate pairs (bytes of the command line that are not UTF-8)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _row_id(cursor: sqlite3.Cursor) -> int:
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _listed(sessions: list[Summary]) -> str:
+    return ", ".join(f"{session.title} ({session.id})" for session in sessions)
