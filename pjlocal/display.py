@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
+    from rich.text import Text
 
     from .events import Statistics, TokenEvent
 
@@ -111,7 +112,7 @@ def blame_style(event: TokenEvent, no_color: bool = False) -> str:
     return f"{styles[event.writer]} {_KIND_STYLES[event.kind]}".strip()
 
 
-def legend(preferences: dict[str, list[str]], no_color: bool = False) -> object:
+def legend(preferences: dict[str, list[str]], no_color: bool = False) -> Text:
     """A line that says what the blame view's styles mean."""
     from rich.text import Text
 

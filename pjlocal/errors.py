@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class PjlocalError(Exception):
     """An error whose text is written for the person at the terminal."""
@@ -21,3 +24,9 @@ class ModelError(PjlocalError):
 
 class OutputError(PjlocalError):
     """Something that was generated cannot be written where it should go."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``did you mean this or that?``, of the names nearest to a wrong one; empty where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else ""

@@ -239,6 +239,14 @@ class PersonaJudge:
         self.preferences = [list(names) for names in views]
         self._prefixes = prefixes
 
+    def check(self, sampling: settings.Sampling) -> None:
+        """Refuse filters that this model cannot have.
+
+        Raises:
+            UsageError: a grammar, schema or logit bias that cannot be understood.
+        """
+        FilterChain(self.model, sampling, (), (0,)).close()
+
     def stream(self, prompt: str | Sequence[Message], **changes: Any) -> Answer:
         """The answer to a prompt, or to a conversation that ends with a user message, token by token."""
         generation: settings.Generation = self.generation.replace(**changes)

@@ -37,24 +37,29 @@ def use_own(presets: Mapping[str, str]) -> None:
     _own.update(presets)
 
 
-def resolve(spec: str, presets: Mapping[str, str] | None = None) -> str:
+def presets() -> dict[str, str]:
+    """The text of every preset by its name: the built-in ones and the user's own."""
+    return PRESETS | _own
+
+
+def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
     """The prefix text of one preference: a preset's name, free text of several words, or ``@file``.
 
-    ``presets`` are those that count: by default the built-in ones and those given to `use_own`.
+    ``known`` are the presets that count, by default all of `presets`.
 
     Raises:
         UsageError: an empty preference, an unknown preset, or a file that cannot be read as UTF-8.
     """
     spec = spec.strip()
-    presets = PRESETS | _own if presets is None else presets
+    known = presets() if known is None else known
     if not spec:
-        raise UsageError(f"a preference is empty: name a preset ({', '.join(presets)}) or write one out")
+        raise UsageError(f"a preference is empty: name a preset ({', '.join(known)}) or write one out")
     if spec.startswith("@"):
         return read_text(Path(spec[1:]), "preference file")
-    if preset := presets.get(spec.lower()):
+    if preset := known.get(spec.lower()):
         return preset
     if len(spec.split()) == 1 and max(spec) < "\u0e00":  # from there on come scripts that put no space between words
-        near = difflib.get_close_matches(spec.lower(), presets, n=3, cutoff=0.5) or list(presets)
+        near = difflib.get_close_matches(spec.lower(), known, n=3, cutoff=0.5) or list(known)
         raise UsageError(f"unknown preset {spec!r}: did you mean {' or '.join(near)}? ({_HOW_FREE_TEXT})")
     return spec
 

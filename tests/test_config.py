@@ -61,7 +61,7 @@ def settled(*args: str) -> dict[str, Any]:
     probe, seen = typer.Typer(), {}
 
     @probe.command()
-    @takes_settings
+    @takes_settings()
     def command(
         model: ModelOption = None,
         prefer: PreferOption = [],  # noqa: B006

@@ -38,11 +38,14 @@ def _app(
 
 
 from .bench import bench  # noqa: E402
+from .chat import chat  # noqa: E402
 from .config import config_app, prefs_app  # noqa: E402
 from .run import run  # noqa: E402
+from .sessions import sessions_app  # noqa: E402
 
-for command in (run, bench):
+for command in (run, chat, bench):
     app.command()(command)
+app.add_typer(sessions_app, name="sessions")
 app.add_typer(config_app, name="config")
 app.add_typer(prefs_app, name="prefs")
 

@@ -17,7 +17,7 @@ from .options import ModelOption, PreferOption, takes_settings
 _PROMPT = "Write a long story about a lighthouse keeper and the sea."
 
 
-@takes_settings
+@takes_settings()
 def bench(
     prompt: Annotated[str, typer.Argument(help="What is asked; choose something with a long answer.")] = _PROMPT,
     model: ModelOption = None,

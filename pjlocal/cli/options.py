@@ -27,18 +27,26 @@ _PANELS: dict[type[Settings], str] = {
 _EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), ("grammar", "json_schema"))
 
 
-def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+def takes_settings(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Let Typer see each parameter of a settings type as that type's options; the command gets the settings made.
 
-    What neither the command line nor the environment gives comes from the config file, where that sets it.
+    What neither the command line nor the environment gives comes from the config file, where that sets it, else from
+    ``defaults``, else from the settings.  A parameter named ``given`` gets the names of what was given.
     """
+    return functools.partial(_with_settings, defaults=defaults)
+
+
+def _with_settings(command: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., Any]:
+    takes_given = "given" in inspect.signature(command).parameters
     groups: dict[str, type[Settings]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name == "given":
+            continue
         hint = parameter.annotation  # get_type_hints would hide an option's Annotated in an Optional on Python 3.10
         if isinstance(hint, type) and issubclass(hint, Settings):
             groups[parameter.name] = hint
-            parameters += _options(hint)
+            parameters += _options(hint, defaults)
         else:
             kind = inspect.Parameter.KEYWORD_ONLY
             parameters.append(parameter.replace(annotation=hint, kind=kind))
@@ -53,6 +61,8 @@ def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, value in _without(config.top(), given).items():
             if name in values:
                 values[name] = list(value) if isinstance(value, tuple) else value
+        if takes_given:
+            values["given"] = frozenset(given)
         for name, settings in groups.items():
             values[name] = _make(settings, values, _without(config.of(settings), given))
         return command(**values)
@@ -75,11 +85,11 @@ def _without(defaults: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     return {name: value for name, value in defaults.items() if name not in given | excluded}
 
 
-def _options(settings: type[Settings]) -> list[inspect.Parameter]:
+def _options(settings: type[Settings], defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     hints = get_type_hints(settings)
     parameters = []
     for f in dataclasses.fields(settings):  # type: ignore[arg-type]
-        hint, default = hints[f.name], f.default
+        hint, default = hints[f.name], defaults.get(f.name, f.default)
         if hint == tuple[str, ...]:
             hint, default = list[str], []
         option = typer.Option(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _OUTPUT = "Output"
 
 
-@takes_settings
+@takes_settings()
 def run(
     prompt: Annotated[
         str | None, typer.Argument(help="The prompt; standard input joins it. - reads all of it from there.")

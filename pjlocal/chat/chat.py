@@ -1,0 +1,91 @@
+"""A chat: lines come in, are commands or questions, and never end it by what goes wrong with one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..display import View
+from ..errors import PjlocalError, UsageError
+from ..interrupt import Interrupted, on_sigint
+from ..persona import PersonaJudge
+from ..session import Session
+from ..store import Store
+from . import commands
+from .conversation import Conversation, Writing
+from .screen import Screen
+
+_IMPATIENT_S = 2.0  # after the first Ctrl-C; a later one ends the chat
+
+
+@dataclass
+class Chat:
+    """What commands and front ends share.
+
+    load: makes a judge on a model by name, with the chat's engine settings.
+    saved: where sessions are kept; None for nowhere.
+    status: the exit status.
+    """
+
+    conversation: Conversation
+    screen: Screen
+    view: View
+    load: Callable[[str | None], PersonaJudge]
+    saved: Store | None
+    done: bool = False
+    status: int = field(default=0, init=False)
+
+    @property
+    def store(self) -> Store:
+        """Where sessions are kept.
+
+        Raises:
+            UsageError: nothing is saved.
+        """
+        if self.saved is None:
+            raise UsageError("this chat is not saved (--no-save), and knows no sessions")
+        return self.saved
+
+    def handle(self, line: str) -> None:
+        """A line: run the command, or ask the question.  What goes wrong is said in a line."""
+        if not line.strip():
+            return
+        interrupt = self.conversation.judge.interrupt
+        interrupt.clear()
+        try:
+            with on_sigint(interrupt, patience=_IMPATIENT_S):
+                if commands.is_command(line):
+                    commands.run(self, line)
+                else:
+                    self.answer(self.conversation.ask(line[1:] if line.startswith("//") else line))
+        except Interrupted:
+            self.screen.say("(stopped)")
+        except PjlocalError as error:
+            self.status = error.exit_status
+            self.screen.say(str(error))
+        finally:
+            interrupt.clear()
+
+    def answer(self, writing: Writing) -> None:
+        """Show an answer while it is written."""
+        self.screen.answer(writing, self.conversation, self.view)
+
+    def changed(self) -> None:
+        """Settings have changed: the session goes on with them when it is opened again."""
+        session = self.conversation.session
+        session.settings = self.conversation.settings()
+        self.conversation.recorder.save_session()
+
+    def open(self, session: Session) -> None:
+        """Go on with a saved session."""
+        self.conversation.open(session)
+        self.show_where_we_were()
+
+    def show_where_we_were(self) -> None:
+        """The session's name, and its last question and answer."""
+        session = self.conversation.session
+        n = len(session.turns)
+        self.screen.say(f"{session.title}: {n} {'turn' if n == 1 else 'turns'}")
+        if session.turns:
+            self.screen.say(f"> {session.turns[-1].question}")
+            self.screen.say(session.turns[-1].answer)

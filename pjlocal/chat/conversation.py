@@ -1,0 +1,261 @@
+"""A conversation with a `PersonaJudge`: what is asked, taken back, asked again and compared.  No terminal here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from ..errors import ModelError, UsageError
+from ..events import VIEW_NAMES, TokenEvent
+from ..interrupt import Interrupted
+from ..locate import find_model
+from ..model import check_file
+from ..persona import Answer, PersonaJudge, Plan
+from ..prompt import Message
+from ..session import Session, Turn
+from ..settings import Generation, Mode, Prompting, Sampling
+from ..thinking import opened_by
+from .recorder import Recorder
+
+_ROOM_SHARE = 4  # an answer's room in the context is at most a quarter of it
+_KEEP = 3 / 4  # of the room for the prompt is what stays when turns must leave, so that they seldom must
+
+_TITLE_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a status line says; see `Conversation.progress`."""
+
+    drafts: str | None
+    acceptance_rate: float | None
+    tokens_per_second: float | None
+    used: int
+    limit: int
+
+
+class Conversation:
+    """A chat: a judge, the session's turns, and the recorder that writes them down.
+
+    Args:
+        judge: closed with the conversation.
+        model: the model as the user named it.
+        say: shows a line to the user.
+    """
+
+    def __init__(
+        self, judge: PersonaJudge, session: Session, recorder: Recorder, model: str | None, say: Callable[[str], None]
+    ) -> None:
+        self.judge = judge
+        self.session = session
+        self.recorder = recorder
+        self.model = model
+        self._say = say
+        self._first = 0  # turn of those in the session that the prompt begins with
+        self._answer: Answer | None = None  # the last one
+
+    def close(self) -> None:
+        self.recorder.catch_up()
+        self.judge.close()
+
+    @property
+    def last(self) -> Turn:
+        """The last turn.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if not self.session.turns:
+            raise UsageError("nothing was said yet")
+        return self.session.turns[-1]
+
+    # What is said.
+
+    def ask(self, question: str, replacing: Turn | None = None) -> Writing:
+        """The answer to a question, in place of a turn or behind all of them.
+
+        Raises:
+            UsageError: it cannot be asked; nothing has changed then.
+        """
+        history = [turn for turn in self.session.turns if turn is not replacing]
+        generation = self.judge.generation
+        if replacing and generation.seed is not None:  # the same seed would give the same answer
+            generation = generation.replace(seed=replacing.settings["seed"] + 1)
+        plan = self._fit(history, question, generation)
+        self._answer = self.judge.answer(plan, generation)
+        turn = Turn(question, settings=self._in_force(plan, generation, self._answer.seed))
+        return Writing(self, turn, self._answer, replacing)
+
+    def regenerate(self) -> Writing:
+        """The last question again, with other luck."""
+        return self.ask(self.last.question, replacing=self.last)
+
+    def undo(self) -> Turn:
+        """Take the last turn back."""
+        turn = self.last
+        self.session.turns.remove(turn)
+        self.recorder.undo(turn)
+        return turn
+
+    def compare(self) -> Iterator[tuple[Mode, Answer]]:
+        """The last question's answer in every mode, with the same seed and history; none of them is kept."""
+        last = self.last
+        history = [turn for turn in self.session.turns if turn is not last]
+        modes: list[Mode] = list(get_args(Mode)) if any(self.judge.preferences) else ["plain"]
+        for mode in modes:
+            generation = self.judge.generation.replace(mode=mode, seed=last.settings["seed"])
+            yield mode, self.judge.answer(self._fit(history, last.question, generation), generation)
+
+    def progress(self) -> Progress:
+        """How the answer goes that is being written, or how the last one went."""
+        limit = self.judge.context_limit
+        if self._answer is None:
+            return Progress(None, None, None, 0, limit)
+        s = self._answer.statistics
+        used = max(s.prompt_tokens, default=0) + s.completion_tokens
+        events = self.session.turns[-1].events if self.session.turns else []
+        drafts = events[-1].draft if events else None
+        return Progress(drafts, s.acceptance_rate, s.tokens_per_second, used, limit)
+
+    # What is in force.
+
+    def swap(self) -> None:
+        """Exchange the views' preferences."""
+        self.judge.prefer(self.judge.preferences[::-1])
+
+    def switch_model(self, name: str, load: Callable[[str | None], PersonaJudge]) -> None:
+        """Go on with another model; the one in use stays where that cannot be loaded.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        check_file(find_model(name))
+        old, before = self.judge, self.model
+        old.close()  # both may not fit
+        try:
+            self.judge = load(name)
+        except (ModelError, Interrupted):
+            old.interrupt.clear()
+            self.judge = load(before)
+            raise
+        else:
+            self.model = name
+        finally:
+            self.judge.prefer(old.preferences)
+            self.judge.sampling, self.judge.generation = old.sampling, old.generation
+            self.judge.prompting = old.prompting
+            self._answer = None
+
+    def open(self, session: Session) -> None:
+        """Go on with another session; what was in force there is in force again."""
+        self.recorder.catch_up()
+        self.recorder.session = self.session = session
+        self._first = 0
+        self._answer = None
+        self.restore(session.settings)
+
+    def restore(self, settings: Mapping[str, Any]) -> None:
+        """Put in force what a session says; its model is not loaded."""
+        judge = self.judge
+        if "preferences" in settings:
+            judge.prefer([settings["preferences"].get(view, []) for view in VIEW_NAMES])
+        judge.generation = Generation.from_dict(settings.get("generation", judge.generation.as_dict()))
+        judge.sampling = Sampling.from_dict(settings.get("sampling", judge.sampling.as_dict()))
+        judge.prompting = Prompting.from_dict(settings.get("prompting", judge.prompting.as_dict()))
+
+    def settings(self) -> dict[str, Any]:
+        """What the next turn would have in force."""
+        judge = self.judge
+        return {
+            "model": self.model,
+            "preferences": dict(zip(VIEW_NAMES, judge.preferences, strict=True)),
+            "generation": judge.generation.as_dict(),
+            "sampling": judge.sampling.as_dict(),
+            "prompting": judge.prompting.as_dict(),
+        }
+
+    def _in_force(self, plan: Plan, generation: Generation, seed: int) -> dict[str, Any]:
+        in_force = self.settings() | {"generation": generation.as_dict()}
+        return in_force | {"model": self.judge.model.name, "mode": plan.mode, "lambda": generation.lam, "seed": seed}
+
+    # What the model reads.
+
+    def _fit(self, history: list[Turn], question: str, generation: Generation) -> Plan:
+        """The prompt, without the oldest turns where they no longer fit."""
+        judge = self.judge
+        limit = judge.context_limit
+        room = limit - min(generation.max_tokens, limit // _ROOM_SHARE)
+
+        def longest(first: int) -> int:
+            return max(map(len, judge.prompts(_messages(history[first:], question), generation)))
+
+        first = self._first if self._first <= len(history) else 0
+        if longest(first) > room:
+            while first < len(history) and longest(first) > room * _KEEP:
+                first += 1
+        plan = judge.plan(_messages(history[first:], question), generation)
+        if first > self._first:
+            n = first - self._first
+            self._say(
+                f"the context of {limit} tokens is full: the model no longer sees the oldest "
+                f"{'exchange' if n == 1 else f'{n} exchanges'}. The session keeps them"
+            )
+        self._first = first
+        return plan
+
+
+def _messages(turns: list[Turn], question: str) -> list[Message]:
+    messages = []
+    for turn in turns:
+        messages.append(Message("user", turn.question))
+        messages.append(Message("assistant", turn.answer, tuple(event.id for event in turn.events)))
+    return [*messages, Message("user", question)]
+
+
+class Writing:
+    """An answer being written and recorded: iterate over its token events."""
+
+    def __init__(self, conversation: Conversation, turn: Turn, answer: Answer, replacing: Turn | None) -> None:
+        self.turn = turn
+        self.answer = answer
+        self._conversation = conversation
+        self._replacing = replacing
+
+    @property
+    def opened_thinking(self) -> bool:
+        """Whether the prompt itself has opened the model's thinking."""
+        return opened_by(self._conversation.judge.model.text(self.answer.plan.prompts[0][-8:]))
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        conversation, turn, replacing = self._conversation, self.turn, self._replacing
+        session, recorder = conversation.session, conversation.recorder
+        before = list(session.turns)
+        if replacing:
+            session.turns.remove(replacing)
+        session.turns.append(turn)
+        session.title = session.title or _title(turn.question)
+        session.settings = conversation.settings()
+        recorder.save_session()
+        recorder.begin(turn)
+        try:
+            for event in self.answer:
+                turn.events.append(event)
+                recorder.token(turn, event)
+                yield event
+        finally:
+            result = self.answer.result.as_dict()
+            turn.finish_reason = result["finish_reason"]
+            turn.statistics = {key: result[key] for key in ("usage", "acceptance_rate", "rounds", "timings")}
+            recorder.finish(turn)
+            if not turn.events:  # stopped before the first token: as if it had not been asked
+                session.turns[:] = before
+            gone = replacing if turn.events else turn
+            if gone:
+                recorder.undo(gone)
+
+
+def _title(question: str) -> str:
+    """The beginning of the first question."""
+    line = " ".join(question.split())
+    return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1].rstrip() + "…"

@@ -1,0 +1,149 @@
+"""Tables and coloured texts about a conversation, for Rich to draw."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ..display import blame_style, legend, visible
+from ..events import Result, TokenEvent
+from ..live import markdown
+from ..session import Session, Turn
+from ..settings import Settings
+from ..store import Summary
+
+_COMPARE_COLUMN = 36  # the least width at which answers stand side by side
+
+
+def plain_table(*headers: str, right: Iterable[int] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, header in enumerate(headers):
+        table.add_column(header, justify="right" if i in right else "left", overflow="fold")
+    return table
+
+
+def why(turn: Turn, no_color: bool = False) -> Iterable[RenderableType]:
+    """The answer coloured by who wrote each token, and every token's numbers."""
+    yield legend(turn.settings.get("preferences", {}), no_color)
+    text = Text()
+    for event in turn.events:
+        text.append(visible(event.text), blame_style(event, no_color))
+    yield text
+    yield Text()
+    table = plain_table("#", "token", "kind", "drafted by", "p", "q", "accept", "in place of", right=(0, 4, 5, 6))
+    for event in turn.events:
+        table.add_row(
+            str(event.position),
+            Text(_token(event), blame_style(event, no_color)),
+            event.kind,
+            event.draft or "-",
+            _number(event.p),
+            _number(event.q),
+            _number(event.accept_probability),
+            _rejected(event),
+        )
+    yield table
+
+
+def _token(event: TokenEvent) -> str:
+    """A token as it can stand in a cell: its white space seen."""
+    return visible(event.text).replace("\n", "↵").replace("\t", "⇥").replace(" ", "·") or f"<{event.id}>"
+
+
+def _rejected(event: TokenEvent) -> Text:
+    if event.rejected is None:
+        return Text()
+    text = visible(event.rejected.text).replace("\n", "↵").replace(" ", "·")
+    return Text(f"{text} (p {_number(event.rejected.p)}, q {_number(event.rejected.q)})")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def comparison(results: list[Result], width: int) -> RenderableType:
+    """Answers side by side, or one below the other where the screen is too narrow for that."""
+    n_columns = min(len(results), max(1, width // _COMPARE_COLUMN))
+    panels = []
+    for result in results:
+        s = result.statistics
+        facts = [f"{s.completion_tokens} tokens"]
+        if s.acceptance_rate is not None:
+            facts.append(f"{s.acceptance_rate:.0%} accepted")
+        if s.tokens_per_second:
+            facts.append(f"{s.tokens_per_second:.0f} tokens/s")
+        panels.append(
+            Panel(
+                Group(markdown(visible(result.text))),
+                title=result.mode,
+                subtitle=" · ".join(facts),
+                width=width // n_columns,
+            )
+        )
+    if n_columns == 1:
+        return Group(*panels)
+    return Columns(panels, padding=0, width=width // n_columns)
+
+
+def settings(groups: Iterable[Settings], named: str | None = None) -> Table:
+    """Every setting's value, and what it does; or the one that is named."""
+    table = plain_table("setting", "value", "")
+    for group in groups:
+        for f in dataclasses.fields(group):  # type: ignore[arg-type]
+            if named in (None, f.name):
+                value = getattr(group, f.name)
+                changed = "bold" if value != f.default else ""
+                shown = " ".join(visible(str("-" if value in (None, (), "") else value)).split())
+                table.add_row(f.name.replace("_", "-"), Text(shown, changed), Text(f.metadata["help"], "dim"))
+    return table
+
+
+def sessions(summaries: Iterable[Summary], current: int | None) -> Table:
+    """Saved sessions, the one in use marked."""
+    table = plain_table("", "id", "when", "turns", "title", right=(1, 3))
+    for s in summaries:
+        when = datetime.datetime.fromtimestamp(s.updated).strftime("%Y-%m-%d %H:%M")
+        title = visible(" ".join(s.title.split()))
+        table.add_row("*" if s.id == current else "", str(s.id), when, str(s.n_turns), Text(title))
+    return table
+
+
+def statistics(session: Session) -> Table:
+    """A line a turn, and the totals."""
+    table = plain_table("turn", "mode", "prompt", "tokens", "tokens/s", "accepted", "first token", right=range(2, 7))
+    total = 0
+    for number, turn in enumerate(session.turns, 1):
+        usage: Mapping[str, Any] = turn.statistics.get("usage", {})
+        timings: Mapping[str, Any] = turn.statistics.get("timings", {})
+        n = usage.get("completion_tokens", len(turn.events))
+        total += n
+        table.add_row(
+            str(number),
+            str(turn.settings.get("mode", "-")),
+            " + ".join(map(str, usage.get("prompt_tokens", []))) or "-",
+            str(n),
+            _form(timings.get("tokens_per_second"), "{:.1f}"),
+            _form(turn.statistics.get("acceptance_rate"), "{:.0%}"),
+            _form(timings.get("prefill_s"), "{:.2f} s"),
+        )
+    table.add_row("all", "", "", str(total))
+    return table
+
+
+def _form(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def commands(rows: Iterable[tuple[str, str]]) -> Table:
+    table = plain_table("command", "what it does")
+    for usage, what in rows:
+        table.add_row(Text(usage), Text(what))
+    return table

@@ -1,0 +1,68 @@
+"""Where the lines of a chat come from: a person at a terminal, or a pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import UsageError
+from .chat import Chat
+from .screen import PipeScreen, Screen, TerminalScreen
+
+
+def make_screen() -> Screen:
+    """What suits where the answers go."""
+    return TerminalScreen(sys.stdout) if on_terminal() else PipeScreen(sys.stdout)
+
+
+def on_terminal() -> bool:
+    """Whether there is a person at both ends."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty() and not _dumb()
+
+
+def _dumb() -> bool:
+    return os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+
+
+def talk(chat: Chat, history: Path | None) -> int:
+    """Handle lines until there are no more, or the user leaves; returns the exit status.
+
+    On a terminal what went wrong was seen and is over; in a pipe the status tells of the last failure.
+    """
+    if not on_terminal():
+        _read_all(chat, _lines())
+        return chat.status
+    from .line import Line
+
+    line = Line(chat, history)
+    while not chat.done:
+        try:
+            text = line.read()
+        except EOFError:
+            break
+        chat.handle(text)
+    return 0
+
+
+def _read_all(chat: Chat, lines: Iterable[str]) -> None:
+    for line in lines:
+        chat.handle(line)
+        if chat.done:
+            return
+
+
+def _lines() -> Iterable[str]:
+    """Lines of standard input, one at a time as they come; prompts on a terminal that cannot do more."""
+    asks = sys.stdin is not None and sys.stdin.isatty()
+    while sys.stdin is not None:
+        if asks:
+            print("> ", end="", file=sys.stderr, flush=True)
+        raw = sys.stdin.buffer.readline()
+        if not raw:
+            return
+        try:
+            yield raw.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input is not UTF-8 text (byte {error.start} of a line)") from None

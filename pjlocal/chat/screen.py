@@ -1,0 +1,157 @@
+"""What a chat shows: answers live on a terminal, bare in a pipe; notices; tables that were asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import IO, Protocol
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from ..display import Display, Spinner, View, legend, make_console, visible
+from ..events import VIEW_NAMES, TokenEvent
+from ..live import LineFlow, LiveDisplay, MarkdownFlow, keys_unseen
+from .conversation import Conversation, Writing
+
+_WIDE = 200  # columns of a table in a pipe
+
+
+class Screen(Protocol):
+    """Where a chat is shown."""
+
+    @property
+    def width(self) -> int:
+        """In columns."""
+
+    def say(self, text: str) -> None:
+        """A line about the chat itself."""
+
+    def show(self, *renderables: RenderableType) -> None:
+        """What a command was asked for."""
+
+    def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
+        """An answer while it is written."""
+
+    def wait(self, what: str) -> Spinner:
+        """A context in which something is waited for."""
+
+
+class PipeScreen:
+    """Bare answers on standard output, all else on standard error."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._console = Console(file=file, width=_WIDE, no_color=True, highlight=False, markup=False, emoji=False)
+
+    @property
+    def width(self) -> int:
+        return self._console.width
+
+    def say(self, text: str) -> None:
+        print(f"pjlocal: {visible(' '.join(text.split()))}", file=sys.stderr)
+
+    def show(self, *renderables: RenderableType) -> None:
+        for renderable in renderables:
+            self._console.print(renderable)
+        self._file.flush()
+
+    def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
+        with Display(self._file) as display:
+            for event in writing:
+                display.show(event)
+
+    def wait(self, what: str) -> Spinner:
+        return Spinner()
+
+
+class TerminalScreen:
+    """A terminal that shows colours and can move its cursor."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._console = make_console(file)
+
+    @property
+    def width(self) -> int:
+        return self._console.width
+
+    def say(self, text: str) -> None:
+        self._console.print(Text(visible(text), "dim"))
+
+    def show(self, *renderables: RenderableType) -> None:
+        for renderable in renderables:
+            self._console.print(renderable)
+
+    def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
+        console = self._console
+        with keys_unseen(), Spinner() as spinner:
+            spinner.say("Reading")
+            events = iter(writing)
+            first = next(events, None)
+            spinner.stop()
+            if view == "blame":
+                console.print(legend(conversation.settings()["preferences"], console.no_color))
+            flow = MarkdownFlow() if view == "markdown" else LineFlow()
+            with LiveDisplay(
+                console,
+                flow,
+                styled=view == "blame",
+                status=lambda: status_line(conversation, console.width),
+                opened_thinking=writing.opened_thinking,
+            ) as display:
+                self._stream(display.show, first, events)
+        if writing.turn.finish_reason == "interrupted":
+            self.say("(stopped)")
+        elif writing.turn.finish_reason == "length":
+            n = writing.turn.statistics["usage"]["completion_tokens"]
+            self.say(f"(cut off after {n} tokens; /set max-tokens allows more)")
+        console.print()
+
+    def _stream(self, show: Callable[[TokenEvent], None], first: TokenEvent | None, rest: Iterable[TokenEvent]) -> None:
+        if first is not None:
+            show(first)
+            for event in rest:
+                show(event)
+
+    def wait(self, what: str) -> Spinner:
+        spinner = Spinner()
+        spinner.say(what)
+        return spinner
+
+
+def status_line(conversation: Conversation, width: int) -> Text:
+    """Roles, acceptance rate, speed and how full the context is, in one row; what does not fit is left out."""
+    progress = conversation.progress()
+    mode = conversation.judge.mode(conversation.judge.generation)
+    names = dict(zip(VIEW_NAMES, conversation.judge.preferences, strict=True))
+    parts: list[str] = [mode]
+    if mode in ("judge", "base"):
+        roles = []
+        for view, wishes in names.items():
+            role = "" if progress.drafts is None else " drafts" if progress.drafts == view else " judges"
+            roles.append(f"{view}{role}: {', '.join(wishes) or 'no preference'}")
+        parts = [f"{mode} λ{conversation.judge.generation.lam}", *roles]
+    elif mode == "prompt":
+        parts.append(", ".join(wish for wishes in names.values() for wish in wishes))
+    numbers = []
+    if progress.acceptance_rate is not None:
+        numbers.append(f"{progress.acceptance_rate:.0%} accepted")
+    if progress.tokens_per_second is not None:
+        numbers.append(f"{progress.tokens_per_second:.0f} tokens/s")
+    numbers.append(f"context {progress.used}/{progress.limit}")
+    return _fitted(parts, numbers, width)
+
+
+def _fitted(parts: list[str], numbers: list[str], width: int) -> Text:
+    """Both, as far as they go into the width: long words about roles give way to the numbers."""
+    tail = Text(" · ".join(numbers))
+    head = Text(" · ".join(visible(" ".join(part.split())) for part in parts))
+    room = width - tail.cell_len - 3
+    if room >= 12:
+        head.truncate(room, overflow="ellipsis")
+        line = Text.assemble(head, " · ", tail)
+    else:
+        line = tail
+    line.truncate(width, overflow="ellipsis")
+    line.stylize("dim")
+    return line

@@ -1,0 +1,124 @@
+"""``pjlocal chat``: a conversation under two preferences."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..display import View
+from ..errors import UsageError
+from ..interrupt import Interrupt, on_sigint
+from ..settings import Engine, Generation, Prompting, Sampling, Settings
+from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
+
+if TYPE_CHECKING:
+    from ..session import Session
+    from ..store import Store
+
+_SAVING = "Saved chats"
+
+
+@takes_settings(max_tokens=1024)
+def chat(
+    model: ModelOption = None,
+    prefer: PreferOption = [],
+    draft_prefer: DraftPreferOption = [],
+    judge_prefer: JudgePreferOption = [],
+    view: Annotated[
+        View,
+        typer.Option(help="How answers are shown; blame colours each token by the view that wrote it."),
+    ] = "markdown",
+    go_on: Annotated[
+        bool, typer.Option("--continue", "-c", help="Go on with the chat used last.", rich_help_panel=_SAVING)
+    ] = False,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Go on with the chat of this title or number, or begin one.", rich_help_panel=_SAVING
+        ),
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Save the chat as it goes.", rich_help_panel=_SAVING)
+    ] = True,
+    *,
+    given: frozenset[str],
+    generation: Generation,
+    sampling: Sampling,
+    prompting: Prompting,
+    engine: Engine,
+) -> int:
+    """Chat under two preferences; /help in the chat lists its commands. In a pipe: one question a line."""
+    if go_on and session is not None:
+        raise UsageError("--continue and --session both say which chat: give one")
+    if not save and (go_on or session is not None):
+        raise UsageError("--no-save knows no saved chats: leave out --continue and --session")
+    from ..chat import loop
+    from ..chat.chat import Chat
+    from ..chat.conversation import Conversation
+    from ..chat.recorder import Recorder
+    from ..store import Store, store_path
+
+    store = Store() if save else None
+    opened = _opened(store, go_on, session)
+    stored = opened.settings
+    if model is None or ("model" not in given and stored.get("model")):
+        model = stored.get("model", model)
+    interrupt = Interrupt()
+    screen = loop.make_screen()
+    with on_sigint(interrupt), screen.wait("Loading the model"):
+        from ..persona import PersonaJudge
+
+        def load(name: str | None) -> PersonaJudge:
+            return PersonaJudge(name, engine=engine, interrupt=interrupt)
+
+        preferences = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
+        if "preferences" in stored and not given & preferences.keys():
+            views = stored["preferences"]
+            preferences = {"draft_prefer": views.get("a", []), "judge_prefer": views.get("b", [])}
+        judge = PersonaJudge(
+            model,
+            **preferences,
+            prompting=_in_force(prompting, stored.get("prompting", {}), given),
+            sampling=_in_force(sampling, stored.get("sampling", {}), given),
+            generation=_in_force(generation, stored.get("generation", {}), given),
+            engine=engine,
+            interrupt=interrupt,
+        )
+    conversation = Conversation(judge, opened, Recorder(store, opened, screen.say), model, screen.say)
+    try:
+        talking = Chat(conversation, screen, view, load, store)
+        if opened.turns:
+            talking.show_where_we_were()
+        return loop.talk(talking, store_path().with_name("history") if save else None)
+    finally:
+        conversation.close()
+        if store:
+            store.close()
+
+
+def _opened(store: Store | None, go_on: bool, name: str | None) -> Session:
+    """The session asked for; a new one where none is, or none has that name."""
+    from ..session import Session
+
+    if store and go_on:
+        latest = store.latest()
+        if latest is None:
+            raise UsageError("no chat is saved yet: leave out --continue")
+        return store.load(latest)
+    if store and name is not None:
+        try:
+            return store.load(store.find(name))
+        except UsageError:
+            if not name.strip() or name.isdecimal():
+                raise
+            return Session(title=name)
+    return Session()
+
+
+def _in_force(settings: Settings, stored: dict[str, Any], given: frozenset[str]) -> Any:
+    """What the session had in force, but for what the command line gives."""
+    names = {f.name for f in fields(settings)}  # type: ignore[arg-type]
+    kept = {name: value for name, value in stored.items() if name in names - given}
+    return type(settings).from_dict(settings.as_dict() | kept)

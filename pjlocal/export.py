@@ -1,0 +1,428 @@
+"""A session as a file for others: Markdown to read, JSON to compute with, HTML to look into every token.
+
+What a model, a user or a file wrote is shown through `display.visible`; in JSON it stays as it is, escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from . import __version__, tomlfile
+from .display import visible
+from .errors import OutputError, UsageError
+from .events import TokenEvent
+from .session import Session, Turn
+
+_UNTITLED = "Conversation"
+_ENDINGS = {"length": "cut at the length limit", "interrupted": "interrupted", None: "unfinished"}
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def write_export(session: Session, target: Path, force: bool = False) -> None:
+    """Write the session in the format that the file's ending names, in one step; a new file is its owner's alone.
+
+    Raises:
+        UsageError: the ending names no format, or the file exists and ``force`` is not set.
+        OutputError: it cannot be written.
+    """
+    form = FORMATS.get(target.suffix.lower().removeprefix("."))
+    if form is None:
+        raise UsageError(f"{target.name or target} names no format: end it in .md, .json or .html")
+    try:
+        path = target.expanduser()
+        if not force and os.path.lexists(path):
+            raise UsageError(f"{target} exists already: choose another name or force it")
+        tomlfile.write(path, form(session))
+    except (RuntimeError, ValueError) as error:  # links that go in a circle, no home folder, a name with a NUL
+        raise OutputError(f"cannot write {target}: {error}") from None
+
+
+def as_markdown(session: Session) -> str:
+    """The questions, quoted, and the answers, which are Markdown already and stay as they are."""
+    parts = [f"# {_markdown_line(session.title) or _UNTITLED}", f"pjlocal {__version__}, {_date(session.created)}"]
+    for number, turn in enumerate(session.turns, 1):
+        preferences = [f"{name}: {', '.join(wishes)}" for name, wishes in _preferences(turn).items() if wishes]
+        facts = [*_facts(turn), *preferences, _ENDINGS.get(turn.finish_reason, "")]
+        quoted = "\n".join(f"> {line}".rstrip() for line in _shown(turn.question).split("\n"))
+        answer = _shown(turn.answer)
+        parts += [f"### Question {number}", quoted, f"### Answer {number}"]
+        parts += [" · ".join(_markdown_line(fact) for fact in facts if fact), answer + _closing_fence(answer)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def as_json(session: Session) -> str:
+    """Everything, for programs: one object.
+
+    ::
+
+        {"pjlocal": version, "title": ..., "created": when,
+         "turns": [{"question": ..., "answer": ..., "created": when, "settings": {...}, "finish_reason": ...,
+                    "statistics": {...}, "tokens": [...]}]}
+
+    ``created`` is ISO 8601 in UTC; ``settings``, ``finish_reason`` and ``statistics`` are those of `session.Turn`; a
+    token is what `TokenEvent.as_dict` gives, as in a trace.  Characters that `display.visible` would mark, and halves
+    of surrogate pairs, are written as escapes.
+    """
+    whole = {
+        "pjlocal": __version__,
+        "title": session.title,
+        "created": _time(session.created).isoformat(),
+        "turns": [
+            {
+                "question": turn.question,
+                "answer": turn.answer,
+                "created": _time(turn.created).isoformat(),
+                "settings": turn.settings,
+                "finish_reason": turn.finish_reason,
+                "statistics": turn.statistics,
+                "tokens": [event.as_dict() for event in turn.events],
+            }
+            for turn in session.turns
+        ],
+    }
+    text = json.dumps(whole, ensure_ascii=False, indent=1)
+    return re.sub("[\x7f-\uffff]", _json_escape, text) + "\n"
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    char = match[0]
+    return char if visible(char) == char and not _SURROGATES.match(char) else f"\\u{ord(char):04x}"
+
+
+def as_html(session: Session) -> str:
+    """One page without scripts: every token in the colour of the view that wrote it, its numbers where one points."""
+    title = escape(_line(session.title) or _UNTITLED)
+    views = [_views(turn) for turn in session.turns]
+    shared = views[0] if views and all(view == views[0] for view in views) else None
+    turns = [_html_turn(turn, view if shared is None else "") for turn, view in zip(session.turns, views, strict=True)]
+    count = f"{len(turns)} turn{'s' * (len(turns) != 1)}"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="generator" content="pjlocal {__version__}">
+<title>{title}</title>
+<style>{_CSS}</style>
+</head>
+<body>
+<header>
+<h1 dir="auto">{title}</h1>
+<p class="facts">{count} · {_date(session.created)} · pjlocal {__version__}</p>
+<ul class="legend">{shared or _view("a") + _view("b")}{_KINDS}</ul>
+<p class="hint">Point at a token to see its numbers. The Tab key goes from one resampled token to the next.</p>
+</header>
+<main>
+{"".join(turns)}</main>
+</body>
+</html>
+"""
+
+
+FORMATS: dict[str, Callable[[Session], str]] = {"md": as_markdown, "json": as_json, "html": as_html}
+
+
+# What the formats share.
+
+
+def _shown(text: str) -> str:
+    """Untrusted text as it may be shown and encoded."""
+    return visible(_SURROGATES.sub("\ufffd", text.replace("\r\n", "\n")))
+
+
+def _line(text: object) -> str:
+    return " ".join(_shown(str(text)).split())
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(int(seconds), timezone.utc)
+
+
+def _date(seconds: float) -> str:
+    return f"{_time(seconds):%Y-%m-%d %H:%M} UTC"
+
+
+def _at(table: object, *keys: str) -> Any:
+    """What stands under the keys, one inside the other; None where one is missing."""
+    for key in keys:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
+
+
+def _preferences(turn: Turn) -> dict[str, list[str]]:
+    return _at(turn.settings, "preferences") or {}
+
+
+def _facts(turn: Turn) -> list[str]:
+    """What is known of how the answer came to be."""
+    mode = _at(turn.settings, "mode")
+    judged = mode not in ("prompt", "plain")
+    known = [
+        ("{}", _at(turn.settings, "model")),
+        ("{} mode", mode),
+        ("λ {}", _at(turn.settings, "generation", "lam") if judged else None),
+        ("seed {}", _at(turn.settings, "seed")),
+        ("{:.0%} accepted", _at(turn.statistics, "acceptance_rate")),
+        ("{:.1f} tokens/s", _at(turn.statistics, "timings", "tokens_per_second")),
+    ]
+    return [form.format(value) for form, value in known if value is not None]
+
+
+# Markdown
+
+
+def _markdown_line(text: str) -> str:
+    """Plain text on one line of Markdown."""
+    return re.sub(r"[\\`*\[\]<&~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", _line(text))
+
+
+def _closing_fence(text: str) -> str:
+    """What ends a code block that the answer left open, so that it does not run on over the next turn."""
+    fence = ""
+    for line in text.split("\n"):
+        mark = re.match(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})(.*)", line)
+        if mark and not fence:
+            fence = mark[1]
+        elif mark and mark[1].startswith(fence) and not mark[2].strip():
+            fence = ""
+    return fence and "\n" * (not text.endswith("\n")) + fence
+
+
+# HTML
+
+
+def _html_turn(turn: Turn, views: str) -> str:
+    question = escape(_shown(turn.question))
+    facts = " ".join(f"<bdi>{escape(_line(fact))}</bdi>" for fact in [*_facts(turn), *_share(turn)])
+    legend = f'<ul class="legend">{views}</ul>\n' if views else ""
+    answer = "".join(map(_html_cell, _cells(turn.events))) or '<span class="none">no answer</span>'
+    ending = _ENDINGS.get(turn.finish_reason, "")
+    return f"""<article>
+<h2 class="question" dir="auto">{question}</h2>
+<p class="facts">{facts}</p>
+{legend}<div class="answer" dir="auto">{answer}</div>
+{f'<p class="facts">{ending}</p>' if ending else ""}
+</article>
+"""
+
+
+def _view(name: str, wishes: Iterable[str] = ()) -> str:
+    """A view in the legend."""
+    text = escape(_line(", ".join(map(str, wishes))))
+    return f'<li class="{escape(name)}"><b>{escape(name)}</b>{text and f" <bdi>{text}</bdi>"}</li>'
+
+
+_KINDS = (
+    '<li><span class="resampled">resampled</span> in place of a rejected token</li>'
+    '<li><span class="bonus">bonus</span> after λ accepted ones</li>'
+)
+
+
+def _views(turn: Turn) -> str:
+    """The views that had a preference or wrote a token."""
+    preferences = _preferences(turn)
+    wrote = {event.writer for event in turn.events}
+    return "".join(
+        _view(name, preferences.get(name) or ["no preference"])
+        for name in dict.fromkeys(["a", "b", *preferences])
+        if preferences.get(name) or name in wrote
+    )
+
+
+def _share(turn: Turn) -> list[str]:
+    """How much of the answer each view wrote."""
+    writers = [event.writer for event in turn.events if event.writer and event.text]
+    if not writers:
+        return []
+    return [f"a wrote {writers.count('a') / len(writers):.0%}, b {writers.count('b') / len(writers):.0%}"]
+
+
+def _cells(events: Iterable[TokenEvent]) -> list[list[TokenEvent]]:
+    """The tokens that have a text, together those between which a character (grapheme) is not finished.
+
+    Their parts would come apart on the screen, since a bold token has another font.
+    """
+    cells: list[list[TokenEvent]] = []
+    before = ""
+    for event in events:
+        if not event.text:
+            continue
+        if before and _goes_on(before, event.text[0]):
+            cells[-1].append(event)
+        else:
+            cells.append([event])
+            before = ""
+        before += event.text
+    return cells
+
+
+def _goes_on(before: str, char: str) -> bool:
+    """Whether ``char`` belongs to the character that ``before`` ends with."""
+    if "\U0001f1e6" <= char <= "\U0001f1ff":  # two regional indicators make a flag
+        return len(before) % 2 != len(re.sub("[\U0001f1e6-\U0001f1ff]+$", "", before)) % 2
+    return (
+        before[-1] == "\u200d" or char == "\u200d"  # zero width joiner
+        or unicodedata.category(char) in ("Mn", "Mc", "Me")  # accents, vowel signs, variation selectors
+        or "\U0001f3fb" <= char <= "\U0001f3ff"  # skin tones
+        or "\U000e0020" <= char <= "\U000e007f"  # tags, as in the flag of Scotland
+    )  # fmt: skip
+
+
+def _html_cell(cell: list[TokenEvent]) -> str:
+    first = cell[0]
+    text = _shown("".join(event.text for event in cell))
+    tip = "\n\n".join(map(_tip, cell))
+    classes = ["t", first.writer or "", first.kind, "line-end" if text.lstrip(" ").startswith("\n") else ""]
+    stop = 0 if first.kind == "resampled" else -1  # a click or a tap holds any token; Tab has few to stop at
+    return (
+        f'<span class="{escape(" ".join(filter(None, classes)))}" tabindex="{stop}" data-tip="{escape(tip)}">'
+        f"{escape(text)}</span>"
+    )
+
+
+def _tip(event: TokenEvent) -> str:
+    """A token's numbers as lines of text."""
+    draft = event.draft
+    judge = "b" if draft == "a" else "a"
+    lines = [_named(event.text, event.id)]
+    if draft is None:
+        return "\n".join([*lines, event.kind, _row("", "p", event.p)])
+    lines.append(f"{event.kind}, drafted by {draft}, judged by {judge}" if event.kind != "bonus" else _BONUS[judge])
+    lines.append(_row(f"judge {judge}", "p", event.p))
+    if event.q is not None:
+        lines.append(_row(f"draft {draft}", "q", event.q))
+    if event.rejected:
+        rejected = event.rejected
+        lines += ["", f"in place of {_named(rejected.text, rejected.id)}, drafted by {draft} and rejected"]
+        lines += [_row(f"judge {judge}", "p", rejected.p), _row(f"draft {draft}", "q", rejected.q)]
+    if event.accept_probability is not None:
+        lines.append(_row("accept", "", event.accept_probability))
+    return "\n".join(lines)
+
+
+_BONUS = {judge: f"bonus from {judge}, which accepted all that {draft} had drafted" for judge, draft in ("ab", "ba")}
+
+
+def _named(text: str, token: int) -> str:
+    """A token's text, shortened, with its white space made visible; of one without text, its number."""
+    shown = _shown(text[:60]).translate({10: "↵", 9: "⇥", 32: "␣"})
+    return shown + "…" * (len(text) > 60) or f"token {token}"
+
+
+def _row(who: str, what: str, probability: float) -> str:
+    """A probability as a number and as a bar."""
+    halves = round(40 * min(1.0, max(0.0, probability)))
+    whole, half = divmod(halves, 2)
+    number = f"{probability:.4f}" if probability == 0 or probability >= 0.0001 else f"{probability:.0e}"
+    return f"{who:8}{what:2}{number:>7} {'━' * whole}{'╾' * half}{'─' * (20 - whole - half)}"
+
+
+_CSS = """
+:root {
+  color-scheme: light dark;
+  --page: #fbfbfa; --card: #fff; --text: #22262b; --muted: #6a727c; --line: #e3e5e8;
+  --a: #0b6e85; --b: #a6256f; --a-tint: #0b6e850f; --b-tint: #a6256f0f; --tip: #1b1f26; --tip-text: #eceff3;
+  --a-tip: #63d3e6; --b-tip: #f38bc5;
+  --prose: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+  --code: ui-monospace, "SF Mono", "Cascadia Code", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #13161a; --card: #1a1e24; --text: #dfe3e8; --muted: #8b95a1; --line: #2b313a;
+    --a: #63d3e6; --b: #f38bc5; --a-tint: #63d3e612; --b-tint: #f38bc512; --tip: #2a313c; --tip-text: #f2f4f7;
+  }
+}
+*, ::after { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body {
+  max-width: 50rem; margin: 0 auto; padding: 3rem 1.25rem 14rem;
+  background: var(--page); color: var(--text); font: 1rem/1.6 var(--prose);
+}
+h1, .question, .answer, .legend, .facts { overflow-wrap: anywhere; }
+h1 { margin: 0; font-size: 1.7rem; line-height: 1.25; letter-spacing: -.015em; unicode-bidi: isolate; }
+.facts, .hint { margin: .3rem 0; color: var(--muted); font-size: .85rem; font-variant-numeric: tabular-nums; }
+.facts bdi { display: inline-block; max-width: 100%; }
+.facts bdi:not(:last-child)::after { content: "\\a0\\b7"; }
+.legend {
+  display: flex; flex-wrap: wrap; gap: .4rem 1.4rem; margin: 1rem 0 .4rem; padding: 0;
+  list-style: none; color: var(--muted); font-size: .9rem;
+}
+.legend .resampled, .legend .bonus { color: var(--text); }
+.a { color: var(--a); }
+.b { color: var(--b); }
+.legend > .a, .legend > .b { color: var(--text); }
+.legend > li > b {
+  padding: .1em .5em; border-radius: .3em; background: var(--a); color: var(--page); font-family: var(--code);
+}
+.legend > .b > b { background: var(--b); }
+.resampled { text-decoration: underline; text-decoration-thickness: .1em; text-underline-offset: .22em; }
+.bonus { font-weight: 700; }
+article { margin-top: 3rem; }
+.question {
+  max-height: 24rem; margin: 0; overflow: auto;
+  font-size: 1.1rem; font-weight: 600; line-height: 1.45; white-space: pre-wrap; unicode-bidi: isolate;
+}
+.answer {
+  margin: .8rem 0 .5rem; padding: 1.1rem 1.3rem;
+  border: 1px solid var(--line); border-radius: .6rem; background: var(--card);
+  font: .93rem/1.75 var(--code); white-space: pre-wrap; tab-size: 4; unicode-bidi: isolate;
+}
+.none { color: var(--muted); font-style: italic; }
+.t { border-radius: .15em; outline: none; cursor: default; }
+.t.a { --accent: var(--a-tip); background: var(--a-tint); }
+.t.b { --accent: var(--b-tip); background: var(--b-tint); }
+.line-end::before { content: "\u21b5"; opacity: .35; }
+.t:hover, .t:focus { background: var(--text); color: var(--page); }
+.t.a:hover, .t.a:focus { background: var(--a); }
+.t.b:hover, .t.b:focus { background: var(--b); }
+.t:hover::after, .t:focus::after {
+  content: attr(data-tip); position: fixed; z-index: 1; inset: auto 0 1rem;
+  width: fit-content; min-width: min(26rem, 100% - 2rem); max-width: calc(100% - 2rem);
+  max-height: calc(100vh - 2rem); margin: 0 auto; padding: .8rem 1.1rem; overflow: hidden;
+  border-left: .3rem solid var(--accent, var(--muted)); border-radius: .5rem; box-shadow: 0 .4rem 1.6rem #0004;
+  background: var(--tip); color: var(--tip-text);
+  font: .82rem/1.55 var(--code); text-align: left; white-space: pre-wrap; overflow-wrap: anywhere;
+  direction: ltr; unicode-bidi: isolate; pointer-events: none;
+}
+main:has(.t:hover) .t:focus:not(:hover) { anchor-name: none; }
+main:has(.t:hover) .t:focus:not(:hover)::after { display: none; }
+/* Beside the token, where the browser can; at the foot of the window where it has no room there. */
+@supports (position-area: bottom span-all) {
+  .t:hover, .t:focus { anchor-name: --token; }
+  .t:hover::after, .t:focus::after {
+    inset: auto; margin: .5rem 1rem; position-anchor: --token; position-area: bottom span-all;
+    position-try-fallbacks: flip-block, --foot;
+  }
+  @position-try --foot { position-area: none; inset: auto 0 1rem; margin: 0 auto; }
+}
+/* In a wide window the numbers have a place of their own. */
+@media (min-width: 80rem) {
+  body { margin-left: calc(50vw - 39rem); }
+  .hint, .t:hover::after, .t:focus::after {
+    position: fixed; inset: 0 auto 0 calc(50vw + 12.5rem); position-area: none; position-try-fallbacks: none;
+    width: 26rem; min-width: 0; height: fit-content; margin: auto 0;
+  }
+  .hint { padding: 1rem 1.4rem; border: 1px dashed var(--line); border-radius: .5rem; }
+}
+@media (max-width: 32rem) {
+  body { padding-top: 1.5rem; }
+  .answer { padding: .9rem 1rem; font-size: .88rem; }
+  .t:hover::after, .t:focus::after { font-size: .75rem; }
+}
+@media print {
+  body { max-width: none; padding: 0; }
+  .hint { display: none; }
+  .question { max-height: none; }
+  .t { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+}
+"""
