@@ -25,7 +25,11 @@ if TYPE_CHECKING:  # `events` brings NumPy, which a list of chats need not wait 
 
 
 class StoreError(OutputError):
-    """The database of chats cannot be used; names the file and the reason."""
+    """The database of chats cannot be used, now or at all; names the file and the reason."""
+
+
+class ForeignStoreError(StoreError):
+    """The file is a newer pjlocal's, or another program's."""
 
 
 @dataclass(frozen=True)
@@ -412,9 +416,11 @@ class Store:
             "FROM pragma_user_version, pragma_application_id"
         ).fetchone()
         if application != APPLICATION_ID and not empty:
-            raise self._error("it belongs to another program: set PJLOCAL_DATABASE to another file")
+            raise ForeignStoreError(
+                str(self._error("it belongs to another program: set PJLOCAL_DATABASE to another file"))
+            )
         if version > len(MIGRATIONS):
-            raise StoreError(
+            raise ForeignStoreError(
                 f"{self.path} was written by a newer pjlocal: update pjlocal, or set PJLOCAL_DATABASE to another file"
             )
         return int(version)

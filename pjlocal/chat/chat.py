@@ -81,11 +81,16 @@ class Chat:
         self.conversation.open(session)
         self.show_where_we_were()
 
+    def greet(self) -> None:
+        """Where we are: the model, and what was said last."""
+        self.screen.greet(f"{self.conversation.judge.model.name} · /help lists the commands")
+        if self.conversation.session.turns:
+            self.show_where_we_were()
+
     def show_where_we_were(self) -> None:
-        """The session's name, and its last question and answer."""
+        """The session's title, and its last question and answer."""
         session = self.conversation.session
         n = len(session.turns)
-        self.screen.say(f"{session.title}: {n} {'turn' if n == 1 else 'turns'}")
+        self.screen.greet(f"{session.title}: {n} {'turn' if n == 1 else 'turns'}")
         if session.turns:
-            self.screen.say(f"> {session.turns[-1].question}")
-            self.screen.say(session.turns[-1].answer)
+            self.screen.greet(f"> {session.turns[-1].question}\n\n{session.turns[-1].answer}")

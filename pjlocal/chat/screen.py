@@ -27,6 +27,9 @@ class Screen(Protocol):
     def say(self, text: str) -> None:
         """A line about the chat itself."""
 
+    def greet(self, text: str) -> None:
+        """What a person wants to see where the conversation begins or goes on, and a script does not."""
+
     def show(self, *renderables: RenderableType) -> None:
         """What a command was asked for."""
 
@@ -50,6 +53,9 @@ class PipeScreen:
 
     def say(self, text: str) -> None:
         print(f"pjlocal: {visible(' '.join(text.split()))}", file=sys.stderr)
+
+    def greet(self, text: str) -> None:
+        pass
 
     def show(self, *renderables: RenderableType) -> None:
         for renderable in renderables:
@@ -77,6 +83,10 @@ class TerminalScreen:
 
     def say(self, text: str) -> None:
         self._console.print(Text(visible(text), "dim"))
+
+    def greet(self, text: str) -> None:
+        self.say(text)
+        self._console.print()
 
     def show(self, *renderables: RenderableType) -> None:
         for renderable in renderables:

@@ -14,6 +14,7 @@ from ..settings import Engine, Generation, Prompting, Sampling, Settings
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 
 if TYPE_CHECKING:
+    from ..chat.screen import Screen
     from ..session import Session
     from ..store import Store
 
@@ -58,15 +59,15 @@ def chat(
     from ..chat.chat import Chat
     from ..chat.conversation import Conversation
     from ..chat.recorder import Recorder
-    from ..store import Store, store_path
+    from ..store import store_path
 
-    store = Store() if save else None
+    screen = loop.make_screen()
+    store = _store(screen, must=go_on or session is not None) if save else None
     opened = _opened(store, go_on, session)
     stored = opened.settings
     if model is None or ("model" not in given and stored.get("model")):
         model = stored.get("model", model)
     interrupt = Interrupt()
-    screen = loop.make_screen()
     with on_sigint(interrupt), screen.wait("Loading the model"):
         from ..persona import PersonaJudge
 
@@ -89,13 +90,27 @@ def chat(
     conversation = Conversation(judge, opened, Recorder(store, opened, screen.say), model, screen.say)
     try:
         talking = Chat(conversation, screen, view, load, store)
-        if opened.turns:
-            talking.show_where_we_were()
+        talking.greet()
         return loop.talk(talking, store_path().with_name("history") if save else None)
     finally:
         conversation.close()
         if store:
             store.close()
+
+
+def _store(screen: Screen, must: bool) -> Store | None:
+    """The saved chats; None, and a line that says so, where they cannot be had now and none is asked for."""
+    from ..store import ForeignStoreError, Store, StoreError
+
+    try:
+        return Store()
+    except ForeignStoreError:
+        raise
+    except StoreError as error:
+        if must:
+            raise
+        screen.say(f"{error}. This chat is not saved")
+        return None
 
 
 def _opened(store: Store | None, go_on: bool, name: str | None) -> Session:
