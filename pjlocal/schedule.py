@@ -109,17 +109,18 @@ def lockstep(
             f.accept(decision.token)
         if guesser:
             guesser.accept(decision.token)
-        yield decision
-        if position + 1 == rules.limit or rules.is_end(decision.token):
-            return
+        last = position + 1 == rules.limit or rules.is_end(decision.token)
         if row < len(ahead) and ahead[row] == decision.token:
             row += 1
-        else:
+        elif not last:  # fed before it is shown: another view already reads it meanwhile
             if row < len(ahead):
                 views.rewind(len(ahead) - row)
             ahead = guesser.guess()[: rules.limit - position - 1] if guesser else []
             views.feed([decision.token, *ahead])
             row = 0
+        yield decision
+        if last:
+            return
 
 
 def _decide(

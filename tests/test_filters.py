@@ -7,7 +7,7 @@ import pytest
 from llama_cpp import llama_cpp as lib
 
 from pjlocal import PersonaJudge, Sampling
-from pjlocal.filters import FilterChain, shortlist
+from pjlocal.filters import FilterChain, Shortlist
 from pjlocal.judge import Distribution
 
 
@@ -38,7 +38,7 @@ def test_the_short_list_holds_the_k_greatest(n: int, k: int) -> None:
         logits = rng.standard_normal(n).astype(np.float32)
         if rng.random() < 0.5:
             logits = np.round(logits)  # many equals
-        ids = shortlist(logits, k)
+        ids = Shortlist(k, len(logits))(logits)
         kth = np.sort(logits)[-k]
         assert set(np.flatnonzero(logits > kth)) <= set(ids.tolist())
         assert np.sum(logits[ids] >= kth) >= k
