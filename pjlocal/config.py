@@ -30,7 +30,7 @@ TABLES: dict[str, type[Settings]] = {
 }
 _PREFERENCES = ("prefer", "draft_prefer", "judge_prefer")
 #: The keys outside the tables.
-TOP = ("model", *_PREFERENCES, "view", "save")
+TOP = ("model", *_PREFERENCES, "view", "save", "save_cache")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Config(Settings):
     judge_prefer: tuple[str, ...] | None = None
     view: View | None = None
     save: bool | None = None
+    save_cache: bool | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     prompting: Mapping[str, Any] = field(default_factory=dict)

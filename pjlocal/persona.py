@@ -320,6 +320,10 @@ class PersonaJudge:
         self._views[n_views].restore(states)
         return self._views[n_views]
 
+    def views_in_use(self, n_views: int) -> ModelViews | None:
+        """The views of that number, where an answer has needed them."""
+        return self._views.get(n_views)
+
     def _find_layout(self) -> FixedLayout:
         """The layout asked for; ``auto`` measures on the loaded model once."""
         if self._layout is None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from statistics import median
 from typing import Any, Literal
@@ -240,6 +241,21 @@ class ModelViews:
                 self.cached[view] = list(state.cached)
             else:
                 self._contexts[number].forget(seq, 0)
+
+    def save(self, files: Sequence[Path]) -> int:
+        """Write each view's cache to a file of its own; returns their bytes, 0 where one could not be written."""
+        self.wait()
+        sizes = []
+        for view, file in enumerate(files):
+            number, seq = self._place(view)
+            sizes.append(self._contexts[number].save(seq, self.cached[view], file))
+        return sum(sizes) if all(sizes) else 0
+
+    def load(self, files: Sequence[Path]) -> None:
+        """Fill new views with what `save` wrote; what cannot be taken will be read again."""
+        for view, file in enumerate(files):
+            number, seq = self._place(view)
+            self.cached[view] = self._contexts[number].load(seq, file, self.n_ctx)
 
     # Behind it.
 

@@ -43,6 +43,14 @@ def chat(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Save the chat as it goes.", rich_help_panel=_SAVING)
     ] = True,
+    save_cache: Annotated[
+        bool,
+        typer.Option(
+            "--save-cache/--no-save-cache",
+            help="Save what the model has read as well, so that --continue starts at once (tens of megabytes and up).",
+            rich_help_panel=_SAVING,
+        ),
+    ] = False,
     *,
     given: frozenset[str],
     generation: Generation,
@@ -55,7 +63,7 @@ def chat(
         raise UsageError("--continue and --session both say which chat: give one")
     if not save and (go_on or session is not None):
         raise UsageError("--no-save knows no saved chats: leave out --continue and --session")
-    from ..chat import loop
+    from ..chat import cache, loop
     from ..chat.chat import Chat
     from ..chat.conversation import Conversation
     from ..chat.recorder import Recorder
@@ -90,8 +98,13 @@ def chat(
     conversation = Conversation(judge, opened, Recorder(store, opened, screen.say), model, screen.say)
     try:
         talking = Chat(conversation, screen, view, load, store)
+        if save_cache:
+            cache.load_cache(judge, opened)
         talking.greet()
-        return loop.talk(talking, store_path().with_name("history") if save else None)
+        status = loop.talk(talking, store_path().with_name("history") if save else None)
+        if save_cache and (size := cache.save_cache(conversation.judge, conversation.session)):
+            screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
+        return status
     finally:
         conversation.close()
         if store:

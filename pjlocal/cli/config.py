@@ -90,7 +90,7 @@ def rm(name: _Name) -> None:
 
 
 # What the commands themselves do without these; the others do nothing when not set.
-_TOP_DEFAULTS = {"model": EMBEDDED, "view": "text"}
+_TOP_DEFAULTS = {"model": EMBEDDED, "save": True, "save_cache": False}
 
 
 def _in_force(config: Config) -> Iterator[tuple[str, str, Any]]:
@@ -136,7 +136,8 @@ _TEMPLATE_HEAD = """\
 #draft_prefer = ["vivid"]
 #judge_prefer = ["creative"]
 #view = "text"
-#save = true"""
+#save = true
+#save_cache = false"""
 
 
 def _toml(value: Any) -> str:

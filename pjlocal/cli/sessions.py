@@ -118,7 +118,10 @@ def rm(
         if not yes and not (sys.stdin and sys.stdin.isatty()):
             raise UsageError(f"nobody can be asked here whether to remove {title!r}: give --yes")
         if yes or typer.confirm(f"Remove {title!r} ({session_id}) for good?", err=True):
+            from ..chat.cache import remove_cache
+
             store.remove(session_id)
+            remove_cache(session_id)
 
 
 @sessions_app.command()
