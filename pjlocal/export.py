@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def as_html(session: Session) -> str:
 <meta name="color-scheme" content="light dark">
 <meta name="generator" content="pjlocal {__version__}">
 <title>{title}</title>
-<style>{_CSS}</style>
+<style>{_css()}</style>
 </head>
 <body>
 <header>
@@ -199,6 +200,10 @@ def _closing_fence(text: str) -> str:
 
 
 # HTML
+
+
+def _css() -> str:
+    return files(__package__).joinpath("export.css").read_text(encoding="utf-8")
 
 
 def _html_turn(turn: Turn, views: str) -> str:
@@ -325,104 +330,3 @@ def _row(who: str, what: str, probability: float) -> str:
     whole, half = divmod(halves, 2)
     number = f"{probability:.4f}" if probability == 0 or probability >= 0.0001 else f"{probability:.0e}"
     return f"{who:8}{what:2}{number:>7} {'━' * whole}{'╾' * half}{'─' * (20 - whole - half)}"
-
-
-_CSS = """
-:root {
-  color-scheme: light dark;
-  --page: #fbfbfa; --card: #fff; --text: #22262b; --muted: #6a727c; --line: #e3e5e8;
-  --a: #0b6e85; --b: #a6256f; --a-tint: #0b6e850f; --b-tint: #a6256f0f; --tip: #1b1f26; --tip-text: #eceff3;
-  --a-tip: #63d3e6; --b-tip: #f38bc5;
-  --prose: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
-  --code: ui-monospace, "SF Mono", "Cascadia Code", Menlo, Consolas, "DejaVu Sans Mono", monospace;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #13161a; --card: #1a1e24; --text: #dfe3e8; --muted: #8b95a1; --line: #2b313a;
-    --a: #63d3e6; --b: #f38bc5; --a-tint: #63d3e612; --b-tint: #f38bc512; --tip: #2a313c; --tip-text: #f2f4f7;
-  }
-}
-*, ::after { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; }
-body {
-  max-width: 50rem; margin: 0 auto; padding: 3rem 1.25rem 14rem;
-  background: var(--page); color: var(--text); font: 1rem/1.6 var(--prose);
-}
-h1, .question, .answer, .legend, .facts { overflow-wrap: anywhere; }
-h1 { margin: 0; font-size: 1.7rem; line-height: 1.25; letter-spacing: -.015em; unicode-bidi: isolate; }
-.facts, .hint { margin: .3rem 0; color: var(--muted); font-size: .85rem; font-variant-numeric: tabular-nums; }
-.facts bdi { display: inline-block; max-width: 100%; }
-.facts bdi:not(:last-child)::after { content: "\\a0\\b7"; }
-.legend {
-  display: flex; flex-wrap: wrap; gap: .4rem 1.4rem; margin: 1rem 0 .4rem; padding: 0;
-  list-style: none; color: var(--muted); font-size: .9rem;
-}
-.legend .resampled, .legend .bonus { color: var(--text); }
-.a { color: var(--a); }
-.b { color: var(--b); }
-.legend > .a, .legend > .b { color: var(--text); }
-.legend > li > b {
-  padding: .1em .5em; border-radius: .3em; background: var(--a); color: var(--page); font-family: var(--code);
-}
-.legend > .b > b { background: var(--b); }
-.resampled { text-decoration: underline; text-decoration-thickness: .1em; text-underline-offset: .22em; }
-.bonus { font-weight: 700; }
-article { margin-top: 3rem; }
-.question {
-  max-height: 24rem; margin: 0; overflow: auto;
-  font-size: 1.1rem; font-weight: 600; line-height: 1.45; white-space: pre-wrap; unicode-bidi: isolate;
-}
-.answer {
-  margin: .8rem 0 .5rem; padding: 1.1rem 1.3rem;
-  border: 1px solid var(--line); border-radius: .6rem; background: var(--card);
-  font: .93rem/1.75 var(--code); white-space: pre-wrap; tab-size: 4; unicode-bidi: isolate;
-}
-.none { color: var(--muted); font-style: italic; }
-.t { border-radius: .15em; outline: none; cursor: default; }
-.t.a { --accent: var(--a-tip); background: var(--a-tint); }
-.t.b { --accent: var(--b-tip); background: var(--b-tint); }
-.line-end::before { content: "\u21b5"; opacity: .35; }
-.t:hover, .t:focus { background: var(--text); color: var(--page); }
-.t.a:hover, .t.a:focus { background: var(--a); }
-.t.b:hover, .t.b:focus { background: var(--b); }
-.t:hover::after, .t:focus::after {
-  content: attr(data-tip); position: fixed; z-index: 1; inset: auto 0 1rem;
-  width: fit-content; min-width: min(26rem, 100% - 2rem); max-width: calc(100% - 2rem);
-  max-height: calc(100vh - 2rem); margin: 0 auto; padding: .8rem 1.1rem; overflow: hidden;
-  border-left: .3rem solid var(--accent, var(--muted)); border-radius: .5rem; box-shadow: 0 .4rem 1.6rem #0004;
-  background: var(--tip); color: var(--tip-text);
-  font: .82rem/1.55 var(--code); text-align: left; white-space: pre-wrap; overflow-wrap: anywhere;
-  direction: ltr; unicode-bidi: isolate; pointer-events: none;
-}
-main:has(.t:hover) .t:focus:not(:hover) { anchor-name: none; }
-main:has(.t:hover) .t:focus:not(:hover)::after { display: none; }
-/* Beside the token, where the browser can; at the foot of the window where it has no room there. */
-@supports (position-area: bottom span-all) {
-  .t:hover, .t:focus { anchor-name: --token; }
-  .t:hover::after, .t:focus::after {
-    inset: auto; margin: .5rem 1rem; position-anchor: --token; position-area: bottom span-all;
-    position-try-fallbacks: flip-block, --foot;
-  }
-  @position-try --foot { position-area: none; inset: auto 0 1rem; margin: 0 auto; }
-}
-/* In a wide window the numbers have a place of their own. */
-@media (min-width: 80rem) {
-  body { margin-left: calc(50vw - 39rem); }
-  .hint, .t:hover::after, .t:focus::after {
-    position: fixed; inset: 0 auto 0 calc(50vw + 12.5rem); position-area: none; position-try-fallbacks: none;
-    width: 26rem; min-width: 0; height: fit-content; margin: auto 0;
-  }
-  .hint { padding: 1rem 1.4rem; border: 1px dashed var(--line); border-radius: .5rem; }
-}
-@media (max-width: 32rem) {
-  body { padding-top: 1.5rem; }
-  .answer { padding: .9rem 1rem; font-size: .88rem; }
-  .t:hover::after, .t:focus::after { font-size: .75rem; }
-}
-@media print {
-  body { max-width: none; padding: 0; }
-  .hint { display: none; }
-  .question { max-height: none; }
-  .t { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-}
-"""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import OutputError, UsageError
+from .schema import APPLICATION_ID, MIGRATIONS
 
 if TYPE_CHECKING:  # `events` brings NumPy, which a list of chats need not wait for
     from .events import TokenEvent
@@ -63,68 +64,6 @@ class Hit:
     snippet: str
     created: float
 
-
-#: Marks a file as pjlocal's (PRAGMA application_id): "pjlc".
-APPLICATION_ID = 0x706A6C63
-
-#: What leads from each version of the schema (PRAGMA user_version) to the next.  AUTOINCREMENT: an id is never used
-#: again, or a chat that was removed while it was open would go on inside another.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        f"PRAGMA application_id = {APPLICATION_ID}",
-        """CREATE TABLE sessions (
-            id INTEGER PRIMARY KEY AUTOINCREMENT,
-            title TEXT NOT NULL,
-            settings TEXT NOT NULL,  -- JSON
-            created REAL NOT NULL,
-            updated REAL NOT NULL
-        )""",
-        """CREATE TABLE turns (
-            id INTEGER PRIMARY KEY AUTOINCREMENT,
-            session_id INTEGER NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
-            question TEXT NOT NULL,
-            answer TEXT NOT NULL,  -- for the search: while it is written, only the tokens have it
-            settings TEXT NOT NULL,  -- JSON
-            finish_reason TEXT,  -- NULL while the answer is written
-            statistics TEXT NOT NULL,  -- JSON
-            created REAL NOT NULL,
-            undone INTEGER NOT NULL DEFAULT 0
-        )""",
-        "CREATE INDEX turns_by_session ON turns (session_id)",
-        """CREATE TABLE tokens (
-            turn_id INTEGER NOT NULL REFERENCES turns (id) ON DELETE CASCADE,
-            position INTEGER NOT NULL,
-            id INTEGER NOT NULL,
-            text TEXT NOT NULL,
-            kind TEXT NOT NULL,
-            round INTEGER NOT NULL,
-            draft TEXT,
-            p REAL NOT NULL,
-            q REAL,
-            accept_probability REAL,
-            rejected TEXT,  -- JSON
-            PRIMARY KEY (turn_id, position)
-        ) WITHOUT ROWID""",
-    ),
-    (
-        """CREATE VIRTUAL TABLE turns_text USING fts5 (
-            question, answer, content = 'turns', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
-        )""",
-        """CREATE TRIGGER turns_text_insert AFTER INSERT ON turns BEGIN
-            INSERT INTO turns_text (rowid, question, answer) VALUES (new.id, new.question, new.answer);
-        END""",
-        """CREATE TRIGGER turns_text_delete AFTER DELETE ON turns BEGIN
-            INSERT INTO turns_text (turns_text, rowid, question, answer)
-                VALUES ('delete', old.id, old.question, old.answer);
-        END""",
-        """CREATE TRIGGER turns_text_update AFTER UPDATE OF question, answer ON turns BEGIN
-            INSERT INTO turns_text (turns_text, rowid, question, answer)
-                VALUES ('delete', old.id, old.question, old.answer);
-            INSERT INTO turns_text (rowid, question, answer) VALUES (new.id, new.question, new.answer);
-        END""",
-        "INSERT INTO turns_text (turns_text) VALUES ('rebuild')",
-    ),
-)
 
 _EVENT = "position, id, text, kind, round, draft, p, q, accept_probability, rejected"
 _ADD_TOKEN = f"INSERT INTO tokens (turn_id, {_EVENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -417,7 +356,8 @@ class Store:
         ).fetchone()
         if application != APPLICATION_ID and not empty:
             raise ForeignStoreError(
-                str(self._error("it belongs to another program: set PJLOCAL_DATABASE to another file"))
+                f"cannot use the saved chats in {self.path}: it belongs to another program: set PJLOCAL_DATABASE to "
+                "another file"
             )
         if version > len(MIGRATIONS):
             raise ForeignStoreError(

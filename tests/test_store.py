@@ -25,8 +25,9 @@ from pjlocal import store as store_module
 from pjlocal.cli.sessions import sessions_app
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.events import RejectedToken, TokenEvent
+from pjlocal.schema import MIGRATIONS
 from pjlocal.session import Session, Turn
-from pjlocal.store import MIGRATIONS, Store, StoreError, Summary, store_path
+from pjlocal.store import Store, StoreError, Summary, store_path
 
 
 @pytest.fixture(autouse=True)
