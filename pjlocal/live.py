@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from rich.console import Console, Group, RenderableType
-from rich.markdown import Markdown
+from rich.markdown import CodeBlock, Heading, Markdown, TableElement
 from rich.segment import Segment, SegmentLines
+from rich.syntax import Syntax
 from rich.text import Text
 
 from .display import Display, blame_style, visible
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _REDRAW_S = 1 / 15  # at least, from one drawing to the next
 _REDRAW_SHARE = 1 / 25  # of the time, at most, is spent on drawing
+_SETTLE_S = 0.3  # without a drawing after each resize: tmux has folded its rows up to 0.25 s before it tells the size
 _THOUGHT = "dim"
 
 
@@ -73,7 +75,8 @@ class LiveRegion:
         columns = self._console.width
         rows = sum(max(1, -(-width // columns)) for width in self._widths) if reflows() else len(self._widths)
         up = min(rows, self._console.height) - 1
-        return "\r" + (f"\x1b[{up}A" if up else "") + "\x1b[J"
+        # The first row by itself: tmux takes clearing from the top left corner on for a new page and keeps the old one.
+        return f"\r\x1b[{up}A\x1b[K\x1b[B\x1b[J\x1b[A" if up else "\r\x1b[K"
 
     def _write(self, text: str) -> None:
         self._console.file.write(text)
@@ -159,12 +162,10 @@ class MarkdownFlow:
         if self._thinking and answering:
             finished.append("")
             self._thinking = False
-        done = len(self._block) if everything else finished_blocks(self._block) if "\n" in self._block else 0
-        if done and self._block[:done].strip():
-            finished.append(markdown(self._block[:done]))
-            if not everything:
-                finished.append("")
-            self._block = self._block[done:].lstrip("\n")
+        done, gap, rest = (self._block, 0, "") if everything else finished_blocks(self._block)
+        if done.strip():
+            finished += [markdown(done), *[""] * gap]
+        self._block = rest
         return finished
 
     def rest(self) -> list[RenderableType]:
@@ -198,6 +199,7 @@ class LiveDisplay(Display):
         self._thinking: Thinking[TokenEvent] = Thinking(opened_thinking)
         self._region = LiveRegion(console)
         self._next_drawing = 0.0
+        self._size = console.size
 
     def __enter__(self) -> LiveDisplay:
         return self
@@ -210,6 +212,10 @@ class LiveDisplay(Display):
         self._add(self._thinking.push(event, event.text))
         started = time.perf_counter()
         if started < self._next_drawing:
+            return
+        if self._console.size != self._size:
+            self._size = self._console.size
+            self._next_drawing = started + _SETTLE_S
             return
         finished = self._flow.take_finished()
         rows = self._flow.rest()
@@ -228,9 +234,54 @@ class LiveDisplay(Display):
 
 def markdown(text: str) -> RenderableType:
     """Untrusted Markdown as a renderable: links show their address, and HTML is text like any other."""
-    renderable = Markdown("", hyperlinks=False)
+    renderable = _Markdown("", code_theme="ansi_dark", hyperlinks=False)
     renderable.parsed = _parser().parse(text)
     return renderable
+
+
+class _Heading(Heading):
+    LEVEL_ALIGN: ClassVar[Any] = {}
+
+
+class _CodeBlock(CodeBlock):
+    """Code as it can be copied: nothing stands around it."""
+
+    def __rich_console__(self, console: Console, options: Any) -> Iterator[Any]:
+        yield Syntax(str(self.text).rstrip(), self.lexer_name, theme=self.theme, word_wrap=True)
+
+
+class _Table(TableElement):
+    def __rich_console__(self, console: Console, options: Any) -> Iterator[Any]:
+        segments: Any = super().__rich_console__(console, options)
+        for table in segments:
+            table.show_edge = False
+            yield table
+
+
+class _Markdown(Markdown):
+    """Rich's, but it begins with a row that is not empty, and its rows end where their text ends: spaces up to the edge
+    of the screen would become rows of their own once that gets narrower."""
+
+    elements: ClassVar[Any] = {
+        **Markdown.elements,
+        "heading_open": _Heading,
+        "fence": _CodeBlock,
+        "code_block": _CodeBlock,
+        "table_open": _Table,
+    }
+
+    def __rich_console__(self, console: Console, options: Any) -> Iterator[Any]:
+        segments: Any = super().__rich_console__(console, options)
+        begun = False
+        for line in Segment.split_lines(segments):
+            while line and not line[-1].text.strip():
+                line.pop()
+            if line:
+                last = line.pop()
+                yield from (*line, Segment(last.text.rstrip(), last.style))
+                begun = True
+            if begun:
+                yield Segment.line()
 
 
 @cache
@@ -240,31 +291,42 @@ def _parser() -> Any:
     return MarkdownIt("commonmark", {"html": False}).enable("strikethrough").enable("table")
 
 
-def finished_blocks(text: str) -> int:
-    """Length of the Markdown at the head of ``text`` that later text cannot change: up to a blank line outside a
-    code fence with an unindented line, that continues no list, behind it."""
-    fence = ""
-    done = at = 0
-    blank = False
+def finished_blocks(text: str) -> tuple[str, int, str]:
+    """The head of a Markdown text that what is still to come cannot change, the blank rows to show below it, and the
+    rest.
+
+    The rest begins with a block, with an item of a list, or with what stands in code behind a blank line; then the
+    fence stands before it again.
+    """
+    fence = opening = again = ""
+    done = gap = at = blanks = 0
+    in_list = in_code = False
     for line in text.splitlines(keepends=True):
-        stripped = line.strip()
+        if not line.endswith("\n") and not re.search(r"\S\s", line):
+            break  # it may become anything
+        stripped, flush = line.strip(), not line[0].isspace()
         if fence:
             if stripped.startswith(fence) and not stripped.strip(fence[0]):
                 fence = ""
-        elif mark := re.match(r" {0,3}(```+|~~~+)", line):
-            if blank:
-                done = at
-            fence = mark[1]
-        elif blank and stripped and not re.match(r"\s|[-*+>] |\d+[.)] |\|", line) and len(stripped) > 1:
-            done = at
-        blank = not stripped and not fence
+            elif in_code and blanks and flush:
+                done, gap, again = at, blanks, opening
+            in_code = in_code or bool(stripped)
+        else:
+            item = re.match(r"([-*+]|\d{1,9}[.)])\s", line) is not None
+            if (item and in_list) or (blanks and flush):
+                done, gap, again = at, 0 if item and in_list else 1, ""
+                in_list = False
+            in_list = in_list or item
+            if mark := re.match(r" {0,3}(```+|~~~+)", line):
+                fence, opening, in_code = mark[1], line, False
+        blanks = 0 if stripped else blanks + 1
         at += len(line)
-    return done
+    return text[:done], gap, again + text[done:]
 
 
 @contextlib.contextmanager
 def keys_unseen() -> Iterator[None]:
-    """What is typed while an answer streams is not echoed into it; it waits for the next prompt."""
+    """What is typed while an answer streams is not echoed into it; it waits for the next prompt, as it was typed."""
     try:
         import termios
 
@@ -274,7 +336,8 @@ def keys_unseen() -> Iterator[None]:
         yield
         return
     quiet = [*before]
-    quiet[3] &= ~termios.ECHO
+    quiet[0] &= ~termios.ICRNL  # or Enter would come as Ctrl-J
+    quiet[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
     try:
         yield

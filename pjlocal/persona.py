@@ -10,13 +10,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import preferences, settings
 from .context import check_memory, context_limit
-from .errors import UsageError
+from .errors import ModelError, UsageError
 from .events import VIEW_NAMES, FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .filters import FilterChain
 from .guess import Lookahead
@@ -112,6 +113,7 @@ class Answer:
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
                 "use --schedule lockstep, which gives the same text"
             )
+        # Freed with the last reference: what was fed last may still be read when nobody asks for more.
         filters = [
             FilterChain(judge.model, judge.sampling, prompt, (self.seed, 1 + view))
             for view, prompt in enumerate(prompts)
@@ -119,14 +121,10 @@ class Answer:
         views.reduce = lambda view, row, logits: filters[view].early(row, logits)
         rules = Rules(generation.lam, self.plan.mode == "judge", generation.decoding, limit, self._is_end)
         uniforms = Uniforms(self.seed)
-        try:
-            if generation.schedule == "reference":
-                yield from algorithm1(views, prompts, filters, rules, uniforms)
-            else:
-                yield from lockstep(views, prompts, filters, rules, uniforms, self._guesser(views))
-        finally:
-            for f in filters:
-                f.close()
+        if generation.schedule == "reference":
+            yield from algorithm1(views, prompts, filters, rules, uniforms)
+        else:
+            yield from lockstep(views, prompts, filters, rules, uniforms, self._guesser(views))
 
     def _guesser(self, views: ModelViews) -> Lookahead | None:
         most = self._generation.lookahead
@@ -306,7 +304,7 @@ class PersonaJudge:
         Those in use are kept when they are large enough.  Else they make room for twice as many tokens, and keep what
         they have read: a conversation that grows is not read again.
         """
-        views = self._views.get(n_views)
+        views = self.views_in_use(n_views)
         if views and views.n_ctx >= n_ctx:
             return views
         most = max(self.context_limit, n_ctx)
@@ -321,8 +319,12 @@ class PersonaJudge:
         return self._views[n_views]
 
     def views_in_use(self, n_views: int) -> ModelViews | None:
-        """The views of that number, where an answer has needed them."""
-        return self._views.get(n_views)
+        """The views of that number, where an answer has needed them; done with what it fed last."""
+        views = self._views.get(n_views)
+        if views:
+            with suppress(Interrupted, ModelError):  # of an answer that was left or stopped
+                views.wait()
+        return views
 
     def _find_layout(self) -> FixedLayout:
         """The layout asked for; ``auto`` measures on the loaded model once."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
+import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 from .errors import ModelError
 from .model import Model
 from .settings import Prompting
+from .thinking import MARKS
 
 log = logging.getLogger("pjlocal")
 
@@ -42,6 +46,7 @@ class ChatTemplate:
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._piece = cache(model.piece)
         self._render = _jinja(model) or _dialogue
         #: Stop strings that the way of writing needs.
         self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is _dialogue else ()
@@ -84,15 +89,15 @@ class ChatTemplate:
         Raises:
             ModelError: the template refuses the conversation.
         """
-        raw = self.messages(conversation, preference, prompting)
-        marks = _Marks(raw)
-        messages = self._protect(raw, marks)
-        text = self._written(messages, prompting)
-        answers = _Marks(raw, start=len(marks.hidden))
-        marked = self._written([self._keep_tokens(m, answers) for m in messages], prompting)
-        if answers.reveal(marked) == text:  # the template takes the answers as they are
-            text = marked
-            marks.hidden |= answers.hidden
+        messages = self.messages(conversation, preference, prompting)
+        written = self._written(messages, prompting)
+        marks = _Marks(messages)
+        for trimmed in (False, True):
+            text = self._written([self._keep_tokens(m, marks, trimmed) for m in messages], prompting)
+            if marks.reveal(text) == written:  # the template takes the answers as they are
+                break
+        else:
+            text = self._written([self._protect(m, marks) for m in messages], prompting)
         tokens: list[int] = []
         for piece in marks.split(text):
             tokens += piece.tokens if isinstance(piece, _Hidden) else self._model.tokenize(piece, special=True)
@@ -108,36 +113,49 @@ class ChatTemplate:
         except Exception as error:  # a template refuses by raising whatever it likes
             raise ModelError(f"the model's chat template refuses the conversation: {error}") from None
 
-    def _protect(self, messages: list[Message], marks: _Marks) -> list[Message]:
+    def _protect(self, message: Message, marks: _Marks) -> Message:
         """Put a mark in the place of each control token that a message spells."""
-
-        def protect(text: str) -> str:
-            tokenize = self._model.tokenize
-            if tokenize(text, special=True) == tokenize(text, special=False):
-                return text
-            for spelling in self._control_spellings:
-                if spelling in text:
-                    text = text.replace(spelling, marks.hide(spelling, tokenize(spelling, special=False)))
-            return text
-
-        return [replace(m, content=protect(m.content)) for m in messages]
-
-    def _keep_tokens(self, message: Message, marks: _Marks) -> Message:
-        """Put a mark in the place of an answer whose tokens are known, but for white space around it, which templates
-        like to trim."""
-        if not message.tokens:
+        text, tokenize = message.content, self._model.tokenize
+        if tokenize(text, special=True) == tokenize(text, special=False):
             return message
-        pieces = [self._model.piece(token) for token in message.tokens]
-        spoken = [i for i, piece in enumerate(pieces) if piece.strip()]
-        content = message.content
-        if not spoken:
-            return message
-        first, last = spoken[0], spoken[-1] + 1
-        if b"".join(pieces[first:last]) != content.strip().encode():
-            return message
-        before, _, after = content.partition(content.strip())
-        mark = marks.hide(content.strip(), list(message.tokens[first:last]))
-        return replace(message, content=f"{before}{mark}{after}")
+        for spelling in self._control_spellings:
+            if spelling in text:
+                text = text.replace(spelling, marks.hide(spelling, tokenize(spelling, special=False)))
+        return replace(message, content=text)
+
+    def _keep_tokens(self, message: Message, marks: _Marks, trimmed: bool) -> Message:
+        """Put a mark in the place of what an answer's tokens spell of it: all, where no stop string has cut it.
+
+        ``trimmed`` leaves to the template what many like to drop: thinking, and white space around the answer.
+        """
+        content, ends = message.content, self._ends(message)
+        begin, end = 0, len(content)
+        if trimmed:
+            begin = max((content.rfind(mark) + len(mark) for mark in MARKS.values() if mark in content), default=0)
+            begin = len(content) - len(content[begin:].lstrip())
+            end = len(content.rstrip())
+        first = bisect_left(ends, begin)
+        last = bisect_left(ends, ends[bisect_right(ends, end) - 1])  # behind it at most half a character
+        if first >= last:
+            return self._protect(message, marks)
+        mark = marks.hide(content[ends[first] : ends[last]], list(message.tokens[first:last]))
+        rest = self._protect(replace(message, content=content[ends[last] :]), marks).content
+        return replace(message, content=f"{content[: ends[first]]}{mark}{rest}")
+
+    def _ends(self, message: Message) -> list[int]:
+        """Where each token's text ends in the message, a zero before them; as far as the tokens spell the message.
+
+        A control token spells nothing: one in the middle of an answer must not come into the prompt.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        ends = [0]
+        for token in message.tokens:
+            piece = self._piece(token)
+            text = decoder.decode(piece)
+            if not piece or not message.content.startswith(text, ends[-1]):
+                break
+            ends.append(ends[-1] + len(text))
+        return ends
 
     @cached_property
     def _control_spellings(self) -> list[str]:
@@ -158,39 +176,25 @@ class _Hidden:
 class _Marks:
     """Short private texts that stand in messages for what the template must not touch, nor the tokenizer see."""
 
-    def __init__(self, messages: Sequence[Message], start: int = 0) -> None:
+    def __init__(self, messages: Sequence[Message]) -> None:
         contents = "".join(message.content for message in messages)
-        self.hidden: dict[str, _Hidden] = {}
-        self._start = start
+        self._hidden: dict[str, _Hidden] = {}
         self._open = "\ue000"
         while self._open in contents:
             self._open += "\ue000"
+        self._mark = re.compile(f"({self._open}[0-9]+\ue001)")
 
     def hide(self, text: str, tokens: list[int]) -> str:
-        mark = f"{self._open}{self._start + len(self.hidden)}\ue001"
-        self.hidden[mark] = _Hidden(text, tokens)
+        mark = f"{self._open}{len(self._hidden)}\ue001"
+        self._hidden[mark] = _Hidden(text, tokens)
         return mark
 
     def reveal(self, text: str) -> str:
-        for mark, hidden in self.hidden.items():
-            text = text.replace(mark, hidden.text)
-        return text
+        return self._mark.sub(lambda match: self._hidden[match[0]].text, text)
 
     def split(self, text: str) -> list[str | _Hidden]:
         """The text in pieces, with what is hidden in the place of its marks."""
-        pieces: list[str | _Hidden] = [text]
-        for mark, hidden in self.hidden.items():
-            split: list[str | _Hidden] = []
-            for piece in pieces:
-                if isinstance(piece, _Hidden):
-                    split.append(piece)
-                    continue
-                first, *rest = piece.split(mark)
-                split.append(first)
-                for part in rest:
-                    split += [hidden, part]
-            pieces = split
-        return [piece for piece in pieces if piece]
+        return [self._hidden.get(piece, piece) for piece in self._mark.split(text) if piece]
 
 
 #: What templates call the switch for thinking aloud: Qwen3, SmolLM3 and their kin the first, Granite and DeepSeek V3.1
@@ -224,5 +228,11 @@ _DIALOGUE_NAMES = {"user": "User", "assistant": "Assistant"}
 
 def _dialogue(messages: list[Message], variables: Mapping[str, Any]) -> str:
     """A plain written-out dialogue, for models without a chat template."""
-    parts = [m.content if m.role == "system" else f"{_DIALOGUE_NAMES[m.role]}: {m.content}".rstrip() for m in messages]
-    return "\n\n".join([*parts, "Assistant:"])
+    return "\n\n".join([*map(_speech, messages), "Assistant:"])
+
+
+def _speech(message: Message) -> str:
+    if message.role == "system":
+        return message.content
+    space = "" if message.content[:1].isspace() else " "  # a model writes its own behind the colon
+    return f"{_DIALOGUE_NAMES[message.role]}:{space}{message.content}".rstrip()

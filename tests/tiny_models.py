@@ -150,8 +150,8 @@ def write_sliding_window(path: Path) -> Path:
     return path
 
 
-def write_recurrent(path: Path) -> Path:
-    """Mamba's architecture: a running state instead of a KV cache."""
+def write_recurrent(path: Path, *, forgets: float = 1.0) -> Path:
+    """Mamba's architecture: a running state instead of a KV cache, which forgets the more the faster."""
     w = _Writer(path, "mamba")
     n_embd, n_inner, n_state, n_conv, n_dt = 64, 128, 16, 4, 4
     w.sizes(n_embd, 2, 0, 0, 0, 512)
@@ -169,7 +169,7 @@ def write_recurrent(path: Path) -> Path:
         w.matrix(f"{b}.ssm_x.weight", n_dt + 2 * n_state, n_inner)
         w.matrix(f"{b}.ssm_dt.weight", n_inner, n_dt)
         w.vectors([f"{b}.ssm_dt.bias"], n_inner, 0.1)
-        w.add_tensor(f"{b}.ssm_a", np.tile(-np.arange(1, n_state + 1, dtype=np.float32), (n_inner, 1)))
+        w.add_tensor(f"{b}.ssm_a", np.tile(-forgets * np.arange(1, n_state + 1, dtype=np.float32), (n_inner, 1)))
         w.vectors([f"{b}.ssm_d"], n_inner)
         w.matrix(f"{b}.ssm_out.weight", n_embd, n_inner)
     w.finish()

@@ -22,7 +22,7 @@ from ..export import FORMATS, write_export
 from ..locate import available_models
 from ..preferences import deal, presets, resolve
 from ..session import Session
-from ..settings import Engine, Generation, Mode, Prompting, Sampling, Settings, Think
+from ..settings import Engine, Generation, Mode, Prompting, Sampling, Settings, Think, flag
 from . import figures
 
 if TYPE_CHECKING:
@@ -167,51 +167,53 @@ def mode(chat: Chat, words: str) -> None:
 
 @command("/lambda [N]", "Tokens drafted in a round before the roles swap.")
 def lam(chat: Chat, words: str) -> None:
-    _set(chat, "lam", words)
+    _set(chat, "lambda", words)
 
 
 @command(
     "/set [NAME [VALUE]]",
     "Show the settings, or change one, as in /set temperature 0.9 ('default' takes it back).",
-    lambda chat: [f.name.replace("_", "-") for f in _fields()],
+    lambda chat: _names(Generation, Sampling, Prompting),
 )
 def set_(chat: Chat, words: str) -> None:
-    name, _, value = words.replace("=", " ", 1).partition(" ")
+    name, _, value = re.sub(r"\s*=\s*|\s+", " ", words, count=1).partition(" ")
     judge = chat.conversation.judge
     if not name:
         chat.screen.show(figures.settings((judge.generation, judge.sampling, judge.prompting)))
         return
-    _set(chat, name.lstrip("-").replace("-", "_"), value.strip())
-
-
-_SHORT = {"lambda": "lam", "t": "temperature", "k": "top_k", "n": "max_tokens", "l": "lam", "temp": "temperature"}
-
-
-def _fields() -> list[dataclasses.Field[Any]]:
-    return [f for group in (Generation, Sampling, Prompting) for f in dataclasses.fields(group)]
+    _set(chat, name.lstrip("-").replace("_", "-"), value.strip())
 
 
 def _set(chat: Chat, name: str, value: str) -> None:
+    """Change a setting, named by one of its flags without the dashes, or show it."""
     judge = chat.conversation.judge
-    name = _SHORT.get(name, name)
     for attribute in ("generation", "sampling", "prompting"):
         group: Settings = getattr(judge, attribute)
-        if any(f.name == name for f in dataclasses.fields(group)):  # type: ignore[arg-type]
-            if value:
-                changed = group.parse(name, value)
-                if isinstance(changed, Generation):
-                    judge.mode(changed)
-                if isinstance(changed, Sampling):
-                    judge.check(changed)
-                setattr(judge, attribute, changed)
-                chat.changed()
-            chat.screen.show(figures.settings((getattr(judge, attribute),), name))
-            return
-    if name in {f.name for f in dataclasses.fields(Engine)}:
-        raise UsageError(f"{name.replace('_', '-')} is fixed once the model is loaded: give it to pjlocal chat")
-    names = [f.name.replace("_", "-") for f in _fields()]
-    name = name.replace("_", "-")
-    raise UsageError(f"no setting {name!r}: {did_you_mean(name, names) or '/set lists them'}")
+        if (f := _field(type(group), name)) is None:
+            continue
+        if value:
+            changed = group.parse(f.name, value)
+            if isinstance(changed, Generation):
+                judge.mode(changed)
+            if isinstance(changed, Sampling):
+                judge.check(changed)
+            setattr(judge, attribute, changed)
+            chat.changed()
+        chat.screen.show(figures.settings((getattr(judge, attribute),), f.name))
+        return
+    if _field(Engine, name):
+        raise UsageError(f"{name} is fixed once the model is loaded: give it to pjlocal chat")
+    near = did_you_mean(name, _names(Generation, Sampling, Prompting))
+    raise UsageError(f"no setting {name!r}: {near or '/set lists them'}")
+
+
+def _field(group: type[Settings], name: str) -> dataclasses.Field[Any] | None:
+    fields = dataclasses.fields(group)  # type: ignore[arg-type]
+    return next((f for f in fields if name in {x.lstrip("-") for x in f.metadata["flags"]}), None)
+
+
+def _names(*groups: type[Settings]) -> list[str]:
+    return [flag(f).removeprefix("--") for g in groups for f in dataclasses.fields(g)]  # type: ignore[arg-type]
 
 
 @command("/system [TEXT|clear]", "Show or change the system text that both views share.", lambda chat: ["clear"])
@@ -266,7 +268,7 @@ def view(chat: Chat, words: str) -> None:
 
 @command("/why", "The last answer token by token: who drafted it, p, q, accepted or not.")
 def why(chat: Chat, words: str) -> None:
-    chat.screen.show(*figures.why(chat.conversation.last))
+    chat.screen.show(*figures.why(chat.conversation.last, chat.screen.no_color))
 
 
 @command("/compare", "Answer the last question in every mode, side by side.")

@@ -52,11 +52,10 @@ class Conversation:
         self.recorder = recorder
         self.model = model
         self._say = say
-        self._first = 0  # turn of those in the session that the prompt begins with
         self._answer: Answer | None = None  # the last one
 
     def close(self) -> None:
-        self.recorder.catch_up()
+        self.recorder.close()
         self.judge.close()
 
     @property
@@ -81,10 +80,18 @@ class Conversation:
         history = [turn for turn in self.session.turns if turn is not replacing]
         generation = self.judge.generation
         if replacing and generation.seed is not None:  # the same seed would give the same answer
-            generation = generation.replace(seed=replacing.settings["seed"] + 1)
-        plan = self._fit(history, question, generation)
+            seed = replacing.settings.get("seed", generation.seed)
+            generation = generation.replace(seed=(seed + 1) % 2**63)
+        plan, first = self._fit(history, question, generation)
+        before = replacing or (history[-1] if history else None)
+        n_leave = first - (before.first if before else 0)
+        if n_leave > 0:
+            self._say(
+                f"the context of {self.judge.context_limit} tokens is full: the model no longer sees the oldest "
+                f"{'exchange' if n_leave == 1 else f'{n_leave} exchanges'}. The session keeps them"
+            )
         self._answer = self.judge.answer(plan, generation)
-        turn = Turn(question, settings=self._in_force(plan, generation, self._answer.seed))
+        turn = Turn(question, settings=self._in_force(plan, generation, self._answer.seed), first=first)
         return Writing(self, turn, self._answer, replacing)
 
     def regenerate(self) -> Writing:
@@ -104,8 +111,10 @@ class Conversation:
         history = [turn for turn in self.session.turns if turn is not last]
         modes: list[Mode] = list(get_args(Mode)) if any(self.judge.preferences) else ["plain"]
         for mode in modes:
-            generation = self.judge.generation.replace(mode=mode, seed=last.settings["seed"])
-            yield mode, self.judge.answer(self._fit(history, last.question, generation), generation)
+            generation = self.judge.generation.replace(mode=mode)
+            generation = generation.replace(seed=last.settings.get("seed", generation.seed))
+            plan, _ = self._fit(history, last.question, generation)
+            yield mode, self.judge.answer(plan, generation)
 
     def progress(self) -> Progress:
         """How the answer goes that is being written, or how the last one went."""
@@ -141,6 +150,8 @@ class Conversation:
             raise
         else:
             self.model = name
+            for turn in self.session.turns:
+                turn.first = 0  # its context may have room for all of them
         finally:
             self.judge.prefer(old.preferences)
             self.judge.sampling, self.judge.generation = old.sampling, old.generation
@@ -150,19 +161,23 @@ class Conversation:
     def open(self, session: Session) -> None:
         """Go on with another session; what was in force there is in force again."""
         self.recorder.catch_up()
-        self.recorder.session = self.session = session
-        self._first = 0
-        self._answer = None
         self.restore(session.settings)
+        self.recorder.session = self.session = session
+        self._answer = None
 
     def restore(self, settings: Mapping[str, Any]) -> None:
-        """Put in force what a session says; its model is not loaded."""
+        """Put in force what a session says; its model is not loaded.
+
+        Raises:
+            UsageError: something in it cannot be had here, such as a preset that is gone; nothing has changed then.
+        """
         judge = self.judge
+        generation = Generation.from_dict(settings.get("generation", judge.generation.as_dict()))
+        sampling = Sampling.from_dict(settings.get("sampling", judge.sampling.as_dict()))
+        prompting = Prompting.from_dict(settings.get("prompting", judge.prompting.as_dict()))
         if "preferences" in settings:
             judge.prefer([settings["preferences"].get(view, []) for view in VIEW_NAMES])
-        judge.generation = Generation.from_dict(settings.get("generation", judge.generation.as_dict()))
-        judge.sampling = Sampling.from_dict(settings.get("sampling", judge.sampling.as_dict()))
-        judge.prompting = Prompting.from_dict(settings.get("prompting", judge.prompting.as_dict()))
+        judge.generation, judge.sampling, judge.prompting = generation, sampling, prompting
 
     def settings(self) -> dict[str, Any]:
         """What the next turn would have in force."""
@@ -181,8 +196,8 @@ class Conversation:
 
     # What the model reads.
 
-    def _fit(self, history: list[Turn], question: str, generation: Generation) -> Plan:
-        """The prompt, without the oldest turns where they no longer fit."""
+    def _fit(self, history: list[Turn], question: str, generation: Generation) -> tuple[Plan, int]:
+        """The prompt, without the oldest turns where they no longer fit; and the turn that it begins with."""
         judge = self.judge
         limit = judge.context_limit
         room = limit - min(generation.max_tokens, limit // _ROOM_SHARE)
@@ -190,19 +205,11 @@ class Conversation:
         def longest(first: int) -> int:
             return max(map(len, judge.prompts(_messages(history[first:], question), generation)))
 
-        first = self._first if self._first <= len(history) else 0
+        first = history[-1].first if history else 0
         if longest(first) > room:
             while first < len(history) and longest(first) > room * _KEEP:
                 first += 1
-        plan = judge.plan(_messages(history[first:], question), generation)
-        if first > self._first:
-            n = first - self._first
-            self._say(
-                f"the context of {limit} tokens is full: the model no longer sees the oldest "
-                f"{'exchange' if n == 1 else f'{n} exchanges'}. The session keeps them"
-            )
-        self._first = first
-        return plan
+        return judge.plan(_messages(history[first:], question), generation), first
 
 
 def _messages(turns: list[Turn], question: str) -> list[Message]:
@@ -236,7 +243,6 @@ class Writing:
         session.turns.append(turn)
         session.title = session.title or _title(turn.question)
         session.settings = conversation.settings()
-        recorder.save_session()
         recorder.begin(turn)
         try:
             for event in self.answer:

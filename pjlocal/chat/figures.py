@@ -17,7 +17,7 @@ from ..display import blame_style, legend, visible
 from ..events import Result, TokenEvent
 from ..live import markdown
 from ..session import Session, Turn
-from ..settings import Settings
+from ..settings import Settings, flag
 from ..store import Summary
 
 _COMPARE_COLUMN = 36  # the least width at which answers stand side by side
@@ -30,7 +30,7 @@ def plain_table(*headers: str, right: Iterable[int] = ()) -> Table:
     return table
 
 
-def why(turn: Turn, no_color: bool = False) -> Iterable[RenderableType]:
+def why(turn: Turn, no_color: bool) -> Iterable[RenderableType]:
     """The answer coloured by who wrote each token, and every token's numbers."""
     yield legend(turn.settings.get("preferences", {}), no_color)
     text = Text()
@@ -102,7 +102,7 @@ def settings(groups: Iterable[Settings], named: str | None = None) -> Table:
                 value = getattr(group, f.name)
                 changed = "bold" if value != f.default else ""
                 shown = " ".join(visible(str("-" if value in (None, (), "") else value)).split())
-                table.add_row(f.name.replace("_", "-"), Text(shown, changed), Text(f.metadata["help"], "dim"))
+                table.add_row(flag(f).removeprefix("--"), Text(shown, changed), Text(f.metadata["help"], "dim"))
     return table
 
 
@@ -127,7 +127,7 @@ def statistics(session: Session) -> Table:
         total += n
         table.add_row(
             str(number),
-            str(turn.settings.get("mode", "-")),
+            visible(str(turn.settings.get("mode", "-"))),
             " + ".join(map(str, usage.get("prompt_tokens", []))) or "-",
             str(n),
             _form(timings.get("tokens_per_second"), "{:.1f}"),

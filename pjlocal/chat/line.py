@@ -123,8 +123,9 @@ class _Completer(Completer):
             return
         word = rest if name in ("/load", "/model") else rest.split(" ")[-1]
         for choice in self._choices(name):
-            if choice.lower().startswith(word.lower()):
-                yield Completion(choice, -len(word), display=visible(choice))
+            # What holds marks that reorder or hide text must not come into the line.
+            if choice.lower().startswith(word.lower()) and choice == visible(choice):
+                yield Completion(choice, -len(word))
 
     def _choices(self, name: str) -> Iterable[str]:
         try:

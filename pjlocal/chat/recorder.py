@@ -8,6 +8,8 @@ from ..events import TokenEvent
 from ..session import Session, Turn
 from ..store import Store, StoreError
 
+_Write = Callable[[Store], object]
+
 
 class Recorder:
     """Puts every turn and token of the session in force into the store at once.
@@ -24,73 +26,88 @@ class Recorder:
         self.store = store
         self.session = session
         self._say = say
-        self._behind: list[Turn] = []  # turns that the store lacks, wholly or in part
-        self._undone: list[Turn] = []  # turns that the store still has to hide
-        self._failing = False
+        self._behind: list[tuple[Session, _Write]] = []  # what the store lacks, in order
+        self._said = ""  # why
+
+    def close(self) -> None:
+        """Write what the store lacks; a line says so where that cannot be done."""
+        self.catch_up()
+        if self._behind:
+            self._say("what was said since then is not saved")
 
     def begin(self, turn: Turn) -> None:
-        """A turn begins: its question is safe from now on."""
-        self.catch_up()
-        if self._behind or not self._try(lambda store: self._begin(store, turn)):
-            self._behind.append(turn)
+        """A turn begins: its question is safe from now on, and so are the session's title and settings."""
+        session = self.session
+        self._do(lambda store: _save(store, session), lambda store: _write(store, session, turn))
 
     def token(self, turn: Turn, event: TokenEvent) -> None:
         """A token of its answer was written."""
-        if turn.id is not None and turn not in self._behind and not self._failing:
-            turn_id = turn.id
-            if not self._try(lambda store: store.add_token(turn_id, event)):
-                self._behind.append(turn)
+        session, turn_id = self.session, turn.id
+        if turn_id is None or self._behind:
+            return  # `finish` writes it
+        if not self._try(lambda store: store.add_token(turn_id, event)):
+            self._behind.append((session, lambda store: _write(store, session, turn)))
 
     def finish(self, turn: Turn) -> None:
         """Its answer is whole, or was stopped."""
-        if turn not in self._behind:
-            self._behind.append(turn)
-        self.catch_up()
+        session = self.session
+        self._do(lambda store: _write(store, session, turn))
 
     def undo(self, turn: Turn) -> None:
         """The turn is to be hidden."""
-        self._undone.append(turn)
-        self.catch_up()
+        self._do(lambda store: _hide(store, turn))
 
     def save_session(self) -> None:
         """Title and settings have changed."""
-        if self.session.id is not None:
-            self._try(lambda store: store.save_session(self.session))
+        session = self.session
+        self._do(lambda store: _save(store, session))
 
     def catch_up(self) -> None:
-        """Write what the store lacks."""
-        while self._behind and self._try(lambda store: self._write(store, self._behind[0])):
-            del self._behind[0]
-        while not self._behind and self._undone and self._try(lambda store: self._hide(store, self._undone[0])):
-            del self._undone[0]
-        if self._failing and not self._behind and not self._undone:
-            self._failing = False
+        """Write what the store lacks; a session that it refuses holds up no other."""
+        left: list[tuple[Session, _Write]] = []
+        for session, write in self._behind:
+            if any(session is stuck for stuck, _ in left) or not self._try(write):
+                left.append((session, write))
+        self._behind = left
+        if self._said and not left:
+            self._said = ""
             self._say("the chat is saved again, all of it")
 
-    def _begin(self, store: Store, turn: Turn) -> None:
-        store.begin_turn(self._session_id(store), turn)
+    def _do(self, *writes: _Write) -> None:
+        self._behind += [(self.session, write) for write in writes]
+        self.catch_up()
 
-    def _write(self, store: Store, turn: Turn) -> None:
-        if turn.id is None:
-            store.add_turn(self._session_id(store), turn)
-        else:
-            store.finish_turn(turn)
-
-    def _hide(self, store: Store, turn: Turn) -> None:
-        if turn.id is not None:
-            store.set_undone(turn.id)
-
-    def _session_id(self, store: Store) -> int:
-        return store.add_session(self.session) if self.session.id is None else self.session.id
-
-    def _try(self, action: Callable[[Store], object]) -> bool:
+    def _try(self, write: _Write) -> bool:
         if self.store is None:
             return True
         try:
-            action(self.store)
+            write(self.store)
         except StoreError as error:
-            if not self._failing:
-                self._failing = True
+            if str(error) != self._said:
+                self._said = str(error)
                 self._say(f"{error}. The chat goes on; saving is tried again with the next message")
             return False
         return True
+
+
+# Each may be done again, where it is not known whether it was done.
+
+
+def _write(store: Store, session: Session, turn: Turn) -> None:
+    """As much of the turn as there is."""
+    session_id = store.add_session(session) if session.id is None else session.id
+    if turn.id is None:
+        store.add_turn(session_id, turn)
+    else:
+        store.finish_turn(turn)
+
+
+def _hide(store: Store, turn: Turn) -> None:
+    if turn.id is not None:
+        store.set_undone(turn.id)
+
+
+def _save(store: Store, session: Session) -> None:
+    """Title and settings; a session without turns is not kept."""
+    if session.id is not None:
+        store.save_session(session)

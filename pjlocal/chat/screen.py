@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Protocol
 
 from rich.console import Console, RenderableType
@@ -24,6 +25,10 @@ class Screen(Protocol):
     def width(self) -> int:
         """In columns."""
 
+    @property
+    def no_color(self) -> bool:
+        """Whether the user wants none."""
+
     def say(self, text: str) -> None:
         """A line about the chat itself."""
 
@@ -36,7 +41,7 @@ class Screen(Protocol):
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
         """An answer while it is written."""
 
-    def wait(self, what: str) -> Spinner:
+    def wait(self, what: str) -> AbstractContextManager[Spinner]:
         """A context in which something is waited for."""
 
 
@@ -50,6 +55,10 @@ class PipeScreen:
     @property
     def width(self) -> int:
         return self._console.width
+
+    @property
+    def no_color(self) -> bool:
+        return self._console.no_color
 
     def say(self, text: str) -> None:
         print(f"pjlocal: {visible(' '.join(text.split()))}", file=sys.stderr)
@@ -80,6 +89,10 @@ class TerminalScreen:
     @property
     def width(self) -> int:
         return self._console.width
+
+    @property
+    def no_color(self) -> bool:
+        return self._console.no_color
 
     def say(self, text: str) -> None:
         self._console.print(Text(visible(text), "dim"))
@@ -123,10 +136,11 @@ class TerminalScreen:
             for event in rest:
                 show(event)
 
-    def wait(self, what: str) -> Spinner:
-        spinner = Spinner()
-        spinner.say(what)
-        return spinner
+    @contextmanager
+    def wait(self, what: str) -> Iterator[Spinner]:
+        with keys_unseen(), Spinner() as spinner:
+            spinner.say(what)
+            yield spinner
 
 
 def status_line(conversation: Conversation, width: int) -> Text:
@@ -155,6 +169,8 @@ def status_line(conversation: Conversation, width: int) -> Text:
 def _fitted(parts: list[str], numbers: list[str], width: int) -> Text:
     """Both, as far as they go into the width: long words about roles give way to the numbers."""
     tail = Text(" · ".join(numbers))
+    if tail.cell_len > width:
+        tail = Text(tail.plain.replace(" accepted", "").replace("tokens", "tok"))
     head = Text(" · ".join(visible(" ".join(part.split())) for part in parts))
     room = width - tail.cell_len - 3
     if room >= 12:
