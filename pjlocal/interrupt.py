@@ -27,6 +27,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self._flag = ctypes.create_string_buffer(2)
+        self.nobody_looks = False
         libc = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
         self.abort_callback = ctypes.cast(libc.strlen, ctypes.c_void_p)
         self.abort_data = ctypes.addressof(self._flag)
@@ -39,6 +40,23 @@ class Interrupt:
 
     def is_set(self) -> bool:
         return self._flag[0] != b"\0"
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Where nobody looks at the flag for long: Ctrl-C stops what runs within, wherever it is.
+
+        Raises:
+            Interrupted: by Ctrl-C, within or before.
+        """
+        self.nobody_looks = True
+        try:
+            if self.is_set():
+                raise Interrupted
+            yield
+        except KeyboardInterrupt:
+            raise Interrupted from None
+        finally:
+            self.nobody_looks = False
 
 
 @contextmanager
@@ -53,6 +71,8 @@ def on_sigint(interrupt: Interrupt, patience: float = 0.0) -> Iterator[None]:
 
     def handle(signum: int, frame: object) -> None:
         nonlocal first
+        if interrupt.nobody_looks:
+            raise KeyboardInterrupt
         if not interrupt.is_set():
             first = time.monotonic()
             interrupt.set()

@@ -8,9 +8,10 @@ with PersonaJudge(prefer=["vivid", "creative"]) as judge:
 from __future__ import annotations
 
 import secrets
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from .schedule import Rules, algorithm1, lockstep
 from .stream import TextStream
 from .views import FixedLayout, ModelViews, fastest_layout
 
+_MOST_PER_TOKEN = 256  # characters; longer tokens than that are not to be expected
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -42,7 +45,10 @@ class Plan:
 
 
 class Answer:
-    """One answer being written: iterate over its token events, then look at `result`."""
+    """One answer being written: iterate over its token events, then look at `result`.
+
+    A judge writes one answer at a time: when another begins, this one ends.
+    """
 
     def __init__(self, judge: PersonaJudge, plan: Plan, generation: settings.Generation) -> None:
         self.seed = secrets.randbits(63) if generation.seed is None else generation.seed
@@ -52,10 +58,21 @@ class Answer:
         self._judge = judge
         self._generation = generation
         self._texts: list[str] = []
+        self._thread: int | None = None  # that began to iterate
         self._events = self._run()
 
     def __iter__(self) -> Iterator[TokenEvent]:
         return self._events
+
+    def close(self) -> None:
+        """Write no more of it.
+
+        Raises:
+            UsageError: another thread is writing it.
+        """
+        if self._thread not in (None, threading.get_ident()):
+            raise UsageError("a PersonaJudge writes one answer at a time, and another thread is writing one")
+        self._events.close()
 
     @property
     def result(self) -> Result:
@@ -72,14 +89,16 @@ class Answer:
             statistics=self.statistics,
         )
 
-    def _run(self) -> Iterator[TokenEvent]:
+    def _run(self) -> Generator[TokenEvent]:
         stream: TextStream[Decision] = TextStream([*self._generation.stop, *self.plan.stops])
-        try:
-            yield from self._settled(stream)
-        except Interrupted:
-            self.finish_reason = "interrupted"
-        for decision, text in stream.finish():
-            yield self.event(decision, text)
+        with self._judge.writing(self):
+            self._thread = threading.get_ident()
+            try:
+                yield from self._settled(stream)
+            except Interrupted:
+                self.finish_reason = "interrupted"
+            for decision, text in stream.finish():
+                yield self.event(decision, text)
 
     def _settled(self, stream: TextStream[Decision]) -> Iterator[TokenEvent]:
         model = self._judge.model
@@ -173,7 +192,7 @@ class PersonaJudge:
     def __init__(
         self,
         model: Model | str | Path | None = None,
-        prefer: Sequence[str] = (),
+        prefer: Sequence[str] | str = (),
         *,
         draft_prefer: Sequence[str] = (),
         judge_prefer: Sequence[str] = (),
@@ -187,6 +206,8 @@ class PersonaJudge:
             raise UsageError(
                 "--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one"
             )
+        if isinstance(prefer, str):
+            prefer = [prefer]
         self.prefer(preferences.deal(prefer) if prefer else [draft_prefer, judge_prefer])
         self.prompting = prompting
         self.sampling = sampling
@@ -196,6 +217,8 @@ class PersonaJudge:
         self.mode(generation)  # refuse what cannot be before the model is loaded
         self._views: dict[int, ModelViews] = {}  # by their number: modes of one view leave the caches of two alone
         self._layout: FixedLayout | None = None
+        self._writing: Answer | None = None
+        self._closed = False
         started = time.perf_counter()
         self._borrowed = isinstance(model, Model)
         if isinstance(model, Model):
@@ -213,12 +236,35 @@ class PersonaJudge:
         self.close()
 
     def close(self) -> None:
-        """Free the contexts, then the model."""
+        """End the answer being written, free the contexts, then the model."""
+        self._closed = True
+        if self._writing:
+            self._writing.close()
         for views in self._views.values():
             views.close()
         self._views.clear()
         if not self._borrowed:
             self.model.close()
+
+    @contextmanager
+    def writing(self, answer: Answer) -> Iterator[None]:
+        """While this answer is written.  One that was left unfinished ends: both would write into the same caches.
+
+        Raises:
+            UsageError: the judge is closed, or another thread is writing.
+        """
+        self._check_open()
+        if self._writing:
+            self._writing.close()
+        self._writing = answer
+        try:
+            yield
+        finally:
+            self._writing = None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this PersonaJudge is closed: make another")
 
     def __call__(self, prompt: str | Sequence[Message], **changes: Any) -> Result:
         """The whole answer to a prompt; keyword arguments change the generation settings for this answer."""
@@ -280,8 +326,16 @@ class PersonaJudge:
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
         if not conversation or not conversation[-1].content.strip():
             raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
-        prompts = self.prompts(conversation, generation)
-        n_tokens, limit = max(map(len, prompts)), self.context_limit
+        limit = self.context_limit
+        length = sum(len(message.content) for message in conversation)
+        if length > _MOST_PER_TOKEN * limit:  # splitting it into tokens would take long
+            raise UsageError(
+                f"the prompt is far too long: {length:,} characters, where a context of {limit:,} tokens has room for "
+                f"about {4 * limit:,}. Shorten it, or give a larger --ctx"
+            )
+        with self.interrupt.at_once():
+            prompts = self.prompts(conversation, generation)
+        n_tokens = max(map(len, prompts))
         if n_tokens >= limit:
             raise UsageError(
                 f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
@@ -291,6 +345,7 @@ class PersonaJudge:
 
     def prompts(self, conversation: Sequence[Message], generation: settings.Generation) -> list[list[int]]:
         """Each view's prompt tokens, however many they are."""
+        self._check_open()
         return [self.template.tokens(conversation, prefix, self.prompting) for prefix in self.prefixes(generation)]
 
     @property

@@ -16,13 +16,6 @@ def opened_by(prompt: str) -> bool:
     return prompt.rstrip().endswith(tuple(MARKS))
 
 
-def without_thinking(answer: str, opened: bool = False) -> str:
-    """The answer alone."""
-    thinking: Thinking[str] = Thinking(opened)
-    pieces = [*(p for c in answer for p in thinking.push(c, c)), *thinking.finish()]
-    return "".join(text for text, thought in pieces if not thought).lstrip()
-
-
 class Thinking(Generic[T]):
     """Says of each token of an answer whether it is thought: all up to the closing mark, where the answer begins with
     an opening one.  The first tokens are held back while they may still become an opening mark."""

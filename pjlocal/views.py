@@ -137,6 +137,7 @@ class ModelViews:
             raise
 
     def close(self) -> None:
+        self._own_job = None
         asked = self._interrupt.is_set()
         self._interrupt.set()  # a decode under way ends now
         for worker in self._workers:

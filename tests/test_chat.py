@@ -54,7 +54,6 @@ QUESTIONS = [
     "Thank you!",
 ]
 
-
 #: Tiny models write control tokens by chance.  Without any but those that end an answer, and without those too:
 TEXT_ONLY = Sampling(logit_bias=("0=-1000", "1=-1000", "3=-1000"))
 NO_CONTROL = ("0=-1000", "1=-1000", "3=-1000", "2=-1000", "4=-1000")
@@ -191,7 +190,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 # The cache, from turn to turn.
 
-
 #: With fewer than 64 tokens in a batch llama.cpp rounds alike on a CPU, whatever the batch's shape.  From there on its
 #: flash attention works in tiles: the same prompt read in other pieces then has logits that differ by up to 1.1 on
 #: SmolLM2 Q4_1, which can be another text.
@@ -209,17 +207,18 @@ def with_fresh_prefills(model: Model, **settings: object) -> list[Cost]:
 
 @pytest.fixture(scope="module")
 def fresh(smollm2: Path) -> list[Cost]:
-    engine = Engine(n_batch=ROUNDS_ALIKE)
+    engine = Engine(n_batch=ROUNDS_ALIKE, n_threads=1)
     with PersonaJudge(smollm2) as loaded:
         return with_fresh_prefills(loaded.model, engine=engine, max_tokens=6)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_ten_turns_say_the_same_with_reuse_as_with_a_fresh_prefill_each(smollm2, fresh, layout: str) -> None:
-    with talk(smollm2, engine=Engine(layout=layout, n_batch=ROUNDS_ALIKE), max_tokens=6) as chat:
+    with talk(smollm2, engine=Engine(layout=layout, n_batch=ROUNDS_ALIKE, n_threads=1), max_tokens=6) as chat:
         costs = [chat.ask(question) for question in QUESTIONS]
     assert [cost.events for cost in costs] == [cost.events for cost in fresh], "token by token, with their numbers"
     assert len({tuple(cost.ids) for cost in costs}) > 7, "and the answers have to do with the questions"
+    assert all(cost.fed == cost.new_to(before.held) for before, cost in pairwise(costs))
     n_fed, n_fed_fresh = (sum(cost.fed for cost in some[1:]) for some in (costs, fresh))
     assert n_fed < n_fed_fresh / 3
 
@@ -265,7 +264,7 @@ def test_the_first_token_of_turn_ten_comes_in_a_fifth_of_the_time_of_reading_all
     line = (
         "The cat went to sea in a small green boat, and the owl asked where the wind would take them both that night."
     )
-    turns = [Turn(f"{n}. {line} {line}", [plain_event(n)]) for n in range(9)]
+    turns = [Turn(f"{n}. {line}", [plain_event(n)]) for n in range(9)]
 
     def first_token_s(chat: Talk, number: int) -> float:
         started = time.perf_counter()
@@ -285,7 +284,6 @@ def plain_event(position: int, text: str = "Yes.") -> TokenEvent:
 
 
 # What commands leave in the cache.
-
 
 LONG = "Tell me about the sea and the wind"
 
@@ -455,7 +453,6 @@ def test_where_the_memory_cannot_be_trimmed_what_is_taken_back_is_read_over(tiny
 
 
 # Templates.
-
 
 CHATML = tiny_models.CHATML
 TRIMS = CHATML.replace("message['content']", "message['content'] | trim")
@@ -1121,26 +1118,27 @@ def test_no_save_writes_nothing(pjlocal, tiny, tmp_path: Path, environment: dict
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_kill_9_at_any_moment_loses_nothing_that_was_shown(tiny, environment: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "chats.db"
-    command = [*PJLOCAL, "chat", "-m", str(tiny("llama")), "-n", "300", "--ctx", "4096", "--threads", "1"]
+    command = [*PJLOCAL, "chat", "-m", str(tiny("llama")), "-n", "120", "--ctx", "4096", "--threads", "1"]
     command += ["-p", "vivid", "-p", "creative", "--ignore-end"]
     questions = tmp_path / "questions"
     questions.write_text("".join(f"Question {n}?\n" for n in range(200)))
     chance = random.Random(4)
 
-    def kill_one(moment: float) -> str:
-        """A chat's standard output up to the moment, counted from its first byte."""
+    def kill_one(n_bytes: int, moment: float) -> str:
+        """A chat's standard output up to a moment: seconds after so many bytes of it."""
         with questions.open() as stdin:
             process = subprocess.Popen(
                 command, env=environment | {"PJLOCAL_DATABASE": str(path)}, stdin=stdin, stdout=subprocess.PIPE
             )
         with process:
-            first = process.stdout.read(1)
+            first = process.stdout.read(n_bytes)
             time.sleep(moment)
             os.kill(process.pid, signal.SIGKILL)
             return (first + process.stdout.read()).decode()
 
-    with ThreadPoolExecutor(3) as pool:
-        shown = list(pool.map(kill_one, [chance.uniform(0, 0.6) for _ in range(20)]))
+    with ThreadPoolExecutor(2) as pool:
+        moments = [(chance.randint(1, 1200), chance.uniform(0, 0.05)) for _ in range(20)]
+        shown = list(pool.map(lambda moment: kill_one(*moment), moments))
     with Store(path) as store:
         assert store._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         sessions = [store.load(summary.id) for summary in store.summaries()]
@@ -1151,11 +1149,11 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_shown(tiny, environment: di
         sessions.remove(session)
         *finished, last = session.turns
         assert [turn.question for turn in session.turns] == [f"Question {n}?" for n in range(len(session.turns))]
-        assert all(turn.finish_reason == "length" and len(turn.events) == 300 for turn in finished)
+        assert all(turn.finish_reason == "length" and len(turn.events) == 120 for turn in finished)
         assert [event.position for event in last.events] == list(range(len(last.events)))
         assert len(as_shown(session.turns)) - len(text) < 20, "and at most the token that was about to be shown more"
         n_finished += len(finished)
-    assert n_finished > 5
+    assert n_finished > 15
 
 
 def as_shown(turns: list[Turn]) -> str:
