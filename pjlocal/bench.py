@@ -77,12 +77,13 @@ class Report:
         return median(a / b for a, b in zip(judge, self.runs[name], strict=True))
 
     @property
-    def ratios(self) -> dict[str, float]:
+    def ratios(self) -> dict[str, float | None]:
+        """The last is None for a model whose memory cannot be trimmed, as Algorithm 1 must."""
         return {
             "judge_vs_limit": self.ratio(LIMIT.format(self.layout)),
             "judge_vs_bare": self.ratio(BARE),
             "judge_vs_llama_cpp_python": self.ratio(LIBRARY),
-            "judge_vs_reference": self.ratio(REFERENCE),
+            "judge_vs_reference": self.ratio(REFERENCE) if REFERENCE in self.runs else None,
         }
 
     @property
@@ -182,7 +183,8 @@ def _contenders(
         yield LIMIT.format(layout), lambda seed, views=views: _limit(views, two_prompts, work)  # type: ignore[misc]
 
     yield LIBRARY, _library(model, judges["contexts"], work, stack)
-    yield REFERENCE, lambda seed: _judge(judges["contexts"], work, seed, "reference")[0]
+    if model.trimmable:
+        yield REFERENCE, lambda seed: _judge(judges["contexts"], work, seed, "reference")[0]
     for layout in LAYOUTS:
 
         def run(seed: int, layout: FixedLayout = layout) -> float:

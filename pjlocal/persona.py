@@ -7,6 +7,7 @@ with PersonaJudge(prefer=["vivid", "creative"]) as judge:
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
@@ -30,6 +31,8 @@ from .prompt import ChatTemplate, Message
 from .schedule import Rules, algorithm1, lockstep
 from .stream import TextStream
 from .views import FixedLayout, ModelViews, fastest_layout
+
+log = logging.getLogger("pjlocal")
 
 _MOST_PER_TOKEN = 256  # characters; longer tokens than that are not to be expected
 
@@ -341,6 +344,8 @@ class PersonaJudge:
                 f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
                 f"an answer. Shorten it by {n_tokens - limit + 1} tokens, or give a larger --ctx"
             )
+        if self.mode(generation) == "base" and not self.preferences[1]:
+            log.warning("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
         return Plan(self.mode(generation), self.preferences, prompts, self.template.stops)
 
     def prompts(self, conversation: Sequence[Message], generation: settings.Generation) -> list[list[int]]:

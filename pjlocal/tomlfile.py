@@ -50,7 +50,7 @@ def parse(path: Path, text: str) -> TOMLDocument:
         what = re.sub(r"\.?( at line \d+ col \d+)?$", "", str(error))
         if repr("\0") in what:  # tomlkit's mark for the end of the text
             what = "it ends too early"
-        raise UsageError(f"{path.name} line {at}: this is not TOML: {what}") from None
+        raise UsageError(f"{path} line {at}: this is not TOML: {what}") from None
 
 
 def line_of(text: str, keys: Sequence[str] = ()) -> int:

@@ -110,7 +110,7 @@ class ModelViews:
         self.n_views = n_views
         self.n_ctx = n_ctx
         self.layout = layout
-        self.trimmable = not model.recurrent and model.n_swa == 0
+        self.trimmable = model.trimmable
         self.cached: list[list[int]] = [[] for _ in range(n_views)]
         #: What is kept of a view's row of logits (float32 [n_vocab], llama.cpp's memory, gone with the next feed).
         #: Runs in the thread that computed them: what one view needs is done while another still decodes.

@@ -231,3 +231,32 @@ def test_every_architecture_runs_in_lockstep(tiny, kind: str) -> None:
 def test_models_that_write_no_text_are_refused(tiny, kind: str, reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         PersonaJudge(tiny(kind))
+
+
+def test_one_answer_at_a_time_and_none_after_the_end(smollm2: Path) -> None:
+    import threading
+
+    with PersonaJudge(smollm2, prefer="vivid") as judge:
+        alone = judge("ho", seed=2, max_tokens=6).text
+        left = judge.stream("hi", seed=1)
+        events = iter(left)
+        next(events)
+        assert judge("ho", seed=2, max_tokens=6).text == alone
+        assert list(events) == [] and left.result.finish_reason == "interrupted"
+
+        held = judge.stream("hi", seed=1)
+        next(iter(held))
+        refused: list[str] = []
+
+        def elsewhere() -> None:
+            with pytest.raises(UsageError) as error:
+                judge("ho")
+            refused.append(str(error.value))
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert "one answer at a time" in refused[0]
+    assert list(held) == []
+    with pytest.raises(UsageError, match="closed"):
+        judge("hi")

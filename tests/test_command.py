@@ -47,7 +47,7 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
 
 def test_the_trace_holds_a_line_a_token_and_joins_to_the_answer(pjlocal, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
-    trace.write_text("an older trace\n")
+    trace.write_text('{"position": 0, "text": "an older trace"}\n')
     text = pjlocal("run", *PREFER, "-n", "30", "--trace", trace, QUESTION).stdout
     events = [json.loads(line) for line in trace.read_text().splitlines()]
     assert "".join(event["text"] for event in events) + "\n" == text
@@ -57,11 +57,19 @@ def test_the_trace_holds_a_line_a_token_and_joins_to_the_answer(pjlocal, tmp_pat
     assert pjlocal("run", *PREFER, "-n", "30", "--trace", "-", QUESTION).stdout == trace.read_text()
 
 
+def test_a_trace_never_takes_the_place_of_another_file(pjlocal, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("Answer like a pirate.\n")
+    result = pjlocal("run", "-p", "@notes.txt", "--trace", notes, "hi")
+    assert "exists and is no trace" in one_line(result.stderr) and result.returncode == 2
+    assert notes.read_text() == "Answer like a pirate.\n"
+
+
 def test_a_trace_file_is_left_alone_when_nothing_is_generated(pjlocal, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
-    trace.write_text("precious\n")
+    trace.write_text('{"position": 0}\n')
     assert pjlocal("run", "-m", "nowhere.gguf", "--trace", trace, "hi").returncode == 1
-    assert trace.read_text() == "precious\n"
+    assert trace.read_text() == '{"position": 0}\n'
 
 
 def test_statistics_go_to_standard_error(pjlocal) -> None:
@@ -132,6 +140,7 @@ def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal
         (["--stop", "", "hi"], "--stop must not be empty"),
         (["--grammar", "broken.gbnf", "hi"], "the grammar cannot be parsed: expecting"),
         (["--grammar", "rootless.gbnf", "hi"], "the grammar cannot be parsed"),
+        (["--grammar", "deep.gbnf", "hi"], "nested more than 1000 deep"),
         (["--json-schema", "broken.json", "hi"], "the JSON schema cannot be used"),
         (["--json-schema", "odd.json", "hi"], "the JSON schema cannot be used"),
         (["--grammar", "rootless.gbnf", "--json-schema", "odd.json", "hi"], "give one"),
@@ -147,6 +156,7 @@ def test_wrong_use_gets_one_line_and_status_2(pjlocal, tmp_path: Path, args: lis
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "broken.gbnf").write_text("root ::= (")
     (tmp_path / "rootless.gbnf").write_text('other ::= "x"')
+    (tmp_path / "deep.gbnf").write_text("root ::= " + "(" * 20_000 + '"x"' + ")" * 20_000)
     (tmp_path / "broken.json").write_text('{"type": "obj')
     (tmp_path / "odd.json").write_text('{"type": "unheard-of"}')
     result = pjlocal("run", *args)
@@ -244,6 +254,21 @@ def test_a_closed_pipe_ends_the_run_quietly(environment) -> None:
     process.stdout.close()
     assert process.wait(20) == 0
     assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_stream_is_no_crash(environment, closed: str) -> None:
+    redirect = {"stdout": ">&-", "stderr": "2>&-"}[closed]
+    line = f'"$@" run -p vivid --seed 1 -n 5 hi </dev/null {redirect}'
+    result = subprocess.run(["sh", "-c", line, "sh", *PJLOCAL], env=environment, capture_output=True, timeout=60)
+    assert result.returncode == 0 and result.stderr == b""
+    assert (len(result.stdout) > 3) == (closed == "stderr")
+
+
+def test_a_context_that_is_full_is_said(pjlocal, tiny) -> None:
+    result = pjlocal("run", "-m", tiny("llama"), "--ctx", "100", "-n", "200", "--ignore-end", "hi")
+    assert result.returncode == 0
+    assert "the context is full" in one_line(result.stderr)
 
 
 def test_a_full_disk_gets_one_line(environment) -> None:

@@ -219,5 +219,7 @@ def test_bench_reports_what_it_says(pjlocal, tiny) -> None:
     assert report["time_to_first_token_s"] > 0 and report["peak_memory_bytes"] > 1e7
     assert report["measured_on"]["tokens"] == 16 and report["measured_on"]["layers_offloaded"] == 0
     assert set(report["per_call_us"]) == {"shorten, a view", "filter, a view", "decide", "detokenize and event"}
+    recurrent = json.loads(pjlocal("bench", "-m", tiny("recurrent"), "-n", "8", "--repeats", "1", "--json").stdout)
+    assert recurrent["judge_vs_reference"] is None and recurrent["judge_vs_bare"] > 0
     table = pjlocal("bench", "-m", tiny("llama"), "-n", "16", "--repeats", "1").stdout
     assert "Algorithm 1 as written" in table and "judge mode (batched)" in table

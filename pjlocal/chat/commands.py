@@ -268,7 +268,7 @@ def view(chat: Chat, words: str) -> None:
 
 @command("/why", "The last answer token by token: who drafted it, p, q, accepted or not.")
 def why(chat: Chat, words: str) -> None:
-    chat.screen.show(*figures.why(chat.conversation.last, chat.screen.no_color))
+    chat.screen.show(*figures.why(chat.conversation.last, chat.screen.no_color, chat.screen.width))
 
 
 @command("/compare", "Answer the last question in every mode, side by side.")

@@ -21,6 +21,7 @@ from ..settings import Settings, flag
 from ..store import Summary
 
 _COMPARE_COLUMN = 36  # the least width at which answers stand side by side
+_WHY_COLUMNS = 72  # the least width for all that is known of a token
 
 
 def plain_table(*headers: str, right: Iterable[int] = ()) -> Table:
@@ -30,39 +31,35 @@ def plain_table(*headers: str, right: Iterable[int] = ()) -> Table:
     return table
 
 
-def why(turn: Turn, no_color: bool) -> Iterable[RenderableType]:
-    """The answer coloured by who wrote each token, and every token's numbers."""
+def why(turn: Turn, no_color: bool, width: int) -> Iterable[RenderableType]:
+    """The answer coloured by who wrote each token, and every token's numbers, fewer where the screen is narrow."""
     yield legend(turn.settings.get("preferences", {}), no_color)
     text = Text()
     for event in turn.events:
         text.append(visible(event.text), blame_style(event, no_color))
     yield text
     yield Text()
-    table = plain_table("#", "token", "kind", "drafted by", "p", "q", "accept", "in place of", right=(0, 4, 5, 6))
+    if width < _WHY_COLUMNS:
+        table = plain_table("#", "token", "by", "p", "q", "accept", right=(0, 3, 4, 5))
+    else:
+        table = plain_table("#", "token", "kind", "drafted by", "p", "q", "accept", "in place of", right=(0, 4, 5, 6))
     for event in turn.events:
-        table.add_row(
-            str(event.position),
-            Text(_token(event), blame_style(event, no_color)),
-            event.kind,
-            event.draft or "-",
-            _number(event.p),
-            _number(event.q),
-            _number(event.accept_probability),
-            _rejected(event),
-        )
+        token = Text(_shown(event.text) or f"<{event.id}>", blame_style(event, no_color))
+        numbers = map(_number, (event.p, event.q, event.accept_probability))
+        rejected = event.rejected
+        instead = f"{_shown(rejected.text)} (p {_number(rejected.p)}, q {_number(rejected.q)})" if rejected else ""
+        if width < _WHY_COLUMNS:
+            if rejected:
+                token.append(f"\nfor {_shown(rejected.text)}", "not bold not underline")
+            table.add_row(str(event.position), token, event.draft or "-", *numbers)
+        else:
+            table.add_row(str(event.position), token, event.kind, event.draft or "-", *numbers, Text(instead))
     yield table
 
 
-def _token(event: TokenEvent) -> str:
+def _shown(token: str) -> str:
     """A token as it can stand in a cell: its white space seen."""
-    return visible(event.text).replace("\n", "↵").replace("\t", "⇥").replace(" ", "·") or f"<{event.id}>"
-
-
-def _rejected(event: TokenEvent) -> Text:
-    if event.rejected is None:
-        return Text()
-    text = visible(event.rejected.text).replace("\n", "↵").replace(" ", "·")
-    return Text(f"{text} (p {_number(event.rejected.p)}, q {_number(event.rejected.q)})")
+    return visible(token).replace("\n", "↵").replace("\t", "⇥").replace(" ", "·")
 
 
 def _number(value: float | None) -> str:
@@ -79,7 +76,7 @@ def comparison(results: list[Result], width: int) -> RenderableType:
         if s.acceptance_rate is not None:
             facts.append(f"{s.acceptance_rate:.0%} accepted")
         if s.tokens_per_second:
-            facts.append(f"{s.tokens_per_second:.0f} tokens/s")
+            facts.append(f"{s.tokens_per_second:.0f} tok/s")
         panels.append(
             Panel(
                 Group(markdown(visible(result.text))),

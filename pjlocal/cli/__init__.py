@@ -56,6 +56,7 @@ def main() -> None:
 
 
 def _guarded() -> int:
+    _fill_closed_streams()
     _never_fail_to_encode()
     _show_log()
     try:
@@ -97,6 +98,14 @@ def _fail(message: str, status: int) -> int:
     except OSError:
         pass
     return status
+
+
+def _fill_closed_streams() -> None:
+    """Where a standard stream is closed, the next file that is opened would take its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is the stream's
+            setattr(sys, name, open(null, mode))  # noqa: SIM115
 
 
 def _never_fail_to_encode() -> None:

@@ -92,6 +92,8 @@ def run(
                     tracer.write(event)
                     display.show(event)
             result = answer.result
+    if result.finish_reason == "length" and result.statistics.completion_tokens < generation.max_tokens:
+        print("pjlocal: the context is full: a larger --ctx has room for a longer answer", file=sys.stderr)
     if as_json:
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     if stats:
@@ -135,12 +137,25 @@ def read_stdin(wait_notice: bool) -> str:
         raise UsageError(f"cannot read standard input: {error.strerror or error}") from None
 
 
+def _may_be_emptied(target: str) -> bool:
+    """Whether a file is empty, a trace, or nothing that keeps what is written to it."""
+    if not stat.S_ISREG(os.stat(target).st_mode):
+        return True
+    with open(target, "rb") as file:
+        head = file.read(len(_TRACE_HEAD))
+    return head in (b"", _TRACE_HEAD)
+
+
+_TRACE_HEAD = b'{"position": '
+
+
 class Trace:
     """One JSON line a token, complete at every moment.  What cannot be written does not stop the answer: see `error`.
 
     An existing file is only emptied when the first token comes.
 
     Raises:
+        UsageError: the file holds something that is no trace, such as the model.
         OutputError: the file cannot be opened for writing.
     """
 
@@ -153,6 +168,8 @@ class Trace:
         elif target is not None:
             try:
                 self._file = open(target, "a", encoding="utf-8")  # noqa: SIM115
+                if not _may_be_emptied(target):
+                    raise UsageError(f"{target} exists and is no trace: give --trace another name")
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
                 raise OutputError(f"cannot write the trace {target}: {reason}") from None
