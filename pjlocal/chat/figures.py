@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..display import blame_style, legend, visible
-from ..events import Result, TokenEvent
+from ..events import Result
 from ..live import markdown
 from ..session import Session, Turn
 from ..settings import Settings, flag
