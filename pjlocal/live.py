@@ -54,7 +54,7 @@ class LiveRegion:
         with console.capture() as capture:
             for renderable in above:
                 console.print(renderable, crop=False)
-            console.print(SegmentLines(lines, new_lines=True), end="")
+            console.print(SegmentLines(lines, new_lines=True), end="", crop=False)
         # A synchronized update (mode 2026), where the terminal knows it, shows nothing half drawn.
         text = capture.get().removesuffix("\n")
         self._write(f"\x1b[?2026h\x1b[?25l{self._erase()}{text}\x1b[?2026l")

@@ -91,6 +91,8 @@ class ChatTemplate:
         """
         messages = self.messages(conversation, preference, prompting)
         written = self._written(messages, prompting)
+        if messages[-1].content.strip() not in written:
+            log.warning("the model's chat template leaves the message out: the model will not see it")
         marks = _Marks(messages)
         for trimmed in (False, True):
             text = self._written([self._keep_tokens(m, marks, trimmed) for m in messages], prompting)

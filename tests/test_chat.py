@@ -410,17 +410,20 @@ def test_an_answer_that_is_stopped_is_read_as_far_as_it_went(three_turns: Talk) 
     assert all(common(h, p) == len(h) for h, p in zip(held, cost.prompts, strict=True))
 
 
-def test_answers_that_are_left_in_the_middle_do_no_harm(three_turns: Talk) -> None:
+def test_answers_that_are_left_or_stopped_in_the_middle_do_no_harm(three_turns: Talk) -> None:
     """Their views may still read, in threads in which Python may also collect what is left of them."""
     judge = three_turns.judge
     expected = judge("And?", seed=5).text
     threshold = gc.get_threshold()
     gc.set_threshold(1)
     try:
-        for n in range(30):
+        for n in range(60):
             for event in judge.stream("Why?", max_tokens=100, ignore_end=True, seed=n):
                 if event.position >= n % 7:
-                    break
+                    if n % 2:
+                        break
+                    judge.interrupt.set()
+            judge.interrupt.clear()
             assert judge("And?", seed=5).text == expected
     finally:
         gc.set_threshold(*threshold)
