@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -223,3 +225,21 @@ def test_bench_reports_what_it_says(pjlocal, tiny) -> None:
     assert recurrent["judge_vs_reference"] is None and recurrent["judge_vs_bare"] > 0
     table = pjlocal("bench", "-m", tiny("llama"), "-n", "16", "--repeats", "1").stdout
     assert "Algorithm 1 as written" in table and "judge mode (batched)" in table
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_the_weights_once_two_caches_and_little_more_however_long_the_answer(smollm2: Path) -> None:
+    code = """
+from pjlocal import PersonaJudge
+from pjlocal.machine import resident_bytes
+with PersonaJudge(prefer=["vivid", "creative"]) as judge:
+    judge.views(2, 512)  # room for both answers
+    judge("Tell me a story", seed=1, max_tokens=8, ignore_end=True)
+    short = resident_bytes()
+    judge("Tell me a story", seed=1, max_tokens=300, ignore_end=True)
+    print(judge.model.size_bytes, 2 * judge.model.kv_bytes(512, 2), short, resident_bytes(), resident_bytes(peak=True))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    weights, caches, short, long, peak = map(int, result.stdout.split())
+    assert peak < weights + caches + 150e6
+    assert long - short < 2e6
