@@ -329,15 +329,8 @@ class PersonaJudge:
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
         if not conversation or not conversation[-1].content.strip():
             raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
+        prompts = self.prompts(conversation, generation)
         limit = self.context_limit
-        length = sum(len(message.content) for message in conversation)
-        if length > _MOST_PER_TOKEN * limit:  # splitting it into tokens would take long
-            raise UsageError(
-                f"the prompt is far too long: {length:,} characters, where a context of {limit:,} tokens has room for "
-                f"about {4 * limit:,}. Shorten it, or give a larger --ctx"
-            )
-        with self.interrupt.at_once():
-            prompts = self.prompts(conversation, generation)
         n_tokens = max(map(len, prompts))
         if n_tokens >= limit:
             raise UsageError(
@@ -349,9 +342,20 @@ class PersonaJudge:
         return Plan(self.mode(generation), self.preferences, prompts, self.template.stops)
 
     def prompts(self, conversation: Sequence[Message], generation: settings.Generation) -> list[list[int]]:
-        """Each view's prompt tokens, however many they are."""
+        """Each view's prompt tokens, be they more than fit.
+
+        Raises:
+            UsageError: so much text that it cannot fit, and only splitting it into tokens would take long.
+        """
         self._check_open()
-        return [self.template.tokens(conversation, prefix, self.prompting) for prefix in self.prefixes(generation)]
+        limit, length = self.context_limit, len(conversation[-1].content)
+        if length > _MOST_PER_TOKEN * limit:
+            raise UsageError(
+                f"the prompt is far too long: {length:,} characters, where a context of {limit:,} tokens has room for "
+                f"about {4 * limit:,}. Shorten it, or give a larger --ctx"
+            )
+        with self.interrupt.at_once():
+            return [self.template.tokens(conversation, prefix, self.prompting) for prefix in self.prefixes(generation)]
 
     @property
     def context_limit(self) -> int:

@@ -132,26 +132,19 @@ class Store:
         session.id = _row_id(added)
         return session.id
 
-    def save_session(self, session: Session) -> None:
-        """Save title and settings, and that the session was updated now."""
+    def save_settings(self, session: Session) -> None:
+        """Save the settings, and that the session was updated now; another chat may have changed its title."""
         session.updated = time.time()
         with self._named_errors():
             self._changed(
-                "UPDATE sessions SET title = ?, settings = ?, updated = ? WHERE id = ?",
-                (_storable(session.title), json.dumps(session.settings), session.updated, session.id),
+                "UPDATE sessions SET settings = ?, updated = ? WHERE id = ?",
+                (json.dumps(session.settings), session.updated, session.id),
             )
 
     def rename(self, session_id: int, title: str) -> None:
         """Change the title and nothing else: where the session stands in the list, and its settings, stay."""
         with self._named_errors():
             self._changed("UPDATE sessions SET title = ? WHERE id = ?", (_storable(title), session_id))
-
-    def begin_turn(self, session_id: int, turn: Turn) -> int:
-        """Add a turn whose answer is to be written; sets ``turn.id``."""
-        with self._transaction():
-            turn_id = self._insert_turn(session_id, turn)
-        turn.id = turn_id
-        return turn_id
 
     def add_token(self, turn_id: int, event: TokenEvent) -> None:
         """Add one token of the answer."""
@@ -169,7 +162,7 @@ class Store:
             self._insert_tokens(turn.id, turn)
 
     def add_turn(self, session_id: int, turn: Turn) -> int:
-        """Add a whole turn with its tokens; sets ``turn.id``."""
+        """Add a turn with as much of its answer as there is; sets ``turn.id``."""
         with self._transaction():
             turn_id = self._insert_turn(session_id, turn)
             self._insert_tokens(turn_id, turn)

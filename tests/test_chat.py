@@ -830,6 +830,7 @@ def test_prefer_deals_sets_adds_and_clears(chat: Talk, lines: list[str], a: list
     ("line", "says"),
     [
         ("/prefer vivd", "unknown preset 'vivd': did you mean vivid"),
+        ("/prefer vivid creativ", "unknown preset 'creativ': did you mean creative"),
         ("/prefer a", "say which preference, as in /prefer a vivid, or /prefer clear"),
         ("/prefer add", "say which preference"),
         ("/prefer clear vivid", "/prefer clear takes a view or nothing behind it"),

@@ -81,7 +81,7 @@ def test_a_session_comes_back_as_it_was(store) -> None:
     session = Session("Grüße 🎉", settings={"model": "smollm2", "preferences": {"a": ["vivid"], "b": []}}, created=1.5)
     assert store.add_session(session) == session.id
     first = Turn('Say "hi" 👩‍🚀\n\0 now', settings={"seed": 2**63 - 1, "sampling": {"top_p": 0.9}}, created=2.25)
-    assert store.begin_turn(session.id, first) == first.id
+    assert store.add_turn(session.id, first) == first.id
     for event in (token(0, "Hi 👩"), resampled(1, "\u200d🚀"), plain(2, ""), token(3, "\x1b[31m\u202e!")):
         store.add_token(first.id, event)
         first.events.append(event)
@@ -91,8 +91,9 @@ def test_a_session_comes_back_as_it_was(store) -> None:
     second = Turn("And?", [plain(0, "So.")], finish_reason="interrupted")
     assert store.add_turn(session.id, second) == second.id
     session.title = "Greetings"
+    store.rename(session.id, session.title)
     session.settings["model"] = "other.gguf"
-    store.save_session(session)
+    store.save_settings(session)
     session.turns = [first, second]
     loaded = store.load(session.id)
     assert loaded == session
@@ -102,7 +103,7 @@ def test_a_session_comes_back_as_it_was(store) -> None:
 def test_what_was_written_of_an_unfinished_answer_is_there_at_once(store, file) -> None:
     session = saved(store, "Story")
     turn = Turn("Tell me")
-    store.begin_turn(session.id, turn)
+    store.add_turn(session.id, turn)
     store.add_token(turn.id, token(0, "Once"))
     store.add_token(turn.id, token(1, " upon"))
     with Store(file) as other:
@@ -113,7 +114,7 @@ def test_what_was_written_of_an_unfinished_answer_is_there_at_once(store, file) 
 def test_finishing_adds_the_tokens_that_are_missing(store) -> None:
     session = saved(store, "Story")
     turn = Turn("Tell me")
-    store.begin_turn(session.id, turn)
+    store.add_turn(session.id, turn)
     turn.events = [token(0, "Once"), resampled(1, " upon"), token(2, " a"), token(3, " time")]
     store.add_token(turn.id, turn.events[1])
     turn.finish_reason = "length"
@@ -152,16 +153,15 @@ def test_a_removed_session_is_gone_with_its_tokens_and_its_words(store, file) ->
 
 def test_a_chat_that_is_removed_while_it_is_open_does_not_go_on_in_another(store) -> None:
     session, turn = Session("Open"), Turn("Who?")
-    store.begin_turn(store.add_session(session), turn)
+    store.add_turn(store.add_session(session), turn)
     store.remove(session.id)
     other = saved(store, "Another", a_turn())
     assert other.id != session.id and other.turns[0].id != turn.id
     for write in (
-        lambda: store.begin_turn(session.id, Turn("New")),
         lambda: store.add_token(turn.id, token(0, "x")),
         lambda: store.finish_turn(turn),
         lambda: store.add_turn(session.id, a_turn()),
-        lambda: store.save_session(session),
+        lambda: store.save_settings(session),
         lambda: store.set_undone(turn.id),
     ):
         with pytest.raises(StoreError, match="the chat was removed"):
@@ -289,7 +289,7 @@ def test_a_place_that_cannot_be_written_is_named(where, monkeypatch) -> None:
 
 def test_a_locked_database_is_an_error_in_good_time_and_works_afterwards(store, file) -> None:
     session, turn = saved(store, "Busy"), Turn("Now?")
-    store.begin_turn(session.id, turn)
+    store.add_turn(session.id, turn)
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         for write in (
@@ -323,7 +323,7 @@ def test_a_new_file_that_another_process_holds_is_an_error_in_good_time(file) ->
 
 def test_a_full_disk_is_an_error_and_what_was_saved_stays(store) -> None:
     session, turn = saved(store, "Long", a_turn()), Turn("More?")
-    store.begin_turn(session.id, turn)
+    store.add_turn(session.id, turn)
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
     store._db.execute(f"PRAGMA max_page_count = {pages + 2}")
 
@@ -367,7 +367,7 @@ with Store(path, timeout=10) as store:
     session_id = session_id or store.add_session(Session(title))
     for number in range(n_turns) if n_turns else itertools.count():
         turn = Turn(f"{title} {number}")
-        store.begin_turn(session_id, turn)
+        store.add_turn(session_id, turn)
         for position in range(number % 30):
             event = TokenEvent(position, 1, f" {position}", "plain", 0, None, 1.0, None, None)
             turn.events.append(event)
@@ -460,7 +460,7 @@ def test_the_summaries_are_newest_first(store) -> None:
     assert store.latest() == new.id
     store.add_turn(old.id, a_turn())
     assert store.latest() == old.id and store.summaries()[0].updated == pytest.approx(time.time(), abs=5)
-    store.begin_turn(new.id, Turn("And?"))
+    store.add_turn(new.id, Turn("And?"))
     assert store.latest() == new.id
 
 
@@ -523,7 +523,7 @@ def test_the_search_finds_all_words_in_question_or_answer_newest_first(store) ->
 
 def test_the_search_follows_an_answer_as_it_is_finished(store) -> None:
     session, turn = saved(store, "Birds"), Turn("A bird?")
-    store.begin_turn(session.id, turn)
+    store.add_turn(session.id, turn)
     assert len(store.search("bird")) == 1
     turn.events = [token(0, "An"), token(1, " egret")]
     store.finish_turn(turn)

@@ -74,7 +74,7 @@ class Chat:
         """Settings have changed: the session goes on with them when it is opened again."""
         session = self.conversation.session
         session.settings = self.conversation.settings()
-        self.conversation.recorder.save_session()
+        self.conversation.recorder.save_settings()
 
     def open(self, session: Session) -> None:
         """Go on with a saved session."""

@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -131,13 +132,16 @@ def _view_and_verb(words: str) -> tuple[str | None, str, str]:
 
 
 def _wishes(words: str) -> list[str]:
-    """Preferences as typed: presets, @files and quoted texts; or all of it as one text, where it is no list of them."""
+    """Preferences as typed: presets, @files and quoted texts; or all of it as one text, where it is no list of them,
+    nor one with a typing error."""
+    quoted = re.search("[\"']", words) is not None
     try:
-        wishes = shlex.split(words.replace(",", " ") if not re.search("[\"']", words) else words)
+        wishes = shlex.split(words if quoted else words.replace(",", " "))
         for wish in wishes:
             resolve(wish)
     except (UsageError, ValueError):
-        if len(words.split()) < 2:
+        bare = words.lower().replace(",", " ").split()
+        if len(bare) < 2 or all(get_close_matches(word, presets(), cutoff=0.8) for word in bare):
             raise
         return [words.strip("\"'")]
     return wishes
@@ -336,7 +340,7 @@ def title(chat: Chat, words: str) -> None:
     session = chat.conversation.session
     if words:
         session.title = words
-        chat.conversation.recorder.save_session()
+        chat.conversation.recorder.rename()
     chat.screen.say(f"title: {session.title or 'none yet'}")
 
 

@@ -36,7 +36,7 @@ class Recorder:
             self._say("what was said since then is not saved")
 
     def begin(self, turn: Turn) -> None:
-        """A turn begins: its question is safe from now on, and so are the session's title and settings."""
+        """A turn begins: its question is safe from now on, and so are the session's settings."""
         session = self.session
         self._do(lambda store: _save(store, session), lambda store: _write(store, session, turn))
 
@@ -57,10 +57,15 @@ class Recorder:
         """The turn is to be hidden."""
         self._do(lambda store: _hide(store, turn))
 
-    def save_session(self) -> None:
-        """Title and settings have changed."""
+    def save_settings(self) -> None:
+        """The session's settings have changed."""
         session = self.session
         self._do(lambda store: _save(store, session))
+
+    def rename(self) -> None:
+        """The session's title has changed."""
+        session = self.session
+        self._do(lambda store: _rename(store, session))
 
     def catch_up(self) -> None:
         """Write what the store lacks; a session that it refuses holds up no other."""
@@ -108,6 +113,11 @@ def _hide(store: Store, turn: Turn) -> None:
 
 
 def _save(store: Store, session: Session) -> None:
-    """Title and settings; a session without turns is not kept."""
+    """The settings; a session without turns is not kept."""
     if session.id is not None:
-        store.save_session(session)
+        store.save_settings(session)
+
+
+def _rename(store: Store, session: Session) -> None:
+    if session.id is not None:
+        store.rename(session.id, session.title)
