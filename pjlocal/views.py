@@ -158,8 +158,9 @@ class ModelViews:
     def start(self, prompts: Sequence[Sequence[int]]) -> None:
         """Read each view's prompt; what its cache already holds of it is kept.
 
-        The last token is read by itself.  llama.cpp rounds differently in batches of different shapes, and so a prompt
-        gives the same logits whether its beginning was still in the cache or not.
+        The last token is read by itself: llama.cpp rounds differently in batches of different shapes.  A prompt then
+        gives the same logits whether its beginning was still in the cache or not, with batches of up to 63 tokens; from
+        64 on, flash attention on a CPU takes another path, and logits of SmolLM2 were seen to differ by up to 1.
         """
         todo: dict[int, Sequence[int]] = {}
         for view, prompt in enumerate(prompts):

@@ -6,6 +6,7 @@ one, and faster.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,10 +14,12 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pexpect
@@ -24,14 +27,17 @@ import pyte
 import pytest
 import tiny_models
 from conftest import PJLOCAL
+from rich.console import Console
+from rich.text import Text
 
 from pjlocal.chat.commands import COMMANDS
 from pjlocal.events import TokenEvent
+from pjlocal.live import LiveRegion, MarkdownFlow, markdown
 from pjlocal.session import Session, Turn
 from pjlocal.store import Store
 
 PREFER = ("-p", "vivid", "-p", "creative", "--seed", "1")
-TIMEOUT = 8
+TIMEOUT = 30
 
 
 class Screen(pyte.HistoryScreen):
@@ -184,7 +190,7 @@ def toy(toy_model: Path, tmp_path: Path) -> tuple[str, ...]:
 @pytest.fixture
 def slow_toy(tmp_path: Path) -> tuple[str, ...]:
     """As `toy`, at a pace at which one can see it write."""
-    path = tiny_models.write_llama(tmp_path / "slow.gguf", n_ctx_train=8192, n_embd=256, n_layer=8, n_ff=512)
+    path = tiny_models.write_llama(tmp_path / "slow.gguf", n_ctx_train=8192, n_embd=256, n_layer=4, n_ff=512)
     return ("-m", str(path), *PREFER)
 
 
@@ -479,6 +485,10 @@ def test_markdown_on_narrow_and_wide_screens(start, toy, says, columns: int) -> 
     assert len(set(colors(chat, "def fall"))) > 1, "code is highlighted"
     assert set(colors(chat, "The end.")) == {"default"}
     assert "\n\n\n" not in shown
+    assert b"forty columns.\r\n" in chat.raw, "rows end where their text ends"
+    assert re.search(r"\d+% (accepted )?· \d+ tok(ens)?/s · context \d+/8192$", chat.screen.display[-1].rstrip())
+    table = chat.say("/why").splitlines()[-len(MARKDOWN) - 5 :]
+    assert any(re.fullmatch(r" *2 +R( +\w+)?( +[ab])(( +\d\.\d{3}| +-)){3}.*", row) for row in table)
 
 
 def colors(chat: Terminal, text: str) -> list[str]:
@@ -539,6 +549,55 @@ def test_thinking_is_dimmed_and_told_apart(start, toy, says) -> None:
     assert chat.say("/regen").splitlines() == ["<think>", "Let me see.", "</think>", "", "It *rains*."]
 
 
+def test_what_is_finished_can_be_scrolled_to_while_the_rest_is_written(start, toy, says) -> None:
+    items = "".join(f"- item {i}\n" for i in range(40))
+    lines = "".join(f"def f{i}():\n    pass\n\n\n" for i in range(20))
+    chat = start(*toy, *says(f"{items}\n```python\n{lines}```\n\n{numbered(100)}"), lines=12)
+    chat.type("Go\r")
+    chat.until("item 30")
+    assert "item 1\n" in chat.text
+    chat.until("f15")
+    assert "def f1():\n    pass\n\n\ndef f2():" in chat.text
+    chat.at_prompt()
+    for i in range(20):
+        assert chat.text.count(f"item {i}\n") == chat.text.count(f"def f{i}():\n") == 1
+
+
+def test_an_answer_looks_the_same_however_its_tokens_are_cut() -> None:
+    text = MARKDOWN.replace("- another", "- another\n  goes on\n\n  on and on\n- third\n\n---")
+    listed = "1. one\n2. two\n   - deep\n3. three\n\n   ```\n   a\n\n   b\n   ```\n4. four\n\n"
+    text = text.replace("The end.", f"{listed}2024\n\n```\nx\n\n\ny\n```\n\n**x**")
+    whole = drawn(markdown(text))
+    random = Random(1)
+    for _ in range(50):
+        flow, shown, at = MarkdownFlow(), [], 0
+        while at < len(text):
+            n = random.choice([1, 1, 2, 3, 20])
+            flow.add(text[at : at + n], "", False)
+            shown += flow.take_finished()
+            at += n
+        assert drawn(*shown, *flow.take_finished(everything=True)) == whole
+
+
+def drawn(*renderables: Any) -> str:
+    console = Console(width=60, color_system=None, force_terminal=True)
+    with console.capture() as capture:
+        for renderable in renderables:
+            console.print(renderable)
+    return capture.get()
+
+
+def test_a_screen_that_gets_narrower_during_a_drawing_cuts_nothing_off() -> None:
+    class Narrowing:
+        def __rich_console__(self, console: Console, options: Any) -> Iterator[Text]:
+            yield Text("x" * 80)
+            console.width = 40
+
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    LiveRegion(console).draw(Narrowing())
+    assert console.file.getvalue().count("x") == 80
+
+
 # Resized in the middle of an answer.
 
 
@@ -554,28 +613,41 @@ def test_a_terminal_that_cuts_its_rows_is_resized(start, slow_toy, says, session
     (turn,) = sessions()[0].turns
     assert turn.answer == text
     shown = chat.text.rpartition("> Go\n")[2].rpartition("\n>")[0]
-    print(shown)
     assert words(shown) == words(text.replace("- ", "• "))
 
 
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
 def test_a_terminal_that_folds_its_rows_anew_is_resized(environment, slow_toy, says, sessions, tmp_path) -> None:
-    text = "".join(f"- item {i} of a list whose rows are long enough to be folded\n" for i in range(5))
-    text += "\nNo list.\n\n" + numbered(70)
+    text = "".join(f"- item {i} of a list whose rows are long enough to be folded\n" for i in range(4))
+    text += "\nNo list.\n\n" + numbered(60)
     command = [*PJLOCAL, "chat", *slow_toy, *says(text)]
     with Tmux(environment, tmp_path, command, columns=80, lines=30) as tmux:
         tmux.until(">")
         tmux.type("Go")
-        for seen, columns in (("item 1", 200), ("item 3", 40), ("word10", 100), ("word30", 40), ("word50", 80)):
+        for seen, columns in (("item 1", 200), ("item 2", 40), ("word5", 100), ("word20", 40), ("word35", 80)):
             tmux.until(seen)
             tmux.resize(columns)
-        tmux.until("word69")
+        tmux.until("word59")
         tmux.until("\n>\n")
         shown = tmux.text.rpartition("> Go\n")[2].rpartition("\n>")[0]
     (turn,) = sessions()[0].turns
     assert turn.answer == text
-    print(shown)
     assert words(shown) == words(text.replace("- ", "• "))
+
+
+@pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
+def test_tmux_keeps_no_copies_of_what_is_drawn_again_at_the_top_of_the_screen(environment, tmp_path) -> None:
+    code = """
+from rich.console import Console
+from pjlocal.live import LiveRegion
+region = LiveRegion(Console())
+for i in range(5):
+    region.draw(f"first\\nsecond {i}")
+region.close(["done"])
+input()"""
+    with Tmux(environment, tmp_path, [sys.executable, "-c", code], columns=80, lines=30) as tmux:
+        tmux.until("done")
+        assert tmux.text.split() == ["done"]
 
 
 class Tmux:

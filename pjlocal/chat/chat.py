@@ -84,8 +84,10 @@ class Chat:
     def greet(self) -> None:
         """Where we are: the model, and what was said last."""
         self.screen.greet(f"{self.conversation.judge.model.name} · /help lists the commands")
+        self.screen.gap()
         if self.conversation.session.turns:
             self.show_where_we_were()
+            self.screen.gap()
 
     def show_where_we_were(self) -> None:
         """The session's title, and its last question and answer."""
@@ -93,4 +95,4 @@ class Chat:
         n = len(session.turns)
         self.screen.greet(f"{session.title}: {n} {'turn' if n == 1 else 'turns'}")
         if session.turns:
-            self.screen.greet(f"> {session.turns[-1].question}\n\n{session.turns[-1].answer}")
+            self.screen.greet(f"\n> {session.turns[-1].question}\n\n{session.turns[-1].answer}")

@@ -43,6 +43,7 @@ def talk(chat: Chat, history: Path | None) -> int:
         except EOFError:
             break
         chat.handle(text)
+        chat.screen.gap()
     return 0
 
 

@@ -35,6 +35,9 @@ class Screen(Protocol):
     def greet(self, text: str) -> None:
         """What a person wants to see where the conversation begins or goes on, and a script does not."""
 
+    def gap(self) -> None:
+        """An empty row, which sets apart what comes for the eye."""
+
     def show(self, *renderables: RenderableType) -> None:
         """What a command was asked for."""
 
@@ -64,6 +67,9 @@ class PipeScreen:
         print(f"pjlocal: {visible(' '.join(text.split()))}", file=sys.stderr)
 
     def greet(self, text: str) -> None:
+        pass
+
+    def gap(self) -> None:
         pass
 
     def show(self, *renderables: RenderableType) -> None:
@@ -99,6 +105,8 @@ class TerminalScreen:
 
     def greet(self, text: str) -> None:
         self.say(text)
+
+    def gap(self) -> None:
         self._console.print()
 
     def show(self, *renderables: RenderableType) -> None:
@@ -128,7 +136,6 @@ class TerminalScreen:
         elif writing.turn.finish_reason == "length":
             n = writing.turn.statistics["usage"]["completion_tokens"]
             self.say(f"(cut off after {n} tokens; /set max-tokens allows more)")
-        console.print()
 
     def _stream(self, show: Callable[[TokenEvent], None], first: TokenEvent | None, rest: Iterable[TokenEvent]) -> None:
         if first is not None:
