@@ -20,7 +20,7 @@ def edit_file(path: Path) -> None:
     """
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if not editor:
-        raise UsageError(f"set VISUAL or EDITOR to your editor, or open {path} in it yourself")
+        raise UsageError("set VISUAL or EDITOR to your editor")
     try:
         status = subprocess.run([*shlex.split(editor, posix=os.name == "posix"), path]).returncode
     except (OSError, ValueError) as error:

@@ -40,7 +40,7 @@ def write_export(session: Session, target: Path, force: bool = False) -> None:
     try:
         path = target.expanduser()
         if not force and os.path.lexists(path):
-            raise UsageError(f"{target} exists already: choose another name or force it")
+            raise UsageError(f"{target} exists already: choose another name")
         tomlfile.write(path, form(session))
     except (RuntimeError, ValueError) as error:  # links that go in a circle, no home folder, a name with a NUL
         raise OutputError(f"cannot write {target}: {error}") from None

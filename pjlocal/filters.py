@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import textwrap
 import weakref
 from collections.abc import Sequence
 from itertools import accumulate
@@ -236,7 +237,7 @@ def _grammar(model: Model, grammar: str) -> Any:
         sampler = lib.llama_sampler_init_grammar(model.vocab, data, b"root")
     if not sampler:
         reason = said.text.removeprefix("parse: error parsing grammar: ") or last_error() or "it has no rule named root"
-        raise UsageError(f"the grammar cannot be parsed: {reason}")
+        raise UsageError(f"the grammar cannot be parsed: {textwrap.shorten(reason, 160, placeholder=' …')}")
     return sampler
 
 

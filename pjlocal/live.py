@@ -226,6 +226,10 @@ class LiveDisplay(Display):
         now = time.perf_counter()
         self._next_drawing = now + max(_REDRAW_S, (now - started) / _REDRAW_SHARE)
 
+    def announce(self, text: Text) -> None:
+        """A line that is not of the answer, above what is still being written."""
+        self._region.draw(Group(*self._flow.rest()), [*self._flow.take_finished(), text])
+
     def _add(self, pieces: Iterator[tuple[TokenEvent, bool]]) -> None:
         for event, thought in pieces:
             style = blame_style(event, self._console.no_color) if self._styled else ""
@@ -259,8 +263,8 @@ class _Table(TableElement):
 
 
 class _Markdown(Markdown):
-    """Rich's, but it begins with a row that is not empty, and its rows end where their text ends: spaces up to the edge
-    of the screen would become rows of their own once that gets narrower."""
+    """Rich's, but without empty rows at its ends, and its rows end where their text ends: spaces up to the edge of the
+    screen would become rows of their own once that gets narrower."""
 
     elements: ClassVar[Any] = {
         **Markdown.elements,
@@ -272,16 +276,17 @@ class _Markdown(Markdown):
 
     def __rich_console__(self, console: Console, options: Any) -> Iterator[Any]:
         segments: Any = super().__rich_console__(console, options)
-        begun = False
+        begun, empty = False, 0  # rows since the last that is not
         for line in Segment.split_lines(segments):
             while line and not line[-1].text.strip():
                 line.pop()
-            if line:
-                last = line.pop()
-                yield from (*line, Segment(last.text.rstrip(), last.style))
-                begun = True
-            if begun:
-                yield Segment.line()
+            if not line:
+                empty += begun
+                continue
+            last = line.pop()
+            yield from [Segment.line()] * empty
+            yield from (*line, Segment(last.text.rstrip(), last.style), Segment.line())
+            begun, empty = True, 0
 
 
 @cache

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .errors import UsageError
+from .errors import UsageError, did_you_mean
 from .textfile import read_text
 
 #: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.
@@ -59,8 +58,8 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
     if preset := known.get(spec.lower()):
         return preset
     if len(spec.split()) == 1 and max(spec) < "\u0e00":  # from there on come scripts that put no space between words
-        near = difflib.get_close_matches(spec.lower(), known, n=3, cutoff=0.5) or list(known)
-        raise UsageError(f"unknown preset {spec!r}: did you mean {' or '.join(near)}? ({_HOW_FREE_TEXT})")
+        hint = did_you_mean(spec.lower(), known) or f"known are {', '.join(known)}"
+        raise UsageError(f"unknown preset {spec!r}: {hint} ({_HOW_FREE_TEXT})")
     return spec
 
 

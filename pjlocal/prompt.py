@@ -147,11 +147,14 @@ class ChatTemplate:
     def _ends(self, message: Message) -> list[int]:
         """Where each token's text ends in the message, a zero before them; as far as the tokens spell the message.
 
-        A control token spells nothing: one in the middle of an answer must not come into the prompt.
+        A control token spells nothing: one in the middle of an answer must not come into the prompt.  Nor does a token
+        of another model that the conversation was begun with, unless it spells the same here.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         ends = [0]
         for token in message.tokens:
+            if token >= self._model.n_vocab:
+                break
             piece = self._piece(token)
             text = decoder.decode(piece)
             if not piece or not message.content.startswith(text, ends[-1]):

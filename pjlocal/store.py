@@ -29,6 +29,10 @@ class StoreError(OutputError):
     """The database of chats cannot be used, now or at all; names the file and the reason."""
 
 
+class RemovedError(StoreError):
+    """The session was removed, by another process."""
+
+
 class ForeignStoreError(StoreError):
     """The file is a newer pjlocal's, or another program's."""
 
@@ -78,6 +82,18 @@ def store_path() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("pjlocal") / "chats.db"
+
+
+def check_title(title: str) -> None:
+    """Refuse what would not name a session.
+
+    Raises:
+        UsageError: it is empty, or a number, which means the session of that number.
+    """
+    if not title.strip():
+        raise UsageError("a chat's title must not be empty")
+    if title.strip().isdecimal():
+        raise UsageError(f"a number cannot be a title: {title.strip()} means the chat of that number")
 
 
 class Store:
@@ -335,7 +351,8 @@ class Store:
 
     def _error(self, reason: str) -> StoreError:
         said = next((text for part, text in _REASONS.items() if part in reason), reason)
-        return StoreError(f"cannot use the saved chats in {self.path}: {said}")
+        kind = RemovedError if said == _REMOVED else StoreError
+        return kind(f"cannot use the saved chats in {self.path}: {said}")
 
     def _schema_version(self) -> int:
         """How many migrations the file has had.

@@ -830,6 +830,8 @@ def test_prefer_deals_sets_adds_and_clears(chat: Talk, lines: list[str], a: list
     ("line", "says"),
     [
         ("/prefer vivd", "unknown preset 'vivd': did you mean vivid"),
+        ("/prefer it's", 'unknown preset "it\'s"'),
+        ('/prefer "unclosed', "unknown preset"),
         ("/prefer vivid creativ", "unknown preset 'creativ': did you mean creative"),
         ("/prefer a", "say which preference, as in /prefer a vivid, or /prefer clear"),
         ("/prefer add", "say which preference"),
@@ -1093,14 +1095,28 @@ def test_turns_that_are_behind_stay_with_their_session(chat: Talk, store: Store)
     assert first.id == sessions[1].id and first.title == "Why?"
 
 
-def test_a_session_that_another_program_removed_holds_up_no_other(chat: Talk, store: Store) -> None:
+def test_a_session_that_another_program_removed_goes_on_as_a_new_one(chat: Talk, store: Store) -> None:
     chat.say("Why?")
     store.remove(chat.conversation.session.id)
-    assert len(said := chat.say("How?")) == 1 and "the chat was removed" in said[0]
+    assert len(said := chat.say("How?")) == 1 and "what is said from now on is saved as a new one" in said[0]
     assert chat.say("And?") == []
+    assert [turn.question for turn in store.load(store.latest()).turns] == ["How?", "And?"]
     chat.say("/new")
     assert chat.say("Anew?") == [] and kept(chat, store)
-    assert [summary.title for summary in store.summaries()] == ["Anew?"]
+
+
+def test_a_chat_goes_on_with_a_model_of_another_vocabulary(smollm2: Path, tiny, tmp_path: Path) -> None:
+    with talk(smollm2) as chat:
+        chat.say("Why?")
+        chat.say(f"/model {tiny('llama')}")
+        chat.say("How?")
+        assert [turn.settings["model"] for turn in chat.conversation.session.turns] == [smollm2.name, "llama.gguf"]
+        assert chat.conversation.session.turns[1].events
+
+
+def test_a_number_is_no_title(chat: Talk) -> None:
+    chat.say("Why?")
+    assert "a number cannot be a title" in chat.say("/title 7")[0]
 
 
 def test_a_chat_that_is_not_saved_knows_no_sessions(tiny, tmp_path: Path) -> None:

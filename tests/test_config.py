@@ -329,7 +329,7 @@ def test_edit_opens_a_broken_file_and_checks_what_comes_of_it(write, monkeypatch
 @pytest.mark.parametrize(
     ("editor", "says"),
     [
-        ("", "set VISUAL or EDITOR to your editor, or open .*config.toml"),
+        ("", "set VISUAL or EDITOR to your editor"),
         ("no-such-editor -w", "cannot start the editor no-such-editor -w"),
         ("a '", "cannot start the editor"),
         ("false", "the editor false failed"),

@@ -268,7 +268,7 @@ def test_another_ending_is_refused(tmp_path: Path, name: str) -> None:
 def test_an_existing_file_is_overwritten_by_force_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.md"
     path.write_text("precious")
-    with pytest.raises(UsageError, match="exists already: choose another name or force it"):
+    with pytest.raises(UsageError, match="exists already: choose another name"):
         write_export(Session(), path)
     assert path.read_text() == "precious"
     write_export(Session("New"), path, force=True)

@@ -60,7 +60,7 @@ def remove_cache(session_id: int) -> None:
 
 
 def _folder() -> Path:
-    return store_path().with_name("caches")
+    return store_path().with_suffix(".caches")
 
 
 def _files(judge: PersonaJudge, session_id: int) -> list[Path]:

@@ -24,6 +24,7 @@ from ..locate import available_models
 from ..preferences import deal, presets, resolve
 from ..session import Session
 from ..settings import Engine, Generation, Mode, Prompting, Sampling, Settings, Think, flag
+from ..store import check_title
 from . import figures
 
 if TYPE_CHECKING:
@@ -137,9 +138,12 @@ def _wishes(words: str) -> list[str]:
     quoted = re.search("[\"']", words) is not None
     try:
         wishes = shlex.split(words if quoted else words.replace(",", " "))
+    except ValueError:  # an apostrophe
+        return [words]
+    try:
         for wish in wishes:
             resolve(wish)
-    except (UsageError, ValueError):
+    except UsageError:
         bare = words.lower().replace(",", " ").split()
         if len(bare) < 2 or all(get_close_matches(word, presets(), cutoff=0.8) for word in bare):
             raise
@@ -248,7 +252,7 @@ def model(chat: Chat, words: str) -> None:
     conversation = chat.conversation
     if words:
         with chat.screen.wait("Loading the model"):
-            conversation.switch_model(words, chat.load)
+            conversation.switch_model(words.strip("\"'"), chat.load)
         chat.changed()
     loaded = conversation.judge.model
     chat.screen.say(f"{loaded.name}: {loaded.description}, context {conversation.judge.context_limit} tokens a view")
@@ -339,6 +343,7 @@ def load(chat: Chat, words: str) -> None:
 def title(chat: Chat, words: str) -> None:
     session = chat.conversation.session
     if words:
+        check_title(words)
         session.title = words
         chat.conversation.recorder.rename()
     chat.screen.say(f"title: {session.title or 'none yet'}")
@@ -356,7 +361,7 @@ def export(chat: Chat, words: str) -> None:
     if not words or words in FORMATS:
         target = _free_name(_file_name(session.title), words or "md")
     else:
-        target = Path(words).expanduser()
+        target = Path(words.strip("\"'")).expanduser()
     write_export(session, target)
     chat.screen.say(f"written to {target}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -98,9 +99,18 @@ def settings(groups: Iterable[Settings], named: str | None = None) -> Table:
             if named in (None, f.name):
                 value = getattr(group, f.name)
                 changed = "bold" if value != f.default else ""
-                shown = " ".join(visible(str("-" if value in (None, (), "") else value)).split())
+                shown = " ".join(visible(_plain(value)).split())
                 table.add_row(flag(f).removeprefix("--"), Text(shown, changed), Text(f.metadata["help"], "dim"))
     return table
+
+
+def _plain(value: Any) -> str:
+    """A setting's value as one would type it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return shlex.join(value) or "-"
+    return "-" if value in (None, "") else str(value)
 
 
 def sessions(summaries: Iterable[Summary], current: int | None) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..events import TokenEvent
 from ..session import Session, Turn
-from ..store import Store, StoreError
+from ..store import RemovedError, Store, StoreError
 
 _Write = Callable[[Store], object]
 
@@ -45,7 +45,7 @@ class Recorder:
         session, turn_id = self.session, turn.id
         if turn_id is None or self._behind:
             return  # `finish` writes it
-        if not self._try(lambda store: store.add_token(turn_id, event)):
+        if not self._try(session, lambda store: store.add_token(turn_id, event)):
             self._behind.append((session, lambda store: _write(store, session, turn)))
 
     def finish(self, turn: Turn) -> None:
@@ -71,7 +71,7 @@ class Recorder:
         """Write what the store lacks; a session that it refuses holds up no other."""
         left: list[tuple[Session, _Write]] = []
         for session, write in self._behind:
-            if any(session is stuck for stuck, _ in left) or not self._try(write):
+            if any(session is stuck for stuck, _ in left) or not self._try(session, write):
                 left.append((session, write))
         self._behind = left
         if self._said and not left:
@@ -82,11 +82,17 @@ class Recorder:
         self._behind += [(self.session, write) for write in writes]
         self.catch_up()
 
-    def _try(self, write: _Write) -> bool:
+    def _try(self, session: Session, write: _Write) -> bool:
         if self.store is None:
             return True
         try:
             write(self.store)
+        except RemovedError:
+            self._say("this chat was removed from the saved ones: what is said from now on is saved as a new one")
+            session.id = None
+            for turn in session.turns:
+                turn.id = None
+            return False
         except StoreError as error:
             if str(error) != self._said:
                 self._said = str(error)

@@ -91,6 +91,8 @@ class TerminalScreen:
 
     def __init__(self, file: IO[str]) -> None:
         self._console = make_console(file)
+        self._spinner = Spinner()
+        self._display: LiveDisplay | None = None  # of the answer that is being written
 
     @property
     def width(self) -> int:
@@ -101,7 +103,12 @@ class TerminalScreen:
         return self._console.no_color
 
     def say(self, text: str) -> None:
-        self._console.print(Text(visible(text), "dim"))
+        line = Text(visible(text), "dim")
+        self._spinner.stop()
+        if self._display:
+            self._display.announce(line)
+        else:
+            self._console.print(line)
 
     def greet(self, text: str) -> None:
         self.say(text)
@@ -115,7 +122,7 @@ class TerminalScreen:
 
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
         console = self._console
-        with keys_unseen(), Spinner() as spinner:
+        with keys_unseen(), self._spinner as spinner:
             spinner.say("Reading")
             events = iter(writing)
             first = next(events, None)
@@ -129,8 +136,11 @@ class TerminalScreen:
                 styled=view == "blame",
                 status=lambda: status_line(conversation, console.width),
                 opened_thinking=writing.opened_thinking,
-            ) as display:
-                self._stream(display.show, first, events)
+            ) as self._display:
+                try:
+                    self._stream(self._display.show, first, events)
+                finally:
+                    self._display = None
         if writing.turn.finish_reason == "interrupted":
             self.say("(stopped)")
         elif writing.turn.finish_reason == "length":
@@ -145,7 +155,7 @@ class TerminalScreen:
 
     @contextmanager
     def wait(self, what: str) -> Iterator[Spinner]:
-        with keys_unseen(), Spinner() as spinner:
+        with keys_unseen(), self._spinner as spinner:
             spinner.say(what)
             yield spinner
 

@@ -101,7 +101,7 @@ def chat(
         if save_cache:
             cache.load_cache(judge, opened)
         talking.greet()
-        status = loop.talk(talking, store_path().with_name("history") if save else None)
+        status = loop.talk(talking, store_path().with_suffix(".history") if save else None)
         if save_cache and (size := cache.save_cache(conversation.judge, conversation.session)):
             screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
         return status

@@ -102,8 +102,9 @@ def export(
 def rename(name: _Name, title: Annotated[str, typer.Argument(help="The new title.")]) -> None:
     """Give a chat another title."""
     title = " ".join(title.split())
-    if not title:
-        raise UsageError("the title is empty: say what the chat should be called")
+    from ..store import check_title
+
+    check_title(title)
     with _named(name) as (store, session_id):
         store.rename(session_id, title)
 
