@@ -599,7 +599,13 @@ def test_list_prints_a_line_a_chat(store) -> None:
 def on_terminal(*args: str, width: int = 80) -> pexpect.spawn:
     code = "from pjlocal.cli.sessions import sessions_app; sessions_app()"
     child = pexpect.spawn(
-        sys.executable, ["-c", code, *args], encoding="utf-8", timeout=30, dimensions=(24, width), echo=False
+        sys.executable,
+        ["-c", code, *args],
+        env=dict(os.environ),  # without the COLUMNS that readline, which pytest imports, sets past Python
+        encoding="utf-8",
+        timeout=30,
+        dimensions=(24, width),
+        echo=False,
     )
     return child
 
