@@ -294,7 +294,7 @@ def test_the_arrow_up_brings_back_what_was_typed_in_an_earlier_run(start, toy, e
     chat = start(*toy, "-n", "2")
     chat.say("an earlier question")
     chat.leave()
-    assert (database(environment).with_name("history").stat().st_mode & 0o777) == 0o600
+    assert (database(environment).with_suffix(".history").stat().st_mode & 0o777) == 0o600
     chat = start(*toy, "-n", "2")
     chat.type("\x1b[A")
     chat.at_prompt("an earlier question")
