@@ -50,7 +50,7 @@ class LiveRegion:
     def draw(self, live: RenderableType, above: Sequence[RenderableType] = ()) -> None:
         """Print ``above`` for good, and show the end of ``live`` below it, as much as the screen has room for."""
         console = self._console
-        lines = console.render_lines(live, pad=False)[-max(1, console.height - 1) :]
+        lines = console.render_lines(live, pad=False)[-max(1, console.height - 1) :] or [[]]
         with console.capture() as capture:
             for renderable in above:
                 console.print(renderable, crop=False)

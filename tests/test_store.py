@@ -662,7 +662,7 @@ def test_rename_changes_the_title_and_nothing_else(store) -> None:
     session = saved(store, "Birds", updated=5.0, settings={"model": "m"})
     call("rename", "birds", " Herons\n and more ")
     assert store.load(session.id) == replace(session, title="Herons and more")
-    with pytest.raises(UsageError, match="the title is empty"):
+    with pytest.raises(UsageError, match="must not be empty"):
         call("rename", "herons", " ")
 
 
