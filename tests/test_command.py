@@ -364,13 +364,14 @@ def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(environment) -> N
 
 
 @pytest.mark.parametrize("columns", [40, 120])
-def test_the_markdown_view_leaves_clean_text_behind(environment, tmp_path, columns: int) -> None:
+def test_the_markdown_view_leaves_clean_text_behind(environment, tmp_path, tiny, columns: int) -> None:
     """Longer than the screen is high: nothing is lost, nothing doubled."""
     items = "".join(f'"- item number {i} [b] end\\n" ' for i in range(40))
     (tmp_path / "g.gbnf").write_text(
         f'root ::= "# Title\\n\\nSome *words* here.\\n\\n" {items} "\\n```python\\nx = 1\\n```\\n\\n" "The end."'
     )
-    args = ("run", *PREFER, "-n", "900", "--grammar", str(tmp_path / "g.gbnf"), "--view", "markdown", "List things")
+    model = ("-m", str(tiny("llama")), "--ctx", "2048", "-n", "1900")
+    args = ("run", *PREFER, *model, "--grammar", str(tmp_path / "g.gbnf"), "--view", "markdown", "List things")
     terminal = Terminal(environment, *args, columns=columns, lines=24)
     terminal.finish()
     assert terminal.child.exitstatus == 0

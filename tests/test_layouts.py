@@ -21,14 +21,15 @@ REPETITIVE = "Repeat the words tick tock again and again: tick tock tick tock ti
 
 
 def tokens(judge: PersonaJudge, prompts: list[str] = PROMPTS, **changes) -> list[list[int]]:
-    return [[e.id for e in judge.stream(p, **{"seed": i, "max_tokens": 24} | changes)] for i, p in enumerate(prompts)]
+    return [[e.id for e in judge.stream(p, **{"seed": i, "max_tokens": 16} | changes)] for i, p in enumerate(prompts)]
 
 
 def test_the_same_seed_gives_the_same_text_in_every_layout(smollm2: Path, vivid_and_creative: PersonaJudge) -> None:
     """Over 20 prompts. Batches of different shapes round differently, so a flip is possible; none was seen here."""
     with PersonaJudge(smollm2, prefer=["vivid", "creative"], engine=Engine(layout="batched")) as batched:
         assert tokens(batched) == tokens(vivid_and_creative)
-        assert tokens(batched, schedule="reference", max_tokens=8) == tokens(vivid_and_creative, max_tokens=8)
+        few = PROMPTS[:5]
+        assert tokens(batched, few, schedule="reference") == tokens(vivid_and_creative, few)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -39,19 +40,15 @@ def test_look_ahead_never_changes_the_text_and_saves_passes_where_the_answer_rep
         def run(lookahead: int) -> tuple[list[int], int]:
             views = judge.views(2, 256)
             before = views.n_decodes
-            ids = [e.id for e in judge.stream(REPETITIVE, seed=1, max_tokens=96, ignore_end=True, lookahead=lookahead)]
+            ids = [e.id for e in judge.stream(REPETITIVE, seed=1, max_tokens=64, ignore_end=True, lookahead=lookahead)]
             return ids, judge.views(2, 256).n_decodes - before
 
         run(0)
         (expected, plain), (guessed, fewer) = run(0), run(7)
         assert guessed == expected
         assert fewer <= plain
-    assert tokens_with_lookahead(smollm2, layout) == tokens_with_lookahead(smollm2, layout, lookahead=7)
-
-
-def tokens_with_lookahead(path: Path, layout: str, **changes) -> list[list[int]]:
-    with PersonaJudge(path, prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
-        return tokens(judge, **changes)[:8]
+        few = PROMPTS[:6]
+        assert tokens(judge, few, lookahead=7) == tokens(judge, few)
 
 
 # Counts, not times: what a token costs.
