@@ -75,7 +75,7 @@ class FakeScreen:
     def shown(self) -> str:
         return self._console.file.getvalue()
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str = "") -> None:
         self.said.append(text)
 
     def greet(self, text: str) -> None:

@@ -13,7 +13,7 @@ from ..session import Session
 from ..store import Store
 from . import commands
 from .conversation import Conversation, Writing
-from .screen import Screen
+from .screen import ERROR, Screen
 
 _IMPATIENT_S = 2.0  # after the first Ctrl-C; a later one ends the chat
 
@@ -62,7 +62,7 @@ class Chat:
             self.screen.say("(stopped)")
         except PjlocalError as error:
             self.status = error.exit_status
-            self.screen.say(str(error))
+            self.screen.say(str(error), ERROR)
         finally:
             interrupt.clear()
 

@@ -15,6 +15,8 @@ from ..events import VIEW_NAMES, TokenEvent
 from ..live import LineFlow, LiveDisplay, MarkdownFlow, keys_unseen
 from .conversation import Conversation, Writing
 
+NOTICE, ERROR = "dim", "red"  # styles of what is said
+
 _WIDE = 200  # columns of a table in a pipe
 
 
@@ -29,7 +31,7 @@ class Screen(Protocol):
     def no_color(self) -> bool:
         """Whether the user wants none."""
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str = NOTICE) -> None:
         """A line about the chat itself."""
 
     def greet(self, text: str) -> None:
@@ -48,12 +50,11 @@ class Screen(Protocol):
         """A context in which something is waited for."""
 
 
-class PipeScreen:
-    """Bare answers on standard output, all else on standard error."""
+class _ConsoleScreen:
+    """What both kinds of screen have from Rich's console."""
 
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-        self._console = Console(file=file, width=_WIDE, no_color=True, highlight=False, markup=False, emoji=False)
+    def __init__(self, console: Console) -> None:
+        self._console = console
 
     @property
     def width(self) -> int:
@@ -63,7 +64,15 @@ class PipeScreen:
     def no_color(self) -> bool:
         return self._console.no_color
 
-    def say(self, text: str) -> None:
+
+class PipeScreen(_ConsoleScreen):
+    """Bare answers on standard output, all else on standard error."""
+
+    def __init__(self, file: IO[str]) -> None:
+        super().__init__(Console(file=file, width=_WIDE, no_color=True, highlight=False, markup=False, emoji=False))
+        self._file = file
+
+    def say(self, text: str, style: str = NOTICE) -> None:
         print(f"pjlocal: {visible(' '.join(text.split()))}", file=sys.stderr)
 
     def greet(self, text: str) -> None:
@@ -86,24 +95,16 @@ class PipeScreen:
         return Spinner()
 
 
-class TerminalScreen:
+class TerminalScreen(_ConsoleScreen):
     """A terminal that shows colours and can move its cursor."""
 
     def __init__(self, file: IO[str]) -> None:
-        self._console = make_console(file)
+        super().__init__(make_console(file))
         self._spinner = Spinner()
         self._display: LiveDisplay | None = None  # of the answer that is being written
 
-    @property
-    def width(self) -> int:
-        return self._console.width
-
-    @property
-    def no_color(self) -> bool:
-        return self._console.no_color
-
-    def say(self, text: str) -> None:
-        line = Text(visible(text), "dim")
+    def say(self, text: str, style: str = NOTICE) -> None:
+        line = Text(visible(text), style)
         self._spinner.stop()
         if self._display:
             self._display.announce(line)

@@ -24,7 +24,7 @@ def bench(
     prefer: PreferOption = ["vivid", "creative"],
     n_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=8, help="Tokens of each run.")] = 128,
     repeats: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 7,
-    quick: Annotated[bool, typer.Option("--quick", help="Three turns of at most 64 tokens.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Three turns of at most 48 tokens.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     *,
     sampling: Sampling,
@@ -34,7 +34,7 @@ def bench(
     if len(prefer) < 2:
         raise UsageError("bench compares two views: give at least two preferences")
     if quick:
-        n_tokens, repeats = min(n_tokens, 64), min(repeats, 3)
+        n_tokens, repeats = min(n_tokens, 48), min(repeats, 3)
     interrupt = Interrupt()
     with on_sigint(interrupt), _Progress() as progress:
         progress("importing", 0.0)
