@@ -300,9 +300,12 @@ def test_ctrl_c_with_json_prints_the_object_so_far(environment) -> None:
     assert report["usage"]["completion_tokens"] > 10
 
 
-@pytest.mark.parametrize("delay", [0.15, 0.3, 0.5])
+@pytest.mark.parametrize("delay", [0.0, 0.15, 0.3, 0.5])
 def test_ctrl_c_while_loading_or_reading_the_prompt_is_quiet(environment, delay: float) -> None:
     process = popen(environment, *PREFER, "--batch", "4096", "word and word " * 2000)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while maps.exists() and "libllama" not in maps.read_text():  # before that Python itself may still be starting
+        time.sleep(0.005)
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
