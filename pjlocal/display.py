@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import IO, TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -33,6 +35,22 @@ def _mark(match: re.Match[str]) -> str:
     if code < 0x20:
         return chr(0x2400 + code)
     return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
+
+
+def one_line(text: str) -> str:
+    """Text that anyone may have written, fit for a line of a terminal."""
+    return visible(" ".join(text.split()))
+
+
+def local_time(seconds: float) -> str:
+    """Seconds since the epoch as a date and a time, to the minute."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+def when_ready(events: Iterable[TokenEvent]) -> Iterator[TokenEvent]:
+    """The same events; returns once the first of them is there."""
+    rest = iter(events)
+    return itertools.chain(list(itertools.islice(rest, 1)), rest)
 
 
 class Display:

@@ -217,18 +217,21 @@ class LiveDisplay(Display):
             self._size = self._console.size
             self._next_drawing = started + _SETTLE_S
             return
-        finished = self._flow.take_finished()
-        rows = self._flow.rest()
-        if self._status:
-            rows.append(self._status())
-        if rows or finished:
-            self._region.draw(Group(*rows), finished)
+        self._draw()
         now = time.perf_counter()
         self._next_drawing = now + max(_REDRAW_S, (now - started) / _REDRAW_SHARE)
 
     def announce(self, text: Text) -> None:
         """A line that is not of the answer, above what is still being written."""
-        self._region.draw(Group(*self._flow.rest()), [*self._flow.take_finished(), text])
+        self._draw(text)
+
+    def _draw(self, *notices: Text) -> None:
+        above = [*self._flow.take_finished(), *notices]
+        rows = self._flow.rest()
+        if self._status:
+            rows.append(self._status())
+        if rows or above:
+            self._region.draw(Group(*rows), above)
 
     def _add(self, pieces: Iterator[tuple[TokenEvent, bool]]) -> None:
         for event, thought in pieces:

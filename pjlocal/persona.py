@@ -326,10 +326,15 @@ class PersonaJudge:
         Raises:
             UsageError: an empty prompt, or one that leaves no room for an answer.
         """
-        conversation = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
-        if not conversation or not conversation[-1].content.strip():
-            raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
-        prompts = self.prompts(conversation, generation)
+        conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
+        return self.planned(self.prompts(conversation, generation), generation)
+
+    def planned(self, prompts: list[list[int]], generation: settings.Generation) -> Plan:
+        """The plan for prompts that `prompts` made.
+
+        Raises:
+            UsageError: they leave no room for an answer.
+        """
         limit = self.context_limit
         n_tokens = max(map(len, prompts))
         if n_tokens >= limit:
@@ -345,9 +350,12 @@ class PersonaJudge:
         """Each view's prompt tokens, be they more than fit.
 
         Raises:
-            UsageError: so much text that it cannot fit, and only splitting it into tokens would take long.
+            UsageError: nothing is said, or so much that it cannot fit, and only splitting it into tokens would take
+                long.
         """
         self._check_open()
+        if not conversation or not conversation[-1].content.strip():
+            raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
         limit, length = self.context_limit, len(conversation[-1].content)
         if length > _MOST_PER_TOKEN * limit:
             raise UsageError(

@@ -202,14 +202,16 @@ class Conversation:
         limit = judge.context_limit
         room = limit - min(generation.max_tokens, limit // _ROOM_SHARE)
 
-        def longest(first: int) -> int:
-            return max(map(len, judge.prompts(_messages(history[first:], question), generation)))
+        def prompts_from(first: int) -> list[list[int]]:
+            return judge.prompts(_messages(history[first:], question), generation)
 
         first = history[-1].first if history else 0
-        if longest(first) > room:
-            while first < len(history) and longest(first) > room * _KEEP:
+        prompts = prompts_from(first)
+        if max(map(len, prompts)) > room:
+            while first < len(history) and max(map(len, prompts)) > room * _KEEP:
                 first += 1
-        return judge.plan(_messages(history[first:], question), generation), first
+                prompts = prompts_from(first)
+        return judge.planned(prompts, generation), first
 
 
 def _messages(turns: list[Turn], question: str) -> list[Message]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ..display import blame_style, legend, visible
+from ..display import blame_style, legend, local_time, one_line, visible
 from ..events import Result
 from ..live import markdown
 from ..session import Session, Turn
@@ -117,9 +116,8 @@ def sessions(summaries: Iterable[Summary], current: int | None) -> Table:
     """Saved sessions, the one in use marked."""
     table = plain_table("", "id", "when", "turns", "title", right=(1, 3))
     for s in summaries:
-        when = datetime.datetime.fromtimestamp(s.updated).strftime("%Y-%m-%d %H:%M")
-        title = visible(" ".join(s.title.split()))
-        table.add_row("*" if s.id == current else "", str(s.id), when, str(s.n_turns), Text(title))
+        mark = "*" if s.id == current else ""
+        table.add_row(mark, str(s.id), local_time(s.updated), str(s.n_turns), Text(one_line(s.title)))
     return table
 
 

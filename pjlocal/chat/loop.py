@@ -19,7 +19,7 @@ def make_screen() -> Screen:
 
 def on_terminal() -> bool:
     """Whether there is a person at both ends."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty() and not _dumb()
+    return sys.stdin.isatty() and sys.stdout.isatty() and not _dumb()
 
 
 def _dumb() -> bool:
@@ -56,8 +56,8 @@ def _read_all(chat: Chat, lines: Iterable[str]) -> None:
 
 def _lines() -> Iterable[str]:
     """Lines of standard input, one at a time as they come; prompts on a terminal that cannot do more."""
-    asks = sys.stdin is not None and sys.stdin.isatty()
-    while sys.stdin is not None:
+    asks = sys.stdin.isatty()
+    while True:
         if asks:
             print("> ", end="", file=sys.stderr, flush=True)
         raw = sys.stdin.buffer.readline()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Protocol
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from ..display import Display, Spinner, View, legend, make_console, visible
-from ..events import VIEW_NAMES, TokenEvent
+from ..display import Display, Spinner, View, legend, make_console, one_line, visible, when_ready
+from ..events import VIEW_NAMES
 from ..live import LineFlow, LiveDisplay, MarkdownFlow, keys_unseen
 from .conversation import Conversation, Writing
 
@@ -73,7 +73,7 @@ class PipeScreen(_ConsoleScreen):
         self._file = file
 
     def say(self, text: str, style: str = NOTICE) -> None:
-        print(f"pjlocal: {visible(' '.join(text.split()))}", file=sys.stderr)
+        print(f"pjlocal: {one_line(text)}", file=sys.stderr)
 
     def greet(self, text: str) -> None:
         pass
@@ -125,8 +125,7 @@ class TerminalScreen(_ConsoleScreen):
         console = self._console
         with keys_unseen(), self._spinner as spinner:
             spinner.say("Reading")
-            events = iter(writing)
-            first = next(events, None)
+            events = when_ready(writing)
             spinner.stop()
             if view == "blame":
                 console.print(legend(conversation.settings()["preferences"], console.no_color))
@@ -139,7 +138,8 @@ class TerminalScreen(_ConsoleScreen):
                 opened_thinking=writing.opened_thinking,
             ) as self._display:
                 try:
-                    self._stream(self._display.show, first, events)
+                    for event in events:
+                        self._display.show(event)
                 finally:
                     self._display = None
         if writing.turn.finish_reason == "interrupted":
@@ -147,12 +147,6 @@ class TerminalScreen(_ConsoleScreen):
         elif writing.turn.finish_reason == "length":
             n = writing.turn.statistics["usage"]["completion_tokens"]
             self.say(f"(cut off after {n} tokens; /set max-tokens allows more)")
-
-    def _stream(self, show: Callable[[TokenEvent], None], first: TokenEvent | None, rest: Iterable[TokenEvent]) -> None:
-        if first is not None:
-            show(first)
-            for event in rest:
-                show(event)
 
     @contextmanager
     def wait(self, what: str) -> Iterator[Spinner]:
@@ -189,7 +183,7 @@ def _fitted(parts: list[str], numbers: list[str], width: int) -> Text:
     tail = Text(" · ".join(numbers))
     if tail.cell_len > width:
         tail = Text(tail.plain.replace(" accepted", "").replace("tokens", "tok"))
-    head = Text(" · ".join(visible(" ".join(part.split())) for part in parts))
+    head = Text(" · ".join(one_line(part) for part in parts))
     room = width - tail.cell_len - 3
     if room >= 12:
         head.truncate(room, overflow="ellipsis")

@@ -97,10 +97,10 @@ def _guarded() -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    from ..display import visible
+    from ..display import one_line
 
     try:
-        print(f"pjlocal: {visible(' '.join(message.split()))}", file=sys.stderr)
+        print(f"pjlocal: {one_line(message)}", file=sys.stderr)
     except OSError:
         pass
     return status
@@ -117,7 +117,7 @@ def _fill_closed_streams() -> None:
 def _never_fail_to_encode() -> None:
     """A terminal in another encoding shows a mark for what it cannot, instead of an error."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None and hasattr(stream, "reconfigure"):
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import select
 import stat
 import sys
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from ..display import Silent, Spinner, View, make_display, statistics_line
+from ..display import Silent, Spinner, View, make_display, statistics_line, when_ready
 from ..errors import OutputError, UsageError
 from ..interrupt import INTERRUPTED, Interrupt, on_sigint
 from ..settings import Engine, Generation, Prompting, Sampling
@@ -103,12 +101,6 @@ def run(
     return INTERRUPTED if result.finish_reason == "interrupted" else 0
 
 
-def when_ready(events: Iterable[TokenEvent]) -> Iterator[TokenEvent]:
-    """The same events; returns once the first of them is there."""
-    rest = iter(events)
-    return itertools.chain(list(itertools.islice(rest, 1)), rest)
-
-
 def read_prompt(argument: str | None) -> str:
     """The prompt: what is piped in, then the argument.
 
@@ -116,7 +108,7 @@ def read_prompt(argument: str | None) -> str:
         UsageError: no prompt at all, or piped bytes that are not UTF-8.
     """
     piped = ""
-    if argument == "-" or (sys.stdin is not None and not sys.stdin.isatty()):
+    if argument == "-" or not sys.stdin.isatty():
         piped = read_stdin(wait_notice=argument not in (None, "-"))
     parts = [part for part in (piped, "" if argument == "-" else argument or "") if part.strip()]
     if not parts:
@@ -125,8 +117,6 @@ def read_prompt(argument: str | None) -> str:
 
 
 def read_stdin(wait_notice: bool) -> str:
-    if sys.stdin is None:
-        return ""
     if wait_notice and os.name == "posix" and not select.select([sys.stdin], [], [], 2.0)[0]:
         print("pjlocal: waiting for standard input to end (</dev/null where there is none)", file=sys.stderr)
     try:

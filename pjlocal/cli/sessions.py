@@ -8,13 +8,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..display import visible
+from ..display import local_time, one_line, visible
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,8 +38,8 @@ def list_sessions(
         _say_none_is_saved()
     for summary in summaries:
         turns = f"{summary.n_turns:3} turn{' ' if summary.n_turns == 1 else 's'}"
-        model = _one_line(Path(summary.model or "-").name)
-        line = f"{summary.id:4}  {_date(summary.updated)}  {turns}  {model:16}  {_title(summary.title)}"
+        model = one_line(Path(summary.model or "-").name)
+        line = f"{summary.id:4}  {local_time(summary.updated)}  {turns}  {model:16}  {_title(summary.title)}"
         typer.echo(_cut(line) if sys.stdout.isatty() else line)
 
 
@@ -70,7 +69,7 @@ def search(
     if not hits:
         typer.echo("pjlocal: nothing found", err=True)
     for hit in hits:
-        typer.echo(f"{hit.session_id:4}  {_date(hit.created)}  {_title(hit.title)}\n      {_one_line(hit.snippet)}")
+        typer.echo(f"{hit.session_id:4}  {local_time(hit.created)}  {_title(hit.title)}\n      {one_line(hit.snippet)}")
 
 
 @sessions_app.command()
@@ -116,7 +115,7 @@ def rm(
     """Remove a chat, for good."""
     with _named(name) as (store, session_id):
         title = next(_title(summary.title) for summary in store.summaries() if summary.id == session_id)
-        if not yes and not (sys.stdin and sys.stdin.isatty()):
+        if not yes and not sys.stdin.isatty():
             raise UsageError(f"nobody can be asked here whether to remove {title!r}: give --yes")
         if yes or typer.confirm(f"Remove {title!r} ({session_id}) for good?", err=True):
             from ..chat.cache import remove_cache
@@ -158,17 +157,8 @@ def _say_none_is_saved() -> None:
     typer.echo("pjlocal: there are no saved chats yet", err=True)
 
 
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
-
-
 def _title(title: str) -> str:
-    return _one_line(title) or "untitled"
-
-
-def _one_line(text: str) -> str:
-    """Text that anyone may have written, fit for a line of a terminal."""
-    return visible(" ".join(text.split()))
+    return one_line(title) or "untitled"
 
 
 def _cut(line: str) -> str:
