@@ -14,6 +14,7 @@ filters.  This module is NumPy alone: no model, no terminal, no file.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -101,19 +102,18 @@ class Uniforms:
     """Randomness indexed by position: row i serves the i-th emitted token, whatever happened before it.
 
     A row is (draft's draw, acceptance, resample or bonus), float64 in [0, 1).  Since a schedule that looks further
-    ahead does not use up the randomness of later positions, every schedule emits the same text for one seed.
+    ahead does not use up the randomness of later positions, every schedule emits the same text for one seed.  The
+    numbers are those of Python's own `random`, which promises the same ones in every version; NumPy does not.
     """
 
-    _BLOCK = 64
-
     def __init__(self, seed: int | tuple[int, ...], columns: int = 3) -> None:
-        self._rng = np.random.default_rng(seed)
-        self._columns = columns
+        self._random = Random(str(seed)).random
+        self._columns = range(columns)
         self._rows: list[list[float]] = []
 
     def __getitem__(self, position: int) -> list[float]:
         while position >= len(self._rows):
-            self._rows.extend(self._rng.random((self._BLOCK, self._columns)).tolist())
+            self._rows.append([self._random() for _ in self._columns])
         return self._rows[position]
 
 

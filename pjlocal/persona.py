@@ -8,13 +8,13 @@ with PersonaJudge(prefer=["vivid", "creative"]) as judge:
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 from . import preferences, settings
@@ -54,7 +54,7 @@ class Answer:
     """
 
     def __init__(self, judge: PersonaJudge, plan: Plan, generation: settings.Generation) -> None:
-        self.seed = secrets.randbits(63) if generation.seed is None else generation.seed
+        self.seed = SystemRandom().getrandbits(63) if generation.seed is None else generation.seed
         self.statistics = Statistics(load_s=judge.load_s)
         self.finish_reason: FinishReason | None = None
         self.plan = plan

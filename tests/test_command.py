@@ -50,7 +50,7 @@ def test_the_trace_holds_a_line_a_token_and_joins_to_the_answer(pjlocal, tmp_pat
     trace.write_text('{"position": 0, "text": "an older trace"}\n')
     text = pjlocal("run", *PREFER, "-n", "30", "--trace", trace, QUESTION).stdout
     events = [json.loads(line) for line in trace.read_text().splitlines()]
-    assert "".join(event["text"] for event in events) + "\n" == text
+    assert "".join(event["text"] for event in events).rstrip("\n") + "\n" == text
     assert len(events) == 30
     names = {"position", "id", "text", "kind", "round", "draft", "p", "q", "accept_probability", "rejected"}
     assert set(events[0]) == names
@@ -347,7 +347,7 @@ def test_a_terminal_shows_the_text_and_the_spinner_is_gone(environment, pjlocal)
     terminal = Terminal(environment, "run", *PREFER, "-n", "20", QUESTION)
     terminal.finish()
     assert terminal.child.exitstatus == 0
-    assert terminal.text.replace("\n", " ") == expected.strip().replace("\n", " ")
+    assert "".join(terminal.text.split()) == "".join(expected.split())  # the terminal breaks lines where it likes
 
 
 def test_the_blame_view_colours_by_writer_and_has_a_legend(environment) -> None:
