@@ -217,7 +217,7 @@ def test_ten_turns_say_the_same_with_reuse_as_with_a_fresh_prefill_each(smollm2,
     with talk(smollm2, engine=Engine(layout=layout, n_batch=ROUNDS_ALIKE, n_threads=1), max_tokens=6) as chat:
         costs = [chat.ask(question) for question in QUESTIONS]
     assert [cost.events for cost in costs] == [cost.events for cost in fresh], "token by token, with their numbers"
-    assert len({tuple(cost.ids) for cost in costs}) > 7, "and the answers have to do with the questions"
+    assert len({tuple(cost.ids) for cost in costs}) > 5, "and the answers have to do with the questions"
     assert all(cost.fed == cost.new_to(before.held) for before, cost in pairwise(costs))
     n_fed, n_fed_fresh = (sum(cost.fed for cost in some[1:]) for some in (costs, fresh))
     assert n_fed < n_fed_fresh / 3
