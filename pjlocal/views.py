@@ -121,6 +121,7 @@ class ModelViews:
         self.n_decodes = 0  # llama_decode calls, and tokens fed, over all views: for tests and statistics
         self.n_fed = 0
         self._interrupt = interrupt
+        self._reducing = threading.Lock()  # one view after the other is faster than two that fight for Python's lock
         self._contexts: list[Context] = []
         self._workers: list[Worker] = []
         self._own_job: Callable[[], None] | None = None  # decoded by whoever waits
@@ -309,9 +310,10 @@ class ModelViews:
         at = n_head - i
         logits = [context.logits(at + row) for row in range(n_wanted)]  # waits for a GPU
         self._decoding_s.append(time.perf_counter() - started)
-        for n, (view, _, _) in enumerate(job):
-            of_view = logits[n * rows : (n + 1) * rows]
-            self._rows[view] = [self.reduce(view, row, row_logits) for row, row_logits in enumerate(of_view)]
+        with self._reducing:
+            for n, (view, _, _) in enumerate(job):
+                of_view = logits[n * rows : (n + 1) * rows]
+                self._rows[view] = [self.reduce(view, row, row_logits) for row, row_logits in enumerate(of_view)]
 
     def _keep(self, view: int, n_tokens: int) -> int:
         """Trim a view's cache to its first ``n_tokens``, or empty it where it cannot be trimmed; what is left."""
