@@ -27,7 +27,7 @@ _COLUMNS = 256  # of the table whose column maxima bound the k-th greatest logit
 class _TokenDataArray(ctypes.Structure):
     """llama.cpp's llama_token_data_array with its pointer as a number, which Python reads at a tenth of the cost."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [ 
         ("data", ctypes.c_void_p),
         ("size", ctypes.c_size_t),
         ("selected", ctypes.c_int64),
