@@ -37,6 +37,7 @@ LIMIT = "limit: two views decoded, nothing else ({})"
 LIBRARY = "llama-cpp-python chat completion, one prompt"
 REFERENCE = "Algorithm 1 as written"
 JUDGE = "judge mode ({})"
+LOOKAHEAD = "judge mode ({}), looking {} tokens ahead"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Workload:
     prefer: tuple[str, ...]
     n_tokens: int
     repeats: int
+    lookahead: int  # tokens, in contenders of their own; 0: none
     sampling: Sampling
     engine: Engine
 
@@ -87,6 +89,17 @@ class Report:
         }
 
     @property
+    def lookahead_speedup(self) -> dict[str, float]:
+        """Judge mode's speed with look-ahead by its speed without, in each layout: the median over the turns."""
+        ahead = self.measured_on["lookahead"]
+        pairs = {layout: (LOOKAHEAD.format(layout, ahead), JUDGE.format(layout)) for layout in LAYOUTS}
+        return {
+            layout: median(a / b for a, b in zip(self.runs[with_it], self.runs[without], strict=True))
+            for layout, (with_it, without) in pairs.items()
+            if with_it in self.runs
+        }
+
+    @property
     def prefill_ratio(self) -> float:
         """Both views' prompts read together, by two single prompts one after the other with all threads."""
         return median(a / b for a, b in zip(self.prefill["both"], self.prefill["two_single"], strict=True))
@@ -99,6 +112,7 @@ class Report:
             },
             "fastest_layout": self.layout,
             **self.ratios,
+            "lookahead_speedup": self.lookahead_speedup,
             "share_outside_llama_decode": median(self.share_outside),
             "time_to_first_token_s": self.time_to_first_token_s,
             "prefill_both_vs_two_single": self.prefill_ratio,
@@ -184,16 +198,23 @@ def _contenders(
 
     yield LIBRARY, _library(model, judges["contexts"], work, stack)
     if model.trimmable:
-        yield REFERENCE, lambda seed: _judge(judges["contexts"], work, seed, "reference")[0]
+        yield REFERENCE, lambda seed: _judge(judges["contexts"], work, seed, schedule="reference")[0]
     for layout in LAYOUTS:
 
         def run(seed: int, layout: FixedLayout = layout) -> float:
-            speed, outside = _judge(judges[layout], work, seed, "lockstep")
+            speed, outside = _judge(judges[layout], work, seed)
             if layout == "contexts":
                 report.share_outside.append(outside)
             return speed
 
         yield JUDGE.format(layout), run
+    if work.lookahead and model.trimmable:
+        for layout in LAYOUTS:
+
+            def ahead(seed: int, layout: FixedLayout = layout) -> float:
+                return _judge(judges[layout], work, seed, lookahead=work.lookahead)[0]
+
+            yield LOOKAHEAD.format(layout, work.lookahead), ahead
 
 
 def _room(prompt: Sequence[int], work: Workload) -> int:
@@ -277,14 +298,14 @@ def _library(model: Model, judge: PersonaJudge, work: Workload, stack: ExitStack
     return run
 
 
-def _judge(judge: PersonaJudge, work: Workload, seed: int, schedule: Any) -> tuple[float, float]:
+def _judge(judge: PersonaJudge, work: Workload, seed: int, **changes: Any) -> tuple[float, float]:
     """Judge mode from prompt to screen, shown by Rich on a terminal that goes nowhere.
 
     Returns tokens a second, and the share of the time that was spent outside llama_decode.
     """
     from rich.console import Console
 
-    answer = judge.stream(work.prompt, seed=seed, schedule=schedule)
+    answer = judge.stream(work.prompt, seed=seed, **changes)
     with open(os.devnull, "w") as nowhere:
         console = Console(file=nowhere, force_terminal=True, highlight=False, markup=False)
         events = iter(answer)
@@ -369,6 +390,7 @@ def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
         "n_vocab": model.n_vocab,
         "tokens": work.n_tokens,
         "repeats": work.repeats,
+        "lookahead": work.lookahead,
         "threads": _threads(work),
         "layers_offloaded": (n_layers if wanted < 0 else min(wanted, n_layers)) if offloads else 0,
         "layers": n_layers,

@@ -27,7 +27,7 @@ _COLUMNS = 256  # of the table whose column maxima bound the k-th greatest logit
 class _TokenDataArray(ctypes.Structure):
     """llama.cpp's llama_token_data_array with its pointer as a number, which Python reads at a tenth of the cost."""
 
-    _fields_ = [ 
+    _fields_ = [
         ("data", ctypes.c_void_p),
         ("size", ctypes.c_size_t),
         ("selected", ctypes.c_int64),
@@ -173,7 +173,7 @@ class FilterChain:
         if self._array.data == self._address:
             return self._ids[:size], self._probs[:size]
         buffer = (ctypes.c_char * (size * _TOKEN_DATA.itemsize)).from_address(self._array.data)
-        data = np.frombuffer(buffer, _TOKEN_DATA)  # type: ignore[call-overload]
+        data = np.frombuffer(buffer, _TOKEN_DATA)
         return data["id"], data["p"]
 
 

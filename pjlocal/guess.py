@@ -43,11 +43,11 @@ class PromptLookup:
         self._tokens.append(token)
 
     def guess(self, n_tokens: int) -> list[int]:
-        """Up to ``n_tokens`` tokens that may come next."""
+        """``n_tokens`` tokens that may come next, or none.  What ended a moment ago is taken to go round and round."""
         n = len(self._tokens)
         for length in range(min(_MAX_NGRAM, n), _MIN_NGRAM - 1, -1):
             if (end := self._ends.get(tuple(self._tokens[n - length :]))) is not None:
-                return self._tokens[end : end + n_tokens]
+                return [self._tokens[end + i % (n - end)] for i in range(n_tokens)]
         return []
 
 

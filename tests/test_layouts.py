@@ -151,6 +151,7 @@ def test_prompt_look_up_finds_what_followed_last_time() -> None:
     assert lookup.guess(2) == [4, 9]
     lookup.accept(4)
     assert lookup.guess(3) == [9, 2, 3]
+    assert lookup.guess(6) == [9, 2, 3, 4, 9, 2], "and where that reaches the end of the text, goes round once more"
     lookup.accept(7)
     assert lookup.guess(3) == []
 
@@ -218,10 +219,16 @@ def test_bench_reports_what_it_says(pjlocal, tiny) -> None:
     assert report["time_to_first_token_s"] > 0 and report["peak_memory_bytes"] > 1e7
     assert report["measured_on"]["tokens"] == 16 and report["measured_on"]["layers_offloaded"] == 0
     assert set(report["per_call_us"]) == {"shorten, a view", "filter, a view", "decide", "detokenize and event"}
-    recurrent = json.loads(pjlocal("bench", "-m", tiny("recurrent"), "-n", "8", "--repeats", "1", "--json").stdout)
+    assert report["lookahead_speedup"] == {}
+    once = ("--repeats", "1", "--lookahead", "7")
+    recurrent = json.loads(pjlocal("bench", "-m", tiny("recurrent"), "-n", "8", *once, "--json").stdout)
     assert recurrent["judge_vs_reference"] is None and recurrent["judge_vs_bare"] > 0
-    table = pjlocal("bench", "-m", tiny("llama"), "-n", "16", "--repeats", "1").stdout
+    assert recurrent["lookahead_speedup"] == {}, "its memory cannot be trimmed"
+    ahead = json.loads(pjlocal("bench", "-m", tiny("llama"), "-n", "16", *once, "--json").stdout)
+    assert set(ahead["lookahead_speedup"]) == {"contexts", "batched"}
+    table = pjlocal("bench", "-m", tiny("llama"), "-n", "16", *once).stdout
     assert "Algorithm 1 as written" in table and "judge mode (batched)" in table
+    assert "tokens ahead" in table and "look-ahead makes judge mode faster by" in table
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

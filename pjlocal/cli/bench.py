@@ -24,6 +24,9 @@ def bench(
     prefer: PreferOption = ["vivid", "creative"],
     n_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=8, help="Tokens of each run.")] = 128,
     repeats: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 7,
+    lookahead: Annotated[
+        int, typer.Option(min=0, help="Also measure judge mode with this --lookahead; ask for something that repeats.")
+    ] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Three turns of at most 48 tokens.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     *,
@@ -41,7 +44,7 @@ def bench(
         from ..bench import Workload, measure
         from ..locate import find_model
 
-        work = Workload(prompt, tuple(prefer), n_tokens, repeats, sampling, engine)
+        work = Workload(prompt, tuple(prefer), n_tokens, repeats, lookahead, sampling, engine)
         report = measure(find_model(model), work, interrupt, progress)
     if as_json:
         print(json.dumps(report.as_dict(), ensure_ascii=False))
@@ -89,6 +92,10 @@ def _print(report: Any) -> None:
     peak = report.peak_memory_bytes
     for line in (
         f"fastest layout: {report.layout}; ratios are medians within {on['repeats']} turns of {on['tokens']} tokens",
+        "look-ahead makes judge mode faster by: "
+        + ", ".join(f"{times:.2f} ({layout})" for layout, times in report.lookahead_speedup.items())
+        if report.lookahead_speedup
+        else "",
         f"outside llama_decode: {d['share_outside_llama_decode']:.1%} of a step (contexts); {calls}",
         f"time to first token: {report.time_to_first_token_s:.2f} s; both prompts together by two alone: "
         f"{report.prefill_ratio:.2f}",
