@@ -34,7 +34,8 @@ LAYOUTS: tuple[FixedLayout, ...] = ("contexts", "batched")
 
 BARE = "bare llama_decode loop, one prompt"
 LIMIT = "limit: two views decoded, nothing else ({})"
-LIBRARY = "llama-cpp-python chat completion, one prompt"
+LIBRARY = "llama-cpp-python chat completion"
+LIBRARY_ALL_THREADS = "llama-cpp-python, told to use all threads"
 REFERENCE = "Algorithm 1 as written"
 JUDGE = "judge mode ({})"
 LOOKAHEAD = "judge mode ({}), looking {} tokens ahead"
@@ -85,6 +86,9 @@ class Report:
             "judge_vs_limit": self.ratio(LIMIT.format(self.layout)),
             "judge_vs_bare": self.ratio(BARE),
             "judge_vs_llama_cpp_python": self.ratio(LIBRARY),
+            "judge_vs_llama_cpp_python_all_threads": self.ratio(
+                LIBRARY_ALL_THREADS if LIBRARY_ALL_THREADS in self.runs else LIBRARY
+            ),
             "judge_vs_reference": self.ratio(REFERENCE) if REFERENCE in self.runs else None,
         }
 
@@ -164,7 +168,8 @@ def measure(
         report.share_outside.clear()
         n_steps = work.repeats * (len(contenders) + 1)
         for turn in range(work.repeats):
-            for i, (name, run) in enumerate(contenders.items()):
+            order = list(contenders.items())  # there and back, so that nobody always runs behind the same one
+            for i, (name, run) in enumerate(order if turn % 2 == 0 else reversed(order)):
                 progress(name, (turn * (len(contenders) + 1) + i) / n_steps)
                 report.runs.setdefault(name, []).append(run(turn + 1))
                 if interrupt.is_set():
@@ -196,7 +201,9 @@ def _contenders(
         stack.callback(views.close)
         yield LIMIT.format(layout), lambda seed, views=views: _limit(views, two_prompts, work)  # type: ignore[misc]
 
-    yield LIBRARY, _library(model, judges["contexts"], work, stack)
+    yield LIBRARY, _library(model, judges["contexts"], work, stack, None)
+    if _threads(work) != _library_threads():
+        yield LIBRARY_ALL_THREADS, _library(model, judges["contexts"], work, stack, _threads(work))
     if model.trimmable:
         yield REFERENCE, lambda seed: _judge(judges["contexts"], work, seed, schedule="reference")[0]
     for layout in LAYOUTS:
@@ -262,16 +269,23 @@ def _limit(views: ModelViews, prompts: Sequence[Sequence[int]], work: Workload) 
     return (work.n_tokens - 1) / (time.perf_counter() - started)
 
 
-def _library(model: Model, judge: PersonaJudge, work: Workload, stack: ExitStack) -> Callable[[int], float]:
-    """What a user would otherwise do: llama-cpp-python, both preferences in the system message, all threads."""
+def _library_threads() -> int:
+    """What llama-cpp-python takes unless it is told otherwise."""
+    return max((os.cpu_count() or 1) // 2, 1)
+
+
+def _library(
+    model: Model, judge: PersonaJudge, work: Workload, stack: ExitStack, n_threads: int | None
+) -> Callable[[int], float]:
+    """What a user would otherwise do: llama-cpp-python, both preferences in the system message."""
     from llama_cpp import Llama
 
     s = work.sampling
     llama = Llama(
         str(model.path),
         n_ctx=_room(judge.plan(work.prompt, Generation(mode="prompt")).prompts[0], work),
-        n_threads=_threads(work),
-        n_threads_batch=_threads(work),
+        n_threads=n_threads,
+        n_threads_batch=n_threads,
         n_gpu_layers=work.engine.n_gpu_layers,
         verbose=False,
     )
@@ -392,6 +406,7 @@ def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
         "repeats": work.repeats,
         "lookahead": work.lookahead,
         "threads": _threads(work),
+        "llama_cpp_python_threads": _library_threads(),
         "layers_offloaded": (n_layers if wanted < 0 else min(wanted, n_layers)) if offloads else 0,
         "layers": n_layers,
         "build": lib.llama_print_system_info().decode("utf-8", "replace").strip(),
