@@ -100,7 +100,8 @@ def _print(report: Any) -> None:
         f"time to first token: {report.time_to_first_token_s:.2f} s; both prompts together by two alone: "
         f"{report.prefill_ratio:.2f}",
         f"peak memory: {peak / 2**20:.0f} MiB, of which weights {on['model_bytes'] / 2**20:.0f} MiB" if peak else "",
-        f"threads {on['threads']} (llama-cpp-python by itself: {on['llama_cpp_python_threads']}), layers offloaded {on['layers_offloaded']} of {on['layers']}, "
+        f"threads {on['threads']} (llama-cpp-python by itself: {on['llama_cpp_python_threads']}), "
+        f"layers offloaded {on['layers_offloaded']} of {on['layers']}, "
         f"llama-cpp-python {on['llama_cpp_python']}, {on['build']}",
     ):
         if line:
