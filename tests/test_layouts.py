@@ -33,7 +33,11 @@ def test_the_same_seed_gives_the_same_text_in_every_layout(smollm2: Path, vivid_
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_look_ahead_never_changes_the_text_and_saves_passes_where_the_answer_repeats(smollm2, layout: str) -> None:
+def test_look_ahead_never_changes_the_text_and_saves_passes_where_the_answer_repeats(
+    smollm2, monkeypatch, layout: str
+) -> None:
+    """Here it always guesses, whatever that costs on this machine."""
+    monkeypatch.setattr(Lookahead, "_best_width", lambda self, most: most)
     sampling = Sampling(temperature=0.2)
     with PersonaJudge(smollm2, prefer=["vivid", "creative"], sampling=sampling, engine=Engine(layout=layout)) as judge:
 
@@ -43,10 +47,9 @@ def test_look_ahead_never_changes_the_text_and_saves_passes_where_the_answer_rep
             ids = [e.id for e in judge.stream(REPETITIVE, seed=1, max_tokens=64, ignore_end=True, lookahead=lookahead)]
             return ids, judge.views(2, 256).n_decodes - before
 
-        run(0)
         (expected, plain), (guessed, fewer) = run(0), run(7)
         assert guessed == expected
-        assert fewer <= plain
+        assert fewer < plain / 2
         few = PROMPTS[:6]
         assert tokens(judge, few, lookahead=7) == tokens(judge, few)
 
