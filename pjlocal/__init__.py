@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as type checkers know it; importing typing here would take time in which Ctrl-C is not caught
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .events import Result, TokenEvent
     from .persona import Answer, PersonaJudge
     from .prompt import Message

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import isnan, nan
 from statistics import median
 from typing import Any
 
@@ -18,6 +19,7 @@ from llama_cpp import llama_cpp as lib
 
 from .context import Context
 from .display import BlameDisplay
+from .errors import UsageError
 from .events import TokenEvent
 from .filters import FilterChain
 from .interrupt import Interrupt, Interrupted
@@ -66,18 +68,21 @@ class Report:
     prefill: dict[str, list[float]] = field(default_factory=dict)
     per_call_us: dict[str, float] = field(default_factory=dict)
 
-    def speed(self, name: str) -> float:
-        return median(self.runs[name])
+    def speeds(self, name: str) -> tuple[float, float, float] | None:
+        """Least, median and most; None where llama-cpp-python's answers ended before they could be timed."""
+        timed = _timed_runs(self.runs[name])
+        return (min(timed), median(timed), max(timed)) if timed else None
 
     @property
     def layout(self) -> FixedLayout:
         """The layout in which two views decode fastest here."""
-        return max(LAYOUTS, key=lambda layout: self.speed(LIMIT.format(layout)))
+        return max(LAYOUTS, key=lambda layout: median(self.runs[LIMIT.format(layout)]))
 
-    def ratio(self, name: str) -> float:
+    def ratio(self, name: str) -> float | None:
         """Judge mode's speed in the fastest layout by that of another contender: the median over the turns."""
         judge = self.runs[JUDGE.format(self.layout)]
-        return median(a / b for a, b in zip(judge, self.runs[name], strict=True))
+        ratios = _timed_runs([a / b for a, b in zip(judge, self.runs[name], strict=True)])
+        return median(ratios) if ratios else None
 
     @property
     def ratios(self) -> dict[str, float | None]:
@@ -111,7 +116,8 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         return {
             "tokens_per_second": {
-                name: {"median": median(runs), "least": min(runs), "most": max(runs), "runs": runs}
+                name: dict(zip(("least", "median", "most"), self.speeds(name) or (None,) * 3, strict=True))
+                | {"runs": [None if isnan(run) else run for run in runs]}
                 for name, runs in self.runs.items()
             },
             "fastest_layout": self.layout,
@@ -124,6 +130,11 @@ class Report:
             "per_call_us": self.per_call_us,
             "measured_on": self.measured_on,
         }
+
+
+def _timed_runs(runs: Sequence[float]) -> list[float]:
+    """Those that could be timed."""
+    return [run for run in runs if not isnan(run)]
 
 
 def measure(
@@ -156,6 +167,7 @@ def measure(
             )
             for layout in LAYOUTS
         }
+        _check_room(judges["contexts"], work)
         first = judges["contexts"].stream(work.prompt, seed=0)
         for _ in first:
             pass
@@ -163,8 +175,9 @@ def measure(
         report.peak_memory_bytes = resident_bytes(peak=True)
 
         contenders = dict(_contenders(model, judges, work, report, stack, interrupt))
-        for contender in contenders.values():
-            contender(0)  # warm
+        for name, contender in contenders.items():
+            progress(f"warming up: {name}", 0.0)
+            contender(0)
         report.share_outside.clear()
         n_steps = work.repeats * (len(contenders) + 1)
         for turn in range(work.repeats):
@@ -224,6 +237,13 @@ def _contenders(
             yield LOOKAHEAD.format(layout, work.lookahead), ahead
 
 
+def _check_room(judge: PersonaJudge, work: Workload) -> None:
+    prompts = judge.plan(work.prompt, Generation(mode="prompt")).prompts + judge.plan(work.prompt, Generation()).prompts
+    room = judge.context_limit - max(map(len, prompts))
+    if work.n_tokens > room:
+        raise UsageError(f"the context has room for {room} tokens: give a smaller --max-tokens or a larger --ctx")
+
+
 def _room(prompt: Sequence[int], work: Workload) -> int:
     return -(-(len(prompt) + work.n_tokens + 1) // 256) * 256
 
@@ -269,6 +289,9 @@ def _limit(views: ModelViews, prompts: Sequence[Sequence[int]], work: Workload) 
     return (work.n_tokens - 1) / (time.perf_counter() - started)
 
 
+_FEWEST_TIMED = 4  # tokens; llama-cpp-python cannot be told to go on behind the end of its answer
+
+
 def _library_threads() -> int:
     """What llama-cpp-python takes unless it is told otherwise."""
     return max((os.cpu_count() or 1) // 2, 1)
@@ -306,8 +329,11 @@ def _library(
             min_p=s.min_p,
             repeat_penalty=1.0,
         )
-        times = [time.perf_counter() for chunk in stream if chunk["choices"][0]["delta"].get("content")]
-        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 2 else float("nan")
+        seen = [
+            (llama.n_tokens, time.perf_counter()) for chunk in stream if chunk["choices"][0]["delta"].get("content")
+        ]
+        (first, started), *_, (last, ended) = seen if len(seen) > 1 else [(0, 0.0), (0, 0.0)]
+        return (last - first) / (ended - started) if last - first >= _FEWEST_TIMED else nan
 
     return run
 
@@ -405,6 +431,7 @@ def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
         "tokens": work.n_tokens,
         "repeats": work.repeats,
         "lookahead": work.lookahead,
+        "trimmable": model.trimmable,
         "threads": _threads(work),
         "llama_cpp_python_threads": _library_threads(),
         "layers_offloaded": (n_layers if wanted < 0 else min(wanted, n_layers)) if offloads else 0,

@@ -71,7 +71,7 @@ class Context:
         self, model: Model, engine: Engine, n_ctx: int, n_seq: int, n_threads: int, interrupt: Interrupt
     ) -> None:
         self.model = model
-        self.n_batch = min(engine.n_batch, n_ctx * n_seq)
+        self.n_batch = max(n_seq, min(engine.n_batch, n_ctx * n_seq))  # every sequence's next token is in one batch
         self._interrupt = interrupt
         params = lib.llama_context_default_params()
         params.n_ctx = n_ctx * n_seq

@@ -118,6 +118,8 @@ class FilterChain:
         """The candidates that the filters need to see of float32 [n_vocab] logits: a short list where top-k comes
         first, else all.  May run in any thread, in one at a time."""
         if self._shortlist is None:
+            if not logits.max() < np.inf:
+                raise ModelError(_NOT_NUMBERS)
             return Candidates(np.arange(len(logits), dtype=np.int32), logits)
         ids = self._shortlist(logits)
         return Candidates(ids, logits[ids])
@@ -201,6 +203,8 @@ class Shortlist:
             self._table = logits[: self._n_rows * _COLUMNS].reshape(self._n_rows, _COLUMNS)
         np.maximum.reduce(self._table, out=self._maxima)
         self._maxima.sort()
+        if not self._maxima[-1] < np.inf:  # NaN is last of all
+            raise ModelError(_NOT_NUMBERS)
         np.greater_equal(logits, self._maxima[_COLUMNS - self._k], out=self._keep)
         (ids,) = self._keep.nonzero()
         if not len(ids):
@@ -299,6 +303,9 @@ def _softmax(s: Sampling) -> list[Any]:
     return [lib.llama_sampler_init_temp(s.temperature), lib.llama_sampler_init_dist(0)]
 
 
+_MOST_BIAS = 1e6  # logits are of the order of ten, and float32 has an end
+
+
 def parse_bias(model: Model, entry: str) -> tuple[int, float]:
     """``TOKEN=BIAS``, where TOKEN is an id or a text that is one token; BIAS may be ``-inf``.
 
@@ -312,6 +319,8 @@ def parse_bias(model: Model, entry: str) -> tuple[int, float]:
         bias = float("nan")
     if not text or bias != bias or bias == float("inf"):
         raise UsageError(f"--logit-bias {entry!r} is not TOKEN=BIAS, as in 'hello=-5' or '42=-inf'")
+    if bias > _MOST_BIAS:
+        raise UsageError(f"--logit-bias {entry!r}: a bias is at most {_MOST_BIAS:,.0f}")
     if text.isdecimal():
         token = int(text)
         if token >= model.n_vocab:

@@ -191,9 +191,15 @@ class Sampling(Settings):
     )
     min_p: float = setting(0.0, "--min-p", help="Drop tokens below this share of the best; 0 is off.", least=0, most=1)
     typical_p: float = setting(1.0, "--typical-p", help="Locally typical mass; 1 is off.", above=0, most=1)
-    repeat_penalty: float = setting(1.0, "--repeat-penalty", help="Divide logits of recent tokens; 1 is off.", above=0)
-    frequency_penalty: float = setting(0.0, "--frequency-penalty", help="Lower logits by their count; 0 is off.")
-    presence_penalty: float = setting(0.0, "--presence-penalty", help="Lower logits of tokens seen; 0 is off.")
+    repeat_penalty: float = setting(
+        1.0, "--repeat-penalty", help="Divide logits of recent tokens; 1 is off.", least=0.001, most=1000
+    )
+    frequency_penalty: float = setting(
+        0.0, "--frequency-penalty", help="Lower logits by their count; 0 is off.", least=-1000, most=1000
+    )
+    presence_penalty: float = setting(
+        0.0, "--presence-penalty", help="Lower logits of tokens seen; 0 is off.", least=-1000, most=1000
+    )
     penalty_last_n: int = setting(
         64,
         "--penalty-last-n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import signal
@@ -145,6 +146,8 @@ def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal
         (["--json-schema", "odd.json", "hi"], "the JSON schema cannot be used"),
         (["--grammar", "rootless.gbnf", "--json-schema", "odd.json", "hi"], "give one"),
         (["--logit-bias", "hello", "hi"], "is not TOKEN=BIAS"),
+        (["--logit-bias", "5=1e39", "hi"], "a bias is at most 1,000,000"),
+        (["--repeat-penalty", "1e-45", "hi"], "--repeat-penalty must be at least 0.001"),
         (["--logit-bias", "99999999=1", "hi"], "the model has tokens 0 to"),
         (["--logit-bias", "several words=1", "hi"], "tokens of this model, not one"),
         (["--json", "--trace", "-", "hi"], "both want standard output"),
@@ -276,6 +279,16 @@ def test_a_full_disk_gets_one_line(environment) -> None:
         process = popen(environment, *PREFER, "-n", "20", "hi", stdout=full)
         assert process.wait(20) == 1
         assert "No space left on device" in one_line(process.stderr.read().decode())
+
+
+@pytest.mark.parametrize("arguments", [("run", "--help"), ("config", "show"), ("run", *PREFER, "-n", "20", "hi")])
+def test_a_closed_pipe_is_no_failure(environment, arguments) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*PJLOCAL, *arguments]
+    process = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert process.returncode == 0 and process.stderr == b""
 
 
 def test_ctrl_c_keeps_what_was_generated_and_the_trace_is_complete(environment, tmp_path: Path) -> None:

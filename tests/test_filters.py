@@ -7,6 +7,7 @@ import pytest
 from llama_cpp import llama_cpp as lib
 
 from pjlocal import PersonaJudge, Sampling
+from pjlocal.errors import ModelError
 from pjlocal.filters import FilterChain, Shortlist
 from pjlocal.judge import Distribution
 
@@ -98,6 +99,15 @@ def test_logit_bias_by_id_and_by_text(vivid_and_creative: PersonaJudge, logits: 
         got = distribution(vivid_and_creative, logits, logit_bias=(f"{name}=7",), **off)
         np.testing.assert_allclose(got.probs, softmax(biased), rtol=1e-4)
     assert distribution(vivid_and_creative, logits, logit_bias=(f"{hello}=-inf",), **off).prob(hello) == 0.0
+
+
+@pytest.mark.parametrize("filters", [{}, {"top_k": 0}, {"repeat_penalty": 1.2}, {"temperature": 0.0}], ids=str)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_logit_that_is_no_number_is_enough(vivid_and_creative, logits: np.ndarray, filters, bad: float) -> None:
+    damaged = logits.copy()
+    damaged[777] = bad
+    with pytest.raises(ModelError, match="not numbers"):
+        distribution(vivid_and_creative, damaged, **filters)
 
 
 def test_xtc_acts_by_chance_and_only_where_there_is_a_choice(vivid_and_creative, logits: np.ndarray) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from math import nan
 from pathlib import Path
 
 import pytest
 from test_answers import PROMPTS
 
 from pjlocal import Engine, PersonaJudge, Sampling
+from pjlocal.bench import JUDGE, LIMIT, Report
 from pjlocal.errors import UsageError
 from pjlocal.guess import Lookahead, PromptLookup
 from pjlocal.interrupt import Interrupt
@@ -99,6 +101,13 @@ def test_a_prompt_that_was_read_is_not_read_again(tiny, layout: str) -> None:
         assert judge("Hello there", seed=1, max_tokens=20).text == first.text
         again = judge.views(2, 1).n_fed - before
         assert again == 2 * first.statistics.completion_tokens, "each view's last prompt token, and the answer"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
+def test_a_batch_of_one_still_holds_a_token_of_every_view(tiny, layout: str, kind: str) -> None:
+    with PersonaJudge(tiny(kind), prefer=["vivid", "creative"], engine=Engine(layout=layout, n_batch=1)) as judge:
+        assert len(tokens(judge, ["Hello"], ignore_end=True)[0]) == 16
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -207,6 +216,22 @@ def test_guessing_never_costs_more_than_3_percent() -> None:
 
 
 # The benchmark.
+
+
+def test_bench_refuses_what_would_not_compare_like_with_like(pjlocal, tiny) -> None:
+    for arguments, says in (
+        (("-n", "5000"), "the context has room for"),
+        (("--repeat-penalty", "1.1"), "leave out --repeat-penalty"),
+    ):
+        result = pjlocal("bench", "-m", tiny("llama"), *arguments)
+        assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_an_answer_that_ends_too_early_to_be_timed_is_no_number() -> None:
+    runs = {name: [1.0, 2.0] for name in (JUDGE.format("contexts"), *map(LIMIT.format, LAYOUTS))}
+    report = Report({}, runs | {"short": [nan, nan], "once": [nan, 4.0]})
+    assert report.speeds("short") is report.ratio("short") is None
+    assert report.speeds("once") == (4.0, 4.0, 4.0) and report.ratio("once") == 0.5
 
 
 def test_bench_reports_what_it_says(pjlocal, tiny) -> None:

@@ -73,7 +73,7 @@ def _guarded() -> int:
         return status
     except typer.Exit as exit:
         return exit.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # SystemExit is what Rich raises for a closed pipe
         _drop_stdout()
         return 0
     except (KeyboardInterrupt, Interrupted, typer.Abort):

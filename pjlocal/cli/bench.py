@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import fields
 from typing import Annotated, Any
 
 import typer
@@ -11,9 +12,10 @@ import typer
 from ..display import make_console, visible
 from ..errors import UsageError
 from ..interrupt import Interrupt, on_sigint
-from ..settings import Engine, Sampling
+from ..settings import Engine, Sampling, flag
 from .options import ModelOption, PreferOption, takes_settings
 
+_COMMON = ("temperature", "top_k", "top_p", "min_p")  # filters that all contenders have
 _PROMPT = "Write a long story about a lighthouse keeper and the sea."
 
 
@@ -34,6 +36,10 @@ def bench(
     engine: Engine,
 ) -> None:
     """Measure judge mode against a plain loop, llama-cpp-python, Algorithm 1 and the limit, in one process."""
+    if uncommon := [
+        flag(f) for f in fields(Sampling) if f.name not in _COMMON and getattr(sampling, f.name) != f.default
+    ]:
+        raise UsageError(f"bench compares under temperature, top-k, top-p and min-p alone: leave out {uncommon[0]}")
     if len(prefer) < 2:
         raise UsageError("bench compares two views: give at least two preferences")
     if quick:
@@ -80,18 +86,22 @@ def _print(report: Any) -> None:
     table = Table(
         "", "tokens/s", "least to most", "judge mode by it", title=visible(f"{on['model']}: {on['description']}")
     )
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, runs in report.runs.items():
-        table.add_row(
-            name, f"{report.speed(name):.1f}", f"{min(runs):.1f} to {max(runs):.1f}", f"{report.ratio(name):.2f}"
-        )
+    for name in report.runs:
+        if speeds := report.speeds(name):
+            least, median, most = speeds
+            table.add_row(name, f"{median:.1f}", f"{least:.1f} to {most:.1f}", f"{report.ratio(name):.2f}")
+        else:
+            table.add_row(name, "-", "too short to be timed", "-")
     console.print(table)
     d = report.as_dict()
     calls = ", ".join(f"{name} {us:.0f} µs" for name, us in report.per_call_us.items())
     peak = report.peak_memory_bytes
     for line in (
         f"fastest layout: {report.layout}; ratios are medians within {on['repeats']} turns of {on['tokens']} tokens",
+        "" if on["trimmable"] else "this model's memory cannot be trimmed: no Algorithm 1, and no look-ahead",
         "look-ahead makes judge mode faster by: "
         + ", ".join(f"{times:.2f} ({layout})" for layout, times in report.lookahead_speedup.items())
         if report.lookahead_speedup
