@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from math import isnan, nan
 from statistics import median
 from typing import Any
@@ -148,8 +149,14 @@ def measure(
     Raises:
         Interrupted: by Ctrl-C.
     """
+
+    def step(what: str, done: float) -> None:
+        if interrupt.is_set():  # an answer that is interrupted just ends
+            raise Interrupted
+        progress(what, done)
+
     with ExitStack() as stack:
-        progress("loading the model", 0.0)
+        step("loading the model", 0.0)
         model = Model(path, work.engine.n_gpu_layers, interrupt=interrupt, verbose=work.engine.verbose)
         stack.callback(model.close)
         report = Report(_measured_on(model, work))
@@ -176,21 +183,19 @@ def measure(
 
         contenders = dict(_contenders(model, judges, work, report, stack, interrupt))
         for name, contender in contenders.items():
-            progress(f"warming up: {name}", 0.0)
+            step(f"warming up: {name}", 0.0)
             contender(0)
         report.share_outside.clear()
         n_steps = work.repeats * (len(contenders) + 1)
         for turn in range(work.repeats):
             order = list(contenders.items())  # there and back, so that nobody always runs behind the same one
             for i, (name, run) in enumerate(order if turn % 2 == 0 else reversed(order)):
-                progress(name, (turn * (len(contenders) + 1) + i) / n_steps)
+                step(name, (turn * (len(contenders) + 1) + i) / n_steps)
                 report.runs.setdefault(name, []).append(run(turn + 1))
-                if interrupt.is_set():
-                    raise Interrupted
-            progress("reading prompts", ((turn + 1) * (len(contenders) + 1) - 1) / n_steps)
+            step("reading prompts", ((turn + 1) * (len(contenders) + 1) - 1) / n_steps)
             _prefill(model, work, report, interrupt)
         report.per_call_us = per_call_us(judges["contexts"], work.prompt)
-        progress("done", 1.0)
+        step("done", 1.0)
         return report
 
 
@@ -350,7 +355,8 @@ def _judge(judge: PersonaJudge, work: Workload, seed: int, **changes: Any) -> tu
         console = Console(file=nowhere, force_terminal=True, highlight=False, markup=False)
         events = iter(answer)
         with BlameDisplay(console, answer.result.preferences) as display:
-            display.show(next(events))
+            for event in islice(events, 1):
+                display.show(event)
             views = judge.views(2, 1)
             started, decode_s = time.perf_counter(), views.decode_s
             n = 0

@@ -12,10 +12,10 @@ import pytest
 from test_answers import PROMPTS
 
 from pjlocal import Engine, PersonaJudge, Sampling
-from pjlocal.bench import JUDGE, LIMIT, Report
+from pjlocal.bench import JUDGE, LIMIT, Report, Workload, measure
 from pjlocal.errors import UsageError
 from pjlocal.guess import Lookahead, PromptLookup
-from pjlocal.interrupt import Interrupt
+from pjlocal.interrupt import Interrupt, Interrupted
 from pjlocal.views import ModelViews, fastest_layout
 
 LAYOUTS = ["contexts", "batched"]
@@ -225,6 +225,19 @@ def test_bench_refuses_what_would_not_compare_like_with_like(pjlocal, tiny) -> N
     ):
         result = pjlocal("bench", "-m", tiny("llama"), *arguments)
         assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_bench_is_interrupted_at_any_of_its_steps(tiny) -> None:
+    work = Workload("Hello", ("vivid", "creative"), 8, 1, 7, Sampling(), Engine())
+    seen: list[str] = []
+    measure(tiny("llama"), work, Interrupt(), lambda what, done: seen.append(what))
+    for n in range(1, len(seen) - 1):
+        interrupt = Interrupt()
+        left = iter(range(n))
+        with pytest.raises(Interrupted):
+            measure(
+                tiny("llama"), work, interrupt, lambda *_, i=interrupt, left=left: next(left, None) is None and i.set()
+            )
 
 
 def test_an_answer_that_ends_too_early_to_be_timed_is_no_number() -> None:
