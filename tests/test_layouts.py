@@ -240,6 +240,24 @@ def test_bench_is_interrupted_at_any_of_its_steps(tiny) -> None:
             )
 
 
+@pytest.mark.parametrize("where", ["warming up: Algorithm 1 as written", "judge mode (contexts)"])
+def test_ctrl_c_before_an_answers_first_token_ends_bench_as_anywhere_else(tiny, monkeypatch, where: str) -> None:
+    interrupt = Interrupt()
+
+    def start(self, prompts) -> None:
+        interrupt.set()
+        raise Interrupted
+
+    def progress(what: str, done: float) -> None:
+        if what == where:
+            monkeypatch.setattr(ModelViews, "start", start)
+
+    with pytest.raises(Interrupted):
+        measure(
+            tiny("llama"), Workload("Hello", ("vivid", "creative"), 8, 1, 0, Sampling(), Engine()), interrupt, progress
+        )
+
+
 def test_an_answer_that_ends_too_early_to_be_timed_is_no_number() -> None:
     runs = {name: [1.0, 2.0] for name in (JUDGE.format("contexts"), *map(LIMIT.format, LAYOUTS))}
     report = Report({}, runs | {"short": [nan, nan], "once": [nan, 4.0]})
