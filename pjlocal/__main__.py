@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 
 #: Objects made until Python looks for unreachable cycles: its own 700 has it look a hundred times while it imports.
@@ -12,7 +11,6 @@ _OBJECTS_UNTIL_COLLECTED = 50_000
 
 def main() -> None:
     gc.set_threshold(_OBJECTS_UNTIL_COLLECTED)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here multiplies matrices, and NumPy's threads spin
     try:
         from .cli import main as command_line
     except KeyboardInterrupt:  # Ctrl-C while Python is still importing
