@@ -429,6 +429,18 @@ def test_help_is_quick_and_imports_nothing_heavy(environment) -> None:
     assert result.stdout == "[]\n"
 
 
+def test_a_run_into_a_pipe_imports_only_what_it_uses(environment, tiny) -> None:
+    """What starts slowly: each of these took 15 to 100 ms."""
+    heavy = {"numpy.random", "rich.console", "prompt_toolkit", "markdown_it", "pjlocal.bench"}
+    code = f"""import atexit, sys
+from pjlocal.cli import main
+atexit.register(lambda: print(sorted({heavy} & sys.modules.keys()), file=sys.stderr))
+main()"""
+    command = [sys.executable, "-c", code, "run", "-m", str(tiny("llama")), *PREFER, "-n", "1", "hi"]
+    result = subprocess.run(command, capture_output=True, env=environment, stdin=subprocess.DEVNULL, check=True)
+    assert result.stderr == b"[]\n"
+
+
 def test_version_and_help(pjlocal) -> None:
     assert re.fullmatch(r"pjlocal \d+\.\d+\.\d+\n", pjlocal("--version").stdout)
     text = pjlocal("run", "--help").stdout
