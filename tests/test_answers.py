@@ -36,7 +36,7 @@ PROMPTS = [
 
 
 def texts(judge: PersonaJudge, **changes) -> list[str]:
-    return [judge(prompt, **{"seed": i, "max_tokens": 24} | changes).text for i, prompt in enumerate(PROMPTS)]
+    return [judge(prompt, **{"seed": i, "max_tokens": 18} | changes).text for i, prompt in enumerate(PROMPTS)]
 
 
 def test_both_schedules_give_the_same_text_on_the_real_model(vivid_and_creative: PersonaJudge) -> None:
@@ -59,13 +59,13 @@ def test_the_schedules_agree_with_every_filter_on(smollm2: Path) -> None:
         presence_penalty=0.1, dry_multiplier=0.8, xtc_probability=0.5, xtc_threshold=0.1, logit_bias=(" the=-1",),
     )  # fmt: skip
     with PersonaJudge(smollm2, prefer=["vivid", "concise"], sampling=sampling) as judge:
-        for seed in range(3):
-            a, b = (judge(PROMPTS[2], seed=seed, max_tokens=40, schedule=s) for s in ("lockstep", "reference"))
+        for seed in range(2):
+            a, b = (judge(PROMPTS[2], seed=seed, max_tokens=30, schedule=s) for s in ("lockstep", "reference"))
             assert a.text == b.text
 
 
 def test_a_seed_fixes_the_text_and_another_seed_changes_it(vivid_and_creative: PersonaJudge) -> None:
-    first, again, other = (vivid_and_creative(PROMPTS[2], seed=seed).text for seed in (1, 1, 2))
+    first, again, other = (vivid_and_creative(PROMPTS[2], seed=seed, max_tokens=40).text for seed in (1, 1, 2))
     assert first == again != other
 
 

@@ -398,10 +398,10 @@ def test_the_markdown_view_leaves_clean_text_behind(environment, tmp_path, tiny,
     assert text.count("Some words here.") == 1
 
 
-def test_what_the_model_writes_gives_the_terminal_no_orders(environment, pjlocal, tmp_path) -> None:
+def test_what_the_model_writes_gives_the_terminal_no_orders(environment, pjlocal, tiny, tmp_path) -> None:
     evil = 'root ::= "a[bold]b[/x]\\x1b[2J\\x1b]0;title\\x07c\\x9b31md"'
     (tmp_path / "evil.gbnf").write_text(evil)
-    args = ("run", *PREFER, "--grammar", str(tmp_path / "evil.gbnf"), "hi")
+    args = ("run", "-m", str(tiny("llama")), *PREFER, "--grammar", str(tmp_path / "evil.gbnf"), "hi")
     shown = "a[bold]b[/x]␛[2J␛]0;title␇c<U+009B>31md"
     assert pjlocal(*args).stdout == shown + "\n"
     for view in ("text", "blame", "markdown"):
