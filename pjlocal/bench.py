@@ -148,6 +148,7 @@ def measure(
 
     Raises:
         Interrupted: by Ctrl-C.
+        UsageError: the context has no room for that many tokens.
     """
 
     def step(what: str, done: float) -> None:

@@ -222,6 +222,7 @@ def test_bench_refuses_what_would_not_compare_like_with_like(pjlocal, tiny) -> N
     for arguments, says in (
         (("-n", "5000"), "the context has room for"),
         (("--repeat-penalty", "1.1"), "leave out --repeat-penalty"),
+        (("--lookahead", "32"), "--lookahead must be at most 31"),
     ):
         result = pjlocal("bench", "-m", tiny("llama"), *arguments)
         assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1

@@ -12,7 +12,7 @@ import typer
 from ..display import make_console, visible
 from ..errors import UsageError
 from ..interrupt import Interrupt, on_sigint
-from ..settings import Engine, Sampling, flag
+from ..settings import Engine, Generation, Sampling, flag
 from .options import ModelOption, PreferOption, takes_settings
 
 _COMMON = ("temperature", "top_k", "top_p", "min_p")  # filters that all contenders have
@@ -42,6 +42,7 @@ def bench(
         raise UsageError(f"bench compares under temperature, top-k, top-p and min-p alone: leave out {uncommon[0]}")
     if len(prefer) < 2:
         raise UsageError("bench compares two views: give at least two preferences")
+    Generation(lookahead=lookahead)  # refused here, before the model is loaded
     if quick:
         n_tokens, repeats = min(n_tokens, 48), min(repeats, 3)
     interrupt = Interrupt()
