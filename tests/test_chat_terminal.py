@@ -604,8 +604,8 @@ def test_a_screen_that_gets_narrower_during_a_drawing_cuts_nothing_off() -> None
 def test_a_terminal_that_cuts_its_rows_is_resized(start, slow_toy, says, sessions) -> None:
     """Rows that are finished are short, since what such a terminal cuts off nobody brings back.
 
-    A row on its way to the screen at that very moment may be cut all the same, which happened in 2 of 150 runs: three
-    tries all fail by chance once in 400,000.
+    2 of 150 runs failed, most likely by a row that was on its way to the screen at that very moment: three tries all
+    fail by chance once in 400,000.
     """
     text = "".join(f"- item {i}\n" for i in range(8)) + "\nNo list.\n\n" + numbered(100)
     expected = words(text.replace("- ", "• "))
