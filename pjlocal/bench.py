@@ -175,24 +175,25 @@ def measure(
             )
             for layout in LAYOUTS
         }
-        _check_room(judges["contexts"], work)
+        prompts = _prompts(judges["contexts"], work)
         first = judges["contexts"].stream(work.prompt, seed=0)
         for _ in first:
             pass
         report.time_to_first_token_s = first.statistics.prefill_s
         report.peak_memory_bytes = resident_bytes(peak=True)
 
-        contenders = dict(_contenders(model, judges, work, report, stack, interrupt))
+        contenders = dict(_contenders(model, judges, work, prompts, report, stack, interrupt))
         for name, contender in contenders.items():
             step(f"warming up: {name}", 0.0)
             contender(0)
         report.share_outside.clear()
         n_steps = work.repeats * (len(contenders) + 1)
+        order = list(contenders.items())
         for turn in range(work.repeats):
-            order = list(contenders.items())  # there and back, so that nobody always runs behind the same one
-            for i, (name, run) in enumerate(order if turn % 2 == 0 else reversed(order)):
+            for i, (name, run) in enumerate(order):
                 step(name, (turn * (len(contenders) + 1) + i) / n_steps)
                 report.runs.setdefault(name, []).append(run(turn + 1))
+            order.reverse()  # there and back, so that nobody always runs behind the same one
             step("reading prompts", ((turn + 1) * (len(contenders) + 1) - 1) / n_steps)
             _prefill(model, work, report, interrupt)
         report.per_call_us = per_call_us(judges["contexts"], work.prompt)
@@ -204,25 +205,26 @@ def _contenders(
     model: Model,
     judges: dict[FixedLayout, PersonaJudge],
     work: Workload,
+    prompts: tuple[list[int], list[list[int]]],
     report: Report,
     stack: ExitStack,
     interrupt: Interrupt,
 ) -> Iterator[tuple[str, Callable[[int], float]]]:
     """Each contender: a function from the seed to tokens a second."""
-    one_prompt = judges["contexts"].plan(work.prompt, Generation(mode="prompt")).prompts[0]
+    one_prompt, two_prompts = prompts
     bare = Context(model, work.engine, _room(one_prompt, work), 1, _threads(work), interrupt)
     stack.callback(bare.close)
     yield BARE, lambda seed: _bare(bare, one_prompt, work, seed)
 
-    two_prompts = judges["contexts"].plan(work.prompt, Generation(mode="judge")).prompts
     for layout in LAYOUTS:
         views = ModelViews(model, work.engine, 2, _room(max(two_prompts, key=len), work), layout, interrupt)
         stack.callback(views.close)
         yield LIMIT.format(layout), lambda seed, views=views: _limit(views, two_prompts, work)  # type: ignore[misc]
 
-    yield LIBRARY, _library(model, judges["contexts"], work, stack, None)
+    n_ctx = _room(one_prompt, work)
+    yield LIBRARY, _library(model, judges["contexts"], work, stack, n_ctx, None)
     if _threads(work) != _library_threads():
-        yield LIBRARY_ALL_THREADS, _library(model, judges["contexts"], work, stack, _threads(work))
+        yield LIBRARY_ALL_THREADS, _library(model, judges["contexts"], work, stack, n_ctx, _threads(work))
     if model.trimmable:
         yield REFERENCE, lambda seed: _judge(judges["contexts"], work, seed, schedule="reference")[0]
     for layout in LAYOUTS:
@@ -243,11 +245,18 @@ def _contenders(
             yield LOOKAHEAD.format(layout, work.lookahead), ahead
 
 
-def _check_room(judge: PersonaJudge, work: Workload) -> None:
-    prompts = judge.plan(work.prompt, Generation(mode="prompt")).prompts + judge.plan(work.prompt, Generation()).prompts
-    room = judge.context_limit - max(map(len, prompts))
+def _prompts(judge: PersonaJudge, work: Workload) -> tuple[list[int], list[list[int]]]:
+    """The tokens of one prompt with all preferences, and of each view's.
+
+    Raises:
+        UsageError: they leave less room than the workload needs.
+    """
+    (one,) = judge.plan(work.prompt, Generation(mode="prompt")).prompts
+    two = judge.plan(work.prompt, Generation(mode="judge")).prompts
+    room = judge.context_limit - max(map(len, [one, *two]))
     if work.n_tokens > room:
         raise UsageError(f"the context has room for {room} tokens: give a smaller --max-tokens or a larger --ctx")
+    return one, two
 
 
 def _room(prompt: Sequence[int], work: Workload) -> int:
@@ -304,7 +313,7 @@ def _library_threads() -> int:
 
 
 def _library(
-    model: Model, judge: PersonaJudge, work: Workload, stack: ExitStack, n_threads: int | None
+    model: Model, judge: PersonaJudge, work: Workload, stack: ExitStack, n_ctx: int, n_threads: int | None
 ) -> Callable[[int], float]:
     """What a user would otherwise do: llama-cpp-python, both preferences in the system message."""
     from llama_cpp import Llama
@@ -312,7 +321,7 @@ def _library(
     s = work.sampling
     llama = Llama(
         str(model.path),
-        n_ctx=_room(judge.plan(work.prompt, Generation(mode="prompt")).prompts[0], work),
+        n_ctx=n_ctx,
         n_threads=n_threads,
         n_threads_batch=n_threads,
         n_gpu_layers=work.engine.n_gpu_layers,
@@ -338,7 +347,9 @@ def _library(
         seen = [
             (llama.n_tokens, time.perf_counter()) for chunk in stream if chunk["choices"][0]["delta"].get("content")
         ]
-        (first, started), *_, (last, ended) = seen if len(seen) > 1 else [(0, 0.0), (0, 0.0)]
+        if not seen:
+            return nan
+        (first, started), (last, ended) = seen[0], seen[-1]
         return (last - first) / (ended - started) if last - first >= _FEWEST_TIMED else nan
 
     return run

@@ -207,8 +207,6 @@ class Shortlist:
             raise ModelError(_NOT_NUMBERS)
         np.greater_equal(logits, self._maxima[_COLUMNS - self._k], out=self._keep)
         (ids,) = self._keep.nonzero()
-        if not len(ids):
-            raise ModelError(_NOT_NUMBERS)
         return ids
 
 

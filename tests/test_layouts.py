@@ -228,16 +228,20 @@ def test_bench_refuses_what_would_not_compare_like_with_like(pjlocal, tiny) -> N
         assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
 
 
+WORK = Workload(
+    "Hello", ("vivid", "creative"), n_tokens=8, repeats=1, lookahead=7, sampling=Sampling(), engine=Engine()
+)
+
+
 def test_bench_is_interrupted_at_any_of_its_steps(tiny) -> None:
-    work = Workload("Hello", ("vivid", "creative"), 8, 1, 7, Sampling(), Engine())
     seen: list[str] = []
-    measure(tiny("llama"), work, Interrupt(), lambda what, done: seen.append(what))
+    measure(tiny("llama"), WORK, Interrupt(), lambda what, done: seen.append(what))
     for n in range(1, len(seen) - 1):
         interrupt = Interrupt()
         left = iter(range(n))
         with pytest.raises(Interrupted):
             measure(
-                tiny("llama"), work, interrupt, lambda *_, i=interrupt, left=left: next(left, None) is None and i.set()
+                tiny("llama"), WORK, interrupt, lambda *_, i=interrupt, left=left: next(left, None) is None and i.set()
             )
 
 
@@ -254,9 +258,7 @@ def test_ctrl_c_before_an_answers_first_token_ends_bench_as_anywhere_else(tiny, 
             monkeypatch.setattr(ModelViews, "start", start)
 
     with pytest.raises(Interrupted):
-        measure(
-            tiny("llama"), Workload("Hello", ("vivid", "creative"), 8, 1, 0, Sampling(), Engine()), interrupt, progress
-        )
+        measure(tiny("llama"), WORK, interrupt, progress)
 
 
 def test_an_answer_that_ends_too_early_to_be_timed_is_no_number() -> None:

@@ -99,14 +99,12 @@ def _print(report: Any) -> None:
     console.print(table)
     d = report.as_dict()
     calls = ", ".join(f"{name} {us:.0f} µs" for name, us in report.per_call_us.items())
+    ahead = ", ".join(f"{times:.2f} ({layout})" for layout, times in d["lookahead_speedup"].items())
     peak = report.peak_memory_bytes
     for line in (
         f"fastest layout: {report.layout}; ratios are medians within {on['repeats']} turns of {on['tokens']} tokens",
         "" if on["trimmable"] else "this model's memory cannot be trimmed: no Algorithm 1, and no look-ahead",
-        "look-ahead makes judge mode faster by: "
-        + ", ".join(f"{times:.2f} ({layout})" for layout, times in report.lookahead_speedup.items())
-        if report.lookahead_speedup
-        else "",
+        f"look-ahead makes judge mode faster by: {ahead}" if ahead else "",
         f"outside llama_decode: {d['share_outside_llama_decode']:.1%} of a step (contexts); {calls}",
         f"time to first token: {report.time_to_first_token_s:.2f} s; both prompts together by two alone: "
         f"{report.prefill_ratio:.2f}",
