@@ -22,6 +22,8 @@ _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float3
 _NOT_NUMBERS = "the model's logits are not numbers: the file is damaged, or its type unsupported here"
 _ROOM = 256  # candidates there is room for at first
 _COLUMNS = 256  # of the table whose column maxima bound the k-th greatest logit
+_WIDE_COLUMNS = 4096  # of the table whose columns are looked through first, in a large vocabulary
+_LARGE = 100_000  # tokens from which that is not slower
 
 
 class _TokenDataArray(ctypes.Structure):
@@ -85,12 +87,12 @@ class FilterChain:
     def _own(self) -> None:
         self._close = weakref.finalize(self, _free, self._samplers)
 
-    def _make_shortlist(self) -> Shortlist | None:
+    def _make_shortlist(self) -> Shortlist | WideShortlist | None:
         """None where the filters must see the whole vocabulary."""
-        top_k = self._sampling.top_k
+        top_k, n_vocab = self._sampling.top_k, self._model.n_vocab
         if self._grammar or self._whole or not 0 < top_k <= _COLUMNS // 4:
             return None
-        return Shortlist(top_k, self._model.n_vocab)
+        return WideShortlist(top_k, n_vocab) if n_vocab >= _LARGE else Shortlist(top_k, n_vocab)
 
     def close(self) -> None:
         self._close()
@@ -195,6 +197,11 @@ class Shortlist:
         self._maxima = np.empty(_COLUMNS, np.float32)
         self._keep = np.empty(n, np.bool_)
 
+    @property
+    def bound(self) -> float:
+        """What every logit of the last short list reaches."""
+        return float(self._maxima[_COLUMNS - self._k])
+
     def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
         if self._n_rows < 2:
             return np.arange(len(logits))
@@ -205,9 +212,36 @@ class Shortlist:
         self._maxima.sort()
         if not self._maxima[-1] < np.inf:  # NaN is last of all
             raise ModelError(_NOT_NUMBERS)
-        np.greater_equal(logits, self._maxima[_COLUMNS - self._k], out=self._keep)
+        np.greater_equal(logits, self.bound, out=self._keep)
         (ids,) = self._keep.nonzero()
         return ids
+
+
+class WideShortlist:
+    """The same for large vocabularies: the k greatest logits are in the columns of the k greatest maxima.
+
+    A short list of columns is made first, and only what is in them is compared with the bound: on 262,144 tokens right
+    behind a decode 124 instead of 158 µs, on 128,256 as fast (118 and 123), on 49,152 slower (95 and 82).
+    """
+
+    def __init__(self, k: int, n: int) -> None:
+        n_rows = n // _WIDE_COLUMNS
+        self._n_columns = n // n_rows
+        self._rest = np.arange(n_rows * self._n_columns, n)  # fewer than there are rows; always on the list
+        self._logits: NDArray[np.float32] | None = None
+        self._row_starts = self._n_columns * np.arange(n_rows)[:, np.newaxis]
+        self._maxima = np.empty(self._n_columns, np.float32)
+        self._columns = Shortlist(k, self._n_columns)
+
+    def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
+        if logits is not self._logits:
+            self._logits = logits
+            self._table = logits[: logits.size - self._rest.size].reshape(-1, self._n_columns)
+        np.maximum.reduce(self._table, out=self._maxima)
+        columns = self._columns(self._maxima)
+        ids = (self._row_starts + columns).ravel()
+        ids = ids[logits[ids] >= self._columns.bound]
+        return np.concatenate((ids, self._rest)) if self._rest.size else ids
 
 
 def _distribution(ids: NDArray[np.int32], probs: NDArray[np.float32]) -> Distribution:

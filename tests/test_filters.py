@@ -8,7 +8,7 @@ from llama_cpp import llama_cpp as lib
 
 from pjlocal import PersonaJudge, Sampling
 from pjlocal.errors import ModelError
-from pjlocal.filters import FilterChain, Shortlist
+from pjlocal.filters import FilterChain, Shortlist, WideShortlist
 from pjlocal.judge import Distribution
 
 
@@ -31,15 +31,21 @@ def logits(vivid_and_creative: PersonaJudge) -> np.ndarray:
     return (3 * np.random.default_rng(1).standard_normal(n_vocab)).astype(np.float32)
 
 
-@pytest.mark.parametrize("n", [600, 1024, 49_152, 50_001])
+@pytest.mark.parametrize(
+    ("kind", "n"),
+    [(Shortlist, n) for n in (600, 1024, 49_152, 50_001)] + [(WideShortlist, n) for n in (100_003, 128_256, 262_144)],
+)
 @pytest.mark.parametrize("k", [1, 20, 64])
-def test_the_short_list_holds_the_k_greatest(n: int, k: int) -> None:
+def test_the_short_list_holds_the_k_greatest(kind: type[Shortlist | WideShortlist], n: int, k: int) -> None:
     rng = np.random.default_rng(n + k)
     for _ in range(20):
         logits = rng.standard_normal(n).astype(np.float32)
         if rng.random() < 0.5:
             logits = np.round(logits)  # many equals
-        ids = Shortlist(k, len(logits))(logits)
+        if rng.random() < 0.2:
+            logits[-3:] = 9
+        ids = kind(k, len(logits))(logits)
+        assert np.all(np.diff(ids) > 0)
         kth = np.sort(logits)[-k]
         assert set(np.flatnonzero(logits > kth)) <= set(ids.tolist())
         assert np.sum(logits[ids] >= kth) >= k
