@@ -200,7 +200,7 @@ class Shortlist:
     @property
     def bound(self) -> float:
         """What every logit of the last short list reaches."""
-        return float(self._maxima[_COLUMNS - self._k])
+        return self._maxima.item(_COLUMNS - self._k)
 
     def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
         if self._n_rows < 2:
@@ -210,7 +210,7 @@ class Shortlist:
             self._table = logits[: self._n_rows * _COLUMNS].reshape(self._n_rows, _COLUMNS)
         np.maximum.reduce(self._table, out=self._maxima)
         self._maxima.sort()
-        if not self._maxima[-1] < np.inf:  # NaN is last of all
+        if not self._maxima.item(-1) < np.inf:  # NaN is last of all
             raise ModelError(_NOT_NUMBERS)
         np.greater_equal(logits, self.bound, out=self._keep)
         (ids,) = self._keep.nonzero()
