@@ -112,6 +112,7 @@ class ModelViews:
         self.layout = layout
         self.trimmable = model.trimmable
         self.cached: list[list[int]] = [[] for _ in range(n_views)]
+        self._slots = list(range(n_views))  # the context or sequence of each view
         #: What is kept of a view's row of logits (float32 [n_vocab], llama.cpp's memory, gone with the next feed).
         #: Runs in the thread that computed them: what one view needs is done while another still decodes.
         self.reduce: Callable[[int, int, Logits], Any] = _as_it_is
@@ -163,6 +164,7 @@ class ModelViews:
         gives the same logits whether its beginning was still in the cache or not, with batches of up to 63 tokens; from
         64 on, flash attention on a CPU takes another path, and logits of SmolLM2 were seen to differ by up to 1.
         """
+        self._exchange(prompts)
         todo: dict[int, Sequence[int]] = {}
         for view, prompt in enumerate(prompts):
             keep = max(0, min(_common(self.cached[view], prompt), len(prompt) - 1))
@@ -264,7 +266,19 @@ class ModelViews:
 
     def _place(self, view: int) -> tuple[int, int]:
         """The number of the context that a view lives in, and its sequence there."""
-        return (view, 0) if len(self._contexts) == self.n_views else (0, view)
+        slot = self._slots[view]
+        return (slot, 0) if len(self._contexts) == self.n_views else (0, slot)
+
+    def _exchange(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Give each of two views the other's cache, where that holds more of the prompts: preferences were swapped."""
+
+        def held(caches: list[list[int]]) -> int:
+            return sum(map(_common, caches, prompts))
+
+        self.wait()
+        if self.n_views == 2 and held(self.cached[::-1]) > held(self.cached):
+            self.cached.reverse()
+            self._slots.reverse()
 
     def _append(self, tokens: dict[int, Sequence[int]], rows: int) -> None:
         self.wait()

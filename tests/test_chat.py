@@ -349,6 +349,21 @@ def test_a_new_preference_makes_only_its_own_view_read_again(three_turns: Talk, 
         assert (common(held, prompt) < 30) == (view in changed)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_swap_exchanges_what_the_views_have_read(tiny, layout: str) -> None:
+    with talk(tiny("llama"), engine=Engine(n_ctx=2048, n_threads=1, layout=layout)) as chat:
+        before = [chat.ask(question) for question in QUESTIONS[:3]][-1]
+        chat.say("/swap")
+        writing = chat.conversation.ask("And?")
+        cost = chat.ask("", writing)
+        assert cost.fed == cost.new_to(before.held[::-1])
+        with PersonaJudge(chat.judge.model, engine=chat.judge.engine) as fresh:
+            settings = Generation(max_tokens=8, seed=writing.answer.seed)
+            assert [event.id for event in fresh.answer(writing.answer.plan, settings)] == cost.ids
+        again = chat.ask("So?")
+        assert again.fed == again.new_to(cost.held)
+
+
 def test_a_system_text_that_comes_and_goes_costs_what_it_changes(three_turns: Talk) -> None:
     three_turns.say("/system Answer in verse")
     costs = [three_turns.costs[-1], three_turns.ask("And?")]
