@@ -164,10 +164,9 @@ class ModelViews:
         gives the same logits whether its beginning was still in the cache or not, with batches of up to 63 tokens; from
         64 on, flash attention on a CPU takes another path, and logits of SmolLM2 were seen to differ by up to 1.
         """
-        self._exchange(prompts)
         todo: dict[int, Sequence[int]] = {}
-        for view, prompt in enumerate(prompts):
-            keep = max(0, min(_common(self.cached[view], prompt), len(prompt) - 1))
+        for view, (held, prompt) in enumerate(zip(self._held(prompts), prompts, strict=True)):
+            keep = max(0, min(held, len(prompt) - 1))
             todo[view] = prompt[self._keep(view, keep) : -1]
         self._append(todo, rows=0)
         longest = max(map(len, todo.values()))
@@ -269,16 +268,20 @@ class ModelViews:
         slot = self._slots[view]
         return (slot, 0) if len(self._contexts) == self.n_views else (0, slot)
 
-    def _exchange(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Give each of two views the other's cache, where that holds more of the prompts: preferences were swapped."""
+    def _held(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """How many of each prompt's tokens its view's cache begins with.
 
-        def held(caches: list[list[int]]) -> int:
-            return sum(map(_common, caches, prompts))
-
+        Two views exchange their caches first where that holds more: their preferences were swapped.
+        """
         self.wait()
-        if self.n_views == 2 and held(self.cached[::-1]) > held(self.cached):
-            self.cached.reverse()
-            self._slots.reverse()
+        held = list(map(_common, self.cached, prompts))
+        if self.n_views == 2:
+            crossed = list(map(_common, self.cached[::-1], prompts))
+            if sum(crossed) > sum(held):
+                self.cached.reverse()
+                self._slots.reverse()
+                return crossed
+        return held
 
     def _append(self, tokens: dict[int, Sequence[int]], rows: int) -> None:
         self.wait()
