@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from .events import Result, TokenEvent
     from .persona import Answer, PersonaJudge
-    from .prompt import Message
+    from .prompting.prompt import Message
     from .settings import Engine, Generation, Prompting, Sampling
 
 __version__ = "0.1.0"
@@ -18,7 +18,7 @@ _WHERE = {
     **dict.fromkeys(("Answer", "PersonaJudge"), "persona"),
     **dict.fromkeys(("Result", "TokenEvent"), "events"),
     **dict.fromkeys(("Engine", "Generation", "Prompting", "Sampling"), "settings"),
-    "Message": "prompt",
+    "Message": "prompting.prompt",
 }
 
 __all__ = [

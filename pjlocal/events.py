@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from . import settings
-from .judge import Decision, Kind
+from .decoding.judge import Decision, Kind
 
 VIEW_NAMES = "ab"
 

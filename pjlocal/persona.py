@@ -17,20 +17,21 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-from . import preferences, settings
-from .context import check_memory, context_limit
+from . import settings
+from .decoding.guess import Lookahead
+from .decoding.judge import Decision, Uniforms
+from .decoding.schedule import Rules, algorithm1, lockstep
+from .engine.context import check_memory, context_limit
+from .engine.filters import FilterChain
+from .engine.interrupt import Interrupt, Interrupted
+from .engine.model import Model
+from .engine.views import FixedLayout, ModelViews, fastest_layout
 from .errors import ModelError, UsageError
 from .events import VIEW_NAMES, FinishReason, RejectedToken, Result, Statistics, TokenEvent
-from .filters import FilterChain
-from .guess import Lookahead
-from .interrupt import Interrupt, Interrupted
-from .judge import Decision, Uniforms
-from .locate import find_model
-from .model import Model
-from .prompt import ChatTemplate, Message
-from .schedule import Rules, algorithm1, lockstep
+from .gguf.locate import find_model
+from .prompting import preferences
+from .prompting.prompt import ChatTemplate, Message
 from .stream import TextStream
-from .views import FixedLayout, ModelViews, fastest_layout
 
 log = logging.getLogger("pjlocal")
 

@@ -12,7 +12,7 @@ import pytest
 import tiny_models
 
 from pjlocal import PersonaJudge
-from pjlocal.locate import embedded_model
+from pjlocal.gguf.locate import embedded_model
 
 PJLOCAL = [sys.executable, "-m", "pjlocal"]
 

@@ -25,17 +25,18 @@ import tiny_models
 from conftest import PJLOCAL
 from rich.console import Console
 
-from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling, preferences
+from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling
 from pjlocal.chat.chat import Chat
 from pjlocal.chat.conversation import Conversation, Writing
 from pjlocal.chat.recorder import Recorder
-from pjlocal.display import Spinner, visible
+from pjlocal.engine.model import Model
 from pjlocal.errors import UsageError
 from pjlocal.events import TokenEvent
-from pjlocal.model import Model
-from pjlocal.session import Session, Turn
-from pjlocal.store import Store
-from pjlocal.thinking import Thinking, opened_by
+from pjlocal.prompting import preferences
+from pjlocal.prompting.thinking import Thinking, opened_by
+from pjlocal.screen.display import Spinner, visible
+from pjlocal.sessions.session import Session, Turn
+from pjlocal.sessions.store import Store
 
 LAYOUTS = ["contexts", "batched"]
 KINDS = ["llama", "sliding_window", "recurrent"]

@@ -32,9 +32,9 @@ from rich.text import Text
 
 from pjlocal.chat.commands import COMMANDS
 from pjlocal.events import TokenEvent
-from pjlocal.live import LiveRegion, MarkdownFlow, markdown
-from pjlocal.session import Session, Turn
-from pjlocal.store import Store
+from pjlocal.screen.live import LiveRegion, MarkdownFlow, markdown
+from pjlocal.sessions.session import Session, Turn
+from pjlocal.sessions.store import Store
 
 PREFER = ("-p", "vivid", "-p", "creative", "--seed", "1")
 TIMEOUT = 30
@@ -648,7 +648,7 @@ def test_a_terminal_that_folds_its_rows_anew_is_resized(environment, slow_toy, s
 def test_tmux_keeps_no_copies_of_what_is_drawn_again_at_the_top_of_the_screen(environment, tmp_path) -> None:
     code = """
 from rich.console import Console
-from pjlocal.live import LiveRegion
+from pjlocal.screen.live import LiveRegion
 region = LiveRegion(Console())
 for i in range(5):
     region.draw(f"first\\nsecond {i}")

@@ -206,7 +206,7 @@ def test_models_that_cannot_be_used_get_one_line_and_status_1(pjlocal, smollm2, 
 
 
 def test_without_a_model_one_line_says_how_to_get_one(environment, tmp_path) -> None:
-    code = "import pjlocal.locate as l; l._EMBEDDED_PACKAGE = 'nothing'; from pjlocal.__main__ import main; main()"
+    code = "import pjlocal.gguf.locate as l; l._EMBEDDED_PACKAGE = 'nothing'; from pjlocal.__main__ import main; main()"
     args = [sys.executable, "-c", code, "run", "hi"]
     result = subprocess.run(args, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
     assert result.returncode == 1

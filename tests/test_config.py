@@ -17,13 +17,13 @@ import typer
 from conftest import one_line
 from typer.testing import CliRunner
 
-from pjlocal import preferences
 from pjlocal.cli import app
 from pjlocal.cli.config import config_app, prefs_app
 from pjlocal.cli.options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
-from pjlocal.config import TABLES, Config, config_path, load_config
-from pjlocal.display import View
+from pjlocal.config.config import TABLES, Config, config_path, load_config
 from pjlocal.errors import OutputError, UsageError
+from pjlocal.prompting import preferences
+from pjlocal.screen.display import View
 from pjlocal.settings import Engine, Generation, Prompting, Sampling
 
 

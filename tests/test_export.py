@@ -20,8 +20,8 @@ import pytest
 from pjlocal import __version__
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.events import RejectedToken, TokenEvent
-from pjlocal.export import FORMATS, as_html, as_json, as_markdown, write_export
-from pjlocal.session import Session, Turn
+from pjlocal.sessions.export import FORMATS, as_html, as_json, as_markdown, write_export
+from pjlocal.sessions.session import Session, Turn
 
 SETTINGS = {
     "model": "toy.Q4_K_M.gguf",

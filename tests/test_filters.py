@@ -7,9 +7,9 @@ import pytest
 from llama_cpp import llama_cpp as lib
 
 from pjlocal import PersonaJudge, Sampling
+from pjlocal.decoding.judge import Distribution
+from pjlocal.engine.filters import FilterChain, Shortlist, WideShortlist
 from pjlocal.errors import ModelError
-from pjlocal.filters import FilterChain, Shortlist, WideShortlist
-from pjlocal.judge import Distribution
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -12,11 +12,11 @@ import pytest
 from test_answers import PROMPTS
 
 from pjlocal import Engine, PersonaJudge, Sampling
-from pjlocal.bench import JUDGE, LIMIT, Report, Workload, measure
+from pjlocal.bench.contenders import JUDGE, LIMIT, Report, Workload, measure
+from pjlocal.decoding.guess import Lookahead, PromptLookup
+from pjlocal.engine.interrupt import Interrupt, Interrupted
+from pjlocal.engine.views import ModelViews, fastest_layout
 from pjlocal.errors import UsageError
-from pjlocal.guess import Lookahead, PromptLookup
-from pjlocal.interrupt import Interrupt, Interrupted
-from pjlocal.views import ModelViews, fastest_layout
 
 LAYOUTS = ["contexts", "batched"]
 REPETITIVE = "Repeat the words tick tock again and again: tick tock tick tock tick tock tick tock tick tock"
@@ -128,7 +128,7 @@ def test_a_long_prompt_is_read_in_pieces(tiny, layout: str, kind: str) -> None:
 
 
 def test_auto_measures_and_picks_a_layout_and_starts_from_the_batch_with_a_gpu(tiny, monkeypatch) -> None:
-    from pjlocal import views as module
+    from pjlocal.engine import views as module
 
     made = []
 
@@ -298,7 +298,7 @@ def test_bench_reports_what_it_says(pjlocal, tiny) -> None:
 def test_memory_is_the_weights_once_two_caches_and_little_more_however_long_the_answer(smollm2: Path) -> None:
     code = """
 from pjlocal import PersonaJudge
-from pjlocal.machine import resident_bytes
+from pjlocal.engine.machine import resident_bytes
 with PersonaJudge(prefer=["vivid", "creative"]) as judge:
     judge.views(2, 512)  # room for both answers
     judge("Tell me a story", seed=1, max_tokens=8, ignore_end=True)

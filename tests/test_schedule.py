@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pjlocal.judge import Distribution, Round, Uniforms, judge_token, propose, residual
-from pjlocal.schedule import Rules, algorithm1, lockstep
+from pjlocal.decoding.judge import Distribution, Round, Uniforms, judge_token, propose, residual
+from pjlocal.decoding.schedule import Rules, algorithm1, lockstep
 
 
 def random_distribution(rng: np.random.Generator, n_vocab: int, keep: float = 1.0) -> Distribution:

@@ -22,13 +22,13 @@ import pytest
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
-from pjlocal import store as store_module
 from pjlocal.cli.sessions import sessions_app
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.events import RejectedToken, TokenEvent
-from pjlocal.schema import MIGRATIONS
-from pjlocal.session import Session, Turn
-from pjlocal.store import Store, StoreError, Summary, store_path
+from pjlocal.sessions import store as store_module
+from pjlocal.sessions.schema import MIGRATIONS
+from pjlocal.sessions.session import Session, Turn
+from pjlocal.sessions.store import Store, StoreError, Summary, store_path
 
 
 @pytest.fixture(autouse=True)
@@ -207,7 +207,9 @@ def test_the_files_are_the_owners_alone(file) -> None:
 
 
 def test_reading_a_list_of_chats_needs_no_numpy_and_no_llama_cpp() -> None:
-    code = "import sys, pjlocal.store, pjlocal.cli.sessions; print({'numpy', 'llama_cpp'} & sys.modules.keys())"
+    code = (
+        "import sys, pjlocal.sessions.store, pjlocal.cli.sessions; print({'numpy', 'llama_cpp'} & sys.modules.keys())"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
@@ -358,8 +360,8 @@ _WRITER = """
 import itertools, sys
 from pathlib import Path
 from pjlocal.events import TokenEvent
-from pjlocal.session import Session, Turn
-from pjlocal.store import Store
+from pjlocal.sessions.session import Session, Turn
+from pjlocal.sessions.store import Store
 
 path, title, session_id, n_turns = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 print("ready", flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from pjlocal.display import visible
+from pjlocal.screen.display import visible
 from pjlocal.stream import TextStream
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..display import View
+from ..engine.interrupt import Interrupted, on_sigint
 from ..errors import PjlocalError, UsageError
-from ..interrupt import Interrupted, on_sigint
 from ..persona import PersonaJudge
-from ..session import Session
-from ..store import Store
+from ..screen.display import View
+from ..sessions.session import Session
+from ..sessions.store import Store
 from . import commands
 from .conversation import Conversation, Writing
 from .screen import ERROR, Screen

@@ -15,16 +15,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from ..display import View
-from ..editor import edit_text
+from ..config.editor import edit_text
 from ..errors import UsageError, did_you_mean
 from ..events import VIEW_NAMES, Result
-from ..export import FORMATS, write_export
-from ..locate import available_models
-from ..preferences import deal, presets, resolve
-from ..session import Session
+from ..gguf.locate import available_models
+from ..prompting.preferences import deal, presets, resolve
+from ..screen.display import View
+from ..sessions.export import FORMATS, write_export
+from ..sessions.session import Session
+from ..sessions.store import check_title
 from ..settings import Engine, Generation, Mode, Prompting, Sampling, Settings, Think, flag
-from ..store import check_title
 from . import figures
 
 if TYPE_CHECKING:

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from ..engine.interrupt import Interrupted
+from ..engine.model import check_file
 from ..errors import ModelError, UsageError
 from ..events import VIEW_NAMES, TokenEvent
-from ..interrupt import Interrupted
-from ..locate import find_model
-from ..model import check_file
+from ..gguf.locate import find_model
 from ..persona import Answer, PersonaJudge, Plan
-from ..prompt import Message
-from ..session import Session, Turn
+from ..prompting.prompt import Message
+from ..prompting.thinking import opened_by
+from ..sessions.session import Session, Turn
 from ..settings import Generation, Mode, Prompting, Sampling
-from ..thinking import opened_by
 from .recorder import Recorder
 
 _ROOM_SHARE = 4  # an answer's room in the context is at most a quarter of it

@@ -13,12 +13,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ..display import blame_style, legend, local_time, one_line, visible
 from ..events import Result
-from ..live import markdown
-from ..session import Session, Turn
+from ..screen.display import blame_style, legend, local_time, one_line, visible
+from ..screen.live import markdown
+from ..sessions.session import Session, Turn
+from ..sessions.store import Summary
 from ..settings import Settings, flag
-from ..store import Summary
 
 _COMPARE_COLUMN = 36  # the least width at which answers stand side by side
 _WHY_COLUMNS = 72  # the least width for all that is known of a token

@@ -18,7 +18,7 @@ from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 
-from ..display import visible
+from ..screen.display import visible
 from .chat import Chat
 from .commands import COMMANDS
 from .screen import status_line

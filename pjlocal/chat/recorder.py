@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..events import TokenEvent
-from ..session import Session, Turn
-from ..store import RemovedError, Store, StoreError
+from ..sessions.session import Session, Turn
+from ..sessions.store import RemovedError, Store, StoreError
 
 _Write = Callable[[Store], object]
 

@@ -10,9 +10,9 @@ from typing import IO, Protocol
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from ..display import Display, Spinner, View, legend, make_console, one_line, visible, when_ready
 from ..events import VIEW_NAMES
-from ..live import LineFlow, LiveDisplay, MarkdownFlow, keys_unseen
+from ..screen.display import Display, Spinner, View, legend, make_console, one_line, visible, when_ready
+from ..screen.live import LineFlow, LiveDisplay, MarkdownFlow, keys_unseen
 from .conversation import Conversation, Writing
 
 NOTICE, ERROR = "dim", "red"  # styles of what is said

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..engine.interrupt import INTERRUPTED, Interrupted
 from ..errors import OutputError, PjlocalError
-from ..interrupt import INTERRUPTED, Interrupted
 
 app = typer.Typer(
     help="Persona-judge on local GGUF models: two preferences write one answer.",
@@ -97,7 +97,7 @@ def _guarded() -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    from ..display import one_line
+    from ..screen.display import one_line
 
     try:
         print(f"pjlocal: {one_line(message)}", file=sys.stderr)

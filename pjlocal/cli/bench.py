@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..display import make_console, visible
+from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import UsageError
-from ..interrupt import Interrupt, on_sigint
+from ..screen.display import make_console, visible
 from ..settings import Engine, Generation, Sampling, flag
 from .options import ModelOption, PreferOption, takes_settings
 
@@ -48,8 +48,8 @@ def bench(
     interrupt = Interrupt()
     with on_sigint(interrupt), _Progress() as progress:
         progress("importing", 0.0)
-        from ..bench import Workload, measure
-        from ..locate import find_model
+        from ..bench.contenders import Workload, measure
+        from ..gguf.locate import find_model
 
         work = Workload(prompt, tuple(prefer), n_tokens, repeats, lookahead, sampling, engine)
         report = measure(find_model(model), work, interrupt, progress)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..display import View
+from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import UsageError
-from ..interrupt import Interrupt, on_sigint
+from ..screen.display import View
 from ..settings import Engine, Generation, Prompting, Sampling, Settings
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 
 if TYPE_CHECKING:
     from ..chat.screen import Screen
-    from ..session import Session
-    from ..store import Store
+    from ..sessions.session import Session
+    from ..sessions.store import Store
 
 _SAVING = "Saved chats"
 
@@ -63,11 +63,12 @@ def chat(
         raise UsageError("--continue and --session both say which chat: give one")
     if not save and (go_on or session is not None):
         raise UsageError("--no-save knows no saved chats: leave out --continue and --session")
-    from ..chat import cache, loop
+    from ..chat import loop
     from ..chat.chat import Chat
     from ..chat.conversation import Conversation
     from ..chat.recorder import Recorder
-    from ..store import store_path
+    from ..sessions import cache
+    from ..sessions.store import store_path
 
     screen = loop.make_screen()
     store = _store(screen, must=go_on or session is not None) if save else None
@@ -113,7 +114,7 @@ def chat(
 
 def _store(screen: Screen, must: bool) -> Store | None:
     """The saved chats; None, and a line that says so, where they cannot be had now and none is asked for."""
-    from ..store import ForeignStoreError, Store, StoreError
+    from ..sessions.store import ForeignStoreError, Store, StoreError
 
     try:
         return Store()
@@ -128,7 +129,7 @@ def _store(screen: Screen, must: bool) -> Store | None:
 
 def _opened(store: Store | None, go_on: bool, name: str | None) -> Session:
     """The session asked for; a new one where none is, or none has that name."""
-    from ..session import Session
+    from ..sessions.session import Session
 
     if store and go_on:
         latest = store.latest()

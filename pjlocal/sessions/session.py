@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from .events import FinishReason, TokenEvent
+from ..events import FinishReason, TokenEvent
 
 
 @dataclass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .errors import UsageError, did_you_mean
-from .textfile import read_text
+from ..errors import UsageError, did_you_mean
+from ..textfile import read_text
 
 #: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.
 PRESETS: dict[str, str] = {

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
-from .errors import ModelError, UsageError
+from ..errors import ModelError, UsageError
 from .interrupt import Interrupt, Interrupted
 
 log = logging.getLogger("pjlocal")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.status import Status
     from rich.text import Text
 
-    from .events import Statistics, TokenEvent
+    from ..events import Statistics, TokenEvent
 
 View = Literal["text", "blame", "markdown"]
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ..errors import UsageError
+from ..prompting.preferences import PRESETS, resolve
+from ..screen.display import View
+from ..settings import Engine, Generation, Prompting, Sampling, Settings, flag, without_none
+from ..textfile import read_text
 from . import tomlfile
-from .display import View
-from .errors import UsageError
-from .preferences import PRESETS, resolve
-from .settings import Engine, Generation, Prompting, Sampling, Settings, flag, without_none
-from .textfile import read_text
 
 #: The tables of the file whose keys are settings; besides these there is [presets].
 TABLES: dict[str, type[Settings]] = {

@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import OutputError, UsageError
+from ..errors import OutputError, UsageError
 from .schema import APPLICATION_ID, MIGRATIONS
 
 if TYPE_CHECKING:  # `events` brings NumPy, which a list of chats need not wait for
-    from .events import TokenEvent
+    from ..events import TokenEvent
     from .session import Session, Turn
 
 
@@ -203,7 +203,7 @@ class Store:
         Raises:
             UsageError: there is no such session.
         """
-        from .events import TokenEvent
+        from ..events import TokenEvent
         from .session import Session, Turn
 
         with self._transaction("DEFERRED") as db:

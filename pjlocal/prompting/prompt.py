@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, Literal
 
-from .errors import ModelError
-from .model import Model
-from .settings import Prompting
+from ..engine.model import Model
+from ..errors import ModelError
+from ..settings import Prompting
 from .thinking import MARKS
 
 log = logging.getLogger("pjlocal")

@@ -16,10 +16,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from . import __version__, tomlfile
-from .display import visible
-from .errors import OutputError, UsageError
-from .events import TokenEvent
+from .. import __version__
+from ..config import tomlfile
+from ..errors import OutputError, UsageError
+from ..events import TokenEvent
+from ..screen.display import visible
 from .session import Session, Turn
 
 _UNTITLED = "Conversation"

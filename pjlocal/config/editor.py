@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .errors import PjlocalError, UsageError
+from ..errors import PjlocalError, UsageError
 
 
 def edit_file(path: Path) -> None:

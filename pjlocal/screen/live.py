@@ -17,11 +17,11 @@ from rich.segment import Segment, SegmentLines
 from rich.syntax import Syntax
 from rich.text import Text
 
+from ..prompting.thinking import Thinking
 from .display import Display, blame_style, visible
-from .thinking import Thinking
 
 if TYPE_CHECKING:
-    from .events import TokenEvent
+    from ..events import TokenEvent
 
 _REDRAW_S = 1 / 15  # at least, from one drawing to the next
 _REDRAW_SHARE = 1 / 25  # of the time, at most, is spent on drawing

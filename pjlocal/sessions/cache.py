@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from ..errors import OutputError
 from ..events import VIEW_NAMES
-from ..store import store_path
+from .store import store_path
 
 if TYPE_CHECKING:
     from ..persona import PersonaJudge
-    from ..session import Session
+    from .session import Session
 
 _ROOM = 256  # tokens, at the least, that a loaded cache leaves for what is said next
 

@@ -10,11 +10,11 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
-from .errors import ModelError
+from ..errors import ModelError
+from ..settings import Engine
 from .interrupt import Interrupt, Interrupted
 from .machine import available_bytes
 from .model import Model, forget_errors, last_error
-from .settings import Engine
 
 Logits = NDArray[np.float32]
 
