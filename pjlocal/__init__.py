@@ -7,15 +7,17 @@ TYPE_CHECKING = False  # as type checkers know it; importing typing here would t
 if TYPE_CHECKING:
     from typing import Any
 
+    from .answer import Answer
     from .events import Result, TokenEvent
-    from .persona import Answer, PersonaJudge
+    from .persona import PersonaJudge
     from .prompting.prompt import Message
     from .settings import Engine, Generation, Prompting, Sampling
 
 __version__ = "0.1.0"
 
 _WHERE = {
-    **dict.fromkeys(("Answer", "PersonaJudge"), "persona"),
+    "Answer": "answer",
+    "PersonaJudge": "persona",
     **dict.fromkeys(("Result", "TokenEvent"), "events"),
     **dict.fromkeys(("Engine", "Generation", "Prompting", "Sampling"), "settings"),
     "Message": "prompting.prompt",

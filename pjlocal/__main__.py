@@ -12,7 +12,7 @@ _OBJECTS_UNTIL_COLLECTED = 50_000
 def main() -> None:
     gc.set_threshold(_OBJECTS_UNTIL_COLLECTED)
     try:
-        from .cli import main as command_line
+        from .cli.main import main as command_line
     except KeyboardInterrupt:  # Ctrl-C while Python is still importing
         sys.exit(130)
     try:

@@ -1,10 +1,14 @@
-"""Text files that options, settings and preferences name."""
+"""Text files that options, settings and preferences name: read with plain complaints, written in one step."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
-from .errors import UsageError
+from .errors import OutputError, UsageError
 
 
 def read_text(path: Path, what: str) -> str:
@@ -23,3 +27,31 @@ def read_text(path: Path, what: str) -> str:
     if not text:
         raise UsageError(f"{what} {path} is empty")
     return text
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's text in one step, keeping its mode; a new file is its owner's alone (0600).
+
+    Raises:
+        OutputError: it cannot be written, or is not a plain file.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            path.stat()  # says when links go in a circle, of which `resolve` makes what it likes
+        target = path.resolve()  # a link stays a link
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {path}: it is not a plain file")
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with open(descriptor, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+            if target.exists():
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from pjlocal.screen.display import visible
 from pjlocal.stream import TextStream
+from pjlocal.visible import visible
 
 
 def stream(pieces: list[bytes], stops: list[str] = ()) -> tuple[list[tuple[int, str]], bool]:

@@ -1,21 +1,17 @@
-"""A chat: lines come in, are commands or questions, and never end it by what goes wrong with one of them."""
+"""A chat: what its commands and its front ends share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..engine.interrupt import Interrupted, on_sigint
-from ..errors import PjlocalError, UsageError
+from ..errors import UsageError
 from ..persona import PersonaJudge
-from ..screen.display import View
 from ..sessions.session import Session
 from ..sessions.store import Store
-from . import commands
+from ..settings import View
 from .conversation import Conversation, Writing
-from .screen import ERROR, Screen
-
-_IMPATIENT_S = 2.0  # after the first Ctrl-C; a later one ends the chat
+from .screen import Screen
 
 
 @dataclass
@@ -45,26 +41,6 @@ class Chat:
         if self.saved is None:
             raise UsageError("this chat is not saved (--no-save), and knows no sessions")
         return self.saved
-
-    def handle(self, line: str) -> None:
-        """A line: run the command, or ask the question.  What goes wrong is said in a line."""
-        if not line.strip():
-            return
-        interrupt = self.conversation.judge.interrupt
-        interrupt.clear()
-        try:
-            with on_sigint(interrupt, patience=_IMPATIENT_S):
-                if commands.is_command(line):
-                    commands.run(self, line)
-                else:
-                    self.answer(self.conversation.ask(line[1:] if line.startswith("//") else line))
-        except Interrupted:
-            self.screen.say("(stopped)")
-        except PjlocalError as error:
-            self.status = error.exit_status
-            self.screen.say(str(error), ERROR)
-        finally:
-            interrupt.clear()
 
     def answer(self, writing: Writing) -> None:
         """Show an answer while it is written."""

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from ..answer import Answer
 from ..engine.interrupt import Interrupted
 from ..engine.model import check_file
 from ..errors import ModelError, UsageError
 from ..events import VIEW_NAMES, TokenEvent
 from ..gguf.locate import find_model
-from ..persona import Answer, PersonaJudge, Plan
+from ..persona import PersonaJudge
+from ..prompting.plan import Plan
 from ..prompting.prompt import Message
 from ..prompting.thinking import opened_by
 from ..sessions.session import Session, Turn

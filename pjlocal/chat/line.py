@@ -18,9 +18,9 @@ from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 
-from ..screen.display import visible
+from ..visible import visible
 from .chat import Chat
-from .commands import COMMANDS
+from .commands.table import COMMANDS
 from .screen import status_line
 
 _QUOTES = '"""'

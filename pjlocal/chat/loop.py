@@ -1,4 +1,4 @@
-"""Where the lines of a chat come from: a person at a terminal, or a pipe."""
+"""Lines come in, from a person or a pipe, are commands or questions, and never end the chat by what goes wrong."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import UsageError
+from ..engine.interrupt import Interrupted, on_sigint
+from ..errors import PjlocalError, UsageError
 from .chat import Chat
-from .screen import PipeScreen, Screen, TerminalScreen
+from .commands.table import is_command, run
+from .screen import ERROR, PipeScreen, Screen, TerminalScreen
+
+_IMPATIENT_S = 2.0  # after the first Ctrl-C; a later one ends the chat
 
 
 def make_screen() -> Screen:
@@ -42,14 +46,35 @@ def talk(chat: Chat, history: Path | None) -> int:
             text = line.read()
         except EOFError:
             break
-        chat.handle(text)
+        handle(chat, text)
         chat.screen.gap()
     return 0
 
 
+def handle(chat: Chat, line: str) -> None:
+    """A line: run the command, or ask the question.  What goes wrong is said in a line."""
+    if not line.strip():
+        return
+    interrupt = chat.conversation.judge.interrupt
+    interrupt.clear()
+    try:
+        with on_sigint(interrupt, patience=_IMPATIENT_S):
+            if is_command(line):
+                run(chat, line)
+            else:
+                chat.answer(chat.conversation.ask(line[1:] if line.startswith("//") else line))
+    except Interrupted:
+        chat.screen.say("(stopped)")
+    except PjlocalError as error:
+        chat.status = error.exit_status
+        chat.screen.say(str(error), ERROR)
+    finally:
+        interrupt.clear()
+
+
 def _read_all(chat: Chat, lines: Iterable[str]) -> None:
     for line in lines:
-        chat.handle(line)
+        handle(chat, line)
         if chat.done:
             return
 

@@ -11,8 +11,13 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from ..events import VIEW_NAMES
-from ..screen.display import Display, Spinner, View, legend, make_console, one_line, visible, when_ready
-from ..screen.live import LineFlow, LiveDisplay, MarkdownFlow, keys_unseen
+from ..screen.blame import legend
+from ..screen.console import Spinner, keys_unseen, make_console
+from ..screen.display import Display, when_ready
+from ..screen.flows import LineFlow, MarkdownFlow
+from ..screen.live import LiveDisplay
+from ..settings import View
+from ..visible import one_line, visible
 from .conversation import Conversation, Writing
 
 NOTICE, ERROR = "dim", "red"  # styles of what is said

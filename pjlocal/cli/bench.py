@@ -11,8 +11,9 @@ import typer
 
 from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import UsageError
-from ..screen.display import make_console, visible
+from ..screen.console import make_console
 from ..settings import Engine, Generation, Sampling, flag
+from ..visible import visible
 from .options import ModelOption, PreferOption, takes_settings
 
 _COMMON = ("temperature", "top_k", "top_p", "min_p")  # filters that all contenders have
@@ -48,7 +49,8 @@ def bench(
     interrupt = Interrupt()
     with on_sigint(interrupt), _Progress() as progress:
         progress("importing", 0.0)
-        from ..bench.contenders import Workload, measure
+        from ..bench.measure import measure
+        from ..bench.report import Workload
         from ..gguf.locate import find_model
 
         work = Workload(prompt, tuple(prefer), n_tokens, repeats, lookahead, sampling, engine)

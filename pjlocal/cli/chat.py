@@ -9,8 +9,7 @@ import typer
 
 from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import UsageError
-from ..screen.display import View
-from ..settings import Engine, Generation, Prompting, Sampling, Settings
+from ..settings import Engine, Generation, Prompting, Sampling, Settings, View
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 
 if TYPE_CHECKING:
@@ -100,10 +99,10 @@ def chat(
     try:
         talking = Chat(conversation, screen, view, load, store)
         if save_cache:
-            cache.load_cache(judge, opened)
+            cache.load_cache(judge.pool, opened)
         talking.greet()
         status = loop.talk(talking, store_path().with_suffix(".history") if save else None)
-        if save_cache and (size := cache.save_cache(conversation.judge, conversation.session)):
+        if save_cache and (size := cache.save_cache(conversation.judge.pool, conversation.session)):
             screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
         return status
     finally:

@@ -11,14 +11,13 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..config import tomlfile
 from ..config.config import TABLES, TOP, Config, config_path, kind, load_config, remove_preset, set_preset
 from ..config.editor import edit_file
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import PRESETS, resolve
-from ..screen.display import visible
-from ..textfile import read_text
+from ..textfile import read_text, write_text
+from ..visible import visible
 from .run import read_stdin
 
 config_app = typer.Typer(help="Your own defaults: the file config.toml.", no_args_is_help=True)
@@ -43,7 +42,7 @@ def edit() -> None:
     """Open the file in your editor ($VISUAL or $EDITOR), then check it; a missing file is made first."""
     file = config_path()
     if not file.exists():
-        tomlfile.write(file, _template())
+        write_text(file, _template())
     edit_file(file)
     load_config(file)
 

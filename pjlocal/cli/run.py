@@ -13,8 +13,10 @@ import typer
 
 from ..engine.interrupt import INTERRUPTED, Interrupt, on_sigint
 from ..errors import OutputError, UsageError
-from ..screen.display import Silent, Spinner, View, make_display, statistics_line, when_ready
-from ..settings import Engine, Generation, Prompting, Sampling
+from ..screen.choose import make_display
+from ..screen.console import Spinner
+from ..screen.display import Silent, statistics_line, when_ready
+from ..settings import Engine, Generation, Prompting, Sampling, View
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import UsageError
-from ..screen.display import local_time, one_line, visible
+from ..screen.display import local_time
+from ..visible import one_line, visible
 
 if TYPE_CHECKING:
     from ..sessions.store import Store

@@ -16,9 +16,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
 from ..prompting.preferences import PRESETS, resolve
-from ..screen.display import View
-from ..settings import Engine, Generation, Prompting, Sampling, Settings, flag, without_none
-from ..textfile import read_text
+from ..settings import Engine, Generation, Prompting, Sampling, Settings, View, flag, without_none
+from ..textfile import read_text, write_text
 from . import tomlfile
 
 #: The tables of the file whose keys are settings; besides these there is [presets].
@@ -234,7 +233,7 @@ def set_preset(path: Path, name: str, text: str) -> None:
         after.insert(0, body.pop())
     presets[_same(presets, name) or name] = tomlkit.string(text.strip(), multiline="\n" in text.strip())
     body.extend(after)
-    tomlfile.write(path, document.as_string())
+    write_text(path, document.as_string())
 
 
 def remove_preset(path: Path, name: str) -> None:
@@ -247,7 +246,7 @@ def remove_preset(path: Path, name: str) -> None:
         why = "it is built in" if name.lower() in PRESETS else f"there is none in {path}"
         raise UsageError(f"cannot remove the preset {name!r}: {why}")
     del presets[key]
-    tomlfile.write(path, document.as_string())
+    write_text(path, document.as_string())
 
 
 def _same(presets: Iterable[str], name: str) -> str | None:

@@ -1,18 +1,14 @@
-"""A TOML file that a person keeps by hand: read with line numbers for what is wrong, and written in one step."""
+"""A TOML file that a person keeps by hand, read with line numbers for what is wrong."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
 from bisect import bisect_left
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OutputError, UsageError
+from ..errors import UsageError
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -85,29 +81,3 @@ def _parsed(lines: list[str]) -> TOMLDocument | None:
         return tomlkit.parse("\n".join(lines))
     except TOMLKitError:
         return None
-
-
-def write(path: Path, text: str) -> None:
-    """Replace the file's text in one step, keeping its mode; a new file is its owner's alone (0600).
-
-    Raises:
-        OutputError: it cannot be written, or is not a plain file.
-    """
-    target = path.resolve()  # a link stays a link
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and not target.is_file():
-            raise OutputError(f"cannot write {path}: it is not a plain file")
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with open(descriptor, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-            if target.exists():
-                shutil.copymode(target, temporary)
-            os.replace(temporary, target)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None

@@ -12,23 +12,23 @@ from ..events import VIEW_NAMES
 from .store import store_path
 
 if TYPE_CHECKING:
-    from ..persona import PersonaJudge
+    from ..engine.pool import ViewPool
     from .session import Session
 
 _ROOM = 256  # tokens, at the least, that a loaded cache leaves for what is said next
 
 
-def save_cache(judge: PersonaJudge, session: Session) -> int:
+def save_cache(pool: ViewPool, session: Session) -> int:
     """Write both views' caches; returns their bytes, 0 where there is nothing to write.
 
     Raises:
         OutputError: they cannot be written.
     """
-    views = judge.views_in_use(len(VIEW_NAMES))
+    views = pool.in_use(len(VIEW_NAMES))
     if views is None or session.id is None:
         return 0
     remove_cache(session.id)
-    files = _files(judge, session.id)
+    files = _files(pool, session.id)
     try:
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -42,15 +42,15 @@ def save_cache(judge: PersonaJudge, session: Session) -> int:
     return size
 
 
-def load_cache(judge: PersonaJudge, session: Session) -> None:
+def load_cache(pool: ViewPool, session: Session) -> None:
     """Fill both views from a session's caches, where there are any of this model."""
     usage = session.turns[-1].statistics.get("usage") if session.turns else None
     if usage is None or session.id is None:
         return
-    files = _files(judge, session.id)
+    files = _files(pool, session.id)
     if all(file.is_file() for file in files):
         n_tokens = max(usage["prompt_tokens"]) + usage["completion_tokens"]
-        judge.views(len(files), min(n_tokens + _ROOM, judge.context_limit)).load(files)
+        pool.views(len(files), min(n_tokens + _ROOM, pool.context_limit)).load(files)
 
 
 def remove_cache(session_id: int) -> None:
@@ -63,10 +63,10 @@ def _folder() -> Path:
     return store_path().with_suffix(".caches")
 
 
-def _files(judge: PersonaJudge, session_id: int) -> list[Path]:
+def _files(pool: ViewPool, session_id: int) -> list[Path]:
     """A file a view, named after everything that its content depends on: no other model takes it."""
-    stat = judge.model.path.stat()
-    engine = judge.engine
-    of = (str(judge.model.path.resolve()), stat.st_size, stat.st_mtime_ns, engine.cache_type_k, engine.cache_type_v)
+    stat = pool.model.path.stat()
+    engine = pool.engine
+    of = (str(pool.model.path.resolve()), stat.st_size, stat.st_mtime_ns, engine.cache_type_k, engine.cache_type_v)
     key = hashlib.sha256(repr(of).encode()).hexdigest()[:16]
     return [_folder() / f"{session_id}-{key}-{view}.kv" for view in VIEW_NAMES]

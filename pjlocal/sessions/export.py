@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import tomlfile
 from ..errors import OutputError, UsageError
 from ..events import TokenEvent
-from ..screen.display import visible
+from ..textfile import write_text
+from ..visible import visible
 from .session import Session, Turn
 
 _UNTITLED = "Conversation"
@@ -42,7 +42,7 @@ def write_export(session: Session, target: Path, force: bool = False) -> None:
         path = target.expanduser()
         if not force and os.path.lexists(path):
             raise UsageError(f"{target} exists already: choose another name")
-        tomlfile.write(path, form(session))
+        write_text(path, form(session))
     except (RuntimeError, ValueError) as error:  # links that go in a circle, no home folder, a name with a NUL
         raise OutputError(f"cannot write {target}: {error}") from None
 

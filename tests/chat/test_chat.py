@@ -28,15 +28,17 @@ from rich.console import Console
 from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling
 from pjlocal.chat.chat import Chat
 from pjlocal.chat.conversation import Conversation, Writing
+from pjlocal.chat.loop import handle
 from pjlocal.chat.recorder import Recorder
 from pjlocal.engine.model import Model
 from pjlocal.errors import UsageError
 from pjlocal.events import TokenEvent
 from pjlocal.prompting import preferences
 from pjlocal.prompting.thinking import Thinking, opened_by
-from pjlocal.screen.display import Spinner, visible
+from pjlocal.screen.console import Spinner
 from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
+from pjlocal.visible import visible
 
 LAYOUTS = ["contexts", "batched"]
 KINDS = ["llama", "sliding_window", "recurrent"]
@@ -115,12 +117,12 @@ class Talk:
     def say(self, line: str) -> list[str]:
         """Type a line; what the chat said to it, its answers aside."""
         before = len(self.screen.said)
-        self.chat.handle(line)
+        handle(self.chat, line)
         return self.screen.said[before:]
 
     def n_fed(self) -> int:
         """Tokens fed so far, over all views; those that had to grow counted too."""
-        self._seen.update((id(views), views) for views in self.judge._views.values())
+        self._seen.update((id(views), views) for views in self.judge.pool._views.values())
         return sum(views.n_fed for views in self._seen.values())
 
     def ask(self, question: str, writing: Writing | None = None) -> Cost:
@@ -248,7 +250,7 @@ def test_a_turn_reads_its_new_tokens_and_nothing_else(tiny, kind: str, layout: s
         costs, sizes = [], set()
         for question in QUESTIONS:
             costs.append(chat.ask(question))
-            sizes.add(chat.judge.views(2, 1).n_ctx)
+            sizes.add(chat.judge.pool.views(2, 1).n_ctx)
         model = chat.judge.model
         for before, cost, question in zip(costs, costs[1:], QUESTIONS[1:], strict=False):
             around = f"<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"

@@ -30,9 +30,11 @@ from conftest import PJLOCAL
 from rich.console import Console
 from rich.text import Text
 
-from pjlocal.chat.commands import COMMANDS
+from pjlocal.chat.commands.table import COMMANDS
 from pjlocal.events import TokenEvent
-from pjlocal.screen.live import LiveRegion, MarkdownFlow, markdown
+from pjlocal.screen.flows import MarkdownFlow
+from pjlocal.screen.markdown import markdown
+from pjlocal.screen.region import LiveRegion
 from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
 
@@ -648,7 +650,7 @@ def test_a_terminal_that_folds_its_rows_anew_is_resized(environment, slow_toy, s
 def test_tmux_keeps_no_copies_of_what_is_drawn_again_at_the_top_of_the_screen(environment, tmp_path) -> None:
     code = """
 from rich.console import Console
-from pjlocal.screen.live import LiveRegion
+from pjlocal.screen.region import LiveRegion
 region = LiveRegion(Console())
 for i in range(5):
     region.draw(f"first\\nsecond {i}")

@@ -424,7 +424,7 @@ def test_ctrl_c_on_a_terminal_keeps_the_text_on_the_screen(environment) -> None:
 
 
 def test_help_is_quick_and_imports_nothing_heavy(environment) -> None:
-    code = "import sys, pjlocal.cli; print([m for m in ('numpy', 'llama_cpp', 'rich') if m in sys.modules])"
+    code = "import sys, pjlocal.cli.main; print([m for m in ('numpy', 'llama_cpp', 'rich') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert result.stdout == "[]\n"
 
@@ -433,7 +433,7 @@ def test_a_run_into_a_pipe_imports_only_what_it_uses(environment, tiny) -> None:
     """What starts slowly: each of these took 15 to 100 ms."""
     heavy = {"numpy.random", "rich.console", "prompt_toolkit", "markdown_it", "pjlocal.bench"}
     code = f"""import atexit, sys
-from pjlocal.cli import main
+from pjlocal.cli.main import main
 atexit.register(lambda: print(sorted({heavy} & sys.modules.keys()), file=sys.stderr))
 main()"""
     command = [sys.executable, "-c", code, "run", "-m", str(tiny("llama")), *PREFER, "-n", "1", "hi"]

@@ -17,14 +17,13 @@ import typer
 from conftest import one_line
 from typer.testing import CliRunner
 
-from pjlocal.cli import app
+from pjlocal.cli.app import app
 from pjlocal.cli.config import config_app, prefs_app
 from pjlocal.cli.options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 from pjlocal.config.config import TABLES, Config, config_path, load_config
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.prompting import preferences
-from pjlocal.screen.display import View
-from pjlocal.settings import Engine, Generation, Prompting, Sampling
+from pjlocal.settings import Engine, Generation, Prompting, Sampling, View
 
 
 @pytest.fixture(autouse=True)
@@ -177,9 +176,7 @@ def test_help_tells_the_built_in_defaults_and_does_not_need_the_file(write) -> N
 
 
 def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
-    code = (
-        "import pjlocal.cli, sys; print({'tomlkit', 'numpy', 'llama_cpp', 'rich', 'platformdirs'} & set(sys.modules))"
-    )
+    code = "import pjlocal.cli.main as m, sys; print({'tomlkit', 'numpy', 'llama_cpp', 'rich', 'platformdirs'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

@@ -12,7 +12,8 @@ import pytest
 from test_answers import PROMPTS
 
 from pjlocal import Engine, PersonaJudge, Sampling
-from pjlocal.bench.contenders import JUDGE, LIMIT, Report, Workload, measure
+from pjlocal.bench.measure import measure
+from pjlocal.bench.report import JUDGE, LIMIT, Report, Workload
 from pjlocal.decoding.guess import Lookahead, PromptLookup
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.engine.views import ModelViews, fastest_layout
@@ -44,10 +45,10 @@ def test_look_ahead_never_changes_the_text_and_saves_passes_where_the_answer_rep
     with PersonaJudge(smollm2, prefer=["vivid", "creative"], sampling=sampling, engine=Engine(layout=layout)) as judge:
 
         def run(lookahead: int) -> tuple[list[int], int]:
-            views = judge.views(2, 256)
+            views = judge.pool.views(2, 256)
             before = views.n_decodes
             ids = [e.id for e in judge.stream(REPETITIVE, seed=1, max_tokens=64, ignore_end=True, lookahead=lookahead)]
-            return ids, judge.views(2, 256).n_decodes - before
+            return ids, judge.pool.views(2, 256).n_decodes - before
 
         (expected, plain), (guessed, fewer) = run(0), run(7)
         assert guessed == expected
@@ -65,7 +66,7 @@ def test_lockstep_costs_one_pass_and_one_token_a_view(tiny, layout: str) -> None
         n = 60
         answer = judge.stream("Hello", seed=1, max_tokens=n, ignore_end=True)
         list(answer)
-        views = judge.views(2, 1)
+        views = judge.pool.views(2, 1)
         prompt = sum(answer.statistics.prompt_tokens)
         assert views.n_fed == prompt + 2 * (n - 1), "the last token is not read: nothing follows it"
         passes_a_token = 2 if layout == "contexts" else 1
@@ -81,7 +82,7 @@ def test_the_reference_schedule_reads_more_than_it_emits(tiny) -> None:
         with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as judge:
             answer = judge.stream("Hello", seed=1, max_tokens=100, ignore_end=True, schedule=schedule)
             list(answer)
-            fed[schedule] = judge.views(2, 1).n_fed - sum(answer.statistics.prompt_tokens)
+            fed[schedule] = judge.pool.views(2, 1).n_fed - sum(answer.statistics.prompt_tokens)
     assert fed["lockstep"] == 2 * 99
     assert fed["reference"] > 1.1 * fed["lockstep"]
 
@@ -90,16 +91,16 @@ def test_one_view_reads_one_token_a_token(tiny) -> None:
     with PersonaJudge(tiny("llama")) as judge:
         answer = judge.stream("Hello", seed=1, max_tokens=40, ignore_end=True)
         list(answer)
-        assert judge.views(1, 1).n_fed == answer.statistics.prompt_tokens[0] + 39
+        assert judge.pool.views(1, 1).n_fed == answer.statistics.prompt_tokens[0] + 39
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_prompt_that_was_read_is_not_read_again(tiny, layout: str) -> None:
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
         first = judge("Hello there", seed=1, max_tokens=20)
-        before = judge.views(2, 1).n_fed
+        before = judge.pool.views(2, 1).n_fed
         assert judge("Hello there", seed=1, max_tokens=20).text == first.text
-        again = judge.views(2, 1).n_fed - before
+        again = judge.pool.views(2, 1).n_fed - before
         assert again == 2 * first.statistics.completion_tokens, "each view's last prompt token, and the answer"
 
 
@@ -300,7 +301,7 @@ def test_memory_is_the_weights_once_two_caches_and_little_more_however_long_the_
 from pjlocal import PersonaJudge
 from pjlocal.engine.machine import resident_bytes
 with PersonaJudge(prefer=["vivid", "creative"]) as judge:
-    judge.views(2, 512)  # room for both answers
+    judge.pool.views(2, 512)  # room for both answers
     judge("Tell me a story", seed=1, max_tokens=8, ignore_end=True)
     short = resident_bytes()
     judge("Tell me a story", seed=1, max_tokens=300, ignore_end=True)

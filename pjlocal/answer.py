@@ -1,0 +1,157 @@
+"""One answer being written: decisions become token events, counted, timed and settled as text."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator
+from random import SystemRandom
+
+from .decoding.guess import Lookahead
+from .decoding.judge import Decision, Uniforms
+from .decoding.schedule import Rules, algorithm1, lockstep
+from .engine.filters import FilterChain
+from .engine.interrupt import Interrupted
+from .engine.pool import ViewPool
+from .engine.views import ModelViews
+from .errors import UsageError
+from .events import VIEW_NAMES, FinishReason, RejectedToken, Result, Statistics, TokenEvent
+from .prompting.plan import Plan
+from .settings import Generation, Sampling
+from .stream import TextStream
+
+
+class Answer:
+    """One answer being written: iterate over its token events, then look at `result`.
+
+    A judge writes one answer at a time: when another begins, this one ends.
+
+    Args:
+        pool: where its views live.
+        load_s: seconds that loading the model took.
+    """
+
+    def __init__(self, pool: ViewPool, plan: Plan, generation: Generation, sampling: Sampling, load_s: float) -> None:
+        self.seed = SystemRandom().getrandbits(63) if generation.seed is None else generation.seed
+        self.statistics = Statistics(load_s=load_s)
+        self.finish_reason: FinishReason | None = None
+        self.plan = plan
+        self._pool = pool
+        self._generation = generation
+        self._sampling = sampling
+        self._texts: list[str] = []
+        self._thread: int | None = None  # that began to iterate
+        self._events = self._run()
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        return self._events
+
+    def close(self) -> None:
+        """Write no more of it.
+
+        Raises:
+            UsageError: another thread is writing it.
+        """
+        if self._thread not in (None, threading.get_ident()):
+            raise UsageError("a PersonaJudge writes one answer at a time, and another thread is writing one")
+        self._events.close()
+
+    @property
+    def result(self) -> Result:
+        """The answer so far; once the events are exhausted, the whole of it."""
+        names = self.plan.preferences
+        return Result(
+            text="".join(self._texts),
+            model=self._pool.model.name,
+            mode=self.plan.mode,
+            preferences={VIEW_NAMES[i]: names[i] if i < len(names) else [] for i in range(2)},
+            lam=self._generation.lam,
+            seed=self.seed,
+            finish_reason=self.finish_reason or "interrupted",
+            statistics=self.statistics,
+        )
+
+    def _run(self) -> Generator[TokenEvent]:
+        stream: TextStream[Decision] = TextStream([*self._generation.stop, *self.plan.stops])
+        with self._pool.writing(self):
+            self._thread = threading.get_ident()
+            try:
+                yield from self._settled(stream)
+            except Interrupted:
+                self.finish_reason = "interrupted"
+            for decision, text in stream.finish():
+                yield self.event(decision, text)
+
+    def _settled(self, stream: TextStream[Decision]) -> Iterator[TokenEvent]:
+        model = self._pool.model
+        started = time.perf_counter()
+        first = True
+        for decision in self._decisions():
+            now = time.perf_counter()
+            if first:
+                self.statistics.prefill_s = now - started
+                started = now
+                first = False
+            self.statistics.count(decision)
+            self.statistics.decode_s = now - started
+            ended = self._is_end(decision.token)
+            for settled, text in stream.push(decision, b"" if ended else model.piece(decision.token)):
+                yield self.event(settled, text)
+            if ended or stream.stopped:
+                self.finish_reason = "stop"
+                return
+            if self._pool.interrupt.is_set():
+                raise Interrupted
+        self.finish_reason = "length"
+
+    def _decisions(self) -> Iterator[Decision]:
+        pool, prompts, generation = self._pool, self.plan.prompts, self._generation
+        self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
+        limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
+        views = pool.views(len(prompts), max(map(len, prompts)) + limit)
+        if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
+            raise UsageError(
+                "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
+                "use --schedule lockstep, which gives the same text"
+            )
+        # Freed with the last reference: what was fed last may still be read when nobody asks for more.
+        filters = [
+            FilterChain(pool.model, self._sampling, prompt, (self.seed, 1 + view))
+            for view, prompt in enumerate(prompts)
+        ]
+        views.reduce = lambda view, row, logits: filters[view].early(row, logits)
+        rules = Rules(generation.lam, self.plan.mode == "judge", generation.decoding, limit, self._is_end)
+        uniforms = Uniforms(self.seed)
+        if generation.schedule == "reference":
+            yield from algorithm1(views, prompts, filters, rules, uniforms)
+        else:
+            yield from lockstep(views, prompts, filters, rules, uniforms, self._guesser(views))
+
+    def _guesser(self, views: ModelViews) -> Lookahead | None:
+        most = self._generation.lookahead
+        if not most or not views.trimmable:
+            return None
+        return Lookahead(
+            max(self.plan.prompts, key=len), min(most, views.most_rows - 1), lambda: views.prefill_s_per_token
+        )
+
+    def _is_end(self, token: int) -> bool:
+        return not self._generation.ignore_end and self._pool.model.is_end(token)
+
+    def event(self, decision: Decision, text: str) -> TokenEvent:
+        """A decision with its text, as front ends see it."""
+        self._texts.append(text)
+        rejected = decision.rejected
+        model = self._pool.model
+        return TokenEvent(
+            position=decision.position,
+            id=decision.token,
+            text=text,
+            kind=decision.kind,
+            round=decision.round,
+            draft=None if decision.draft is None else VIEW_NAMES[decision.draft],  # type: ignore[arg-type]
+            p=decision.p,
+            q=decision.q,
+            accept_probability=decision.accept_probability,
+            rejected=rejected and RejectedToken(rejected.token, model.text([rejected.token]), rejected.p, rejected.q),
+        )

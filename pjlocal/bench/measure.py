@@ -1,0 +1,153 @@
+"""The loop: the contenders take turns, repeated, so that what else the machine does falls on all of them.
+
+Ratios are taken within each turn, and their median is reported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from statistics import median
+from typing import Any
+
+from llama_cpp import llama_cpp as lib
+
+from ..decoding.judge import Round, Uniforms, judge_token, propose
+from ..engine.filters import FilterChain
+from ..engine.interrupt import Interrupt, Interrupted
+from ..engine.machine import resident_bytes
+from ..engine.model import Model
+from ..events import TokenEvent
+from ..persona import PersonaJudge
+from ..settings import Generation
+from ..stream import TextStream
+from .contenders import library_threads, make_contenders, make_prompts, read_prompts, threads
+from .report import LAYOUTS, Report, Workload
+
+
+def measure(
+    path: Any, work: Workload, interrupt: Interrupt, progress: Callable[[str, float], None] = lambda what, done: None
+) -> Report:
+    """Run every contender in turn.
+
+    Args:
+        progress: told what is measured now, and which share is done.
+
+    Raises:
+        Interrupted: by Ctrl-C.
+        UsageError: the context has no room for that many tokens.
+    """
+
+    def step(what: str, done: float) -> None:
+        if interrupt.is_set():  # an answer that is interrupted just ends
+            raise Interrupted
+        progress(what, done)
+
+    with ExitStack() as stack:
+        step("loading the model", 0.0)
+        model = Model(path, work.engine.n_gpu_layers, interrupt=interrupt, verbose=work.engine.verbose)
+        stack.callback(model.close)
+        report = Report(_measured_on(model, work))
+        generation = Generation(max_tokens=work.n_tokens, ignore_end=True)
+        judges = {
+            layout: stack.enter_context(
+                PersonaJudge(
+                    model,
+                    work.prefer,
+                    sampling=work.sampling,
+                    generation=generation,
+                    engine=work.engine.replace(layout=layout),
+                    interrupt=interrupt,
+                )
+            )
+            for layout in LAYOUTS
+        }
+        prompts = make_prompts(judges["contexts"], work)
+        first = judges["contexts"].stream(work.prompt, seed=0)
+        for _ in first:
+            pass
+        report.time_to_first_token_s = first.statistics.prefill_s
+        report.peak_memory_bytes = resident_bytes(peak=True)
+
+        contenders = dict(make_contenders(model, judges, work, prompts, report, stack, interrupt))
+        for name, contender in contenders.items():
+            step(f"warming up: {name}", 0.0)
+            contender(0)
+        report.share_outside.clear()
+        n_steps = work.repeats * (len(contenders) + 1)
+        order = list(contenders.items())
+        for turn in range(work.repeats):
+            for i, (name, run) in enumerate(order):
+                step(name, (turn * (len(contenders) + 1) + i) / n_steps)
+                report.runs.setdefault(name, []).append(run(turn + 1))
+            order.reverse()  # there and back, so that nobody always runs behind the same one
+            step("reading prompts", ((turn + 1) * (len(contenders) + 1) - 1) / n_steps)
+            read_prompts(model, work, report, interrupt)
+        report.per_call_us = per_call_us(judges["contexts"], work.prompt)
+        step("done", 1.0)
+        return report
+
+
+def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
+    """Microseconds of each thing that is done once a token or view, on real logits: the median of 200 calls."""
+    prompts = judge.plan(prompt, Generation(mode="judge")).prompts
+    views = judge.pool.views(2, max(map(len, prompts)) + 1)
+    reduce, views.reduce = views.reduce, lambda view, row, logits: logits.copy()
+    views.start(prompts)
+    a, b = views.logits(0), views.logits(1)
+    views.reduce = reduce
+    chain = FilterChain(judge.model, judge.sampling, prompts[0], (0, 1))
+    short_a, short_b = chain.shorten(a), chain.shorten(b)
+    q, p = chain(short_a), chain(short_b)
+    u = Uniforms(0)[0]
+    decision = judge_token(0, Round(4, True), propose(q, u[0], "sample"), p, q, u)
+    answer = judge.stream(prompt)
+
+    def event() -> list[TokenEvent]:
+        stream: TextStream[Any] = TextStream()
+        return [answer.event(d, text) for d, text in stream.push(decision, judge.model.piece(decision.token))]
+
+    calls: dict[str, Callable[[], Any]] = {
+        "shorten, a view": lambda: chain.shorten(a),
+        "filter, a view": lambda: chain(short_a),
+        "decide": lambda: judge_token(0, Round(4, True), propose(q, u[0], "sample"), p, q, u),
+        "detokenize and event": event,
+    }
+    times = {name: median(_timed(call) for _ in range(200)) * 1e6 for name, call in calls.items()}
+    chain.close()
+    return times
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
+    n_layers = int(lib.llama_model_n_layer(model.handle)) + 1  # llama.cpp counts the output layer too
+    wanted = work.engine.n_gpu_layers
+    offloads = bool(lib.llama_supports_gpu_offload())
+    return {
+        "model": model.name,
+        "description": model.description,
+        "model_bytes": model.size_bytes,
+        "n_vocab": model.n_vocab,
+        "tokens": work.n_tokens,
+        "repeats": work.repeats,
+        "lookahead": work.lookahead,
+        "trimmable": model.trimmable,
+        "threads": threads(work),
+        "llama_cpp_python_threads": library_threads(),
+        "layers_offloaded": (n_layers if wanted < 0 else min(wanted, n_layers)) if offloads else 0,
+        "layers": n_layers,
+        "build": lib.llama_print_system_info().decode("utf-8", "replace").strip(),
+        "llama_cpp_python": _library_version(),
+    }
+
+
+def _library_version() -> str:
+    from importlib.metadata import version
+
+    return version("llama-cpp-python")

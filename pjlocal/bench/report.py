@@ -1,0 +1,116 @@
+"""What is measured, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isnan
+from statistics import median
+from typing import Any
+
+from ..engine.views import FixedLayout
+from ..settings import Engine, Sampling
+
+LAYOUTS: tuple[FixedLayout, ...] = ("contexts", "batched")
+
+BARE = "bare llama_decode loop, one prompt"
+LIMIT = "limit: two views decoded, nothing else ({})"
+LIBRARY = "llama-cpp-python chat completion"
+LIBRARY_ALL_THREADS = "llama-cpp-python, told to use all threads"
+REFERENCE = "Algorithm 1 as written"
+JUDGE = "judge mode ({})"
+LOOKAHEAD = "judge mode ({}), looking {} tokens ahead"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What every contender does."""
+
+    prompt: str
+    prefer: tuple[str, ...]
+    n_tokens: int
+    repeats: int
+    lookahead: int  # tokens, in contenders of their own; 0: none
+    sampling: Sampling
+    engine: Engine
+
+
+@dataclass
+class Report:
+    """Tokens a second of every contender, a turn each; and what else was measured.  Times in seconds."""
+
+    measured_on: dict[str, Any]
+    runs: dict[str, list[float]] = field(default_factory=dict)
+    share_outside: list[float] = field(default_factory=list)
+    time_to_first_token_s: float = 0.0
+    peak_memory_bytes: int | None = None
+    prefill: dict[str, list[float]] = field(default_factory=dict)
+    per_call_us: dict[str, float] = field(default_factory=dict)
+
+    def speeds(self, name: str) -> tuple[float, float, float] | None:
+        """Least, median and most; None where llama-cpp-python's answers ended before they could be timed."""
+        timed = _timed_runs(self.runs[name])
+        return (min(timed), median(timed), max(timed)) if timed else None
+
+    @property
+    def layout(self) -> FixedLayout:
+        """The layout in which two views decode fastest here."""
+        return max(LAYOUTS, key=lambda layout: median(self.runs[LIMIT.format(layout)]))
+
+    def ratio(self, name: str) -> float | None:
+        """Judge mode's speed in the fastest layout by that of another contender: the median over the turns."""
+        judge = self.runs[JUDGE.format(self.layout)]
+        ratios = _timed_runs([a / b for a, b in zip(judge, self.runs[name], strict=True)])
+        return median(ratios) if ratios else None
+
+    @property
+    def ratios(self) -> dict[str, float | None]:
+        """The last is None for a model whose memory cannot be trimmed, as Algorithm 1 must."""
+        return {
+            "judge_vs_limit": self.ratio(LIMIT.format(self.layout)),
+            "judge_vs_bare": self.ratio(BARE),
+            "judge_vs_llama_cpp_python": self.ratio(LIBRARY),
+            "judge_vs_llama_cpp_python_all_threads": self.ratio(
+                LIBRARY_ALL_THREADS if LIBRARY_ALL_THREADS in self.runs else LIBRARY
+            ),
+            "judge_vs_reference": self.ratio(REFERENCE) if REFERENCE in self.runs else None,
+        }
+
+    @property
+    def lookahead_speedup(self) -> dict[str, float]:
+        """Judge mode's speed with look-ahead by its speed without, in each layout: the median over the turns."""
+        ahead = self.measured_on["lookahead"]
+        pairs = {layout: (LOOKAHEAD.format(layout, ahead), JUDGE.format(layout)) for layout in LAYOUTS}
+        return {
+            layout: median(a / b for a, b in zip(self.runs[with_it], self.runs[without], strict=True))
+            for layout, (with_it, without) in pairs.items()
+            if with_it in self.runs
+        }
+
+    @property
+    def prefill_ratio(self) -> float:
+        """Both views' prompts read together, by two single prompts one after the other with all threads."""
+        return median(a / b for a, b in zip(self.prefill["both"], self.prefill["two_single"], strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "tokens_per_second": {
+                name: dict(zip(("least", "median", "most"), self.speeds(name) or (None,) * 3, strict=True))
+                | {"runs": [None if isnan(run) else run for run in runs]}
+                for name, runs in self.runs.items()
+            },
+            "fastest_layout": self.layout,
+            **self.ratios,
+            "lookahead_speedup": self.lookahead_speedup,
+            "share_outside_llama_decode": median(self.share_outside),
+            "time_to_first_token_s": self.time_to_first_token_s,
+            "prefill_both_vs_two_single": self.prefill_ratio,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "per_call_us": self.per_call_us,
+            "measured_on": self.measured_on,
+        }
+
+
+def _timed_runs(runs: Sequence[float]) -> list[float]:
+    """Those that could be timed."""
+    return [run for run in runs if not isnan(run)]

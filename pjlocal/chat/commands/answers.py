@@ -1,0 +1,56 @@
+"""The last answer, and the answers before it."""
+
+from __future__ import annotations
+
+from ...config.editor import edit_text
+from ...events import Result
+from ...screen import tables
+from .. import figures
+from ..chat import Chat
+from .command import Commands
+
+commands = Commands()
+
+
+@commands.add("/why", "The last answer token by token: who drafted it, p, q, accepted or not.")
+def why(chat: Chat, words: str) -> None:
+    chat.screen.show(*figures.why(chat.conversation.last, chat.screen.no_color, chat.screen.width))
+
+
+@commands.add("/compare", "Answer the last question in every mode, side by side.")
+def compare(chat: Chat, words: str) -> None:
+    results: list[Result] = []
+    with chat.screen.wait("Comparing") as spinner:
+        for name, answer in chat.conversation.compare():
+            for event in answer:
+                spinner.say(f"{name}: {event.position + 1} tokens")
+            results.append(answer.result)
+            if answer.finish_reason == "interrupted":
+                break
+    chat.screen.show(tables.comparison(results, chat.screen.width))
+
+
+@commands.add("/regen", "Answer the last question again.")
+def regen(chat: Chat, words: str) -> None:
+    chat.answer(chat.conversation.regenerate())
+
+
+@commands.add("/edit", "Open the last question in $EDITOR and ask it anew.")
+def edit(chat: Chat, words: str) -> None:
+    last = chat.conversation.last
+    question = edit_text(last.question)
+    if not question or question == last.question.strip():
+        chat.screen.say("the question is as it was: nothing is asked")
+        return
+    chat.answer(chat.conversation.ask(question, replacing=last))
+
+
+@commands.add("/undo", "Take the last question and its answer back.")
+def undo(chat: Chat, words: str) -> None:
+    turn = chat.conversation.undo()
+    chat.screen.say(f"taken back: {' '.join(turn.question.split())}")
+
+
+@commands.add("/stats", "Tokens, speeds and acceptance rates of this session.")
+def stats(chat: Chat, words: str) -> None:
+    chat.screen.show(figures.statistics(chat.conversation.session))

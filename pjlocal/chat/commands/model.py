@@ -1,0 +1,36 @@
+"""The model, and how the screen shows what it writes."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from ...gguf.locate import available_models
+from ...settings import View
+from ..chat import Chat
+from .command import Commands, one_of
+
+commands = Commands()
+
+
+@commands.add("/model [NAME]", "Show the model, or go on with another.", lambda chat: list(available_models()))
+def model(chat: Chat, words: str) -> None:
+    conversation = chat.conversation
+    if words:
+        with chat.screen.wait("Loading the model"):
+            conversation.switch_model(words.strip("\"'"), chat.load)
+        chat.changed()
+    loaded = conversation.judge.model
+    chat.screen.say(f"{loaded.name}: {loaded.description}, context {conversation.judge.context_limit} tokens a view")
+    if not words and (others := list(available_models())):
+        chat.screen.say(f"to be had by name: {', '.join(others)}")
+
+
+@commands.add(
+    "/view [text|blame|markdown]",
+    "How answers are shown; blame colours each token by the view that wrote it.",
+    lambda chat: get_args(View),
+)
+def view(chat: Chat, words: str) -> None:
+    if words:
+        chat.view = one_of("the view", words, get_args(View))
+    chat.screen.say(f"view {chat.view}")

@@ -1,0 +1,74 @@
+"""Saved sessions, and what is taken out of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ...errors import UsageError
+from ...sessions.export import FORMATS, write_export
+from ...sessions.session import Session
+from ...sessions.store import check_title
+from .. import figures
+from ..chat import Chat
+from .command import Commands
+
+commands = Commands()
+
+
+@commands.add("/new", "Begin another session; this one stays saved.")
+def new(chat: Chat, words: str) -> None:
+    chat.conversation.open(Session(settings=chat.conversation.settings()))
+    chat.screen.say("a new session")
+
+
+@commands.add("/sessions", "List the saved sessions.")
+def sessions(chat: Chat, words: str) -> None:
+    chat.screen.show(figures.sessions(chat.store.summaries(), chat.conversation.session.id))
+
+
+@commands.add("/load ID|TITLE", "Go on with a saved session.", lambda chat: [s.title for s in chat.store.summaries()])
+def load(chat: Chat, words: str) -> None:
+    if not words:
+        raise UsageError("say which session: /sessions lists them")
+    chat.open(chat.store.load(chat.store.find(words)))
+
+
+@commands.add("/title [TEXT]", "Show or change this session's title.")
+def title(chat: Chat, words: str) -> None:
+    session = chat.conversation.session
+    if words:
+        check_title(words)
+        session.title = words
+        chat.conversation.recorder.rename()
+    chat.screen.say(f"title: {session.title or 'none yet'}")
+
+
+@commands.add(
+    "/export [FILE|md|json|html]",
+    "Write this session to a file: Markdown, JSON, or a web page where a token tells its numbers.",
+    lambda chat: list(FORMATS),
+)
+def export(chat: Chat, words: str) -> None:
+    session = chat.conversation.session
+    if not session.turns:
+        raise UsageError("nothing was said yet")
+    if not words or words in FORMATS:
+        target = _free_name(_file_name(session.title), words or "md")
+    else:
+        target = Path(words.strip("\"'")).expanduser()
+    write_export(session, target)
+    chat.screen.say(f"written to {target}")
+
+
+def _file_name(title: str) -> str:
+    return "-".join(re.findall(r"\w+", title.lower()))[:40].strip("-") or "chat"
+
+
+def _free_name(stem: str, suffix: str) -> Path:
+    path = Path(f"{stem}.{suffix}")
+    number = 1
+    while path.exists():
+        number += 1
+        path = Path(f"{stem}-{number}.{suffix}")
+    return path

@@ -1,0 +1,81 @@
+"""Settings of the next answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, get_args
+
+from ...errors import UsageError, did_you_mean
+from ...screen import tables
+from ...settings import Engine, Generation, Prompting, Sampling, Settings, Think, flag
+from ..chat import Chat
+from .command import Commands, one_of
+
+commands = Commands()
+
+
+@commands.add(
+    "/set [NAME [VALUE]]",
+    "Show the settings, or change one, as in /set temperature 0.9 ('default' takes it back).",
+    lambda chat: _names(Generation, Sampling, Prompting),
+)
+def set_(chat: Chat, words: str) -> None:
+    name, _, value = re.sub(r"\s*=\s*|\s+", " ", words, count=1).partition(" ")
+    judge = chat.conversation.judge
+    if not name:
+        chat.screen.show(tables.settings((judge.generation, judge.sampling, judge.prompting)))
+        return
+    set_named(chat, name.lstrip("-").replace("_", "-"), value.strip())
+
+
+def set_named(chat: Chat, name: str, value: str) -> None:
+    """Change a setting, named by one of its flags without the dashes, or show it."""
+    judge = chat.conversation.judge
+    for attribute in ("generation", "sampling", "prompting"):
+        group: Settings = getattr(judge, attribute)
+        if (f := _field(type(group), name)) is None:
+            continue
+        if value:
+            changed = group.parse(f.name, value)
+            if isinstance(changed, Generation):
+                judge.mode(changed)
+            if isinstance(changed, Sampling):
+                judge.check(changed)
+            setattr(judge, attribute, changed)
+            chat.changed()
+        chat.screen.show(tables.settings((getattr(judge, attribute),), f.name))
+        return
+    if _field(Engine, name):
+        raise UsageError(f"{name} is fixed once the model is loaded: give it to pjlocal chat")
+    near = did_you_mean(name, _names(Generation, Sampling, Prompting))
+    raise UsageError(f"no setting {name!r}: {near or '/set lists them'}")
+
+
+def _field(group: type[Settings], name: str) -> dataclasses.Field[Any] | None:
+    fields = dataclasses.fields(group)  # type: ignore[arg-type]
+    return next((f for f in fields if name in {x.lstrip("-") for x in f.metadata["flags"]}), None)
+
+
+def _names(*groups: type[Settings]) -> list[str]:
+    return [flag(f).removeprefix("--") for g in groups for f in dataclasses.fields(g)]  # type: ignore[arg-type]
+
+
+@commands.add("/system [TEXT|clear]", "Show or change the system text that both views share.", lambda chat: ["clear"])
+def system(chat: Chat, words: str) -> None:
+    judge = chat.conversation.judge
+    if words:
+        judge.prompting = judge.prompting.replace(system="" if words == "clear" else words)
+        chat.changed()
+    chat.screen.say(f"system text: {judge.prompting.system or 'none'}")
+
+
+@commands.add("/think [auto|on|off]", "Whether a reasoning model thinks aloud first.", lambda chat: get_args(Think))
+def think(chat: Chat, words: str) -> None:
+    judge = chat.conversation.judge
+    if words:
+        judge.prompting = judge.prompting.replace(think=one_of("/think", words, get_args(Think)))
+        chat.changed()
+        if words != "auto" and not judge.template.has_think_switch:
+            chat.screen.say("this model's chat template has no switch for it")
+    chat.screen.say(f"think {judge.prompting.think}")

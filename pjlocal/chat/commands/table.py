@@ -1,0 +1,58 @@
+"""Every command of a chat: which lines are commands, and how one is run."""
+
+from __future__ import annotations
+
+import re
+
+from ...errors import UsageError, did_you_mean
+from .. import figures
+from ..chat import Chat
+from . import answers, model, preferences, sessions, settings
+from .command import Command, Commands
+
+general = Commands()
+
+
+@general.add("/help", "This list.")
+def help_(chat: Chat, words: str) -> None:
+    chat.screen.show(figures.commands((c.usage, c.help) for c in COMMANDS.values()))
+    chat.screen.say(
+        'Enter sends; Alt-Enter makes a new line, and so does Enter inside """ """. Ctrl-C stops an answer or clears '
+        "the line; Ctrl-D leaves. A line that begins with // is a message that begins with /."
+    )
+
+
+@general.add("/quit", "Leave; so does Ctrl-D.")
+def quit_(chat: Chat, words: str) -> None:
+    chat.done = True
+
+
+#: In the order in which /help lists them.
+COMMANDS: dict[str, Command] = {
+    **preferences.commands,
+    **settings.commands,
+    **model.commands,
+    **answers.commands,
+    **sessions.commands,
+    **general,
+}
+_ALIASES = {"/exit": "/quit", "/bye": "/quit", "/q": "/quit", "/?": "/help", "/h": "/help"}
+
+
+def is_command(line: str) -> bool:
+    """Whether a line is a command; a path such as /etc/hosts is not, nor is a line that begins with two slashes."""
+    return re.match(r"/[\w?-]+(\s|$)", line) is not None
+
+
+def run(chat: Chat, line: str) -> None:
+    """Run a command.
+
+    Raises:
+        UsageError: there is no such command (the nearest is named), or it cannot be done.
+    """
+    name, _, words = line.strip().partition(" ")
+    name = name.lower()
+    found = COMMANDS.get(_ALIASES.get(name, name))
+    if found is None:
+        raise UsageError(f"unknown command {name}: {did_you_mean(name, COMMANDS) or '/help lists them'}")
+    found.run(chat, words.strip())

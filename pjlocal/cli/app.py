@@ -1,0 +1,44 @@
+"""Every command by its name.  Each lives in a module of its own, and imports late what it alone needs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .bench import bench
+from .chat import chat
+from .config import config_app, prefs_app
+from .run import run
+from .sessions import sessions_app
+
+app = typer.Typer(
+    help="Persona-judge on local GGUF models: two preferences write one answer.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pjlocal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (run, chat, bench):
+    app.command()(command)
+app.add_typer(sessions_app, name="sessions")
+app.add_typer(config_app, name="config")
+app.add_typer(prefs_app, name="prefs")

@@ -1,0 +1,98 @@
+"""Runs the command line, and makes one line and the right exit status of what goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import typer
+
+from ..engine.interrupt import INTERRUPTED, Interrupted
+from ..errors import OutputError, PjlocalError
+from .app import app
+
+#: Seconds after which a thread gives way to one that waits for Python's lock, here one that wants to decode the other
+#: view.  With Python's own 5 ms judge mode is 3 % slower (SmolLM2, two contexts, 2-core machine).
+_SWITCH_INTERVAL = 1e-4
+
+
+def main() -> None:
+    """Run the command line and exit: 0, 2 for wrong use, 1 for what fails at run time, 130 after Ctrl-C."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    sys.exit(_guarded())
+
+
+def _guarded() -> int:
+    _fill_closed_streams()
+    _never_fail_to_encode()
+    _show_log()
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("pjlocal", sys.argv[1:]) as context:  # app() would handle some errors in its own way
+            status = command.invoke(context) or 0
+        sys.stdout.flush()
+        return status
+    except typer.Exit as exit:
+        return exit.exit_code
+    except (BrokenPipeError, SystemExit):  # SystemExit is what Rich raises for a closed pipe
+        _drop_stdout()
+        return 0
+    except (KeyboardInterrupt, Interrupted, typer.Abort):
+        return INTERRUPTED
+    except PjlocalError as error:
+        return _fail(str(error), error.exit_status)
+    except MemoryError:
+        return _fail("not enough memory: use a smaller model or a smaller --ctx", 1)
+    except OSError as error:
+        _drop_stdout()
+        what = f"cannot use {error.filename}" if error.filename else "cannot write the output"
+        return _fail(f"{what}: {error.strerror or error}", OutputError.exit_status)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not one of Typer's own
+            raise
+        where = getattr(error, "ctx", None)
+        failed = where.command_path if where else "pjlocal"
+        if message := error.format_message():
+            return _fail(f"{message.rstrip('.')}. See {failed} --help", 2)
+        return 2
+
+
+def _fail(message: str, status: int) -> int:
+    from ..visible import one_line
+
+    try:
+        print(f"pjlocal: {one_line(message)}", file=sys.stderr)
+    except OSError:
+        pass
+    return status
+
+
+def _fill_closed_streams() -> None:
+    """Where a standard stream is closed, the next file that is opened would take its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is the stream's
+            setattr(sys, name, open(null, mode))  # noqa: SIM115
+
+
+def _never_fail_to_encode() -> None:
+    """A terminal in another encoding shows a mark for what it cannot, instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _show_log() -> None:
+    """Warnings, and llama.cpp's log where it is asked for, go to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("pjlocal: %(message)s"))
+    logger = logging.getLogger("pjlocal")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+def _drop_stdout() -> None:
+    """What cannot be written must not be tried again, and complained about, when Python exits."""
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), sys.stdout.fileno())

@@ -1,0 +1,108 @@
+"""The views in use on one model: made when an answer needs them, kept from answer to answer, growing as needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+from ..errors import ModelError, UsageError
+from ..settings import Engine
+from .context import check_memory, context_limit
+from .interrupt import Interrupt, Interrupted
+from .model import Model
+from .views import FixedLayout, ModelViews, fastest_layout
+
+
+class Writer(Protocol):
+    """What feeds views until it is closed."""
+
+    def close(self) -> None:
+        """Feed no more."""
+
+
+class ViewPool:
+    """Views of one model by their number: modes of one view leave the caches of two alone.
+
+    Args:
+        model: stays open when this is closed.
+        interrupt: stops a decode under way.
+    """
+
+    def __init__(self, model: Model, engine: Engine, interrupt: Interrupt) -> None:
+        self.model = model
+        self.engine = engine
+        self.interrupt = interrupt
+        self.context_limit = context_limit(model, engine)
+        self._views: dict[int, ModelViews] = {}
+        self._layout: FixedLayout | None = None
+        self._writer: Writer | None = None
+        self.closed = False
+
+    def close(self) -> None:
+        """End the answer being written, then free the contexts."""
+        self.closed = True
+        if self._writer:
+            self._writer.close()
+        for views in self._views.values():
+            views.close()
+        self._views.clear()
+
+    def check_open(self) -> None:
+        """Raises UsageError where the pool is closed."""
+        if self.closed:
+            raise UsageError("this PersonaJudge is closed: make another")
+
+    @contextmanager
+    def writing(self, writer: Writer) -> Iterator[None]:
+        """While this one feeds the views.  One that was left unfinished ends: both would write into the same caches.
+
+        Raises:
+            UsageError: the pool is closed, or another thread is writing.
+        """
+        self.check_open()
+        if self._writer:
+            self._writer.close()
+        self._writer = writer
+        try:
+            yield
+        finally:
+            self._writer = None
+
+    def views(self, n_views: int, n_ctx: int) -> ModelViews:
+        """Views with room for ``n_ctx`` tokens each.
+
+        Those in use are kept when they are large enough.  Else they make room for twice as many tokens, and keep what
+        they have read: a conversation that grows is not read again.
+
+        Raises:
+            ModelError: there is not enough memory.
+        """
+        views = self.in_use(n_views)
+        if views and views.n_ctx >= n_ctx:
+            return views
+        most = max(self.context_limit, n_ctx)
+        n_ctx = min(-(-max(n_ctx, 2 * views.n_ctx if views else 0) // 256) * 256, most)
+        check_memory(self.model, self.engine, n_views, n_ctx)
+        states = views.state() if views else []
+        if views:
+            del self._views[n_views]
+            views.close()
+        self._views[n_views] = ModelViews(self.model, self.engine, n_views, n_ctx, self._find_layout(), self.interrupt)
+        self._views[n_views].restore(states)
+        return self._views[n_views]
+
+    def in_use(self, n_views: int) -> ModelViews | None:
+        """The views of that number, where an answer has needed them; done with what it fed last."""
+        views = self._views.get(n_views)
+        if views:
+            with suppress(Interrupted, ModelError):  # of an answer that was left or stopped
+                views.wait()
+        return views
+
+    def _find_layout(self) -> FixedLayout:
+        """The layout asked for; ``auto`` measures on the loaded model once."""
+        if self._layout is None:
+            wanted = self.engine.layout
+            self._layout = fastest_layout(self.model, self.engine, 2, self.interrupt) if wanted == "auto" else wanted
+        return self._layout

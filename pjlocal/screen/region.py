@@ -1,0 +1,63 @@
+"""Rows at the end of the screen that are drawn again and again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from rich.console import Console, RenderableType
+from rich.segment import Segment, SegmentLines
+
+
+def reflows() -> bool:
+    """Whether the terminal breaks its rows anew when it gets narrower.  Nearly all do; xterm itself, GNU screen and
+    the Linux console cut them off."""
+    term = os.environ.get("TERM", "")
+    cuts = term == "linux" or term.startswith("screen") or "XTERM_VERSION" in os.environ
+    return "TMUX" in os.environ or not cuts
+
+
+class LiveRegion:
+    """Rows at the end of the screen that are erased and drawn again, each time in one write.
+
+    Between two drawings the terminal may have been resized: rows that have become too long for it then take several.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._widths: list[int] = []  # of the rows on the screen, in cells
+
+    def draw(self, live: RenderableType, above: Sequence[RenderableType] = ()) -> None:
+        """Print ``above`` for good, and show the end of ``live`` below it, as much as the screen has room for."""
+        console = self._console
+        lines = console.render_lines(live, pad=False)[-max(1, console.height - 1) :] or [[]]
+        with console.capture() as capture:
+            for renderable in above:
+                console.print(renderable, crop=False)
+            console.print(SegmentLines(lines, new_lines=True), end="", crop=False)
+        # A synchronized update (mode 2026), where the terminal knows it, shows nothing half drawn.
+        text = capture.get().removesuffix("\n")
+        self._write(f"\x1b[?2026h\x1b[?25l{self._erase()}{text}\x1b[?2026l")
+        self._widths = [Segment.get_line_length(line) for line in lines]
+
+    def close(self, last: Sequence[RenderableType] = ()) -> None:
+        """Take the rows away, and print ``last`` in their place."""
+        with self._console.capture() as capture:
+            for renderable in last:
+                self._console.print(renderable, crop=False)
+        self._write(f"{self._erase()}\x1b[?25h{capture.get()}")
+        self._widths = []
+
+    def _erase(self) -> str:
+        """To the beginning of the first row, and clear from there on; the cursor stands at the end of the last one."""
+        if not self._widths:
+            return ""
+        columns = self._console.width
+        rows = sum(max(1, -(-width // columns)) for width in self._widths) if reflows() else len(self._widths)
+        up = min(rows, self._console.height) - 1
+        # The first row by itself: tmux takes clearing from the top left corner on for a new page and keeps the old one.
+        return f"\r\x1b[{up}A\x1b[K\x1b[B\x1b[J\x1b[A" if up else "\r\x1b[K"
+
+    def _write(self, text: str) -> None:
+        self._console.file.write(text)
+        self._console.file.flush()
