@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,9 @@ import tiny_models
 from pjlocal import PersonaJudge
 from pjlocal.gguf.locate import embedded_model
 
-PJLOCAL = [sys.executable, "-m", "pjlocal"]
+pytest.register_assert_rewrite("commandline", "config_file", "terminal")  # so that they say what they found
+
+from commandline import PJLOCAL  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -72,12 +73,3 @@ def pjlocal(environment: dict[str, str], tmp_path: Path) -> Callable[..., subpro
         )
 
     return run
-
-
-def one_line(stderr: str) -> str:
-    """The one line that a failure may print."""
-    lines = stderr.splitlines()
-    assert len(lines) == 1, stderr
-    assert lines[0].startswith("pjlocal: ")
-    assert "Traceback" not in stderr
-    return lines[0]

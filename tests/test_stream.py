@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 from pjlocal.stream import TextStream
-from pjlocal.visible import visible
 
 
 def stream(pieces: list[bytes], stops: list[str] = ()) -> tuple[list[tuple[int, str]], bool]:
@@ -47,9 +46,3 @@ def test_what_could_become_a_stop_string_is_held_back_until_it_is_none() -> None
     assert list(s.push(0, b"go S")) == []
     assert list(s.push(1, b"TO")) == []
     assert list(s.push(2, b"W")) == [(0, "go S"), (1, "TO"), (2, "W")]
-
-
-def test_the_terminal_takes_no_orders_from_text() -> None:
-    assert visible("a\x1b[31mred\x07\x9b2J\x7f\r") == "a␛[31mred␇<U+009B>2J␡␍"
-    assert visible("evil\u202etxt.exe") == "evil<U+202E>txt.exe"
-    assert visible("tab\tnewline\nünïcödé 🎂 [bold]") == "tab\tnewline\nünïcödé 🎂 [bold]"

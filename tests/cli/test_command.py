@@ -1,24 +1,16 @@
-"""`pjlocal run` as people run it: in a pipe, on a terminal, interrupted, and with everything that can be wrong."""
+"""`pjlocal run` as people run it, in a pipe and with everything that can be wrong."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import pexpect
-import pyte
 import pytest
-from conftest import PJLOCAL, one_line
-
-PREFER = ("-p", "vivid", "-p", "creative", "--seed", "1")
-QUESTION = "Got any creative ideas for a 10 year old's birthday?"
+from commandline import PREFER, QUESTION, one_line
 
 
 def test_the_readmes_first_command(pjlocal) -> None:
@@ -239,188 +231,7 @@ def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjloc
     assert len(result.stdout) > 5
 
 
-# Closed pipes, full disks, Ctrl-C.
-
-
-def popen(environment, *args: str, **options) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*PJLOCAL, "run", *args],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
-    )
-
-
-def test_a_closed_pipe_ends_the_run_quietly(environment) -> None:
-    process = popen(environment, *PREFER, "-n", "400", "Write a long story.")
-    assert len(process.stdout.read(10)) == 10
-    process.stdout.close()
-    assert process.wait(20) == 0
-    assert process.stderr.read() == b""
-
-
-@pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_a_closed_stream_is_no_crash(environment, closed: str) -> None:
-    redirect = {"stdout": ">&-", "stderr": "2>&-"}[closed]
-    line = f'"$@" run -p vivid --seed 1 -n 5 hi </dev/null {redirect}'
-    result = subprocess.run(["sh", "-c", line, "sh", *PJLOCAL], env=environment, capture_output=True, timeout=60)
-    assert result.returncode == 0 and result.stderr == b""
-    assert (len(result.stdout) > 3) == (closed == "stderr")
-
-
-def test_a_context_that_is_full_is_said(pjlocal, tiny) -> None:
-    result = pjlocal("run", "-m", tiny("llama"), "--ctx", "100", "-n", "200", "--ignore-end", "hi")
-    assert result.returncode == 0
-    assert "the context is full" in one_line(result.stderr)
-
-
-def test_a_full_disk_gets_one_line(environment) -> None:
-    with open("/dev/full", "w") as full:
-        process = popen(environment, *PREFER, "-n", "20", "hi", stdout=full)
-        assert process.wait(20) == 1
-        assert "No space left on device" in one_line(process.stderr.read().decode())
-
-
-@pytest.mark.parametrize("arguments", [("run", "--help"), ("config", "show"), ("run", *PREFER, "-n", "20", "hi")])
-def test_a_closed_pipe_is_no_failure(environment, arguments) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [*PJLOCAL, *arguments]
-    process = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.PIPE)
-    os.close(writing)
-    assert process.returncode == 0 and process.stderr == b""
-
-
-def test_ctrl_c_keeps_what_was_generated_and_the_trace_is_complete(environment, tmp_path: Path) -> None:
-    trace = tmp_path / "trace.jsonl"
-    process = popen(environment, *PREFER, "-n", "4000", "--trace", str(trace), "Write a very long story.")
-    head = process.stdout.read(60)
-    process.send_signal(signal.SIGINT)
-    text = (head + process.stdout.read()).decode()
-    assert process.wait(20) == 130
-    assert process.stderr.read() == b""
-    events = [json.loads(line) for line in trace.read_text().splitlines()]
-    assert "".join(event["text"] for event in events) + "\n" == text
-
-
-def test_ctrl_c_with_json_prints_the_object_so_far(environment) -> None:
-    process = popen(environment, *PREFER, "-n", "4000", "--json", "Write a very long story.")
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
-    report = json.loads(process.stdout.read())
-    assert process.wait(20) == 130
-    assert report["finish_reason"] == "interrupted"
-    assert report["usage"]["completion_tokens"] > 10
-
-
-@pytest.mark.parametrize("delay", [0.0, 0.15, 0.3, 0.5])
-def test_ctrl_c_while_loading_or_reading_the_prompt_is_quiet(environment, delay: float) -> None:
-    process = popen(environment, *PREFER, "--batch", "4096", "word and word " * 2000)
-    maps = Path(f"/proc/{process.pid}/maps")
-    while maps.exists() and "libllama" not in maps.read_text():  # before that Python itself may still be starting
-        time.sleep(0.005)
-    time.sleep(delay)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    assert process.stderr.read() == b""
-
-
-# On a terminal.
-
-
-class Terminal:
-    """The command on a pseudo-terminal, and what its screen shows."""
-
-    def __init__(self, environment: dict[str, str], *args: str, columns: int = 80, lines: int = 30, **env: str) -> None:
-        self.screen = pyte.HistoryScreen(columns, lines, history=2000)
-        self._stream = pyte.ByteStream(self.screen)
-        self.child = pexpect.spawn(
-            PJLOCAL[0],
-            [*PJLOCAL[1:], *args],
-            env={**environment, "TERM": "xterm-256color", **env},
-            dimensions=(lines, columns),
-            timeout=30,
-        )
-
-    def finish(self) -> bytes:
-        """Wait for the end; returns every byte that was written."""
-        raw = self.child.read()
-        self._stream.feed(raw)
-        self.child.close()
-        return raw
-
-    @property
-    def text(self) -> str:
-        history = ["".join(line[i].data for i in range(self.screen.columns)) for line in self.screen.history.top]
-        return "\n".join(line.rstrip() for line in [*history, *self.screen.display]).strip()
-
-
-def test_a_terminal_shows_the_text_and_the_spinner_is_gone(environment, pjlocal) -> None:
-    expected = pjlocal("run", *PREFER, "-n", "20", QUESTION).stdout
-    terminal = Terminal(environment, "run", *PREFER, "-n", "20", QUESTION)
-    terminal.finish()
-    assert terminal.child.exitstatus == 0
-    assert "".join(terminal.text.split()) == "".join(expected.split())  # the terminal breaks lines where it likes
-
-
-def test_the_blame_view_colours_by_writer_and_has_a_legend(environment) -> None:
-    terminal = Terminal(environment, "run", *PREFER, "-n", "60", "--view", "blame", QUESTION)
-    raw = terminal.finish()
-    assert terminal.text.splitlines()[0].split() == ["a:", "vivid", "b:", "creative", "resampled", "bonus"]
-    assert b"\x1b[36m" in raw and b"\x1b[35m" in raw, "both views have a colour"
-    styles = {cell.bold for line in terminal.screen.buffer.values() for cell in line.values()}
-    assert styles == {True, False}, "bonus tokens are bold"
-
-
-def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(environment) -> None:
-    raw = Terminal(environment, "run", *PREFER, "-n", "40", "--view", "blame", QUESTION, NO_COLOR="1").finish()
-    assert not re.search(rb"\x1b\[[\d;]*3[0-9]m", raw)
-    raw = Terminal(environment, "run", *PREFER, "-n", "20", "--view", "markdown", QUESTION, TERM="dumb").finish()
-    assert b"\x1b" not in raw
-
-
-@pytest.mark.parametrize("columns", [40, 120])
-def test_the_markdown_view_leaves_clean_text_behind(environment, tmp_path, tiny, columns: int) -> None:
-    """Longer than the screen is high: nothing is lost, nothing doubled."""
-    items = "".join(f'"- item number {i} [b] end\\n" ' for i in range(40))
-    (tmp_path / "g.gbnf").write_text(
-        f'root ::= "# Title\\n\\nSome *words* here.\\n\\n" {items} "\\n```python\\nx = 1\\n```\\n\\n" "The end."'
-    )
-    model = ("-m", str(tiny("llama")), "--ctx", "2048", "-n", "1900")
-    args = ("run", *PREFER, *model, "--grammar", str(tmp_path / "g.gbnf"), "--view", "markdown", "List things")
-    terminal = Terminal(environment, *args, columns=columns, lines=24)
-    terminal.finish()
-    assert terminal.child.exitstatus == 0
-    text = terminal.text
-    for i in range(40):
-        assert text.count(f"item number {i} [b] end") == 1
-    assert text.count("Title") == 1 and text.count("x = 1") == 1 and text.count("The end.") == 1
-    assert text.count("Some words here.") == 1
-
-
-def test_what_the_model_writes_gives_the_terminal_no_orders(environment, pjlocal, tiny, tmp_path) -> None:
-    evil = 'root ::= "a[bold]b[/x]\\x1b[2J\\x1b]0;title\\x07c\\x9b31md"'
-    (tmp_path / "evil.gbnf").write_text(evil)
-    args = ("run", "-m", str(tiny("llama")), *PREFER, "--grammar", str(tmp_path / "evil.gbnf"), "hi")
-    shown = "a[bold]b[/x]␛[2J␛]0;title␇c<U+009B>31md"
-    assert pjlocal(*args).stdout == shown + "\n"
-    for view in ("text", "blame", "markdown"):
-        terminal = Terminal(environment, *args, "--view", view, columns=100)
-        raw = terminal.finish()
-        assert terminal.text.splitlines()[-1] == shown
-        assert b"\x1b]0" not in raw and b"\x1b[2J" not in raw
-    assert json.loads(pjlocal(*args, "--json").stdout)["text"] == "a[bold]b[/x]\x1b[2J\x1b]0;title\x07c\x9b31md"
-
-
-def test_ctrl_c_on_a_terminal_keeps_the_text_on_the_screen(environment) -> None:
-    terminal = Terminal(environment, "run", *PREFER, "-n", "4000", "Write a very long story.")
-    terminal.child.expect(rb"\w+ \w+ \w+ \w+")
-    seen = terminal.child.after
-    terminal.child.sendintr()
-    rest = terminal.child.read()
-    terminal.child.close()
-    assert terminal.child.exitstatus == 130
-    assert b"Traceback" not in seen + rest
+# Starting up, and help.
 
 
 def test_help_is_quick_and_imports_nothing_heavy(environment) -> None:

@@ -1,83 +1,23 @@
-"""config.toml: what it may set, what goes before it, what is said when it is wrong; and the user's own presets."""
+"""config.toml: what it may set, what goes before it, and what is said when it is wrong."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
-import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, get_type_hints
 
 import pytest
-import typer
-from conftest import one_line
-from typer.testing import CliRunner
+from commandline import one_line
+from config_file import call, settled
+from config_file import file as file
+from config_file import write as write
 
 from pjlocal.cli.app import app
-from pjlocal.cli.config import config_app, prefs_app
-from pjlocal.cli.options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 from pjlocal.config.config import TABLES, Config, config_path, load_config
-from pjlocal.errors import OutputError, UsageError
+from pjlocal.errors import UsageError
 from pjlocal.prompting import preferences
-from pjlocal.settings import Engine, Generation, Prompting, Sampling, View
-
-
-@pytest.fixture(autouse=True)
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The config file of a test, not there yet."""
-    path = tmp_path / "settings" / "config.toml"
-    monkeypatch.setenv("PJLOCAL_CONFIG", str(path))
-    for name in ("PJLOCAL_MODEL", "VISUAL", "EDITOR"):
-        monkeypatch.delenv(name, raising=False)
-    yield path
-    preferences.use_own({})
-
-
-@pytest.fixture
-def write(file: Path):
-    """Write the config file."""
-
-    def write(text: str) -> None:
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-
-    return write
-
-
-def call(app: typer.Typer, *args: str, stdin: str = "") -> str:
-    """What a command prints; its errors are raised here."""
-    result = CliRunner().invoke(app, args, input=stdin, catch_exceptions=False, env={"COLUMNS": "200"})
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def settled(*args: str) -> dict[str, Any]:
-    """The values that a command of pjlocal gets for these arguments."""
-    probe, seen = typer.Typer(), {}
-
-    @probe.command()
-    @takes_settings()
-    def command(
-        model: ModelOption = None,
-        prefer: PreferOption = [],  # noqa: B006
-        draft_prefer: DraftPreferOption = [],  # noqa: B006
-        judge_prefer: JudgePreferOption = [],  # noqa: B006
-        view: Annotated[View, typer.Option()] = "text",
-        *,
-        generation: Generation,
-        sampling: Sampling,
-        prompting: Prompting,
-        engine: Engine,
-    ) -> None:
-        seen.update(locals())
-
-    call(probe, *args)
-    return seen
-
+from pjlocal.settings import Engine, Generation, Prompting, Sampling
 
 # What the file may set.
 
@@ -176,7 +116,8 @@ def test_help_tells_the_built_in_defaults_and_does_not_need_the_file(write) -> N
 
 
 def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
-    code = "import pjlocal.cli.main as m, sys; print({'tomlkit', 'numpy', 'llama_cpp', 'rich', 'platformdirs'} & set(sys.modules))"
+    heavy = {"tomlkit", "numpy", "llama_cpp", "rich", "platformdirs"}
+    code = f"import pjlocal.cli.main, sys; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
@@ -261,190 +202,3 @@ def test_run_takes_the_file_and_stops_when_it_is_wrong(pjlocal, environment, wri
     result = pjlocal("run", "hi")
     assert result.returncode == 2 and result.stdout == ""
     assert "config.toml line 2: unknown key" in one_line(result.stderr)
-
-
-# pjlocal config
-
-
-def test_path_prints_where_it_is_even_when_it_is_broken(write, file) -> None:
-    assert call(config_app, "path") == f"{file}\n"
-    write("broken =")
-    assert call(config_app, "path") == f"{file}\n"
-
-
-def test_show_prints_what_is_in_force_and_where_it_comes_from(write, monkeypatch) -> None:
-    write('prefer = ["vivid"]\n[sampling]\ntop_k = 7\n[presets]\npirate = "Arr\\u001b[31m"\n')
-    monkeypatch.setenv("PJLOCAL_MODEL", "m.gguf")
-    lines = call(config_app, "show").splitlines()
-    for line in (
-        'environment model = "m.gguf"',
-        'file        prefer = ["vivid"]',
-        "file        sampling.top_k = 7",
-        "default     sampling.top_p = 0.9",
-        "default     generation.seed: not set",
-    ):
-        assert line in lines
-    assert "\x1b" not in "".join(lines)
-
-
-def editor(does: str) -> str:
-    """An editor that runs this Python on ``path``."""
-    return shlex.join([sys.executable, "-c", f"import sys; path = sys.argv[1]; {does}"])
-
-
-def test_edit_makes_a_commented_file_and_opens_it(file, monkeypatch) -> None:
-    monkeypatch.setenv("EDITOR", "false")
-    monkeypatch.setenv("VISUAL", editor("open(path, 'a').write('mine = \"Be mine.\"')"))
-    call(config_app, "edit")
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert load_config() == Config(presets={"mine": "Be mine."})
-
-
-def test_every_line_of_the_commented_file_may_be_uncommented(file, monkeypatch) -> None:
-    monkeypatch.setenv("EDITOR", "true")
-    call(config_app, "edit")
-    text = re.sub(r"^#(draft|judge)_prefer", r"# \1", file.read_text(), flags=re.M)
-    text = re.sub(r"^#(?=\w+ = <)", "# ", text, flags=re.M)
-    text = re.sub(r"^#(?=\w)", "", text, flags=re.M)
-    file.write_text(text)
-    values = settled()
-    assert [values[name] for name in TABLES] == [settings() for settings in TABLES.values()]
-    shown = re.findall(r"^(?:# )?(\w+) = ", text, flags=re.M)
-    assert {key for settings in TABLES.values() for key in get_type_hints(settings)} <= set(shown)
-
-
-def test_edit_opens_a_broken_file_and_checks_what_comes_of_it(write, monkeypatch) -> None:
-    write("broken =")
-    monkeypatch.setenv("EDITOR", editor("open(path, 'w').write('save = true')"))
-    call(config_app, "edit")
-    assert load_config().save is True
-    monkeypatch.setenv("EDITOR", editor("open(path, 'w').write('save = 1')"))
-    with pytest.raises(UsageError, match="line 1: save must be true or false"):
-        call(config_app, "edit")
-
-
-@pytest.mark.parametrize(
-    ("editor", "says"),
-    [
-        ("", "set VISUAL or EDITOR to your editor"),
-        ("no-such-editor -w", "cannot start the editor no-such-editor -w"),
-        ("a '", "cannot start the editor"),
-        ("false", "the editor false failed"),
-    ],
-)
-def test_edit_without_an_editor_says_so(monkeypatch, editor, says) -> None:
-    monkeypatch.setenv("EDITOR", editor)
-    with pytest.raises(Exception, match=says):
-        call(config_app, "edit")
-
-
-# pjlocal prefs
-
-
-def test_own_presets_stand_beside_the_built_in_ones(write) -> None:
-    call(prefs_app, "add", "pirate", "Talk like a pirate.")
-    call(prefs_app, "add", "long", "-", stdin="Two\nlines.\n")
-    listed = call(prefs_app, "list").splitlines()
-    assert len(listed) == len(preferences.PRESETS) + 2
-    assert listed[0].split(maxsplit=2) == ["helpful", "built-in", preferences.PRESETS["helpful"]]
-    assert [line.split(maxsplit=2) for line in listed[-2:]] == [
-        ["pirate", "own", "Talk like a pirate."],
-        ["long", "own", "Two lines."],
-    ]
-    assert call(prefs_app, "show", "long") == "Two\nlines.\n"
-    assert call(prefs_app, "show", "vivid") == preferences.PRESETS["vivid"] + "\n"
-    assert "pirate" not in preferences.PRESETS
-    with pytest.raises(UsageError, match=r"unknown preset 'pirat': did you mean pirate"):
-        call(prefs_app, "show", "pirat")
-
-
-def test_own_presets_are_preferences_by_name_whatever_the_case(write) -> None:
-    write('prefer = ["Pirate"]\n[presets]\nPIRATE = "Talk like a pirate."\n"fröhlich" = "Be glad."\n')
-    assert preferences.prefix(settled()["prefer"]) == "Talk like a pirate."
-    assert preferences.resolve("fröhlich") == "Be glad."
-    with pytest.raises(UsageError, match=r"unknown preset 'pirat': did you mean pirate"):
-        preferences.resolve("pirat")
-
-
-@pytest.mark.parametrize(
-    ("args", "says"),
-    [
-        (("add", "vivid", "x y"), "'vivid' is a built-in preset: give yours another name"),
-        (("add", "Vivid", "x y", "--force"), "'Vivid' is a built-in preset"),
-        (("add", "two words", "x y"), "a preset's name is one bare word"),
-        (("add", "@file", "x y"), "a preset's name is one bare word"),
-        (("add", "new", " "), "the preset 'new' is empty"),
-        (("add", "new", "-"), "the preset 'new' is empty"),
-        (("add", "new", "@missing.txt"), "cannot read preference file missing.txt"),
-        (("add", "Pirate", "x y"), "there is a preset 'pirate' already: --force replaces it"),
-        (("rm", "vivid"), "cannot remove the preset 'vivid': it is built in"),
-        (("rm", "new"), "cannot remove the preset 'new': there is none in .*config.toml"),
-    ],
-)
-def test_presets_that_cannot_be_are_refused(write, file, args, says) -> None:
-    write('[presets]\npirate = "Talk like a pirate."\n')
-    before = file.read_text()
-    with pytest.raises(UsageError, match=says):
-        call(prefs_app, *args)
-    assert file.read_text() == before
-
-
-def test_adding_and_removing_presets_keeps_comments_and_layout(write, file) -> None:
-    before = (
-        "# mine\nmodel  =  'x' # this one\n\n[presets]   # my own\n# of the sea\npirate = 'Talk like a pirate.' # arr\n"
-        "\n# the filters\n[sampling]\ntop_k=1\n"
-    )
-    write(before)
-    file.chmod(0o640)
-    call(prefs_app, "add", "rhyme", "Answer in rhyme.")
-    added = before.replace("# arr\n", '# arr\nrhyme = "Answer in rhyme."\n')
-    assert file.read_text() == added
-    call(prefs_app, "add", "Rhyme", "Rhyme, please.", "--force")
-    assert file.read_text() == added.replace("Answer in rhyme.", "Rhyme, please.")
-    call(prefs_app, "rm", "RHYME")
-    assert file.read_text() == before
-    assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    assert [path.name for path in file.parent.iterdir()] == ["config.toml"], "no temporary file is left"
-
-
-@pytest.mark.parametrize(
-    "before",
-    [
-        "",
-        "model = 'x'",
-        "[sampling]\ntop_k = 1\n# end\n\n\n",
-        "presets = {a = 'A a'}\nsave = true\n",
-        "presets.a = 'A a'\nsave = true\npresets.b = 'B b'\n[engine]\n",
-        "[presets]\n\n# the filters\n[sampling]\n",
-        "\ufeff[presets]\r\na = 'A a'\r\n\r\n[sampling]\r\n",
-    ],
-)
-@pytest.mark.parametrize("text", ["Be new.", 'Say "so" \\ \t\u001b or\n\'\'\'""" that"', "Grüße,\u2028海盗"])
-def test_a_preset_can_be_added_to_any_file(write, before, text) -> None:
-    write(before)
-    old = load_config()
-    call(prefs_app, "add", "new", text)
-    assert load_config() == Config(
-        **{**vars(old), "presets": {**old.presets, "new": text}},
-    )
-    call(prefs_app, "rm", "new")
-    assert load_config() == old
-
-
-def test_a_link_stays_a_link_and_what_is_no_file_is_not_replaced(write, file, tmp_path, monkeypatch) -> None:
-    write("")
-    real = tmp_path / "real.toml"
-    file.rename(real)
-    file.symlink_to(real)
-    call(prefs_app, "add", "new", "Be new.")
-    assert file.is_symlink() and "Be new." in real.read_text()
-    monkeypatch.setenv("PJLOCAL_CONFIG", "/dev/null")
-    with pytest.raises(OutputError, match="cannot write /dev/null: it is not a plain file"):
-        call(prefs_app, "add", "new", "Be new.")
-
-
-def test_a_broken_file_is_not_edited(write, file) -> None:
-    write("[presets\n")
-    with pytest.raises(UsageError, match="line 1: this is not TOML"):
-        call(prefs_app, "add", "new", "Be new.")
-    assert file.read_text() == "[presets\n"

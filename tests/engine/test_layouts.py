@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from math import nan
 from pathlib import Path
 
 import pytest
 from test_answers import PROMPTS
 
 from pjlocal import Engine, PersonaJudge, Sampling
-from pjlocal.bench.measure import measure
-from pjlocal.bench.report import JUDGE, LIMIT, Report, Workload
-from pjlocal.decoding.guess import Lookahead, PromptLookup
-from pjlocal.engine.interrupt import Interrupt, Interrupted
+from pjlocal.decoding.guess import Lookahead
+from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.views import ModelViews, fastest_layout
 from pjlocal.errors import UsageError
 
@@ -154,145 +150,6 @@ def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(t
         pytest.raises(UsageError, match="--batch 8 is too small"),
     ):
         judge("Hello", lam=20, schedule="reference", seed=1)
-
-
-# Guessing.
-
-
-def test_prompt_look_up_finds_what_followed_last_time() -> None:
-    lookup = PromptLookup([1, 2, 3, 4, 9, 2, 3])
-    assert lookup.guess(2) == [4, 9]
-    lookup.accept(4)
-    assert lookup.guess(3) == [9, 2, 3]
-    assert lookup.guess(6) == [9, 2, 3, 4, 9, 2], "and where that reaches the end of the text, goes round once more"
-    lookup.accept(7)
-    assert lookup.guess(3) == []
-
-
-class Machine:
-    """A machine on which a step of each width takes its own time; runs a guesser over a known text."""
-
-    def __init__(self, seconds: dict[int, float], token_cost: float) -> None:
-        self.now, self.seconds, self.token_cost = 0.0, seconds, token_cost
-
-    def run(self, prompt: list[int], text: list[int], lookahead: int) -> float:
-        """Seconds that the text takes."""
-        self.now = 0.0
-        guesser = Lookahead(prompt, lookahead, lambda: self.token_cost, clock=lambda: self.now) if lookahead else None
-        i = 0
-        while i < len(text):
-            if guesser:
-                guesser.accept(text[i])
-            ahead = guesser.guess() if guesser else []
-            self.now += self.seconds[1 + len(ahead)]
-            i += 1
-            for token in ahead:
-                if i < len(text) and token == text[i]:
-                    guesser.accept(token)
-                    i += 1
-                else:
-                    break
-        return self.now
-
-
-CHEAP = Machine({1: 4.2, 4: 12.0, 8: 18.7}, 1.35)  # ms, SmolLM2 Q4_0 on the 2-core machine
-DEAR = Machine({1: 5.8, 4: 24.2, 8: 42.3}, 4.1)  # ms, Q4_1
-
-
-def test_guessing_pays_on_a_copy_where_a_wide_batch_is_cheap() -> None:
-    source = [i * 37 % 1009 for i in range(300)]
-    assert CHEAP.run(source, source, 0) > 1.3 * CHEAP.run(source, source, 7)
-
-
-def test_guessing_never_costs_more_than_3_percent() -> None:
-    import random
-
-    rng = random.Random(1)
-    words = [rng.randrange(40) for _ in range(400)]  # n-grams recur, and what follows is chance
-    half = [x for i in range(40) for x in (1, 2, 3, rng.choice([4, 5]), rng.choice([6, 7]))]
-    source = [i * 37 % 1009 for i in range(300)]
-    for machine in (CHEAP, DEAR):
-        for prompt, text in ((words[:200], words[200:]), ([], half), (source, source), (source[:100], source[50:])):
-            assert machine.run(prompt, text, 7) <= 1.03 * machine.run(prompt, text, 0)
-
-
-# The benchmark.
-
-
-def test_bench_refuses_what_would_not_compare_like_with_like(pjlocal, tiny) -> None:
-    for arguments, says in (
-        (("-n", "5000"), "the context has room for"),
-        (("--repeat-penalty", "1.1"), "leave out --repeat-penalty"),
-        (("--lookahead", "32"), "--lookahead must be at most 31"),
-    ):
-        result = pjlocal("bench", "-m", tiny("llama"), *arguments)
-        assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
-
-
-WORK = Workload(
-    "Hello", ("vivid", "creative"), n_tokens=8, repeats=1, lookahead=7, sampling=Sampling(), engine=Engine()
-)
-
-
-def test_bench_is_interrupted_at_any_of_its_steps(tiny) -> None:
-    seen: list[str] = []
-    measure(tiny("llama"), WORK, Interrupt(), lambda what, done: seen.append(what))
-    for n in range(1, len(seen) - 1):
-        interrupt = Interrupt()
-        left = iter(range(n))
-        with pytest.raises(Interrupted):
-            measure(
-                tiny("llama"), WORK, interrupt, lambda *_, i=interrupt, left=left: next(left, None) is None and i.set()
-            )
-
-
-@pytest.mark.parametrize("where", ["warming up: Algorithm 1 as written", "judge mode (contexts)"])
-def test_ctrl_c_before_an_answers_first_token_ends_bench_as_anywhere_else(tiny, monkeypatch, where: str) -> None:
-    interrupt = Interrupt()
-
-    def start(self, prompts) -> None:
-        interrupt.set()
-        raise Interrupted
-
-    def progress(what: str, done: float) -> None:
-        if what == where:
-            monkeypatch.setattr(ModelViews, "start", start)
-
-    with pytest.raises(Interrupted):
-        measure(tiny("llama"), WORK, interrupt, progress)
-
-
-def test_an_answer_that_ends_too_early_to_be_timed_is_no_number() -> None:
-    runs = {name: [1.0, 2.0] for name in (JUDGE.format("contexts"), *map(LIMIT.format, LAYOUTS))}
-    report = Report({}, runs | {"short": [nan, nan], "once": [nan, 4.0]})
-    assert report.speeds("short") is report.ratio("short") is None
-    assert report.speeds("once") == (4.0, 4.0, 4.0) and report.ratio("once") == 0.5
-
-
-def test_bench_reports_what_it_says(pjlocal, tiny) -> None:
-    result = pjlocal("bench", "-m", tiny("llama"), "-n", "16", "--repeats", "2", "--json")
-    assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout)
-    same_threads = report["measured_on"]["threads"] == report["measured_on"]["llama_cpp_python_threads"]
-    assert len(report["tokens_per_second"]) == 8 - same_threads
-    for speed in report["tokens_per_second"].values():
-        assert len(speed["runs"]) == 2 and 0 < speed["least"] <= speed["median"] <= speed["most"]
-    for name in ("judge_vs_limit", "judge_vs_bare", "judge_vs_llama_cpp_python", "judge_vs_reference"):
-        assert report[name] > 0
-    assert 0 < report["share_outside_llama_decode"] < 1
-    assert report["time_to_first_token_s"] > 0 and report["peak_memory_bytes"] > 1e7
-    assert report["measured_on"]["tokens"] == 16 and report["measured_on"]["layers_offloaded"] == 0
-    assert set(report["per_call_us"]) == {"shorten, a view", "filter, a view", "decide", "detokenize and event"}
-    assert report["lookahead_speedup"] == {}
-    once = ("--repeats", "1", "--lookahead", "7")
-    recurrent = json.loads(pjlocal("bench", "-m", tiny("recurrent"), "-n", "8", *once, "--json").stdout)
-    assert recurrent["judge_vs_reference"] is None and recurrent["judge_vs_bare"] > 0
-    assert recurrent["lookahead_speedup"] == {}, "its memory cannot be trimmed"
-    ahead = json.loads(pjlocal("bench", "-m", tiny("llama"), "-n", "16", *once, "--json").stdout)
-    assert set(ahead["lookahead_speedup"]) == {"contexts", "batched"}
-    table = pjlocal("bench", "-m", tiny("llama"), "-n", "16", *once).stdout
-    assert "Algorithm 1 as written" in table and "judge mode (batched)" in table
-    assert "tokens ahead" in table and "look-ahead makes judge mode faster by" in table
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -1,0 +1,95 @@
+"""The benchmark compares like with like, reports what it says, and can be interrupted."""
+
+from __future__ import annotations
+
+import json
+from math import nan
+
+import pytest
+
+from pjlocal import Engine, Sampling
+from pjlocal.bench.measure import measure
+from pjlocal.bench.report import JUDGE, LIMIT, Report, Workload
+from pjlocal.engine.interrupt import Interrupt, Interrupted
+from pjlocal.engine.views import ModelViews
+
+LAYOUTS = ["contexts", "batched"]
+
+
+# The benchmark.
+
+
+def test_bench_refuses_what_would_not_compare_like_with_like(pjlocal, tiny) -> None:
+    for arguments, says in (
+        (("-n", "5000"), "the context has room for"),
+        (("--repeat-penalty", "1.1"), "leave out --repeat-penalty"),
+        (("--lookahead", "32"), "--lookahead must be at most 31"),
+    ):
+        result = pjlocal("bench", "-m", tiny("llama"), *arguments)
+        assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
+
+
+WORK = Workload(
+    "Hello", ("vivid", "creative"), n_tokens=8, repeats=1, lookahead=7, sampling=Sampling(), engine=Engine()
+)
+
+
+def test_bench_is_interrupted_at_any_of_its_steps(tiny) -> None:
+    seen: list[str] = []
+    measure(tiny("llama"), WORK, Interrupt(), lambda what, done: seen.append(what))
+    for n in range(1, len(seen) - 1):
+        interrupt = Interrupt()
+        left = iter(range(n))
+        with pytest.raises(Interrupted):
+            measure(
+                tiny("llama"), WORK, interrupt, lambda *_, i=interrupt, left=left: next(left, None) is None and i.set()
+            )
+
+
+@pytest.mark.parametrize("where", ["warming up: Algorithm 1 as written", "judge mode (contexts)"])
+def test_ctrl_c_before_an_answers_first_token_ends_bench_as_anywhere_else(tiny, monkeypatch, where: str) -> None:
+    interrupt = Interrupt()
+
+    def start(self, prompts) -> None:
+        interrupt.set()
+        raise Interrupted
+
+    def progress(what: str, done: float) -> None:
+        if what == where:
+            monkeypatch.setattr(ModelViews, "start", start)
+
+    with pytest.raises(Interrupted):
+        measure(tiny("llama"), WORK, interrupt, progress)
+
+
+def test_an_answer_that_ends_too_early_to_be_timed_is_no_number() -> None:
+    runs = {name: [1.0, 2.0] for name in (JUDGE.format("contexts"), *map(LIMIT.format, LAYOUTS))}
+    report = Report({}, runs | {"short": [nan, nan], "once": [nan, 4.0]})
+    assert report.speeds("short") is report.ratio("short") is None
+    assert report.speeds("once") == (4.0, 4.0, 4.0) and report.ratio("once") == 0.5
+
+
+def test_bench_reports_what_it_says(pjlocal, tiny) -> None:
+    result = pjlocal("bench", "-m", tiny("llama"), "-n", "16", "--repeats", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    same_threads = report["measured_on"]["threads"] == report["measured_on"]["llama_cpp_python_threads"]
+    assert len(report["tokens_per_second"]) == 8 - same_threads
+    for speed in report["tokens_per_second"].values():
+        assert len(speed["runs"]) == 2 and 0 < speed["least"] <= speed["median"] <= speed["most"]
+    for name in ("judge_vs_limit", "judge_vs_bare", "judge_vs_llama_cpp_python", "judge_vs_reference"):
+        assert report[name] > 0
+    assert 0 < report["share_outside_llama_decode"] < 1
+    assert report["time_to_first_token_s"] > 0 and report["peak_memory_bytes"] > 1e7
+    assert report["measured_on"]["tokens"] == 16 and report["measured_on"]["layers_offloaded"] == 0
+    assert set(report["per_call_us"]) == {"shorten, a view", "filter, a view", "decide", "detokenize and event"}
+    assert report["lookahead_speedup"] == {}
+    once = ("--repeats", "1", "--lookahead", "7")
+    recurrent = json.loads(pjlocal("bench", "-m", tiny("recurrent"), "-n", "8", *once, "--json").stdout)
+    assert recurrent["judge_vs_reference"] is None and recurrent["judge_vs_bare"] > 0
+    assert recurrent["lookahead_speedup"] == {}, "its memory cannot be trimmed"
+    ahead = json.loads(pjlocal("bench", "-m", tiny("llama"), "-n", "16", *once, "--json").stdout)
+    assert set(ahead["lookahead_speedup"]) == {"contexts", "batched"}
+    table = pjlocal("bench", "-m", tiny("llama"), "-n", "16", *once).stdout
+    assert "Algorithm 1 as written" in table and "judge mode (batched)" in table
+    assert "tokens ahead" in table and "look-ahead makes judge mode faster by" in table

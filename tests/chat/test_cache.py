@@ -1,0 +1,296 @@
+"""What a turn reads and leaves in the cache: what was read once is not read again."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import tiny_models
+from talking import KINDS, LAYOUTS, NO_CONTROL, QUESTIONS, TEXT_ONLY, Cost, Talk, common, plain_event, talk
+
+from pjlocal import Engine, Generation, PersonaJudge, Sampling
+from pjlocal.engine.model import Model
+from pjlocal.sessions.session import Session, Turn
+from pjlocal.sessions.store import Store
+
+# The cache, from turn to turn.
+
+#: With fewer than 64 tokens in a batch llama.cpp rounds alike on a CPU, whatever the batch's shape.  From there on its
+#: flash attention works in tiles: the same prompt read in other pieces then has logits that differ by up to 1.1 on
+#: SmolLM2 Q4_1, which can be another text.
+ROUNDS_ALIKE = 32
+
+
+def with_fresh_prefills(model: Model, **settings: object) -> list[Cost]:
+    """The ten turns where each is read by a judge that has read nothing."""
+    session, costs = Session(), []
+    for question in QUESTIONS:
+        with talk(model, session=session, **settings) as fresh:
+            costs.append(fresh.ask(question))
+    return costs
+
+
+@pytest.fixture(scope="module")
+def fresh(smollm2: Path) -> list[Cost]:
+    engine = Engine(n_batch=ROUNDS_ALIKE, n_threads=1)
+    with PersonaJudge(smollm2) as loaded:
+        return with_fresh_prefills(loaded.model, engine=engine, max_tokens=6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ten_turns_say_the_same_with_reuse_as_with_a_fresh_prefill_each(smollm2, fresh, layout: str) -> None:
+    with talk(smollm2, engine=Engine(layout=layout, n_batch=ROUNDS_ALIKE, n_threads=1), max_tokens=6) as chat:
+        costs = [chat.ask(question) for question in QUESTIONS]
+    assert [cost.events for cost in costs] == [cost.events for cost in fresh], "token by token, with their numbers"
+    assert len({tuple(cost.ids) for cost in costs}) > 5, "and the answers have to do with the questions"
+    assert all(cost.fed == cost.new_to(before.held) for before, cost in pairwise(costs))
+    n_fed, n_fed_fresh = (sum(cost.fed for cost in some[1:]) for some in (costs, fresh))
+    assert n_fed < n_fed_fresh / 3
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_so_they_do_on_every_kind_of_memory(tiny, tmp_path: Path, kind: str, layout: str) -> None:
+    settings = {"engine": Engine(n_ctx=2048, n_threads=1, layout=layout), "max_tokens": 24}
+    model = tiny_models.write_recurrent(tmp_path / "long.gguf", forgets=0.02) if kind == "recurrent" else tiny(kind)
+    with talk(model, **settings) as chat:
+        costs = [chat.ask(question) for question in QUESTIONS]
+        fresh = with_fresh_prefills(chat.judge.model, **settings)
+    assert [cost.ids for cost in costs] == [cost.ids for cost in fresh]
+    p, p_fresh = ([event.p for cost in some for event in cost.events] for some in (costs, fresh))
+    assert p == pytest.approx(p_fresh, abs=1e-3)
+    assert len({cost.events[0].p for cost in costs}) == 10, "and what was asked makes a difference"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_turn_reads_its_new_tokens_and_nothing_else(tiny, kind: str, layout: str) -> None:
+    """Also when the views grow meanwhile, and the answers are not the tokens that their texts would be split into."""
+    with talk(
+        tiny(kind), engine=Engine(n_ctx=2048, n_threads=1, layout=layout), sampling=TEXT_ONLY, max_tokens=40
+    ) as chat:
+        costs, sizes = [], set()
+        for question in QUESTIONS:
+            costs.append(chat.ask(question))
+            sizes.add(chat.judge.pool.views(2, 1).n_ctx)
+        model = chat.judge.model
+        for before, cost, question in zip(costs, costs[1:], QUESTIONS[1:], strict=False):
+            around = f"<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+            n_new = len(model.tokenize(around, special=True))
+            assert [prompt[: len(held)] for held, prompt in zip(before.held, cost.prompts, strict=True)] == before.held
+            assert cost.fed == cost.new_to(before.held)
+            assert cost.fed <= 2 * (1 + n_new + len(cost.ids) - 1), "one: the last token of the answer before"
+        splits = [model.tokenize(turn.answer, special=False) for turn in chat.turns]
+    assert len(sizes) == 3, "the views grew, twice"
+    assert any(cost.ids[:-1] != split[: len(cost.ids) - 1] for cost, split in zip(costs, splits, strict=True))
+
+
+def test_the_first_token_of_turn_ten_comes_in_a_fifth_of_the_time_of_reading_all_again(smollm2: Path) -> None:
+    line = (
+        "The cat went to sea in a small green boat, and the owl asked where the wind would take them both that night."
+    )
+    turns = [Turn(f"{n}. {line}", [plain_event(n)]) for n in range(9)]
+
+    def first_token_s(chat: Talk, number: int) -> float:
+        started = time.perf_counter()
+        next(iter(chat.conversation.ask(f"What did the owl ask, in {number} words?")))
+        chat.conversation.undo()
+        return time.perf_counter() - started
+
+    with talk(smollm2, session=Session(turns=list(turns)), max_tokens=1) as chat:
+        again, kept = [first_token_s(chat, 1)], [first_token_s(chat, n) for n in (2, 3, 4)]
+        with talk(chat.judge.model, session=Session(turns=list(turns)), max_tokens=1) as fresh:
+            again.append(first_token_s(fresh, 1))
+    assert statistics.median(kept) <= 0.2 * min(again), f"{statistics.median(kept) / min(again):.3f}"
+
+
+# What commands leave in the cache.
+
+LONG = "Tell me about the sea and the wind"
+
+
+@pytest.fixture(params=LAYOUTS)
+def three_turns(tiny, request) -> Iterator[Talk]:
+    """A chat after three turns; ``costs`` are theirs."""
+    with talk(
+        tiny("llama"), engine=Engine(n_ctx=2048, n_threads=1, layout=request.param), sampling=TEXT_ONLY, max_tokens=12
+    ) as chat:
+        chat.costs = [chat.ask(f"{LONG} {n}") for n in range(3)]
+        yield chat
+
+
+def test_undo_leaves_what_came_before(three_turns: Talk) -> None:
+    before = three_turns.costs[-1]
+    assert three_turns.say("/undo") == [f"taken back: {LONG} 2"]
+    cost = three_turns.ask(f"{LONG} again")
+    assert [len(turn.events) for turn in three_turns.turns] == [len(c.ids) for c in (*three_turns.costs[:2], cost)]
+    assert cost.fed == cost.new_to(before.held)
+    kept = [common(h, p) for h, p in zip(before.held, cost.prompts, strict=True)]
+    assert all(k > len(p) - 30 for k, p in zip(kept, before.prompts, strict=True)), "even the question's beginning"
+
+
+def test_undoing_everything_leaves_the_preferences(three_turns: Talk) -> None:
+    for _ in range(3):
+        three_turns.say("/undo")
+    assert three_turns.say("/undo") == ["nothing was said yet"]
+    cost = three_turns.ask("Something else")
+    assert cost.fed == cost.new_to(three_turns.costs[-1].held) < 2 * (len(cost.prompts[0]) - 20 + len(cost.ids))
+
+
+def test_regen_reads_one_token_and_answers_anew(three_turns: Talk) -> None:
+    before = three_turns.costs[-1]
+    writing = three_turns.conversation.regenerate()
+    cost = three_turns.ask("", writing)
+    assert cost.prompts == before.prompts and cost.ids != before.ids
+    assert cost.fed == 2 * len(cost.ids)
+    assert len(three_turns.turns) == 3 and three_turns.conversation.last is writing.turn
+
+
+def test_edit_keeps_what_stands_before_the_change(three_turns: Talk, tmp_path: Path, monkeypatch) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nsed -i 's/wind 2/stars/' \"$1\"\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    fed = three_turns.n_fed()
+    three_turns.say("/edit")
+    turn = three_turns.conversation.last
+    assert turn.question == "Tell me about the sea and the stars" and len(three_turns.turns) == 3
+    stars = len(three_turns.judge.model.tokenize("stars<|im_end|>\n<|im_start|>assistant\n", special=True))
+    assert three_turns.n_fed() - fed == 2 * (stars + len(turn.events) - 1)
+    assert three_turns.say("/edit")[-1] == "the question is as it was: nothing is asked"
+
+
+@pytest.mark.parametrize(("line", "changed"), [("/prefer b Be formal", [1]), ("/prefer add b Be short", [1])])
+def test_a_new_preference_makes_only_its_own_view_read_again(three_turns: Talk, line: str, changed: list[int]) -> None:
+    before = three_turns.costs[-1]
+    three_turns.say(line)
+    cost = three_turns.ask("And?")
+    assert cost.fed == cost.new_to(before.held)
+    for view, (held, prompt) in enumerate(zip(before.held, cost.prompts, strict=True)):
+        assert (common(held, prompt) < 30) == (view in changed)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_swap_exchanges_what_the_views_have_read(tiny, layout: str) -> None:
+    with talk(tiny("llama"), engine=Engine(n_ctx=2048, n_threads=1, layout=layout)) as chat:
+        before = [chat.ask(question) for question in QUESTIONS[:3]][-1]
+        chat.say("/swap")
+        writing = chat.conversation.ask("And?")
+        cost = chat.ask("", writing)
+        assert cost.fed == cost.new_to(before.held[::-1])
+        with PersonaJudge(chat.judge.model, engine=chat.judge.engine) as fresh:
+            settings = Generation(max_tokens=8, seed=writing.answer.seed)
+            assert [event.id for event in fresh.answer(writing.answer.plan, settings)] == cost.ids
+        again = chat.ask("So?")
+        assert again.fed == again.new_to(cost.held)
+
+
+def test_a_system_text_that_comes_and_goes_costs_what_it_changes(three_turns: Talk) -> None:
+    three_turns.say("/system Answer in verse")
+    costs = [three_turns.costs[-1], three_turns.ask("And?")]
+    three_turns.say("/system clear")
+    costs.append(three_turns.ask("So?"))
+    for before, cost in pairwise(costs):
+        assert cost.fed == cost.new_to(before.held)
+
+
+def test_plain_mode_leaves_the_two_views_alone(three_turns: Talk) -> None:
+    two_views = three_turns.costs[-1].held
+    three_turns.say("/mode plain")
+    first = three_turns.ask("What?")
+    assert len(first.prompts) == 1 and first.fed == len(first.prompts[0]) + len(first.ids) - 1
+    second = three_turns.ask("Why?")
+    assert second.fed == second.new_to(first.held)
+    three_turns.say("/mode judge")
+    back = three_turns.ask("And now?")
+    assert back.fed == back.new_to(two_views), "the turns in plain mode, which they have not read, and the new one"
+    assert all(prompt[: len(held)] == held for held, prompt in zip(two_views, back.prompts, strict=True))
+    three_turns.say("/mode plain")
+    again = three_turns.ask("Well?")
+    assert again.fed == again.new_to(second.held)
+
+
+def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_turns: Talk) -> None:
+    conversation, before = three_turns.conversation, three_turns.costs[-1]
+    turns, fed = list(three_turns.turns), three_turns.n_fed()
+    three_turns.say("/compare")
+    for mode in ("judge", "base", "prompt", "plain"):
+        assert mode in three_turns.screen.shown
+    assert three_turns.turns == turns
+    n_fed = three_turns.n_fed() - fed
+    answers = dict(conversation.compare())
+    found = {mode: (answer.plan.prompts, [event.id for event in answer]) for mode, answer in answers.items()}
+    assert found["judge"] == (before.prompts, before.ids), "the same seed, the same answer"
+    assert found["base"][0] == before.prompts
+    new = [p for mode in ("prompt", "plain") for p in found[mode][0]]
+    shared = common(*new)
+    n_tokens = sum(len(ids) * len(prompts) for prompts, ids in found.values())
+    assert n_fed == n_tokens + sum(map(len, new)) - shared - 2, "judge and base read only the last token again"
+    cost = three_turns.ask("And?")
+    held = [[*prompt, *found["base"][1][:-1]] for prompt in before.prompts]
+    assert cost.fed == cost.new_to(held)
+
+
+def test_an_answer_that_is_stopped_is_read_as_far_as_it_went(three_turns: Talk) -> None:
+    three_turns.say("/set max-tokens 100")
+    three_turns.judge.sampling = Sampling(logit_bias=NO_CONTROL)
+    three_turns.screen.on_event = lambda n: n == 30 and three_turns.judge.interrupt.set()
+    three_turns.say("Long?")
+    stopped = three_turns.conversation.last
+    assert stopped.finish_reason == "interrupted" and 31 <= len(stopped.events) <= 33
+    writing = three_turns.conversation._answer
+    held = [[*prompt, *(event.id for event in stopped.events[:-1])] for prompt in writing.plan.prompts]
+    three_turns.screen.on_event = lambda n: None
+    cost = three_turns.ask("And?")
+    assert 0 <= cost.new_to(held) - cost.fed <= 2, "a view may have read the last token as well"
+    assert all(common(h, p) == len(h) for h, p in zip(held, cost.prompts, strict=True))
+
+
+def test_answers_that_are_left_or_stopped_in_the_middle_do_no_harm(three_turns: Talk) -> None:
+    """Their views may still read, in threads in which Python may also collect what is left of them."""
+    judge = three_turns.judge
+    expected = judge("And?", seed=5).text
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for n in range(60):
+            for event in judge.stream("Why?", max_tokens=100, ignore_end=True, seed=n):
+                if event.position >= n % 7:
+                    if n % 2:
+                        break
+                    judge.interrupt.set()
+            judge.interrupt.clear()
+            assert judge("And?", seed=5).text == expected
+    finally:
+        gc.set_threshold(*threshold)
+
+
+def test_what_is_stopped_before_its_first_token_was_never_asked(three_turns: Talk, store: Store) -> None:
+    conversation = three_turns.conversation
+    conversation.recorder.store = store
+    writing = conversation.ask("Never mind")
+    conversation.judge.interrupt.set()
+    assert list(writing) == []
+    conversation.judge.interrupt.clear()
+    assert len(three_turns.turns) == 3
+    cost = three_turns.ask("But this")
+    assert cost.fed <= cost.new_to(three_turns.costs[-1].held)
+    assert [turn.question for turn in store.load(conversation.session.id).turns] == ["But this"]
+
+
+@pytest.mark.parametrize("kind", ["sliding_window", "recurrent"])
+def test_where_the_memory_cannot_be_trimmed_what_is_taken_back_is_read_over(tiny, kind: str) -> None:
+    with talk(tiny(kind), sampling=TEXT_ONLY) as chat:
+        first = [chat.ask(question) for question in QUESTIONS[:3]][-1]
+        chat.say("/undo")
+        again = chat.ask(QUESTIONS[2])
+        assert again.prompts == first.prompts and again.ids == first.ids
+        assert [event.p for event in again.events] == pytest.approx([event.p for event in first.events], abs=1e-3)
+        assert again.fed == again.new_to([[], []])
+        cost = chat.ask(QUESTIONS[3])
+        assert cost.fed == cost.new_to(again.held), "and from there on only what is new"

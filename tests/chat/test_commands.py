@@ -1,0 +1,116 @@
+"""Every command does and shows what /help says, and wrong use is told in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import tiny_models
+from terminal import database
+
+from pjlocal.chat.commands.table import COMMANDS
+from pjlocal.sessions.store import Store
+
+# Commands.
+
+#: Every command at least once, and what it must show; in this order, after the question "What is rain?".
+DRIVEN = (
+    ("/help", r"/prefer \[a\|b\].*Show or change the preferences.*/quit .*Ctrl-C stops an answer"),
+    ("/udno", r"^unknown command /udno: did you mean /undo\?$"),
+    ("/zzz", r"^unknown command /zzz: /help lists them$"),
+    ("/why", r"a: vivid.*# +token +kind +drafted by +p +q +accept +in place of\n0 .*\n *5 "),
+    ("/compare", r"─ judge ─.*─ base ─.*─ prompt ─.*─ plain ─.*6 tokens"),
+    ("/regen", r"cut off after 6 tokens"),
+    ("/edit", r"cut off after 6 tokens"),  # $EDITOR writes a question of its own
+    ("/undo", r"^taken back: What is snow\?$"),
+    ("/undo", r"^nothing was said yet$"),
+    ("Hello", r"cut off after 6 tokens"),
+    ("/stats", r"turn +mode +prompt +tokens +tokens/s +accepted +first token\n1 +judge +\d+ \+ \d+ +6"),
+    ("/prefer", r"^a: vivid\nb: creative$"),
+    ("/prefer b add concise", r"^a: vivid\nb: creative, concise$"),
+    ("/prefer a Talk like a pirate, please", r"^a: Talk like a pirate, please\nb: creative, concise$"),
+    ("/prefer vivdi", r"unknown preset 'vivdi': did you mean vivid\?"),
+    ("/swap", r"^a: creative, concise\nb: Talk like a pirate, please$"),
+    ("/prefer clear a", r"^a: no preference\nb: Talk like a pirate, please$"),
+    ("/mode base", r"^mode base$"),
+    ("/mode best", r"^the mode is one of judge, base, prompt, plain \(not 'best'\)$"),
+    ("/lambda 6", r"lambda +6 "),
+    ("/set", r"temperature +0.7 .*top-k +20 "),
+    ("/set temperature 0.5", r"temperature +0.5 "),
+    ("/set temperatur 0.5", r"^no setting 'temperatur': did you mean temperature"),
+    ("/set top-k many", r"^--top-k must be a whole number \(not 'many'\)$"),
+    ("/system Be brief.", r"^system text: Be brief.$"),
+    ("/think off", r"^this model's chat template has no switch for it\nthink off$"),
+    ("/model", r"^toy.gguf: .*context 8192 tokens a view\nto be had by name: smollm2, other.gguf, toy.gguf$"),
+    ("/model nowhere", r"^no model 'nowhere' here"),
+    ("/model other", r"^other.gguf: .*context 512 tokens a view$"),
+    ("/think on", r"^think on$"),
+    ("Hello again", r"cut off after 6 tokens"),
+    ("/view blame", r"^view blame$"),
+    ("/title Of rain and snow", r"^title: Of rain and snow$"),
+    ("/sessions", r"\* +1  20\d\d-\d\d-\d\d \d\d:\d\d +2  Of rain and snow"),
+    ("/export", r"^written to of-rain-and-snow.md$"),
+    ("/export html", r"^written to of-rain-and-snow.html$"),
+    ("/export sub.json", r"^written to sub.json$"),
+    ("/export md", r"^written to of-rain-and-snow-2.md$"),
+    ("/new", r"^a new session$"),
+    ("/load of RAIN", r"^Of rain and snow: 2 turns\n\n> Hello again\n\n."),
+    ("/load nothing like it", r"^there is no saved chat 'nothing like it'"),
+    ("/etc/hosts is a path", r"cut off after 6 tokens"),
+    ("//help", r"cut off after 6 tokens"),
+)
+
+
+def test_every_command(start, toy, says, environment, tmp_path, sessions) -> None:
+    template = (
+        tiny_models.CHATML + "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+    )
+    tiny_models.write_llama(tmp_path / "models" / "other.gguf", chat_template=template)
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\ngrep -q 'What is rain?' \"$1\" && echo 'What is snow?' > \"$1\"\n")
+    editor.chmod(0o700)
+    driven = {line.split()[0] for line, _ in DRIVEN if line.startswith("/")} | {"/quit"}
+    assert driven >= COMMANDS.keys(), "a command is not driven here"
+
+    args = (*toy, *says("rain and snow"), "-n", "6")
+    chat = start(*args, columns=100, lines=60, VISUAL="", EDITOR=str(editor))
+    chat.say("What is rain?")
+    for line, expected in DRIVEN:
+        shown = chat.say(line)
+        assert re.search(expected, shown, re.DOTALL), f"{line} showed\n{shown}"
+    chat.type("/quit\r")
+    assert chat.end() == 0
+
+    session = sessions()[0]
+    assert [turn.question for turn in session.turns] == ["Hello", "Hello again", "/etc/hosts is a path", "/help"]
+    first, last = session.turns[0].settings, session.turns[-1].settings
+    assert (first["model"], first["mode"], first["lambda"]) == ("toy.gguf", "judge", 4)
+    assert (last["model"], last["mode"], last["lambda"]) == ("other.gguf", "base", 6)
+    assert last["preferences"] == {"a": [], "b": ["Talk like a pirate, please"]}
+    assert (last["sampling"]["temperature"], last["prompting"]["system"]) == (0.5, "Be brief.")
+    with Store(database(environment)) as store:
+        undone = [turn.question for turn in store.load(1, with_undone=True).turns]
+    assert undone == ["What is rain?", "What is rain?", "What is snow?", *(turn.question for turn in session.turns)]
+    assert json.loads((tmp_path / "sub.json").read_text())["title"] == "Of rain and snow"
+    assert "Hello again" in (tmp_path / "of-rain-and-snow.md").read_text()
+    assert "<!doctype html>" in (tmp_path / "of-rain-and-snow.html").read_text()
+    assert chat.raw.decode().count("(stopped)") == 0
+
+
+def test_wrong_use_of_commands_is_told_in_one_line(start, toy) -> None:
+    chat = start(*toy, columns=200)
+    for line, expected in (
+        ("/why", "nothing was said yet"),
+        ("/compare", "nothing was said yet"),
+        ("/regen", "nothing was said yet"),
+        ("/edit", "nothing was said yet"),
+        ("/export", "nothing was said yet"),
+        ("/load", "say which session: /sessions lists them"),
+        ("/prefer a", "say which preference, as in /prefer a vivid, or /prefer clear"),
+        ("/prefer clear vivid", "/prefer clear takes a view or nothing behind it, as in /prefer clear b"),
+        ("/set ctx 100", "ctx is fixed once the model is loaded: give it to pjlocal chat"),
+        ("/set grammar nowhere.gbnf", "cannot read grammar file nowhere.gbnf: No such file or directory"),
+        ("/view loud", "the view is one of text, blame, markdown (not 'loud')"),
+        ("/lambda 0", "--lambda must be at least 1 (not 0)"),
+    ):
+        assert chat.say(line) == expected

@@ -1,0 +1,104 @@
+"""How answers look in a chat, on terminals of many kinds."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from terminal import MARKDOWN, Terminal, numbered, words
+
+# How answers look.
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_markdown_on_narrow_and_wide_screens(start, toy, says, columns: int) -> None:
+    chat = start(*toy, *says(MARKDOWN), columns=columns)
+    shown = chat.say("Go")
+    rows = shown.splitlines()
+    assert words(shown) == words(
+        "Rain Some soft words in a paragraph that is long enough to be folded on a screen of forty columns. "
+        '• one item • another def fall(drops: int) -> str: return "drop " * drops '
+        f"name value {next(row for row in rows if '──' in row)} rain wet The end."
+    )
+    assert rows[0] == "Rain"
+    code = rows.index("def fall(drops: int) -> str:")
+    assert rows[code + 1] == '    return "drop " * drops', "code can be copied as it is"
+    assert len(set(colors(chat, "def fall"))) > 1, "code is highlighted"
+    assert set(colors(chat, "The end.")) == {"default"}
+    assert "\n\n\n" not in shown
+    assert b"forty columns.\r\n" in chat.raw, "rows end where their text ends"
+    assert re.search(r"\d+% (accepted )?· \d+ tok(ens)?/s · context \d+/8192$", chat.screen.display[-1].rstrip())
+    table = chat.say("/why").splitlines()[-len(MARKDOWN) - 5 :]
+    assert any(re.fullmatch(r" *2 +R( +\w+)?( +[ab])(( +\d\.\d{3}| +-)){3}.*", row) for row in table)
+
+
+def colors(chat: Terminal, text: str) -> list[str]:
+    """The colour of each character of a text on the screen, where it stands last."""
+    y = max(y for y, row in enumerate(chat.screen.display) if text in row)
+    x = chat.screen.display[y].index(text)
+    return [chat.screen.buffer[y][i].fg for i in range(x, x + len(text))]
+
+
+def test_the_text_view_shows_the_markup_and_blame_who_wrote_it(start, toy, says, sessions) -> None:
+    chat = start(*toy, *says(MARKDOWN), "--view", "text", columns=120, lines=60)
+    chat.say("Go")
+    assert MARKDOWN in chat.text
+    chat.say("/view blame")
+    chat.say("Again")
+    *_, turn = sessions()[0].turns
+    assert chat.shown("Again") == f"a: vivid  b: creative  resampled  bonus\n{MARKDOWN}"
+    written = ["cyan" if event.writer == "a" else "magenta" for event in turn.events for _ in event.text]
+    assert colors(chat, "The end.") == written[-8:]
+    chat.say("/view markdown")
+    assert "# Rain" not in chat.say("And again")
+
+
+def test_no_color_is_obeyed(start, toy, says) -> None:
+    chat = start(*toy, *says(MARKDOWN), "--view", "blame", NO_COLOR="1")
+    chat.say("Go")
+    chat.say("/why")
+    chat.say("/view markdown")
+    chat.say("/regen")
+    chat.say("/help")
+    chat.leave()
+    assert "\x1b[7m" in chat.raw.decode().partition("/why")[2].partition("/view")[0], "who wrote it shows all the same"
+    codes = {code for codes in re.findall(rb"\x1b\[([\d;]*)m", chat.raw) for code in codes.split(b";")}
+    assert codes <= {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"22", b"23", b"24", b"27"}
+
+
+def test_a_dumb_terminal_gets_prompts_and_bare_answers(start, toy, says) -> None:
+    chat = start(*toy, *says("Rain *falls*."), ready=False, TERM="dumb")
+    for line in ("Go", "/why", "And?"):
+        chat.until(lambda: chat.text.endswith(">"))
+        chat.type(f"{line}\r")
+        chat.until(line)
+    chat.until(lambda: chat.text.count("Rain *falls*.") == 3)
+    chat.until(lambda: chat.text.endswith(">"))
+    chat.type("\x04")
+    assert chat.end() == 0
+    assert b"\x1b" not in chat.raw
+    assert chat.text.splitlines()[:3] == ["> Go", "Rain *falls*.", "> /why"]
+
+
+def test_thinking_is_dimmed_and_told_apart(start, toy, says) -> None:
+    chat = start(*toy, *says("<think>\nLet me see.\n</think>\n\nIt *rains*."))
+    shown = chat.say("Go")
+    assert shown.splitlines() == ["<think>", "Let me see.", "</think>", "", "It rains."]
+    dimmed = re.findall(rb"\x1b\[2m([^\x1b]*)", chat.raw.replace(b"\x1b[0m\x1b[2m", b""))
+    assert b"Let me see." in dimmed and not any(b"rains" in text for text in dimmed)
+    chat.say("/view text")
+    assert chat.say("/regen").splitlines() == ["<think>", "Let me see.", "</think>", "", "It *rains*."]
+
+
+def test_what_is_finished_can_be_scrolled_to_while_the_rest_is_written(start, toy, says) -> None:
+    items = "".join(f"- item {i}\n" for i in range(40))
+    lines = "".join(f"def f{i}():\n    pass\n\n\n" for i in range(20))
+    chat = start(*toy, *says(f"{items}\n```python\n{lines}```\n\n{numbered(100)}"), lines=12)
+    chat.type("Go\r")
+    chat.until(lambda: "item 30" in chat.text)
+    assert "item 1\n" in chat.text
+    chat.until(lambda: "f15" in chat.text)
+    assert "def f1():\n    pass\n\n\ndef f2():" in chat.text
+    chat.at_prompt()
+    for i in range(20):
+        assert chat.text.count(f"item {i}\n") == chat.text.count(f"def f{i}():\n") == 1

@@ -1,0 +1,45 @@
+"""A chat in a pipe gives bare answers, one a line typed."""
+
+from __future__ import annotations
+
+from commandline import PREFER
+
+# In a pipe.
+
+
+def test_a_pipe_gets_one_bare_answer_a_line(pjlocal, toy, says, sessions) -> None:
+    result = pjlocal("chat", *toy, *says("Rain *falls*."), stdin="q1\n\nq2")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "Rain *falls*.\nRain *falls*.\n", "")
+    assert [turn.question for turn in sessions()[0].turns] == ["q1", "q2"]
+
+
+def test_the_real_model_in_a_pipe_remembers(pjlocal) -> None:
+    result = pjlocal("chat", *PREFER, "-n", "20", stdin="My name is Ada.\nWhat is my name?\n")
+    assert result.returncode == 0 and result.stderr == ""
+    assert "Ada" in result.stdout.splitlines()[-1]
+    assert "\x1b" not in result.stdout
+
+
+def test_commands_in_a_pipe(pjlocal, toy, says, sessions) -> None:
+    args = ("chat", *toy, *says("Rain."))
+    result = pjlocal(*args, stdin="/swap\nq1\n/view blame\n/regen\n/why\n/title T\n/quit\nq2\n")
+    assert result.returncode == 0
+    notes = ["a: creative", "b: vivid", "view blame", "title: T"]
+    assert result.stderr.splitlines() == [f"pjlocal: {note}" for note in notes]
+    assert result.stdout.startswith("Rain.\nRain.\na: creative  b: vivid  resampled  bonus\nRain.\n\n#  token")
+    assert "\x1b" not in result.stdout
+    assert len(sessions()[0].turns) == 1
+
+
+def test_a_line_that_fails_in_a_pipe_is_told_and_the_rest_answered(pjlocal, toy, says) -> None:
+    args = ("chat", *toy, *says("Rain."))
+    result = pjlocal(*args, stdin="/swpa\nq1\n")
+    assert (result.returncode, result.stdout) == (2, "Rain.\n")
+    assert result.stderr == "pjlocal: unknown command /swpa: did you mean /swap or /stats?\n"
+    result = pjlocal(*args, stdin="/model nowhere\nq1\n")
+    assert (result.returncode, result.stdout) == (1, "Rain.\n")
+    result = pjlocal(*args, stdin=b"caf\xe9\n")
+    assert result.returncode == 2
+    assert "not UTF-8" in result.stderr
+    result = pjlocal("chat", "-m", "nowhere", stdin="q1\n")
+    assert result.returncode == 1 and "no model 'nowhere'" in result.stderr

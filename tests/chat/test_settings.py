@@ -1,0 +1,187 @@
+"""What commands set in a chat is in force from then on, and what cannot be set changes nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from talking import Talk, prompt_text
+
+from pjlocal.prompting import preferences
+
+# Settings.
+
+
+def shown(chat: Talk, line: str) -> str:
+    """What a command shows and says."""
+    before = len(chat.screen.shown)
+    said = chat.say(line)
+    return chat.screen.shown[before:] + "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("line", "group", "name", "value", "default"),
+    [
+        ("/set lambda 7", "generation", "lam", 7, 4),
+        ("/lambda 2", "generation", "lam", 2, 4),
+        ("/set -l 3", "generation", "lam", 3, 4),
+        ("/set mode base", "generation", "mode", "base", None),
+        ("/set decoding greedy", "generation", "decoding", "greedy", "sample"),
+        ("/set max-tokens=50", "generation", "max_tokens", 50, 128),
+        ("/set ignore_end on", "generation", "ignore_end", True, False),
+        ("/set stop 'the end' .", "generation", "stop", ("the end", "."), ()),
+        ("/set stop a=b", "generation", "stop", ("a=b",), ()),
+        ("/set seed 12", "generation", "seed", 12, None),
+        ("/set temperature = 0.25", "sampling", "temperature", 0.25, 0.7),
+        ("/set --top-p 0.5", "sampling", "top_p", 0.5, 0.9),
+        ("/set top-k 0", "sampling", "top_k", 0, 20),
+        ("/set logit-bias 5=-2.5 a=1", "sampling", "logit_bias", ("5=-2.5", "a=1"), ()),
+        ("/set system Write a=b", "prompting", "system", "Write a=b", ""),
+        ("/set placement user-turn", "prompting", "placement", "user-turn", "system"),
+        ("/set think off", "prompting", "think", "off", "auto"),
+    ],
+)
+def test_set_takes_a_value_of_every_type_and_takes_it_back(chat, line, group, name, value, default) -> None:
+    assert shown(chat, line).strip()
+    assert getattr(getattr(chat.judge, group), name) == value
+    assert chat.conversation.settings()[group][name] == (list(value) if isinstance(value, tuple) else value)
+    shown(chat, f"/set {name.replace('lam', 'lambda')} default")
+    assert getattr(getattr(chat.judge, group), name) == default
+
+
+def test_set_reads_grammars_from_files(chat: Talk, tmp_path: Path) -> None:
+    (tmp_path / "yes.gbnf").write_text('root ::= "yes"')
+    (tmp_path / "broken.gbnf").write_text("root ::= (")
+    chat.say(f"/set grammar {tmp_path}/yes.gbnf")
+    chat.say("Well?")
+    assert chat.screen.answers == ["yes"]
+    assert "grammar" in chat.say(f"/set grammar {tmp_path}/broken.gbnf")[0]
+    assert "no.gbnf" in chat.say(f"/set grammar {tmp_path}/no.gbnf")[0]
+    assert "exclude each other" in chat.say(f"/set json-schema {tmp_path}/yes.gbnf")[0]
+    assert chat.judge.sampling.grammar == 'root ::= "yes"'
+    chat.say("/set grammar default")
+    assert chat.judge.sampling.grammar is None
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("/set temperature hot", "--temperature must be a number (not 'hot')"),
+        ("/set temperature nan", "--temperature must be a finite number (not nan)"),
+        ("/set temperature -1", "--temperature must be at least 0 (not -1.0)"),
+        ("/set top-p 0", "--top-p must be above 0 (not 0.0)"),
+        ("/set top-p 2", "--top-p must be at most 1 (not 2.0)"),
+        ("/set top-k 1.5", "--top-k must be a whole number (not '1.5')"),
+        ("/lambda 0", "--lambda must be at least 1 (not 0)"),
+        ("/set mode loud", "--mode must be one of judge, base, prompt, plain (not 'loud')"),
+        ("/set ignore-end maybe", "--ignore-end must be on or off (not 'maybe')"),
+        ("/set stop 'a", "a quotation mark is missing in 'a"),
+        ("/set stop ''", "--stop must not be empty: it would end every answer before its first token"),
+        ("/set logit-bias the", "--logit-bias"),
+        ("/set seed 9223372036854775808", "--seed must be at most 9223372036854775807"),
+        ("/set temprature 1", "no setting 'temprature': did you mean temperature?"),
+        ("/set qqq 1", "no setting 'qqq': /set lists them"),
+        ("/set threads 3", "threads is fixed once the model is loaded: give it to pjlocal chat"),
+        ("/mode loud", "the mode is one of judge, base, prompt, plain (not 'loud')"),
+        ("/undoo", "unknown command /undoo: did you mean /undo"),
+        ("/qqqqq", "unknown command /qqqqq: /help lists them"),
+    ],
+)
+def test_what_cannot_be_set_is_said_in_a_line_and_changes_nothing(chat: Talk, line: str, says: str) -> None:
+    before = chat.conversation.settings()
+    (said,) = chat.say(line)
+    assert said.startswith(says)
+    assert chat.conversation.settings() == before
+    assert chat.chat.status == 2
+
+
+def test_set_alone_lists_every_setting_and_a_name_shows_its_value(chat: Talk) -> None:
+    table = shown(chat, "/set")
+    for name in ("lambda", "temperature", "logit-bias", "json-schema", "placement", "think"):
+        assert re.search(rf"^{name} ", table, re.MULTILINE), name
+    assert re.search(r"^top-k +20 ", shown(chat, "/set top-k"), re.MULTILINE)
+    assert re.search(r"^lambda +4 ", shown(chat, "/lambda"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("lines", "a", "b"),
+    [
+        (["/prefer"], ["Be brief"], ["Be kind"]),
+        (["/prefer vivid"], ["vivid"], []),
+        (["/prefer vivid creative"], ["vivid"], ["creative"]),
+        (["/prefer vivid, creative, touching"], ["vivid", "touching"], ["creative"]),
+        (["/prefer set Vivid creative"], ["Vivid"], ["creative"]),
+        (["/prefer 'Answer in rhyme' creative"], ["Answer in rhyme"], ["creative"]),
+        (['/prefer "Answer, always, in rhyme"'], ["Answer, always, in rhyme"], []),
+        (["/prefer Answer in rhyme"], ["Answer in rhyme"], []),
+        (["/prefer Don't be rude"], ["Don't be rude"], []),
+        (["/prefer a vivid"], ["vivid"], ["Be kind"]),
+        (["/prefer b set vivid creative"], ["Be brief"], ["vivid", "creative"]),
+        (["/prefer set b vivid"], ["Be brief"], ["vivid"]),
+        (["/prefer add vivid"], ["Be brief", "vivid"], ["Be kind"]),
+        (["/prefer add vivid", "/prefer add creative"], ["Be brief", "vivid"], ["Be kind", "creative"]),
+        (["/prefer add vivid creative touching"], ["Be brief", "vivid", "touching"], ["Be kind", "creative"]),
+        (["/prefer add b vivid"], ["Be brief"], ["Be kind", "vivid"]),
+        (["/prefer clear"], [], []),
+        (["/prefer a clear"], [], ["Be kind"]),
+        (["/prefer clear b"], ["Be brief"], []),
+        (["/swap"], ["Be kind"], ["Be brief"]),
+        (["/prefer clear b", "/swap"], [], ["Be brief"]),
+    ],
+)
+def test_prefer_deals_sets_adds_and_clears(chat: Talk, lines: list[str], a: list[str], b: list[str]) -> None:
+    for line in lines:
+        said = chat.say(line)
+    assert chat.judge.preferences == [a, b]
+    assert said == [f"a: {', '.join(a) or 'no preference'}", f"b: {', '.join(b) or 'no preference'}"]
+    cost = chat.ask("Why?")
+    assert all(
+        resolved in prompt_text(chat, cost, view)
+        for view, wishes in enumerate([a, b][: len(cost.prompts)])
+        for resolved in [preferences.resolve(wish) for wish in wishes]
+    )
+    assert len(cost.prompts) == (2 if a or b else 1), "without any preference the mode is plain"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("/prefer vivd", "unknown preset 'vivd': did you mean vivid"),
+        ("/prefer it's", 'unknown preset "it\'s"'),
+        ('/prefer "unclosed', "unknown preset"),
+        ("/prefer vivid creativ", "unknown preset 'creativ': did you mean creative"),
+        ("/prefer a", "say which preference, as in /prefer a vivid, or /prefer clear"),
+        ("/prefer add", "say which preference"),
+        ("/prefer clear vivid", "/prefer clear takes a view or nothing behind it"),
+        ("/prefer @missing.txt", "cannot read preference file missing.txt: No such file"),
+        ("/prefer ''", "a preference is empty"),
+    ],
+)
+def test_a_preference_that_cannot_be_used_leaves_those_in_force(chat: Talk, line: str, says: str) -> None:
+    (said,) = chat.say(line)
+    assert said.startswith(says), said
+    assert chat.judge.preferences == [["Be brief"], ["Be kind"]]
+
+
+def test_a_mode_that_needs_preferences_says_so(chat: Talk) -> None:
+    chat.say("/prefer clear")
+    assert chat.say("/mode") == ["mode plain"]
+    assert chat.say("/mode base") == ["mode base needs a preference, as in: -p vivid -p creative"]
+    assert chat.say("/compare") == ["nothing was said yet"]
+    chat.say("/prefer vivid")
+    assert chat.say("/mode base") == ["mode base"]
+
+
+def test_the_system_text_is_shown_set_and_cleared(chat: Talk) -> None:
+    assert chat.say("/system") == ["system text: none"]
+    assert chat.say("/system Answer in verse.") == ["system text: Answer in verse."]
+    assert "Answer in verse.\n\nBe brief" in prompt_text(chat, chat.ask("Why?"))
+    assert chat.say("/system clear") == ["system text: none"]
+
+
+def test_a_line_may_begin_with_a_slash_and_be_a_message(chat: Talk) -> None:
+    chat.say("//help me")
+    chat.say("/etc/hosts is what?")
+    assert [turn.question for turn in chat.turns] == ["/help me", "/etc/hosts is what?"]
+    assert chat.say("   ") == [] and len(chat.turns) == 2

@@ -1,0 +1,98 @@
+"""`pjlocal run` where pipes close, disks are full or Ctrl-C is pressed: it ends quietly or says why."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from commandline import PJLOCAL, PREFER, one_line
+
+# Closed pipes, full disks, Ctrl-C.
+
+
+def popen(environment, *args: str, **options) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*PJLOCAL, "run", *args],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
+    )
+
+
+def test_a_closed_pipe_ends_the_run_quietly(environment) -> None:
+    process = popen(environment, *PREFER, "-n", "400", "Write a long story.")
+    assert len(process.stdout.read(10)) == 10
+    process.stdout.close()
+    assert process.wait(20) == 0
+    assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_stream_is_no_crash(environment, closed: str) -> None:
+    redirect = {"stdout": ">&-", "stderr": "2>&-"}[closed]
+    line = f'"$@" run -p vivid --seed 1 -n 5 hi </dev/null {redirect}'
+    result = subprocess.run(["sh", "-c", line, "sh", *PJLOCAL], env=environment, capture_output=True, timeout=60)
+    assert result.returncode == 0 and result.stderr == b""
+    assert (len(result.stdout) > 3) == (closed == "stderr")
+
+
+def test_a_context_that_is_full_is_said(pjlocal, tiny) -> None:
+    result = pjlocal("run", "-m", tiny("llama"), "--ctx", "100", "-n", "200", "--ignore-end", "hi")
+    assert result.returncode == 0
+    assert "the context is full" in one_line(result.stderr)
+
+
+def test_a_full_disk_gets_one_line(environment) -> None:
+    with open("/dev/full", "w") as full:
+        process = popen(environment, *PREFER, "-n", "20", "hi", stdout=full)
+        assert process.wait(20) == 1
+        assert "No space left on device" in one_line(process.stderr.read().decode())
+
+
+@pytest.mark.parametrize("arguments", [("run", "--help"), ("config", "show"), ("run", *PREFER, "-n", "20", "hi")])
+def test_a_closed_pipe_is_no_failure(environment, arguments) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*PJLOCAL, *arguments]
+    process = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert process.returncode == 0 and process.stderr == b""
+
+
+def test_ctrl_c_keeps_what_was_generated_and_the_trace_is_complete(environment, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    process = popen(environment, *PREFER, "-n", "4000", "--trace", str(trace), "Write a very long story.")
+    head = process.stdout.read(60)
+    process.send_signal(signal.SIGINT)
+    text = (head + process.stdout.read()).decode()
+    assert process.wait(20) == 130
+    assert process.stderr.read() == b""
+    events = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert "".join(event["text"] for event in events) + "\n" == text
+
+
+def test_ctrl_c_with_json_prints_the_object_so_far(environment) -> None:
+    process = popen(environment, *PREFER, "-n", "4000", "--json", "Write a very long story.")
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    report = json.loads(process.stdout.read())
+    assert process.wait(20) == 130
+    assert report["finish_reason"] == "interrupted"
+    assert report["usage"]["completion_tokens"] > 10
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.15, 0.3, 0.5])
+def test_ctrl_c_while_loading_or_reading_the_prompt_is_quiet(environment, delay: float) -> None:
+    process = popen(environment, *PREFER, "--batch", "4096", "word and word " * 2000)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while maps.exists() and "libllama" not in maps.read_text():  # before that Python itself may still be starting
+        time.sleep(0.005)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert process.stderr.read() == b""

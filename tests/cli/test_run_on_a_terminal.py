@@ -1,0 +1,108 @@
+"""`pjlocal run` on a terminal: its views, its colours, and no orders from a model's text."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pexpect
+import pyte
+import pytest
+from commandline import PJLOCAL, PREFER, QUESTION
+
+# On a terminal.
+
+
+class Terminal:
+    """The command on a pseudo-terminal, and what its screen shows."""
+
+    def __init__(self, environment: dict[str, str], *args: str, columns: int = 80, lines: int = 30, **env: str) -> None:
+        self.screen = pyte.HistoryScreen(columns, lines, history=2000)
+        self._stream = pyte.ByteStream(self.screen)
+        self.child = pexpect.spawn(
+            PJLOCAL[0],
+            [*PJLOCAL[1:], *args],
+            env={**environment, "TERM": "xterm-256color", **env},
+            dimensions=(lines, columns),
+            timeout=30,
+        )
+
+    def finish(self) -> bytes:
+        """Wait for the end; returns every byte that was written."""
+        raw = self.child.read()
+        self._stream.feed(raw)
+        self.child.close()
+        return raw
+
+    @property
+    def text(self) -> str:
+        history = ["".join(line[i].data for i in range(self.screen.columns)) for line in self.screen.history.top]
+        return "\n".join(line.rstrip() for line in [*history, *self.screen.display]).strip()
+
+
+def test_a_terminal_shows_the_text_and_the_spinner_is_gone(environment, pjlocal) -> None:
+    expected = pjlocal("run", *PREFER, "-n", "20", QUESTION).stdout
+    terminal = Terminal(environment, "run", *PREFER, "-n", "20", QUESTION)
+    terminal.finish()
+    assert terminal.child.exitstatus == 0
+    assert "".join(terminal.text.split()) == "".join(expected.split())  # the terminal breaks lines where it likes
+
+
+def test_the_blame_view_colours_by_writer_and_has_a_legend(environment) -> None:
+    terminal = Terminal(environment, "run", *PREFER, "-n", "60", "--view", "blame", QUESTION)
+    raw = terminal.finish()
+    assert terminal.text.splitlines()[0].split() == ["a:", "vivid", "b:", "creative", "resampled", "bonus"]
+    assert b"\x1b[36m" in raw and b"\x1b[35m" in raw, "both views have a colour"
+    styles = {cell.bold for line in terminal.screen.buffer.values() for cell in line.values()}
+    assert styles == {True, False}, "bonus tokens are bold"
+
+
+def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(environment) -> None:
+    raw = Terminal(environment, "run", *PREFER, "-n", "40", "--view", "blame", QUESTION, NO_COLOR="1").finish()
+    assert not re.search(rb"\x1b\[[\d;]*3[0-9]m", raw)
+    raw = Terminal(environment, "run", *PREFER, "-n", "20", "--view", "markdown", QUESTION, TERM="dumb").finish()
+    assert b"\x1b" not in raw
+
+
+@pytest.mark.parametrize("columns", [40, 120])
+def test_the_markdown_view_leaves_clean_text_behind(environment, tmp_path, tiny, columns: int) -> None:
+    """Longer than the screen is high: nothing is lost, nothing doubled."""
+    items = "".join(f'"- item number {i} [b] end\\n" ' for i in range(40))
+    (tmp_path / "g.gbnf").write_text(
+        f'root ::= "# Title\\n\\nSome *words* here.\\n\\n" {items} "\\n```python\\nx = 1\\n```\\n\\n" "The end."'
+    )
+    model = ("-m", str(tiny("llama")), "--ctx", "2048", "-n", "1900")
+    args = ("run", *PREFER, *model, "--grammar", str(tmp_path / "g.gbnf"), "--view", "markdown", "List things")
+    terminal = Terminal(environment, *args, columns=columns, lines=24)
+    terminal.finish()
+    assert terminal.child.exitstatus == 0
+    text = terminal.text
+    for i in range(40):
+        assert text.count(f"item number {i} [b] end") == 1
+    assert text.count("Title") == 1 and text.count("x = 1") == 1 and text.count("The end.") == 1
+    assert text.count("Some words here.") == 1
+
+
+def test_what_the_model_writes_gives_the_terminal_no_orders(environment, pjlocal, tiny, tmp_path) -> None:
+    evil = 'root ::= "a[bold]b[/x]\\x1b[2J\\x1b]0;title\\x07c\\x9b31md"'
+    (tmp_path / "evil.gbnf").write_text(evil)
+    args = ("run", "-m", str(tiny("llama")), *PREFER, "--grammar", str(tmp_path / "evil.gbnf"), "hi")
+    shown = "a[bold]b[/x]␛[2J␛]0;title␇c<U+009B>31md"
+    assert pjlocal(*args).stdout == shown + "\n"
+    for view in ("text", "blame", "markdown"):
+        terminal = Terminal(environment, *args, "--view", view, columns=100)
+        raw = terminal.finish()
+        assert terminal.text.splitlines()[-1] == shown
+        assert b"\x1b]0" not in raw and b"\x1b[2J" not in raw
+    assert json.loads(pjlocal(*args, "--json").stdout)["text"] == "a[bold]b[/x]\x1b[2J\x1b]0;title\x07c\x9b31md"
+
+
+def test_ctrl_c_on_a_terminal_keeps_the_text_on_the_screen(environment) -> None:
+    terminal = Terminal(environment, "run", *PREFER, "-n", "4000", "Write a very long story.")
+    terminal.child.expect(rb"\w+ \w+ \w+ \w+")
+    seen = terminal.child.after
+    terminal.child.sendintr()
+    rest = terminal.child.read()
+    terminal.child.close()
+    assert terminal.child.exitstatus == 130
+    assert b"Traceback" not in seen + rest
