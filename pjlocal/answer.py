@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from random import SystemRandom
 
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
-from .decoding.schedule import Rules, algorithm1, lockstep
+from .decoding.schedule import Rules, Voices, algorithm1, lockstep
 from .engine.filters import FilterChain
 from .engine.interrupt import Interrupted
 from .engine.pool import ViewPool
 from .engine.views import ModelViews
+from .engine.voices import Alone, Combined, Meter, Reader, Weight
 from .errors import UsageError
-from .events import VIEW_NAMES, FinishReason, RejectedToken, Result, Statistics, TokenEvent
+from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
-from .settings import Generation, Sampling
+from .settings import PANEL_NAMES, Generation, Sampling
 from .stream import TextStream
 
 
@@ -59,12 +60,11 @@ class Answer:
     @property
     def result(self) -> Result:
         """The answer so far; once the events are exhausted, the whole of it."""
-        names = self.plan.preferences
         return Result(
             text="".join(self._texts),
             model=self._pool.model.name,
-            mode=self.plan.mode,
-            preferences={VIEW_NAMES[i]: names[i] if i < len(names) else [] for i in range(2)},
+            mode=self.plan.cast.mode,
+            preferences=self.plan.cast.preferences,
             lam=self._generation.lam,
             seed=self.seed,
             finish_reason=self.finish_reason or "interrupted",
@@ -93,6 +93,8 @@ class Answer:
                 started = now
                 first = False
             self.statistics.count(decision)
+            for name, push in zip(self.plan.cast.weights, decision.pushes, strict=False):
+                self.statistics.pushed[name] = self.statistics.pushed.get(name, 0.0) + push
             self.statistics.decode_s = now - started
             ended = self._is_end(decision.token)
             for settled, text in stream.push(decision, b"" if ended else model.piece(decision.token)):
@@ -114,18 +116,46 @@ class Answer:
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
                 "use --schedule lockstep, which gives the same text"
             )
+        voices = self._voices()
         # Freed with the last reference: what was fed last may still be read when nobody asks for more.
-        filters = [
-            FilterChain(pool.model, self._sampling, prompt, (self.seed, 1 + view))
-            for view, prompt in enumerate(prompts)
-        ]
-        views.reduce = lambda view, row, logits: filters[view].early(row, logits)
-        rules = Rules(generation.lam, self.plan.mode == "judge", generation.decoding, limit, self._is_end)
+        views.reduce = Reader([*voices.drafts, *voices.judges])  # type: ignore[list-item]
+        swap = self.plan.cast.mode != "base"
+        rules = Rules(generation.lam, swap, generation.decoding, limit, self._is_end)
         uniforms = Uniforms(self.seed)
         if generation.schedule == "reference":
-            yield from algorithm1(views, prompts, filters, rules, uniforms)
+            yield from algorithm1(views, prompts, voices, rules, uniforms)
         else:
-            yield from lockstep(views, prompts, filters, rules, uniforms, self._guesser(views))
+            yield from lockstep(views, prompts, voices, rules, uniforms, self._guesser(views))
+
+    def _voices(self) -> Voices:
+        """Who proposes and who decides.  In mode both the judge is all preferences at once, whoever drafts; else each
+        preference speaks for itself, pushed away from neutral where it has another strength than 1."""
+        cast, generation = self.plan.cast, self._generation
+        weights = list(cast.weights.values())
+        avoided = [weight for weight in weights if weight.view >= cast.n_speakers]
+
+        def chain(view: int, number: int) -> FilterChain:
+            return FilterChain(self._pool.model, self._sampling, self.plan.prompts[view], (self.seed, 1 + number))
+
+        def alone(view: int) -> Alone:
+            return Alone(view, chain(view, view))
+
+        def combined(weights: Sequence[Weight], view: int, number: int) -> Combined:
+            return Combined(weights, cast.neutral, generation.rule, generation.floor, chain(view, number))
+
+        def own(view: int) -> Alone | Combined:
+            pushing = [weight for weight in weights if weight.view == view] + avoided
+            if all(weight.is_as_it_is for weight in pushing):
+                return alone(view)
+            return combined(pushing, view, view)
+
+        meter = None if cast.neutral is None else Meter(weights, cast.neutral)
+        speakers = range(cast.n_speakers)
+        if cast.mode == "both":
+            judge = combined(weights, 0, cast.n_speakers)
+            return Voices([alone(view) for view in speakers], [judge for _ in speakers], meter)
+        voices = [own(view) for view in speakers]
+        return Voices(voices, voices, meter)
 
     def _guesser(self, views: ModelViews) -> Lookahead | None:
         most = self._generation.lookahead
@@ -149,9 +179,16 @@ class Answer:
             text=text,
             kind=decision.kind,
             round=decision.round,
-            draft=None if decision.draft is None else VIEW_NAMES[decision.draft],  # type: ignore[arg-type]
+            draft=None if decision.draft is None else PANEL_NAMES[decision.draft],
             p=decision.p,
             q=decision.q,
             accept_probability=decision.accept_probability,
             rejected=rejected and RejectedToken(rejected.token, model.text([rejected.token]), rejected.p, rejected.q),
+            judge=self._judge_of(decision),
+            pushes=dict(zip(self.plan.cast.weights, decision.pushes, strict=False)),
         )
+
+    def _judge_of(self, decision: Decision) -> str | None:
+        if decision.draft is None or self.plan.cast.mode == "both":
+            return None
+        return PANEL_NAMES[(decision.draft + 1) % self.plan.cast.n_speakers]

@@ -8,8 +8,6 @@ from typing import Any, Literal
 from . import settings
 from .decoding.judge import Decision, Kind
 
-VIEW_NAMES = "ab"
-
 FinishReason = Literal["stop", "length", "interrupted"]
 
 
@@ -29,7 +27,9 @@ class TokenEvent:
 
     p and q are the emitted token's probabilities under the judge and the draft, after each view's filters; for a
     resampled token ``accept_probability`` is that of the ``rejected`` one.  ``draft`` is the view that drafted in
-    this round; an accepted token was written by it, a resampled or bonus token by the other.
+    this round, ``judge`` the one that judged, where it was one alone; an accepted token was written by the first, a
+    resampled or bonus token by the other.  ``pushes`` says by name how far each preference moved the token's
+    log-probability (nats), where a neutral view tells.
     """
 
     position: int
@@ -37,18 +37,18 @@ class TokenEvent:
     text: str
     kind: Kind
     round: int
-    draft: Literal["a", "b"] | None
+    draft: str | None
     p: float
     q: float | None
     accept_probability: float | None
     rejected: RejectedToken | None = None
+    judge: str | None = None
+    pushes: dict[str, float] = field(default_factory=dict)
 
     @property
-    def writer(self) -> Literal["a", "b"] | None:
-        """The view whose choice the token is."""
-        if self.draft is None or self.kind == "accepted":
-            return self.draft
-        return "b" if self.draft == "a" else "a"
+    def writer(self) -> str | None:
+        """The view whose choice the token is; None where it is that of one view alone, or of all."""
+        return self.draft if self.kind == "accepted" else self.judge
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,6 +72,12 @@ class Statistics:
     load_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    pushed: dict[str, float] = field(default_factory=dict)  # the tokens' pushes, summed up
+
+    @property
+    def mean_pushes(self) -> dict[str, float]:
+        """How far each preference has moved the text, in nats a token; empty where no neutral view tells."""
+        return {name: total / self.completion_tokens for name, total in self.pushed.items()}
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -124,6 +130,7 @@ class Result:
             "usage": {"prompt_tokens": s.prompt_tokens, "completion_tokens": s.completion_tokens},
             "acceptance_rate": s.acceptance_rate,
             "rounds": s.rounds,
+            "pushes": s.mean_pushes,
             "timings": {
                 "load_s": s.load_s,
                 "prefill_s": s.prefill_s,

@@ -22,7 +22,7 @@ from .errors import UsageError
 from .events import Result
 from .gguf.locate import find_model
 from .prompting import preferences
-from .prompting.plan import Plan, make_plan, mode_in_force, prefixes_of, write_prompts
+from .prompting.plan import Cast, Plan, make_cast, make_plan, mode_in_force, write_prompts
 from .prompting.prompt import ChatTemplate, Message
 
 
@@ -65,7 +65,7 @@ class PersonaJudge:
         self.generation = generation
         self.engine = engine
         self.interrupt = interrupt or Interrupt()
-        self.mode(generation)  # refuse what cannot be before the model is loaded
+        self.cast(generation)  # refuse what cannot be before the model is loaded
         started = time.perf_counter()
         self._borrowed = isinstance(model, Model)
         if isinstance(model, Model):
@@ -102,9 +102,9 @@ class PersonaJudge:
         Raises:
             UsageError: a preference that cannot be used; those in force stay.
         """
-        prefixes = [preferences.prefix(names) for names in views]
+        for names in views:
+            preferences.prefix(names)
         self.preferences = [list(names) for names in views]
-        self._prefixes = prefixes
 
     def check(self, sampling: settings.Sampling) -> None:
         """Refuse filters that this model cannot have.
@@ -133,7 +133,11 @@ class PersonaJudge:
 
     def prefixes(self, generation: settings.Generation) -> list[str]:
         """The preference prefix of each view that the mode has."""
-        return prefixes_of(self.mode(generation), self._prefixes)
+        return self.cast(generation).prefixes
+
+    def cast(self, generation: settings.Generation) -> Cast:
+        """Who takes part.  Raises what `prompting.plan.make_cast` does."""
+        return make_cast(generation, self.preferences)
 
     def plan(self, prompt: str | Sequence[Message], generation: settings.Generation) -> Plan:
         """Each view's prompt tokens.
@@ -156,7 +160,7 @@ class PersonaJudge:
         Raises:
             UsageError: they leave no room for an answer.
         """
-        return make_plan(self.mode(generation), self.preferences, prompts, self.template, self.context_limit)
+        return make_plan(self.cast(generation), prompts, self.template, self.context_limit)
 
     @property
     def context_limit(self) -> int:

@@ -21,7 +21,11 @@ from .textfile import read_text
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Mode = Literal["judge", "base", "prompt", "plain"]
+VIEW_NAMES = "ab"  # of the two views
+PANEL_NAMES = "abcdefghijklmnopqrstuvwxyz"  # of as many as there are preferences
+
+Mode = Literal["judge", "base", "both", "prompt", "plain"]
+Rule = Literal["push", "mod", "mixture", "overlap"]
 Decoding = Literal["sample", "greedy"]
 Schedule = Literal["lockstep", "reference"]
 Placement = Literal["system", "user-turn"]
@@ -33,7 +37,7 @@ View = Literal["text", "blame", "markdown"]
 
 
 def setting(default: Any, *flags: str, help: str, **limits: Any) -> Any:
-    """A dataclass field with its command-line flags, help text and limits (least, most, above)."""
+    """A dataclass field with its command-line flags, help text and limits (least, most, above, below)."""
     return field(default=default, metadata={"flags": flags, "help": help, **limits})
 
 
@@ -126,6 +130,8 @@ def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
         raise UsageError(f"{flag(f)} must be a finite number (not {value})")
     if (least := limits.get("least")) is not None and value < least:
         raise UsageError(f"{flag(f)} must be at least {least} (not {value})")
+    if (below := limits.get("below")) is not None and value >= below:
+        raise UsageError(f"{flag(f)} must be below {below} (not {value})")
     if (above := limits.get("above")) is not None and value <= above:
         raise UsageError(f"{flag(f)} must be above {above} (not {value})")
     if (most := limits.get("most")) is not None and value > most:
@@ -133,6 +139,24 @@ def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
 
 
 _INT32 = 2**31 - 1
+_MOST_STRENGTH = 10
+
+
+def parse_strength(text: str) -> float | None:
+    """A strength from -10 to 10; None for ``auto``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -_MOST_STRENGTH <= value <= _MOST_STRENGTH:
+        raise UsageError(f"a strength is a number from -{_MOST_STRENGTH} to {_MOST_STRENGTH}, or auto (not {text!r})")
+    return value
 
 
 @dataclass(frozen=True)
@@ -142,8 +166,39 @@ class Generation(Settings):
     mode: Mode | None = setting(
         None,
         "--mode",
-        help="judge: roles swap every round; base: fixed roles; prompt: all preferences in one prefix; plain: none "
-        "(default: judge with preferences, plain without).",
+        help="judge: roles swap every round; base: fixed roles; both: the judge weighs all preferences at once; "
+        "prompt: all preferences in one prefix; plain: none (default: judge with preferences, plain without).",
+    )
+    strength: str | None = setting(
+        None,
+        "--strength",
+        help="How strongly the preferences push away from neutral: 1 is what the model does by itself, below zero the "
+        "opposite; auto follows, token by token, how far they disagree with neutral. Of one preference: "
+        "-p vivid:1.5 (default: 1.5 in mode both, else 1).",
+        metavar="S|auto",
+    )
+    avoid: tuple[str, ...] = setting(
+        (),
+        "--avoid",
+        help="What the answer shall not be: a preset, free text or @FILE, with a strength as in TEXT:2 (repeatable).",
+        metavar="TEXT[:S]",
+    )
+    floor: float = setting(
+        0.1,
+        "--floor",
+        help="Where strengths are in force, only tokens take part that some preference by itself finds at least this "
+        "share as probable as its best one; 0 is off.",
+        least=0,
+        below=1,
+    )
+    rule: Rule = setting(
+        "push",
+        "--rule",
+        help="How mode both weighs the preferences: push adds up how far each moves the model from neutral; mod is "
+        "their geometric mean, mixture their mean; overlap is what the least willing one allows.",
+    )
+    panel: bool = setting(
+        False, "--panel", help="Every preference is a view of its own, instead of two views that share them."
     )
     lam: int = setting(
         4, "--lambda", "-l", help="Tokens drafted in a round before the roles swap.", least=1, most=_INT32
@@ -175,6 +230,9 @@ class Generation(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.strength is not None:
+            object.__setattr__(self, "strength", str(self.strength))  # a number, from Python
+            parse_strength(self.strength)
         if "" in self.stop:
             raise UsageError("--stop must not be empty: it would end every answer before its first token")
 

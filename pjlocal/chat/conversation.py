@@ -10,14 +10,14 @@ from ..answer import Answer
 from ..engine.interrupt import Interrupted
 from ..engine.model import check_file
 from ..errors import ModelError, UsageError
-from ..events import VIEW_NAMES, TokenEvent
+from ..events import TokenEvent
 from ..gguf.locate import find_model
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
 from ..prompting.prompt import Message
 from ..prompting.thinking import opened_by
 from ..sessions.session import Session, Turn
-from ..settings import Generation, Mode, Prompting, Sampling
+from ..settings import VIEW_NAMES, Generation, Mode, Prompting, Sampling
 from .recorder import Recorder
 
 _ROOM_SHARE = 4  # an answer's room in the context is at most a quarter of it
@@ -194,7 +194,12 @@ class Conversation:
 
     def _in_force(self, plan: Plan, generation: Generation, seed: int) -> dict[str, Any]:
         in_force = self.settings() | {"generation": generation.as_dict()}
-        return in_force | {"model": self.judge.model.name, "mode": plan.mode, "lambda": generation.lam, "seed": seed}
+        return in_force | {
+            "model": self.judge.model.name,
+            "mode": plan.cast.mode,
+            "lambda": generation.lam,
+            "seed": seed,
+        }
 
     # What the model reads.
 

@@ -10,13 +10,12 @@ from typing import IO, Protocol
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from ..events import VIEW_NAMES
 from ..screen.blame import legend
 from ..screen.console import Spinner, keys_unseen, make_console
 from ..screen.display import Display, when_ready
 from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
-from ..settings import View
+from ..settings import VIEW_NAMES, View
 from ..visible import one_line, visible
 from .conversation import Conversation, Writing
 

@@ -64,7 +64,8 @@ class Decision:
     """One emitted token and why it was emitted.
 
     p and q are the probabilities of the emitted token under the judge and the draft.  A bonus token was never
-    drafted, and a plain one was never judged: there ``q`` and ``accept_probability`` are None.
+    drafted, and a plain one was never judged: there ``q`` and ``accept_probability`` are None.  ``pushes`` says how far
+    each preference moves the token's log-probability, where a neutral view tells.
     """
 
     position: int
@@ -76,6 +77,7 @@ class Decision:
     q: float | None = None
     accept_probability: float | None = None
     rejected: Rejected | None = None
+    pushes: tuple[float, ...] = ()
 
 
 def accept_probability(p: float, q: float) -> float:
@@ -121,21 +123,23 @@ class Uniforms:
 class Round:
     """Who drafts, who judges, and how far the round has come.
 
-    ``swap`` is what sets judge mode (True: Persona-judge) apart from base mode (False: Persona-judge-Base).
+    ``swap`` is what sets judge mode (True: Persona-judge) apart from base mode (False: Persona-judge-Base).  Of more
+    than two preferences, the next one judges what one drafts, and each drafts in its turn.
     """
 
     lam: int
     swap: bool
+    n_preferences: int = 2
     number: int = 0
     accepted: int = 0
 
     @property
     def draft(self) -> int:
-        return self.number % 2 if self.swap else 0
+        return self.number % self.n_preferences if self.swap else 0
 
     @property
     def judge(self) -> int:
-        return 1 - self.draft
+        return (self.draft + 1) % self.n_preferences
 
     @property
     def bonus_due(self) -> bool:

@@ -8,7 +8,7 @@ give the same text, token for token, for the same seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from .judge import (
@@ -49,16 +49,45 @@ class Views(Protocol):
         """Forget the last tokens of one view."""
 
 
-class Filter(Protocol):
-    """One view's filters: logits in, the distribution that survives out.  May remember the emitted tokens."""
+#: What a view knows of the next token, by the view's number.
+Rows = Callable[[int], Any]
 
-    def __call__(self, logits: Any, /) -> Distribution: ...
+
+class Voice(Protocol):
+    """Says how probable the next token is, from what one view knows or from what several do.
+
+    May remember the emitted tokens.
+    """
+
+    @property
+    def views(self) -> Sequence[int]:
+        """The views that it needs."""
+
+    def __call__(self, rows: Rows, /) -> Distribution: ...
 
     def accept(self, token: int) -> None:
-        """Tell the filters of an emitted token."""
+        """Tell it of an emitted token."""
 
-    def clone(self) -> Filter:
+    def clone(self) -> Voice:
         """A copy to look ahead with."""
+
+
+@dataclass(frozen=True)
+class Voices:
+    """Who speaks, by the preference in whose turn it is: ``drafts[i]`` proposes while preference i drafts, and
+    ``judges[j]`` decides while preference j judges.  The same voice may do both.  One alone decodes as ever."""
+
+    drafts: Sequence[Voice]
+    judges: Sequence[Voice]
+    #: How far each preference pushes the token that was emitted.
+    meter: Callable[[Rows, int], tuple[float, ...]] | None = None
+
+    def metered(self, decision: Decision, rows: Rows) -> Decision:
+        return replace(decision, pushes=self.meter(rows, decision.token)) if self.meter else decision
+
+    def accept(self, token: int) -> None:
+        for voice in {id(voice): voice for voice in (*self.drafts, *self.judges)}.values():
+            voice.accept(token)
 
 
 class Guesser(Protocol):
@@ -85,28 +114,31 @@ class Rules:
 def lockstep(
     views: Views,
     prompts: Sequence[Sequence[int]],
-    filters: Sequence[Filter],
+    voices: Voices,
     rules: Rules,
     uniforms: Uniforms,
     guesser: Guesser | None = None,
 ) -> Iterator[Decision]:
-    """Decide every token with both views at hand; feed it to both at once.
+    """Decide every token with all views at hand; feed it to all at once.
 
     Nothing behind a rejection is wasted and nothing is rolled back; λ only says when the roles swap.  ``guesser`` may
     propose the tokens to come: they are fed in the same batch, and the same decisions are replayed over their logits
     for as long as they agree with the guess, so it changes the speed and never the text.
 
-    With one view this is ordinary decoding.
+    With one voice this is ordinary decoding.
     """
     views.start(prompts)
-    round = Round(rules.lam, rules.swap)
+    round = Round(rules.lam, rules.swap, len(voices.judges))
     ahead: list[int] = []  # the guess that the views were fed behind the last token
     row = 0  # of the logits behind the text, among those of the last feed
+
+    def rows(view: int) -> Any:
+        return views.logits(view, row)
+
     for position in range(rules.limit):
-        decision = _decide(views, row, filters, rules, round, position, uniforms[position])
+        decision = voices.metered(_decide(rows, voices, rules, round, position, uniforms[position]), rows)
         round.advance(decision.kind)
-        for f in filters:
-            f.accept(decision.token)
+        voices.accept(decision.token)
         if guesser:
             guesser.accept(decision.token)
         last = position + 1 == rules.limit or rules.is_end(decision.token)
@@ -123,91 +155,110 @@ def lockstep(
             return
 
 
-def _decide(
-    views: Views,
-    row: int,
-    filters: Sequence[Filter],
-    rules: Rules,
-    round: Round,
-    position: int,
-    u: list[float],
-) -> Decision:
-    def distribution(view: int) -> Distribution:
-        return filters[view](views.logits(view, row))
-
-    if len(filters) == 1:
-        return plain_token(position, distribution(0), u, rules.strategy)
-    p = distribution(round.judge)
+def _decide(rows: Rows, voices: Voices, rules: Rules, round: Round, position: int, u: list[float]) -> Decision:
+    if len(voices.judges) == 1:
+        return plain_token(position, voices.judges[0](rows), u, rules.strategy)
+    p = voices.judges[round.judge](rows)
     if round.bonus_due:
         return bonus_token(position, round, p, u)
-    q = distribution(round.draft)
+    q = voices.drafts[round.draft](rows)
     return judge_token(position, round, propose(q, u[0], rules.strategy), p, q, u)
+
+
+class _Ahead:
+    """What the views know along a round's draft, each read as far as somebody asks.
+
+    ``rows[view][i]`` is what a view knows behind i drafted tokens.
+    """
+
+    def __init__(self, views: Views, unread: Sequence[list[int]]) -> None:
+        self.drafted: list[int] = []
+        self.rows: dict[int, list[Any]] = {}
+        self._views = views
+        self._unread = unread
+
+    def row(self, view: int, n_drafted: int) -> Any:
+        """What a view knows behind that many drafted tokens; all of them are read in one batch."""
+        known = self.rows.setdefault(view, [])
+        if len(known) <= n_drafted:
+            before = [] if known else self._unread[view]
+            tokens = before + self.drafted[max(0, len(known) - 1) : n_drafted]
+            known += self._views.read(view, tokens, rows=n_drafted + 1 - len(known))
+        return known[n_drafted]
+
+    def read(self, voice: Voice) -> None:
+        """Have the views of a voice read the whole draft."""
+        for view in voice.views:
+            self.row(view, len(self.drafted))
+
+    def behind(self, n_drafted: int) -> Rows:
+        return lambda view: self.row(view, n_drafted)
 
 
 def algorithm1(
     views: Views,
     prompts: Sequence[Sequence[int]],
-    filters: Sequence[Filter],
+    voices: Voices,
     rules: Rules,
     uniforms: Uniforms,
 ) -> Iterator[Decision]:
-    """Algorithm 1 as written: draft λ tokens one by one, verify them in one batch, roll both caches back.
+    """Algorithm 1 as written: draft λ tokens one by one, verify them in one batch, roll the caches back.
 
     Kept as the plain reference that `lockstep` is compared with.  It needs a KV cache that can be trimmed.
-    Between rounds neither cache holds the last token of its view's text: reading it gives the round's first logits.
+    Between rounds no cache holds the last token of its view's text: reading it gives the round's first logits.
     """
-    if len(prompts) == 1:
-        yield from lockstep(views, prompts, filters, rules, uniforms)
+    if len(voices.judges) == 1:
+        yield from lockstep(views, prompts, voices, rules, uniforms)
         return
     views.start([prompt[:-1] for prompt in prompts])
     text: list[int] = []
     unread = [[prompt[-1]] for prompt in prompts]
-    round = Round(rules.lam, rules.swap)
+    round = Round(rules.lam, rules.swap, len(voices.judges))
     while True:
-        draft, judge, start = round.draft, round.judge, len(text)
+        start = len(text)
+        draft, judge = voices.drafts[round.draft], voices.judges[round.judge]
+        ahead = _Ahead(views, unread)
 
         # Draft: t_i ~ q_i for i = 1..λ.
-        look_ahead = filters[draft].clone()
-        drafted: list[int] = []
+        look_ahead = draft.clone()
         qs: list[Distribution] = []
-        to_read = unread[draft]
-        while len(drafted) < min(rules.lam, rules.limit - start):
-            position = start + len(drafted)
-            (logits,) = views.read(draft, to_read, rows=1)
-            qs.append(look_ahead(logits))
-            drafted.append(propose(qs[-1], uniforms[position][0], rules.strategy))
-            look_ahead.accept(drafted[-1])
-            to_read = drafted[-1:]
-            if rules.is_end(drafted[-1]):
+        while len(qs) < min(rules.lam, rules.limit - start):
+            qs.append(look_ahead(ahead.behind(len(qs))))
+            ahead.drafted.append(propose(qs[-1], uniforms[start + len(qs) - 1][0], rules.strategy))
+            look_ahead.accept(ahead.drafted[-1])
+            if rules.is_end(ahead.drafted[-1]):
                 break
         # Judge: p_1..p_{λ+1} in one batch.
-        rows = views.read(judge, unread[judge] + drafted, rows=len(drafted) + 1)
+        ahead.read(judge)
 
         # Accept while the ratio allows, then resample or add the bonus token.
         emitted = 0
         while True:
             position, u = start + emitted, uniforms[start + emitted]
-            p = filters[judge](rows[emitted])
+            p = judge(ahead.behind(emitted))
             if round.bonus_due:
                 decision = bonus_token(position, round, p, u)
             else:
-                decision = judge_token(position, round, drafted[emitted], p, qs[emitted], u)
+                decision = judge_token(position, round, ahead.drafted[emitted], p, qs[emitted], u)
+            decision = voices.metered(decision, ahead.behind(emitted))
             emitted += 1
             text.append(decision.token)
             round.advance(decision.kind)
-            for f in filters:
-                f.accept(decision.token)
+            voices.accept(decision.token)
             done = len(text) == rules.limit or rules.is_end(decision.token)
             if done or decision.kind != "accepted":
                 break
             yield decision
 
-        # Roll back: both caches keep what was accepted, without the round's last token.
-        in_cache = {draft: len(drafted) - 1, judge: len(drafted)}
-        for view, n_tokens in in_cache.items():
-            keep = min(emitted - 1, n_tokens)
-            views.rewind_view(view, n_tokens - keep)
-            unread[view] = text[start + keep :]
+        # Roll back: the caches keep what was accepted, without the round's last token.
+        for view in range(len(prompts)):
+            if view in ahead.rows:
+                n_tokens = len(ahead.rows[view]) - 1
+                keep = min(emitted - 1, n_tokens)
+                views.rewind_view(view, n_tokens - keep)
+                unread[view] = text[start + keep :]
+            else:
+                unread[view] += text[start:]
         yield decision
         if done:
             return

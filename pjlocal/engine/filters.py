@@ -37,6 +37,10 @@ class _TokenDataArray(ctypes.Structure):
     ]
 
 
+class NothingLeft(ModelError):
+    """No token survives the filters."""
+
+
 class Candidates(NamedTuple):
     """Tokens that the filters look at: ids (integers [n]) and their logits (float32 [n])."""
 
@@ -173,7 +177,7 @@ class FilterChain:
         """Ids and probabilities that are left in the array; llama.cpp may have moved it."""
         size = self._array.size
         if not size:
-            raise ModelError("no token survives the filters: loosen them")
+            raise NothingLeft("no token survives the filters: loosen them")
         if self._array.data == self._address:
             return self._ids[:size], self._probs[:size]
         buffer = (ctypes.c_char * (size * _TOKEN_DATA.itemsize)).from_address(self._array.data)
@@ -252,7 +256,7 @@ def _distribution(ids: NDArray[np.int32], probs: NDArray[np.float32]) -> Distrib
         return Distribution(ids, p)
     keep = p > 0.0  # a filter may leave what it forbids in place, with a probability of 0
     if not keep.any():
-        raise ModelError(_NOT_NUMBERS)
+        raise NothingLeft(_NOT_NUMBERS)
     return Distribution(ids[keep], p[keep])
 
 

@@ -10,6 +10,7 @@ from ..errors import ModelError, UsageError
 from ..settings import Engine
 from .context import check_memory, context_limit
 from .interrupt import Interrupt, Interrupted
+from .machine import physical_cores
 from .model import Model
 from .views import FixedLayout, ModelViews, fastest_layout
 
@@ -35,7 +36,7 @@ class ViewPool:
         self.interrupt = interrupt
         self.context_limit = context_limit(model, engine)
         self._views: dict[int, ModelViews] = {}
-        self._layout: FixedLayout | None = None
+        self._layouts: dict[int, FixedLayout] = {}
         self._writer: Writer | None = None
         self.closed = False
 
@@ -88,7 +89,9 @@ class ViewPool:
         if views:
             del self._views[n_views]
             views.close()
-        self._views[n_views] = ModelViews(self.model, self.engine, n_views, n_ctx, self._find_layout(), self.interrupt)
+        self._views[n_views] = ModelViews(
+            self.model, self.engine, n_views, n_ctx, self._layout(n_views), self.interrupt
+        )
         self._views[n_views].restore(states)
         return self._views[n_views]
 
@@ -100,9 +103,17 @@ class ViewPool:
                 views.wait()
         return views
 
-    def _find_layout(self) -> FixedLayout:
-        """The layout asked for; ``auto`` measures on the loaded model once."""
-        if self._layout is None:
-            wanted = self.engine.layout
-            self._layout = fastest_layout(self.model, self.engine, 2, self.interrupt) if wanted == "auto" else wanted
-        return self._layout
+    def _layout(self, n_views: int) -> FixedLayout:
+        """The layout asked for; ``auto`` measures on the loaded model once for each number of views.
+
+        More than two contexts need a core each to decode side by side: on 2 cores, three views of SmolLM2 take 22 ms a
+        step in contexts and 15 in one batch.
+        """
+        wanted = self.engine.layout
+        if wanted == "auto":
+            if n_views not in self._layouts:
+                self._layouts[n_views] = fastest_layout(self.model, self.engine, n_views, self.interrupt)
+            return self._layouts[n_views]
+        if n_views > max(2, self.engine.n_threads or physical_cores()):
+            return "batched"
+        return wanted

@@ -1,27 +1,50 @@
-"""A request made concrete: which views its mode has, and each view's prompt tokens."""
+"""A request made concrete: which views its mode has, how strongly each weighs, and each view's prompt tokens."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 
 from ..engine.interrupt import Interrupt
+from ..engine.voices import Weight
 from ..errors import UsageError
-from ..settings import Generation, Mode, Prompting
+from ..settings import PANEL_NAMES, VIEW_NAMES, Generation, Mode, Prompting, parse_strength
+from .preferences import prefix, split_strength
 from .prompt import ChatTemplate, Message
 
 log = logging.getLogger("pjlocal")
 
 _MOST_PER_TOKEN = 256  # characters; longer tokens than that are not to be expected
+_STRENGTH = {"both": "1.5"}  # where none is given; elsewhere 1, which is the paper
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who takes part: views numbered from 0, of which the first speak in turn.
+
+    preferences: by the name of the view that has them.
+    n_speakers: views that speak.
+    prefixes: of every view.
+    weights: by name, of each preference that speaks, then of each that is avoided; views without a preference weigh
+        nothing.
+    neutral: the number of the view without a preference, where strengths need one.
+    """
+
+    mode: Mode
+    preferences: dict[str, list[str]]
+    n_speakers: int
+    prefixes: list[str]
+    weights: dict[str, Weight]
+    neutral: int | None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The mode, each view's preferences, each view's prompt tokens, and the stop strings of the way of writing."""
+    """Who takes part, each view's prompt tokens, and the stop strings of the way of writing."""
 
-    mode: Mode
-    preferences: list[list[str]]
+    cast: Cast
     prompts: list[list[int]]
     stops: tuple[str, ...]
 
@@ -30,22 +53,108 @@ def mode_in_force(generation: Generation, preferences: Sequence[Sequence[str]]) 
     """Judge with preferences and plain without, unless a mode was asked for.
 
     Raises:
-        UsageError: the mode needs a preference, and there is none.
+        UsageError: the mode, or something else that was asked for, needs a preference, and there is none.
     """
     some = any(preferences)
     mode = generation.mode or ("judge" if some else "plain")
-    if mode != "plain" and not some:
-        raise UsageError(f"mode {mode} needs a preference, as in: -p vivid -p creative")
+    if not some:
+        if mode != "plain":
+            raise UsageError(f"mode {mode} needs a preference, as in: -p vivid -p creative")
+        for name, given in (("--avoid", generation.avoid), ("--strength", generation.strength)):
+            if given:
+                raise UsageError(f"{name} needs a preference, as in: -p vivid -p creative")
     return mode
 
 
-def prefixes_of(mode: Mode, prefixes: Sequence[str]) -> list[str]:
-    """The preference prefix of each view that a mode has."""
+def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> Cast:
+    """The views that the mode has under the two views' preferences.
+
+    Raises:
+        UsageError: preferences, or what was asked for, that cannot be had together.
+    """
+    mode = mode_in_force(generation, preferences)
+    named = dict(zip(VIEW_NAMES, map(list, preferences), strict=False))
     if mode == "plain":
-        return [""]
+        return Cast(mode, named, 1, [""], {}, None)
+    if generation.panel and mode != "prompt":
+        named = _panel(preferences)
+    speakers, names = list(named.values()), list(named)
     if mode == "prompt":
-        return ["\n".join(prefix for prefix in prefixes if prefix)]
-    return list(prefixes)
+        speakers, names = [list(chain.from_iterable(speakers))], ["prompt"]
+    _check_rule(generation, mode)
+    prefixes = [prefix(wishes) for wishes in speakers]
+    strengths = [_strength(wishes, generation, mode) for wishes in speakers]
+    weights = {
+        name: _weight(view, s)
+        for view, (name, s, wishes) in enumerate(zip(names, strengths, speakers, strict=True))
+        if wishes
+    }
+    for number, text in enumerate(generation.avoid, 1):
+        weights[f"avoid {number}"] = Weight(len(prefixes), -_avoided(text))
+        prefixes.append(prefix([text]))
+    if generation.rule != "push" and any(weight.strength <= 0 for weight in weights.values()):
+        raise UsageError(f"the rule {generation.rule} takes strengths above 0")
+    neutral = None
+    if _needs_neutral(generation, mode, list(weights.values())):
+        if "" not in prefixes:
+            prefixes.append("")
+        neutral = prefixes.index("")
+    return Cast(mode, named, len(speakers), prefixes, weights, neutral)
+
+
+def _panel(preferences: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """A view for every preference, in the order in which they were dealt to two."""
+    wishes = [wish for wish in chain.from_iterable(zip_longest(*preferences)) if wish is not None]
+    if not 2 <= len(wishes) <= len(PANEL_NAMES):
+        raise UsageError(f"--panel takes 2 to {len(PANEL_NAMES)} preferences, as in: -p vivid -p creative -p concise")
+    return {name: [wish] for name, wish in zip(PANEL_NAMES, wishes, strict=False)}
+
+
+def _avoided(text: str) -> float:
+    strength = split_strength(text)[1]
+    value = parse_strength(strength or "1")
+    if value is None or value <= 0:
+        raise UsageError(f"--avoid {text}: its strength must be a number above 0")
+    return value
+
+
+def _check_rule(generation: Generation, mode: Mode) -> None:
+    rule = generation.rule
+    if rule == "push":
+        return
+    if mode != "both":
+        raise UsageError(f"--rule {rule} says how mode both weighs the preferences: add --mode both")
+    if generation.avoid:
+        raise UsageError(f"--avoid needs the rule push: {rule} has no neutral view to push away from")
+    if rule == "overlap" and generation.strength is not None:
+        raise UsageError("--strength means nothing to the rule overlap: leave one of them out")
+
+
+def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
+    """The strength of a view; its preferences share one prefix, and so one strength."""
+    given = {split_strength(wish)[1] for wish in wishes} or {None}
+    if len(given) > 1:
+        raise UsageError(
+            f"{' and '.join(map(repr, wishes))} share one view, which has one strength: give all of them the same, or "
+            "use --panel"
+        )
+    return given.pop() or generation.strength or _STRENGTH.get(mode, "1")
+
+
+def _weight(view: int, strength: str) -> Weight:
+    value = parse_strength(strength)
+    return Weight(view, 1.0, auto=True) if value is None else Weight(view, value)
+
+
+def _needs_neutral(generation: Generation, mode: Mode, weights: Sequence[Weight]) -> bool:
+    """Whether something is pushed away from neutral."""
+    if generation.rule != "push":
+        return False
+    if any(weight.auto for weight in weights):
+        return True
+    if mode == "both":
+        return sum(weight.strength for weight in weights) != 1.0
+    return any(weight.strength != 1.0 for weight in weights)
 
 
 def write_prompts(
@@ -74,9 +183,7 @@ def write_prompts(
         return [template.tokens(conversation, prefix, prompting) for prefix in prefixes]
 
 
-def make_plan(
-    mode: Mode, preferences: list[list[str]], prompts: list[list[int]], template: ChatTemplate, limit: int
-) -> Plan:
+def make_plan(cast: Cast, prompts: list[list[int]], template: ChatTemplate, limit: int) -> Plan:
     """The plan for prompts that `write_prompts` made.
 
     Raises:
@@ -88,6 +195,6 @@ def make_plan(
             f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
             f"an answer. Shorten it by {n_tokens - limit + 1} tokens, or give a larger --ctx"
         )
-    if mode == "base" and not preferences[1]:
+    if cast.mode == "base" and not cast.prefixes[1]:
         log.warning("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
-    return Plan(mode, preferences, prompts, template.stops)
+    return Plan(cast, prompts, template.stops)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UsageError, did_you_mean
+from ..settings import parse_strength
 from ..textfile import read_text
 
 #: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.
@@ -49,7 +51,7 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
     Raises:
         UsageError: an empty preference, an unknown preset, or a file that cannot be read as UTF-8.
     """
-    spec = spec.strip()
+    spec = split_strength(spec)[0].strip()
     known = presets() if known is None else known
     if not spec:
         raise UsageError(f"a preference is empty: name a preset ({', '.join(known)}) or write one out")
@@ -61,6 +63,26 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
         hint = did_you_mean(spec.lower(), known) or f"known are {', '.join(known)}"
         raise UsageError(f"unknown preset {spec!r}: {hint} ({_HOW_FREE_TEXT})")
     return spec
+
+
+_STRENGTH = re.compile(r"(?P<text>.*[^\s:]):(?P<strength>[+-]?(?:\d+\.?\d*|\.\d+)|auto)", re.DOTALL)
+
+
+def split_strength(spec: str) -> tuple[str, str | None]:
+    """A preference and the strength behind its last colon, as in ``vivid:1.5``; a colon in a text, as in ``a ratio of
+    3:2`` or ``note: 5``, stays text.
+
+    Raises:
+        UsageError: a strength beyond its limits.
+    """
+    match = _STRENGTH.fullmatch(spec.strip())
+    if match is None or (match["text"][-1].isdigit() and " " in match["text"]):
+        return spec, None
+    try:
+        parse_strength(match["strength"])
+    except UsageError as error:
+        raise UsageError(f"the preference {spec!r}: {error}") from None
+    return match["text"], match["strength"]
 
 
 def deal(prefer: Sequence[str], views: int = 2) -> list[list[str]]:

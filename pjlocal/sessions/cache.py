@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import OutputError
-from ..events import VIEW_NAMES
+from ..settings import VIEW_NAMES
 from .store import store_path
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from pjlocal.decoding.judge import Distribution, Round, Uniforms, judge_token, propose, residual
-from pjlocal.decoding.schedule import Rules, algorithm1, lockstep
+from pjlocal.decoding.schedule import Rules, Voices, algorithm1, lockstep
 
 
 def random_distribution(rng: np.random.Generator, n_vocab: int, keep: float = 1.0) -> Distribution:
@@ -59,34 +59,55 @@ class ToyViews:
         return random_distribution(np.random.default_rng([self.seed, *read]), self.n_vocab, self.keep)
 
 
-class CountingFilter:
-    """A filter with state: it must be told of every emitted token, and of no other."""
+class CountingVoice:
+    """A voice with state: it must be told of every emitted token, and of no other."""
 
-    def __init__(self, views: ToyViews, told: tuple[int, ...] = ()) -> None:
-        self.views, self.told = views, told
+    def __init__(self, toy: ToyViews, view: int, told: tuple[int, ...] = ()) -> None:
+        self.toy, self.views, self.told = toy, (view,), told
 
-    def __call__(self, logits: tuple[int, ...]) -> Distribution:
+    def __call__(self, rows) -> Distribution:
+        logits = rows(self.views[0])
         assert self.told == logits[len(logits) - len(self.told) :]
         assert logits[len(logits) - len(self.told) - 1] == 103, "the end of the prompt"
-        return self.views.distribution(logits)
+        return self.toy.distribution(logits)
 
     def accept(self, token: int) -> None:
         self.told += (token,)
 
-    def clone(self) -> CountingFilter:
-        return CountingFilter(self.views, self.told)
+    def clone(self) -> CountingVoice:
+        return CountingVoice(self.toy, self.views[0], self.told)
+
+
+class BlendingVoice(CountingVoice):
+    """A voice that needs several views: the mean of what they say, where any says something."""
+
+    def __init__(self, toy: ToyViews, views: Sequence[int], told: tuple[int, ...] = ()) -> None:
+        super().__init__(toy, views[0], told)
+        self.views = tuple(views)
+
+    def __call__(self, rows) -> Distribution:
+        mean = np.zeros(self.toy.n_vocab)
+        for view in self.views:
+            one = self.toy.distribution(rows(view))
+            mean[one.ids] += one.probs / len(self.views)
+        ids = np.flatnonzero(mean).astype(np.int32)
+        return Distribution(ids, mean[ids])
+
+    def clone(self) -> BlendingVoice:
+        return BlendingVoice(self.toy, self.views, self.told)
 
 
 PROMPTS = ([100, 101, 103], [102, 103])
+MORE_PROMPTS = (*PROMPTS, [104, 105, 106, 103], [107, 103])
 
 
 def run(
     schedule, seed: int, lam: int, *, swap=True, strategy="sample", limit=12, keep=1.0, end=None, agree=False, **extra
 ):
     views = ToyViews(seed, n_vocab=6, keep=keep, agree=agree)
-    filters = [CountingFilter(views), CountingFilter(views)]
+    voices = [CountingVoice(views, 0), CountingVoice(views, 1)]
     rules = Rules(lam, swap, strategy, limit, lambda token: token == end)
-    return list(schedule(views, PROMPTS, filters, rules, Uniforms(seed), **extra))
+    return list(schedule(views, PROMPTS, Voices(voices, voices), rules, Uniforms(seed), **extra))
 
 
 @pytest.mark.parametrize("lam", range(1, 9))
@@ -107,6 +128,42 @@ def test_lockstep_equals_algorithm_1_token_for_token(lam: int, swap: bool) -> No
         assert run(lockstep, seed, lam, **options) == expected
         kinds |= {decision.kind for decision in expected}
     assert kinds == {"accepted", "resampled", "bonus"}
+
+
+def cast(toy: ToyViews, kind: str) -> Voices:
+    """Who speaks over four views: a panel of three; three before one judge of all; two, each with a neutral view."""
+    if kind == "panel":
+        voices = [CountingVoice(toy, view) for view in range(3)]
+        return Voices(voices, voices)
+    if kind == "both":
+        return Voices([CountingVoice(toy, view) for view in range(3)], [BlendingVoice(toy, range(4))] * 3)
+    voices = [BlendingVoice(toy, [0, 3]), BlendingVoice(toy, [1, 3])]
+    return Voices(voices, voices)
+
+
+@pytest.mark.parametrize("kind", ["panel", "both", "sharpened"])
+@pytest.mark.parametrize("lam", [1, 2, 4, 7])
+def test_so_it_does_with_more_views_and_with_voices_that_need_several(kind: str, lam: int) -> None:
+    """Thousands of random cases, with disjoint supports, ends of text and both strategies."""
+    kinds = set()
+    for seed in range(200):
+        rules = Rules(lam, seed % 4 > 0, ("sample", "greedy")[seed % 2], 1 + seed % 17, lambda token: token == seed % 9)
+        texts = []
+        for schedule in (algorithm1, lockstep):
+            toy = ToyViews(seed, n_vocab=6, keep=(1.0, 0.5, 0.2)[seed % 3], agree=seed % 7 == 0)
+            texts.append(list(schedule(toy, MORE_PROMPTS, cast(toy, kind), rules, Uniforms(seed))))
+        assert texts[0] == texts[1]
+        kinds |= {decision.kind for decision in texts[0]}
+    assert kinds == {"accepted", "resampled", "bonus"}
+
+
+def test_in_a_panel_each_drafts_in_turn_and_the_next_one_judges() -> None:
+    round = Round(lam=2, swap=True, n_preferences=3)
+    turns = []
+    for _ in range(6):
+        turns.append((round.draft, round.judge))
+        round.advance("resampled")
+    assert turns == [(0, 1), (1, 2), (2, 0)] * 2
 
 
 @pytest.mark.parametrize("width", [1, 3, 7])
@@ -177,19 +234,21 @@ def test_base_mode_text_follows_the_judge_over_whole_rounds() -> None:
     views = ToyViews(5, n_vocab, keep=1.0)
     tables = {}
 
-    class Cached(CountingFilter):
-        def __call__(self, logits):
+    class Cached(CountingVoice):
+        def __call__(self, rows):
+            logits = rows(self.views[0])
             if logits not in tables:
-                tables[logits] = self.views.distribution(logits)
+                tables[logits] = self.toy.distribution(logits)
             return tables[logits]
 
         def clone(self):
-            return Cached(self.views, self.told)
+            return Cached(self.toy, self.views[0], self.told)
 
     counts: dict[tuple[int, ...], int] = {}
     for seed in range(n):
         rules = Rules(2, False, "sample", 3, lambda token: False)
-        decisions = lockstep(views, PROMPTS, [Cached(views), Cached(views)], rules, Uniforms(seed))
+        voices = [Cached(views, 0), Cached(views, 1)]
+        decisions = lockstep(views, PROMPTS, Voices(voices, voices), rules, Uniforms(seed))
         text = tuple(decision.token for decision in decisions)
         counts[text] = counts.get(text, 0) + 1
     judge_prompt = tuple(PROMPTS[1])

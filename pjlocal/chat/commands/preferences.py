@@ -8,9 +8,8 @@ from difflib import get_close_matches
 from typing import get_args
 
 from ...errors import UsageError
-from ...events import VIEW_NAMES
 from ...prompting.preferences import deal, presets, resolve
-from ...settings import Mode
+from ...settings import VIEW_NAMES, Mode
 from ..chat import Chat
 from .command import Commands, one_of
 from .settings import set_named

@@ -1,0 +1,108 @@
+"""Several views' opinions of the next token, made one.
+
+v_1 ... v_k are views under preferences, n is a neutral view: the same conversation without one.  Each is an array [m]
+of log-probabilities at the same m tokens.  s_i are strengths.  What comes out are logits, unnormalised:
+
+    push:     n + Σ s_i (v_i - n)           each preference pushes away from neutral, and the pushes add up
+    mod:      Σ s_i v_i / Σ s_i             the weighted geometric mean
+    mixture:  log(Σ s_i exp v_i / Σ s_i)    the weighted mean of probabilities
+    overlap:  min_i v_i                     what the least willing view still allows
+
+``push`` is what context steering (arXiv 2405.01768), classifier-free guidance (2306.17806), contrastive decoding and
+DExperts have in common; ``mod`` is multi-objective decoding (2406.18853) on prompts.  A strength below zero pushes away
+from a preference.  This module is NumPy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rule = Literal["push", "mod", "mixture", "overlap"]
+LogProbs = NDArray[Any]  # float32 or float64
+
+
+def push(n: LogProbs, views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
+    """n + Σ s_i (v_i - n), written as (1 - Σ s_i) n + Σ s_i v_i."""
+    combined: LogProbs = (1.0 - sum(strengths)) * n
+    for v, s in zip(views, strengths, strict=True):
+        combined += s * v
+    return combined
+
+
+def mod(views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
+    """Σ s_i v_i / Σ s_i."""
+    total = sum(strengths)
+    combined: LogProbs = (strengths[0] / total) * views[0]
+    for v, s in zip(views[1:], strengths[1:], strict=True):
+        combined += (s / total) * v
+    return combined
+
+
+def mixture(views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
+    """log(Σ s_i exp v_i / Σ s_i)."""
+    total = sum(strengths)
+    combined: LogProbs = np.log(strengths[0] / total) + views[0]
+    for v, s in zip(views[1:], strengths[1:], strict=True):
+        np.logaddexp(combined, np.log(s / total) + v, out=combined)
+    return combined
+
+
+def overlap(views: Sequence[LogProbs]) -> LogProbs:
+    """min_i v_i."""
+    least: LogProbs = np.minimum.reduce(views)
+    return least
+
+
+def combine(rule: Rule, n: LogProbs | None, views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
+    """The logits [m] that a rule makes of log-probabilities [m]; the neutral ones are for ``push`` alone."""
+    if rule == "push":
+        return push(views[0] if n is None else n, views, strengths)
+    if rule == "mod":
+        return mod(views, strengths)
+    if rule == "mixture":
+        return mixture(views, strengths)
+    return overlap(views)
+
+
+def plausible(logits: NDArray[np.float32], floor: float) -> NDArray[np.intp]:
+    """Ids [m], ascending, of the tokens at least ``floor`` times as probable as the most probable one (0 < floor <= 1).
+
+    It never is empty: the most probable token is one of them.
+    """
+    ids: NDArray[np.intp] = np.flatnonzero(logits >= logits.max() + np.float32(np.log(floor)))
+    return ids
+
+
+def union(ids: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
+    """The ids that are in any of several ascending lists without repetition, ascending."""
+    if len(ids) == 1:
+        return ids[0]
+    merged: NDArray[np.intp] = np.sort(np.concatenate(ids))
+    first: NDArray[np.bool_] = np.append(True, merged[1:] != merged[:-1])
+    return merged[first]
+
+
+def log_normalizer(logits: NDArray[np.float32]) -> float:
+    """log Σ exp over all [n_vocab] logits: what makes log-probabilities of them."""
+    best = logits.max()
+    return float(best) + float(np.log(np.exp(logits - best).sum(dtype=np.float64)))
+
+
+def divergence(v: LogProbs, n: LogProbs) -> float:
+    """The Jensen-Shannon divergence of two views, in bits, from 0 to 1, as far as these m tokens tell.
+
+    v, n: log-probabilities [m]; what is left of them is taken as one token more.
+    """
+    p, q = (_with_rest(np.exp(x)) for x in (v, n))
+    m = (p + q) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.nansum(p * np.log2(p / m)) + np.nansum(q * np.log2(q / m))
+    return min(max(float(terms) / 2, 0.0), 1.0)
+
+
+def _with_rest(p: LogProbs) -> LogProbs:
+    return np.append(p, max(0.0, 1.0 - float(p.sum())))

@@ -1,0 +1,184 @@
+"""Views' logits to the distributions that the schedules ask for: of one view alone, or of several combined."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..decoding.combine import Rule, combine, divergence, log_normalizer, plausible, union
+from ..decoding.judge import Distribution
+from ..decoding.schedule import Rows
+from .context import Logits
+from .filters import Candidates, FilterChain, NothingLeft
+
+_LEAST = -1e4  # a log-probability; below are only the impossible, of which differences cannot be taken
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a view says of the next token, as far as its voices need it.
+
+    logits: float32 [n_vocab], llama.cpp's memory, gone when the view is fed again.
+    log_z: what makes log-probabilities of them; NaN where no voice combines this view.
+    plausible: ids [m] that the floor lets pass; None without a floor, or where the view makes none plausible.
+    alone: what the view's own filters have made of it; None where it never speaks alone.
+    """
+
+    logits: Logits
+    log_z: float
+    plausible: NDArray[np.intp] | None
+    alone: Candidates | Distribution | None
+
+    def log_probs(self, ids: NDArray[np.intp] | None) -> NDArray[np.float32]:
+        """Log-probabilities float32 [m] of some tokens, or [n_vocab] of all."""
+        logits: Logits = self.logits if ids is None else self.logits[ids]
+        log_probs: Logits = np.maximum(logits - np.float32(self.log_z), np.float32(_LEAST))
+        return log_probs
+
+    def log_prob(self, token: int) -> float:
+        return max(float(self.logits[token]) - self.log_z, _LEAST)
+
+
+@dataclass
+class Alone:
+    """One view's own voice: its logits through its filters."""
+
+    view: int
+    chain: FilterChain
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        return (self.view,)
+
+    def __call__(self, rows: Rows) -> Distribution:
+        return self.chain(rows(self.view).alone)
+
+    def accept(self, token: int) -> None:
+        self.chain.accept(token)
+
+    def clone(self) -> Alone:
+        return Alone(self.view, self.chain.clone())
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How much a view weighs: its strength s; ``auto`` follows, token by token, how far it and the neutral view
+    disagree (AdaCAD, arXiv 2409.07394): s = 1 + the Jensen-Shannon divergence of their distributions, in bits."""
+
+    view: int
+    strength: float
+    auto: bool = False
+
+    @property
+    def is_as_it_is(self) -> bool:
+        """n + 1 (v - n) = v: the view by itself."""
+        return self.strength == 1 and not self.auto
+
+
+@dataclass
+class Combined:
+    """Several views in one voice: combined by a rule at the tokens that the floor lets pass, then filtered as ever.
+
+    Args:
+        weights: of at least one view that pulls (strength above zero).
+        neutral: the neutral view's number; None where the rule, or strengths that sum to one, need none.
+        floor: a token takes part that is at least this share as probable as the best one in any view that pulls (in the
+            neutral one where none does), before anything is sharpened; 0 lets all pass.
+    """
+
+    weights: Sequence[Weight]
+    neutral: int | None
+    rule: Rule
+    floor: float
+    chain: FilterChain
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        own = tuple(weight.view for weight in self.weights)
+        return own if self.neutral is None or self.neutral in own else (*own, self.neutral)
+
+    @property
+    def pulling(self) -> tuple[int, ...]:
+        """The views whose word on what is plausible counts."""
+        pulling = tuple(weight.view for weight in self.weights if weight.strength > 0)
+        return pulling or (() if self.neutral is None else (self.neutral,))
+
+    def __call__(self, rows: Rows) -> Distribution:
+        pulling = [rows(view) for view in self.pulling]
+        ids = union([row.plausible for row in pulling if row.plausible is not None]) if self.floor else None
+        try:
+            return self._filtered(ids, self._combined(rows, ids))
+        except NothingLeft:  # a grammar forbids all that is plausible: what the views say by themselves decides
+            if ids is None:
+                raise
+            return self._filtered(None, np.add.reduce([row.log_probs(None) for row in pulling]) / len(pulling))
+
+    def _combined(self, rows: Rows, ids: NDArray[np.intp] | None) -> NDArray[Any]:
+        n = None if self.neutral is None else rows(self.neutral).log_probs(ids)
+        log_probs = [rows(weight.view).log_probs(ids) for weight in self.weights]
+        return combine(self.rule, n, log_probs, strengths(self.weights, self.neutral, rows))
+
+    def _filtered(self, ids: NDArray[np.intp] | None, logits: NDArray[Any]) -> Distribution:
+        logits = logits.astype(np.float32, copy=False)
+        return self.chain(self.chain.shorten(logits) if ids is None else Candidates(ids, logits))
+
+    def accept(self, token: int) -> None:
+        self.chain.accept(token)
+
+    def clone(self) -> Combined:
+        twin = copy.copy(self)
+        twin.chain = self.chain.clone()
+        return twin
+
+
+_SEEN = 1e-3  # share of the best token's probability from which tokens count in a divergence
+
+
+def strengths(weights: Sequence[Weight], neutral: int | None, rows: Rows) -> list[float]:
+    """The strengths in force for the next token."""
+
+    def of(weight: Weight) -> float:
+        if not weight.auto or neutral is None:
+            return weight.strength
+        v, n = rows(weight.view), rows(neutral)
+        ids = union([plausible(row.logits, _SEEN) for row in (v, n)])
+        return 1.0 + divergence(v.log_probs(ids), n.log_probs(ids))
+
+    return [of(weight) for weight in weights]
+
+
+@dataclass(frozen=True)
+class Meter:
+    """How far each preference pushes a token: s_i (v_i - n) there, in nats of log-probability."""
+
+    weights: Sequence[Weight]
+    neutral: int
+
+    def __call__(self, rows: Rows, token: int) -> tuple[float, ...]:
+        n = rows(self.neutral).log_prob(token)
+        at = strengths(self.weights, self.neutral, rows)
+        return tuple(s * (rows(weight.view).log_prob(token) - n) for s, weight in zip(at, self.weights, strict=True))
+
+
+class Reader:
+    """Makes of each view's row of logits what the voices need, in the thread that computed it."""
+
+    def __init__(self, voices: Sequence[Alone | Combined]) -> None:
+        self._chains = {voice.view: voice.chain for voice in voices if isinstance(voice, Alone)}
+        combined = [voice for voice in voices if isinstance(voice, Combined)]
+        self._combined = {view for voice in combined for view in voice.views}
+        self._floors = {view: voice.floor for voice in combined if voice.floor for view in voice.pulling}
+
+    def __call__(self, view: int, row: int, logits: Logits) -> Row:
+        chain, floor = self._chains.get(view), self._floors.get(view)
+        return Row(
+            logits,
+            log_normalizer(logits) if view in self._combined else float("nan"),
+            None if floor is None else plausible(logits, floor),
+            None if chain is None else chain.early(row, logits),
+        )
