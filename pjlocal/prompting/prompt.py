@@ -7,7 +7,7 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 from ..engine.model import Model
 from ..errors import ModelError
@@ -141,12 +141,9 @@ class ChatTemplate:
         harmless = self._with_all_said(messages, prompting)
         written = self._written(messages, prompting)
         marks = Marks("".join(message.content for message in messages))
-        for marked in (
-            [self._keep_tokens(message, marks, trimmed=False) for message in messages],
-            [self._keep_tokens(message, marks, trimmed=True) for message in messages],
-            [self._protect(message, marks) for message in messages],
-        ):
-            text = self._written(marked, prompting)
+        keep, keep_trimmed = partial(self._keep_tokens, trimmed=False), partial(self._keep_tokens, trimmed=True)
+        for mark in (keep, keep_trimmed, self._protect):
+            text = self._written([mark(message, marks) for message in messages], prompting)
             if marks.reveal(text) == written:  # the template takes what is marked as it is
                 break
         else:
