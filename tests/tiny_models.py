@@ -22,20 +22,24 @@ _WORDS = ["▁the", "▁a", "▁cat", "▁dog", "▁and", "▁sees", "▁sun", "
 _BOS, _EOS, _EOT = 1, 2, 4
 
 
-def _vocabulary(n_vocab: int | None, words: Iterable[str]) -> tuple[list[str], list[gguf.TokenType]]:
+def _vocabulary(
+    n_vocab: int | None, words: Iterable[str], added: Iterable[str]
+) -> tuple[list[str], list[gguf.TokenType]]:
     tokens = [*_CONTROL, *(f"<0x{byte:02X}>" for byte in range(256)), *map(chr, range(33, 127)), "▁", "\n", *_WORDS]
     tokens += words
     tokens += [f"▁w{i}" for i in range(len(tokens), n_vocab or 0)]
     types = [gguf.TokenType.NORMAL] * len(tokens)
     types[: len(_CONTROL)] = [gguf.TokenType.UNKNOWN] + [gguf.TokenType.CONTROL] * (len(_CONTROL) - 1)
     types[len(_CONTROL) : len(_CONTROL) + 256] = [gguf.TokenType.BYTE] * 256
-    return tokens, types
+    added = list(added)
+    return [*tokens, *added], [*types, *[gguf.TokenType.USER_DEFINED] * len(added)]
 
 
 class _Writer(gguf.GGUFWriter):
     """A GGUF file with the test vocabulary; tensors are random, of the given standard deviation.
 
     words: tokens besides those of every test vocabulary; SentencePiece builds each from two others.
+    added: tokens whose spelling llama.cpp looks for before it splits the rest of a text.
     space_prefix: whether a space comes in front of a text, as SentencePiece has it by default.
     name: llama.cpp knows some models by it.
     """
@@ -50,6 +54,7 @@ class _Writer(gguf.GGUFWriter):
         add_bos: bool = True,
         dtype: type = np.float32,
         words: Iterable[str] = (),
+        added: Iterable[str] = (),
         space_prefix: bool = False,
         name: str | None = None,
     ) -> None:
@@ -58,7 +63,7 @@ class _Writer(gguf.GGUFWriter):
             self.add_name(name)
         self._rng = np.random.default_rng(0)
         self._dtype = dtype
-        tokens, types = _vocabulary(n_vocab, words)
+        tokens, types = _vocabulary(n_vocab, words, added)
         self.n_vocab = len(tokens)
         self.add_tokenizer_model("llama")
         self.add_token_list(tokens)

@@ -76,9 +76,11 @@ class _Joint:
         tokens = model.tokenize(text, special=True)
         end, controls = 0, []  # the controls' numbers among the tokens, and where they begin and end in the text
         for number, token in enumerate(tokens):
-            if model.is_cut_out(token):
-                spelling = model.special_text(token)
-                begin = text.find(spelling, end)
+            if not model.is_cut_out(token):
+                continue
+            spelling = model.special_text(token)
+            begin = text.find(spelling, end)
+            if begin >= 0:  # else it stands for a character that the vocabulary lacks
                 end = begin + len(spelling)
                 if model.is_control(token):
                     controls.append((number, begin, end))
