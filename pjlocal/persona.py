@@ -160,7 +160,8 @@ class PersonaJudge:
         Raises:
             UsageError: they leave no room for an answer.
         """
-        return make_plan(self.cast(generation), prompts, self.template, self.context_limit)
+        cast = self.cast(generation)
+        return make_plan(cast, prompts, self.prompting, self.template, self.context_limit)
 
     @property
     def context_limit(self) -> int:

@@ -28,7 +28,7 @@ Mode = Literal["judge", "base", "both", "prompt", "plain"]
 Rule = Literal["push", "mod", "mixture", "overlap"]
 Decoding = Literal["sample", "greedy"]
 Schedule = Literal["lockstep", "reference"]
-Placement = Literal["system", "user-turn"]
+Placement = Literal["system", "user-turn", "question"]
 Think = Literal["auto", "on", "off"]
 Layout = Literal["contexts", "batched", "auto"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
@@ -331,7 +331,10 @@ class Prompting(Settings):
 
     system: str = setting("", "--system", "-s", help="A system text that both views share.")
     placement: Placement = setting(
-        "system", "--placement", help="Where a preference stands: in the system message, or in a user turn of its own."
+        "system",
+        "--placement",
+        help="Where a preference stands: in the system message, in a user turn of its own, or behind the question: "
+        "heard best, and what stands before it is read once for all views.",
     )
     think: Think = setting(
         "auto",

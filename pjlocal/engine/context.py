@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,7 @@ class Context:
         self.model = model
         self.n_batch = max(n_seq, min(engine.n_batch, n_ctx * n_seq))  # every sequence's next token is in one batch
         self._interrupt = interrupt
+        self._n_threads = n_threads
         params = lib.llama_context_default_params()
         params.n_ctx = n_ctx * n_seq
         params.n_batch = self.n_batch
@@ -99,6 +101,15 @@ class Context:
         if self.handle:
             lib.llama_free(self.handle)
             self.handle = None
+
+    @contextmanager
+    def more_threads(self, n_threads: int) -> Iterator[None]:
+        """While others that share the cores rest."""
+        lib.llama_set_n_threads(self.handle, n_threads, n_threads)
+        try:
+            yield
+        finally:
+            lib.llama_set_n_threads(self.handle, self._n_threads, self._n_threads)
 
     def decode(self, token: Sequence[int], pos: Sequence[int], seq: list[int], n_wanted: int) -> None:
         """One llama_decode of at most n_batch tokens, each with its position and sequence; the last ``n_wanted`` get

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import median
@@ -35,6 +36,8 @@ FixedLayout = Literal["contexts", "batched"]
 #: Longer prompts are read by a worker, so that the main thread waits on a lock, where Ctrl-C reaches it.
 _FEW_TOKENS = 64
 
+_TRUNK = 32  # tokens that all prompts begin with, from which one view reads them for all
+_FEW_VIEWS = 4  # whose caches may change places
 _ENOUGH_TO_TIME = 16  # prompt tokens from which their speed says something
 
 
@@ -116,6 +119,8 @@ class ModelViews:
         #: What is kept of a view's row of logits (float32 [n_vocab], llama.cpp's memory, gone with the next feed).
         #: Runs in the thread that computed them: what one view needs is done while another still decodes.
         self.reduce: Callable[[int, int, Logits], Any] = _as_it_is
+        #: Whether what all prompts begin with is read once, by one view, and handed to the others.
+        self.shares_trunk = False
         #: Seconds that a prompt token took in every view at once, in a wide batch; None while none was timed.
         self.prefill_s_per_token: float | None = None
         self.decode_s = 0.0  # spent in llama_decode: of contexts that decode at the same time, the slower one's
@@ -129,7 +134,8 @@ class ModelViews:
         self._decoding_s: list[float] = []
         self._rows: list[list[Any]] = [[] for _ in range(n_views)]
         n_contexts = n_views if layout == "contexts" else 1
-        n_threads = max(1, (engine.n_threads or physical_cores()) // n_contexts)
+        self._n_threads = engine.n_threads or physical_cores()
+        n_threads = max(1, self._n_threads // n_contexts)
         try:
             for _ in range(n_contexts):
                 self._contexts.append(Context(model, engine, n_ctx, n_views // n_contexts, n_threads, interrupt))
@@ -165,7 +171,10 @@ class ModelViews:
         64 on, flash attention on a CPU takes another path, and logits of SmolLM2 were seen to differ by up to 1.
         """
         todo: dict[int, Sequence[int]] = {}
-        for view, (held, prompt) in enumerate(zip(self._held(prompts), prompts, strict=True)):
+        helds = self._held(prompts)
+        if self.shares_trunk:
+            helds = self._read_trunk(prompts, helds)
+        for view, (held, prompt) in enumerate(zip(helds, prompts, strict=True)):
             keep = max(0, min(held, len(prompt) - 1))
             todo[view] = prompt[self._keep(view, keep) : -1]
         self._append(todo, rows=0)
@@ -240,11 +249,15 @@ class ModelViews:
     def restore(self, states: Sequence[ViewState]) -> None:
         """Fill new views with the caches of others on the same model.  What cannot be taken will be read again."""
         for view, state in enumerate(states):
-            number, seq = self._place(view)
-            if len(state.cached) < self.n_ctx and self._contexts[number].restore(seq, state.memory):
-                self.cached[view] = list(state.cached)
-            else:
-                self._contexts[number].forget(seq, 0)
+            self._fill(view, state)
+
+    def _fill(self, view: int, state: ViewState) -> None:
+        """Fill an empty view; it stays empty where that cannot be taken."""
+        number, seq = self._place(view)
+        if len(state.cached) < self.n_ctx and self._contexts[number].restore(seq, state.memory):
+            self.cached[view] = list(state.cached)
+        else:
+            self._contexts[number].forget(seq, 0)
 
     def save(self, files: Sequence[Path]) -> int:
         """Write each view's cache to a file of its own; returns their bytes, 0 where one could not be written."""
@@ -271,17 +284,38 @@ class ModelViews:
     def _held(self, prompts: Sequence[Sequence[int]]) -> list[int]:
         """How many of each prompt's tokens its view's cache begins with.
 
-        Two views exchange their caches first where that holds more: their preferences were swapped.
+        Views exchange their caches first where that holds more: preferences were swapped.
         """
         self.wait()
-        held = list(map(_common, self.cached, prompts))
-        if self.n_views == 2:
-            crossed = list(map(_common, self.cached[::-1], prompts))
-            if sum(crossed) > sum(held):
-                self.cached.reverse()
-                self._slots.reverse()
-                return crossed
-        return held
+        if self.n_views > _FEW_VIEWS:  # of more there are too many ways to exchange them
+            return list(map(_common, self.cached, prompts))
+        common = [[_common(cached, prompt) for cached in self.cached] for prompt in prompts]
+
+        def held(order: Sequence[int]) -> list[int]:
+            return [row[view] for row, view in zip(common, order, strict=True)]
+
+        best = max(permutations(range(self.n_views)), key=lambda order: sum(held(order)))  # the first one: none moves
+        self.cached = [self.cached[view] for view in best]
+        self._slots = [self._slots[view] for view in best]
+        return held(best)
+
+    def _read_trunk(self, prompts: Sequence[Sequence[int]], helds: list[int]) -> list[int]:
+        """Have one view read what all prompts begin with, on all threads, and give the others a copy of its memory."""
+        trunk = min(min(_common(prompts[0], prompt) for prompt in prompts), min(map(len, prompts)) - 1)
+        reader = max(range(self.n_views), key=lambda view: min(helds[view], trunk))
+        if trunk - min(helds) < _TRUNK or self.n_views == 1:
+            return helds
+        self._keep(reader, min(helds[reader], trunk))
+        number, seq = self._place(reader)
+        with self._contexts[number].more_threads(self._n_threads):
+            self._append({reader: prompts[reader][len(self.cached[reader]) : trunk]}, rows=0)
+            self.wait()
+        state = ViewState(list(self.cached[reader]), self._contexts[number].state(seq))
+        for view, held in enumerate(helds):
+            if view != reader and held < trunk:
+                self._keep(view, 0)
+                self._fill(view, state)
+        return list(map(_common, self.cached, prompts))
 
     def _append(self, tokens: dict[int, Sequence[int]], rows: int) -> None:
         self.wait()

@@ -42,11 +42,15 @@ class Cast:
 
 @dataclass(frozen=True)
 class Plan:
-    """Who takes part, each view's prompt tokens, and the stop strings of the way of writing."""
+    """Who takes part, each view's prompt tokens, and the stop strings of the way of writing.
+
+    shares_trunk: what all prompts begin with may be read once for all: they part at the question's end.
+    """
 
     cast: Cast
     prompts: list[list[int]]
     stops: tuple[str, ...]
+    shares_trunk: bool
 
 
 def mode_in_force(generation: Generation, preferences: Sequence[Sequence[str]]) -> Mode:
@@ -183,7 +187,7 @@ def write_prompts(
         return [template.tokens(conversation, prefix, prompting) for prefix in prefixes]
 
 
-def make_plan(cast: Cast, prompts: list[list[int]], template: ChatTemplate, limit: int) -> Plan:
+def make_plan(cast: Cast, prompts: list[list[int]], prompting: Prompting, template: ChatTemplate, limit: int) -> Plan:
     """The plan for prompts that `write_prompts` made.
 
     Raises:
@@ -197,4 +201,4 @@ def make_plan(cast: Cast, prompts: list[list[int]], template: ChatTemplate, limi
         )
     if cast.mode == "base" and not cast.prefixes[1]:
         log.warning("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
-    return Plan(cast, prompts, template.stops)
+    return Plan(cast, prompts, template.stops, prompting.placement == "question")

@@ -88,6 +88,9 @@ class ChatTemplate:
         turn of its own with an empty answer (the layout of the paper's authors); where the template refuses an empty
         answer, it stands at the head of the first user message, and a warning says so.
 
+        In ``question`` placement it stands behind the last question, after an empty line: what was said last is heard
+        best, and all that stands before it is the same for every view.  Earlier questions stand without it.
+
         A question that got no answer stands before the next one, in the same message: the model sees what was asked,
         roles alternate for templates that insist, and no empty answer tells the model to be silent again.
         """
@@ -102,6 +105,8 @@ class ChatTemplate:
                     "stands at the head of the first message, not in a turn of its own"
                 )
                 turns = _headed(turns, preference)
+        elif preference and prompting.placement == "question":
+            turns[-1] = replace(turns[-1], content=f"{turns[-1].content}\n\n{preference}")
         elif preference:
             system = f"{system}\n\n{preference}" if system else preference
         if not system:
