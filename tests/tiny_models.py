@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -21,17 +22,27 @@ _WORDS = ["▁the", "▁a", "▁cat", "▁dog", "▁and", "▁sees", "▁sun", "
 _BOS, _EOS, _EOT = 1, 2, 4
 
 
-def _vocabulary(n_vocab: int | None) -> tuple[list[str], list[gguf.TokenType]]:
+def _vocabulary(
+    n_vocab: int | None, words: Iterable[str], added: Iterable[str]
+) -> tuple[list[str], list[gguf.TokenType]]:
     tokens = [*_CONTROL, *(f"<0x{byte:02X}>" for byte in range(256)), *map(chr, range(33, 127)), "▁", "\n", *_WORDS]
+    tokens += words
     tokens += [f"▁w{i}" for i in range(len(tokens), n_vocab or 0)]
     types = [gguf.TokenType.NORMAL] * len(tokens)
     types[: len(_CONTROL)] = [gguf.TokenType.UNKNOWN] + [gguf.TokenType.CONTROL] * (len(_CONTROL) - 1)
     types[len(_CONTROL) : len(_CONTROL) + 256] = [gguf.TokenType.BYTE] * 256
-    return tokens, types
+    added = list(added)
+    return [*tokens, *added], [*types, *[gguf.TokenType.USER_DEFINED] * len(added)]
 
 
 class _Writer(gguf.GGUFWriter):
-    """A GGUF file with the test vocabulary; tensors are random, of the given standard deviation."""
+    """A GGUF file with the test vocabulary; tensors are random, of the given standard deviation.
+
+    words: tokens besides those of every test vocabulary; SentencePiece builds each from two others.
+    added: tokens whose spelling llama.cpp looks for before it splits the rest of a text.
+    space_prefix: whether a space comes in front of a text, as SentencePiece has it by default.
+    name: llama.cpp knows some models by it.
+    """
 
     def __init__(
         self,
@@ -42,11 +53,17 @@ class _Writer(gguf.GGUFWriter):
         chat_template: str | None = CHATML,
         add_bos: bool = True,
         dtype: type = np.float32,
+        words: Iterable[str] = (),
+        added: Iterable[str] = (),
+        space_prefix: bool = False,
+        name: str | None = None,
     ) -> None:
         super().__init__(path, architecture)
+        if name:
+            self.add_name(name)
         self._rng = np.random.default_rng(0)
         self._dtype = dtype
-        tokens, types = _vocabulary(n_vocab)
+        tokens, types = _vocabulary(n_vocab, words, added)
         self.n_vocab = len(tokens)
         self.add_tokenizer_model("llama")
         self.add_token_list(tokens)
@@ -57,7 +74,7 @@ class _Writer(gguf.GGUFWriter):
         self.add_eot_token_id(_EOT)
         self.add_unk_token_id(0)
         self.add_add_bos_token(add_bos)
-        self.add_add_space_prefix(False)
+        self.add_add_space_prefix(space_prefix)
         if chat_template is not None:
             self.add_chat_template(chat_template)
 
@@ -108,15 +125,14 @@ def write_llama(
     *,
     n_vocab: int | None = None,
     chat_template: str | None = CHATML,
-    add_bos: bool = True,
     n_embd: int = 64,
     n_layer: int = 2,
     n_ff: int = 128,
     n_ctx_train: int = 512,
-    dtype: type = np.float32,
+    **options: Any,
 ) -> Path:
     """A transformer of the llama architecture."""
-    w = _Writer(path, "llama", n_vocab=n_vocab, chat_template=chat_template, add_bos=add_bos, dtype=dtype)
+    w = _Writer(path, "llama", n_vocab=n_vocab, chat_template=chat_template, **options)
     n_head = n_embd // 16
     w.sizes(n_embd, n_layer, n_head, n_head, n_ff, n_ctx_train)
     w.add_rope_dimension_count(16)

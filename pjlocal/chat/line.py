@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import ANSI, AnyFormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 
 from ..visible import visible
 from .chat import Chat
-from .commands.table import COMMANDS
+from .commands.table import COMMANDS, is_command
 from .screen import status_line
 
 _QUOTES = '"""'
+_PASTED = "pasted: sent as text"
 _NO_TOOLBAR = Style.from_dict({"bottom-toolbar": "noreverse"})
 
 
@@ -36,40 +39,88 @@ class Line:
 
     def __init__(self, chat: Chat, history: Path | None) -> None:
         self._chat = chat
+        self._paste = Paste()
         self._session: PromptSession[str] = PromptSession(
             "> ",
             multiline=True,
             prompt_continuation=lambda width, number, wrapped: " " * width,
-            history=_history(history),
+            history=_History(_kept(history), self._paste.as_typed),
             completer=_Completer(chat),
             complete_while_typing=Condition(lambda: self._session.default_buffer.text.startswith("/")),
             complete_style=CompleteStyle.MULTI_COLUMN,
-            key_bindings=_keys(),
+            key_bindings=_keys(self._paste),
             bottom_toolbar=self._toolbar,
             style=_NO_TOOLBAR,
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
             enable_suspend=True,
             enable_open_in_editor=True,
         )
+        self._session.default_buffer.on_text_changed += self._paste.changed
 
     def read(self) -> str:
-        """One message or command.
+        """One message or command, as it would be typed on one line by hand.
 
         Raises:
             EOFError: the user leaves.
         """
-        return unquoted(self._session.prompt())
+        text = self._paste.as_typed(self._session.prompt().removeprefix("\ufeff"))
+        self._paste.begins = ""
+        return unquoted(text)
 
     def _toolbar(self) -> AnyFormattedText:
-        columns = self._session.output.get_size().columns
-        return ANSI(f"\x1b[2m{status_line(self._chat.conversation, columns - 1).plain}\x1b[0m")
+        columns = self._session.output.get_size().columns - 1
+        notice = f"{_PASTED} · " if self._paste.counts(self._session.default_buffer.text) else ""
+        status = status_line(self._chat.conversation, max(1, columns - len(notice)))
+        return ANSI(f"\x1b[2m{notice}{status.plain}\x1b[0m")
+
+
+class Paste:
+    """Keeps in mind what was pasted where a line begins: slashes and quotation marks in it are text.
+
+    A command that is pasted on one line is still a command, and so is what is pasted behind one that was typed.
+    """
+
+    def __init__(self) -> None:
+        self.begins = ""  # with these characters; no longer where the line's beginning was changed by hand
+
+    def insert(self, buffer: Buffer, text: str) -> None:
+        """Paste a text at the cursor."""
+        text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+        if not buffer.document.text_before_cursor.strip():
+            one_command = is_command(text) and "\n" not in text.strip()
+            self.begins = "" if one_command else text.lstrip()[: len(_QUOTES)]
+        buffer.insert_text(text)
+
+    def changed(self, buffer: Buffer) -> None:
+        if not buffer.text:
+            self.begins = ""
+
+    def counts(self, line: str) -> bool:
+        """Whether the line would have another meaning had it been typed."""
+        return self.as_typed(line) != line
+
+    def as_typed(self, line: str) -> str:
+        """What one would type by hand to say the same."""
+        if not self.begins or not line.lstrip().startswith(self.begins):
+            return line
+        return quoted(line) if line.lstrip().startswith(_QUOTES) else escaped(line)
+
+
+def escaped(text: str) -> str:
+    """A message that begins with a slash, as one types it."""
+    return f"/{text}" if text.startswith("/") else text
+
+
+def quoted(text: str) -> str:
+    """A message in a block."""
+    return f"{_QUOTES}\n{text}\n{_QUOTES}"
 
 
 def unquoted(text: str) -> str:
-    """A message without the quotation marks of a block around it."""
+    """A message without the quotation marks of a block around it; what stands in a block is no command."""
     stripped = text.strip()
     if len(stripped) >= 2 * len(_QUOTES) and stripped.startswith(_QUOTES) and stripped.endswith(_QUOTES):
-        return stripped[len(_QUOTES) : -len(_QUOTES)].strip("\n")
+        return escaped(stripped[len(_QUOTES) : -len(_QUOTES)].strip("\n"))
     return text
 
 
@@ -78,7 +129,7 @@ def _block_is_open(text: str) -> bool:
     return stripped.startswith(_QUOTES) and (len(stripped) < 2 * len(_QUOTES) or not stripped.endswith(_QUOTES))
 
 
-def _keys() -> KeyBindings:
+def _keys(paste: Paste) -> KeyBindings:
     keys = KeyBindings()
 
     @keys.add("enter")
@@ -86,7 +137,7 @@ def _keys() -> KeyBindings:
         buffer = event.current_buffer
         if buffer.complete_state and buffer.complete_state.current_completion:
             buffer.complete_state = None  # the choice is taken; another Enter sends
-        elif _block_is_open(buffer.text):
+        elif _block_is_open(paste.as_typed(buffer.text)):
             buffer.newline(copy_margin=False)
         else:
             buffer.validate_and_handle()
@@ -99,6 +150,11 @@ def _keys() -> KeyBindings:
     @keys.add("c-c")
     def clear(event: KeyPressEvent) -> None:
         event.current_buffer.reset()
+        paste.begins = ""
+
+    @keys.add(Keys.BracketedPaste)
+    def insert(event: KeyPressEvent) -> None:
+        paste.insert(event.current_buffer, event.data)
 
     return keys
 
@@ -134,7 +190,25 @@ class _Completer(Completer):
             return ()
 
 
-def _history(path: Path | None) -> History:
+class _History(History):
+    """What was typed, and what was pasted in a form that says the same when it is brought back."""
+
+    def __init__(self, kept: History, as_typed: Callable[[str], str]) -> None:
+        super().__init__()
+        self._kept = kept
+        self._as_typed = as_typed
+
+    def append_string(self, string: str) -> None:
+        super().append_string(self._as_typed(string))
+
+    def store_string(self, string: str) -> None:
+        self._kept.store_string(string)
+
+    def load_history_strings(self) -> Iterable[str]:
+        return self._kept.load_history_strings()
+
+
+def _kept(path: Path | None) -> History:
     if path is None:
         return InMemoryHistory()
     try:

@@ -89,6 +89,7 @@ def _lines() -> Iterable[str]:
         if not raw:
             return
         try:
-            yield raw.decode("utf-8").rstrip("\r\n")
+            # Windows begins a file with a mark of its encoding, and files may follow each other in a pipe.
+            yield raw.decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise UsageError(f"standard input is not UTF-8 text (byte {error.start} of a line)") from None

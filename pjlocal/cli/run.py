@@ -122,7 +122,7 @@ def read_stdin(wait_notice: bool) -> str:
     if wait_notice and os.name == "posix" and not select.select([sys.stdin], [], [], 2.0)[0]:
         print("pjlocal: waiting for standard input to end (</dev/null where there is none)", file=sys.stderr)
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig").strip("\n")
+        return sys.stdin.buffer.read().decode("utf-8-sig").strip("\r\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"standard input is not UTF-8 text (byte {error.start})") from None
     except OSError as error:

@@ -36,6 +36,6 @@ def edit_text(text: str) -> str:
         path.write_text(text + "\n", encoding="utf-8", errors="replace")
         edit_file(path)
         try:
-            return path.read_text(encoding="utf-8").strip()
+            return path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"what the editor saved cannot be read: {error}") from None

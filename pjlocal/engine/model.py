@@ -21,6 +21,12 @@ from .interrupt import Interrupt, Interrupted
 
 log = logging.getLogger("pjlocal")
 
+_CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+
+#: Unicode says that this is no character, and never will be one: no vocabulary has a token with it, so its bytes become
+#: tokens of their own, which nothing beside them is merged with.
+_NO_CHARACTER = "\U0010ffff"
+
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _recent_errors: deque[str] = deque(maxlen=20)
 _verbose = False
@@ -230,17 +236,49 @@ class Model:
         return bool(lib.llama_vocab_is_eog(self.vocab, token))
 
     def is_control(self, token: int) -> bool:
-        return bool(lib.llama_vocab_is_control(self.vocab, token))
+        """Whether the token is no text: one that steers the model, or stands for what it does not know."""
+        return bool(self._attributes(token) & _CONTROL)
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
+    def is_cut_out(self, token: int) -> bool:
+        """Whether llama.cpp looks for the token's spelling in a text before it splits the rest: a control token where
+        those are wanted, and one that the model's makers have added to the vocabulary in any case."""
+        return bool(self._attributes(token) & (_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED))
+
+    def strips_left(self, token: int) -> bool:
+        """Whether white space before the token is dropped."""
+        return bool(self._attributes(token) & lib.LLAMA_TOKEN_ATTR_LSTRIP)
+
+    def strips_right(self, token: int) -> bool:
+        """Whether white space behind the token is dropped."""
+        return bool(self._attributes(token) & lib.LLAMA_TOKEN_ATTR_RSTRIP)
+
+    def _attributes(self, token: int) -> int:
+        return int(lib.llama_vocab_get_attr(self.vocab, token))
+
+    def tokenize(self, text: str, *, special: bool, goes_on: bool = False) -> list[int]:
         """Tokens of a text, without BOS.
 
         Args:
             special: whether text that spells a control token becomes that token.
+            goes_on: the text goes on where other text ended.  Many SentencePiece vocabularies (Llama 2, Mistral 7B)
+                want a space in front of a text, and behind a control token: here, none is put at the beginning.
 
         Raises:
             UsageError: the text is not valid Unicode.
         """
+        if goes_on and text and self._text_begins:
+            return self._tokenize(_NO_CHARACTER + text, special)[len(self._text_begins) :]
+        return self._tokenize(text, special)
+
+    @cached_property
+    def _text_begins(self) -> list[int]:
+        """The space that is put in front of a text, and behind it `_NO_CHARACTER`; empty where none is put."""
+        if lib.llama_vocab_type(self.vocab) != lib.LLAMA_VOCAB_TYPE_SPM:
+            return []
+        tokens = self._tokenize(_NO_CHARACTER, special=False)
+        return tokens if self.piece(tokens[0]) == b" " else []
+
+    def _tokenize(self, text: str, special: bool) -> list[int]:
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import codecs
 import logging
-import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from typing import Any, Literal
+from functools import cache, cached_property, partial
 
 from ..engine.model import Model
 from ..errors import ModelError
 from ..settings import Prompting
+from .pieces import Marks, tokens_of
+from .rendering import PROBE, Role, attempt, dialogue, jinja, reaches
 from .thinking import MARKS
 
 log = logging.getLogger("pjlocal")
-
-Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True)
@@ -34,98 +32,180 @@ class Message:
 #: Ends an answer of a model without a chat template, before it writes the user's next turn itself.
 DIALOGUE_STOPS = ("\nUser:",)
 
-_PROBE = "pjlocal-probe"
+#: What templates call the switch for thinking aloud: Qwen3, SmolLM3 and their kin the first, Granite and DeepSeek V3.1
+#: the second.
+_THINK_NAMES = ("enable_thinking", "thinking")
+
+#: What to say where there is none.
+NO_THINK_SWITCH = "this model's chat template has no switch for it"
 
 
 class ChatTemplate:
     """The model's chat template, as far as it goes.
 
     Text that spells a control token stays text; BOS comes once; a template that has no place for a system message
-    gets it at the head of the first user message; a model without a template gets a written-out dialogue.
+    gets it at the head of the first user message; a model without a template gets a written-out dialogue.  An answer
+    in which nothing was said is no part of the prompt.
     """
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._piece = cache(model.piece)
-        self._render = _jinja(model) or _dialogue
+        self._render = jinja(model) or dialogue
         #: Stop strings that the way of writing needs.
-        self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is _dialogue else ()
+        self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is dialogue else ()
+        #: What the user was warned of; once is enough.
+        self.told: set[str] = set()
 
     @cached_property
     def has_think_switch(self) -> bool:
         """Whether the template can be asked to have the model think aloud, or not to."""
-        return self._render is not _dialogue and any(name in (self._model.chat_template or "") for name in _THINK_NAMES)
+        on, off = ([attempt(self._render, said, _think(asked)) for said in _GREETINGS] for asked in (True, False))
+        return on != off
 
     @cached_property
     def has_system_role(self) -> bool:
         """Whether a system message reaches the prompt."""
-        try:
-            return _PROBE in self._render([Message("system", _PROBE), Message("user", "hello")], {})
-        except Exception:  # a template refuses by raising whatever it likes
-            return False
+        return reaches(self._render, "system")
+
+    @cached_property
+    def takes_empty_answers(self) -> bool:
+        """Whether an assistant's message may be empty."""
+        return self._takes_answer("")
+
+    @cached_property
+    def _takes_white_answers(self) -> bool:
+        return self._takes_answer(" ")
+
+    def _takes_answer(self, answer: str) -> bool:
+        said: list[tuple[Role, str]] = [("user", "hello"), ("assistant", answer), ("user", "hello")]
+        return attempt(self._render, said) is not None
 
     def messages(self, conversation: Sequence[Message], preference: str, prompting: Prompting) -> list[Message]:
         """The messages of one view: system text, preference prefix and conversation.
 
-        In ``user-turn`` placement the preference is a user turn of its own with an empty answer (the layout of the
-        paper's authors); in ``system`` placement it follows the shared system text.
+        In ``system`` placement the preference follows the shared system text.  In ``user-turn`` placement it is a user
+        turn of its own with an empty answer (the layout of the paper's authors); where the template refuses an empty
+        answer, it stands at the head of the first user message, and a warning says so.
+
+        A question that got no answer stands before the next one, in the same message: the model sees what was asked,
+        roles alternate for templates that insist, and no empty answer tells the model to be silent again.
         """
-        turns = list(conversation)
+        turns = self._answered(conversation)
         system = prompting.system
         if preference and prompting.placement == "user-turn":
-            turns = [Message("user", preference), Message("assistant", ""), *turns]
+            if self.takes_empty_answers:
+                turns = [Message("user", preference), Message("assistant", ""), *turns]
+            else:
+                self._warn(
+                    "the model's chat template refuses empty answers: with --placement user-turn the preference "
+                    "stands at the head of the first message, not in a turn of its own"
+                )
+                turns = _headed(turns, preference)
         elif preference:
             system = f"{system}\n\n{preference}" if system else preference
         if not system:
             return turns
-        if self.has_system_role:
-            return [Message("system", system), *turns]
-        first, *rest = turns
-        return [replace(first, content=f"{system}\n\n{first.content}"), *rest]
+        return [Message("system", system), *turns] if self.has_system_role else _headed(turns, system)
+
+    def _answered(self, conversation: Sequence[Message]) -> list[Message]:
+        """A conversation without the answers that say nothing, and each question without one joined to the next."""
+        turns: list[Message] = []
+        unanswered = False
+        for message in conversation:
+            if self._says_nothing(message):
+                unanswered = bool(turns) and turns[-1].role == "user"
+            elif unanswered and message.role == "user":
+                turns[-1] = replace(message, content=f"{turns[-1].content}\n\n{message.content}")
+                unanswered = False
+            else:
+                turns.append(message)
+                unanswered = False
+        return turns
+
+    def _says_nothing(self, message: Message) -> bool:
+        """An empty answer; one of white space too, where the template takes it for empty and refuses it."""
+        if message.role != "assistant" or message.content.strip():
+            return False
+        return not message.content or not self._takes_white_answers
 
     def tokens(self, conversation: Sequence[Message], preference: str, prompting: Prompting) -> list[int]:
         """Prompt tokens of one view, ready for the assistant's answer.
 
         Raises:
-            ModelError: the template refuses the conversation.
+            ModelError: the template refuses the conversation, or leaves out what is asked.
         """
+        if prompting.think != "auto" and not self.has_think_switch:
+            self._warn(NO_THINK_SWITCH, f"think {prompting.think}: ")
         messages = self.messages(conversation, preference, prompting)
+        harmless = self._with_all_said(messages, prompting)
         written = self._written(messages, prompting)
-        if messages[-1].content.strip() not in written:
-            log.warning("the model's chat template leaves the message out: the model will not see it")
-        marks = _Marks(messages)
-        for trimmed in (False, True):
-            text = self._written([self._keep_tokens(m, marks, trimmed) for m in messages], prompting)
-            if marks.reveal(text) == written:  # the template takes the answers as they are
+        marks = Marks("".join(message.content for message in messages))
+        keep, keep_trimmed = partial(self._keep_tokens, trimmed=False), partial(self._keep_tokens, trimmed=True)
+        for mark in (keep, keep_trimmed, self._protect):
+            text = self._written([mark(message, marks) for message in messages], prompting)
+            if marks.reveal(text) == written:  # the template takes what is marked as it is
                 break
         else:
-            text = self._written([self._protect(m, marks) for m in messages], prompting)
-        tokens: list[int] = []
-        for piece in marks.split(text):
-            tokens += piece.tokens if isinstance(piece, _Hidden) else self._model.tokenize(piece, special=True)
+            if self._controls(written) == self._controls(harmless):  # it has escaped, or changed, what was spelled
+                text = written
+        tokens = tokens_of(self._model, marks.split(text))
         bos = self._model.bos
         if bos is not None and tokens[:1] != [bos]:
             tokens.insert(0, bos)
         return tokens
 
-    def _written(self, messages: list[Message], prompting: Prompting) -> str:
-        variables = {} if prompting.think == "auto" else dict.fromkeys(_THINK_NAMES, prompting.think == "on")
+    def _with_all_said(self, messages: Sequence[Message], prompting: Prompting) -> str:
+        """The prompt with plain words in the place of what is said.
+
+        They show whether all of it comes into the prompt.  The texts themselves would not: a template may escape them,
+        or leave out earlier thinking.
+
+        Raises:
+            ModelError: something that was asked does not come into it.
+        """
+        words = [f"{PROBE}{number}x" for number, _ in enumerate(messages)]
+        plain = [replace(message, content=word, tokens=()) for message, word in zip(messages, words, strict=True)]
+        text = self._written(plain, prompting)
+        missing = [m for m, word in zip(messages, words, strict=True) if word not in text.casefold()]
+        if any(message is messages[-1] for message in missing):
+            raise ModelError(
+                "the model's chat template leaves out what is asked: use a model that is made to chat in text"
+            )
+        if any(message.role != "assistant" for message in missing):
+            raise ModelError(
+                "the model's chat template leaves out what was asked before: begin a new chat, or use another model"
+            )
+        if missing:
+            self._warn("the model's chat template leaves out earlier answers: the model does not see them")
+        return text
+
+    def _written(self, messages: Sequence[Message], prompting: Prompting) -> str:
+        variables = {} if prompting.think == "auto" else _think(prompting.think == "on")
         try:
-            return self._render(messages, variables)
+            return self._render([(message.role, message.content) for message in messages], variables)
         except Exception as error:  # a template refuses by raising whatever it likes
             raise ModelError(f"the model's chat template refuses the conversation: {error}") from None
 
-    def _protect(self, message: Message, marks: _Marks) -> Message:
+    def _controls(self, text: str) -> list[int]:
+        return [token for token in self._model.tokenize(text, special=True) if self._model.is_control(token)]
+
+    def _warn(self, what: str, before: str = "") -> None:
+        if what not in self.told:
+            self.told.add(what)
+            log.warning("%s%s", before, what)
+
+    def _protect(self, message: Message, marks: Marks) -> Message:
         """Put a mark in the place of each control token that a message spells."""
-        text, tokenize = message.content, self._model.tokenize
-        if tokenize(text, special=True) == tokenize(text, special=False):
+        text = message.content
+        if not self._controls(text):
             return message
         for spelling in self._control_spellings:
             if spelling in text:
-                text = text.replace(spelling, marks.hide(spelling, tokenize(spelling, special=False)))
+                text = text.replace(spelling, marks.hide(spelling))
         return replace(message, content=text)
 
-    def _keep_tokens(self, message: Message, marks: _Marks, trimmed: bool) -> Message:
+    def _keep_tokens(self, message: Message, marks: Marks, trimmed: bool) -> Message:
         """Put a mark in the place of what an answer's tokens spell of it: all, where no stop string has cut it.
 
         ``trimmed`` leaves to the template what many like to drop: thinking, and white space around the answer.
@@ -140,7 +220,7 @@ class ChatTemplate:
         last = bisect_left(ends, ends[bisect_right(ends, end) - 1])  # behind it at most half a character
         if first >= last:
             return self._protect(message, marks)
-        mark = marks.hide(content[ends[first] : ends[last]], list(message.tokens[first:last]))
+        mark = marks.hide(content[ends[first] : ends[last]], message.tokens[first:last])
         rest = self._protect(replace(message, content=content[ends[last] :]), marks).content
         return replace(message, content=f"{content[: ends[first]]}{mark}{rest}")
 
@@ -170,74 +250,20 @@ class ChatTemplate:
         return sorted(spellings - {""}, key=lambda text: (-len(text), text))
 
 
-@dataclass(frozen=True)
-class _Hidden:
-    """What a mark stands for: a text, and the tokens that it must become."""
-
-    text: str
-    tokens: list[int]
-
-
-class _Marks:
-    """Short private texts that stand in messages for what the template must not touch, nor the tokenizer see."""
-
-    def __init__(self, messages: Sequence[Message]) -> None:
-        contents = "".join(message.content for message in messages)
-        self._hidden: dict[str, _Hidden] = {}
-        self._open = "\ue000"
-        while self._open in contents:
-            self._open += "\ue000"
-        self._mark = re.compile(f"({self._open}[0-9]+\ue001)")
-
-    def hide(self, text: str, tokens: list[int]) -> str:
-        mark = f"{self._open}{len(self._hidden)}\ue001"
-        self._hidden[mark] = _Hidden(text, tokens)
-        return mark
-
-    def reveal(self, text: str) -> str:
-        return self._mark.sub(lambda match: self._hidden[match[0]].text, text)
-
-    def split(self, text: str) -> list[str | _Hidden]:
-        """The text in pieces, with what is hidden in the place of its marks."""
-        return [self._hidden.get(piece, piece) for piece in self._mark.split(text) if piece]
-
-
 #: What templates call the switch for thinking aloud: Qwen3, SmolLM3 and their kin the first, Granite and DeepSeek V3.1
 #: the second.
 _THINK_NAMES = ("enable_thinking", "thinking")
 
-Render = Callable[[list[Message], Mapping[str, Any]], str]
+
+_GREETINGS: list[list[tuple[Role, str]]] = [[("user", "hello")], [("system", "hello"), ("user", "hello")]]
 
 
-def _jinja(model: Model) -> Render | None:
-    """The model's Jinja template behind llama-cpp-python's sandboxed formatter; None without a usable one."""
-    if not model.chat_template:
-        return None
-    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-    try:
-        formatter = Jinja2ChatFormatter(model.chat_template, eos_token=model.eos_text, bos_token=model.bos_text)
-    except Exception as error:  # whatever Jinja makes of a broken template
-        log.warning("the model's chat template is broken (%s): using a plain dialogue instead", error)
-        return None
-
-    def render(messages: list[Message], variables: Mapping[str, Any]) -> str:
-        dicts: list[Any] = [{"role": m.role, "content": m.content} for m in messages]
-        return str(formatter(messages=dicts, **variables).prompt)
-
-    return render
+def _think(aloud: bool) -> dict[str, bool]:
+    """The template's variables that switch thinking on or off."""
+    return dict.fromkeys(_THINK_NAMES, aloud)
 
 
-_DIALOGUE_NAMES = {"user": "User", "assistant": "Assistant"}
-
-
-def _dialogue(messages: list[Message], variables: Mapping[str, Any]) -> str:
-    """A plain written-out dialogue, for models without a chat template."""
-    return "\n\n".join([*map(_speech, messages), "Assistant:"])
-
-
-def _speech(message: Message) -> str:
-    if message.role == "system":
-        return message.content
-    space = "" if message.content[:1].isspace() else " "  # a model writes its own behind the colon
-    return f"{_DIALOGUE_NAMES[message.role]}:{space}{message.content}".rstrip()
+def _headed(turns: Sequence[Message], text: str) -> list[Message]:
+    """A conversation with a text at the head of its first message."""
+    first, *rest = turns
+    return [replace(first, content=f"{text}\n\n{first.content}"), *rest]

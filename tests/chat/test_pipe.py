@@ -43,3 +43,10 @@ def test_a_line_that_fails_in_a_pipe_is_told_and_the_rest_answered(pjlocal, toy,
     assert "not UTF-8" in result.stderr
     result = pjlocal("chat", "-m", "nowhere", stdin="q1\n")
     assert result.returncode == 1 and "no model 'nowhere'" in result.stderr
+
+
+def test_a_mark_of_the_encoding_is_no_part_of_a_line(pjlocal, toy, says, sessions) -> None:
+    args = ("chat", *toy, *says("Rain."))
+    result = pjlocal(*args, stdin=b"\xef\xbb\xbf/title T\r\nq1\r\n\xef\xbb\xbfq2 \xef\xbb\xbf\n//q3\n")
+    assert (result.returncode, result.stderr) == (0, "pjlocal: title: T\n")
+    assert [turn.question for turn in sessions()[0].turns] == ["q1", "q2 \ufeff", "/q3"]

@@ -11,7 +11,8 @@ import pytest
 import tiny_models
 from talking import NO_CONTROL, QUESTIONS, Cost, Talk, common, model_with, prompt_text, talk
 
-from pjlocal import Sampling
+from pjlocal import Prompting, Sampling
+from pjlocal.sessions.session import Session, Turn
 
 # Templates.
 
@@ -26,6 +27,13 @@ FORGETS_THOUGHTS = (
     "{{ '<|im_start|>' + m['role'] + '\n' + text + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
     "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+)
+#: As Ministral has it: roles alternate, and an answer says something.
+STRICT = (
+    "{% for m in messages | rejectattr('role', 'equalto', 'system') %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if m['role'] == 'assistant' and not m['content'] %}{{ raise_exception('no content') }}{% endif %}{% endfor %}"
+    + CHATML
 )
 ONE_QUESTION = "{% if messages | length > 2 %}{{ raise_exception('one question only') }}{% endif %}" + CHATML
 
@@ -152,3 +160,61 @@ def test_a_model_without_a_template_writes_a_dialogue(tmp_path: Path) -> None:
         said = len(chat.judge.model.tokenize(" It rains", special=False))
         assert all(k >= len(p) + said - 1 for k, p in zip(kept, before.prompts, strict=True))
         assert cost.fed <= cost.new_to(before.held) + 2, "a token that is read may turn out to have ended the answer"
+
+
+SILENT = Sampling(logit_bias=("4=1000",))  # ends at once
+
+
+@pytest.mark.parametrize("placement", ["system", "user-turn"])
+@pytest.mark.parametrize("template", [CHATML, STRICT])
+def test_after_an_empty_answer_the_chat_goes_on_and_nothing_is_read_twice(tmp_path, store, template, placement) -> None:
+    prompting, quiet = Prompting(placement=placement), SILENT
+    model = model_with(tmp_path, template)
+    with talk(model, prompting=prompting, sampling=quiet, store=store) as chat:
+        costs = [chat.ask("Why?")]
+        assert chat.turns[0].answer == "" and len(chat.turns) == 1
+        costs.append(chat.ask("Well?"))
+        chat.judge.sampling = Sampling(logit_bias=NO_CONTROL)
+        costs += [chat.ask("Hello?"), chat.ask("And?")]
+        answer = chat.turns[2].answer
+        asked = [("user", "Why?\n\nWell?\n\nHello?"), ("assistant", answer), ("user", "And?")]
+        wish = [("system", "Be brief")]
+        if placement == "user-turn":
+            wish = [("user", "Be brief"), ("assistant", "")]
+            if template == STRICT:
+                wish, asked[0] = [], ("user", f"Be brief\n\n{asked[0][1]}")
+        assert prompt_text(chat, costs[-1]) == chatml(*wish, *asked)
+        for before, cost in pairwise(costs):
+            assert cost.fed == cost.new_to(before.held)
+        session = store.load(chat.conversation.session.id)
+    with talk(model, prompting=prompting, session=session, store=store) as chat:
+        assert prompt_text(chat, chat.ask("Or?")).startswith(chatml(*wish, *asked))
+
+
+def test_what_was_killed_before_its_first_token_is_joined_to_what_is_asked_next(tmp_path: Path) -> None:
+    with talk(model_with(tmp_path, STRICT), session=Session(turns=[Turn("Why?")])) as chat:
+        assert prompt_text(chat, chat.ask("Well?")) == chatml(("system", "Be brief"), ("user", "Why?\n\nWell?"))
+
+
+def test_what_does_not_reach_the_prompt_costs_a_line_and_the_chat_goes_on(tmp_path: Path) -> None:
+    with talk(model_with(tmp_path, "{{ messages[-1]['content'] }}"), prefer=()) as chat:
+        assert chat.say("Why?") == []
+        (line,) = chat.say("How?")
+        assert "leaves out what was asked before: begin a new chat" in line and chat.chat.status == 1
+        chat.say("/new")
+        assert chat.say("How?") == []
+
+
+def test_a_switch_that_is_missing_is_told_of_with_each_model_once(tmp_path: Path, caplog) -> None:
+    with talk(model_with(tmp_path, CHATML)) as chat:
+        chat.say("/set think off")
+        chat.say("Why?")
+        chat.say("How?")
+        assert [r.message for r in caplog.records] == ["think off: this model's chat template has no switch for it"]
+        other = tiny_models.write_llama(tmp_path / "other.gguf")
+        chat.say(f"/model {other}")
+        chat.say("How?")
+        assert len(caplog.records) == 2
+        chat.say("/think auto")
+        chat.say("How?")
+    assert len(caplog.records) == 2

@@ -257,3 +257,11 @@ def test_version_and_help(pjlocal) -> None:
     text = pjlocal("run", "--help").stdout
     for option in ("--prefer", "--lambda", "--xtc-probability", "--json-schema", "--cache-type-k", "--trace"):
         assert option in text
+
+
+def test_a_mark_of_the_encoding_and_windows_line_ends_are_no_part_of_the_prompt(pjlocal, tiny) -> None:
+    def n_tokens(stdin: bytes) -> int:
+        result = pjlocal("run", "-m", tiny("llama"), "-n", "1", "--json", stdin=stdin)
+        return json.loads(result.stdout)["usage"]["prompt_tokens"][0]
+
+    assert n_tokens(b"Hello") == n_tokens(b"\xef\xbb\xbfHello\r\n") == n_tokens(b"Hello\n")

@@ -7,6 +7,7 @@ import re
 from typing import Any, get_args
 
 from ...errors import UsageError, did_you_mean
+from ...prompting.prompt import NO_THINK_SWITCH
 from ...screen import tables
 from ...settings import Engine, Generation, Prompting, Sampling, Settings, Think, flag
 from ..chat import Chat
@@ -77,5 +78,6 @@ def think(chat: Chat, words: str) -> None:
         judge.prompting = judge.prompting.replace(think=one_of("/think", words, get_args(Think)))
         chat.changed()
         if words != "auto" and not judge.template.has_think_switch:
-            chat.screen.say("this model's chat template has no switch for it")
+            chat.screen.say(NO_THINK_SWITCH)
+            judge.template.told.add(NO_THINK_SWITCH)
     chat.screen.say(f"think {judge.prompting.think}")

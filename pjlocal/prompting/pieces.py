@@ -1,0 +1,120 @@
+"""A prompt in pieces: text, plain text that must stay so, and what is tokens already; and the tokens of it all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..engine.model import Model
+
+_WHITE = " \t\n\v\f\r"  # what C calls white space
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a mark stands for: a text, and the tokens that it must become; None for those of a plain text, whatever
+    control tokens it spells."""
+
+    text: str
+    tokens: tuple[int, ...] | None = None
+
+
+class Marks:
+    """Short private texts that stand in messages for what the template must not touch, nor the tokenizer see."""
+
+    def __init__(self, contents: str) -> None:
+        """``contents``: all texts in which marks will stand."""
+        self._hidden: dict[str, Hidden] = {}
+        self._open = "\ue000"
+        while self._open in contents:
+            self._open += "\ue000"
+        self._mark = re.compile(f"({self._open}[0-9]+\ue001)")
+
+    def hide(self, text: str, tokens: tuple[int, ...] | None = None) -> str:
+        mark = f"{self._open}{len(self._hidden)}\ue001"
+        self._hidden[mark] = Hidden(text, tokens)
+        return mark
+
+    def reveal(self, text: str) -> str:
+        return self._mark.sub(lambda match: self._hidden[match[0]].text, text)
+
+    def split(self, text: str) -> list[str | Hidden]:
+        """The text in pieces, with what is hidden in the place of its marks."""
+        return [self._hidden.get(piece, piece) for piece in self._mark.split(text) if piece]
+
+
+def tokens_of(model: Model, pieces: Sequence[str | Hidden]) -> list[int]:
+    """The tokens of a text in pieces: those that it has in one piece, but for what is hidden in it.
+
+    llama.cpp first cuts a text at all control tokens and then splits what stands between them, each stretch by itself,
+    with a space in front where the vocabulary wants one.  So pieces are joined to whole stretches before that.
+    """
+    joint = _Joint(model)
+    for piece in pieces:
+        if isinstance(piece, str):
+            joint.add_text(piece)
+        elif piece.tokens is None:
+            joint.plain += piece.text
+        else:
+            joint.add_tokens(piece.tokens)
+    joint.add_tokens(())
+    return joint.tokens
+
+
+class _Joint:
+    """tokens: so far; plain: the text behind them, up to the next control token or the next that is tokens already."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.tokens: list[int] = []
+        self.plain = ""
+
+    def add_text(self, text: str) -> None:
+        """Text in which control tokens are spelled.  What stands between its first and its last is as it is."""
+        model = self._model
+        tokens = model.tokenize(text, special=True)
+        end, controls = 0, []  # the controls' numbers among the tokens, and where they begin and end in the text
+        for number, token in enumerate(tokens):
+            if not model.is_cut_out(token):
+                continue
+            spelling = model.special_text(token)
+            begin = text.find(spelling, end)
+            if begin >= 0:  # else it stands for a character that the vocabulary lacks
+                end = begin + len(spelling)
+                if model.is_control(token):
+                    controls.append((number, begin, end))
+        if not controls:
+            self.plain += text
+            return
+        (first, begin, _), (last, _, end) = controls[0], controls[-1]
+        self.plain += text[:begin]
+        self.add_tokens(tokens[first : last + 1])
+        self.plain = text[end:]
+
+    def add_tokens(self, tokens: Sequence[int]) -> None:
+        """Split the plain text, and put tokens behind it."""
+        model, before = self._model, self.tokens[-1:]
+        if before and model.strips_right(before[0]):
+            self.plain = self.plain.lstrip(_WHITE)
+        if tokens and model.strips_left(tokens[0]):
+            self.plain = self.plain.rstrip(_WHITE)
+        if self.plain:
+            self.tokens += self._split(self.plain, goes_on=bool(before) and not model.is_cut_out(before[0]))
+            self.plain = ""
+        self.tokens += tokens
+
+    def _split(self, text: str, goes_on: bool) -> list[int]:
+        model = self._model
+        tokens = model.tokenize(text, special=False, goes_on=goes_on)
+        control = next(filter(model.is_control, tokens), None)
+        spelling = "" if control is None else model.special_text(control)
+        if len(spelling) < 2 or spelling not in text:
+            return tokens
+        # SentencePiece merges "</" and "s>" to the control token where it knows both: not across a cut.
+        first, rest = spelling[0], spelling[1:]
+        head, *others = text.split(spelling)
+        tokens = self._split(head + first, goes_on)
+        for other in others[:-1]:
+            tokens += self._split(rest + other + first, True)
+        return tokens + self._split(rest + others[-1], True)

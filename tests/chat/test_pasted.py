@@ -1,0 +1,130 @@
+"""What is pasted is text: slashes and quotation marks at its beginning are no commands, and nothing is taken away."""
+
+from __future__ import annotations
+
+import pytest
+
+NOTICE = "pasted: sent as text"
+
+
+def paste(text: str) -> str:
+    return f"\x1b[200~{text}\x1b[201~"
+
+
+@pytest.fixture
+def chat(start, toy):
+    return start(*toy, "-n", "2", columns=120)
+
+
+@pytest.fixture
+def asked(sessions):
+    return lambda: [turn.question for turn in sessions()[0].turns]
+
+
+BLOCKS = [
+    "// adds one\nint f(int n) { return n + 1; }",
+    "/model is a path\nand this a line",
+    "/quit\nnow",
+    '"""A docstring."""\nimport os',
+    '"""\nA docstring.\n"""',
+    '"""An open one\nthat never ends',
+    "// one line",
+    "//",
+]
+
+
+def test_pasted_text_is_asked_as_it_is_and_says_so(chat, asked) -> None:
+    for text in BLOCKS:
+        chat.type(paste(text.replace("\n", "\r")))
+        chat.until(lambda shown=text.splitlines()[-1]: shown in chat.screen.row(chat.screen.cursor.y))
+        chat.until(NOTICE)
+        chat.type("\r")
+        chat.at_prompt()
+        assert NOTICE not in chat.screen.display[-1]
+    chat.leave()
+    assert asked() == BLOCKS
+
+
+def test_other_text_needs_no_notice(chat, asked) -> None:
+    for text in ("Why?\nAnd how?", "  // indented\nx", "one line"):
+        chat.type(paste(text))
+        chat.until(text.splitlines()[-1])
+        assert NOTICE not in chat.screen.display[-1]
+        chat.type("\r")
+        chat.at_prompt()
+    chat.leave()
+    assert asked() == ["Why?\nAnd how?", "  // indented\nx", "one line"]
+
+
+def test_it_is_text_when_the_arrow_brings_it_back_here_and_in_a_later_run(chat, start, toy, asked) -> None:
+    for text in BLOCKS[:4]:
+        chat.type(paste(text))
+        chat.until(text.splitlines()[-1])
+        chat.type("\r")
+        chat.at_prompt()
+    chat.type("\x1b[A")
+    chat.until("import os")
+    chat.type("\r")
+    chat.at_prompt()
+    chat.leave()
+    assert asked() == [*BLOCKS[:4], BLOCKS[3]]
+    chat = start(*toy, "-n", "2", "--continue", columns=120)
+    chat.type("\x1b[A")
+    chat.until(lambda: chat.text.count("import os") == 2)
+    chat.type("\r")
+    chat.at_prompt()
+    chat.leave()
+    assert asked() == [*BLOCKS[:4], BLOCKS[3], BLOCKS[3]]
+
+
+def test_a_command_pasted_on_one_line_is_a_command(chat) -> None:
+    chat.type(paste("/view blame\n"))
+    chat.until("/view blame")
+    assert NOTICE not in chat.screen.display[-1]
+    chat.type("\r")
+    chat.at_prompt()
+    assert chat.shown("/view blame") == "view blame"
+    chat.type(paste("\ufeff/title One"))
+    chat.until("/title One")
+    chat.type("\r")
+    chat.until("title: One")
+
+
+def test_what_is_typed_before_a_paste_keeps_its_meaning(chat, asked) -> None:
+    chat.type("/system ")
+    chat.type(paste("// be brief\n/quit"))
+    chat.until("/quit")
+    chat.type("\r")
+    chat.until("system text: // be brief")
+    chat.type("//")
+    chat.type(paste("usr/bin\n/etc"))
+    chat.until("/etc")
+    chat.type("\r")
+    chat.at_prompt()
+    chat.leave()
+    assert asked() == ["/usr/bin\n/etc"]
+
+
+def test_a_line_that_is_emptied_is_typed_by_hand_again(chat, asked) -> None:
+    for clear in ("\x03", "\x15", "\x7f" * 8):  # Ctrl-C, Ctrl-U, backspaces
+        chat.type(paste("//a\n//b"))
+        chat.until(NOTICE)
+        chat.type(clear)
+        if clear == "\x15":
+            chat.type("\x7f" * 8)
+        chat.at_prompt()
+        chat.type("//typed\r")
+        chat.until(lambda: NOTICE not in chat.screen.display[-1])
+        chat.at_prompt()
+    chat.leave()
+    assert asked() == ["/typed"] * 3
+
+
+def test_code_in_a_block_keeps_its_slashes(chat, asked) -> None:
+    chat.type('"""\r')
+    chat.type(paste("// adds one\n/quit"))
+    chat.until("/quit")
+    chat.type('\r"""\r')
+    chat.at_prompt()
+    chat.leave()
+    assert asked() == ["// adds one\n/quit"]
