@@ -88,7 +88,10 @@ def _lines() -> Iterable[str]:
         raw = sys.stdin.buffer.readline()
         if not raw:
             return
+        line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
         try:
-            yield raw.decode("utf-8").rstrip("\r\n")
+            if not is_command(line):  # a command may name a file whose name is not UTF-8
+                raw.decode("utf-8")
+            yield line
         except UnicodeDecodeError as error:
             raise UsageError(f"standard input is not UTF-8 text (byte {error.start} of a line)") from None

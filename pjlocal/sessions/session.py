@@ -40,7 +40,7 @@ class Turn:
 class Session:
     """A conversation: its turns in order, those that were undone left out.
 
-    settings: what the next turn would have in force, as `Turn.settings`, and ``model`` as the user named it.
+    settings: what the next turn would have in force, as `Turn.settings`, and ``model`` by its lasting name.
     """
 
     title: str = ""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, UsageError
+from ..textfile import user_path
 from .schema import APPLICATION_ID, MIGRATIONS
 
 if TYPE_CHECKING:  # `events` brings NumPy, which a list of chats need not wait for
@@ -42,7 +43,7 @@ class Summary:
     """A session in a list.
 
     n_turns: those that were not undone.
-    model: as the user named it; None where no model was named.
+    model: by its lasting name (older versions: as the user named it, or None).
     updated: seconds since the epoch.
     """
 
@@ -78,7 +79,7 @@ _ADD_MISSING_TOKEN = f"{_ADD_TOKEN} ON CONFLICT (turn_id, position) DO NOTHING"
 def store_path() -> Path:
     """The database: what PJLOCAL_DATABASE names, or ``chats.db`` in the user's folder for data."""
     if named := os.environ.get("PJLOCAL_DATABASE"):
-        return Path(named).expanduser()
+        return user_path(named)
     from platformdirs import user_data_path
 
     return user_data_path("pjlocal") / "chats.db"

@@ -9,6 +9,7 @@ from ...errors import UsageError
 from ...sessions.export import FORMATS, write_export
 from ...sessions.session import Session
 from ...sessions.store import check_title
+from ...textfile import user_path
 from .. import figures
 from ..chat import Chat
 from .command import Commands
@@ -56,7 +57,7 @@ def export(chat: Chat, words: str) -> None:
     if not words or words in FORMATS:
         target = _free_name(_file_name(session.title), words or "md")
     else:
-        target = Path(words.strip("\"'")).expanduser()
+        target = user_path(words.strip("\"'"))
     write_export(session, target)
     chat.screen.say(f"written to {target}")
 
