@@ -252,7 +252,7 @@ class Writing:
         session.turns.append(turn)
         session.title = session.title or _title(turn.question)
         session.settings = conversation.settings()
-        recorder.begin(turn)
+        recorder.begin(turn, replacing)
         try:
             for event in self.answer:
                 turn.events.append(event)

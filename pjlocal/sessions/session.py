@@ -19,6 +19,7 @@ class Turn:
     statistics: what `events.Result.as_dict` says of usage, acceptance rate, rounds and timings.
     created: seconds since the epoch.
     id: its row in the database; None while it is not there.
+    undone: whether it was taken back, or answered anew.
     first: the turn of its session that its prompt began with: older ones did not fit.  Not saved.
     """
 
@@ -29,6 +30,7 @@ class Turn:
     statistics: dict[str, Any] = field(default_factory=dict)
     created: float = field(default_factory=time.time)
     id: int | None = None
+    undone: bool = field(default=False, compare=False)
     first: int = field(default=0, compare=False)
 
     @property

@@ -25,6 +25,7 @@ def new(chat: Chat, words: str) -> None:
 
 @commands.add("/sessions", "List the saved sessions.")
 def sessions(chat: Chat, words: str) -> None:
+    chat.conversation.recorder.catch_up()
     chat.screen.show(figures.sessions(chat.store.summaries(), chat.conversation.session.id))
 
 
@@ -32,6 +33,7 @@ def sessions(chat: Chat, words: str) -> None:
 def load(chat: Chat, words: str) -> None:
     if not words:
         raise UsageError("say which session: /sessions lists them")
+    chat.conversation.recorder.catch_up()
     chat.open(chat.store.load(chat.store.find(words)))
 
 
