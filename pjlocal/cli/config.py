@@ -129,7 +129,7 @@ def _template() -> str:
 _TEMPLATE_HEAD = """\
 # pjlocal's settings. Take the # off a line to set something; an option on the command line goes before it.
 
-#model = "smollm2"
+#model = "smollm2"  # or a file, found from this folder
 #prefer = ["vivid", "creative"]
 #draft_prefer = ["vivid"]
 #judge_prefer = ["creative"]
