@@ -132,7 +132,7 @@ def test_a_model_whose_name_is_not_utf8_is_completed_and_taken(start, toy, tmp_p
     chat.until(lambda: "caf" in chat.menu)
     chat.type("\t")
     chat.at_prompt("/model caf?.gguf")
-    chat.type("\r")
+    chat.type("\r\r")  # takes the choice, and sends it
     chat.until(": llama")
     chat.at_prompt()
     assert "caf\\udce9.gguf: llama" in chat.text
