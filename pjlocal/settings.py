@@ -11,7 +11,6 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -86,7 +85,7 @@ class Settings:
                 number = "a whole number" if hint is int else "a number"
                 raise UsageError(f"{flag(f)} must be {number} (not {text!r})") from None
         elif what := f.metadata.get("file"):
-            value = read_text(Path(text), what)
+            value = read_text(text, what)
         return self.replace(**{name: value})  # type: ignore[no-any-return]
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -114,7 +113,7 @@ def _make(settings: type[Settings], values: dict[str, Any], defaults: Mapping[st
         if f.name in defaults:
             value = defaults[f.name]
         elif "file" in f.metadata and value is not None:
-            value = read_text(Path(value), f.metadata["file"])
+            value = read_text(value, f.metadata["file"])
         made[f.name] = tuple(value) if isinstance(value, list) else value
     return settings(**made)
 
