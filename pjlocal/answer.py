@@ -10,6 +10,7 @@ from random import SystemRandom
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Rules, algorithm1, lockstep
+from .engine.constraint import make_constraint
 from .engine.filters import FilterChain
 from .engine.interrupt import Interrupted
 from .engine.pool import ViewPool
@@ -115,8 +116,9 @@ class Answer:
                 "use --schedule lockstep, which gives the same text"
             )
         # Freed with the last reference: what was fed last may still be read when nobody asks for more.
+        constraint = make_constraint(pool.model, self._sampling)
         filters = [
-            FilterChain(pool.model, self._sampling, prompt, (self.seed, 1 + view))
+            FilterChain(pool.model, self._sampling, prompt, (self.seed, 1 + view), constraint)
             for view, prompt in enumerate(prompts)
         ]
         views.reduce = lambda view, row, logits: filters[view].early(row, logits)

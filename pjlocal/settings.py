@@ -133,6 +133,9 @@ def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
 
 _INT32 = 2**31 - 1
 
+#: The settings that say what the answer must be, of which there is at most one.
+FORMS = ("grammar", "json_schema", "regex", "lark")
+
 
 @dataclass(frozen=True)
 class Generation(Settings):
@@ -227,13 +230,25 @@ class Sampling(Settings):
     )
     grammar: str | None = setting(None, "--grammar", help="A GBNF grammar that the answer obeys.", file="grammar file")
     json_schema: str | None = setting(
-        None, "--json-schema", help="A JSON schema that the answer obeys.", file="JSON schema file"
+        None,
+        "--json-schema",
+        help="A JSON schema: the answer is JSON that validates against it.",
+        file="JSON schema file",
+    )
+    regex: str | None = setting(
+        None, "--regex", help="A regular expression that the whole answer matches.", metavar="PATTERN"
+    )
+    lark: str | None = setting(
+        None, "--lark", help="A grammar in llguidance's Lark that the answer obeys.", file="Lark grammar file"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.grammar is not None and self.json_schema is not None:
-            raise UsageError("--grammar and --json-schema exclude each other: give one")
+        given = [flag(f) for f in dataclasses.fields(self) if f.name in FORMS and getattr(self, f.name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} exclude each other: give one")
+        if self.regex == "":
+            raise UsageError("--regex must not be empty: it would leave every answer empty")
 
 
 @dataclass(frozen=True)

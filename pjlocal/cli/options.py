@@ -12,7 +12,7 @@ import typer
 
 from ..config.config import load_config
 from ..prompting.preferences import use_own
-from ..settings import Engine, Generation, Prompting, Sampling, Settings
+from ..settings import FORMS, Engine, Generation, Prompting, Sampling, Settings
 from ..textfile import read_text
 
 _PANELS: dict[type[Settings], str] = {
@@ -23,7 +23,7 @@ _PANELS: dict[type[Settings], str] = {
 }
 
 # Of these the command line may give one where the config file sets the other.
-_EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), ("grammar", "json_schema"))
+_EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), FORMS)
 
 
 def takes_settings(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..decoding.judge import Distribution, Uniforms
 from ..errors import ModelError, UsageError
 from ..settings import Sampling
+from .constraint import Constraint, Mask
 from .model import Model, captured_stderr, forget_errors, last_error
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
@@ -44,33 +45,46 @@ class Candidates(NamedTuple):
     logits: NDArray[np.float32]
 
 
+Row = NDArray[np.float32] | Candidates | Distribution  #: logits behind a token, as far as they were looked at
+
+
 class FilterChain:
     """One view's filters: logits are shortened to candidates, and candidates become a `judge.Distribution`.
 
-    The order is llama.cpp's: grammar, logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC, temperature.
+    The order is llama.cpp's: grammar (or constraint), logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC,
+    temperature.
     Penalties and DRY look back on the prompt's end as well as on the answer, as llama.cpp's own programs do.
 
     Args:
         prompt: the view's prompt tokens.
         randomness: seed of XTC's chance, which is drawn by position so that schedules agree.
+        constraint: what the answer must be, one for all views.
 
     Raises:
-        UsageError: a grammar, schema or logit bias that cannot be understood.
+        UsageError: a grammar or logit bias that cannot be understood.
     """
 
-    def __init__(self, model: Model, sampling: Sampling, prompt: Sequence[int], randomness: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        randomness: tuple[int, ...],
+        constraint: Constraint | None = None,
+    ) -> None:
         self._model = model
         self._sampling = sampling
         self._position = 0  # of the next token in the answer
         self._xtc_chance = Uniforms(randomness, columns=1)
         self._make_room(_ROOM)
-        grammar = grammar_text(sampling)
+        self._constraint = constraint
         whole = _sees_whole_vocabulary(model, sampling)
         cut = _cutting(sampling)
         xtc = sampling.xtc_probability > 0
-        self._grammar = _grammar(model, grammar) if grammar is not None else None
+        self._grammar = _grammar(model, sampling.grammar) if sampling.grammar is not None else None
         self._whole = _chain(whole) if whole else None
         self._shortlist = self._make_shortlist()
+        self._masked: NDArray[np.float32] | None = None  # a row of logits without what is forbidden
         self._cut = _chain(cut if xtc else [*cut, *_softmax(sampling)])
         self._xtc = _chain([lib.llama_sampler_init_xtc(1.0, sampling.xtc_threshold, 1, 0)]) if xtc else None
         self._end = _chain(_softmax(sampling)) if xtc else None
@@ -103,13 +117,18 @@ class FilterChain:
         for name in ("_grammar", "_whole", "_cut", "_xtc", "_end"):
             if sampler := getattr(self, name):
                 setattr(twin, name, lib.llama_sampler_clone(sampler))
+        if self._constraint:
+            twin._constraint = self._constraint.clone()
         twin._shortlist = twin._make_shortlist()
+        twin._masked = None
         twin._make_room(_ROOM)
         twin._own()
         return twin
 
     def accept(self, token: int) -> None:
         """Learn of an emitted token."""
+        if self._constraint:
+            self._constraint.accept(self._position, token)
         self._position += 1
         if self._grammar:
             lib.llama_sampler_accept(self._grammar, token)
@@ -119,6 +138,8 @@ class FilterChain:
     def shorten(self, logits: NDArray[np.float32]) -> Candidates:
         """The candidates that the filters need to see of float32 [n_vocab] logits: a short list where top-k comes
         first, else all.  May run in any thread, in one at a time."""
+        if self._constraint:
+            return self._permitted(logits, self._constraint.mask())
         if self._shortlist is None:
             if not logits.max() < np.inf:
                 raise ModelError(_NOT_NUMBERS)
@@ -126,16 +147,39 @@ class FilterChain:
         ids = self._shortlist(logits)
         return Candidates(ids, logits[ids])
 
-    def early(self, row: int, logits: NDArray[np.float32]) -> Candidates | Distribution:
+    def _permitted(self, logits: NDArray[np.float32], mask: Mask) -> Candidates:
+        """The same of the tokens that the constraint lets come: as if all others' logits were minus infinity."""
+        if self._shortlist is None or mask.narrow:
+            allowed = logits[mask.ids]
+            if not allowed.max() < np.inf:
+                raise ModelError(_NOT_NUMBERS)
+            return Candidates(mask.ids, allowed)
+        ids = self._shortlist(logits)
+        ids = ids[mask.allows(ids)]
+        if len(ids) < self._sampling.top_k:  # the greatest are forbidden: some that must be on the list are not
+            if self._masked is None:
+                self._masked = np.empty_like(logits)
+            np.copyto(self._masked, logits)
+            np.copyto(self._masked, -np.inf, where=mask.forbidden)
+            ids = self._shortlist(self._masked)
+            ids = ids[mask.allows(ids)]
+        return Candidates(ids, logits[ids])
+
+    def early(self, row: int, logits: NDArray[np.float32]) -> Row:
         """What can be done as soon as a row of logits is there, in the thread that computed it: everything for the
-        next token (row 0); for those behind it, whose turn may never come, the short list."""
+        next token (row 0); for those behind it, whose turn may never come, the short list.  Under a constraint that
+        takes the tokens before them, and they stay as they are."""
+        if row and self._constraint:
+            return logits
         candidates = self.shorten(logits)
         return candidates if row else self(candidates)
 
-    def __call__(self, row: Candidates | Distribution) -> Distribution:
+    def __call__(self, row: Row) -> Distribution:
         """The distribution of the next token, from its logits shortened to candidates; or finished by `early`."""
         if isinstance(row, Distribution):
             return row
+        if isinstance(row, np.ndarray):
+            row = self.shorten(row)
         self._fill(row)
         array = self._array_pointer
         if self._grammar:
@@ -254,18 +298,6 @@ def _distribution(ids: NDArray[np.int32], probs: NDArray[np.float32]) -> Distrib
     if not keep.any():
         raise ModelError(_NOT_NUMBERS)
     return Distribution(ids[keep], p[keep])
-
-
-def grammar_text(sampling: Sampling) -> str | None:
-    """The GBNF that the answer must obey, if any."""
-    if sampling.json_schema is None:
-        return sampling.grammar
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-    try:
-        return str(json_schema_to_gbnf(sampling.json_schema))
-    except Exception as error:  # the converter raises what Python happens to raise on what it does not expect
-        raise UsageError(f"the JSON schema cannot be used: {str(error) or type(error).__name__}") from None
 
 
 _DEEPEST = 1000  # open brackets in a grammar; llama.cpp's parser calls itself for each, and crashes on 20,000

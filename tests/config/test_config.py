@@ -89,6 +89,7 @@ def test_an_option_sets_aside_what_it_excludes_in_the_file(write, file) -> None:
     values = settled("--draft-prefer", "concise", "--json-schema", str(file.parent / "schema.json"))
     assert values["prefer"] == [] and values["draft_prefer"] == ["concise"]
     assert values["sampling"] == Sampling(json_schema="{}")
+    assert settled("--regex", "a+")["sampling"] == Sampling(regex="a+")
     write('draft_prefer = ["vivid"]\njudge_prefer = ["creative"]\n')
     values = settled("-p", "concise")
     assert values["prefer"] == ["concise"] and values["draft_prefer"] == values["judge_prefer"] == []
