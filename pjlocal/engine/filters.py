@@ -26,6 +26,13 @@ _COLUMNS = 256  # of the table whose column maxima bound the k-th greatest logit
 _WIDE_COLUMNS = 4096  # of the table whose columns are looked through first, in a large vocabulary
 _LARGE = 100_000  # tokens from which that is not slower
 
+#: llama.cpp divides logits by the temperature in float32, which goes by these: below, a logit of 20 in steps of 2e-6
+#: becomes one in steps of 2e-3 and more (at 1e-38 infinite, and no number after that); above, the temperature itself
+#: is infinite.  Outside them NumPy does it.
+_COLDEST, _HOTTEST = 1e-3, float(np.finfo(np.float32).max)
+_LEAST_SHARE = 1e-37  # of the best token's probability that float32 still holds when it is divided by their sum
+_FARTHEST = 2**20  # tokens to look back on: llama.cpp sets memory aside for as many as it is told
+
 
 class _TokenDataArray(ctypes.Structure):
     """llama.cpp's llama_token_data_array with its pointer as a number, which Python reads at a tenth of the cost."""
@@ -81,13 +88,15 @@ class FilterChain:
         whole = _sees_whole_vocabulary(model, sampling)
         cut = _cutting(sampling)
         xtc = sampling.xtc_probability > 0
+        self._in_float32 = sampling.temperature == 0 or _COLDEST <= sampling.temperature <= _HOTTEST
+        end = _softmax_by_llama(sampling) if self._in_float32 else []
         self._grammar = _grammar(model, sampling.grammar) if sampling.grammar is not None else None
         self._whole = _chain(whole) if whole else None
         self._shortlist = self._make_shortlist()
         self._masked: NDArray[np.float32] | None = None  # a row of logits without what is forbidden
-        self._cut = _chain(cut if xtc else [*cut, *_softmax(sampling)])
+        self._cut = _chain(cut if xtc else [*cut, *end])
         self._xtc = _chain([lib.llama_sampler_init_xtc(1.0, sampling.xtc_threshold, 1, 0)]) if xtc else None
-        self._end = _chain(_softmax(sampling)) if xtc else None
+        self._end = _chain(end) if xtc else None
         self._own()
         if self._whole:
             for token in prompt[-max(sampling.penalty_last_n, sampling.dry_last_n) :]:
@@ -186,12 +195,15 @@ class FilterChain:
             lib.llama_sampler_apply(self._grammar, array)
         if self._whole:
             lib.llama_sampler_apply(self._whole, array)
+        if self._shortlist is None:
+            self._drop_forbidden()
         lib.llama_sampler_apply(self._cut, array)
         if self._xtc:
             if self._xtc_chance[self._position][0] < self._sampling.xtc_probability:
                 lib.llama_sampler_apply(self._xtc, array)
             lib.llama_sampler_apply(self._end, array)
-        return _distribution(*self._survivors())
+        ids, logits, probs = self._survivors()
+        return _distribution(ids, probs if self._in_float32 else _softmax(logits, self._sampling.temperature))
 
     def _fill(self, candidates: Candidates) -> None:
         n = len(candidates.ids)
@@ -213,16 +225,27 @@ class FilterChain:
         self._array = _TokenDataArray()
         self._array_pointer = ctypes.cast(ctypes.byref(self._array), lib.llama_token_data_array_p)
 
-    def _survivors(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Ids and probabilities that are left in the array; llama.cpp may have moved it."""
-        size = self._array.size
-        if not size:
+    def _drop_forbidden(self) -> None:
+        """Leave out tokens whose logit is -inf.  llama.cpp's filters count them: alone, one has a probability of 1; XTC
+        takes it for the least probable token; typical's entropy is then no number, and nearly all tokens pass."""
+        n = self._array.size
+        allowed = self._logits[:n] > -np.inf
+        if allowed.all():
+            return
+        left = self._data[:n][allowed]
+        if not left.size:
             raise ModelError("no token survives the filters: loosen them")
+        self._data[: left.size] = left
+        self._array.size = left.size
+
+    def _survivors(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+        """Ids, logits and probabilities that are left in the array; llama.cpp may have moved it."""
+        size = self._array.size
         if self._array.data == self._address:
-            return self._ids[:size], self._probs[:size]
+            return self._ids[:size], self._logits[:size], self._probs[:size]
         buffer = (ctypes.c_char * (size * _TOKEN_DATA.itemsize)).from_address(self._array.data)
         data = np.frombuffer(buffer, _TOKEN_DATA)
-        return data["id"], data["p"]
+        return data["id"], data["logit"], data["p"]
 
 
 class Shortlist:
@@ -288,7 +311,15 @@ class WideShortlist:
         return np.concatenate((ids, self._rest)) if self._rest.size else ids
 
 
-def _distribution(ids: NDArray[np.int32], probs: NDArray[np.float32]) -> Distribution:
+def _softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """softmax(logits / t), whatever t above 0."""
+    with np.errstate(over="ignore"):  # -inf is right: so far below the best, the probability is 0
+        weights: NDArray[np.float64] = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+    weights /= weights.sum()
+    return weights
+
+
+def _distribution(ids: NDArray[np.int32], probs: NDArray[np.floating[Any]]) -> Distribution:
     """The candidates that survived, in order of their ids."""
     order = ids.argsort()
     ids, p = ids[order], probs[order].astype(np.float64)
@@ -330,7 +361,11 @@ def _sees_whole_vocabulary(model: Model, s: Sampling) -> list[Any]:
     if s.repeat_penalty != 1.0 or s.frequency_penalty or s.presence_penalty:
         samplers.append(
             lib.llama_sampler_init_penalties(
-                model.n_vocab, s.penalty_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
+                model.n_vocab,
+                min(s.penalty_last_n, _FARTHEST),
+                s.repeat_penalty,
+                s.frequency_penalty,
+                s.presence_penalty,
             )
         )
     if s.dry_multiplier:
@@ -341,7 +376,7 @@ def _sees_whole_vocabulary(model: Model, s: Sampling) -> list[Any]:
                 s.dry_multiplier,
                 s.dry_base,
                 s.dry_allowed_length,
-                s.dry_last_n,
+                min(s.dry_last_n, _FARTHEST),
                 ctypes.cast(breakers, ctypes.POINTER(ctypes.c_char_p)),
                 4,
             )
@@ -354,6 +389,7 @@ def _cutting(s: Sampling) -> list[Any]:
     if s.top_k:
         samplers.append(lib.llama_sampler_init_top_k(s.top_k))
     if s.typical_p < 1:
+        samplers.append(lib.llama_sampler_init_min_p(_LEAST_SHARE, 1))  # 0 log 0 is 0; in llama.cpp it is no number
         samplers.append(lib.llama_sampler_init_typical(s.typical_p, 1))
     if s.top_p < 1:
         samplers.append(lib.llama_sampler_init_top_p(s.top_p, 1))
@@ -362,7 +398,7 @@ def _cutting(s: Sampling) -> list[Any]:
     return samplers
 
 
-def _softmax(s: Sampling) -> list[Any]:
+def _softmax_by_llama(s: Sampling) -> list[Any]:
     """Temperature, and the sampler that also turns logits into probabilities (the token it draws is not used)."""
     return [lib.llama_sampler_init_temp(s.temperature), lib.llama_sampler_init_dist(0)]
 
