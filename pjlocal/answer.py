@@ -10,6 +10,7 @@ from random import SystemRandom
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Rules, Voices, algorithm1, lockstep
+from .engine.constraint import make_constraint
 from .engine.filters import FilterChain
 from .engine.interrupt import Interrupted
 from .engine.pool import ViewPool
@@ -134,9 +135,11 @@ class Answer:
         cast, generation = self.plan.cast, self._generation
         weights = list(cast.weights.values())
         avoided = [weight for weight in weights if weight.view >= cast.n_speakers]
+        model, sampling = self._pool.model, self._sampling
+        constraint = make_constraint(model, sampling)
 
         def chain(view: int, number: int) -> FilterChain:
-            return FilterChain(self._pool.model, self._sampling, self.plan.prompts[view], (self.seed, 1 + number))
+            return FilterChain(model, sampling, self.plan.prompts[view], (self.seed, 1 + number), constraint)
 
         def alone(view: int) -> Alone:
             return Alone(view, chain(view, view))

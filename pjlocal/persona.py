@@ -14,6 +14,7 @@ from typing import Any
 
 from . import settings
 from .answer import Answer
+from .engine.constraint import check_constraint, make_constraint
 from .engine.filters import FilterChain
 from .engine.interrupt import Interrupt
 from .engine.model import Model
@@ -36,7 +37,7 @@ class PersonaJudge:
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
 
     Raises:
-        UsageError: preferences that cannot be used.
+        UsageError: preferences, a schema, an expression or a Lark grammar that cannot be used.
         ModelError: a model that cannot be used.
     """
 
@@ -66,6 +67,7 @@ class PersonaJudge:
         self.engine = engine
         self.interrupt = interrupt or Interrupt()
         self.cast(generation)  # refuse what cannot be before the model is loaded
+        check_constraint(sampling)
         started = time.perf_counter()
         self._borrowed = isinstance(model, Model)
         if isinstance(model, Model):
@@ -110,9 +112,10 @@ class PersonaJudge:
         """Refuse filters that this model cannot have.
 
         Raises:
-            UsageError: a grammar, schema or logit bias that cannot be understood.
+            UsageError: a grammar, schema, expression or logit bias that cannot be understood or honoured.
         """
-        FilterChain(self.model, sampling, (), (0,)).close()
+        check_constraint(sampling)
+        FilterChain(self.model, sampling, (), (0,), make_constraint(self.model, sampling)).close()
 
     def stream(self, prompt: str | Sequence[Message], **changes: Any) -> Answer:
         """The answer to a prompt, or to a conversation that ends with a user message, token by token."""

@@ -11,7 +11,6 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -90,7 +89,7 @@ class Settings:
                 number = "a whole number" if hint is int else "a number"
                 raise UsageError(f"{flag(f)} must be {number} (not {text!r})") from None
         elif what := f.metadata.get("file"):
-            value = read_text(Path(text), what)
+            value = read_text(text, what)
         return self.replace(**{name: value})  # type: ignore[no-any-return]
 
 
@@ -157,6 +156,10 @@ def parse_strength(text: str) -> float | None:
     if not -_MOST_STRENGTH <= value <= _MOST_STRENGTH:
         raise UsageError(f"a strength is a number from -{_MOST_STRENGTH} to {_MOST_STRENGTH}, or auto (not {text!r})")
     return value
+
+
+#: The settings that say what the answer must be, of which there is at most one.
+FORMS = ("grammar", "json_schema", "regex", "lark")
 
 
 @dataclass(frozen=True)
@@ -286,13 +289,25 @@ class Sampling(Settings):
     )
     grammar: str | None = setting(None, "--grammar", help="A GBNF grammar that the answer obeys.", file="grammar file")
     json_schema: str | None = setting(
-        None, "--json-schema", help="A JSON schema that the answer obeys.", file="JSON schema file"
+        None,
+        "--json-schema",
+        help="A JSON schema: the answer is JSON that validates against it.",
+        file="JSON schema file",
+    )
+    regex: str | None = setting(
+        None, "--regex", help="A regular expression that the whole answer matches.", metavar="PATTERN"
+    )
+    lark: str | None = setting(
+        None, "--lark", help="A grammar in llguidance's Lark that the answer obeys.", file="Lark grammar file"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.grammar is not None and self.json_schema is not None:
-            raise UsageError("--grammar and --json-schema exclude each other: give one")
+        given = [flag(f) for f in dataclasses.fields(self) if f.name in FORMS and getattr(self, f.name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} exclude each other: give one")
+        if self.regex == "":
+            raise UsageError("--regex must not be empty: it would leave every answer empty")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Text files that options, settings and preferences name: read with plain complaints, written in one step."""
+"""Files that a user names: their paths, and texts that are read with plain complaints and written in one step."""
 
 from __future__ import annotations
 
@@ -11,14 +11,29 @@ from pathlib import Path
 from .errors import OutputError, UsageError
 
 
-def read_text(path: Path, what: str) -> str:
+def user_path(name: str | Path) -> Path:
+    """The path that a user names, ``~`` and ``~user`` written out.  A name need not be UTF-8, just as for the system.
+
+    Raises:
+        UsageError: nothing can have this name: there is no such user, or it holds a NUL.
+    """
+    if "\0" in str(name):
+        raise UsageError(f"no file is called {str(name)!r}: a name holds no NUL")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        user = Path(name).parts[0]
+        raise UsageError(f"cannot use the path {name}: no home folder is known for {user}") from None
+
+
+def read_text(path: str | Path, what: str) -> str:
     """The stripped text of a UTF-8 file that an option names.
 
     Raises:
         UsageError: the file is missing, unreadable, empty or not UTF-8.
     """
     try:
-        text = path.expanduser().read_text(encoding="utf-8-sig").strip()
+        text = user_path(path).read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise UsageError(f"{what} {path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except (OSError, ValueError) as error:

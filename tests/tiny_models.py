@@ -57,8 +57,9 @@ class _Writer(gguf.GGUFWriter):
         added: Iterable[str] = (),
         space_prefix: bool = False,
         name: str | None = None,
+        tensors_a_part: int = 0,
     ) -> None:
-        super().__init__(path, architecture)
+        super().__init__(path, architecture, split_max_tensors=tensors_a_part)
         if name:
             self.add_name(name)
         self._rng = np.random.default_rng(0)
@@ -141,6 +142,18 @@ def write_llama(
         w.transformer_block(f"blk.{i}", n_embd, n_embd, n_ff)
     w.finish()
     return path
+
+
+def write_split(path: Path) -> list[Path]:
+    """The parts of a llama that is split into several files, the first first."""
+    w = _Writer(path, "llama", tensors_a_part=8)
+    w.sizes(64, 2, 4, 4, 128, 512)
+    w.add_rope_dimension_count(16)
+    w.ends(64)
+    for i in range(2):
+        w.transformer_block(f"blk.{i}", 64, 64, 128)
+    w.finish()
+    return sorted(path.parent.glob(f"{path.stem}-*-of-*.gguf"))
 
 
 def write_big_vocabulary(path: Path, n_vocab: int = 262_144) -> Path:

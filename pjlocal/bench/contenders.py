@@ -144,7 +144,7 @@ def _library(
 
     s = work.sampling
     llama = Llama(
-        str(model.path),
+        os.fspath(model.file),
         n_ctx=n_ctx,
         n_threads=n_threads,
         n_threads_batch=n_threads,

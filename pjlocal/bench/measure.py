@@ -5,6 +5,7 @@ Ratios are taken within each turn, and their median is reported.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,12 +19,20 @@ from ..engine.filters import FilterChain
 from ..engine.interrupt import Interrupt, Interrupted
 from ..engine.machine import resident_bytes
 from ..engine.model import Model
+from ..errors import UsageError
 from ..events import TokenEvent
 from ..persona import PersonaJudge
 from ..settings import Generation
 from ..stream import TextStream
 from .contenders import library_threads, make_contenders, make_prompts, read_prompts, threads
 from .report import LAYOUTS, Report, Workload
+
+
+def _check_name(path: Any) -> None:
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"llama-cpp-python takes no name that is not UTF-8: link {path} by another") from None
 
 
 def measure(
@@ -36,7 +45,7 @@ def measure(
 
     Raises:
         Interrupted: by Ctrl-C.
-        UsageError: the context has no room for that many tokens.
+        UsageError: the context has no room for that many tokens, or llama-cpp-python does not take the file's name.
     """
 
     def step(what: str, done: float) -> None:
@@ -46,6 +55,7 @@ def measure(
 
     with ExitStack() as stack:
         step("loading the model", 0.0)
+        _check_name(path)
         model = Model(path, work.engine.n_gpu_layers, interrupt=interrupt, verbose=work.engine.verbose)
         stack.callback(model.close)
         report = Report(_measured_on(model, work))

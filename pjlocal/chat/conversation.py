@@ -11,9 +11,10 @@ from ..engine.interrupt import Interrupted
 from ..engine.model import check_file
 from ..errors import ModelError, UsageError
 from ..events import TokenEvent
-from ..gguf.locate import find_model
+from ..gguf.locate import find_model, lasting_name
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
+from ..prompting.preferences import lasting
 from ..prompting.prompt import Message
 from ..prompting.thinking import opened_by
 from ..sessions.session import Session, Turn
@@ -42,7 +43,7 @@ class Conversation:
 
     Args:
         judge: closed with the conversation.
-        model: the model as the user named it.
+        model: the model by its lasting name.
         say: shows a line to the user.
     """
 
@@ -142,6 +143,7 @@ class Conversation:
             ModelError: it cannot be loaded.
         """
         check_file(find_model(name))
+        name = lasting_name(name)
         old, before = self.judge, self.model
         old.close()  # both may not fit
         try:
@@ -186,7 +188,10 @@ class Conversation:
         judge = self.judge
         return {
             "model": self.model,
-            "preferences": dict(zip(VIEW_NAMES, judge.preferences, strict=True)),
+            "preferences": {
+                view: [lasting(wish) for wish in wishes]
+                for view, wishes in zip(VIEW_NAMES, judge.preferences, strict=True)
+            },
             "generation": judge.generation.as_dict(),
             "sampling": judge.sampling.as_dict(),
             "prompting": judge.prompting.as_dict(),
@@ -252,7 +257,7 @@ class Writing:
         session.turns.append(turn)
         session.title = session.title or _title(turn.question)
         session.settings = conversation.settings()
-        recorder.begin(turn)
+        recorder.begin(turn, replacing)
         try:
             for event in self.answer:
                 turn.events.append(event)

@@ -70,9 +70,8 @@ class Line:
     def _toolbar(self) -> AnyFormattedText:
         columns = self._session.output.get_size().columns - 1
         notice = f"{_PASTED} · " if self._paste.counts(self._session.default_buffer.text) else ""
-        return ANSI(
-            f"\x1b[2m{notice}{status_line(self._chat.conversation, max(0, columns - len(notice))).plain}\x1b[0m"
-        )
+        status = status_line(self._chat.conversation, max(1, columns - len(notice)))
+        return ANSI(f"\x1b[2m{notice}{status.plain}\x1b[0m")
 
 
 class Paste:

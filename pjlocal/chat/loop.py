@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterable
@@ -88,8 +89,12 @@ def _lines() -> Iterable[str]:
         raw = sys.stdin.buffer.readline()
         if not raw:
             return
+        # Windows begins a file with a mark of its encoding, and files may follow each other in a pipe.
+        raw = raw.removeprefix(codecs.BOM_UTF8)
+        line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
         try:
-            # Windows begins a file with a mark of its encoding, and files may follow each other in a pipe.
-            yield raw.decode("utf-8-sig").rstrip("\r\n")
+            if not is_command(line):  # a command may name a file whose name is not UTF-8
+                raw.decode("utf-8")
+            yield line
         except UnicodeDecodeError as error:
             raise UsageError(f"standard input is not UTF-8 text (byte {error.start} of a line)") from None

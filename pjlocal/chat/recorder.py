@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ..events import TokenEvent
 from ..sessions.session import Session, Turn
@@ -15,7 +16,8 @@ class Recorder:
     """Puts every turn and token of the session in force into the store at once.
 
     What cannot be written (a full disk, a locked database) is kept in memory and tried again with the next turn and at
-    the end; one line says so, and one when all is saved again.
+    the end; one line says so, and one when all is saved again.  Where the database itself is deleted or replaced, the
+    whole session is written again, to what is at its path then.
 
     Args:
         store: None saves nothing.
@@ -28,6 +30,7 @@ class Recorder:
         self._say = say
         self._behind: list[tuple[Session, _Write]] = []  # what the store lacks, in order
         self._said = ""  # why
+        self._apart: list[tuple[Session, Turn]] = []  # turns that the store has besides those in their sessions
 
     def close(self) -> None:
         """Write what the store lacks; a line says so where that cannot be done."""
@@ -35,9 +38,14 @@ class Recorder:
         if self._behind:
             self._say("what was said since then is not saved")
 
-    def begin(self, turn: Turn) -> None:
-        """A turn begins: its question is safe from now on, and so are the session's settings."""
+    def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
+        """A turn begins: its question is safe from now on, and so are the session's settings.
+
+        The turn that it is to replace stays as well, until it is undone.
+        """
         session = self.session
+        if replacing:
+            self._apart.append((session, replacing))
         self._do(lambda store: _save(store, session), lambda store: _write(store, session, turn))
 
     def token(self, turn: Turn, event: TokenEvent) -> None:
@@ -45,7 +53,9 @@ class Recorder:
         session, turn_id = self.session, turn.id
         if turn_id is None or self._behind:
             return  # `finish` writes it
-        if not self._try(session, lambda store: store.add_token(turn_id, event)):
+        if self.store and self.store.replaced:
+            self.catch_up()
+        elif not self._try(session, lambda store: store.add_token(turn_id, event)):
             self._behind.append((session, lambda store: _write(store, session, turn)))
 
     def finish(self, turn: Turn) -> None:
@@ -55,6 +65,8 @@ class Recorder:
 
     def undo(self, turn: Turn) -> None:
         """The turn is to be hidden."""
+        turn.undone = True
+        self._apart.append((self.session, turn))
         self._do(lambda store: _hide(store, turn))
 
     def save_settings(self) -> None:
@@ -69,6 +81,8 @@ class Recorder:
 
     def catch_up(self) -> None:
         """Write what the store lacks; a session that it refuses holds up no other."""
+        if not self._follow():
+            return
         left: list[tuple[Session, _Write]] = []
         for session, write in self._behind:
             if any(session is stuck for stuck, _ in left) or not self._try(session, write):
@@ -77,6 +91,34 @@ class Recorder:
         if self._said and not left:
             self._said = ""
             self._say("the chat is saved again, all of it")
+
+    def _follow(self) -> bool:
+        """Go on with the file that is at the store's path now; False where that cannot be used.
+
+        Another file than before has nothing of the chat, and gets all of it.
+        """
+        store = self.store
+        if store is None or not store.replaced:
+            return True
+        sessions = {id(session): session for session in (*(session for session, _ in self._behind), self.session)}
+        self._behind = [write for session in sessions.values() for write in self._anew(session)]
+        try:
+            store.reopen()
+        except StoreError as error:
+            self._say_trouble(error)
+            return False
+        if self._behind and not self._said:
+            self._say(f"{store.path} was deleted or replaced: this chat is saved there again, all of it")
+        return True
+
+    def _anew(self, session: Session) -> list[tuple[Session, _Write]]:
+        """What puts a whole session into a store that has nothing of it, turns that were taken back too."""
+        session.id = None
+        turns = [*(turn for apart_from, turn in self._apart if apart_from is session), *session.turns]
+        for turn in turns:
+            turn.id = None
+        distinct = {id(turn): turn for turn in turns}.values()
+        return [(session, partial(_write, session=session, turn=turn)) for turn in distinct]
 
     def _do(self, *writes: _Write) -> None:
         self._behind += [(self.session, write) for write in writes]
@@ -94,11 +136,14 @@ class Recorder:
                 turn.id = None
             return False
         except StoreError as error:
-            if str(error) != self._said:
-                self._said = str(error)
-                self._say(f"{error}. The chat goes on; saving is tried again with the next message")
+            self._say_trouble(error)
             return False
         return True
+
+    def _say_trouble(self, error: StoreError) -> None:
+        if str(error) != self._said:
+            self._said = str(error)
+            self._say(f"{error}. The chat goes on; saving is tried again with the next message")
 
 
 # Each may be done again, where it is not known whether it was done.
@@ -111,6 +156,8 @@ def _write(store: Store, session: Session, turn: Turn) -> None:
         store.add_turn(session_id, turn)
     else:
         store.finish_turn(turn)
+    if turn.undone:
+        _hide(store, turn)
 
 
 def _hide(store: Store, turn: Turn) -> None:

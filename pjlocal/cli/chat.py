@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.interrupt import Interrupt, on_sigint
-from ..errors import UsageError
+from ..errors import ModelError, UsageError
 from ..settings import Engine, Generation, Prompting, Sampling, Settings, View
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 
@@ -66,6 +66,7 @@ def chat(
     from ..chat.chat import Chat
     from ..chat.conversation import Conversation
     from ..chat.recorder import Recorder
+    from ..gguf.locate import lasting_name
     from ..sessions import cache
     from ..sessions.store import store_path
 
@@ -73,8 +74,10 @@ def chat(
     store = _store(screen, must=go_on or session is not None) if save else None
     opened = _opened(store, go_on, session)
     stored = opened.settings
-    if model is None or ("model" not in given and stored.get("model")):
-        model = stored.get("model", model)
+    if "model" not in given and stored.get("model"):
+        model = _same_model(stored["model"], screen)
+    else:
+        model = lasting_name(model)
     interrupt = Interrupt()
     with on_sigint(interrupt), screen.wait("Loading the model"):
         from ..persona import PersonaJudge
@@ -143,6 +146,23 @@ def _opened(store: Store | None, go_on: bool, name: str | None) -> Session:
                 raise
             return Session(title=name)
     return Session()
+
+
+def _same_model(saved: str, screen: Screen) -> str:
+    """The lasting name of the model that a chat was saved with.
+
+    Raises:
+        ModelError: it is gone.
+    """
+    from ..gguf.locate import lasting_name
+
+    try:
+        name = lasting_name(saved)
+    except ModelError as error:
+        raise ModelError(f"this chat's model is gone: {error}; -m goes on with another") from None
+    if name != saved:  # older versions kept what was typed, which may mean another file here
+        screen.say(f"this chat's model was saved as {saved}, which here is {name}")
+    return name
 
 
 def _in_force(settings: Settings, stored: dict[str, Any], given: frozenset[str]) -> Any:

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -78,7 +77,7 @@ def add(
     if text == "-":
         text = read_stdin(wait_notice=False)
     elif text.startswith("@"):
-        text = read_text(Path(text[1:]), "preference file")
+        text = read_text(text[1:], "preference file")
     set_preset(config_path(), name, text)
 
 
@@ -130,7 +129,7 @@ def _template() -> str:
 _TEMPLATE_HEAD = """\
 # pjlocal's settings. Take the # off a line to set something; an option on the command line goes before it.
 
-#model = "smollm2"
+#model = "smollm2"  # or a file, found from this folder
 #prefer = ["vivid", "creative"]
 #draft_prefer = ["vivid"]
 #judge_prefer = ["creative"]

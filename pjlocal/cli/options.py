@@ -6,14 +6,13 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..config.config import load_config
 from ..prompting.preferences import use_own
-from ..settings import Engine, Generation, Prompting, Sampling, Settings
+from ..settings import FORMS, Engine, Generation, Prompting, Sampling, Settings
 from ..textfile import read_text
 
 _PANELS: dict[type[Settings], str] = {
@@ -24,7 +23,7 @@ _PANELS: dict[type[Settings], str] = {
 }
 
 # Of these the command line may give one where the config file sets the other.
-_EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), ("grammar", "json_schema"))
+_EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), FORMS)
 
 
 def takes_settings(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -114,7 +113,7 @@ def _make(settings: type[Settings], values: dict[str, Any], defaults: Mapping[st
         if f.name in defaults:
             value = defaults[f.name]
         elif "file" in f.metadata and value is not None:
-            value = read_text(Path(value), f.metadata["file"])
+            value = read_text(value, f.metadata["file"])
         made[f.name] = tuple(value) if isinstance(value, list) else value
     return settings(**made)
 

@@ -7,6 +7,7 @@ import os
 import select
 import stat
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
@@ -17,6 +18,7 @@ from ..screen.choose import make_display
 from ..screen.console import Spinner
 from ..screen.display import Silent, statistics_line, when_ready
 from ..settings import Engine, Generation, Prompting, Sampling, View
+from ..textfile import user_path
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ def read_stdin(wait_notice: bool) -> str:
         raise UsageError(f"cannot read standard input: {error.strerror or error}") from None
 
 
-def _may_be_emptied(target: str) -> bool:
+def _may_be_emptied(target: Path) -> bool:
     """Whether a file is empty, a trace, or nothing that keeps what is written to it."""
     if not stat.S_ISREG(os.stat(target).st_mode):
         return True
@@ -159,12 +161,12 @@ class Trace:
             self._file, self._fresh = sys.stdout, False
         elif target is not None:
             try:
-                self._file = open(target, "a", encoding="utf-8")  # noqa: SIM115
-                if not _may_be_emptied(target):
+                path = user_path(target)
+                self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+                if not _may_be_emptied(path):
                     raise UsageError(f"{target} exists and is no trace: give --trace another name")
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise OutputError(f"cannot write the trace {target}: {reason}") from None
+            except OSError as error:
+                raise OutputError(f"cannot write the trace {target}: {error.strerror or error}") from None
 
     def __enter__(self) -> Trace:
         return self

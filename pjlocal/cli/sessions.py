@@ -105,7 +105,7 @@ def rename(name: _Name, title: Annotated[str, typer.Argument(help="The new title
     from ..sessions.store import check_title
 
     check_title(title)
-    with _named(name) as (store, session_id):
+    with _named(name, reading=False) as (store, session_id):
         store.rename(session_id, title)
 
 
@@ -114,7 +114,7 @@ def rm(
     name: _Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False
 ) -> None:
     """Remove a chat, for good."""
-    with _named(name) as (store, session_id):
+    with _named(name, reading=False) as (store, session_id):
         title = next(_title(summary.title) for summary in store.summaries() if summary.id == session_id)
         if not yes and not sys.stdin.isatty():
             raise UsageError(f"nobody can be asked here whether to remove {title!r}: give --yes")
@@ -134,21 +134,23 @@ def path() -> None:
 
 
 @contextmanager
-def _store() -> Iterator[Store | None]:
+def _store(*, reading: bool = True) -> Iterator[Store | None]:
     """The database; None where there is none, since reading should not make one."""
     from ..sessions.store import Store, store_path
 
     if not store_path().exists():
         yield None
         return
-    with Store() as store:
+    with Store(reading=reading) as store:
+        if store.unread:
+            typer.echo(f"pjlocal: {one_line(store.unread)}", err=True)
         yield store
 
 
 @contextmanager
-def _named(name: str) -> Iterator[tuple[Store, int]]:
+def _named(name: str, *, reading: bool = True) -> Iterator[tuple[Store, int]]:
     """The database, and the session in it that ``name`` means."""
-    with _store() as store:
+    with _store(reading=reading) as store:
         if store is None:
             raise UsageError(f"there is no saved chat {name!r}: none is saved yet")
         yield store, store.find(name)

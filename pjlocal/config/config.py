@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
+from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import PRESETS, resolve
 from ..settings import Engine, Generation, Prompting, Sampling, Settings, View, flag, without_none
-from ..textfile import read_text, write_text
+from ..textfile import read_text, user_path, write_text
 from . import tomlfile
 
 #: The tables of the file whose keys are settings; besides these there is [presets].
@@ -69,7 +70,7 @@ class Config(Settings):
 def config_path() -> Path:
     """The file: what PJLOCAL_CONFIG names, or ``config.toml`` in the user's folder for settings."""
     if named := os.environ.get("PJLOCAL_CONFIG"):
-        return Path(named).expanduser()
+        return user_path(named)
     from platformdirs import user_config_path
 
     return user_config_path("pjlocal") / "config.toml"
@@ -106,6 +107,8 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
             raise _Wrong(f"{name} must be a table, as in [{name}]", name)
     presets = _presets(tables.pop("presets", {}))
     top = _values(document, Config, folder)
+    if "model" in top:
+        top["model"] = _model(top["model"], folder)
     for key in top.keys() & set(_PREFERENCES):
         top[key] = tuple(_preference(key, spec, PRESETS | presets, folder) for spec in top[key])
     made: dict[str, Any] = {name: _values(table, TABLES[name], folder, name) for name, table in tables.items()}
@@ -124,7 +127,7 @@ def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *w
         try:
             made[key] = _typed(key, hints[key], value)
             if what := fields[key].metadata.get("file"):
-                made[key] = read_text(folder / Path(value).expanduser(), what)
+                made[key] = read_text(folder / user_path(value), what)
             settings(**made)
         except UsageError as error:
             message = re.sub(r"--[\w-]+", lambda match: by_flag.get(match[0], match[0]), str(error))
@@ -166,12 +169,23 @@ def kind(hint: Any) -> str:
     return words.get(hint, 'a list of texts, as in ["one", "two"]')
 
 
+def _model(name: str, folder: Path) -> str:
+    """The model of the file: a path, and a file beside it, are found from there; any other name stays one."""
+    if Path(name).name == name:
+        beside = folder.absolute() / name
+        return str(beside) if name != EMBEDDED and os.path.isfile(beside) else name
+    try:
+        return str(folder.absolute() / user_path(name))
+    except UsageError as error:
+        raise _Wrong(str(error), "model") from None
+
+
 def _preference(key: str, spec: str, presets: Mapping[str, str], folder: Path) -> str:
     """A preference of the file; the file that it names is found from there."""
     spec = spec.strip()
-    if spec.startswith("@"):
-        spec = f"@{folder.absolute() / Path(spec[1:]).expanduser()}"
     try:
+        if spec.startswith("@"):
+            spec = f"@{folder.absolute() / user_path(spec[1:])}"
         resolve(spec, presets)
     except UsageError as error:
         raise _Wrong(str(error), key) from None

@@ -18,11 +18,12 @@ def edit_file(path: Path) -> None:
         UsageError: neither is set, or it cannot be started.
         PjlocalError: it failed.
     """
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    if not editor:
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+    if not editor.strip():
         raise UsageError("set VISUAL or EDITOR to your editor")
     try:
-        status = subprocess.run([*shlex.split(editor, posix=os.name == "posix"), path]).returncode
+        program, *options = shlex.split(editor, posix=os.name == "posix")
+        status = subprocess.run([os.path.expanduser(program), *options, path]).returncode
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot start the editor {editor}: {getattr(error, 'strerror', None) or error}") from None
     if status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,13 +168,13 @@ class Context:
     def save(self, seq: int, tokens: Sequence[int], path: Path) -> int:
         """Write a sequence's tokens and what the memory holds of them to a file; returns its bytes, 0 on failure."""
         array = (lib.llama_token * len(tokens))(*tokens)
-        return int(lib.llama_state_seq_save_file(self.handle, str(path).encode(), seq, array, len(tokens)))
+        return int(lib.llama_state_seq_save_file(self.handle, os.fsencode(path), seq, array, len(tokens)))
 
     def load(self, seq: int, path: Path, n_ctx: int) -> list[int]:
         """Fill the empty memory of a sequence from a file; its tokens, or none where the file cannot be taken."""
         array = (lib.llama_token * n_ctx)()
         n = ctypes.c_size_t(0)
-        if not lib.llama_state_seq_load_file(self.handle, str(path).encode(), seq, array, n_ctx, ctypes.byref(n)):
+        if not lib.llama_state_seq_load_file(self.handle, os.fsencode(path), seq, array, n_ctx, ctypes.byref(n)):
             self.forget(seq, 0)
             return []
         return list(array[: n.value])

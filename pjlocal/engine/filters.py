@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import textwrap
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..decoding.judge import Distribution, Uniforms
 from ..errors import ModelError, UsageError
 from ..settings import Sampling
+from .constraint import Constraint, Mask
 from .model import Model, captured_stderr, forget_errors, last_error
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
@@ -24,6 +25,13 @@ _ROOM = 256  # candidates there is room for at first
 _COLUMNS = 256  # of the table whose column maxima bound the k-th greatest logit
 _WIDE_COLUMNS = 4096  # of the table whose columns are looked through first, in a large vocabulary
 _LARGE = 100_000  # tokens from which that is not slower
+
+#: llama.cpp divides logits by the temperature in float32, which goes by these: below, a logit of 20 in steps of 2e-6
+#: becomes one in steps of 2e-3 and more (at 1e-38 infinite, and no number after that); above, the temperature itself
+#: is infinite.  Outside them NumPy does it.
+_COLDEST, _HOTTEST = 1e-3, float(np.finfo(np.float32).max)
+_LEAST_SHARE = 1e-37  # of the best token's probability that float32 still holds when it is divided by their sum
+_FARTHEST = 2**20  # tokens to look back on: llama.cpp sets memory aside for as many as it is told
 
 
 class _TokenDataArray(ctypes.Structure):
@@ -48,36 +56,51 @@ class Candidates(NamedTuple):
     logits: NDArray[np.float32]
 
 
+Row = NDArray[np.float32] | Candidates | Distribution  #: logits behind a token, as far as they were looked at
+
+
 class FilterChain:
     """One view's filters: logits are shortened to candidates, and candidates become a `judge.Distribution`.
 
-    The order is llama.cpp's: grammar, logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC, temperature.
+    The order is llama.cpp's: grammar (or constraint), logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC,
+    temperature.
     Penalties and DRY look back on the prompt's end as well as on the answer, as llama.cpp's own programs do.
 
     Args:
         prompt: the view's prompt tokens.
         randomness: seed of XTC's chance, which is drawn by position so that schedules agree.
+        constraint: what the answer must be, one for all views.
 
     Raises:
-        UsageError: a grammar, schema or logit bias that cannot be understood.
+        UsageError: a grammar or logit bias that cannot be understood.
     """
 
-    def __init__(self, model: Model, sampling: Sampling, prompt: Sequence[int], randomness: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        randomness: tuple[int, ...],
+        constraint: Constraint | None = None,
+    ) -> None:
         self._model = model
         self._sampling = sampling
         self._position = 0  # of the next token in the answer
         self._xtc_chance = Uniforms(randomness, columns=1)
         self._make_room(_ROOM)
-        grammar = grammar_text(sampling)
+        self._constraint = constraint
         whole = _sees_whole_vocabulary(model, sampling)
         cut = _cutting(sampling)
         xtc = sampling.xtc_probability > 0
-        self._grammar = _grammar(model, grammar) if grammar is not None else None
+        self._in_float32 = sampling.temperature == 0 or _COLDEST <= sampling.temperature <= _HOTTEST
+        end = _softmax_by_llama(sampling) if self._in_float32 else []
+        self._grammar = _grammar(model, sampling.grammar) if sampling.grammar is not None else None
         self._whole = _chain(whole) if whole else None
         self._shortlist = self._make_shortlist()
-        self._cut = _chain(cut if xtc else [*cut, *_softmax(sampling)])
+        self._masked: NDArray[np.float32] | None = None  # a row of logits without what is forbidden
+        self._cut = _chain(cut if xtc else [*cut, *end])
         self._xtc = _chain([lib.llama_sampler_init_xtc(1.0, sampling.xtc_threshold, 1, 0)]) if xtc else None
-        self._end = _chain(_softmax(sampling)) if xtc else None
+        self._end = _chain(end) if xtc else None
         self._own()
         if self._whole:
             for token in prompt[-max(sampling.penalty_last_n, sampling.dry_last_n) :]:
@@ -107,13 +130,18 @@ class FilterChain:
         for name in ("_grammar", "_whole", "_cut", "_xtc", "_end"):
             if sampler := getattr(self, name):
                 setattr(twin, name, lib.llama_sampler_clone(sampler))
+        if self._constraint:
+            twin._constraint = self._constraint.clone()
         twin._shortlist = twin._make_shortlist()
+        twin._masked = None
         twin._make_room(_ROOM)
         twin._own()
         return twin
 
     def accept(self, token: int) -> None:
         """Learn of an emitted token."""
+        if self._constraint:
+            self._constraint.accept(self._position, token)
         self._position += 1
         if self._grammar:
             lib.llama_sampler_accept(self._grammar, token)
@@ -123,6 +151,8 @@ class FilterChain:
     def shorten(self, logits: NDArray[np.float32]) -> Candidates:
         """The candidates that the filters need to see of float32 [n_vocab] logits: a short list where top-k comes
         first, else all.  May run in any thread, in one at a time."""
+        if self._constraint:
+            return self._permitted(logits, self._constraint.mask())
         if self._shortlist is None:
             if not logits.max() < np.inf:
                 raise ModelError(_NOT_NUMBERS)
@@ -130,28 +160,69 @@ class FilterChain:
         ids = self._shortlist(logits)
         return Candidates(ids, logits[ids])
 
-    def early(self, row: int, logits: NDArray[np.float32]) -> Candidates | Distribution:
+    def _permitted(self, logits: NDArray[np.float32], mask: Mask) -> Candidates:
+        """The same of the tokens that the constraint lets come: as if all others' logits were minus infinity."""
+        if self._shortlist is None or mask.narrow:
+            allowed = logits[mask.ids]
+            if not allowed.max() < np.inf:
+                raise ModelError(_NOT_NUMBERS)
+            return Candidates(mask.ids, allowed)
+        ids = self._shortlist(logits)
+        ids = ids[mask.allows(ids)]
+        if len(ids) < self._sampling.top_k:  # the greatest are forbidden: some that must be on the list are not
+            if self._masked is None:
+                self._masked = np.empty_like(logits)
+            np.copyto(self._masked, logits)
+            np.copyto(self._masked, -np.inf, where=mask.forbidden)
+            ids = self._shortlist(self._masked)
+            ids = ids[mask.allows(ids)]
+        return Candidates(ids, logits[ids])
+
+    @property
+    def constrained(self) -> bool:
+        """Whether a constraint says which tokens may come."""
+        return self._constraint is not None
+
+    def permitted(
+        self, logits: NDArray[np.float32], choose: Callable[[NDArray[np.float32]], NDArray[np.intp]]
+    ) -> NDArray[np.intp]:
+        """Ids, ascending, that ``choose`` finds in [m] logits: those of the tokens that the constraint lets come."""
+        if self._constraint is None:
+            return choose(logits)
+        ids = self._constraint.mask().ids
+        chosen: NDArray[np.intp] = ids[choose(logits[ids])]
+        return chosen
+
+    def early(self, row: int, logits: NDArray[np.float32]) -> Row:
         """What can be done as soon as a row of logits is there, in the thread that computed it: everything for the
-        next token (row 0); for those behind it, whose turn may never come, the short list."""
+        next token (row 0); for those behind it, whose turn may never come, the short list.  Under a constraint that
+        takes the tokens before them, and they stay as they are."""
+        if row and self._constraint:
+            return logits
         candidates = self.shorten(logits)
         return candidates if row else self(candidates)
 
-    def __call__(self, row: Candidates | Distribution) -> Distribution:
+    def __call__(self, row: Row) -> Distribution:
         """The distribution of the next token, from its logits shortened to candidates; or finished by `early`."""
         if isinstance(row, Distribution):
             return row
+        if isinstance(row, np.ndarray):
+            row = self.shorten(row)
         self._fill(row)
         array = self._array_pointer
         if self._grammar:
             lib.llama_sampler_apply(self._grammar, array)
         if self._whole:
             lib.llama_sampler_apply(self._whole, array)
+        if self._shortlist is None:
+            self._drop_forbidden()
         lib.llama_sampler_apply(self._cut, array)
         if self._xtc:
             if self._xtc_chance[self._position][0] < self._sampling.xtc_probability:
                 lib.llama_sampler_apply(self._xtc, array)
             lib.llama_sampler_apply(self._end, array)
-        return _distribution(*self._survivors())
+        ids, logits, probs = self._survivors()
+        return _distribution(ids, probs if self._in_float32 else _softmax(logits, self._sampling.temperature))
 
     def _fill(self, candidates: Candidates) -> None:
         n = len(candidates.ids)
@@ -173,16 +244,27 @@ class FilterChain:
         self._array = _TokenDataArray()
         self._array_pointer = ctypes.cast(ctypes.byref(self._array), lib.llama_token_data_array_p)
 
-    def _survivors(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Ids and probabilities that are left in the array; llama.cpp may have moved it."""
-        size = self._array.size
-        if not size:
+    def _drop_forbidden(self) -> None:
+        """Leave out tokens whose logit is -inf.  llama.cpp's filters count them: alone, one has a probability of 1; XTC
+        takes it for the least probable token; typical's entropy is then no number, and nearly all tokens pass."""
+        n = self._array.size
+        allowed = self._logits[:n] > -np.inf
+        if allowed.all():
+            return
+        left = self._data[:n][allowed]
+        if not left.size:
             raise NothingLeft("no token survives the filters: loosen them")
+        self._data[: left.size] = left
+        self._array.size = left.size
+
+    def _survivors(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+        """Ids, logits and probabilities that are left in the array; llama.cpp may have moved it."""
+        size = self._array.size
         if self._array.data == self._address:
-            return self._ids[:size], self._probs[:size]
+            return self._ids[:size], self._logits[:size], self._probs[:size]
         buffer = (ctypes.c_char * (size * _TOKEN_DATA.itemsize)).from_address(self._array.data)
         data = np.frombuffer(buffer, _TOKEN_DATA)
-        return data["id"], data["p"]
+        return data["id"], data["logit"], data["p"]
 
 
 class Shortlist:
@@ -248,7 +330,15 @@ class WideShortlist:
         return np.concatenate((ids, self._rest)) if self._rest.size else ids
 
 
-def _distribution(ids: NDArray[np.int32], probs: NDArray[np.float32]) -> Distribution:
+def _softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """softmax(logits / t), whatever t above 0."""
+    with np.errstate(over="ignore"):  # -inf is right: so far below the best, the probability is 0
+        weights: NDArray[np.float64] = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+    weights /= weights.sum()
+    return weights
+
+
+def _distribution(ids: NDArray[np.int32], probs: NDArray[np.floating[Any]]) -> Distribution:
     """The candidates that survived, in order of their ids."""
     order = ids.argsort()
     ids, p = ids[order], probs[order].astype(np.float64)
@@ -258,18 +348,6 @@ def _distribution(ids: NDArray[np.int32], probs: NDArray[np.float32]) -> Distrib
     if not keep.any():
         raise NothingLeft(_NOT_NUMBERS)
     return Distribution(ids[keep], p[keep])
-
-
-def grammar_text(sampling: Sampling) -> str | None:
-    """The GBNF that the answer must obey, if any."""
-    if sampling.json_schema is None:
-        return sampling.grammar
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-    try:
-        return str(json_schema_to_gbnf(sampling.json_schema))
-    except Exception as error:  # the converter raises what Python happens to raise on what it does not expect
-        raise UsageError(f"the JSON schema cannot be used: {str(error) or type(error).__name__}") from None
 
 
 _DEEPEST = 1000  # open brackets in a grammar; llama.cpp's parser calls itself for each, and crashes on 20,000
@@ -302,7 +380,11 @@ def _sees_whole_vocabulary(model: Model, s: Sampling) -> list[Any]:
     if s.repeat_penalty != 1.0 or s.frequency_penalty or s.presence_penalty:
         samplers.append(
             lib.llama_sampler_init_penalties(
-                model.n_vocab, s.penalty_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
+                model.n_vocab,
+                min(s.penalty_last_n, _FARTHEST),
+                s.repeat_penalty,
+                s.frequency_penalty,
+                s.presence_penalty,
             )
         )
     if s.dry_multiplier:
@@ -313,7 +395,7 @@ def _sees_whole_vocabulary(model: Model, s: Sampling) -> list[Any]:
                 s.dry_multiplier,
                 s.dry_base,
                 s.dry_allowed_length,
-                s.dry_last_n,
+                min(s.dry_last_n, _FARTHEST),
                 ctypes.cast(breakers, ctypes.POINTER(ctypes.c_char_p)),
                 4,
             )
@@ -326,6 +408,7 @@ def _cutting(s: Sampling) -> list[Any]:
     if s.top_k:
         samplers.append(lib.llama_sampler_init_top_k(s.top_k))
     if s.typical_p < 1:
+        samplers.append(lib.llama_sampler_init_min_p(_LEAST_SHARE, 1))  # 0 log 0 is 0; in llama.cpp it is no number
         samplers.append(lib.llama_sampler_init_typical(s.typical_p, 1))
     if s.top_p < 1:
         samplers.append(lib.llama_sampler_init_top_p(s.top_p, 1))
@@ -334,7 +417,7 @@ def _cutting(s: Sampling) -> list[Any]:
     return samplers
 
 
-def _softmax(s: Sampling) -> list[Any]:
+def _softmax_by_llama(s: Sampling) -> list[Any]:
     """Temperature, and the sampler that also turns logits into probabilities (the token it draws is not used)."""
     return [lib.llama_sampler_init_temp(s.temperature), lib.llama_sampler_init_dist(0)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -96,7 +97,7 @@ class Model:
     """A loaded model.  Weights are memory-mapped; contexts made on it share them.
 
     Args:
-        path: a GGUF file (of a split model: its first part).
+        path: a GGUF file (of a split model: its first part, or a link to it).
         n_gpu_layers: layers to offload; -1 for all that the build can.
         interrupt: when set, loading stops.
 
@@ -109,11 +110,12 @@ class Model:
         init_backend(verbose)
         forget_errors()
         self.path = path
+        self.file = _beside_its_parts(path)
         params = lib.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         progress = lib.llama_progress_callback(lambda fraction, user_data: not interrupt.is_set())
         params.progress_callback = progress
-        handle = lib.llama_model_load_from_file(str(path).encode(), params)
+        handle = lib.llama_model_load_from_file(os.fsencode(self.file), params)
         if interrupt.is_set():
             if handle:
                 lib.llama_model_free(handle)
@@ -328,9 +330,37 @@ def check_file(path: Path) -> None:
         raise ModelError(f"{path} is not a GGUF file: convert the model to GGUF, or download it in that format")
 
 
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")  # the end of the name of a split model's file
+
+
+def _beside_its_parts(path: Path) -> Path:
+    """The path by which llama.cpp, which goes by the name, finds a split model's other parts.
+
+    That is the first along a chain of links beside which they all lie: a link to the first part may have a name of its
+    own, or lie elsewhere than the parts; and in a cache of Hugging Face's it is the links that have the names, and what
+    they lead to is called after a checksum.
+    """
+    hop = path
+    while not _is_beside_its_parts(hop):
+        if not hop.is_symlink():
+            return path
+        hop = hop.parent / os.readlink(hop)
+    return hop
+
+
+def _is_beside_its_parts(path: Path) -> bool:
+    if (part := _PART.search(path.name)) is None:
+        return False
+    stem, n_parts = path.name[: part.start()], part[1]
+    names = (f"{stem}-{i:05}-of-{n_parts}.gguf" for i in range(1, int(n_parts) + 1))
+    return all(os.path.isfile(path.parent / name) for name in names)
+
+
 def _hint(reason: str) -> str:
     if "not within the file bounds" in reason or "failed to read" in reason:
         return ". The file is cut short: download it again"
+    if "split file" in reason:
+        return ". Of a split model name the first part, as in NAME-00001-of-00003.gguf, with all others beside it"
     if "tensor" in reason and "not found" in reason:
         return ". It is no complete model (a vocabulary alone?): use a chat model in GGUF format"
     return ""

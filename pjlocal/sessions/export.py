@@ -19,7 +19,7 @@ from typing import Any
 from .. import __version__
 from ..errors import OutputError, UsageError
 from ..events import TokenEvent
-from ..textfile import write_text
+from ..textfile import user_path, write_text
 from ..visible import visible
 from .session import Session, Turn
 
@@ -39,12 +39,12 @@ def write_export(session: Session, target: Path, force: bool = False) -> None:
     if form is None:
         raise UsageError(f"{target.name or target} names no format: end it in .md, .json or .html")
     try:
-        path = target.expanduser()
-        if not force and os.path.lexists(path):
-            raise UsageError(f"{target} exists already: choose another name")
-        write_text(path, form(session))
-    except (RuntimeError, ValueError) as error:  # links that go in a circle, no home folder, a name with a NUL
+        path = user_path(target)
+    except UsageError as error:
         raise OutputError(f"cannot write {target}: {error}") from None
+    if not force and os.path.lexists(path):
+        raise UsageError(f"{target} exists already: choose another name")
+    write_text(path, form(session))
 
 
 def as_markdown(session: Session) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 APPLICATION_ID = 0x706A6C63
 
 #: What leads from each version of the schema (PRAGMA user_version) to the next.  AUTOINCREMENT: an id is never used
-#: again, or a chat that was removed while it was open would go on inside another.
+#: again, or a chat that was removed while it was open would go on inside another.  ``apart`` is `words.apart`.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
@@ -61,5 +61,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             INSERT INTO turns_text (rowid, question, answer) VALUES (new.id, new.question, new.answer);
         END""",
         "INSERT INTO turns_text (turns_text) VALUES ('rebuild')",
+    ),
+    (
+        # The search's own copy of the text, put `words.apart`: what FTS5 reads must be what it has indexed.
+        "DROP TRIGGER turns_text_insert",
+        "DROP TRIGGER turns_text_delete",
+        "DROP TRIGGER turns_text_update",
+        "DROP TABLE turns_text",
+        "CREATE VIRTUAL TABLE turns_text USING fts5 (question, answer, tokenize = 'unicode61 remove_diacritics 2')",
+        """CREATE TRIGGER turns_text_insert AFTER INSERT ON turns BEGIN
+            INSERT INTO turns_text (rowid, question, answer) VALUES (new.id, apart(new.question), apart(new.answer));
+        END""",
+        """CREATE TRIGGER turns_text_delete AFTER DELETE ON turns BEGIN
+            DELETE FROM turns_text WHERE rowid = old.id;
+        END""",
+        """CREATE TRIGGER turns_text_update AFTER UPDATE OF question, answer ON turns BEGIN
+            UPDATE turns_text SET question = apart(new.question), answer = apart(new.answer) WHERE rowid = new.id;
+        END""",
+        "INSERT INTO turns_text (rowid, question, answer) SELECT id, apart(question), apart(answer) FROM turns",
     ),
 )

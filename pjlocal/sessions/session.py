@@ -19,6 +19,7 @@ class Turn:
     statistics: what `events.Result.as_dict` says of usage, acceptance rate, rounds and timings.
     created: seconds since the epoch.
     id: its row in the database; None while it is not there.
+    undone: whether it was taken back, or answered anew.
     first: the turn of its session that its prompt began with: older ones did not fit.  Not saved.
     """
 
@@ -29,6 +30,7 @@ class Turn:
     statistics: dict[str, Any] = field(default_factory=dict)
     created: float = field(default_factory=time.time)
     id: int | None = None
+    undone: bool = field(default=False, compare=False)
     first: int = field(default=0, compare=False)
 
     @property
@@ -40,7 +42,7 @@ class Turn:
 class Session:
     """A conversation: its turns in order, those that were undone left out.
 
-    settings: what the next turn would have in force, as `Turn.settings`, and ``model`` as the user named it.
+    settings: what the next turn would have in force, as `Turn.settings`, and ``model`` by its lasting name.
     """
 
     title: str = ""

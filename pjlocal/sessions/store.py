@@ -7,17 +7,21 @@ processes may write at once, to one session too: its turns then interleave.
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ..errors import OutputError, UsageError
+from ..textfile import user_path
+from . import words
 from .schema import APPLICATION_ID, MIGRATIONS
 
 if TYPE_CHECKING:  # `events` brings NumPy, which a list of chats need not wait for
@@ -33,6 +37,10 @@ class RemovedError(StoreError):
     """The session was removed, by another process."""
 
 
+class UnwritableError(StoreError):
+    """Nothing can be written where it is."""
+
+
 class ForeignStoreError(StoreError):
     """The file is a newer pjlocal's, or another program's."""
 
@@ -42,7 +50,7 @@ class Summary:
     """A session in a list.
 
     n_turns: those that were not undone.
-    model: as the user named it; None where no model was named.
+    model: by its lasting name (older versions: as the user named it, or None).
     updated: seconds since the epoch.
     """
 
@@ -71,6 +79,7 @@ class Hit:
 
 _EVENT = "position, id, text, kind, round, draft, p, q, accept_probability, rejected"
 _ADD_TOKEN = f"INSERT INTO tokens (turn_id, {_EVENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SNIPPET_WORDS, _SNIPPET_CHARACTERS = 16, 48  # of a hit, where words or single characters are counted
 # Not INSERT OR IGNORE, which would pass over a token that breaks any constraint in silence.
 _ADD_MISSING_TOKEN = f"{_ADD_TOKEN} ON CONFLICT (turn_id, position) DO NOTHING"
 
@@ -78,7 +87,7 @@ _ADD_MISSING_TOKEN = f"{_ADD_TOKEN} ON CONFLICT (turn_id, position) DO NOTHING"
 def store_path() -> Path:
     """The database: what PJLOCAL_DATABASE names, or ``chats.db`` in the user's folder for data."""
     if named := os.environ.get("PJLOCAL_DATABASE"):
-        return Path(named).expanduser()
+        return user_path(named)
     from platformdirs import user_data_path
 
     return user_data_path("pjlocal") / "chats.db"
@@ -104,27 +113,94 @@ class Store:
     Args:
         path: the file; `store_path` when not given.
         timeout: seconds to wait for another process that is writing.
+        reading: nothing will be written, and where nothing can be, it will do as it is.
 
     Raises:
         StoreError: here and from every method, what SQLite or the file system refuses.
     """
 
-    def __init__(self, path: Path | None = None, timeout: float = 1.0) -> None:
+    def __init__(self, path: Path | None = None, timeout: float = 1.0, *, reading: bool = False) -> None:
         self.path = path or store_path()
+        #: What cannot be read of it, and what to do about it; empty where all can.
+        self.unread = ""
+        self._timeout = timeout
+        self._files: dict[str, _Identity] = {}  # those that are open, by what their names end in
+        try:
+            self._open()
+        except UnwritableError:
+            if not reading:
+                raise
+            self._open_read_only()
+
+    def _open(self) -> None:
         with self._named_errors():
             file = os.path.realpath(self.path)
             _create(file)
-            self._db = sqlite3.connect(file, timeout=timeout, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            try:
+            with self._connected(file, timeout=self._timeout):
                 self._schema_version()  # refuses a file that is not ours before anything is written
-                self._use_wal(timeout)
+                self._use_wal(self._timeout)
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self._db.execute("PRAGMA foreign_keys = ON")
                 self._migrate()
-            except BaseException:
+            self._files = {end: _identity(file + end) for end in ("", "-wal", "-shm")}
+
+    def _open_read_only(self) -> None:
+        """Where SQLite cannot make its -shm file: with the -wal where that can be read too, else without."""
+        with self._named_errors():
+            file = os.path.realpath(self.path)
+            uri = f"file:{quote(os.fsencode(file))}"
+            try:
+                with self._connected(f"{uri}?mode=ro", uri=True):
+                    version = self._schema_version()
+            except sqlite3.OperationalError:
+                if os.path.exists(f"{file}-wal") and os.path.getsize(f"{file}-wal"):
+                    self.unread = (
+                        f"what was said last is in {self.path}-wal, which cannot be read where nothing can be written: "
+                        "copy both files to where it can, and set PJLOCAL_DATABASE to the copy"
+                    )
+                with self._connected(f"{uri}?immutable=1", uri=True):
+                    version = self._schema_version()
+            if version < len(MIGRATIONS):
                 self._db.close()
-                raise
+                raise self._error(
+                    self.unread
+                    or "an older pjlocal wrote it, and it cannot be brought up to date where nothing can be written: "
+                    "copy it to where it can, and set PJLOCAL_DATABASE to the copy"
+                )
+
+    @contextmanager
+    def _connected(self, database: str, **options: Any) -> Iterator[None]:
+        """A connection that stays open unless it turns out to be of no use."""
+        self._db = sqlite3.connect(database, isolation_level=None, **options)
+        self._db.row_factory = sqlite3.Row
+        self._db.create_function("apart", 1, words.apart, deterministic=True)
+        try:
+            yield
+        except BaseException:
+            self._db.close()
+            raise
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the file that is open is no longer the one at the path: it was deleted, or another put there."""
+        return not self._files or _identity(os.path.realpath(self.path)) != self._files[""]
+
+    def reopen(self) -> None:
+        """Go on with the file that is at the path now, or with a new one.
+
+        What was open is finished.  Its -wal and -shm files are still at the path, and SQLite would take what is in them
+        for a part of the file that is there now.
+        """
+        with suppress(sqlite3.Error):  # no room, say; or it is closed, as this was tried before
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.close()
+        for end in ("-wal", "-shm"):
+            file = os.path.realpath(self.path) + end
+            if self._files and _identity(file) == self._files[end]:
+                with suppress(OSError):
+                    os.unlink(file)
+        self._files = {}
+        self._open()
 
     def __enter__(self) -> Store:
         return self
@@ -288,19 +364,19 @@ class Store:
 
         Undone turns are left out, and of an answer that was never finished only the question is searched.
         """
-        # Words as FTS5 strings: in quotes nothing is an operator.  A NUL would end the query in the middle.
-        words = ['"' + word.replace('"', '""') + '"' for word in query.replace("\0", " ").split()]
-        if not words:
+        wanted = words.match(_storable(query))
+        if not wanted:
             return []
+        n_words = _SNIPPET_CHARACTERS if words.apart(query) != query else _SNIPPET_WORDS
         with self._named_errors():
             rows = self._db.execute(
                 "SELECT session_id, title, turns.id AS turn_id, turns.question, "
-                "snippet(turns_text, -1, '', '', '…', 16) AS snippet, turns.created "
+                "snippet(turns_text, -1, '', '', '…', ?) AS snippet, turns.created "
                 "FROM turns_text JOIN turns ON turns.id = turns_text.rowid JOIN sessions ON sessions.id = session_id "
                 "WHERE turns_text MATCH ? AND NOT undone ORDER BY turns.id DESC",
-                (_storable(" ".join(words) + "*"),),
+                (n_words, wanted),
             ).fetchall()
-        return [Hit(*row) for row in rows]
+        return [Hit(**dict(row) | {"snippet": words.together(row["snippet"])}) for row in rows]
 
     # How it is done.
 
@@ -351,7 +427,8 @@ class Store:
 
     def _error(self, reason: str) -> StoreError:
         said = next((text for part, text in _REASONS.items() if part in reason), reason)
-        kind = RemovedError if said == _REMOVED else StoreError
+        unwritable = any(part in reason for part in _UNWRITABLE)
+        kind = RemovedError if said == _REMOVED else UnwritableError if unwritable else StoreError
         return kind(f"cannot use the saved chats in {self.path}: {said}")
 
     def _schema_version(self) -> int:
@@ -406,7 +483,12 @@ _REASONS = {
     "not a database": "file is not a database (set PJLOCAL_DATABASE to another file)",
     "no such module": "this Python's SQLite has no full-text search (FTS5): use another build of Python",
     "FOREIGN KEY": _REMOVED,
+    "closed database": "another file has taken its place",
+    "readonly database": "nothing can be written there (set PJLOCAL_DATABASE to another file)",
+    "unable to open": "unable to open database file (may you read and write it, and its folder?)",
 }
+#: What of it means that nothing can be written.
+_UNWRITABLE = ("readonly database", "unable to open database file", os.strerror(errno.EROFS), os.strerror(errno.EACCES))
 
 
 def _create(path: str) -> None:
@@ -417,6 +499,18 @@ def _create(path: str) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
         pass
+
+
+_Identity = tuple[int, int] | None
+
+
+def _identity(file: str) -> _Identity:
+    """What tells a file from another that has or had its name; None where there is none."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _token_row(turn_id: int, event: TokenEvent) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from commandline import PREFER
@@ -122,3 +123,17 @@ def test_several_lines_arrive_as_one_question(start, toy, sessions) -> None:
     chat.leave()
     questions = [turn.question for turn in sessions()[0].turns]
     assert questions == ["one\ntwo\nthree", "four\n\nfive", pasted + "\n"]
+
+
+def test_a_model_whose_name_is_not_utf8_is_completed_and_taken(start, toy, tmp_path) -> None:
+    (tmp_path / "models" / os.fsdecode(b"caf\xe9.gguf")).symlink_to((tmp_path / "models" / "toy.gguf").resolve())
+    chat = start(*toy, "-n", "2")
+    chat.type("/model caf")
+    chat.until(lambda: "caf" in chat.menu)
+    chat.type("\t")
+    chat.at_prompt("/model caf?.gguf")
+    chat.type("\r\r")  # takes the choice, and sends it
+    chat.until(": llama")
+    chat.at_prompt()
+    assert "caf\\udce9.gguf: llama" in chat.text
+    chat.leave()

@@ -64,6 +64,24 @@ def test_set_reads_grammars_from_files(chat: Talk, tmp_path: Path) -> None:
     assert chat.judge.sampling.grammar is None
 
 
+def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(chat: Talk, tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text('{"const": "one"}')
+    (tmp_path / "not.json").write_text('{"not": {"const": "one"}}')
+    chat.say(f"/set json-schema {tmp_path}/one.json")
+    chat.say("Well?")
+    assert chat.say(f"/set json-schema {tmp_path}/not.json") == [
+        "the JSON schema cannot be used: 'not' is not supported"
+    ]
+    chat.say("Well?")
+    assert "exclude each other" in chat.say("/set regex two")[0]
+    chat.say("/set json-schema default")
+    chat.say("/set regex two")
+    chat.say("Well?")
+    assert chat.screen.answers == ['"one"', '"one"', "two"]
+    assert chat.say("/set regex (") == ["the regular expression cannot be used: unclosed group"]
+    assert chat.judge.sampling.regex == "two"
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [

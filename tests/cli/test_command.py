@@ -136,6 +136,14 @@ def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal
         (["--grammar", "deep.gbnf", "hi"], "nested more than 1000 deep"),
         (["--json-schema", "broken.json", "hi"], "the JSON schema cannot be used"),
         (["--json-schema", "odd.json", "hi"], "the JSON schema cannot be used"),
+        (["--json-schema", "typo.json", "hi"], "the JSON schema cannot be used: 'maxLenght' is not supported"),
+        (["--json-schema", "false.json", "hi"], "the JSON schema cannot be used: no value satisfies it"),
+        (["--json-schema", "deep.json", "hi"], "the JSON schema cannot be used: it is nested more than 100 deep"),
+        (["--json-schema", "typo.json", "-m", "no.gguf", "hi"], "'maxLenght' is not supported"),
+        (["--regex", "a(", "-m", "no.gguf", "hi"], "the regular expression cannot be used: unclosed group"),
+        (["--regex", "", "hi"], "--regex must not be empty"),
+        (["--lark", "broken.gbnf", "-m", "no.gguf", "hi"], "the Lark grammar cannot be used"),
+        (["--regex", "a", "--lark", "broken.gbnf", "hi"], "--regex and --lark exclude each other: give one"),
         (["--grammar", "rootless.gbnf", "--json-schema", "odd.json", "hi"], "give one"),
         (["--logit-bias", "hello", "hi"], "is not TOKEN=BIAS"),
         (["--logit-bias", "5=1e39", "hi"], "a bias is at most 1,000,000"),
@@ -154,6 +162,9 @@ def test_wrong_use_gets_one_line_and_status_2(pjlocal, tmp_path: Path, args: lis
     (tmp_path / "deep.gbnf").write_text("root ::= " + "(" * 20_000 + '"x"' + ")" * 20_000)
     (tmp_path / "broken.json").write_text('{"type": "obj')
     (tmp_path / "odd.json").write_text('{"type": "unheard-of"}')
+    (tmp_path / "typo.json").write_text('{"type": "string", "maxLenght": 5}')
+    (tmp_path / "false.json").write_text("false")
+    (tmp_path / "deep.json").write_text('{"items":' * 10_000 + "{}" + "}" * 10_000)
     result = pjlocal("run", *args)
     assert re.search(says, one_line(result.stderr))
     assert result.returncode == 2

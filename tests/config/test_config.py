@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from commandline import one_line
@@ -88,6 +89,7 @@ def test_an_option_sets_aside_what_it_excludes_in_the_file(write, file) -> None:
     values = settled("--draft-prefer", "concise", "--json-schema", str(file.parent / "schema.json"))
     assert values["prefer"] == [] and values["draft_prefer"] == ["concise"]
     assert values["sampling"] == Sampling(json_schema="{}")
+    assert settled("--regex", "a+")["sampling"] == Sampling(regex="a+")
     write('draft_prefer = ["vivid"]\njudge_prefer = ["creative"]\n')
     values = settled("-p", "concise")
     assert values["prefer"] == ["concise"] and values["draft_prefer"] == values["judge_prefer"] == []
@@ -202,3 +204,40 @@ def test_run_takes_the_file_and_stops_when_it_is_wrong(pjlocal, environment, wri
     result = pjlocal("run", "hi")
     assert result.returncode == 2 and result.stdout == ""
     assert "config.toml line 2: unknown key" in one_line(result.stderr)
+
+
+def test_a_model_of_the_file_is_found_from_where_it_is_when_it_is_a_path_or_lies_there(write, file, tmp_path) -> None:
+    def model(name: str) -> str:
+        write(f"model = {json.dumps(name)}\n")
+        return settled()["model"]
+
+    there = file.parent
+    for name, found in (
+        ("sub/x.gguf", there / "sub" / "x.gguf"),
+        ("./x.gguf", there / "x.gguf"),
+        ("../x.gguf", there / ".." / "x.gguf"),
+        (str(tmp_path / "x.gguf"), tmp_path / "x.gguf"),
+        ("~/x.gguf", Path.home() / "x.gguf"),
+    ):
+        assert model(name) == str(found)
+    for name in ("x.gguf", "smollm2", "~x.gguf"):
+        assert model(name) == name, "a name is looked up"
+        (there / name).touch()
+    assert model("x.gguf") == str(there / "x.gguf") and model("~x.gguf") == str(there / "~x.gguf")
+    assert model("smollm2") == "smollm2"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("model = '~nosuchuser/x.gguf'", "line 1: cannot use the path ~nosuchuser/x.gguf: no home folder is known"),
+        ('model = "a/\\u0000"', "line 1: no file is called 'a/\\x00'"),
+        ("prefer = ['@~nosuchuser/x']", "line 1: cannot use the path ~nosuchuser/x: no home"),
+        ("[sampling]\ngrammar = '~nosuchuser/x'", "line 2: cannot use the path ~nosuchuser/x: no home"),
+        ('[sampling]\ngrammar = "\\u0000"', "line 2: no file is called '\\x00'"),
+    ],
+)
+def test_a_path_that_cannot_be_is_named_with_its_line(write, text, says) -> None:
+    write(text)
+    with pytest.raises(UsageError, match=re.escape(f"config.toml {says}")):
+        load_config()

@@ -34,6 +34,25 @@ def test_a_database_of_the_first_version_gains_the_search(file, monkeypatch) -> 
         assert store.search("heron") == []
 
 
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_a_database_of_every_older_version_is_searched_as_a_new_one(file, monkeypatch, version) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "MIGRATIONS", MIGRATIONS[:version])
+        with Store() as store:
+            session = saved(store, "Old", a_turn("今日の東京の天気は？", "晴れです。"), a_turn("A heron?", "Déjà vu."))
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (version,)
+    with Store() as store:
+        assert store.load(session.id).turns == session.turns
+        for query, turn in (("東京", 0), ("晴", 0), ("her", 1), ("deja", 1)):
+            assert [hit.turn_id for hit in store.search(query)] == [session.turns[turn].id]
+        store.add_turn(session.id, a_turn("また東京？"))
+        assert len(store.search("東京")) == 2
+        store.remove(session.id)
+        assert store.search("東京") == []
+        store._db.execute("INSERT INTO turns_text (turns_text, rank) VALUES ('integrity-check', 1)")
+
+
 @pytest.mark.parametrize("version", [len(MIGRATIONS) + 1, 99])
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(file, version) -> None:
     with Store() as store:

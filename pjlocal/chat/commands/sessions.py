@@ -9,6 +9,7 @@ from ...errors import UsageError
 from ...sessions.export import FORMATS, write_export
 from ...sessions.session import Session
 from ...sessions.store import check_title
+from ...textfile import user_path
 from .. import figures
 from ..chat import Chat
 from .command import Commands
@@ -24,6 +25,7 @@ def new(chat: Chat, words: str) -> None:
 
 @commands.add("/sessions", "List the saved sessions.")
 def sessions(chat: Chat, words: str) -> None:
+    chat.conversation.recorder.catch_up()
     chat.screen.show(figures.sessions(chat.store.summaries(), chat.conversation.session.id))
 
 
@@ -31,6 +33,7 @@ def sessions(chat: Chat, words: str) -> None:
 def load(chat: Chat, words: str) -> None:
     if not words:
         raise UsageError("say which session: /sessions lists them")
+    chat.conversation.recorder.catch_up()
     chat.open(chat.store.load(chat.store.find(words)))
 
 
@@ -56,7 +59,7 @@ def export(chat: Chat, words: str) -> None:
     if not words or words in FORMATS:
         target = _free_name(_file_name(session.title), words or "md")
     else:
-        target = Path(words.strip("\"'")).expanduser()
+        target = user_path(words.strip("\"'"))
     write_export(session, target)
     chat.screen.say(f"written to {target}")
 

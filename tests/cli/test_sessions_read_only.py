@@ -1,0 +1,102 @@
+"""Saved chats are read where nothing can be written: on a read-only mount, in a backup, on another's disk."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commandline import PJLOCAL, one_line
+from saved_chats import a_turn, saved
+from saved_chats import file as file
+
+from pjlocal.sessions import store as store_module
+from pjlocal.sessions.schema import MIGRATIONS
+from pjlocal.sessions.store import Store
+
+_MOUNT = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
+_PLACES = (["unshare", "-m"], ["unshare", "-Urm"])
+
+
+def _can(place: list[str], folder: Path) -> bool:
+    command = [*place, "sh", "-c", _MOUNT, "sh", str(folder), "touch", str(folder / "x")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    return "Read-only file system" in result.stderr and "mount:" not in result.stderr
+
+
+@pytest.fixture
+def read(environment, file: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``pjlocal sessions`` while the folder of the database is mounted read-only."""
+    file.parent.mkdir()
+    place = next((p for p in _PLACES if sys.platform == "linux" and shutil.which(p[0]) and _can(p, file.parent)), None)
+    if place is None:
+        pytest.skip("needs a mount of its own")
+    env = environment | {"PJLOCAL_DATABASE": str(file)}
+
+    def read(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [*place, "sh", "-c", _MOUNT, "sh", str(file.parent), *PJLOCAL, *args]
+        return subprocess.run(command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL)
+
+    return read
+
+
+def test_a_closed_database_is_listed_shown_searched_and_exported(read, file) -> None:
+    with Store() as store:
+        saved(store, "Birds", a_turn("A bird?", "A grey heron."))
+    for args in (("list",), ("show", "birds"), ("search", "heron"), ("export", "1"), ("list", "--json")):
+        result = read("sessions", *args)
+        assert result.returncode == 0 and result.stderr == "" and ("Birds" in result.stdout)
+    assert [path.name for path in file.parent.iterdir()] == ["chats.db"]
+
+
+def test_so_is_one_that_another_process_has_open_or_left_behind(read, file, tmp_path) -> None:
+    with Store() as store:
+        saved(store, "Birds", a_turn("A bird?", "A grey heron."))
+        result = read("sessions", "search", "heron")
+        assert result.returncode == 0 and result.stderr == "" and "Birds" in result.stdout
+        left = tmp_path / "left"
+        shutil.copytree(file.parent, left)
+    for path in left.iterdir():
+        shutil.copy(path, file.parent)
+    result = read("sessions", "list")
+    assert result.returncode == 0 and result.stderr == "" and "Birds" in result.stdout
+
+
+def test_what_is_only_in_a_wal_file_that_cannot_be_read_is_said(read, file, tmp_path) -> None:
+    with Store() as store:
+        saved(store, "Early", a_turn())
+    with Store() as store:
+        saved(store, "Late", a_turn())
+        left = tmp_path / "left"
+        shutil.copytree(file.parent, left)
+    for path in left.iterdir():
+        shutil.copy(path, file.parent)
+    Path(f"{file}-shm").unlink()
+    result = read("sessions", "list")
+    assert result.returncode == 0 and "Early" in result.stdout and "Late" not in result.stdout
+    assert one_line(result.stderr).startswith(
+        f"pjlocal: what was said last is in {file}-wal, which cannot be read where"
+    )
+
+
+def test_an_old_schema_is_said(read, file, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "MIGRATIONS", MIGRATIONS[:1])
+        with Store() as store:
+            saved(store, "Old", a_turn())
+    result = read("sessions", "list")
+    assert result.returncode == 1 and result.stdout == ""
+    assert "an older pjlocal wrote it, and it cannot be brought up to date where nothing" in one_line(result.stderr)
+
+
+def test_what_writes_is_refused_and_a_chat_is_not_saved(read, file, tiny) -> None:
+    with Store() as store:
+        saved(store, "Birds", a_turn())
+    for args in (("rename", "birds", "x"), ("rm", "-y", "birds")):
+        result = read("sessions", *args)
+        assert result.returncode == 1 and f"cannot use the saved chats in {file}: " in one_line(result.stderr)
+    result = read("chat", "-m", str(tiny("llama")))
+    assert result.returncode == 0 and one_line(result.stderr).endswith(". This chat is not saved")

@@ -1,0 +1,247 @@
+"""What the answer must be holds in every mode, schedule and layout, and changes nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from pjlocal import Engine, PersonaJudge, Sampling
+from pjlocal.decoding.judge import Distribution
+from pjlocal.engine.constraint import Constraint, Mask, make_constraint
+from pjlocal.engine.filters import FilterChain
+from pjlocal.errors import ModelError, UsageError
+
+ROOMY = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+TEXT = json.dumps({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]})
+
+
+def bits(allowed: np.ndarray) -> np.ndarray:
+    padded = np.zeros(-(-len(allowed) // 32) * 32, np.bool_)
+    padded[: len(allowed)] = allowed
+    return np.packbits(padded, bitorder="little").view(np.uint32)
+
+
+class Fixed:
+    """Stands where a constraint stands, with a mask of the test's own."""
+
+    def __init__(self, allowed: np.ndarray) -> None:
+        self._mask = Mask(bits(allowed), len(allowed))
+
+    def mask(self) -> Mask:
+        return self._mask
+
+    def accept(self, position: int, token: int) -> None:
+        pass
+
+
+def distribution(judge: PersonaJudge, logits: np.ndarray, constraint: Any, filters: dict[str, Any]) -> Distribution:
+    chain = FilterChain(judge.model, Sampling(**filters), (), (0, 1), constraint)
+    try:
+        return chain(chain.early(0, logits))
+    finally:
+        chain.close()
+
+
+@pytest.mark.parametrize("share", [1.0, 0.999, 0.9, 0.5, 0.01, 0.0005, 0.00003])
+@pytest.mark.parametrize(
+    "filters",
+    [{}, {"top_k": 64}, {"top_k": 0}, ROOMY, {"repeat_penalty": 1.3}, {"logit_bias": ("7=5",)}, {"temperature": 0.0}],
+    ids=str,
+)
+def test_a_mask_is_as_if_the_others_had_no_probability(vivid_and_creative, share: float, filters: dict) -> None:
+    rng = np.random.default_rng(3)
+    n = vivid_and_creative.model.n_vocab
+    for greatest_go in (False, True):
+        logits = (3 * rng.standard_normal(n)).astype(np.float32)
+        allowed = rng.random(n) < share
+        allowed[rng.integers(n)] = True
+        if greatest_go:
+            allowed[np.argsort(-logits)[: min(500, n - 1)]] = False
+            allowed[int(logits.argmin())] = True
+        got = distribution(vivid_and_creative, logits, Fixed(allowed), filters)
+        masked = np.where(allowed, logits, np.float32(-np.inf))
+        expected = distribution(vivid_and_creative, masked, None, filters)
+        assert got.ids.tolist() == expected.ids.tolist()
+        np.testing.assert_allclose(got.probs, expected.probs, rtol=1e-6)
+
+
+def test_masks_by_hand() -> None:
+    rng = np.random.default_rng(1)
+    for n in (33, 64, 1000):
+        for share in (0.02, 0.5, 1.0):
+            allowed = rng.random(n) < share
+            mask = Mask(bits(allowed), n)
+            assert mask.ids.tolist() == np.flatnonzero(allowed).tolist()
+            assert mask.forbidden.tolist() == (~allowed).tolist()
+            assert mask.allows(np.arange(n)).tolist() == allowed.tolist()
+
+
+def test_the_end_may_come_when_the_answer_is_complete_and_control_tokens_never(vivid_and_creative) -> None:
+    model = vivid_and_creative.model
+    constraint = make_constraint(model, Sampling(json_schema='{"type": "integer", "minimum": 10, "maximum": 12}'))
+    ends = [token for token in range(model.n_vocab) if model.is_end(token)]
+    text = ""
+    while not set(ends) & set(constraint.mask().ids.tolist()):
+        assert text in ("", "1")
+        assert {model.piece(token) for token in constraint.mask().ids.tolist()} <= {
+            b"1",
+            b"0",
+            b"2",
+            b"10",
+            b"11",
+            b"12",
+        }
+        token = int(constraint.mask().ids[0])
+        constraint.accept(len(text), token)
+        text += model.piece(token).decode()
+    assert text in ("10", "11", "12")
+    assert sorted(constraint.mask().ids.tolist()) == sorted(ends)
+    within = make_constraint(model, Sampling(json_schema='{"type": "string"}'))
+    (quote,) = model.tokenize('"', special=False)
+    within.accept(0, quote)
+    assert len(within.mask().ids) > model.n_vocab // 2
+    assert not any(model.is_control(token) or not model.piece(token) for token in within.mask().ids.tolist())
+
+
+def test_views_share_one_constraint_and_a_copy_looks_ahead(vivid_and_creative) -> None:
+    model = vivid_and_creative.model
+    constraint = make_constraint(model, Sampling(regex="[ab]{2}"))
+    chains = [FilterChain(model, Sampling(), (), (0, view), constraint) for view in range(2)]
+    (a,) = model.tokenize("a", special=False)
+    ahead = chains[0].clone()
+    for _ in range(2):
+        ahead.accept(a)
+    before = constraint.mask().ids.tolist()
+    assert a in before
+    for chain in chains:
+        chain.accept(a)
+    assert a in constraint.mask().ids.tolist(), "one token, although both views told of it"
+    for chain in chains:
+        chain.accept(a)
+    assert all(model.is_end(token) for token in constraint.mask().ids.tolist())
+    for chain in (*chains, ahead):
+        chain.close()
+
+
+def test_a_text_that_cannot_go_on_is_an_error_in_words(vivid_and_creative) -> None:
+    model = vivid_and_creative.model
+    constraint = make_constraint(model, Sampling(regex="[0-9]+"))
+    constraint.accept(0, model.tokenize("a", special=False)[0])
+    with pytest.raises(ModelError, match=r"^the answer cannot go on as asked for: .+"):
+        constraint.mask()
+
+
+def test_a_constraint_of_tokens_that_the_model_has_not_is_refused(vivid_and_creative) -> None:
+    with pytest.raises(UsageError, match=r"^the constraint cannot be used with this model: .+"):
+        Constraint(vivid_and_creative.model, "start: nothing")
+
+
+@pytest.mark.parametrize("n_views", [1, 2])
+@pytest.mark.parametrize("layout", ["contexts", "batched"])
+def test_both_schedules_and_any_look_ahead_write_the_same_under_a_schema(tiny, layout, n_views) -> None:
+    schema = {"type": "array", "items": {"enum": ["cat", "dog", 12]}, "minItems": 4, "maxItems": 9}
+    sampling = Sampling(json_schema=json.dumps(schema))
+    prefer = ["vivid", "creative"] if n_views == 2 else []
+    with PersonaJudge(tiny("llama"), prefer=prefer, sampling=sampling, engine=Engine(layout=layout)) as judge:
+        for seed in range(3):
+            lockstep = judge("Hello", seed=seed, max_tokens=200)
+            assert lockstep.finish_reason == "stop"
+            jsonschema.validate(json.loads(lockstep.text), schema)
+            assert judge("Hello", seed=seed, max_tokens=200, schedule="reference").text == lockstep.text
+            assert judge("Hello", seed=seed, max_tokens=200, lookahead=15).text == lockstep.text
+
+
+@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
+@pytest.mark.parametrize(
+    "filters",
+    [{}, ROOMY, {"temperature": 0.0}, {"repeat_penalty": 1.5, "frequency_penalty": 0.5}, {"logit_bias": ("</s>=20",)}],
+    ids=str,
+)
+def test_whatever_the_filters_what_comes_out_conforms(tiny, kind: str, filters: dict[str, Any]) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 5}, "s": {"type": "string", "maxLength": 6}},
+        "required": ["n", "s"],
+        "additionalProperties": False,
+    }
+    sampling = Sampling(json_schema=json.dumps(schema), **filters)
+    with PersonaJudge(tiny(kind), prefer=["vivid", "creative"], sampling=sampling) as judge:
+        for seed in range(2):
+            result = judge("Hello", seed=seed, max_tokens=300)
+            if result.finish_reason == "stop":
+                jsonschema.validate(json.loads(result.text), schema)
+        assert judge("Hello", seed=1, max_tokens=3).finish_reason == "length"
+
+
+CASES = {
+    "poem": ({"type": "object", "properties": {"poem": {"type": "string"}}, "required": ["poem"]}, False),
+    "minmax": ({"type": "integer", "minimum": 1, "maximum": 5}, True),
+    "patalt": ({"type": "string", "pattern": "^low$|^high$"}, True),
+    "patd": ({"type": "string", "pattern": r"^\d{3}-\d{4}$"}, True),
+    "true": (True, False),
+    "rec": (
+        {
+            "$defs": {
+                "N": {
+                    "type": "object",
+                    "properties": {"k": {"type": "array", "items": {"$ref": "#/$defs/N"}, "maxItems": 2}},
+                    "required": ["k"],
+                }
+            },
+            "$ref": "#/$defs/N",
+        },
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_real_model_writes_validates(vivid_and_creative: PersonaJudge, name: str) -> None:
+    schema, ends = CASES[name]
+    judge, before = vivid_and_creative, vivid_and_creative.sampling
+    judge.sampling = Sampling(json_schema=json.dumps(schema))
+    try:
+        result = judge("Write a letter to my landlord", seed=2, max_tokens=40)
+    finally:
+        judge.sampling = before
+    assert result.finish_reason == "stop" or not ends
+    if result.finish_reason == "stop":
+        jsonschema.validate(json.loads(result.text), schema)
+    else:  # cut short: what is there has no raw control character within a text
+        assert not re.search(r'"[^"\n]*\n[^"\n]*[a-z]"', result.text)
+
+
+def test_an_expression_and_a_lark_grammar_hold(vivid_and_creative: PersonaJudge) -> None:
+    judge, before = vivid_and_creative, vivid_and_creative.sampling
+    lark = 'start: ("yes" | "no") " because " /[a-z ]{3,20}/ "."'
+    try:
+        for sampling in (Sampling(regex=r"(yes|no) because [a-z ]{3,20}\."), Sampling(lark=lark)):
+            judge.sampling = sampling
+            for seed in range(2):
+                text = judge("Is the sky blue?", seed=seed).text
+                assert re.fullmatch(r"(yes|no) because [a-z ]{3,20}\.", text), text
+        judge.sampling = Sampling(regex="[0-9]{2}|no", temperature=1.5)
+        assert re.fullmatch("[0-9]{2}|no", judge("Well?", seed=1, max_tokens=20, ignore_end=True).text)
+    finally:
+        judge.sampling = before
+
+
+def test_what_is_wrong_is_refused_before_a_model_is_looked_for(tmp_path: Path) -> None:
+    for sampling, says in (
+        (Sampling(json_schema='{"not": {}}'), "the JSON schema cannot be used: 'not' is not supported"),
+        (Sampling(regex="a("), "the regular expression cannot be used: unclosed group"),
+        (Sampling(regex="[^\\s\\S]"), "the regular expression cannot be used: .+"),
+        (Sampling(regex="a\udc80"), "the constraint is not valid UTF-8"),
+        (Sampling(lark="start: foo"), 'the Lark grammar cannot be used: .*unknown name: "foo"'),
+        (Sampling(lark='start: "a" <|im_end|>'), "the Lark grammar cannot be used: .+"),
+        (Sampling(lark="start: " + "(" * 20_000 + '"a"' + ")" * 20_000), "the Lark grammar cannot be used: .+nested"),
+    ):
+        with pytest.raises(UsageError, match=f"^{says}") as error:
+            PersonaJudge(tmp_path / "no.gguf", sampling=sampling)
+        assert "\n" not in str(error.value)
