@@ -30,8 +30,25 @@ def _vocabulary(n_vocab: int | None) -> tuple[list[str], list[gguf.TokenType]]:
     return tokens, types
 
 
+_MERGES = ["A A", "AA AA", "t h", "th e", "Ġ the", "Ġ Ġ", "ĠĠ ĠĠ", "Ċ Ċ", "1 1"]
+
+
+def _byte_pairs() -> tuple[list[str], list[gguf.TokenType]]:
+    """A vocabulary as GPT-2's: a letter for each byte, and what the merges make of them."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
+    tokens = [*_CONTROL, *letters, *(merge.replace(" ", "") for merge in _MERGES)]
+    types = [gguf.TokenType.NORMAL] * len(tokens)
+    types[: len(_CONTROL)] = [gguf.TokenType.CONTROL] * len(_CONTROL)
+    return tokens, types
+
+
 class _Writer(gguf.GGUFWriter):
-    """A GGUF file with the test vocabulary; tensors are random, of the given standard deviation."""
+    """A GGUF file with the test vocabulary; tensors are random, of the given standard deviation.
+
+    ``splitter`` names how texts are split into words for byte pairs; None is a vocabulary of SentencePiece's kind.
+    """
 
     def __init__(
         self,
@@ -42,13 +59,18 @@ class _Writer(gguf.GGUFWriter):
         chat_template: str | None = CHATML,
         add_bos: bool = True,
         dtype: type = np.float32,
+        splitter: str | None = None,
+        space_prefix: bool = False,
     ) -> None:
         super().__init__(path, architecture)
         self._rng = np.random.default_rng(0)
         self._dtype = dtype
-        tokens, types = _vocabulary(n_vocab)
+        tokens, types = _byte_pairs() if splitter else _vocabulary(n_vocab)
         self.n_vocab = len(tokens)
-        self.add_tokenizer_model("llama")
+        self.add_tokenizer_model("gpt2" if splitter else "llama")
+        if splitter:
+            self.add_tokenizer_pre(splitter)
+            self.add_token_merges(_MERGES)
         self.add_token_list(tokens)
         self.add_token_scores([-float(i) for i in range(len(tokens))])
         self.add_token_types(types)
@@ -57,7 +79,7 @@ class _Writer(gguf.GGUFWriter):
         self.add_eot_token_id(_EOT)
         self.add_unk_token_id(0)
         self.add_add_bos_token(add_bos)
-        self.add_add_space_prefix(False)
+        self.add_add_space_prefix(space_prefix)
         if chat_template is not None:
             self.add_chat_template(chat_template)
 
@@ -114,9 +136,20 @@ def write_llama(
     n_ff: int = 128,
     n_ctx_train: int = 512,
     dtype: type = np.float32,
+    splitter: str | None = None,
+    space_prefix: bool = False,
 ) -> Path:
     """A transformer of the llama architecture."""
-    w = _Writer(path, "llama", n_vocab=n_vocab, chat_template=chat_template, add_bos=add_bos, dtype=dtype)
+    w = _Writer(
+        path,
+        "llama",
+        n_vocab=n_vocab,
+        chat_template=chat_template,
+        add_bos=add_bos,
+        dtype=dtype,
+        splitter=splitter,
+        space_prefix=space_prefix,
+    )
     n_head = n_embd // 16
     w.sizes(n_embd, n_layer, n_head, n_head, n_ff, n_ctx_train)
     w.add_rope_dimension_count(16)
@@ -125,6 +158,16 @@ def write_llama(
         w.transformer_block(f"blk.{i}", n_embd, n_embd, n_ff)
     w.finish()
     return path
+
+
+def write_tekken(path: Path) -> Path:
+    """A llama whose texts are split into words as Mistral's, by a parser that calls itself."""
+    return write_llama(path, splitter="tekken")
+
+
+def write_space_prefix(path: Path) -> Path:
+    """A llama whose vocabulary puts a space before every text, as Llama 2's."""
+    return write_llama(path, space_prefix=True)
 
 
 def write_big_vocabulary(path: Path, n_vocab: int = 262_144) -> Path:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from llama_cpp import llama_cpp as lib
 
-from ..errors import ModelError, UsageError
+from ..errors import ModelError
 from .interrupt import Interrupt, Interrupted
+from .tokenizer import Tokenizer
 
 log = logging.getLogger("pjlocal")
 
@@ -119,6 +119,7 @@ class Model:
             self.vocab = lib.llama_model_get_vocab(handle)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
             self._check_writes_text()
+            self._tokenizer = Tokenizer(self.vocab)
         except BaseException:
             self.close()
             raise
@@ -240,19 +241,9 @@ class Model:
 
         Raises:
             UsageError: the text is not valid Unicode.
+            MemoryError: a long text needs a thread, and there is no memory for one.
         """
-        try:
-            data = text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UsageError(f"the text is not valid UTF-8 (at character {error.start})") from None
-        n = len(data) + 16
-        while True:
-            buffer = np.empty(n, np.int32)
-            pointer = buffer.ctypes.data_as(ctypes.POINTER(lib.llama_token))
-            n_tokens = lib.llama_tokenize(self.vocab, data, len(data), pointer, n, False, special)
-            if n_tokens >= 0:
-                return [int(token) for token in buffer[:n_tokens].tolist()]
-            n = -n_tokens
+        return self._tokenizer(text, special)
 
     def piece(self, token: int, special: bool = False) -> bytes:
         """The bytes of a token; they may hold part of a UTF-8 character.  A control token has none unless asked."""
