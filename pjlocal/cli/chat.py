@@ -105,9 +105,11 @@ def chat(
             screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
         return status
     finally:
-        conversation.close()
-        if store:
-            store.close()
+        try:
+            conversation.close()
+        finally:
+            if store:
+                store.close()
 
 
 def _store(screen: Screen, must: bool) -> Store | None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 from llama_cpp import llama_cpp as lib
 
@@ -62,9 +63,10 @@ class Captured:
 
 @contextmanager
 def captured_stderr() -> Iterator[Captured]:
-    """Catch what llama.cpp's grammar parser prints to standard error past its own log."""
+    """Catch what llama.cpp's grammar parser prints to standard error past its own log; where no file can be made, as on
+    a full disk, it is lost."""
     captured = Captured()
-    with tempfile.TemporaryFile() as file:
+    with _temporary_file() as file:
         saved = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
@@ -74,6 +76,13 @@ def captured_stderr() -> Iterator[Captured]:
             os.close(saved)
             file.seek(0)
             captured.text = file.read().decode("utf-8", "replace").strip()
+
+
+def _temporary_file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "w+b")
 
 
 def last_error() -> str:
