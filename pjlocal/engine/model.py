@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import signal
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from typing import IO
 from llama_cpp import llama_cpp as lib
 
 from ..errors import ModelError
+from ..settings import Engine
 from .interrupt import Interrupt, Interrupted
 from .tokenizer import Tokenizer
 
@@ -96,24 +99,32 @@ def last_error() -> str:
 
 
 class Model:
-    """A loaded model.  Weights are memory-mapped; contexts made on it share them.
+    """A loaded model.  Contexts made on it share its weights.
 
     Args:
         path: a GGUF file (of a split model: its first part).
-        n_gpu_layers: layers to offload; -1 for all that the build can.
+        engine: how many layers are offloaded, and whether the file is mapped into memory.
         interrupt: when set, loading stops.
 
     Raises:
         ModelError: the file is missing, empty, not GGUF, truncated, or not a model that writes text.
     """
 
-    def __init__(self, path: Path, n_gpu_layers: int = -1, *, interrupt: Interrupt, verbose: bool = False) -> None:
+    def __init__(self, path: Path, engine: Engine, interrupt: Interrupt) -> None:
         check_file(path)
-        init_backend(verbose)
+        if engine.mmap and being_written(path):
+            log.warning(
+                "%s is still being written, it seems: should it shrink while it is in use, this process ends without a "
+                "word. Wait until it is whole, or give --no-mmap",
+                path,
+            )
+        init_backend(engine.verbose)
         forget_errors()
         self.path = path
         params = lib.llama_model_default_params()
-        params.n_gpu_layers = n_gpu_layers
+        params.n_gpu_layers = engine.n_gpu_layers
+        if not engine.mmap:
+            params.load_mode = lib.LLAMA_LOAD_MODE_NONE
         progress = lib.llama_progress_callback(lambda fraction, user_data: not interrupt.is_set())
         params.progress_callback = progress
         handle = lib.llama_model_load_from_file(str(path).encode(), params)
@@ -288,6 +299,34 @@ def check_file(path: Path) -> None:
         raise ModelError(f"{path} is empty: download the model again")
     if magic != b"GGUF":
         raise ModelError(f"{path} is not a GGUF file: convert the model to GGUF, or download it in that format")
+
+
+_DOWNLOADING = (".part", ".aria2", ".crdownload", ".incomplete")  # endings of files beside one that is not yet whole
+_JUST_NOW_S = 5
+
+
+def being_written(path: Path) -> bool:
+    """Whether another program seems to write the file: a download, most often.
+
+    The system says so of one's own files, and only on Linux: it gives no lease on a file that is open for writing.  Of
+    others' it counts whether the file has changed in the last seconds.
+    """
+    if any(path.with_name(path.name + ending).exists() for ending in _DOWNLOADING):
+        return True
+    try:
+        from fcntl import F_RDLCK, F_SETLEASE, F_SETSIG, F_UNLCK, fcntl
+    except ImportError:
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl(file, F_SETSIG, signal.SIGURG)  # to who holds a lease when another wants to write: nobody minds this
+            fcntl(file, F_SETLEASE, F_RDLCK)
+            fcntl(file, F_SETLEASE, F_UNLCK)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return time.time() - path.stat().st_mtime < _JUST_NOW_S
 
 
 def _hint(reason: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pjlocal import Engine
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.engine.model import Model
 
@@ -21,7 +22,7 @@ PROSE = "The cat sees the dog.\nAnd the dog, it doesn't see 1,234 cats! "
 
 @pytest.fixture
 def model(tiny: Callable[[str], Path]) -> Iterator[Model]:
-    model = Model(tiny("tekken"), interrupt=Interrupt())
+    model = Model(tiny("tekken"), Engine(), Interrupt())
     yield model
     model.close()
 
@@ -54,7 +55,7 @@ def test_a_text_cut_where_words_end_has_the_tokens_of_the_whole(model: Model, te
 
 def test_pieces_of_a_text_get_no_spaces_of_their_own(tiny: Callable[[str], Path]) -> None:
     """SentencePiece's vocabularies put one before every text."""
-    model = Model(tiny("space_prefix"), interrupt=Interrupt())
+    model = Model(tiny("space_prefix"), Engine(), Interrupt())
     try:
         for text in (PROSE * 800, "あ" * 40_000):
             assert model.tokenize(text, special=True) == model._tokenizer._tokens(text, special=True)
@@ -86,7 +87,7 @@ def test_a_thread_with_a_small_stack_can_split_texts(model: Model) -> None:
 @pytest.mark.parametrize("unit", ["A", " ", "あ"])
 @pytest.mark.parametrize("vocabulary", ["tekken", "space_prefix"])
 def test_ten_times_the_text_takes_ten_times_the_time(tiny: Callable[[str], Path], vocabulary: str, unit: str) -> None:
-    model = Model(tiny(vocabulary), interrupt=Interrupt())
+    model = Model(tiny(vocabulary), Engine(), Interrupt())
 
     def seconds(n: int) -> float:
         started = time.perf_counter()
