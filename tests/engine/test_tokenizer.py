@@ -50,7 +50,7 @@ def test_no_run_of_any_character_ends_the_process(model: Model, unit: str) -> No
 def test_a_text_cut_where_words_end_has_the_tokens_of_the_whole(model: Model, text: str) -> None:
     """The whole at once has room on this stack: its words are short."""
     assert len(text) > 35_000
-    assert model.tokenize(text, special=True) == model._tokenizer._tokens(text, special=True)
+    assert model.tokenize(text, special=True) == model._tokenizer._tokens(text, True, False)
 
 
 def test_pieces_of_a_text_get_no_spaces_of_their_own(tiny: Callable[[str], Path]) -> None:
@@ -58,7 +58,7 @@ def test_pieces_of_a_text_get_no_spaces_of_their_own(tiny: Callable[[str], Path]
     model = Model(tiny("space_prefix"), Engine(), Interrupt())
     try:
         for text in (PROSE * 800, "あ" * 40_000):
-            assert model.tokenize(text, special=True) == model._tokenizer._tokens(text, special=True)
+            assert model.tokenize(text, special=True) == model._tokenizer._tokens(text, True, False)
     finally:
         model.close()
 
@@ -106,7 +106,7 @@ def test_ctrl_c_stops_it_between_two_pieces_and_leaves_nothing_running(
     begun: list[str] = []
     ended: list[str] = []
 
-    def slow(text: str, special: bool) -> list[int]:
+    def slow(text: str, special: bool, goes_on: bool) -> list[int]:
         begun.append(text)
         if len(begun) == 2:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
