@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+log = logging.getLogger("pjlocal")
 
 
 class PjlocalError(Exception):
@@ -24,6 +29,44 @@ class ModelError(PjlocalError):
 
 class OutputError(PjlocalError):
     """Something that was generated cannot be written where it should go."""
+
+
+def explain(error: BaseException, written: str = "the output") -> tuple[str, int]:
+    """What to say of an error in a line, and the exit status; its traceback goes to the log, for ``--debug``.
+
+    What nobody foresaw is a bug: the line says where, and how to report it.
+
+    Args:
+        written: what was being written where the system's error names no file.
+    """
+    log.debug("details:", exc_info=error)
+    if isinstance(error, PjlocalError):
+        return str(error), error.exit_status
+    if isinstance(error, MemoryError):
+        return "not enough memory: use a smaller model or a smaller --ctx", 1
+    if isinstance(error, OSError):
+        what = f"cannot use {error.filename}" if error.filename else f"cannot write {written}"
+        return f"{what}: {error.strerror or error}", OutputError.exit_status
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    if len(what) > _MOST_SAID:
+        what = f"{what[:_MOST_SAID]} …"
+    return (
+        f"this is a bug in pjlocal: {what} (in {_place(error)}). Run it again as pjlocal --debug for the details, and "
+        "report it with them",
+        1,
+    )
+
+
+_MOST_SAID = 200  # characters of what Python says of an error, which may quote a whole text
+
+
+def _place(error: BaseException) -> str:
+    """The file and line of the package where it was raised, or, of other packages' errors, came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parent)]
+    for frame in reversed(ours or frames):
+        return f"{Path(frame.filename).name}:{frame.lineno}"
+    return "no line of Python"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -74,7 +74,7 @@ class PersonaJudge:
             self.model = model
         else:
             path = model if isinstance(model, Path) else find_model(model)
-            self.model = Model(path, engine.n_gpu_layers, interrupt=self.interrupt, verbose=engine.verbose)
+            self.model = Model(path, engine, self.interrupt)
         self.template = ChatTemplate(self.model)
         self.pool = ViewPool(self.model, engine, self.interrupt)
         self.load_s = time.perf_counter() - started

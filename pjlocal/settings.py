@@ -111,7 +111,8 @@ def without_none(hint: Any) -> Any:
 
 def flag(f: dataclasses.Field[Any]) -> str:
     """The long flag by which messages name a setting."""
-    return next((x for x in f.metadata.get("flags", ()) if x.startswith("--")), "--" + f.name.replace("_", "-"))
+    named = next((x for x in f.metadata.get("flags", ()) if x.startswith("--")), "--" + f.name.replace("_", "-"))
+    return named.partition("/")[0]  # of --mmap/--no-mmap the one that sets it
 
 
 def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
@@ -337,6 +338,11 @@ class Engine(Settings):
         "GPUs), or auto, which measures both.",
     )
     flash_attn: FlashAttention = setting("auto", "--flash-attn", help="Flash attention.")
+    mmap: bool = setting(
+        True,
+        "--mmap/--no-mmap",
+        help="Map the model file into memory; without it the file is read whole, and may change while it is in use.",
+    )
     verbose: bool = setting(False, "--verbose", help="Show llama.cpp's own log on standard error.")
 
 

@@ -46,6 +46,7 @@ class FakeScreen:
     """Collects what is said, shown and answered; ``on_event`` is called with each token's number in its answer."""
 
     width = 100
+    lost = False
     no_color = True
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ import pjlocal
 HOUSE = Path(pjlocal.__file__).parent
 
 #: Each room, from the ground up, with the rooms whose modules it may import besides its own.
-GROUND = {"errors", "visible", "textfile", "stream", "settings"}  # modules of the hall that stand on nothing
+GROUND = {"errors", "visible", "textfile", "folders", "stream", "settings"}  # modules of the hall that stand on nothing
 ANSWERS = {"events", "answer", "persona"}  # modules of the hall: what an answer is made of, and the API
 MAY_KNOW: dict[str, set[str]] = {
     "decoding": set(),

@@ -35,6 +35,20 @@ def _vocabulary(
     return [*tokens, *added], [*types, *[gguf.TokenType.USER_DEFINED] * len(added)]
 
 
+_MERGES = ["A A", "AA AA", "t h", "th e", "Ġ the", "Ġ Ġ", "ĠĠ ĠĠ", "Ċ Ċ", "1 1"]
+
+
+def _byte_pairs() -> tuple[list[str], list[gguf.TokenType]]:
+    """A vocabulary as GPT-2's: a letter for each byte, and what the merges make of them."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
+    tokens = [*_CONTROL, *letters, *(merge.replace(" ", "") for merge in _MERGES)]
+    types = [gguf.TokenType.NORMAL] * len(tokens)
+    types[: len(_CONTROL)] = [gguf.TokenType.CONTROL] * len(_CONTROL)
+    return tokens, types
+
+
 class _Writer(gguf.GGUFWriter):
     """A GGUF file with the test vocabulary; tensors are random, of the given standard deviation.
 
@@ -42,6 +56,7 @@ class _Writer(gguf.GGUFWriter):
     added: tokens whose spelling llama.cpp looks for before it splits the rest of a text.
     space_prefix: whether a space comes in front of a text, as SentencePiece has it by default.
     name: llama.cpp knows some models by it.
+    splitter: how texts are split into words for byte pairs; None is a vocabulary of SentencePiece's kind.
     """
 
     def __init__(
@@ -58,15 +73,19 @@ class _Writer(gguf.GGUFWriter):
         space_prefix: bool = False,
         name: str | None = None,
         tensors_a_part: int = 0,
+        splitter: str | None = None,
     ) -> None:
         super().__init__(path, architecture, split_max_tensors=tensors_a_part)
         if name:
             self.add_name(name)
         self._rng = np.random.default_rng(0)
         self._dtype = dtype
-        tokens, types = _vocabulary(n_vocab, words, added)
+        tokens, types = _byte_pairs() if splitter else _vocabulary(n_vocab, words, added)
         self.n_vocab = len(tokens)
-        self.add_tokenizer_model("llama")
+        self.add_tokenizer_model("gpt2" if splitter else "llama")
+        if splitter:
+            self.add_tokenizer_pre(splitter)
+            self.add_token_merges(_MERGES)
         self.add_token_list(tokens)
         self.add_token_scores([-float(i) for i in range(len(tokens))])
         self.add_token_types(types)
@@ -154,6 +173,16 @@ def write_split(path: Path) -> list[Path]:
         w.transformer_block(f"blk.{i}", 64, 64, 128)
     w.finish()
     return sorted(path.parent.glob(f"{path.stem}-*-of-*.gguf"))
+
+
+def write_tekken(path: Path) -> Path:
+    """A llama whose texts are split into words as Mistral's, by a parser that calls itself."""
+    return write_llama(path, splitter="tekken")
+
+
+def write_space_prefix(path: Path) -> Path:
+    """A llama whose vocabulary puts a space before every text, as Llama 2's."""
+    return write_llama(path, space_prefix=True)
 
 
 def write_big_vocabulary(path: Path, n_vocab: int = 262_144) -> Path:

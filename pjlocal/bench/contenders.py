@@ -149,6 +149,7 @@ def _library(
         n_threads=n_threads,
         n_threads_batch=n_threads,
         n_gpu_layers=work.engine.n_gpu_layers,
+        use_mmap=work.engine.mmap,
         verbose=False,
     )
     stack.callback(llama.close)

@@ -56,7 +56,7 @@ def measure(
     with ExitStack() as stack:
         step("loading the model", 0.0)
         _check_name(path)
-        model = Model(path, work.engine.n_gpu_layers, interrupt=interrupt, verbose=work.engine.verbose)
+        model = Model(path, work.engine, interrupt)
         stack.callback(model.close)
         report = Report(_measured_on(model, work))
         generation = Generation(max_tokens=work.n_tokens, ignore_end=True)

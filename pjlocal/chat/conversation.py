@@ -58,8 +58,10 @@ class Conversation:
         self._answer: Answer | None = None  # the last one
 
     def close(self) -> None:
-        self.recorder.close()
-        self.judge.close()
+        try:
+            self.recorder.close()
+        finally:
+            self.judge.close()
 
     @property
     def last(self) -> Turn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,6 +25,8 @@ from ..visible import visible
 from .chat import Chat
 from .commands.table import COMMANDS, is_command
 from .screen import status_line
+
+log = logging.getLogger("pjlocal")
 
 _QUOTES = '"""'
 _PASTED = "pasted: sent as text"
@@ -166,7 +169,12 @@ class _Completer(Completer):
         self._chat = chat
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        text = document.text_before_cursor
+        try:
+            yield from [*self._completions(document.text_before_cursor)]
+        except Exception as error:  # what cannot be looked up now is not offered, and the line goes on
+            log.debug("no completions:", exc_info=error)
+
+    def _completions(self, text: str) -> Iterable[Completion]:
         if not text.startswith("/") or "\n" in text:
             return
         name, space, rest = text.partition(" ")
@@ -178,16 +186,10 @@ class _Completer(Completer):
         if name not in COMMANDS:
             return
         word = rest if name in ("/load", "/model") else rest.split(" ")[-1]
-        for choice in self._choices(name):
+        for choice in COMMANDS[name].choices(self._chat):
             # What holds marks that reorder or hide text must not come into the line.
             if choice.lower().startswith(word.lower()) and choice == visible(choice):
                 yield Completion(choice, -len(word))
-
-    def _choices(self, name: str) -> Iterable[str]:
-        try:
-            return COMMANDS[name].choices(self._chat)
-        except Exception:  # what cannot be looked up now is not offered
-            return ()
 
 
 class _History(History):

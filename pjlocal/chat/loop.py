@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..engine.interrupt import Interrupted, on_sigint
-from ..errors import PjlocalError, UsageError
+from ..errors import UsageError, explain
 from .chat import Chat
 from .commands.table import is_command, run
 from .screen import ERROR, PipeScreen, Screen, TerminalScreen
@@ -53,7 +53,11 @@ def talk(chat: Chat, history: Path | None) -> int:
 
 
 def handle(chat: Chat, line: str) -> None:
-    """A line: run the command, or ask the question.  What goes wrong is said in a line."""
+    """A line: run the command, or ask the question.  What goes wrong is said in a line, and nothing that was said lost.
+
+    Raises:
+        OSError: the screen is lost: nobody sees the answers.
+    """
     if not line.strip():
         return
     interrupt = chat.conversation.judge.interrupt
@@ -66,9 +70,11 @@ def handle(chat: Chat, line: str) -> None:
                 chat.answer(chat.conversation.ask(line[1:] if line.startswith("//") else line))
     except Interrupted:
         chat.screen.say("(stopped)")
-    except PjlocalError as error:
-        chat.status = error.exit_status
-        chat.screen.say(str(error), ERROR)
+    except Exception as error:
+        if chat.screen.lost:
+            raise
+        said, chat.status = explain(error, "a file")
+        chat.screen.say(said, ERROR)
     finally:
         interrupt.clear()
 

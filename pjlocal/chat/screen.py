@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO, Protocol
+from typing import IO, ParamSpec, Protocol
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -19,6 +21,10 @@ from ..settings import VIEW_NAMES, View
 from ..visible import one_line, visible
 from .conversation import Conversation, Writing
 
+log = logging.getLogger("pjlocal")
+
+P = ParamSpec("P")
+
 NOTICE, ERROR = "dim", "red"  # styles of what is said
 
 _WIDE = 200  # columns of a table in a pipe
@@ -26,6 +32,9 @@ _WIDE = 200  # columns of a table in a pipe
 
 class Screen(Protocol):
     """Where a chat is shown."""
+
+    lost: bool
+    """Whether it cannot be written to any more, as a closed window or a full disk."""
 
     @property
     def width(self) -> int:
@@ -59,6 +68,7 @@ class _ConsoleScreen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self.lost = False
 
     @property
     def width(self) -> int:
@@ -67,6 +77,20 @@ class _ConsoleScreen:
     @property
     def no_color(self) -> bool:
         return self._console.no_color
+
+
+def _shows(method: Callable[P, None]) -> Callable[P, None]:
+    """A method of a screen that writes to it, and notices when it is lost."""
+
+    @functools.wraps(method)
+    def noticing(*args: P.args, **options: P.kwargs) -> None:
+        try:
+            method(*args, **options)
+        except OSError:
+            args[0].lost = True  # type: ignore[attr-defined]
+            raise
+
+    return noticing
 
 
 class PipeScreen(_ConsoleScreen):
@@ -85,11 +109,13 @@ class PipeScreen(_ConsoleScreen):
     def gap(self) -> None:
         pass
 
+    @_shows
     def show(self, *renderables: RenderableType) -> None:
         for renderable in renderables:
             self._console.print(renderable)
         self._file.flush()
 
+    @_shows
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
         with Display(self._file) as display:
             for event in writing:
@@ -107,6 +133,7 @@ class TerminalScreen(_ConsoleScreen):
         self._spinner = Spinner()
         self._display: LiveDisplay | None = None  # of the answer that is being written
 
+    @_shows
     def say(self, text: str, style: str = NOTICE) -> None:
         line = Text(visible(text), style)
         self._spinner.stop()
@@ -118,13 +145,16 @@ class TerminalScreen(_ConsoleScreen):
     def greet(self, text: str) -> None:
         self.say(text)
 
+    @_shows
     def gap(self) -> None:
         self._console.print()
 
+    @_shows
     def show(self, *renderables: RenderableType) -> None:
         for renderable in renderables:
             self._console.print(renderable)
 
+    @_shows
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
         console = self._console
         with keys_unseen(), self._spinner as spinner:
@@ -160,7 +190,18 @@ class TerminalScreen(_ConsoleScreen):
 
 
 def status_line(conversation: Conversation, width: int) -> Text:
-    """Roles, acceptance rate, speed and how full the context is, in one row; what does not fit is left out."""
+    """Roles, acceptance rate, speed and how full the context is, in one row; what does not fit is left out.
+
+    It stands below answers and the line that is typed, and ends neither by what it cannot tell: then it is empty.
+    """
+    try:
+        return _status(conversation, width)
+    except Exception as error:
+        log.debug("no status line:", exc_info=error)
+        return Text()
+
+
+def _status(conversation: Conversation, width: int) -> Text:
     progress = conversation.progress()
     mode = conversation.judge.mode(conversation.judge.generation)
     names = dict(zip(VIEW_NAMES, conversation.judge.preferences, strict=True))

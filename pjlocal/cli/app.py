@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import logging
 from typing import Annotated
 
 import typer
@@ -28,8 +30,24 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _debug(wanted: bool) -> None:
+    if wanted:
+        logging.getLogger("pjlocal").setLevel(logging.DEBUG)
+        faulthandler.enable()  # tells where C code has crashed
+
+
 @app.callback()
 def _app(
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug",
+            envvar="PJLOCAL_DEBUG",
+            callback=_debug,
+            is_eager=True,
+            help="Print the details of what goes wrong: tracebacks, and where C code has crashed.",
+        ),
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,

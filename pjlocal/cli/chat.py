@@ -68,7 +68,6 @@ def chat(
     from ..chat.recorder import Recorder
     from ..gguf.locate import lasting_name
     from ..sessions import cache
-    from ..sessions.store import store_path
 
     screen = loop.make_screen()
     store = _store(screen, must=go_on or session is not None) if save else None
@@ -104,14 +103,16 @@ def chat(
         if save_cache:
             cache.load_cache(judge.pool, opened)
         talking.greet()
-        status = loop.talk(talking, store_path().with_suffix(".history") if save else None)
+        status = loop.talk(talking, store.path.with_suffix(".history") if store else None)
         if save_cache and (size := cache.save_cache(conversation.judge.pool, conversation.session)):
             screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
         return status
     finally:
-        conversation.close()
-        if store:
-            store.close()
+        try:
+            conversation.close()
+        finally:
+            if store:
+                store.close()
 
 
 def _store(screen: Screen, must: bool) -> Store | None:

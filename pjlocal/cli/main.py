@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 
 import typer
 
 from ..engine.interrupt import INTERRUPTED, Interrupted
-from ..errors import OutputError, PjlocalError
+from ..errors import explain
 from .app import app
 
 #: Seconds after which a thread gives way to one that waits for Python's lock, here one that wants to decode the other
@@ -27,6 +28,8 @@ def _guarded() -> int:
     _fill_closed_streams()
     _never_fail_to_encode()
     _show_log()
+    threading.excepthook = lambda failed: _unforeseen(failed.exc_value)
+    sys.unraisablehook = lambda failed: _unforeseen(failed.exc_value)
     try:
         command = typer.main.get_command(app)
         with command.make_context("pjlocal", sys.argv[1:]) as context:  # app() would handle some errors in its own way
@@ -40,17 +43,11 @@ def _guarded() -> int:
         return 0
     except (KeyboardInterrupt, Interrupted, typer.Abort):
         return INTERRUPTED
-    except PjlocalError as error:
-        return _fail(str(error), error.exit_status)
-    except MemoryError:
-        return _fail("not enough memory: use a smaller model or a smaller --ctx", 1)
-    except OSError as error:
-        _drop_stdout()
-        what = f"cannot use {error.filename}" if error.filename else "cannot write the output"
-        return _fail(f"{what}: {error.strerror or error}", OutputError.exit_status)
     except Exception as error:
+        if isinstance(error, OSError):
+            _drop_stdout()
         if not hasattr(error, "format_message"):  # not one of Typer's own
-            raise
+            return _fail(*explain(error))
         where = getattr(error, "ctx", None)
         failed = where.command_path if where else "pjlocal"
         if message := error.format_message():
@@ -83,10 +80,25 @@ def _never_fail_to_encode() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _unforeseen(error: BaseException | None) -> None:
+    """An error where nobody waits for it, as in a thread of another package: the work goes on."""
+    if error is not None and not isinstance(error, SystemExit | KeyboardInterrupt | BrokenPipeError):
+        _fail(*explain(error))
+
+
+class _Formatter(logging.Formatter):
+    """Shows marks for what a terminal would take as orders: messages quote models' files, and what they wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from ..visible import visible
+
+        return visible(super().format(record))
+
+
 def _show_log() -> None:
-    """Warnings, and llama.cpp's log where it is asked for, go to standard error."""
+    """Warnings, llama.cpp's log where it is asked for, and errors' details with --debug go to standard error."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("pjlocal: %(message)s"))
+    handler.setFormatter(_Formatter("pjlocal: %(message)s"))
     logger = logging.getLogger("pjlocal")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

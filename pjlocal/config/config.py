@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
+from ..folders import config_folder
 from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import PRESETS, resolve
 from ..settings import Engine, Generation, Prompting, Sampling, Settings, View, flag, without_none
@@ -68,23 +69,33 @@ class Config(Settings):
 
 
 def config_path() -> Path:
-    """The file: what PJLOCAL_CONFIG names, or ``config.toml`` in the user's folder for settings."""
+    """The file: what PJLOCAL_CONFIG names, or ``config.toml`` in the user's folder for settings.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    path = _config_path()
+    if path is None:
+        raise UsageError("there is no home folder for config.toml: set HOME, or PJLOCAL_CONFIG to a file")
+    return path
+
+
+def _config_path() -> Path | None:
     if named := os.environ.get("PJLOCAL_CONFIG"):
         return user_path(named)
-    from platformdirs import user_config_path
-
-    return user_config_path("pjlocal") / "config.toml"
+    folder = config_folder()
+    return folder and folder / "config.toml"
 
 
 def load_config(path: Path | None = None) -> Config:
-    """What the file sets; a missing file sets nothing.
+    """What the file sets; a missing file sets nothing, nor does one that has no folder.
 
     Raises:
         UsageError: the file cannot be read as UTF-8, is not TOML, or sets what cannot be; names the line.
     """
-    path = path or config_path()
-    text = tomlfile.read(path)
-    if not text.strip():
+    path = path or _config_path()
+    text = tomlfile.read(path) if path else ""
+    if not path or not text.strip():
         return Config()
     try:
         return _checked(tomlfile.parse(path, text).unwrap(), path.parent)

@@ -350,7 +350,10 @@ def _distribution(ids: NDArray[np.int32], probs: NDArray[np.floating[Any]]) -> D
     return Distribution(ids[keep], p[keep])
 
 
-_DEEPEST = 1000  # open brackets in a grammar; llama.cpp's parser calls itself for each, and crashes on 20,000
+# llama.cpp's parser calls itself for each open bracket, and crashes on 20,000; where it looks for left recursion, for
+# each rule that begins with another, and crashes on 100,000 in a row.
+_DEEPEST = 1000
+_MOST_RULES = 10_000
 
 
 def _grammar(model: Model, grammar: str) -> Any:
@@ -358,6 +361,8 @@ def _grammar(model: Model, grammar: str) -> Any:
         raise UsageError("the grammar cannot be parsed: it holds a NUL character")
     if grammar.count("(") > _DEEPEST and max(accumulate((c == "(") - (c == ")") for c in grammar)) > _DEEPEST:
         raise UsageError(f"the grammar cannot be parsed: its brackets are nested more than {_DEEPEST} deep")
+    if grammar.count("::=") > _MOST_RULES:
+        raise UsageError(f"the grammar cannot be parsed: it has more than {_MOST_RULES} rules")
     forget_errors()
     try:
         data = grammar.encode()

@@ -6,27 +6,27 @@ import ctypes
 import logging
 import os
 import re
+import signal
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
-import numpy as np
 from llama_cpp import llama_cpp as lib
 
-from ..errors import ModelError, UsageError
+from ..errors import ModelError
+from ..settings import Engine
 from .interrupt import Interrupt, Interrupted
+from .tokenizer import Tokenizer
 
 log = logging.getLogger("pjlocal")
 
 _CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-
-#: Unicode says that this is no character, and never will be one: no vocabulary has a token with it, so its bytes become
-#: tokens of their own, which nothing beside them is merged with.
-_NO_CHARACTER = "\U0010ffff"
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _recent_errors: deque[str] = deque(maxlen=20)
@@ -69,9 +69,10 @@ class Captured:
 
 @contextmanager
 def captured_stderr() -> Iterator[Captured]:
-    """Catch what llama.cpp's grammar parser prints to standard error past its own log."""
+    """Catch what llama.cpp's grammar parser prints to standard error past its own log; where no file can be made, as on
+    a full disk, it is lost."""
     captured = Captured()
-    with tempfile.TemporaryFile() as file:
+    with _temporary_file() as file:
         saved = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
@@ -81,6 +82,13 @@ def captured_stderr() -> Iterator[Captured]:
             os.close(saved)
             file.seek(0)
             captured.text = file.read().decode("utf-8", "replace").strip()
+
+
+def _temporary_file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "w+b")
 
 
 def last_error() -> str:
@@ -94,25 +102,33 @@ def last_error() -> str:
 
 
 class Model:
-    """A loaded model.  Weights are memory-mapped; contexts made on it share them.
+    """A loaded model.  Contexts made on it share its weights.
 
     Args:
         path: a GGUF file (of a split model: its first part, or a link to it).
-        n_gpu_layers: layers to offload; -1 for all that the build can.
+        engine: how many layers are offloaded, and whether the file is mapped into memory.
         interrupt: when set, loading stops.
 
     Raises:
         ModelError: the file is missing, empty, not GGUF, truncated, or not a model that writes text.
     """
 
-    def __init__(self, path: Path, n_gpu_layers: int = -1, *, interrupt: Interrupt, verbose: bool = False) -> None:
+    def __init__(self, path: Path, engine: Engine, interrupt: Interrupt) -> None:
         check_file(path)
-        init_backend(verbose)
+        if engine.mmap and being_written(path):
+            log.warning(
+                "%s is still being written, it seems: should it shrink while it is in use, this process ends without a "
+                "word. Wait until it is whole, or give --no-mmap",
+                path,
+            )
+        init_backend(engine.verbose)
         forget_errors()
         self.path = path
         self.file = _beside_its_parts(path)
         params = lib.llama_model_default_params()
-        params.n_gpu_layers = n_gpu_layers
+        params.n_gpu_layers = engine.n_gpu_layers
+        if not engine.mmap:
+            params.load_mode = lib.LLAMA_LOAD_MODE_NONE
         progress = lib.llama_progress_callback(lambda fraction, user_data: not interrupt.is_set())
         params.progress_callback = progress
         handle = lib.llama_model_load_from_file(os.fsencode(self.file), params)
@@ -127,6 +143,7 @@ class Model:
             self.vocab = lib.llama_model_get_vocab(handle)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
             self._check_writes_text()
+            self._tokenizer = Tokenizer(self.vocab)
         except BaseException:
             self.close()
             raise
@@ -267,32 +284,9 @@ class Model:
 
         Raises:
             UsageError: the text is not valid Unicode.
+            MemoryError: a long text needs a thread, and there is no memory for one.
         """
-        if goes_on and text and self._text_begins:
-            return self._tokenize(_NO_CHARACTER + text, special)[len(self._text_begins) :]
-        return self._tokenize(text, special)
-
-    @cached_property
-    def _text_begins(self) -> list[int]:
-        """The space that is put in front of a text, and behind it `_NO_CHARACTER`; empty where none is put."""
-        if lib.llama_vocab_type(self.vocab) != lib.LLAMA_VOCAB_TYPE_SPM:
-            return []
-        tokens = self._tokenize(_NO_CHARACTER, special=False)
-        return tokens if self.piece(tokens[0]) == b" " else []
-
-    def _tokenize(self, text: str, special: bool) -> list[int]:
-        try:
-            data = text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UsageError(f"the text is not valid UTF-8 (at character {error.start})") from None
-        n = len(data) + 16
-        while True:
-            buffer = np.empty(n, np.int32)
-            pointer = buffer.ctypes.data_as(ctypes.POINTER(lib.llama_token))
-            n_tokens = lib.llama_tokenize(self.vocab, data, len(data), pointer, n, False, special)
-            if n_tokens >= 0:
-                return [int(token) for token in buffer[:n_tokens].tolist()]
-            n = -n_tokens
+        return self._tokenizer(text, special, goes_on)
 
     def piece(self, token: int, special: bool = False) -> bytes:
         """The bytes of a token; they may hold part of a UTF-8 character.  A control token has none unless asked."""
@@ -354,6 +348,34 @@ def _is_beside_its_parts(path: Path) -> bool:
     stem, n_parts = path.name[: part.start()], part[1]
     names = (f"{stem}-{i:05}-of-{n_parts}.gguf" for i in range(1, int(n_parts) + 1))
     return all(os.path.isfile(path.parent / name) for name in names)
+
+
+_DOWNLOADING = (".part", ".aria2", ".crdownload", ".incomplete")  # endings of files beside one that is not yet whole
+_JUST_NOW_S = 5
+
+
+def being_written(path: Path) -> bool:
+    """Whether another program seems to write the file: a download, most often.
+
+    The system says so of one's own files, and only on Linux: it gives no lease on a file that is open for writing.  Of
+    others' it counts whether the file has changed in the last seconds.
+    """
+    if any(path.with_name(path.name + ending).exists() for ending in _DOWNLOADING):
+        return True
+    try:
+        from fcntl import F_RDLCK, F_SETLEASE, F_SETSIG, F_UNLCK, fcntl
+    except ImportError:
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl(file, F_SETSIG, signal.SIGURG)  # to who holds a lease when another wants to write: nobody minds this
+            fcntl(file, F_SETLEASE, F_RDLCK)
+            fcntl(file, F_SETLEASE, F_UNLCK)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return time.time() - path.stat().st_mtime < _JUST_NOW_S
 
 
 def _hint(reason: str) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from ..errors import ModelError, UsageError
+from ..errors import UsageError
 from ..settings import Engine
 from .context import check_memory, context_limit
-from .interrupt import Interrupt, Interrupted
+from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
 from .views import FixedLayout, ModelViews, fastest_layout
@@ -99,7 +99,7 @@ class ViewPool:
         """The views of that number, where an answer has needed them; done with what it fed last."""
         views = self._views.get(n_views)
         if views:
-            with suppress(Interrupted, ModelError):  # of an answer that was left or stopped
+            with suppress(Exception):  # of an answer that was left, was stopped or has failed, and has told so
                 views.wait()
         return views
 

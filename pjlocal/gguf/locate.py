@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ModelError, UsageError, did_you_mean
+from ..folders import data_folder
 from ..textfile import user_path
 
 EMBEDDED = "smollm2"
@@ -81,13 +82,13 @@ def _how_to_get_one() -> str:
 
 def model_folders() -> list[Path]:
     """Where model files are looked for by name: ``models/`` here, in a checkout, and in the user's data folder."""
-    from platformdirs import user_data_path
-
     checkout = Path(__file__).resolve().parents[2] / "models"
     folders = [Path("models")]
     if checkout.is_dir() and (checkout.parent / "pyproject.toml").is_file() and checkout != Path("models").resolve():
         folders.append(checkout)
-    return [*folders, user_data_path("pjlocal") / "models"]
+    if data := data_folder():
+        folders.append(data / "models")
+    return folders
 
 
 def available_models() -> Iterator[str]:

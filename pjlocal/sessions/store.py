@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..errors import OutputError, UsageError
+from ..folders import data_folder
 from ..textfile import user_path
 from . import words
 from .schema import APPLICATION_ID, MIGRATIONS
@@ -85,12 +86,17 @@ _ADD_MISSING_TOKEN = f"{_ADD_TOKEN} ON CONFLICT (turn_id, position) DO NOTHING"
 
 
 def store_path() -> Path:
-    """The database: what PJLOCAL_DATABASE names, or ``chats.db`` in the user's folder for data."""
+    """The database: what PJLOCAL_DATABASE names, or ``chats.db`` in the user's folder for data.
+
+    Raises:
+        StoreError: there is no such folder.
+    """
     if named := os.environ.get("PJLOCAL_DATABASE"):
         return user_path(named)
-    from platformdirs import user_data_path
-
-    return user_data_path("pjlocal") / "chats.db"
+    folder = data_folder()
+    if folder is None:
+        raise StoreError("there is no home folder to save chats in: set HOME, or PJLOCAL_DATABASE to a file")
+    return folder / "chats.db"
 
 
 def check_title(title: str) -> None:

@@ -134,6 +134,7 @@ def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal
         (["--grammar", "broken.gbnf", "hi"], "the grammar cannot be parsed: expecting"),
         (["--grammar", "rootless.gbnf", "hi"], "the grammar cannot be parsed"),
         (["--grammar", "deep.gbnf", "hi"], "nested more than 1000 deep"),
+        (["--grammar", "many.gbnf", "hi"], "more than 10000 rules"),
         (["--json-schema", "broken.json", "hi"], "the JSON schema cannot be used"),
         (["--json-schema", "odd.json", "hi"], "the JSON schema cannot be used"),
         (["--json-schema", "typo.json", "hi"], "the JSON schema cannot be used: 'maxLenght' is not supported"),
@@ -160,6 +161,8 @@ def test_wrong_use_gets_one_line_and_status_2(pjlocal, tmp_path: Path, args: lis
     (tmp_path / "broken.gbnf").write_text("root ::= (")
     (tmp_path / "rootless.gbnf").write_text('other ::= "x"')
     (tmp_path / "deep.gbnf").write_text("root ::= " + "(" * 20_000 + '"x"' + ")" * 20_000)
+    rules = (f"r{n} ::= r{n + 1}\n" for n in range(100_000))
+    (tmp_path / "many.gbnf").write_text("root ::= r0\n" + "".join(rules) + 'r100000 ::= "x"')
     (tmp_path / "broken.json").write_text('{"type": "obj')
     (tmp_path / "odd.json").write_text('{"type": "unheard-of"}')
     (tmp_path / "typo.json").write_text('{"type": "string", "maxLenght": 5}')

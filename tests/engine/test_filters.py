@@ -9,7 +9,7 @@ from llama_cpp import llama_cpp as lib
 from pjlocal import PersonaJudge, Sampling
 from pjlocal.decoding.judge import Distribution
 from pjlocal.engine.filters import FilterChain, Shortlist, WideShortlist
-from pjlocal.errors import ModelError
+from pjlocal.errors import ModelError, UsageError
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -151,3 +151,17 @@ def test_what_llama_cpp_itself_keeps_is_what_is_kept(vivid_and_creative: Persona
     )  # fmt: skip
     assert got.ids.tolist() == sorted(expected)
     np.testing.assert_allclose(got.probs, [expected[i] for i in got.ids.tolist()], rtol=1e-4)
+
+
+def test_a_grammar_needs_no_room_for_temporary_files(
+    vivid_and_creative: PersonaJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk, or one that cannot be written to."""
+
+    def full() -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    vivid_and_creative.check(Sampling(grammar='root ::= "yes"'))
+    with pytest.raises(UsageError, match="cannot be parsed"):
+        vivid_and_creative.check(Sampling(grammar="root ::= ("))

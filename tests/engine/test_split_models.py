@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 
+from pjlocal import Engine
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.model import Model
 from pjlocal.errors import ModelError
@@ -21,7 +22,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def n_tensor_bytes(path: Path) -> int:
-    model = Model(path, interrupt=Interrupt())
+    model = Model(path, Engine(), Interrupt())
     try:
         assert model.path == path and model.name == path.name
         return model.size_bytes
@@ -67,4 +68,4 @@ def test_a_part_without_the_others_is_refused_with_what_is_missing(split: list[P
     name_the_first = "name the first part, as in NAME-00001-of-00003.gguf, with all others beside it"
     for path, says in ((alone, name_the_first), (second, name_the_first), (first, f"{split[2].name}' .No such file")):
         with pytest.raises(ModelError, match=f"cannot load {path}: .*{says}"):
-            Model(path, interrupt=Interrupt())
+            Model(path, Engine(), Interrupt())

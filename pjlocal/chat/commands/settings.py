@@ -55,7 +55,11 @@ def set_named(chat: Chat, name: str, value: str) -> None:
 
 def _field(group: type[Settings], name: str) -> dataclasses.Field[Any] | None:
     fields = dataclasses.fields(group)  # type: ignore[arg-type]
-    return next((f for f in fields if name in {x.lstrip("-") for x in f.metadata["flags"]}), None)
+    return next((f for f in fields if name in {x.lstrip("-") for x in _spellings(f)}), None)
+
+
+def _spellings(f: dataclasses.Field[Any]) -> list[str]:
+    return [spelling for flags in f.metadata["flags"] for spelling in flags.split("/")]
 
 
 def _names(*groups: type[Settings]) -> list[str]:

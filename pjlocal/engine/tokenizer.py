@@ -1,0 +1,176 @@
+"""Text to tokens, whatever the text: llama.cpp splits some models' texts with a parser that calls itself."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from llama_cpp import llama_cpp as lib
+
+from ..errors import UsageError
+
+# Texts of many byte-pair vocabularies (tekken, gpt-4o, deepseek, bloom, ...) are split by regular expressions of the
+# C++ library, which calls itself for each character of a run: 305 bytes of stack each, measured alike over 21 such
+# splitters and 26 kinds of characters (x86-64, GCC).  A run that is too long for the stack ends the process.
+_SHALLOW = 256  # characters that any thread's stack has room for
+_MOST = 16_384  # characters split at a time; at 4 KiB each, 13 times what was measured, they fit into
+_STACK = 64 * 2**20  # bytes, of which only those used take memory
+
+#: Where a text may be cut: between two letters and in front of what stands between them, there a word ends for every
+#: splitter but two (superbpe's and exaone-moe's, whose words may hold spaces; of these a line is seldom joined with
+#: the next).
+_CUTS = tuple(re.compile(rf"(?<=[^\W\d_])(?={mark}[^\W\d_])") for mark in (r"\n", r"[ .,。，、]"))
+
+# SentencePiece's vocabularies are cut for another reason: llama.cpp makes room anew for each character that they lack,
+# so that a million of them took 270 s, and takes 3 s in pieces.
+
+#: Comes before what goes on with a text, where a space would be put before a text, and is taken off again with it.
+#: Unicode says that this is no character, and never will be one: no vocabulary has a token with it, so its bytes become
+#: tokens of their own, which nothing beside them is merged with.
+_LEAD = "\U0010ffff"
+
+_stack_size = threading.Lock()  # is one setting for the whole process
+
+
+class Tokenizer:
+    """A model's own, safe from stack overflow.
+
+    Args:
+        vocab: llama.cpp's, of a model that stays open as long as this is used.
+    """
+
+    def __init__(self, vocab: Any) -> None:
+        self._vocab = vocab
+        kind = lib.llama_vocab_type(vocab)
+        self._cuts = kind in (lib.LLAMA_VOCAB_TYPE_BPE, lib.LLAMA_VOCAB_TYPE_SPM)
+        self._lead = _LEAD if kind == lib.LLAMA_VOCAB_TYPE_SPM else ""
+
+    def __call__(self, text: str, special: bool, goes_on: bool = False) -> list[int]:
+        """Tokens of a text, without BOS.
+
+        One of more than 16,384 characters is split in pieces, cut where a word ends anyway.  Where no word ends in the
+        8,192 characters before, as in a run of letters or spaces, it is cut all the same, and the tokens at the cut
+        may differ from those of the whole: there alone, where the whole would end the process.
+
+        Args:
+            special: whether text that spells a control token becomes that token.
+            goes_on: whether other text stands before it, so that no space is put there.
+
+        Raises:
+            UsageError: the text is not valid Unicode.
+            MemoryError: there is none for a thread.
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the text is not valid UTF-8 (at character {error.start})") from None
+        if not self._cuts or len(text) <= _SHALLOW:
+            return self._tokens(text, special, goes_on)
+        return self._in_a_thread(text, special, goes_on)
+
+    def _tokens(self, text: str, special: bool, goes_on: bool) -> list[int]:
+        if goes_on and text and self._lead:
+            return self._split(self._lead + text, special)[self._n_lead :]
+        return self._split(text, special)
+
+    @cached_property
+    def _n_lead(self) -> int:
+        return len(self._split(self._lead, False))
+
+    def _split(self, text: str, special: bool) -> list[int]:
+        data = text.encode("utf-8")
+        n = len(data) + 16
+        while True:
+            buffer = np.empty(n, np.int32)
+            pointer = buffer.ctypes.data_as(ctypes.POINTER(lib.llama_token))
+            n_tokens = lib.llama_tokenize(self._vocab, data, len(data), pointer, n, False, special)
+            if n_tokens >= 0:
+                return [int(token) for token in buffer[:n_tokens].tolist()]
+            n = -n_tokens
+
+    def _in_a_thread(self, text: str, special: bool, goes_on: bool) -> list[int]:
+        """The tokens, from a thread with a stack of its own; stops between two pieces when this thread is stopped."""
+        tokens: list[int] = []
+        failed: list[BaseException] = []
+        stop, done = threading.Event(), threading.Event()
+
+        def work() -> None:
+            try:
+                for piece in self._pieces(text):
+                    if stop.is_set():
+                        return
+                    tokens.extend(self._tokens(piece, special, goes_on or bool(tokens)))
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                done.set()
+
+        thread = threading.Thread(target=work, daemon=True, name="pjlocal-tokenize")
+        try:
+            _start(thread)
+            done.wait()  # and no join, which Ctrl-C makes take a thread for ended (Python 3.11)
+        finally:
+            stop.set()
+            while thread.ident and not done.is_set():  # the model must not be closed under it
+                with suppress(KeyboardInterrupt):
+                    done.wait()
+        if failed:
+            raise failed[0]
+        return tokens
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        start = 0
+        while len(text) - start > _MOST:
+            end = self._cut(text, start)
+            yield text[start:end]
+            start = end
+        yield text[start:]
+
+    def _cut(self, text: str, start: int) -> int:
+        """Where the piece that begins at ``start`` may end: in its second half, so that pieces are few."""
+        end = start + _MOST
+        for cuts in _CUTS:
+            places = [match.start() for match in cuts.finditer(text, start + _MOST // 2, end)]
+            for place in reversed(places):
+                if self._outside(text, place) == place:
+                    return place
+        return self._outside(text, end)
+
+    def _outside(self, text: str, place: int) -> int:
+        """The place, or the beginning of what it would cut in two of what must become one token."""
+        for spelling in self._whole:
+            begin = text.find(spelling, max(0, place - len(spelling) + 1), place + len(spelling) - 1)
+            if begin >= 0:
+                return begin
+        return place
+
+    @cached_property
+    def _whole(self) -> list[str]:
+        """The texts of control tokens and others that no splitter touches, longest first.
+
+        One pass over the vocabulary, made only when needed.
+        """
+        attributes = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        texts = {
+            lib.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
+            for token in range(lib.llama_vocab_n_tokens(self._vocab))
+            if lib.llama_vocab_get_attr(self._vocab, token) & attributes
+        }
+        return sorted((text for text in texts if 1 < len(text) < _MOST // 2), key=len, reverse=True)
+
+
+def _start(thread: threading.Thread) -> None:
+    with _stack_size:
+        before = threading.stack_size(_STACK)
+        try:
+            thread.start()
+        except RuntimeError:  # Python's word for it
+            raise MemoryError from None
+        finally:
+            threading.stack_size(before)

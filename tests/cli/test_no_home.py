@@ -1,0 +1,79 @@
+"""A user without a home folder, as in a container that runs as any number: what needs no folder works."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commandline import one_line
+
+HOMELESS = """
+import pwd, runpy
+def getpwuid(uid): raise KeyError(uid)
+pwd.getpwuid = getpwuid
+runpy.run_module("pjlocal", run_name="__main__")
+"""
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def homeless(environment: dict[str, str], tmp_path: Path) -> Run:
+    """Run the command as a user whom the system does not know, with neither HOME nor XDG folders."""
+    env = {k: v for k, v in environment.items() if k != "HOME" and not k.startswith("XDG_")}
+
+    def run(*args: str | Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", HOMELESS, *map(str, args)]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, env=env | variables, cwd=tmp_path)
+
+    return run
+
+
+def test_an_answer_needs_no_home(homeless: Run, tiny: Callable[[str], Path]) -> None:
+    result = homeless("run", "-m", tiny("llama"), "-n", "4", "hello")
+    assert result.returncode == 0 and not result.stderr and result.stdout
+
+
+def test_a_chat_goes_on_unsaved_and_says_so_in_a_line(homeless: Run, tiny: Callable[[str], Path]) -> None:
+    result = homeless("chat", "-m", tiny("llama"), "-n", "4", stdin="hello\n")
+    assert result.returncode == 0 and result.stdout
+    assert "PJLOCAL_DATABASE" in one_line(result.stderr) and "not saved" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["config show", "prefs list", "prefs show vivid"])
+def test_what_only_reads_settings_shows_the_defaults(homeless: Run, command: str) -> None:
+    result = homeless(*command.split())
+    assert result.returncode == 0 and not result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "variable"),
+    [
+        ("config path", 2, "PJLOCAL_CONFIG"),
+        ("config edit", 2, "PJLOCAL_CONFIG"),
+        ("prefs add pirate Arr", 2, "PJLOCAL_CONFIG"),
+        ("prefs rm pirate", 2, "PJLOCAL_CONFIG"),
+        ("sessions path", 1, "PJLOCAL_DATABASE"),
+        ("sessions list", 1, "PJLOCAL_DATABASE"),
+        ("sessions rm 1", 1, "PJLOCAL_DATABASE"),
+        ("chat --continue", 1, "PJLOCAL_DATABASE"),
+    ],
+)
+def test_what_needs_a_folder_says_how_to_name_one(homeless: Run, command: str, status: int, variable: str) -> None:
+    result = homeless(*command.split())
+    assert result.returncode == status
+    assert f"set HOME, or {variable}" in one_line(result.stderr)
+
+
+def test_named_files_do_in_place_of_a_home(homeless: Run, tmp_path: Path) -> None:
+    files = {"PJLOCAL_CONFIG": str(tmp_path / "c.toml"), "PJLOCAL_DATABASE": str(tmp_path / "chats.db")}
+    assert homeless("prefs", "add", "pirate", "Arr", **files).returncode == 0
+    assert homeless("sessions", "path", **files).stdout == f"{tmp_path / 'chats.db'}\n"
+
+
+def test_a_model_that_is_not_there_is_looked_for_where_there_are_folders(homeless: Run) -> None:
+    result = homeless("run", "-m", "nothing", "hello")
+    assert result.returncode == 1 and "no model 'nothing'" in one_line(result.stderr)
