@@ -219,7 +219,7 @@ def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_tur
     conversation, before = three_turns.conversation, three_turns.costs[-1]
     turns, fed = list(three_turns.turns), three_turns.n_fed()
     three_turns.say("/compare")
-    for mode in ("judge", "base", "prompt", "plain"):
+    for mode in ("judge", "base", "both", "prompt", "plain"):
         assert mode in three_turns.screen.shown
     assert three_turns.turns == turns
     n_fed = three_turns.n_fed() - fed
@@ -229,8 +229,12 @@ def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_tur
     assert found["base"][0] == before.prompts
     new = [p for mode in ("prompt", "plain") for p in found[mode][0]]
     shared = common(*new)
+    both = [len(prompt) - 1 for prompt in found["both"][0]]  # views of their own, with a neutral one
     n_tokens = sum(len(ids) * len(prompts) for prompts, ids in found.values())
-    assert n_fed == n_tokens + sum(map(len, new)) - shared - 2, "judge and base read only the last token again"
+    assert len(both) == 3
+    assert n_fed == n_tokens + sum(map(len, new)) - shared - 2 + sum(both), (
+        "judge and base read only the last token again"
+    )
     cost = three_turns.ask("And?")
     held = [[*prompt, *found["base"][1][:-1]] for prompt in before.prompts]
     assert cost.fed == cost.new_to(held)
