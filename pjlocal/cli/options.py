@@ -87,7 +87,7 @@ def _layers(config: Config, persona: str | None, given: set[str]) -> list[Config
     if persona is None:
         return [config.without(given)]
     worn = config.persona(persona).without(given)
-    given |= worn.flat().keys()
+    given.update(worn.flat())
     return [worn, config.without(given)]
 
 

@@ -155,7 +155,8 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
     tables = {name: document.pop(name) for name in (*TABLES, "presets", "personas") if name in document}
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise _Wrong(f"{name} must be a table, as in [{name}]", name)
+            header = "personas.NAME" if name == "personas" else name
+            raise _Wrong(f"{name} must be a table, as in [{header}]", name)
     presets = _presets(tables.pop("presets", {}))
     personas = _personas(tables.pop("personas", {}), PRESETS | presets, folder)
     top = _with_preferences(_values(document, Config, folder), PRESETS | presets, folder)
@@ -395,9 +396,12 @@ def _without_persona(path: Path, text: str, name: str) -> str:
     assert key is not None
     del left["personas"][key]
     without = tomlfile.without_table(text, ("personas", key))
-    now = tomlfile.parse(path, without).unwrap()
-    if {"personas": {}} | now != {"personas": {}} | left:
-        raise UsageError(f"the persona {name!r} has no table [personas.{key}] of its own in {path}: edit it by hand")
+    try:
+        now = tomlfile.parse(path, without).unwrap()
+    except UsageError:
+        now = None
+    if now is None or {"personas": {}} | now != {"personas": {}} | left:
+        raise UsageError(f"cannot take [personas.{key}] apart from the rest of {path}: pjlocal config edit opens it")
     return without
 
 

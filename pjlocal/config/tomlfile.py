@@ -82,7 +82,8 @@ def without_table(text: str, keys: Sequence[str]) -> str:
     end = next((n for n in range(first + 1, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
     while end < len(lines) and end > first + 1 and lines[end - 1].lstrip()[:1] in ("", "#"):
         end -= 1
-    return "".join(lines[:first] + lines[end:])
+    before, behind = "".join(lines[:first]), "".join(lines[end:])
+    return before + behind if behind.strip() or not before.strip() else before.rstrip() + "\n"
 
 
 def key(name: str) -> str:

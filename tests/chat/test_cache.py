@@ -15,6 +15,7 @@ from talking import KINDS, LAYOUTS, NO_CONTROL, QUESTIONS, TEXT_ONLY, Cost, Talk
 
 from pjlocal import Engine, Generation, PersonaJudge, Sampling
 from pjlocal.engine.model import Model
+from pjlocal.sessions.cache import load_cache, save_cache
 from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
 
@@ -298,3 +299,16 @@ def test_where_the_memory_cannot_be_trimmed_what_is_taken_back_is_read_over(tiny
         assert again.fed == again.new_to([[], []])
         cost = chat.ask(QUESTIONS[3])
         assert cost.fed == cost.new_to(again.held), "and from there on only what is new"
+
+
+def test_a_saved_cache_holds_as_many_views_as_the_last_answer_had(tiny, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PJLOCAL_DATABASE", str(tmp_path / "chats.db"))
+    session = Session(id=7)
+    with talk(tiny("llama"), session=session, mode="both") as chat:
+        before = chat.ask(QUESTIONS[0])
+        assert save_cache(chat.judge.pool, session) > 0
+    assert len(before.prompts) == 3 and len([*tmp_path.glob("chats.caches/*.kv")]) == 3
+    with talk(tiny("llama"), session=session, mode="both") as chat:
+        load_cache(chat.judge.pool, session)
+        cost = chat.ask(QUESTIONS[1])
+        assert cost.fed == cost.new_to(before.held)
