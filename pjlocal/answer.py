@@ -59,6 +59,12 @@ class Answer:
         self._events.close()
 
     @property
+    def pushing(self) -> tuple[str, ...]:
+        """The names of the preferences whose pushes its events tell; none without a neutral view."""
+        cast = self.plan.cast
+        return () if cast.neutral is None else tuple(cast.weights)
+
+    @property
     def result(self) -> Result:
         """The answer so far; once the events are exhausted, the whole of it."""
         return Result(
@@ -70,6 +76,7 @@ class Answer:
             seed=self.seed,
             finish_reason=self.finish_reason or "interrupted",
             statistics=self.statistics,
+            strengths={name: "auto" if w.auto else w.strength for name, w in self.plan.cast.weights.items()},
         )
 
     def _run(self) -> Generator[TokenEvent]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -55,9 +56,16 @@ class TokenEvent:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TokenEvent:
-        """The event that `as_dict` wrote."""
-        rejected = values["rejected"]
-        return cls(**values | {"rejected": rejected and RejectedToken(**rejected)})
+        """The event that `as_dict` wrote, or that an older version did, when one of two views drafted and the other
+        judged."""
+        rejected, draft = values["rejected"], values["draft"]
+        judge = draft and ("b" if draft == "a" else "a")
+        return cls(**{"judge": judge} | values | {"rejected": rejected and RejectedToken(**rejected)})
+
+
+def pushes_text(pushes: Mapping[str, float]) -> str:
+    """Pushes in a few words: ``a +0.31 b -0.12``."""
+    return " ".join(f"{name} {nats:+.2f}" for name, nats in pushes.items())
 
 
 @dataclass
@@ -115,6 +123,8 @@ class Result:
     seed: int
     finish_reason: FinishReason
     statistics: Statistics
+    #: By name, of each preference that speaks or is avoided (below zero): a number, or ``auto``.
+    strengths: dict[str, float | str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """What ``pjlocal run --json`` prints."""
@@ -124,6 +134,7 @@ class Result:
             "model": self.model,
             "mode": self.mode,
             "preferences": self.preferences,
+            "strengths": self.strengths,
             "lambda": self.lam,
             "seed": self.seed,
             "finish_reason": self.finish_reason,

@@ -32,7 +32,7 @@ Think = Literal["auto", "on", "off"]
 Layout = Literal["contexts", "batched", "auto"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FlashAttention = Literal["auto", "on", "off"]
-View = Literal["text", "blame", "markdown"]
+View = Literal["text", "blame", "push", "markdown"]
 
 
 def setting(default: Any, *flags: str, help: str, **limits: Any) -> Any:

@@ -33,16 +33,16 @@ HOSTILE = [
 
 
 def accepted(text: str, position: int = 0) -> TokenEvent:
-    return TokenEvent(position, 11, text, "accepted", 0, "a", 0.125, 0.25, 0.5)
+    return TokenEvent(position, 11, text, "accepted", 0, "a", 0.125, 0.25, 0.5, judge="b")
 
 
 def resampled(text: str, instead: str = "", position: int = 0) -> TokenEvent:
     rejected = RejectedToken(99, instead, 0.0625, 0.875)
-    return TokenEvent(position, 12, text, "resampled", 0, "a", 0.3125, 0.03125, 0.0714, rejected)
+    return TokenEvent(position, 12, text, "resampled", 0, "a", 0.3125, 0.03125, 0.0714, rejected, "b")
 
 
 def bonus(text: str, position: int = 0) -> TokenEvent:
-    return TokenEvent(position, 13, text, "bonus", 1, "b", 0.4375, None, None)
+    return TokenEvent(position, 13, text, "bonus", 1, "b", 0.4375, None, None, judge="a")
 
 
 def chat(*events: TokenEvent, question: str = "Why?", title: str = "A chat", **settings: Any) -> Session:

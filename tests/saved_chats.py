@@ -32,7 +32,9 @@ def store(file: Path) -> Iterator[Store]:
 
 
 def token(position: int, text: str) -> TokenEvent:
-    return TokenEvent(position, 100 + position, text, "accepted", position // 4, "a", 0.1, 1 / 3, 0.30000000000000004)
+    return TokenEvent(
+        position, 100 + position, text, "accepted", position // 4, "a", 0.1, 1 / 3, 0.30000000000000004, judge="b"
+    )
 
 
 def resampled(position: int, text: str) -> TokenEvent:

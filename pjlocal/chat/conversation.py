@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from ..answer import Answer
+from ..config.config import Config
 from ..engine.interrupt import Interrupted
 from ..engine.model import check_file
 from ..errors import ModelError, UsageError
 from ..events import TokenEvent
 from ..gguf.locate import find_model, lasting_name
 from ..persona import PersonaJudge
-from ..prompting.plan import Plan
-from ..prompting.preferences import lasting
+from ..prompting.plan import Plan, make_cast
+from ..prompting.preferences import deal, in_turn, lasting
 from ..prompting.prompt import Message
 from ..prompting.thinking import opened_by
 from ..sessions.session import Session, Turn
-from ..settings import VIEW_NAMES, Generation, Mode, Prompting, Sampling
+from ..settings import PANEL_NAMES, VIEW_NAMES, Generation, Mode, Prompting, Sampling
 from .recorder import Recorder
 
 _ROOM_SHARE = 4  # an answer's room in the context is at most a quarter of it
@@ -31,11 +32,13 @@ _TITLE_LENGTH = 60
 class Progress:
     """What a status line says; see `Conversation.progress`."""
 
-    drafts: str | None
-    acceptance_rate: float | None
-    tokens_per_second: float | None
     used: int
     limit: int
+    drafts: str | None = None
+    judges: str | None = None
+    acceptance_rate: float | None = None
+    tokens_per_second: float | None = None
+    pushes: Mapping[str, float] = field(default_factory=dict)
 
 
 class Conversation:
@@ -117,6 +120,8 @@ class Conversation:
         modes: list[Mode] = list(get_args(Mode)) if any(self.judge.preferences) else ["plain"]
         for mode in modes:
             generation = self.judge.generation.replace(mode=mode)
+            if mode != "both":  # the only one that has rules
+                generation = generation.replace(rule="push")
             generation = generation.replace(seed=last.settings.get("seed", generation.seed))
             plan, _ = self._fit(history, last.question, generation)
             yield mode, self.judge.answer(plan, generation)
@@ -125,18 +130,59 @@ class Conversation:
         """How the answer goes that is being written, or how the last one went."""
         limit = self.judge.context_limit
         if self._answer is None:
-            return Progress(None, None, None, 0, limit)
+            return Progress(0, limit)
         s = self._answer.statistics
         used = max(s.prompt_tokens, default=0) + s.completion_tokens
         events = self.session.turns[-1].events if self.session.turns else []
-        drafts = events[-1].draft if events else None
-        return Progress(drafts, s.acceptance_rate, s.tokens_per_second, used, limit)
+        drafts, judges = (events[-1].draft, events[-1].judge) if events else (None, None)
+        pushes = s.mean_pushes if s.completion_tokens else {}
+        return Progress(used, limit, drafts, judges, s.acceptance_rate, s.tokens_per_second, pushes)
 
     # What is in force.
 
+    @property
+    def views(self) -> dict[str, list[str]]:
+        """The preferences by the name of the view that has them: of a panel, each has one."""
+        judge = self.judge
+        dealt = in_turn(judge.preferences)
+        if judge.generation.panel and judge.generation.mode not in ("prompt", "plain") and len(dealt) > 1:
+            return {name: [wish] for name, wish in zip(PANEL_NAMES, dealt, strict=False)}
+        return dict(zip(VIEW_NAMES, judge.preferences, strict=True))
+
+    def prefer(self, views: Sequence[Sequence[str]]) -> None:
+        """Give view a and view b their preferences.
+
+        Raises:
+            UsageError: they cannot be used, or not with what is in force; those in force stay.
+        """
+        if any(views):
+            make_cast(self.judge.generation, views)
+        self.judge.prefer(views)
+
     def swap(self) -> None:
-        """Exchange the views' preferences."""
-        self.judge.prefer(self.judge.preferences[::-1])
+        """Exchange the views' preferences; of a panel, the next one comes first."""
+        first, *others = self.views.values()
+        if len(others) == 1:
+            self.prefer([others[0], first])
+        else:
+            self.prefer(deal(in_turn([*others, first])))
+
+    def wear(self, persona: Config) -> None:
+        """Put in force what a persona sets; all else stays as it is.
+
+        Raises:
+            UsageError: it cannot be used, or not with what is in force; nothing has changed then.
+        """
+        judge = self.judge
+        generation = persona.laid_over(judge.generation)
+        sampling = persona.laid_over(judge.sampling)
+        prompting = persona.laid_over(judge.prompting)
+        views = persona.views(judge.preferences)
+        if any(views):
+            make_cast(generation, views)
+        judge.check(sampling)
+        judge.prefer(views)
+        judge.generation, judge.sampling, judge.prompting = generation, sampling, prompting
 
     def switch_model(self, name: str, load: Callable[[str | None], PersonaJudge]) -> None:
         """Go on with another model; the one in use stays where that cannot be loaded.
@@ -178,11 +224,15 @@ class Conversation:
             UsageError: something in it cannot be had here, such as a preset that is gone; nothing has changed then.
         """
         judge = self.judge
+        views = judge.preferences
         generation = Generation.from_dict(settings.get("generation", judge.generation.as_dict()))
         sampling = Sampling.from_dict(settings.get("sampling", judge.sampling.as_dict()))
         prompting = Prompting.from_dict(settings.get("prompting", judge.prompting.as_dict()))
         if "preferences" in settings:
-            judge.prefer([settings["preferences"].get(view, []) for view in VIEW_NAMES])
+            views = [settings["preferences"].get(view, []) for view in VIEW_NAMES]
+        if any(views):
+            make_cast(generation, views)
+        judge.prefer(views)
         judge.generation, judge.sampling, judge.prompting = generation, sampling, prompting
 
     def settings(self) -> dict[str, Any]:
@@ -204,6 +254,7 @@ class Conversation:
         return in_force | {
             "model": self.judge.model.name,
             "mode": plan.cast.mode,
+            "preferences": plan.cast.preferences,
             "lambda": generation.lam,
             "seed": seed,
         }
@@ -268,7 +319,7 @@ class Writing:
         finally:
             result = self.answer.result.as_dict()
             turn.finish_reason = result["finish_reason"]
-            turn.statistics = {key: result[key] for key in ("usage", "acceptance_rate", "rounds", "timings")}
+            turn.statistics = {key: result[key] for key in ("usage", "acceptance_rate", "rounds", "pushes", "timings")}
             recorder.finish(turn)
             if not turn.events:  # stopped before the first token: as if it had not been asked
                 session.turns[:] = before

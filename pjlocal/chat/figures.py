@@ -9,40 +9,67 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..screen.blame import blame_style, legend
+from ..events import TokenEvent, pushes_text
+from ..screen.blame import blame
+from ..screen.choose import make_tint
 from ..screen.display import local_time
 from ..screen.tables import plain_table
 from ..sessions.session import Session, Turn
 from ..sessions.store import Summary
+from ..settings import View
 from ..visible import one_line, visible
 
-_WHY_COLUMNS = 72  # the least width for all that is known of a token
+_WHY_COLUMNS = 72  # the least width for all that is known of a token, but its pushes
 
 
-def why(turn: Turn, no_color: bool, width: int) -> Iterable[RenderableType]:
-    """The answer coloured by who wrote each token, and every token's numbers, fewer where the screen is narrow."""
-    yield legend(turn.settings.get("preferences", {}), no_color)
+def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[RenderableType]:
+    """The answer coloured by who wrote each token, or in the view ``push`` by what pulled it in; and every token's
+    numbers, fewer where the screen is narrow."""
+    preferences, mode = turn.settings.get("preferences", {}), turn.settings.get("mode")
+    pushing = list(dict.fromkeys(name for event in turn.events for name in event.pushes))
+    tint = make_tint(view, preferences, mode, pushing, no_color) or blame(preferences, mode, no_color)
+    yield tint.legend
     text = Text()
     for event in turn.events:
-        text.append(visible(event.text), blame_style(event, no_color))
+        text.append(visible(event.text), tint.style(event))
     yield text
     yield Text()
-    if width < _WHY_COLUMNS:
+    pushes = [f"push {name}" for name in pushing]
+    narrow = width < _WHY_COLUMNS + sum(len(header) + 2 for header in pushes)
+    if narrow:
         table = plain_table("#", "token", "by", "p", "q", "accept", right=(0, 3, 4, 5))
     else:
-        table = plain_table("#", "token", "kind", "drafted by", "p", "q", "accept", "in place of", right=(0, 4, 5, 6))
+        headers = "#", "token", "kind", "drafted by", "p", "q", "accept", *pushes, "in place of"
+        table = plain_table(*headers, right=(0, *range(4, 7 + len(pushes))))
     for event in turn.events:
-        token = Text(_shown(event.text) or f"<{event.id}>", blame_style(event, no_color))
+        token = Text(_shown(event.text) or f"<{event.id}>", tint.style(event))
         numbers = map(_number, (event.p, event.q, event.accept_probability))
         rejected = event.rejected
         instead = f"{_shown(rejected.text)} (p {_number(rejected.p)}, q {_number(rejected.q)})" if rejected else ""
-        if width < _WHY_COLUMNS:
+        if narrow:
             if rejected:
-                token.append(f"\nfor {_shown(rejected.text)}", "not bold not underline")
+                token.append(f"\nfor {_shown(rejected.text)}", _UNMARKED)
+            if event.pushes:
+                token.append(f"\n{pushes_text(event.pushes)}", _UNMARKED)
             table.add_row(str(event.position), token, event.draft or "-", *numbers)
         else:
-            table.add_row(str(event.position), token, event.kind, event.draft or "-", *numbers, Text(instead))
+            table.add_row(
+                str(event.position),
+                token,
+                event.kind,
+                event.draft or "-",
+                *numbers,
+                *_pushes(event, pushing),
+                Text(instead),
+            )
     yield table
+
+
+_UNMARKED = "not bold not underline not reverse"
+
+
+def _pushes(event: TokenEvent, names: Iterable[str]) -> Iterable[str]:
+    return (_form(event.pushes.get(name), "{:+.2f}") for name in names)
 
 
 def _shown(token: str) -> str:
@@ -65,7 +92,9 @@ def sessions(summaries: Iterable[Summary], current: int | None) -> Table:
 
 def statistics(session: Session) -> Table:
     """A line a turn, and the totals."""
-    table = plain_table("turn", "mode", "prompt", "tokens", "tokens/s", "accepted", "first token", right=range(2, 7))
+    pushed = any(turn.statistics.get("pushes") for turn in session.turns)
+    headers = "turn", "mode", "prompt", "tokens", "tokens/s", "accepted", "first token", *["push"] * pushed
+    table = plain_table(*headers, right=range(2, 7))
     total = 0
     for number, turn in enumerate(session.turns, 1):
         usage: Mapping[str, Any] = turn.statistics.get("usage", {})
@@ -80,6 +109,7 @@ def statistics(session: Session) -> Table:
             _form(timings.get("tokens_per_second"), "{:.1f}"),
             _form(turn.statistics.get("acceptance_rate"), "{:.0%}"),
             _form(timings.get("prefill_s"), "{:.2f} s"),
+            *[pushes_text(turn.statistics.get("pushes") or {}) or "-"] * pushed,
         )
     table.add_row("all", "", "", str(total))
     return table

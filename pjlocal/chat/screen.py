@@ -12,14 +12,17 @@ from typing import IO, ParamSpec, Protocol
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from ..screen.blame import legend
+from ..events import pushes_text
+from ..prompting.plan import strength_in_force
+from ..prompting.preferences import in_turn
+from ..screen.choose import answer_tint
 from ..screen.console import Spinner, keys_unseen, make_console
 from ..screen.display import Display, when_ready
 from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
-from ..settings import VIEW_NAMES, View
+from ..settings import View
 from ..visible import one_line, visible
-from .conversation import Conversation, Writing
+from .conversation import Conversation, Progress, Writing
 
 log = logging.getLogger("pjlocal")
 
@@ -161,13 +164,14 @@ class TerminalScreen(_ConsoleScreen):
             spinner.say("Reading")
             events = when_ready(writing)
             spinner.stop()
-            if view == "blame":
-                console.print(legend(conversation.settings()["preferences"], console.no_color))
+            tint = answer_tint(view, writing.answer, console.no_color)
+            if tint:
+                console.print(tint.legend)
             flow = MarkdownFlow() if view == "markdown" else LineFlow()
             with LiveDisplay(
                 console,
                 flow,
-                styled=view == "blame",
+                style=tint.style if tint else lambda event: "",
                 status=lambda: status_line(conversation, console.width),
                 opened_thinking=writing.opened_thinking,
             ) as self._display:
@@ -203,24 +207,31 @@ def status_line(conversation: Conversation, width: int) -> Text:
 
 def _status(conversation: Conversation, width: int) -> Text:
     progress = conversation.progress()
-    mode = conversation.judge.mode(conversation.judge.generation)
-    names = dict(zip(VIEW_NAMES, conversation.judge.preferences, strict=True))
-    parts: list[str] = [mode]
-    if mode in ("judge", "base"):
-        roles = []
-        for view, wishes in names.items():
-            role = "" if progress.drafts is None else " drafts" if progress.drafts == view else " judges"
-            roles.append(f"{view}{role}: {', '.join(wishes) or 'no preference'}")
-        parts = [f"{mode} λ{conversation.judge.generation.lam}", *roles]
-    elif mode == "prompt":
-        parts.append(", ".join(wish for wishes in names.values() for wish in wishes))
-    numbers = []
+    numbers = [f"push {pushes_text(progress.pushes)}"] if progress.pushes else []
     if progress.acceptance_rate is not None:
         numbers.append(f"{progress.acceptance_rate:.0%} accepted")
     if progress.tokens_per_second is not None:
         numbers.append(f"{progress.tokens_per_second:.0f} tokens/s")
     numbers.append(f"context {progress.used}/{progress.limit}")
-    return _fitted(parts, numbers, width)
+    return _fitted(_roles(conversation, progress), numbers, width)
+
+
+def _roles(conversation: Conversation, progress: Progress) -> list[str]:
+    """The mode with its strength, and who does what in it."""
+    generation, views = conversation.judge.generation, conversation.views
+    some = any(views.values())
+    mode = generation.mode or ("judge" if some else "plain")
+    if mode == "plain" or not some:
+        return [mode]
+    strength = strength_in_force(generation, mode)
+    force = "" if strength == "1" or generation.rule == "overlap" else f" ×{strength}"
+    avoided = [f"avoid: {', '.join(generation.avoid)}"] if generation.avoid else []
+    if mode == "prompt":
+        return [f"{mode}{force}", ", ".join(in_turn(list(views.values()))), *avoided]
+    rule = "" if generation.rule == "push" else f" {generation.rule}"
+    does = {progress.drafts: " drafts", progress.judges: " judges", None: ""}
+    roles = [f"{view}{does.get(view, '')}: {', '.join(wishes) or 'no preference'}" for view, wishes in views.items()]
+    return [f"{mode}{rule} λ{generation.lam}{force}", *roles, *avoided]
 
 
 def _fitted(parts: list[str], numbers: list[str], width: int) -> Text:
@@ -228,6 +239,8 @@ def _fitted(parts: list[str], numbers: list[str], width: int) -> Text:
     tail = Text(" · ".join(numbers))
     if tail.cell_len > width:
         tail = Text(tail.plain.replace(" accepted", "").replace("tokens", "tok"))
+    if tail.cell_len > width and tail.plain.startswith("push "):
+        tail = Text(tail.plain.partition(" · ")[2])
     head = Text(" · ".join(one_line(part) for part in parts))
     room = width - tail.cell_len - 3
     if room >= 12:

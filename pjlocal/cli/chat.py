@@ -28,7 +28,10 @@ def chat(
     judge_prefer: JudgePreferOption = [],
     view: Annotated[
         View,
-        typer.Option(help="How answers are shown; blame colours each token by the view that wrote it."),
+        typer.Option(
+            help="How answers are shown; blame colours each token by the view that wrote it, push by the preference "
+            "that pulled it in."
+        ),
     ] = "markdown",
     go_on: Annotated[
         bool, typer.Option("--continue", "-c", help="Go on with the chat used last.", rich_help_panel=_SAVING)

@@ -1,26 +1,41 @@
-"""``pjlocal config`` and ``pjlocal prefs``: the user's own defaults and presets."""
+"""``pjlocal config`` and ``pjlocal prefs``: the user's own defaults, presets and personas."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..config.config import TABLES, TOP, Config, config_path, kind, load_config, remove_preset, set_preset
+from ..config import tomlfile
+from ..config.config import (
+    TABLES,
+    TOP,
+    Config,
+    config_path,
+    kind,
+    load_config,
+    remove_persona,
+    remove_preset,
+    set_persona,
+    set_preset,
+)
 from ..config.editor import edit_file
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
-from ..prompting.preferences import PRESETS, resolve
+from ..prompting.preferences import PRESETS, deal, lasting, resolve
+from ..settings import Generation, Prompting, Sampling
 from ..textfile import read_text, write_text
 from ..visible import visible
+from .options import DraftPreferOption, JudgePreferOption, PreferOption, takes_settings
 from .run import read_stdin
 
 config_app = typer.Typer(help="Your own defaults: the file config.toml.", no_args_is_help=True)
-prefs_app = typer.Typer(help="Presets of preferences: the built-in ones and your own.", no_args_is_help=True)
+prefs_app = typer.Typer(
+    help="Presets of preferences, the built-in ones and your own; and your personas.", no_args_is_help=True
+)
 
 
 @config_app.command()
@@ -33,7 +48,7 @@ def path() -> None:
 def show() -> None:
     """Print the settings in force, and where each comes from."""
     for source, key, value in _in_force(load_config()):
-        typer.echo(f"{source:12}{key}{': not set' if value is None else f' = {visible(_toml(value))}'}")
+        typer.echo(f"{source:12}{key}{': not set' if value is None else f' = {visible(tomlfile.value(value))}'}")
 
 
 @config_app.command()
@@ -48,21 +63,31 @@ def edit() -> None:
 
 @prefs_app.command("list")
 def list_presets() -> None:
-    """Print every preset: its name, whether it is yours, and its text."""
-    own = load_config().presets
+    """Print every preset: its name, whether it is yours, and its text; then your personas, and what they set."""
+    config = load_config()
+    own, personas = config.presets, config.personas
     presets = PRESETS | dict(own)
-    width = max(map(len, presets))
+    width = max(map(len, [*presets, *personas]))
     for name, text in presets.items():
         typer.echo(f"{name:{width}}  {'own' if name in own else 'built-in':8}  {visible(' '.join(text.split()))}")
+    for name, persona in personas.items():
+        sets = ", ".join(f"{key} = {tomlfile.value(value)}" for key, value in persona.flat().items())
+        typer.echo(f"{name:{width}}  persona   {visible(sets)}")
 
 
-_Name = Annotated[str, typer.Argument(help="The preset's name: one bare word.", show_default=False)]
+_Name = Annotated[str, typer.Argument(help="Its name: one bare word.", show_default=False)]
 
 
 @prefs_app.command("show")
 def show_preset(name: _Name) -> None:
-    """Print the text of one preset."""
-    typer.echo(visible(resolve(name, PRESETS | dict(load_config().presets))))
+    """Print the text of one preset, or what a persona sets."""
+    config = load_config()
+    if persona := config.personas.get(name.lower()):
+        for key, value in persona.flat().items():
+            typer.echo(visible(f"{key} = {tomlfile.value(value)}"))
+    else:
+        known = {**PRESETS, **config.presets, **{persona: f"persona {persona}" for persona in config.personas}}
+        typer.echo(visible(resolve(name, known)))
 
 
 @prefs_app.command()
@@ -72,7 +97,10 @@ def add(
     force: Annotated[bool, typer.Option("--force", help="Replace a preset of that name.")] = False,
 ) -> None:
     """Add a preset of your own."""
-    if name.lower() in load_config().presets and not force:
+    config = load_config()
+    if name.lower() in config.personas:
+        raise UsageError(f"there is a persona {name.lower()!r}: give the preset another name")
+    if name.lower() in config.presets and not force:
         raise UsageError(f"there is a preset {name.lower()!r} already: --force replaces it")
     if text == "-":
         text = read_stdin(wait_notice=False)
@@ -82,9 +110,45 @@ def add(
 
 
 @prefs_app.command()
+@takes_settings()
+def save(
+    name: Annotated[str, typer.Argument(help="The persona's name: one bare word.", show_default=False)],
+    prefer: PreferOption = [],
+    draft_prefer: DraftPreferOption = [],
+    judge_prefer: JudgePreferOption = [],
+    force: Annotated[bool, typer.Option("--force", help="Replace a persona of that name.")] = False,
+    *,
+    given: frozenset[str],
+    generation: Generation,
+    sampling: Sampling,
+    prompting: Prompting,
+) -> None:
+    """Save the options given here as a persona, which run and chat put on with -P NAME."""
+    preferences = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
+    groups = (generation, sampling, prompting)
+    values = {key: [lasting(wish) for wish in wishes] for key, wishes in preferences.items()}
+    values |= {key: value for group in groups for key, value in group.as_dict().items()}
+    values["avoid"] = [lasting(wish) for wish in generation.avoid]
+    values = {key: value for key, value in values.items() if key in given}
+    if not values:
+        raise UsageError("say what the persona sets, as in: pjlocal prefs save brief -p concise --mode both")
+    if read := given & {f.name for f in dataclasses.fields(Sampling) if "file" in f.metadata}:
+        raise UsageError(f'a persona names a file by {min(read)} = "FILE": write that into {config_path()}')
+    views = deal(prefer) if prefer else [draft_prefer, judge_prefer]
+    if any(views):
+        from ..prompting.plan import make_cast
+
+        make_cast(generation, views)
+    set_persona(config_path(), name, values, replace=force)
+
+
+@prefs_app.command()
 def rm(name: _Name) -> None:
-    """Remove a preset of your own."""
-    remove_preset(config_path(), name)
+    """Remove a preset of your own, or a persona."""
+    if name.lower() in load_config().personas:
+        remove_persona(config_path(), name)
+    else:
+        remove_preset(config_path(), name)
 
 
 # What the commands themselves do without these; the others do nothing when not set.
@@ -105,6 +169,9 @@ def _in_force(config: Config) -> Iterator[tuple[str, str, Any]]:
             yield _source(f.name in values), f"{table}.{f.name}", values.get(f.name, f.default)
     for name, text in config.presets.items():
         yield "file", f"presets.{name}", text
+    for name, persona in config.personas.items():
+        for key, value in persona.flat().items():
+            yield "file", f"personas.{name}.{key}", value
 
 
 def _source(is_set: bool) -> str:
@@ -121,9 +188,9 @@ def _template() -> str:
             what = "a file's name in quotes" if "file" in f.metadata else kind(hints[f.name])
             lines += [
                 f"# {f.metadata['help']}",
-                f"#{f.name} = {f'<{what}>' if f.default is None else _toml(f.default)}",
+                f"#{f.name} = {f'<{what}>' if f.default is None else tomlfile.value(f.default)}",
             ]
-    return "\n".join([*lines, '\n[presets]\n#pirate = "Talk like a pirate."\n'])
+    return "\n".join([*lines, _TEMPLATE_END])
 
 
 _TEMPLATE_HEAD = """\
@@ -138,6 +205,13 @@ _TEMPLATE_HEAD = """\
 #save_cache = false"""
 
 
-def _toml(value: Any) -> str:
-    """A setting's value as TOML writes it; JSON writes such values in the same way."""
-    return json.dumps(value, ensure_ascii=False)
+_TEMPLATE_END = """
+[presets]
+#pirate = "Talk like a pirate."
+
+# Personas: preferences and settings under a name, put on with -P NAME. They may set all of the above but what is at the
+# top, besides the preferences, and but [engine].
+# [personas.pirate-brief]
+# prefer = ["pirate:1.5", "concise"]
+# mode = "both"
+"""

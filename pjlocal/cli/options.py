@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..config.config import load_config
+from ..config.config import Config, load_config
 from ..prompting.preferences import use_own
-from ..settings import FORMS, Engine, Generation, Prompting, Sampling, Settings
+from ..settings import Engine, Generation, Prompting, Sampling, Settings
 from ..textfile import read_text
 
 _PANELS: dict[type[Settings], str] = {
@@ -22,15 +22,13 @@ _PANELS: dict[type[Settings], str] = {
     Engine: "Engine (llama.cpp)",
 }
 
-# Of these the command line may give one where the config file sets the other.
-_EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), FORMS)
-
 
 def takes_settings(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Let Typer see each parameter of a settings type as that type's options; the command gets the settings made.
 
-    What neither the command line nor the environment gives comes from the config file, where that sets it, else from
-    ``defaults``, else from the settings.  A parameter named ``given`` gets the names of what was given.
+    What neither the command line nor the environment gives comes from the persona that ``--persona`` names, else from
+    the config file, where that sets it, else from ``defaults``, else from the settings.  A parameter named ``given``
+    gets the names of what was given, by the persona too.  Commands that take `Generation` have ``--persona``.
     """
     return functools.partial(_with_settings, defaults=defaults)
 
@@ -50,6 +48,9 @@ def _with_settings(command: Callable[..., Any], defaults: dict[str, Any]) -> Cal
             kind = inspect.Parameter.KEYWORD_ONLY
             parameters.append(parameter.replace(annotation=hint, kind=kind))
 
+    if Generation in groups.values():
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter("persona", kind, default=None, annotation=_PersonaOption))
     parameters.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
 
     @functools.wraps(command)
@@ -57,13 +58,15 @@ def _with_settings(command: Callable[..., Any], defaults: dict[str, Any]) -> Cal
         config = load_config()
         use_own(config.presets)
         given = {name for name in values if _is_given(context, name)}
-        for name, value in _without(config.top(), given).items():
+        named = values.pop("persona", None)
+        layers = _layers(config, named, given)
+        for name, value in _set(layer.top() for layer in layers).items():
             if name in values:
                 values[name] = list(value) if isinstance(value, tuple) else value
         if takes_given:
             values["given"] = frozenset(given)
         for name, settings in groups.items():
-            values[name] = _make(settings, values, _without(config.of(settings), given))
+            values[name] = _make(settings, values, _set(layer.of(settings) for layer in layers))
         return command(**values)
 
     del wrapper.__wrapped__  # Typer must look at the new signature
@@ -78,10 +81,17 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
-def _without(defaults: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
-    """The config file's values, but those that are given, or that exclude what is given."""
-    excluded = {name for pair in _EXCLUSIVE if given & set(pair) for name in pair}
-    return {name: value for name, value in defaults.items() if name not in given | excluded}
+def _layers(config: Config, persona: str | None, given: set[str]) -> list[Config]:
+    """What the persona and the config file set that nothing before them does; the persona's joins what is given."""
+    if persona is None:
+        return [config.without(given)]
+    worn = config.persona(persona).without(given)
+    given.update(worn.flat())
+    return [worn, config.without(given)]
+
+
+def _set(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: value for layer in layers for name, value in layer.items()}
 
 
 def _options(settings: type[Settings], defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
@@ -118,6 +128,10 @@ def _make(settings: type[Settings], values: dict[str, Any], defaults: Mapping[st
     return settings(**made)
 
 
+_PersonaOption = Annotated[
+    str | None,
+    typer.Option("--persona", "-P", metavar="NAME", help="Preferences and settings kept under a name (pjlocal prefs)."),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(

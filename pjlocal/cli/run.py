@@ -39,7 +39,8 @@ def run(
     view: Annotated[
         View,
         typer.Option(
-            help="How a terminal shows the answer; blame colours each token by the view that wrote it.",
+            help="How a terminal shows the answer; blame colours each token by the view that wrote it, push by "
+            "the preference that pulled it in.",
             rich_help_panel=_OUTPUT,
         ),
     ] = "text",
@@ -89,7 +90,7 @@ def run(
             answer = judge.stream(text)
             events = when_ready(answer)
             spinner.stop()
-            with Silent() if quiet else make_display(view, sys.stdout, answer.result.preferences) as display:
+            with Silent() if quiet else make_display(view, sys.stdout, answer) as display:
                 for event in events:
                     tracer.write(event)
                     display.show(event)

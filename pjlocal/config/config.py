@@ -1,6 +1,7 @@
 """The user's own defaults and presets: ``config.toml``, held to the types and limits of `pjlocal.settings`.
 
-A setting comes from its option, else from the environment, else from this file, else from its dataclass.
+A setting comes from its option, else from the environment, else from the persona that was asked for, else from this
+file, else from its dataclass.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from ..folders import config_folder
 from ..gguf.locate import EMBEDDED
-from ..prompting.preferences import PRESETS, resolve
-from ..settings import Engine, Generation, Prompting, Sampling, Settings, View, flag, without_none
+from ..prompting.preferences import PRESETS, deal, resolve
+from ..settings import FORMS, Engine, Generation, Prompting, Sampling, Settings, View, flag, without_none
 from ..textfile import read_text, user_path, write_text
 from . import tomlfile
 
-#: The tables of the file whose keys are settings; besides these there is [presets].
+#: The tables of the file whose keys are settings; besides these there are [presets] and [personas.NAME].
 TABLES: dict[str, type[Settings]] = {
     "generation": Generation,
     "sampling": Sampling,
@@ -32,6 +33,8 @@ TABLES: dict[str, type[Settings]] = {
 _PREFERENCES = ("prefer", "draft_prefer", "judge_prefer")
 #: The keys outside the tables.
 TOP = ("model", *_PREFERENCES, "view", "save", "save_cache")
+#: Settings of which one sets the other aside.
+EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), FORMS)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Config(Settings):
     """What the file sets and nothing else: None, or no key in a table, is what it leaves alone.
 
     A table's values are as its settings take them, with the files they name read: ``Sampling(**config.sampling)``.
+    A persona is the same again: what it sets of the preferences, `Generation`, `Sampling` and `Prompting`.
     """
 
     model: str | None = None
@@ -53,6 +57,7 @@ class Config(Settings):
     prompting: Mapping[str, Any] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
+    personas: Mapping[str, Config] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +71,53 @@ class Config(Settings):
     def of(self, settings: type[Settings]) -> Mapping[str, Any]:
         """What is set of these settings, by key."""
         return next((getattr(self, name) for name, table in TABLES.items() if table is settings), {})
+
+    def flat(self) -> dict[str, Any]:
+        """All that is set, by key, presets and personas aside."""
+        return self.top() | {key: value for table in TABLES for key, value in getattr(self, table).items()}
+
+    def without(self, given: Collection[str]) -> Config:
+        """What is set, but what is given elsewhere, or set aside by that."""
+        gone = {*given, *set_aside(given)}
+        left: dict[str, Any] = {key: None for key in TOP if key in gone}
+        for table in TABLES:
+            left[table] = {key: value for key, value in getattr(self, table).items() if key not in gone}
+        return dataclasses.replace(self, **left)
+
+    def laid_over(self, settings: _Group) -> _Group:
+        """The settings with what is set here instead."""
+        values = self.of(type(settings))
+        aside = set_aside(values) & {f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+        return settings.replace(**dict.fromkeys(aside) | dict(values))  # type: ignore[no-any-return]
+
+    def views(self, otherwise: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The two views' preferences; where none are set, others."""
+        if self.prefer is not None:
+            return deal(self.prefer)
+        placed = (self.draft_prefer, self.judge_prefer)
+        if placed == (None, None):
+            return [list(wishes) for wishes in otherwise]
+        return [list(wishes or ()) for wishes in placed]
+
+    def persona(self, name: str) -> Config:
+        """What a persona sets, by its name in any case.
+
+        Raises:
+            UsageError: there is none of that name; names the nearest.
+        """
+        found = self.personas.get(name.strip().lower())
+        if found is None:
+            known = f"known are {', '.join(self.personas)}" if self.personas else "pjlocal prefs save NAME keeps one"
+            raise UsageError(f"unknown persona {name!r}: {did_you_mean(name.lower(), self.personas) or known}")
+        return found
+
+
+_Group = TypeVar("_Group", bound=Settings)
+
+
+def set_aside(given: Collection[str]) -> set[str]:
+    """The settings that are of no account where those are given."""
+    return {name for group in EXCLUSIVE if set(group) & set(given) for name in group if name not in given}
 
 
 def config_path() -> Path:
@@ -112,18 +164,75 @@ class _Wrong(Exception):
 
 
 def _checked(document: dict[str, Any], folder: Path) -> Config:
-    tables = {name: document.pop(name) for name in (*TABLES, "presets") if name in document}
+    tables = {name: document.pop(name) for name in (*TABLES, "presets", "personas") if name in document}
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise _Wrong(f"{name} must be a table, as in [{name}]", name)
+            header = "personas.NAME" if name == "personas" else name
+            raise _Wrong(f"{name} must be a table, as in [{header}]", name)
     presets = _presets(tables.pop("presets", {}))
-    top = _values(document, Config, folder)
+    personas = _personas(tables.pop("personas", {}), PRESETS | presets, folder)
+    top = _with_preferences(_values(document, Config, folder), PRESETS | presets, folder)
     if "model" in top:
         top["model"] = _model(top["model"], folder)
-    for key in top.keys() & set(_PREFERENCES):
-        top[key] = tuple(_preference(key, spec, PRESETS | presets, folder) for spec in top[key])
-    made: dict[str, Any] = {name: _values(table, TABLES[name], folder, name) for name, table in tables.items()}
-    return Config(**top, **made, presets=presets)
+    made: dict[str, Any] = {
+        name: _with_preferences(_values(table, TABLES[name], folder, name), PRESETS | presets, folder, name)
+        for name, table in tables.items()
+    }
+    return Config(**top, **made, presets=presets, personas=personas)
+
+
+#: What a persona may set, by the table where it stands else.
+_OF_A_PERSONA = {name: table for name, table in TABLES.items() if table is not Engine}
+
+
+def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Path) -> dict[str, Config]:
+    personas: dict[str, Config] = {}
+    for name, table in tables.items():
+        where = ("personas", name)
+        if not isinstance(table, dict):
+            raise _Wrong(f"personas.{name} must be a table, as in [personas.{name}]", *where)
+        try:
+            check_persona(name, presets)
+        except UsageError as error:
+            raise _Wrong(str(error), *where) from None
+        if name.lower() in personas:
+            raise _Wrong(f"there is a persona {name.lower()!r} already (case makes no difference)", *where)
+        personas[name.lower()] = _persona(table, presets, folder, *where)
+    return personas
+
+
+def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> Config:
+    known = [*_PREFERENCES, *(key for settings in _OF_A_PERSONA.values() for key in get_type_hints(settings))]
+    for key in table:
+        if key not in known:
+            near = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            raise _Wrong(f"unknown key {key!r} in [{'.'.join(where)}]: {near}", *where, key)
+
+    def of(settings: type[Settings], keys: Iterable[str]) -> dict[str, Any]:
+        values = {key: table[key] for key in keys if key in table}
+        return _with_preferences(_values(values, settings, folder, *where), presets, folder, *where)
+
+    made: dict[str, Any] = {name: of(settings, get_type_hints(settings)) for name, settings in _OF_A_PERSONA.items()}
+    return Config(**of(Config, _PREFERENCES), **made)
+
+
+def check_persona(name: str, presets: Mapping[str, str]) -> None:
+    """Refuse a name that cannot be a persona's.
+
+    Raises:
+        UsageError: it is not one bare word, or a preset has it.
+    """
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise UsageError(f"a persona's name is one bare word of letters, digits, - and _ (not {name!r})")
+    if name.lower() in presets:
+        raise UsageError(f"there is a preset {name.lower()!r}: give the persona another name")
+
+
+def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> dict[str, Any]:
+    """The values, with those that are preferences checked."""
+    for key in values.keys() & {*_PREFERENCES, "avoid"}:
+        values[key] = tuple(_preference((*where, key), spec, presets, folder) for spec in values[key])
+    return values
 
 
 def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *where: str) -> dict[str, Any]:
@@ -191,7 +300,7 @@ def _model(name: str, folder: Path) -> str:
         raise _Wrong(str(error), "model") from None
 
 
-def _preference(key: str, spec: str, presets: Mapping[str, str], folder: Path) -> str:
+def _preference(keys: tuple[str, ...], spec: str, presets: Mapping[str, str], folder: Path) -> str:
     """A preference of the file; the file that it names is found from there."""
     spec = spec.strip()
     try:
@@ -199,7 +308,7 @@ def _preference(key: str, spec: str, presets: Mapping[str, str], folder: Path) -
             spec = f"@{folder.absolute() / user_path(spec[1:])}"
         resolve(spec, presets)
     except UsageError as error:
-        raise _Wrong(str(error), key) from None
+        raise _Wrong(str(error), *keys) from None
     return spec
 
 
@@ -272,6 +381,53 @@ def remove_preset(path: Path, name: str) -> None:
         raise UsageError(f"cannot remove the preset {name!r}: {why}")
     del presets[key]
     write_text(path, document.as_string())
+
+
+def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool) -> None:
+    """Write a persona at the end of the file; all else in it stays as it is.
+
+    Raises:
+        UsageError: what cannot be one, or one is there already and not to be replaced, or a file that `load_config`
+            refuses.
+        OutputError: the file cannot be written.
+    """
+    before = load_config(path)
+    check_persona(name, PRESETS | dict(before.presets))
+    text = tomlfile.read(path)
+    if name.lower() in before.personas:
+        if not replace:
+            raise UsageError(f"there is a persona {name.lower()!r} already: --force replaces it")
+        text = _without_persona(path, text, name)
+    lines = [f"{key} = {tomlfile.value(value)}\n" for key, value in values.items()]
+    gap = "\n\n" if text.strip() else ""
+    text = f"{text.rstrip()}{gap}[personas.{tomlfile.key(name)}]\n{''.join(lines)}"
+    try:
+        _checked(tomlfile.parse(path, text).unwrap(), path.parent)
+    except _Wrong as wrong:
+        raise UsageError(str(wrong)) from None
+    write_text(path, text)
+
+
+def remove_persona(path: Path, name: str) -> None:
+    """Take a persona out of the file; all else in it stays as it is.  Raises what `set_persona` does."""
+    load_config(path).persona(name)
+    write_text(path, _without_persona(path, tomlfile.read(path), name))
+
+
+def _without_persona(path: Path, text: str, name: str) -> str:
+    """The file's text without the table of a persona."""
+    left = tomlfile.parse(path, text).unwrap()
+    key = _same(left["personas"], name)
+    assert key is not None
+    del left["personas"][key]
+    without = tomlfile.without_table(text, ("personas", key))
+    try:
+        now = tomlfile.parse(path, without).unwrap()
+    except UsageError:
+        now = None
+    if now is None or {"personas": {}} | now != {"personas": {}} | left:
+        raise UsageError(f"cannot take [personas.{key}] apart from the rest of {path}: pjlocal config edit opens it")
+    return without
 
 
 def _same(presets: Iterable[str], name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -71,6 +72,28 @@ def line_of(text: str, keys: Sequence[str] = ()) -> int:
         return bool(keys)
 
     return ends[bisect_left(ends, True, key=reached) - 1] + 1
+
+
+def without_table(text: str, keys: Sequence[str]) -> str:
+    """The text without the lines of a table that has a header of its own, up to the next header or to what is said
+    above that."""
+    lines = text.splitlines(keepends=True)
+    first = line_of(text, keys) - 1
+    end = next((n for n in range(first + 1, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
+    while end < len(lines) and end > first + 1 and lines[end - 1].lstrip()[:1] in ("", "#"):
+        end -= 1
+    before, behind = "".join(lines[:first]), "".join(lines[end:])
+    return before + behind if behind.strip() or not before.strip() else before.rstrip() + "\n"
+
+
+def key(name: str) -> str:
+    """A bare word as a key, which is bare where TOML lets it."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
+
+
+def value(of: object) -> str:
+    """A text, a number, a truth or a list of texts as TOML writes it; JSON writes such values in the same way."""
+    return json.dumps(of, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _parsed(lines: list[str]) -> TOMLDocument | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain
 
 from ..engine.interrupt import Interrupt
 from ..engine.voices import Weight
 from ..errors import UsageError
 from ..settings import PANEL_NAMES, VIEW_NAMES, Generation, Mode, Prompting, parse_strength
-from .preferences import prefix, split_strength
+from .preferences import in_turn, prefix, split_strength
 from .prompt import ChatTemplate, Message
 
 log = logging.getLogger("pjlocal")
@@ -108,7 +108,7 @@ def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> C
 
 def _panel(preferences: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     """A view for every preference, in the order in which they were dealt to two."""
-    wishes = [wish for wish in chain.from_iterable(zip_longest(*preferences)) if wish is not None]
+    wishes = in_turn(preferences)
     if not 2 <= len(wishes) <= len(PANEL_NAMES):
         raise UsageError(f"--panel takes 2 to {len(PANEL_NAMES)} preferences, as in: -p vivid -p creative -p concise")
     return {name: [wish] for name, wish in zip(PANEL_NAMES, wishes, strict=False)}
@@ -142,7 +142,12 @@ def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
             f"{' and '.join(map(repr, wishes))} share one view, which has one strength: give all of them the same, or "
             "use --panel"
         )
-    return given.pop() or generation.strength or _STRENGTH.get(mode, "1")
+    return given.pop() or strength_in_force(generation, mode)
+
+
+def strength_in_force(generation: Generation, mode: Mode) -> str:
+    """The strength of preferences that have none of their own."""
+    return generation.strength or _STRENGTH.get(mode, "1")
 
 
 def _weight(view: int, strength: str) -> Weight:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
 
 from ..errors import UsageError, did_you_mean
 from ..settings import parse_strength
@@ -93,6 +94,11 @@ def lasting(spec: str) -> str:
 def deal(prefer: Sequence[str], views: int = 2) -> list[list[str]]:
     """Preferences dealt to the views in turn: the first to view a, the second to view b, the third to a again."""
     return [list(prefer[view::views]) for view in range(views)]
+
+
+def in_turn(views: Sequence[Sequence[str]]) -> list[str]:
+    """The preferences in the order in which `deal` dealt them."""
+    return [wish for wish in chain.from_iterable(zip_longest(*views)) if wish is not None]
 
 
 def prefix(preferences: Sequence[str]) -> str:

@@ -2,68 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..visible import visible
-from .display import Display
+from .tint import Tint, TintedDisplay, color_of, number_of
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
     from ..events import TokenEvent
 
 
-class BlameDisplay(Display):
+class BlameDisplay(TintedDisplay):
     """Every token in the colour of the view that wrote it; resampled and bonus tokens are marked."""
 
-    def __init__(self, console: Console, preferences: dict[str, list[str]]) -> None:
-        super().__init__(console.file)
-        self._console = console
-        self._preferences = preferences
-        self._around: dict[str, tuple[str, str]] = {}
-
-    def __enter__(self) -> BlameDisplay:
-        self._console.print(legend(self._preferences, self._console.no_color))
-        return self
-
-    def show(self, event: TokenEvent) -> None:
-        if event.text:
-            before, after = self._codes(blame_style(event, self._console.no_color))
-            self._write(f"{before}{visible(event.text)}{after}")
-            self._at_line_start = event.text.endswith("\n")
-
-    def _codes(self, style: str) -> tuple[str, str]:
-        """What Rich writes before and after text of that style: asked once, since printing costs it 0.3 ms a token."""
-        if style not in self._around:
-            from rich.text import Text
-
-            with self._console.capture() as capture:
-                self._console.print(Text("|", style), end="")
-            before, _, after = capture.get().partition("|")
-            self._around[style] = before, after
-        return self._around[style]
+    def __init__(self, console: Console, preferences: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(console, blame(preferences, None, console.no_color))
 
 
-_VIEW_STYLES = {"a": "cyan", "b": "magenta", None: ""}
-_VIEW_STYLES_NO_COLOR = {"a": "", "b": "reverse", None: ""}
+_NO_COLOR = ("", "reverse", "italic", "reverse italic", "dim", "reverse dim", "dim italic", "reverse dim italic")
 _KIND_STYLES = {"resampled": "underline", "bonus": "bold", "accepted": "", "plain": ""}
 
 
 def blame_style(event: TokenEvent, no_color: bool = False) -> str:
-    """Rich style of a token: the colour is its writer, underlined is resampled, bold is bonus."""
-    styles = _VIEW_STYLES_NO_COLOR if no_color else _VIEW_STYLES
-    return f"{styles[event.writer]} {_KIND_STYLES[event.kind]}".strip()
+    """Rich style of a token: the colour is its writer, none where all wrote it; underlined is resampled, bold bonus."""
+    return f"{_view_style(event.writer, no_color)} {_KIND_STYLES[event.kind]}".strip()
 
 
-def legend(preferences: dict[str, list[str]], no_color: bool = False) -> Text:
-    """A line that says what the blame view's styles mean."""
+def _view_style(name: str | None, no_color: bool) -> str:
+    if name is None:
+        return ""
+    return _NO_COLOR[number_of(name) % len(_NO_COLOR)] if no_color else color_of(name)
+
+
+def blame(preferences: Mapping[str, Sequence[str]], mode: str | None, no_color: bool = False) -> Tint:
+    """The colours of who wrote what, by the views' preferences; in mode ``both`` the judge is all of them."""
     from rich.text import Text
 
-    styles = _VIEW_STYLES_NO_COLOR if no_color else _VIEW_STYLES
     line = Text()
     for name, wishes in preferences.items():
-        line.append(f"{name}: {visible(', '.join(wishes)) or 'no preference'}", styles[name])
+        line.append(f"{name}: {visible(', '.join(wishes)) or 'no preference'}", _view_style(name, no_color))
         line.append("  ")
+    if mode == "both":
+        line.append("all: what they agree on  ")
     line.append("resampled", "underline").append("  ").append("bonus", "bold")
-    return line
+    return Tint(line, partial(blame_style, no_color=no_color))

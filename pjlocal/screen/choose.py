@@ -1,24 +1,45 @@
-"""Which display suits where the text goes."""
+"""Which display suits where the text goes, and which colours a view has."""
 
 from __future__ import annotations
 
-from typing import IO
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING
 
 from ..settings import View
-from .blame import BlameDisplay
+from .blame import blame
 from .console import make_console
 from .display import Display
+from .push import push
+from .tint import Tint, TintedDisplay
+
+if TYPE_CHECKING:
+    from ..answer import Answer
 
 
-def make_display(view: View, file: IO[str], preferences: dict[str, list[str]]) -> Display:
+def make_tint(
+    view: View, preferences: Mapping[str, Sequence[str]], mode: str | None, pushing: Sequence[str], no_color: bool
+) -> Tint | None:
+    """The colours of the views ``blame`` and ``push``; None for those that have none."""
+    if view == "blame":
+        return blame(preferences, mode, no_color)
+    return push(preferences, pushing, no_color) if view == "push" else None
+
+
+def answer_tint(view: View, answer: Answer, no_color: bool) -> Tint | None:
+    """The colours in which an answer is shown while it is written."""
+    cast = answer.plan.cast
+    return make_tint(view, cast.preferences, cast.mode, answer.pushing, no_color)
+
+
+def make_display(view: View, file: IO[str], answer: Answer) -> Display:
     """The display that suits where the text goes: a pipe and a dumb terminal get it bare."""
     if not file.isatty():
         return Display(file)
     console = make_console(file)
     if console.is_dumb_terminal or view == "text":
         return Display(file)
-    if view == "blame":
-        return BlameDisplay(console, preferences)
+    if tint := answer_tint(view, answer, console.no_color):
+        return TintedDisplay(console, tint)
     from .flows import MarkdownFlow
     from .live import LiveDisplay
 

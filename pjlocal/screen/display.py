@@ -67,6 +67,9 @@ def statistics_line(statistics: Statistics) -> str:
     def number(value: float | None, form: Callable[[float], str]) -> str:
         return "-" if value is None else form(value)
 
+    from ..events import pushes_text  # late: it brings NumPy
+
+    pushes = [f"push {pushes_text(s.mean_pushes)} nats/token"] if s.pushed else []
     return " | ".join(
         [
             f"{s.completion_tokens} tokens",
@@ -76,5 +79,6 @@ def statistics_line(statistics: Statistics) -> str:
             f"acceptance rate {number(s.acceptance_rate, '{:.0%}'.format)}",
             f"{s.rounds} rounds",
             f"mean accepted run {number(s.mean_accepted_run, '{:.2f}'.format)}",
+            *pushes,
         ]
     )

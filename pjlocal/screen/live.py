@@ -11,7 +11,6 @@ from rich.text import Text
 
 from ..prompting.thinking import Thinking
 from ..visible import visible
-from .blame import blame_style
 from .display import Display
 from .flows import Flow
 from .region import LiveRegion
@@ -28,7 +27,7 @@ class LiveDisplay(Display):
     """An answer as it is written, with a status line below it until it is done.
 
     Args:
-        styled: whether tokens get the colours of who wrote them.
+        style: a token's, as Rich writes it.
         status: asked for the status line whenever it is drawn; None for none.
         opened_thinking: the prompt itself opens the thinking.
     """
@@ -38,14 +37,14 @@ class LiveDisplay(Display):
         console: Console,
         flow: Flow,
         *,
-        styled: bool = False,
+        style: Callable[[TokenEvent], str] = lambda event: "",
         status: Callable[[], Text] | None = None,
         opened_thinking: bool = False,
     ) -> None:
         super().__init__(console.file)
         self._console = console
         self._flow = flow
-        self._styled = styled
+        self._style = style
         self._status = status
         self._thinking: Thinking[TokenEvent] = Thinking(opened_thinking)
         self._region = LiveRegion(console)
@@ -86,5 +85,4 @@ class LiveDisplay(Display):
 
     def _add(self, pieces: Iterator[tuple[TokenEvent, bool]]) -> None:
         for event, thought in pieces:
-            style = blame_style(event, self._console.no_color) if self._styled else ""
-            self._flow.add(visible(event.text), style, thought)
+            self._flow.add(visible(event.text), self._style(event), thought)

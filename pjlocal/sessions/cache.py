@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import OutputError
-from ..settings import VIEW_NAMES
 from .store import store_path
 
 if TYPE_CHECKING:
@@ -19,16 +18,17 @@ _ROOM = 256  # tokens, at the least, that a loaded cache leaves for what is said
 
 
 def save_cache(pool: ViewPool, session: Session) -> int:
-    """Write both views' caches; returns their bytes, 0 where there is nothing to write.
+    """Write the caches of the views that the last answer had; returns their bytes, 0 where there is nothing to write.
 
     Raises:
         OutputError: they cannot be written.
     """
-    views = pool.in_use(len(VIEW_NAMES))
+    read = _read_tokens(session)
+    views = pool.in_use(len(read))
     if views is None or session.id is None:
         return 0
     remove_cache(session.id)
-    files = _files(pool, session.id)
+    files = _files(pool, session.id, len(read))
     try:
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -43,14 +43,13 @@ def save_cache(pool: ViewPool, session: Session) -> int:
 
 
 def load_cache(pool: ViewPool, session: Session) -> None:
-    """Fill both views from a session's caches, where there are any of this model."""
-    usage = session.turns[-1].statistics.get("usage") if session.turns else None
-    if usage is None or session.id is None:
+    """Fill the views from a session's caches, where there are any of this model."""
+    read = _read_tokens(session)
+    if not read or session.id is None:
         return
-    files = _files(pool, session.id)
+    files = _files(pool, session.id, len(read))
     if all(file.is_file() for file in files):
-        n_tokens = max(usage["prompt_tokens"]) + usage["completion_tokens"]
-        pool.views(len(files), min(n_tokens + _ROOM, pool.context_limit)).load(files)
+        pool.views(len(files), min(max(read) + _ROOM, pool.context_limit)).load(files)
 
 
 def remove_cache(session_id: int) -> None:
@@ -59,14 +58,20 @@ def remove_cache(session_id: int) -> None:
         file.unlink(missing_ok=True)
 
 
+def _read_tokens(session: Session) -> list[int]:
+    """How many tokens each view has read at the end of the last answer."""
+    usage = session.turns[-1].statistics.get("usage") if session.turns else None
+    return [prompt + usage["completion_tokens"] for prompt in usage["prompt_tokens"]] if usage else []
+
+
 def _folder() -> Path:
     return store_path().with_suffix(".caches")
 
 
-def _files(pool: ViewPool, session_id: int) -> list[Path]:
+def _files(pool: ViewPool, session_id: int, n_views: int) -> list[Path]:
     """A file a view, named after everything that its content depends on: no other model takes it."""
     stat = pool.model.path.stat()
     engine = pool.engine
     of = (str(pool.model.path.resolve()), stat.st_size, stat.st_mtime_ns, engine.cache_type_k, engine.cache_type_v)
     key = hashlib.sha256(repr(of).encode()).hexdigest()[:16]
-    return [_folder() / f"{session_id}-{key}-{view}.kv" for view in VIEW_NAMES]
+    return [_folder() / f"{session_id}-{key}-{view}.kv" for view in range(n_views)]

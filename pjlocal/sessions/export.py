@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from html import escape
 from importlib.resources import files
+from math import exp
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import OutputError, UsageError
-from ..events import TokenEvent
+from ..events import TokenEvent, pushes_text
+from ..settings import PANEL_NAMES
 from ..textfile import user_path, write_text
 from ..visible import visible
 from .session import Session, Turn
@@ -169,12 +171,20 @@ def _facts(turn: Turn) -> list[str]:
     """What is known of how the answer came to be."""
     mode = _at(turn.settings, "mode")
     judged = mode not in ("prompt", "plain")
+    generation = _at(turn.settings, "generation")
+    rule, avoided = _at(generation, "rule"), _at(generation, "avoid")
+    pushes = _at(turn.statistics, "pushes")
     known = [
         ("{}", _at(turn.settings, "model")),
         ("{} mode", mode),
-        ("λ {}", _at(turn.settings, "generation", "lam") if judged else None),
+        ("λ {}", _at(generation, "lam") if judged else None),
+        ("strength {}", _at(generation, "strength")),
+        ("rule {}", rule if mode == "both" and rule != "push" else None),
+        ("avoid {}", ", ".join(map(str, avoided)) if avoided and mode != "plain" else None),
+        ("floor {}", _at(generation, "floor") if pushes else None),
         ("seed {}", _at(turn.settings, "seed")),
         ("{:.0%} accepted", _at(turn.statistics, "acceptance_rate")),
+        ("push {}", pushes_text(pushes) if pushes else None),
         ("{:.1f} tokens/s", _at(turn.statistics, "timings", "tokens_per_second")),
     ]
     return [form.format(value) for form, value in known if value is not None]
@@ -225,7 +235,7 @@ def _html_turn(turn: Turn, views: str) -> str:
 def _view(name: str, wishes: Iterable[str] = ()) -> str:
     """A view in the legend."""
     text = escape(_line(", ".join(map(str, wishes))))
-    return f'<li class="{escape(name)}"><b>{escape(name)}</b>{text and f" <bdi>{text}</bdi>"}</li>'
+    return f'<li class="{_class(name)}"><b>{escape(name)}</b>{text and f" <bdi>{text}</bdi>"}</li>'
 
 
 _KINDS = (
@@ -234,23 +244,43 @@ _KINDS = (
 )
 
 
+#: Colours that export.css has; the views of a larger panel begin with the first again.
+_N_COLORS = 6
+
+
+def _class(name: str) -> str:
+    """What gives a view its colour."""
+    return PANEL_NAMES[PANEL_NAMES.index(name) % _N_COLORS] if len(name) == 1 and name in PANEL_NAMES else ""
+
+
 def _views(turn: Turn) -> str:
-    """The views that had a preference or wrote a token."""
+    """The views that had a preference or wrote a token, and all of them where they judged at once."""
     preferences = _preferences(turn)
-    wrote = {event.writer for event in turn.events}
-    return "".join(
+    wrote = {_writer(event) for event in turn.events}
+    views = [
         _view(name, preferences.get(name) or ["no preference"])
         for name in dict.fromkeys(["a", "b", *preferences])
         if preferences.get(name) or name in wrote
-    )
+    ]
+    return "".join([*views, _view(_ALL, ["what they agree on"])] if _ALL in wrote else views)
+
+
+_ALL = "all"
+
+
+def _writer(event: TokenEvent) -> str | None:
+    """The view whose choice a token is, or all of them; None where one decoded alone."""
+    return event.writer or (_ALL if event.draft else None)
 
 
 def _share(turn: Turn) -> list[str]:
     """How much of the answer each view wrote."""
-    writers = [event.writer for event in turn.events if event.writer and event.text]
+    writers = [writer for event in turn.events if event.text and (writer := _writer(event))]
     if not writers:
         return []
-    return [f"a wrote {writers.count('a') / len(writers):.0%}, b {writers.count('b') / len(writers):.0%}"]
+    names = [*sorted({"a", "b", *writers} - {_ALL}), *[_ALL] * (_ALL in writers)]
+    shares = [f"{name} {writers.count(name) / len(writers):.0%}" for name in names]
+    return [", ".join(shares).replace(" ", " wrote ", 1)]
 
 
 def _cells(events: Iterable[TokenEvent]) -> list[list[TokenEvent]]:
@@ -288,7 +318,7 @@ def _html_cell(cell: list[TokenEvent]) -> str:
     first = cell[0]
     text = _shown("".join(event.text for event in cell))
     tip = "\n\n".join(map(_tip, cell))
-    classes = ["t", first.writer or "", first.kind, "line-end" if text.lstrip(" ").startswith("\n") else ""]
+    classes = ["t", _class(first.writer or ""), first.kind, "line-end" if text.lstrip(" ").startswith("\n") else ""]
     stop = 0 if first.kind == "resampled" else -1  # a click or a tap holds any token; Tab has few to stop at
     return (
         f'<span class="{escape(" ".join(filter(None, classes)))}" tabindex="{stop}" data-tip="{escape(tip)}">'
@@ -298,25 +328,29 @@ def _html_cell(cell: list[TokenEvent]) -> str:
 
 def _tip(event: TokenEvent) -> str:
     """A token's numbers as lines of text."""
-    draft = event.draft
-    judge = "b" if draft == "a" else "a"
+    draft, judge = event.draft, event.judge or _ALL
+    knows = _ALL if judge == _ALL else f"judge {judge}"
     lines = [_named(event.text, event.id)]
     if draft is None:
-        return "\n".join([*lines, event.kind, _row("", "p", event.p)])
-    lines.append(f"{event.kind}, drafted by {draft}, judged by {judge}" if event.kind != "bonus" else _BONUS[judge])
-    lines.append(_row(f"judge {judge}", "p", event.p))
+        return "\n".join([*lines, event.kind, _row("", "p", event.p), *_push_rows(event)])
+    bonus = f"bonus from {judge}, after the λ that {draft} had drafted and {judge} accepted"
+    lines.append(bonus if event.kind == "bonus" else f"{event.kind}, drafted by {draft}, judged by {judge}")
+    lines.append(_row(knows, "p", event.p))
     if event.q is not None:
         lines.append(_row(f"draft {draft}", "q", event.q))
     if event.rejected:
         rejected = event.rejected
         lines += ["", f"in place of {_named(rejected.text, rejected.id)}, drafted by {draft} and rejected"]
-        lines += [_row(f"judge {judge}", "p", rejected.p), _row(f"draft {draft}", "q", rejected.q)]
+        lines += [_row(knows, "p", rejected.p), _row(f"draft {draft}", "q", rejected.q)]
     if event.accept_probability is not None:
         lines.append(_row("accept", "", event.accept_probability))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_push_rows(event)])
 
 
-_BONUS = {judge: f"bonus from {judge}, which accepted all that {draft} had drafted" for judge, draft in ("ab", "ba")}
+def _push_rows(event: TokenEvent) -> list[str]:
+    """How far each preference moved the token: in nats, and how many times as probable that makes it."""
+    rows = [f"push {name:9}{nats:+6.2f}  ×{exp(min(nats, 99)):.3g}" for name, nats in event.pushes.items()]
+    return ["", *map(_shown, rows)] if rows else []
 
 
 def _named(text: str, token: int) -> str:

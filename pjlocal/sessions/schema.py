@@ -80,4 +80,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         END""",
         "INSERT INTO turns_text (rowid, question, answer) SELECT id, apart(question), apart(answer) FROM turns",
     ),
+    (
+        # Who judged: before there were more than two views, always the one that did not draft.
+        "ALTER TABLE tokens ADD COLUMN judge TEXT",
+        "ALTER TABLE tokens ADD COLUMN pushes TEXT",  # JSON; NULL: no neutral view told any
+        "UPDATE tokens SET judge = CASE draft WHEN 'a' THEN 'b' ELSE 'a' END WHERE draft IS NOT NULL",
+    ),
 )

@@ -13,10 +13,10 @@ from ..events import FinishReason, TokenEvent
 class Turn:
     """A question and its answer.
 
-    settings: what was in force, as JSON holds it: ``model`` (file name), ``mode``, ``preferences`` {a, b}, ``seed``,
+    settings: what was in force, as JSON holds it: ``model`` (file name), ``mode``, ``preferences`` by view, ``seed``,
         and the tables ``generation``, ``sampling`` and ``prompting``.
     finish_reason: None while the answer is being written; it stays so where the process was killed meanwhile.
-    statistics: what `events.Result.as_dict` says of usage, acceptance rate, rounds and timings.
+    statistics: what `events.Result.as_dict` says of usage, acceptance rate, rounds, pushes and timings.
     created: seconds since the epoch.
     id: its row in the database; None while it is not there.
     undone: whether it was taken back, or answered anew.
@@ -42,7 +42,8 @@ class Turn:
 class Session:
     """A conversation: its turns in order, those that were undone left out.
 
-    settings: what the next turn would have in force, as `Turn.settings`, and ``model`` by its lasting name.
+    settings: what the next turn would have in force, as `Turn.settings`, but ``model`` by its lasting name, and
+        ``preferences`` as they are dealt to view a and b.
     """
 
     title: str = ""

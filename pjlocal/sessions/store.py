@@ -78,8 +78,8 @@ class Hit:
     created: float
 
 
-_EVENT = "position, id, text, kind, round, draft, p, q, accept_probability, rejected"
-_ADD_TOKEN = f"INSERT INTO tokens (turn_id, {_EVENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_EVENT = "position, id, text, kind, round, draft, p, q, accept_probability, rejected, judge, pushes"
+_ADD_TOKEN = f"INSERT INTO tokens (turn_id, {_EVENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SNIPPET_WORDS, _SNIPPET_CHARACTERS = 16, 48  # of a hit, where words or single characters are counted
 # Not INSERT OR IGNORE, which would pass over a token that breaks any constraint in silence.
 _ADD_MISSING_TOKEN = f"{_ADD_TOKEN} ON CONFLICT (turn_id, position) DO NOTHING"
@@ -313,8 +313,7 @@ class Store:
             for turn_id, turn in turns.items():
                 sql = f"SELECT {_EVENT} FROM tokens WHERE turn_id = ? ORDER BY position"
                 for row in db.execute(sql, (turn_id,)):
-                    rejected = row["rejected"] and json.loads(row["rejected"])
-                    turn.events.append(TokenEvent.from_dict(dict(row) | {"rejected": rejected}))
+                    turn.events.append(TokenEvent.from_dict(dict(row) | _token_json(row)))
         session.turns = list(turns.values())
         return session
 
@@ -532,7 +531,17 @@ def _token_row(turn_id: int, event: TokenEvent) -> tuple[Any, ...]:
         event.q,
         event.accept_probability,
         event.rejected and json.dumps(asdict(event.rejected)),
+        event.judge,
+        json.dumps(event.pushes) if event.pushes else None,
     )
+
+
+def _token_json(row: sqlite3.Row) -> dict[str, Any]:
+    """What of a token stands in its row as JSON."""
+    return {
+        "rejected": row["rejected"] and json.loads(row["rejected"]),
+        "pushes": json.loads(row["pushes"] or "{}"),
+    }
 
 
 def _storable(text: str) -> str:

@@ -15,6 +15,7 @@ from talking import KINDS, LAYOUTS, NO_CONTROL, QUESTIONS, TEXT_ONLY, Cost, Talk
 
 from pjlocal import Engine, Generation, PersonaJudge, Sampling
 from pjlocal.engine.model import Model
+from pjlocal.sessions.cache import load_cache, save_cache
 from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
 
@@ -219,7 +220,7 @@ def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_tur
     conversation, before = three_turns.conversation, three_turns.costs[-1]
     turns, fed = list(three_turns.turns), three_turns.n_fed()
     three_turns.say("/compare")
-    for mode in ("judge", "base", "prompt", "plain"):
+    for mode in ("judge", "base", "both", "prompt", "plain"):
         assert mode in three_turns.screen.shown
     assert three_turns.turns == turns
     n_fed = three_turns.n_fed() - fed
@@ -229,8 +230,12 @@ def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_tur
     assert found["base"][0] == before.prompts
     new = [p for mode in ("prompt", "plain") for p in found[mode][0]]
     shared = common(*new)
+    both = [len(prompt) - 1 for prompt in found["both"][0]]  # views of their own, with a neutral one
     n_tokens = sum(len(ids) * len(prompts) for prompts, ids in found.values())
-    assert n_fed == n_tokens + sum(map(len, new)) - shared - 2, "judge and base read only the last token again"
+    assert len(both) == 3
+    assert n_fed == n_tokens + sum(map(len, new)) - shared - 2 + sum(both), (
+        "judge and base read only the last token again"
+    )
     cost = three_turns.ask("And?")
     held = [[*prompt, *found["base"][1][:-1]] for prompt in before.prompts]
     assert cost.fed == cost.new_to(held)
@@ -294,3 +299,16 @@ def test_where_the_memory_cannot_be_trimmed_what_is_taken_back_is_read_over(tiny
         assert again.fed == again.new_to([[], []])
         cost = chat.ask(QUESTIONS[3])
         assert cost.fed == cost.new_to(again.held), "and from there on only what is new"
+
+
+def test_a_saved_cache_holds_as_many_views_as_the_last_answer_had(tiny, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PJLOCAL_DATABASE", str(tmp_path / "chats.db"))
+    session = Session(id=7)
+    with talk(tiny("llama"), session=session, mode="both") as chat:
+        before = chat.ask(QUESTIONS[0])
+        assert save_cache(chat.judge.pool, session) > 0
+    assert len(before.prompts) == 3 and len([*tmp_path.glob("chats.caches/*.kv")]) == 3
+    with talk(tiny("llama"), session=session, mode="both") as chat:
+        load_cache(chat.judge.pool, session)
+        cost = chat.ask(QUESTIONS[1])
+        assert cost.fed == cost.new_to(before.held)

@@ -19,7 +19,7 @@ DRIVEN = (
     ("/udno", r"^unknown command /udno: did you mean /undo\?$"),
     ("/zzz", r"^unknown command /zzz: /help lists them$"),
     ("/why", r"a: vivid.*# +token +kind +drafted by +p +q +accept +in place of\n0 .*\n *5 "),
-    ("/compare", r"─ judge ─.*─ base ─.*─ prompt ─.*─ plain ─.*6 tokens"),
+    ("/compare", r"─ judge ─.*─ base ─.*─ both ─.*─ prompt ─.*─ plain ─.*6 tokens"),
     ("/regen", r"cut off after 6 tokens"),
     ("/edit", r"cut off after 6 tokens"),  # $EDITOR writes a question of its own
     ("/undo", r"^taken back: What is snow\?$"),
@@ -33,7 +33,21 @@ DRIVEN = (
     ("/swap", r"^a: creative, concise\nb: Talk like a pirate, please$"),
     ("/prefer clear a", r"^a: no preference\nb: Talk like a pirate, please$"),
     ("/mode base", r"^mode base$"),
-    ("/mode best", r"^the mode is one of judge, base, prompt, plain \(not 'best'\)$"),
+    ("/mode best", r"^the mode is one of judge, base, both, prompt, plain \(not 'best'\)$"),
+    ("/mode both", r"^mode both$"),
+    ("/strength 2.5", r"strength +2.5 "),
+    ("/strength", r"strength +2.5 "),
+    ("/strength hard", r"^a strength is a number from -10 to 10, or auto \(not 'hard'\)$"),
+    ("/avoid 'Use long words' formal:2", r"^avoid: Use long words, formal:2$"),
+    ("/avoid", r"^avoid: Use long words, formal:2$"),
+    ("/regen", r"cut off after 6 tokens"),
+    ("/why", r"all: what they agree on.*0 +r .*\n +b [+-]\d\.\d\d avoid 1 [+-]"),
+    ("/stats", r"push\n1 +both .* b [+-]\d\.\d\d avoid 1 [+-]\d\.\d\d avoid"),
+    ("/avoid clear", r"^avoid: nothing$"),
+    ("/strength default", r"strength +- "),
+    ("/persona", r"^no personas yet: pjlocal prefs save NAME keeps one$"),
+    ("/persona pirate", r"^unknown persona 'pirate': pjlocal prefs save NAME keeps one$"),
+    ("/mode base", r"^mode base$"),
     ("/lambda 6", r"lambda +6 "),
     ("/set", r"temperature +0.7 .*top-k +20 "),
     ("/set temperature 0.5", r"temperature +0.5 "),
@@ -84,13 +98,14 @@ def test_every_command(start, toy, says, environment, tmp_path, sessions) -> Non
     session = sessions()[0]
     assert [turn.question for turn in session.turns] == ["Hello", "Hello again", "/etc/hosts is a path", "/help"]
     first, last = session.turns[0].settings, session.turns[-1].settings
-    assert (first["model"], first["mode"], first["lambda"]) == ("toy.gguf", "judge", 4)
+    assert (first["model"], first["mode"], first["lambda"]) == ("toy.gguf", "both", 4)
     assert (last["model"], last["mode"], last["lambda"]) == ("other.gguf", "base", 6)
     assert last["preferences"] == {"a": [], "b": ["Talk like a pirate, please"]}
     assert (last["sampling"]["temperature"], last["prompting"]["system"]) == (0.5, "Be brief.")
     with Store(database(environment)) as store:
         undone = [turn.question for turn in store.load(1, with_undone=True).turns]
-    assert undone == ["What is rain?", "What is rain?", "What is snow?", *(turn.question for turn in session.turns)]
+    asked_anew = [*session.turns[:1], *session.turns]
+    assert undone == ["What is rain?", "What is rain?", "What is snow?", *(turn.question for turn in asked_anew)]
     assert json.loads((tmp_path / "sub.json").read_text())["title"] == "Of rain and snow"
     assert "Hello again" in (tmp_path / "of-rain-and-snow.md").read_text()
     assert "<!doctype html>" in (tmp_path / "of-rain-and-snow.html").read_text()
@@ -110,7 +125,7 @@ def test_wrong_use_of_commands_is_told_in_one_line(start, toy) -> None:
         ("/prefer clear vivid", "/prefer clear takes a view or nothing behind it, as in /prefer clear b"),
         ("/set ctx 100", "ctx is fixed once the model is loaded: give it to pjlocal chat"),
         ("/set grammar nowhere.gbnf", "cannot read grammar file nowhere.gbnf: No such file or directory"),
-        ("/view loud", "the view is one of text, blame, markdown (not 'loud')"),
+        ("/view loud", "the view is one of text, blame, push, markdown (not 'loud')"),
         ("/lambda 0", "--lambda must be at least 1 (not 0)"),
     ):
         assert chat.say(line) == expected

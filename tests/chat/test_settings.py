@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from talking import Talk, prompt_text
 
+from pjlocal.chat.screen import status_line
+from pjlocal.errors import UsageError
 from pjlocal.prompting import preferences
 
 # Settings.
@@ -40,6 +43,11 @@ def shown(chat: Talk, line: str) -> str:
         ("/set system Write a=b", "prompting", "system", "Write a=b", ""),
         ("/set placement user-turn", "prompting", "placement", "user-turn", "system"),
         ("/set think off", "prompting", "think", "off", "auto"),
+        ("/strength 2", "generation", "strength", "2", None),
+        ("/strength auto", "generation", "strength", "auto", None),
+        ("/set floor 0.25", "generation", "floor", 0.25, 0.1),
+        ("/set panel on", "generation", "panel", True, False),
+        ("/set avoid formal:2 'Be dull'", "generation", "avoid", ("formal:2", "Be dull"), ()),
     ],
 )
 def test_set_takes_a_value_of_every_type_and_takes_it_back(chat, line, group, name, value, default) -> None:
@@ -92,7 +100,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set top-p 2", "--top-p must be at most 1 (not 2.0)"),
         ("/set top-k 1.5", "--top-k must be a whole number (not '1.5')"),
         ("/lambda 0", "--lambda must be at least 1 (not 0)"),
-        ("/set mode loud", "--mode must be one of judge, base, prompt, plain (not 'loud')"),
+        ("/set mode loud", "--mode must be one of judge, base, both, prompt, plain (not 'loud')"),
         ("/set ignore-end maybe", "--ignore-end must be on or off (not 'maybe')"),
         ("/set stop 'a", "a quotation mark is missing in 'a"),
         ("/set stop ''", "--stop must not be empty: it would end every answer before its first token"),
@@ -101,7 +109,15 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set temprature 1", "no setting 'temprature': did you mean temperature?"),
         ("/set qqq 1", "no setting 'qqq': /set lists them"),
         ("/set threads 3", "threads is fixed once the model is loaded: give it to pjlocal chat"),
-        ("/mode loud", "the mode is one of judge, base, prompt, plain (not 'loud')"),
+        ("/mode loud", "the mode is one of judge, base, both, prompt, plain (not 'loud')"),
+        ("/strength hard", "a strength is a number from -10 to 10, or auto (not 'hard')"),
+        ("/strength 11", "a strength is a number from -10 to 10, or auto (not '11')"),
+        ("/set floor 1", "--floor must be below 1 (not 1.0)"),
+        ("/set rule mod", "--rule mod says how mode both weighs the preferences: add --mode both"),
+        ("/avoid formal:-1", "--avoid formal:-1: its strength must be a number above 0"),
+        ("/avoid frmal", "unknown preset 'frmal': did you mean formal"),
+        ("/prefer a vivid:2 formal:3", "'vivid:2' and 'formal:3' share one view, which has one strength"),
+        ("/persona nobody", "unknown persona 'nobody': pjlocal prefs save NAME keeps one"),
         ("/undoo", "unknown command /undoo: did you mean /undo"),
         ("/qqqqq", "unknown command /qqqqq: /help lists them"),
     ],
@@ -203,3 +219,95 @@ def test_a_line_may_begin_with_a_slash_and_be_a_message(chat: Talk) -> None:
     chat.say("/etc/hosts is what?")
     assert [turn.question for turn in chat.turns] == ["/help me", "/etc/hosts is what?"]
     assert chat.say("   ") == [] and len(chat.turns) == 2
+
+
+# Strengths, panels and personas.
+
+
+def test_preferences_may_have_strengths_and_the_status_line_tells_them(chat: Talk) -> None:
+    chat.say("/prefer a vivid:2")
+    chat.say("/avoid formal")
+    chat.say("/strength 0.5")
+    line = status_line(chat.conversation, 200).plain
+    assert line.startswith("judge λ4 ×0.5 · a: vivid:2 · b: Be kind · avoid: formal · ")
+    chat.say("Why?")
+    (turn,) = chat.turns
+    assert set(turn.statistics["pushes"]) == {"a", "b", "avoid 1"}
+    assert all(set(event.pushes) == {"a", "b", "avoid 1"} for event in turn.events)
+    line = status_line(chat.conversation, 200).plain
+    assert re.search(r" · push a [+-]\d\.\d\d b [+-]\d\.\d\d avoid 1 [+-]\d\.\d\d · ", line)
+    assert (
+        "push" not in status_line(chat.conversation, 60).plain and "context" in status_line(chat.conversation, 60).plain
+    )
+    chat.say("/mode both")
+    chat.say("/strength default")
+    assert status_line(chat.conversation, 200).plain.startswith("both λ4 ×1.5 · a")
+
+
+def test_a_panel_has_a_view_for_every_preference_and_commands_know_them(chat: Talk) -> None:
+    chat.say("/prefer vivid formal 'Be odd'")
+    chat.say("/set panel on")
+    assert chat.say("/prefer") == ["a: vivid", "b: formal", "c: Be odd"]
+    cost = chat.ask("Why?")
+    assert len(cost.prompts) == 3 and chat.turns[0].settings["preferences"]["c"] == ["Be odd"]
+    assert [event.judge for event in cost.events] == ["bca"["abc".index(event.draft)] for event in cost.events]
+    assert chat.say("/prefer c creative") == ["a: vivid", "b: formal", "c: creative"]
+    assert chat.say("/prefer add 'Be odd'") == ["a: vivid", "b: formal", "c: creative", "d: Be odd"]
+    assert chat.say("/prefer clear b") == ["a: vivid", "b: creative", "c: Be odd"]
+    assert chat.say("/swap") == ["a: creative", "b: Be odd", "c: vivid"]
+    (said,) = chat.say("/prefer vivid")
+    assert said.startswith("--panel takes 2 to 26 preferences")
+    assert chat.say("/prefer") == ["a: creative", "b: Be odd", "c: vivid"]
+
+
+def test_a_session_takes_up_strengths_again_and_older_ones_have_none(chat: Talk) -> None:
+    for line in ("/mode both", "/strength 2", "/avoid formal", "/set rule push", "/set floor 0.3"):
+        chat.say(line)
+    stored = json.loads(json.dumps(chat.conversation.settings()))
+    generation = chat.judge.generation
+    old = {name: stored["generation"][name] for name in ("lam", "seed", "max_tokens")}
+    chat.conversation.restore(stored | {"generation": old})
+    assert (chat.judge.generation.strength, chat.judge.generation.avoid) == (None, ())
+    chat.conversation.restore(stored)
+    assert chat.judge.generation == generation
+    gone = stored | {"generation": stored["generation"] | {"avoid": ["frmal"]}}
+    with pytest.raises(UsageError, match="unknown preset 'frmal'"):
+        chat.conversation.restore(gone)
+    assert chat.judge.generation == generation
+
+
+def test_comparing_leaves_rules_to_mode_both(chat: Talk) -> None:
+    chat.say("/mode both")
+    chat.say("/set rule mixture")
+    chat.say("Why?")
+    assert [mode for mode, _ in chat.conversation.compare()] == ["judge", "base", "both", "prompt", "plain"]
+
+
+def test_a_persona_is_put_on_in_a_chat_and_all_else_stays(chat: Talk, tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "config.toml"
+    monkeypatch.setenv("PJLOCAL_CONFIG", str(file))
+    file.write_text(
+        '[presets]\nnew = "Be new"\n[personas.odd]\nprefer = ["new:2", "formal"]\nmode = "both"\ntop_k = 5\n'
+        '[personas.never]\nprefer = ["formal"]\npanel = true\n'
+    )
+    chat.say("/set temperature 0.3")
+    try:
+        assert chat.say("/persona") == [
+            'odd: prefer = ["new:2", "formal"], mode = "both", top_k = 5',
+            'never: prefer = ["formal"], panel = true',
+        ]
+        assert chat.say("/persona Odd") == ["a: new:2", "b: formal"]
+        assert (chat.judge.generation.mode, chat.judge.sampling.top_k) == ("both", 5)
+        assert chat.judge.sampling.temperature == 0.3 and chat.judge.generation.seed == 1
+        before = chat.conversation.settings()
+        assert chat.say("/persona never")[0].startswith("--panel takes 2 to 26")
+        assert chat.say("/persona od") == ["unknown persona 'od': did you mean odd?"]
+        assert chat.conversation.settings() == before
+    finally:
+        preferences.use_own({})
+
+
+def test_a_status_line_can_always_be_drawn(chat: Talk) -> None:
+    chat.say("/mode both")
+    chat.say("/prefer clear")
+    assert status_line(chat.conversation, 80).plain.startswith("both · ")

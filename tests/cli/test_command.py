@@ -29,7 +29,7 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
     assert report["text"] + "\n" == text.stdout
     assert set(report) == {
         "text", "model", "mode", "preferences", "lambda", "seed", "finish_reason", "usage", "acceptance_rate", "rounds",
-        "timings",
+        "timings", "pushes", "strengths",
     }  # fmt: skip
     assert report["mode"] == "judge" and report["seed"] == 1 and report["lambda"] == 4
     assert report["preferences"] == {"a": ["vivid"], "b": ["creative"]}
@@ -46,6 +46,7 @@ def test_the_trace_holds_a_line_a_token_and_joins_to_the_answer(pjlocal, tmp_pat
     assert "".join(event["text"] for event in events).rstrip("\n") + "\n" == text
     assert len(events) == 30
     names = {"position", "id", "text", "kind", "round", "draft", "p", "q", "accept_probability", "rejected"}
+    names |= {"judge", "pushes"}
     assert set(events[0]) == names
     assert pjlocal("run", *PREFER, "-n", "30", "--trace", "-", QUESTION).stdout == trace.read_text()
 
@@ -127,7 +128,7 @@ def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal
         (["--top-p", "0", "hi"], "--top-p must be above 0"),
         (["-n", "0", "hi"], "--max-tokens must be at least 1"),
         (["-k", "many", "hi"], "--top-k"),
-        (["--mode", "best", "hi"], "'best' is not one of 'judge', 'base', 'prompt', 'plain'"),
+        (["--mode", "best", "hi"], "'best' is not one of 'judge', 'base', 'both', 'prompt', 'plain'"),
         (["--mode", "judge", "hi"], "needs a preference"),
         (["--no-such-option", "hi"], "No such option"),
         (["--stop", "", "hi"], "--stop must not be empty"),

@@ -106,3 +106,15 @@ def test_ctrl_c_on_a_terminal_keeps_the_text_on_the_screen(environment) -> None:
     terminal.child.close()
     assert terminal.child.exitstatus == 130
     assert b"Traceback" not in seen + rest
+
+
+def test_the_push_view_colours_by_what_pulled_a_token_in_or_says_why_it_cannot(environment, tiny) -> None:
+    args = ("run", *PREFER, "-m", str(tiny("llama")), "-n", "40", "--ignore-end", "--view", "push", "hi")
+    both = Terminal(environment, *args, "--mode", "both", columns=100)
+    raw = both.finish()
+    assert both.text.splitlines()[0] == "a: vivid  b: creative  more probable by it: ×1.1 ×2 ×10"
+    assert b"\x1b[36m" in raw and b"\x1b[35m" in raw, "both preferences pulled at something"
+    plain = Terminal(environment, *args, "--mode", "judge", columns=200)
+    raw = plain.finish()
+    assert plain.text.startswith("no pushes here: they need a neutral view, which a strength other than 1")
+    assert b"\x1b[36m" not in raw

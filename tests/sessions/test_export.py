@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from exported_chats import HOSTILE, SETTINGS, STATISTICS, accepted, bonus, chat, hostile_session, resampled
 
 from pjlocal import __version__
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.events import TokenEvent
-from pjlocal.sessions.export import FORMATS, as_html, as_json, as_markdown, write_export
+from pjlocal.sessions.export import FORMATS, _css, as_html, as_json, as_markdown, write_export
 from pjlocal.sessions.session import Session, Turn
 
 # JSON
@@ -223,3 +226,94 @@ def test_what_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=r"^cannot write .+: "):
             write_export(Session(), tmp_path / target, force=True)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.md", "loop.md"]
+
+
+# Strengths, panels, and a judge that is all views at once.
+
+
+def pushed(text: str, **values: object) -> TokenEvent:
+    return replace(resampled(text, instead=" so"), pushes={"a": 0.6931, "b": -0.25}, **values)
+
+
+def test_a_token_that_all_views_judged_says_so_and_how_far_each_pushed_it() -> None:
+    events = [
+        pushed("Be", kind="accepted", judge=None),
+        pushed("cause", judge=None),
+        pushed(".", kind="bonus", judge=None),
+    ]
+    settings = SETTINGS["generation"] | {"strength": "1.5", "rule": "push", "avoid": ["formal:2"], "floor": 0.1}
+    session = chat(*events, mode="both", generation=settings)
+    session.turns[0].statistics = STATISTICS | {"pushes": {"a": 0.31, "b": 0.12}}
+    page = Page(as_html(session))
+    assert [token["class"] for token in page.tokens] == ["t a accepted", "t resampled", "t bonus"]
+    tips = [token["data-tip"] for token in page.tokens]
+    assert "drafted by a, judged by all" in tips[0] and re.search(r"^all +p +0\.3125 ", tips[1], re.MULTILINE)
+    assert re.findall(r"^push (\S+) +(\S+)  (\S+)$", tips[1], re.MULTILINE) == [
+        ("a", "+0.69", "×2"),
+        ("b", "-0.25", "×0.779"),
+    ]
+    assert "bonus from all, after the λ that a had drafted and all accepted" in tips[2]
+    for text in (page.text, as_markdown(session)):
+        for fact in ("strength 1.5", "avoid formal:2", "floor 0.1", "push a +0.31 b +0.12"):
+            assert fact in text
+    assert "a wrote 33%, b 0%, all 67%" in page.text and "what they agree on" in page.text
+    (turn,) = json.loads(as_json(session))["turns"]
+    assert [TokenEvent.from_dict(token) for token in turn["tokens"]] == events
+
+
+def test_every_view_of_a_panel_has_a_colour_and_a_line() -> None:
+    wishes = {name: [f"wish {name}"] for name in "abcdefg"}
+    events = [replace(accepted(f"{name} "), draft=name, judge="a") for name in wishes]
+    page = Page(as_html(chat(*events, preferences=wishes)))
+    assert [token["class"] for token in page.tokens] == [f"t {name} accepted" for name in "abcdefa"]
+    assert "a wrote 14%, b 14%, c 14%" in page.text and "wish g" in page.text
+
+
+def test_exports_of_older_versions_say_who_judged() -> None:
+    old = accepted("x").as_dict()
+    del old["judge"], old["pushes"]
+    assert TokenEvent.from_dict(old) == accepted("x")
+    assert TokenEvent.from_dict(old | {"draft": "b"}).judge == "a"
+    assert TokenEvent.from_dict(old | {"draft": None}).judge is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_colours_of_views_can_be_read_and_told_apart_by_the_colour_blind(scheme: str) -> None:
+    """WCAG AA as text on the page and on a card; and CIE76 distances of 20 for the three kinds of colour blindness
+    (Machado 2009, complete)."""
+    light, dark = re.findall(r":root \{(.*?)\}", _css(), re.DOTALL)
+    colors = dict(re.findall(r"--(\w+): (#\w+)", light)) | (
+        dict(re.findall(r"--(\w+): (#\w+)", dark)) if scheme == "dark" else {}
+    )
+    views = [linear(colors[name]) for name in "abcdef"]
+    for view in views:
+        for ground in (linear(colors["page"]), linear(colors["card"])):
+            low, high = sorted((float(view @ LUMINANCE), float(ground @ LUMINANCE)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5
+    for eyes in SIGHT:
+        for one, other in combinations(views[2:], 2):
+            assert np.linalg.norm(lab(eyes @ one) - lab(eyes @ other)) > 20
+        for one, other in combinations(views[:4], 2):
+            assert np.linalg.norm(lab(eyes @ one) - lab(eyes @ other)) > 13
+
+
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+SIGHT = [
+    np.eye(3),
+    np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+    np.array([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
+]
+
+
+def linear(color: str) -> np.ndarray:
+    digits = color[1:] if len(color) == 7 else "".join(digit * 2 for digit in color[1:])
+    c = np.array([int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x = to_xyz @ np.clip(rgb, 0, 1) / np.array([0.9505, 1, 1.089])
+    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
-from saved_chats import a_turn, saved
+from saved_chats import a_turn, plain, resampled, saved, token
 from saved_chats import file as file
 from saved_chats import store as store
 
+from pjlocal.events import TokenEvent
 from pjlocal.sessions import store as store_module
 from pjlocal.sessions.schema import MIGRATIONS
+from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store, StoreError
 
 # Versions of the schema.
 
 
+def saved_by_version(version: int, monkeypatch: pytest.MonkeyPatch, session: Session) -> Session:
+    """Make a database of an older version's tables, with that session in it as that version wrote it."""
+    columns = "position, id, text, kind, round, draft, p, q, accept_probability, rejected"
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "MIGRATIONS", MIGRATIONS[:version])
+        patch.setattr(store_module, "_ADD_MISSING_TOKEN", f"INSERT INTO tokens VALUES ({', '.join('?' * 11)})")
+        patch.setattr(store_module, "_token_row", lambda turn_id, event: (turn_id, *_old_values(event, columns)))
+        with Store() as store:
+            return saved(store, session.title, *session.turns)
+
+
+def _old_values(event: TokenEvent, columns: str) -> list[object]:
+    values = event.as_dict() | {"rejected": event.rejected and json.dumps(event.as_dict()["rejected"])}
+    return [values[name] for name in columns.split(", ")]
+
+
 def test_a_database_of_the_first_version_gains_the_search(file, monkeypatch) -> None:
+    session = Session("Birds", [a_turn("What stands there?", "A grey heron."), a_turn("And there?")])
+    saved_by_version(1, monkeypatch, session)
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "MIGRATIONS", MIGRATIONS[:1])
         with Store() as store:
-            session = saved(store, "Birds", a_turn("What stands there?", "A grey heron."), a_turn("And there?"))
+            session.id = store.latest()
             store.set_undone(session.turns[1].id)
     with closing(sqlite3.connect(file)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
@@ -36,10 +58,8 @@ def test_a_database_of_the_first_version_gains_the_search(file, monkeypatch) -> 
 
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
 def test_a_database_of_every_older_version_is_searched_as_a_new_one(file, monkeypatch, version) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(store_module, "MIGRATIONS", MIGRATIONS[:version])
-        with Store() as store:
-            session = saved(store, "Old", a_turn("今日の東京の天気は？", "晴れです。"), a_turn("A heron?", "Déjà vu."))
+    turns = [a_turn("今日の東京の天気は？", "晴れです。"), a_turn("A heron?", "Déjà vu.")]
+    session = saved_by_version(version, monkeypatch, Session("Old", turns))
     with closing(sqlite3.connect(file)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (version,)
     with Store() as store:
@@ -51,6 +71,15 @@ def test_a_database_of_every_older_version_is_searched_as_a_new_one(file, monkey
         store.remove(session.id)
         assert store.search("東京") == []
         store._db.execute("INSERT INTO turns_text (turns_text, rank) VALUES ('integrity-check', 1)")
+
+
+def test_tokens_of_the_first_version_learn_who_judged_them(file, monkeypatch) -> None:
+    events = [token(0, "A"), replace(resampled(1, " b"), draft="b", judge="a"), plain(2, "c")]
+    saved_by_version(1, monkeypatch, Session("Who?", [Turn("Why?", events, finish_reason="stop")]))
+    with Store() as store:
+        (turn,) = store.load(store.latest()).turns
+    assert [event.judge for event in turn.events] == ["b", "a", None]
+    assert turn.events == events, "and no pushes are made up"
 
 
 @pytest.mark.parametrize("version", [len(MIGRATIONS) + 1, 99])

@@ -12,9 +12,11 @@ from .command import Commands
 commands = Commands()
 
 
-@commands.add("/why", "The last answer token by token: who drafted it, p, q, accepted or not.")
+@commands.add(
+    "/why", "The last answer token by token: who drafted it, p, q, accepted or not, and what pushed it how far."
+)
 def why(chat: Chat, words: str) -> None:
-    chat.screen.show(*figures.why(chat.conversation.last, chat.screen.no_color, chat.screen.width))
+    chat.screen.show(*figures.why(chat.conversation.last, chat.view, chat.screen.no_color, chat.screen.width))
 
 
 @commands.add("/compare", "Answer the last question in every mode, side by side.")
@@ -51,6 +53,6 @@ def undo(chat: Chat, words: str) -> None:
     chat.screen.say(f"taken back: {' '.join(turn.question.split())}")
 
 
-@commands.add("/stats", "Tokens, speeds and acceptance rates of this session.")
+@commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session.")
 def stats(chat: Chat, words: str) -> None:
     chat.screen.show(figures.statistics(chat.conversation.session))

@@ -26,8 +26,9 @@ def model(chat: Chat, words: str) -> None:
 
 
 @commands.add(
-    "/view [text|blame|markdown]",
-    "How answers are shown; blame colours each token by the view that wrote it.",
+    "/view [text|blame|push|markdown]",
+    "How answers are shown; blame colours each token by the view that wrote it, push by the preference that pulled it "
+    "in.",
     lambda chat: get_args(View),
 )
 def view(chat: Chat, words: str) -> None:

@@ -4,53 +4,63 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import chain
 from typing import get_args
 
+from ...config import tomlfile
+from ...config.config import load_config
 from ...errors import UsageError
-from ...prompting.preferences import deal, presets, resolve
+from ...prompting.preferences import deal, presets, resolve, use_own
 from ...settings import VIEW_NAMES, Mode
 from ..chat import Chat
 from .command import Commands, one_of
-from .settings import set_named
+from .settings import check_generation, set_named
 
 commands = Commands()
 
 
 @commands.add(
     "/prefer [a|b] [set|add|clear] [PREFERENCES]",
-    "Show or change the preferences: of one view, or dealt to both in turn. Quote texts of several words.",
+    "Show or change the preferences: of one view, or dealt to both in turn. Quote texts of several words; vivid:1.5 "
+    "has a strength of its own.",
     lambda chat: ["a", "b", "add", "clear", "set", *presets()],
 )
 def prefer(chat: Chat, words: str) -> None:
-    judge = chat.conversation.judge
-    view, verb, rest = _view_and_verb(words)
+    conversation = chat.conversation
+    before = conversation.views
+    view, verb, rest = _view_and_verb(words, before)
     if words:
         wishes = _wishes(rest)
         if verb == "clear" and wishes:
             raise UsageError("/prefer clear takes a view or nothing behind it, as in /prefer clear b")
         if verb != "clear" and not wishes:
             raise UsageError("say which preference, as in /prefer a vivid, or /prefer clear")
-        now = [list(wishes) for wishes in judge.preferences]
-        new = deal(wishes) if view is None else [wishes if name == view else [] for name in VIEW_NAMES]
-        if verb == "add":
-            if view is None:  # the views' turns go on where they stand
-                new = deal(wishes) if len(now[0]) <= len(now[1]) else deal(wishes)[::-1]
-            new = [[*old, *more] for old, more in zip(now, new, strict=True)]
-        elif view is not None:
-            new = [made if name == view else old for name, made, old in zip(VIEW_NAMES, new, now, strict=True)]
-        judge.prefer(new)
+        if view is not None:
+            kept = before[view] if verb == "add" else []
+            after = list((before | {view: [*kept, *wishes]}).values())
+            new = after if len(after) == len(VIEW_NAMES) else deal(list(chain.from_iterable(after)))
+        else:
+            new = _added(conversation.judge.preferences, wishes) if verb == "add" else deal(wishes)
+        conversation.prefer(new)
         chat.changed()
-    for name, wishes in zip(VIEW_NAMES, judge.preferences, strict=True):
+    for name, wishes in conversation.views.items():
         chat.screen.say(f"{name}: {', '.join(wishes) or 'no preference'}")
 
 
-def _view_and_verb(words: str) -> tuple[str | None, str, str]:
+def _added(views: Sequence[Sequence[str]], wishes: list[str]) -> list[list[str]]:
+    """The two views' preferences, and more of them; the views' turns go on where they stand."""
+    more = deal(wishes) if len(views[0]) <= len(views[1]) else deal(wishes)[::-1]
+    return [[*old, *new] for old, new in zip(views, more, strict=True)]
+
+
+def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, str]:
     """The view and the verb, in either order, and what stands behind them."""
     view, verb = None, ""
     while words:
         word, _, rest = words.partition(" ")
-        if word in VIEW_NAMES and view is None:
+        if word in views and view is None:
             view = word
         elif word in ("set", "add", "clear") and not verb:
             verb = word
@@ -79,7 +89,7 @@ def _wishes(words: str) -> list[str]:
     return wishes
 
 
-@commands.add("/swap", "Exchange the preferences of the two views.")
+@commands.add("/swap", "Exchange the preferences of the two views; of a panel, let the next one come first.")
 def swap(chat: Chat, words: str) -> None:
     chat.conversation.swap()
     chat.changed()
@@ -87,18 +97,64 @@ def swap(chat: Chat, words: str) -> None:
 
 
 @commands.add(
-    "/mode [judge|base|prompt|plain]",
-    "judge swaps the roles every round, base keeps them; prompt puts all preferences into one prompt, plain uses none.",
+    "/mode [judge|base|both|prompt|plain]",
+    "judge swaps the roles every round, base keeps them, in both the judge weighs all preferences at once; prompt puts "
+    "all preferences into one prompt, plain uses none.",
     lambda chat: get_args(Mode),
 )
 def mode(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
         generation = judge.generation.replace(mode=one_of("the mode", words, get_args(Mode)))
-        judge.mode(generation)
+        check_generation(judge, generation)
         judge.generation = generation
         chat.changed()
     chat.screen.say(f"mode {judge.mode(judge.generation)}")
+
+
+@commands.add(
+    "/strength [S|auto]",
+    "How hard the preferences push away from neutral: 1 is what the model does by itself ('default' takes it back).",
+    lambda chat: ["auto", "default", "1", "1.5", "2", "3"],
+)
+def strength(chat: Chat, words: str) -> None:
+    set_named(chat, "strength", words)
+
+
+@commands.add(
+    "/avoid [TEXTS|clear]",
+    "What answers shall not be: presets, @files or quoted texts, as in /avoid formal:2.",
+    lambda chat: ["clear", *presets()],
+)
+def avoid(chat: Chat, words: str) -> None:
+    judge = chat.conversation.judge
+    if words:
+        generation = judge.generation.replace(avoid=() if words == "clear" else tuple(_wishes(words)))
+        check_generation(judge, generation)
+        judge.generation = generation
+        chat.changed()
+    chat.screen.say(f"avoid: {', '.join(judge.generation.avoid) or 'nothing'}")
+
+
+@commands.add(
+    "/persona [NAME]",
+    "Put on a persona of your configuration: what it sets is in force, all else stays; without a name, list them.",
+    lambda chat: list(load_config().personas),
+)
+def persona(chat: Chat, words: str) -> None:
+    config = load_config()
+    if words:
+        found = config.persona(words)
+        use_own(config.presets)  # it may have been written since the chat began
+        chat.conversation.wear(found)
+        chat.changed()
+        prefer(chat, "")
+    elif config.personas:
+        for name, known in config.personas.items():
+            sets = ", ".join(f"{key} = {tomlfile.value(value)}" for key, value in known.flat().items())
+            chat.screen.say(f"{name}: {sets}")
+    else:
+        chat.screen.say("no personas yet: pjlocal prefs save NAME keeps one")
 
 
 @commands.add("/lambda [N]", "Tokens drafted in a round before the roles swap.")

@@ -1,0 +1,54 @@
+"""Which preference pulled a token in, and how hard, told by its colour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import log
+from typing import TYPE_CHECKING
+
+from ..visible import visible
+from .tint import Tint, color_of, number_of
+
+if TYPE_CHECKING:
+    from ..events import TokenEvent
+
+#: From so many times as probable as without the preference on, a token has the next stronger style.
+_STEPS = {1.1: "", 2: "bold", 10: "bold reverse"}
+_STEPS_NO_COLOR = {1.1: "dim", 2: "", 10: "bold"}
+_NO_COLOR = ("underline", "reverse", "italic", "underline italic", "reverse italic", "reverse underline")
+
+_NONE = (
+    "no pushes here: they need a neutral view, which a strength other than 1 brings (--strength 1.5), --avoid, or "
+    "--mode both with the rule push"
+)
+
+
+def push_style(event: TokenEvent, no_color: bool = False) -> str:
+    """Rich style of a token: the colour is the preference that pulled it in the most, none where none did."""
+    name, nats = max(event.pushes.items(), key=lambda push: push[1], default=("", 0.0))
+    reached = [times for times in _STEPS if nats >= log(times)]
+    return _style(name, reached[-1], no_color) if reached else ""
+
+
+def _style(name: str, times: float, no_color: bool) -> str:
+    if not no_color:
+        return f"{_STEPS[times]} {color_of(name)}".strip()
+    mark = "strike" if name.startswith("avoid") else _NO_COLOR[number_of(name) % len(_NO_COLOR)]
+    return f"{_STEPS_NO_COLOR[times]} {mark}".strip()
+
+
+def push(preferences: Mapping[str, Sequence[str]], pushing: Sequence[str], no_color: bool = False) -> Tint:
+    """The colours of what pulled a token in: of the preferences named ``pushing``, as pushes name them."""
+    from rich.text import Text
+
+    if not pushing:
+        return Tint(Text(_NONE), lambda event: "")
+    line = Text()
+    for name in pushing:
+        wishes = visible(", ".join(preferences.get(name, ())))
+        line.append(f"{name}: {wishes}" if wishes else name, _style(name, 2, no_color)).append("  ")
+    line.append("more probable by it:")
+    for times in _STEPS:
+        line.append(" ").append(f"×{times}", _style(pushing[0], times, no_color))
+    return Tint(line, partial(push_style, no_color=no_color))

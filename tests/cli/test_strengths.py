@@ -1,0 +1,68 @@
+"""Strengths, panels, mode both and personas from the shell: what they report, and what is refused in a line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from commandline import one_line
+
+
+@pytest.fixture
+def small(tiny) -> tuple[str, ...]:
+    """Arguments for a quick run."""
+    return ("-m", str(tiny("llama")), "-n", "6", "--ignore-end", "--seed", "1")
+
+
+def test_json_the_trace_and_the_statistics_tell_strengths_and_pushes(pjlocal, small, tmp_path) -> None:
+    args = ("run", *small, "-p", "vivid:2", "-p", "creative", "--avoid", "formal", "--mode", "both")
+    result = pjlocal(*args, "--stats", "--json", "--trace", tmp_path / "t.jsonl", "hi")
+    report = json.loads(result.stdout)
+    assert report["mode"] == "both" and report["strengths"] == {"a": 2.0, "b": 1.5, "avoid 1": -1.0}
+    events = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert all(event["judge"] is None and list(event["pushes"]) == ["a", "b", "avoid 1"] for event in events)
+    for name, mean in report["pushes"].items():
+        assert mean == pytest.approx(sum(event["pushes"][name] for event in events) / len(events))
+        assert f"{name} {mean:+.2f}" in result.stderr
+
+
+def test_a_panel_names_its_views_and_each_judges_the_one_before(pjlocal, small, tmp_path) -> None:
+    wishes = [part for wish in ("vivid", "creative", "formal") for part in ("-p", wish)]
+    report = json.loads(pjlocal("run", *small, *wishes, "--panel", "--json", "--trace", tmp_path / "t", "hi").stdout)
+    assert report["preferences"] == {"a": ["vivid"], "b": ["creative"], "c": ["formal"]}
+    for line in (tmp_path / "t").read_text().splitlines():
+        event = json.loads(line)
+        assert event["judge"] == {"a": "b", "b": "c", "c": "a"}[event["draft"]]
+
+
+def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) -> None:
+    environment["PJLOCAL_CONFIG"] = str(tmp_path / "config.toml")
+    saved = pjlocal("prefs", "save", "brief", "-p", "concise:2", "-p", "simple", "--mode", "both")
+    assert (saved.returncode, saved.stdout, saved.stderr) == (0, "", "")
+    report = json.loads(pjlocal("run", *small, "-P", "brief", "--json", "hi").stdout)
+    assert (report["mode"], report["strengths"]) == ("both", {"a": 2.0, "b": 1.5})
+    chat = pjlocal("chat", *small, "--no-save", "-P", "brief", stdin="/mode\n/prefer\nhi\n")
+    assert chat.stderr.splitlines() == ["pjlocal: mode both", "pjlocal: a: concise:2", "pjlocal: b: simple"]
+    result = pjlocal("run", *small, "-P", "breif", "hi")
+    assert result.returncode == 2 and "unknown persona 'breif': did you mean brief?" in one_line(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("-p", "vivid", "--strength", "hard"), "a strength is a number from -10 to 10, or auto (not 'hard')"),
+        (("-p", "vivid", "--strength", "-10.5"), "a strength is a number from -10 to 10, or auto (not '-10.5')"),
+        (("-p", "vivid:10.5",), "the preference 'vivid:10.5': a strength is a number from -10 to 10"),
+        (("--strength", "2"), "--strength needs a preference, as in: -p vivid -p creative"),
+        (("--avoid", "formal"), "--avoid needs a preference, as in: -p vivid -p creative"),
+        (("--mode", "both"), "mode both needs a preference, as in: -p vivid -p creative"),
+        (("-p", "vivid", "--floor", "1"), "--floor must be below 1 (not 1.0)"),
+        (("-p", "vivid", "-p", "formal", "--rule", "mod"), "--rule mod says how mode both weighs the preferences"),
+        (("-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
+        (("-P", "nobody"), "unknown persona 'nobody'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_in_one_line_before_the_model_is_loaded(pjlocal, args, says: str) -> None:
+    result = pjlocal("run", "-m", "no-such-model.gguf", *args, "hi")
+    assert result.returncode == 2 and result.stdout == ""
+    assert says in one_line(result.stderr)

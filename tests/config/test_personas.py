@@ -1,0 +1,190 @@
+"""Personas: preferences and settings under a name, in config.toml and on the command line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from config_file import call, settled
+from config_file import file as file
+from config_file import write as write
+
+from pjlocal.cli.config import config_app, prefs_app
+from pjlocal.config.config import Config, load_config
+from pjlocal.errors import UsageError
+from pjlocal.prompting import preferences
+from pjlocal.settings import Generation, Prompting, Sampling
+
+FILE = """
+prefer = ["vivid"]
+[generation]
+lam = 6
+floor = 0.3
+[presets]
+pirate = "Talk like a pirate."
+[personas.pirate-brief]
+prefer = ["pirate:1.5", "concise"]
+mode = "both"
+floor = 0.05
+avoid = ["formal:2"]
+temperature = 1
+system = "You cook."
+[personas.Placed]
+judge_prefer = ["formal"]
+"""
+
+
+def test_a_persona_goes_before_the_file_and_an_option_before_both(write) -> None:
+    write(FILE)
+    values = settled("-P", "Pirate-Brief", "--floor", "0.2")
+    assert values["prefer"] == ["pirate:1.5", "concise"]
+    assert preferences.prefix(["pirate:1.5"]) == "Talk like a pirate."
+    assert values["generation"] == Generation(mode="both", floor=0.2, avoid=("formal:2",), lam=6)
+    assert values["sampling"] == Sampling(temperature=1.0) and values["prompting"] == Prompting(system="You cook.")
+    assert settled()["generation"] == Generation(lam=6, floor=0.3), "nobody wears one unasked"
+    assert settled("-P", "pirate-brief", "-p", "simple")["prefer"] == ["simple"]
+
+
+def test_preferences_that_a_persona_places_set_those_aside_that_the_file_deals_out(write) -> None:
+    write(FILE)
+    values = settled("--persona", "placed")
+    assert (values["prefer"], values["draft_prefer"], values["judge_prefer"]) == ([], [], ["formal"])
+    values = settled("--persona", "pirate-brief", "--draft-prefer", "simple")
+    assert (values["prefer"], values["draft_prefer"], values["judge_prefer"]) == ([], ["simple"], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("pirate-breif", "unknown persona 'pirate-breif': did you mean pirate-brief?"),
+        ("", "unknown persona '': known are pirate-brief, placed"),
+    ],
+)
+def test_a_persona_that_is_not_there_is_said_with_the_nearest(write, name: str, says: str) -> None:
+    write(FILE)
+    with pytest.raises(UsageError, match=re.escape(says)):
+        settled("-P", name)
+
+
+def test_without_any_persona_it_is_said_how_to_have_one() -> None:
+    with pytest.raises(UsageError, match="unknown persona 'x': pjlocal prefs save NAME keeps one"):
+        settled("-P", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("personas = 3", "line 1: personas must be a table, as in [personas.NAME]"),
+        ("[personas]\nmine = 3", "line 2: personas.mine must be a table, as in [personas.mine]"),
+        ("[personas.'two words']\nlam = 3", "line 1: a persona's name is one bare word"),
+        ("[personas.vivid]\nlam = 3", "line 1: there is a preset 'vivid': give the persona another name"),
+        ("[personas.a]\nlam = 3\n[personas.A]\nlam = 3", "line 3: there is a persona 'a' already"),
+        ("[personas.a]\nlam = 3\n\nmod = 'both'", "line 4: unknown key 'mod' in [personas.a]: did you mean mode"),
+        ("[personas.a]\nn_ctx = 300", "line 2: unknown key 'n_ctx' in [personas.a]: "),
+        ("[personas.a]\nmodel = 'x'", "line 2: unknown key 'model' in [personas.a]: "),
+        ("[personas.a]\nmode = 'bth'", "line 2: mode must be one of judge, base, both, prompt, plain (not 'bth')"),
+        ("[personas.a]\nfloor = 1", "line 2: floor must be below 1 (not 1.0)"),
+        ("[personas.a]\nstrength = 2", "line 2: strength must be a text in quotes (not 2)"),
+        ("[personas.a]\nstrength = 'hard'", "line 2: a strength is a number from -10 to 10, or auto (not 'hard')"),
+        ("[personas.a]\nprefer = ['vivdi']", "line 2: unknown preset 'vivdi': did you mean vivid?"),
+        ("[personas.a]\nlam = 2\navoid = ['vivdi']", "line 3: unknown preset 'vivdi': did you mean vivid?"),
+        ("[personas.a]\nprefer = ['vivid']\ndraft_prefer = ['formal']", "line 3: prefer deals the preferences out"),
+        ("[generation]\navoid = ['vivdi']", "line 2: unknown preset 'vivdi': did you mean vivid?"),
+        ("prefer = ['vivid:12']", "line 1: the preference 'vivid:12': a strength is a number from -10 to 10"),
+    ],
+)
+def test_what_is_wrong_with_a_persona_is_named_with_its_line(write, text: str, says: str) -> None:
+    write(text)
+    with pytest.raises(UsageError, match=re.escape(f"config.toml {says}")):
+        load_config()
+
+
+def test_files_that_personas_and_settings_name_are_found_from_where_the_file_is(write, file) -> None:
+    write('[generation]\navoid = ["@dull.txt:2"]\n[personas.x]\nprefer = ["@odd.txt:1.5"]\ngrammar = "a.gbnf"\n')
+    (file.parent / "odd.txt").write_text("Be odd.")
+    (file.parent / "dull.txt").write_text("Be dull.")
+    (file.parent / "a.gbnf").write_text("root ::= [a-z]")
+    values = settled("-P", "x")
+    assert preferences.prefix(values["prefer"]) == "Be odd." and values["prefer"][0].endswith("odd.txt:1.5")
+    assert preferences.prefix(values["generation"].avoid) == "Be dull."
+    assert values["sampling"].grammar == "root ::= [a-z]"
+
+
+# pjlocal prefs, pjlocal config
+
+
+def test_a_persona_is_saved_from_options_listed_shown_and_removed(write, file) -> None:
+    before = "# mine\nprefer = ['vivid']\n\n# of the sea\n[presets]\npirate = 'Talk like a pirate.'\n"
+    write(before)
+    call(
+        prefs_app,
+        "save",
+        "brief",
+        "-p",
+        "pirate:1.5",
+        "-p",
+        "concise",
+        "--mode",
+        "both",
+        "--avoid",
+        "formal",
+        "-t",
+        "1",
+    )
+    added = 'prefer = ["pirate:1.5", "concise"]\nmode = "both"\navoid = ["formal"]\ntemperature = 1.0\n'
+    assert file.read_text() == f"{before}\n[personas.brief]\n{added}"
+    assert call(prefs_app, "show", "Brief") == added
+    assert call(prefs_app, "list").splitlines()[-1] == "brief         persona   " + added.strip().replace("\n", ", ")
+    assert 'file        personas.brief.mode = "both"' in call(config_app, "show").splitlines()
+    call(prefs_app, "save", "briefer", "-P", "brief", "--floor", "0.2")
+    assert load_config().personas["briefer"].flat() == load_config().personas["brief"].flat() | {"floor": 0.2}
+    call(prefs_app, "save", "BRIEF", "--system", 'A "cook"', "--force")
+    assert load_config().personas["brief"] == Config(prompting={"system": 'A "cook"'})
+    call(prefs_app, "rm", "brief")
+    call(prefs_app, "rm", "Briefer")
+    assert file.read_text() == before
+
+
+def test_removing_a_persona_keeps_what_is_said_of_the_next_table(write, file) -> None:
+    write("[personas.a]\nsystem = '''\n[not a table]\n'''\n")
+    with pytest.raises(UsageError, match=r"cannot take \[personas.a\] apart from the rest"):
+        call(prefs_app, "rm", "a")
+    write("personas = {a = {lam = 3}, b = {lam = 4}}\n")
+    with pytest.raises(UsageError, match="pjlocal config edit opens it"):
+        call(prefs_app, "rm", "a")
+    write("[personas.b]\nlam = 2\n[personas.a]  # short\nstop = [\n  'x',\n]\n\n# the filters\n[sampling]\ntop_k = 1\n")
+    call(prefs_app, "rm", "A")
+    assert file.read_text() == "[personas.b]\nlam = 2\n\n# the filters\n[sampling]\ntop_k = 1\n"
+
+
+def test_a_persona_names_its_files_in_full(write, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "odd.txt").write_text("Be odd.")
+    monkeypatch.chdir(tmp_path)
+    call(prefs_app, "save", "odd", "-p", "@odd.txt:2", "-p", "vivid")
+    assert load_config().personas["odd"].prefer == (f"@{tmp_path}/odd.txt:2", "vivid")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("save", "x"), "say what the persona sets, as in: pjlocal prefs save brief -p concise"),
+        (("save", "vivid", "-l", "3"), "there is a preset 'vivid': give the persona another name"),
+        (("save", "two words", "-l", "3"), "a persona's name is one bare word"),
+        (("save", "There", "-l", "3"), "there is a persona 'there' already: --force replaces it"),
+        (("save", "x", "-p", "vivdi"), "unknown preset 'vivdi'"),
+        (("save", "x", "-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
+        (("save", "x", "--grammar", "g.gbnf"), 'a persona names a file by grammar = "FILE"'),
+        (("add", "there", "Be there."), "there is a persona 'there': give the preset another name"),
+        (("show", "thre"), "unknown preset 'thre': did you mean there"),
+        (("rm", "thre"), "cannot remove the preset 'thre': there is none in"),
+    ],
+)
+def test_personas_that_cannot_be_are_refused(write, file, tmp_path, monkeypatch, args, says: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "g.gbnf").write_text("root ::= [a-z]")
+    write("[personas.there]\nlam = 3\n")
+    before = file.read_text()
+    with pytest.raises(UsageError, match=re.escape(says)):
+        call(prefs_app, *args)
+    assert file.read_text() == before

@@ -1,0 +1,100 @@
+"""Who takes part: the views of every mode, their strengths, and what cannot be had together."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from pjlocal.engine.voices import Weight
+from pjlocal.errors import UsageError
+from pjlocal.prompting.plan import make_cast
+from pjlocal.prompting.preferences import PRESETS, deal, in_turn
+from pjlocal.settings import Generation
+
+
+def cast(*prefer: str, **generation: Any):
+    return make_cast(Generation(**generation), deal(prefer))
+
+
+def test_two_preferences_at_strength_1_need_no_neutral_view() -> None:
+    made = cast("vivid", "formal")
+    assert (made.mode, made.n_speakers, made.neutral) == ("judge", 2, None)
+    assert made.prefixes == [PRESETS["vivid"], PRESETS["formal"]]
+    assert made.weights == {"a": Weight(0, 1.0), "b": Weight(1, 1.0)}
+
+
+def test_strengths_of_all_and_of_each_bring_a_neutral_view() -> None:
+    made = cast("vivid:2", "formal", strength="0.5")
+    assert made.weights == {"a": Weight(0, 2.0), "b": Weight(1, 0.5)}
+    assert made.prefixes[made.neutral] == "" and len(made.prefixes) == 3
+    assert cast("vivid", "formal", strength="auto").weights["a"] == Weight(0, 1.0, auto=True)
+    assert cast("vivid", "formal", mode="both").weights == {"a": Weight(0, 1.5), "b": Weight(1, 1.5)}
+
+
+def test_a_view_without_a_preference_is_the_neutral_one() -> None:
+    made = cast("vivid", strength="2")
+    assert made.prefixes == [PRESETS["vivid"], ""] and made.neutral == 1
+
+
+def test_what_is_avoided_is_a_view_that_never_speaks() -> None:
+    made = cast("vivid", "formal", avoid=("humorous:2", "Use long words"))
+    assert made.n_speakers == 2 and made.prefixes[2:4] == [PRESETS["humorous"], "Use long words"]
+    assert (made.weights["avoid 1"], made.weights["avoid 2"]) == (Weight(2, -2.0), Weight(3, -1.0))
+    assert made.neutral == 4
+
+
+def test_a_panel_has_a_view_for_each_preference_in_the_order_in_which_they_were_given() -> None:
+    wishes = ["vivid", "formal", "concise", "simple"]
+    made = cast(*wishes, panel=True)
+    assert made.preferences == {name: [wish] for name, wish in zip("abcd", wishes, strict=True)}
+    assert made.n_speakers == 4 and in_turn(deal(wishes)) == wishes
+    assert cast(*wishes, panel=True, mode="prompt").n_speakers == 1
+
+
+@pytest.mark.parametrize("rule", ["mod", "mixture", "overlap"])
+def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
+    assert cast("vivid", "formal", mode="both", rule=rule).neutral is None
+
+
+@pytest.mark.parametrize(
+    ("prefer", "generation", "says"),
+    [
+        ([], {"mode": "both"}, "mode both needs a preference, as in: -p vivid"),
+        ([], {"avoid": ("formal",)}, "--avoid needs a preference, as in: -p vivid"),
+        ([], {"strength": "2"}, "--strength needs a preference"),
+        (["vivid"], {"panel": True}, "--panel takes 2 to 26 preferences"),
+        (["vivid", "formal"], {"rule": "mod"}, "--rule mod says how mode both weighs the preferences: add --mode both"),
+        (["vivid:11"], {}, "the preference 'vivid:11': a strength is a number from -10 to 10, or auto (not '11')"),
+        (["vivid:2", "formal", "simple:3"], {}, "'vivid:2' and 'simple:3' share one view, which has one strength"),
+        (["vivid"], {"avoid": ("formal:-2",)}, "--avoid formal:-2: its strength must be a number above 0"),
+        (["vivid"], {"avoid": ("frmal",)}, "unknown preset 'frmal'"),
+        (["vivid"], {"mode": "both", "rule": "mod", "avoid": ("formal",)}, "--avoid needs the rule push"),
+        (
+            ["vivid"],
+            {"mode": "both", "rule": "overlap", "strength": "2"},
+            "--strength means nothing to the rule overlap",
+        ),
+        (["vivid:-1"], {"mode": "both", "rule": "mod"}, "the rule mod takes strengths above 0"),
+    ],
+)
+def test_what_cannot_be_had_together_is_told_in_a_line(prefer, generation, says: str) -> None:
+    with pytest.raises(UsageError, match="^" + re.escape(says)) as error:
+        cast(*prefer, **generation)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"strength": "hard"}, "a strength is a number from -10 to 10, or auto (not 'hard')"),
+        ({"strength": 11}, "a strength is a number from -10 to 10, or auto (not '11')"),
+        ({"strength": "nan"}, "a strength is a number"),
+        ({"floor": 1.0}, "--floor must be below 1 (not 1.0)"),
+        ({"floor": -0.1}, "--floor must be at least 0 (not -0.1)"),
+    ],
+)
+def test_strengths_and_floors_have_limits(values, says: str) -> None:
+    with pytest.raises(UsageError, match="^" + re.escape(says)):
+        Generation(**values)
