@@ -127,7 +127,8 @@ class Answer:
         voices = self._voices()
         # Freed with the last reference: what was fed last may still be read when nobody asks for more.
         views.shares_trunk = self.plan.shares_trunk
-        views.reduce = Reader([*voices.drafts, *voices.judges])  # type: ignore[list-item]
+        metered = range(len(prompts)) if voices.meter else ()
+        views.reduce = Reader([*voices.drafts, *voices.judges], metered)  # type: ignore[list-item]
         swap = self.plan.cast.mode != "base"
         rules = Rules(generation.lam, swap, generation.decoding, limit, self._is_end)
         uniforms = Uniforms(self.seed)

@@ -135,8 +135,7 @@ class Conversation:
         used = max(s.prompt_tokens, default=0) + s.completion_tokens
         events = self.session.turns[-1].events if self.session.turns else []
         drafts, judges = (events[-1].draft, events[-1].judge) if events else (None, None)
-        pushes = s.mean_pushes if s.completion_tokens else {}
-        return Progress(used, limit, drafts, judges, s.acceptance_rate, s.tokens_per_second, pushes)
+        return Progress(used, limit, drafts, judges, s.acceptance_rate, s.tokens_per_second, s.mean_pushes)
 
     # What is in force.
 

@@ -86,7 +86,7 @@ def show_preset(name: _Name) -> None:
         for key, value in persona.flat().items():
             typer.echo(visible(f"{key} = {tomlfile.value(value)}"))
     else:
-        known = {**PRESETS, **config.presets, **{persona: f"persona {persona}" for persona in config.personas}}
+        known = {**PRESETS, **config.presets, **dict.fromkeys(config.personas, "")}  # the nearest may be a persona
         typer.echo(visible(resolve(name, known)))
 
 

@@ -146,7 +146,8 @@ PreferOption = Annotated[
     typer.Option(
         "--prefer",
         "-p",
-        help="A preference: a preset, free text, or @FILE. Repeat: they are dealt to the views in turn.",
+        help="A preference: a preset, free text, or @FILE; vivid:1.5 has a strength. Repeat: they are dealt to the "
+        "views in turn.",
     ),
 ]
 DraftPreferOption = Annotated[

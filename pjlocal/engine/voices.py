@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,12 +173,16 @@ class Meter:
 
 
 class Reader:
-    """Makes of each view's row of logits what the voices need, in the thread that computed it."""
+    """Makes of each view's row of logits what the voices need, in the thread that computed it.
 
-    def __init__(self, voices: Sequence[Alone | Combined]) -> None:
+    Args:
+        metered: views whose log-probabilities a `Meter` asks for, though they speak alone.
+    """
+
+    def __init__(self, voices: Sequence[Alone | Combined], metered: Iterable[int] = ()) -> None:
         self._chains = {voice.view: voice.chain for voice in voices if isinstance(voice, Alone)}
         combined = [voice for voice in voices if isinstance(voice, Combined)]
-        self._combined = {view for voice in combined for view in voice.views}
+        self._combined = {view for voice in combined for view in voice.views} | set(metered)
         self._floors = {
             view: voice.floor
             for voice in combined

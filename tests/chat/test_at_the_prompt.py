@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from commandline import PREFER
 from terminal import database, numbered, words
@@ -85,6 +86,9 @@ def test_the_arrow_up_brings_back_what_was_typed_in_an_earlier_run(start, toy, e
 def test_tab_completes_commands_presets_models_and_titles(start, toy, environment) -> None:
     with Store(database(environment)) as store:
         store.add_session(Session("Cats and dogs"))
+    config = Path(environment["XDG_CONFIG_HOME"]) / "pjlocal" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("[personas.pirate-brief]\nlam = 3\n")
     chat = start(*toy, "-n", "2")
     for typed, completed in (
         ("/sw", "/swap"),
@@ -92,6 +96,12 @@ def test_tab_completes_commands_presets_models_and_titles(start, toy, environmen
         ("/mode pl", "/mode plain"),
         ("/set min", "/set min-p"),
         ("/view bl", "/view blame"),
+        ("/view pu", "/view push"),
+        ("/mode bo", "/mode both"),
+        ("/strength a", "/strength auto"),
+        ("/avoid viv", "/avoid vivid"),
+        ("/set flo", "/set floor"),
+        ("/persona pi", "/persona pirate-brief"),
         ("/model to", "/model toy.gguf"),
         ("/load cats", "/load Cats and dogs"),
         ("/export h", "/export html"),

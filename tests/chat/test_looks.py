@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import log
 
 import pytest
 from terminal import MARKDOWN, Terminal, numbered, words
@@ -51,6 +52,24 @@ def test_the_text_view_shows_the_markup_and_blame_who_wrote_it(start, toy, says,
     assert colors(chat, "The end.") == written[-8:]
     chat.say("/view markdown")
     assert "# Rain" not in chat.say("And again")
+
+
+def test_the_push_view_shows_what_pulled_a_token_in(start, toy, says, sessions) -> None:
+    chat = start(*toy, *says("rain and snow"), "--view", "push", "--mode", "both", "--rule", "push", columns=120)
+    assert chat.say("Go") == "a: vivid  b: creative  more probable by it: ×1.1 ×2 ×10\nrain and snow"
+    (turn,) = sessions()[0].turns
+    styles = {"a": "cyan", "b": "magenta"}
+    pulled = [max(event.pushes, key=event.pushes.get) for event in turn.events]
+    expected = [
+        styles[name] if event.pushes[name] >= log(1.1) else "default"
+        for event, name in zip(turn.events, pulled, strict=True)
+        for _ in event.text
+    ]
+    assert colors(chat, "rain and snow") == expected
+    why = chat.say("/why")
+    assert re.search(r"^ *0 +.* [+-]\d\.\d\d +[+-]\d\.\d\d", why, re.MULTILINE) and "push a  push b" in why
+    chat.say("/mode judge")
+    assert chat.say("Again").startswith("no pushes here: they need a neutral view")
 
 
 def test_no_color_is_obeyed(start, toy, says) -> None:

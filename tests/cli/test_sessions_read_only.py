@@ -15,6 +15,7 @@ from saved_chats import file as file
 
 from pjlocal.sessions import store as store_module
 from pjlocal.sessions.schema import MIGRATIONS
+from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
 
 _MOUNT = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
@@ -86,7 +87,7 @@ def test_an_old_schema_is_said(read, file, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "MIGRATIONS", MIGRATIONS[:1])
         with Store() as store:
-            saved(store, "Old", a_turn())
+            store.add_session(Session("Old"))
     result = read("sessions", "list")
     assert result.returncode == 1 and result.stdout == ""
     assert "an older pjlocal wrote it, and it cannot be brought up to date where nothing" in one_line(result.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 
 import pytest
 from commandline import one_line
@@ -24,6 +25,16 @@ def test_json_the_trace_and_the_statistics_tell_strengths_and_pushes(pjlocal, sm
     for name, mean in report["pushes"].items():
         assert mean == pytest.approx(sum(event["pushes"][name] for event in events) / len(events))
         assert f"{name} {mean:+.2f}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "args", [("-p", "vivid", "-p", "creative:2"), ("-p", "vivid:2"), ("-p", "vivid:auto", "--panel")]
+)
+def test_a_preference_that_speaks_as_it_is_pushes_too(pjlocal, small, args) -> None:
+    more = ("-p", "creative", "-p", "formal") if "--panel" in args else ()
+    report = json.loads(pjlocal("run", *small, *args, *more, "--json", "hi").stdout)
+    assert report["pushes"].keys() == report["strengths"].keys()
+    assert all(isfinite(push) and push for push in report["pushes"].values()), report["pushes"]
 
 
 def test_a_panel_names_its_views_and_each_judges_the_one_before(pjlocal, small, tmp_path) -> None:

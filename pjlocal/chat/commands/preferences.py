@@ -16,7 +16,7 @@ from ...prompting.preferences import deal, presets, resolve, use_own
 from ...settings import VIEW_NAMES, Mode
 from ..chat import Chat
 from .command import Commands, one_of
-from .settings import check_generation, set_named
+from .settings import set_named
 
 commands = Commands()
 
@@ -106,7 +106,7 @@ def mode(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
         generation = judge.generation.replace(mode=one_of("the mode", words, get_args(Mode)))
-        check_generation(judge, generation)
+        judge.cast(generation)
         judge.generation = generation
         chat.changed()
     chat.screen.say(f"mode {judge.mode(judge.generation)}")
@@ -130,7 +130,7 @@ def avoid(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
         generation = judge.generation.replace(avoid=() if words == "clear" else tuple(_wishes(words)))
-        check_generation(judge, generation)
+        judge.cast(generation)
         judge.generation = generation
         chat.changed()
     chat.screen.say(f"avoid: {', '.join(judge.generation.avoid) or 'nothing'}")

@@ -7,7 +7,6 @@ import re
 from typing import Any, get_args
 
 from ...errors import UsageError, did_you_mean
-from ...persona import PersonaJudge
 from ...prompting.prompt import NO_THINK_SWITCH
 from ...screen import tables
 from ...settings import Engine, Generation, Prompting, Sampling, Settings, Think, flag
@@ -41,7 +40,7 @@ def set_named(chat: Chat, name: str, value: str) -> None:
         if value:
             changed = group.parse(f.name, value)
             if isinstance(changed, Generation):
-                check_generation(judge, changed)
+                judge.cast(changed)
             if isinstance(changed, Sampling):
                 judge.check(changed)
             setattr(judge, attribute, changed)
@@ -52,18 +51,6 @@ def set_named(chat: Chat, name: str, value: str) -> None:
         raise UsageError(f"{name} is fixed once the model is loaded: give it to pjlocal chat")
     near = did_you_mean(name, _names(Generation, Sampling, Prompting))
     raise UsageError(f"no setting {name!r}: {near or '/set lists them'}")
-
-
-def check_generation(judge: PersonaJudge, generation: Generation) -> None:
-    """Refuse what the preferences in force cannot have.
-
-    Raises:
-        UsageError: in a line why.
-    """
-    if any(judge.preferences):
-        judge.cast(generation)
-    else:
-        judge.mode(generation)
 
 
 def _field(group: type[Settings], name: str) -> dataclasses.Field[Any] | None:
