@@ -164,4 +164,4 @@ def test_a_grammar_needs_no_room_for_temporary_files(
     monkeypatch.setattr("tempfile.TemporaryFile", full)
     vivid_and_creative.check(Sampling(grammar='root ::= "yes"'))
     with pytest.raises(UsageError, match="cannot be parsed"):
-        vivid_and_creative.check(Sampling(grammar="root ::="))
+        vivid_and_creative.check(Sampling(grammar="root ::= ("))
