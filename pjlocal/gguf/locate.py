@@ -83,8 +83,11 @@ def _how_to_get_one() -> str:
 def model_folders() -> list[Path]:
     """Where model files are looked for by name: ``models/`` here, in a checkout, and in the user's data folder."""
     checkout = Path(__file__).resolve().parents[2] / "models"
-    folders = [Path("models")]
-    if checkout.is_dir() and (checkout.parent / "pyproject.toml").is_file() and checkout != Path("models").resolve():
+    folders = [here := Path("models")]
+    is_here = (
+        here.exists() and checkout.exists() and here.samefile(checkout)
+    )  # asked so, since the folder we are in may be gone
+    if checkout.is_dir() and (checkout.parent / "pyproject.toml").is_file() and not is_here:
         folders.append(checkout)
     if data := data_folder():
         folders.append(data / "models")

@@ -74,6 +74,15 @@ def test_named_files_do_in_place_of_a_home(homeless: Run, tmp_path: Path) -> Non
     assert homeless("sessions", "path", **files).stdout == f"{tmp_path / 'chats.db'}\n"
 
 
+def test_a_folder_that_is_gone_is_no_reason_to_look_nowhere(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = f"cd gone && rmdir ../gone && exec {sys.executable} -m pjlocal run -m nothing hello"
+    result = subprocess.run(
+        ["sh", "-c", command], input="", capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert result.returncode == 1 and "no model 'nothing'" in one_line(result.stderr)
+
+
 def test_a_model_that_is_not_there_is_looked_for_where_there_are_folders(homeless: Run) -> None:
     result = homeless("run", "-m", "nothing", "hello")
     assert result.returncode == 1 and "no model 'nothing'" in one_line(result.stderr)
