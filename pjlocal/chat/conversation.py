@@ -237,13 +237,14 @@ class Conversation:
     def settings(self) -> dict[str, Any]:
         """What the next turn would have in force."""
         judge = self.judge
+        avoid = tuple(map(lasting, judge.generation.avoid))
         return {
             "model": self.model,
             "preferences": {
                 view: [lasting(wish) for wish in wishes]
                 for view, wishes in zip(VIEW_NAMES, judge.preferences, strict=True)
             },
-            "generation": judge.generation.as_dict(),
+            "generation": judge.generation.replace(avoid=avoid).as_dict(),
             "sampling": judge.sampling.as_dict(),
             "prompting": judge.prompting.as_dict(),
         }

@@ -92,7 +92,7 @@ FALSE_ALARM_RATE = 1e-6
 
 @pytest.mark.parametrize("rule", ["push", "mod", "mixture", "overlap"])
 def test_a_judge_that_weighs_both_emits_exactly_the_combined_distribution(rule: str) -> None:
-    """The paper's theorem with the combined p, whoever drafts: a chi-square test over 100,000 draws a draft
+    """The paper's theorem with the combined p, whoever drafts: a chi-square test over 40,000 draws a draft
     (false-alarm rate one in a million a case)."""
     n, *views = (log_probs(12) for _ in range(3))
     logits = combine.combine(rule, n, views, [1.5, 1.5])  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def test_a_judge_that_weighs_both_emits_exactly_the_combined_distribution(rule: 
     p = Distribution(ids, probs(logits))
     for view in views:
         q = Distribution(ids[3:], np.exp(view[3:]) / np.exp(view[3:]).sum())
-        u = np.random.default_rng(5).random((100_000, 3)).tolist()
+        u = np.random.default_rng(5).random((40_000, 3)).tolist()
         tokens = [judge_token(0, Round(4, True), propose(q, row[0], "sample"), p, q, row).token for row in u]
         expected = p.probs * len(u)
         big = expected >= 5
