@@ -113,9 +113,8 @@ def test_a_line_that_is_emptied_is_typed_by_hand_again(chat, asked) -> None:
         if clear == "\x15":
             chat.type("\x7f" * 8)
         chat.at_prompt()
-        chat.type("//typed\r")
         chat.until(lambda: NOTICE not in chat.screen.display[-1])
-        chat.at_prompt()
+        chat.say("//typed")
     chat.leave()
     assert asked() == ["/typed"] * 3
 
