@@ -54,6 +54,9 @@ class Screen(pyte.HistoryScreen):
         return "\n".join(row.rstrip() for row in [*history, *map(self.row, range(self.lines))]).strip()
 
 
+_PROMPT_BEGINS = b"\x1b[?2004h"
+
+
 class Terminal:
     """`pjlocal chat` on a pseudo-terminal, and what its screen shows."""
 
@@ -106,6 +109,13 @@ class Terminal:
     def at_prompt(self, line: str = "") -> None:
         """Wait until that stands at the prompt."""
         self.until(lambda: self.line == line)
+
+    def send(self) -> None:
+        """Press Enter, and wait for the next prompt, which asks anew that pastes be marked."""
+        before = self.raw.count(_PROMPT_BEGINS)
+        self.type("\r")
+        self.until(lambda: self.raw.count(_PROMPT_BEGINS) > before)
+        self.at_prompt()
 
     def say(self, line: str) -> str:
         """Type a line, send it, and wait for the next prompt; returns what was shown for it."""

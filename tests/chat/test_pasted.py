@@ -38,8 +38,7 @@ def test_pasted_text_is_asked_as_it_is_and_says_so(chat, asked) -> None:
         chat.type(paste(text.replace("\n", "\r")))
         chat.until(lambda shown=text.splitlines()[-1]: shown in chat.screen.row(chat.screen.cursor.y))
         chat.until(NOTICE)
-        chat.type("\r")
-        chat.at_prompt()
+        chat.send()
         assert NOTICE not in chat.screen.display[-1]
     chat.leave()
     assert asked() == BLOCKS
@@ -50,8 +49,7 @@ def test_other_text_needs_no_notice(chat, asked) -> None:
         chat.type(paste(text))
         chat.until(text.splitlines()[-1])
         assert NOTICE not in chat.screen.display[-1]
-        chat.type("\r")
-        chat.at_prompt()
+        chat.send()
     chat.leave()
     assert asked() == ["Why?\nAnd how?", "  // indented\nx", "one line"]
 
@@ -60,19 +58,16 @@ def test_it_is_text_when_the_arrow_brings_it_back_here_and_in_a_later_run(chat, 
     for text in BLOCKS[:4]:
         chat.type(paste(text))
         chat.until(text.splitlines()[-1])
-        chat.type("\r")
-        chat.at_prompt()
+        chat.send()
     chat.type("\x1b[A")
     chat.until("import os")
-    chat.type("\r")
-    chat.at_prompt()
+    chat.send()
     chat.leave()
     assert asked() == [*BLOCKS[:4], BLOCKS[3]]
     chat = start(*toy, "-n", "2", "--continue", columns=120)
     chat.type("\x1b[A")
     chat.until(lambda: chat.text.count("import os") == 2)
-    chat.type("\r")
-    chat.at_prompt()
+    chat.send()
     chat.leave()
     assert asked() == [*BLOCKS[:4], BLOCKS[3], BLOCKS[3]]
 
@@ -81,8 +76,7 @@ def test_a_command_pasted_on_one_line_is_a_command(chat) -> None:
     chat.type(paste("/view blame\n"))
     chat.until("/view blame")
     assert NOTICE not in chat.screen.display[-1]
-    chat.type("\r")
-    chat.at_prompt()
+    chat.send()
     assert chat.shown("/view blame") == "view blame"
     chat.type(paste("\ufeff/title One"))
     chat.until("/title One")
@@ -99,8 +93,7 @@ def test_what_is_typed_before_a_paste_keeps_its_meaning(chat, asked) -> None:
     chat.type("//")
     chat.type(paste("usr/bin\n/etc"))
     chat.until("/etc")
-    chat.type("\r")
-    chat.at_prompt()
+    chat.send()
     chat.leave()
     assert asked() == ["/usr/bin\n/etc"]
 
@@ -114,7 +107,8 @@ def test_a_line_that_is_emptied_is_typed_by_hand_again(chat, asked) -> None:
             chat.type("\x7f" * 8)
         chat.at_prompt()
         chat.until(lambda: NOTICE not in chat.screen.display[-1])
-        chat.say("//typed")
+        chat.type("//typed")
+        chat.send()
     chat.leave()
     assert asked() == ["/typed"] * 3
 
@@ -123,7 +117,7 @@ def test_code_in_a_block_keeps_its_slashes(chat, asked) -> None:
     chat.type('"""\r')
     chat.type(paste("// adds one\n/quit"))
     chat.until("/quit")
-    chat.type('\r"""\r')
-    chat.at_prompt()
+    chat.type('\r"""')
+    chat.send()
     chat.leave()
     assert asked() == ["// adds one\n/quit"]
