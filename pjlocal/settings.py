@@ -324,7 +324,11 @@ class Engine(Settings):
     )
     n_batch: int = setting(512, "--batch", help="Prompt tokens read at a time.", least=1, most=65536)
     n_threads: int | None = setting(
-        None, "--threads", help="CPU threads for both views together (default: the physical cores).", least=1, most=1024
+        None,
+        "--threads",
+        help="CPU threads for both views together, at most (default: the physical cores).",
+        least=1,
+        most=1024,
     )
     n_gpu_layers: int = setting(
         -1, "--gpu-layers", help="Layers offloaded to the GPU; -1 is all that the build can.", least=-1, most=_INT32

@@ -1,0 +1,70 @@
+"""How many threads to decode with, beside whatever else runs on the machine."""
+
+from __future__ import annotations
+
+import math
+
+_WINDOW_S = 0.1  # how long one number of threads is watched before it is judged, and for
+_WINDOW_STEPS = 4  # steps at least, as long as they took before
+_LACKING = 0.3  # cores that the threads were not given, from which fewer are tried
+_WORTH = 0.2  # of what a thread more could gain at best, from which it is worth having
+_PAUSE_S = 2.0  # between trials: one more thread tried in vain costs two or three slow steps
+
+
+class ThreadCount:
+    """Tries fewer threads where the system does not let all of them run, and more again after a while.
+
+    llama.cpp's threads wait for each other hundreds of times a token, and spin: one that shares its core holds up all.
+    Beside one busy process on two cores, SmolLM2 wrote 18 to 23 tokens/s with two threads and 43 with one (one batch
+    of two views; 72 and 43 on the idle machine).  Letting the threads sleep where they wait instead costs the idle
+    machine more than it gains: with GOMP_SPINCOUNT=100 one prompt fell from 119 to 76.
+
+    The cue is the processor time that a step took beside its duration; what decides is the duration alone.
+
+    Args:
+        most: threads to start with.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.now = most  #: threads of the next step
+        self._settled = most  # what it was before a trial began
+        self._settled_s = math.inf  # seconds a step
+        self._window_s = _WINDOW_S
+        self._next_trial_s = 0.0
+        self._forget_window()
+
+    def _forget_window(self) -> None:
+        self._steps, self._wall_s, self._cpu_s = 0, 0.0, 0.0
+
+    def learn(self, at_s: float, wall_s: float, cpu_s: float) -> None:
+        """A step of one token a view ended at ``at_s``, and took so long and so much processor time of all threads."""
+        self._steps += 1
+        self._wall_s += wall_s
+        self._cpu_s += cpu_s
+        if self._wall_s < self._window_s:
+            return
+        step_s = self._wall_s / self._steps
+        lacking = self.now - self._cpu_s / self._wall_s
+        self._forget_window()
+        if self.now != self._settled:
+            self._end_trial(at_s, step_s)
+            return
+        self._settled_s = step_s
+        self._window_s = max(_WINDOW_S, _WINDOW_STEPS * step_s)
+        if at_s < self._next_trial_s:
+            return
+        if lacking > _LACKING and self.now > 1:
+            self.now = max(1, self.now - round(2 * lacking))  # one that shares its core still gets half of it
+        elif self.now < self.most:
+            self.now += 1
+
+    def _end_trial(self, at_s: float, step_s: float) -> None:
+        raised = self.now > self._settled
+        fewer_s, more_s = (self._settled_s, step_s) if raised else (step_s, self._settled_s)
+        more = max(self.now, self._settled)
+        more_is_worth_it = more_s < (1 - _WORTH / more) * fewer_s
+        if more_is_worth_it == raised:
+            self._settled = self.now
+        self.now = self._settled
+        self._next_trial_s = at_s if raised and more_is_worth_it else at_s + _PAUSE_S

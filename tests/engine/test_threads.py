@@ -1,0 +1,121 @@
+"""The number of threads follows what else runs on the machine, and changes nothing but the speed."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import pytest
+from llama_cpp import llama_cpp as lib
+
+from pjlocal import Engine, PersonaJudge
+from pjlocal.engine import context
+from pjlocal.engine.threads import ThreadCount
+
+
+class Machine:
+    """Steps as SmolLM2's on two cores: 23 ms with one thread, 14 with two, 3.5 times as long where threads must share
+    cores with busy processes.  Threads that wait for each other spin, so each gets all of a core, or half of one."""
+
+    def __init__(self, n_cores: int, n_busy: int = 0) -> None:
+        self.threads = ThreadCount(n_cores)
+        self.n_cores = n_cores
+        self.n_busy = n_busy
+        self.time_s = 1000.0
+
+    def step_s(self, n_threads: int) -> float:
+        return 0.023 / n_threads**0.7 * (3.5 if self.n_sharing(n_threads) else 1)
+
+    def n_sharing(self, n_threads: int) -> int:
+        return max(0, n_threads + self.n_busy - self.n_cores)
+
+    def step(self) -> tuple[int, float]:
+        n = self.threads.now
+        step_s = self.step_s(n)
+        self.time_s += step_s
+        self.threads.learn(self.time_s, step_s, step_s * (n - 0.01 - self.n_sharing(n) / 2))
+        return n, step_s
+
+    def run(self, seconds: float) -> tuple[float, list[int]]:
+        """Steps a second, and the number of threads at each."""
+        end_s, numbers, spent_s = self.time_s + seconds, [], 0.0
+        while self.time_s < end_s:
+            n, step_s = self.step()
+            numbers.append(n)
+            spent_s += step_s
+        return len(numbers) / spent_s, numbers
+
+
+@pytest.mark.parametrize("n_cores", [2, 8, 64])
+def test_an_idle_machine_keeps_all_its_threads(n_cores: int) -> None:
+    _, numbers = Machine(n_cores).run(60)
+    assert set(numbers) == {n_cores}
+
+
+@pytest.mark.parametrize(("n_cores", "n_busy"), [(2, 1), (8, 1), (8, 3), (8, 4)])
+def test_beside_busy_processes_it_is_nearly_as_fast_as_with_the_cores_they_leave(n_cores: int, n_busy: int) -> None:
+    machine = Machine(n_cores, n_busy)
+    machine.run(5 * n_cores)  # it has found its number
+    left = n_cores - n_busy
+    speed, numbers = machine.run(30)
+    assert speed > 0.93 / machine.step_s(left)
+    assert numbers.count(left) > 0.9 * len(numbers)
+
+
+@pytest.mark.parametrize(("n_cores", "n_busy"), [(2, 1), (8, 3)])
+def test_when_they_end_all_threads_come_back(n_cores: int, n_busy: int) -> None:
+    machine = Machine(n_cores, n_busy)
+    machine.run(10)
+    machine.n_busy = 0
+    machine.run(4)
+    assert set(machine.run(30)[1]) == {n_cores}
+
+
+def test_threads_that_get_less_than_their_cores_and_are_still_faster_stay() -> None:
+    """A process that takes a little: 17 ms with two threads, against 23 with one."""
+    machine = Machine(2)
+    steps = {2: (0.017, 1.5), 1: (0.023, 1.0)}
+    numbers = []
+    for _ in range(2000):
+        numbers.append(n := machine.threads.now)
+        step_s, cores = steps[n]
+        machine.time_s += step_s
+        machine.threads.learn(machine.time_s, step_s, step_s * cores)
+    assert numbers.count(2) > 0.9 * len(numbers)
+
+
+class Restless(ThreadCount):
+    """Another number of threads at every step."""
+
+    now = property(lambda self: next(self.turns), lambda self, n: None)
+    turns = cycle([1, 2])
+
+    def learn(self, at_s: float, wall_s: float, cpu_s: float) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "follows"),
+    [({}, True), ({"lookahead": 7}, True), ({"schedule": "reference"}, False), ({"mode": "plain"}, False)],
+    ids=str,
+)
+def test_the_text_is_the_same_with_any_number_of_threads(tiny, monkeypatch, changes, follows: bool) -> None:
+    """Flash attention divides its sums by it over a view read by itself from 256 tokens on: there it stays."""
+    numbers = []
+
+    def text(kind: type[ThreadCount]) -> list[int]:
+        monkeypatch.setattr(context, "ThreadCount", kind)
+        engine = Engine(layout="batched", n_threads=2)
+        with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
+            settings = {"seed": 1, "max_tokens": 400, "ignore_end": True} | changes
+            return [e.id for e in judge.stream("Hello", **settings)]
+
+    expected = text(ThreadCount)
+    set_n_threads = lib.llama_set_n_threads
+
+    def spy(handle, n: int, n_batch: int) -> None:
+        numbers.append(n)
+        set_n_threads(handle, n, n_batch)
+
+    monkeypatch.setattr(lib, "llama_set_n_threads", spy)
+    assert text(Restless) == expected
+    assert (len(numbers) > 100) == follows
