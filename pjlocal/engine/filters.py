@@ -18,13 +18,10 @@ from ..errors import ModelError, UsageError
 from ..settings import Sampling
 from .constraint import Constraint, Mask
 from .model import Model, captured_stderr, forget_errors, last_error
+from .shortlist import LONGEST, NOT_NUMBERS, Shortlist, WideShortlist, make_shortlist
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
-_NOT_NUMBERS = "the model's logits are not numbers: the file is damaged, or its type unsupported here"
 _ROOM = 256  # candidates there is room for at first
-_COLUMNS = 256  # of the table whose column maxima bound the k-th greatest logit
-_WIDE_COLUMNS = 4096  # of the table whose columns are looked through first, in a large vocabulary
-_LARGE = 100_000  # tokens from which that is not slower
 
 #: llama.cpp divides logits by the temperature in float32, which goes by these: below, a logit of 20 in steps of 2e-6
 #: becomes one in steps of 2e-3 and more (at 1e-38 infinite, and no number after that); above, the temperature itself
@@ -117,9 +114,9 @@ class FilterChain:
     def _make_shortlist(self) -> Shortlist | WideShortlist | None:
         """None where the filters must see the whole vocabulary."""
         top_k, n_vocab = self._sampling.top_k, self._model.n_vocab
-        if self._grammar or self._whole or not 0 < top_k <= _COLUMNS // 4:
+        if self._grammar or self._whole or not 0 < top_k <= LONGEST:
             return None
-        return WideShortlist(top_k, n_vocab) if n_vocab >= _LARGE else Shortlist(top_k, n_vocab)
+        return make_shortlist(top_k, n_vocab)
 
     def close(self) -> None:
         self._close()
@@ -155,7 +152,7 @@ class FilterChain:
             return self._permitted(logits, self._constraint.mask())
         if self._shortlist is None:
             if not logits.max() < np.inf:
-                raise ModelError(_NOT_NUMBERS)
+                raise ModelError(NOT_NUMBERS)
             return Candidates(np.arange(len(logits), dtype=np.int32), logits)
         ids = self._shortlist(logits)
         return Candidates(ids, logits[ids])
@@ -165,7 +162,7 @@ class FilterChain:
         if self._shortlist is None or mask.narrow:
             allowed = logits[mask.ids]
             if not allowed.max() < np.inf:
-                raise ModelError(_NOT_NUMBERS)
+                raise ModelError(NOT_NUMBERS)
             return Candidates(mask.ids, allowed)
         ids = self._shortlist(logits)
         ids = ids[mask.allows(ids)]
@@ -267,69 +264,6 @@ class FilterChain:
         return data["id"], data["logit"], data["p"]
 
 
-class Shortlist:
-    """Ids, ascending, of a short list that is sure to hold the k greatest of [n] logits.
-
-    The k-th greatest of the column maxima of the logits laid out as a table bounds the k-th greatest logit from
-    below, and takes one pass over the vocabulary; a partial sort takes many times as long (12 against 560 µs on 49,152
-    tokens, one core of the 2-core machine).  Behind a decode, when nothing is in the processor's caches, writing to
-    arrays that are kept takes two thirds of the time that new ones take.
-    """
-
-    def __init__(self, k: int, n: int) -> None:
-        self._k = k
-        self._n_rows = n // _COLUMNS
-        self._logits: NDArray[np.float32] | None = None
-        self._maxima = np.empty(_COLUMNS, np.float32)
-        self._keep = np.empty(n, np.bool_)
-
-    @property
-    def bound(self) -> float:
-        """What every logit of the last short list reaches."""
-        return self._maxima.item(_COLUMNS - self._k)
-
-    def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
-        if self._n_rows < 2:
-            return np.arange(len(logits))
-        if logits is not self._logits:  # most often it is the same memory again
-            self._logits = logits
-            self._table = logits[: self._n_rows * _COLUMNS].reshape(self._n_rows, _COLUMNS)
-        np.maximum.reduce(self._table, out=self._maxima)
-        self._maxima.sort()
-        if not self._maxima.item(-1) < np.inf:  # NaN is last of all
-            raise ModelError(_NOT_NUMBERS)
-        np.greater_equal(logits, self.bound, out=self._keep)
-        (ids,) = self._keep.nonzero()
-        return ids
-
-
-class WideShortlist:
-    """The same for large vocabularies: the k greatest logits are in the columns of the k greatest maxima.
-
-    A short list of columns is made first, and only what is in them is compared with the bound: on 262,144 tokens right
-    behind a decode 124 instead of 158 µs, on 128,256 as fast (118 and 123), on 49,152 slower (95 and 82).
-    """
-
-    def __init__(self, k: int, n: int) -> None:
-        n_rows = n // _WIDE_COLUMNS
-        self._n_columns = n // n_rows
-        self._rest = np.arange(n_rows * self._n_columns, n)  # fewer than there are rows; always on the list
-        self._logits: NDArray[np.float32] | None = None
-        self._row_starts = self._n_columns * np.arange(n_rows)[:, np.newaxis]
-        self._maxima = np.empty(self._n_columns, np.float32)
-        self._columns = Shortlist(k, self._n_columns)
-
-    def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
-        if logits is not self._logits:
-            self._logits = logits
-            self._table = logits[: logits.size - self._rest.size].reshape(-1, self._n_columns)
-        np.maximum.reduce(self._table, out=self._maxima)
-        columns = self._columns(self._maxima)
-        ids = (self._row_starts + columns).ravel()
-        ids = ids[logits[ids] >= self._columns.bound]
-        return np.concatenate((ids, self._rest)) if self._rest.size else ids
-
-
 def _softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
     """softmax(logits / t), whatever t above 0."""
     with np.errstate(over="ignore"):  # -inf is right: so far below the best, the probability is 0
@@ -346,7 +280,7 @@ def _distribution(ids: NDArray[np.int32], probs: NDArray[np.floating[Any]]) -> D
         return Distribution(ids, p)
     keep = p > 0.0  # a filter may leave what it forbids in place, with a probability of 0
     if not keep.any():
-        raise NothingLeft(_NOT_NUMBERS)
+        raise NothingLeft(NOT_NUMBERS)
     return Distribution(ids[keep], p[keep])
 
 

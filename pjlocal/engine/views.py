@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
 from pathlib import Path
-from queue import SimpleQueue
 from statistics import median
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ from .context import Context, Logits
 from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
+from .worker import Worker
 
 FixedLayout = Literal["contexts", "batched"]
 
@@ -39,42 +39,6 @@ _FEW_TOKENS = 64
 _TRUNK = 32  # tokens that all prompts begin with, from which one view reads them for all
 _FEW_VIEWS = 4  # whose caches may change places
 _ENOUGH_TO_TIME = 16  # prompt tokens from which their speed says something
-
-
-class Worker:
-    """A thread that runs one job at a time."""
-
-    def __init__(self) -> None:
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._results: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._busy = False
-        self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-decode")
-        self._thread.start()
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            except BaseException as error:
-                self._results.put(error)
-            else:
-                self._results.put(None)
-
-    def submit(self, job: Callable[[], None]) -> None:
-        self._busy = True
-        self._jobs.put(job)
-
-    def wait(self) -> None:
-        """Wait for the job under way, if any, and raise what it raised."""
-        if self._busy:
-            error = self._results.get()
-            self._busy = False
-            if error is not None:
-                raise error
-
-    def close(self) -> None:
-        self._jobs.put(None)
-        self._thread.join()
 
 
 def _copy(view: int, row: int, logits: Logits) -> Logits:

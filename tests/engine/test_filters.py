@@ -8,7 +8,8 @@ from llama_cpp import llama_cpp as lib
 
 from pjlocal import PersonaJudge, Sampling
 from pjlocal.decoding.judge import Distribution
-from pjlocal.engine.filters import FilterChain, Shortlist, WideShortlist
+from pjlocal.engine.filters import FilterChain
+from pjlocal.engine.shortlist import Shortlist, WideShortlist
 from pjlocal.errors import ModelError, UsageError
 
 

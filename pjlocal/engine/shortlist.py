@@ -1,0 +1,84 @@
+"""A short list that is sure to hold the k greatest of many logits, made in one pass over them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+
+NOT_NUMBERS = "the model's logits are not numbers: the file is damaged, or its type unsupported here"
+_COLUMNS = 256  # of the table whose column maxima bound the k-th greatest logit
+_WIDE_COLUMNS = 4096  # of the table whose columns are looked through first, in a large vocabulary
+_LARGE = 100_000  # tokens from which that is not slower
+
+#: The longest list that pays.
+LONGEST = _COLUMNS // 4
+
+
+def make_shortlist(k: int, n: int) -> Shortlist | WideShortlist:
+    """What finds the k greatest of n logits fastest (k at most `LONGEST`)."""
+    return WideShortlist(k, n) if n >= _LARGE else Shortlist(k, n)
+
+
+class Shortlist:
+    """Ids, ascending, of a short list that is sure to hold the k greatest of [n] logits.
+
+    The k-th greatest of the column maxima of the logits laid out as a table bounds the k-th greatest logit from
+    below, and takes one pass over the vocabulary; a partial sort takes many times as long (12 against 560 µs on 49,152
+    tokens, one core of the 2-core machine).  Behind a decode, when nothing is in the processor's caches, writing to
+    arrays that are kept takes two thirds of the time that new ones take.
+    """
+
+    def __init__(self, k: int, n: int) -> None:
+        self._k = k
+        self._n_rows = n // _COLUMNS
+        self._logits: NDArray[np.float32] | None = None
+        self._maxima = np.empty(_COLUMNS, np.float32)
+        self._keep = np.empty(n, np.bool_)
+
+    @property
+    def bound(self) -> float:
+        """What every logit of the last short list reaches."""
+        return self._maxima.item(_COLUMNS - self._k)
+
+    def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
+        if self._n_rows < 2:
+            return np.arange(len(logits))
+        if logits is not self._logits:  # most often it is the same memory again
+            self._logits = logits
+            self._table = logits[: self._n_rows * _COLUMNS].reshape(self._n_rows, _COLUMNS)
+        np.maximum.reduce(self._table, out=self._maxima)
+        self._maxima.sort()
+        if not self._maxima.item(-1) < np.inf:  # NaN is last of all
+            raise ModelError(NOT_NUMBERS)
+        np.greater_equal(logits, self.bound, out=self._keep)
+        (ids,) = self._keep.nonzero()
+        return ids
+
+
+class WideShortlist:
+    """The same for large vocabularies: the k greatest logits are in the columns of the k greatest maxima.
+
+    A short list of columns is made first, and only what is in them is compared with the bound: on 262,144 tokens right
+    behind a decode 124 instead of 158 µs, on 128,256 as fast (118 and 123), on 49,152 slower (95 and 82).
+    """
+
+    def __init__(self, k: int, n: int) -> None:
+        n_rows = n // _WIDE_COLUMNS
+        self._n_columns = n // n_rows
+        self._rest = np.arange(n_rows * self._n_columns, n)  # fewer than there are rows; always on the list
+        self._logits: NDArray[np.float32] | None = None
+        self._row_starts = self._n_columns * np.arange(n_rows)[:, np.newaxis]
+        self._maxima = np.empty(self._n_columns, np.float32)
+        self._columns = Shortlist(k, self._n_columns)
+
+    def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
+        if logits is not self._logits:
+            self._logits = logits
+            self._table = logits[: logits.size - self._rest.size].reshape(-1, self._n_columns)
+        np.maximum.reduce(self._table, out=self._maxima)
+        columns = self._columns(self._maxima)
+        ids = (self._row_starts + columns).ravel()
+        ids = ids[logits[ids] >= self._columns.bound]
+        return np.concatenate((ids, self._rest)) if self._rest.size else ids
