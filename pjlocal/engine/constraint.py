@@ -27,6 +27,12 @@ if TYPE_CHECKING:  # imported where a constraint is given: others need not wait 
     from llguidance import LLMatcher, LLTokenizer
     from llguidance._lib import JsonCompileOptions
 
+# llguidance calls itself for each rule that leads to another, and crashes on 3,000.
+_MOST_RULES = 1000
+_RULE = re.compile(r"^[ \t]*[!?]*\w+[^:\n\"/]*:", re.MULTILINE)
+
+_MOST_CHOICES = 100_000  # at a place; its own 2,000 are too few for an object of 510 properties, and no faster
+
 _NARROW = 8  # a mask with bits in fewer than one of so many words is read token by token
 
 #: Between JSON's own tokens: a space, or a new line and its indentation.  Left to itself a small model may write
@@ -154,14 +160,24 @@ def check_constraint(sampling: Sampling) -> None:
     from llguidance import LLTokenizer
 
     matcher = _matcher(LLTokenizer("byte"), grammar)
-    first = matcher.compute_bitmask() if not matcher.is_error() else b""
-    n_allowed = int(np.unpackbits(np.frombuffer(first, np.uint8)).sum())
+    allowed = _allowed(matcher)
     reason = _reason(matcher.get_error())
-    if not reason and n_allowed <= 1 and matcher.is_stopped() and not matcher.is_accepting():
+    if not reason and len(allowed) <= 1 and matcher.is_stopped() and not matcher.is_accepting():
         reason = "nothing satisfies it"
+    if not reason and len(allowed):  # what is too large for the matcher is found behind the first byte
+        matcher.consume_token(int(allowed[0]))
+        _allowed(matcher)
+        reason = _reason(matcher.get_error())
     if reason:
         what = next(name for name in _NAMES if getattr(sampling, name) is not None)
         raise UsageError(f"{_NAMES[what]} cannot be used: {reason}")
+
+
+def _allowed(matcher: LLMatcher) -> NDArray[np.intp]:
+    """The bytes that may come next, and the end; none where the matcher has failed."""
+    words = b"" if matcher.is_error() else matcher.compute_bitmask()
+    allowed: NDArray[np.intp] = np.unpackbits(np.frombuffer(words, np.uint8), bitorder="little").nonzero()[0]
+    return allowed
 
 
 _NAMES = {"json_schema": "the JSON schema", "regex": "the regular expression", "lark": "the Lark grammar"}
@@ -180,6 +196,8 @@ def _grammar(sampling: Sampling) -> str | None:
     text = sampling.regex if sampling.regex is not None else sampling.lark
     if text is None:
         return None
+    if len(_RULE.findall(text)) > _MOST_RULES:
+        raise UsageError(f"the Lark grammar cannot be used: it has more than {_MOST_RULES} rules")
     from llguidance import LLMatcher
 
     try:
@@ -199,7 +217,8 @@ def _check_pattern(pattern: str) -> None:
 def _matcher(tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
     from llguidance import LLMatcher, LLParserLimits
 
-    return LLMatcher(tokenizer, grammar, log_level=0, limits=LLParserLimits(verbose_errors=False))
+    limits = LLParserLimits(verbose_errors=False, max_items_in_row=_MOST_CHOICES)
+    return LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
 
 
 def _reason(error: str) -> str:
@@ -207,6 +226,8 @@ def _reason(error: str) -> str:
     error = error.removesuffix("<non-verbose/>").strip()
     found = re.search(r"^error: (.*)", error, re.MULTILINE)
     line = found[1] if found else error.partition("\n")[0]
+    if "NoExtensionBias" in line:  # its word for that
+        line = "nothing satisfies it"
     if line.startswith("oneOf"):
         line = "oneOf is supported where its schemas plainly exclude each other; write anyOf if they need not"
     return textwrap.shorten(line.removeprefix("Unsatisfiable schema: "), 160, placeholder=" …")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import textwrap
 import weakref
 from collections.abc import Callable, Sequence
@@ -288,6 +289,8 @@ def _distribution(ids: NDArray[np.int32], probs: NDArray[np.floating[Any]]) -> D
 # each rule that begins with another, and crashes on 100,000 in a row.
 _DEEPEST = 1000
 _MOST_RULES = 10_000
+_REPETITION = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#.*')  # literals, sets of characters, comments
 
 
 def _grammar(model: Model, grammar: str) -> Any:
@@ -297,6 +300,11 @@ def _grammar(model: Model, grammar: str) -> Any:
         raise UsageError(f"the grammar cannot be parsed: its brackets are nested more than {_DEEPEST} deep")
     if grammar.count("::=") > _MOST_RULES:
         raise UsageError(f"the grammar cannot be parsed: it has more than {_MOST_RULES} rules")
+    for least, most in _REPETITION.findall(_QUOTED.sub("", grammar)):
+        if len(least + most) > 18:
+            raise UsageError("the grammar cannot be parsed: it repeats something too often")
+        if most and int(most) < int(least or 0):  # where llama.cpp would never end
+            raise UsageError(f"the grammar cannot be parsed: it repeats something from {least} to {most} times")
     forget_errors()
     try:
         data = grammar.encode()

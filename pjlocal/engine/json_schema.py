@@ -291,7 +291,7 @@ def _check_multiples(multiples: list[Decimal]) -> None:
     whole = [multiple.scaleb(_FINEST) for multiple in multiples]
     if any(multiple != int(multiple) for multiple in whole):
         raise Refused(f"multipleOf has at most {_FINEST} digits behind the point")
-    unit = 10 ** max((-int(m.normalize().as_tuple().exponent) for m in multiples), default=0)
+    unit = 10 ** max((0, *(-int(m.normalize().as_tuple().exponent) for m in multiples)))
     if lcm(*(int(multiple * unit) for multiple in multiples)) > _MOST_MULTIPLE:
         raise Refused(f"multipleOf goes up to {_MOST_MULTIPLE}, in units of its last digit, all of them together")
 

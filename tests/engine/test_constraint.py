@@ -13,7 +13,7 @@ import pytest
 
 from pjlocal import Engine, PersonaJudge, Sampling
 from pjlocal.decoding.judge import Distribution
-from pjlocal.engine.constraint import Constraint, Mask, make_constraint
+from pjlocal.engine.constraint import Constraint, Mask, check_constraint, make_constraint
 from pjlocal.engine.filters import FilterChain
 from pjlocal.errors import ModelError, UsageError
 
@@ -245,3 +245,31 @@ def test_what_is_wrong_is_refused_before_a_model_is_looked_for(tmp_path: Path) -
         with pytest.raises(UsageError, match=f"^{says}") as error:
             PersonaJudge(tmp_path / "no.gguf", sampling=sampling)
         assert "\n" not in str(error.value)
+
+
+CHAIN = "\n".join(["start: a0", *(f"a{i}: a{i + 1}" for i in range(3000)), 'a3000: "x"'])
+
+
+@pytest.mark.parametrize(
+    ("constraint", "says"),
+    [
+        ({"regex": "a{1000000000}"}, "too many expressions"),
+        ({"regex": r"[^\s\S]"}, "nothing satisfies it"),
+        ({"regex": "(" * 5000 + "x" + ")" * 5000}, "nested"),
+        ({"lark": CHAIN}, "more than 1000 rules"),
+    ],
+)
+def test_what_is_too_large_is_refused_before_anything_is_written(constraint: dict[str, str], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        check_constraint(Sampling(**constraint))
+
+
+@pytest.mark.parametrize("multiple", [10, 100, 5000.0, 0.01])
+def test_multiples_of_round_numbers_are_taken(multiple: float) -> None:
+    check_constraint(Sampling(json_schema=json.dumps({"type": "integer", "multipleOf": multiple})))
+
+
+def test_an_object_may_have_many_properties(tiny) -> None:
+    schema = json.dumps({"type": "object", "properties": {f"p{i}": {"type": "null"} for i in range(800)}})
+    with PersonaJudge(tiny("llama"), sampling=Sampling(json_schema=schema)) as judge:
+        assert judge("hi", max_tokens=40, seed=1).text.startswith("{")

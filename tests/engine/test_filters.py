@@ -166,3 +166,14 @@ def test_a_grammar_needs_no_room_for_temporary_files(
     vivid_and_creative.check(Sampling(grammar='root ::= "yes"'))
     with pytest.raises(UsageError, match="cannot be parsed"):
         vivid_and_creative.check(Sampling(grammar="root ::= ("))
+
+
+@pytest.mark.parametrize("grammar", ['root ::= "a"{3,1}', 'root ::= "a"{2,0}', 'root ::= "a"{99999999999999999999}'])
+def test_a_grammar_that_repeats_what_cannot_be_is_refused_at_once(vivid_and_creative, grammar: str) -> None:
+    """llama.cpp would take all memory."""
+    with pytest.raises(UsageError, match="the grammar cannot be parsed: it repeats something"):
+        vivid_and_creative.check(Sampling(grammar=grammar))
+
+
+def test_a_grammar_may_write_what_looks_like_a_repetition(vivid_and_creative: PersonaJudge) -> None:
+    vivid_and_creative.check(Sampling(grammar='root ::= "{3,1}" [{}3,1] "b"{1,3} # {9,1}'))
