@@ -114,7 +114,10 @@ class Conversation:
         return turn
 
     def compare(self) -> Iterator[tuple[Mode, Answer]]:
-        """The last question's answer in every mode, with the same seed and history; none of them is kept."""
+        """The last question's answer in every mode, with the same seed and history; none of them is kept.
+
+        A mode that the preferences in force cannot have is left out, and a line says why.
+        """
         last = self.last
         history = [turn for turn in self.session.turns if turn is not last]
         modes: list[Mode] = list(get_args(Mode)) if any(self.judge.preferences) else ["plain"]
@@ -123,6 +126,11 @@ class Conversation:
             if mode != "both":  # the only one that has rules
                 generation = generation.replace(rule="push")
             generation = generation.replace(seed=last.settings.get("seed", generation.seed))
+            try:
+                self.judge.cast(generation)
+            except UsageError as error:
+                self._say(f"mode {mode} is left out: {error}")
+                continue
             plan, _ = self._fit(history, last.question, generation)
             yield mode, self.judge.answer(plan, generation)
 

@@ -136,13 +136,12 @@ def _check_rule(generation: Generation, mode: Mode) -> None:
 
 def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
     """The strength of a view; its preferences share one prefix, and so one strength."""
-    given = {split_strength(wish)[1] for wish in wishes} or {None}
-    if len(given) > 1:
-        raise UsageError(
-            f"{' and '.join(map(repr, wishes))} share one view, which has one strength: give all of them the same, or "
-            "use --panel"
-        )
-    return given.pop() or strength_in_force(generation, mode)
+    otherwise = strength_in_force(generation, mode)
+    strengths = {parse_strength(given): given for given in (split_strength(wish)[1] or otherwise for wish in wishes)}
+    if len(strengths) > 1:
+        names, panel = " and ".join(map(repr, wishes)), "" if mode == "prompt" else ", or use --panel"
+        raise UsageError(f"{names} share one view, which has one strength: give all of them the same{panel}")
+    return next(iter(strengths.values()), otherwise)
 
 
 def strength_in_force(generation: Generation, mode: Mode) -> str:

@@ -311,3 +311,12 @@ def test_a_status_line_can_always_be_drawn(chat: Talk) -> None:
     chat.say("/mode both")
     chat.say("/prefer clear")
     assert status_line(chat.conversation, 80).plain.startswith("both · ")
+
+
+def test_compare_leaves_out_the_mode_that_the_strengths_cannot_have(chat: Talk) -> None:
+    chat.say("/set max-tokens 2")
+    chat.say("/prefer a vivid:2")
+    chat.say("/prefer b creative")
+    chat.ask("hi")
+    said = chat.say("/compare")
+    assert [line.partition(":")[0] for line in said] == ["mode prompt is left out"]

@@ -98,3 +98,10 @@ def test_what_cannot_be_had_together_is_told_in_a_line(prefer, generation, says:
 def test_strengths_and_floors_have_limits(values, says: str) -> None:
     with pytest.raises(UsageError, match="^" + re.escape(says)):
         Generation(**values)
+
+
+def test_strengths_that_are_the_same_number_are_the_same() -> None:
+    cast = make_cast(Generation(mode="prompt"), [["vivid:1"], ["creative"]])
+    assert cast.neutral is None
+    with pytest.raises(UsageError, match=r"give all of them the same$"):
+        make_cast(Generation(mode="prompt", panel=True), [["vivid:2"], ["creative"]])
