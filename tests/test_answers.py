@@ -39,6 +39,7 @@ def texts(judge: PersonaJudge, **changes) -> list[str]:
     return [judge(prompt, **{"seed": i, "max_tokens": 18} | changes).text for i, prompt in enumerate(PROMPTS)]
 
 
+@pytest.mark.slow
 def test_both_schedules_give_the_same_text_on_the_real_model(vivid_and_creative: PersonaJudge) -> None:
     assert texts(vivid_and_creative, schedule="lockstep") == texts(vivid_and_creative, schedule="reference")
 

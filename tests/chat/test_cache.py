@@ -43,6 +43,7 @@ def fresh(smollm2: Path) -> list[Cost]:
         return with_fresh_prefills(loaded.model, engine=engine, max_tokens=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_ten_turns_say_the_same_with_reuse_as_with_a_fresh_prefill_each(smollm2, fresh, layout: str) -> None:
     with talk(smollm2, engine=Engine(layout=layout, n_batch=ROUNDS_ALIKE, n_threads=1), max_tokens=6) as chat:
@@ -91,6 +92,7 @@ def test_a_turn_reads_its_new_tokens_and_nothing_else(tiny, kind: str, layout: s
     assert any(cost.ids[:-1] != split[: len(cost.ids) - 1] for cost, split in zip(costs, splits, strict=True))
 
 
+@pytest.mark.slow
 def test_the_first_token_of_turn_ten_comes_in_a_fifth_of_the_time_of_reading_all_again(smollm2: Path) -> None:
     line = (
         "The cat went to sea in a small green boat, and the owl asked where the wind would take them both that night."

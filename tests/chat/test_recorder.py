@@ -162,6 +162,7 @@ def test_no_save_writes_nothing(pjlocal, tiny, tmp_path: Path, environment: dict
     assert (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_kill_9_at_any_moment_loses_nothing_that_was_shown(tiny, environment: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "chats.db"

@@ -228,6 +228,7 @@ def test_base_mode_emits_exactly_the_judges_distribution(keep: float, strategy) 
             assert stats.chisquare(observed[keep_cells], expected[keep_cells]).pvalue > FALSE_ALARM_RATE
 
 
+@pytest.mark.slow
 def test_base_mode_text_follows_the_judge_over_whole_rounds() -> None:
     """The second and third token too: 100,000 texts of three tokens against the product of the judge's own p."""
     n, n_vocab = 100_000, 3

@@ -23,6 +23,7 @@ def tokens(judge: PersonaJudge, prompts: list[str] = PROMPTS, **changes) -> list
     return [[e.id for e in judge.stream(p, **{"seed": i, "max_tokens": 16} | changes)] for i, p in enumerate(prompts)]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_text_in_every_layout(smollm2: Path, vivid_and_creative: PersonaJudge) -> None:
     """Over 20 prompts. Batches of different shapes round differently, so a flip is possible; none was seen here."""
     with PersonaJudge(smollm2, prefer=["vivid", "creative"], engine=Engine(layout="batched")) as batched:
@@ -152,6 +153,7 @@ def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(t
         judge("Hello", lam=20, schedule="reference", seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_the_weights_once_two_caches_and_little_more_however_long_the_answer(smollm2: Path) -> None:
     code = """
