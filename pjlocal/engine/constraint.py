@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, UsageError
 from ..settings import Sampling
-from .json_schema import Refused, for_llguidance
 from .model import Model
 
 if TYPE_CHECKING:  # imported where a constraint is given: others need not wait for it
@@ -188,6 +187,8 @@ def _grammar(sampling: Sampling) -> str | None:
     if sampling.json_schema is not None:
         from llguidance import LLMatcher
 
+        from .json_schema import for_llguidance
+
         schema = json.dumps(for_llguidance(sampling.json_schema, _check_pattern))
         try:
             return LLMatcher.grammar_from_json_schema(schema, overrides=_JSON)
@@ -208,6 +209,8 @@ def _grammar(sampling: Sampling) -> str | None:
 
 def _check_pattern(pattern: str) -> None:
     from llguidance import LLMatcher
+
+    from .json_schema import Refused
 
     grammar = LLMatcher.grammar_from_json_schema(json.dumps({"type": "string", "pattern": pattern}))
     if error := LLMatcher.validate_grammar(grammar):
