@@ -10,7 +10,7 @@ import json
 import re
 import textwrap
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -184,17 +184,22 @@ _NAMES = {"json_schema": "the JSON schema", "regex": "the regular expression", "
 
 def _grammar(sampling: Sampling) -> str | None:
     """What llguidance compiles."""
-    if sampling.json_schema is not None:
+    return _translated(sampling.json_schema, sampling.regex, sampling.lark)
+
+
+@lru_cache(maxsize=8)  # it is checked before a model is loaded, and asked for again by every answer
+def _translated(json_schema: str | None, regex: str | None, lark: str | None) -> str | None:
+    if json_schema is not None:
         from llguidance import LLMatcher
 
         from .json_schema import for_llguidance
 
-        schema = json.dumps(for_llguidance(sampling.json_schema, _check_pattern))
+        schema = json.dumps(for_llguidance(json_schema, _check_pattern))
         try:
             return LLMatcher.grammar_from_json_schema(schema, overrides=_JSON)
         except ValueError as error:
             raise UsageError(f"the JSON schema cannot be used: {_reason(str(error))}") from None
-    text = sampling.regex if sampling.regex is not None else sampling.lark
+    text = regex if regex is not None else lark
     if text is None:
         return None
     if len(_RULE.findall(text)) > _MOST_RULES:
@@ -202,7 +207,7 @@ def _grammar(sampling: Sampling) -> str | None:
     from llguidance import LLMatcher
 
     try:
-        return LLMatcher.grammar_from_regex(text) if sampling.lark is None else LLMatcher.grammar_from_lark(text)
+        return LLMatcher.grammar_from_regex(text) if lark is None else LLMatcher.grammar_from_lark(text)
     except UnicodeEncodeError:
         raise UsageError("the constraint is not valid UTF-8") from None
 

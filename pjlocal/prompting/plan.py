@@ -158,11 +158,9 @@ def _needs_neutral(generation: Generation, mode: Mode, weights: Sequence[Weight]
     """Whether something is pushed away from neutral."""
     if generation.rule != "push":
         return False
-    if any(weight.auto for weight in weights):
-        return True
-    if mode == "both":
+    if mode == "both" and not any(weight.auto for weight in weights):
         return sum(weight.strength for weight in weights) != 1.0
-    return any(weight.strength != 1.0 for weight in weights)
+    return not all(weight.is_as_it_is for weight in weights)
 
 
 def write_prompts(

@@ -13,7 +13,7 @@ from ...config import tomlfile
 from ...config.config import load_config
 from ...errors import UsageError
 from ...prompting.preferences import deal, presets, resolve, use_own
-from ...settings import VIEW_NAMES, Mode
+from ...settings import VIEW_NAMES, Generation, Mode
 from ..chat import Chat
 from .command import Commands, one_of
 from .settings import set_named
@@ -105,11 +105,20 @@ def swap(chat: Chat, words: str) -> None:
 def mode(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
-        generation = judge.generation.replace(mode=one_of("the mode", words, get_args(Mode)))
-        judge.cast(generation)
-        judge.generation = generation
-        chat.changed()
+        _write_with(chat, judge.generation.replace(mode=one_of("the mode", words, get_args(Mode))))
     chat.screen.say(f"mode {judge.mode(judge.generation)}")
+
+
+def _write_with(chat: Chat, generation: Generation) -> None:
+    """Put in force what the preferences can have.
+
+    Raises:
+        UsageError: they cannot; what was in force stays.
+    """
+    judge = chat.conversation.judge
+    judge.cast(generation)
+    judge.generation = generation
+    chat.changed()
 
 
 @commands.add(
@@ -129,10 +138,7 @@ def strength(chat: Chat, words: str) -> None:
 def avoid(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
-        generation = judge.generation.replace(avoid=() if words == "clear" else tuple(_wishes(words)))
-        judge.cast(generation)
-        judge.generation = generation
-        chat.changed()
+        _write_with(chat, judge.generation.replace(avoid=() if words == "clear" else tuple(_wishes(words))))
     chat.screen.say(f"avoid: {', '.join(judge.generation.avoid) or 'nothing'}")
 
 
