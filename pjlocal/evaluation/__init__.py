@@ -1,0 +1,1 @@
+"""Does it align?  Sets of prompts answered by several systems, scored, compared, and told with their uncertainty."""

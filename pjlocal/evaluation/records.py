@@ -1,0 +1,165 @@
+"""What an evaluation keeps: answers, scores and verdicts, a JSON line each, in a folder that can be gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from ..errors import OutputError, UsageError
+
+_DIGITS = 20  # of a key: 80 bits, so that a billion records do not collide
+
+
+def key_of(**parts: Any) -> str:
+    """A digest of all that a record depends on: what has the same key need not be made again."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+@dataclass(frozen=True)
+class AnswerRecord:
+    """One answer of one system.
+
+    objectives: the name of the preferences that were asked for (`suite.Objectives`).
+    system: the name of who answered (`suite.System`).
+    prompt_id, prompt: of the prompt set.
+    pieces: the text in pieces, each with its kind and the view that wrote it, as [text, kind, writer or None].
+    pushes: nats a token by which each preference moved the text, where a neutral view told.
+    """
+
+    key: str
+    objectives: str
+    system: str
+    prompt_id: str
+    prompt: str
+    seed: int
+    text: str
+    finish_reason: str
+    tokens: int
+    prefill_s: float
+    decode_s: float
+    acceptance_rate: float | None = None
+    pushes: dict[str, float] = field(default_factory=dict)
+    pieces: list[list[str | None]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number that says something of one answer.
+
+    answer: the answer's key.
+    metric: such as ``words``, ``check:pirate``, ``reward:vivid`` or ``fluency``; 1 is met and 0 not met of a check.
+    by: the model that says so; empty for what needs none.
+    """
+
+    key: str
+    answer: str
+    metric: str
+    value: float
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of two answers to the same prompt, shown in this order.
+
+    first, second: the answers' keys.
+    aspect: the preference asked about, or ``quality``.
+    p_first, p_second, p_tie: the judge's probabilities of its three possible answers, summing to 1.
+    """
+
+    key: str
+    first: str
+    second: str
+    aspect: str
+    by: str
+    p_first: float
+    p_second: float
+    p_tie: float
+
+
+Record = TypeVar("Record", AnswerRecord, Score, Verdict)
+_FILES = {AnswerRecord: "answers.jsonl", Score: "scores.jsonl", Verdict: "verdicts.jsonl"}
+
+
+class Folder:
+    """The folder of one evaluation: ``run.json`` says what is run, a file of JSON lines holds each kind of record.
+
+    Raises:
+        UsageError: it is no such folder, or of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files: dict[type, IO[bytes]] = {}
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    @property
+    def run_file(self) -> Path:
+        return self.path / "run.json"
+
+    def read(self, kind: type[Record]) -> dict[str, Record]:
+        """The records of a kind, by their keys, in the order in which they were written."""
+        try:
+            data = (self.path / _FILES[kind]).read_bytes()
+        except FileNotFoundError:
+            return {}
+        known = {f.name for f in fields(kind)}
+        records = {}
+        for line in _whole_lines(data):
+            values = json.loads(line)
+            record = kind(**{name: value for name, value in values.items() if name in known})
+            records[record.key] = record
+        return records
+
+    def append(self, record: AnswerRecord | Score | Verdict) -> None:
+        """Write a record behind the others; it is on its way to the disk when this returns.
+
+        Raises:
+            OutputError: it cannot be written; what was written before stays whole.
+        """
+        line = json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":")) + "\n"
+        try:
+            file = self._file(type(record))
+            end = file.tell()
+            try:
+                file.write(line.encode())
+            except OSError:
+                file.truncate(end)
+                raise
+        except OSError as error:
+            raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
+
+    def _file(self, kind: type) -> IO[bytes]:
+        """Open for appending, without the half of a line that a break may have left behind."""
+        if kind not in self._files:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / _FILES[kind], "ab+", buffering=0)  # noqa: SIM115
+            file.seek(0)
+            whole = sum(len(line) + 1 for line in _whole_lines(file.read()))
+            file.truncate(whole)
+            file.seek(0, os.SEEK_END)
+            self._files[kind] = file
+        return self._files[kind]
+
+
+def _whole_lines(data: bytes) -> Iterator[bytes]:
+    """The lines that were written to their end."""
+    return iter(data.split(b"\n")[:-1])
+
+
+def check_folder(folder: Folder) -> None:
+    """Raises UsageError where it holds no evaluation."""
+    if not folder.run_file.is_file():
+        raise UsageError(f"{folder.path} holds no evaluation: make one with pjlocal eval run --out {folder.path}")
