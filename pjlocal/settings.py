@@ -139,6 +139,7 @@ def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
 
 
 _INT32 = 2**31 - 1
+DEFAULT_N_CTX = 8192  # of a view, at most, where --ctx does not say
 _MOST_STRENGTH = 10
 
 

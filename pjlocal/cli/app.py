@@ -12,6 +12,7 @@ from .. import __version__
 from .bench import bench
 from .chat import chat
 from .config import config_app, prefs_app
+from .models import models_app
 from .run import run
 from .sessions import sessions_app
 
@@ -57,6 +58,7 @@ def _app(
 
 for command in (run, chat, bench):
     app.command()(command)
+app.add_typer(models_app, name="models")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(config_app, name="config")
 app.add_typer(prefs_app, name="prefs")

@@ -164,6 +164,32 @@ def of_repository(asked: Repository, known: list[Found]) -> list[Found]:
     return list(found.values())
 
 
+def find(name: str | None) -> Found:
+    """The model that ``name`` means, with whose it is; a file that lies in none of the places is its user's own.
+
+    Raises:
+        ModelError: as `find_model`; or the file is not there.
+    """
+    path = find_model(name)
+    for model in all_models():
+        if any(_same_file(part, path) for part in model.parts):
+            return model
+    try:
+        return Found(path.name, path, OWN, None, (path,), path.stat().st_size)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+OWN = "a folder of your own"
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
 def lasting_name(name: str | None) -> str:
     """What means the same model from every folder and under every configuration: its file's whole path, or ``smollm2``.
 

@@ -25,14 +25,6 @@ class Place:
 PJLOCAL, HUGGING_FACE, LLAMA_CPP = "pjlocal", "Hugging Face", "llama.cpp"
 LM_STUDIO, OLLAMA = "LM Studio", "Ollama"
 
-#: How a model is removed, by the program whose it is.
-REMOVED_WITH = {
-    HUGGING_FACE: "hf cache rm model/{repo}",
-    LLAMA_CPP: "rm, in llama.cpp's cache folder",
-    LM_STUDIO: "LM Studio (My Models), or lms",
-    OLLAMA: "ollama rm {name}",
-}
-
 
 def model_folders() -> list[Path]:
     """pjlocal's own: ``models/`` here, in a checkout, and in the user's data folder."""
