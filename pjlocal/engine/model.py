@@ -23,6 +23,7 @@ from ..gguf.split import beside_its_parts
 from ..settings import Engine
 from .interrupt import Interrupt, Interrupted
 from .tokenizer import Tokenizer
+from .trial import check_model
 
 log = logging.getLogger("pjlocal")
 
@@ -108,13 +109,16 @@ class Model:
         path: a GGUF file (of a split model: its first part, or a link to it).
         engine: how many layers are offloaded, and whether the file is mapped into memory.
         interrupt: when set, loading stops.
+        trusted: nothing in the file is checked before llama.cpp reads it.
 
     Raises:
         ModelError: the file is missing, empty, not GGUF, truncated, or not a model that writes text.
     """
 
-    def __init__(self, path: Path, engine: Engine, interrupt: Interrupt) -> None:
+    def __init__(self, path: Path, engine: Engine, interrupt: Interrupt, *, trusted: bool = False) -> None:
         check_file(path)
+        if not trusted:
+            check_model(path, interrupt)
         if engine.mmap and being_written(path):
             log.warning(
                 "%s is still being written, it seems: should it shrink while it is in use, this process ends without a "

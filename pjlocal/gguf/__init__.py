@@ -1,1 +1,4 @@
-"""Model files: where they are, and what they say of themselves.  Knows nothing of what is done with them, and loads none."""
+"""Model files: where they are, and what they say of themselves.
+
+Knows nothing of what is done with them, and loads none.
+"""

@@ -32,6 +32,7 @@ _MOST_BYTES_KEPT = 16 << 20  # of keys, names and single texts, which are held i
 _LONG_TEXT = 1 << 20  # read when it is asked for; some files carry a whole tokenizer.json
 _MOST_ITEMS = 1 << 30  # of an array, as llama.cpp has it
 _MOST_DIMENSIONS = 4
+_LONGEST_KEY = 256  # bytes
 _LONGEST_NAME = 63  # bytes of a tensor's name
 _MOST_ELEMENTS = 1 << 63
 
@@ -114,9 +115,14 @@ class Array:
     def texts(self) -> list[bytes]:
         """As they are in the file: a token may be no UTF-8."""
         assert self.lengths is not None
-        data = self._bytes(int(self.lengths.sum()) + 8 * self.n)
+        data = self.packed_texts()
         ends = np.cumsum(self.lengths + 8)
         return [data[start:end] for start, end in zip((ends - self.lengths).tolist(), ends.tolist(), strict=True)]
+
+    def packed_texts(self) -> bytes:
+        """Each with its length before it in eight bytes."""
+        assert self.lengths is not None
+        return self._bytes(int(self.lengths.sum()) + 8 * self.n)
 
     def _bytes(self, n: int) -> bytes:
         return _read_at(self.path, self.offset, n)
@@ -251,7 +257,9 @@ def read_header(path: Path) -> Header:
         )
     for part in parts:
         if not part.exists():
-            raise ModelError(f"cannot load {path}: its part '{part}' is missing (No such file). {_NAME_THE_FIRST}")
+            raise ModelError(
+                f"cannot load {path}: it lacks its part '{part}' (No such file or directory). {_NAME_THE_FIRST}"
+            )
     others = [_read_file(part) for part in parts[1:]]
     for number, other in enumerate(others, 1):
         if other.metadata.type("split.no") != "u16" or other.metadata.integer("split.no") != number:
@@ -419,7 +427,7 @@ class _Reader:
             return _DEFAULT_ALIGNMENT
         alignment = metadata.integer(key) if metadata.type(key) == "u32" else None
         if not alignment or alignment & (alignment - 1) or alignment > _MOST_ALIGNMENT:
-            self._broken(f"its {key} is {metadata[key]}, and must be a power of two")
+            self._broken(f"its {key} is {str(metadata[key])[:20]}, and must be a power of two")
         return alignment
 
     # Tensors.
@@ -478,7 +486,10 @@ class _Reader:
 
     def _name(self, what: str) -> str:
         """A key or a tensor's name, which are UTF-8 and can be shown."""
-        data = self._kept(self._length(what), what)
+        n = self._length(what)
+        if n > _LONGEST_KEY:
+            self._broken(f"{what} has {n:,} bytes")
+        data = self._kept(n, what)
         try:
             name = data.decode()
         except UnicodeDecodeError:

@@ -117,7 +117,7 @@ def test_parts_that_are_missing_or_do_not_belong_together_are_told(split: list[P
     with pytest.raises(ModelError, match=f"{split[2].name} is cut short"):
         read_header(split[0])
     split[2].unlink()
-    with pytest.raises(ModelError, match=rf"its part '{split[2]}' is missing .No such file.. Of a split model"):
+    with pytest.raises(ModelError, match=rf"it lacks its part '{split[2]}' .No such file or directory.. Of a split"):
         read_header(split[0])
 
 
