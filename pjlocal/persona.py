@@ -31,8 +31,8 @@ class PersonaJudge:
     """A local model that answers under two preferences.
 
     Args:
-        model: a GGUF path, a file name in a models folder, or ``smollm2`` (the default); or a `Model` already loaded,
-            which then stays open when this is closed.
+        model: what `gguf.locate.find_model` understands: a GGUF path, a name or how it begins, ``org/repo``, or
+            ``smollm2`` (the default); or a `Model` already loaded, which then stays open when this is closed.
         prefer: preferences dealt to the two views in turn: presets, free text or ``@file``.
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
 

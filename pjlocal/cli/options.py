@@ -138,7 +138,8 @@ ModelOption = Annotated[
         "--model",
         "-m",
         envvar="PJLOCAL_MODEL",
-        help="A GGUF file, a file name in models/ or the user's data folder, or smollm2 (the default).",
+        help="A GGUF file; a name of pjlocal models list, or how it begins; ORG/REPO[:QUANTIZATION] that was downloaded; "
+        "or smollm2 (the default).",
     ),
 ]
 PreferOption = Annotated[

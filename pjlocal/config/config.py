@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError, did_you_mean
 from ..folders import config_folder
-from ..gguf.locate import EMBEDDED
+from ..gguf.locate import EMBEDDED, repository
 from ..prompting.preferences import PRESETS, deal, resolve
 from ..settings import FORMS, Engine, Generation, Prompting, Sampling, Settings, View, flag, without_none
 from ..textfile import read_text, user_path, write_text
@@ -295,9 +295,10 @@ def _model(name: str, folder: Path) -> str:
         beside = folder.absolute() / name
         return str(beside) if name != EMBEDDED and os.path.isfile(beside) else name
     try:
-        return str(folder.absolute() / user_path(name))
+        path = folder.absolute() / user_path(name)
     except UsageError as error:
         raise _Wrong(str(error), "model") from None
+    return name if repository(name) and not os.path.lexists(path) else str(path)
 
 
 def _preference(keys: tuple[str, ...], spec: str, presets: Mapping[str, str], folder: Path) -> str:
