@@ -68,6 +68,11 @@ def quantization_of(file: str) -> str | None:
     return spelled[-1] if spelled else None
 
 
+def part_of(file: str) -> str | None:
+    """The name without the part's number, of a file that is part of a split model."""
+    return _PART.sub(r"/\2", file) if _PART.search(file) else None
+
+
 def find_all() -> list[Found]:
     """Every model in every place, each file once; those of an earlier place first."""
     seen: dict[tuple[int, int], int] = {}  # device and inode: index of what was found there

