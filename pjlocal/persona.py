@@ -8,7 +8,8 @@ with PersonaJudge(prefer=["vivid", "creative"]) as judge:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .engine.pool import ViewPool
 from .errors import UsageError
 from .events import Result
 from .gguf.locate import find_model
+from .gguf.sampling import described, followed, left, recommended
 from .prompting import preferences
 from .prompting.plan import Cast, Plan, make_cast, make_plan, mode_in_force, write_prompts
 from .prompting.prompt import ChatTemplate, Message
@@ -35,6 +37,8 @@ class PersonaJudge:
             ``smollm2`` (the default); or a `Model` already loaded, which then stays open when this is closed.
         prefer: preferences dealt to the two views in turn: presets, free text or ``@file``.
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
+        own_sampling: the fields of ``sampling`` that stay as they are where its ``defaults`` are the model's; when not
+            given, those that are not as pjlocal has them.
 
     Raises:
         UsageError: preferences, a schema, an expression or a Lark grammar that cannot be used.
@@ -53,6 +57,7 @@ class PersonaJudge:
         generation: settings.Generation = settings.Generation(),
         engine: settings.Engine = settings.Engine(),
         interrupt: Interrupt | None = None,
+        own_sampling: Collection[str] | None = None,
     ) -> None:
         if prefer and (draft_prefer or judge_prefer):
             raise UsageError(
@@ -75,6 +80,7 @@ class PersonaJudge:
         else:
             path = model if isinstance(model, Path) else find_model(model)
             self.model = Model(path, engine, self.interrupt)
+        self.sampling = followed(sampling, self.recommended, own_sampling)
         self.template = ChatTemplate(self.model)
         self.pool = ViewPool(self.model, engine, self.interrupt)
         self.load_s = time.perf_counter() - started
@@ -165,6 +171,23 @@ class PersonaJudge:
         """
         cast = self.cast(generation)
         return make_plan(cast, prompts, self.prompting, self.template, self.context_limit)
+
+    @cached_property
+    def recommended(self) -> dict[str, Any]:
+        """The filters that the model's file names, by field of `settings.Sampling`."""
+        return recommended(self.model.metadata)
+
+    def settled(self, sampling: settings.Sampling) -> settings.Sampling:
+        """The filters after a change of ``defaults``, or of the model."""
+        return followed(left(sampling, self.recommended), self.recommended)
+
+    @property
+    def followed_sampling(self) -> str:
+        """The filters in force that are the model's own, in words."""
+        if self.sampling.defaults != "model":
+            return ""
+        said = self.recommended
+        return described({name: said[name] for name in said if getattr(self.sampling, name) == said[name]}) or "none"
 
     @property
     def context_limit(self) -> int:

@@ -13,6 +13,7 @@ from ..engine.model import check_file
 from ..errors import ModelError, UsageError
 from ..events import TokenEvent
 from ..gguf.locate import find_model, lasting_name
+from ..gguf.sampling import followed, left
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan, make_cast
 from ..prompting.preferences import deal, in_turn, lasting
@@ -183,6 +184,8 @@ class Conversation:
         judge = self.judge
         generation = persona.laid_over(judge.generation)
         sampling = persona.laid_over(judge.sampling)
+        if "defaults" in persona.sampling:
+            sampling = judge.settled(sampling)
         prompting = persona.laid_over(judge.prompting)
         views = persona.views(judge.preferences)
         if any(views):
@@ -213,7 +216,8 @@ class Conversation:
                 turn.first = 0  # its context may have room for all of them
         finally:
             self.judge.prefer(old.preferences)
-            self.judge.sampling, self.judge.generation = old.sampling, old.generation
+            self.judge.generation = old.generation
+            self.judge.sampling = followed(left(old.sampling, old.recommended), self.judge.recommended)
             self.judge.prompting = old.prompting
             self._answer = None
 

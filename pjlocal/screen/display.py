@@ -60,8 +60,12 @@ class Silent(Display):
         pass
 
 
-def statistics_line(statistics: Statistics) -> str:
-    """What ``--stats`` prints: one line."""
+def statistics_line(statistics: Statistics, of_model: str = "") -> str:
+    """What ``--stats`` prints: one line.
+
+    Args:
+        of_model: the filters that are as the model's file says.
+    """
     s = statistics
 
     def number(value: float | None, form: Callable[[float], str]) -> str:
@@ -80,5 +84,6 @@ def statistics_line(statistics: Statistics) -> str:
             f"{s.rounds} rounds",
             f"mean accepted run {number(s.mean_accepted_run, '{:.2f}'.format)}",
             *pushes,
+            *([f"sampling of the model: {of_model}"] if of_model else []),
         ]
     )
