@@ -31,6 +31,7 @@ MAY_KNOW: dict[str, set[str]] = {
 API = {*MAY_KNOW, "__init__"}  # the hall, where the version stands
 MAY_KNOW |= dict.fromkeys(("screen", "sessions", "config"), API)
 MAY_KNOW["bench"] = API | {"screen"}
+MAY_KNOW["doctor"] = API | {"sessions", "config"}
 MAY_KNOW["chat"] = API | {"screen", "sessions", "config"}
 MAY_KNOW["cli"] = {*MAY_KNOW, "__init__"}
 MAY_KNOW["__main__"] = {"cli"}
