@@ -12,6 +12,7 @@ from .. import __version__
 from .bench import bench
 from .chat import chat
 from .config import config_app, prefs_app
+from .doctor import doctor
 from .models import models_app
 from .run import run
 from .sessions import sessions_app
@@ -19,7 +20,6 @@ from .sessions import sessions_app
 app = typer.Typer(
     help="Persona-judge on local GGUF models: two preferences write one answer.",
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -56,7 +56,7 @@ def _app(
     pass
 
 
-for command in (run, chat, bench):
+for command in (run, chat, bench, doctor):
     app.command()(command)
 app.add_typer(models_app, name="models")
 app.add_typer(sessions_app, name="sessions")

@@ -9,25 +9,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
+from ..screen.console import make_console
 from ..settings import Engine
 from ..visible import one_line
+from . import completion
 from .options import takes_settings
 
 if TYPE_CHECKING:
     from ..gguf.header import Header
     from ..gguf.library import Found
+    from ..gguf.locate import Repository
     from ..gguf.memory import Memory
     from ..gguf.summary import Summary
 
 models_app = typer.Typer(help="The models on this machine, and how to get one.", no_args_is_help=True)
 
-_Name = Annotated[str, typer.Argument(help="A name of pjlocal models list, or how it begins; or a file.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_Name = Annotated[
+    str,
+    typer.Argument(
+        help="A name of pjlocal models list, or how it begins; or a file.", autocompletion=completion.models
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @models_app.command("list")
-def list_models(as_json: _Json = False) -> None:
+def list_models(as_json: JsonOption = False) -> None:
     """Print every model in models/, in your data folder, and where other programs keep theirs."""
     from ..gguf.locate import all_models
     from ..gguf.summary import summary
@@ -39,7 +47,7 @@ def list_models(as_json: _Json = False) -> None:
     if not summaries:
         typer.echo("pjlocal: there are no models here yet: pjlocal models pull gets one", err=True)
         return
-    for line in _aligned([_HEAD, *map(_row, summaries)]):
+    for line in _aligned([_HEAD, *map(_row, summaries)], _RIGHT):
         typer.echo(line)
 
 
@@ -56,22 +64,21 @@ def _row(model: Summary) -> tuple[str, ...]:
     return (*head, one_line(model.architecture), _count(model.n_parameters), model.quantization, context, template)
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """The rows with their columns below each other, cut to a terminal's width; what is wrong with a file goes on."""
+def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:
+    """The rows with their columns below each other, cut to a terminal's width; a shorter row's last cell goes on."""
     from rich.cells import cell_len, set_cell_size
 
-    widths = [max(cell_len(row[i]) for row in rows if len(row) == len(_HEAD) or i < 3) for i in range(len(_HEAD))]
+    whole = len(rows[0])
+    widths = [max(cell_len(row[i]) for row in rows if i < len(row) - (len(row) < whole)) for i in range(whole)]
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     lines = []
     for row in rows:
-        cells = [
-            cell
-            if len(row) < len(_HEAD) and i == 3
-            else " " * (w - cell_len(cell)) + cell
-            if i in _RIGHT
-            else set_cell_size(cell, w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=False))
-        ]
+        cells = [set_cell_size(cell, width) for cell, width in zip(row, widths, strict=False)]
+        for i in right:
+            if i < len(row):
+                cells[i] = " " * (widths[i] - cell_len(row[i])) + row[i]
+        if len(row) < whole:
+            cells[-1] = row[-1]
         line = "  ".join(cells).rstrip()
         lines.append(f"{set_cell_size(line, columns - 1)}…" if columns and cell_len(line) > columns else line)
     return lines
@@ -79,7 +86,7 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 
 @models_app.command()
 @takes_settings()
-def info(name: _Name, as_json: _Json = False, *, engine: Engine) -> None:
+def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
     """Print what a model's file says, and what memory two views of it take."""
     from ..gguf.header import read_header
     from ..gguf.locate import find
@@ -89,17 +96,21 @@ def info(name: _Name, as_json: _Json = False, *, engine: Engine) -> None:
     header = read_header(found.path)
     memory = estimate(header, engine)
     if as_json:
+        from ..gguf.sampling import recommended
         from ..gguf.summary import summary
 
-        typer.echo(json.dumps({**summary(found).as_dict(), "memory": memory.as_dict()}, ensure_ascii=False))
+        facts = {"sampling": recommended(header.metadata.get), "memory": memory.as_dict()}
+        typer.echo(json.dumps(summary(found).as_dict() | facts, ensure_ascii=False))
         return
-    facts = _facts(found, header) | _needs(memory)
-    width = max(map(len, facts))
-    for what, value in facts.items():
+    lines = _facts(found, header) | _needs(memory)
+    width = max(map(len, lines))
+    for what, value in lines.items():
         typer.echo(f"{what:{width}}  {one_line(value)}")
 
 
 def _facts(found: Found, header: Header) -> dict[str, str]:
+    from ..gguf.sampling import described, recommended
+
     more = f" and {len(found.parts) - 1} more" if len(found.parts) > 1 else ""
     return {
         "name": found.name + (f" ({header.name})" if header.name else ""),
@@ -112,6 +123,7 @@ def _facts(found: Found, header: Header) -> dict[str, str]:
         "context": f"{header.n_ctx_train or '-'} tokens",
         "vocabulary": f"{header.n_vocab} tokens",
         "chat template": "yes" if header.has_chat_template else "no: a plain dialogue is written instead",
+        "sampling": described(recommended(header.metadata.get)) or "the file names none",
         "licence": header.metadata.text("general.license") or "-",
     }
 
@@ -120,6 +132,98 @@ def _needs(memory: Memory) -> dict[str, str]:
     parts = {"weights": memory.weights, "caches": memory.caches, "compute": memory.compute, "program": memory.program}
     each = ", ".join(f"{what} {_bytes(n)}" for what, n in parts.items())
     return {"memory": f"about {_bytes(memory.total)} for {memory.n_views} views of {memory.n_ctx} tokens ({each})"}
+
+
+@models_app.command()
+def pull(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|ORG/REPO[:QUANTIZATION]]",
+            help="What to get; without it, print the names there are.",
+            autocompletion=completion.catalogue,
+        ),
+    ] = None,
+) -> None:
+    """Download a model from Hugging Face into its cache, where llama.cpp and others find it too."""
+    if name is None:
+        for line in _catalogue():
+            typer.echo(line)
+        return
+    from ..gguf.pull import check_room, choose, download, memory_warning
+
+    choice = choose(_asked(name))
+    others = f" (there are also {', '.join(choice.others)})" if choice.others else ""
+    _say(f"{choice.repo}: {choice.quantization}, {_bytes(choice.size)}{others}")
+    check_room(choice)
+    if warning := memory_warning(choice):
+        _say(warning)
+    with _Bar() as bar:
+        path = download(choice, bar)
+    _say(
+        f"it answers with: pjlocal run -m {choice.repo}:{choice.quantization}, or a shorter name of pjlocal models list"
+    )
+    typer.echo(path)
+
+
+def _asked(name: str) -> Repository:
+    """Raises UsageError where the name is neither in the catalogue nor that of a repository."""
+    from ..gguf.catalogue import CATALOGUE
+    from ..gguf.locate import Repository, repository
+
+    if entry := CATALOGUE.get(name.lower()):
+        return Repository(entry.repo, None)
+    if asked := repository(name):
+        return asked
+    near = did_you_mean(name.lower(), CATALOGUE) or "pjlocal models pull lists those there are"
+    raise UsageError(f"{name!r} is no ORG/REPO[:QUANTIZATION], nor a name of the catalogue: {near}")
+
+
+def _catalogue() -> list[str]:
+    from ..gguf.catalogue import CATALOGUE
+
+    rows = [
+        (entry.name, f"{entry.size_gb:.1f} GB", f"{entry.memory_gb:.1f} GB", entry.licence, entry.repo)
+        for entry in CATALOGUE.values()
+    ]
+    return _aligned([("name", "size", "memory", "licence", "repository"), *rows], right=(1, 2))
+
+
+def _say(text: str) -> None:
+    typer.echo(f"pjlocal: {one_line(text)}", err=True)
+
+
+class _Bar:
+    """A progress bar on standard error, where that is a terminal."""
+
+    def __enter__(self) -> _Bar:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        console = make_console(sys.stderr)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("", total=None)
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=what, completed=done, total=total)
 
 
 @models_app.command()
