@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -9,12 +10,13 @@ from typing import Any, Literal
 
 from ..config.config import Config, config_path, load_config
 from ..errors import PjlocalError, explain
-from ..folders import cache_folder, data_folder
+from ..folders import cache_folder, config_folder, data_folder
 from ..settings import Engine, Generation
 from .hardware import Card, cards
 
 State = Literal["ok", "note", "broken"]
 _TEST_TOKENS = 10
+_HOMELESS = "none: there is no home folder"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ def gpu_finding(there: list[Card], used: list[str], offloads: bool) -> Finding:
 
 
 def _configuration() -> Iterator[Finding]:
+    if config_folder() is None and "PJLOCAL_CONFIG" not in os.environ:
+        yield Finding("configuration", "note", _HOMELESS)
+        return
     path = config_path()
     load_config()
     yield Finding("configuration", "ok", str(path) if path.exists() else f"none ({path} is not there)")
@@ -98,7 +103,7 @@ def _configuration() -> Iterator[Finding]:
 def _folders() -> Iterator[Finding]:
     for what, folder in (("data", data_folder()), ("cache", cache_folder())):
         if folder is None:
-            yield Finding(f"{what} folder", "note", "none: there is no home folder")
+            yield Finding(f"{what} folder", "note", _HOMELESS)
         else:
             yield Finding(f"{what} folder", "ok", f"{folder}{'' if folder.exists() else ' (made when it is needed)'}")
 
@@ -119,6 +124,9 @@ def _models() -> Iterator[Finding]:
 def _database() -> Iterator[Finding]:
     from ..sessions.store import Store, store_path
 
+    if data_folder() is None and "PJLOCAL_DATABASE" not in os.environ:
+        yield Finding("chats", "note", _HOMELESS)
+        return
     path = store_path()
     if not path.exists():
         yield Finding("chats", "ok", f"none saved yet ({path})")

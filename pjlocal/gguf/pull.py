@@ -65,9 +65,10 @@ def choose(asked: Repository) -> Choice:
     """Look at a repository, and choose the quantization asked for, or else one of about four bits.
 
     Raises:
-        ModelError: the repository cannot be had, or holds no GGUF file.
+        ModelError: the repository cannot be had, or holds no GGUF file; or there is no folder to download to.
         UsageError: it has not what was asked for; says what it has.
     """
+    _cache()  # refused before anything is asked
     with _explained(asked.repo):
         info = _hub().HfApi().model_info(asked.repo, files_metadata=True)
     models = _models(info)
@@ -268,7 +269,10 @@ def _sha256(path: Path, so_far: Callable[[str, int], None]) -> str:
 
 
 def _cache() -> Path:
-    return Path(_hub().constants.HF_HUB_CACHE)
+    cache = Path(_hub().constants.HF_HUB_CACHE)
+    if cache.parts[:1] == ("~",):
+        raise ModelError("there is no home folder to download to: set HOME, or HF_HOME to a folder")
+    return cache
 
 
 def _blob(repo: str, sha256: str) -> Path:
