@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -133,6 +132,3 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 def _sibling(name: str, data: bytes) -> dict[str, object]:
     lfs = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 134}
     return {"rfilename": name, "size": len(data), "blobId": "b" * 40} | ({"lfs": lfs} if name.endswith(".gguf") else {})
-
-
-Serve = Callable[[], Hub]

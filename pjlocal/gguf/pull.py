@@ -241,7 +241,7 @@ def _broken(error: BaseException, choice: Choice, file: RemoteFile, n: int) -> B
     if isinstance(error, KeyboardInterrupt) or status is not None or not n or not _is_of_the_network(error):
         return error
     return ModelError(
-        f"the connection broke after {n / 1e9:.2f} of {file.size / 1e9:.2f} GB: the same command goes on from there"
+        f"the connection broke after {n / 1e6:.0f} of {file.size / 1e6:.0f} MB: the same command goes on from there"
     )
 
 

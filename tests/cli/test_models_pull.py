@@ -6,14 +6,18 @@ import hashlib
 import os
 import random
 import re
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import tiny_models
-from commandline import one_line
+from commandline import PJLOCAL, one_line
 from hub import COMMIT, Hub
+
+from pjlocal.gguf.pull import Choice, RemoteFile, memory_warning
 
 MODEL = "org/Tiny-GGUF"
 
@@ -52,7 +56,7 @@ def test_a_pulled_model_answers_at_once_and_lies_where_others_find_it(
     hub.files[MODEL] = {"tiny-Q8_0.gguf": b"GGUF", "tiny-Q4_K_M.gguf": data, "mmproj-tiny-f16.gguf": b"x"}
     result = pjlocal("models", "pull", MODEL)
     path = pulled(result)
-    assert "Q4_K_M, 0 MB" in result.stderr or "Q4_K_M," in result.stderr
+    assert result.stderr.startswith(f"pjlocal: {MODEL}: Q4_K_M, ")
     assert "there are also Q8_0)" in result.stderr
     assert path == cache / "snapshots" / COMMIT / "tiny-Q4_K_M.gguf" and path.read_bytes() == data
     assert path.resolve() == cache / "blobs" / hashlib.sha256(data).hexdigest()
@@ -216,8 +220,6 @@ def test_what_will_not_fit_the_disk_is_refused_before_it_comes(pjlocal: Callable
 
 
 def test_memory_that_is_too_small_is_said_beforehand() -> None:
-    from pjlocal.gguf.pull import Choice, RemoteFile, memory_warning
-
     def of(size: int) -> Choice:
         return Choice(MODEL, COMMIT, "Q4_K_M", (RemoteFile("x.gguf", size, None),), ())
 
@@ -228,11 +230,6 @@ def test_memory_that_is_too_small_is_said_beforehand() -> None:
 def test_ctrl_c_leaves_what_came_and_the_next_run_goes_on(
     pjlocal: Callable, hub: Hub, cache: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    import signal
-    import time
-
-    from commandline import PJLOCAL
-
     offered(hub, "tiny-Q4_K_M.gguf", n=30_000_000)
     data = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
     hub.breaks_after = [20_000_000, *[0] * 50]  # then nothing comes for a while
@@ -247,3 +244,17 @@ def test_ctrl_c_leaves_what_came_and_the_next_run_goes_on(
     hub.breaks_after = []
     assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == data
     assert int(hub.ranges_asked()[-1].removeprefix("bytes=").removesuffix("-")) >= 15_000_000
+
+
+@pytest.mark.slow  # the client tries six times, a second apart
+def test_a_connection_that_stays_broken_is_told_with_what_came(pjlocal: Callable, hub: Hub) -> None:
+    offered(hub, "tiny-Q4_K_M.gguf", n=3_000_000)
+    hub.breaks_after = [2_500_000, *[0] * 20]
+    result = pjlocal("models", "pull", MODEL)
+    assert result.stderr.splitlines()[-1] == (
+        "pjlocal: the connection broke after 2 of 3 MB: the same command goes on from there"
+    )
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    hub.breaks_after = []
+    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+    assert hub.ranges_asked()[-1] == f"bytes={2 << 20}-"
