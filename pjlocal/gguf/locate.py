@@ -86,7 +86,7 @@ def _meant(name: str, known: list[Found]) -> Found | None:
     exact = [m for m in known if wanted in _spellings(m)] or [m for m in known if f"{wanted}:latest" in _spellings(m)]
     if exact:
         return exact[0]
-    begin = [m for m in known if any(spelling.startswith(wanted) for spelling in _spellings(m))]
+    begin = [m for m in known if any(name.lower().removesuffix(".gguf").startswith(wanted) for name in m.names)]
     if len(begin) > 1:
         raise ModelError(f"{name!r} is how several models begin: {_listed(begin)}. Name one of them")
     return begin[0] if begin else None
