@@ -42,6 +42,10 @@ class Answer:
         self._generation = generation
         self._sampling = sampling
         self._texts: list[str] = []
+        self._stream: TextStream[Decision] = TextStream()
+        self._decisions: Iterator[Decision] = iter(())
+        self._limit = 0  # tokens that it may have
+        self._started = 0.0  # when its prompts, then its first token, came
         self._thread: int | None = None  # that began to iterate
         self._events = self._run()
 
@@ -80,45 +84,61 @@ class Answer:
         )
 
     def _run(self) -> Generator[TokenEvent]:
-        stream: TextStream[Decision] = TextStream([*self._generation.stop, *self.plan.stops])
         with self._pool.writing(self):
             self._thread = threading.get_ident()
             try:
-                yield from self._settled(stream)
+                self.begin()
+                while self.finish_reason is None:
+                    yield from self.decide()
+                    if self.finish_reason is None and self._pool.interrupt.is_set():
+                        raise Interrupted
             except Interrupted:
                 self.finish_reason = "interrupted"
-            for decision, text in stream.finish():
-                yield self.event(decision, text)
+            yield from self.finish()
 
-    def _settled(self, stream: TextStream[Decision]) -> Iterator[TokenEvent]:
-        model = self._pool.model
-        started = time.perf_counter()
-        first = True
-        for decision in self._decisions():
-            now = time.perf_counter()
-            if first:
-                self.statistics.prefill_s = now - started
-                started = now
-                first = False
-            self.statistics.count(decision)
-            for name, push in zip(self.plan.cast.weights, decision.pushes, strict=False):
-                self.statistics.pushed[name] = self.statistics.pushed.get(name, 0.0) + push
-            self.statistics.decode_s = now - started
-            ended = self._is_end(decision.token)
-            for settled, text in stream.push(decision, b"" if ended else model.piece(decision.token)):
-                yield self.event(settled, text)
-            if ended or stream.stopped:
-                self.finish_reason = "stop"
-                return
-            if self._pool.interrupt.is_set():
-                raise Interrupted
-        self.finish_reason = "length"
+    # The steps of it, for who writes several at once.
 
-    def _decisions(self) -> Iterator[Decision]:
+    def begin(self) -> None:
+        """Read the prompts from now on."""
+        self._started = time.perf_counter()
+        self._stream = TextStream([*self._generation.stop, *self.plan.stops])
+        self._decisions = self._decide()
+
+    def decide(self) -> list[TokenEvent]:
+        """One more token, and what it settles; ``finish_reason`` is set when it was the last."""
+        decision = next(self._decisions, None)
+        if decision is None:
+            self.finish_reason = "length"
+            return []
+        self._count(decision)
+        ended = self._is_end(decision.token)
+        piece = b"" if ended else self._pool.model.piece(decision.token)
+        settled = [self.event(*item) for item in self._stream.push(decision, piece)]
+        if ended or self._stream.stopped:
+            self.finish_reason = "stop"
+        elif self.statistics.completion_tokens == self._limit:
+            self.finish_reason = "length"
+        return settled
+
+    def finish(self) -> list[TokenEvent]:
+        """What was still held back when the last token had come."""
+        return [self.event(*item) for item in self._stream.finish()]
+
+    def _count(self, decision: Decision) -> None:
+        now = time.perf_counter()
+        if not self.statistics.completion_tokens:
+            self.statistics.prefill_s = now - self._started
+            self._started = now
+        self.statistics.count(decision)
+        for name, push in zip(self.plan.cast.weights, decision.pushes, strict=False):
+            self.statistics.pushed[name] = self.statistics.pushed.get(name, 0.0) + push
+        self.statistics.decode_s = now - self._started
+
+    def _decide(self) -> Iterator[Decision]:
         pool, prompts, generation = self._pool, self.plan.prompts, self._generation
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
-        limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
-        views = pool.views(len(prompts), max(map(len, prompts)) + limit)
+        self._limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
+        views = pool.views(len(prompts), max(map(len, prompts)) + self._limit)
         if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
             raise UsageError(
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
@@ -130,12 +150,11 @@ class Answer:
         metered = range(len(prompts)) if voices.meter else ()
         views.reduce = Reader([*voices.drafts, *voices.judges], metered)  # type: ignore[list-item]
         swap = self.plan.cast.mode != "base"
-        rules = Rules(generation.lam, swap, generation.decoding, limit, self._is_end)
+        rules = Rules(generation.lam, swap, generation.decoding, self._limit, self._is_end)
         uniforms = Uniforms(self.seed)
         if generation.schedule == "reference":
-            yield from algorithm1(views, prompts, voices, rules, uniforms)
-        else:
-            yield from lockstep(views, prompts, voices, rules, uniforms, self._guesser(views))
+            return algorithm1(views, prompts, voices, rules, uniforms)
+        return lockstep(views, prompts, voices, rules, uniforms, self._guesser(views))
 
     def _voices(self) -> Voices:
         """Who proposes and who decides.  In mode both the judge is all preferences at once, whoever drafts; else each
