@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from random import SystemRandom
+from typing import Protocol
 
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Rules, Voices, algorithm1, lockstep
 from .engine.constraint import make_constraint
 from .engine.filters import FilterChain
-from .engine.interrupt import Interrupted
-from .engine.pool import ViewPool
+from .engine.interrupt import Interrupt, Interrupted
+from .engine.model import Model
+from .engine.pool import Writer
+from .engine.seats import Seat
 from .engine.views import ModelViews
 from .engine.voices import Alone, Combined, Meter, Reader, Weight
 from .errors import UsageError
@@ -21,6 +25,20 @@ from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
 from .settings import PANEL_NAMES, Generation, Sampling
 from .stream import TextStream
+
+
+class Pool(Protocol):
+    """Where an answer's views live: a `ViewPool` of its own, or a `Seat` among others."""
+
+    model: Model
+    interrupt: Interrupt
+    context_limit: int
+
+    def views(self, n_views: int, n_ctx: int) -> ModelViews | Seat:
+        """Views with room for ``n_ctx`` tokens each."""
+
+    def writing(self, writer: Writer) -> AbstractContextManager[None]:
+        """While this one is iterated over."""
 
 
 class Answer:
@@ -33,7 +51,7 @@ class Answer:
         load_s: seconds that loading the model took.
     """
 
-    def __init__(self, pool: ViewPool, plan: Plan, generation: Generation, sampling: Sampling, load_s: float) -> None:
+    def __init__(self, pool: Pool, plan: Plan, generation: Generation, sampling: Sampling, load_s: float) -> None:
         self.seed = SystemRandom().getrandbits(63) if generation.seed is None else generation.seed
         self.statistics = Statistics(load_s=load_s)
         self.finish_reason: FinishReason | None = None
@@ -188,7 +206,7 @@ class Answer:
         voices = [own(view) for view in speakers]
         return Voices(voices, voices, meter)
 
-    def _guesser(self, views: ModelViews) -> Lookahead | None:
+    def _guesser(self, views: ModelViews | Seat) -> Lookahead | None:
         most = self._generation.lookahead
         if not most or not views.trimmable:
             return None
