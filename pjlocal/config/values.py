@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
@@ -25,7 +26,11 @@ class Wrong(Exception):
 
 
 def checked(
-    table: Mapping[str, Any], settings: type[Settings], folder: Path, *where: str | int, **rest: Any
+    table: Mapping[str, Any],
+    settings: type[Settings],
+    folder: Path,
+    *where: str | int,
+    rest: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """A table's values as the settings take them, each checked together with those before it.
 
@@ -46,7 +51,7 @@ def checked(
             made[key] = typed(key, hints[key], value)
             if what := fields[key].metadata.get("file"):
                 made[key] = read_text(folder / user_path(value), what)
-            settings(**(rest | made))
+            settings(**{**rest, **made})
         except UsageError as error:
             message = re.sub(r"--[\w-]+", lambda match: by_flag.get(match[0], match[0]), str(error))
             raise Wrong(message, *where, key) from None
