@@ -44,7 +44,6 @@ def checked(
     """
     fields = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
     hints = get_type_hints(settings)
-    by_flag = {flag(f): name for name, f in fields.items()}
     made: dict[str, Any] = {}
     for key, value in table.items():
         try:
@@ -53,9 +52,14 @@ def checked(
                 made[key] = read_text(folder / user_path(value), what)
             settings(**{**rest, **made})
         except UsageError as error:
-            message = re.sub(r"--[\w-]+", lambda match: by_flag.get(match[0], match[0]), str(error))
-            raise Wrong(message, *where, key) from None
+            raise Wrong(by_keys(str(error), settings), *where, key) from None
     return made
+
+
+def by_keys(message: str, settings: type[Settings]) -> str:
+    """A message about settings, which names their flags, as it reads where they are keys."""
+    names = {flag(f): f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    return re.sub(r"--[\w-]+", lambda match: names.get(match[0], match[0]), message)
 
 
 def typed(key: str, hint: Any, value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from ..config import tomlfile
 from ..config.config import TABLES
-from ..config.values import Wrong, checked, model_named, preference, typed
+from ..config.values import Wrong, by_keys, checked, model_named, preference, typed
 from ..errors import UsageError, did_you_mean
 from ..prompting.preferences import presets, split_strength
 from ..settings import Generation, Settings
@@ -57,7 +57,8 @@ def load_suite(name: str) -> Suite:
     try:
         return _suite(_Table(tomlfile.parse(path, text).unwrap(), path.parent), path.stem)
     except Wrong as wrong:
-        raise UsageError(f"{path} line {tomlfile.line_of(text, wrong.keys)}: {wrong}") from None
+        line = f" line {tomlfile.line_of(text, wrong.keys)}" if wrong.keys else ""  # what is missing has none
+        raise UsageError(f"{path}{line}: {wrong}") from None
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,10 @@ class _Table:
         for key in self.values:
             if key in known:
                 continue
+            if key == "seed":
+                raise self.wrong(
+                    "the seed is the suite's: seeds = [0, 1] at the top answers each prompt with both", key
+                )
             if self.where and key in _OF_A_SUITE:
                 raise self.wrong(f"{key} belongs at the top, before the first table", key)
             near = did_you_mean(key, known) or f"known are {', '.join(known)}"
@@ -167,7 +172,10 @@ def _suite(table: _Table, name: str) -> Suite:
     }
     suite = Suite(**(parts | table.made(_OF_A_SUITE, Suite, parts)))
     _check_together(table, suite)
-    return replace(suite, prompts=located(suite.prompts, table.folder))
+    try:
+        return replace(suite, prompts=located(suite.prompts, table.folder))
+    except UsageError as error:
+        raise table.wrong(str(error), "prompts") from None
 
 
 def _objectives(table: _Table, name: str) -> Objectives:
@@ -228,7 +236,7 @@ def _check_together(table: _Table, suite: Suite) -> None:
             try:
                 check_system(suite, system, objectives, Generation())
             except UsageError as error:
-                raise Wrong(str(error), *one.where) from None
+                raise Wrong(by_keys(str(error), Generation), *one.where) from None
     _check_plain(table, suite)
 
 

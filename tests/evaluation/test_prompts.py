@@ -132,7 +132,7 @@ def test_lengths_count_before_the_limit(tmp_path: Path) -> None:
 def test_a_sample_is_the_seeds_own_and_a_larger_one_has_all_of_it() -> None:
     ten, twenty = (load_prompts(limit=limit, sample=7) for limit in (10, 20))
     assert ten == load_prompts(limit=10, sample=7) != load_prompts(limit=10, sample=8)
-    assert [prompt.id for prompt in ten] == "p04 p07 p09 p11 p12 p22 p26 p34 p35 p57".split()
+    assert [prompt.id for prompt in ten] == ["p04", "p07", "p09", "p11", "p12", "p22", "p26", "p34", "p35", "p57"]
     assert set(ten) < set(twenty)
     assert load_prompts(limit=99, sample=7) == load_prompts()
 
