@@ -165,7 +165,7 @@ FORMS = ("grammar", "json_schema", "regex", "lark")
 
 @dataclass(frozen=True)
 class Generation(Settings):
-    """How the two views write one answer.  Defaults are those of the paper's authors' own code."""
+    """How the two views write one answer.  λ and the length limit are the defaults of the paper authors' program."""
 
     mode: Mode | None = setting(
         None,
@@ -243,7 +243,11 @@ class Generation(Settings):
 
 @dataclass(frozen=True)
 class Sampling(Settings):
-    """llama.cpp's filters, applied to each view by itself, in llama.cpp's order."""
+    """llama.cpp's filters, applied to each view by itself, in llama.cpp's order.
+
+    Top-k and top-p are those of the paper authors' program.  It samples at temperature 0.9, applied before them; 0.7 is
+    only a default inside it.
+    """
 
     temperature: float = setting(0.7, "--temperature", "-t", help="0 is greedy.", least=0)
     top_k: int = setting(

@@ -10,7 +10,9 @@ from ..errors import UsageError, did_you_mean
 from ..settings import parse_strength
 from ..textfile import read_text, user_path
 
-#: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.
+#: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.  The names are the paper's and
+#: the words our own: its authors' program asks for a "richly descriptive" answer "with clarity and detail" where this
+#: says vivid, and for an "imaginative" one with "innovative ideas" where this says creative.
 PRESETS: dict[str, str] = {
     "helpful": "Be helpful: give a useful answer to what is really asked.",
     "harmless": "Be harmless: nothing dangerous, unethical or offensive.",
