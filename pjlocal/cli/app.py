@@ -12,6 +12,7 @@ from .. import __version__
 from .bench import bench
 from .chat import chat
 from .config import config_app, prefs_app
+from .eval import eval_app
 from .run import run
 from .sessions import sessions_app
 
@@ -58,5 +59,6 @@ def _app(
 for command in (run, chat, bench):
     app.command()(command)
 app.add_typer(sessions_app, name="sessions")
+app.add_typer(eval_app, name="eval")
 app.add_typer(config_app, name="config")
 app.add_typer(prefs_app, name="prefs")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from ..errors import ModelError, UsageError
@@ -123,18 +123,13 @@ class SharedContext:
     # Behind it.
 
     def _read_heads(self) -> None:
-        """In batches of as many tokens as llama.cpp takes at once."""
-        todo = chain.from_iterable(_numbered(sequence, sequence.head) for sequence in self._sequences)
-        batch: list[tuple[int, int, int]] = []
-        for item in todo:
-            batch.append(item)
-            if len(batch) == self._context.n_batch:
-                self._decode(batch, n_wanted=0)
-                batch.clear()
-        self._decode(batch, n_wanted=0)
+        """One sequence after the other: what a prompt's tokens are rounded to then depends on no neighbour."""
         for sequence in self._sequences:
-            sequence.cached += sequence.head
-            sequence.head.clear()
+            while sequence.head:
+                part = sequence.head[: self._context.n_batch]
+                self._decode(list(_numbered(sequence, part)), n_wanted=0)
+                sequence.cached += part
+                del sequence.head[: len(part)]
 
     def _read_wanted(self) -> None:
         asking = [sequence for sequence in self._sequences if sequence.wanted]

@@ -19,7 +19,7 @@ from ..prompting.plan import Plan
 from ..scheduler import Job, Scheduler, write_all
 from ..settings import Engine
 from .records import AnswerRecord, Folder
-from .run import Manner, Task
+from .run import Task
 
 Progress = Callable[[int, int], None]  # done, in all
 
@@ -76,10 +76,10 @@ def plan_tasks(
     Raises:
         UsageError: one does not fit into the context.
     """
-    judges: dict[tuple[Manner, str], PersonaJudge] = {}
+    judges: dict[tuple[str, str], PersonaJudge] = {}
     planned = []
     for task in tasks:
-        who = (task.manner, task.objectives.name)
+        who = (task.manner.system.name, task.objectives.name)
         if who not in judges:
             judges[who] = stack.enter_context(make_judge(model, engine, task, interrupt))
         try:

@@ -13,7 +13,7 @@ from typing import Any
 from .. import __version__
 from ..errors import OutputError, UsageError
 from ..prompting.preferences import prefix
-from ..settings import Generation, Prompting, Sampling, Settings
+from ..settings import Engine, Generation, Prompting, Sampling
 from ..textfile import write_text
 from .records import Folder, key_of
 from .suite import Objectives, Prompt, Suite, System, in_force, suite_as_dict, suite_from_dict
@@ -45,7 +45,8 @@ class Task:
 
     @property
     def generation(self) -> Generation:
-        return self.manner.generation.replace(seed=self.seed)
+        seeded: Generation = self.manner.generation.replace(seed=self.seed)
+        return seeded
 
 
 @dataclass(frozen=True)
@@ -62,23 +63,27 @@ class Run:
     made_with: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_manner(
-    suite: Suite, system: System, settings: Mapping[str, Settings], given: Collection[str], model: str, digest: str
-) -> Manner:
-    """How a system answers.
+@dataclass(frozen=True)
+class Asked:
+    """What the command line gives; ``given`` are the names of what the user gave of it."""
 
-    Args:
-        settings: the command line's, by ``generation``, ``sampling`` and ``prompting``.
-        given: the names of those that the user gave.
+    generation: Generation
+    sampling: Sampling
+    prompting: Prompting
+    given: Collection[str] = ()
+
+
+def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: str) -> Manner:
+    """How a system answers.
 
     Raises:
         UsageError: settings that cannot be had together.
     """
     return Manner(
         system,
-        in_force(suite, system, settings["generation"], given),
-        in_force(suite, system, settings["sampling"], given),
-        in_force(suite, system, settings["prompting"], given),
+        in_force(suite, system, asked.generation, asked.given),
+        in_force(suite, system, asked.sampling, asked.given),
+        in_force(suite, system, asked.prompting, asked.given),
         model,
         digest,
     )
@@ -101,23 +106,28 @@ def make_tasks(suite: Suite, manners: Sequence[Manner], prompts: Sequence[Prompt
 
 def _task(objectives: Objectives, manner: Manner, prompt: Prompt, seed: int) -> Task:
     views = manner.system.views(objectives)
-    generation = manner.generation.as_dict()
-    del generation["seed"], generation["lookahead"], generation["schedule"]  # change no text
+    generation = _changed(manner.generation.replace(seed=None, lookahead=0, schedule="lockstep"))  # which no text shows
     asked = [[wish, prefix([wish])] for names in views for wish in names]
-    if generation["mode"] == "plain":
+    if manner.generation.mode == "plain":
         asked = []  # the same answer whatever would have been asked for
     key = key_of(
         model=manner.digest,
         asked=asked,
         avoided=[prefix([text]) for text in manner.generation.avoid],
         generation=generation,
-        sampling=manner.sampling.as_dict(),
-        prompting=manner.prompting.as_dict(),
+        sampling=_changed(manner.sampling),
+        prompting=_changed(manner.prompting),
         prompt=prompt.text,
         seed=seed,
         named=[objectives.name, manner.system.name, prompt.id],
     )
     return Task(key, objectives, manner, prompt, seed)
+
+
+def _changed(settings: Settings) -> dict[str, Any]:
+    """What differs from the defaults, so that a setting that another version brings changes no key."""
+    defaults = type(settings)().as_dict()
+    return {name: value for name, value in settings.as_dict().items() if value != defaults[name]}
 
 
 def write_run(folder: Folder, run: Run) -> None:
@@ -156,7 +166,7 @@ def read_run(folder: Folder) -> Run:
         raise UsageError(f"{folder.run_file} cannot be read: {error}") from None
 
 
-def made_with(manners: Sequence[Manner], settings: Mapping[str, Settings]) -> dict[str, Any]:
+def made_with(manners: Sequence[Manner], asked: Asked, engine: Engine) -> dict[str, Any]:
     """Versions, machine and model files."""
     import llama_cpp
     import numpy
@@ -168,7 +178,12 @@ def made_with(manners: Sequence[Manner], settings: Mapping[str, Settings]) -> di
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "models": {Path(manner.model).name: manner.digest for manner in manners},
-        "settings": {name: group.as_dict() for name, group in settings.items()},
+        "settings": {
+            "generation": asked.generation.as_dict(),
+            "sampling": asked.sampling.as_dict(),
+            "prompting": asked.prompting.as_dict(),
+            "engine": engine.as_dict(),
+        },
     }
 
 
