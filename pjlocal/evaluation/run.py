@@ -13,7 +13,7 @@ from typing import Any
 from .. import __version__
 from ..errors import OutputError, UsageError
 from ..prompting.preferences import prefix
-from ..settings import Engine, Generation, Prompting, Sampling
+from ..settings import Engine, Generation, Prompting, Sampling, Settings
 from ..textfile import write_text
 from .records import Folder, key_of
 from .suite import Objectives, Prompt, Suite, System, in_force, suite_as_dict, suite_from_dict
