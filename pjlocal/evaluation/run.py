@@ -62,6 +62,14 @@ class Run:
     keys: tuple[str, ...]
     made_with: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def facts(self) -> list[str]:
+        """What a report says of how it was made."""
+        made = self.made_with
+        models = ", ".join(f"{name} ({digest[:12]})" for name, digest in made.get("models", {}).items())
+        versions = f"pjlocal {made.get('pjlocal')}, llama-cpp-python {made.get('llama_cpp_python')}"
+        return [f"models: {models}", f"{len(self.prompts)} prompts", versions, str(made.get("machine"))]
+
 
 @dataclass(frozen=True)
 class Asked:
