@@ -66,7 +66,9 @@ _JudgeUrl = Annotated[
 ]
 _JudgePairs = Annotated[
     int | None,
-    typer.Option("--judge-pairs", min=1, help="Pairs of each system that are judged, at most.", rich_help_panel=_SCORES),
+    typer.Option(
+        "--judge-pairs", min=1, help="Pairs of each system that are judged, at most.", rich_help_panel=_SCORES
+    ),
 ]
 _Systems = Annotated[list[str], typer.Option("--system", "-s", help="A system to show; all without (repeatable).")]
 _Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
@@ -96,9 +98,7 @@ def run_suite(
     ],
     models: Annotated[
         list[str],
-        typer.Option(
-            "--model", "-m", help="The model that answers; of several, each answers everything (repeatable)."
-        ),
+        typer.Option("--model", "-m", help="The model that answers; of several, each answers everything (repeatable)."),
     ] = [],
     prefer: PreferOption = [],
     prompts: Annotated[

@@ -147,15 +147,16 @@ class Comparison:
 
 
 def compare(results: Results) -> Comparison:
-    """Of an evaluation: every system of its suite that has answered, each beside the suite's baseline."""
+    """Of an evaluation: every system of its suite that has answered, each beside its baseline."""
     groups = _grouped(results.answers)
     measured = {name: _measured(group, _by_answer(results.scores)) for name, group in groups.items()}
-    suite, baseline = results.suite, results.suite.baseline
+    suite = results.suite
+    baselines = _baselines(suite)
     order = [(o.name, s.name) for o in suite.objectives for s in suite.systems if (o.name, s.name) in groups]
     pairs = [
         _Pair(objectives, system, baseline, measured[objectives, system], measured[objectives, baseline])
         for objectives, system in order
-        if system != baseline and (objectives, baseline) in measured
+        if (baseline := baselines[system]) and (objectives, baseline) in measured
     ]
     judged = _judged(results)
     n = len({answer.prompt_id for answer in results.answers})
@@ -217,6 +218,11 @@ def compare_folders(first: Results, second: Results, name: str = "first") -> Fol
         tuple(group for group in old if group not in new),
         tuple(group for group in new if group not in old),
     )
+
+
+def _baselines(suite: Suite) -> dict[str, str | None]:
+    """By the name of a system, that of the one that it is compared with."""
+    return {system.name: suite.baseline_of(system) for system in suite.systems}
 
 
 _Group = tuple[str, str]  # objectives, system
@@ -387,6 +393,13 @@ def _judged(results: Results) -> list[_Judged]:
     answers = {answer.key: answer for answer in results.answers}
     places = {system.name: place for place, system in enumerate(results.suite.systems)}
     places[results.suite.baseline] = -1  # whoever is compared with it is the system
+    baselines = _baselines(results.suite)
+
+    def is_system(one: str, other: str) -> bool:
+        """Of two that were judged: whether the first is compared with the second, rather than the other way."""
+        if other == baselines[one] or one == baselines[other]:
+            return other == baselines[one]
+        return places[one] > places[other]
 
     found: dict[tuple[str, str, str, str], _Judged] = {}
     for verdict in results.verdicts:
@@ -395,7 +408,7 @@ def _judged(results: Results) -> list[_Judged]:
         first, second = answers[verdict.first], answers[verdict.second]
         if first.system == second.system or not {first.system, second.system} <= places.keys():
             continue
-        leads = places[first.system] > places[second.system]
+        leads = is_system(first.system, second.system)
         mine, other = (first, second) if leads else (second, first)
         name = (mine.key, other.key, verdict.aspect, verdict.by)
         found.setdefault(name, _Judged(mine, other, verdict.aspect, verdict.by, {})).orders[leads] = verdict
