@@ -1,0 +1,194 @@
+"""A table of an evaluation, apart from where it is shown: on a terminal, in Markdown, in a page, to a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from html import escape
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ..screen.tables import plain_table
+from ..visible import markdown_line, one_line, shown
+
+NOISE = "≈"  # behind a value that luck could have made
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value as it is shown.
+
+    text: empty where nothing is known.
+    value: what the text says, for programs.
+    low, high: the ends of its interval.
+    rank: 1 of the best in its column, 2 of the second, 0 of the others and where nothing is better.
+    noise: whether luck could have made its difference from the baseline.
+    """
+
+    text: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    rank: int = 0
+    noise: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table.
+
+    head: what the rows are, such as ``system``.
+    groups: what stands above several columns, as (text, columns); empty for none.
+    notes: what one must know to read it.
+    """
+
+    title: str
+    head: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    groups: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def ranked(cells: Sequence[Cell], higher: bool = True) -> list[Cell]:
+    """A column with its best and its second best marked; values that look the same share a rank.
+
+    Args:
+        higher: whether more is better.
+    """
+    places = list(dict.fromkeys(c.text for c in sorted(cells, key=lambda c: _order(c, higher)) if c.value is not None))
+    if len(places) < 2:
+        return list(cells)
+    return [replace(c, rank=places[:2].index(c.text) + 1) if c.text in places[:2] else c for c in cells]
+
+
+def _order(cell: Cell, higher: bool) -> float:
+    value = cell.value or 0.0
+    return -value if higher else value
+
+
+# On a terminal
+
+
+def rich_grid(grid: Grid, width: int) -> RenderableType:
+    """Best in bold, second underlined, and what luck could have made dimmed.
+
+    Where the screen is too narrow for its columns, rows and columns change places; no value is ever folded.
+    """
+    wide = _table(grid)
+    if _needed(grid) > width and len(grid.rows) < len(grid.columns):
+        wide = _table(turned(grid))
+    notes = [Text(one_line(note), "dim") for note in grid.notes]
+    return Group(Text(one_line(grid.title), "bold"), wide, *notes)
+
+
+def _needed(grid: Grid) -> int:
+    """Columns of a screen that the table takes, with two between its own."""
+    names = [[grid.head], *([row.name] for row in grid.rows)]
+    widths = [max(len(name[0]) for name in names)]
+    for at, heading in enumerate(_headings(grid)):
+        longest = max(heading.split(), key=len, default="")
+        widths.append(max([len(longest), *(len(_marked(row.cells[at])) for row in grid.rows)]))
+    return sum(widths) + 2 * len(widths)
+
+
+def _table(grid: Grid) -> Any:
+    table = plain_table(*map(one_line, (grid.head, *_headings(grid))), right=range(1, len(grid.columns) + 1))
+    for column in table.columns[1:]:
+        column.overflow = "fold"
+    for row in grid.rows:
+        table.add_row(Text(one_line(row.name)), *(Text(_marked(c), _style(c), no_wrap=True) for c in row.cells))
+    return table
+
+
+def _headings(grid: Grid) -> list[str]:
+    """A column's heading, with what stands above it."""
+    above = [text for text, n in grid.groups for _ in range(n)] or [""] * len(grid.columns)
+    return [f"{group} {column}".strip() for group, column in zip(above, grid.columns, strict=True)]
+
+
+def _marked(cell: Cell) -> str:
+    return f"{cell.text} {NOISE}" if cell.noise and cell.text else cell.text or "-"
+
+
+def _style(cell: Cell) -> str:
+    styles = {1: "bold", 2: "underline"}.get(cell.rank, ""), "dim" if cell.noise else ""
+    return " ".join(filter(None, styles))
+
+
+def turned(grid: Grid) -> Grid:
+    """The same with rows and columns in each other's place."""
+    rows = tuple(Row(heading, tuple(row.cells[at] for row in grid.rows)) for at, heading in enumerate(_headings(grid)))
+    return replace(grid, head="", columns=tuple(row.name for row in grid.rows), rows=rows, groups=())
+
+
+# As Markdown
+
+
+def markdown_grids(grids: Iterable[Grid]) -> str:
+    """GitHub's tables, each under its title, with its notes below."""
+    return "\n".join(_markdown(grid) for grid in grids)
+
+
+def _markdown(grid: Grid) -> str:
+    head = [_pipe(grid.head) or " ", *map(_pipe, _headings(grid))]
+    lines = [f"### {markdown_line(grid.title)}", "", f"| {' | '.join(head)} |"]
+    lines.append("|" + "---|" + "---:|" * len(grid.columns))
+    for row in grid.rows:
+        lines.append(f"| {' | '.join([_pipe(row.name), *map(_markdown_cell, row.cells)])} |")
+    lines += ["", *(f"- {markdown_line(note)}" for note in grid.notes)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _pipe(text: str) -> str:
+    return markdown_line(text).replace("|", r"\|")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    mark = {1: "**{}**", 2: "<u>{}</u>"}.get(cell.rank, "{}")
+    return mark.format(_pipe(cell.text or "-")) + f" {NOISE}" * (cell.noise and bool(cell.text))
+
+
+# As HTML
+
+
+def html_grid(grid: Grid) -> str:
+    """A table element; the classes ``best``, ``second`` and ``noise`` are the page's to paint."""
+    groups = "".join(f'<th colspan="{n}" scope="colgroup">{_html(text)}</th>' for text, n in grid.groups)
+    above = f"<tr><td></td>{groups}</tr>\n" if groups else ""
+    columns = "".join(f'<th scope="col">{_html(column)}</th>' for column in grid.columns)
+    rows = "".join(
+        f'<tr><th scope="row">{_html(row.name)}</th>{"".join(map(_html_cell, row.cells))}</tr>\n' for row in grid.rows
+    )
+    notes = "".join(f"<li>{_html(note)}</li>" for note in grid.notes)
+    return f"""<div class="wide"><table>
+<caption>{_html(grid.title)}</caption>
+<thead>
+{above}<tr><th scope="col">{_html(grid.head)}</th>{columns}</tr>
+</thead>
+<tbody>
+{rows}</tbody>
+</table></div>
+{f'<ul class="notes">{notes}</ul>' if notes else ""}
+"""
+
+
+def _html(text: str) -> str:
+    return f"<bdi>{escape(one_line(shown(text)))}</bdi>" if text else ""
+
+
+def _html_cell(cell: Cell) -> str:
+    names = {1: "best", 2: "second"}.get(cell.rank, ""), "noise" if cell.noise else ""
+    classes = " ".join(filter(None, names))
+    return f'<td class="{classes}">{_html(_marked(cell))}</td>' if classes else f"<td>{_html(_marked(cell))}</td>"
