@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from html import escape
-from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from ..screen.tables import plain_table
@@ -57,9 +58,6 @@ class Grid:
     groups: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def ranked(cells: Sequence[Cell], higher: bool = True) -> list[Cell]:
     """A column with its best and its second best marked; values that look the same share a rank.
@@ -84,29 +82,46 @@ def _order(cell: Cell, higher: bool) -> float:
 def rich_grid(grid: Grid, width: int) -> RenderableType:
     """Best in bold, second underlined, and what luck could have made dimmed.
 
-    Where the screen is too narrow for its columns, rows and columns change places; no value is ever folded.
+    Columns that the screen has no room for come in tables of their own below: no value is ever folded.
     """
-    wide = _table(grid)
-    if _needed(grid) > width and len(grid.rows) < len(grid.columns):
-        wide = _table(turned(grid))
     notes = [Text(one_line(note), "dim") for note in grid.notes]
-    return Group(Text(one_line(grid.title), "bold"), wide, *notes)
+    parts: list[RenderableType] = []
+    for part in fitting(grid, width):
+        parts += [*[Text()] * bool(parts), _table(part)]
+    return Group(Text(one_line(grid.title), "bold"), *parts, *notes)
+
+
+def fitting(grid: Grid, width: int) -> list[Grid]:
+    """The table, or parts of it of whole groups of columns, or of single ones where a group is too wide as well."""
+    if _needed(grid) <= width or len(grid.columns) < 2:
+        return [grid]
+    if len(grid.groups) > 1:
+        sizes = [n for _, n in grid.groups]
+        parts = [_part(grid, sum(sizes[:at]), n) for at, n in enumerate(sizes)]
+        return [piece for part in parts for piece in fitting(part, width)]
+    n = max((n for n in range(1, len(grid.columns)) if _needed(_part(grid, 0, n)) <= width), default=1)
+    return [_part(grid, 0, n), *fitting(_part(grid, n, len(grid.columns) - n), width)]
+
+
+def _part(grid: Grid, first: int, n: int) -> Grid:
+    """Some of the columns; of their groups, those above them."""
+    above = [text for text, size in grid.groups for _ in range(size)][first : first + n]
+    rows = tuple(replace(row, cells=row.cells[first : first + n]) for row in grid.rows)
+    groups = tuple((text, above.count(text)) for text in dict.fromkeys(above))
+    return replace(grid, columns=grid.columns[first : first + n], rows=rows, groups=groups)
 
 
 def _needed(grid: Grid) -> int:
-    """Columns of a screen that the table takes, with two between its own."""
-    names = [[grid.head], *([row.name] for row in grid.rows)]
-    widths = [max(len(name[0]) for name in names)]
+    """Columns of a screen that the table takes, with a space between its own."""
+    widths = [max(cell_len(one_line(name)) for name in (grid.head, *(row.name for row in grid.rows)))]
     for at, heading in enumerate(_headings(grid)):
-        longest = max(heading.split(), key=len, default="")
-        widths.append(max([len(longest), *(len(_marked(row.cells[at])) for row in grid.rows)]))
-    return sum(widths) + 2 * len(widths)
+        words = [cell_len(word) for word in one_line(heading).split()]
+        widths.append(max([*words, *(cell_len(_marked(row.cells[at])) for row in grid.rows)], default=0))
+    return sum(widths) + len(widths) - 1
 
 
-def _table(grid: Grid) -> Any:
+def _table(grid: Grid) -> Table:
     table = plain_table(*map(one_line, (grid.head, *_headings(grid))), right=range(1, len(grid.columns) + 1))
-    for column in table.columns[1:]:
-        column.overflow = "fold"
     for row in grid.rows:
         table.add_row(Text(one_line(row.name)), *(Text(_marked(c), _style(c), no_wrap=True) for c in row.cells))
     return table
@@ -125,12 +140,6 @@ def _marked(cell: Cell) -> str:
 def _style(cell: Cell) -> str:
     styles = {1: "bold", 2: "underline"}.get(cell.rank, ""), "dim" if cell.noise else ""
     return " ".join(filter(None, styles))
-
-
-def turned(grid: Grid) -> Grid:
-    """The same with rows and columns in each other's place."""
-    rows = tuple(Row(heading, tuple(row.cells[at] for row in grid.rows)) for at, heading in enumerate(_headings(grid)))
-    return replace(grid, head="", columns=tuple(row.name for row in grid.rows), rows=rows, groups=())
 
 
 # As Markdown

@@ -112,7 +112,7 @@ def _answers(page: Page) -> str:
     systems = {system.name: system for system in page.suite.systems}
     articles = "".join(_article(page.sheets[at], at, systems) for at in order)
     lists = "".join(
-        _leads(f"The {len(leads)} largest {what} against {page.suite.baseline}, by {page.told_by}", leads, number)
+        _leads(f"The {len(leads)} largest {what} against the baseline, by {page.told_by}", leads, number)
         for what, leads in (("wins", largest), ("losses", losses))
         if leads
     )
@@ -172,7 +172,8 @@ def _article(sheet: Sheet, at: int, systems: Mapping[str, System]) -> str:
         legend for name, answer in sheet.answers.items() if (legend := _legend(sheet, systems.get(name), answer))
     )
     answers = "".join(_answer(name, answer) for name, answer in sheet.answers.items())
-    return f"""<article id="sheet-{at}" data-at="{at}" data-objectives="{escape(shown(sheet.objectives))}" tabindex="-1">
+    objectives = escape(shown(sheet.objectives))
+    return f"""<article id="sheet-{at}" data-at="{at}" data-objectives="{objectives}" tabindex="-1">
 <h3 class="question" dir="auto">{escape(shown(sheet.prompt))}</h3>
 <p class="facts">{facts}</p>
 {"".join(legends)}<div class="side">

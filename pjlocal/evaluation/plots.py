@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PjlocalError
 from ..visible import one_line, shown
+from .extra import extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +123,7 @@ def plane(points: Sequence[Point], title: str, x: str, y: str) -> Plot:
         axes.margins(0.16)
         for number, point in enumerate(points):
             axes.plot(point.x, point.y, _marker(number), color=_color(number), markersize=8)
-        axes.set(xlabel=x, ylabel=y)
+        axes.set(xlabel=_label(x, 80), ylabel=_label(y, 60))
         axes.grid(color=FAINT, alpha=0.3, linewidth=0.6)
         _name_points(figure, axes, points)
         return _plot(figure, title)
@@ -137,9 +138,9 @@ def lines(panels: Sequence[tuple[str, Sequence[Series]]], title: str, x: str) ->
                 style = _LINES[number % len(_LINES)]
                 xs, ys = zip(*one.points, strict=True)
                 axes.plot(xs, ys, style, marker=_marker(number), color=_color(number), markersize=5, linewidth=1.4)
-            axes.set(ylabel=what)
+            axes.set(ylabel=_label(what))
             axes.grid(color=FAINT, alpha=0.3, linewidth=0.6)
-        many[-1, 0].set(xlabel=x)
+        many[-1, 0].set(xlabel=_label(x, 80))
         at = sorted({px for _, series in panels for one in series for px, _ in one.points})
         many[-1, 0].set_xticks(at, [f"{px:g}" for px in at])
         figure.canvas.draw()
@@ -175,22 +176,26 @@ def _name_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     figure.set_layout_engine("none")  # names must not move what they were placed beside
     taken = [_around(axes, point) for point in points]
     for number, point in enumerate(points):
-        for label, reach in _places(axes, point):
-            box = _box(axes, label)
-            inside = figure.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
-            label.remove()
-        else:
-            label, reach = next(_places(axes, point))
+        label, far = _first_free(figure, axes, point, taken)
         taken.append(_box(axes, label))
         label.set_color(INK)
-        if reach > 1 and label.arrow_patch:
+        if far and label.arrow_patch:
             label.arrow_patch.set(visible=True, color=_color(number))
 
 
-def _places(axes: Axes, point: Point) -> Iterator[tuple[Annotation, float]]:
-    """The name at one place after another, the nearest first; who takes none removes it."""
+def _first_free(figure: Figure, axes: Axes, point: Point, taken: Sequence[Bbox]) -> tuple[Annotation, bool]:
+    """A point's name where nothing is covered, or beside it where no such place is; and whether that is far."""
+    for label, far in _places(axes, point):
+        box = _box(axes, label)
+        inside = figure.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
+        if inside and not any(box.overlaps(other) for other in taken):
+            return label, far
+        label.remove()
+    return next(_places(axes, point))
+
+
+def _places(axes: Axes, point: Point) -> Iterator[tuple[Annotation, bool]]:
+    """The name at one place after another, the nearest first, and whether it is far; who takes none removes it."""
     for reach in _REACHES:
         for dx, dy in _NEAR:
             label = axes.annotate(
@@ -202,7 +207,7 @@ def _places(axes: Axes, point: Point) -> Iterator[tuple[Annotation, float]]:
                 va="bottom" if dy > 0 else "top" if dy < 0 else "center",
                 arrowprops={"arrowstyle": "-", "linewidth": 0.7, "visible": False},
             )
-            yield label, reach
+            yield label, reach > 1
 
 
 def _box(axes: Axes, label: Annotation) -> Bbox:
@@ -243,15 +248,14 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
     """A figure of that size in inches, in the report's style.
 
     Raises:
-        PjlocalError: the library is not there.
+        UsageError: the library is not there.
     """
-    try:
+    with extra():
         from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError:
-        raise PjlocalError("plots need matplotlib: pip install 'pjlocal[eval]'") from None
-    with rc_context(_STYLE):
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts show what this one has not
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)  # measures texts
         yield figure

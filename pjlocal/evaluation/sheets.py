@@ -113,19 +113,20 @@ def matching(sheet: Sheet, words: str) -> bool:
 
 
 def leads(
-    of: Iterable[Sheet], baseline: str, verdicts: Iterable[Verdict], scores: Iterable[Score]
+    of: Iterable[Sheet], suite: Suite, verdicts: Iterable[Verdict], scores: Iterable[Score]
 ) -> tuple[list[Lead], str]:
-    """How far each answer is ahead of the baseline's, the furthest first, and by what that is told.
+    """How far each answer is ahead of its baseline's, the furthest first, and by what that is told.
 
     By the verdicts on the two, over all judges, aspects and orders; where there are none at all, by the mean
     difference of their implicit rewards, in parts of the largest one.
     """
     pairs = [
-        (sheet, system, answer, sheet.answers[baseline])
+        (sheet, system.name, answer, other)
         for sheet in of
-        if baseline in sheet.answers
-        for system, answer in sheet.answers.items()
-        if system != baseline
+        for system in suite.systems
+        if (answer := sheet.answers.get(system.name))
+        and (other := sheet.answers.get(baseline_of(suite, system)))
+        and answer is not other
     ]
     judged = _judged(verdicts)
     if judged:
@@ -142,6 +143,11 @@ def leads(
         most = max((abs(lead.margin) for lead in found), default=0.0) or 1.0
         found = [replace(lead, margin=lead.margin / most) for lead in found]
     return sorted(found, key=lambda lead: -lead.margin), told
+
+
+def baseline_of(suite: Suite, system: System) -> str:
+    """The name of the system that this one is compared with."""
+    return getattr(system, "against", None) or suite.baseline
 
 
 def _judged(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], float]:

@@ -21,7 +21,7 @@ GRID = Grid("Who wins", "system", ("vivid",), (Row("both", (Cell("66%", 0.66, ra
 
 def page(records: list[AnswerRecord], *, title: str = "", verdicts=()) -> Page:
     of = sheets(records, SUITE)
-    ahead, told_by = leads(of, "prompt", verdicts, [])
+    ahead, told_by = leads(of, SUITE, verdicts, [])
     plots = [
         win_rates([Rate("both", 0.66, 0.55, 0.75, title or "vivid")], title or "Win rates", "prompt"),
         plane([Point(title or "both", 0.1, -1.0), Point("prompt", 0.0, -0.9)], "Reward against fluency", "x", "y"),
@@ -134,7 +134,7 @@ def test_answers_stand_side_by_side_where_there_is_room_and_nothing_sticks_out(
     chromium.size(width, 800)
     chromium.open(written(tmp_path, page([*answers(2), answer("both", 9, "wide" * 3000)])))
     tops = chromium.eval(
-        "[...document.querySelector('article').querySelectorAll('[data-system]')].map(s => s.getBoundingClientRect().top)"
+        "[...document.querySelectorAll('article:first-child [data-system]')].map(s => s.getBoundingClientRect().top)"
     )
     assert len(set(tops)) == {1400: 1, 700: 2, 360: 3}[width]
     assert chromium.eval("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

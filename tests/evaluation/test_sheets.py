@@ -48,7 +48,7 @@ def test_words_are_found_in_prompts_and_answers_whatever_their_case() -> None:
 def test_who_is_ahead_is_told_by_the_verdicts_in_both_orders() -> None:
     base, judge, both = answer("prompt", 1), answer("judge", 1), answer("both", 1)
     verdicts = [verdict(judge, base, 0.9), verdict(base, judge, 0.7), verdict(base, both, 1.0), verdict(judge, both, 1)]
-    found, told_by = leads(sheets([base, judge, both], SUITE), "prompt", verdicts, [score(judge, "reward:vivid", 9)])
+    found, told_by = leads(sheets([base, judge, both], SUITE), SUITE, verdicts, [score(judge, "reward:vivid", 9)])
     assert told_by == "the judges' verdicts"
     assert [(lead.system, pytest.approx(lead.margin)) for lead in found] == [("judge", 0.2), ("both", -1.0)]
 
@@ -57,7 +57,7 @@ def test_where_nobody_judged_the_rewards_tell() -> None:
     base, judge, both = answer("prompt", 1), answer("judge", 1), answer("both", 1)
     values = [score(base, "reward:vivid", 0.1), score(base, "reward:creative", 0.3), score(judge, "reward:vivid", 0.1),
               score(both, "reward:vivid", 0.6), score(both, "words", 900)]  # fmt: skip
-    found, told_by = leads(sheets([base, judge, both], SUITE), "prompt", [], values)
+    found, told_by = leads(sheets([base, judge, both], SUITE), SUITE, [], values)
     assert told_by == "the implicit rewards"
     assert [(lead.system, pytest.approx(lead.margin)) for lead in found] == [("both", 1.0), ("judge", -0.25)]
-    assert leads(sheets([judge], SUITE), "prompt", [], values)[0] == []
+    assert leads(sheets([judge], SUITE), SUITE, [], values)[0] == []
