@@ -16,7 +16,15 @@ import pjlocal
 HOUSE = Path(pjlocal.__file__).parent
 
 #: Each room, from the ground up, with the rooms whose modules it may import besides its own.
-GROUND = {"errors", "visible", "textfile", "folders", "stream", "settings"}  # modules of the hall that stand on nothing
+GROUND = {
+    "errors",
+    "visible",
+    "textfile",
+    "folders",
+    "stream",
+    "settings",
+    "unspaced",
+}  # modules of the hall that stand on nothing
 ANSWERS = {"events", "answer", "persona"}  # modules of the hall: what an answer is made of, and the API
 MAY_KNOW: dict[str, set[str]] = {
     "decoding": set(),
@@ -31,6 +39,7 @@ MAY_KNOW: dict[str, set[str]] = {
 API = {*MAY_KNOW, "__init__"}  # the hall, where the version stands
 MAY_KNOW |= dict.fromkeys(("screen", "sessions", "config"), API)
 MAY_KNOW["bench"] = API | {"screen"}
+MAY_KNOW["evaluation"] = API | {"screen", "config"}
 MAY_KNOW["chat"] = API | {"screen", "sessions", "config"}
 MAY_KNOW["cli"] = {*MAY_KNOW, "__init__"}
 MAY_KNOW["__main__"] = {"cli"}

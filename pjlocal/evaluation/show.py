@@ -127,7 +127,7 @@ class Leafing:
     @property
     def status(self) -> str:
         place = f"{self.at + 1}/{len(self.sheets)} {self.sheet.prompt_id}"
-        return " · ".join(filter(None, [self.notice, place, "n next, p previous, / search, q quit"]))
+        return " · ".join(filter(None, [self.notice, place]))
 
 
 def print_all(of: Sequence[Sheet], suite: Suite, console: Console) -> None:
@@ -145,7 +145,8 @@ def page_through(of: Sequence[Sheet], suite: Suite) -> None:
     leafing = Leafing(of)
     Pager(
         page=lambda width, no_color: rendered(leafing.sheet, suite, width, no_color),
-        status=lambda: leafing.status,
+        notice=lambda: leafing.status,
+        hint="n next, p previous, / search, q quit",
         keys={
             "n": lambda: leafing.turn(1),
             "right": lambda: leafing.turn(1),

@@ -207,12 +207,8 @@ def vote_on(ballot: Ballot) -> None:
 
     Pager(
         page=lambda width, no_color: ballot_paper(ballot, width),
-        status=lambda: " · ".join(
-            filter(
-                None,
-                [ballot.notice, f"{ballot.n_done}/{len(ballot.asked)}", "1 or 2 is better, 0 neither, u undo, q quit"],
-            )
-        ),
+        notice=lambda: " · ".join(filter(None, [ballot.notice, f"{ballot.n_done}/{len(ballot.asked)}"])),
+        hint="1 or 2 is better, 0 neither, u undo, q quit",
         keys={
             "1": lambda: casting(1),
             "2": lambda: casting(2),

@@ -25,15 +25,17 @@ _STATUS_ROWS = 1
 
 @dataclass
 class Pager:
-    """Shows what ``page`` gives, above a line that ``status`` gives; both are asked anew after every key.
+    """Shows what ``page`` gives, above a line that begins with what ``notice`` gives; both are asked after every key.
 
     page: what is to be read, for a width in columns, and whether without colours.
+    hint: which keys there are; it stands where it may be cut off.
     keys: what a key does; the pages begin at their top again after it.
     search: what is done with the words that are typed behind a slash; None where nothing can be searched.
     """
 
     page: Callable[[int, bool], RenderableType]
-    status: Callable[[], str]
+    notice: Callable[[], str]
+    hint: str
     keys: Mapping[str, Callable[[], None]]
     search: Callable[[str], None] | None = None
     _top: int = 0  # row of the page that stands in the first row of the screen
@@ -129,8 +131,9 @@ class Pager:
 
     def _status_line(self) -> ANSI:
         unseen = len(self._rows) - self._top - self._height()
-        more = f" · {unseen} rows below" if unseen > 0 else ""
-        return ANSI(f"\x1b[2m{one_line(self.status())}{more}\x1b[0m")
+        below = f"{unseen} rows below" if unseen > 0 else ""
+        parts = [self.notice(), below, self.hint]
+        return ANSI(f"\x1b[2m{one_line(' · '.join(filter(None, parts)))}\x1b[0m")
 
 
 def drawn(renderable: RenderableType, width: int, no_color: bool = False) -> str:
