@@ -34,12 +34,17 @@ def shown(text: str) -> str:
     return visible(_SURROGATES.sub("\ufffd", text.replace("\r\n", "\n")))
 
 
+def shown_line(text: str) -> str:
+    """The same on one line."""
+    return one_line(shown(text))
+
+
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def markdown_line(text: str) -> str:
     """Plain text that anyone may have written, on one line of Markdown."""
-    return re.sub(r"[\\`*\[\]<&~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", one_line(shown(text)))
+    return re.sub(r"[\\`*\[\]<&~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", shown_line(text))
 
 
 def goes_on(before: str, char: str) -> bool:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..screen.tables import plain_table
-from ..visible import markdown_line, one_line, shown
+from ..visible import markdown_line, shown_line
 
 NOISE = "≈"  # behind a value that luck could have made
 
@@ -84,11 +84,11 @@ def rich_grid(grid: Grid, width: int) -> RenderableType:
 
     Columns that the screen has no room for come in tables of their own below: no value is ever folded.
     """
-    notes = [Text(one_line(note), "dim") for note in grid.notes]
+    notes = [Text(shown_line(note), "dim") for note in grid.notes]
     parts: list[RenderableType] = []
     for part in fitting(grid, width):
         parts += [*[Text()] * bool(parts), _table(part)]
-    return Group(Text(one_line(grid.title), "bold"), *parts, *notes)
+    return Group(Text(shown_line(grid.title), "bold"), *parts, *notes)
 
 
 def fitting(grid: Grid, width: int) -> list[Grid]:
@@ -113,17 +113,17 @@ def _part(grid: Grid, first: int, n: int) -> Grid:
 
 def _needed(grid: Grid) -> int:
     """Columns of a screen that the table takes, with a space between its own."""
-    widths = [max(cell_len(one_line(name)) for name in (grid.head, *(row.name for row in grid.rows)))]
+    widths = [max(cell_len(shown_line(name)) for name in (grid.head, *(row.name for row in grid.rows)))]
     for at, heading in enumerate(_headings(grid)):
-        words = [cell_len(word) for word in one_line(heading).split()]
+        words = [cell_len(word) for word in shown_line(heading).split()]
         widths.append(max([*words, *(cell_len(_marked(row.cells[at])) for row in grid.rows)], default=0))
     return sum(widths) + len(widths) - 1
 
 
 def _table(grid: Grid) -> Table:
-    table = plain_table(*map(one_line, (grid.head, *_headings(grid))), right=range(1, len(grid.columns) + 1))
+    table = plain_table(*map(shown_line, (grid.head, *_headings(grid))), right=range(1, len(grid.columns) + 1))
     for row in grid.rows:
-        table.add_row(Text(one_line(row.name)), *(Text(_marked(c), _style(c), no_wrap=True) for c in row.cells))
+        table.add_row(Text(shown_line(row.name)), *(Text(_marked(c), _style(c), no_wrap=True) for c in row.cells))
     return table
 
 
@@ -194,7 +194,7 @@ def html_grid(grid: Grid) -> str:
 
 
 def _html(text: str) -> str:
-    return f"<bdi>{escape(one_line(shown(text)))}</bdi>" if text else ""
+    return f"<bdi>{escape(shown_line(text))}</bdi>" if text else ""
 
 
 def _html_cell(cell: Cell) -> str:

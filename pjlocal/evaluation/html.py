@@ -15,7 +15,7 @@ from importlib.resources import files
 
 from .. import __version__
 from ..settings import PANEL_NAMES
-from ..visible import one_line, shown
+from ..visible import shown, shown_line
 from .grid import Grid, html_grid
 from .plots import Plot, inline
 from .records import AnswerRecord
@@ -92,7 +92,7 @@ def _digest(script: str) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(one_line(shown(text)))
+    return escape(shown_line(text))
 
 
 def _figure(plot: Plot) -> str:
@@ -160,7 +160,7 @@ def _leads(title: str, leads: Iterable[Lead], number: Mapping[int, int]) -> str:
 
 
 def _short(text: str, most: int = 80) -> str:
-    line = one_line(text)
+    line = shown_line(text)
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..visible import one_line, shown
+from ..visible import shown_line
 from .extra import extra
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def lines(panels: Sequence[tuple[str, Sequence[Series]]], title: str, x: str) ->
 
 
 def _label(text: str, most: int = 34) -> str:
-    line = one_line(shown(text))
+    line = shown_line(text)
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
@@ -265,7 +265,7 @@ def _plot(figure: Figure, title: str) -> Plot:
     file = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return Plot(one_line(shown(title)), file.getvalue())
+    return Plot(shown_line(title), file.getvalue())
 
 
 def inline(plot: Plot) -> str:

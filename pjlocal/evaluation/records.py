@@ -83,6 +83,19 @@ class Verdict:
     p_tie: float
 
 
+PERSON = "person"
+
+
+def voter(name: str | None = None) -> str:
+    """As whose a person's votes are kept."""
+    return f"{PERSON} {' '.join(name.split())}" if name and name.strip() else PERSON
+
+
+def is_person(by: str) -> bool:
+    """Whether a verdict is a person's, who sees two answers in one order alone."""
+    return by == PERSON or by.startswith(f"{PERSON} ")
+
+
 Record = TypeVar("Record", AnswerRecord, Score, Verdict)
 _FILES = {AnswerRecord: "answers.jsonl", Score: "scores.jsonl", Verdict: "verdicts.jsonl"}
 

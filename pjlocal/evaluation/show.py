@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..errors import UsageError, did_you_mean
 from ..screen.blame import blame, written_style
-from ..visible import one_line, shown
+from ..visible import shown, shown_line
 from .records import AnswerRecord
 from .sheets import ALL, Sheet, matching, pieces, views
 from .suite import Suite, System
@@ -51,7 +51,7 @@ def rendered(sheet: Sheet, suite: Suite, width: int, no_color: bool = False) -> 
     panels = [
         Panel(
             written(answer, no_color),
-            title=Text(one_line(name)),
+            title=Text(shown_line(name)),
             subtitle=Text(" · ".join(_facts(answer))),
             width=width // max(1, n_columns),
         )
@@ -65,7 +65,7 @@ def heading(sheet: Sheet) -> RenderableType:
     """What was asked, and for which preferences."""
     wishes = ", ".join(sheet.prefer)
     asked = f"{sheet.objectives}: {wishes}" if wishes != sheet.objectives else wishes
-    return Group(Text(one_line(asked), "dim"), Text(shown(sheet.prompt), "bold"), Text())
+    return Group(Text(shown_line(asked), "dim"), Text(shown(sheet.prompt), "bold"), Text())
 
 
 def written(answer: AnswerRecord, no_color: bool = False) -> Text:

@@ -14,12 +14,11 @@ from rich.text import Text
 
 from ..errors import UsageError
 from ..screen.tables import plain_table
-from ..visible import one_line, shown
-from .records import AnswerRecord, Folder, Verdict, key_of
+from ..visible import shown, shown_line
+from .records import PERSON, AnswerRecord, Folder, Verdict, key_of
 from .sheets import Sheet
 
 QUALITY = "quality"
-PERSON = "person"
 _COLUMN = 36  # the least width at which two answers stand side by side
 
 
@@ -79,7 +78,7 @@ def all_pairs(of: Iterable[Sheet], baseline: str, systems: Sequence[str] = ()) -
 class Ballot:
     """What is to be voted on, and the votes, each of which is kept at once.
 
-    by: the name under which they are kept.
+    by: as whose they are kept, as `records.voter` says it.
     """
 
     asked: Sequence[Question]
@@ -173,7 +172,7 @@ def revealed(counts: Mapping[tuple[str, str, str], Tally]) -> Table:
     """Who the answers were by, once it is over."""
     table = plain_table("system", "against", "asked about", "won", "tied", "lost", right=(3, 4, 5))
     for (system, other, aspect), count in sorted(counts.items()):
-        names = (Text(one_line(name)) for name in (system, other, aspect))
+        names = (Text(shown_line(name)) for name in (system, other, aspect))
         table.add_row(*names, str(count.won), str(count.tied), str(count.lost))
     return table
 
@@ -193,7 +192,7 @@ def ballot_paper(ballot: Ballot, width: int) -> RenderableType:
         Text(shown(question.sheet.prompt), "bold"),
         Text(),
         Group(*panels) if side == width else Columns(panels, padding=0, width=side),
-        Text(one_line(asks), "bold"),
+        Text(shown_line(asks), "bold"),
     )
 
 

@@ -21,7 +21,7 @@ from ..errors import OutputError, UsageError
 from ..events import TokenEvent, pushes_text
 from ..settings import PANEL_NAMES
 from ..textfile import user_path, write_text
-from ..visible import goes_on, markdown_line, one_line, shown, visible
+from ..visible import goes_on, markdown_line, shown, shown_line, visible
 from .session import Session, Turn
 
 _UNTITLED = "Conversation"
@@ -138,7 +138,7 @@ FORMATS: dict[str, Callable[[Session], str]] = {"md": as_markdown, "json": as_js
 
 
 def _line(text: object) -> str:
-    return one_line(shown(str(text)))
+    return shown_line(str(text))
 
 
 def _time(seconds: float) -> datetime:

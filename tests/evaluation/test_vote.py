@@ -13,7 +13,8 @@ from rich.console import Console
 from terminal import Terminal
 
 from pjlocal.errors import UsageError
-from pjlocal.evaluation.records import Folder, Verdict
+from pjlocal.evaluation.compare import Results, compare
+from pjlocal.evaluation.records import Folder, Verdict, voter
 from pjlocal.evaluation.sheets import Sheet, sheets
 from pjlocal.evaluation.vote import Ballot, Question, all_pairs, ballot_paper, questions, revealed, tally
 
@@ -22,6 +23,7 @@ VOTE = """
 import sys
 from pathlib import Path
 from evaluated import SUITE, answers
+from pjlocal.evaluation.compare import Results, compare
 from pjlocal.evaluation.records import Folder
 from pjlocal.evaluation.sheets import sheets
 from pjlocal.evaluation.vote import Ballot, questions, vote_on
@@ -71,14 +73,14 @@ def test_pairs_are_those_with_the_baseline_or_the_two_that_are_named() -> None:
 
 def test_a_vote_is_kept_at_once_as_a_verdict_of_a_persons(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
-        ballot = Ballot(asked(), folder, by="Ada")
+        ballot = Ballot(asked(), folder, by=voter("Ada"))
         for choice, expected in ((1, (1.0, 0.0, 0.0)), (2, (0.0, 1.0, 0.0)), (0, (0.0, 0.0, 1.0))):
             question = ballot.question
             assert question
             ballot.vote(choice)
             kept = [*Folder(tmp_path).read(Verdict).values()][-1]
             assert (kept.first, kept.second, kept.aspect) == (question.first.key, question.second.key, "quality")
-            assert (kept.p_first, kept.p_second, kept.p_tie) == expected and kept.by == "Ada"
+            assert (kept.p_first, kept.p_second, kept.p_tie) == expected and kept.by == "person Ada"
 
 
 def test_one_goes_on_with_what_was_not_voted_on_whatever_the_seed(tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_one_goes_on_with_what_was_not_voted_on_whatever_the_seed(tmp_path: Path
         for seed in (1, 2):
             again = Ballot(asked(seed=seed), folder)
             assert again.n_done == 4 and len(again.votes()) == 4
-        assert Ballot(asked(), folder, by="another").n_done == 0
+        assert Ballot(asked(), folder, by=voter("another")).n_done == 0
         again.vote(2), again.vote(2)
         assert again.question is None and len(again.votes()) == 6
 
@@ -132,6 +134,17 @@ def test_the_paper_does_not_tell_who_wrote_what(tmp_path: Path) -> None:
     text = file.getvalue()
     assert "both" not in text and "prompt" not in text and "accepted" not in text
     assert "\x1b[2J" not in text and "Which answer is more: vivid?" in text
+
+
+def test_the_same_statistics_tell_of_votes_as_of_a_judges_verdicts(tmp_path: Path) -> None:
+    with Folder(tmp_path) as folder:
+        ballot = Ballot(asked(8), folder)
+        while question := ballot.question:
+            ballot.vote(1 if question.first.system == "both" else 2 if question.second.system == "both" else 0)
+    told = compare(Results(SUITE, answers(8, objectives=("bright",)), (), ballot.votes()))
+    rates = {row.system: (row.result.rate.value, row.result.wins, row.result.ties, row.incomplete) for row in told.wins}
+    assert rates == {"both": (1.0, 8, 0, 0), "judge": (0.5, 0, 8, 0)}
+    assert told.judges == {}, "of a person nobody knows what another order would have changed"
 
 
 def test_at_the_end_it_is_told_who_won(tmp_path: Path) -> None:
