@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import UsageError
 from . import statistics
-from .records import AnswerRecord, Score, Verdict
+from .records import AnswerRecord, Score, Verdict, is_person
 from .statistics import SIGNIFICANT, Array, Estimate, Steadiness, WinRate, by_unit
 from .suite import Suite
 
@@ -166,8 +166,9 @@ def compare(results: Results) -> Comparison:
         tuple(_differences(pairs)),
         tuple(_win_rows(judged, suite)),
         {
-            by: statistics.steadiness([c.outcomes for c in judged if c.by == by and c.complete])
+            by: statistics.steadiness([c.outcomes for c in judged if c.by == by and c.in_both_orders])
             for by in _judges(judged)
+            if not is_person(by)
         },
         statistics.smallest_telling(n),
         statistics.smallest_found(n),
@@ -355,7 +356,8 @@ def _corrected(rows: Sequence[_Row], family: Callable[[_Row], object], p: Callab
 class _Judged:
     """Two answers that a judge compared in one aspect.
 
-    orders: the verdicts, by whether the system's answer came first.
+    orders: the verdicts, by whether the system's answer came first.  A person sees the answers once, in an order that
+        was drawn; a model must say it of both.
     """
 
     system: AnswerRecord
@@ -366,18 +368,23 @@ class _Judged:
 
     @property
     def complete(self) -> bool:
+        return self.in_both_orders or is_person(self.by)
+
+    @property
+    def in_both_orders(self) -> bool:
         return len(self.orders) == 2
 
     @property
     def outcomes(self) -> tuple[float, float]:
         """1 where the system's answer is named, 0 where the other is, 0.5 for neither; shown first, and second."""
-        return _named(self.orders[True]), 1 - _named(self.orders[False])
+        told = [_named(v) if leads else 1 - _named(v) for leads, v in sorted(self.orders.items(), reverse=True)]
+        return told[0], told[-1]
 
     @property
     def margin(self) -> float:
-        """The probability of the system's answer less that of the other, averaged over both orders."""
-        first, second = self.orders[True], self.orders[False]
-        return (first.p_first - first.p_second + second.p_second - second.p_first) / 2
+        """The probability of the system's answer less that of the other, averaged over the orders."""
+        ahead = [(v.p_first - v.p_second) * (1 if leads else -1) for leads, v in sorted(self.orders.items())]
+        return sum(ahead) / len(ahead)
 
 
 def _named(verdict: Verdict) -> float:
@@ -446,7 +453,7 @@ def _win_row(
     result = statistics.win_rate(outcomes, longer)
     yield WinRow(
         *(objectives, system, against, aspect, by, result, result.p),
-        statistics.steadiness([comparison.outcomes for comparison in complete]),
+        statistics.steadiness([comparison.outcomes for comparison in complete if comparison.in_both_orders]),
         len(group) - len(complete),
         *_extremes(dict(zip(told, margins, strict=True))),
     )

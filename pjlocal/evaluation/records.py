@@ -83,6 +83,19 @@ class Verdict:
     p_tie: float
 
 
+PERSON = "person"
+
+
+def voter(name: str | None = None) -> str:
+    """As whose a person's votes are kept."""
+    return f"{PERSON} {' '.join(name.split())}" if name and name.strip() else PERSON
+
+
+def is_person(by: str) -> bool:
+    """Whether a verdict is a person's, who sees two answers in one order alone."""
+    return by == PERSON or by.startswith(f"{PERSON} ")
+
+
 Record = TypeVar("Record", AnswerRecord, Score, Verdict)
 _FILES = {AnswerRecord: "answers.jsonl", Score: "scores.jsonl", Verdict: "verdicts.jsonl"}
 
@@ -140,6 +153,22 @@ class Folder:
                 raise
         except OSError as error:
             raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
+
+    def take_back(self, record: AnswerRecord | Score | Verdict) -> bool:
+        """Remove the record that was written last of its kind; returns False where another has come behind it since."""
+        line = json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        try:
+            file = self._file(type(record))
+            end = file.seek(0, os.SEEK_END)
+            start = max(0, end - len(line))
+            file.seek(start)
+            last = file.read() == line
+            if last:
+                file.truncate(start)
+            file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
+        return last
 
     def _file(self, kind: type) -> IO[bytes]:
         """Open for appending, without the half of a line that a break may have left behind."""
