@@ -266,12 +266,13 @@ def vote(
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("eval vote asks on a terminal, and this is none")
     from ..evaluation import vote
+    from ..evaluation.records import voter
     from ..evaluation.sheets import sheets
 
     with _opened(folder) as (opened, run):
         of = sheets(_results(opened, run).answers, run.suite)
-        pairs = vote.all_pairs(of, run.suite.baseline, systems)
-        ballot = vote.Ballot(opened, vote.questions(of, pairs, aspects, seed), by)
+        pairs = vote.all_pairs(of, run.suite, systems)
+        ballot = vote.Ballot(vote.questions(of, pairs, aspects, seed), opened, voter(by))
         vote.vote_on(ballot)
         console = make_console(sys.stdout)
         console.print(vote.revealed(vote.tally(ballot.asked, ballot.votes(), run.suite.baseline)))

@@ -11,13 +11,21 @@ from rich.console import Console
 
 from ..errors import UsageError
 from ..textfile import user_path, write_text
-from ..visible import markdown_line
+from ..visible import markdown_line, one_line
 from .compare import Comparison, Results, WinRow
 from .grid import Grid, markdown_grids, rich_grid
 from .plots import Plot, Point, Rate, Series, lines, plane, win_rates
 from .sheets import leads, sheets
 from .suite import Suite, System
 from .tables import judge_notes, metric_name, report_grids, report_json, telling_note
+
+
+def print_report(results: Results, comparison: Comparison, facts: Sequence[str], console: Console) -> None:
+    """Everything but the plots and the answers."""
+    for fact in (*facts, telling_note(comparison), *judge_notes(comparison)):
+        console.print(one_line(fact), markup=False, highlight=False)
+    console.print()
+    print_grids(report_grids(results.suite, comparison), console)
 
 
 def print_grids(grids: Sequence[Grid], console: Console) -> None:

@@ -124,9 +124,7 @@ def leads(
         (sheet, system.name, answer, other)
         for sheet in of
         for system in suite.systems
-        if (answer := sheet.answers.get(system.name))
-        and (other := sheet.answers.get(baseline_of(suite, system)))
-        and answer is not other
+        if (answer := sheet.answers.get(system.name)) and (other := sheet.answers.get(suite.baseline_of(system) or ""))
     ]
     judged = _judged(verdicts)
     if judged:
@@ -143,11 +141,6 @@ def leads(
         most = max((abs(lead.margin) for lead in found), default=0.0) or 1.0
         found = [replace(lead, margin=lead.margin / most) for lead in found]
     return sorted(found, key=lambda lead: -lead.margin), told
-
-
-def baseline_of(suite: Suite, system: System) -> str:
-    """The name of the system that this one is compared with."""
-    return getattr(system, "against", None) or suite.baseline
 
 
 def _judged(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], float]:

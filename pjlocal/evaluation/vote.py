@@ -17,6 +17,7 @@ from ..screen.tables import plain_table
 from ..visible import shown, shown_line
 from .records import PERSON, AnswerRecord, Folder, Verdict, key_of
 from .sheets import Sheet
+from .suite import Suite
 
 QUALITY = "quality"
 _COLUMN = 36  # the least width at which two answers stand side by side
@@ -56,8 +57,8 @@ def questions(
     return [question for group in asked for question in group]
 
 
-def all_pairs(of: Iterable[Sheet], baseline: str, systems: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """The pairs of systems to vote on: two that are named, or each with the baseline.
+def all_pairs(of: Iterable[Sheet], suite: Suite, systems: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """The pairs of systems to vote on: two that are named, or each with its baseline.
 
     Raises:
         UsageError: names that make no pair.
@@ -68,8 +69,9 @@ def all_pairs(of: Iterable[Sheet], baseline: str, systems: Sequence[str] = ()) -
             raise UsageError(f"no system {name!r} in these answers: there are {', '.join(answered) or 'none'}")
     if len(set(systems)) >= 2:
         return [(one, other) for at, one in enumerate(systems) for other in systems[at + 1 :] if one != other]
-    pairs = [(name, baseline) for name in systems or answered if name != baseline]
-    if not pairs or baseline not in answered:
+    baselines = {system.name: suite.baseline_of(system) for system in suite.systems}
+    pairs = [(name, other) for name in systems or answered if (other := baselines.get(name)) and other in answered]
+    if not pairs:
         raise UsageError(f"there are no two systems to choose between: {', '.join(answered) or 'nobody'} answered")
     return pairs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,13 +63,13 @@ def test_answers_that_are_the_same_are_not_asked_about() -> None:
 
 def test_pairs_are_those_with_the_baseline_or_the_two_that_are_named() -> None:
     of = sheets(answers(1), SUITE)
-    assert all_pairs(of, "prompt") == [("judge", "prompt"), ("both", "prompt")]
-    assert all_pairs(of, "prompt", ["both"]) == [("both", "prompt")]
-    assert all_pairs(of, "prompt", ["both", "judge"]) == [("both", "judge")]
+    assert all_pairs(of, SUITE) == [("judge", "prompt"), ("both", "prompt")]
+    assert all_pairs(of, SUITE, ["both"]) == [("both", "prompt")]
+    assert all_pairs(of, SUITE, ["both", "judge"]) == [("both", "judge")]
     with pytest.raises(UsageError, match="no system 'x' in these answers: there are prompt, judge, both"):
-        all_pairs(of, "prompt", ["x"])
+        all_pairs(of, SUITE, ["x"])
     with pytest.raises(UsageError, match="no two systems to choose between"):
-        all_pairs(of, "nobody")
+        all_pairs(of, replace(SUITE, baseline="nobody"))
 
 
 def test_a_vote_is_kept_at_once_as_a_verdict_of_a_persons(tmp_path: Path) -> None:
