@@ -147,7 +147,7 @@ class Folder:
             file = self._file(type(record))
             end = file.tell()
             try:
-                file.write(line.encode())
+                _write_all(file, line.encode())
             except OSError:
                 file.truncate(end)
                 raise
@@ -192,3 +192,9 @@ def check_folder(folder: Folder) -> None:
     """Raises UsageError where it holds no evaluation."""
     if not folder.run_file.is_file():
         raise UsageError(f"{folder.path} holds no evaluation: make one with pjlocal eval run --out {folder.path}")
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    """A disk that is nearly full takes a part of it, and says so only of the rest."""
+    while data:
+        data = data[file.write(data) :]
