@@ -248,6 +248,8 @@ def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *w
             made[key] = _typed(key, hints[key], value)
             if what := fields[key].metadata.get("file"):
                 made[key] = read_text(folder / user_path(value), what)
+            if fields[key].metadata.get("model"):
+                made[key] = _model(value, folder)
             settings(**made)
         except UsageError as error:
             message = re.sub(r"--[\w-]+", lambda match: by_flag.get(match[0], match[0]), str(error))
