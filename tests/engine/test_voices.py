@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import special
 
-from pjlocal import Engine, PersonaJudge, Sampling
+from pjlocal import Engine, Generation, PersonaJudge, Sampling
 from pjlocal.engine.voices import Best
+from pjlocal.prompting.plan import make_cast
+from pjlocal.prompting.preferences import deal
 
 LAYOUTS = ["contexts", "batched"]
 
@@ -84,3 +90,97 @@ def test_the_baselines_run_on_every_architecture_and_a_seed_fixes_their_text(tin
     with PersonaJudge(tiny(kind), prefer=["vivid", "formal"], engine=Engine(layout=layout)) as judge:
         texts = [judge("Hello", mode=mode, seed=seed, max_tokens=12, ignore_end=True).text for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
+
+
+# Both schedules, whatever is combined.
+
+
+_PROMPT = 2  # tokens of every prompt
+
+
+class RandomViews:
+    """Views whose logits are a fixed random function of what they have read; the more alike, the more they agree."""
+
+    trimmable = True
+    most_rows = 64
+    prefill_s_per_token = None
+    shares_trunk = False
+
+    def __init__(self, seed: int, n_vocab: int, apart: float) -> None:
+        self.seed, self.n_vocab, self.apart = seed, n_vocab, apart
+        self.cache: list[list[int]] = []
+        self.rows = 1
+        self.reduce: Any = None
+
+    def start(self, prompts: Sequence[Sequence[int]]) -> None:
+        self.cache = [list(prompt) for prompt in prompts]
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        self.rows = len(tokens)
+        for cache in self.cache:
+            cache.extend(tokens)
+
+    def logits(self, view: int, row: int = 0) -> Any:
+        return self.reduce(view, row, self._logits(view, len(self.cache[view]) - self.rows + 1 + row))
+
+    def rewind_view(self, view: int, n_tokens: int) -> None:
+        del self.cache[view][len(self.cache[view]) - n_tokens :]
+
+    def read(self, view: int, tokens: Sequence[int], rows: int) -> list[Any]:
+        self.cache[view].extend(tokens)
+        end = len(self.cache[view])
+        return [self.reduce(view, 1 + row, self._logits(view, end - rows + 1 + row)) for row in range(rows)]
+
+    def _logits(self, view: int, n_read: int) -> np.ndarray:
+        text = self.cache[view][_PROMPT:n_read]
+        common, own = (np.random.default_rng([self.seed, *text, *more]) for more in ((), (10_000 + view,)))
+        logits = 3 * common.standard_normal(self.n_vocab, np.float32)
+        return logits + np.float32(self.apart) * own.standard_normal(self.n_vocab, np.float32)
+
+
+def any_generation(rng: random.Random) -> tuple[list[list[str]], dict[str, Any]]:
+    """Preferences and settings of any kind that may be had together."""
+    mode = rng.choice(["judge", "judge", "base", "both", "both"])
+    strengths = ["", ":0", ":-2", ":0.5", ":1", ":1.5", ":4", ":10", ":auto"]
+    n = rng.choice([1, 2, 2, 3, 4])
+    wishes = [wish + rng.choice(strengths) for wish in rng.sample(["vivid", "formal", "simple", "concise"], n)]
+    settings: dict[str, Any] = {
+        "mode": mode,
+        "panel": n > 2,
+        "floor": rng.choice([0.0, 0.05, 0.1, 0.5, 0.999]),
+        "avoid": tuple(rng.sample(["humorous:2", "friendly"], rng.choice([0, 0, 1, 2]))),
+        "lam": rng.randint(1, 7),
+        "decoding": rng.choice(["sample", "greedy"]),
+        "max_tokens": rng.randint(1, 14),
+        "seed": rng.randint(0, 10**6),
+    }
+    if mode == "both" and rng.random() < 0.3:
+        settings |= {"rule": rng.choice(["mod", "mixture", "overlap"]), "avoid": ()}
+        wishes = [wish.partition(":")[0] + rng.choice(["", ":0.5", ":2"]) for wish in wishes]
+    return deal(wishes), settings
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 20, 0])
+@pytest.mark.parametrize("block", range(3))
+def test_the_schedules_agree_whatever_is_combined(tiny, monkeypatch, top_k: int, block: int) -> None:
+    """Over a thousand random cases: strengths of every sign, floors that leave one token or all, supports that have
+    nothing in common (so few of the tokens are let pass), what is avoided, and panels of three and four."""
+    rng = random.Random(100 * top_k + block)
+    kinds: set[str] = set()
+    with PersonaJudge(tiny("llama"), prefer=["vivid"], sampling=Sampling(top_k=top_k, top_p=0.95)) as judge:
+        for case in range(100):
+            preferences, settings = any_generation(rng)
+            generation = Generation(**settings)
+            judge.prefer(preferences)
+            n_views = len(make_cast(generation, preferences).prefixes)
+            plan = judge.planned([], [[5, 6 + view] for view in range(n_views)], generation)
+            apart = rng.choice([0.0, 0.3, 1.0, 4.0])
+            texts = []
+            for schedule in ("lockstep", "reference"):
+                views = RandomViews(case, judge.model.n_vocab, apart)
+                monkeypatch.setattr(judge.pool, "views", lambda *_, views=views: views)
+                answer = judge.answer(plan, generation.replace(schedule=schedule))
+                texts.append([(e.id, e.kind, e.draft, e.judge, e.p, e.q, e.pushes) for e in answer])
+            assert texts[0] == texts[1], (preferences, settings)
+            kinds |= {text[1] for text in texts[0]}
+    assert kinds == {"accepted", "resampled", "bonus"}
