@@ -19,7 +19,7 @@ from .engine.model import Model
 from .engine.pool import Writer
 from .engine.seats import Seat
 from .engine.views import ModelViews
-from .engine.voices import Alone, Combined, Meter, Reader, Weight
+from .engine.voices import Alone, Best, Combined, Floor, Meter, Reader, Weight, heard
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
@@ -56,6 +56,8 @@ class Answer:
         self.statistics = Statistics(load_s=load_s)
         self.finish_reason: FinishReason | None = None
         self.plan = plan
+        #: The token events of a first answer that this one corrects.
+        self.drafted: list[TokenEvent] = []
         self._pool = pool
         self._generation = generation
         self._sampling = sampling
@@ -175,8 +177,12 @@ class Answer:
         return lockstep(views, prompts, voices, rules, uniforms, self._guesser(views))
 
     def _voices(self) -> Voices:
-        """Who proposes and who decides.  In mode both the judge is all preferences at once, whoever drafts; else each
-        preference speaks for itself, pushed away from neutral where it has another strength than 1."""
+        """Who proposes and who decides.
+
+        In mode both the judge is all preferences at once, whoever drafts.  In mode args they are the one voice, and
+        choose from what the neutral view proposes.  Else each preference speaks for itself, pushed away from neutral
+        where it has another strength than 1.
+        """
         cast, generation = self.plan.cast, self._generation
         weights = list(cast.weights.values())
         avoided = [weight for weight in weights if weight.view >= cast.n_speakers]
@@ -190,7 +196,8 @@ class Answer:
             return Alone(view, chain(view, view))
 
         def combined(weights: Sequence[Weight], view: int, number: int) -> Combined:
-            return Combined(weights, cast.neutral, generation.rule, generation.floor, chain(view, number))
+            floor = Floor(heard(weights, cast.neutral), generation.floor) if generation.floor else None
+            return Combined(weights, cast.neutral, generation.rule, floor, chain(view, number))
 
         def own(view: int) -> Alone | Combined:
             pushing = [weight for weight in weights if weight.view == view] + avoided
@@ -200,6 +207,10 @@ class Answer:
 
         meter = None if cast.neutral is None else Meter(weights, cast.neutral)
         speakers = range(cast.n_speakers)
+        if cast.mode == "args" and cast.neutral is not None:
+            best = Best(cast.neutral, sampling.top_k, model.n_vocab) if sampling.top_k else None
+            search = Combined(weights, cast.neutral, "push", best, chain(0, 0))
+            return Voices([search], [search], meter)
         if cast.mode == "both":
             judge = combined(weights, 0, cast.n_speakers)
             return Voices([alone(view) for view in speakers], [judge for _ in speakers], meter)

@@ -50,6 +50,8 @@ def checked(
             made[key] = typed(key, hints[key], value)
             if what := fields[key].metadata.get("file"):
                 made[key] = read_text(folder / user_path(value), what)
+            if fields[key].metadata.get("model"):
+                made[key] = model_named(value, folder)
             settings(**{**rest, **made})
         except UsageError as error:
             raise Wrong(by_keys(str(error), settings), *where, key) from None

@@ -24,7 +24,7 @@ from .run import Task
 Progress = Callable[[int, int], None]  # done, in all
 
 
-@dataclass
+@dataclass(eq=False)
 class Planned:
     """A task with its prompts' tokens."""
 
@@ -61,8 +61,7 @@ def generate(
         with ExitStack() as stack:
             stack.callback(model.close)
             planned = plan_tasks(model, engine, list(of_model), interrupt, stack)
-            write = _one_by_one if parallel == 1 else _together
-            for record in write(planned, engine, parallel, interrupt):
+            for record in _written(planned, engine, parallel, interrupt):
                 folder.append(record)
                 done += 1
                 progress(done, len(tasks))
@@ -104,9 +103,16 @@ def make_judge(model: Model, engine: Engine, task: Task, interrupt: Interrupt) -
     )
 
 
-def _one_by_one(
-    planned: Sequence[Planned], engine: Engine, parallel: int, interrupt: Interrupt
-) -> Iterator[AnswerRecord]:
+def _written(planned: Sequence[Planned], engine: Engine, parallel: int, interrupt: Interrupt) -> Iterator[AnswerRecord]:
+    """Several at once, but for those that are two answers each."""
+    alone = [item for item in planned if parallel == 1 or item.plan.cast.mode == "rewrite"]
+    others = [item for item in planned if item not in alone]
+    if others:
+        yield from _together(others, engine, parallel, interrupt)
+    yield from _one_by_one(alone)
+
+
+def _one_by_one(planned: Sequence[Planned]) -> Iterator[AnswerRecord]:
     for item in planned:
         answer = item.judge.answer(item.plan, item.task.generation)
         events = list(answer)

@@ -106,3 +106,11 @@ def in_turn(views: Sequence[Sequence[str]]) -> list[str]:
 def prefix(preferences: Sequence[str]) -> str:
     """The preference prefix of one view: its preferences' texts joined, or the empty string for none."""
     return "\n".join(resolve(preference) for preference in preferences)
+
+
+def correction(preferences: Sequence[str], avoid: Sequence[str]) -> str:
+    """What is asked of a model that is to correct an answer."""
+    asked = ["Rewrite your answer to follow these instructions:", prefix(preferences)]
+    if avoid:
+        asked += ["Do not follow these:", prefix(avoid)]
+    return "\n".join([*asked, "Reply with the rewritten answer alone."])

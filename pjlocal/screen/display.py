@@ -60,8 +60,8 @@ class Silent(Display):
         pass
 
 
-def statistics_line(statistics: Statistics) -> str:
-    """What ``--stats`` prints: one line."""
+def statistics_line(statistics: Statistics, draft: Statistics | None = None) -> str:
+    """What ``--stats`` prints: one line.  ``draft`` are those of a first answer that was corrected."""
     s = statistics
 
     def number(value: float | None, form: Callable[[float], str]) -> str:
@@ -69,7 +69,9 @@ def statistics_line(statistics: Statistics) -> str:
 
     from ..events import pushes_text  # late: it brings NumPy
 
-    pushes = [f"push {pushes_text(s.mean_pushes)} nats/token"] if s.pushed else []
+    more = [f"push {pushes_text(s.mean_pushes)} nats/token"] if s.pushed else []
+    if draft:
+        more.append(f"first answer {draft.completion_tokens} tokens in {draft.prefill_s + draft.decode_s:.2f} s")
     return " | ".join(
         [
             f"{s.completion_tokens} tokens",
@@ -79,6 +81,6 @@ def statistics_line(statistics: Statistics) -> str:
             f"acceptance rate {number(s.acceptance_rate, '{:.0%}'.format)}",
             f"{s.rounds} rounds",
             f"mean accepted run {number(s.mean_accepted_run, '{:.2f}'.format)}",
-            *pushes,
+            *more,
         ]
     )

@@ -19,7 +19,7 @@ from typing import Any
 from .. import __version__
 from ..errors import OutputError, UsageError
 from ..events import TokenEvent, pushes_text
-from ..settings import PANEL_NAMES
+from ..settings import JUDGED, PANEL_NAMES
 from ..textfile import user_path, write_text
 from ..visible import goes_on, markdown_line, shown, shown_line, visible
 from .session import Session, Turn
@@ -163,7 +163,7 @@ def _preferences(turn: Turn) -> dict[str, list[str]]:
 def _facts(turn: Turn) -> list[str]:
     """What is known of how the answer came to be."""
     mode = _at(turn.settings, "mode")
-    judged = mode not in ("prompt", "plain")
+    judged = mode in JUDGED
     generation = _at(turn.settings, "generation")
     rule, avoided = _at(generation, "rule"), _at(generation, "avoid")
     pushes = _at(turn.statistics, "pushes")

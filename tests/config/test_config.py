@@ -144,7 +144,10 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
         ("[sampling]\ntop_p = 0", "line 2: top_p must be above 0 (not 0.0)"),
         ("[sampling]\nmin_p = nan", "line 2: min_p must be a finite number"),
         ("[generation]\nlam = 0", "line 2: lam must be at least 1 (not 0)"),
-        ("[generation]\nmode = 'jugde'", "line 2: mode must be one of judge, base, both, prompt, plain (not 'jugde')"),
+        (
+            "[generation]\nmode = 'jugde'",
+            "line 2: mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'jugde')",
+        ),
         ("[generation]\nstop = 'x'", "line 2: stop must be a list of texts"),
         ("[generation]\nstop = [\n  'x',\n  '',\n]", "line 2: stop must not be empty"),
         ("view = 'blam'", "line 1: view must be one of text, blame, push, markdown (not 'blam')"),
