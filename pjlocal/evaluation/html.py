@@ -30,11 +30,13 @@ class Page:
     """What a report tells.
 
     facts: in a few words each: models, prompts, judges.
+    notes: sentences that one must know to read the rest.
     leads: how far each answer is ahead of the baseline's, the furthest first; told_by: by what that is told.
     """
 
     suite: Suite
     facts: Sequence[str]
+    notes: Sequence[str]
     grids: Sequence[Grid]
     plots: Sequence[Plot]
     sheets: Sequence[Sheet]
@@ -48,6 +50,7 @@ def as_html(page: Page) -> str:
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{_digest(script)}'; base-uri 'none'"
     title = _text(page.suite.title or page.suite.name)
     facts = " ".join(f"<bdi>{_text(fact)}</bdi>" for fact in [*page.facts, f"pjlocal {__version__}"])
+    notes = "".join(f"<li>{_text(note)}</li>" for note in page.notes)
     plots = "".join(map(_figure, page.plots))
     return f"""<!doctype html>
 <html lang="en">
@@ -64,6 +67,7 @@ def as_html(page: Page) -> str:
 <header>
 <h1 dir="auto">{title}</h1>
 <p class="facts">{facts}</p>
+{f'<ul class="notes">{notes}</ul>' if notes else ""}
 <nav><a href="#tables">Tables</a> <a href="#plots">Plots</a> <a href="#answers">Answers</a></nav>
 </header>
 <main>
