@@ -176,7 +176,7 @@ def test_sixteen_hundred_answers_open_fast(chromium: Chromium, tmp_path: Path) -
     chromium.open(path)
     loaded = chromium.eval("performance.getEntriesByType('navigation')[0].domComplete")
     assert len(prompts(chromium)) == 534
-    assert loaded < 5000, "0.9 s on two cores"
+    assert loaded < 5000, "0.4 to 0.8 s on two busy cores"
 
 
 def test_the_same_data_give_the_same_page() -> None:
