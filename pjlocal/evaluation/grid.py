@@ -14,7 +14,7 @@ from rich.text import Text
 from ..screen.tables import plain_table
 from ..visible import markdown_line, shown_line
 
-NOISE = "≈"  # behind a value that luck could have made
+NOISE = "≈"  # before a value that luck could have made
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,21 @@ class Grid:
 
 
 def ranked(cells: Sequence[Cell], higher: bool = True) -> list[Cell]:
-    """A column with its best and its second best marked; values that look the same share a rank.
+    """A column with its best and its second best marked; values that look the same share a place.
 
     Args:
         higher: whether more is better.
     """
-    places = list(dict.fromkeys(c.text for c in sorted(cells, key=lambda c: _order(c, higher)) if c.value is not None))
-    if len(places) < 2:
-        return list(cells)
-    return [replace(c, rank=places[:2].index(c.text) + 1) if c.text in places[:2] else c for c in cells]
+    known = [(cell.value if higher else -cell.value, cell.text) for cell in cells if cell.value is not None]
+    if len({text for _, text in known}) < 2:
+        return list(cells)  # nobody is better
 
+    def place(cell: Cell) -> int:
+        best = max(value for value, text in known if text == cell.text)
+        return 1 + sum(value > best for value, text in known if text != cell.text)
 
-def _order(cell: Cell, higher: bool) -> float:
-    value = cell.value or 0.0
-    return -value if higher else value
+    places = [3 if cell.value is None else place(cell) for cell in cells]
+    return [replace(cell, rank=at if at < 3 else 0) for cell, at in zip(cells, places, strict=True)]
 
 
 # On a terminal
@@ -84,11 +85,19 @@ def rich_grid(grid: Grid, width: int) -> RenderableType:
 
     Columns that the screen has no room for come in tables of their own below: no value is ever folded.
     """
-    notes = [Text(shown_line(note), "dim") for note in grid.notes]
-    parts: list[RenderableType] = []
-    for part in fitting(grid, width):
-        parts += [*[Text()] * bool(parts), _table(part)]
-    return Group(Text(shown_line(grid.title), "bold"), *parts, *notes)
+    lines: list[RenderableType] = [Text(shown_line(_title(grid)), "bold")]
+    for number, part in enumerate(fitting(grid, width)):
+        if number:
+            lines.append(Text())
+        if len(grid.groups) > 1 and len(part.groups) == 1:
+            lines.append(Text(shown_line(part.groups[0][0]), "italic"))
+        lines.append(_table(part))
+    return Group(*lines, *(Text(shown_line(note), "dim") for note in grid.notes))
+
+
+def _title(grid: Grid) -> str:
+    """With what would stand above all columns."""
+    return f"{grid.title}: {grid.groups[0][0]}" if len(grid.groups) == 1 else grid.title
 
 
 def fitting(grid: Grid, width: int) -> list[Grid]:
@@ -123,18 +132,22 @@ def _needed(grid: Grid) -> int:
 def _table(grid: Grid) -> Table:
     table = plain_table(*map(shown_line, (grid.head, *_headings(grid))), right=range(1, len(grid.columns) + 1))
     for row in grid.rows:
-        table.add_row(Text(shown_line(row.name)), *(Text(_marked(c), _style(c), no_wrap=True) for c in row.cells))
+        values = (Text(no_wrap=True).append(_marked(cell), _style(cell)) for cell in row.cells)
+        table.add_row(Text(shown_line(row.name)), *values)
     return table
 
 
 def _headings(grid: Grid) -> list[str]:
-    """A column's heading, with what stands above it."""
-    above = [text for text, n in grid.groups for _ in range(n)] or [""] * len(grid.columns)
+    """A column's heading, with what stands above it and not above all."""
+    if len(grid.groups) < 2:
+        return list(grid.columns)
+    above = [text for text, n in grid.groups for _ in range(n)]
     return [f"{group} {column}".strip() for group, column in zip(above, grid.columns, strict=True)]
 
 
 def _marked(cell: Cell) -> str:
-    return f"{cell.text} {NOISE}" if cell.noise and cell.text else cell.text or "-"
+    text = shown_line(cell.text)
+    return f"{NOISE} {text}" if cell.noise and text else text or "-"
 
 
 def _style(cell: Cell) -> str:
@@ -152,7 +165,7 @@ def markdown_grids(grids: Iterable[Grid]) -> str:
 
 def _markdown(grid: Grid) -> str:
     head = [_pipe(grid.head) or " ", *map(_pipe, _headings(grid))]
-    lines = [f"### {markdown_line(grid.title)}", "", f"| {' | '.join(head)} |"]
+    lines = [f"### {markdown_line(_title(grid))}", "", f"| {' | '.join(head)} |"]
     lines.append("|" + "---|" + "---:|" * len(grid.columns))
     for row in grid.rows:
         lines.append(f"| {' | '.join([_pipe(row.name), *map(_markdown_cell, row.cells)])} |")
@@ -166,7 +179,7 @@ def _pipe(text: str) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     mark = {1: "**{}**", 2: "<u>{}</u>"}.get(cell.rank, "{}")
-    return mark.format(_pipe(cell.text or "-")) + f" {NOISE}" * (cell.noise and bool(cell.text))
+    return f"{NOISE} " * (cell.noise and bool(cell.text)) + mark.format(_pipe(cell.text or "-"))
 
 
 # As HTML
@@ -181,7 +194,7 @@ def html_grid(grid: Grid) -> str:
         f'<tr><th scope="row">{_html(row.name)}</th>{"".join(map(_html_cell, row.cells))}</tr>\n' for row in grid.rows
     )
     notes = "".join(f"<li>{_html(note)}</li>" for note in grid.notes)
-    return f"""<div class="wide"><table>
+    return f"""<div class="wide" role="region" aria-label="{escape(shown_line(grid.title))}" tabindex="0"><table>
 <caption>{_html(grid.title)}</caption>
 <thead>
 {above}<tr><th scope="col">{_html(grid.head)}</th>{columns}</tr>

@@ -58,9 +58,9 @@ def as_page(results: Results, comparison: Comparison, facts: Sequence[str]) -> s
     suite = results.suite
     of = sheets(results.answers, suite)
     ahead, told_by = leads(of, suite, results.verdicts, results.scores)
-    told = [*facts, telling_note(comparison), *judge_notes(comparison)]
+    notes = [telling_note(comparison), *judge_notes(comparison)]
     plots = report_plots(suite, comparison)
-    return as_html(Page(suite, told, report_grids(suite, comparison), plots, of, ahead, told_by))
+    return as_html(Page(suite, facts, notes, report_grids(suite, comparison), plots, of, ahead, told_by))
 
 
 FORMATS: dict[str, Callable[[Results, Comparison, Sequence[str]], str]] = {

@@ -42,6 +42,7 @@ def report_grids(suite: Suite, comparison: Comparison) -> list[Grid]:
         for by in dict.fromkeys(row.by for row in comparison.wins)
         for grid in (_win_grid(suite, comparison, by), _win_grid(suite, comparison, by, at_equal_length=True))
     ]
+    wins = [grid for grid in wins if any(cell.text for row in grid.rows for cell in row.cells)]
     told = dict.fromkeys(metric.by for row in comparison.systems for metric in row.means)
     scores = [grid for by in told if (grid := _metric_grid(suite, comparison, _scores_title(by), _SCORES, by))]
     kinds = dict.fromkeys(_kind(metric) for row in comparison.systems for metric in row.means if not metric.by)

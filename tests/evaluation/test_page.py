@@ -27,7 +27,7 @@ def page(records: list[AnswerRecord], *, title: str = "", verdicts=()) -> Page:
         plane([Point(title or "both", 0.1, -1.0), Point("prompt", 0.0, -0.9)], "Reward against fluency", "x", "y"),
     ]
     grid = GRID if not title else Grid(title, title, (title,), (Row(title, (Cell(title),)),), ((title, 1),), (title,))
-    return Page(SUITE, [title or "2 prompts"], [grid], plots, of, ahead, told_by)
+    return Page(SUITE, [title or "2 prompts"], [title or "Few."], [grid], plots, of, ahead, told_by)
 
 
 def written(tmp_path: Path, what: Page) -> Path:
@@ -176,7 +176,7 @@ def test_sixteen_hundred_answers_open_fast(chromium: Chromium, tmp_path: Path) -
     chromium.open(path)
     loaded = chromium.eval("performance.getEntriesByType('navigation')[0].domComplete")
     assert len(prompts(chromium)) == 534
-    assert loaded < 5000, "0.9 s on two cores"
+    assert loaded < 5000, "0.4 to 0.8 s on two busy cores"
 
 
 def test_the_same_data_give_the_same_page() -> None:
