@@ -252,11 +252,11 @@ class ModelViews:
         """
         self.wait()
         if self.n_views > _FEW_VIEWS:  # of more there are too many ways to exchange them
-            return list(map(_common, self.cached, prompts))
-        common = [[_common(cached, prompt) for cached in self.cached] for prompt in prompts]
+            return list(map(common, self.cached, prompts))
+        alike = [[common(cached, prompt) for cached in self.cached] for prompt in prompts]
 
         def held(order: Sequence[int]) -> list[int]:
-            return [row[view] for row, view in zip(common, order, strict=True)]
+            return [row[view] for row, view in zip(alike, order, strict=True)]
 
         best = max(permutations(range(self.n_views)), key=lambda order: sum(held(order)))  # the first one: none moves
         self.cached = [self.cached[view] for view in best]
@@ -265,7 +265,7 @@ class ModelViews:
 
     def _read_trunk(self, prompts: Sequence[Sequence[int]], helds: list[int]) -> list[int]:
         """Have one view read what all prompts begin with, on all threads, and give the others a copy of its memory."""
-        trunk = min(min(_common(prompts[0], prompt) for prompt in prompts), min(map(len, prompts)) - 1)
+        trunk = min(min(common(prompts[0], prompt) for prompt in prompts), min(map(len, prompts)) - 1)
         reader = max(range(self.n_views), key=lambda view: min(helds[view], trunk))
         if trunk - min(helds) < _TRUNK or self.n_views == 1:
             return helds
@@ -279,7 +279,7 @@ class ModelViews:
             if view != reader and held < trunk:
                 self._keep(view, 0)
                 self._fill(view, state)
-        return list(map(_common, self.cached, prompts))
+        return list(map(common, self.cached, prompts))
 
     def _append(self, tokens: dict[int, Sequence[int]], rows: int) -> None:
         self.wait()
@@ -352,7 +352,7 @@ class ModelViews:
                 self._keep(view, length if length < len(cached) and self.trimmable else 0)
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def common(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the longest common prefix."""
     n = 0
     for x, y in zip(a, b, strict=False):
