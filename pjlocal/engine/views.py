@@ -254,10 +254,10 @@ class ModelViews:
         self.wait()
         if self.n_views > _FEW_VIEWS:  # of more there are too many ways to exchange them
             return list(map(common_prefix, self.cached, prompts))
-        common = [[common_prefix(cached, prompt) for cached in self.cached] for prompt in prompts]
+        alike = [[common_prefix(cached, prompt) for cached in self.cached] for prompt in prompts]
 
         def held(order: Sequence[int]) -> list[int]:
-            return [row[view] for row, view in zip(common, order, strict=True)]
+            return [row[view] for row, view in zip(alike, order, strict=True)]
 
         best = max(permutations(range(self.n_views)), key=lambda order: sum(held(order)))  # the first one: none moves
         self.cached = [self.cached[view] for view in best]
