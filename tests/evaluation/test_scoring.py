@@ -17,9 +17,11 @@ from pjlocal.evaluation.judges import Group, LocalJudge, Opinion
 from pjlocal.evaluation.question import Question
 from pjlocal.evaluation.reward import Scorer
 from pjlocal.evaluation.scoring import Judging, Pair, pairs_of, score_answers
-from pjlocal.evaluation.suite import Objectives
+from pjlocal.evaluation.suite import Objectives, Suite, System
 
 OBJECTIVES = {"o": Objectives("o", ("vivid:1.5", "Talk like a pirate."))}
+SYSTEMS = (System("plain"), System("judge"), System("both"))
+SUITE = Suite("s", "S", (OBJECTIVES["o"],), SYSTEMS, baseline="plain")
 ANSWERS = [
     make_answer(f"the {what} sees the sun", system=system, prompt=prompt)
     for prompt in ("Why?", "How so?")
@@ -84,9 +86,18 @@ def test_an_interrupt_leaves_whole_answers(model: Model) -> None:
 
 def test_pairs_have_the_same_objectives_prompt_and_seed() -> None:
     lonely = make_answer("x", system="judge", prompt="Why?", seed=1)
-    pairs = pairs_of([*ANSWERS, lonely], "plain")
+    pairs = pairs_of([*ANSWERS, lonely], SUITE)
     assert [(p.answer.system, p.answer.prompt, p.baseline.system, p.baseline.prompt) for p in pairs] == [
         (system, prompt, "plain", prompt) for prompt in ("Why?", "How so?") for system in ("judge", "both")
+    ]
+
+
+def test_a_system_is_judged_against_the_one_that_it_names_and_no_more_often_than_asked() -> None:
+    suite = Suite("s", "S", (OBJECTIVES["o"],), (*SYSTEMS[:2], System("both", against="judge")), baseline="plain")
+    pairs = pairs_of(ANSWERS, suite, most=1)
+    assert [(p.answer.system, p.baseline.system, p.answer.prompt) for p in pairs] == [
+        ("judge", "plain", "Why?"),
+        ("both", "judge", "Why?"),
     ]
 
 
@@ -107,7 +118,7 @@ class SaysOne:
 
 
 def test_a_judge_that_always_says_1_wins_half_over_both_orders_and_turns_over_all() -> None:
-    pairs = pairs_of(ANSWERS, "plain")
+    pairs = pairs_of(ANSWERS, SUITE)
     verdicts = {(v.first, v.second, v.aspect): v for v in Judging(pairs, OBJECTIVES, SaysOne(), ()).verdicts()}
     assert len(verdicts) == len(pairs) * 2 * len(ASPECTS)
     for pair in pairs:
@@ -127,7 +138,7 @@ def judge(model: Model, pairs: list[Pair], done: Collection[str] = ()) -> list:
 
 
 def test_a_local_judge_asks_both_orders_and_resuming_changes_no_bit(model: Model) -> None:
-    pairs = pairs_of(ANSWERS, "plain")
+    pairs = pairs_of(ANSWERS, SUITE)
     verdicts = judge(model, pairs)
     assert len(verdicts) == len({v.key for v in verdicts}) == len(pairs) * 2 * len(ASPECTS)
     assert all(
@@ -141,9 +152,9 @@ def test_a_local_judge_asks_both_orders_and_resuming_changes_no_bit(model: Model
 def test_what_two_questions_begin_with_is_read_once(model: Model) -> None:
     local = LocalJudge(model, Engine(), Interrupt())
     try:
-        list(Judging(pairs_of(ANSWERS, "plain"), OBJECTIVES, local, ()).verdicts())
-        n_calls = Judging(pairs_of(ANSWERS, "plain"), OBJECTIVES, local, ()).n_calls
-        alone = sum(len(local.prompt(q)) for q in Judging(pairs_of(ANSWERS, "plain"), OBJECTIVES, local, ()).todo)
+        list(Judging(pairs_of(ANSWERS, SUITE), OBJECTIVES, local, ()).verdicts())
+        n_calls = Judging(pairs_of(ANSWERS, SUITE), OBJECTIVES, local, ()).n_calls
+        alone = sum(len(local.prompt(q)) for q in Judging(pairs_of(ANSWERS, SUITE), OBJECTIVES, local, ()).todo)
     finally:
         local.close()
     assert n_calls == 24
@@ -151,7 +162,7 @@ def test_what_two_questions_begin_with_is_read_once(model: Model) -> None:
 
 
 def test_calls_and_tokens_are_known_before_the_judge_is_asked() -> None:
-    pairs = pairs_of(ANSWERS, "plain")
+    pairs = pairs_of(ANSWERS, SUITE)
     judging = Judging(pairs, OBJECTIVES, SaysOne(), ())
     assert judging.n_questions == judging.n_calls == 24
     assert 24 * 100 < judging.n_tokens < 24 * 300
@@ -164,7 +175,7 @@ def test_calls_and_tokens_are_known_before_the_judge_is_asked() -> None:
 
 def test_answers_too_long_for_the_judge_are_told(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     long = [make_answer("the cat " * 600, system=system) for system in ("plain", "judge")]
-    assert judge(model, pairs_of(long, "plain")) == []
+    assert judge(model, pairs_of(long, SUITE)) == []
     assert "no verdict on 6 of 6 questions: the two answers are too long" in caplog.text
 
 
@@ -172,7 +183,7 @@ def test_a_local_judge_stops_at_once(model: Model) -> None:
     interrupt = Interrupt()
     local = LocalJudge(model, Engine(), interrupt)
     try:
-        verdicts = Judging(pairs_of(ANSWERS, "plain"), OBJECTIVES, local, ()).verdicts()
+        verdicts = Judging(pairs_of(ANSWERS, SUITE), OBJECTIVES, local, ()).verdicts()
         first = next(verdicts)
         threading.Timer(0, interrupt.set).run()
         with pytest.raises(Interrupted):
