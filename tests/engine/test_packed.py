@@ -42,14 +42,14 @@ def test_packed_texts_have_the_logits_that_each_has_alone(
     tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, architecture: str, n_batch: int
 ) -> None:
     monkeypatch.setattr(packed, "_MOST_TEXTS", 4)
-    model = Model(tiny(architecture), Engine(), Interrupt())
+    model = Model(tiny(architecture), Engine(n_threads=1), Interrupt())
     n_wanted = [3, 1, 4, 2]
     try:
-        with PackedReader(model, Engine(n_batch=n_batch), Interrupt()) as reader:
+        with PackedReader(model, Engine(n_batch=n_batch, n_threads=1), Interrupt()) as reader:
             together = read(reader, TEXTS, n_wanted)
             assert reader.n_fed == (sum(map(len, TEXTS)) if architecture == "recurrent" else 12)
             again = read(reader, TEXTS, n_wanted)
-        with PackedReader(model, Engine(), Interrupt()) as reader:
+        with PackedReader(model, Engine(n_threads=1), Interrupt()) as reader:
             alone = {
                 (i, place): logits
                 for i, text in enumerate(TEXTS)
@@ -67,9 +67,9 @@ def test_more_texts_than_there_is_room_for_are_read_in_turn(tiny, monkeypatch) -
     monkeypatch.setattr(packed, "_CELLS", 256)
     monkeypatch.setattr(packed, "_MOST_TEXTS", 8)
     texts = [[1, *range(5, 5 + 100), i] for i in range(20, 40)] + [[1, *range(5, 305)], [2, *range(5, 205)]]
-    model = Model(tiny("llama"), Engine(), Interrupt())
+    model = Model(tiny("llama"), Engine(n_threads=1), Interrupt())
     try:
-        with PackedReader(model, Engine(), Interrupt()) as reader:
+        with PackedReader(model, Engine(n_threads=1), Interrupt()) as reader:
             logits = read(reader, texts, [1] * len(texts))
             assert len(logits) == len(texts)
             np.testing.assert_allclose(read(reader, [texts[13]], [1])[0, 101], logits[13, 101], atol=2e-3)
@@ -91,3 +91,16 @@ def test_an_interrupt_ends_reading_at_once(smollm2: Path) -> None:
             assert read(reader, [[1, 2, 3]], [1])  # and it can go on
     finally:
         model.close()
+
+
+def test_a_model_file_is_known_again_wherever_it_lies(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    copied = tmp_path / "copy.gguf"
+    copied.write_bytes(tiny("llama").read_bytes())
+    changed = tmp_path / "changed.gguf"
+    changed.write_bytes(copied.read_bytes()[:-4] + b"\0\0\0?")
+    fingerprints = []
+    for path in (tiny("llama"), copied, changed):
+        model = Model(path, Engine(), Interrupt())
+        fingerprints.append(model.fingerprint)
+        model.close()
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]

@@ -99,9 +99,9 @@ def test_the_same_answer_has_the_same_scores_to_the_bit(scorer: Scorer) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "space_prefix", "tekken", "recurrent", "sliding_window"])
 def test_every_kind_of_model_scores(tiny: Callable[[str], Path], kind: str) -> None:
-    model = Model(tiny(kind), Engine(), Interrupt())
+    model = Model(tiny(kind), Engine(n_threads=1), Interrupt())
     try:
-        with Scorer(model, Engine(), Prompting(), Interrupt()) as scorer:
+        with Scorer(model, Engine(n_threads=1), Prompting(), Interrupt()) as scorer:
             assert set(scorer.scores(make_answer("the cat sees <|im_end|> the sun"), ["vivid"])) == {
                 "reward:vivid",
                 "fluency",
@@ -112,7 +112,7 @@ def test_every_kind_of_model_scores(tiny: Callable[[str], Path], kind: str) -> N
 
 
 def test_an_answer_is_tokenized_as_it_goes_on_with_its_prompt(tiny: Callable[[str], Path]) -> None:
-    model = Model(tiny("space_prefix"), Engine(), Interrupt())
+    model = Model(tiny("space_prefix"), Engine(n_threads=1), Interrupt())
     try:
         prompt = model.tokenize("<|im_start|>assistant\n", special=True)
         words = tokens_behind(model, prompt, "cat")
