@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 eval_app = typer.Typer(help="Does it align?  Answers by several systems, scored and compared.", no_args_is_help=True)
 
+_AT_ONCE = 8  # answers, unless another number is given
 _PROMPTS, _SCORES = "What is asked", "Who scores"
 
 _Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an evaluation.")]
@@ -117,8 +118,14 @@ def run_suite(
         int | None, typer.Option(min=0, help="Draw them at random, with this seed.", rich_help_panel=_PROMPTS)
     ] = None,
     parallel: Annotated[
-        int, typer.Option(min=1, max=64, help="Answers at once; 1 writes them one by one, as pjlocal run does.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Answers at once; 1 writes them one by one, as pjlocal run does, and is what measures speed "
+            "(default: 1 where the suite is about time, else 8).",
+        ),
+    ] = None,
     scorer: _Scorer = [],
     reward: _Reward = True,
     reward_model: _RewardModel = None,
@@ -158,6 +165,7 @@ def run_suite(
     tasks = make_tasks(wanted, manners, questions)
     run = Run(wanted, tuple(questions), tuple(task.key for task in tasks), made_with(manners, asked, engine))
     _say(_outlook(len(tasks), len(questions)))
+    parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     interrupt = Interrupt()
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         write_run(folder, run)

@@ -50,7 +50,7 @@ def as_html(page: Page) -> str:
     script = _file("report.js")
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{_digest(script)}'; base-uri 'none'"
     title = _text(page.suite.title or page.suite.name)
-    facts = " ".join(f"<bdi>{_text(fact)}</bdi>" for fact in [*page.facts, f"pjlocal {__version__}"])
+    facts = " ".join(f"<bdi>{_text(fact)}</bdi>" for fact in page.facts)
     notes = "".join(f"<li>{_text(note)}</li>" for note in page.notes)
     plots = "".join(map(_figure, page.plots))
     return f"""<!doctype html>

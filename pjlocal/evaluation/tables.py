@@ -19,6 +19,7 @@ from .suite import Suite
 
 _CHECKS = ("check", "checks")
 _SCORES = ("least", "reward", "prompting", "fluency", "rank")
+_TELLING = ("check:all", "least", "fluency", "repetition")  # metrics whose differences have a table of their own
 _NAMES = {
     "least": "least served",
     "prompting": "under direct prompting",
@@ -30,6 +31,8 @@ _NAMES = {
 _SHARES = {"check", "checks", "finished", "script", "distinct1", "distinct2", "repetition", "acceptance"}
 _COUNTS = {"words", "tokens", "readability"}
 
+_PAIRED_NOTE = "Paired by prompt; intervals at 95 % by bootstrap."
+_SPEED_NOTE = "Where several answers are written at once, each waits for the others: --parallel 1 measures speed."
 _NOISE_NOTE = (
     f"{NOISE}: within noise, so luck could have made the difference (5 %, Holm's correction over the systems)."
 )
@@ -50,7 +53,7 @@ def report_grids(suite: Suite, comparison: Comparison) -> list[Grid]:
     checks = _metric_grid(suite, comparison, "Checks that need no model", _CHECKS, "")
     rest = _metric_grid(suite, comparison, "The texts", texts, "")
     times = [_time_grid(suite, comparison) if suite.shape == "time" else _speed_grid(suite, comparison)]
-    main = [*wins, *([checks] if checks else []), *scores, *([rest] if rest else [])]
+    main = [*wins, *([checks] if checks else []), *scores, *_beside_baseline(comparison), *([rest] if rest else [])]
     return [*times, *main] if suite.shape == "time" else [*main, *times]
 
 
@@ -152,6 +155,35 @@ def _metric_grid(suite: Suite, comparison: Comparison, title: str, kinds: Sequen
     )
 
 
+def _beside_baseline(comparison: Comparison) -> list[Grid]:
+    """What tells most of each system, less the same of the system that it is compared with; a table for each
+    objectives."""
+    telling = [d for d in comparison.differences if d.metric.name in _TELLING]
+    return [
+        _difference_grid(
+            f"{objectives}: less what it is compared with",
+            [d for d in telling if d.objectives == objectives],
+            lambda d: f"{d.system} (less {d.baseline})",
+        )
+        for objectives in dict.fromkeys(d.objectives for d in telling)
+    ]
+
+
+def _difference_grid(
+    title: str, differences: Sequence[Difference], label: Callable[[Difference], str], *notes: str
+) -> Grid:
+    """Differences of one objectives, with their intervals: a row a system, a column a metric."""
+    metrics = list(dict.fromkeys(d.metric for d in differences))
+    found = {(d.system, d.metric): d for d in differences}
+    labels = {d.system: label(d) for d in differences}
+    rows = tuple(
+        Row(text, tuple(_difference(found.get((system, metric))) for metric in metrics))
+        for system, text in labels.items()
+    )
+    names = tuple(f"{metric_name(metric)} {metric.by and f'by {metric.by}'}".strip() for metric in metrics)
+    return Grid(title, "system", names, rows, notes=(*notes, _PAIRED_NOTE, _NOISE_NOTE))
+
+
 def _found(comparison: Comparison, kinds: Sequence[str], by: str) -> list[tuple[str, Metric]]:
     """The metrics that some system has, by objectives and in the order of the kinds."""
     columns = dict.fromkeys(
@@ -196,6 +228,7 @@ def _speed_grid(suite: Suite, comparison: Comparison) -> Grid:
         ("tokens/s", "seconds an answer") * len(objectives),
         tuple(Row(name, row) for name, row in zip(systems, cells, strict=True)),
         _groups(name for name in objectives for _ in forms),
+        (_SPEED_NOTE,),
     )
 
 
@@ -220,25 +253,15 @@ def _time_grid(suite: Suite, comparison: Comparison) -> Grid:
 
 def folder_grids(comparison: FolderComparison, first: str, second: str) -> list[Grid]:
     """Of each system that both have, the second's numbers less the first's; a table for each objectives."""
-    grids = []
-    for objectives in dict.fromkeys(d.objectives for d in comparison.differences):
-        mine = [d for d in comparison.differences if d.objectives == objectives]
-        metrics = list(dict.fromkeys(d.metric for d in mine))
-        found = {(d.system, d.metric): d for d in mine}
-        rows = tuple(
-            Row(name, tuple(_difference(found.get((name, metric))) for metric in metrics))
-            for name in dict.fromkeys(d.system for d in mine)
+    return [
+        _difference_grid(
+            f"{objectives}: {second} less {first}",
+            [d for d in comparison.differences if d.objectives == objectives],
+            lambda d: d.system,
+            f"Over {comparison.prompts} prompts that both have.",
         )
-        grids.append(
-            Grid(
-                f"{objectives}: {second} less {first}",
-                "system",
-                tuple(f"{metric_name(metric)} {metric.by and f'by {metric.by}'}".strip() for metric in metrics),
-                rows,
-                notes=(f"Paired over {comparison.prompts} prompts that both have; intervals at 95 %.", _NOISE_NOTE),
-            )
-        )
-    return grids
+        for objectives in dict.fromkeys(d.objectives for d in comparison.differences)
+    ]
 
 
 def _difference(difference: Difference | None) -> Cell:
