@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 
@@ -189,7 +190,14 @@ def test_two_thousand_answers_are_measured_in_seconds() -> None:
     text = "The water should boil before the egg goes in, and it stays there for six minutes or so. Then eat it. " * 6
     objectives = Objectives("o", ("concise", "x y"), (Check("c", regex=r"(?i)\begg\b"),))
     plain = answer("long " * 200, key="plain")
-    started = time.perf_counter()
-    for i in range(500):
+    started = time.process_time()
+    for i in range(2_000):
         checks.scores(answer(f"{text} {i}", key=str(i)), objectives, plain)
-    assert time.perf_counter() - started < 5  # 0.6 s here, with 1 s for the import of textstat
+    assert time.process_time() - started < 8  # 1.2 s here
+
+
+@pytest.mark.parametrize(("package", "asked"), [("textstat", {}), ("regex", {"regex": "a"})])
+def test_a_missing_package_of_the_extra_is_told_in_a_line(package: str, asked: dict, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError, match=rf"needs the package {package}: pip install 'pjlocal\[eval\]'"):
+        told("Boil it.", Check(f"without {package}", **asked))
