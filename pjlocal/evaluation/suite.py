@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..config.config import TABLES, Config
 from ..errors import UsageError
 from ..prompting.preferences import deal
 from ..settings import Generation, Settings, setting
+from .patterns import compiled
 
 Shape = Literal["systems", "lambda", "models", "time"]
 _Group = TypeVar("_Group", bound=Settings)
@@ -54,7 +54,8 @@ class Check(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         for key in ("regex", "not_regex"):
-            _check_regex(key, getattr(self, key))
+            if (pattern := getattr(self, key)) is not None:
+                _check_regex(key, pattern)
         if self.min_words and self.max_words and self.min_words > self.max_words:
             raise UsageError(f"min_words must be at most max_words, {self.max_words} (not {self.min_words})")
 
@@ -69,11 +70,11 @@ class Check(Settings):
         return self.shorter_than is not None or self.simpler_than_plain
 
 
-def _check_regex(key: str, pattern: str | None) -> None:
+def _check_regex(key: str, pattern: str) -> None:
     try:
-        re.compile(pattern or "")
-    except (re.error, RecursionError, OverflowError) as error:
-        raise UsageError(f"{key} is no regular expression: {error} (in {pattern!r})") from None
+        compiled(pattern)
+    except UsageError as error:
+        raise UsageError(f"{key}: {error}") from None
 
 
 @dataclass(frozen=True)

