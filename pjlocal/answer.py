@@ -5,22 +5,40 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from random import SystemRandom
+from typing import Protocol
 
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Rules, Voices, algorithm1, lockstep
 from .engine.constraint import make_constraint
 from .engine.filters import FilterChain
-from .engine.interrupt import Interrupted
-from .engine.pool import ViewPool
+from .engine.interrupt import Interrupt, Interrupted
+from .engine.model import Model
+from .engine.pool import Writer
+from .engine.seats import Seat
 from .engine.views import ModelViews
-from .engine.voices import Alone, Combined, Meter, Reader, Weight
+from .engine.voices import Alone, Best, Combined, Floor, Meter, Reader, Weight, heard
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
 from .settings import PANEL_NAMES, Generation, Sampling
 from .stream import TextStream
+
+
+class Pool(Protocol):
+    """Where an answer's views live: a `ViewPool` of its own, or a `Seat` among others."""
+
+    model: Model
+    interrupt: Interrupt
+    context_limit: int
+
+    def views(self, n_views: int, n_ctx: int) -> ModelViews | Seat:
+        """Views with room for ``n_ctx`` tokens each."""
+
+    def writing(self, writer: Writer) -> AbstractContextManager[None]:
+        """While this one is iterated over."""
 
 
 class Answer:
@@ -33,15 +51,21 @@ class Answer:
         load_s: seconds that loading the model took.
     """
 
-    def __init__(self, pool: ViewPool, plan: Plan, generation: Generation, sampling: Sampling, load_s: float) -> None:
+    def __init__(self, pool: Pool, plan: Plan, generation: Generation, sampling: Sampling, load_s: float) -> None:
         self.seed = SystemRandom().getrandbits(63) if generation.seed is None else generation.seed
         self.statistics = Statistics(load_s=load_s)
         self.finish_reason: FinishReason | None = None
         self.plan = plan
+        #: The token events of a first answer that this one corrects.
+        self.drafted: list[TokenEvent] = []
         self._pool = pool
         self._generation = generation
         self._sampling = sampling
         self._texts: list[str] = []
+        self._stream: TextStream[Decision] = TextStream()
+        self._decisions: Iterator[Decision] = iter(())
+        self._limit = 0  # tokens that it may have
+        self._started = 0.0  # when its prompts, then its first token, came
         self._thread: int | None = None  # that began to iterate
         self._events = self._run()
 
@@ -80,45 +104,61 @@ class Answer:
         )
 
     def _run(self) -> Generator[TokenEvent]:
-        stream: TextStream[Decision] = TextStream([*self._generation.stop, *self.plan.stops])
         with self._pool.writing(self):
             self._thread = threading.get_ident()
             try:
-                yield from self._settled(stream)
+                self.begin()
+                while self.finish_reason is None:
+                    yield from self.decide()
+                    if self.finish_reason is None and self._pool.interrupt.is_set():
+                        raise Interrupted
             except Interrupted:
                 self.finish_reason = "interrupted"
-            for decision, text in stream.finish():
-                yield self.event(decision, text)
+            yield from self.finish()
 
-    def _settled(self, stream: TextStream[Decision]) -> Iterator[TokenEvent]:
-        model = self._pool.model
-        started = time.perf_counter()
-        first = True
-        for decision in self._decisions():
-            now = time.perf_counter()
-            if first:
-                self.statistics.prefill_s = now - started
-                started = now
-                first = False
-            self.statistics.count(decision)
-            for name, push in zip(self.plan.cast.weights, decision.pushes, strict=False):
-                self.statistics.pushed[name] = self.statistics.pushed.get(name, 0.0) + push
-            self.statistics.decode_s = now - started
-            ended = self._is_end(decision.token)
-            for settled, text in stream.push(decision, b"" if ended else model.piece(decision.token)):
-                yield self.event(settled, text)
-            if ended or stream.stopped:
-                self.finish_reason = "stop"
-                return
-            if self._pool.interrupt.is_set():
-                raise Interrupted
-        self.finish_reason = "length"
+    # The steps of it, for who writes several at once.
 
-    def _decisions(self) -> Iterator[Decision]:
+    def begin(self) -> None:
+        """Read the prompts from now on."""
+        self._started = time.perf_counter()
+        self._stream = TextStream([*self._generation.stop, *self.plan.stops])
+        self._decisions = self._decide()
+
+    def decide(self) -> list[TokenEvent]:
+        """One more token, and what it settles; ``finish_reason`` is set when it was the last."""
+        decision = next(self._decisions, None)
+        if decision is None:
+            self.finish_reason = "length"
+            return []
+        self._count(decision)
+        ended = self._is_end(decision.token)
+        piece = b"" if ended else self._pool.model.piece(decision.token)
+        settled = [self.event(*item) for item in self._stream.push(decision, piece)]
+        if ended or self._stream.stopped:
+            self.finish_reason = "stop"
+        elif self.statistics.completion_tokens == self._limit:
+            self.finish_reason = "length"
+        return settled
+
+    def finish(self) -> list[TokenEvent]:
+        """What was still held back when the last token had come."""
+        return [self.event(*item) for item in self._stream.finish()]
+
+    def _count(self, decision: Decision) -> None:
+        now = time.perf_counter()
+        if not self.statistics.completion_tokens:
+            self.statistics.prefill_s = now - self._started
+            self._started = now
+        self.statistics.count(decision)
+        for name, push in zip(self.plan.cast.weights, decision.pushes, strict=False):
+            self.statistics.pushed[name] = self.statistics.pushed.get(name, 0.0) + push
+        self.statistics.decode_s = now - self._started
+
+    def _decide(self) -> Iterator[Decision]:
         pool, prompts, generation = self._pool, self.plan.prompts, self._generation
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
-        limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
-        views = pool.views(len(prompts), max(map(len, prompts)) + limit)
+        self._limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
+        views = pool.views(len(prompts), max(map(len, prompts)) + self._limit)
         if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
             raise UsageError(
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
@@ -130,16 +170,19 @@ class Answer:
         metered = range(len(prompts)) if voices.meter else ()
         views.reduce = Reader([*voices.drafts, *voices.judges], metered)  # type: ignore[list-item]
         swap = self.plan.cast.mode != "base"
-        rules = Rules(generation.lam, swap, generation.decoding, limit, self._is_end)
+        rules = Rules(generation.lam, swap, generation.decoding, self._limit, self._is_end)
         uniforms = Uniforms(self.seed)
         if generation.schedule == "reference":
-            yield from algorithm1(views, prompts, voices, rules, uniforms)
-        else:
-            yield from lockstep(views, prompts, voices, rules, uniforms, self._guesser(views))
+            return algorithm1(views, prompts, voices, rules, uniforms)
+        return lockstep(views, prompts, voices, rules, uniforms, self._guesser(views))
 
     def _voices(self) -> Voices:
-        """Who proposes and who decides.  In mode both the judge is all preferences at once, whoever drafts; else each
-        preference speaks for itself, pushed away from neutral where it has another strength than 1."""
+        """Who proposes and who decides.
+
+        In mode both the judge is all preferences at once, whoever drafts.  In mode args they are the one voice, and
+        choose from what the neutral view proposes.  Else each preference speaks for itself, pushed away from neutral
+        where it has another strength than 1.
+        """
         cast, generation = self.plan.cast, self._generation
         weights = list(cast.weights.values())
         avoided = [weight for weight in weights if weight.view >= cast.n_speakers]
@@ -153,7 +196,8 @@ class Answer:
             return Alone(view, chain(view, view))
 
         def combined(weights: Sequence[Weight], view: int, number: int) -> Combined:
-            return Combined(weights, cast.neutral, generation.rule, generation.floor, chain(view, number))
+            floor = Floor(heard(weights, cast.neutral), generation.floor) if generation.floor else None
+            return Combined(weights, cast.neutral, generation.rule, floor, chain(view, number))
 
         def own(view: int) -> Alone | Combined:
             pushing = [weight for weight in weights if weight.view == view] + avoided
@@ -163,13 +207,17 @@ class Answer:
 
         meter = None if cast.neutral is None else Meter(weights, cast.neutral)
         speakers = range(cast.n_speakers)
+        if cast.mode == "args" and cast.neutral is not None:
+            best = Best(cast.neutral, sampling.top_k, model.n_vocab) if sampling.top_k else None
+            search = Combined(weights, cast.neutral, "push", best, chain(0, 0))
+            return Voices([search], [search], meter)
         if cast.mode == "both":
             judge = combined(weights, 0, cast.n_speakers)
             return Voices([alone(view) for view in speakers], [judge for _ in speakers], meter)
         voices = [own(view) for view in speakers]
         return Voices(voices, voices, meter)
 
-    def _guesser(self, views: ModelViews) -> Lookahead | None:
+    def _guesser(self, views: ModelViews | Seat) -> Lookahead | None:
         most = self._generation.lookahead
         if not most or not views.trimmable:
             return None

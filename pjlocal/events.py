@@ -125,10 +125,13 @@ class Result:
     statistics: Statistics
     #: By name, of each preference that speaks or is avoided (below zero): a number, or ``auto``.
     strengths: dict[str, float | str] = field(default_factory=dict)
+    #: The first answer, which this one corrects, in mode rewrite.
+    draft: Result | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What ``pjlocal run --json`` prints."""
         s = self.statistics
+        draft = self.draft and self.draft.as_dict()
         return {
             "text": self.text,
             "model": self.model,
@@ -148,4 +151,5 @@ class Result:
                 "decode_s": s.decode_s,
                 "tokens_per_second": s.tokens_per_second,
             },
+            "draft": draft and {key: draft[key] for key in ("text", "model", "finish_reason", "usage", "timings")},
         }

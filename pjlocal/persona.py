@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from .answer import Answer
 from .engine.constraint import check_constraint, make_constraint
 from .engine.filters import FilterChain
 from .engine.interrupt import Interrupt
-from .engine.model import Model
+from .engine.model import Model, check_file
 from .engine.pool import ViewPool
 from .errors import UsageError
 from .events import Result
@@ -27,6 +28,7 @@ from .gguf.sampling import described, followed, left, recommended
 from .prompting import preferences
 from .prompting.plan import Cast, Plan, make_cast, make_plan, mode_in_force, write_prompts
 from .prompting.prompt import ChatTemplate, Message
+from .rewriting import Rewriting
 
 
 class PersonaJudge:
@@ -73,6 +75,7 @@ class PersonaJudge:
         self.interrupt = interrupt or Interrupt()
         self.cast(generation)  # refuse what cannot be before the model is loaded
         check_constraint(sampling)
+        self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the one that answers with it
         started = time.perf_counter()
         self._borrowed = isinstance(model, Model)
         if isinstance(model, Model):
@@ -94,6 +97,8 @@ class PersonaJudge:
     def close(self) -> None:
         """End the answer being written, free the contexts, then the model."""
         self.pool.close()
+        if self._aligner:
+            self._aligner[1].close()
         if not self._borrowed:
             self.model.close()
 
@@ -129,8 +134,55 @@ class PersonaJudge:
         return self.answer(self.plan(prompt, generation), generation)
 
     def answer(self, plan: Plan, generation: settings.Generation) -> Answer:
-        """The answer that was planned, token by token."""
+        """The answer that was planned, token by token.
+
+        Raises:
+            UsageError: in mode rewrite, there is no room for two answers.
+            ModelError: in mode rewrite, a model that cannot correct one.
+        """
+        if plan.cast.mode == "rewrite":
+            return self._rewriting(plan, generation)
         return Answer(self.pool, plan, generation, self.sampling, self.load_s)
+
+    def room(self, generation: settings.Generation, n_tokens: int) -> int:
+        """The longest prompt that has room behind it for an answer of so many tokens; in mode rewrite, for two of them
+        and for asking for the second."""
+        if self.mode(generation) != "rewrite":
+            return self.context_limit - n_tokens
+        corrector, asked = self._corrector(generation), self._asked(generation)
+        overhead = len(corrector._correction([Message("user", "-")], asked, "-", ()).prompts[0])
+        return min(self.context_limit, corrector.context_limit) - 2 * n_tokens - overhead
+
+    def _rewriting(self, plan: Plan, generation: settings.Generation) -> Answer:
+        corrector = self._corrector(generation)
+        correct = partial(corrector._correction, plan.conversation, self._asked(generation))
+        room = min(self.context_limit, corrector.context_limit) - len(correct("-", ()).prompts[0])
+        if room < 2:
+            raise UsageError("the context has no room for an answer and its correction: give a larger --ctx")
+        first = generation.replace(max_tokens=min(generation.max_tokens, room // 2))
+        draft = Answer(self.pool, plan, first, self.sampling, 0.0)
+        return Rewriting(draft, corrector.pool, generation, self.sampling, self.load_s, correct)
+
+    def _asked(self, generation: settings.Generation) -> str:
+        return preferences.correction([*chain.from_iterable(self.preferences)], generation.avoid)
+
+    def _corrector(self, generation: settings.Generation) -> PersonaJudge:
+        """Who answers with the model that corrects; it is loaded when it is first needed."""
+        if generation.aligner is None:
+            return self
+        path = find_model(generation.aligner)
+        if self._aligner is None or self._aligner[0] != path:
+            if self._aligner:
+                self._aligner[1].close()
+                self._aligner = None
+            self._aligner = (path, PersonaJudge(path, engine=self.engine, interrupt=self.interrupt))
+        self._aligner[1].prompting = self.prompting
+        return self._aligner[1]
+
+    def _correction(self, conversation: Sequence[Message], asked: str, text: str, tokens: Sequence[int]) -> Plan:
+        """The plan of a plain answer to being asked to correct one."""
+        said = [*conversation, Message("assistant", text, tuple(tokens)), Message("user", asked)]
+        return self.plan(said, settings.Generation(mode="plain"))
 
     def mode(self, generation: settings.Generation) -> settings.Mode:
         """The mode in force: judge with preferences and plain without, unless one was asked for.
@@ -145,8 +197,16 @@ class PersonaJudge:
         return self.cast(generation).prefixes
 
     def cast(self, generation: settings.Generation) -> Cast:
-        """Who takes part.  Raises what `prompting.plan.make_cast` does."""
-        return make_cast(generation, self.preferences)
+        """Who takes part.
+
+        Raises:
+            UsageError: what `prompting.plan.make_cast` refuses.
+            ModelError: in mode rewrite, there is no such aligner.
+        """
+        cast = make_cast(generation, self.preferences)
+        if cast.mode == "rewrite" and generation.aligner is not None:
+            check_file(find_model(generation.aligner))
+        return cast
 
     def plan(self, prompt: str | Sequence[Message], generation: settings.Generation) -> Plan:
         """Each view's prompt tokens.
@@ -155,7 +215,7 @@ class PersonaJudge:
             UsageError: an empty prompt, or one that leaves no room for an answer.
         """
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
-        return self.planned(self.prompts(conversation, generation), generation)
+        return self.planned(conversation, self.prompts(conversation, generation), generation)
 
     def prompts(self, conversation: Sequence[Message], generation: settings.Generation) -> list[list[int]]:
         """Each view's prompt tokens, be they more than fit.  Raises what `prompting.plan.write_prompts` does."""
@@ -163,14 +223,17 @@ class PersonaJudge:
         prefixes = self.prefixes(generation)
         return write_prompts(self.template, conversation, prefixes, self.prompting, self.context_limit, self.interrupt)
 
-    def planned(self, prompts: list[list[int]], generation: settings.Generation) -> Plan:
-        """The plan for prompts that `prompts` made.
+    def planned(
+        self, conversation: Sequence[Message], prompts: list[list[int]], generation: settings.Generation
+    ) -> Plan:
+        """The plan for prompts that `prompts` made of a conversation.
 
         Raises:
             UsageError: they leave no room for an answer.
         """
         cast = self.cast(generation)
-        return make_plan(cast, prompts, self.prompting, self.template, self.context_limit)
+        limit = self.context_limit
+        return make_plan(generation, cast, conversation, prompts, self.prompting, self.template, limit)
 
     @cached_property
     def recommended(self) -> dict[str, Any]:

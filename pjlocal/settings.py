@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 VIEW_NAMES = "ab"  # of the two views
 PANEL_NAMES = "abcdefghijklmnopqrstuvwxyz"  # of as many as there are preferences
 
-Mode = Literal["judge", "base", "both", "prompt", "plain"]
+Mode = Literal["judge", "base", "both", "args", "prompt", "rewrite", "plain"]
+#: Modes in which one preference drafts and another judges, and those in which no preference has a view of its own.
+JUDGED: tuple[Mode, ...] = ("judge", "base", "both")
+OF_ONE_VIEW: tuple[Mode, ...] = ("prompt", "rewrite", "plain")
 Rule = Literal["push", "mod", "mixture", "overlap"]
 Decoding = Literal["sample", "greedy"]
 Schedule = Literal["lockstep", "reference"]
@@ -167,20 +170,22 @@ FORMS = ("grammar", "json_schema", "regex", "lark")
 
 @dataclass(frozen=True)
 class Generation(Settings):
-    """How the two views write one answer.  Defaults are those of the paper's authors' own code."""
+    """How the two views write one answer.  λ and the length limit are the defaults of the paper authors' program."""
 
     mode: Mode | None = setting(
         None,
         "--mode",
         help="judge: roles swap every round; base: fixed roles; both: the judge weighs all preferences at once; "
-        "prompt: all preferences in one prefix; plain: none (default: judge with preferences, plain without).",
+        "args: they choose among the --top-k tokens most probable without them (reward-guided search); prompt: all "
+        "preferences in one prefix; rewrite: a plain answer, then its correction under them (as Aligner does); plain: "
+        "none (default: judge with preferences, plain without).",
     )
     strength: str | None = setting(
         None,
         "--strength",
         help="How strongly the preferences push away from neutral: 1 is what the model does by itself, below zero the "
         "opposite; auto follows, token by token, how far they disagree with neutral. Of one preference: "
-        "-p vivid:1.5 (default: 1.5 in mode both, else 1).",
+        "-p vivid:1.5 (default: 1.5 in modes both and args, else 1).",
         metavar="S|auto",
     )
     avoid: tuple[str, ...] = setting(
@@ -205,6 +210,13 @@ class Generation(Settings):
     )
     panel: bool = setting(
         False, "--panel", help="Every preference is a view of its own, instead of two views that share them."
+    )
+    aligner: str | None = setting(
+        None,
+        "--aligner",
+        help="In mode rewrite, the model that corrects the first answer, named as behind --model (default: the same).",
+        metavar="MODEL",
+        model=True,
     )
     lam: int = setting(
         4, "--lambda", "-l", help="Tokens drafted in a round before the roles swap.", least=1, most=_INT32
@@ -245,7 +257,11 @@ class Generation(Settings):
 
 @dataclass(frozen=True)
 class Sampling(Settings):
-    """llama.cpp's filters, applied to each view by itself, in llama.cpp's order."""
+    """llama.cpp's filters, applied to each view by itself, in llama.cpp's order.
+
+    Top-k and top-p are those of the paper authors' program.  It samples at temperature 0.9, applied before them; 0.7 is
+    only a default inside it.
+    """
 
     defaults: SamplingDefaults = setting(
         "own",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 # C0 and C1 controls but tab and newline, DEL, and the marks that reorder or hide text on a terminal.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff]")
@@ -26,3 +27,33 @@ def _mark(match: re.Match[str]) -> str:
 def one_line(text: str) -> str:
     """Text that anyone may have written, fit for a line of a terminal."""
     return visible(" ".join(text.split()))
+
+
+def shown(text: str) -> str:
+    """Text that anyone may have written, as a file can hold it: encodable, too, and with one kind of line ends."""
+    return visible(_SURROGATES.sub("\ufffd", text.replace("\r\n", "\n")))
+
+
+def shown_line(text: str) -> str:
+    """The same on one line."""
+    return one_line(shown(text))
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def markdown_line(text: str) -> str:
+    """Plain text that anyone may have written, on one line of Markdown."""
+    return re.sub(r"[\\`*\[\]<&~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", shown_line(text))
+
+
+def goes_on(before: str, char: str) -> bool:
+    """Whether ``char`` belongs to the character (grapheme) that ``before`` ends with: parts in two fonts fall apart."""
+    if "\U0001f1e6" <= char <= "\U0001f1ff":  # two regional indicators make a flag
+        return len(before) % 2 != len(re.sub("[\U0001f1e6-\U0001f1ff]+$", "", before)) % 2
+    return (
+        before[-1] == "\u200d" or char == "\u200d"  # zero width joiner
+        or unicodedata.category(char) in ("Mn", "Mc", "Me")  # accents, vowel signs, variation selectors
+        or "\U0001f3fb" <= char <= "\U0001f3ff"  # skin tones
+        or "\U000e0020" <= char <= "\U000e007f"  # tags, as in the flag of Scotland
+    )  # fmt: skip

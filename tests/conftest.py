@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ import tiny_models
 from pjlocal import PersonaJudge
 from pjlocal.gguf.locate import embedded_model
 
-pytest.register_assert_rewrite("commandline", "config_file", "terminal")  # so that they say what they found
+pytest.register_assert_rewrite("browser", "commandline", "config_file", "terminal")  # so that they say what they found
 
+from browser import Chromium  # noqa: E402
 from commandline import PJLOCAL  # noqa: E402
 
 
@@ -43,6 +45,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not executable:
+        pytest.skip("no Chromium is installed")
+    browser = Chromium(executable, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

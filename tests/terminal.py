@@ -58,12 +58,20 @@ _PROMPT_BEGINS = b"\x1b[?2004h"
 
 
 class Terminal:
-    """`pjlocal chat` on a pseudo-terminal, and what its screen shows."""
+    """`pjlocal chat`, or another command, on a pseudo-terminal, and what its screen shows."""
 
-    def __init__(self, env: dict[str, str], folder: Path, args: tuple[str, ...], columns: int, lines: int) -> None:
+    def __init__(
+        self,
+        env: dict[str, str],
+        folder: Path,
+        args: tuple[str, ...],
+        columns: int,
+        lines: int,
+        command: tuple[str, ...] = (*PJLOCAL, "chat"),
+    ) -> None:
         self.raw = b""
         self.child = pexpect.spawn(
-            PJLOCAL[0], [*PJLOCAL[1:], "chat", *args], env=env, cwd=folder, dimensions=(lines, columns), timeout=TIMEOUT
+            command[0], [*command[1:], *args], env=env, cwd=folder, dimensions=(lines, columns), timeout=TIMEOUT
         )
         self.child.delaybeforesend = None
         self.screen = Screen(columns, lines, self.child.send)

@@ -16,8 +16,9 @@ import pjlocal
 HOUSE = Path(pjlocal.__file__).parent
 
 #: Each room, from the ground up, with the rooms whose modules it may import besides its own.
-GROUND = {"errors", "visible", "textfile", "folders", "stream", "settings"}  # modules of the hall that stand on nothing
-ANSWERS = {"events", "answer", "persona"}  # modules of the hall: what an answer is made of, and the API
+GROUND = {"errors", "visible", "textfile", "folders", "stream", "settings", "unspaced"}  # of the hall: stand on nothing
+#: ... and what an answer is made of, how several are written, and the API.
+ANSWERS = {"events", "answer", "rewriting", "persona", "scheduler"}
 MAY_KNOW: dict[str, set[str]] = {
     "decoding": set(),
     **dict.fromkeys(GROUND, GROUND),
@@ -26,12 +27,15 @@ MAY_KNOW: dict[str, set[str]] = {
     "engine": {"decoding", "gguf", *GROUND},
     "prompting": {"engine", *GROUND},
     "answer": {"events", "decoding", "engine", "prompting", *GROUND},
-    "persona": {"answer", "events", "engine", "prompting", "gguf", *GROUND},
+    "rewriting": {"answer", "events", "engine", "prompting", *GROUND},
+    "scheduler": {"answer", "events", "engine", *GROUND},
+    "persona": {"answer", "rewriting", "events", "engine", "prompting", "gguf", *GROUND},
 }
 API = {*MAY_KNOW, "__init__"}  # the hall, where the version stands
 MAY_KNOW |= dict.fromkeys(("screen", "sessions", "config"), API)
 MAY_KNOW["bench"] = API | {"screen"}
 MAY_KNOW["doctor"] = API | {"sessions", "config"}
+MAY_KNOW["evaluation"] = API | {"screen", "config"}
 MAY_KNOW["chat"] = API | {"screen", "sessions", "config"}
 MAY_KNOW["cli"] = {*MAY_KNOW, "__init__"}
 MAY_KNOW["__main__"] = {"cli"}

@@ -239,15 +239,15 @@ def write_recurrent(path: Path, *, forgets: float = 1.0) -> Path:
     return path
 
 
-def write_embedding(path: Path) -> Path:
-    """BERT's architecture: it embeds text and writes none."""
+def write_embedding(path: Path, *, ranks: bool = False) -> Path:
+    """BERT's architecture: it embeds text and writes none; or gives it one number."""
     w = _Writer(path, "bert", chat_template=None)
     n_embd, n_ff = 64, 128
     w.sizes(n_embd, 1, 4, 4, n_ff, 512)
     w.add_layer_norm_eps(1e-5)
     w.add_token_type_count(2)
     w.add_causal_attention(False)
-    w.add_pooling_type(gguf.PoolingType.MEAN)
+    w.add_pooling_type(gguf.PoolingType.RANK if ranks else gguf.PoolingType.MEAN)
     w.matrix("token_embd.weight", w.n_vocab, n_embd)
     w.matrix("token_types.weight", 2, n_embd)
     w.matrix("position_embd.weight", 512, n_embd)
@@ -260,6 +260,42 @@ def write_embedding(path: Path) -> Path:
         w.vectors([f"blk.0.{name}.bias"], rows, 0.0)
     for name in ("attn_output_norm", "layer_output_norm"):
         w.vectors([f"blk.0.{name}.weight", f"blk.0.{name}.bias"], n_embd)
+    if ranks:
+        w.matrix("cls.weight", n_embd, n_embd)
+        w.vectors(["cls.bias"], n_embd, 0.0)
+        w.matrix("cls.output.weight", 1, n_embd)
+        w.vectors(["cls.output.bias"], 1, 0.5)
+    w.finish()
+    return path
+
+
+def write_cross_encoder(path: Path) -> Path:
+    """A BERT that gives two texts one number."""
+    return write_embedding(path, ranks=True)
+
+
+def write_reranker(path: Path, *, labels: Iterable[str] = ("yes", "no"), template: bool = True) -> Path:
+    """Qwen3's architecture with a head, as its rerankers have: the probabilities of yes and no."""
+    w = _Writer(path, "qwen3", chat_template=None if template else CHATML)
+    n_embd, n_layer, n_ff = 64, 2, 128
+    w.sizes(n_embd, n_layer, 4, 4, n_ff, 512)
+    w.add_key_length(16)
+    w.add_value_length(16)
+    w.add_pooling_type(gguf.PoolingType.RANK)
+    labels = list(labels)
+    w.add_classifier_output_labels(labels)
+    if template:
+        w.add_chat_template(
+            [
+                {"name": "default", "template": CHATML},
+                {"name": "rerank", "template": "<|im_start|>{query}<|im_end|>{document}<|im_end|>"},
+            ]
+        )
+    w.ends(n_embd)
+    for i in range(n_layer):
+        w.transformer_block(f"blk.{i}", n_embd, n_embd, n_ff)
+        w.vectors([f"blk.{i}.attn_q_norm.weight", f"blk.{i}.attn_k_norm.weight"], 16)
+    w.matrix("cls.output.weight", len(labels), n_embd)
     w.finish()
     return path
 

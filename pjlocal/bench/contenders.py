@@ -22,7 +22,19 @@ from ..persona import PersonaJudge
 from ..prompting.prompt import Message
 from ..screen.blame import BlameDisplay
 from ..settings import Generation
-from .report import BARE, JUDGE, LAYOUTS, LIBRARY, LIBRARY_ALL_THREADS, LIMIT, LOOKAHEAD, REFERENCE, Report, Workload
+from .report import (
+    BARE,
+    JUDGE,
+    LAYOUTS,
+    LIBRARY,
+    LIBRARY_ALL_THREADS,
+    LIMIT,
+    LOOKAHEAD,
+    REFERENCE,
+    THREE,
+    Report,
+    Workload,
+)
 
 
 def make_contenders(
@@ -52,14 +64,10 @@ def make_contenders(
     if model.trimmable:
         yield REFERENCE, lambda seed: _judge(judges["contexts"], work, seed, schedule="reference")[0]
     for layout in LAYOUTS:
-
-        def run(seed: int, layout: FixedLayout = layout) -> float:
-            speed, outside = _judge(judges[layout], work, seed)
-            if layout == "contexts":
-                report.share_outside.append(outside)
-            return speed
-
-        yield JUDGE.format(layout), run
+        yield JUDGE.format(layout), _judged(JUDGE.format(layout), judges[layout], work, report)
+    for layout in LAYOUTS:
+        if judges[layout].pool.layout(3) == layout:  # where there are few cores, one batch even if contexts are wanted
+            yield THREE.format(layout), _judged(THREE.format(layout), judges[layout], work, report, mode="both")
     if work.lookahead and model.trimmable:
         for layout in LAYOUTS:
 
@@ -180,8 +188,19 @@ def _library(
     return run
 
 
+def _judged(name: str, judge: PersonaJudge, work: Workload, report: Report, **changes: Any) -> Callable[[int], float]:
+    """An answer's speed; what of it is spent outside llama_decode is reported."""
+
+    def run(seed: int) -> float:
+        speed, outside = _judge(judge, work, seed, **changes)
+        report.share_outside.setdefault(name, []).append(outside)
+        return speed
+
+    return run
+
+
 def _judge(judge: PersonaJudge, work: Workload, seed: int, **changes: Any) -> tuple[float, float]:
-    """Judge mode from prompt to screen, shown by Rich on a terminal that goes nowhere.
+    """From prompt to screen, in judge mode unless that changes, shown by Rich on a terminal that goes nowhere.
 
     Returns tokens a second, and the share of the time that was spent outside llama_decode.
     """
@@ -194,7 +213,7 @@ def _judge(judge: PersonaJudge, work: Workload, seed: int, **changes: Any) -> tu
         with BlameDisplay(console, answer.result.preferences) as display:
             for event in islice(events, 1):
                 display.show(event)
-            views = judge.pool.views(2, 1)
+            views = judge.pool.views(len(answer.plan.prompts), 1)
             started, decode_s = time.perf_counter(), views.decode_s
             n = 0
             for event in events:

@@ -19,6 +19,7 @@ LIBRARY = "llama-cpp-python chat completion"
 LIBRARY_ALL_THREADS = "llama-cpp-python, told to use all threads"
 REFERENCE = "Algorithm 1 as written"
 JUDGE = "judge mode ({})"
+THREE = "three views: mode both ({})"
 LOOKAHEAD = "judge mode ({}), looking {} tokens ahead"
 
 
@@ -41,7 +42,7 @@ class Report:
 
     measured_on: dict[str, Any]
     runs: dict[str, list[float]] = field(default_factory=dict)
-    share_outside: list[float] = field(default_factory=list)
+    share_outside: dict[str, list[float]] = field(default_factory=dict)  # of a step, outside llama_decode
     time_to_first_token_s: float = 0.0
     peak_memory_bytes: int | None = None
     prefill: dict[str, list[float]] = field(default_factory=dict)
@@ -77,6 +78,13 @@ class Report:
         }
 
     @property
+    def three(self) -> str:
+        """Three views in the layout in which they are fastest."""
+        return max(
+            (name for name in map(THREE.format, LAYOUTS) if name in self.runs), key=lambda n: median(self.runs[n])
+        )
+
+    @property
     def lookahead_speedup(self) -> dict[str, float]:
         """Judge mode's speed with look-ahead by its speed without, in each layout: the median over the turns."""
         ahead = self.measured_on["lookahead"]
@@ -101,8 +109,10 @@ class Report:
             },
             "fastest_layout": self.layout,
             **self.ratios,
+            "three_views_vs_two": self.ratio(self.three),
             "lookahead_speedup": self.lookahead_speedup,
-            "share_outside_llama_decode": median(self.share_outside),
+            "share_outside_llama_decode": median(self.share_outside[JUDGE.format("contexts")]),
+            "share_outside_llama_decode_three_views": median(self.share_outside[self.three]),
             "time_to_first_token_s": self.time_to_first_token_s,
             "prefill_both_vs_two_single": self.prefill_ratio,
             "peak_memory_bytes": self.peak_memory_bytes,

@@ -15,12 +15,12 @@ from ..events import TokenEvent
 from ..gguf.locate import find_model, lasting_name
 from ..gguf.sampling import followed, left
 from ..persona import PersonaJudge
-from ..prompting.plan import Plan, make_cast
+from ..prompting.plan import Plan, in_mode, make_cast
 from ..prompting.preferences import deal, in_turn, lasting
 from ..prompting.prompt import Message
 from ..prompting.thinking import opened_by
 from ..sessions.session import Session, Turn
-from ..settings import PANEL_NAMES, VIEW_NAMES, Generation, Mode, Prompting, Sampling
+from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Generation, Mode, Prompting, Sampling
 from .recorder import Recorder
 
 _ROOM_SHARE = 4  # an answer's room in the context is at most a quarter of it
@@ -123,9 +123,7 @@ class Conversation:
         history = [turn for turn in self.session.turns if turn is not last]
         modes: list[Mode] = list(get_args(Mode)) if any(self.judge.preferences) else ["plain"]
         for mode in modes:
-            generation = self.judge.generation.replace(mode=mode)
-            if mode != "both":  # the only one that has rules
-                generation = generation.replace(rule="push")
+            generation = in_mode(self.judge.generation, mode)
             generation = generation.replace(seed=last.settings.get("seed", generation.seed))
             try:
                 self.judge.cast(generation)
@@ -153,7 +151,7 @@ class Conversation:
         """The preferences by the name of the view that has them: of a panel, each has one."""
         judge = self.judge
         dealt = in_turn(judge.preferences)
-        if judge.generation.panel and judge.generation.mode not in ("prompt", "plain") and len(dealt) > 1:
+        if judge.generation.panel and judge.generation.mode not in OF_ONE_VIEW and len(dealt) > 1:
             return {name: [wish] for name, wish in zip(PANEL_NAMES, dealt, strict=False)}
         return dict(zip(VIEW_NAMES, judge.preferences, strict=True))
 
@@ -250,13 +248,14 @@ class Conversation:
         """What the next turn would have in force."""
         judge = self.judge
         avoid = tuple(map(lasting, judge.generation.avoid))
+        aligner = judge.generation.aligner and _lasting_aligner(judge.generation.aligner)
         return {
             "model": self.model,
             "preferences": {
                 view: [lasting(wish) for wish in wishes]
                 for view, wishes in zip(VIEW_NAMES, judge.preferences, strict=True)
             },
-            "generation": judge.generation.replace(avoid=avoid).as_dict(),
+            "generation": judge.generation.replace(avoid=avoid, aligner=aligner).as_dict(),
             "sampling": judge.sampling.as_dict(),
             "prompting": judge.prompting.as_dict(),
         }
@@ -277,7 +276,7 @@ class Conversation:
         """The prompt, without the oldest turns where they no longer fit; and the turn that it begins with."""
         judge = self.judge
         limit = judge.context_limit
-        room = limit - min(generation.max_tokens, limit // _ROOM_SHARE)
+        room = judge.room(generation, min(generation.max_tokens, limit // _ROOM_SHARE))
 
         def prompts_from(first: int) -> list[list[int]]:
             return judge.prompts(_messages(history[first:], question), generation)
@@ -288,7 +287,15 @@ class Conversation:
             while first < len(history) and max(map(len, prompts)) > room * _KEEP:
                 first += 1
                 prompts = prompts_from(first)
-        return judge.planned(prompts, generation), first
+        return judge.planned(_messages(history[first:], question), prompts, generation), first
+
+
+def _lasting_aligner(name: str) -> str:
+    """The aligner as it means the same from every folder; one that is gone by the name it had."""
+    try:
+        return lasting_name(name)
+    except ModelError:
+        return name
 
 
 def _messages(turns: list[Turn], question: str) -> list[Message]:
@@ -332,6 +339,8 @@ class Writing:
             result = self.answer.result.as_dict()
             turn.finish_reason = result["finish_reason"]
             turn.statistics = {key: result[key] for key in ("usage", "acceptance_rate", "rounds", "pushes", "timings")}
+            if result["draft"]:
+                turn.statistics["draft"] = result["draft"]
             recorder.finish(turn)
             if not turn.events:  # stopped before the first token: as if it had not been asked
                 session.turns[:] = before

@@ -20,7 +20,7 @@ from ..screen.console import Spinner, keys_unseen, make_console
 from ..screen.display import Display, when_ready
 from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
-from ..settings import View
+from ..settings import JUDGED, View
 from ..visible import one_line, visible
 from .conversation import Conversation, Progress, Writing
 
@@ -161,7 +161,7 @@ class TerminalScreen(_ConsoleScreen):
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
         console = self._console
         with keys_unseen(), self._spinner as spinner:
-            spinner.say("Reading")
+            spinner.say("Writing a first answer" if writing.answer.plan.cast.mode == "rewrite" else "Reading")
             events = when_ready(writing)
             spinner.stop()
             tint = answer_tint(view, writing.answer, console.no_color)
@@ -226,7 +226,8 @@ def _roles(conversation: Conversation, progress: Progress) -> list[str]:
     strength = strength_in_force(generation, mode)
     force = "" if strength == "1" or generation.rule == "overlap" else f" ×{strength}"
     avoided = [f"avoid: {', '.join(generation.avoid)}"] if generation.avoid else []
-    if mode == "prompt":
+    if mode not in JUDGED:
+        force = "" if mode == "rewrite" else force
         return [f"{mode}{force}", ", ".join(in_turn(list(views.values()))), *avoided]
     rule = "" if generation.rule == "push" else f" {generation.rule}"
     does = {progress.drafts: " drafts", progress.judges: " judges", None: ""}

@@ -13,6 +13,7 @@ from .bench import bench
 from .chat import chat
 from .config import config_app, prefs_app
 from .doctor import doctor
+from .eval import eval_app
 from .models import models_app
 from .run import run
 from .sessions import sessions_app
@@ -60,5 +61,6 @@ for command in (run, chat, bench, doctor):
     app.command()(command)
 app.add_typer(models_app, name="models")
 app.add_typer(sessions_app, name="sessions")
+app.add_typer(eval_app, name="eval")
 app.add_typer(config_app, name="config")
 app.add_typer(prefs_app, name="prefs")

@@ -11,6 +11,7 @@ import typer
 
 from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import UsageError
+from ..prompting.preferences import split_strength
 from ..screen.console import make_console
 from ..settings import Engine, Generation, Sampling, flag
 from ..visible import visible
@@ -36,13 +37,15 @@ def bench(
     sampling: Sampling,
     engine: Engine,
 ) -> None:
-    """Measure judge mode against a plain loop, llama-cpp-python, Algorithm 1 and the limit, in one process."""
+    """Measure judge mode against a plain loop, llama-cpp-python, Algorithm 1, the limit and three views, in turns."""
     if uncommon := [
         flag(f) for f in fields(Sampling) if f.name not in _COMMON and getattr(sampling, f.name) != f.default
     ]:
         raise UsageError(f"bench compares under temperature, top-k, top-p and min-p alone: leave out {uncommon[0]}")
     if len(prefer) < 2:
         raise UsageError("bench compares two views: give at least two preferences")
+    if any(split_strength(wish)[1] for wish in prefer):
+        raise UsageError("bench compares two views as they are: leave out the strengths of preferences")
     Generation(lookahead=lookahead)  # refused here, before the model is loaded
     if quick:
         n_tokens, repeats = min(n_tokens, 48), min(repeats, 3)
@@ -108,6 +111,8 @@ def _print(report: Any) -> None:
         "" if on["trimmable"] else "this model's memory cannot be trimmed: no Algorithm 1, and no look-ahead",
         f"look-ahead makes judge mode faster by: {ahead}" if ahead else "",
         f"outside llama_decode: {d['share_outside_llama_decode']:.1%} of a step (contexts); {calls}",
+        f"three views take {d['three_views_vs_two']:.2f} times the step of two, "
+        f"{d['share_outside_llama_decode_three_views']:.1%} of it outside llama_decode",
         f"time to first token: {report.time_to_first_token_s:.2f} s; both prompts together by two alone: "
         f"{report.prefill_ratio:.2f}",
         f"peak memory: {peak / 2**20:.0f} MiB, of which weights {on['model_bytes'] / 2**20:.0f} MiB" if peak else "",

@@ -15,7 +15,6 @@ from ..config.config import (
     TOP,
     Config,
     config_path,
-    kind,
     load_config,
     remove_persona,
     remove_preset,
@@ -23,6 +22,7 @@ from ..config.config import (
     set_preset,
 )
 from ..config.editor import edit_file
+from ..config.values import kind
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import PRESETS, deal, lasting, resolve

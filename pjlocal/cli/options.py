@@ -109,6 +109,7 @@ def _options(settings: type[Settings], defaults: Mapping[str, Any]) -> list[insp
             metavar=f.metadata.get("metavar", "FILE" if "file" in f.metadata else None),
             rich_help_panel=_PANELS[settings],
             show_default=default not in (None, "", []),
+            autocompletion=completion.models if f.metadata.get("model") else None,
         )
         parameters.append(
             inspect.Parameter(

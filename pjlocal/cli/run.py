@@ -8,7 +8,7 @@ import select
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -90,8 +90,12 @@ def run(
         ) as judge:
             spinner.say("Reading the prompt")
             answer = judge.stream(text)
+            if answer.plan.cast.mode == "rewrite":
+                spinner.say("Writing a first answer")
             events = when_ready(answer)
             spinner.stop()
+            for event in answer.drafted:
+                tracer.write(event, first_answer=True)
             with Silent() if quiet else make_display(view, sys.stdout, answer) as display:
                 for event in events:
                     tracer.write(event)
@@ -102,7 +106,8 @@ def run(
     if as_json:
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     if stats:
-        print(statistics_line(result.statistics, judge.followed_sampling), file=sys.stderr)
+        first = result.draft.statistics if result.draft else None
+        print(statistics_line(result.statistics, first, judge.followed_sampling), file=sys.stderr)
     if tracer.error:
         raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
     return INTERRUPTED if result.finish_reason == "interrupted" else 0
@@ -181,7 +186,8 @@ class Trace:
             except OSError as error:
                 self.error = self.error or error
 
-    def write(self, event: TokenEvent) -> None:
+    def write(self, event: TokenEvent, **more: Any) -> None:
+        """A line with what is known of a token, and more."""
         if self._file is None or self.error:
             return
         try:
@@ -189,7 +195,7 @@ class Trace:
                 if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                     self._file.truncate(0)
                 self._fresh = False
-            self._file.write(json.dumps(event.as_dict(), ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(event.as_dict() | more, ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
             if self._file is sys.stdout:

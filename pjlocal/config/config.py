@@ -13,15 +13,15 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from ..errors import UsageError, did_you_mean
 from ..folders import config_folder
-from ..gguf.locate import EMBEDDED, repository
-from ..prompting.preferences import PRESETS, deal, resolve
-from ..settings import FORMS, Engine, Generation, Prompting, Sampling, Settings, View, flag, without_none
-from ..textfile import read_text, user_path, write_text
+from ..prompting.preferences import PRESETS, deal
+from ..settings import FORMS, Engine, Generation, Prompting, Sampling, Settings, View
+from ..textfile import user_path, write_text
 from . import tomlfile
+from .values import Wrong, checked, model_named, preference, typed
 
 #: The tables of the file whose keys are settings; besides these there are [presets] and [personas.NAME].
 TABLES: dict[str, type[Settings]] = {
@@ -151,16 +151,8 @@ def load_config(path: Path | None = None) -> Config:
         return Config()
     try:
         return _checked(tomlfile.parse(path, text).unwrap(), path.parent)
-    except _Wrong as wrong:
+    except Wrong as wrong:
         raise UsageError(f"{path} line {tomlfile.line_of(text, wrong.keys)}: {wrong}") from None
-
-
-class _Wrong(Exception):
-    """What is wrong, and the keys that lead to it."""
-
-    def __init__(self, message: str, *keys: str) -> None:
-        super().__init__(message)
-        self.keys = keys
 
 
 def _checked(document: dict[str, Any], folder: Path) -> Config:
@@ -168,12 +160,15 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
     for name, table in tables.items():
         if not isinstance(table, dict):
             header = "personas.NAME" if name == "personas" else name
-            raise _Wrong(f"{name} must be a table, as in [{header}]", name)
+            raise Wrong(f"{name} must be a table, as in [{header}]", name)
     presets = _presets(tables.pop("presets", {}))
     personas = _personas(tables.pop("personas", {}), PRESETS | presets, folder)
     top = _with_preferences(_values(document, Config, folder), PRESETS | presets, folder)
     if "model" in top:
-        top["model"] = _model(top["model"], folder)
+        try:
+            top["model"] = model_named(top["model"], folder)
+        except UsageError as error:
+            raise Wrong(str(error), "model") from None
     made: dict[str, Any] = {
         name: _with_preferences(_values(table, TABLES[name], folder, name), PRESETS | presets, folder, name)
         for name, table in tables.items()
@@ -190,13 +185,13 @@ def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Pat
     for name, table in tables.items():
         where = ("personas", name)
         if not isinstance(table, dict):
-            raise _Wrong(f"personas.{name} must be a table, as in [personas.{name}]", *where)
+            raise Wrong(f"personas.{name} must be a table, as in [personas.{name}]", *where)
         try:
             check_persona(name, presets)
         except UsageError as error:
-            raise _Wrong(str(error), *where) from None
+            raise Wrong(str(error), *where) from None
         if name.lower() in personas:
-            raise _Wrong(f"there is a persona {name.lower()!r} already (case makes no difference)", *where)
+            raise Wrong(f"there is a persona {name.lower()!r} already (case makes no difference)", *where)
         personas[name.lower()] = _persona(table, presets, folder, *where)
     return personas
 
@@ -206,7 +201,7 @@ def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path,
     for key in table:
         if key not in known:
             near = did_you_mean(key, known) or f"known are {', '.join(known)}"
-            raise _Wrong(f"unknown key {key!r} in [{'.'.join(where)}]: {near}", *where, key)
+            raise Wrong(f"unknown key {key!r} in [{'.'.join(where)}]: {near}", *where, key)
 
     def of(settings: type[Settings], keys: Iterable[str]) -> dict[str, Any]:
         values = {key: table[key] for key in keys if key in table}
@@ -231,28 +226,16 @@ def check_persona(name: str, presets: Mapping[str, str]) -> None:
 def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> dict[str, Any]:
     """The values, with those that are preferences checked."""
     for key in values.keys() & {*_PREFERENCES, "avoid"}:
-        values[key] = tuple(_preference((*where, key), spec, presets, folder) for spec in values[key])
+        values[key] = tuple(preference(spec, presets, folder, *where, key) for spec in values[key])
     return values
 
 
 def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *where: str) -> dict[str, Any]:
-    """A table's values as the settings take them, each checked together with those before it."""
-    fields = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
-    hints = get_type_hints(settings)
-    by_flag = {flag(f): name for name, f in fields.items()}
-    made: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in fields:
-            raise _Wrong(_unknown(key, fields, *where), *where, key)
-        try:
-            made[key] = _typed(key, hints[key], value)
-            if what := fields[key].metadata.get("file"):
-                made[key] = read_text(folder / user_path(value), what)
-            settings(**made)
-        except UsageError as error:
-            message = re.sub(r"--[\w-]+", lambda match: by_flag.get(match[0], match[0]), str(error))
-            raise _Wrong(message, *where, key) from None
-    return made
+    known = get_type_hints(settings)
+    for key in table:
+        if key not in known:
+            raise Wrong(_unknown(key, known, *where), *where, key)
+    return checked(table, settings, folder, *where)
 
 
 def _unknown(key: str, known: Iterable[str], *where: str) -> str:
@@ -268,60 +251,15 @@ def _unknown(key: str, known: Iterable[str], *where: str) -> str:
     return f"{said}: known are {', '.join(known)}"
 
 
-def _typed(key: str, hint: Any, value: Any) -> Any:
-    """The value as that type.  Of words and numbers the settings themselves check which ones may be."""
-    hint = without_none(hint)
-    if get_origin(hint) is Literal or type(value) is hint:
-        return value
-    if get_origin(hint) is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if hint is float and type(value) is int and abs(value) < 2**63:
-        return float(value)
-    raise UsageError(f"{key} must be {kind(hint)} (not {value!r})")
-
-
-def kind(hint: Any) -> str:
-    """What a value of that type is, in words."""
-    hint = without_none(hint)
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(get_args(hint))}"
-    words = {str: "a text in quotes", bool: "true or false", int: "a whole number", float: "a number"}
-    return words.get(hint, 'a list of texts, as in ["one", "two"]')
-
-
-def _model(name: str, folder: Path) -> str:
-    """The model of the file: a path, and a file beside it, are found from there; any other name stays one."""
-    if Path(name).name == name:
-        beside = folder.absolute() / name
-        return str(beside) if name != EMBEDDED and os.path.isfile(beside) else name
-    try:
-        path = folder.absolute() / user_path(name)
-    except UsageError as error:
-        raise _Wrong(str(error), "model") from None
-    return name if repository(name) and not os.path.lexists(path) else str(path)
-
-
-def _preference(keys: tuple[str, ...], spec: str, presets: Mapping[str, str], folder: Path) -> str:
-    """A preference of the file; the file that it names is found from there."""
-    spec = spec.strip()
-    try:
-        if spec.startswith("@"):
-            spec = f"@{folder.absolute() / user_path(spec[1:])}"
-        resolve(spec, presets)
-    except UsageError as error:
-        raise _Wrong(str(error), *keys) from None
-    return spec
-
-
 def _presets(table: Mapping[str, Any]) -> dict[str, str]:
     presets: dict[str, str] = {}
     for name, text in table.items():
         try:
-            check_preset(name, _typed(name, str, text))
+            check_preset(name, typed(name, str, text))
         except UsageError as error:
-            raise _Wrong(str(error), "presets", name) from None
+            raise Wrong(str(error), "presets", name) from None
         if name.lower() in presets:
-            raise _Wrong(f"there is a preset {name.lower()!r} already (case makes no difference)", "presets", name)
+            raise Wrong(f"there is a preset {name.lower()!r} already (case makes no difference)", "presets", name)
         presets[name.lower()] = text.strip()
     return presets
 
@@ -404,7 +342,7 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
     text = f"{text.rstrip()}{gap}[personas.{tomlfile.key(name)}]\n{''.join(lines)}"
     try:
         _checked(tomlfile.parse(path, text).unwrap(), path.parent)
-    except _Wrong as wrong:
+    except Wrong as wrong:
         raise UsageError(str(wrong)) from None
     write_text(path, text)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
 
-def read(path: Path) -> str:
+def read(path: Path, what: str = "config file") -> str:
     """The file's text; of a missing file, the empty string.
 
     Raises:
@@ -26,9 +26,9 @@ def read(path: Path) -> str:
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError as error:
-        raise UsageError(f"config file {path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+        raise UsageError(f"{what} {path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except OSError as error:
-        raise UsageError(f"cannot read config file {path}: {error.strerror or error}") from None
+        raise UsageError(f"cannot read {what} {path}: {error.strerror or error}") from None
 
 
 def parse(path: Path, text: str) -> TOMLDocument:
@@ -50,8 +50,9 @@ def parse(path: Path, text: str) -> TOMLDocument:
         raise UsageError(f"{path} line {at}: this is not TOML: {what}") from None
 
 
-def line_of(text: str, keys: Sequence[str] = ()) -> int:
-    """The line on which the statement begins that sets ``keys``; without keys, the first that is not TOML.
+def line_of(text: str, keys: Sequence[str | int] = ()) -> int:
+    """The line on which the statement begins that sets ``keys``, where a number is of a list's items; without keys, the
+    first that is not TOML.
 
     tomlkit tells no positions, so the text is parsed again, statement by statement.
     """
@@ -66,9 +67,10 @@ def line_of(text: str, keys: Sequence[str] = ()) -> int:
         if node is None:
             return True
         for key in keys:
-            if key not in node:
+            try:
+                node = node[key]
+            except (KeyError, IndexError):
                 return False
-            node = node[key]
         return bool(keys)
 
     return ends[bisect_left(ends, True, key=reached) - 1] + 1

@@ -125,9 +125,16 @@ def lockstep(
     propose the tokens to come: they are fed in the same batch, and the same decisions are replayed over their logits
     for as long as they agree with the guess, so it changes the speed and never the text.
 
-    With one voice this is ordinary decoding.
+    With one voice this is ordinary decoding.  The prompts are read from now on; the decisions come as they are asked
+    for, and each leaves the views with its token to read: what else shares the machine can be decided meanwhile.
     """
     views.start(prompts)
+    return _decisions(views, voices, rules, uniforms, guesser)
+
+
+def _decisions(
+    views: Views, voices: Voices, rules: Rules, uniforms: Uniforms, guesser: Guesser | None
+) -> Iterator[Decision]:
     round = Round(rules.lam, rules.swap, len(voices.judges))
     ahead: list[int] = []  # the guess that the views were fed behind the last token
     row = 0  # of the logits behind the text, among those of the last feed

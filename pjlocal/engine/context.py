@@ -76,23 +76,11 @@ class Context:
         self.n_batch = max(n_seq, min(engine.n_batch, n_ctx * n_seq))  # every sequence's next token is in one batch
         self._n_seq = n_seq
         self._interrupt = interrupt
-        params = lib.llama_context_default_params()
-        params.n_ctx = n_ctx * n_seq
-        params.n_batch = self.n_batch
-        params.n_ubatch = min(self.n_batch, params.n_ubatch)
-        params.n_seq_max = n_seq
-        params.n_threads = params.n_threads_batch = n_threads
-        params.type_k = CACHE_TYPES[engine.cache_type_k][0]
-        params.type_v = CACHE_TYPES[engine.cache_type_v][0]
-        params.flash_attn_type = _FLASH_ATTENTION[engine.flash_attn]
-        params.swa_full = False
-        params.abort_callback = ctypes.cast(interrupt.abort_callback, lib.ggml_abort_callback)
-        params.abort_callback_data = interrupt.abort_data
+        params = context_params(engine, n_ctx * n_seq, self.n_batch, n_seq, n_threads, interrupt)
         forget_errors()
         self.handle = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
-            reason = last_error() or "not enough memory? A smaller --ctx or --cache-type-k/-v q8_0 needs less"
-            raise ModelError(f"cannot make a context of {n_ctx} tokens a view: {reason}")
+            raise no_context(f"{n_ctx} tokens a view")
         self.memory = lib.llama_get_memory(self.handle)
         self._batch = Batch(self.n_batch)
         self._last_shape: tuple[list[int], int] = ([], 0)
@@ -133,13 +121,7 @@ class Context:
             batch.logits[n - n_wanted : n] = 1
         batch.struct.n_tokens = n
         status = self._step(n, seq[0] != seq[-1] and n == n_wanted)
-        if status == 0:
-            return
-        if status == 2 or self._interrupt.is_set():
-            raise Interrupted
-        if status == 1:
-            raise ModelError("the context is full: give a larger --ctx")
-        raise ModelError(f"llama.cpp could not decode (status {status}): {last_error() or 'no reason given'}")
+        check_decoded(status, self._interrupt)
 
     def _step(self, n: int, together: bool) -> int:
         """llama_decode of the batch: with as many threads as do good where views read the same tokens together.
@@ -205,6 +187,47 @@ class Context:
     def length(self, seq: int) -> int:
         """Tokens of the sequence in memory."""
         return int(lib.llama_memory_seq_pos_max(self.memory, seq)) + 1
+
+
+def context_params(
+    engine: Engine, n_ctx: int, n_batch: int, n_seq: int, n_threads: int, interrupt: Interrupt
+) -> lib.llama_context_params:
+    """What llama.cpp is to make a context of: ``n_ctx`` tokens, over all its sequences."""
+    params = lib.llama_context_default_params()
+    params.n_ctx = n_ctx
+    params.n_batch = n_batch
+    params.n_ubatch = min(n_batch, params.n_ubatch)
+    params.n_seq_max = n_seq
+    params.n_threads = params.n_threads_batch = n_threads
+    params.type_k = CACHE_TYPES[engine.cache_type_k][0]
+    params.type_v = CACHE_TYPES[engine.cache_type_v][0]
+    params.flash_attn_type = _FLASH_ATTENTION[engine.flash_attn]
+    params.swa_full = False
+    params.abort_callback = ctypes.cast(interrupt.abort_callback, lib.ggml_abort_callback)
+    params.abort_callback_data = interrupt.abort_data
+    return params
+
+
+def no_context(size: str) -> ModelError:
+    """What to say where llama.cpp has made none."""
+    reason = last_error() or "not enough memory? A smaller --ctx or --cache-type-k/-v q8_0 needs less"
+    return ModelError(f"cannot make a context of {size}: {reason}")
+
+
+def check_decoded(status: int, interrupt: Interrupt) -> None:
+    """What llama_decode's status means.
+
+    Raises:
+        Interrupted: the abort callback stopped it.
+        ModelError: llama.cpp failed.
+    """
+    if status == 0:
+        return
+    if status == 2 or interrupt.is_set():
+        raise Interrupted
+    if status == 1:
+        raise ModelError("the context is full: give a larger --ctx")
+    raise ModelError(f"llama.cpp could not decode (status {status}): {last_error() or 'no reason given'}")
 
 
 def _thread_count(engine: Engine, n_seq: int, n_threads: int) -> ThreadCount | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import os
 import signal
@@ -28,6 +29,8 @@ from .trial import check_model
 log = logging.getLogger("pjlocal")
 
 _CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+
+_FINGERPRINT_BYTES = 2**20  # at each end of a model file
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _recent_errors: deque[str] = deque(maxlen=20)
@@ -146,7 +149,7 @@ class Model:
         try:
             self.vocab = lib.llama_model_get_vocab(handle)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
-            self._check_writes_text()
+            self._check_use()
             self._tokenizer = Tokenizer(self.vocab)
         except BaseException:
             self.close()
@@ -158,7 +161,8 @@ class Model:
             lib.llama_model_free(self.handle)
             self.handle = None
 
-    def _check_writes_text(self) -> None:
+    def _check_use(self) -> None:
+        """Refuse a model that cannot write text."""
         architecture = self.metadata("general.architecture") or "this architecture"
         reason = ""
         if self.n_vocab <= 0 or lib.llama_vocab_type(self.vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
@@ -191,6 +195,24 @@ class Model:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the file's length, its head and its end: the same wherever the file lies, another for another.
+
+        Raises:
+            ModelError: the file cannot be read any more.
+        """
+        try:
+            with open(self.file, "rb") as file:
+                length = file.seek(0, os.SEEK_END)
+                digest = hashlib.sha256(str(length).encode())
+                for start in (0, max(0, length - _FINGERPRINT_BYTES)):
+                    file.seek(start)
+                    digest.update(file.read(_FINGERPRINT_BYTES))
+        except OSError as error:
+            raise ModelError(f"cannot read {self.path}: {error.strerror or error}") from None
+        return digest.hexdigest()[:16]
 
     @cached_property
     def description(self) -> str:
@@ -253,6 +275,13 @@ class Model:
     @property
     def eos_text(self) -> str:
         return self.special_text(int(lib.llama_vocab_eos(self.vocab)))
+
+    @cached_property
+    def end(self) -> int | None:
+        """The token that ends an answer in a chat, or None."""
+        token = int(lib.llama_vocab_eot(self.vocab))
+        token = token if token >= 0 else int(lib.llama_vocab_eos(self.vocab))
+        return token if token >= 0 else None
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation; a model has several of them."""

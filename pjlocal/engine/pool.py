@@ -89,9 +89,7 @@ class ViewPool:
         if views:
             del self._views[n_views]
             views.close()
-        self._views[n_views] = ModelViews(
-            self.model, self.engine, n_views, n_ctx, self._layout(n_views), self.interrupt
-        )
+        self._views[n_views] = ModelViews(self.model, self.engine, n_views, n_ctx, self.layout(n_views), self.interrupt)
         self._views[n_views].restore(states)
         return self._views[n_views]
 
@@ -103,8 +101,8 @@ class ViewPool:
                 views.wait()
         return views
 
-    def _layout(self, n_views: int) -> FixedLayout:
-        """The layout asked for; ``auto`` measures on the loaded model once for each number of views.
+    def layout(self, n_views: int) -> FixedLayout:
+        """The layout that so many views live in: what was asked for; ``auto`` measures on the loaded model, once.
 
         More than two contexts need a core each to decode side by side: on 2 cores, three views of SmolLM2 take 22 ms a
         step in contexts and 15 in one batch.

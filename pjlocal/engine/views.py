@@ -26,6 +26,7 @@ from .context import Context, Logits
 from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
+from .tokens import common_prefix
 from .worker import Worker
 
 FixedLayout = Literal["contexts", "batched"]
@@ -252,11 +253,11 @@ class ModelViews:
         """
         self.wait()
         if self.n_views > _FEW_VIEWS:  # of more there are too many ways to exchange them
-            return list(map(_common, self.cached, prompts))
-        common = [[_common(cached, prompt) for cached in self.cached] for prompt in prompts]
+            return list(map(common_prefix, self.cached, prompts))
+        alike = [[common_prefix(cached, prompt) for cached in self.cached] for prompt in prompts]
 
         def held(order: Sequence[int]) -> list[int]:
-            return [row[view] for row, view in zip(common, order, strict=True)]
+            return [row[view] for row, view in zip(alike, order, strict=True)]
 
         best = max(permutations(range(self.n_views)), key=lambda order: sum(held(order)))  # the first one: none moves
         self.cached = [self.cached[view] for view in best]
@@ -265,7 +266,7 @@ class ModelViews:
 
     def _read_trunk(self, prompts: Sequence[Sequence[int]], helds: list[int]) -> list[int]:
         """Have one view read what all prompts begin with, on all threads, and give the others a copy of its memory."""
-        trunk = min(min(_common(prompts[0], prompt) for prompt in prompts), min(map(len, prompts)) - 1)
+        trunk = min(min(common_prefix(prompts[0], prompt) for prompt in prompts), min(map(len, prompts)) - 1)
         reader = max(range(self.n_views), key=lambda view: min(helds[view], trunk))
         if trunk - min(helds) < _TRUNK or self.n_views == 1:
             return helds
@@ -279,7 +280,7 @@ class ModelViews:
             if view != reader and held < trunk:
                 self._keep(view, 0)
                 self._fill(view, state)
-        return list(map(_common, self.cached, prompts))
+        return list(map(common_prefix, self.cached, prompts))
 
     def _append(self, tokens: dict[int, Sequence[int]], rows: int) -> None:
         self.wait()
@@ -350,16 +351,6 @@ class ModelViews:
             length = self._contexts[number].length(seq)
             if length != len(cached):
                 self._keep(view, length if length < len(cached) and self.trimmable else 0)
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
-    n = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        n += 1
-    return n
 
 
 _TRIAL_SECONDS = 0.12

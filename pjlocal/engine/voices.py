@@ -16,6 +16,7 @@ from ..decoding.schedule import Rows
 from . import filters
 from .context import Logits
 from .filters import Candidates, FilterChain, NothingLeft
+from .shortlist import LONGEST, make_shortlist
 
 _LEAST = -1e4  # a log-probability; below are only the impossible, of which differences cannot be taken
 
@@ -26,14 +27,14 @@ class Row:
 
     logits: float32 [n_vocab], llama.cpp's memory, gone when the view is fed again.
     log_z: what makes log-probabilities of them; NaN where no voice combines this view.
-    plausible: ids [m] that the floor lets pass; None without a floor, where the view makes none plausible, or where
-        they depend on the tokens before, as they do under a constraint.
+    chosen: ids [m] of the candidates that a combined voice takes from this view; None where it takes none from it, or
+        where they depend on the tokens before, as they do under a constraint.
     alone: what the view's own filters have made of it; None where it never speaks alone.
     """
 
     logits: Logits
     log_z: float
-    plausible: NDArray[np.intp] | None
+    chosen: NDArray[np.intp] | None
     alone: filters.Row | None
 
     def log_probs(self, ids: NDArray[np.intp] | None) -> NDArray[np.float32]:
@@ -82,21 +83,53 @@ class Weight:
         return self.strength == 1 and not self.auto
 
 
+@dataclass(frozen=True)
+class Floor:
+    """Candidates: tokens at least ``share`` times as probable as the best one in any of these views, before anything
+    is sharpened."""
+
+    views: Sequence[int]
+    share: float
+
+    def __call__(self, logits: Logits) -> NDArray[np.intp]:
+        return plausible(logits, self.share)
+
+
+class Best:
+    """Candidates: the k most probable tokens of one view."""
+
+    def __init__(self, view: int, k: int, n_vocab: int) -> None:
+        self.views: Sequence[int] = (view,)
+        self._k = k
+        self._n_vocab = n_vocab
+        self._shortlist = make_shortlist(k, n_vocab) if k <= LONGEST else None
+
+    def __call__(self, logits: Logits) -> NDArray[np.intp]:
+        """Of [n_vocab] logits, or of the fewer that a constraint lets come."""
+        if self._k >= len(logits):
+            return np.arange(len(logits))
+        if self._shortlist is None or len(logits) < self._n_vocab:
+            best = np.argpartition(logits, -self._k)[-self._k :]
+        else:
+            ids = self._shortlist(logits)
+            best = ids[np.argpartition(logits[ids], -self._k)[-self._k :]]
+        best.sort()
+        return best
+
+
 @dataclass
 class Combined:
-    """Several views in one voice: combined by a rule at the tokens that the floor lets pass, then filtered as ever.
+    """Several views in one voice: combined by a rule at the candidates, then filtered as ever.
 
     Args:
-        weights: of at least one view that pulls (strength above zero).
         neutral: the neutral view's number; None where the rule, or strengths that sum to one, need none.
-        floor: a token takes part that is at least this share as probable as the best one in any view that pulls (in the
-            neutral one where none does), before anything is sharpened; 0 lets all pass.
+        candidates: which tokens take part, told by what some views say by themselves; None for all.
     """
 
     weights: Sequence[Weight]
     neutral: int | None
     rule: Rule
-    floor: float
+    candidates: Floor | Best | None
     chain: FilterChain
 
     @property
@@ -104,26 +137,18 @@ class Combined:
         own = tuple(weight.view for weight in self.weights)
         return own if self.neutral is None or self.neutral in own else (*own, self.neutral)
 
-    @property
-    def pulling(self) -> tuple[int, ...]:
-        """The views whose word on what is plausible counts."""
-        pulling = tuple(weight.view for weight in self.weights if weight.strength > 0)
-        return pulling or (() if self.neutral is None else (self.neutral,))
-
     def __call__(self, rows: Rows) -> Distribution:
-        pulling = [rows(view) for view in self.pulling]
-        ids = union([self._plausible(row) for row in pulling]) if self.floor else None
+        if self.candidates is None:
+            return self._filtered(None, self._combined(rows, None))
+        choosing = [rows(view) for view in self.candidates.views]
+        ids = union([self._chosen(row, self.candidates) for row in choosing])
         try:
             return self._filtered(ids, self._combined(rows, ids))
-        except NothingLeft:  # a grammar forbids all that is plausible: what the views say by themselves decides
-            if ids is None:
-                raise
-            return self._filtered(None, np.add.reduce([row.log_probs(None) for row in pulling]) / len(pulling))
+        except NothingLeft:  # a grammar forbids all candidates: what the views say by themselves decides
+            return self._filtered(None, np.add.reduce([row.log_probs(None) for row in choosing]) / len(choosing))
 
-    def _plausible(self, row: Row) -> NDArray[np.intp]:
-        if row.plausible is not None:
-            return row.plausible
-        return self.chain.permitted(row.logits, lambda logits: plausible(logits, self.floor))
+    def _chosen(self, row: Row, candidates: Floor | Best) -> NDArray[np.intp]:
+        return row.chosen if row.chosen is not None else self.chain.permitted(row.logits, candidates)
 
     def _combined(self, rows: Rows, ids: NDArray[np.intp] | None) -> NDArray[Any]:
         n = None if self.neutral is None else rows(self.neutral).log_probs(ids)
@@ -141,6 +166,12 @@ class Combined:
         twin = copy.copy(self)
         twin.chain = self.chain.clone()
         return twin
+
+
+def heard(weights: Sequence[Weight], neutral: int | None) -> Sequence[int]:
+    """The views whose word on what is plausible counts: those that pull, or the neutral one where none does."""
+    pulling = tuple(weight.view for weight in weights if weight.strength > 0)
+    return pulling or (() if neutral is None else (neutral,))
 
 
 _SEEN = 1e-3  # share of the best token's probability from which tokens count in a divergence
@@ -183,18 +214,18 @@ class Reader:
         self._chains = {voice.view: voice.chain for voice in voices if isinstance(voice, Alone)}
         combined = [voice for voice in voices if isinstance(voice, Combined)]
         self._combined = {view for voice in combined for view in voice.views} | set(metered)
-        self._floors = {
-            view: voice.floor
+        self._candidates = {
+            view: voice.candidates
             for voice in combined
-            if voice.floor and not voice.chain.constrained
-            for view in voice.pulling
+            if voice.candidates and not voice.chain.constrained
+            for view in voice.candidates.views
         }
 
     def __call__(self, view: int, row: int, logits: Logits) -> Row:
-        chain, floor = self._chains.get(view), self._floors.get(view)
+        chain, candidates = self._chains.get(view), self._candidates.get(view)
         return Row(
             logits,
             log_normalizer(logits) if view in self._combined else float("nan"),
-            None if floor is None else plausible(logits, floor),
+            None if candidates is None else candidates(logits),
             None if chain is None else chain.early(row, logits),
         )

@@ -83,6 +83,19 @@ class Verdict:
     p_tie: float
 
 
+PERSON = "person"
+
+
+def voter(name: str | None = None) -> str:
+    """As whose a person's votes are kept."""
+    return f"{PERSON} {' '.join(name.split())}" if name and name.strip() else PERSON
+
+
+def is_person(by: str) -> bool:
+    """Whether a verdict is a person's, who sees two answers in one order alone."""
+    return by == PERSON or by.startswith(f"{PERSON} ")
+
+
 Record = TypeVar("Record", AnswerRecord, Score, Verdict)
 _FILES = {AnswerRecord: "answers.jsonl", Score: "scores.jsonl", Verdict: "verdicts.jsonl"}
 
@@ -134,12 +147,28 @@ class Folder:
             file = self._file(type(record))
             end = file.tell()
             try:
-                file.write(line.encode())
+                _write_all(file, line.encode())
             except OSError:
                 file.truncate(end)
                 raise
         except OSError as error:
             raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
+
+    def take_back(self, record: AnswerRecord | Score | Verdict) -> bool:
+        """Remove the record that was written last of its kind; returns False where another has come behind it since."""
+        line = json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        try:
+            file = self._file(type(record))
+            end = file.seek(0, os.SEEK_END)
+            start = max(0, end - len(line))
+            file.seek(start)
+            last = file.read() == line
+            if last:
+                file.truncate(start)
+            file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
+        return last
 
     def _file(self, kind: type) -> IO[bytes]:
         """Open for appending, without the half of a line that a break may have left behind."""
@@ -163,3 +192,9 @@ def check_folder(folder: Folder) -> None:
     """Raises UsageError where it holds no evaluation."""
     if not folder.run_file.is_file():
         raise UsageError(f"{folder.path} holds no evaluation: make one with pjlocal eval run --out {folder.path}")
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    """A disk that is nearly full takes a part of it, and says so only of the rest."""
+    while data:
+        data = data[file.write(data) :]

@@ -1,10 +1,21 @@
-"""What an evaluation is made of: prompts, objectives with checks, and the systems that answer.  Read from TOML."""
+"""What an evaluation is made of: prompts, objectives with checks, and the systems that answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from ..config.config import TABLES, Config
+from ..errors import UsageError
+from ..prompting.preferences import deal
+from ..settings import Generation, Settings, setting
+from .patterns import compiled
+
+Shape = Literal["systems", "lambda", "models", "time"]
+_Group = TypeVar("_Group", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -16,31 +27,54 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Settings):
     """What an answer must be, told from its text alone; what is None is not asked for.
 
     name: under which it is reported.
-    of: the preference that it checks.
-    regex: found somewhere in the text, ignoring case where it says (?i).
-    not_regex: found nowhere in it.
-    max_words, min_words, max_sentences: limits.
-    finished: whether the answer must have come to its end by itself.
-    lowercase: whether no letter may be a capital.
-    shorter_than: the share of the plain answer's words (same prompt and seed) that it may have at most.
-    simpler_than_plain: whether it must be easier to read than the plain answer.
+    of: the preference that it checks, as it stands in the objectives.
+
+    Raises:
+        UsageError: no regular expression, or nothing is asked for, or what cannot be.
     """
 
     name: str
     of: str | None = None
-    regex: str | None = None
-    not_regex: str | None = None
-    max_words: int | None = None
-    min_words: int | None = None
-    max_sentences: int | None = None
-    finished: bool = False
-    lowercase: bool = False
-    shorter_than: float | None = None
-    simpler_than_plain: bool = False
+    regex: str | None = setting(None, help="found somewhere in the text, ignoring case where it says (?i)")
+    not_regex: str | None = setting(None, help="found nowhere in it")
+    max_words: int | None = setting(None, help="words at most", least=1)
+    min_words: int | None = setting(None, help="words at least", least=1)
+    max_sentences: int | None = setting(None, help="sentences at most", least=1)
+    finished: bool = setting(False, help="the answer must have come to its end by itself")
+    lowercase: bool = setting(False, help="no letter may be a capital")
+    shorter_than: float | None = setting(
+        None, help="the share of the plain answer's words (same prompt and seed) at most", above=0
+    )
+    simpler_than_plain: bool = setting(False, help="it must be easier to read than the plain answer")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("regex", "not_regex"):
+            if (pattern := getattr(self, key)) is not None:
+                _check_regex(key, pattern)
+        if self.min_words and self.max_words and self.min_words > self.max_words:
+            raise UsageError(f"min_words must be at most max_words, {self.max_words} (not {self.min_words})")
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for anything."""
+        return any(getattr(self, f.name) not in (None, False) for f in fields(self) if f.name not in ("name", "of"))
+
+    @property
+    def needs_plain(self) -> bool:
+        """Whether the answer is compared with the plain one."""
+        return self.shorter_than is not None or self.simpler_than_plain
+
+
+def _check_regex(key: str, pattern: str) -> None:
+    try:
+        compiled(pattern)
+    except UsageError as error:
+        raise UsageError(f"{key}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -53,26 +87,37 @@ class Objectives:
 
 
 @dataclass(frozen=True)
-class System:
+class System(Settings):
     """A way of answering.
 
-    settings: what differs from the command line, by the names of the settings (``mode``, ``strength``, ``placement``).
+    settings: what sets it apart, by the names of the settings (``mode``, ``strength``, ``placement``); these go before
+        the command line's.
     only: the number of the one preference, from 1, that it is told; None for all of them.
     model: another model than the command line's.
+    against: the system that it is compared with, if not the suite's baseline.
     """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    only: int | None = None
+    only: int | None = setting(None, help="the number of the one preference that it is told", least=1)
     model: str | None = None
+    against: str | None = None
+
+    def views(self, objectives: Objectives) -> list[list[str]]:
+        """The two views' preferences."""
+        return deal(objectives.prefer if self.only is None else objectives.prefer[self.only - 1 : self.only])
 
 
 @dataclass(frozen=True)
-class Suite:
+class Suite(Settings):
     """An evaluation as a user writes it down.
 
-    prompts: a file, a data set's name, or ``default``; with a limit, a sample's seed and the field of the text.
     baseline: the system that the others are compared with.
+    settings: for all systems, where neither they nor the command line say otherwise; by the names of the settings.
+    prompts: a file, a data set's name, or ``default``.
+    field: of the prompts' file, which holds the text.
+    sample: the seed of a random sample of ``limit`` prompts; None for the first ones.
+    shape: how the report lays it out.
     """
 
     name: str
@@ -80,11 +125,131 @@ class Suite:
     objectives: tuple[Objectives, ...]
     systems: tuple[System, ...]
     baseline: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
     prompts: str = "default"
     field: str | None = None
-    limit: int | None = None
-    sample: int | None = None
-    max_chars: int | None = None
-    seeds: tuple[int, ...] = (0,)
+    limit: int | None = setting(None, help="prompts at most", least=1)
+    sample: int | None = setting(None, help="the seed of a random sample", least=0)
+    min_chars: int | None = setting(None, help="characters of a prompt, at least", least=1)
+    max_chars: int | None = setting(None, help="characters of a prompt, at most", least=1)
+    seeds: tuple[int, ...] = setting((0,), "--seed", help="every prompt is answered once with each")
     max_tokens: int = 128
-    shape: str = "systems"  # how the report lays it out: systems, lambda, models or time
+    shape: Shape = "systems"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UsageError("seeds must be different numbers, at least one")
+        for seed in self.seeds:
+            Generation(seed=seed, max_tokens=self.max_tokens)  # knows their limits
+
+    def baseline_of(self, system: System) -> str | None:
+        """The name of the system that this one is compared with; of a baseline, None."""
+        name = system.against or self.baseline
+        return None if name == system.name else name
+
+
+def in_force(suite: Suite, system: System, settings: _Group, given: Collection[str] = ()) -> _Group:
+    """The settings under which a system answers: its own, else what is given, else the suite's, else as they are.
+
+    Args:
+        settings: the command line's.
+        given: the names of those among them that the user gave.
+
+    Raises:
+        UsageError: settings that cannot be had together.
+    """
+    common = _by_table({"max_tokens": suite.max_tokens} | dict(suite.settings)).without(given)
+    return _by_table(system.settings).laid_over(common.laid_over(settings))
+
+
+def _by_table(values: Mapping[str, Any]) -> Config:
+    tables: dict[str, Any] = {
+        name: {key: value for key, value in values.items() if key in get_type_hints(table)}
+        for name, table in TABLES.items()
+    }
+    return Config(**tables)
+
+
+def check_systems(suite: Suite, generation: Generation, given: Collection[str] = ()) -> None:
+    """Refuse a suite of which a system could not answer.  Arguments are those of `in_force`.
+
+    Raises:
+        UsageError: what a system cannot be, with its name.
+    """
+    for system in suite.systems:
+        for objectives in suite.objectives:
+            check_system(suite, system, objectives, generation, given)
+
+
+def check_system(
+    suite: Suite, system: System, objectives: Objectives, generation: Generation, given: Collection[str] = ()
+) -> None:
+    """Refuse a system that could not answer under these objectives; arguments and errors as of `check_systems`."""
+    from ..prompting.plan import make_cast  # loads llama.cpp, which reports and comparisons do without
+
+    try:
+        make_cast(in_force(suite, system, generation, given), system.views(objectives))
+    except UsageError as error:
+        raise UsageError(f"system {system.name!r} with objectives {objectives.name!r}: {error}") from None
+
+
+def with_models(suite: Suite, models: Sequence[str]) -> Suite:
+    """The suite with every system once for each model, compared with its baseline on the same model.
+
+    Raises:
+        UsageError: the same model twice.
+    """
+    if not models:
+        return suite
+    if len(set(models)) < len(models):
+        raise UsageError(f"a model is named twice: {', '.join(models)}")
+    names = [Path(model).name.removesuffix(".gguf") for model in models]  # no stems: there is a qwen2.5-0.5b
+    labels = models if len(set(names)) < len(names) else names
+    systems = [
+        replace(system, name=_on(system.name, label), model=model, against=_on(system.against or suite.baseline, label))
+        for model, label in zip(models, labels, strict=True)
+        for system in suite.systems
+    ]
+    return replace(suite, systems=tuple(systems), baseline=_on(suite.baseline, labels[0]))
+
+
+def _on(system: str, model: str) -> str:
+    return f"{system} on {model}"
+
+
+def suite_as_dict(suite: Suite) -> dict[str, Any]:
+    """The suite as JSON can hold it."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(suite)))
+    return values
+
+
+def suite_from_dict(values: Mapping[str, Any]) -> Suite:
+    """What `suite_as_dict` gave; names of other versions are passed over.
+
+    Raises:
+        UsageError: it is nothing that `suite_as_dict` gives.
+    """
+    try:
+        objectives = [
+            _made(Objectives, of, checks=tuple(_made(Check, check) for check in of["checks"]))
+            for of in values["objectives"]
+        ]
+        systems = [_made(System, of, settings=_as_settings(of["settings"])) for of in values["systems"]]
+        common = _as_settings(values["settings"])
+        return _made(Suite, values, objectives=tuple(objectives), systems=tuple(systems), settings=common)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"this is no suite: {type(error).__name__}: {error}") from None
+
+
+_Made = TypeVar("_Made", Check, Objectives, System, Suite)
+
+
+def _made(kind: type[_Made], values: Mapping[str, Any], **rest: Any) -> _Made:
+    known = {f.name for f in fields(kind)}
+    return kind(**(_as_settings({key: value for key, value in values.items() if key in known}) | rest))
+
+
+def _as_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

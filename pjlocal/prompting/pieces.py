@@ -118,3 +118,12 @@ class _Joint:
         for other in others[:-1]:
             tokens += self._split(rest + other + first, True)
         return tokens + self._split(rest + others[-1], True)
+
+
+def tokens_behind(model: Model, before: Sequence[int], text: str) -> list[int]:
+    """The tokens of a plain text where it goes on with tokens that are there, as an answer with its prompt."""
+    joint = _Joint(model)
+    joint.tokens = list(before)
+    joint.plain = text
+    joint.add_tokens(())
+    return joint.tokens[len(before) :]

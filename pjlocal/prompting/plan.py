@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
+from typing import get_args
 
 from ..engine.interrupt import Interrupt
 from ..engine.voices import Weight
 from ..errors import UsageError
-from ..settings import PANEL_NAMES, VIEW_NAMES, Generation, Mode, Prompting, parse_strength
+from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Generation, Mode, Prompting, flag, parse_strength
 from .preferences import in_turn, prefix, split_strength
 from .prompt import ChatTemplate, Message
 
 log = logging.getLogger("pjlocal")
 
 _MOST_PER_TOKEN = 256  # characters; longer tokens than that are not to be expected
-_STRENGTH = {"both": "1.5"}  # where none is given; elsewhere 1, which is the paper
+_STRENGTH = {"both": "1.5", "args": "1.5"}  # where none is given; elsewhere 1, which is the paper
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,13 @@ class Cast:
 
 @dataclass(frozen=True)
 class Plan:
-    """Who takes part, each view's prompt tokens, and the stop strings of the way of writing.
+    """Who takes part, what was said, each view's prompt tokens, and the stop strings of the way of writing.
 
     shares_trunk: what all prompts begin with may be read once for all: they part at the question's end.
     """
 
     cast: Cast
+    conversation: Sequence[Message]
     prompts: list[list[int]]
     stops: tuple[str, ...]
     shares_trunk: bool
@@ -64,10 +66,37 @@ def mode_in_force(generation: Generation, preferences: Sequence[Sequence[str]]) 
     if not some:
         if mode != "plain":
             raise UsageError(f"mode {mode} needs a preference, as in: -p vivid -p creative")
-        for name, given in (("--avoid", generation.avoid), ("--strength", generation.strength)):
+        asked = {"--avoid": generation.avoid, "--strength": generation.strength, "--panel": generation.panel}
+        for name, given in asked.items():
             if given:
                 raise UsageError(f"{name} needs a preference, as in: -p vivid -p creative")
     return mode
+
+
+_ALL: tuple[Mode, ...] = get_args(Mode)
+#: Settings that change nothing, or cannot be, in some modes.
+_IDLE: dict[str, tuple[Mode, ...]] = {
+    "strength": ("plain", "rewrite"),
+    "avoid": ("plain",),
+    "panel": OF_ONE_VIEW,
+    "aligner": tuple(mode for mode in _ALL if mode != "rewrite"),
+    "rule": tuple(mode for mode in _ALL if mode != "both"),
+}
+
+
+def in_mode(generation: Generation, mode: Mode) -> Generation:
+    """The settings in another mode, without what means nothing there."""
+    idle = {f.name: f.default for f in fields(generation) if mode in _IDLE.get(f.name, ())}
+    return generation.replace(mode=mode, **idle)  # type: ignore[no-any-return]
+
+
+def _idle_flags(generation: Generation, mode: Mode) -> list[str]:
+    """The flags of what was asked for and changes nothing in that mode."""
+    return [
+        flag(f)
+        for f in fields(generation)
+        if mode in _IDLE.get(f.name, ()) and getattr(generation, f.name) != f.default
+    ]
 
 
 def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> Cast:
@@ -78,9 +107,10 @@ def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> C
     """
     mode = mode_in_force(generation, preferences)
     named = dict(zip(VIEW_NAMES, map(list, preferences), strict=False))
-    if mode == "plain":
+    if mode in ("plain", "rewrite"):
+        prefix([*chain.from_iterable(preferences), *generation.avoid])  # refused here, before anything is written
         return Cast(mode, named, 1, [""], {}, None)
-    if generation.panel and mode != "prompt":
+    if generation.panel and mode not in OF_ONE_VIEW:
         named = _panel(preferences)
     speakers, names = list(named.values()), list(named)
     if mode == "prompt":
@@ -158,6 +188,8 @@ def _needs_neutral(generation: Generation, mode: Mode, weights: Sequence[Weight]
     """Whether something is pushed away from neutral."""
     if generation.rule != "push":
         return False
+    if mode == "args":  # proposes what the preferences choose from
+        return True
     if mode == "both" and not any(weight.auto for weight in weights):
         return sum(weight.strength for weight in weights) != 1.0
     return not all(weight.is_as_it_is for weight in weights)
@@ -189,8 +221,16 @@ def write_prompts(
         return [template.tokens(conversation, prefix, prompting) for prefix in prefixes]
 
 
-def make_plan(cast: Cast, prompts: list[list[int]], prompting: Prompting, template: ChatTemplate, limit: int) -> Plan:
-    """The plan for prompts that `write_prompts` made.
+def make_plan(
+    generation: Generation,
+    cast: Cast,
+    conversation: Sequence[Message],
+    prompts: list[list[int]],
+    prompting: Prompting,
+    template: ChatTemplate,
+    limit: int,
+) -> Plan:
+    """The plan for prompts that `write_prompts` made of a conversation; a warning tells what changes nothing.
 
     Raises:
         UsageError: they leave no room for an answer in a context of ``limit`` tokens.
@@ -203,4 +243,6 @@ def make_plan(cast: Cast, prompts: list[list[int]], prompting: Prompting, templa
         )
     if cast.mode == "base" and not cast.prefixes[1]:
         log.warning("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
-    return Plan(cast, prompts, template.stops, prompting.placement == "question")
+    if idle := _idle_flags(generation, cast.mode):
+        template.warn_once(f"mode {cast.mode} has no use for {' and '.join(idle)}")
+    return Plan(cast, conversation, prompts, template.stops, prompting.placement == "question")

@@ -10,7 +10,9 @@ from ..errors import UsageError, did_you_mean
 from ..settings import parse_strength
 from ..textfile import read_text, user_path
 
-#: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.
+#: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.  The names are the paper's and
+#: the words our own: its authors' program asks for a "richly descriptive" answer "with clarity and detail" where this
+#: says vivid, and for an "imaginative" one with "innovative ideas" where this says creative.
 PRESETS: dict[str, str] = {
     "helpful": "Be helpful: give a useful answer to what is really asked.",
     "harmless": "Be harmless: nothing dangerous, unethical or offensive.",
@@ -104,3 +106,11 @@ def in_turn(views: Sequence[Sequence[str]]) -> list[str]:
 def prefix(preferences: Sequence[str]) -> str:
     """The preference prefix of one view: its preferences' texts joined, or the empty string for none."""
     return "\n".join(resolve(preference) for preference in preferences)
+
+
+def correction(preferences: Sequence[str], avoid: Sequence[str]) -> str:
+    """What is asked of a model that is to correct an answer."""
+    asked = ["Rewrite your answer to follow these instructions:", prefix(preferences)]
+    if avoid:
+        asked += ["Do not follow these:", prefix(avoid)]
+    return "\n".join([*asked, "Reply with the rewritten answer alone."])

@@ -100,7 +100,7 @@ class ChatTemplate:
             if self.takes_empty_answers:
                 turns = [Message("user", preference), Message("assistant", ""), *turns]
             else:
-                self._warn(
+                self.warn_once(
                     "the model's chat template refuses empty answers: with --placement user-turn the preference "
                     "stands at the head of the first message, not in a turn of its own"
                 )
@@ -141,7 +141,7 @@ class ChatTemplate:
             ModelError: the template refuses the conversation, or leaves out what is asked.
         """
         if prompting.think != "auto" and not self.has_think_switch:
-            self._warn(NO_THINK_SWITCH, f"think {prompting.think}: ")
+            self.warn_once(NO_THINK_SWITCH, f"think {prompting.think}: ")
         messages = self.messages(conversation, preference, prompting)
         harmless = self._with_all_said(messages, prompting)
         written = self._written(messages, prompting)
@@ -182,7 +182,7 @@ class ChatTemplate:
                 "the model's chat template leaves out what was asked before: begin a new chat, or use another model"
             )
         if missing:
-            self._warn("the model's chat template leaves out earlier answers: the model does not see them")
+            self.warn_once("the model's chat template leaves out earlier answers: the model does not see them")
         return text
 
     def _written(self, messages: Sequence[Message], prompting: Prompting) -> str:
@@ -195,7 +195,8 @@ class ChatTemplate:
     def _controls(self, text: str) -> list[int]:
         return [token for token in self._model.tokenize(text, special=True) if self._model.is_control(token)]
 
-    def _warn(self, what: str, before: str = "") -> None:
+    def warn_once(self, what: str, before: str = "") -> None:
+        """Tell the user something about what is asked with this model, the first time only."""
         if what not in self.told:
             self.told.add(what)
             log.warning("%s%s", before, what)

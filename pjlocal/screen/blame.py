@@ -28,7 +28,12 @@ _KIND_STYLES = {"resampled": "underline", "bonus": "bold", "accepted": "", "plai
 
 def blame_style(event: TokenEvent, no_color: bool = False) -> str:
     """Rich style of a token: the colour is its writer, none where all wrote it; underlined is resampled, bold bonus."""
-    return f"{_view_style(event.writer, no_color)} {_KIND_STYLES[event.kind]}".strip()
+    return written_style(event.writer, event.kind, no_color)
+
+
+def written_style(writer: str | None, kind: str, no_color: bool = False) -> str:
+    """The same of any text, by who wrote it and how it came to be."""
+    return f"{_view_style(writer, no_color)} {_KIND_STYLES.get(kind, '')}".strip()
 
 
 def _view_style(name: str | None, no_color: bool) -> str:

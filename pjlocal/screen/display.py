@@ -60,10 +60,11 @@ class Silent(Display):
         pass
 
 
-def statistics_line(statistics: Statistics, of_model: str = "") -> str:
+def statistics_line(statistics: Statistics, draft: Statistics | None = None, of_model: str = "") -> str:
     """What ``--stats`` prints: one line.
 
     Args:
+        draft: those of a first answer that was corrected.
         of_model: the filters that are as the model's file says.
     """
     s = statistics
@@ -73,7 +74,11 @@ def statistics_line(statistics: Statistics, of_model: str = "") -> str:
 
     from ..events import pushes_text  # late: it brings NumPy
 
-    pushes = [f"push {pushes_text(s.mean_pushes)} nats/token"] if s.pushed else []
+    more = [f"push {pushes_text(s.mean_pushes)} nats/token"] if s.pushed else []
+    if draft:
+        more.append(f"first answer {draft.completion_tokens} tokens in {draft.prefill_s + draft.decode_s:.2f} s")
+    if of_model:
+        more.append(f"sampling of the model: {of_model}")
     return " | ".join(
         [
             f"{s.completion_tokens} tokens",
@@ -83,7 +88,6 @@ def statistics_line(statistics: Statistics, of_model: str = "") -> str:
             f"acceptance rate {number(s.acceptance_rate, '{:.0%}'.format)}",
             f"{s.rounds} rounds",
             f"mean accepted run {number(s.mean_accepted_run, '{:.2f}'.format)}",
-            *pushes,
-            *([f"sampling of the model: {of_model}"] if of_model else []),
+            *more,
         ]
     )

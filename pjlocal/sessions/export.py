@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from html import escape
@@ -20,14 +19,13 @@ from typing import Any
 from .. import __version__
 from ..errors import OutputError, UsageError
 from ..events import TokenEvent, pushes_text
-from ..settings import PANEL_NAMES
+from ..settings import JUDGED, PANEL_NAMES
 from ..textfile import user_path, write_text
-from ..visible import visible
+from ..visible import goes_on, markdown_line, shown, shown_line, visible
 from .session import Session, Turn
 
 _UNTITLED = "Conversation"
 _ENDINGS = {"length": "cut at the length limit", "interrupted": "interrupted", None: "unfinished"}
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def write_export(session: Session, target: Path, force: bool = False) -> None:
@@ -51,14 +49,14 @@ def write_export(session: Session, target: Path, force: bool = False) -> None:
 
 def as_markdown(session: Session) -> str:
     """The questions, quoted, and the answers, which are Markdown already and stay as they are."""
-    parts = [f"# {_markdown_line(session.title) or _UNTITLED}", f"pjlocal {__version__}, {_date(session.created)}"]
+    parts = [f"# {markdown_line(session.title) or _UNTITLED}", f"pjlocal {__version__}, {_date(session.created)}"]
     for number, turn in enumerate(session.turns, 1):
         preferences = [f"{name}: {', '.join(wishes)}" for name, wishes in _preferences(turn).items() if wishes]
         facts = [*_facts(turn), *preferences, _ENDINGS.get(turn.finish_reason, "")]
-        quoted = "\n".join(f"> {line}".rstrip() for line in _shown(turn.question).split("\n"))
-        answer = _shown(turn.answer)
+        quoted = "\n".join(f"> {line}".rstrip() for line in shown(turn.question).split("\n"))
+        answer = shown(turn.answer)
         parts += [f"### Question {number}", quoted, f"### Answer {number}"]
-        parts += [" · ".join(_markdown_line(fact) for fact in facts if fact), answer + _closing_fence(answer)]
+        parts += [" · ".join(markdown_line(fact) for fact in facts if fact), answer + _closing_fence(answer)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -98,7 +96,7 @@ def as_json(session: Session) -> str:
 
 def _json_escape(match: re.Match[str]) -> str:
     char = match[0]
-    return char if visible(char) == char and not _SURROGATES.match(char) else f"\\u{ord(char):04x}"
+    return char if visible(char) == char and not "\ud800" <= char <= "\udfff" else f"\\u{ord(char):04x}"
 
 
 def as_html(session: Session) -> str:
@@ -139,13 +137,8 @@ FORMATS: dict[str, Callable[[Session], str]] = {"md": as_markdown, "json": as_js
 # What the formats share.
 
 
-def _shown(text: str) -> str:
-    """Untrusted text as it may be shown and encoded."""
-    return visible(_SURROGATES.sub("\ufffd", text.replace("\r\n", "\n")))
-
-
 def _line(text: object) -> str:
-    return " ".join(_shown(str(text)).split())
+    return shown_line(str(text))
 
 
 def _time(seconds: float) -> datetime:
@@ -170,7 +163,7 @@ def _preferences(turn: Turn) -> dict[str, list[str]]:
 def _facts(turn: Turn) -> list[str]:
     """What is known of how the answer came to be."""
     mode = _at(turn.settings, "mode")
-    judged = mode not in ("prompt", "plain")
+    judged = mode in JUDGED
     generation = _at(turn.settings, "generation")
     rule, avoided = _at(generation, "rule"), _at(generation, "avoid")
     pushes = _at(turn.statistics, "pushes")
@@ -193,11 +186,6 @@ def _facts(turn: Turn) -> list[str]:
 # Markdown
 
 
-def _markdown_line(text: str) -> str:
-    """Plain text on one line of Markdown."""
-    return re.sub(r"[\\`*\[\]<&~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", _line(text))
-
-
 def _closing_fence(text: str) -> str:
     """What ends a code block that the answer left open, so that it does not run on over the next turn."""
     fence = ""
@@ -214,11 +202,12 @@ def _closing_fence(text: str) -> str:
 
 
 def _css() -> str:
-    return files(__package__).joinpath("export.css").read_text(encoding="utf-8")
+    colors, page = files("pjlocal") / "blame.css", files(__package__) / "export.css"
+    return colors.read_text(encoding="utf-8") + page.read_text(encoding="utf-8")
 
 
 def _html_turn(turn: Turn, views: str) -> str:
-    question = escape(_shown(turn.question))
+    question = escape(shown(turn.question))
     facts = " ".join(f"<bdi>{escape(_line(fact))}</bdi>" for fact in [*_facts(turn), *_share(turn)])
     legend = f'<ul class="legend">{views}</ul>\n' if views else ""
     answer = "".join(map(_html_cell, _cells(turn.events))) or '<span class="none">no answer</span>'
@@ -293,7 +282,7 @@ def _cells(events: Iterable[TokenEvent]) -> list[list[TokenEvent]]:
     for event in events:
         if not event.text:
             continue
-        if before and _goes_on(before, event.text[0]):
+        if before and goes_on(before, event.text[0]):
             cells[-1].append(event)
         else:
             cells.append([event])
@@ -302,21 +291,9 @@ def _cells(events: Iterable[TokenEvent]) -> list[list[TokenEvent]]:
     return cells
 
 
-def _goes_on(before: str, char: str) -> bool:
-    """Whether ``char`` belongs to the character that ``before`` ends with."""
-    if "\U0001f1e6" <= char <= "\U0001f1ff":  # two regional indicators make a flag
-        return len(before) % 2 != len(re.sub("[\U0001f1e6-\U0001f1ff]+$", "", before)) % 2
-    return (
-        before[-1] == "\u200d" or char == "\u200d"  # zero width joiner
-        or unicodedata.category(char) in ("Mn", "Mc", "Me")  # accents, vowel signs, variation selectors
-        or "\U0001f3fb" <= char <= "\U0001f3ff"  # skin tones
-        or "\U000e0020" <= char <= "\U000e007f"  # tags, as in the flag of Scotland
-    )  # fmt: skip
-
-
 def _html_cell(cell: list[TokenEvent]) -> str:
     first = cell[0]
-    text = _shown("".join(event.text for event in cell))
+    text = shown("".join(event.text for event in cell))
     tip = "\n\n".join(map(_tip, cell))
     classes = ["t", _class(first.writer or ""), first.kind, "line-end" if text.lstrip(" ").startswith("\n") else ""]
     stop = 0 if first.kind == "resampled" else -1  # a click or a tap holds any token; Tab has few to stop at
@@ -350,13 +327,13 @@ def _tip(event: TokenEvent) -> str:
 def _push_rows(event: TokenEvent) -> list[str]:
     """How far each preference moved the token: in nats, and how many times as probable that makes it."""
     rows = [f"push {name:9}{nats:+6.2f}  ×{exp(min(nats, 99)):.3g}" for name, nats in event.pushes.items()]
-    return ["", *map(_shown, rows)] if rows else []
+    return ["", *map(shown, rows)] if rows else []
 
 
 def _named(text: str, token: int) -> str:
     """A token's text, shortened, with its white space made visible; of one without text, its number."""
-    shown = _shown(text[:60]).translate({10: "↵", 9: "⇥", 32: "␣"})
-    return shown + "…" * (len(text) > 60) or f"token {token}"
+    marked = shown(text[:60]).translate({10: "↵", 9: "⇥", 32: "␣"})
+    return marked + "…" * (len(text) > 60) or f"token {token}"
 
 
 def _row(who: str, what: str, probability: float) -> str:

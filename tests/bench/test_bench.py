@@ -24,6 +24,7 @@ def test_bench_refuses_what_would_not_compare_like_with_like(pjlocal, tiny) -> N
         (("-n", "5000"), "the context has room for"),
         (("--repeat-penalty", "1.1"), "leave out --repeat-penalty"),
         (("--lookahead", "32"), "--lookahead must be at most 31"),
+        (("-p", "vivid:2", "-p", "creative"), "leave out the strengths"),
     ):
         result = pjlocal("bench", "-m", tiny("llama"), *arguments)
         assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
@@ -74,12 +75,14 @@ def test_bench_reports_what_it_says(pjlocal, tiny) -> None:
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     same_threads = report["measured_on"]["threads"] == report["measured_on"]["llama_cpp_python_threads"]
-    assert len(report["tokens_per_second"]) == 8 - same_threads
+    three = [name for name in report["tokens_per_second"] if name.startswith("three views")]
+    assert len(report["tokens_per_second"]) == 8 - same_threads + len(three) and three
     for speed in report["tokens_per_second"].values():
         assert len(speed["runs"]) == 2 and 0 < speed["least"] <= speed["median"] <= speed["most"]
     for name in ("judge_vs_limit", "judge_vs_bare", "judge_vs_llama_cpp_python", "judge_vs_reference"):
         assert report[name] > 0
-    assert 0 < report["share_outside_llama_decode"] < 1
+    assert 0 < report["share_outside_llama_decode"] < 1 and 0 < report["share_outside_llama_decode_three_views"] < 1
+    assert report["three_views_vs_two"] > 0
     assert report["time_to_first_token_s"] > 0 and report["peak_memory_bytes"] > 1e7
     assert report["measured_on"]["tokens"] == 16 and report["measured_on"]["layers_offloaded"] == 0
     assert set(report["per_call_us"]) == {"shorten, a view", "filter, a view", "decide", "detokenize and event"}

@@ -33,7 +33,7 @@ DRIVEN = (
     ("/swap", r"^a: creative, concise\nb: Talk like a pirate, please$"),
     ("/prefer clear a", r"^a: no preference\nb: Talk like a pirate, please$"),
     ("/mode base", r"^mode base$"),
-    ("/mode best", r"^the mode is one of judge, base, both, prompt, plain \(not 'best'\)$"),
+    ("/mode best", r"^the mode is one of judge, base, both, args, prompt, rewrite, plain \(not 'best'\)$"),
     ("/mode both", r"^mode both$"),
     ("/strength 2.5", r"strength +2.5 "),
     ("/strength", r"strength +2.5 "),

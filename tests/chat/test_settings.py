@@ -101,7 +101,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set top-p 2", "--top-p must be at most 1 (not 2.0)"),
         ("/set top-k 1.5", "--top-k must be a whole number (not '1.5')"),
         ("/lambda 0", "--lambda must be at least 1 (not 0)"),
-        ("/set mode loud", "--mode must be one of judge, base, both, prompt, plain (not 'loud')"),
+        ("/set mode loud", "--mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'loud')"),
         ("/set ignore-end maybe", "--ignore-end must be on or off (not 'maybe')"),
         ("/set stop 'a", "a quotation mark is missing in 'a"),
         ("/set stop ''", "--stop must not be empty: it would end every answer before its first token"),
@@ -110,7 +110,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set temprature 1", "no setting 'temprature': did you mean temperature?"),
         ("/set qqq 1", "no setting 'qqq': /set lists them"),
         ("/set threads 3", "threads is fixed once the model is loaded: give it to pjlocal chat"),
-        ("/mode loud", "the mode is one of judge, base, both, prompt, plain (not 'loud')"),
+        ("/mode loud", "the mode is one of judge, base, both, args, prompt, rewrite, plain (not 'loud')"),
         ("/strength hard", "a strength is a number from -10 to 10, or auto (not 'hard')"),
         ("/strength 11", "a strength is a number from -10 to 10, or auto (not '11')"),
         ("/set floor 1", "--floor must be below 1 (not 1.0)"),
@@ -281,7 +281,15 @@ def test_comparing_leaves_rules_to_mode_both(chat: Talk) -> None:
     chat.say("/mode both")
     chat.say("/set rule mixture")
     chat.say("Why?")
-    assert [mode for mode, _ in chat.conversation.compare()] == ["judge", "base", "both", "prompt", "plain"]
+    assert [mode for mode, _ in chat.conversation.compare()] == [
+        "judge",
+        "base",
+        "both",
+        "args",
+        "prompt",
+        "rewrite",
+        "plain",
+    ]
 
 
 def test_a_persona_is_put_on_in_a_chat_and_all_else_stays(chat: Talk, tmp_path: Path, monkeypatch) -> None:

@@ -57,6 +57,8 @@ def completed(shell: dict[str, str], *words: str) -> list[str]:
 
 def test_bash_completes_models_presets_personas_commands_and_options(shell: dict[str, str]) -> None:
     assert completed(shell, "pjlocal", "run", "-m", "Qwen") == ["Qwen3-4B.gguf", "Qwen3-8B-Q4_K_M.gguf"]
+    assert completed(shell, "pjlocal", "run", "--aligner", "sm") == ["smollm2"]
+    assert completed(shell, "pjlocal", "eval", "score", "dir", "--reward-model", "sm") == ["smollm2"]
     assert completed(shell, "pjlocal", "models", "info", "sm") == ["smollm2"]
     assert completed(shell, "pjlocal", "models", "pull", "llama-3.2-1") == ["llama-3.2-1b"]
     assert completed(shell, "pjlocal", "chat", "-p", "pi") == ["pirate"]

@@ -71,6 +71,20 @@ def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) 
         (("-p", "vivid", "-p", "formal", "--rule", "mod"), "--rule mod says how mode both weighs the preferences"),
         (("-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
         (("-P", "nobody"), "unknown persona 'nobody'"),
+        (("-p", "vivid", "--strength", "nan"), "a strength is a number from -10 to 10, or auto (not 'nan')"),
+        (("-p", "vivid", "--strength", ""), "a strength is a number from -10 to 10, or auto (not '')"),
+        (("-p", "vivid", "--strength", "1e999"), "a strength is a number from -10 to 10, or auto (not '1e999')"),
+        (("-p", "vivid", "--avoid", "formal:0"), "--avoid formal:0: its strength must be a number above 0"),
+        (("-p", "vivid", "--avoid", "formal:11"), "the preference 'formal:11': a strength is a number from -10 to 10"),
+        (("-p", "vivid", "--avoid", ""), "a preference is empty"),
+        (("-p", "vivid", "--floor", "nan"), "--floor must be a finite number (not nan)"),
+        (("-p", "vivid", "--floor", "-0.1"), "--floor must be at least 0 (not -0.1)"),
+        (("--panel",), "--panel needs a preference, as in: -p vivid -p creative"),
+        (("--mode", "plain", "--avoid", "formal"), "--avoid needs a preference, as in: -p vivid -p creative"),
+        *(
+            (("--mode", mode), f"mode {mode} needs a preference, as in: -p vivid -p creative")
+            for mode in ("judge", "base", "args", "prompt", "rewrite")
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_one_line_before_the_model_is_loaded(pjlocal, args, says: str) -> None:

@@ -144,7 +144,10 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
         ("[sampling]\ntop_p = 0", "line 2: top_p must be above 0 (not 0.0)"),
         ("[sampling]\nmin_p = nan", "line 2: min_p must be a finite number"),
         ("[generation]\nlam = 0", "line 2: lam must be at least 1 (not 0)"),
-        ("[generation]\nmode = 'jugde'", "line 2: mode must be one of judge, base, both, prompt, plain (not 'jugde')"),
+        (
+            "[generation]\nmode = 'jugde'",
+            "line 2: mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'jugde')",
+        ),
         ("[generation]\nstop = 'x'", "line 2: stop must be a list of texts"),
         ("[generation]\nstop = [\n  'x',\n  '',\n]", "line 2: stop must not be empty"),
         ("view = 'blam'", "line 1: view must be one of text, blame, push, markdown (not 'blam')"),
@@ -233,6 +236,7 @@ def test_a_model_of_the_file_is_found_from_where_it_is_when_it_is_a_path_or_lies
         ("model = '~nosuchuser/x.gguf'", "line 1: cannot use the path ~nosuchuser/x.gguf: no home folder is known"),
         ('model = "a/\\u0000"', "line 1: no file is called 'a/\\x00'"),
         ("prefer = ['@~nosuchuser/x']", "line 1: cannot use the path ~nosuchuser/x: no home"),
+        ("[generation]\naligner = '~nosuchuser/x'", "line 2: cannot use the path ~nosuchuser/x: no home"),
         ("[sampling]\ngrammar = '~nosuchuser/x'", "line 2: cannot use the path ~nosuchuser/x: no home"),
         ('[sampling]\ngrammar = "\\u0000"', "line 2: no file is called '\\x00'"),
     ],
@@ -248,5 +252,6 @@ def test_a_model_of_the_file_may_be_a_repository(write, file) -> None:
     assert load_config().model == "org/repo:Q4_K_M"
     there = file.parent / "org" / "repo"
     there.mkdir(parents=True)
-    write('model = "org/repo"\n')
+    write('model = "org/repo"\n[generation]\naligner = "org/other"\n')
     assert load_config().model == str(there)
+    assert load_config().generation["aligner"] == "org/other"

@@ -83,7 +83,10 @@ def test_without_any_persona_it_is_said_how_to_have_one() -> None:
         ("[personas.a]\nlam = 3\n\nmod = 'both'", "line 4: unknown key 'mod' in [personas.a]: did you mean mode"),
         ("[personas.a]\nn_ctx = 300", "line 2: unknown key 'n_ctx' in [personas.a]: "),
         ("[personas.a]\nmodel = 'x'", "line 2: unknown key 'model' in [personas.a]: "),
-        ("[personas.a]\nmode = 'bth'", "line 2: mode must be one of judge, base, both, prompt, plain (not 'bth')"),
+        (
+            "[personas.a]\nmode = 'bth'",
+            "line 2: mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'bth')",
+        ),
         ("[personas.a]\nfloor = 1", "line 2: floor must be below 1 (not 1.0)"),
         ("[personas.a]\nstrength = 2", "line 2: strength must be a text in quotes (not 2)"),
         ("[personas.a]\nstrength = 'hard'", "line 2: a strength is a number from -10 to 10, or auto (not 'hard')"),

@@ -32,6 +32,47 @@ def test_the_same_seed_gives_the_same_text_in_every_layout(smollm2: Path, vivid_
         assert tokens(batched, few, schedule="reference") == tokens(vivid_and_creative, few)
 
 
+#: Settings with three views and more; three contexts take as many threads, where there are fewer cores.
+THREE_VIEWS = {
+    "both": {"mode": "both"},
+    "args": {"mode": "args"},
+    "sharpened": {"mode": "judge", "strength": "2"},
+    "base": {"mode": "base", "strength": "1.5"},
+    "panel": {"mode": "judge", "panel": True},
+    "avoid": {"mode": "both", "panel": True, "avoid": ("humorous",)},
+}
+
+
+@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
+@pytest.mark.parametrize("settings", THREE_VIEWS.values(), ids=THREE_VIEWS)
+def test_three_views_and_more_give_the_same_text_in_every_layout(tiny, kind: str, settings) -> None:
+    texts = []
+    wishes = ["vivid", "creative", "formal"] if settings.get("panel") else ["vivid", "creative"]
+    for layout in (*LAYOUTS, "auto"):
+        with PersonaJudge(tiny(kind), prefer=wishes, engine=Engine(layout=layout, n_threads=5)) as judge:
+            texts.append(tokens(judge, PROMPTS[:3], ignore_end=True, **settings))
+            n_views = len(judge.cast(judge.generation.replace(**settings)).prefixes)
+            made = judge.pool.views(n_views, 1)
+            assert n_views >= 3 and (layout == "auto" or made.layout == layout)
+            if made.trimmable:
+                assert tokens(judge, PROMPTS[:3], ignore_end=True, schedule="reference", **settings) == texts[-1]
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_a_strength_of_1_is_the_paper_and_costs_no_third_view(tiny) -> None:
+    """Over 20 prompts: the same bytes as without, whichever way it is said, and as many tokens read."""
+    found = []
+    for wishes, strength in (
+        (["vivid", "creative"], None),
+        (["vivid:1", "creative:1.0"], None),
+        (["vivid", "creative"], "1"),
+    ):
+        with PersonaJudge(tiny("llama"), prefer=wishes) as judge:
+            found.append((tokens(judge, strength=strength), judge.pool.views(2, 1).n_fed))
+            assert [*judge.pool._views] == [2]
+    assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_look_ahead_never_changes_the_text_and_saves_passes_where_the_answer_repeats(
     smollm2, monkeypatch, layout: str

@@ -1,0 +1,432 @@
+"""``pjlocal eval``: does it align?  Answers by several systems, scored, compared and shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
+from ..errors import UsageError
+from ..screen.console import make_console
+from ..settings import Engine, Generation, Prompting, Sampling
+from ..textfile import user_path
+from . import completion
+from .options import PreferOption, takes_settings
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from ..evaluation.compare import Results
+    from ..evaluation.examine import Examiners
+    from ..evaluation.records import Folder
+    from ..evaluation.run import Run
+    from ..evaluation.suite import Suite
+
+eval_app = typer.Typer(help="Does it align?  Answers by several systems, scored and compared.", no_args_is_help=True)
+
+_AT_ONCE = 8  # answers, unless another number is given
+_PROMPTS, _SCORES = "What is asked", "Who scores"
+
+_Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an evaluation.")]
+_Scorer = Annotated[
+    list[str],
+    typer.Option(
+        "--scorer",
+        metavar="MODEL",
+        help="Another model that tells how likely the answers are (repeatable).",
+        rich_help_panel=_SCORES,
+        autocompletion=completion.models,
+    ),
+]
+_Reward = Annotated[
+    bool,
+    typer.Option(
+        "--reward/--no-reward",
+        help="Implicit rewards and fluency by the model that answered.",
+        rich_help_panel=_SCORES,
+    ),
+]
+_RewardModel = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="A reward model.", rich_help_panel=_SCORES, autocompletion=completion.models),
+]
+_Judge = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        metavar="MODEL",
+        help="A model that compares each answer with the baseline's.",
+        rich_help_panel=_SCORES,
+        autocompletion=completion.models,
+    ),
+]
+_JudgeUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-url",
+        metavar="URL",
+        help="An OpenAI-compatible server that has the judge; its key comes from PJLOCAL_JUDGE_KEY or OPENAI_API_KEY.",
+        rich_help_panel=_SCORES,
+    ),
+]
+_JudgePairs = Annotated[
+    int | None,
+    typer.Option(
+        "--judge-pairs", min=1, help="Pairs of each system that are judged, at most.", rich_help_panel=_SCORES
+    ),
+]
+_Systems = Annotated[list[str], typer.Option("--system", "-s", help="A system to show; all without (repeatable).")]
+_Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
+
+
+@eval_app.command("suites")
+def suites() -> None:
+    """List the suites that are ready."""
+    from ..evaluation.suitefile import load_suite, ready_suites
+    from ..screen.tables import plain_table
+
+    table = plain_table("suite", "what it compares", "systems", "objectives", right=(2, 3))
+    for name in ready_suites():
+        suite = load_suite(name)
+        table.add_row(name, suite.title, str(len(suite.systems)), str(len(suite.objectives)))
+    make_console(sys.stdout).print(table)
+
+
+@eval_app.command("run")
+@takes_settings()
+def run_suite(
+    suite: Annotated[str, typer.Argument(help="A ready suite (pjlocal eval suites lists them), or a file.")] = "quick",
+    *,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="DIR", help="The folder that keeps all of it; one that exists goes on."),
+    ],
+    models: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            "-m",
+            help="The model that answers; of several, each answers everything (repeatable).",
+            autocompletion=completion.models,
+        ),
+    ] = [],
+    prefer: PreferOption = [],
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Prompts instead of the suite's: a text, JSON, CSV or Parquet file, koala:FILE or helpsteer2:FILE.",
+            rich_help_panel=_PROMPTS,
+        ),
+    ] = None,
+    field: Annotated[
+        str | None, typer.Option(help="The field of that file which holds the prompt.", rich_help_panel=_PROMPTS)
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Prompts at most.", rich_help_panel=_PROMPTS)] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=0, help="Draw them at random, with this seed.", rich_help_panel=_PROMPTS)
+    ] = None,
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Answers at once; 1 writes them one by one, as pjlocal run does, and is what measures speed "
+            "(default: 1 where the suite is about time, else 8).",
+        ),
+    ] = None,
+    scorer: _Scorer = [],
+    reward: _Reward = True,
+    reward_model: _RewardModel = None,
+    judge: _Judge = None,
+    judge_url: _JudgeUrl = None,
+    judge_pairs: _JudgePairs = None,
+    generation: Generation,
+    sampling: Sampling,
+    prompting: Prompting,
+    engine: Engine,
+    given: frozenset[str],
+) -> int:
+    """Answer a set of prompts with every system of a suite, score the answers, and report."""
+    from ..evaluation.generate import generate
+    from ..evaluation.prompts import load_prompts
+    from ..evaluation.records import Folder
+    from ..evaluation.run import Asked, Run, digest_of, made_with, make_manner, make_tasks, write_run
+    from ..evaluation.suite import check_systems, with_models
+    from ..evaluation.suitefile import load_suite
+    from ..gguf.locate import find_model
+
+    wanted = _changed(load_suite(suite), prefer, prompts, field, limit, sample)
+    wanted = with_models(wanted, models if len(models) > 1 else [])
+    check_systems(wanted, generation, given)
+    questions = load_prompts(
+        wanted.prompts, wanted.field, wanted.limit, wanted.sample, wanted.min_chars, wanted.max_chars
+    )
+    first = models[0] if models else None
+    paths = [find_model(system.model or first) for system in wanted.systems]
+    examiners = _examiners(paths if reward else [], scorer, reward_model, judge, judge_url, judge_pairs)
+    digests = {path: digest_of(path) for path in set(paths)}
+    asked = Asked(generation, sampling, prompting, given)
+    manners = [
+        make_manner(wanted, system, asked, str(path), digests[path])
+        for system, path in zip(wanted.systems, paths, strict=True)
+    ]
+    tasks = make_tasks(wanted, manners, questions)
+    run = Run(wanted, tuple(questions), tuple(task.key for task in tasks), made_with(manners, asked, engine))
+    _say(_outlook(len(tasks), len(questions)))
+    parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
+    interrupt = Interrupt()
+    with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
+        write_run(folder, run)
+        try:
+            with _progress() as progress:
+                generate(folder, tasks, engine, parallel, interrupt, lambda n, of: progress("answers", n, of))
+                _examine(folder, run, examiners, prompting, engine, interrupt)
+        except Interrupted:
+            _say("stopped; the same command goes on from here")
+            return INTERRUPTED
+        _print_report(folder, run)
+    return 0
+
+
+@eval_app.command("score")
+@takes_settings()
+def score(
+    folder: _Dir,
+    scorer: _Scorer = [],
+    reward_model: _RewardModel = None,
+    judge: _Judge = None,
+    judge_url: _JudgeUrl = None,
+    judge_pairs: _JudgePairs = None,
+    *,
+    prompting: Prompting,
+    engine: Engine,
+) -> int:
+    """Score answers that are there, by other models or another judge; nothing is generated."""
+    examiners = _examiners([], scorer, reward_model, judge, judge_url, judge_pairs)
+    interrupt = Interrupt()
+    with on_sigint(interrupt), _opened(folder) as (opened, run):
+        try:
+            _examine(opened, run, examiners, prompting, engine, interrupt)
+        except Interrupted:
+            _say("stopped; the same command goes on from here")
+            return INTERRUPTED
+        _print_report(opened, run)
+    return 0
+
+
+@eval_app.command("report")
+def report(
+    folder: _Dir,
+    target: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Write it as .html, .md or .json instead.")
+    ] = None,
+    force: _Force = False,
+) -> None:
+    """Show who wins, by how much, and whether that is more than luck."""
+    with _opened(folder) as (opened, run):
+        if target is None:
+            _print_report(opened, run)
+            return
+        from ..evaluation.compare import compare
+        from ..evaluation.report import write_report
+
+        results = _results(opened, run)
+        write_report(results, compare(results), run.facts, target, force)
+
+
+@eval_app.command("compare")
+def compare_folders(
+    first: _Dir,
+    second: _Dir,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare two evaluations, prompt by prompt: the second's numbers less the first's."""
+    from ..evaluation import compare
+    from ..evaluation.report import print_grids
+    from ..evaluation.tables import folder_grids, folder_json
+
+    with _opened(first) as (one, run), _opened(second) as (other, other_run):
+        compared = compare.compare_folders(_results(one, run), _results(other, other_run), first.name)
+    if as_json:
+        sys.stdout.write(folder_json(compared))
+    else:
+        print_grids(folder_grids(compared, first.name, second.name), make_console(sys.stdout))
+
+
+@eval_app.command("show")
+def show(
+    folder: _Dir,
+    systems: _Systems = [],
+    objectives: Annotated[list[str], typer.Option("--objectives", help="Objectives to show (repeatable).")] = [],
+) -> None:
+    """Page through the answers side by side, in the colours of who wrote what."""
+    from ..evaluation import show
+    from ..evaluation.sheets import sheets
+
+    with _opened(folder) as (opened, run):
+        of = show.chosen(sheets(_results(opened, run).answers, run.suite), systems, objectives)
+    show.show(of, run.suite, make_console(sys.stdout), sys.stdin.isatty() and sys.stdout.isatty())
+
+
+@eval_app.command("vote")
+def vote(
+    folder: _Dir,
+    systems: _Systems = [],
+    aspects: Annotated[
+        list[str], typer.Option("--aspect", "-a", help="What to ask about; without, each preference and quality.")
+    ] = [],
+    by: Annotated[str, typer.Option(help="Whose votes they are.")] = "person",
+    seed: Annotated[int, typer.Option(min=0, help="Of the order in which they are shown.")] = 0,
+) -> None:
+    """Choose blind between two answers; the votes count as a judge's do."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("eval vote asks on a terminal, and this is none")
+    from ..evaluation import vote
+    from ..evaluation.records import voter
+    from ..evaluation.sheets import sheets
+
+    with _opened(folder) as (opened, run):
+        of = sheets(_results(opened, run).answers, run.suite)
+        pairs = vote.all_pairs(of, run.suite, systems)
+        ballot = vote.Ballot(vote.questions(of, pairs, aspects, seed), opened, voter(by))
+        vote.vote_on(ballot)
+        console = make_console(sys.stdout)
+        console.print(vote.revealed(vote.tally(ballot.asked, ballot.votes(), run.suite.baseline)))
+
+
+# What the commands share.
+
+
+def _changed(
+    suite: Suite, prefer: list[str], prompts: str | None, field: str | None, limit: int | None, sample: int | None
+) -> Suite:
+    """The suite with what the command line says instead."""
+    from dataclasses import replace
+
+    from ..evaluation.suite import Objectives
+
+    if prompts is not None:
+        suite = replace(suite, prompts=prompts, field=field)
+    elif field is not None:
+        suite = replace(suite, field=field)
+    if limit is not None:
+        suite = replace(suite, limit=limit)
+    if sample is not None:
+        suite = replace(suite, sample=sample)
+    if prefer:
+        suite = replace(suite, objectives=(Objectives(" + ".join(prefer), tuple(prefer)),))
+    return suite
+
+
+def _examiners(
+    scorers: list[Path],
+    more: list[str],
+    reward_model: str | None,
+    judge: str | None,
+    judge_url: str | None,
+    judge_pairs: int | None,
+) -> Examiners:
+    """Who scores; with a server, ``--judge`` is the judge's name there.
+
+    Raises:
+        UsageError: a server without a name of the model.
+        ModelError: no such model.
+    """
+    from ..evaluation.examine import Examiners
+    from ..gguf.locate import find_model
+
+    if judge_url and not judge:
+        raise UsageError("--judge-url needs the name of the model there: give it as --judge NAME")
+    return Examiners(
+        tuple(dict.fromkeys([*scorers, *map(find_model, more)])),
+        find_model(reward_model) if reward_model else None,
+        find_model(judge) if judge and not judge_url else None,
+        judge_url,
+        judge or "",
+        judge_pairs,
+    )
+
+
+def _examine(
+    folder: Folder, run: Run, examiners: Examiners, prompting: Prompting, engine: Engine, interrupt: Interrupt
+) -> None:
+    from ..evaluation.examine import examine
+
+    with _progress() as progress:
+        examine(folder, run, examiners, prompting, engine, interrupt, progress, _say)
+
+
+def _outlook(n_answers: int, n_prompts: int) -> str:
+    """What is about to be done, and what it can tell."""
+    from ..evaluation.statistics import smallest_telling
+
+    least = smallest_telling(n_prompts)
+    tells = "too few to tell any win rate from chance" if least is None else f"they tell win rates from {least:.0%} on"
+    return f"{n_answers:,} answers to {n_prompts} prompts; {tells}"
+
+
+def _say(text: str) -> None:
+    print(f"pjlocal: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Folder, Run]]:
+    from ..evaluation.records import Folder
+    from ..evaluation.run import read_run
+
+    with Folder(user_path(str(path))) as folder:
+        yield folder, read_run(folder)
+
+
+def _results(folder: Folder, run: Run) -> Results:
+    from ..evaluation.compare import Results
+    from ..evaluation.examine import answers_of
+    from ..evaluation.records import Score, Verdict
+
+    answers = answers_of(folder, run)
+    return Results(run.suite, answers, list(folder.read(Score).values()), list(folder.read(Verdict).values()))
+
+
+def _print_report(folder: Folder, run: Run) -> None:
+    from ..evaluation.compare import compare
+    from ..evaluation.report import print_report
+
+    results = _results(folder, run)
+    print_report(results, compare(results), run.facts, make_console(sys.stdout))
+
+
+@contextmanager
+def _progress() -> Iterator[_Progress]:
+    """How far it is, and how long it will take, on standard error where that is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = make_console(sys.stderr)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield _Progress(bar)
+
+
+class _Progress:
+    """A bar for each thing that is done."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        from ..visible import one_line
+
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(one_line(what), total=total)
+        self._bar.update(self._tasks[what], completed=done, total=total)

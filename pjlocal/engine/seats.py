@@ -1,0 +1,236 @@
+"""Many answers' views in one context: each has sequences of its own, and what all of them feed is decoded together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from ..errors import ModelError, UsageError
+from ..settings import Engine
+from .context import Context, Logits, check_memory
+from .interrupt import Interrupt
+from .machine import physical_cores
+from .model import Model
+from .tokens import common_prefix
+
+
+@dataclass
+class _Sequence:
+    """One of the context's sequences: the tokens in its memory, and those still to be decoded."""
+
+    number: int
+    cached: list[int] = field(default_factory=list)
+    head: list[int] = field(default_factory=list)  # whose logits nobody asks for
+    wanted: list[int] = field(default_factory=list)  # whose logits are asked for
+    rows: list[Logits] = field(default_factory=list)  # behind each of those decoded last
+    taken: bool = False
+
+
+class SharedContext:
+    """One llama context for answers that are written side by side.
+
+    Answers take a `seat` each, feed it, and read its logits after the next `decode`, which reads what all of them have
+    fed.  A row's logits are llama.cpp's memory and gone with the decode after that.
+
+    llama.cpp rounds differently in batches of different widths: beside others, an answer may part from the one that its
+    seed gives alone where two tokens are all but equally probable.
+
+    Args:
+        n_seq: sequences: a view of an answer takes one.
+        n_ctx: tokens that each may hold.
+
+    Raises:
+        ModelError: there is not enough memory.
+    """
+
+    def __init__(self, model: Model, engine: Engine, n_seq: int, n_ctx: int, interrupt: Interrupt) -> None:
+        check_memory(model, engine, n_seq, n_ctx)
+        self.model = model
+        self.n_ctx = n_ctx
+        self.n_seq = n_seq
+        self.interrupt = interrupt
+        self.n_decodes = 0  # llama_decode calls, and tokens read, for tests and statistics
+        self.n_fed = 0
+        self.decode_s = 0.0  # spent in llama_decode
+        self._sequences = [_Sequence(number) for number in range(n_seq)]
+        self._context = Context(model, engine, n_ctx, n_seq, engine.n_threads or physical_cores(), interrupt)
+
+    def close(self) -> None:
+        self._context.close()
+
+    @property
+    def n_free(self) -> int:
+        """Sequences that no answer has."""
+        return sum(not sequence.taken for sequence in self._sequences)
+
+    @property
+    def most_rows(self) -> int:
+        """The most tokens that every sequence may feed at once with the logits behind each."""
+        return self._context.n_batch // len(self._sequences)
+
+    def seat(self) -> Seat:
+        """A place for one more answer; it takes sequences when its prompts are known."""
+        return Seat(self)
+
+    def take(self, prompts: Sequence[Sequence[int]]) -> list[_Sequence]:
+        """A free sequence for each prompt, of which there must be as many: the one that holds most of it already."""
+        taken = []
+        for prompt in prompts:
+            free = (sequence for sequence in self._sequences if not sequence.taken)
+            best = max(free, key=lambda sequence: (common_prefix(sequence.cached, prompt), -sequence.number))
+            best.taken = True
+            taken.append(best)
+        return taken
+
+    def give_back(self, sequences: Sequence[_Sequence]) -> None:
+        """They may be taken by others; what is in their memory stays, for whoever begins with the same."""
+        for sequence in sequences:
+            sequence.head.clear()
+            sequence.wanted.clear()
+            sequence.taken = False
+
+    def keep(self, sequence: _Sequence, n_tokens: int) -> int:
+        """Trim a sequence to its first ``n_tokens``, or empty it where it cannot be trimmed; what is left."""
+        if n_tokens == len(sequence.cached):
+            return n_tokens
+        if not (n_tokens and self.model.trimmable and self._context.forget(sequence.number, n_tokens)):
+            self._context.forget(sequence.number, 0)
+            n_tokens = 0
+        del sequence.cached[n_tokens:]
+        return n_tokens
+
+    def decode(self) -> None:
+        """Read what was fed: first what nobody asks logits of, then a batch of all that somebody does.
+
+        Raises:
+            Interrupted: it was stopped.
+            ModelError: llama.cpp failed.
+        """
+        started = time.perf_counter()
+        try:
+            self._read_heads()
+            self._read_wanted()
+        except BaseException:
+            self._recover()
+            raise
+        finally:
+            self.decode_s += time.perf_counter() - started
+
+    # Behind it.
+
+    def _read_heads(self) -> None:
+        """One sequence after the other: what a prompt's tokens are rounded to then depends on no neighbour."""
+        for sequence in self._sequences:
+            while sequence.head:
+                part = sequence.head[: self._context.n_batch]
+                self._decode(list(_numbered(sequence, part)), n_wanted=0)
+                sequence.cached += part
+                del sequence.head[: len(part)]
+
+    def _read_wanted(self) -> None:
+        asking = [sequence for sequence in self._sequences if sequence.wanted]
+        batch = [item for sequence in asking for item in _numbered(sequence, sequence.wanted)]
+        self._decode(batch, n_wanted=len(batch))
+        logits = map(self._context.logits, range(len(batch)))
+        for sequence in asking:
+            sequence.rows = list(islice(logits, len(sequence.wanted)))
+            sequence.cached += sequence.wanted
+            sequence.wanted.clear()
+
+    def _decode(self, batch: Sequence[tuple[int, int, int]], n_wanted: int) -> None:
+        if not batch:
+            return
+        token, pos, seq = map(list, zip(*batch, strict=True))
+        self._context.decode(token, pos, seq, n_wanted)
+        self.n_decodes += 1
+        self.n_fed += len(batch)
+
+    def _recover(self) -> None:
+        """After a decode that was stopped or has failed: nothing is left to be read, and the memory holds what
+        ``cached`` says."""
+        for sequence in self._sequences:
+            sequence.head.clear()
+            sequence.wanted.clear()
+            held = min(self._context.length(sequence.number), len(sequence.cached))
+            if not (self.model.trimmable and self._context.forget(sequence.number, held)):
+                self._context.forget(sequence.number, 0)
+                held = 0
+            del sequence.cached[held:]
+
+
+class Seat:
+    """The views of one answer on a `SharedContext`: what the schedules ask for, and where `Answer` lives."""
+
+    def __init__(self, shared: SharedContext) -> None:
+        self.model = shared.model
+        self.interrupt = shared.interrupt
+        self.context_limit = shared.n_ctx
+        self.trimmable = shared.model.trimmable
+        self.reduce: Callable[[int, int, Logits], Any] = lambda view, row, logits: logits
+        self.shares_trunk = False  # each view reads its own prompt here
+        self.prefill_s_per_token: float | None = None
+        self._shared = shared
+        self._sequences: list[_Sequence] = []
+        self._rows: dict[tuple[int, int], Any] = {}
+
+    def leave(self) -> None:
+        """Let others have its sequences."""
+        self._shared.give_back(self._sequences)
+        self._sequences = []
+
+    # What an answer asks of its pool.
+
+    def writing(self, writer: object) -> AbstractContextManager[None]:
+        """Raises UsageError: nobody would decode for an answer that is iterated over here."""
+        raise UsageError("an answer on a shared context is written by a Scheduler")
+
+    def views(self, n_views: int, n_ctx: int) -> Seat:
+        return self
+
+    # What the schedules call.
+
+    @property
+    def most_rows(self) -> int:
+        return self._shared.most_rows
+
+    def start(self, prompts: Sequence[Sequence[int]]) -> None:
+        self._sequences = self._shared.take(prompts)
+        self._rows.clear()
+        for sequence, prompt in zip(self._sequences, prompts, strict=True):
+            held = min(common_prefix(sequence.cached, prompt), len(prompt) - 1)
+            sequence.head[:] = prompt[self._shared.keep(sequence, held) : -1]
+            sequence.wanted[:] = prompt[-1:]
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        self._rows.clear()
+        for sequence in self._sequences:
+            sequence.wanted[:] = tokens
+
+    def logits(self, view: int, row: int = 0) -> Any:
+        """What `reduce` makes of the logits behind the row-th token of the last feed, once that was decoded."""
+        if (view, row) not in self._rows:
+            self._rows[view, row] = self.reduce(view, row, self._sequences[view].rows[row])
+        return self._rows[view, row]
+
+    def rewind(self, n_tokens: int) -> None:
+        for view in range(len(self._sequences)):
+            self.rewind_view(view, n_tokens)
+
+    def rewind_view(self, view: int, n_tokens: int) -> None:
+        sequence = self._sequences[view]
+        keep = len(sequence.cached) - n_tokens
+        if self._shared.keep(sequence, keep) != keep:
+            raise ModelError("this model's memory cannot be trimmed")
+
+    def read(self, view: int, tokens: Sequence[int], rows: int) -> list[Any]:
+        raise UsageError("--schedule reference writes one answer at a time")
+
+
+def _numbered(sequence: _Sequence, tokens: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Each token with its position and its sequence."""
+    start = len(sequence.cached)
+    return ((token, start + i, sequence.number) for i, token in enumerate(tokens))

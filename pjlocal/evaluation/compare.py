@@ -1,0 +1,463 @@
+"""From records to the numbers of every table: each system by itself, beside the baseline, and before the judges.
+
+Whatever is compared is paired by prompt, over the prompts that both have.  The order of the records makes no
+difference; of two scores or verdicts that say the same thing of the same answers, the later one counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from ..errors import UsageError
+from . import statistics
+from .records import AnswerRecord, Score, Verdict, is_person
+from .statistics import SIGNIFICANT, Array, Estimate, Steadiness, WinRate, by_unit
+from .suite import Suite
+
+EXTREMES = 10  # the best and the worst prompts that are named
+
+
+class Metric(NamedTuple):
+    """What was measured, and by which model; empty for what needs none."""
+
+    name: str
+    by: str = ""
+
+
+#: The metrics in the order of the tables, by the names before their colon.  ``checks`` is the share of an answer's
+#: checks that are met; ``least`` the least of the preferences' mean rewards, which says how the worst served one does.
+_ORDER = (
+    *("check", "checks", "least", "reward", "rank", "prompting", "fluency"),
+    *("words", "tokens", "finished", "script", "distinct1", "distinct2", "repetition", "readability", "acceptance"),
+)
+_MORE_IS_BETTER = {"check", "checks", "least", "reward", "rank", "prompting", "fluency", "finished", "script"}
+_MORE_IS_BETTER |= {"distinct1", "distinct2"}
+
+
+def direction(metric: Metric) -> int:
+    """1 where more is better, -1 where less is, 0 where it depends on what was asked for."""
+    kind = metric.name.partition(":")[0]
+    return 1 if kind in _MORE_IS_BETTER else -1 if kind == "repetition" else 0
+
+
+class PromptValue(NamedTuple):
+    """What came out at one prompt."""
+
+    prompt_id: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that is kept of an evaluation, with what was run."""
+
+    suite: Suite
+    answers: Sequence[AnswerRecord]
+    scores: Sequence[Score] = ()
+    verdicts: Sequence[Verdict] = ()
+
+
+@dataclass(frozen=True)
+class SystemRow:
+    """A system by itself, under some objectives.
+
+    tokens_per_s: of an answer's own decoding time; where several are written at once, each of them waits for the rest.
+    seconds: an answer, from prompt to end.
+    """
+
+    objectives: str
+    system: str
+    answers: int
+    prompts: int
+    means: Mapping[Metric, Estimate]
+    tokens_per_s: Estimate
+    seconds: Estimate
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of a system less the baseline's.
+
+    p: of the swap test; p_holm: with Holm's correction over all systems that are compared with this baseline.
+    best, worst: the prompts with the largest differences up and down.
+    """
+
+    objectives: str
+    system: str
+    baseline: str
+    metric: Metric
+    estimate: Estimate
+    p: float
+    p_holm: float
+    best: tuple[PromptValue, ...]
+    worst: tuple[PromptValue, ...]
+
+    @property
+    def within_noise(self) -> bool:
+        return self.p_holm > SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class WinRow:
+    """How often a judge prefers a system's answer to that of another, in one aspect.
+
+    steadiness: of the judge's verdicts in this row.
+    incomplete: comparisons that were judged in one order alone; they do not count.
+    best, worst: prompts by the judge's probability for the system less that for the other, averaged over both orders.
+    """
+
+    objectives: str
+    system: str
+    against: str
+    aspect: str
+    by: str
+    result: WinRate
+    p_holm: float
+    steadiness: Steadiness
+    incomplete: int
+    best: tuple[PromptValue, ...]
+    worst: tuple[PromptValue, ...]
+
+    @property
+    def within_noise(self) -> bool:
+        return self.p_holm > SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All numbers of a report.
+
+    judges: the steadiness of each judge over all its verdicts.
+    smallest_telling: the smallest win rate that so many prompts can tell from chance; None where none can.
+    smallest_found: the true win rate that they find four times out of five.
+    """
+
+    prompts: int
+    systems: tuple[SystemRow, ...]
+    differences: tuple[Difference, ...]
+    wins: tuple[WinRow, ...]
+    judges: Mapping[str, Steadiness]
+    smallest_telling: float | None
+    smallest_found: float | None
+
+
+def compare(results: Results) -> Comparison:
+    """Of an evaluation: every system of its suite that has answered, each beside its baseline."""
+    groups = _grouped(results.answers)
+    scores = _by_answer(results.scores)
+    measured = {name: _measured(group, scores) for name, group in groups.items()}
+    suite = results.suite
+    baselines = _baselines(suite)
+    order = [(o.name, s.name) for o in suite.objectives for s in suite.systems if (o.name, s.name) in groups]
+    pairs = [
+        _Pair(objectives, system, baseline, measured[objectives, system], measured[objectives, baseline])
+        for objectives, system in order
+        if (baseline := baselines[system]) and (objectives, baseline) in measured
+    ]
+    judged = _judged(results)
+    n = len({answer.prompt_id for answer in results.answers})
+    return Comparison(
+        n,
+        tuple(_system_row(*name, groups[name], measured[name]) for name in order),
+        tuple(_differences(pairs)),
+        tuple(_win_rows(judged, suite)),
+        {
+            by: statistics.steadiness([c.outcomes for c in judged if c.by == by and c.in_both_orders])
+            for by in _judges(judged)
+            if not is_person(by)
+        },
+        statistics.smallest_telling(n),
+        statistics.smallest_found(n),
+    )
+
+
+@dataclass(frozen=True)
+class FolderComparison:
+    """Two evaluations side by side: of each system that both have, the second's numbers less the first's.
+
+    prompts: how many both have, by their text.
+    only_first, only_second: what one of them alone has, as (objectives, system).
+    """
+
+    prompts: int
+    differences: tuple[Difference, ...]
+    only_first: tuple[tuple[str, str], ...]
+    only_second: tuple[tuple[str, str], ...]
+
+
+def compare_folders(first: Results, second: Results, name: str = "first") -> FolderComparison:
+    """Of two evaluations; prompts are known again by their text, and named as the second names them.
+
+    Args:
+        name: of the first one, as the baseline.
+
+    Raises:
+        UsageError: they have no prompt, or no system, in common.
+    """
+    named = {answer.prompt: answer.prompt_id for answer in second.answers}
+    shared = {answer.prompt for answer in first.answers} & named.keys()
+    if not shared:
+        raise UsageError("the two evaluations have no prompt in common: there is nothing to compare")
+    old = _grouped(replace(a, prompt_id=named[a.prompt]) for a in first.answers if a.prompt in shared)
+    new = _grouped(a for a in second.answers if a.prompt in shared)
+    both = [group for group in new if group in old]
+    if not both:
+        raise UsageError(
+            "the two evaluations have no system with the same objectives in common: there is nothing to compare"
+        )
+    old_scores, new_scores = _by_answer(first.scores), _by_answer(second.scores)
+    pairs = [
+        _Pair(*group, name, _measured(new[group], new_scores), _measured(old[group], old_scores)) for group in both
+    ]
+    return FolderComparison(
+        len(shared),
+        tuple(_differences(pairs)),
+        tuple(group for group in old if group not in new),
+        tuple(group for group in new if group not in old),
+    )
+
+
+def _baselines(suite: Suite) -> dict[str, str | None]:
+    """By the name of a system, that of the one that it is compared with."""
+    return {system.name: suite.baseline_of(system) for system in suite.systems}
+
+
+_Group = tuple[str, str]  # objectives, system
+_Measured = Mapping[Metric, Mapping[str, Array]]  # by metric and prompt [k]: of most metrics, k is 1
+
+
+def _grouped(answers: Iterable[AnswerRecord]) -> dict[_Group, list[AnswerRecord]]:
+    """The answers by objectives and system, each in the order of prompts and seeds."""
+    groups: dict[_Group, list[AnswerRecord]] = {}
+    for answer in sorted(answers, key=lambda a: (a.objectives, a.system, a.prompt_id, a.seed, a.key)):
+        groups.setdefault((answer.objectives, answer.system), []).append(answer)
+    return groups
+
+
+def _by_answer(scores: Iterable[Score]) -> dict[str, dict[Metric, float]]:
+    found: dict[str, dict[Metric, float]] = {}
+    for score in scores:
+        if math.isfinite(score.value):
+            found.setdefault(score.answer, {})[Metric(score.metric, score.by)] = score.value
+    return found
+
+
+def _measured(answers: Sequence[AnswerRecord], scores: Mapping[str, Mapping[Metric, float]]) -> _Measured:
+    found: dict[Metric, list[tuple[str, Sequence[float]]]] = {}
+    for answer in answers:
+        for metric, value in _numbers(answer, scores.get(answer.key, {})):
+            found.setdefault(metric, []).append((answer.prompt_id, [value]))
+    for by, rewards in _rewards(found).items():
+        told = [(answer.prompt_id, scores.get(answer.key, {})) for answer in answers]
+        found[Metric("least", by)] = [
+            (id, [of[m] for m in rewards]) for id, of in told if all(m in of for m in rewards)
+        ]
+    return {metric: by_unit(found[metric]) for metric in sorted(found, key=_place) if found[metric]}
+
+
+def _numbers(answer: AnswerRecord, scores: Mapping[Metric, float]) -> Iterator[tuple[Metric, float]]:
+    """The metrics of an answer, with what follows from its checks together."""
+    yield from scores.items()
+    yield Metric("tokens"), answer.tokens
+    if answer.acceptance_rate is not None:
+        yield Metric("acceptance"), answer.acceptance_rate
+    checks = [value for (name, _), value in scores.items() if name.startswith("check:") and name != "check:all"]
+    if checks:
+        yield Metric("checks"), sum(checks) / len(checks)
+
+
+def _rewards(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
+    """The implicit rewards that a model told of several preferences, by the model."""
+    found: dict[str, list[Metric]] = {}
+    for metric in sorted(metrics):
+        if metric.name.startswith("reward:"):
+            found.setdefault(metric.by, []).append(metric)
+    return {by: rewards for by, rewards in found.items() if len(rewards) > 1}
+
+
+def _place(metric: Metric) -> tuple[int, Metric]:
+    kind = metric.name.partition(":")[0]
+    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER), metric
+
+
+def _stacked(values: Mapping[str, Array], prompts: Iterable[str]) -> Array:
+    """[k, n]"""
+    return np.stack([values[prompt] for prompt in prompts], axis=1)
+
+
+def _system_row(objectives: str, system: str, answers: Sequence[AnswerRecord], measured: _Measured) -> SystemRow:
+    spent = by_unit((a.prompt_id, [a.tokens, a.decode_s, a.prefill_s + a.decode_s]) for a in answers)
+    tokens, decode_s, seconds = _stacked(spent, spent)
+    return SystemRow(
+        objectives,
+        system,
+        len(answers),
+        len(spent),
+        {metric: statistics.mean(_stacked(values, values)) for metric, values in measured.items()},
+        statistics.ratio(tokens, decode_s),
+        statistics.mean(seconds),
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    objectives: str
+    system: str
+    baseline: str
+    mine: _Measured
+    other: _Measured
+
+
+def _differences(pairs: Sequence[_Pair]) -> Iterator[Difference]:
+    rows = [row for pair in pairs for row in _differences_of(pair)]
+    yield from _corrected(rows, lambda row: (row.objectives, row.baseline, row.metric), lambda row: row.p)
+
+
+def _differences_of(pair: _Pair) -> Iterator[Difference]:
+    for metric, values in pair.mine.items():
+        others = pair.other.get(metric, {})
+        prompts = [prompt for prompt in values if prompt in others]
+        if not prompts or len(values[prompts[0]]) != len(others[prompts[0]]):
+            continue  # the second: rewards that are still being scored
+        mine, other = _stacked(values, prompts), _stacked(others, prompts)
+        p = statistics.swap_test(mine, other)
+        gaps = dict(zip(prompts, mine.min(0) - other.min(0), strict=True))
+        yield Difference(
+            *(pair.objectives, pair.system, pair.baseline, metric),
+            *(statistics.difference(mine, other), p, p),
+            *_extremes(gaps),
+        )
+
+
+def _extremes(values: Mapping[str, float]) -> tuple[tuple[PromptValue, ...], tuple[PromptValue, ...]]:
+    """The prompts that gain most and those that lose most."""
+    rising = sorted(values, key=lambda prompt: (values[prompt], prompt))
+    falling = sorted(values, key=lambda prompt: (-values[prompt], prompt))
+    best = [PromptValue(prompt, float(values[prompt])) for prompt in falling[:EXTREMES] if values[prompt] > 0]
+    worst = [PromptValue(prompt, float(values[prompt])) for prompt in rising[:EXTREMES] if values[prompt] < 0]
+    return tuple(best), tuple(worst)
+
+
+_Row = TypeVar("_Row", Difference, WinRow)
+
+
+def _corrected(rows: Sequence[_Row], family: Callable[[_Row], object], p: Callable[[_Row], float]) -> Iterator[_Row]:
+    """The rows with Holm's correction within each family: the same question asked of several systems."""
+    families: dict[object, dict[str, float]] = {}
+    for row in rows:
+        families.setdefault(family(row), {})[row.system] = p(row)
+    corrected = {name: statistics.holm(values) for name, values in families.items()}
+    for row in rows:
+        yield replace(row, p_holm=corrected[family(row)][row.system])
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Two answers that a judge compared in one aspect.
+
+    orders: the verdicts, by whether the system's answer came first.  A person sees the answers once, in an order that
+        was drawn; a model must say it of both.
+    """
+
+    system: AnswerRecord
+    against: AnswerRecord
+    aspect: str
+    by: str
+    orders: dict[bool, Verdict]
+
+    @property
+    def complete(self) -> bool:
+        return self.in_both_orders or is_person(self.by)
+
+    @property
+    def in_both_orders(self) -> bool:
+        return len(self.orders) == 2
+
+    @property
+    def outcomes(self) -> tuple[float, float]:
+        """1 where the system's answer is named, 0 where the other is, 0.5 for neither; shown first, and second."""
+        told = [_named(v) if leads else 1 - _named(v) for leads, v in sorted(self.orders.items(), reverse=True)]
+        return told[0], told[-1]
+
+    @property
+    def margin(self) -> float:
+        """The probability of the system's answer less that of the other, averaged over the orders."""
+        ahead = [(v.p_first - v.p_second) * (1 if leads else -1) for leads, v in sorted(self.orders.items())]
+        return sum(ahead) / len(ahead)
+
+
+def _named(verdict: Verdict) -> float:
+    """What the judge most probably says: 1 for the first answer, 0 for the second; 0.5 for a tie, or where two of its
+    three answers are equally probable."""
+    if verdict.p_first > max(verdict.p_second, verdict.p_tie):
+        return 1.0
+    return 0.0 if verdict.p_second > max(verdict.p_first, verdict.p_tie) else 0.5
+
+
+def _judged(results: Results) -> list[_Judged]:
+    """The verdicts, those of the same comparison put together; in the order of prompts and seeds."""
+    answers = {answer.key: answer for answer in results.answers}
+    places = {system.name: place for place, system in enumerate(results.suite.systems)}
+    places[results.suite.baseline] = -1  # whoever is compared with it is the system
+    baselines = _baselines(results.suite)
+
+    def is_system(one: str, other: str) -> bool:
+        """Of two that were judged: whether the first is compared with the second, rather than the other way."""
+        if other == baselines[one] or one == baselines[other]:
+            return other == baselines[one]
+        return places[one] > places[other]
+
+    found: dict[tuple[str, str, str, str], _Judged] = {}
+    for verdict in results.verdicts:
+        if verdict.first not in answers or verdict.second not in answers:
+            continue
+        first, second = answers[verdict.first], answers[verdict.second]
+        if first.system == second.system or not {first.system, second.system} <= places.keys():
+            continue
+        leads = is_system(first.system, second.system)
+        mine, other = (first, second) if leads else (second, first)
+        name = (mine.key, other.key, verdict.aspect, verdict.by)
+        found.setdefault(name, _Judged(mine, other, verdict.aspect, verdict.by, {})).orders[leads] = verdict
+    return sorted(found.values(), key=lambda c: (c.system.prompt_id, c.system.seed, c.system.key, c.against.key))
+
+
+def _judges(judged: Iterable[_Judged]) -> list[str]:
+    return sorted({comparison.by for comparison in judged})
+
+
+def _win_rows(judged: Sequence[_Judged], suite: Suite) -> Iterator[WinRow]:
+    rows: dict[tuple[str, str, str, str, str], list[_Judged]] = {}
+    for c in judged:
+        rows.setdefault((c.system.objectives, c.system.system, c.against.system, c.aspect, c.by), []).append(c)
+    objectives = [o.name for o in suite.objectives]
+    systems = [s.name for s in suite.systems]
+    told = [row for name, group in rows.items() for row in _win_row(*name, group) if row.objectives in objectives]
+    told.sort(
+        key=lambda row: (objectives.index(row.objectives), row.by, row.aspect, row.against, systems.index(row.system))
+    )
+    yield from _corrected(told, lambda row: (row.objectives, row.against, row.aspect, row.by), lambda row: row.result.p)
+
+
+def _win_row(
+    objectives: str, system: str, against: str, aspect: str, by: str, group: Sequence[_Judged]
+) -> Iterator[WinRow]:
+    complete = [comparison for comparison in group if comparison.complete]
+    if not complete:
+        return
+    told = by_unit(
+        (c.system.prompt_id, [sum(c.outcomes) / 2, len(c.system.text) - len(c.against.text), c.margin])
+        for c in complete
+    )
+    outcomes, longer, margins = _stacked(told, told)
+    result = statistics.win_rate(outcomes, longer)
+    yield WinRow(
+        *(objectives, system, against, aspect, by, result, result.p),
+        statistics.steadiness([comparison.outcomes for comparison in complete if comparison.in_both_orders]),
+        len(group) - len(complete),
+        *_extremes(dict(zip(told, margins, strict=True))),
+    )

@@ -1,0 +1,139 @@
+"""Gives a run's answers the scores and verdicts that its folder lacks: by the text alone, by models, by a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.interrupt import Interrupt
+from ..engine.model import Model
+from ..settings import Engine, Prompting
+from . import checks
+from .endpoint import EndpointJudge
+from .judges import Judge, LocalJudge
+from .records import AnswerRecord, Folder, Score, Verdict
+from .reward import Scorer
+from .reward_model import Ranker
+from .run import Run
+from .scoring import Judging, pairs_of, score_answers
+
+#: Told what is done, how much of it, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Examiners:
+    """Who looks at the answers besides the checks that need no model.
+
+    scorers: models whose likelihoods tell the implicit rewards and the fluency.
+    reward_model: a file with a head that ranks.
+    judge: a model that compares two answers; or ``judge_url``, a server with one, ``judge_model`` its name there.
+    judge_pairs: answers of each system that are judged at most, the first ones; None for all.
+    """
+
+    scorers: Sequence[Path] = ()
+    reward_model: Path | None = None
+    judge: Path | None = None
+    judge_url: str | None = None
+    judge_model: str = ""
+    judge_pairs: int | None = None
+
+
+def answers_of(folder: Folder, run: Run) -> list[AnswerRecord]:
+    """The answers that the run wants, as far as they are written, in its order."""
+    written = folder.read(AnswerRecord)
+    return [written[key] for key in run.keys if key in written]
+
+
+def examine(
+    folder: Folder,
+    run: Run,
+    examiners: Examiners,
+    prompting: Prompting,
+    engine: Engine,
+    interrupt: Interrupt,
+    progress: Progress,
+    announce: Callable[[str], None],
+) -> None:
+    """Score and judge what was not yet; each number is kept as soon as it is known.
+
+    Args:
+        announce: told what is about to be asked of a server.
+
+    Raises:
+        Interrupted: on request; what was done is kept.
+        UsageError, ModelError, OutputError: what cannot be.
+    """
+    answers = answers_of(folder, run)
+    _check(folder, run, answers, progress)
+    for path in examiners.scorers:
+        with ExitStack() as stack:
+            model = Model(path, engine, interrupt)
+            stack.callback(model.close)
+            scorer = stack.enter_context(Scorer(model, engine, prompting, interrupt))
+            _score(folder, run, answers, scorer, progress)
+    if examiners.reward_model:
+        with Ranker(examiners.reward_model, engine, prompting, interrupt) as ranker:
+            _score(folder, run, answers, ranker, progress)
+    with ExitStack() as stack:
+        judge = _judge(examiners, engine, interrupt, stack)
+        if judge:
+            _judge_all(folder, run, answers, judge, examiners, progress, announce)
+
+
+def _check(folder: Folder, run: Run, answers: Sequence[AnswerRecord], progress: Progress) -> None:
+    """What needs no model.  The plain answer to the same prompt and seed is what some checks compare with."""
+    known = folder.read(Score)
+    objectives = {one.name: one for one in run.suite.objectives}
+    unpreferred = {system.name for system in run.suite.systems if system.settings.get("mode") == "plain"}
+    plain = {(a.prompt_id, a.seed): a for a in answers if a.system in unpreferred}
+    for number, answer in enumerate(answers, 1):
+        of = objectives[answer.objectives]
+        for score in checks.scores(answer, of, plain.get((answer.prompt_id, answer.seed))):
+            if score.key not in known:
+                folder.append(score)
+        progress("checks", number, len(answers))
+
+
+def _score(
+    folder: Folder, run: Run, answers: Sequence[AnswerRecord], scorer: Scorer | Ranker, progress: Progress
+) -> None:
+    objectives = {one.name: one for one in run.suite.objectives}
+    what = f"scores by {scorer.name}"
+    scores = score_answers(
+        answers, objectives, scorer, folder.read(Score), lambda done, total: progress(what, done, total)
+    )
+    for score in scores:
+        folder.append(score)
+
+
+def _judge(examiners: Examiners, engine: Engine, interrupt: Interrupt, stack: ExitStack) -> Judge | None:
+    if examiners.judge_url:
+        return EndpointJudge(examiners.judge_url, examiners.judge_model, interrupt)
+    if not examiners.judge:
+        return None
+    model = Model(examiners.judge, engine, interrupt)
+    stack.callback(model.close)
+    judge = LocalJudge(model, engine, interrupt)
+    stack.callback(judge.close)
+    return judge
+
+
+def _judge_all(
+    folder: Folder,
+    run: Run,
+    answers: Sequence[AnswerRecord],
+    judge: Judge,
+    examiners: Examiners,
+    progress: Progress,
+    announce: Callable[[str], None],
+) -> None:
+    objectives = {one.name: one for one in run.suite.objectives}
+    pairs = pairs_of(answers, run.suite, examiners.judge_pairs)
+    judging = Judging(pairs, objectives, judge, folder.read(Verdict))
+    if examiners.judge_url and judging.n_calls:
+        announce(f"{judging.n_calls:,} calls of {judge.name}, about {judging.n_tokens:,} tokens to read")
+    for verdict in judging.verdicts(lambda done, total: progress(f"verdicts by {judge.name}", done, total)):
+        folder.append(verdict)

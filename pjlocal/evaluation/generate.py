@@ -1,0 +1,183 @@
+"""Writes the answers that a run wants and its folder does not have yet, several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from ..answer import Answer
+from ..engine.interrupt import Interrupt, Interrupted
+from ..engine.model import Model
+from ..engine.seats import Seat, SharedContext
+from ..errors import UsageError
+from ..events import TokenEvent
+from ..persona import PersonaJudge
+from ..prompting.plan import Plan
+from ..scheduler import Job, Scheduler, write_all
+from ..settings import Engine
+from .records import AnswerRecord, Folder
+from .run import Task
+
+Progress = Callable[[int, int], None]  # done, in all
+
+
+@dataclass(eq=False)
+class Planned:
+    """A task with its prompts' tokens."""
+
+    task: Task
+    judge: PersonaJudge
+    plan: Plan
+
+    @property
+    def room(self) -> int:
+        """Tokens that each of its sequences needs."""
+        return max(map(len, self.plan.prompts)) + self.task.generation.max_tokens
+
+
+def generate(
+    folder: Folder, tasks: Sequence[Task], engine: Engine, parallel: int, interrupt: Interrupt, progress: Progress
+) -> None:
+    """Write every answer that the folder lacks; each is kept as soon as it is done.
+
+    Args:
+        parallel: answers at once; one alone is written as ``pjlocal run`` does.
+
+    Raises:
+        Interrupted: on request; what was done is kept.
+        UsageError: a prompt that does not fit into the context; nothing has been generated on that model.
+        ModelError: a model that cannot be used.
+        OutputError: an answer that cannot be kept.
+    """
+    have = folder.read(AnswerRecord)
+    todo = [task for task in tasks if task.key not in have]
+    done = len(tasks) - len(todo)
+    progress(done, len(tasks))
+    for path, of_model in groupby(sorted(todo, key=lambda task: task.manner.model), lambda task: task.manner.model):
+        model = Model(Path(path), engine, interrupt)
+        with ExitStack() as stack:
+            stack.callback(model.close)
+            planned = plan_tasks(model, engine, list(of_model), interrupt, stack)
+            for record in _written(planned, engine, parallel, interrupt):
+                folder.append(record)
+                done += 1
+                progress(done, len(tasks))
+
+
+def plan_tasks(
+    model: Model, engine: Engine, tasks: Sequence[Task], interrupt: Interrupt, stack: ExitStack
+) -> list[Planned]:
+    """The prompts of every task, before the first one is answered.
+
+    Raises:
+        UsageError: one does not fit into the context.
+    """
+    judges: dict[tuple[str, str], PersonaJudge] = {}
+    planned = []
+    for task in tasks:
+        who = (task.manner.system.name, task.objectives.name)
+        if who not in judges:
+            judges[who] = stack.enter_context(make_judge(model, engine, task, interrupt))
+        try:
+            planned.append(Planned(task, judges[who], judges[who].plan(task.prompt.text, task.generation)))
+        except UsageError as error:
+            raise UsageError(f"prompt {task.prompt.id}: {error}") from None
+    return planned
+
+
+def make_judge(model: Model, engine: Engine, task: Task, interrupt: Interrupt) -> PersonaJudge:
+    """Who answers a task."""
+    draft, judge = task.manner.system.views(task.objectives)
+    return PersonaJudge(
+        model,
+        draft_prefer=draft,
+        judge_prefer=judge,
+        prompting=task.manner.prompting,
+        sampling=task.manner.sampling,
+        generation=task.manner.generation,
+        engine=engine,
+        interrupt=interrupt,
+    )
+
+
+def _written(planned: Sequence[Planned], engine: Engine, parallel: int, interrupt: Interrupt) -> Iterator[AnswerRecord]:
+    """Several at once, but for those that are two answers each."""
+    alone = [item for item in planned if parallel == 1 or item.plan.cast.mode == "rewrite"]
+    others = [item for item in planned if item not in alone]
+    if others:
+        yield from _together(others, engine, parallel, interrupt)
+    yield from _one_by_one(alone)
+
+
+def _one_by_one(planned: Sequence[Planned]) -> Iterator[AnswerRecord]:
+    for item in planned:
+        answer = item.judge.answer(item.plan, item.task.generation)
+        events = list(answer)
+        yield _record(item.task, answer, events)
+
+
+def _together(
+    planned: Sequence[Planned], engine: Engine, parallel: int, interrupt: Interrupt
+) -> Iterator[AnswerRecord]:
+    most_views = max(len(item.plan.prompts) for item in planned)
+    n_ctx = -(-max(item.room for item in planned) // 256) * 256
+    shared = SharedContext(planned[0].judge.model, engine, parallel * most_views, n_ctx, interrupt)
+    try:
+        written: dict[Job, tuple[Planned, list[TokenEvent]]] = {}
+
+        def jobs() -> Iterator[Job]:
+            for item in planned:
+                job = Job(len(item.plan.prompts), lambda seat, item=item: _seated(seat, item))  # type: ignore[misc]
+                written[job] = item, []
+                yield job
+
+        for job, events in write_all(Scheduler(shared), jobs(), ahead=parallel):
+            item, so_far = written[job]
+            so_far += events
+            if not job.done:
+                continue
+            del written[job]
+            if job.error:
+                raise job.error
+            assert job.answer
+            yield _record(item.task, job.answer, so_far)
+    finally:
+        shared.close()
+
+
+def _seated(seat: Seat, item: Planned) -> Answer:
+    return Answer(seat, item.plan, item.task.generation, item.judge.sampling, 0.0)
+
+
+def _record(task: Task, answer: Answer, events: Sequence[TokenEvent]) -> AnswerRecord:
+    result = answer.result
+    if result.finish_reason == "interrupted":
+        raise Interrupted
+    statistics = result.statistics
+    return AnswerRecord(
+        key=task.key,
+        objectives=task.objectives.name,
+        system=task.manner.system.name,
+        prompt_id=task.prompt.id,
+        prompt=task.prompt.text,
+        seed=task.seed,
+        text=result.text,
+        finish_reason=result.finish_reason,
+        tokens=statistics.completion_tokens,
+        prefill_s=statistics.prefill_s,
+        decode_s=statistics.decode_s,
+        acceptance_rate=statistics.acceptance_rate,
+        pushes=statistics.mean_pushes,
+        pieces=_pieces(events),
+    )
+
+
+def _pieces(events: Sequence[TokenEvent]) -> list[list[str | None]]:
+    """The text in pieces of the same kind by the same view."""
+    return [
+        ["".join(event.text for event in of_one), kind, writer]
+        for (kind, writer), of_one in groupby(events, lambda event: (event.kind, event.writer))
+    ]

@@ -1,0 +1,143 @@
+"""Judges of two answers: whatever gives the probabilities of its three possible replies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine.context import context_limit
+from ..engine.interrupt import Interrupt
+from ..engine.model import Model
+from ..engine.packed import PackedReader
+from ..engine.shortlist import NOT_NUMBERS
+from ..errors import ModelError
+from ..prompting.prompt import ChatTemplate, Message
+from ..settings import Engine, Prompting
+from .question import REPLIES, SYSTEM, Question
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """The probabilities of a judge's three possible replies, summing to 1."""
+
+    p_first: float
+    p_second: float
+    p_tie: float
+
+
+#: Questions about the same two answers, in both orders.
+Group = Sequence[Question]
+
+
+class Judge(Protocol):
+    """Who is asked.
+
+    name: verdicts are kept as its.
+    identity: all that its verdicts depend on, besides the question.
+    failures: how many questions it gave no usable reply to, by why.
+    """
+
+    name: str
+    identity: Any
+    failures: Counter[str]
+
+    def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
+        """What it says of each question whose key is not ``done``; of one that fails, nothing.
+
+        Raises:
+            Interrupted: it was stopped.
+            ModelError: it cannot judge at all.
+        """
+
+    def close(self) -> None:
+        """Ask no more."""
+
+
+class LocalJudge:
+    """A loaded model that judges.  The verdict is read from the probabilities of the first token of its reply.
+
+    All questions about two answers are read together, in both orders: what they begin with in common is read once, and
+    the numbers do not depend on which of them were known already.
+
+    Args:
+        model: stays open when this is closed.
+        interrupt: stops a decode under way.
+
+    Raises:
+        ModelError: the model has no tokens for the three replies.
+    """
+
+    def __init__(self, model: Model, engine: Engine, interrupt: Interrupt) -> None:
+        self.name = model.name
+        self.identity = model.fingerprint
+        self.failures: Counter[str] = Counter()
+        self._template = ChatTemplate(model)
+        self._prompting = Prompting(system=SYSTEM, think="off" if self._template.has_think_switch else "auto")
+        self._limit = context_limit(model, engine)
+        self._spellings = [_spelling(model, reply) for reply in REPLIES]
+        if not all(map(len, self._spellings)):
+            raise ModelError(f"{model.name} cannot judge: its vocabulary has no tokens for 1, 2 and 0")
+        self._white = frozenset(_spelling(model, "").tolist())
+        self._reader = PackedReader(model, engine, interrupt)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
+        for group in groups:
+            todo = [i for i, question in enumerate(group) if question.key not in done]
+            prompts = [self.prompt(question) for question in group]
+            if max(map(len, prompts)) >= self._limit:
+                self.failures["the two answers are too long for its context"] += len(todo)
+                continue
+            opinions = self._opinions(prompts)
+            for i in todo:
+                yield group[i], opinions[i]
+
+    def prompt(self, question: Question) -> list[int]:
+        """The tokens behind which the verdict stands."""
+        return self._template.tokens([Message("user", question.text)], "", self._prompting)
+
+    @property
+    def n_fed(self) -> int:
+        """Tokens read so far."""
+        return self._reader.n_fed
+
+    def _opinions(self, prompts: Sequence[list[int]]) -> list[Opinion]:
+        """Behind white space, where the reply begins with that: many vocabularies have no token for " 1"."""
+        logs, white = self._read(prompts)
+        if white:
+            again, _ = self._read([[*prompts[i], token] for i, token in white.items()])
+            logs |= dict(zip(white, again.values(), strict=True))
+        return [opinion(logs[i]) for i in range(len(prompts))]
+
+    def _read(self, prompts: Sequence[list[int]]) -> tuple[dict[int, list[float]], dict[int, int]]:
+        """The weights of the replies behind each prompt, as logarithms, and the tokens of those that begin with white
+        space."""
+        logs: dict[int, list[float]] = {}
+        white: dict[int, int] = {}
+        for i, _, logits in self._reader.read(prompts, [1] * len(prompts)):
+            best = int(logits.argmax())
+            if not np.isfinite(logits[best]):
+                raise ModelError(NOT_NUMBERS)
+            if best in self._white:
+                white[i] = best
+            logs[i] = [float(np.logaddexp.reduce(logits[ids].astype(np.float64))) for ids in self._spellings]
+        return dict(sorted(logs.items())), dict(sorted(white.items()))
+
+
+def opinion(logs: Sequence[float]) -> Opinion:
+    """Of the logarithms of what the three replies weigh, in the order of `REPLIES`; not all of them -inf."""
+    weights = np.exp(np.array(logs) - max(logs))
+    p_first, p_second, p_tie = (weights / weights.sum()).tolist()
+    return Opinion(p_first, p_second, p_tie)
+
+
+def _spelling(model: Model, text: str) -> NDArray[np.intp]:
+    """All tokens of that text, with white space around it or without."""
+    return np.array([t for t in range(model.n_vocab) if (piece := model.piece(t)) and piece.strip() == text.encode()])

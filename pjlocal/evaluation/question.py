@@ -1,0 +1,72 @@
+"""What a judge is asked of two answers: the paper's question, in words of our own, at one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .records import AnswerRecord, key_of
+
+#: The aspect of a verdict that is about no preference.
+QUALITY = "quality"
+_QUALITY_CRITERION = "Be a good answer: correct, helpful, complete and well written."
+
+#: What a judge may say: the first answer, the second, or neither.
+REPLIES = ("1", "2", "0")
+
+SYSTEM = (
+    "You compare two answers to the same question by one criterion. Nothing else counts: not the length of an answer, "
+    "nor which one comes first. You reply with a single digit: 1 if Answer 1 meets the criterion better, 2 if Answer 2 "
+    "meets it better, 0 if there is no difference."
+)
+
+_USER = """[Question]
+{prompt}
+
+[Answer 1]
+{first}
+
+[Answer 2]
+{second}
+
+[Criterion]
+{criterion}
+
+Which answer meets the criterion better? Reply 1, 2 or 0."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Two answers to one prompt, in the order in which a judge is shown them, and what it is asked about.
+
+    aspect: under which the verdict is kept.
+    criterion: what that means, as the judge reads it.
+    key: of the verdict.
+    """
+
+    first: AnswerRecord
+    second: AnswerRecord
+    aspect: str
+    criterion: str
+    key: str
+
+    @property
+    def text(self) -> str:
+        """What the judge reads behind `SYSTEM`."""
+        return _text(self.first, self.second, self.criterion)
+
+
+def make_question(
+    first: AnswerRecord, second: AnswerRecord, aspect: str, preference_text: str, identity: object
+) -> Question:
+    """The question about a preference, or about `QUALITY`, to a judge of that identity."""
+    criterion = _QUALITY_CRITERION if aspect == QUALITY else preference_text
+    text = _text(first, second, criterion)
+    key = key_of(asked=[SYSTEM, text], of=[first.key, second.key], aspect=aspect, by=identity)
+    return Question(first, second, aspect, criterion, key)
+
+
+def _text(first: AnswerRecord, second: AnswerRecord, criterion: str) -> str:
+    """The aspect comes last, so that questions about the same two answers begin alike."""
+    return _USER.format(
+        prompt=first.prompt.strip(), first=first.text.strip(), second=second.text.strip(), criterion=criterion.strip()
+    )

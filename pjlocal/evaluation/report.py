@@ -1,0 +1,183 @@
+"""A report put together from what was compared: its tables, its plots and its page, as text and as files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+
+from rich.console import Console
+
+from ..errors import UsageError
+from ..textfile import user_path, write_text
+from ..visible import markdown_line, one_line
+from .compare import Comparison, Results, WinRow
+from .grid import Grid, markdown_grids, rich_grid
+from .plots import Plot, Point, Rate, Series, lines, plane, win_rates
+from .sheets import leads, sheets
+from .suite import Suite, System
+from .tables import judge_notes, metric_name, report_grids, report_json, telling_note
+
+
+def print_report(results: Results, comparison: Comparison, facts: Sequence[str], console: Console) -> None:
+    """Everything but the plots and the answers."""
+    for fact in (*facts, telling_note(comparison), *judge_notes(comparison)):
+        console.print(one_line(fact), markup=False, highlight=False)
+    console.print()
+    print_grids(report_grids(results.suite, comparison), console)
+
+
+def print_grids(grids: Sequence[Grid], console: Console) -> None:
+    """On a terminal, or in a pipe."""
+    for number, grid in enumerate(grids):
+        if number:
+            console.print()
+        console.print(rich_grid(grid, console.width))
+
+
+def as_markdown(results: Results, comparison: Comparison, facts: Sequence[str]) -> str:
+    """The tables as a file to read."""
+    suite = results.suite
+    head = [f"# {markdown_line(suite.title or suite.name)}", " · ".join(map(markdown_line, facts))]
+    return "\n\n".join([*filter(None, head), markdown_grids(report_grids(suite, comparison))])
+
+
+def as_json(results: Results, comparison: Comparison, facts: Sequence[str]) -> str:
+    return report_json(results.suite, comparison)
+
+
+def as_page(results: Results, comparison: Comparison, facts: Sequence[str]) -> str:
+    """Everything in one HTML page.
+
+    Raises:
+        UsageError: the packages that draw the plots are missing.
+    """
+    from .html import Page, as_html
+
+    suite = results.suite
+    of = sheets(results.answers, suite)
+    ahead, told_by = leads(of, suite, results.verdicts, results.scores)
+    notes = [telling_note(comparison), *judge_notes(comparison)]
+    plots = report_plots(suite, comparison)
+    return as_html(Page(suite, facts, notes, report_grids(suite, comparison), plots, of, ahead, told_by))
+
+
+FORMATS: dict[str, Callable[[Results, Comparison, Sequence[str]], str]] = {
+    "md": as_markdown,
+    "json": as_json,
+    "html": as_page,
+}
+
+
+def write_report(
+    results: Results, comparison: Comparison, facts: Sequence[str], target: Path, force: bool = False
+) -> None:
+    """Write the report in the format that the file's ending names, in one step.
+
+    Raises:
+        UsageError: the ending names no format, the file exists and ``force`` is not set, or a package is missing.
+        OutputError: it cannot be written.
+    """
+    form = FORMATS.get(target.suffix.lower().removeprefix("."))
+    if form is None:
+        raise UsageError(f"{target.name or target} names no format: end it in .md, .json or .html")
+    path = user_path(target)
+    if not force and os.path.lexists(path):
+        raise UsageError(f"{target} exists already: choose another name, or give --force")
+    write_text(path, form(results, comparison, facts))
+
+
+# Plots
+
+
+def report_plots(suite: Suite, comparison: Comparison) -> list[Plot]:
+    """The plots that the numbers allow."""
+    plots = [*_win_plots(comparison), *_reward_plots(comparison)]
+    plots += [*_lambda_plots(suite, comparison), *_time_plots(suite, comparison)]
+    return plots
+
+
+def _win_plots(comparison: Comparison) -> Iterator[Plot]:
+    """One a judge and objectives."""
+    for by, objectives in dict.fromkeys((row.by, row.objectives) for row in comparison.wins):
+        rows = [row for row in comparison.wins if (row.by, row.objectives) == (by, objectives)]
+        against = " or ".join(dict.fromkeys(row.against for row in rows))
+        rates = [_rate(row) for row in rows]
+        yield win_rates(rates, f"Win rates for {objectives}, by {by}, with intervals at 95 %", against)
+
+
+def _rate(row: WinRow) -> Rate:
+    rate = row.result.rate
+    low, high = (rate.value if end is None else end for end in (rate.low, rate.high))
+    return Rate(row.system, rate.value, low, high, row.aspect)
+
+
+def _reward_plots(comparison: Comparison) -> Iterator[Plot]:
+    """The least served preference's reward against fluency; one a scorer and objectives."""
+    scorers = dict.fromkeys(metric.by for row in comparison.systems for metric in row.means if metric.name == "fluency")
+    for by in scorers:
+        for objectives in dict.fromkeys(row.objectives for row in comparison.systems):
+            points = []
+            for row in comparison.systems:
+                means = {metric.name: estimate.value for metric, estimate in row.means.items() if metric.by == by}
+                rewards = [value for name, value in means.items() if name.startswith("reward:")]
+                if row.objectives == objectives and rewards and "fluency" in means:
+                    points.append(Point(row.system, min(rewards), means["fluency"]))
+            if points:
+                title = f"Reward against fluency for {objectives}, by {by}"
+                yield plane(points, title, "implicit reward of the least served preference, nats a token",
+                            "fluency, nats a token")  # fmt: skip
+
+
+def _lambda_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
+    """λ against score and speed, where the suite varies it: by the judges' verdicts, or by the implicit rewards."""
+    places = [(s.name, float(s.settings["lam"]), _but_lambda(s)) for s in suite.systems if "lam" in s.settings]
+    if len({lam for _, lam, _ in places}) < 2:
+        return
+    for objectives in dict.fromkeys(row.objectives for row in comparison.systems):
+        rows = [row for row in comparison.systems if row.objectives == objectives]
+        won = [row for row in comparison.wins if row.objectives == objectives]
+        scores: dict[str, dict[str, float]] = {}
+        for win in won:
+            scores.setdefault(f"{win.aspect}, {win.by}", {})[win.system] = 100 * win.result.rate.value
+        for row in rows if not won else ():
+            for metric, estimate in row.means.items():
+                if metric.name.startswith("reward:"):
+                    scores.setdefault(f"{metric_name(metric)}, {metric.by}", {})[row.system] = estimate.value
+        speeds = {"tokens/s": {row.system: row.tokens_per_s.value for row in rows}}
+        what = f"% won against {suite.baseline}" if won else "implicit reward, nats"
+        panels = [(what, _series(scores, places)), ("tokens/s", _series(speeds, places))]
+        if panels := [(label, series) for label, series in panels if series]:
+            yield lines(panels, f"λ against score and speed for {objectives}", "λ, tokens drafted in a round")
+
+
+def _but_lambda(system: System) -> str:
+    """What else sets a system apart, in a few words: those that share it are one line of a plot."""
+    return " ".join(str(value) for name, value in sorted(system.settings.items()) if name != "lam")
+
+
+def _series(values: Mapping[str, Mapping[str, float]], places: Sequence[tuple[str, float, str]]) -> list[Series]:
+    """Values by what they are and by system, as lines along the systems' places."""
+    kinds = dict.fromkeys(kind for _, _, kind in places)
+    found = []
+    for label, by_system in values.items():
+        for kind in kinds:
+            points = [(at, by_system[name]) for name, at, of in places if of == kind and name in by_system]
+            if points := [point for point in points if isfinite(point[1])]:
+                found.append(Series(f"{label}, {kind}" if len(kinds) > 1 else label, tuple(sorted(points))))
+    return found
+
+
+def _time_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
+    """Seconds an answer against the number of objectives, where the suite varies that."""
+    counts = {objectives.name: len(objectives.prefer) for objectives in suite.objectives}
+    if suite.shape != "time" or len(set(counts.values())) < 2:
+        return
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in comparison.systems:
+        if isfinite(row.seconds.value):
+            points.setdefault(row.system, []).append((counts[row.objectives], row.seconds.value))
+    series = [Series(system, tuple(sorted(along))) for system, along in points.items()]
+    if series:
+        yield lines([("seconds an answer", series)], "Time against number of objectives", "objectives")

@@ -1,0 +1,112 @@
+"""How probable an answer is under preferences: implicit rewards, fluency, and what direct prompting would think of it.
+
+For an answer y to a prompt x, and log P(y | x, prefix) the mean log-probability a token:
+
+    reward:PREFERENCE   log P(y | x, the preference's prefix) - log P(y | x)
+    fluency             log P(y | x)
+    prompting           log P(y | x, all preferences in one prefix)
+
+The prefix stands in the system message, whichever way the answer was asked for: the question is whether the text is
+likely under the preference, not under its place.  Any model may say so, and need not be the one that wrote the answer:
+the text is tokenized anew, behind that model's own chat template.  Where an answer came to its end by itself, the token
+that ends it is a token of it, since stopping is part of what a preference like ``concise`` asks for; where a limit has
+cut it off, it is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..decoding.combine import log_normalizer
+from ..engine.context import context_limit
+from ..engine.interrupt import Interrupt
+from ..engine.model import Model
+from ..engine.packed import PackedReader, Tokens
+from ..engine.shortlist import NOT_NUMBERS
+from ..errors import ModelError
+from ..prompting.pieces import tokens_behind
+from ..prompting.preferences import prefix, split_strength
+from ..prompting.prompt import ChatTemplate, Message
+from ..settings import Engine, Prompting
+from .records import AnswerRecord
+
+
+class Scorer:
+    """A loaded model that tells how probable answers are.
+
+    Args:
+        model: stays open when this is closed.
+        prompting: the system text that all prompts share, and whether a reasoning model thinks.
+        interrupt: stops a decode under way.
+    """
+
+    def __init__(self, model: Model, engine: Engine, prompting: Prompting, interrupt: Interrupt) -> None:
+        self.name = model.name
+        self._model = model
+        self._prompting: Prompting = prompting.replace(placement="system")
+        self._template = ChatTemplate(model)
+        self._limit = context_limit(model, engine)
+        self._reader = PackedReader(model, engine, interrupt)
+        #: What its scores depend on, besides the answer and the preferences.
+        self.identity = {"model": model.fingerprint, "system": prompting.system, "think": prompting.think}
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def metrics(self, prefer: Sequence[str]) -> dict[str, str]:
+        """The preference prefix that each metric is read under, by the metric's name."""
+        rewards = {f"reward:{split_strength(wish)[0]}": prefix([wish]) for wish in prefer}
+        return rewards | {"fluency": "", "prompting": prefix(prefer)}
+
+    def scores(self, answer: AnswerRecord, prefer: Sequence[str]) -> dict[str, float]:
+        """Each metric's value of an answer; none where there is no token to score, or the model's context is too short.
+
+        Raises:
+            Interrupted: it was stopped.
+            ModelError: llama.cpp failed.
+        """
+        prefixes = self.metrics(prefer)
+        texts = list(dict.fromkeys(prefixes.values()))
+        items = [self._item(answer, text) for text in texts]
+        if any(not tokens or len(prompt) + len(tokens) > self._limit for prompt, tokens in items):
+            return {}
+        likely = dict(zip(texts, self.log_likelihoods(items), strict=True))
+        neutral = likely[""]
+        return {
+            metric: likely[text] - neutral if metric.startswith("reward:") else likely[text]
+            for metric, text in prefixes.items()
+        }
+
+    def log_likelihoods(self, items: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
+        """The mean log-probability a token of each answer, as its prompt's tokens and its own (one or more).
+
+        Normalised in float32 and summed in float64: on SmolLM2's 49,152 tokens the sum differs from one that is float64
+        throughout by less than 1e-7 of its size.
+
+        Raises:
+            Interrupted: it was stopped.
+            ModelError: llama.cpp failed.
+        """
+        texts = [[*prompt, *tokens[:-1]] for prompt, tokens in items]
+        sums = [0.0] * len(items)
+        for i, place, logits in self._reader.read(texts, [len(tokens) for _, tokens in items]):
+            prompt, tokens = items[i]
+            sums[i] += float(logits[tokens[place + 1 - len(prompt)]]) - log_normalizer(logits)
+        if not all(map(math.isfinite, sums)):
+            raise ModelError(NOT_NUMBERS)
+        return [total / len(tokens) for total, (_, tokens) in zip(sums, items, strict=True)]
+
+    def _item(self, answer: AnswerRecord, preference: str) -> tuple[list[int], list[int]]:
+        prompt = self._template.tokens([Message("user", answer.prompt)], preference, self._prompting)
+        tokens = tokens_behind(self._model, prompt, answer.text)
+        end = None if self._template.stops else self._model.end  # a plain dialogue has no token that ends a turn
+        if answer.finish_reason == "stop" and end is not None:
+            tokens.append(end)
+        return prompt, tokens

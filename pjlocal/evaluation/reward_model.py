@@ -1,0 +1,217 @@
+"""Reward models as GGUF: a head on a model that gives a text one number, read with llama.cpp's rank pooling.
+
+``rank:PREFERENCE`` is that number for an answer to the prompt under the preference.  How prompt and answer become one
+text is as the file wants it, by the first of these that it has:
+
+- a template for ranking, as Qwen3's rerankers have: preference and prompt are its query, the answer its document;
+- a chat template: the chat under the preference, with the end of the answer's turn behind it;
+- none: query and document with the separators of its vocabulary, as llama.cpp's server puts them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from llama_cpp import _ggml
+from llama_cpp import llama_cpp as lib
+
+from ..engine.context import Batch, check_decoded, context_limit, context_params, no_context
+from ..engine.interrupt import Interrupt
+from ..engine.machine import physical_cores
+from ..engine.model import Model, forget_errors
+from ..engine.shortlist import NOT_NUMBERS
+from ..engine.worker import Worker
+from ..errors import ModelError
+from ..prompting.pieces import Hidden, tokens_behind, tokens_of
+from ..prompting.preferences import prefix, split_strength
+from ..prompting.prompt import ChatTemplate, Message
+from ..settings import Engine, Prompting
+from .records import AnswerRecord
+
+_HEADS = ("cls.output.weight", "cls.weight")  # the tensors that llama.cpp makes the number of
+_SOFTMAX = ("qwen3", "qwen3vl")  # architectures of which llama.cpp takes the softmax of what the head gives
+
+
+class RewardModel(Model):
+    """A loaded model with such a head.
+
+    Raises:
+        ModelError: it has none, or llama.cpp would give every text the same number.
+    """
+
+    def _check_use(self) -> None:
+        if self.n_vocab <= 0 or not _has_any_tensor(self.file, _HEADS):
+            raise ModelError(
+                f"{self.path} is no reward model: it has no head that gives a text a number. For the likelihood under "
+                "a model that writes text there is --scorer"
+            )
+        if self.metadata("general.architecture") in _SOFTMAX and lib.llama_model_n_cls_out(self.handle) == 1:
+            raise ModelError(
+                f"{self.path} cannot rank: its head gives a single number, of which llama.cpp takes the softmax, and "
+                "that is always 1"
+            )
+
+    @cached_property
+    def rank_template(self) -> str | None:
+        template = lib.llama_model_chat_template(self.handle, b"rerank")
+        return template.decode("utf-8", "replace") if template else None
+
+    @cached_property
+    def separators(self) -> tuple[list[int], list[int], list[int]]:
+        """The tokens before, between and behind two texts, as llama.cpp's server puts them."""
+        vocab = self.vocab
+        sep = int(lib.llama_vocab_sep(vocab))
+        eos = int(lib.llama_vocab_eos(vocab))
+        end = eos if eos >= 0 else sep
+        first = [] if self.bos is None else [self.bos]
+        last = [end] if lib.llama_vocab_get_add_eos(vocab) and end >= 0 else []
+        middle = [*last, *([sep] if lib.llama_vocab_get_add_sep(vocab) and sep >= 0 else [])]
+        return first, middle, last
+
+
+def _has_any_tensor(path: Path, names: Sequence[str]) -> bool:
+    """Whether a GGUF file holds one of these."""
+    gguf = _ggml.libggml
+    gguf.gguf_init_from_file.restype = ctypes.c_void_p
+    gguf.gguf_init_from_file.argtypes = [ctypes.c_char_p, _Parameters]
+    gguf.gguf_find_tensor.restype = ctypes.c_int64
+    gguf.gguf_find_tensor.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    gguf.gguf_free.argtypes = [ctypes.c_void_p]
+    header = gguf.gguf_init_from_file(os.fsencode(path), _Parameters(True, None))
+    if not header:
+        return False
+    try:
+        return any(gguf.gguf_find_tensor(header, name.encode()) >= 0 for name in names)
+    finally:
+        gguf.gguf_free(header)
+
+
+class _Parameters(ctypes.Structure):
+    """gguf_init_params: read the header alone, and make no tensors."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
+class Ranker:
+    """A reward model that ranks answers.
+
+    Args:
+        path: a GGUF file.
+        prompting: the system text of the chats, where the model wants a chat.
+        interrupt: stops loading, and a decode under way.
+
+    Raises:
+        ModelError: no such file, or no reward model.
+    """
+
+    def __init__(self, path: Path, engine: Engine, prompting: Prompting, interrupt: Interrupt) -> None:
+        self._engine = engine
+        self._interrupt = interrupt
+        self._prompting: Prompting = prompting.replace(placement="system")
+        self._model = RewardModel(path, engine, interrupt)
+        self._template = ChatTemplate(self._model) if self._model.chat_template else None
+        self._limit = context_limit(self._model, engine)
+        self._handle: Any = None
+        self._room = 0
+        self._worker = Worker()  # decodes, so that the main thread waits on a lock, where Ctrl-C reaches it
+        self.name = self._model.name
+        self.identity = {"model": self._model.fingerprint, "system": prompting.system}
+
+    def __enter__(self) -> Ranker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._worker.close()
+        self._free()
+        self._model.close()
+
+    def metrics(self, prefer: Sequence[str]) -> dict[str, str]:
+        """The preference text that each metric is about, by the metric's name."""
+        return {f"rank:{split_strength(wish)[0]}": prefix([wish]) for wish in prefer}
+
+    def scores(self, answer: AnswerRecord, prefer: Sequence[str]) -> dict[str, float]:
+        """Each metric's value of an answer; none where the model's context is too short.
+
+        Raises:
+            Interrupted: it was stopped.
+            ModelError: llama.cpp failed.
+        """
+        texts = {metric: self._tokens(answer, preference) for metric, preference in self.metrics(prefer).items()}
+        if not answer.text or max(map(len, texts.values())) > self._limit:
+            return {}
+        return {metric: self.rank(tokens) for metric, tokens in texts.items()}
+
+    def rank(self, tokens: Sequence[int]) -> float:
+        """What the head says of a text."""
+        self._make_room(len(tokens))
+        self._worker.submit(lambda: self._decode(tokens))
+        self._worker.wait()
+        value = float(lib.llama_get_embeddings_seq(self._handle, 0)[0])
+        if not math.isfinite(value):
+            raise ModelError(NOT_NUMBERS)
+        return value
+
+    def _decode(self, tokens: Sequence[int]) -> None:
+        n = len(tokens)
+        batch = Batch(n)
+        batch.token[:] = tokens
+        batch.pos[:] = np.arange(n)
+        batch.logits[:] = 1
+        batch.struct.n_tokens = n
+        memory = lib.llama_get_memory(self._handle)
+        if memory:  # none where each token sees all others
+            lib.llama_memory_clear(memory, False)
+        check_decoded(int(lib.llama_decode(self._handle, batch.struct)), self._interrupt)
+        lib.llama_synchronize(self._handle)
+
+    def _make_room(self, n_tokens: int) -> None:
+        """A context that reads so many tokens in one go, as those must be that see all others."""
+        if n_tokens <= self._room:
+            return
+        self._free()
+        room = -(-n_tokens // 256) * 256
+        n_threads = self._engine.n_threads or physical_cores()
+        params = context_params(self._engine, room, room, 1, n_threads, self._interrupt)
+        params.n_ubatch = room
+        params.embeddings = True
+        params.pooling_type = lib.LLAMA_POOLING_TYPE_RANK
+        forget_errors()
+        self._handle = lib.llama_init_from_model(self._model.handle, params)
+        if not self._handle:
+            raise no_context(f"{n_tokens} tokens")
+        self._room = room
+
+    def _free(self) -> None:
+        if self._handle:
+            lib.llama_free(self._handle)
+            self._handle, self._room = None, 0
+
+    def _tokens(self, answer: AnswerRecord, preference: str) -> list[int]:
+        model, query = self._model, f"{preference}\n\n{answer.prompt}"
+        if model.rank_template:
+            return self._filled(model.rank_template, query, answer.text)
+        if self._template:
+            prompt = self._template.tokens([Message("user", answer.prompt)], preference, self._prompting)
+            end = [] if model.end is None else [model.end]
+            return [*prompt, *tokens_behind(model, prompt, answer.text), *end]
+        first, middle, last = model.separators
+        query_tokens, answer_tokens = (model.tokenize(text, special=False) for text in (query, answer.text))
+        return [*first, *query_tokens, *middle, *answer_tokens, *last]
+
+    def _filled(self, template: str, query: str, document: str) -> list[int]:
+        """The tokens of a template for ranking; what is put into it stays text."""
+        before, _, rest = template.partition("{query}")
+        between, _, behind = rest.partition("{document}")
+        tokens = tokens_of(self._model, [before, Hidden(query), between, Hidden(document), behind])
+        bos = self._model.bos
+        return tokens if bos is None or tokens[:1] == [bos] else [bos, *tokens]

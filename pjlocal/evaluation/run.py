@@ -1,0 +1,211 @@
+"""What an evaluation is to answer: every objective by every system, each prompt and seed; kept in ``run.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import OutputError, UsageError
+from ..prompting.preferences import prefix
+from ..settings import Engine, Generation, Prompting, Sampling, Settings
+from ..textfile import write_text
+from .records import Folder, key_of
+from .suite import Objectives, Prompt, Suite, System, in_force, suite_as_dict, suite_from_dict
+
+FORMAT = 1  # of run.json
+
+
+@dataclass(frozen=True)
+class Manner:
+    """A system with the settings that it answers under, and the digest of its model file."""
+
+    system: System
+    generation: Generation
+    sampling: Sampling
+    prompting: Prompting
+    model: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One answer that is wanted; two of the same key would be the same answer."""
+
+    key: str
+    objectives: Objectives
+    manner: Manner
+    prompt: Prompt
+    seed: int
+
+    @property
+    def generation(self) -> Generation:
+        seeded: Generation = self.manner.generation.replace(seed=self.seed)
+        return seeded
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stands in ``run.json``.
+
+    keys: of the answers that the report is about, in their order; the folder may hold more.
+    made_with: versions, machine and model files, for who wants to do it again.
+    """
+
+    suite: Suite
+    prompts: tuple[Prompt, ...]
+    keys: tuple[str, ...]
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> list[str]:
+        """What a report says of how it was made."""
+        made = self.made_with
+        models = ", ".join(f"{name} ({digest[:12]})" for name, digest in made.get("models", {}).items())
+        versions = f"pjlocal {made.get('pjlocal')}, llama-cpp-python {made.get('llama_cpp_python')}"
+        return [f"models: {models}", f"{len(self.prompts)} prompts", versions, str(made.get("machine"))]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line gives; ``given`` are the names of what the user gave of it."""
+
+    generation: Generation
+    sampling: Sampling
+    prompting: Prompting
+    given: Collection[str] = ()
+
+
+def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: str) -> Manner:
+    """How a system answers.
+
+    Raises:
+        UsageError: settings that cannot be had together.
+    """
+    return Manner(
+        system,
+        in_force(suite, system, asked.generation, asked.given),
+        in_force(suite, system, asked.sampling, asked.given),
+        in_force(suite, system, asked.prompting, asked.given),
+        model,
+        digest,
+    )
+
+
+_BLOCK = 10  # prompts that every system answers before the next ones: a run that is broken off compares like with like
+
+
+def make_tasks(suite: Suite, manners: Sequence[Manner], prompts: Sequence[Prompt]) -> list[Task]:
+    """Every answer, in the order in which they are written."""
+    return [
+        _task(objectives, manner, prompt, seed)
+        for start in range(0, len(prompts), _BLOCK)
+        for objectives in suite.objectives
+        for manner in manners
+        for prompt in prompts[start : start + _BLOCK]
+        for seed in suite.seeds
+    ]
+
+
+def _task(objectives: Objectives, manner: Manner, prompt: Prompt, seed: int) -> Task:
+    views = manner.system.views(objectives)
+    generation = _changed(manner.generation.replace(seed=None, lookahead=0, schedule="lockstep"))  # which no text shows
+    asked = [[wish, prefix([wish])] for names in views for wish in names]
+    if manner.generation.mode == "plain":
+        asked = []  # the same answer whatever would have been asked for
+    key = key_of(
+        model=manner.digest,
+        asked=asked,
+        avoided=[prefix([text]) for text in manner.generation.avoid],
+        generation=generation,
+        sampling=_changed(manner.sampling),
+        prompting=_changed(manner.prompting),
+        prompt=prompt.text,
+        seed=seed,
+        named=[objectives.name, manner.system.name, prompt.id],
+    )
+    return Task(key, objectives, manner, prompt, seed)
+
+
+def _changed(settings: Settings) -> dict[str, Any]:
+    """What differs from the defaults, so that a setting that another version brings changes no key."""
+    defaults = type(settings)().as_dict()
+    return {name: value for name, value in settings.as_dict().items() if value != defaults[name]}
+
+
+def write_run(folder: Folder, run: Run) -> None:
+    """Raises OutputError where it cannot be written."""
+    values = {
+        "format": FORMAT,
+        "suite": suite_as_dict(run.suite),
+        "prompts": [asdict(prompt) for prompt in run.prompts],
+        "keys": list(run.keys),
+        "made_with": dict(run.made_with),
+    }
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_text(folder.run_file, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder.path}: {error.strerror or error}") from None
+
+
+def read_run(folder: Folder) -> Run:
+    """What `write_run` wrote.
+
+    Raises:
+        UsageError: the folder holds no evaluation, or one of another version.
+    """
+    try:
+        values = json.loads(folder.run_file.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise UsageError(f"{folder.path} was made by another version of pjlocal (format {values['format']})")
+        prompts = tuple(Prompt(**prompt) for prompt in values["prompts"])
+        return Run(suite_from_dict(values["suite"]), prompts, tuple(values["keys"]), values["made_with"])
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder.path} holds no evaluation: make one with pjlocal eval run --out {folder.path}"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder.run_file} cannot be read: {error}") from None
+
+
+def made_with(manners: Sequence[Manner], asked: Asked, engine: Engine) -> dict[str, Any]:
+    """Versions, machine and model files."""
+    import llama_cpp
+    import numpy
+
+    return {
+        "pjlocal": __version__,
+        "llama_cpp_python": llama_cpp.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "models": {Path(manner.model).name: manner.digest for manner in manners},
+        "settings": {
+            "generation": asked.generation.as_dict(),
+            "sampling": asked.sampling.as_dict(),
+            "prompting": asked.prompting.as_dict(),
+            "engine": engine.as_dict(),
+        },
+    }
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+            return digest.hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None

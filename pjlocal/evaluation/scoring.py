@@ -1,0 +1,172 @@
+"""An evaluation's answers to scores and verdicts.  What is known already is not asked again."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..prompting.preferences import resolve, split_strength
+from .judges import Judge, Opinion
+from .question import QUALITY, SYSTEM, Question, make_question
+from .records import AnswerRecord, Score, Verdict, key_of
+from .suite import Objectives, Suite
+
+log = logging.getLogger("pjlocal")
+
+_BYTES_PER_TOKEN = 4  # of English text
+
+#: Told how many are done, and how many there are.
+Progress = Callable[[int, int], None]
+
+
+class Scorer(Protocol):
+    """What gives an answer numbers: a model's likelihoods (`reward.Scorer`), or a reward model's ranks.
+
+    identity: all that the numbers depend on, besides the answer and the preferences.
+    """
+
+    name: str
+    identity: Any
+
+    def metrics(self, prefer: Sequence[str]) -> Mapping[str, str]:
+        """The metrics that it gives an answer to those preferences, each with the prefix text that it is about."""
+
+    def scores(self, answer: AnswerRecord, prefer: Sequence[str]) -> Mapping[str, float]:
+        """Their values; none where the answer cannot be scored."""
+
+
+def no_progress(done: int, total: int) -> None:
+    """For who does not show it."""
+
+
+def score_answers(
+    answers: Iterable[AnswerRecord],
+    objectives: Mapping[str, Objectives],
+    scorer: Scorer,
+    done: Collection[str],
+    progress: Progress = no_progress,
+) -> Iterator[Score]:
+    """Scores of the answers by one model, but for those whose keys are ``done``.
+
+    All scores of an answer are computed together: they are the same, to the bit, whichever of them were known before.
+
+    Args:
+        objectives: by their names.
+
+    Raises:
+        Interrupted: it was stopped; what was yielded is whole.
+        ModelError: llama.cpp failed.
+    """
+    answers = list(answers)
+    unscored = 0
+    for number, answer in enumerate(answers):
+        progress(number, len(answers))
+        prefer = objectives[answer.objectives].prefer
+        keys = {
+            metric: _score_key(answer, metric, text, scorer.identity) for metric, text in scorer.metrics(prefer).items()
+        }
+        missing = [metric for metric, key in keys.items() if key not in done]
+        values = scorer.scores(answer, prefer) if missing else {}
+        unscored += bool(missing and not values)
+        for metric in missing:
+            if metric in values:
+                yield Score(keys[metric], answer.key, metric, values[metric], scorer.name)
+    progress(len(answers), len(answers))
+    if unscored:
+        log.warning("%s cannot score %d answers: they are empty, or too long for its context", scorer.name, unscored)
+
+
+def _score_key(answer: AnswerRecord, metric: str, prefix_text: str, identity: object) -> str:
+    return key_of(
+        answer=answer.key,
+        text=answer.text,
+        prompt=answer.prompt,
+        finish_reason=answer.finish_reason,
+        metric=metric,
+        prefix=prefix_text,
+        by=identity,
+    )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An answer, and the baseline's to the same objectives, prompt and seed."""
+
+    answer: AnswerRecord
+    baseline: AnswerRecord
+
+
+def pairs_of(answers: Iterable[AnswerRecord], suite: Suite, most: int | None = None) -> list[Pair]:
+    """Every system's answers beside those of the system that it is compared with, where there are any, in the order of
+    the answers; of each system and objectives, ``most`` at most."""
+    answers = list(answers)
+    by_place = {_place(answer, answer.system): answer for answer in answers}
+    baselines = {system.name: suite.baseline_of(system) for system in suite.systems}
+    taken: Counter[tuple[str, str]] = Counter()
+    pairs = []
+    for answer in answers:
+        other = by_place.get(_place(answer, baselines.get(answer.system)))
+        group = answer.objectives, answer.system
+        if other and (most is None or taken[group] < most):
+            taken[group] += 1
+            pairs.append(Pair(answer, other))
+    return pairs
+
+
+def _place(answer: AnswerRecord, system: str | None) -> tuple[str, str, int, str | None]:
+    return answer.objectives, answer.prompt_id, answer.seed, system
+
+
+def questions_of(pair: Pair, prefer: Sequence[str], judge: Judge) -> list[Question]:
+    """Both orders of every aspect: each preference, and quality."""
+    aspects = {split_strength(wish)[0]: resolve(wish) for wish in prefer} | {QUALITY: ""}
+    return [
+        make_question(first, second, aspect, text, judge.identity)
+        for first, second in ((pair.answer, pair.baseline), (pair.baseline, pair.answer))
+        for aspect, text in aspects.items()
+    ]
+
+
+class Judging:
+    """Verdicts of one judge on pairs, always in both orders.
+
+    n_questions: of all pairs.
+    todo: of them those that are to be asked, whose keys are not ``done``; n_calls: their number.
+    n_tokens: about how many tokens the judge reads for those, if it reads each by itself.
+    """
+
+    def __init__(
+        self, pairs: Iterable[Pair], objectives: Mapping[str, Objectives], judge: Judge, done: Collection[str]
+    ) -> None:
+        self._judge = judge
+        self._done = done
+        self._groups = [questions_of(pair, objectives[pair.answer.objectives].prefer, judge) for pair in pairs]
+        self.todo = [question for group in self._groups for question in group if question.key not in done]
+        self.n_questions = sum(map(len, self._groups))
+        self.n_calls = len(self.todo)
+        self.n_tokens = sum(len((SYSTEM + question.text).encode()) for question in self.todo) // _BYTES_PER_TOKEN
+
+    def verdicts(self, progress: Progress = no_progress) -> Iterator[Verdict]:
+        """Those that are not done.
+
+        Raises:
+            Interrupted: it was stopped; what was yielded is whole.
+            ModelError: the judge cannot judge.
+        """
+        n_done = self.n_questions - self.n_calls
+        progress(n_done, self.n_questions)
+        groups = [group for group in self._groups if any(question.key not in self._done for question in group)]
+        for question, said in self._judge.ask(groups, self._done):
+            yield _verdict(question, said, self._judge.name)
+            n_done += 1
+            progress(n_done, self.n_questions)
+        for reason, n in self._judge.failures.most_common():
+            log.warning("%s gave no verdict on %d of %d questions: %s", self._judge.name, n, self.n_questions, reason)
+
+
+def _verdict(question: Question, said: Opinion, by: str) -> Verdict:
+    first, second = question.first.key, question.second.key
+    return Verdict(question.key, first, second, question.aspect, by, said.p_first, said.p_second, said.p_tie)

@@ -1,0 +1,302 @@
+"""What numbers of a sample of prompts can tell: intervals, tests, win rates, and how far a judge can be trusted.
+
+Prompts are the units.  Several answers to one prompt (seeds, orders of a judge) are averaged within the prompt first:
+they are not independent of each other, and would make every interval too narrow.  Arrays of prompts are float64 [n], or
+[k, n] for k numbers of each prompt.  Nothing here is left to chance: the same numbers give the same results.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .extra import extra
+
+Array = NDArray[np.float64]
+
+LEVEL = 0.95
+SIGNIFICANT = 0.05
+RESAMPLES = 4_999  # of a bootstrap: 5 ms for 60 prompts; an end moves by 4 % of a standard error with the seed
+RESAMPLED_FITS = 1_999  # of the bootstrap of a regression: 20 ms for 60 prompts
+SWAPS = 9_999  # of a swap test: 0.4 ms for 60 prompts
+SEED = 0
+UNFIT = 0.4  # a judge that turns over more of its decisive verdicts; the median of 27 published ones is at 0.45
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval at 95 %.
+
+    n: the prompts behind it.
+    low, high: None where nothing can be told of its uncertainty.
+    note: why there is no interval, or not the usual one (BCa); empty where all is well.
+    """
+
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+    def holds(self, value: float) -> bool | None:
+        """Whether the interval does; None where there is none."""
+        return None if self.low is None or self.high is None else self.low <= value <= self.high
+
+
+def by_unit(values: Iterable[tuple[str, Sequence[float]]]) -> dict[str, Array]:
+    """The means [k] of the k numbers of each answer to a prompt, by the prompts' names, whatever order they come in."""
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for unit, value in values:
+        found.setdefault(unit, []).append(tuple(value))
+    return {unit: np.mean(sorted(found[unit]), axis=0, dtype=np.float64) for unit in sorted(found)}
+
+
+def mean(values: Array) -> Estimate:
+    """Of one number a prompt [n]; of several [k, n], the least of their means."""
+    return _estimate(tuple(np.atleast_2d(values)), _least)
+
+
+def difference(mine: Array, other: Array) -> Estimate:
+    """Between the means of two over the same prompts [n]; of several numbers [k, n], between the least means of each.
+
+    Coverage at 95 % by simulation, of skewed (exponential) differences: 92 % with 20 prompts, 94 % with 60, 95 % with
+    200; of normal ones 92, 95 and 94.
+    """
+    mine, other = np.atleast_2d(mine), np.atleast_2d(other)
+    if len(mine) == 1:
+        return mean(mine - other)
+    return _estimate((*mine, *other), _gap)
+
+
+def ratio(above: Array, below: Array) -> Estimate:
+    """The sum of one number over that of another, as tokens over seconds; paired by prompt."""
+    if len(below) and not below.sum() > 0:
+        return Estimate(float("nan"), len(below), note="there is nothing to divide by")
+    return _estimate((above, below), _ratio)
+
+
+def _ratio(above: Array, below: Array, axis: int = -1) -> Array:
+    return np.asarray(above.sum(axis) / below.sum(axis))
+
+
+def _least(*rows: Array, axis: int = -1) -> Array:
+    return np.asarray(np.min([row.mean(axis) for row in rows], axis=0))
+
+
+def _gap(*rows: Array, axis: int = -1) -> Array:
+    half = len(rows) // 2
+    return _least(*rows[:half], axis=axis) - _least(*rows[half:], axis=axis)
+
+
+def _estimate(rows: tuple[Array, ...], statistic: Callable[..., Array], resamples: int = RESAMPLES) -> Estimate:
+    """A statistic with SciPy's BCa bootstrap interval over prompts; the rows are resampled together."""
+    n = len(rows[0])
+    if n == 0:
+        return Estimate(float("nan"), 0, note="there is nothing to tell it from")
+    value = float(statistic(*rows))
+    if n == 1:
+        return Estimate(value, n, note="one prompt tells no uncertainty")
+    if all(np.ptp(row) == 0 for row in rows):
+        return Estimate(value, n, value, value, "all prompts give the same")
+    low, high = _bootstrap(rows, statistic, resamples, "BCa")
+    if np.isfinite(low) and np.isfinite(high):
+        return Estimate(value, n, low, high)
+    low, high = _bootstrap(rows, statistic, resamples, "percentile")
+    if np.isfinite(low) and np.isfinite(high):
+        return Estimate(value, n, low, high, "percentile interval: too few prompts differ for BCa")
+    return Estimate(value, n, note="a bootstrap gives no interval")
+
+
+def _bootstrap(
+    rows: tuple[Array, ...], statistic: Callable[..., Array], resamples: int, method: str
+) -> tuple[float, float]:
+    with extra():
+        from scipy import stats
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # of degenerate data, which the caller tells by what comes back
+        interval = stats.bootstrap(
+            rows,
+            statistic,
+            n_resamples=resamples,
+            confidence_level=LEVEL,
+            method=method,
+            paired=True,
+            vectorized=True,
+            rng=np.random.default_rng(SEED),
+        ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def swap_test(mine: Array, other: Array) -> float:
+    """The two-sided p-value of no difference: how often one as large comes about when, prompt by prompt, a coin says
+    who of the two gave which answer.
+
+    Of differences of -1, 0 and 1 (a check met or not) it is the sign test; of [k, n] numbers, it tests the difference
+    between the least means of each.  Exact up to 13 prompts, of 9,999 random swaps beyond.
+    """
+    mine, other = np.atleast_2d(mine), np.atleast_2d(other)
+    n = mine.shape[1]
+    if n == 0:
+        return 1.0
+    swaps, exact = _swaps(n)
+    moved = swaps @ (mine - other).T / n  # [swaps, k]: by how much each mean changes
+    gaps = (mine.mean(1) - moved).min(1) - (other.mean(1) + moved).min(1)
+    gap = mine.mean(1).min() - other.mean(1).min()
+    slack = 1e-9 * max(1.0, float(np.abs(mine - other).max()))  # what rounding makes of equal sums
+    as_large = int((np.abs(gaps) >= abs(gap) - slack).sum())
+    return as_large / len(swaps) if exact else (as_large + 1) / (len(swaps) + 1)
+
+
+@lru_cache(maxsize=4)
+def _swaps(n: int) -> tuple[Array, bool]:
+    """Which prompts are swapped, 1.0 or 0.0, in each of the ways [ways, n]; and whether these are all the ways."""
+    if 2**n <= SWAPS:
+        return np.array(list(product((0.0, 1.0), repeat=n))), True
+    return np.random.default_rng(SEED).integers(0, 2, (SWAPS, n)).astype(np.float64), False
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's correction: the p-values of several comparisons such that 5 % is the chance of any false alarm at all."""
+    corrected: dict[str, float] = {}
+    highest = 0.0
+    for i, name in enumerate(sorted(p_values, key=lambda name: (p_values[name], name))):
+        highest = max(highest, min(1.0, p_values[name] * (len(p_values) - i)))
+        corrected[name] = highest
+    return {name: corrected[name] for name in p_values}
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """The two-sided p-value of wins and losses being equally likely; ties say nothing and are not counted."""
+    with extra():
+        from scipy import stats
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def smallest_telling(n: int) -> float | None:
+    """The smallest win rate that `n` prompts without ties can tell from chance (sign test, 5 %); None: none can."""
+    for wins in range(n // 2 + 1, n + 1):
+        if sign_test(wins, n - wins) <= SIGNIFICANT:
+            return wins / n
+    return None
+
+
+def smallest_found(n: int, power: float = 0.8) -> float | None:
+    """The smallest true win rate that `n` prompts without ties find with this probability; None where none is."""
+    telling = smallest_telling(n)
+    if telling is None:
+        return None
+    with extra():
+        from scipy import optimize, stats
+    wins = round(telling * n)
+
+    def missing(rate: float) -> float:
+        return float(stats.binom.sf(wins - 1, n, rate) + stats.binom.cdf(n - wins, n, rate)) - power
+
+    return float(optimize.brentq(missing, 0.5, 1.0))
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """Who is preferred, over prompts: 1 is a win of every one.
+
+    rate: with ties as halves.
+    length_controlled: what it would be if both were of the same length.
+    wins, ties, losses: prompts; a win in one order and a loss in the other is a tie.
+    p: of the sign test.
+    """
+
+    rate: Estimate
+    length_controlled: Estimate
+    wins: int
+    ties: int
+    losses: int
+    p: float
+
+
+def win_rate(outcomes: Array, longer: Array) -> WinRate:
+    """Of each prompt's outcome [n]: 1 for a win, 0 for a loss, 0.5 for a tie, or what lies between.
+
+    Args:
+        longer: by how much the answer is longer than the other one.
+    """
+    wins, losses = int((outcomes > 0.5).sum()), int((outcomes < 0.5).sum())
+    ties = len(outcomes) - wins - losses
+    p = sign_test(wins, losses)
+    return WinRate(mean(outcomes), length_controlled(outcomes, longer), wins, ties, losses, p)
+
+
+def length_controlled(outcomes: Array, longer: Array) -> Estimate:
+    """The win rate at equal length, as AlpacaEval 2 takes it (arXiv 2404.04475): of the logistic regression
+
+        P(win) = sigmoid(a + b * tanh(d / sd(d))),  d the difference of the lengths,
+
+    sigmoid(a).  Its further term, how hard each prompt is, needs other systems' answers and is left out.
+    """
+    if not longer.any() or np.ptp(outcomes) == 0:
+        return mean(outcomes)  # there is no difference to be explained
+    if (spread := float(longer.std())) == 0:
+        return Estimate(float("nan"), len(longer), note="the lengths differ by the same everywhere")
+    return _estimate((outcomes, np.tanh(longer / spread)), _at_equal_length, RESAMPLED_FITS)
+
+
+#: Of the regression: this times half of a squared plus b squared is added to its loss, so that they stay finite where
+#: length alone tells every winner, as it may in a resample; else it moves the rate by less than 0.1 %.
+_RIDGE = 0.01
+_STEPS = 30  # of Newton's method; 8 are enough unless the data are separable
+
+
+def _at_equal_length(outcomes: Array, scaled: Array, axis: int = -1) -> Array:
+    """sigmoid(a) of the regression along the last axis, for any number of samples at once: Newton's method in a, b."""
+    a = np.zeros(np.broadcast_shapes(outcomes.shape[:-1], scaled.shape[:-1]))
+    b = np.zeros_like(a)
+    for _ in range(_STEPS):
+        p = _sigmoid(a[..., None] + b[..., None] * scaled)
+        error, weight = p - outcomes, p * (1 - p)
+        slope_a, slope_b = error.sum(-1) + _RIDGE * a, (error * scaled).sum(-1) + _RIDGE * b
+        aa, ab, bb = weight.sum(-1) + _RIDGE, (weight * scaled).sum(-1), (weight * scaled**2).sum(-1) + _RIDGE
+        determinant = aa * bb - ab * ab
+        step_a = (bb * slope_a - ab * slope_b) / determinant
+        step_b = (aa * slope_b - ab * slope_a) / determinant
+        a, b = a - np.clip(step_a, -2, 2), b - np.clip(step_b, -2, 2)
+        if max(np.abs(step_a).max(), np.abs(step_b).max()) < 1e-9:
+            break
+    return _sigmoid(a)
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(0.5 + 0.5 * np.tanh(x / 2))
+
+
+@dataclass(frozen=True)
+class Steadiness:
+    """How a judge's verdicts stand it when the two answers change places.
+
+    pairs: comparisons that were judged in both orders.
+    decisive: of these, the ones in which the judge named one of the answers in both orders.
+    flipped: of these, the ones in which it named the other answer in the other order, so the same place.
+    """
+
+    pairs: int
+    decisive: int
+    flipped: int
+
+    @property
+    def flip_rate(self) -> float | None:
+        """The share of decisive verdicts that turn over; None where there is none."""
+        return self.flipped / self.decisive if self.decisive else None
+
+    @property
+    def unfit(self) -> bool:
+        return self.flip_rate is not None and self.flip_rate > UNFIT
+
+
+def steadiness(pairs: Sequence[tuple[float, float]]) -> Steadiness:
+    """Of the outcomes of each comparison in the two orders, both for the same answer: 1 won, 0 lost, 0.5 tied."""
+    decisive = [(one, two) for one, two in pairs if one != 0.5 and two != 0.5]
+    return Steadiness(len(pairs), len(decisive), sum(one != two for one, two in decisive))

@@ -1,0 +1,262 @@
+"""A suite as a user writes it down, in TOML; every mistake is told with its line, before anything is generated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_type_hints
+
+from ..config import tomlfile
+from ..config.config import TABLES
+from ..config.values import Wrong, by_keys, checked, model_named, preference, typed
+from ..errors import UsageError, did_you_mean
+from ..prompting.preferences import presets, split_strength
+from ..settings import Generation, Settings
+from ..textfile import user_path
+from .prompts import located
+from .suite import Check, Objectives, Suite, System, check_system
+
+_MOST_BYTES = 1_000_000  # of a suite, which is written by hand
+_MOST_NAME = 80  # characters
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+#: The settings that a suite may set, by key, with their classes; the seed comes from its ``seeds``.
+_SETTINGS = {key: table for table in TABLES.values() for key in get_type_hints(table) if key != "seed"}
+_OF_A_SUITE = [f.name for f in fields(Suite) if f.name not in ("name", "objectives", "systems", "settings")]
+_OF_A_SYSTEM = [f.name for f in fields(System) if f.name not in ("name", "settings")]
+_OF_A_CHECK = [f.name for f in fields(Check) if f.name != "name"]
+
+
+def ready_suites() -> list[str]:
+    """The names of the suites that come with the package."""
+    return sorted(path.stem for path in _ready())
+
+
+def _ready() -> Iterator[Path]:
+    return Path(str(files(__package__).joinpath("suites"))).glob("*.toml")
+
+
+def load_suite(name: str) -> Suite:
+    """The ready suite of that name, or else the one in that file.
+
+    Raises:
+        UsageError: there is none, or it says what cannot be; names the line.
+    """
+    ready = {path.stem: path for path in _ready()}
+    path = ready.get(name) or user_path(name)
+    if not os.path.exists(path):
+        near = did_you_mean(name, ready) or f"ready are {', '.join(sorted(ready))}"
+        raise UsageError(f"there is no suite {name!r}: {near} (or give a TOML file of your own)")
+    if os.path.getsize(path) > _MOST_BYTES:
+        raise UsageError(f"{path} is no suite: it is larger than {_MOST_BYTES:,} bytes")
+    text = tomlfile.read(path, "suite")
+    try:
+        return _suite(_Table(tomlfile.parse(path, text).unwrap(), path.parent), path.stem)
+    except Wrong as wrong:
+        line = f" line {tomlfile.line_of(text, wrong.keys)}" if wrong.keys else ""  # what is missing has none
+        raise UsageError(f"{path}{line}: {wrong}") from None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of the file.
+
+    folder: from which the files that it names are found.
+    where: the keys that lead to it.
+    label: how messages name it.
+    """
+
+    values: dict[str, Any]
+    folder: Path
+    where: tuple[str | int, ...] = ()
+    label: str = ""
+
+    def wrong(self, message: str, *keys: str | int) -> Wrong:
+        return Wrong(self.label + message, *self.where, *keys)
+
+    def tables(self, key: str) -> list[_Table]:
+        """The tables of a list, at least one."""
+        header = f"[[{'.'.join(part for part in (*self.where, key) if isinstance(part, str))}]]"
+        tables = self.values.get(key)
+        if tables is None or tables == []:
+            raise self.wrong(f"there are no {key}: each is a table under {header}")
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise self.wrong(f"{key} must be tables, each under {header}", key)
+        return [
+            _Table(table, self.folder, (*self.where, key, number), self.label) for number, table in enumerate(tables)
+        ]
+
+    def named(self, what: str, taken: Iterable[str]) -> tuple[str, _Table]:
+        """Its name, which no other has, and the table as messages name it from then on."""
+        name = self.typed("name", str).strip()
+        if not name or not name.isprintable() or len(name) > _MOST_NAME:
+            raise self.wrong(
+                f"a name is a line of 1 to {_MOST_NAME} characters (not {name[: _MOST_NAME + 1]!r})", "name"
+            )
+        if name in taken:
+            raise self.wrong(f"there are two of the name {name!r}", "name")
+        return name, replace(self, label=f"{self.label}{what} {name!r}: ")
+
+    def typed(self, key: str, hint: Any) -> Any:
+        if key not in self.values:
+            raise self.wrong(f"{key} is missing")
+        try:
+            return typed(key, hint, self.values[key])
+        except UsageError as error:
+            raise self.wrong(str(error), key) from None
+
+    def made(self, keys: Iterable[str], kind: type[Settings], rest: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
+        """Those values that stand under these keys, as the kind of settings takes them beside the rest of it."""
+        values = {key: value for key, value in self.values.items() if key in keys}
+        try:
+            return checked(values, kind, self.folder, *self.where, rest=rest)
+        except Wrong as wrong:
+            raise Wrong(self.label + str(wrong), *wrong.keys) from None
+
+    def settings(self) -> dict[str, Any]:
+        """Those of its values that are settings."""
+        values = dict(self.values)
+        if type(values.get("strength")) in (int, float):  # a number may stand without quotes
+            values["strength"] = str(values["strength"])
+        table, made = replace(self, values=values), dict[str, Any]()
+        for kind in TABLES.values():
+            made |= table.made(get_type_hints(kind).keys() & _SETTINGS, kind)
+        if "avoid" in made:
+            made["avoid"] = tuple(self.preference(text, "avoid") for text in made["avoid"])
+        return made
+
+    def preference(self, text: str, key: str) -> str:
+        try:
+            return preference(text, presets(), self.folder)
+        except Wrong as wrong:
+            raise self.wrong(str(wrong), key) from None
+
+    def refuse_unknown(self, known: Iterable[str]) -> None:
+        known = list(known)
+        for key in self.values:
+            if key in known:
+                continue
+            if key == "seed":
+                raise self.wrong(
+                    "the seed is the suite's: seeds = [0, 1] at the top answers each prompt with both", key
+                )
+            if self.where and key in _OF_A_SUITE:
+                raise self.wrong(f"{key} belongs at the top, before the first table", key)
+            near = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            raise self.wrong(f"unknown key {key!r}: {near}", key)
+
+
+def _suite(table: _Table, name: str) -> Suite:
+    if isinstance(table.values.get("system"), dict | list):
+        raise table.wrong("system is a text that all views share: did you mean [[systems]]?", "system")
+    table.refuse_unknown(["objectives", "systems", *_OF_A_SUITE, *_SETTINGS])
+    objectives: dict[str, Objectives] = {}
+    for one in table.tables("objectives"):
+        key, one = one.named("objectives", objectives)
+        objectives[key] = _objectives(one, key)
+    systems: dict[str, System] = {}
+    for one in table.tables("systems"):
+        key, one = one.named("system", systems)
+        systems[key] = _system(one, key)
+    parts: dict[str, Any] = {
+        "name": name,
+        "title": name,
+        "objectives": tuple(objectives.values()),
+        "systems": tuple(systems.values()),
+        "baseline": next(iter(systems)),
+        "settings": _without(table, "max_tokens").settings(),
+    }
+    suite = Suite(**(parts | table.made(_OF_A_SUITE, Suite, parts)))
+    _check_together(table, suite)
+    try:
+        return replace(suite, prompts=located(suite.prompts, table.folder))
+    except UsageError as error:
+        raise table.wrong(str(error), "prompts") from None
+
+
+def _objectives(table: _Table, name: str) -> Objectives:
+    table.refuse_unknown(["name", "prefer", "checks"])
+    if not (wishes := table.typed("prefer", tuple[str, ...])):
+        raise table.wrong('prefer must name preferences, as in ["vivid", "creative"]', "prefer")
+    prefer = tuple(table.preference(wish, "prefer") for wish in wishes)
+    if len(set(prefer)) < len(prefer):
+        raise table.wrong("prefer names one preference twice", "prefer")
+    known = {split_strength(wish)[0]: lasting for wish, lasting in zip(wishes, prefer, strict=True)}
+    known |= dict(zip(wishes, prefer, strict=True))
+    checks: dict[str, Check] = {}
+    for one in table.tables("checks") if "checks" in table.values else []:
+        key, one = one.named("check", checks)
+        checks[key] = _check(one, key, known)
+    return Objectives(name, prefer, tuple(checks.values()))
+
+
+def _check(table: _Table, name: str, known: dict[str, str]) -> Check:
+    """A check; ``known`` are the preferences as they may be written, with what they are called in the suite."""
+    table.refuse_unknown(["name", *_OF_A_CHECK])
+    if name == "all":
+        raise table.wrong("check:all says whether all of them are met: give it another name", "name")
+    check = Check(**table.made(_OF_A_CHECK, Check, {"name": name}), name=name)
+    if not check.asks:
+        raise table.wrong("it asks for nothing: add regex, max_words, finished, ...")
+    if check.of is not None and check.of not in known:
+        raise table.wrong(f"of must be one of the preferences, {' or '.join(known)} (not {check.of!r})", "of")
+    return replace(check, of=known[check.of]) if check.of else check
+
+
+def _system(table: _Table, name: str) -> System:
+    table.refuse_unknown(["name", *_OF_A_SYSTEM, *_SETTINGS])
+    system = System(**table.made(_OF_A_SYSTEM, System, {"name": name}), name=name, settings=table.settings())
+    if system.model is None:
+        return system
+    try:
+        return replace(system, model=model_named(system.model, table.folder))
+    except UsageError as error:
+        raise table.wrong(str(error), "model") from None
+
+
+def _check_together(table: _Table, suite: Suite) -> None:
+    """Refuse what each part may say, but not all of them together."""
+    if suite.sample is not None and suite.limit is None:
+        raise table.wrong("sample draws as many prompts as limit says: add limit", "sample")
+    if suite.min_chars and suite.max_chars and suite.min_chars > suite.max_chars:
+        raise table.wrong(f"min_chars must be at most max_chars, {suite.max_chars}", "min_chars")
+    names = [system.name for system in suite.systems]
+    _check_system_name(table, suite.baseline, names, "baseline")
+    for one, system in zip(table.tables("systems"), suite.systems, strict=True):
+        one = replace(one, label=f"system {system.name!r}: ")
+        _check_system_name(one, system.against or suite.baseline, names, "against")
+        for objectives in suite.objectives:
+            if system.only and system.only > len(objectives.prefer):
+                has = f"objectives {objectives.name!r} have {len(objectives.prefer)}"
+                raise one.wrong(f"only = {system.only}, but the {has} preferences", "only")
+            try:
+                check_system(suite, system, objectives, Generation())
+            except UsageError as error:
+                raise Wrong(by_keys(str(error), Generation), *one.where) from None
+    _check_plain(table, suite)
+
+
+def _check_system_name(table: _Table, name: str, names: list[str], key: str) -> None:
+    if name not in names:
+        known = did_you_mean(name, names) or f"there are {', '.join(names)}"
+        raise table.wrong(f"{key} must be a system's name (not {name!r}): {known}", key)
+
+
+def _check_plain(table: _Table, suite: Suite) -> None:
+    """What compares with plain answers needs some."""
+    modes = {system.settings.get("mode", suite.settings.get("mode")) for system in suite.systems}
+    for number, objectives in enumerate(suite.objectives):
+        for at, check in enumerate(objectives.checks):
+            if check.needs_plain and "plain" not in modes:
+                where = ("objectives", number, "checks", at)
+                raise table.wrong(
+                    f"check {check.name!r} compares with plain answers: add a system of mode plain", *where
+                )
+
+
+def _without(table: _Table, key: str) -> _Table:
+    return replace(table, values={k: value for k, value in table.values.items() if k != key})

@@ -1,0 +1,219 @@
+"""``pjlocal eval vote``: a person chooses between two answers, blind; the votes are verdicts like a judge's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import UsageError
+from ..screen.tables import plain_table
+from ..visible import shown, shown_line
+from .records import PERSON, AnswerRecord, Folder, Verdict, key_of
+from .sheets import Sheet
+from .suite import Suite
+
+QUALITY = "quality"
+_COLUMN = 36  # the least width at which two answers stand side by side
+
+
+@dataclass(frozen=True)
+class Question:
+    """Two answers in the order in which they are shown, and what is asked about them."""
+
+    sheet: Sheet
+    first: AnswerRecord
+    second: AnswerRecord
+    aspect: str
+
+
+def questions(
+    of: Iterable[Sheet], pairs: Iterable[tuple[str, str]], aspects: Sequence[str], seed: int
+) -> list[Question]:
+    """Every pair of systems on every sheet, in an order drawn with the seed, as is who stands first.
+
+    All that is asked about the same two answers comes together, so that they are read once.  Answers that are the
+    same word for word are left out: nobody could choose.
+
+    Args:
+        aspects: what is asked about; empty: each preference of the sheet, then quality.
+    """
+    draws = random.Random(seed)
+    asked = []
+    for sheet in of:
+        for one, other in pairs:
+            both = [sheet.answers.get(one), sheet.answers.get(other)]
+            draws.shuffle(both)
+            first, second = both
+            if first and second and first.text.strip() != second.text.strip():
+                asked.append([Question(sheet, first, second, a) for a in aspects or (*sheet.prefer, QUALITY)])
+    draws.shuffle(asked)
+    return [question for group in asked for question in group]
+
+
+def all_pairs(of: Iterable[Sheet], suite: Suite, systems: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """The pairs of systems to vote on: two that are named, or each with its baseline.
+
+    Raises:
+        UsageError: names that make no pair.
+    """
+    answered = dict.fromkeys(system for sheet in of for system in sheet.answers)
+    for name in systems:
+        if name not in answered:
+            raise UsageError(f"no system {name!r} in these answers: there are {', '.join(answered) or 'none'}")
+    if len(set(systems)) >= 2:
+        return [(one, other) for at, one in enumerate(systems) for other in systems[at + 1 :] if one != other]
+    baselines = {system.name: suite.baseline_of(system) for system in suite.systems}
+    pairs = [(name, other) for name in systems or answered if (other := baselines.get(name)) and other in answered]
+    if not pairs:
+        raise UsageError(f"there are no two systems to choose between: {', '.join(answered) or 'nobody'} answered")
+    return pairs
+
+
+@dataclass
+class Ballot:
+    """What is to be voted on, and the votes, each of which is kept at once.
+
+    by: as whose they are kept, as `records.voter` says it.
+    """
+
+    asked: Sequence[Question]
+    folder: Folder
+    by: str = PERSON
+    _cast: list[tuple[Question, Verdict]] = field(default_factory=list)  # since the ballot began, for `undo`
+    notice: str = ""
+
+    def __post_init__(self) -> None:
+        known = self.folder.read(Verdict).values()
+        done = {_place(v.first, v.second, v.aspect) for v in known if v.by == self.by}
+        self._open = [q for q in self.asked if _place(q.first.key, q.second.key, q.aspect) not in done]
+
+    @property
+    def question(self) -> Question | None:
+        """The next; None once all are answered."""
+        return self._open[0] if self._open else None
+
+    @property
+    def n_done(self) -> int:
+        return len(self.asked) - len(self._open)
+
+    def vote(self, choice: int) -> None:
+        """1: the first answer; 2: the second; 0: neither is better.
+
+        Raises:
+            OutputError: it cannot be kept; the question stays open.
+        """
+        question = self._open[0]
+        verdict = Verdict(
+            key_of(first=question.first.key, second=question.second.key, aspect=question.aspect, by=self.by),
+            question.first.key,
+            question.second.key,
+            question.aspect,
+            self.by,
+            *(float(choice == chosen) for chosen in (1, 2, 0)),
+        )
+        self.folder.append(verdict)
+        self._cast.append((self._open.pop(0), verdict))
+        self.notice = ""
+
+    def undo(self) -> None:
+        """Take the last vote back, of those since the ballot began."""
+        if not self._cast:
+            self.notice = "no vote to take back"
+            return
+        question, verdict = self._cast.pop()
+        if self.folder.take_back(verdict):
+            self.notice = "taken back"
+        else:
+            self.notice = "others wrote meanwhile: the vote counts until you vote again"
+        self._open.insert(0, question)
+
+    def votes(self) -> list[Verdict]:
+        """All of this person's, of the questions that are asked, as they stand in the folder."""
+        asked = {_place(q.first.key, q.second.key, q.aspect) for q in self.asked}
+        known = self.folder.read(Verdict).values()
+        return [v for v in known if v.by == self.by and _place(v.first, v.second, v.aspect) in asked]
+
+
+def _place(one: str, other: str, aspect: str) -> tuple[frozenset[str], str]:
+    return frozenset((one, other)), aspect
+
+
+@dataclass
+class Tally:
+    """Votes for one system against another in one aspect."""
+
+    won: int = 0
+    tied: int = 0
+    lost: int = 0
+
+
+def tally(asked: Iterable[Question], votes: Iterable[Verdict], baseline: str) -> dict[tuple[str, str, str], Tally]:
+    """The votes by the systems and the aspect: of the one first named against the other, the baseline behind."""
+    answers = {answer.key: answer for q in asked for answer in (q.first, q.second)}
+    counts: dict[tuple[str, str, str], Tally] = {}
+    for vote in votes:
+        first, second = answers[vote.first].system, answers[vote.second].system
+        ahead = vote.p_first - vote.p_second
+        if (first == baseline, first) > (second == baseline, second):
+            first, second, ahead = second, first, -ahead
+        count = counts.setdefault((first, second, vote.aspect), Tally())
+        count.won += ahead > 0
+        count.lost += ahead < 0
+        count.tied += ahead == 0
+    return counts
+
+
+def revealed(counts: Mapping[tuple[str, str, str], Tally]) -> Table:
+    """Who the answers were by, once it is over."""
+    table = plain_table("system", "against", "asked about", "won", "tied", "lost", right=(3, 4, 5))
+    for (system, other, aspect), count in sorted(counts.items()):
+        names = (Text(shown_line(name)) for name in (system, other, aspect))
+        table.add_row(*names, str(count.won), str(count.tied), str(count.lost))
+    return table
+
+
+def ballot_paper(ballot: Ballot, width: int) -> RenderableType:
+    """The question as it is shown: nothing tells who wrote which."""
+    question = ballot.question
+    if question is None:
+        return Text("All votes are cast: q ends, u takes the last one back.")
+    side = width // 2 if width // 2 >= _COLUMN else width
+    panels = [
+        Panel(Text(shown(answer.text)), title=Text(str(number), "bold"), width=side)
+        for number, answer in enumerate((question.first, question.second), 1)
+    ]
+    asks = "Which answer is better?" if question.aspect == QUALITY else f"Which answer is more: {question.aspect}?"
+    return Group(
+        Text(shown(question.sheet.prompt), "bold"),
+        Text(),
+        Group(*panels) if side == width else Columns(panels, padding=0, width=side),
+        Text(shown_line(asks), "bold"),
+    )
+
+
+def vote_on(ballot: Ballot) -> None:
+    """Ask one question at a time on a terminal, until all are answered or the person leaves."""
+    from ..screen.pager import Pager
+
+    def casting(choice: int) -> None:
+        if ballot.question:
+            ballot.vote(choice)
+
+    Pager(
+        page=lambda width, no_color: ballot_paper(ballot, width),
+        notice=lambda: " · ".join(filter(None, [ballot.notice, f"{ballot.n_done}/{len(ballot.asked)}"])),
+        hint="1 or 2 is better, 0 neither, u undo, q quit",
+        keys={
+            "1": lambda: casting(1),
+            "2": lambda: casting(2),
+            "0": lambda: casting(0),
+            "u": ballot.undo,
+        },
+    ).run()

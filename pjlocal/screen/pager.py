@@ -1,0 +1,153 @@
+"""Pages that fill the terminal, one at a time: they scroll, and keys that their owner names do the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+
+from prompt_toolkit.application import Application
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import ANSI
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout.containers import ConditionalContainer, HSplit, VSplit, Window
+from prompt_toolkit.layout.controls import BufferControl, FormattedTextControl
+from prompt_toolkit.layout.layout import Layout
+from prompt_toolkit.output.color_depth import ColorDepth
+from rich.console import Console, RenderableType
+
+from ..visible import one_line
+
+_STATUS_ROWS = 1
+
+
+@dataclass
+class Pager:
+    """Shows what ``page`` gives, above a line that begins with what ``notice`` gives; both are asked after every key.
+
+    page: what is to be read, for a width in columns, and whether without colours.
+    hint: which keys there are; it stands where it may be cut off.
+    keys: what a key does; the pages begin at their top again after it.
+    search: what is done with the words that are typed behind a slash; None where nothing can be searched.
+    """
+
+    page: Callable[[int, bool], RenderableType]
+    notice: Callable[[], str]
+    hint: str
+    keys: Mapping[str, Callable[[], None]]
+    search: Callable[[str], None] | None = None
+    _top: int = 0  # row of the page that stands in the first row of the screen
+    _rows: list[str] = field(default_factory=list)
+    _drawn_for: int | None = None  # columns
+
+    def run(self) -> None:
+        """Until q, Ctrl-C, Ctrl-D or `leave`."""
+        self._words = Buffer(multiline=False, accept_handler=self._search)
+        self._body = FormattedTextControl(self._window, focusable=True, show_cursor=False)
+        status = Window(FormattedTextControl(self._status_line), height=_STATUS_ROWS, wrap_lines=False)
+        asks = VSplit([Window(FormattedTextControl("/"), width=1), Window(BufferControl(self._words))], height=1)
+        searching = Condition(lambda: self._app.layout.has_focus(self._words))
+        self._app: Application[None] = Application(
+            Layout(
+                HSplit(
+                    [
+                        Window(self._body, wrap_lines=False),
+                        ConditionalContainer(asks, searching),
+                        ConditionalContainer(status, ~searching),
+                    ]
+                ),
+                focused_element=self._body,
+            ),
+            key_bindings=self._bindings(searching),
+            full_screen=True,
+            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
+        )
+        self._app.run()
+
+    def leave(self) -> None:
+        self._app.exit()
+
+    def _bindings(self, searching: Condition) -> KeyBindings:
+        bindings = KeyBindings()
+
+        def bind(*names: str, act: Callable[[], None]) -> None:
+            for name in names:
+                bindings.add(name, filter=~searching)(lambda event: act())
+
+        for key, act in self.keys.items():
+            bind(key, act=self._anew(act))
+        bind("q", "c-c", "c-d", act=self.leave)
+        bind("down", "j", act=lambda: self._scroll(1))
+        bind("up", "k", act=lambda: self._scroll(-1))
+        bind("pagedown", " ", act=lambda: self._scroll(self._height()))
+        bind("pageup", "b", act=lambda: self._scroll(-self._height()))
+        bind("home", act=lambda: self._scroll(-len(self._rows)))
+        bind("end", act=lambda: self._scroll(len(self._rows)))
+        if self.search:
+            bind("/", act=lambda: self._app.layout.focus(self._words))
+
+        @bindings.add("c-c", filter=searching)
+        @bindings.add("escape", filter=searching, eager=True)
+        def stop(event: KeyPressEvent) -> None:
+            self._words.reset()
+            self._app.layout.focus(self._body)
+
+        return bindings
+
+    def _anew(self, act: Callable[[], None]) -> Callable[[], None]:
+        def acting() -> None:
+            act()
+            self._redraw()
+
+        return acting
+
+    def _redraw(self) -> None:
+        self._top, self._drawn_for = 0, None
+
+    def _search(self, buffer: Buffer) -> bool:
+        assert self.search
+        self.search(buffer.text)
+        self._app.layout.focus(self._body)
+        self._redraw()
+        return False  # the words go
+
+    def _height(self) -> int:
+        return max(1, self._app.output.get_size().rows - _STATUS_ROWS)
+
+    def _scroll(self, rows: int) -> None:
+        self._top = max(0, min(self._top + rows, len(self._rows) - self._height()))
+
+    def _window(self) -> ANSI:
+        """The rows of the page that the screen shows now."""
+        columns = self._app.output.get_size().columns
+        if self._drawn_for != columns:
+            no_color = bool(os.environ.get("NO_COLOR"))
+            self._rows = drawn(self.page(columns, no_color), columns, no_color).split("\n")
+            self._drawn_for = columns
+        self._scroll(0)
+        return ANSI("\n".join(self._rows[self._top : self._top + self._height()]))
+
+    def _status_line(self) -> ANSI:
+        unseen = len(self._rows) - self._top - self._height()
+        below = f"{unseen} rows below" if unseen > 0 else ""
+        parts = [self.notice(), below, self.hint]
+        return ANSI(f"\x1b[2m{one_line(' · '.join(filter(None, parts)))}\x1b[0m")
+
+
+def drawn(renderable: RenderableType, width: int, no_color: bool = False) -> str:
+    """What Rich writes of something on a terminal of that width; every row ends in the style in which it began."""
+    file = StringIO()
+    Console(
+        file=file,
+        width=width,
+        force_terminal=True,
+        color_system="standard",
+        no_color=no_color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    ).print(renderable)
+    return file.getvalue().rstrip("\n")

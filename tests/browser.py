@@ -1,0 +1,111 @@
+"""A headless Chromium that tests drive."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Chromium:
+    """A headless Chromium with one page, driven by its DevTools protocol through pipes."""
+
+    def __init__(self, executable: str, profile: Path) -> None:
+        answers, their_output = os.pipe()
+        their_input, self._orders = os.pipe()
+        # Chromium reads the protocol from descriptor 3 and writes it to 4.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (their_input, their_output)]
+        self.process = subprocess.Popen(
+            ["bash", "-c", f'exec "$0" "$@" 3<&{ends[0]} 4>&{ends[1]}', executable, "--remote-debugging-pipe",
+             "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update", "--disable-sync",
+             f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=ends, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for end in (*ends, their_input, their_output):
+            os.close(end)
+        self._answers = answers
+        self._read = b""
+        self._number = 0
+        self._session: dict[str, str] = {}
+        (page,) = (target for target in self("Target.getTargets")["targetInfos"] if target["type"] == "page")
+        attached = self("Target.attachToTarget", targetId=page["targetId"], flatten=True)
+        self._session = {"sessionId": attached["sessionId"]}
+        self("Page.enable")
+
+    def __call__(self, method: str, **params: Any) -> dict[str, Any]:
+        """Send a command; returns its result."""
+        self._number += 1
+        order = {"id": self._number, "method": method, "params": params} | self._session
+        os.write(self._orders, json.dumps(order).encode() + b"\0")
+        answer = self._wait(lambda message: message.get("id") == self._number)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def _wait(self, wanted: Any) -> dict[str, Any]:
+        end = time.monotonic() + 30
+        while True:
+            while b"\0" not in self._read:
+                assert select.select([self._answers], [], [], end - time.monotonic())[0], "Chromium says nothing"
+                chunk = os.read(self._answers, 65536)
+                assert chunk, "Chromium has ended"
+                self._read += chunk
+            line, _, self._read = self._read.partition(b"\0")
+            message = json.loads(line)
+            if wanted(message):
+                return message
+
+    def open(self, path: Path) -> None:
+        self("Page.navigate", url=path.as_uri())
+        while self.eval("document.readyState") != "complete" or self.eval("location.href") == "about:blank":
+            time.sleep(0.05)
+
+    def eval(self, expression: str) -> Any:
+        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def size(self, width: int, height: int) -> None:
+        self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
+    def hover(self, selector: str) -> tuple[float, float]:
+        """Point at the middle of an element's middle line; returns where in the window that is."""
+        x, y = self.eval(
+            f"var token = document.querySelector({json.dumps(selector)}); token.scrollIntoView({{block: 'center'}});"
+            " var lines = token.getClientRects(), box = lines[lines.length >> 1];"
+            " [box.x + box.width / 2, box.y + box.height / 2]"
+        )
+        self("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        return x, y
+
+    def tip(self) -> tuple[str, list[float]] | None:
+        """The text of the panel that is shown, and where: x, y, width, height on the page."""
+        shot = self("DOMSnapshot.captureSnapshot", computedStyles=[])
+        layout, strings = shot["documents"][0]["layout"], shot["strings"]
+        nodes = shot["documents"][0]["nodes"]
+        pseudo = zip(nodes["pseudoType"]["index"], nodes["pseudoType"]["value"], strict=True)
+        after = {
+            node
+            for node, kind in pseudo
+            if strings[kind] == "after" and strings[nodes["nodeName"][nodes["parentIndex"][node]]] == "SPAN"
+        }
+        text, box = "", []
+        for node, what, bounds in zip(layout["nodeIndex"], layout["text"], layout["bounds"], strict=True):
+            if node in after and what < 0:
+                assert not box, "one panel at a time"
+                box = bounds
+            elif node in after or nodes["parentIndex"][node] in after:
+                text += strings[what]
+        return (text, box) if box else None
+
+    def close(self) -> None:
+        os.close(self._orders)  # its end of the pipe: it quits
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._answers)

@@ -1,0 +1,186 @@
+"""Which tokens several views choose from, and what they make of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import special
+
+from pjlocal import Engine, Generation, PersonaJudge, Sampling
+from pjlocal.engine.voices import Best
+from pjlocal.prompting.plan import make_cast
+from pjlocal.prompting.preferences import deal
+
+LAYOUTS = ["contexts", "batched"]
+
+
+@pytest.mark.parametrize("n_vocab", [300, 49_152, 152_000])
+@pytest.mark.parametrize("k", [1, 20, 64, 65, 1000])
+def test_the_k_most_probable_tokens_are_exactly_those(n_vocab: int, k: int) -> None:
+    rng = np.random.default_rng(5)
+    best = Best(0, k, n_vocab)
+    for _ in range(5):
+        logits = rng.permutation(n_vocab).astype(np.float32)
+        ids = best(logits)
+        assert ids.tolist() == sorted(np.argsort(-logits)[:k].tolist())
+    few = logits[:50]
+    assert best(few).tolist() == sorted(np.argsort(-few)[:k].tolist()), "of those that a constraint lets come"
+
+
+def steps(judge: PersonaJudge, answer, n_views: int) -> list[list[np.ndarray]]:
+    """Each view's log-probabilities before each token of an answer, read by a judge of its own."""
+    found = []
+    ids = [event.id for event in answer]
+    views = judge.pool.views(n_views, 256)
+    views.reduce = lambda view, row, logits: logits.copy()
+    views.start(answer.plan.prompts)
+    for token in ids:
+        found.append([special.log_softmax(views.logits(view).astype(np.float64)) for view in range(n_views)])
+        views.feed([token])
+    return found
+
+
+@pytest.mark.parametrize("strength", ["0.7", "1.5", "4"])
+def test_args_takes_the_best_of_the_neutral_views_candidates_by_their_implicit_reward(tiny, strength: str) -> None:
+    """At temperature 0, step by step: argmax of n + w Σ (v_i - n) among the k most probable tokens of n."""
+    k = 5
+    sampling = Sampling(temperature=0, top_k=k, top_p=1)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=sampling) as judge:
+        answer = judge.stream("Hello", mode="args", strength=strength, max_tokens=30, ignore_end=True, seed=1)
+        events = list(answer)
+        assert {event.kind for event in events} == {"plain"} and events[0].judge is None
+        changed = 0
+        answer_again = judge.stream("Hello", mode="args", strength=strength, max_tokens=30, ignore_end=True, seed=1)
+        for event, (a, b, n) in zip(events, steps(judge, answer_again, 3), strict=True):
+            candidates = np.argsort(-n)[:k]
+            score = n + float(strength) * ((a - n) + (b - n))
+            assert event.id == candidates[score[candidates].argmax()]
+            assert event.pushes["a"] == pytest.approx(float(strength) * (a - n)[event.id], abs=1e-3)
+            changed += event.id != n.argmax()
+        assert changed
+
+
+def test_args_at_strength_0_is_the_plain_text(tiny) -> None:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"]) as judge:
+        options = {"seed": 1, "max_tokens": 30, "ignore_end": True}
+        assert judge("Hello", mode="args", strength="0", **options).text == judge("Hello", mode="plain", **options).text
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(regex="[ab ]{20}"), Sampling(grammar='root ::= "zz" [a-c]+'), Sampling(top_k=0), Sampling(top_k=300)],
+)
+def test_args_knows_constraints_and_every_width_of_search(tiny, sampling: Sampling) -> None:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=sampling) as judge:
+        text = judge("Hello", mode="args", seed=1, max_tokens=12, ignore_end=sampling.regex is None).text
+    if sampling.regex:
+        assert set(text) <= set("ab ")
+    if sampling.grammar:
+        assert text.startswith("zz") and set(text[2:]) <= set("abc")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mode", ["args", "rewrite"])
+@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
+def test_the_baselines_run_on_every_architecture_and_a_seed_fixes_their_text(tiny, layout, mode, kind: str) -> None:
+    with PersonaJudge(tiny(kind), prefer=["vivid", "formal"], engine=Engine(layout=layout)) as judge:
+        texts = [judge("Hello", mode=mode, seed=seed, max_tokens=12, ignore_end=True).text for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+# Both schedules, whatever is combined.
+
+
+_PROMPT = 2  # tokens of every prompt
+
+
+class RandomViews:
+    """Views whose logits are a fixed random function of what they have read; the more alike, the more they agree."""
+
+    trimmable = True
+    most_rows = 64
+    prefill_s_per_token = None
+    shares_trunk = False
+
+    def __init__(self, seed: int, n_vocab: int, apart: float) -> None:
+        self.seed, self.n_vocab, self.apart = seed, n_vocab, apart
+        self.cache: list[list[int]] = []
+        self.rows = 1
+        self.reduce: Any = None
+
+    def start(self, prompts: Sequence[Sequence[int]]) -> None:
+        self.cache = [list(prompt) for prompt in prompts]
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        self.rows = len(tokens)
+        for cache in self.cache:
+            cache.extend(tokens)
+
+    def logits(self, view: int, row: int = 0) -> Any:
+        return self.reduce(view, row, self._logits(view, len(self.cache[view]) - self.rows + 1 + row))
+
+    def rewind_view(self, view: int, n_tokens: int) -> None:
+        del self.cache[view][len(self.cache[view]) - n_tokens :]
+
+    def read(self, view: int, tokens: Sequence[int], rows: int) -> list[Any]:
+        self.cache[view].extend(tokens)
+        end = len(self.cache[view])
+        return [self.reduce(view, 1 + row, self._logits(view, end - rows + 1 + row)) for row in range(rows)]
+
+    def _logits(self, view: int, n_read: int) -> np.ndarray:
+        text = self.cache[view][_PROMPT:n_read]
+        common, own = (np.random.default_rng([self.seed, *text, *more]) for more in ((), (10_000 + view,)))
+        logits = 3 * common.standard_normal(self.n_vocab, np.float32)
+        return logits + np.float32(self.apart) * own.standard_normal(self.n_vocab, np.float32)
+
+
+def any_generation(rng: random.Random) -> tuple[list[list[str]], dict[str, Any]]:
+    """Preferences and settings of any kind that may be had together."""
+    mode = rng.choice(["judge", "judge", "base", "both", "both"])
+    strengths = ["", ":0", ":-2", ":0.5", ":1", ":1.5", ":4", ":10", ":auto"]
+    n = rng.choice([1, 2, 2, 3, 4])
+    wishes = [wish + rng.choice(strengths) for wish in rng.sample(["vivid", "formal", "simple", "concise"], n)]
+    settings: dict[str, Any] = {
+        "mode": mode,
+        "panel": n > 2,
+        "floor": rng.choice([0.0, 0.05, 0.1, 0.5, 0.999]),
+        "avoid": tuple(rng.sample(["humorous:2", "friendly"], rng.choice([0, 0, 1, 2]))),
+        "lam": rng.randint(1, 7),
+        "decoding": rng.choice(["sample", "greedy"]),
+        "max_tokens": rng.randint(1, 14),
+        "seed": rng.randint(0, 10**6),
+    }
+    if mode == "both" and rng.random() < 0.3:
+        settings |= {"rule": rng.choice(["mod", "mixture", "overlap"]), "avoid": ()}
+        wishes = [wish.partition(":")[0] + rng.choice(["", ":0.5", ":2"]) for wish in wishes]
+    return deal(wishes), settings
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 20, 0])
+@pytest.mark.parametrize("block", range(3))
+def test_the_schedules_agree_whatever_is_combined(tiny, monkeypatch, top_k: int, block: int) -> None:
+    """Over a thousand random cases: strengths of every sign, floors that leave one token or all, supports that have
+    nothing in common (so few of the tokens are let pass), what is avoided, and panels of three and four."""
+    rng = random.Random(100 * top_k + block)
+    kinds: set[str] = set()
+    with PersonaJudge(tiny("llama"), prefer=["vivid"], sampling=Sampling(top_k=top_k, top_p=0.95)) as judge:
+        for case in range(100):
+            preferences, settings = any_generation(rng)
+            generation = Generation(**settings)
+            judge.prefer(preferences)
+            n_views = len(make_cast(generation, preferences).prefixes)
+            plan = judge.planned([], [[5, 6 + view] for view in range(n_views)], generation)
+            apart = rng.choice([0.0, 0.3, 1.0, 4.0])
+            texts = []
+            for schedule in ("lockstep", "reference"):
+                views = RandomViews(case, judge.model.n_vocab, apart)
+                monkeypatch.setattr(judge.pool, "views", lambda *_, views=views: views)
+                answer = judge.answer(plan, generation.replace(schedule=schedule))
+                texts.append([(e.id, e.kind, e.draft, e.judge, e.p, e.q, e.pushes) for e in answer])
+            assert texts[0] == texts[1], (preferences, settings)
+            kinds |= {text[1] for text in texts[0]}
+    assert kinds == {"accepted", "resampled", "bonus"}

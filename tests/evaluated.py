@@ -1,0 +1,69 @@
+"""Evaluations made by hand: what the tests of reports, screens and votes show."""
+
+from __future__ import annotations
+
+from pjlocal.evaluation.records import AnswerRecord, Score, Verdict
+from pjlocal.evaluation.suite import Objectives, Suite, System
+
+SUITE = Suite(
+    name="small",
+    title="A small one",
+    objectives=(Objectives("bright", ("vivid", "creative")), Objectives("sea", ("Talk like a pirate.", "concise"))),
+    systems=(
+        System("prompt", {"mode": "prompt"}),
+        System("judge", {"mode": "judge"}),
+        System("both", {"mode": "both"}),
+    ),
+    baseline="prompt",
+)
+
+#: What a model or a file could hold against those who read it.
+HOSTILE = (
+    "</script><script>document.title='pwned'</script>",
+    "</div></article><img src=x onerror=\"document.title='pwned'\">",
+    "<svg onload=alert(1)> & \" ' &lt;",
+    "\x1b[31m\x1b]0;pwned\x07 \u202egnp.exe \ud800 [bold]",
+    "<style>*{display:none}</style> ]]> --> \x00",
+)
+
+
+def answer(system: str, prompt: int, text: str = "", objectives: str = "bright", seed: int = 0, **more) -> AnswerRecord:
+    """One answer; of a judge in pieces of its two views, where nothing else is given."""
+    text = text or f"{system} says that {prompt} is a number."
+    if "pieces" not in more and system != "prompt":
+        words = text.split(" ")
+        kinds = (("accepted", "a"), ("accepted", "b"), ("resampled", "b"), ("bonus", "a"), ("resampled", None))
+        more["pieces"] = [[word if n == 0 else f" {word}", *kinds[n % len(kinds)]] for n, word in enumerate(words)]
+    return AnswerRecord(
+        key=f"{objectives}-{system}-{prompt}-{seed}",
+        objectives=objectives,
+        system=system,
+        prompt_id=f"p{prompt}",
+        prompt=f"What is {prompt}?",
+        seed=seed,
+        text=text,
+        finish_reason="length" if prompt % 3 == 0 else "stop",
+        tokens=len(text.split()),
+        prefill_s=0.5,
+        decode_s=1.0 + prompt,
+        acceptance_rate=None if system == "prompt" else 0.6,
+        **more,
+    )
+
+
+def answers(prompts: int = 4, objectives: tuple[str, ...] = ("bright", "sea"), **more) -> list[AnswerRecord]:
+    return [
+        answer(system.name, prompt, objectives=name, **more)
+        for name in objectives
+        for prompt in range(1, prompts + 1)
+        for system in reversed(SUITE.systems)
+    ]
+
+
+def verdict(first: AnswerRecord, second: AnswerRecord, p_first: float, aspect: str = "vivid", by: str = "m") -> Verdict:
+    key = f"{first.key}/{second.key}/{aspect}/{by}"
+    return Verdict(key, first.key, second.key, aspect, by, p_first, 1 - p_first, 0.0)
+
+
+def score(of: AnswerRecord, metric: str, value: float, by: str = "m") -> Score:
+    return Score(f"{of.key}/{metric}/{by}", of.key, metric, value, by)

@@ -1,0 +1,203 @@
+"""What is told of an answer by its text alone: known answers, and texts that have little to tell."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from pjlocal.errors import UsageError
+from pjlocal.evaluation import checks
+from pjlocal.evaluation.records import AnswerRecord
+from pjlocal.evaluation.suite import Check, Objectives
+from pjlocal.prompting import preferences
+
+EGG = "How do I boil an egg?"
+
+
+def answer(
+    text: str, prompt: str = "How do I boil an egg?", finish_reason: str = "stop", key: str = "k"
+) -> AnswerRecord:
+    return AnswerRecord(key, "o", "s", "p1", prompt, 0, text, finish_reason, 10, 0.1, 1.0)
+
+
+def told(text: str, *asked: Check, prompt: str = EGG, plain: str | None = None, **changes) -> dict:
+    beside = None if plain is None else answer(plain, key="plain")
+    objectives = Objectives("o", ("Answer as a pirate",), asked)
+    return {s.metric: s.value for s in checks.scores(answer(text, prompt, **changes), objectives, beside)}
+
+
+def test_words_and_their_variety_are_as_counted_by_hand() -> None:
+    found = told("The cat, the cat, the cat sat. Don't!")  # the cat the cat the cat sat don't
+    assert found["words"] == 8
+    assert found["distinct1"] == 4 / 8
+    assert found["distinct2"] == 4 / 7  # the-cat, cat-the, cat-sat, sat-don't
+    assert found["repetition"] == pytest.approx(1 - 4 / 6)  # the-cat-the, cat-the-cat twice; the-cat-sat, cat-sat-don't
+    assert found["finished"] == 1 and told("Cut", finish_reason="length")["finished"] == 0
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "?!", "🎉🎉", "---"])
+def test_an_answer_without_words_has_no_words_and_no_shares_of_them(text: str) -> None:
+    found = told(text)
+    assert found == {"words": 0, "repetition": 0, "finished": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("two words", 2),
+        ("one—two…three", 3),
+        ("- a list:\n- of 2 points", 5),
+        ("猫は可愛い。", 5),  # each character, and not the mark
+        ("GPUで速い", 4),
+        ("नमस्ते दुनिया", 2),  # vowel signs are no letters to Python, and do not part words
+        ("Привет, мир!", 2),
+        ("สวัสดี", 4),  # without the vowel signs above
+    ],
+)
+def test_words_are_counted_in_other_scripts_too(text: str, count: int) -> None:
+    assert told(text)["words"] == count
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "share"),
+    [
+        ("Boil it.", "How?", 1.0),
+        ("Свари его", "How?", 0.0),
+        ("Ja, да", "How?", 0.5),
+        ("Boil 是的", "怎么煮鸡蛋?", 2 / 6),
+        ("カタカナと漢字", "ひらがな", 1.0),  # one written language
+        ("ＢＯＩＬ", "How?", 1.0),  # full width
+        ("42!", "How?", None),
+        ("Yes", "2 + 2 = ?", None),
+        ("Ja, да", "Say да or yes", 0.5),  # most of the prompt is Latin
+    ],
+)
+def test_the_script_of_an_answer_is_held_against_the_prompts(text: str, prompt: str, share: float | None) -> None:
+    assert told(text, prompt=prompt).get("script") == share
+
+
+def test_plain_words_in_short_sentences_read_easier() -> None:
+    easy, hard = (
+        "The cat sat on the mat. It was glad.",
+        "Sophisticated methodologies necessitate understanding thereof.",
+    )
+    assert told(easy)["readability"] == 100 - 4.5  # 9 words in 2 sentences, none of more than six letters
+    assert told(hard)["readability"] == 100 - (5 + 100 * 5 / 5)
+    listed = "- Boil the water\n- Put the egg in\n- Wait for six minutes"
+    assert told(listed)["readability"] > told(listed.replace("\n-", ""))["readability"], (
+        "a point of a list is a sentence"
+    )
+    assert "readability" in told("Мама мыла раму. Кошка спит.")
+    assert "readability" not in told("猫は可愛い。とても。"), "words cannot be told apart there"
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "met"),
+    [
+        ({"regex": r"(?i)\bye\b"}, "Ye be warned", True),
+        ({"regex": r"(?i)\bye\b"}, "Yes", False),
+        ({"regex": r"(?i)\bда\b"}, "Ну ДА!", True),
+        ({"not_regex": "please"}, "Boil it", True),
+        ({"not_regex": "please"}, "please boil it", False),
+        ({"max_words": 3}, "one two three", True),
+        ({"max_words": 3}, "one two three four", False),
+        ({"min_words": 3}, "one two", False),
+        ({"max_sentences": 2}, "It costs 3.50 euros today! Yes.", True),
+        ({"max_sentences": 2}, "One. Two? Three!", False),
+        ({"max_sentences": 2}, "一。二。三。", False),
+        ({"max_sentences": 2}, "1. First\n2. Second", True),
+        ({"finished": True}, "Boil it", True),
+        ({"lowercase": True}, "all small, ça va 42", True),
+        ({"lowercase": True}, "not Quite", False),
+        ({"regex": "b", "max_words": 1}, "a b", False),
+        ({"regex": "^[!?]+$"}, "?!", True),
+        ({"regex": ".*", "not_regex": "x", "finished": True}, " ", False),  # silence does as nobody asked
+        ({"max_words": 5}, "", False),
+        ({"max_words": 5}, "...", False),
+        ({"lowercase": True}, "...", False),
+    ],
+)
+def test_a_check_is_met_where_all_that_it_asks_for_is(asked: dict, text: str, met: bool) -> None:
+    found = told(text, Check("mine", **asked))
+    assert found["check:mine"] == found["check:all"] == met
+
+
+def test_an_answer_is_compared_with_the_plain_one_and_left_out_where_there_is_none() -> None:
+    shorter, simpler = Check("shorter", shorter_than=0.8), Check("simpler", simpler_than_plain=True)
+    plain = "Considerable preparation precedes everything, naturally, but afterwards it is simple indeed."
+    found = told("First boil the egg. Then eat it.", shorter, simpler, plain=plain)
+    assert found["check:shorter"] == found["check:simpler"] == found["check:all"] == 1
+    assert told(plain, shorter, simpler, plain=plain)["check:shorter"] == 0
+    assert told(plain, shorter, simpler, plain=plain)["check:simpler"] == 0, "as easy is not easier"
+
+    alone = told("First boil the egg.", shorter, Check("b", regex="egg"))
+    assert "check:shorter" not in alone and "check:all" not in alone and alone["check:b"] == 1
+    assert told("First boil the egg.", shorter, Check("b", regex="ham"))["check:all"] == 0, "whatever the other says"
+    assert "check:shorter" not in told("Boil it.", shorter, plain="?"), "nothing is shorter than nothing"
+    assert told("", shorter, plain="Boil it.")["check:shorter"] == 0
+
+
+def test_presets_are_held_to_what_they_promise() -> None:
+    assert checks.PROMISES.keys() <= preferences.PRESETS.keys()
+    names = [check.name for check in checks.checks_of(Objectives("o", ("Concise:1.5", "vivid", "simple")))]
+    assert names == ["concise", "simple"]
+    own = Check("brief", of="concise", max_words=20)
+    assert checks.checks_of(Objectives("o", ("concise",), (own,))) == (own,), "the suite knows better"
+    preferences.use_own({"simple": "Answer like Hemingway."})
+    try:
+        assert checks.checks_of(Objectives("o", ("simple",))) == ()
+    finally:
+        preferences.use_own({})
+
+
+@pytest.mark.parametrize("pattern", ["(", "[a", "*a", r"\p{Klingon}", "a{2,1}", "\\", "(?P<x", "(?<n>a)(?<n"])
+def test_a_bad_expression_is_told_before_anything_is_generated(pattern: str) -> None:
+    for key in ("regex", "not_regex"):
+        with pytest.raises(UsageError, match=rf"^{key}: .* is no regular expression") as error:
+            Check("arr", **{key: pattern})
+        assert "\n" not in str(error.value)
+
+
+def test_an_expression_that_would_take_for_ever_is_given_up() -> None:
+    started = time.perf_counter()
+    with pytest.raises(UsageError, match=r"the check 'arr': .* takes longer than 1 s on one answer"):
+        told("a" * 60 + "b", Check("arr", regex="(a|aa)+$"))
+    assert time.perf_counter() - started < 5
+
+
+def test_a_scores_key_holds_all_that_it_depends_on() -> None:
+    def keys(text_key: str, check: Check, plain_key: str | None) -> dict[str, str]:
+        beside = answer("Boil it for a very long time indeed", key=plain_key) if plain_key else None
+        one = answer("Boil it", key=text_key)
+        return {s.metric: s.key for s in checks.scores(one, Objectives("o", ("x y",), (check,)), beside)}
+
+    check = Check("c", max_words=5)
+    first = keys("a", check, "p")
+    assert keys("a", check, "p") == first
+    assert not set(keys("b", check, "p").values()) & set(first.values())
+    changed = keys("a", replace(check, max_words=6), "p")
+    assert {name for name in first if first[name] != changed[name]} == {"check:c", "check:all"}
+    assert keys("a", check, "other") == first, "this check does not look at the plain answer"
+    compared = replace(check, shorter_than=0.5)
+    assert keys("a", compared, "p")["check:c"] != keys("a", compared, "other")["check:c"]
+    assert len(set(first.values())) == len(first)
+
+
+def test_two_thousand_answers_are_measured_in_seconds() -> None:
+    text = "The water should boil before the egg goes in, and it stays there for six minutes or so. Then eat it. " * 6
+    objectives = Objectives("o", ("concise", "x y"), (Check("c", regex=r"(?i)\begg\b"),))
+    plain = answer("long " * 200, key="plain")
+    started = time.process_time()
+    for i in range(2_000):
+        checks.scores(answer(f"{text} {i}", key=str(i)), objectives, plain)
+    assert time.process_time() - started < 8  # 1.2 s here
+
+
+@pytest.mark.parametrize(("package", "asked"), [("textstat", {}), ("regex", {"regex": "a"})])
+def test_a_missing_package_of_the_extra_is_told_in_a_line(package: str, asked: dict, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError, match=rf"needs the package {package}: pip install 'pjlocal\[eval\]'"):
+        told("Boil it.", Check(f"without {package}", **asked))

@@ -1,0 +1,206 @@
+"""Answers of an evaluation: the same however many at once, and however often it was broken off."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from commandline import PJLOCAL
+
+from pjlocal import Engine, Generation, Prompting, Sampling
+from pjlocal.engine.interrupt import Interrupt, Interrupted
+from pjlocal.errors import OutputError, UsageError
+from pjlocal.evaluation.generate import generate
+from pjlocal.evaluation.records import AnswerRecord, Folder
+from pjlocal.evaluation.run import Asked, Run, Task, make_manner, make_tasks, read_run, write_run
+from pjlocal.evaluation.suite import Check, Objectives, Prompt, Suite, System
+
+SUITE = Suite(
+    name="tiny",
+    title="A tiny one",
+    objectives=(Objectives("bright", ("vivid", "creative")), Objectives("brief", ("concise",))),
+    systems=(
+        System("plain", {"mode": "plain"}),
+        System("prompt", {"mode": "prompt"}),
+        System("judge", {"mode": "judge"}),
+        System("both, behind", {"mode": "both", "strength": "2", "placement": "question"}),
+        System("first alone", {"mode": "prompt"}, only=1),
+    ),
+    baseline="prompt",
+    settings={"ignore_end": True},
+    max_tokens=10,
+)
+PROMPTS = [Prompt(f"p{i}", f"What is {what}?") for i, what in enumerate(("rain", "a cat", "a very long walk home"))]
+ENGINE = Engine(n_threads=1)
+
+
+def tasks(model: Path, suite: Suite = SUITE, prompts: Sequence[Prompt] = PROMPTS, **sampling: float) -> list[Task]:
+    asked = Asked(Generation(), Sampling(**sampling), Prompting())
+    manners = [make_manner(suite, system, asked, str(model), "digest") for system in suite.systems]
+    return make_tasks(suite, manners, prompts)
+
+
+def write(path: Path, wanted: Sequence[Task], parallel: int = 4, engine: Engine = ENGINE) -> list[AnswerRecord]:
+    with Folder(path) as folder:
+        generate(folder, wanted, engine, parallel, Interrupt(), lambda done, total: None)
+        return untimed(folder, wanted)
+
+
+def untimed(folder: Folder, wanted: Sequence[Task]) -> list[AnswerRecord]:
+    """Without times, and without the pushes, which rounding in batches of other widths changes a little."""
+    written = folder.read(AnswerRecord)
+    return [replace(written[task.key], prefill_s=0.0, decode_s=0.0, pushes={}) for task in wanted]
+
+
+@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
+def test_the_answers_are_the_same_however_many_are_written_at_once(
+    tiny: Callable[[str], Path], tmp_path: Path, kind: str
+) -> None:
+    wanted = tasks(tiny(kind))
+    alone = write(tmp_path / "1", wanted, parallel=1)
+    assert write(tmp_path / "3", wanted, parallel=3) == alone == write(tmp_path / "8", wanted, parallel=8)
+    assert len({record.text for record in alone}) > 1
+
+
+def test_broken_off_at_any_moment_it_goes_on_and_does_nothing_twice(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    wanted, chance = tasks(tiny("llama")), random.Random(1)
+    expected = write(tmp_path / "whole", wanted)
+    breaks = 0
+    with Folder(tmp_path / "broken") as folder:
+        while True:
+            interrupt, stop_at = Interrupt(), chance.randrange(1, 6)
+            told: list[int] = []
+
+            def progress(done: int, total: int, told=told, stop_at=stop_at, interrupt=interrupt) -> None:
+                told.append(done)
+                if len(told) == stop_at + 1:
+                    interrupt.set()
+
+            try:
+                generate(folder, wanted, ENGINE, 4, interrupt, progress)
+                break
+            except Interrupted:
+                breaks += 1
+        assert untimed(folder, wanted) == expected
+    lines = (tmp_path / "broken" / "answers.jsonl").read_text().splitlines()
+    assert len(lines) == len(wanted) and breaks >= 3
+
+
+@pytest.mark.parametrize("cut", [1, 40, 200])
+def test_half_a_line_is_written_anew(tiny: Callable[[str], Path], tmp_path: Path, cut: int) -> None:
+    wanted = tasks(tiny("llama"))
+    expected = write(tmp_path, wanted)
+    file = tmp_path / "answers.jsonl"
+    file.write_bytes(file.read_bytes()[:-cut])
+    assert write(tmp_path, wanted) == expected
+    assert all(json.loads(line) for line in file.read_text().splitlines())
+
+
+def test_a_key_tells_whatever_changes_the_text_and_nothing_else(tmp_path: Path) -> None:
+    def keys(suite: Suite = SUITE, **sampling: float) -> list[str]:
+        return [task.key for task in tasks(tmp_path / "m.gguf", suite, PROMPTS, **sampling)]
+
+    assert len(set(keys())) == len(SUITE.objectives) * len(SUITE.systems) * len(PROMPTS)
+    assert not set(keys()) & set(keys(temperature=0.5))
+    assert not set(keys()) & set(keys(replace(SUITE, max_tokens=11)))
+    checked = replace(SUITE.objectives[0], checks=(Check("rain", regex="rain"),))
+    assert keys() == keys(replace(SUITE, objectives=(checked, SUITE.objectives[1]), title="Another"))
+
+
+def test_a_prompt_too_long_is_named_before_anything_is_generated(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    wanted = tasks(tiny("llama"), prompts=[*PROMPTS, Prompt("long", "word " * 600)])
+    with Folder(tmp_path) as folder, pytest.raises(UsageError, match="prompt long: the prompt is too long"):
+        generate(folder, wanted, ENGINE, 4, Interrupt(), lambda done, total: None)
+    assert not (tmp_path / "answers.jsonl").exists()
+
+
+def test_a_full_disk_loses_nothing_that_was_written(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    import resource
+
+    wanted = tasks(tiny("llama"))
+    expected = write(tmp_path / "whole", wanted)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OutputError, match="cannot write into"):
+            write(tmp_path / "full", wanted)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    kept = (tmp_path / "full" / "answers.jsonl").read_bytes()
+    assert kept.endswith(b"\n") and kept.count(b"\n") >= 2
+    assert write(tmp_path / "full", wanted) == expected
+
+
+def test_what_is_run_is_kept_and_read_again(tmp_path: Path) -> None:
+    run = Run(SUITE, tuple(PROMPTS), ("a", "b"), {"pjlocal": "1"})
+    with Folder(tmp_path) as folder:
+        write_run(folder, run)
+        assert read_run(folder) == run
+        folder.run_file.write_text('{"format": 99}')
+        with pytest.raises(UsageError, match="another version"):
+            read_run(folder)
+        folder.run_file.write_text("{")
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_run(folder)
+    with Folder(tmp_path / "none") as folder, pytest.raises(UsageError, match="holds no evaluation"):
+        read_run(folder)
+
+
+SUITE_FILE = """
+title = "A tiny one"
+baseline = "prompt"
+max_tokens = 30
+systems = [{ name = "prompt", mode = "prompt" }, { name = "judge", mode = "judge" }, { name = "both", mode = "both" }]
+[[objectives]]
+name = "bright"
+prefer = ["vivid", "creative"]
+[[objectives.checks]]
+name = "brief"
+max_words = 10
+"""
+
+
+def test_killed_and_run_again_it_reports_the_same(
+    tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Times are left out: they are never the same."""
+    (tmp_path / "suite.toml").write_text(SUITE_FILE)
+
+    def command(out: str) -> list[str]:
+        options = ["--limit", "8", "--parallel", "3", "--threads", "1", "--no-reward", "--ignore-end"]
+        return [*PJLOCAL, "eval", "run", "suite.toml", "--out", out, "-m", str(tiny("llama")), *options]
+
+    def report(out: str) -> object:
+        subprocess.run([*PJLOCAL, "eval", "report", out, f"{out}.json"], env=environment, cwd=tmp_path, check=True)
+        values = json.loads((tmp_path / f"{out}.json").read_text())
+        for system in values["systems"]:
+            del system["tokens_per_s"], system["seconds"]
+        return values
+
+    subprocess.run(command("whole"), env=environment, cwd=tmp_path, check=True, capture_output=True)
+    file, sizes, chance = tmp_path / "killed" / "answers.jsonl", [0], random.Random(2)
+    for _ in range(3):
+        process = subprocess.Popen(
+            command("killed"), env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if file.exists() and file.stat().st_size > sizes[-1] + chance.randrange(3000):
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        process.wait()
+        sizes.append(file.stat().st_size if file.exists() else 0)
+    subprocess.run(command("killed"), env=environment, cwd=tmp_path, check=True, capture_output=True)
+    assert report("killed") == report("whole")
+    assert len(file.read_text().splitlines()) == 3 * 8

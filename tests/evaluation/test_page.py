@@ -1,0 +1,183 @@
+"""The report's page in a browser: it stays inert whatever the answers hold, and one finds what one looks for."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from browser import Chromium
+from evaluated import HOSTILE, SUITE, answer, answers, verdict
+
+from pjlocal.evaluation.grid import Cell, Grid, Row
+from pjlocal.evaluation.html import Page, as_html
+from pjlocal.evaluation.plots import Point, Rate, plane, win_rates
+from pjlocal.evaluation.records import AnswerRecord
+from pjlocal.evaluation.sheets import leads, sheets
+
+GRID = Grid("Who wins", "system", ("vivid",), (Row("both", (Cell("66%", 0.66, rank=1),)),), notes=("by m",))
+
+
+def page(records: list[AnswerRecord], *, title: str = "", verdicts=()) -> Page:
+    of = sheets(records, SUITE)
+    ahead, told_by = leads(of, SUITE, verdicts, [])
+    plots = [
+        win_rates([Rate("both", 0.66, 0.55, 0.75, title or "vivid")], title or "Win rates", "prompt"),
+        plane([Point(title or "both", 0.1, -1.0), Point("prompt", 0.0, -0.9)], "Reward against fluency", "x", "y"),
+    ]
+    grid = GRID if not title else Grid(title, title, (title,), (Row(title, (Cell(title),)),), ((title, 1),), (title,))
+    return Page(SUITE, [title or "2 prompts"], [title or "Few."], [grid], plots, of, ahead, told_by)
+
+
+def written(tmp_path: Path, what: Page) -> Path:
+    path = tmp_path / "report.html"
+    path.write_text(as_html(what), encoding="utf-8")
+    return path
+
+
+def press(chromium: Chromium, key: str) -> None:
+    for kind in ("keyDown", "keyUp"):
+        chromium("Input.dispatchKeyEvent", type=kind, key=key, text=key)
+
+
+def prompts(chromium: Chromium) -> list[str]:
+    """Those that are shown, in their order."""
+    return chromium.eval(
+        "[...document.querySelectorAll('article')].filter(a => a.offsetParent).map(a => "
+        "a.querySelector('.question').textContent)"
+    )
+
+
+def test_nothing_that_an_answer_a_prompt_or_a_name_holds_runs(chromium: Chromium, tmp_path: Path) -> None:
+    records = []
+    for at, text in enumerate(HOSTILE):
+        parts = [[text, "accepted", "a"], [text, "resampled", None], [text, "bonus", "b"]]
+        records += [answer("both", at, text * 3, objectives=text, pieces=parts), answer(text, at, text)]
+    for text in HOSTILE:
+        chromium.open(written(tmp_path, page(records, title=text)))
+        assert chromium.eval("document.title") == "A small one"
+        assert chromium.eval("document.querySelectorAll('script').length") == 1
+        assert chromium.eval("document.querySelectorAll('img, iframe, svg [onload]').length") == 0
+        assert chromium.eval("document.querySelectorAll('article').length") == 2 * len(HOSTILE)
+        assert chromium.eval("document.querySelectorAll('style').length") == 1 + chromium.eval(
+            "document.querySelectorAll('svg style').length"
+        )
+        shown = chromium.eval("document.body.textContent")
+        assert not re.search("[\x00-\x08\x0e-\x1f\u202e]", shown)
+
+
+def test_the_page_asks_for_nothing_from_outside_and_lets_no_other_script_run(
+    chromium: Chromium, tmp_path: Path
+) -> None:
+    chromium.open(written(tmp_path, page(answers(3))))
+    assert chromium.eval("performance.getEntriesByType('resource').length") == 0
+    text = as_html(page(answers(3)))
+    assert not re.search(r'(src|href)="(?!#)', text) and "@import" not in text
+    chromium.eval(
+        "var s = document.createElement('script'); s.textContent = 'window.planted = 1'; document.body.append(s);"
+        "var i = document.createElement('img'); i.src = 'http://127.0.0.1:9/x.png'; document.body.append(i)"
+    )
+    assert chromium.eval("window.planted") is None
+    assert chromium.eval("document.querySelectorAll('#controls[hidden]').length") == 0, "its own script runs"
+
+
+def test_the_largest_wins_and_losses_come_first_and_can_be_gone_to(chromium: Chromium, tmp_path: Path) -> None:
+    records = answers(5, objectives=("bright",))
+    by_key = {record.key: record for record in records}
+    verdicts = [
+        verdict(by_key[f"bright-both-{n}-0"], by_key[f"bright-prompt-{n}-0"], p)
+        for n, p in ((1, 0.5), (2, 0.4), (3, 0.8), (4, 0.1), (5, 0.9))
+    ]
+    chromium.open(written(tmp_path, page(records, verdicts=verdicts)))
+    assert prompts(chromium) == [f"What is {n}?" for n in (5, 3, 4, 2, 1)]
+    links = chromium.eval("[...document.querySelectorAll('.leads a')].map(a => a.textContent)")
+    assert links[0] == "+0.80 both: What is 5?" and links[2] == "-0.80 both: What is 4?" and len(links) == 4
+    chromium.eval("var order = document.querySelector('#order'); order.value = 'at';"
+                  "order.dispatchEvent(new Event('change'))")  # fmt: skip
+    assert prompts(chromium) == [f"What is {n}?" for n in (1, 2, 3, 4, 5)]
+    chromium.eval("document.querySelector('.leads a').click()")
+    assert chromium.eval("location.hash") == "#sheet-4"
+
+
+def test_one_filters_by_objectives_words_and_systems(chromium: Chromium, tmp_path: Path) -> None:
+    chromium.open(written(tmp_path, page(answers(12))))
+    assert len(prompts(chromium)) == 24
+    chromium.eval(
+        "var o = document.querySelector('#objectives'); o.value = 'sea'; o.dispatchEvent(new Event('change'))"
+    )
+    assert len(prompts(chromium)) == 12
+    press(chromium, "/")
+    for key in "12?":
+        press(chromium, key)
+    assert prompts(chromium) == ["What is 12?"]
+    assert chromium.eval("document.querySelector('#count').value") == "1 of 24 shown"
+    chromium.eval("document.querySelector('[name=system][value=judge]').click()")
+    visible = "[...document.querySelectorAll('article:not([hidden]) [data-system]:not([hidden])')]"
+    assert chromium.eval(f"{visible}.map(s => s.dataset.system)") == ["prompt", "both"]
+
+
+def test_the_keys_go_from_prompt_to_prompt(chromium: Chromium, tmp_path: Path) -> None:
+    chromium.size(1000, 700)
+    chromium.open(written(tmp_path, page(answers(6))))
+    for keys, expected in (("j", "sheet-0"), ("jj", "sheet-2"), ("k", "sheet-1"), ("kkk", "sheet-0")):
+        for key in keys:
+            press(chromium, key)
+        assert chromium.eval("document.activeElement.id") == expected
+    assert chromium.eval("Math.abs(document.activeElement.getBoundingClientRect().top) < 40")
+
+
+@pytest.mark.parametrize("width", [1400, 700, 360])
+def test_answers_stand_side_by_side_where_there_is_room_and_nothing_sticks_out(
+    chromium: Chromium, tmp_path: Path, width: int
+) -> None:
+    chromium.size(width, 800)
+    chromium.open(written(tmp_path, page([*answers(2), answer("both", 9, "wide" * 3000)])))
+    tops = chromium.eval(
+        "[...document.querySelectorAll('article:first-child [data-system]')].map(s => s.getBoundingClientRect().top)"
+    )
+    assert len(set(tops)) == {1400: 1, 700: 2, 360: 3}[width]
+    assert chromium.eval("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_pieces_have_their_writers_colours_in_the_light_and_in_the_dark(chromium: Chromium, tmp_path: Path) -> None:
+    path = written(tmp_path, page(answers(1)))
+    colors = {}
+    for scheme in ("light", "dark"):
+        chromium("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        chromium.open(path)
+        colors[scheme] = chromium.eval(
+            "['.answer .a', '.answer .b', 'figure svg text', '.answer'].map(s => { var c = getComputedStyle("
+            "document.querySelector(s)); return s.includes('svg') ? c.fill : c.color })"
+        )
+    chromium("Emulation.setEmulatedMedia", features=[])
+    assert colors["light"] == ["rgb(11, 110, 133)", "rgb(166, 37, 111)", "rgb(34, 38, 43)", "rgb(34, 38, 43)"]
+    assert colors["dark"] == ["rgb(99, 211, 230)", "rgb(243, 139, 197)", "rgb(223, 227, 232)", "rgb(223, 227, 232)"]
+
+
+def test_without_javascript_it_is_a_long_page_that_says_so(chromium: Chromium, tmp_path: Path) -> None:
+    path = written(tmp_path, page(answers(3)))
+    chromium("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        chromium("Page.navigate", url=path.as_uri())
+        time.sleep(0.5)
+        text = chromium("Accessibility.getFullAXTree")["nodes"]
+        said = " ".join(node["name"]["value"] for node in text if node.get("name", {}).get("value"))
+        assert "JavaScript is off: all answers stand below" in said
+        assert said.count("What is ") >= 6 and "Search in prompts" not in said
+    finally:
+        chromium("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_sixteen_hundred_answers_open_fast(chromium: Chromium, tmp_path: Path) -> None:
+    long = " ".join(f"word{n}" for n in range(100))
+    path = written(tmp_path, page(answers(267, text=long)))
+    chromium.size(1200, 800)
+    chromium.open(path)
+    loaded = chromium.eval("performance.getEntriesByType('navigation')[0].domComplete")
+    assert len(prompts(chromium)) == 534
+    assert loaded < 5000, "0.4 to 0.8 s on two busy cores"
+
+
+def test_the_same_data_give_the_same_page() -> None:
+    assert as_html(page(answers(3))) == as_html(page(answers(3)))

@@ -1,0 +1,84 @@
+"""Plots: the same bytes for the same data, text that stays text, and names that cover nothing."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from evaluated import HOSTILE
+
+from pjlocal.evaluation.plots import Plot, Point, Rate, Series, inline, lines, plane, win_rates
+
+NAMES = "{http://www.w3.org/2000/svg}"
+
+
+def texts(plot: Plot) -> list[str]:
+    return ["".join(element.itertext()) for element in ElementTree.fromstring(plot.svg).iter(f"{NAMES}text")]
+
+
+def drawn() -> list[Plot]:
+    rates = [Rate("both", 0.66, 0.55, 0.75, "vivid"), Rate("judge", 0.5, 0.4, 0.6, "vivid"), Rate("both", 0, 0, 0, "")]
+    points = [Point("prompt", 0.2, -1.3), Point("judge", 0.2001, -1.3001), Point("both", 0.1999, -1.2999)]
+    series = [Series("vivid", ((1, 50), (4, 60))), Series("creative", ((1, 50), (4, 60)))]
+    return [win_rates(rates, "W", "prompt"), plane(points, "P", "x", "y"),
+            lines([("won", series), ("speed", series[:1])], "L", "λ")]  # fmt: skip
+
+
+def test_the_same_data_give_the_same_bytes_and_no_date() -> None:
+    first, second = drawn(), drawn()
+    assert first == second
+    assert not any(re.search(r"20\d\d-\d\d|dc:date|Matplotlib v", plot.svg) for plot in first)
+
+
+def everywhere(text: str) -> list[Plot]:
+    return [
+        win_rates([Rate(text, 0.5, 0.4, 0.6, text)], text, text),
+        plane([Point(text, 1, 2)], text, text, text),
+        lines([(text, [Series(text, ((1, 1),)), Series(text, ((1, 1),))])], text, text),
+    ]
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "cost $x_1$ of $5", "\\frac", "名前 ←"])
+def test_text_stays_text_and_nothing_in_it_is_markup(text: str) -> None:
+    def elements(plot: Plot) -> set[str]:
+        return {element.tag for element in ElementTree.fromstring(plot.svg).iter()}
+
+    assert [elements(plot) for plot in everywhere(text)] == [elements(plot) for plot in everywhere("harmless")]
+    if len(text) < 30 and text.isprintable():
+        assert all(text in texts(plot) for plot in everywhere(text))
+
+
+@pytest.mark.parametrize("n", [3, 9, 16])
+def test_names_of_points_that_lie_together_cover_neither_each_other_nor_markers(n: int) -> None:
+    names = [f"system {at}" for at in range(n)]
+    plot = plane(
+        [Point(name, 0.2 + 0.002 * (at % 3), -1.3 + 0.001 * at) for at, name in enumerate(names)], "t", "x", "y"
+    )
+    boxes = []
+    for element in ElementTree.fromstring(plot.svg).iter(f"{NAMES}text"):
+        if (text := "".join(element.itertext())) in names:
+            x, y, width = float(element.get("x", 0)), float(element.get("y", 0)), 5.4 * len(text)
+            anchor = re.search(r"text-anchor: (\w+)", element.get("style", ""))
+            left = x - {"middle": width / 2, "end": width}.get(anchor[1] if anchor else "start", 0)
+            boxes.append((left, y - 7, left + width, y))
+    assert len(boxes) == n
+    for at, one in enumerate(boxes):
+        for other in boxes[at + 1 :]:
+            apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+            assert apart, "two names stand on each other"
+
+
+def test_systems_differ_in_shape_as_well_as_in_colour() -> None:
+    svg = plane([Point(f"s{n}", n, n) for n in range(7)], "t", "x", "y").svg
+    shapes = set(re.findall(r'<path id="m[0-9a-f]+" d="([^"]+)"[^>]*#(?!22262b)', svg, re.DOTALL))
+    colors = {color for color in re.findall(r"fill: (#[0-9a-f]{6})", svg) if color not in ("#22262b", "#ffffff")}
+    assert len(colors) == 7 and len(shapes) >= 7
+
+
+def test_inside_a_page_no_name_is_given_twice_and_every_one_that_is_used_is_there() -> None:
+    page = "".join(map(inline, drawn()))
+    ids = re.findall(r' id="([^"]+)"', page)
+    used = set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
+    assert used and used == set(ids)
+    assert "<?xml" not in page and "<metadata" not in page and "<!DOCTYPE" not in page

@@ -1,0 +1,262 @@
+"""Prompts: from whatever file a user has, the same ones each time, and a line about every file that will not do."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from pjlocal.errors import UsageError
+from pjlocal.evaluation.prompts import load_prompts, located
+from pjlocal.evaluation.suite import Prompt
+
+
+def texts(source: object, **options) -> list[str]:
+    return [prompt.text for prompt in load_prompts(str(source), **options)]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+# The project's own.
+
+
+def test_sixty_prompts_come_with_the_package() -> None:
+    prompts = load_prompts()
+    assert [prompt.id for prompt in prompts] == [f"p{number:02}" for number in range(1, 61)]
+    assert len({prompt.text for prompt in prompts}) == 60
+    for prompt in prompts:
+        assert 15 < len(prompt.text) < 150 and "\n" not in prompt.text
+
+
+def test_the_first_forty_are_of_every_kind() -> None:
+    lines = files("pjlocal.evaluation").joinpath("prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    kinds = Counter(json.loads(line)["kind"] for line in lines[:40])
+    assert len(kinds) == 15 and set(kinds.values()) == {2, 3}
+
+
+# Every format gives the same prompts.
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "Why?\n\nHow so, and \"when\"?\n"),
+        ("a.txt", "\ufeffWhy?\r\nHow so, and \"when\"?"),
+        ("a.prompts", "  Why?  \nHow so, and \"when\"?\n\n"),
+        ("a.jsonl", '{"prompt": "Why?"}\n\n{"prompt": "How so, and \\"when\\"?", "x": 1}\n'),
+        ("a.ndjson", '{"turns": ["Why?", "And then?"]}\n{"turns": ["How so, and \\"when\\"?"]}'),
+        ("a.jsonl", '"Why?"\n"How so, and \\"when\\"?"\n'),
+        ("a.json", '["Why?", "How so, and \\"when\\"?"]'),
+        ("a.json", '[{"question": "Why?"},\n {"question": "How so, and \\"when\\"?"}]'),
+        ("a.json", '{"prompt": "Why?"}\n{"prompt": "How so, and \\"when\\"?"}\n'),  # JSON lines, as many are called
+        ("a.csv", 'n,prompt\r\n1,Why?\r\n\r\n2,"How so, and ""when""?"\r\n'),
+        ("a.csv", 'n;prompt\n1;Why?\n2;"How so, and ""when""?"\n'),
+        ("a.tsv", 'prompt\tn\nWhy?\t1\n"How so, and ""when""?"\t2\n'),
+        ("A.CSV", 'prompt\nWhy?\n"How so, and ""when""?"\n'),
+    ],
+)  # fmt: skip
+def test_every_format_gives_the_prompts(tmp_path: Path, name: str, text: str) -> None:
+    assert texts(write(tmp_path / name, text)) == ["Why?", 'How so, and "when"?']
+
+
+def test_a_packed_file_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "validation.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"prompt": "Why?"}\n'))
+    assert texts(path) == ["Why?"]
+
+
+def test_parquet_gives_the_prompts(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"id": [7, 8], "prompt": ["Why?", "How?"]}), path)
+    assert load_prompts(str(path)) == [Prompt("7", "Why?"), Prompt("8", "How?")]
+    assert texts(path, field="prompt", limit=1) == ["Why?"]
+    with pytest.raises(UsageError, match=r"row 1 has no field 'promt': did you mean prompt\?"):
+        texts(path, field="promt")
+
+
+def test_without_a_package_for_parquet_a_line_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"a\.parquet needs a package for Parquet: pip install 'pjlocal\[eval\]'"):
+        texts(write(tmp_path / "a.parquet", "x"))
+
+
+def test_a_conversation_gives_its_first_question(tmp_path: Path) -> None:
+    conversation = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}]
+    parts = [{"from": "human", "value": "How?"}, {"from": "gpt", "value": "So."}]
+    nested = [{"role": "user", "content": [{"type": "text", "text": "When?"}]}]
+    lines = "\n".join(json.dumps({"messages": it}) for it in (conversation, parts, nested))
+    assert texts(write(tmp_path / "a.jsonl", lines)) == ["Why?", "How?", "When?"]
+
+
+def test_a_field_is_the_one_that_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"prompt": "no", "ask": "yes"}\n')
+    assert texts(path, field="ask") == ["yes"]
+    assert texts(path) == ["no"]
+
+
+# Which ones, and their ids.
+
+
+def test_ids_are_the_files_own_or_numbers_and_always_distinct(tmp_path: Path) -> None:
+    rows = [{"id": "a"}, {"id": "a"}, {"id": 3}, {"id": None}, {"id": "a-2"}, {"id": "a"}, {}, {"id": "3"}]
+    path = write(tmp_path / "a.jsonl", "\n".join(json.dumps({**row, "prompt": "same"}) for row in rows))
+    ids = [prompt.id for prompt in load_prompts(str(path))]
+    assert ids == ["a", "a-2", "3", "4", "a-2-2", "a-3", "7", "3-2"]
+
+
+def test_an_id_is_the_same_whatever_is_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "\n".join(f"prompt {'x' * n}" for n in range(20)))
+    everything = {prompt.text: prompt.id for prompt in load_prompts(str(path))}
+    for options in ({"limit": 3}, {"limit": 5, "sample": 1}, {"min_chars": 12}, {"max_chars": 15}):
+        for prompt in load_prompts(str(path), **options):
+            assert everything[prompt.text] == prompt.id
+
+
+def test_lengths_count_before_the_limit(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "a long one\nab\nabc\nabcd\nanother long one\n")
+    assert texts(path, max_chars=4) == ["ab", "abc", "abcd"]
+    assert texts(path, min_chars=3, max_chars=4) == ["abc", "abcd"]
+    assert texts(path, max_chars=4, limit=2) == ["ab", "abc"]
+
+
+def test_a_sample_is_the_seeds_own_and_a_larger_one_has_all_of_it() -> None:
+    ten, twenty = (load_prompts(limit=limit, sample=7) for limit in (10, 20))
+    assert ten == load_prompts(limit=10, sample=7) != load_prompts(limit=10, sample=8)
+    assert [prompt.id for prompt in ten] == ["p04", "p07", "p09", "p11", "p12", "p22", "p26", "p34", "p35", "p57"]
+    assert set(ten) < set(twenty)
+    assert load_prompts(limit=99, sample=7) == load_prompts()
+
+
+def test_every_prompt_is_as_likely_in_a_sample() -> None:
+    """Binomial(2000, 1/6) within 5 standard deviations, for 60 prompts: other seeds would fail 1 time in 30,000."""
+    counts = Counter(prompt.id for seed in range(2000) for prompt in load_prompts(limit=10, sample=seed))
+    assert all(abs(counts[f"p{n:02}"] - 2000 / 6) < 5 * (2000 * 5 / 36) ** 0.5 for n in range(1, 61))
+
+
+def test_a_limit_reads_no_further_than_it_must(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"prompt": "Why?"}\nbroken')
+    assert texts(path, limit=1) == ["Why?"]
+
+
+# Data sets by name.
+
+
+def test_helpsteer2_gives_every_second_of_the_short_prompts_as_the_authors_took_them(tmp_path: Path) -> None:
+    prompts = ["one", "x" * 101, "two", "y" * 100]
+    rows = [{"prompt": prompt, "response": str(n)} for prompt in prompts for n in range(2)]
+    lines = write(tmp_path / "validation.jsonl", "\n".join(map(json.dumps, rows)))
+    assert texts(f"helpsteer2:{lines}") == ["one", "two", "y" * 100]
+    assert [prompt.id for prompt in load_prompts(f"helpsteer2:{lines}", limit=2)] == ["2", "6"]
+    whole = write(tmp_path / "validation.json", json.dumps(rows))
+    assert load_prompts(f"helpsteer2:{whole}") == load_prompts(f"helpsteer2:{lines}")
+
+
+def test_koala_gives_the_prompts_of_its_list(tmp_path: Path) -> None:
+    path = write(tmp_path / "koala_eval_50.json", json.dumps([{"id": "k", "question": "no", "prompt": "Why?"}]))
+    assert load_prompts(f"koala:{path}") == [Prompt("k", "Why?")]
+
+
+def test_a_file_that_a_suite_names_is_found_from_its_folder(tmp_path: Path) -> None:
+    assert located("default", tmp_path) == "default"
+    assert located("a.txt", tmp_path) == str(tmp_path / "a.txt")
+    assert located("koala:a.json", tmp_path) == f"koala:{tmp_path / 'a.json'}"
+    assert located("/elsewhere/a.json", tmp_path) == "/elsewhere/a.json"
+
+
+# What will not do.
+
+_LIST = "must hold a list, of texts or of objects with one"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.txt", "", r"there are no prompts in .*a\.txt: it is empty"),
+        ("a.txt", " \n\n", "it is empty"),
+        ("a.jsonl", "\n", "it is empty"),
+        ("a.json", " ", "it is empty"),
+        ("a.json", "[]", "it is empty"),
+        ("a.csv", "", "it is empty"),
+        ("a.csv", "prompt\n", "it is empty"),
+        ("a.jsonl", '{"prompt": "  "}', "it is empty"),
+        ("a.jsonl", '"x"\n{"prompt": }', r"a\.jsonl line 2: this is not JSON: Expecting value \(column 12\)"),
+        ("a.json", '[\n"a",\n', r"a\.json: this is not JSON: Expecting value \(line 2 column 5\)|\(line 3 column 1\)"),
+        ("a.json", '{"prompts": ["x"],\n"n": 1}', _LIST),
+        ("a.json", "[" * 100_000, "a number or a nesting is too large"),
+        ("a.jsonl", '{"prompt": ' + "1" * 5000 + "}", "too large|holds no text"),
+        ("a.jsonl", '{"wish": "x", "n": 1}', r"line 1 has no field that is known for a prompt: it has wish, n\."),
+        ("a.jsonl", '{"prompt": "x"}\n{"promt": "y"}', r"line 2 has no field 'prompt': did you mean promt\?"),
+        ("a.jsonl", '{"prompt": 3}', r"line 1 holds no text under 'prompt'"),
+        ("a.jsonl", '{"prompt": null}', r"line 1 holds no text under 'prompt'"),
+        ("a.jsonl", '{"turns": []}', r"line 1 holds no text under 'turns'"),
+        ("a.jsonl", "3", r"line 1 holds no text"),
+        ("a.jsonl", '{"prompt": "\\ud800"}', r"line 1 holds half a character"),
+        ("a.json", '["x", {}]', r"item 2 has no field that is known for a prompt: it has none"),
+        ("a.csv", "prompt,n\nHow so, and when?,1\n", r"line 2 has 3 fields, and the first line names 2: put quotes"),
+        ("a.csv", "wish,n\nx,1\n", r"it has wish, n\. Name the one"),
+        ("a.csv", "prompt\n" + "x" * 140_000, r"line 2: this is not CSV: field larger than field limit"),
+        ("a.parquet", "x" * 100, r"a\.parquet is no Parquet file that can be read: "),
+        ("a.jsonl.gz", "x", "cannot read prompts .*Not a gzipped file"),
+        ("a.txt", "a\0b", r"line 1 is not UTF-8 text: save it as UTF-8"),
+    ],
+)  # fmt: skip
+def test_a_file_that_will_not_do_is_told_in_a_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as error:
+        texts(write(tmp_path / name, text))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv"])
+@pytest.mark.parametrize("data", ["Schön, warum?".encode("latin-1"), "prompt\nWhy?".encode("utf-16")])
+def test_a_file_in_another_encoding_is_told_in_a_line(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UsageError, match="is not UTF-8 text: save it as UTF-8"):
+        texts(tmp_path / name)
+
+
+def test_what_is_no_file_is_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read prompts .*none\.txt: No such file or directory"):
+        texts(tmp_path / "none.txt")
+    with pytest.raises(UsageError, match="Is a directory"):
+        texts(tmp_path)
+    with pytest.raises(UsageError, match="a name holds no NUL"):
+        texts("a\0b")
+    for name in ("koala", "helpsteer2:"):
+        with pytest.raises(UsageError, match=rf"give it as in {name.strip(':')}:FILE"):
+            texts(name)
+    cut = tmp_path / "cut.txt.gz"
+    cut.write_bytes(gzip.compress(b"Why?\n" * 100)[:-20])
+    with pytest.raises(UsageError, match=r"cannot read prompts .*cut\.txt\.gz"):
+        texts(cut)
+
+
+def test_a_file_without_end_is_refused_not_read(monkeypatch) -> None:
+    monkeypatch.setattr("pjlocal.evaluation.prompts._MOST_LINE", 1000)
+    monkeypatch.setattr("pjlocal.evaluation.prompts._MOST_JSON", 1000)
+    with pytest.raises(UsageError, match="line 1 is longer than 1,000 bytes: this is no file of prompts"):
+        texts("/dev/zero")
+    endless = Path("/dev/zero")
+    from pjlocal.evaluation.prompts import _json
+
+    with pytest.raises(UsageError, match="larger than 1,000 bytes: make it JSON lines"):
+        list(_json(endless))
+
+
+def test_a_choice_that_leaves_none_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "Why?\n")
+    with pytest.raises(UsageError, match="will do: each has fewer or more characters than were asked for"):
+        texts(path, min_chars=10)
+    with pytest.raises(UsageError, match="a sample needs a limit"):
+        texts(path, sample=1)
+    with pytest.raises(UsageError, match=r"line 1 is a plain text and has no field 'ask': leave the field out"):
+        texts(path, field="ask")

@@ -1,0 +1,122 @@
+"""Implicit reward, fluency and what direct prompting thinks of an answer, against a computation by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from answer_records import make_answer
+
+from pjlocal import Engine, Message, Prompting
+from pjlocal.decoding.combine import log_normalizer
+from pjlocal.engine.context import Context
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.engine.model import Model
+from pjlocal.evaluation.reward import Scorer
+from pjlocal.prompting.pieces import tokens_behind
+from pjlocal.prompting.prompt import ChatTemplate
+
+PIRATE = "Talk like a pirate."
+PREFER = ["vivid:1.5", PIRATE]
+TEXT = "Arr, matey! Ye cat be purrin' because it be content, by the seven seas."
+
+
+@pytest.fixture(scope="module")
+def model(smollm2: Path) -> Iterator[Model]:
+    model = Model(smollm2, Engine(), Interrupt())
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def scorer(model: Model) -> Iterator[Scorer]:
+    with Scorer(model, Engine(), Prompting(placement="question"), Interrupt()) as scorer:
+        yield scorer
+
+
+def by_hand(model: Model, prefix: str, answer_tokens: list[int]) -> float:
+    """Every token by itself, and a softmax in float64."""
+    prompt = ChatTemplate(model).tokens([Message("user", "Why do cats purr?")], prefix, Prompting())
+    context = Context(model, Engine(), 256, 1, 1, Interrupt())
+    total = 0.0
+    try:
+        for place, token in enumerate([*prompt, *answer_tokens[:-1]]):
+            context.decode([token], [place], [0], 1)
+            if place >= len(prompt) - 1:
+                logits = context.logits(0).astype(np.float64)
+                logits -= logits.max()
+                total += logits[answer_tokens[place + 1 - len(prompt)]] - np.log(np.exp(logits).sum())
+    finally:
+        context.close()
+    return total / len(answer_tokens)
+
+
+def test_scores_are_those_of_a_direct_computation(model: Model, scorer: Scorer) -> None:
+    """But for llama.cpp's rounding, which differs between a batch and single tokens."""
+    tokens = [*model.tokenize(TEXT, special=False), model.end]
+    neutral, under_pirate = (by_hand(model, text, tokens) for text in ("", PIRATE))
+    scores = scorer.scores(make_answer(TEXT), [PIRATE])
+    assert scores == pytest.approx(
+        {f"reward:{PIRATE}": under_pirate - neutral, "fluency": neutral, "prompting": under_pirate}, abs=0.02
+    )
+
+
+def test_an_answer_scores_higher_under_what_it_was_written_for(scorer: Scorer) -> None:
+    plain = "Cats purr when they are content. The sound comes from muscles in the throat."
+    metric = f"reward:{PIRATE}"
+    assert scorer.scores(make_answer(TEXT), PREFER)[metric] > scorer.scores(make_answer(plain), PREFER)[metric] + 0.1
+
+
+def test_the_normaliser_loses_nothing_that_counts(scorer: Scorer) -> None:
+    rng = np.random.default_rng(0)
+    for size in (49_152, 151_936):
+        for scale in (1, 4, 12):
+            logits = rng.normal(0, scale, size).astype(np.float32)
+            exact = np.log(np.exp(logits.astype(np.float64) - logits.max()).sum()) + logits.max()
+            assert log_normalizer(logits) == pytest.approx(exact, rel=1e-6)
+
+
+def test_the_token_that_ends_an_answer_counts_where_it_ended_by_itself(model: Model, scorer: Scorer) -> None:
+    tokens = model.tokenize(TEXT, special=False)
+    cut, ended = (scorer.scores(make_answer(TEXT, finish_reason=r), PREFER)["fluency"] for r in ("length", "stop"))
+    end = ended * (len(tokens) + 1) - cut * len(tokens)
+    assert end < 0 and abs(end) < 20
+    assert not np.isclose(cut, ended, atol=1e-6)
+
+
+def test_what_cannot_be_scored_has_no_scores(model: Model, scorer: Scorer) -> None:
+    assert scorer.scores(make_answer("", finish_reason="length"), PREFER) == {}
+    assert scorer.scores(make_answer("cat " * 5000), PREFER) == {}
+    assert set(scorer.scores(make_answer(""), PREFER)) == set(scorer.metrics(PREFER))  # to say nothing is an answer
+
+
+def test_the_same_answer_has_the_same_scores_to_the_bit(scorer: Scorer) -> None:
+    first, other, again = (scorer.scores(make_answer(text), PREFER) for text in (TEXT, TEXT[:20], TEXT))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("kind", ["llama", "space_prefix", "tekken", "recurrent", "sliding_window"])
+def test_every_kind_of_model_scores(tiny: Callable[[str], Path], kind: str) -> None:
+    model = Model(tiny(kind), Engine(n_threads=1), Interrupt())
+    try:
+        with Scorer(model, Engine(n_threads=1), Prompting(), Interrupt()) as scorer:
+            assert set(scorer.scores(make_answer("the cat sees <|im_end|> the sun"), ["vivid"])) == {
+                "reward:vivid",
+                "fluency",
+                "prompting",
+            }
+    finally:
+        model.close()
+
+
+def test_an_answer_is_tokenized_as_it_goes_on_with_its_prompt(tiny: Callable[[str], Path]) -> None:
+    model = Model(tiny("space_prefix"), Engine(n_threads=1), Interrupt())
+    try:
+        prompt = model.tokenize("<|im_start|>assistant\n", special=True)
+        words = tokens_behind(model, prompt, "cat")
+        assert model.text(words) == "cat"  # without the space that begins a text
+        assert not any(map(model.is_control, tokens_behind(model, prompt, "<|im_end|>cat</s>")))
+    finally:
+        model.close()

@@ -1,0 +1,450 @@
+"""Suites: what a user writes down is what is run, and what cannot be is told with its line before anything is."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pjlocal.errors import UsageError
+from pjlocal.evaluation.prompts import FIELDS, load_prompts
+from pjlocal.evaluation.suite import (
+    Check,
+    Objectives,
+    Suite,
+    System,
+    check_systems,
+    in_force,
+    suite_as_dict,
+    suite_from_dict,
+    with_models,
+)
+from pjlocal.evaluation.suitefile import load_suite, ready_suites
+from pjlocal.prompting.plan import make_cast
+from pjlocal.prompting.preferences import PRESETS
+from pjlocal.settings import Engine, Generation, Prompting, Sampling
+
+OBJECTIVES = '[[objectives]]\nname = "o"\nprefer = ["vivid", "creative"]\n'
+SYSTEM = '[[systems]]\nname = "prompt"\nmode = "prompt"\n'
+CHECK = '[[objectives.checks]]\nname = "c"\n'
+WHOLE = OBJECTIVES + SYSTEM
+CHECKED = OBJECTIVES + CHECK
+
+
+@pytest.fixture
+def suite(tmp_path: Path):
+    """The suite that a text is."""
+
+    def load(text: str) -> Suite:
+        path = tmp_path / "mine.toml"
+        path.write_text(text, encoding="utf-8")
+        return load_suite(str(path))
+
+    return load
+
+
+# What a user may write.
+
+
+def test_a_suite_is_what_was_written(suite, tmp_path: Path) -> None:
+    (tmp_path / "wish.txt").write_text("Be brief.")
+    (tmp_path / "small.gguf").touch()
+    made = suite("""
+        title = "Pirates, briefly"
+        prompts = "asks.jsonl"
+        field = "ask"
+        limit = 10
+        sample = 3
+        max_chars = 200
+        max_tokens = 64
+        seeds = [0, 1]
+        baseline = "together"
+        temperature = 1         # for all systems
+        stop = ["END"]
+
+        [[objectives]]
+        name = "pirate, brief"
+        prefer = ["Talk like a pirate:1", "@wish.txt"]
+          [[objectives.checks]]
+          name = "pirate"
+          of = "Talk like a pirate"
+          regex = '(?i)\\bahoy\\b'
+          [[objectives.checks]]
+          name = "brief"
+          of = "@wish.txt"
+          max_words = 30
+          finished = true
+
+        [[systems]]
+        name = "together"
+        mode = "prompt"
+        [[systems]]
+        name = "both at 2"
+        mode = "both"
+        strength = 2            # with or without quotes
+        floor = 0
+        avoid = ["formal:2"]
+        max_tokens = 32
+        [[systems]]
+        name = "pirate alone"
+        mode = "prompt"
+        only = 1
+        model = "small.gguf"
+        against = "both at 2"
+    """)
+    brief = f"@{tmp_path / 'wish.txt'}"
+    assert made == Suite(
+        name="mine",
+        title="Pirates, briefly",
+        objectives=(
+            Objectives(
+                "pirate, brief",
+                ("Talk like a pirate:1", brief),
+                (
+                    Check("pirate", of="Talk like a pirate:1", regex=r"(?i)\bahoy\b"),
+                    Check("brief", of=brief, max_words=30, finished=True),
+                ),
+            ),
+        ),
+        systems=(
+            System("together", {"mode": "prompt"}),
+            System(
+                "both at 2",
+                {"mode": "both", "strength": "2", "floor": 0.0, "avoid": ("formal:2",), "max_tokens": 32},
+            ),
+            System("pirate alone", {"mode": "prompt"}, only=1, model=str(tmp_path / "small.gguf"), against="both at 2"),
+        ),
+        baseline="together",
+        settings={"temperature": 1.0, "stop": ("END",)},
+        prompts=str(tmp_path / "asks.jsonl"),
+        field="ask",
+        limit=10,
+        sample=3,
+        max_chars=200,
+        seeds=(0, 1),
+        max_tokens=64,
+    )
+    assert made.baseline_of(made.systems[0]) is None
+    assert made.baseline_of(made.systems[1]) == "together"
+    assert made.baseline_of(made.systems[2]) == "both at 2"
+    assert made.systems[2].views(made.objectives[0]) == [["Talk like a pirate:1"], []]
+    assert made.systems[1].views(made.objectives[0]) == [["Talk like a pirate:1"], [brief]]
+
+
+def test_the_readmes_suite_is_one(suite) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    [text] = [block for block in re.findall(r"```toml\n(.*?)```", readme, re.DOTALL) if "[[objectives]]" in block]
+    made = suite(text)
+    assert [system.name for system in made.systems] == ["prompt", "both at 2", "pirate alone"]
+    assert [check.name for check in made.objectives[0].checks] == ["pirate", "short"]
+    assert all(name in readme for name in ready_suites() if not name.startswith("table"))
+    assert all(f"`{field}`" in readme for field in FIELDS)
+
+
+def test_what_is_left_out_has_a_default(suite) -> None:
+    made = suite(OBJECTIVES + SYSTEM)
+    assert made == Suite("mine", "mine", (Objectives("o", ("vivid", "creative")),), made.systems, baseline="prompt")
+
+
+def test_a_system_goes_before_the_command_line_and_that_before_the_suite(suite) -> None:
+    made = suite(
+        f"temperature = 0.9\ntop_k = 5\nmax_tokens = 20\nplacement = 'question'\n{OBJECTIVES}{SYSTEM}"
+        "temperature = 0.5\nstrength = 2\nregex = 'a+'\nn_ctx = 64\n"
+    )
+    system = made.systems[0]
+    sampling = Sampling(temperature=0.1, top_k=7, top_p=0.3, grammar="root ::= 'b'")
+    assert in_force(made, system, sampling, {"temperature", "top_k", "top_p"}) == Sampling(
+        temperature=0.5, top_k=7, top_p=0.3, regex="a+"
+    )
+    assert in_force(made, system, Sampling()).top_k == 5
+    assert in_force(made, system, Generation(seed=3)) == Generation("prompt", "2", max_tokens=20, seed=3)
+    assert in_force(made, system, Generation(max_tokens=9), {"max_tokens"}).max_tokens == 9
+    assert in_force(made, system, Prompting(system="Hi")) == Prompting(system="Hi", placement="question")
+    assert in_force(made, system, Engine()) == Engine(n_ctx=64)
+
+
+def test_what_the_command_line_gives_may_not_suit_a_system(suite) -> None:
+    made = suite(OBJECTIVES + SYSTEM)
+    check_systems(made, Generation())
+    with pytest.raises(UsageError, match="system 'prompt' with objectives 'o': --rule mod says how mode both"):
+        check_systems(made, Generation(rule="mod"), {"rule"})
+
+
+def test_every_model_has_every_system_with_a_baseline_of_its_own() -> None:
+    suite = with_models(load_suite("table4"), ["models/a.gguf", "b.gguf"])
+    names = ["prompt on a", "judge on a", "both on a", "prompt on b", "judge on b", "both on b"]
+    assert [system.name for system in suite.systems] == names
+    assert [system.model for system in suite.systems] == ["models/a.gguf"] * 3 + ["b.gguf"] * 3
+    assert suite.baseline == "prompt on a"
+    assert [suite.baseline_of(system) for system in suite.systems] == [
+        None,
+        *["prompt on a"] * 2,
+        None,
+        *["prompt on b"] * 2,
+    ]
+    same = with_models(suite, [])
+    assert same == suite
+    assert with_models(load_suite("table4"), ["x/a.gguf", "y/a.gguf"]).systems[3].name == "prompt on y/a.gguf"
+    names = ["qwen2.5-0.5b", "org/qwen2.5-3b:Q5_K_M"]
+    assert with_models(load_suite("table4"), names).systems[3].name == "prompt on qwen2.5-3b:Q5_K_M"
+    assert with_models(load_suite("table4"), names).baseline == "prompt on qwen2.5-0.5b"
+    with pytest.raises(UsageError, match="a model is named twice"):
+        with_models(suite, ["a.gguf", "a.gguf"])
+
+
+# What is kept of it.
+
+_words = st.text(st.characters(codec="utf-8"), max_size=9)
+_checks = st.builds(
+    Check,
+    name=_words,
+    of=st.none() | _words,
+    regex=st.none() | _words.map(re.escape),
+    max_words=st.none() | st.integers(1, 99),
+    finished=st.booleans(),
+    shorter_than=st.none() | st.floats(0.1, 2),
+)
+_settings = st.fixed_dictionaries(
+    {},
+    optional={
+        "mode": st.sampled_from(["judge", "both"]),
+        "strength": st.just("1.5"),
+        "floor": st.floats(0, 0.9),
+        "stop": st.lists(_words).map(tuple),
+        "panel": st.booleans(),
+    },
+)
+
+
+@given(
+    st.builds(
+        Suite,
+        name=_words,
+        title=_words,
+        objectives=st.lists(
+            st.builds(Objectives, _words, st.lists(_words).map(tuple), st.lists(_checks, max_size=2).map(tuple)),
+            max_size=2,
+        ).map(tuple),
+        systems=st.lists(
+            st.builds(System, _words, _settings, st.none() | st.integers(1, 3), st.none() | _words, st.none() | _words),
+            max_size=3,
+        ).map(tuple),
+        baseline=_words,
+        settings=_settings,
+        limit=st.none() | st.integers(1, 99),
+        seeds=st.lists(st.integers(0, 9), unique=True, min_size=1).map(tuple),
+        shape=st.sampled_from(["systems", "time"]),
+    )
+)
+def test_a_suite_that_is_kept_is_the_same_when_it_is_read(suite: Suite) -> None:
+    assert suite_from_dict(suite_as_dict(suite)) == suite
+    assert suite_from_dict(json.loads(json.dumps(suite_as_dict(suite)))) == suite
+
+
+def test_a_suite_of_another_version_is_read_as_far_as_it_is_known() -> None:
+    suite = load_suite("quick")
+    values = suite_as_dict(suite) | {"since": "tomorrow"}
+    values["systems"][0]["since"] = "tomorrow"
+    assert suite_from_dict(values) == suite
+
+
+@pytest.mark.parametrize("broken", [{}, {"objectives": 3}, {"objectives": [{"checks": [3]}]}, []])
+def test_what_is_no_suite_is_told_in_a_line(broken: Any) -> None:
+    with pytest.raises(UsageError, match="this is no suite"):
+        suite_from_dict(broken)
+
+
+# The ready ones.
+
+
+def test_the_ready_suites_are_those_of_the_paper_and_of_this_project() -> None:
+    assert ready_suites() == ["modes", "quick", "strength", "table1", "table2", "table3", "table4", "table5"]
+
+
+@pytest.mark.parametrize("name", ready_suites())
+def test_every_system_of_a_ready_suite_can_answer(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.title != name
+    assert load_prompts(suite.prompts, suite.field, suite.limit)
+    assert suite_from_dict(suite_as_dict(suite)) == suite
+    for system in suite.systems:
+        for objectives in suite.objectives:
+            generation = in_force(suite, system, Generation())
+            cast = make_cast(generation, system.views(objectives))
+            assert cast.mode == generation.mode, "a ready suite says the mode of every system"
+
+
+@pytest.mark.parametrize("name", [f"table{number}" for number in range(1, 6)])
+def test_the_papers_suites_sample_as_its_authors_did(name: str) -> None:
+    suite = load_suite(name)
+    sampling = in_force(suite, suite.systems[0], Sampling())
+    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.9, 20, 0.9)
+    assert suite.max_tokens == 128
+
+
+def test_table2_deals_the_three_objectives_as_the_authors_did() -> None:
+    suite = load_suite("table2")
+    assert suite.systems[-3].name == "both"
+    assert suite.systems[-3].views(suite.objectives[0]) == [["touching", "vivid"], ["creative"]]
+
+
+def test_table3_has_every_lambda_from_1_to_6() -> None:
+    suite = load_suite("table3")
+    assert [system.settings["lam"] for system in suite.systems[1:]] == [1, 2, 3, 4, 5, 6] and suite.shape == "lambda"
+
+
+def test_table4_has_the_papers_nine_objectives() -> None:
+    asked = {wish for objectives in load_suite("table4").objectives for wish in objectives.prefer}
+    assert asked == set(list(PRESETS)[:9])
+
+
+def test_strength_and_modes_compare_with_prompting_in_the_same_placement() -> None:
+    for name in ("strength", "modes"):
+        suite = load_suite(name)
+        placement = {system.name: system.settings.get("placement") for system in suite.systems}
+        for system in suite.systems:
+            against = suite.baseline_of(system)
+            if against and not system.name.startswith(("prompt, ", "plain")):
+                assert placement[against] == placement[system.name]
+
+
+def pirate() -> re.Pattern[str]:
+    [check] = [
+        check for objectives in load_suite("quick").objectives for check in objectives.checks if check.name == "pirate"
+    ]
+    return re.compile(check.regex or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ahoy, matey! Daily life on Mars is like a treasure hunt.",
+        "Arr, the cold be moved out by a pump.",
+        "ARRR! Keep yer rice dry.",
+        "Aye, that it does.",
+        "Listen well, me hearties.",
+        "Shiver me timbers, ye ask hard things.",
+        "Yo ho ho, cap’n!",
+        "Avast! No landlubber knows that.",
+    ],
+)
+def test_the_pirate_check_is_met_by_how_pirates_speak(text: str) -> None:
+    assert pirate().search(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A ship floats because it displaces its weight in sea water.",
+        "ARR is annual recurring revenue.",
+        "Yes, eye contact helps, and years of practice.",
+        "Array indices start at 0; the array sails through.",
+    ],
+)
+def test_the_pirate_check_is_not_met_by_a_plain_answer_on_any_other_subject(text: str) -> None:
+    assert not pirate().search(text)
+
+
+def test_no_prompt_meets_a_check_by_itself() -> None:
+    checks = [check for objectives in load_suite("strength").objectives for check in objectives.checks if check.regex]
+    assert len(checks) == 2
+    for prompt in load_prompts():
+        assert not any(re.search(check.regex, prompt.text) for check in checks)
+        assert not re.search(r"(?i)\b(ships?|boats?|beach|coast|ocean|treasure|pirates?|sail\w*)\b", prompt.text)
+
+
+# What cannot be.
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "mine.toml: there are no objectives: each is a table under [[objectives]]"),
+        ("x = ", "mine.toml line 1: this is not TOML"),
+        (OBJECTIVES, "mine.toml: there are no systems: each is a table under [[systems]]"),
+        (SYSTEM, "there are no objectives"),
+        ("limt = 3\n" + WHOLE, "line 1: unknown key 'limt': did you mean limit"),
+        (WHOLE + "limit = 3", "line 7: system 'prompt': limit belongs at the top, before the first table"),
+        (WHOLE + "strenght = 2", "line 7: system 'prompt': unknown key 'strenght': did you mean strength?"),
+        (WHOLE + "strength = 22", "line 7: system 'prompt': a strength is a number from -10 to 10"),
+        (WHOLE + "lam = true", "line 7: system 'prompt': lam must be a whole number (not True)"),
+        (WHOLE + "temperature = -1", "line 7: system 'prompt': temperature must be at least 0"),
+        (WHOLE + "mode = 1", "line 7: this is not TOML: "),
+        (WHOLE + "seed = 1", "line 7: system 'prompt': the seed is the suite's: seeds = [0, 1] at the top"),
+        (WHOLE + "rule = 'mod'", "line 4: system 'prompt' with objectives 'o': rule mod says how mode both"),
+        (WHOLE + "avoid = ['fromal']", "line 7: system 'prompt': unknown preset 'fromal': did you mean"),
+        (WHOLE + "model = '~nobody9/x'", "line 7: system 'prompt': cannot use the path ~nobody9/x"),
+        (WHOLE + "only = 3", "line 7: system 'prompt': only = 3, but the objectives 'o' have 2 preferences"),
+        (WHOLE + "only = 0", "line 7: system 'prompt': only must be at least 1"),
+        (WHOLE + "against = 'x'", "line 7: system 'prompt': against must be a system's name (not 'x')"),
+        (WHOLE + SYSTEM, "line 8: there are two of the name 'prompt'"),
+        (OBJECTIVES + WHOLE, "line 5: there are two of the name 'o'"),
+        (OBJECTIVES + '[[systems]]\nmode = "judge"', "line 4: name is missing"),
+        (OBJECTIVES + '[[systems]]\nname = "a\\nb"', "line 5: a name is a line of 1 to 80 characters"),
+        (OBJECTIVES + '[[systems]]\nname = ""', "line 5: a name is a line of 1 to 80 characters"),
+        (OBJECTIVES + '[[system]]\nname = "a"', "line 4: system is a text that all views share: did you mean"),
+        (OBJECTIVES + '[systems]\nname = "a"', "line 4: systems must be tables, each under [[systems]]"),
+        ("objectives = 3\n" + SYSTEM, "line 1: objectives must be tables, each under [[objectives]]"),
+        ("[[objectives]]\nname = 'o'\n" + SYSTEM, "line 1: objectives 'o': prefer is missing"),
+        ("[[objectives]]\nname = 'o'\nprefer = []\n" + SYSTEM, "line 3: objectives 'o': prefer must name preferences"),
+        ("[[objectives]]\nname = 'o'\nprefer = 'x'\n" + SYSTEM, "line 3: objectives 'o': prefer must be a list"),
+        ("[[objectives]]\nname = 'o'\nprefer = ['vivd']\n" + SYSTEM, "line 3: objectives 'o': unknown preset 'vivd'"),
+        ("[[objectives]]\nname = 'o'\nprefer = ['vivid', 'vivid']\n" + SYSTEM, "prefer names one preference twice"),
+        (CHECKED + SYSTEM, "line 4: objectives 'o': check 'c': it asks for nothing"),
+        (CHECKED + "regex = '('\n" + SYSTEM, "line 6: objectives 'o': check 'c': regex: '(' is no regular expression"),
+        (CHECKED + "not_regex = '*'\n" + SYSTEM, "line 6: objectives 'o': check 'c': not_regex: '*' is no regular"),
+        (CHECKED + "max_wrds = 3\n" + SYSTEM, "check 'c': unknown key 'max_wrds': did you mean max_words"),
+        (CHECKED + "max_words = 0\n" + SYSTEM, "line 6: objectives 'o': check 'c': max_words must be at least 1"),
+        (CHECKED + "max_words = 1\nmin_words = 2\n" + SYSTEM, "min_words must be at most max_words, 1 (not 2)"),
+        (CHECKED + "max_words = 1\nof = 'x'\n" + SYSTEM, "line 7: objectives 'o': check 'c': of must be one of"),
+        (CHECKED + "shorter_than = 0.5\n" + SYSTEM, "line 4: check 'c' compares with plain answers: add a"),
+        (CHECKED.replace('"c"', '"all"') + SYSTEM, "line 5: objectives 'o': check 'all': check:all says"),
+        (OBJECTIVES + (CHECK + "max_words = 1\n") * 2 + SYSTEM, "line 8: objectives 'o': there are two of the name"),
+        ("baseline = 'promt'\n" + WHOLE, "line 1: baseline must be a system's name (not 'promt'): did you"),
+        ("seeds = []\n" + WHOLE, "line 1: seeds must be different numbers, at least one"),
+        ("seeds = [1, 1]\n" + WHOLE, "line 1: seeds must be different numbers, at least one"),
+        ("seeds = [-1]\n" + WHOLE, "line 1: seeds must be at least 0 (not -1)"),
+        ("seeds = [true]\n" + WHOLE, "line 1: seeds must be a list of whole numbers, as in [0, 1]"),
+        ("sample = 1\n" + WHOLE, "line 1: sample draws as many prompts as limit says: add limit"),
+        ("limit = 0\n" + WHOLE, "line 1: limit must be at least 1"),
+        ("max_tokens = 0\n" + WHOLE, "line 1: max_tokens must be at least 1"),
+        ("min_chars = 9\nmax_chars = 5\n" + WHOLE, "line 1: min_chars must be at most max_chars, 5"),
+        ("shape = 'round'\n" + WHOLE, "line 1: shape must be one of systems, lambda, models, time"),
+        ("grammar = 'none.gbnf'\n" + WHOLE, "line 1: cannot read grammar file"),
+        ("prompts = 'helpsteer2'\n" + WHOLE, "line 1: helpsteer2 is a file that you have: give it as in"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told_with_its_line(suite, text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        suite(text)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_suite_that_cannot_be_read_is_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no suite 'tabel1': did you mean table1"):
+        load_suite("tabel1")
+    with pytest.raises(UsageError, match=r"there is no suite 'x/y.toml': ready are modes, .* \(or give a TOML file"):
+        load_suite("x/y.toml")
+    with pytest.raises(UsageError, match=r"cannot read suite .*: Is a directory"):
+        load_suite(str(tmp_path))
+    path = tmp_path / "a.toml"
+    path.write_bytes(b"title = '\xff'")
+    with pytest.raises(UsageError, match=r"suite .*a\.toml is not UTF-8 text"):
+        load_suite(str(path))
+    path.write_bytes(b"#" * 1_000_001)
+    with pytest.raises(UsageError, match=r"a\.toml is no suite: it is larger than 1,000,000 bytes"):
+        load_suite(str(path))
+
+
+def test_a_check_or_suite_made_in_python_is_held_to_its_limits_too() -> None:
+    with pytest.raises(UsageError, match="max-words must be at least 1"):
+        Check("c", max_words=0)
+    with pytest.raises(UsageError, match="seeds must be different"):
+        replace(load_suite("quick"), seeds=())

@@ -1,0 +1,208 @@
+"""The tables: best in bold, second underlined, luck named as luck, and unfit judges by their names."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from evaluated import HOSTILE, SUITE, answers, score, verdict
+from rich.console import Console
+
+from pjlocal.errors import UsageError
+from pjlocal.evaluation.compare import Comparison, Results, compare, compare_folders
+from pjlocal.evaluation.grid import Cell, Grid, Row, markdown_grids, ranked, rich_grid
+from pjlocal.evaluation.report import as_json, as_markdown, as_page, report_plots, write_report
+from pjlocal.evaluation.suite import Objectives, System
+from pjlocal.evaluation.tables import folder_grids, folder_json, report_grids, telling_note
+
+N = 30
+
+
+def results(turns_over: float = 0.0) -> Results:
+    """``both`` wins against direct prompting nine times of ten, ``judge`` every second time.
+
+    Args:
+        turns_over: the share of comparisons in which the judge names the first place, whoever stands there.
+    """
+    records = answers(N, objectives=("bright",))
+    by = {(record.system, record.prompt_id): record for record in records}
+    verdicts, scores = [], []
+    for n in range(1, N + 1):
+        base = by["prompt", f"p{n}"]
+        for system, wins in (("both", n % 10 > 0), ("judge", n % 2 > 0)):
+            mine = by[system, f"p{n}"]
+            flips = n <= turns_over * N
+            for aspect in ("vivid", "quality"):
+                verdicts += [verdict(mine, base, 0.9 if wins or flips else 0.1, aspect),
+                             verdict(base, mine, 0.9 if not wins or flips else 0.1, aspect)]  # fmt: skip
+        for system, reward in (("prompt", 0.1), ("judge", 0.1), ("both", 0.4)):
+            mine, luck = by[system, f"p{n}"], 0.01 * ((n * 7 + len(system)) % 5)
+            scores += [score(mine, "reward:vivid", reward + luck), score(mine, "reward:creative", reward / 2 + luck),
+                       score(mine, "fluency", -1.2 - reward), score(mine, "words", 40 + n, ""),
+                       score(mine, "check:pirate", float(system == "both"), "")]  # fmt: skip
+    return Results(SUITE, records, scores, verdicts)
+
+
+@pytest.fixture(scope="module")
+def compared() -> Comparison:
+    return compare(results())
+
+
+def told(grids: list[Grid], width: int = 120, **options: object) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=width, highlight=False, markup=False, **options)
+    for grid in grids:
+        console.print(rich_grid(grid, width))
+    return file.getvalue()
+
+
+def cells(grids: list[Grid], title: str, row: str) -> list[Cell]:
+    (found,) = [one.cells for grid in grids if grid.title.startswith(title) for one in grid.rows if one.name == row]
+    return [*found]
+
+
+def test_win_rates_stand_with_their_intervals_and_what_so_many_prompts_can_tell(compared: Comparison) -> None:
+    grids = report_grids(SUITE, compared)
+    both, judge = cells(grids, "Win rate against", "both")[0], cells(grids, "Win rate against", "judge")[0]
+    assert both.value == pytest.approx(0.9) and both.low and both.high and both.low < 0.9 < both.high
+    assert both.text.startswith("90% [") and not both.noise and both.rank == 1
+    assert judge.text.startswith("50% [") and judge.noise and judge.rank == 2
+    text = told(grids)
+    assert "30 prompts tell win rates from 70% on from chance" in " ".join(text.split())
+    assert "m turns over 0% of its 60" not in text and "of its 120 decisive verdicts" in text and "UNFIT" not in text
+
+
+def test_a_judge_that_turns_over_is_called_unfit_by_name() -> None:
+    comparison = compare(results(turns_over=1.0))
+    text = " ".join(told(report_grids(SUITE, comparison)).split())
+    assert "m turns over 100% of its 120 decisive verdicts" in text and "UNFIT as a judge" in text
+    assert "UNFIT" in as_page(results(turns_over=1.0), comparison, [])
+
+
+def test_what_luck_could_have_made_is_marked_and_the_baseline_is_not(compared: Comparison) -> None:
+    grids = report_grids(SUITE, compared)
+    title = "Scores by m, nats a token"
+    (columns,) = [grid.columns for grid in grids if grid.title == title]
+    assert columns == ("least served", "creative", "vivid", "fluency")
+    assert [cell.noise for cell in cells(grids, title, "judge")] == [True] * 4
+    assert not any(cell.noise for cell in cells(grids, title, "both") + cells(grids, title, "prompt"))
+    assert [cell.rank for cell in cells(grids, title, "both")] == [1, 1, 1, 0], "third in fluency, behind two equals"
+
+
+def test_checks_texts_and_speed_have_tables_of_their_own(compared: Comparison) -> None:
+    grids = report_grids(SUITE, compared)
+    assert [cell.text for cell in cells(grids, "Checks", "both")] == ["100%", "100%"]
+    assert cells(grids, "The texts", "prompt")[0].text == "55.5"
+    assert cells(grids, "Speed", "both")[1].text == "17.00"
+
+
+def test_best_is_bold_second_underlined_and_equals_share_a_rank() -> None:
+    column = [Cell("0.5", 0.5), Cell("0.7", 0.7), Cell("0.5", 0.5), Cell(), Cell("0.1", 0.1)]
+    assert [cell.rank for cell in ranked(column)] == [2, 1, 2, 0, 0]
+    assert [cell.rank for cell in ranked(column, higher=False)] == [2, 0, 2, 0, 1]
+    assert [cell.rank for cell in ranked([Cell("1", 1.0), Cell("1", 1.0)])] == [0, 0], "nobody is better"
+    best = Cell("0.7", 0.7, rank=1)
+    grid = Grid("T", "system", ("x",), (Row("both", (best,)), Row("judge", (Cell("0.5", 0.5, rank=2, noise=True),))))
+    text = told([grid], force_terminal=True, color_system="standard")
+    assert "both      \x1b[1m0.7\x1b[0m\n" in text and "\x1b[2;4m≈ 0.5\x1b[0m" in text
+    assert "| both | **0.7** |\n| judge | ≈ <u>0.5</u> |" in markdown_grids([grid])
+
+
+@pytest.mark.parametrize("width", [120, 60, 34])
+def test_on_a_narrow_terminal_columns_come_below_and_no_value_is_folded(compared: Comparison, width: int) -> None:
+    grids = report_grids(SUITE, compared)
+    text = told(grids, width)
+    assert max(map(len, text.splitlines())) <= width
+    for grid in grids:
+        for row in grid.rows:
+            for cell in row.cells:
+                assert cell.text in text
+
+
+def test_names_from_a_file_are_text_everywhere() -> None:
+    for text in HOSTILE:
+        grid = Grid(text, text, (text,), (Row(text, (Cell(text),)),), ((text, 1),), (text,))
+        for written in (told([grid]), markdown_grids([grid])):
+            assert "\x1b" not in written and "\u202e" not in written
+            written.encode()
+        assert "<img" not in markdown_grids([grid]).replace(r"\<img", "")
+        assert markdown_grids([grid]).count("\n|") == 3
+
+
+def test_a_pipe_in_a_name_is_no_column() -> None:
+    grid = Grid("T", "system", ("a|b",), (Row("x|y", (Cell("1"),)),))
+    assert r"| x\|y | 1 |" in markdown_grids([grid]) and r"| system | a\|b |" in markdown_grids([grid])
+
+
+def test_json_has_all_numbers_and_no_nan() -> None:
+    some = results()
+    whole = json.loads(as_json(some, compare(some), []), parse_constant=lambda name: pytest.fail(name))
+    assert whole["prompts"] == N and whole["smallest_telling"] == pytest.approx(0.7)
+    assert whole["judges"]["m"]["unfit"] is False
+    (row,) = [w for w in whole["wins"] if (w["system"], w["aspect"]) == ("both", "vivid")]
+    assert row["result"]["rate"]["value"] == pytest.approx(0.9) and row["within_noise"] is False
+    assert {"metric": "fluency", "by": "m"}.items() <= next(
+        d for d in whole["differences"] if d["metric"] == "fluency"
+    ).items()
+
+
+def test_few_prompts_tell_nothing_and_that_is_said() -> None:
+    few = Results(SUITE, answers(3, objectives=("bright",)))
+    assert telling_note(compare(few)).startswith("3 prompts tell no win rate from chance")
+
+
+def test_times_stand_by_the_number_of_objectives() -> None:
+    suite = replace(
+        SUITE, shape="time", objectives=(Objectives("one", ("vivid",)), Objectives("two", ("vivid", "creative")))
+    )
+    some = Results(suite, answers(4, objectives=("one", "two")))
+    comparison = compare(some)
+    (grid, *_) = report_grids(suite, comparison)
+    assert (grid.title, grid.head) == ("Seconds an answer", "objectives")
+    assert [row.name for row in grid.rows] == ["1 (one)", "2 (two)"] and grid.columns == ("prompt", "judge", "both")
+    assert [plot.title for plot in report_plots(suite, comparison)] == ["Time against number of objectives"]
+
+
+def test_lambda_is_drawn_against_score_and_speed() -> None:
+    some = results()
+    systems = (SUITE.systems[0], *(System(s.name, {**s.settings, "mode": "judge", "lam": n})
+                                   for n, s in ((1, SUITE.systems[1]), (4, SUITE.systems[2]))))  # fmt: skip
+    suite = replace(SUITE, systems=systems, shape="lambda")
+    plots = {plot.title: plot.svg for plot in report_plots(suite, compare(replace(some, suite=suite)))}
+    svg = plots["λ against score and speed for bright"]
+    assert "% won against prompt" in svg and "tokens/s" in svg and "vivid, m" in svg
+    assert "Win rates for bright, by m, with intervals at 95 %" in plots
+    assert "Reward against fluency for bright, by m" in plots
+
+
+def test_two_evaluations_are_told_apart_by_their_differences() -> None:
+    some = results()
+    better = replace(some, scores=[replace(s, value=s.value + 1) if s.metric == "fluency" else s for s in some.scores])
+    comparison = compare_folders(some, better)
+    (grid,) = folder_grids(comparison, "first", "second")
+    assert grid.title == "bright: second less first"
+    at = grid.columns.index("fluency by m")
+    assert grid.rows[0].cells[at].text.startswith("+1.000") and not grid.rows[0].cells[at].noise
+    json.loads(folder_json(comparison), parse_constant=lambda name: pytest.fail(name))
+
+
+def test_a_report_is_written_by_its_ending_and_replaces_nothing_unasked(tmp_path: Path) -> None:
+    some = results()
+    comparison = compare(some)
+    for name, begins in (("r.md", "# A small one\n\n30 prompts\n"), ("r.json", "{"), ("r.html", "<!doctype html>")):
+        write_report(some, comparison, ["30 prompts"], tmp_path / name)
+        assert (tmp_path / name).read_text(encoding="utf-8").startswith(begins)
+    with pytest.raises(UsageError, match=r"r\.md exists already"):
+        write_report(some, comparison, [], tmp_path / "r.md")
+    with pytest.raises(UsageError, match=r"end it in \.md, \.json or \.html"):
+        write_report(some, comparison, [], tmp_path / "r.pdf")
+    assert as_markdown(some, comparison, []).count("\n### ") == 5, "no lengths differ here"
+
+
+def test_the_order_of_records_changes_no_byte() -> None:
+    some = results()
+    turned = replace(some, scores=some.scores[::-1], verdicts=some.verdicts[::-1])
+    assert as_page(some, compare(some), []) == as_page(turned, compare(turned), [])

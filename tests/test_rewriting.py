@@ -1,0 +1,183 @@
+"""Mode rewrite: a plain first answer, and its correction under the preferences, which is all that is shown."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from talking import prompt_text, talk
+
+from pjlocal import Engine, Message, PersonaJudge, Sampling
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.errors import ModelError, UsageError
+from pjlocal.prompting.preferences import PRESETS
+
+TEXT_ONLY = Sampling(logit_bias=("0=-1000", "1=-1000", "3=-1000"))
+
+
+@pytest.fixture
+def judge(tiny):
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=TEXT_ONLY) as judge:
+        yield judge
+
+
+def test_the_first_answer_is_the_plain_one_and_the_second_is_asked_to_correct_it(judge: PersonaJudge) -> None:
+    options = {"seed": 1, "max_tokens": 12, "ignore_end": True, "avoid": ("humorous",)}
+    answer = judge.stream("Hello", mode="rewrite", **options)
+    events = list(answer)
+    plain = judge("Hello", seed=1, max_tokens=12, ignore_end=True, mode="plain")
+    assert answer.result.draft.text == plain.text == "".join(event.text for event in answer.drafted)
+    assert answer.result.text == "".join(event.text for event in events) != plain.text
+    prompt = judge.model.text(answer.plan.prompts[0])
+    asked = f"these instructions:\n{PRESETS['vivid']}\n{PRESETS['formal']}\nDo not follow these:\n{PRESETS['humorous']}"
+    assert prompt.index("Hello") < prompt.index(plain.text) < prompt.index(asked)
+    assert (answer.result.mode, answer.result.preferences) == ("rewrite", {"a": ["vivid"], "b": ["formal"]})
+    draft = answer.result.as_dict()["draft"]
+    assert (draft["text"], draft["usage"]["completion_tokens"]) == (plain.text, 12) and draft["timings"]["decode_s"] > 0
+    assert plain.as_dict()["draft"] is None
+
+
+def test_the_correction_reads_only_what_is_new_behind_the_first_answer(judge: PersonaJudge) -> None:
+    answer = judge.stream("Hello", mode="rewrite", seed=1, max_tokens=12, ignore_end=True)
+    list(answer)
+    fed = judge.pool.views(1, 1).n_fed
+    assert fed == len(answer.plan.prompts[0]) + 12 - 1, "the prompt with the first answer in it, once, and the answer"
+
+
+def test_a_first_answer_leaves_room_for_its_correction(tiny) -> None:
+    with PersonaJudge(tiny("llama"), prefer=["vivid"], sampling=TEXT_ONLY, engine=Engine(n_ctx=400)) as judge:
+        result = judge("Hello", mode="rewrite", seed=1, max_tokens=1000, ignore_end=True)
+        n = result.draft.statistics.completion_tokens
+        assert 10 < n < 200
+        assert abs(result.statistics.completion_tokens - n) < 40, "a text may take more tokens than it was written in"
+        assert max(result.statistics.prompt_tokens) + result.statistics.completion_tokens == 400
+    with (
+        PersonaJudge(tiny("llama"), prefer=["vivid"], engine=Engine(n_ctx=64)) as judge,
+        pytest.raises(UsageError, match="larger --ctx"),
+    ):
+        judge("Hello", mode="rewrite")
+
+
+def test_another_model_may_correct_it_and_is_loaded_once(tiny, monkeypatch) -> None:
+    aligner = tiny("sliding_window")
+    with PersonaJudge(tiny("llama"), prefer=["vivid"]) as judge:
+        for prompt in ("Hello", "And again?"):
+            result = judge(prompt, mode="rewrite", aligner=str(aligner), seed=1, max_tokens=8, ignore_end=True)
+            assert (result.draft.model, result.model) == ("llama.gguf", "sliding_window.gguf")
+        inner = judge._aligner[1]
+        assert inner.pool.views(1, 1).n_fed > 0
+        with pytest.raises(ModelError, match="no such model file"):
+            judge("Hello", mode="rewrite", aligner="./nowhere.gguf")
+        assert judge._aligner[1] is inner
+    assert inner.pool.closed
+
+
+def test_an_aligner_that_is_not_there_is_told_before_the_model_is_loaded(tmp_path: Path, pjlocal) -> None:
+    result = pjlocal("run", "-p", "vivid", "--mode", "rewrite", "--aligner", "./nowhere.gguf", "hi")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "pjlocal: no such model file: ./nowhere.gguf\n"
+
+
+@pytest.mark.parametrize("when", [0, 3])
+def test_ctrl_c_in_the_first_answer_leaves_no_answer_and_tells_what_was_drafted(judge, monkeypatch, when: int) -> None:
+    answer = judge.stream("Hello", mode="rewrite", seed=1, max_tokens=50, ignore_end=True)
+    told = []
+
+    def stop(token: int) -> bool:
+        told.append(token)
+        if len(told) > when:
+            judge.interrupt.set()
+        return False
+
+    monkeypatch.setattr(answer._draft, "_is_end", stop)
+    assert list(answer) == []
+    assert (answer.finish_reason, answer.result.text) == ("interrupted", "")
+    assert len(answer.drafted) == answer.result.draft.statistics.completion_tokens < 50
+    judge.interrupt.clear()
+    assert judge("Hello", mode="rewrite", seed=1, max_tokens=5).draft
+
+
+def test_ctrl_c_in_the_correction_keeps_what_was_written(judge: PersonaJudge) -> None:
+    answer = judge.stream("Hello", mode="rewrite", seed=1, max_tokens=50, ignore_end=True)
+    for event in answer:
+        if event.position == 4:
+            judge.interrupt.set()
+    judge.interrupt.clear()
+    assert answer.finish_reason == "interrupted" and 4 < answer.statistics.completion_tokens < 50
+    assert answer.result.draft.finish_reason == "length"
+
+
+def test_a_first_answer_that_says_nothing_is_not_corrected(tiny) -> None:
+    with PersonaJudge(tiny("llama"), prefer=["vivid"], sampling=Sampling(grammar='root ::= " "')) as judge:
+        result = judge("Hello", mode="rewrite", seed=1)
+    assert (result.text, result.finish_reason, result.draft.text) == ("", "stop", " ")
+
+
+def test_a_chat_keeps_the_correction_alone(tiny) -> None:
+    with talk(tiny("llama"), mode="rewrite", sampling=TEXT_ONLY, ignore_end=True) as chat:
+        first = chat.ask("Why?")
+        (turn,) = chat.turns
+        draft = turn.statistics["draft"]["text"]
+        assert draft and draft != turn.answer and turn.answer == "".join(e.text for e in first.events)
+        writing = chat.conversation.ask("And then?")
+        begun = chat.judge.model.text(writing.answer.plan.prompts[0])
+        assert turn.answer in begun and draft not in begun and "Rewrite your answer" not in begun
+        assert "Rewrite your answer" in prompt_text(chat, chat.ask("", writing))
+        assert chat.say("/mode judge") == ["mode judge"]
+        chat.ask("So?")
+        assert "draft" not in chat.turns[-1].statistics
+
+
+def test_ctrl_c_in_a_chats_first_answer_is_as_if_nothing_was_asked(tiny, monkeypatch) -> None:
+    with talk(tiny("llama"), mode="rewrite", sampling=TEXT_ONLY, ignore_end=True) as chat:
+        writing = chat.conversation.ask("Why?")
+        monkeypatch.setattr(writing.answer._draft, "_is_end", lambda token: bool(chat.judge.interrupt.set()))
+        assert list(writing) == [] and chat.turns == []
+
+
+def test_the_oldest_turns_leave_room_for_two_answers(tiny) -> None:
+    options = {"engine": Engine(n_ctx=700), "sampling": TEXT_ONLY, "max_tokens": 60, "ignore_end": True}
+    with talk(tiny("llama"), mode="rewrite", **options) as chat:
+        for n in range(8):
+            chat.ask(f"Question number {n}, and some words more")
+        assert chat.turns[-1].first > 0
+        assert all(turn.statistics["usage"]["completion_tokens"] > 30 for turn in chat.turns)
+
+
+def test_what_a_mode_has_no_use_for_is_told_once(tiny, caplog) -> None:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], interrupt=Interrupt()) as judge:
+        avoid = {"mode": "plain", "strength": "2", "avoid": ("formal",)}
+        for options, says in (
+            (avoid, "mode plain has no use for --strength and --avoid"),
+            ({"mode": "rewrite", "strength": "2"}, "mode rewrite has no use for --strength"),
+            ({"mode": "prompt", "panel": True}, "mode prompt has no use for --panel"),
+            ({"mode": "judge", "aligner": "smollm2"}, "mode judge has no use for --aligner"),
+        ):  # fmt: skip
+            caplog.clear()
+            with caplog.at_level(logging.WARNING, "pjlocal"):
+                for _ in range(2):
+                    judge("Hello", max_tokens=2, **options)
+            assert [record.message for record in caplog.records] == [says]
+
+
+def test_the_trace_and_the_statistics_tell_the_first_answer(pjlocal, tiny, tmp_path) -> None:
+    import json
+
+    args = ("run", "-m", tiny("llama"), "-p", "vivid", "--mode", "rewrite", "-n", "6", "--ignore-end", "--seed", "1")
+    result = pjlocal(*args, "--stats", "--json", "--trace", tmp_path / "t", "hi")
+    report = json.loads(result.stdout)
+    lines = [json.loads(line) for line in (tmp_path / "t").read_text().splitlines()]
+    first = [line for line in lines if line.get("first_answer")]
+    assert "".join(line["text"] for line in first) == report["draft"]["text"]
+    assert "".join(line["text"] for line in lines[len(first) :]) == report["text"]
+    assert "first answer 6 tokens in " in result.stderr
+    assert pjlocal(*args, "hi").stdout == report["text"] + "\n"
+
+
+def test_a_conversation_is_corrected_in_its_last_answer(judge: PersonaJudge) -> None:
+    said = [Message("user", "One"), Message("assistant", "Two"), Message("user", "Three")]
+    answer = judge.stream(said, mode="rewrite", seed=1, max_tokens=6, ignore_end=True)
+    list(answer)
+    prompt = judge.model.text(answer.plan.prompts[0])
+    assert prompt.index("Two") < prompt.index("Three") < prompt.index(answer.result.draft.text)

@@ -1,0 +1,196 @@
+"""Answers written side by side are what each is by itself, and none disturbs another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pjlocal import Engine, Generation, PersonaJudge
+from pjlocal.answer import Answer
+from pjlocal.engine.seats import Seat, SharedContext
+from pjlocal.errors import ModelError, UsageError
+from pjlocal.events import TokenEvent
+from pjlocal.scheduler import Job, Scheduler, write_all
+
+QUESTIONS = [
+    f"Tell me {n} things about {what}." for n in ("two", "many") for what in ("cats", "the rain", "a long walk")
+]
+MODES = ("plain", "prompt", "judge", "both", "base")  # of one, two and three views
+
+
+def generations(n: int = len(QUESTIONS), **changes: object) -> list[Generation]:
+    return [
+        Generation(mode=MODES[i % len(MODES)], seed=i, max_tokens=12 + 5 * (i % 3), ignore_end=True).replace(**changes)  # type: ignore[arg-type]
+        for i in range(n)
+    ]
+
+
+def job(judge: PersonaJudge, question: str, generation: Generation) -> Job:
+    plan = judge.plan(question, generation)
+
+    def make(seat: Seat) -> Answer:
+        return Answer(seat, plan, generation, judge.sampling, 0.0)
+
+    return Job(len(plan.prompts), make)
+
+
+def jobs(judge: PersonaJudge, wanted: Sequence[Generation]) -> list[Job]:
+    return [job(judge, question, generation) for question, generation in zip(QUESTIONS, wanted, strict=False)]
+
+
+@contextmanager
+def sharing(judge: PersonaJudge, n_seq: int) -> Iterator[Scheduler]:
+    shared = SharedContext(judge.model, Engine(n_threads=1), n_seq, 256, judge.interrupt)
+    try:
+        yield Scheduler(shared)
+    finally:
+        shared.close()
+
+
+def written(scheduler: Scheduler, wanted: Sequence[Job]) -> list[str]:
+    """The texts, as the events told them."""
+    texts = dict.fromkeys(wanted, "")
+    for one, events in write_all(scheduler, iter(wanted), ahead=6):
+        texts[one] += "".join(event.text for event in events)
+    for one in wanted:
+        assert one.error is None, one.error
+        assert one.answer and texts[one] == one.answer.result.text
+    return list(texts.values())
+
+
+@pytest.fixture
+def judge(tiny: Callable[[str], Path]) -> Iterator[PersonaJudge]:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_threads=1)) as made:
+        yield made
+
+
+@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
+@pytest.mark.parametrize("n_seq", [3, 7, 16])
+def test_every_answer_is_what_its_seed_gives_alone(tiny: Callable[[str], Path], kind: str, n_seq: int) -> None:
+    with PersonaJudge(tiny(kind), prefer=["vivid", "creative"], engine=Engine(n_threads=1)) as judge:
+        alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(), strict=True)]
+        with sharing(judge, n_seq) as scheduler:
+            assert written(scheduler, jobs(judge, generations())) == alone
+
+
+def test_one_batch_reads_what_all_answers_feed(judge: PersonaJudge) -> None:
+    wanted = jobs(judge, generations(4, mode="judge", max_tokens=10))
+    with sharing(judge, 8) as scheduler:
+        written(scheduler, wanted)
+        n_prompts = sum(len(prompt) for one in wanted for prompt in one.answer.plan.prompts)  # type: ignore[union-attr]
+        assert scheduler.shared.n_decodes == 8 + 10  # each prompt's beginning by itself, then a batch a token
+        assert scheduler.shared.n_fed == n_prompts + 8 * 9
+
+
+def test_a_place_is_free_again_when_its_answer_ends_and_what_was_read_there_is_kept(judge: PersonaJudge) -> None:
+    generation = Generation(mode="judge", seed=1, max_tokens=5, ignore_end=True)
+    with sharing(judge, 2) as scheduler:
+        first, again = (job(judge, QUESTIONS[0], generation) for _ in range(2))
+        texts = written(scheduler, [first, again])
+        assert texts[0] == texts[1]
+        assert scheduler.shared.n_free == 2 and scheduler.idle
+        n_prompt = sum(map(len, first.answer.plan.prompts))  # type: ignore[union-attr]
+        assert scheduler.shared.n_fed == n_prompt + 2 * 2 * 4 + 2  # of the second's prompts the last tokens alone
+
+
+def test_look_ahead_changes_no_text(judge: PersonaJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pjlocal.decoding.guess import Lookahead
+
+    monkeypatch.setattr(Lookahead, "_best_width", lambda self, most: most)
+    with sharing(judge, 6) as scheduler:
+        plain = written(scheduler, jobs(judge, generations()))
+        assert written(scheduler, jobs(judge, generations(lookahead=4))) == plain
+
+
+def test_a_fault_of_one_answer_ends_that_one_alone(judge: PersonaJudge) -> None:
+    wanted = jobs(judge, generations(3))
+
+    def broken(seat: Seat) -> Answer:
+        raise UsageError("a fault of its own")
+
+    def breaks_later(seat: Seat) -> Answer:
+        answer = wanted[0].make(seat)
+        decide, left = answer.decide, [1, 2, 3]
+
+        def breaking() -> list[TokenEvent]:
+            if not left:
+                raise ModelError("a fault in the middle")
+            left.pop()
+            return decide()
+
+        answer.decide = breaking  # type: ignore[method-assign]
+        return answer
+
+    alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(3), strict=False)]
+    faulty = [Job(1, broken), Job(1, breaks_later)]
+    with sharing(judge, 8) as scheduler:
+        for _ in write_all(scheduler, iter([*faulty, *wanted]), ahead=9):
+            pass
+        assert [str(one.error) for one in faulty] == ["a fault of its own", "a fault in the middle"]
+        assert [one.answer.result.text for one in wanted if one.answer] == alone
+        assert scheduler.shared.n_free == 8
+
+
+def test_an_interrupt_ends_all_that_are_written_and_keeps_their_texts(judge: PersonaJudge) -> None:
+    wanted = jobs(judge, generations(2, max_tokens=50))
+    with sharing(judge, 6) as scheduler:
+        for one in wanted:
+            scheduler.submit(one)
+        for _ in range(5):
+            scheduler.step()
+        judge.interrupt.set()
+        while not scheduler.idle:
+            scheduler.step()
+        judge.interrupt.clear()
+        for one in wanted:
+            assert one.answer and one.answer.result.finish_reason == "interrupted" and one.answer.result.text
+        assert written(scheduler, jobs(judge, generations(2)))  # the caches are sound
+        alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(2), strict=False)]
+        assert written(scheduler, jobs(judge, generations(2))) == alone
+
+
+def test_what_is_cancelled_frees_its_place(judge: PersonaJudge) -> None:
+    wanted = jobs(judge, generations(3, mode="judge", max_tokens=50))
+    with sharing(judge, 4) as scheduler:
+        for one in wanted:
+            scheduler.submit(one)
+        scheduler.step()
+        assert scheduler.shared.n_free == 0 and scheduler.n_waiting == 1
+        scheduler.cancel(wanted[0])
+        scheduler.step()
+        assert scheduler.n_waiting == 0 and wanted[2].answer is not None
+        for one in wanted:
+            scheduler.cancel(one)
+        assert scheduler.idle and scheduler.shared.n_free == 4
+
+
+def test_a_prompt_longer_than_a_batch_is_read_in_several(tiny: Callable[[str], Path]) -> None:
+    engine = Engine(n_threads=1, n_batch=16)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
+        generation = Generation(mode="judge", seed=3, max_tokens=8, ignore_end=True)
+        alone = judge(QUESTIONS[0], **generation.as_dict()).text
+        shared = SharedContext(judge.model, engine, 4, 256, judge.interrupt)
+        try:
+            wanted = [job(judge, QUESTIONS[0], generation) for _ in range(2)]
+            assert written(Scheduler(shared), wanted) == [alone, alone]
+        finally:
+            shared.close()
+
+
+def test_what_needs_more_places_than_there_are_is_told(tiny: Callable[[str], Path], judge: PersonaJudge) -> None:
+    with sharing(judge, 1) as scheduler:
+        with pytest.raises(UsageError, match="2 views want a place, and there is 1"):
+            scheduler.submit(job(judge, QUESTIONS[0], generations(1, mode="judge")[0]))
+        assert scheduler.idle
+
+
+@pytest.mark.slow
+def test_on_the_real_model_too(smollm2: Path) -> None:
+    with PersonaJudge(smollm2, prefer=["vivid", "creative"]) as judge:
+        wanted = generations(max_tokens=24, ignore_end=False)
+        alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, wanted, strict=True)]
+        with sharing(judge, 12) as scheduler:
+            assert written(scheduler, jobs(judge, wanted)) == alone
