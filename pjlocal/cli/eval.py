@@ -139,6 +139,7 @@ def run_suite(
     given: frozenset[str],
 ) -> int:
     """Answer a set of prompts with every system of a suite, score the answers, and report."""
+    from ..evaluation.examine import check_examiners
     from ..evaluation.generate import generate
     from ..evaluation.prompts import load_prompts
     from ..evaluation.records import Folder
@@ -164,12 +165,13 @@ def run_suite(
     ]
     tasks = make_tasks(wanted, manners, questions)
     run = Run(wanted, tuple(questions), tuple(task.key for task in tasks), made_with(manners, asked, engine))
-    _say(_outlook(len(tasks), len(questions)))
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     interrupt = Interrupt()
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
-        write_run(folder, run)
         try:
+            check_examiners(examiners, prompting, engine, interrupt)
+            write_run(folder, run)
+            _say(_outlook(len(tasks), len(questions)))
             with _progress() as progress:
                 generate(folder, tasks, engine, parallel, interrupt, lambda n, of: progress("answers", n, of))
                 _examine(folder, run, examiners, prompting, engine, interrupt)
