@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,7 +98,7 @@ def run_suite(
         Path,
         typer.Option("--out", "-o", metavar="DIR", help="The folder that keeps all of it; one that exists goes on."),
     ],
-    models: Annotated[
+    model: Annotated[
         list[str],
         typer.Option("--model", "-m", help="The model that answers; of several, each answers everything (repeatable)."),
     ] = [],
@@ -148,7 +149,9 @@ def run_suite(
     from ..evaluation.suitefile import load_suite
     from ..gguf.locate import find_model
 
-    wanted = _changed(load_suite(suite), prefer, prompts, field, limit, sample)
+    models = _models(model, given)
+    own = prefer if "prefer" in given else []  # those of the config file are for chats
+    wanted = _changed(load_suite(suite), own, prompts, field, limit, sample)
     wanted = with_models(wanted, models if len(models) > 1 else [])
     check_systems(wanted, generation, given)
     questions = load_prompts(
@@ -289,6 +292,13 @@ def vote(
 
 
 # What the commands share.
+
+
+def _models(model: list[str] | str, given: frozenset[str]) -> list[str]:
+    """The models of the command line, else that of the environment, else the config file's."""
+    if "model" not in given and (named := os.environ.get("PJLOCAL_MODEL")):
+        return [named]
+    return [model] if isinstance(model, str) else model
 
 
 def _changed(

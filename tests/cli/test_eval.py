@@ -84,6 +84,22 @@ def test_preferences_of_ones_own_take_the_place_of_the_suites(
     assert {answer["objectives"] for answer in answers} == {"Talk like a pirate + concise"} and len(answers) == 6
 
 
+def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_suite(
+    pjlocal: Pjlocal, environment: dict[str, str], tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
+    config = Path(environment["XDG_CONFIG_HOME"]) / "pjlocal" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'model = "{tiny("llama")}"\nprefer = ["helpful"]\n')
+    for out, model in (("config", None), ("environment", tiny("space_prefix"))):
+        if model:
+            environment["PJLOCAL_MODEL"] = str(model)
+        result = pjlocal("eval", "run", suite, "--out", out, "--limit", "1", "--no-reward")
+        assert result.returncode == 0, result.stderr
+        run = json.loads((tmp_path / out / "run.json").read_text())
+        assert list(run["made_with"]["models"]) == [f"{'space_prefix' if model else 'llama'}.gguf"]
+        assert [of["name"] for of in run["suite"]["objectives"]] == ["bright"]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
