@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ def run_suite(
         Path,
         typer.Option("--out", "-o", metavar="DIR", help="The folder that keeps all of it; one that exists goes on."),
     ],
-    models: Annotated[
+    model: Annotated[
         list[str],
         typer.Option(
             "--model",
@@ -153,6 +154,7 @@ def run_suite(
     given: frozenset[str],
 ) -> int:
     """Answer a set of prompts with every system of a suite, score the answers, and report."""
+    from ..evaluation.examine import check_examiners
     from ..evaluation.generate import generate
     from ..evaluation.prompts import load_prompts
     from ..evaluation.records import Folder
@@ -161,7 +163,9 @@ def run_suite(
     from ..evaluation.suitefile import load_suite
     from ..gguf.locate import find_model
 
-    wanted = _changed(load_suite(suite), prefer, prompts, field, limit, sample)
+    models = _models(model, given)
+    own = prefer if "prefer" in given else []  # those of the config file are for chats
+    wanted = _changed(load_suite(suite), own, prompts, field, limit, sample)
     wanted = with_models(wanted, models if len(models) > 1 else [])
     check_systems(wanted, generation, given)
     questions = load_prompts(
@@ -178,12 +182,13 @@ def run_suite(
     ]
     tasks = make_tasks(wanted, manners, questions)
     run = Run(wanted, tuple(questions), tuple(task.key for task in tasks), made_with(manners, asked, engine))
-    _say(_outlook(len(tasks), len(questions)))
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     interrupt = Interrupt()
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
-        write_run(folder, run)
         try:
+            check_examiners(examiners, prompting, engine, interrupt)
+            write_run(folder, run)
+            _say(_outlook(len(tasks), len(questions)))
             with _progress() as progress:
                 generate(folder, tasks, engine, parallel, interrupt, lambda n, of: progress("answers", n, of))
                 _examine(folder, run, examiners, prompting, engine, interrupt)
@@ -301,6 +306,13 @@ def vote(
 
 
 # What the commands share.
+
+
+def _models(model: list[str] | str, given: frozenset[str]) -> list[str]:
+    """The models of the command line, else that of the environment, else the config file's."""
+    if "model" not in given and (named := os.environ.get("PJLOCAL_MODEL")):
+        return [named]
+    return [model] if isinstance(model, str) else model
 
 
 def _changed(

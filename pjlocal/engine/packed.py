@@ -62,6 +62,10 @@ class PackedReader:
     A token of the batch belongs to all texts that begin alike up to there: one cell of the KV cache serves them all.
     Models with a running state read one text after the other.
 
+    On the 2-core machine, which arithmetic bounds, that pays where much is shared: the four prompts of an answer, which
+    part in their system messages, take as long packed as one by one (SmolLM2 7.6 and 7.8 s for four answers of 100
+    tokens, Qwen 0.5B 12.0 and 12.3).
+
     How texts are packed depends on those of a call alone, so the same call gives the same logits to the bit.
 
     Args:

@@ -23,10 +23,14 @@ FORMAT = 1  # of run.json
 
 @dataclass(frozen=True)
 class Manner:
-    """A system with the settings that it answers under, and the digest of its model file."""
+    """A system with the settings that it answers under, and the digest of its model file.
+
+    strength: of preferences that have none of their own.
+    """
 
     system: System
     generation: Generation
+    strength: str
     sampling: Sampling
     prompting: Prompting
     model: str
@@ -87,9 +91,14 @@ def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: 
     Raises:
         UsageError: settings that cannot be had together.
     """
+    from ..prompting.plan import in_mode, strength_in_force  # loads llama.cpp, which reports do without
+
+    generation = in_force(suite, system, asked.generation, asked.given)
+    mode = generation.mode or "judge"
     return Manner(
         system,
-        in_force(suite, system, asked.generation, asked.given),
+        in_mode(generation, mode),
+        strength_in_force(generation, mode),
         in_force(suite, system, asked.sampling, asked.given),
         in_force(suite, system, asked.prompting, asked.given),
         model,
@@ -115,6 +124,8 @@ def make_tasks(suite: Suite, manners: Sequence[Manner], prompts: Sequence[Prompt
 def _task(objectives: Objectives, manner: Manner, prompt: Prompt, seed: int) -> Task:
     views = manner.system.views(objectives)
     generation = _changed(manner.generation.replace(seed=None, lookahead=0, schedule="lockstep"))  # which no text shows
+    if manner.strength != "1":
+        generation["strength"] = manner.strength  # another version may have another default
     asked = [[wish, prefix([wish])] for names in views for wish in names]
     if manner.generation.mode == "plain":
         asked = []  # the same answer whatever would have been asked for
