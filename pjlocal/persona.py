@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from .errors import UsageError
 from .events import Result
 from .gguf.locate import find_model
 from .prompting import preferences
+from .prompting.jinja import TemplateProcess
 from .prompting.plan import Cast, Plan, make_cast, make_plan, mode_in_force, write_prompts
 from .prompting.prompt import ChatTemplate, Message
 
@@ -70,12 +72,17 @@ class PersonaJudge:
         check_constraint(sampling)
         started = time.perf_counter()
         self._borrowed = isinstance(model, Model)
-        if isinstance(model, Model):
-            self.model = model
-        else:
-            path = model if isinstance(model, Path) else find_model(model)
-            self.model = Model(path, engine, self.interrupt)
-        self.template = ChatTemplate(self.model)
+        path = model if isinstance(model, Model | Path) else find_model(model)
+        self._writer = TemplateProcess()  # which starts while the model is loaded
+        with ExitStack() as undo:
+            undo.callback(self._writer.close)
+            if isinstance(path, Model):
+                self.model = path
+            else:
+                self.model = Model(path, engine, self.interrupt)
+                undo.callback(self.model.close)
+            self.template = ChatTemplate(self.model, self._writer)
+            undo.pop_all()
         self.pool = ViewPool(self.model, engine, self.interrupt)
         self.load_s = time.perf_counter() - started
 
@@ -88,6 +95,7 @@ class PersonaJudge:
     def close(self) -> None:
         """End the answer being written, free the contexts, then the model."""
         self.pool.close()
+        self._writer.close()
         if not self._borrowed:
             self.model.close()
 

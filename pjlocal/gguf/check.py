@@ -149,8 +149,18 @@ def _of_tokens(header: Header) -> Iterator[str]:
         return
     if int(tokens.lengths.max(initial=0)) > _LONGEST_TOKEN:
         yield "tokenizer.ggml.tokens has one of thousands of bytes"
-    elif _repeats(tokens.packed_texts(), tokens.lengths):
+        return
+    data = tokens.packed_texts()
+    if int(tokens.lengths.min(initial=1)) == 0:
+        yield "tokenizer.ggml.tokens has an empty one"
+    if _zeros(data) != _zeros(tokens.lengths.astype("<u8").tobytes()):  # llama.cpp reads a text up to the first
+        yield "tokenizer.ggml.tokens has a NUL in one"
+    if _repeats(data, tokens.lengths):
         yield "tokenizer.ggml.tokens has a token twice"
+
+
+def _zeros(data: bytes) -> int:
+    return len(data) - int(np.count_nonzero(np.frombuffer(data, np.uint8)))
 
 
 def _repeats(data: bytes, lengths: npt.NDArray[np.int64]) -> bool:

@@ -1,0 +1,135 @@
+"""A model's Jinja template, in a process that is ended when it takes too long."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from ..visible import one_line
+from . import jinja_process
+
+MOST_SECONDS = 5.0  # for one conversation; SmolLM2's template takes 0.1 ms, and the way there and back as much
+_START_SECONDS = 60.0
+_LONGEST_ANSWER = 6 * jinja_process.MOST_ANSWER + 1024  # bytes: JSON writes a character in six at most
+
+
+class Refusal(Exception):
+    """The template does not take the conversation, or is no template at all; says why in its own words."""
+
+
+class TemplateProcess:
+    """Renders one template's prompts.
+
+    The process is begun at once and looked for when it is first needed, so that the 60 ms of its start pass while the
+    model is loaded.
+
+    Args:
+        seconds: how long a conversation may take.
+    """
+
+    def __init__(self, seconds: float = MOST_SECONDS) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._broken = ""
+        self._ready = False
+        paths = json.dumps([path for path in sys.path if path])
+        start = f"import runpy, sys; sys.path[:] = {paths}; runpy.run_path(sys.argv[1], run_name='__main__')"
+        command = [sys.executable, "-I", "-S", "-c", start, str(Path(jinja_process.__file__))]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ModelError(f"cannot start the process for the chat template: {error.strerror or error}") from None
+        self.close = weakref.finalize(self, _end, self._process)
+
+    def compile(self, template: str, **variables: str) -> None:
+        """Take the template, and what is the same in all conversations.
+
+        Raises:
+            Refusal: it is broken.
+            ModelError: it takes too much time or memory.
+        """
+        self._ask({"template": template, "variables": variables})
+
+    def render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
+        """The prompt of a conversation, up to where the model's answer begins.
+
+        Raises:
+            Refusal: the template does not take it.
+            ModelError: it takes too much time or memory.
+        """
+        nothing = dict.fromkeys(("functions", "function_call", "tools", "tool_choice"))
+        return self._ask({"messages": messages, "add_generation_prompt": True, **nothing, **variables})
+
+    def _ask(self, asked: Mapping[str, Any]) -> str:
+        with self._lock:
+            if self._broken:
+                raise ModelError(self._broken)
+            answer = self._answer(asked)
+            if answer is None or "memory" in answer:
+                self._broken = self._broken or f"the model's chat template {_MEMORY}: {_ANOTHER}"
+                self.close()
+                raise ModelError(self._broken)
+        if "refusal" in answer:
+            raise Refusal(one_line(str(answer["refusal"]))[:300])
+        return str(answer["text"])
+
+    def _answer(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What comes back; None where the process has ended."""
+        if not self._ready and self._line(b"", _START_SECONDS) is None:
+            return None
+        self._ready = True
+        line = self._line(json.dumps(asked).encode() + b"\n", self._seconds)
+        try:
+            answer = json.loads(line or b"")
+        except ValueError:
+            return None
+        return answer if isinstance(answer, dict) else None
+
+    def _line(self, asked: bytes, seconds: float) -> bytes | None:
+        """The next line that the process writes, whole; None where it has ended, or is ended for its slowness."""
+        into, out = self._process.stdin, self._process.stdout
+        assert into and out
+        watch = threading.Timer(seconds, self._too_long, (seconds,))
+        watch.daemon = True
+        watch.start()
+        try:
+            into.write(asked)
+            into.flush()
+            line = out.readline(_LONGEST_ANSWER)
+            return line if line.endswith(b"\n") else None
+        except (OSError, ValueError):
+            return None
+        finally:
+            watch.cancel()
+
+    def _too_long(self, seconds: float) -> None:
+        self._broken = f"the model's chat template does not come to an end within {seconds:g} s: {_ANOTHER}"
+        self._process.kill()
+
+
+_MEMORY = f"needs more than {jinja_process.MOST_BYTES >> 20} MiB of memory, or has crashed"
+_ANOTHER = "use another model, or another file of this one"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            try:
+                pipe.close()
+            except OSError:
+                pass  # it has ended with something unread
+    process.wait()
