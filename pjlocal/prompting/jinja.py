@@ -39,8 +39,8 @@ class TemplateProcess:
         self._lock = threading.Lock()
         self._broken = ""
         self._ready = False
-        paths = json.dumps([path for path in sys.path if path])
-        start = f"import runpy, sys; sys.path[:] = {paths}; runpy.run_path(sys.argv[1], run_name='__main__')"
+        paths = [folder for folder in sys.path if folder]  # as here, whatever lies in the current folder
+        start = f"import runpy, sys; sys.path[:] = {paths!r}; runpy.run_path(sys.argv[1], run_name='__main__')"
         command = [sys.executable, "-I", "-S", "-c", start, str(Path(jinja_process.__file__))]
         try:
             self._process = subprocess.Popen(
