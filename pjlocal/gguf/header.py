@@ -543,7 +543,7 @@ class _Reader:
 
 _NEWEST_TENSOR_TYPE = 255
 
-_WINDOW = 1 << 20  # bytes read at once of an array of texts
+_WINDOW = 1 << 17  # bytes read at once of an array of texts
 _WINDOW_BY_TEXT = 64  # or so many for each; a window may end anywhere
 _FEW_TEXTS = 64
 _CHANCES = 16  # then all are passed over one by one

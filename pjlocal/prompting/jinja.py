@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn, Protocol
 
 from ..errors import ModelError
 from ..visible import one_line
@@ -27,8 +31,8 @@ class Refusal(Exception):
 class TemplateProcess:
     """Renders one template's prompts.
 
-    The process is begun at once and looked for when it is first needed, so that the 60 ms of its start pass while the
-    model is loaded.
+    The process is begun at once and looked for when it is first needed, so that its start passes while the model is
+    loaded: 60 ms where it is a Python of its own, 3 where it is forked from this one.
 
     Args:
         seconds: how long a conversation may take.
@@ -39,17 +43,8 @@ class TemplateProcess:
         self._lock = threading.Lock()
         self._broken = ""
         self._ready = False
-        paths = [folder for folder in sys.path if folder]  # as here, whatever lies in the current folder
-        start = f"import runpy, sys; sys.path[:] = {paths!r}; runpy.run_path(sys.argv[1], run_name='__main__')"
-        command = [sys.executable, "-I", "-S", "-c", start, str(Path(jinja_process.__file__))]
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            self._process = _forked() if _may_fork() else _started()
         except OSError as error:
             raise ModelError(f"cannot start the process for the chat template: {error.strerror or error}") from None
         self.close = weakref.finalize(self, _end, self._process)
@@ -124,7 +119,76 @@ _MEMORY = f"needs more than {jinja_process.MOST_BYTES >> 20} MiB of memory, or h
 _ANOTHER = "use another model, or another file of this one"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+class _Process(Protocol):
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+    def kill(self) -> None: ...
+    def wait(self) -> int: ...
+
+
+def _started() -> _Process:
+    paths = [folder for folder in sys.path if folder]  # as here, whatever lies in the current folder
+    start = f"import runpy, sys; sys.path[:] = {paths!r}; runpy.run_path(sys.argv[1], run_name='__main__')"
+    command = [sys.executable, "-I", "-S", "-c", start, str(Path(jinja_process.__file__))]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def _may_fork() -> bool:
+    """Whether no other thread of Python's can hold a lock that the child would wait for, and the system's own libraries
+    bear it, which macOS's do not."""
+    return sys.platform == "linux" and threading.active_count() == 1
+
+
+@dataclass
+class _Forked:
+    pid: int
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    returncode: int | None = None
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+
+def _forked() -> _Process:
+    asked_of, ask = os.pipe()
+    hear, said_to = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's idle threads are no danger
+        pid = os.fork()
+    if pid == 0:
+        _be_the_child(asked_of, said_to)
+    os.close(asked_of)
+    os.close(said_to)
+    return _Forked(pid, os.fdopen(ask, "wb"), os.fdopen(hear, "rb"))
+
+
+def _be_the_child(asked_of: int, said_to: int) -> NoReturn:
+    from fcntl import F_DUPFD, fcntl
+
+    try:
+        os.setsid()
+        ends = asked_of, said_to, os.open(os.devnull, os.O_WRONLY)
+        for fd, end in enumerate([fcntl(end, F_DUPFD, 3) for end in ends]):  # one may be where another has to go
+            os.dup2(end, fd)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        with open(0, encoding="utf-8") as lines, open(1, "w", encoding="utf-8") as answers:
+            jinja_process.main(lines, answers)
+    finally:
+        os._exit(0)
+
+
+def _end(process: _Process) -> None:
     process.kill()
     for pipe in (process.stdin, process.stdout):
         if pipe:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
@@ -79,7 +79,7 @@ def _address_space() -> int:
         return 1 << 30
 
 
-def main() -> None:
+def main(asked_of: TextIO, said_to: TextIO) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began this ends it
@@ -90,8 +90,13 @@ def main() -> None:
         pass  # what is loaded at first use is loaded now
     _limit()
     template: Any = None
-    _say({"text": "ready"})
-    for line in sys.stdin:
+
+    def say(answer: dict[str, str | bool]) -> None:
+        said_to.write(json.dumps(answer) + "\n")
+        said_to.flush()
+
+    say({"text": "ready"})
+    for line in asked_of:
         answer: dict[str, str | bool]
         try:
             asked = json.loads(line)
@@ -106,13 +111,8 @@ def main() -> None:
             answer = {"memory": True}
         except Exception as error:  # a template refuses by raising whatever it likes
             answer = {"refusal": str(error)[:1000]}
-        _say(answer)
-
-
-def _say(answer: dict[str, str | bool]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+        say(answer)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.stdin, sys.stdout)

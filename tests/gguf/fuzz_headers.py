@@ -229,7 +229,7 @@ def _set(key: Key, rng: random.Random) -> None:
 def type_changed(model: Model, rng: random.Random) -> None:
     key = rng.choice(model.keys)
     kind = rng.choice([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12])
-    if key.type == ARR and rng.random() < 0.7:
+    if isinstance(key.value, tuple) and rng.random() < 0.7:
         items = key.value[1]
         key.value = (kind, items[: rng.choice([len(items), 5])])
     elif rng.random() < 0.5:
@@ -321,7 +321,7 @@ def other_architecture(model: Model, rng: random.Random) -> None:
 
 def vocabulary(model: Model, rng: random.Random) -> None:
     """Tokens, scores, types or merges: other texts, other numbers, fewer or more of them."""
-    arrays = [key for key in model.keys if key.type == ARR]
+    arrays = [key for key in model.keys if key.type == ARR and isinstance(key.value, tuple)]
     if not arrays:
         return
     key = rng.choice(arrays)
