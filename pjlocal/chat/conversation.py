@@ -9,9 +9,9 @@ from typing import Any, get_args
 from ..answer import Answer
 from ..config.config import Config
 from ..engine.interrupt import Interrupted
-from ..engine.model import check_file
 from ..errors import ModelError, UsageError
 from ..events import TokenEvent
+from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name
 from ..gguf.sampling import followed, left
 from ..persona import PersonaJudge
@@ -198,7 +198,7 @@ class Conversation:
         Raises:
             ModelError: it cannot be loaded.
         """
-        check_file(find_model(name))
+        read_header(find_model(name))
         name = lasting_name(name)
         old, before = self.judge, self.model
         old.close()  # both may not fit

@@ -92,7 +92,7 @@ def chat(
         def load(name: str | None) -> PersonaJudge:
             return PersonaJudge(name, engine=engine, interrupt=interrupt)
 
-        preferences = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
+        preferences: dict[str, Any] = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
         if "preferences" in stored and not given & preferences.keys():
             views = stored["preferences"]
             preferences = {"draft_prefer": views.get("a", []), "judge_prefer": views.get("b", [])}

@@ -119,7 +119,6 @@ class Model:
     """
 
     def __init__(self, path: Path, engine: Engine, interrupt: Interrupt, *, trusted: bool = False) -> None:
-        check_file(path)
         if not trusted:
             check_model(path, interrupt)
         if engine.mmap and being_written(path):
@@ -334,27 +333,6 @@ class Model:
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens as readable text, control tokens written out: for people, not for streaming."""
         return b"".join(self.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
-
-
-def check_file(path: Path) -> None:
-    """Say early and plainly what is wrong with a model file.
-
-    Raises:
-        ModelError: missing, a directory, unreadable, empty, or not GGUF.
-    """
-    try:
-        if path.is_dir():
-            raise ModelError(f"{path} is a directory: name a GGUF file in it")
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except FileNotFoundError:
-        raise ModelError(f"no such model file: {path}") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    if not magic:
-        raise ModelError(f"{path} is empty: download the model again")
-    if magic != b"GGUF":
-        raise ModelError(f"{path} is not a GGUF file: convert the model to GGUF, or download it in that format")
 
 
 _DOWNLOADING = (".part", ".aria2", ".crdownload", ".incomplete")  # endings of files beside one that is not yet whole

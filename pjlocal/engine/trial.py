@@ -52,12 +52,10 @@ def check_model(path: Path, interrupt: Interrupt, seconds: float | None = None) 
 
 def _try(path: Path, seconds: float) -> str:
     """How the other process ended; empty where it went well, or llama.cpp itself refuses the file."""
-    command = [sys.executable, "-m", "pjlocal.engine.try_load", os.fspath(path.absolute())]
-    package = str(Path(__file__).parents[2])
-    env = os.environ | {
-        "GGML_NO_BACKTRACE": "1",
-        "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]),
-    }
+    paths = [folder for folder in sys.path if folder]  # as here, whatever lies in the current folder
+    start = f"import sys; sys.path[:] = {paths!r}; from pjlocal.engine.try_load import main; main()"
+    command = [sys.executable, "-I", "-c", start, os.fspath(path.absolute())]
+    env = os.environ | {"GGML_NO_BACKTRACE": "1"}
     try:
         status = subprocess.run(command, env=env, capture_output=True, timeout=seconds).returncode
     except subprocess.TimeoutExpired:

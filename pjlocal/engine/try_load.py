@@ -25,7 +25,3 @@ def main() -> None:
         model.close()
     except (PjlocalError, MemoryError):
         pass  # it is told where the model is loaded in earnest
-
-
-if __name__ == "__main__":
-    main()

@@ -26,8 +26,8 @@ from .split import MOST_PARTS, beside_its_parts, part_paths
 # What a file may hold, far above what models have: about 50 keys, 2,000 tensors and 780,000 texts at most.
 _MOST_KEYS = 10_000  # llama.cpp compares each with all others, as it does with tensors
 _MOST_TENSORS = 20_000
-_MOST_TEXTS = 2_000_000
-_MOST_BYTES_OF_TEXTS = 256 << 20
+_MOST_TEXTS = 1_200_000
+_MOST_BYTES_OF_TEXTS = 128 << 20
 _MOST_BYTES_KEPT = 16 << 20  # of keys, names and single texts, which are held in memory
 _LONG_TEXT = 1 << 20  # read when it is asked for; some files carry a whole tokenizer.json
 _MOST_ITEMS = 1 << 30  # of an array, as llama.cpp has it
@@ -404,12 +404,16 @@ class _Reader:
         self._must_have(8 * n, key)
         lengths = [np.zeros(0, np.int64)]
         chained = n >= _FEW_TEXTS  # whether the texts are as nearly all are: short, and without a NUL
+        chances = _CHANCES if chained else 0
         while n:
             window = self._file.read(min(_WINDOW, _WINDOW_BY_TEXT * n))
             found = _lengths_chained(window, n) if chained else _lengths_one_by_one(window, n)
-            chained = not chained if not len(found) or not chained else chained
             n_bytes = int(found.sum()) + 8 * len(found)
-            if not chained and not len(found) and len(window) < 8:
+            if chained and 2 * n_bytes < len(window):  # a pass over all of it led not far
+                chained, chances = False, chances - 1
+            else:
+                chained = chances > 0
+            if len(window) < 8:
                 self._broken(f"it ends in {key}, at byte {self._size:,}")
             self._must_have(n_bytes, key)
             self._n_bytes_of_texts += n_bytes
@@ -447,8 +451,8 @@ class _Reader:
             n_bytes = self._n_bytes(name, shape, number, after - offset)
             if start + offset + n_bytes > self._size:
                 raise ModelError(
-                    f"{self._path} is cut short: its tensors end at byte {start + offset + n_bytes:,} or later, and it "
-                    f"has {self._size:,}. Download it again"
+                    f"{self._path}: the tensor {name} is not within the file bounds: it ends at byte "
+                    f"{start + offset + n_bytes:,} of {self._size:,}. The file is cut short: download it again"
                 )
             kind = TENSOR_TYPES[number][0] if number in TENSOR_TYPES else f"type {number}"
             tensors.append(TensorInfo(name, shape, kind, start + offset, n_bytes))
@@ -528,8 +532,9 @@ class _Reader:
 
     def _must_have(self, n: int, what: str) -> None:
         if n > self._size - self._at:
-            self._broken(
-                f"{what} says at byte {self._at:,} that {n:,} more follow, and {self._size - self._at:,} are there"
+            raise ModelError(
+                f"{self._path} is broken, or cut short: {what} says at byte {self._at:,} that {n:,} more follow, and "
+                f"{self._size - self._at:,} are there. Download it again"
             )
 
     def _broken(self, what: str) -> NoReturn:
@@ -538,9 +543,10 @@ class _Reader:
 
 _NEWEST_TENSOR_TYPE = 255
 
-_WINDOW = 1 << 20  # bytes read at once of an array of texts
+_WINDOW = 1 << 17  # bytes read at once of an array of texts
 _WINDOW_BY_TEXT = 64  # or so many for each; a window may end anywhere
 _FEW_TEXTS = 64
+_CHANCES = 16  # then all are passed over one by one
 _SOME_TEXTS = 16_384
 
 
@@ -550,14 +556,13 @@ def _lengths_chained(window: bytes, most: int) -> npt.NDArray[np.int64]:
     Before each text stands its length in eight bytes: of one that is shorter than 256 seven of them are zero, and
     that occurs nowhere else.  Found in a few passes over all bytes, instead of a step of Python's for each text.
     """
+    if len(window) < 8:
+        return np.zeros(0, np.int64)
     data = np.frombuffer(window, np.uint8)
     zero = data == 0
-    if len(data) < 8:
-        return np.zeros(0, np.int64)
-    seven = zero[1:-6].copy()
-    for i in range(2, 8):
-        seven &= zero[i : len(zero) - 7 + i]
-    at = np.flatnonzero(seven)[:most]
+    two = zero[:-1] & zero[1:]
+    four = two[:-2] & two[2:]
+    at = np.flatnonzero(four[1:-3] & four[4:])[:most]  # four zeros from the second byte on, and from the fifth
     if not len(at) or at[0] != 0:
         return np.zeros(0, np.int64)
     lengths = data[at].astype(np.int64)

@@ -78,7 +78,7 @@ def test_the_command_survives_it(model_with: Callable[..., Path], pjlocal) -> No
 
 
 def test_what_llama_cpp_refuses_by_itself_keeps_its_reason(model_with: Callable[..., Path]) -> None:
-    with pytest.raises(ModelError, match="cannot load .*: .*n_rot"):
+    with pytest.raises(ModelError, match=r"cannot load .*: .*n_rot"):
         Model(model_with(llama__rope__dimension_count=2000), Engine(), Interrupt())
 
 
@@ -89,11 +89,11 @@ def test_a_model_out_of_the_ordinary_is_tried_once(tiny, monkeypatch: pytest.Mon
     path = tiny("embedding")
     assert "the architecture 'bert'" in surprise(read_header(path))
     for _ in range(2):
-        with pytest.raises(ModelError, match="bert is not a decoder-only model|embedding model"):
+        with pytest.raises(ModelError, match=r"bert is not a decoder-only model|embedding model"):
             Model(path, Engine(), Interrupt())
     assert len(runs) == 1 and len(list((cache / "pjlocal" / "tried").iterdir())) == 1
 
 
 def test_a_trial_that_does_not_end_is_ended(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match="llama.cpp does not come to an end within 0 s on it"):
+    with pytest.raises(ModelError, match=r"llama.cpp does not come to an end within 0 s on it"):
         trial.check_model(tiny("embedding"), Interrupt(), seconds=0.01)

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,8 +34,8 @@ MOST_SECONDS, MOST_BYTES = 1.0, 100 << 20
 STR, ARR = 8, 9
 _FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 EXTREMES = [
-    0, 1, 2, 3, 5, 7, 8, 16, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 255, 256, 511, 512, 513, 1000, 4096, 65535, 65536,
-    10**6, 2**24, 2**30, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1,
+    0, 1, 2, 3, 5, 7, 8, 16, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 255, 256, 511, 512, 513, 1000, 4096,
+    65535, 65536, 10**6, 2**24, 2**30, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1,
 ]  # fmt: skip
 FLOATS = [0.0, -0.0, -1.0, 1e-30, 1e30, float("inf"), float("-inf"), float("nan"), 1.0, 1e-5, 1e4]
 
@@ -213,7 +214,7 @@ def _set(key: Key, rng: random.Random) -> None:
             b"plamo2",
             b"default",
             b"\xff\xfe",
-            b"a" * 10**5,
+            b"a" * 10**4,
         ]
         key.value = rng.choice([*words, b"a\0b", b"phi-3", rng.choice(ARCHITECTURES)])
     elif key.type in (6, 12):
@@ -228,11 +229,11 @@ def _set(key: Key, rng: random.Random) -> None:
 def type_changed(model: Model, rng: random.Random) -> None:
     key = rng.choice(model.keys)
     kind = rng.choice([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12])
-    if key.type == ARR and rng.random() < 0.7:
-        of, items = key.value
+    if isinstance(key.value, tuple) and rng.random() < 0.7:
+        items = key.value[1]
         key.value = (kind, items[: rng.choice([len(items), 5])])
     elif rng.random() < 0.5:
-        key.type, key.value = ARR, (kind, [_plain(key.value)] * rng.choice([0, 1, 2, 30, 512, 513, 5000]))
+        key.type, key.value = ARR, (kind, [_plain(key.value)] * rng.choice([0, 1, 2, 30, 512, 513]))
     else:
         key.type, key.value = kind, _plain(key.value)
 
@@ -268,9 +269,12 @@ _ADDED = [
     "attention.clamp_kqv", "attention.scale", "logit_scale", "residual_scale", "embedding_scale", "ssm.conv_kernel",
     "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count", "wkv.head_size",
     "full_attention_interval", "attention.shared_kv_layers", "attention.group_norm_groups", "features_length",
-    "decoder_block_count", "decoder_start_token_id", "embedding_length_out", "classifier.output_labels",
-    "attention.temperature_length", "attention.indexer.head_count", "attention.output_scale", "interleave_moe_layer_step",
-    "shortconv.l_cache", "rope.scaling.attn_factor", "rope.scaling.original_context_length", "final_logit_softcapping",
+    "decoder_block_count", "decoder_start_token_id", "embedding_length_out",
+    "classifier.output_labels",
+    "attention.temperature_length", "attention.indexer.head_count", "attention.output_scale",
+    "interleave_moe_layer_step", "shortconv.l_cache", "rope.scaling.attn_factor",
+    "rope.scaling.original_context_length",
+    "final_logit_softcapping",
 ]  # fmt: skip
 _ADDED_ANYWHERE = [
     "general.alignment", "general.file_type", "split.count", "split.no", "split.tensors.count",
@@ -317,7 +321,7 @@ def other_architecture(model: Model, rng: random.Random) -> None:
 
 def vocabulary(model: Model, rng: random.Random) -> None:
     """Tokens, scores, types or merges: other texts, other numbers, fewer or more of them."""
-    arrays = [key for key in model.keys if key.type == ARR]
+    arrays = [key for key in model.keys if key.type == ARR and isinstance(key.value, tuple)]
     if not arrays:
         return
     key = rng.choice(arrays)
@@ -472,11 +476,12 @@ class Verdict:
 
 
 def checked(path: Path, mutation: Mutation) -> Verdict:
-    """Check one in this process; what is not a ModelError is the check's fault, and raised."""
+    """Check one in this process, with little memory; what is not a ModelError is the check's fault, and raised."""
     mutation.write(path)
     started = time.process_time()
     try:
-        says = surprise(read_header(path))
+        with little_memory():
+            says = surprise(read_header(path))
         passed = not says
     except ModelError as error:
         says, passed = str(error), False
@@ -484,11 +489,16 @@ def checked(path: Path, mutation: Mutation) -> Verdict:
     return Verdict(mutation, passed, says, time.process_time() - started)
 
 
-def limit_memory() -> None:
+@contextmanager
+def little_memory() -> Iterator[None]:
     """No more than the allowance above what this process has now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + MOST_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    before, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST_BYTES, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, most))
 
 
 def load(path: Path) -> None:
@@ -544,6 +554,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--checks", type=int, default=10_000)
     parser.add_argument("--loads", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after this time")
     parser.add_argument("--real", type=Path, help="a real model whose header is mutated too")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "fuzz_headers")
     args = parser.parse_args()
@@ -557,10 +568,13 @@ def main() -> int:
             init_backend()
         tally: Counter[str] = Counter()
         slowest, loads, bad = 0.0, 0, 0
+        stop = time.monotonic() + args.seconds
         for mutation in mutations(made, args.seed, args.checks, args.first):
+            if time.monotonic() > stop:
+                break
             verdict = checked(path, mutation)
             slowest = max(slowest, verdict.seconds)
-            tally["passes the check" if verdict.passed else "refused by the check"] += 1
+            tally["ordinary" if verdict.passed else "told"] += 1
             if verdict.seconds > MOST_SECONDS:
                 bad += 1
                 print(f"{mutation.number} {mutation.what}: the check took {verdict.seconds:.1f} s")
@@ -572,7 +586,8 @@ def main() -> int:
                     bad += 1
                     said = Path(f"{path}.stderr").read_text(errors="replace").strip().splitlines()
                     print(f"{mutation.number} {mutation.what}: {outcome} {' | '.join(said[-2:])[:300]}", flush=True)
-        print(f"seed {args.seed}: {dict(tally)}, slowest check {slowest:.2f} s")
+        last = mutation.number
+        print(f"seed {args.seed}, {args.first} to {last}: {dict(tally)}, slowest check {slowest:.2f} s")
     return 1 if bad else 0
 
 

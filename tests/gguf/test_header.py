@@ -114,7 +114,7 @@ def test_parts_that_are_missing_or_do_not_belong_together_are_told(split: list[P
     with pytest.raises(ModelError, match=f"{split[2].name} is not part 3 of {split[0].name}: download it again"):
         read_header(split[0])
     split[2].write_bytes(third[:-100])
-    with pytest.raises(ModelError, match=f"{split[2].name} is cut short"):
+    with pytest.raises(ModelError, match=f"{split[2].name}.* cut short"):
         read_header(split[0])
     split[2].unlink()
     with pytest.raises(ModelError, match=rf"it lacks its part '{split[2]}' .No such file or directory.. Of a split"):
@@ -191,7 +191,10 @@ HUGE = struct.pack("<Q", 2**62)
         (whole(tensors=(tensor(kind=4),)), "the tensor t is of type 4, which no model has"),
         (whole(tensors=(tensor(shape=(48,), kind=8),)), "the tensor t has rows of 48, and Q8_0 comes in blocks of 32"),
         (whole(tensors=(tensor(offset=64),)), "the tensor t begins at 64, and should at 0"),
-        (whole(tensors=(tensor(shape=(65,)),)), "is cut short: its tensors end at byte 324 or later, and it has 320"),
+        (
+            whole(tensors=(tensor(shape=(65,)),)),
+            "the tensor t is not within the file bounds: it ends at byte 324 of 320. The file is cut",
+        ),
     ],
 )
 def test_what_is_broken_is_told_in_a_line_with_its_place(tmp_path: Path, data: bytes, says: str) -> None:
@@ -199,7 +202,7 @@ def test_what_is_broken_is_told_in_a_line_with_its_place(tmp_path: Path, data: b
     path.write_bytes(data)
     with pytest.raises(ModelError) as caught:
         read_header(path)
-    assert str(caught.value).startswith(f"{path} ") and says in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(path)) and says in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_tensor_type_that_only_a_newer_llama_cpp_knows_is_left_to_it(tmp_path: Path) -> None:
