@@ -152,6 +152,7 @@ def run_suite(
     prompting: Prompting,
     engine: Engine,
     given: frozenset[str],
+    own: frozenset[str],
 ) -> int:
     """Answer a set of prompts with every system of a suite, score the answers, and report."""
     from ..evaluation.examine import check_examiners
@@ -164,8 +165,8 @@ def run_suite(
     from ..gguf.locate import find_model
 
     models = _models(model, given)
-    own = prefer if "prefer" in given else []  # those of the config file are for chats
-    wanted = _changed(load_suite(suite), own, prompts, field, limit, sample)
+    wishes = prefer if "prefer" in given else []  # those of the config file are for chats
+    wanted = _changed(load_suite(suite), wishes, prompts, field, limit, sample)
     wanted = with_models(wanted, models if len(models) > 1 else [])
     check_systems(wanted, generation, given)
     questions = load_prompts(
@@ -175,7 +176,7 @@ def run_suite(
     paths = [find_model(system.model or first) for system in wanted.systems]
     examiners = _examiners(paths if reward else [], scorer, reward_model, judge, judge_url, judge_pairs)
     digests = {path: digest_of(path) for path in set(paths)}
-    asked = Asked(generation, sampling, prompting, given)
+    asked = Asked(generation, sampling, prompting, given, own)
     manners = [
         make_manner(wanted, system, asked, str(path), digests[path])
         for system, path in zip(wanted.systems, paths, strict=True)
