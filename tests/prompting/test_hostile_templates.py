@@ -150,7 +150,7 @@ def test_one_that_turns_hostile_later_ends_nothing_else(tmp_path: Path) -> None:
         for _ in range(2):
             with pytest.raises(ModelError, match="256 MiB"):
                 judge("Now", max_tokens=2)
-    assert judge._writer._process.returncode is not None, "nothing of it is left"
+    assert judge.template._process._process.returncode is not None, "nothing of it is left"
 
 
 def test_what_a_template_says_is_a_line() -> None:
