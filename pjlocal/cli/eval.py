@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..screen.console import make_console
 from ..settings import Engine, Generation, Prompting, Sampling
 from ..textfile import user_path
+from . import completion
 from .options import PreferOption, takes_settings
 
 if TYPE_CHECKING:
@@ -36,7 +37,11 @@ _Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an eval
 _Scorer = Annotated[
     list[str],
     typer.Option(
-        "--scorer", help="Another model that tells how likely the answers are (repeatable).", rich_help_panel=_SCORES
+        "--scorer",
+        metavar="MODEL",
+        help="Another model that tells how likely the answers are (repeatable).",
+        rich_help_panel=_SCORES,
+        autocompletion=completion.models,
     ),
 ]
 _Reward = Annotated[
@@ -48,15 +53,19 @@ _Reward = Annotated[
     ),
 ]
 _RewardModel = Annotated[
-    str | None, typer.Option(metavar="FILE", help="A reward model in GGUF.", rich_help_panel=_SCORES)
+    str | None,
+    typer.Option(metavar="MODEL", help="A reward model.", rich_help_panel=_SCORES, autocompletion=completion.models),
 ]
 _Judge = Annotated[
     str | None,
     typer.Option(
-        "--judge", metavar="MODEL", help="A model that compares each answer with the baseline's.",
+        "--judge",
+        metavar="MODEL",
+        help="A model that compares each answer with the baseline's.",
         rich_help_panel=_SCORES,
+        autocompletion=completion.models,
     ),
-]  # fmt: skip
+]
 _JudgeUrl = Annotated[
     str | None,
     typer.Option(
@@ -100,7 +109,12 @@ def run_suite(
     ],
     model: Annotated[
         list[str],
-        typer.Option("--model", "-m", help="The model that answers; of several, each answers everything (repeatable)."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="The model that answers; of several, each answers everything (repeatable).",
+            autocompletion=completion.models,
+        ),
     ] = [],
     prefer: PreferOption = [],
     prompts: Annotated[
@@ -138,6 +152,7 @@ def run_suite(
     prompting: Prompting,
     engine: Engine,
     given: frozenset[str],
+    own: frozenset[str],
 ) -> int:
     """Answer a set of prompts with every system of a suite, score the answers, and report."""
     from ..evaluation.examine import check_examiners
@@ -150,8 +165,8 @@ def run_suite(
     from ..gguf.locate import find_model
 
     models = _models(model, given)
-    own = prefer if "prefer" in given else []  # those of the config file are for chats
-    wanted = _changed(load_suite(suite), own, prompts, field, limit, sample)
+    wishes = prefer if "prefer" in given else []  # those of the config file are for chats
+    wanted = _changed(load_suite(suite), wishes, prompts, field, limit, sample)
     wanted = with_models(wanted, models if len(models) > 1 else [])
     check_systems(wanted, generation, given)
     questions = load_prompts(
@@ -161,7 +176,7 @@ def run_suite(
     paths = [find_model(system.model or first) for system in wanted.systems]
     examiners = _examiners(paths if reward else [], scorer, reward_model, judge, judge_url, judge_pairs)
     digests = {path: digest_of(path) for path in set(paths)}
-    asked = Asked(generation, sampling, prompting, given)
+    asked = Asked(generation, sampling, prompting, given, own)
     manners = [
         make_manner(wanted, system, asked, str(path), digests[path])
         for system, path in zip(wanted.systems, paths, strict=True)

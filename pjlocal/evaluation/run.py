@@ -12,6 +12,8 @@ from typing import Any
 
 from .. import __version__
 from ..errors import OutputError, UsageError
+from ..gguf.header import read_header
+from ..gguf.sampling import followed, recommended
 from ..prompting.preferences import prefix
 from ..settings import Engine, Generation, Prompting, Sampling, Settings
 from ..textfile import write_text
@@ -77,12 +79,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line gives; ``given`` are the names of what the user gave of it."""
+    """What the command line gives; ``given`` are the names of what the user gave of it, ``own`` those and of what the
+    user's config file sets."""
 
     generation: Generation
     sampling: Sampling
     prompting: Prompting
     given: Collection[str] = ()
+    own: Collection[str] = ()
 
 
 def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: str) -> Manner:
@@ -90,6 +94,7 @@ def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: 
 
     Raises:
         UsageError: settings that cannot be had together.
+        ModelError: the filters are to be the model's, and its file cannot be read.
     """
     from ..prompting.plan import in_mode, strength_in_force  # loads llama.cpp, which reports do without
 
@@ -99,11 +104,23 @@ def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: 
         system,
         in_mode(generation, mode),
         strength_in_force(generation, mode),
-        in_force(suite, system, asked.sampling, asked.given),
+        _filters(suite, system, asked, model),
         in_force(suite, system, asked.prompting, asked.given),
         model,
         digest,
     )
+
+
+def _filters(suite: Suite, system: System, asked: Asked, model: str) -> Sampling:
+    """The filters as they will be, with those that the model's file names where they are to be the model's."""
+    sampling = in_force(suite, system, asked.sampling, asked.given)
+    if sampling.defaults == "own":
+        return sampling
+    said = recommended(read_header(Path(model)).metadata.get)
+    settled: Sampling = followed(sampling, said, {*asked.own, *suite.settings, *system.settings}).replace(
+        defaults="own"
+    )
+    return settled
 
 
 _BLOCK = 10  # prompts that every system answers before the next ones: a run that is broken off compares like with like

@@ -204,8 +204,8 @@ def with_models(suite: Suite, models: Sequence[str]) -> Suite:
         return suite
     if len(set(models)) < len(models):
         raise UsageError(f"a model is named twice: {', '.join(models)}")
-    stems = [Path(model).stem for model in models]
-    labels = models if len(set(stems)) < len(stems) else stems
+    names = [Path(model).name.removesuffix(".gguf") for model in models]  # no stems: there is a qwen2.5-0.5b
+    labels = models if len(set(names)) < len(names) else names
     systems = [
         replace(system, name=_on(system.name, label), model=model, against=_on(system.against or suite.baseline, label))
         for model, label in zip(models, labels, strict=True)

@@ -191,6 +191,9 @@ def test_every_model_has_every_system_with_a_baseline_of_its_own() -> None:
     same = with_models(suite, [])
     assert same == suite
     assert with_models(load_suite("table4"), ["x/a.gguf", "y/a.gguf"]).systems[3].name == "prompt on y/a.gguf"
+    names = ["qwen2.5-0.5b", "org/qwen2.5-3b:Q5_K_M"]
+    assert with_models(load_suite("table4"), names).systems[3].name == "prompt on qwen2.5-3b:Q5_K_M"
+    assert with_models(load_suite("table4"), names).baseline == "prompt on qwen2.5-0.5b"
     with pytest.raises(UsageError, match="a model is named twice"):
         with_models(suite, ["a.gguf", "a.gguf"])
 
