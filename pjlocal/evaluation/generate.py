@@ -109,11 +109,10 @@ def make_judge(model: Model, template: ChatTemplate, engine: Engine, task: Task,
 
 def _written(planned: Sequence[Planned], engine: Engine, parallel: int, interrupt: Interrupt) -> Iterator[AnswerRecord]:
     """Several at once, but for those that are two answers each."""
-    alone = [item for item in planned if parallel == 1 or item.plan.cast.mode == "rewrite"]
-    others = [item for item in planned if item not in alone]
-    if others:
-        yield from _together(others, engine, parallel, interrupt)
-    yield from _one_by_one(alone)
+    together = [item for item in planned if parallel > 1 and item.plan.cast.mode != "rewrite"]
+    if together:
+        yield from _together(together, engine, parallel, interrupt)
+    yield from _one_by_one([item for item in planned if parallel == 1 or item.plan.cast.mode == "rewrite"])
 
 
 def _one_by_one(planned: Sequence[Planned]) -> Iterator[AnswerRecord]:

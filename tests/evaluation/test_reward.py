@@ -59,7 +59,7 @@ def test_scores_are_those_of_a_direct_computation(model: Model, scorer: Scorer) 
     neutral, under_pirate = (by_hand(model, text, tokens) for text in ("", PIRATE))
     scores = scorer.scores(make_answer(TEXT), [PIRATE])
     assert scores == pytest.approx(
-        {f"reward:{PIRATE}": under_pirate - neutral, "fluency": neutral, "prompting": under_pirate}, abs=0.02
+        {f"reward:{PIRATE}": under_pirate - neutral, "fluency": neutral, "prompting": under_pirate}, abs=0.05
     )
 
 
@@ -88,7 +88,7 @@ def test_the_token_that_ends_an_answer_counts_where_it_ended_by_itself(model: Mo
 
 def test_what_cannot_be_scored_has_no_scores(model: Model, scorer: Scorer) -> None:
     assert scorer.scores(make_answer("", finish_reason="length"), PREFER) == {}
-    assert scorer.scores(make_answer("cat " * 5000), PREFER) == {}
+    assert scorer.scores(make_answer("cat " * 9000), PREFER) == {}
     assert set(scorer.scores(make_answer(""), PREFER)) == set(scorer.metrics(PREFER))  # to say nothing is an answer
 
 
