@@ -120,7 +120,7 @@ class Answer:
         pool, prompts, generation = self._pool, self.plan.prompts, self._generation
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
-        views = pool.views(len(prompts), max(map(len, prompts)) + limit)
+        views = pool.views(len(prompts), max(map(len, prompts)) + limit, prompts)
         if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
             raise UsageError(
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
