@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from .context import check_memory, context_limit
 from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
-from .views import FixedLayout, ModelViews, fastest_layout
+from .views import FixedLayout, ModelViews, dealt, fastest_layout
 
 
 class Writer(Protocol):
@@ -23,7 +23,9 @@ class Writer(Protocol):
 
 
 class ViewPool:
-    """Views of one model by their number: modes of one view leave the caches of two alone.
+    """Views of one model by their number: one alone, and as many as the last mode of several had.
+
+    A mode of one view leaves the caches of several alone; one of several takes over what those of another have read.
 
     Args:
         model: stays open when this is closed.
@@ -70,11 +72,12 @@ class ViewPool:
         finally:
             self._writer = None
 
-    def views(self, n_views: int, n_ctx: int) -> ModelViews:
+    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]] = ()) -> ModelViews:
         """Views with room for ``n_ctx`` tokens each.
 
         Those in use are kept when they are large enough.  Else they make room for twice as many tokens, and keep what
-        they have read: a conversation that grows is not read again.
+        they have read: a conversation that grows is not read again.  Nor is one that goes on with more views or fewer:
+        each takes over the cache that holds most of its prompt.
 
         Raises:
             ModelError: there is not enough memory.
@@ -82,16 +85,23 @@ class ViewPool:
         views = self.in_use(n_views)
         if views and views.n_ctx >= n_ctx:
             return views
+        before = views or self._several(n_views)
+        room = 2 * views.n_ctx if views else before.n_ctx if before else 0
         most = max(self.context_limit, n_ctx)
-        n_ctx = min(-(-max(n_ctx, 2 * views.n_ctx if views else 0) // 256) * 256, most)
+        n_ctx = min(-(-max(n_ctx, room) // 256) * 256, most)
         check_memory(self.model, self.engine, n_views, n_ctx)
-        states = views.state() if views else []
-        if views:
-            del self._views[n_views]
-            views.close()
-        self._views[n_views] = ModelViews(self.model, self.engine, n_views, n_ctx, self.layout(n_views), self.interrupt)
-        self._views[n_views].restore(states)
-        return self._views[n_views]
+        states = before.state() if before else []
+        if before:
+            del self._views[before.n_views]
+            before.close()
+        made = ModelViews(self.model, self.engine, n_views, n_ctx, self.layout(n_views), self.interrupt)
+        self._views[n_views] = made
+        made.restore(states if views else dealt(states, prompts))
+        return made
+
+    def _several(self, n_views: int) -> ModelViews | None:
+        """The views in use that so many others may take over."""
+        return next((self.in_use(n) for n in self._views if n > 1 and n_views > 1), None)
 
     def in_use(self, n_views: int) -> ModelViews | None:
         """The views of that number, where an answer has needed them; done with what it fed last."""

@@ -193,7 +193,7 @@ class Seat:
         """Raises UsageError: nobody would decode for an answer that is iterated over here."""
         raise UsageError("an answer on a shared context is written by a Scheduler")
 
-    def views(self, n_views: int, n_ctx: int) -> Seat:
+    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]]) -> Seat:
         return self
 
     # What the schedules call.

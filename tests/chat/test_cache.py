@@ -230,16 +230,20 @@ def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_tur
     found = {mode: (answer.plan.prompts, [event.id for event in answer]) for mode, answer in answers.items()}
     assert found["judge"] == (before.prompts, before.ids), "the same seed, the same answer"
     assert found["base"][0] == before.prompts
-    new = [p for mode in ("prompt", "plain") for p in found[mode][0]]
-    shared = common(*new)
-    both = [len(prompt) - 1 for prompt in found["both"][0]]  # views of their own, with a neutral one
-    n_tokens = sum(len(ids) * len(prompts) for prompts, ids in found.values())
-    assert len(both) == 3
-    assert n_fed == n_tokens + sum(map(len, new)) - shared - 2 + sum(both), (
-        "judge and base read only the last token again"
+    several = [found[mode] for mode in ("judge", "base", "both", "args")]
+    neutral = found["both"][0][2]
+    n_several = len(neutral) - 1 + sum(len(ids) * len(prompts) for prompts, ids in several)
+    drafted = [event.id for event in answers["rewrite"].drafted]
+    one = [found["prompt"], (found["plain"][0], drafted), found["rewrite"], found["plain"]]
+    n_one, held_by_one = 0, [[]]
+    for prompts, ids in one:
+        n_one += Cost(prompts, [plain_event(0)] * len(ids), 0).new_to(held_by_one)
+        held_by_one = [[*prompts[0], *ids[:-1]]]
+    assert n_fed == n_several + n_one, (
+        "modes of several views read the neutral prompt, and else only the last token again"
     )
     cost = three_turns.ask("And?")
-    held = [[*prompt, *found["base"][1][:-1]] for prompt in before.prompts]
+    held = [[*prompt, *found["args"][1][:-1]] for prompt in before.prompts]
     assert cost.fed == cost.new_to(held)
 
 
