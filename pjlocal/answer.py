@@ -157,8 +157,8 @@ class Answer:
     def _decide(self) -> Iterator[Decision]:
         pool, prompts, generation = self._pool, self.plan.prompts, self._generation
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
-        self._self._limit = min(generation.max_tokens, pool.context_self._limit - max(map(len, prompts)))
-        views = pool.views(len(prompts), max(map(len, prompts)) + self._self._limit)
+        self._limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
+        views = pool.views(len(prompts), max(map(len, prompts)) + self._limit, prompts)
         if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
             raise UsageError(
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
