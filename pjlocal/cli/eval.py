@@ -158,7 +158,7 @@ def run_suite(
     from ..evaluation.examine import check_examiners
     from ..evaluation.generate import generate
     from ..evaluation.prompts import load_prompts
-    from ..evaluation.records import Folder
+    from ..evaluation.records import AnswerRecord, Folder, Score, Verdict
     from ..evaluation.run import Asked, Run, digest_of, made_with, make_manner, make_tasks, write_run
     from ..evaluation.suite import check_systems, with_models
     from ..evaluation.suitefile import load_suite
@@ -188,6 +188,8 @@ def run_suite(
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         try:
             check_examiners(examiners, prompting, engine, interrupt)
+            folder.hold(AnswerRecord, Score, Verdict)
+            _say_what_stays(folder, run)
             write_run(folder, run)
             _say(_outlook(len(tasks), len(questions)))
             with _progress() as progress:
@@ -214,9 +216,12 @@ def score(
     engine: Engine,
 ) -> int:
     """Score answers that are there, by other models or another judge; nothing is generated."""
+    from ..evaluation.records import Score, Verdict
+
     examiners = _examiners([], scorer, reward_model, judge, judge_url, judge_pairs)
     interrupt = Interrupt()
     with on_sigint(interrupt), _opened(folder) as (opened, run):
+        opened.hold(Score, Verdict)
         try:
             _examine(opened, run, examiners, prompting, engine, interrupt)
         except Interrupted:
@@ -242,6 +247,8 @@ def report(
         from ..evaluation.compare import compare
         from ..evaluation.report import write_report
 
+        if user_path(str(target)).resolve() == opened.run_file.resolve():
+            raise UsageError(f"{target} says what the evaluation is: give the report another name")
         results = _results(opened, run)
         write_report(results, compare(results), run.facts, target, force)
 
@@ -294,12 +301,13 @@ def vote(
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("eval vote asks on a terminal, and this is none")
     from ..evaluation import vote
-    from ..evaluation.records import voter
+    from ..evaluation.records import Verdict, voter
     from ..evaluation.sheets import sheets
 
     with _opened(folder) as (opened, run):
         of = sheets(_results(opened, run).answers, run.suite)
         pairs = vote.all_pairs(of, run.suite, systems)
+        opened.hold(Verdict)
         ballot = vote.Ballot(vote.questions(of, pairs, aspects, seed), opened, voter(by))
         vote.vote_on(ballot)
         console = make_console(sys.stdout)
@@ -382,6 +390,17 @@ def _outlook(n_answers: int, n_prompts: int) -> str:
     least = smallest_telling(n_prompts)
     tells = "too few to tell any win rate from chance" if least is None else f"they tell win rates from {least:.0%} on"
     return f"{n_answers:,} answers to {n_prompts} prompts; {tells}"
+
+
+def _say_what_stays(folder: Folder, run: Run) -> None:
+    """Of another suite, or of other settings, in the same folder."""
+    from ..evaluation.records import AnswerRecord
+
+    others = len(folder.read(AnswerRecord).keys() - set(run.keys))
+    if others:
+        _say(
+            f"{folder.path} holds {others:,} answers besides those of this suite and these settings; the report leaves them out"
+        )
 
 
 def _say(text: str) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from commandline import PJLOCAL
 
+from pjlocal.evaluation.records import AnswerRecord, Folder
+
 Pjlocal = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SUITE = """
@@ -72,6 +74,23 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
     assert json.loads(compared.stdout)["prompts"] == 4
     vote = pjlocal("eval", "vote", "out")
     assert vote.returncode == 2 and "asks on a terminal" in vote.stderr
+
+
+def test_two_at_once_in_a_folder_and_what_is_no_folder_are_refused(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
+    run = ["eval", "run", suite, "-m", tiny("llama"), "--limit", "1", "--no-reward", "--out"]
+    with Folder(tmp_path / "out") as folder:
+        folder.hold(AnswerRecord)
+        result = pjlocal(*run, "out")
+        assert result.returncode == 2 and "another pjlocal writes into out" in result.stderr
+    assert pjlocal(*run, "out").returncode == 0
+    warmer = pjlocal(*run, "out", "-t", "2")
+    assert "holds 3 answers besides those of this suite and these settings" in warmer.stderr
+    result = pjlocal("eval", "report", "out", "out/run.json", "--force")
+    assert result.returncode == 2 and "give the report another name" in result.stderr
+    result = pjlocal(*run, suite)
+    assert result.returncode == 2 and "is a file: name a folder" in result.stderr
 
 
 def test_preferences_of_ones_own_take_the_place_of_the_suites(
