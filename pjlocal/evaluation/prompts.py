@@ -219,7 +219,7 @@ def _decoded(data: bytes, place: str, encoding: str = "utf-8-sig") -> str:
             return data.decode(encoding)
     except UnicodeDecodeError:
         pass
-    raise UsageError(f"{place} is not UTF-8 text, or holds a NUL byte: save it as UTF-8") from None
+    raise UsageError(f"{place} is not UTF-8 text: save it as UTF-8") from None
 
 
 def _text_lines(path: Path) -> _Records:
