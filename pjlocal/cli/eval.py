@@ -399,7 +399,8 @@ def _say_what_stays(folder: Folder, run: Run) -> None:
     others = len(folder.read(AnswerRecord).keys() - set(run.keys))
     if others:
         _say(
-            f"{folder.path} holds {others:,} answers besides those of this suite and these settings; the report leaves them out"
+            f"{folder.path} holds {others:,} answers besides those of this suite and these settings; "
+            "the report leaves them out"
         )
 
 
