@@ -23,9 +23,10 @@ class Writer(Protocol):
 
 
 class ViewPool:
-    """Views of one model by their number: one alone, and as many as the last mode of several had.
+    """Views of one model by their number: a mode of one view leaves the caches of several alone.
 
-    A mode of one view leaves the caches of several alone; one of several takes over what those of another have read.
+    In contexts of their own, more views or fewer take over what those in use have read, which are freed.  Where either
+    live in one batch, both are kept: llama.cpp hands no sequence's memory to a context with another number of them.
 
     Args:
         model: stays open when this is closed.
@@ -76,8 +77,8 @@ class ViewPool:
         """Views with room for ``n_ctx`` tokens each.
 
         Those in use are kept when they are large enough.  Else they make room for twice as many tokens, and keep what
-        they have read: a conversation that grows is not read again.  Nor is one that goes on with more views or fewer:
-        each takes over the cache that holds most of its prompt.
+        they have read: a conversation that grows is not read again.  Where those of another number are taken over, each
+        gets the cache that holds most of its prompt.
 
         Raises:
             ModelError: there is not enough memory.
@@ -100,8 +101,10 @@ class ViewPool:
         return made
 
     def _several(self, n_views: int) -> ModelViews | None:
-        """The views in use that so many others may take over."""
-        return next((self.in_use(n) for n in self._views if n > 1 and n_views > 1), None)
+        """The views in use of which so many others take over the caches."""
+        if n_views == 1 or self.layout(n_views) != "contexts":
+            return None
+        return next((self.in_use(n) for n, views in self._views.items() if n > 1 and views.layout == "contexts"), None)
 
     def in_use(self, n_views: int) -> ModelViews | None:
         """The views of that number, where an answer has needed them; done with what it fed last."""

@@ -142,9 +142,8 @@ def test_a_prompt_that_was_read_is_not_read_again(tiny, layout: str) -> None:
         assert again == 2 * first.statistics.completion_tokens, "each view's last prompt token, and the answer"
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_mode_with_more_views_or_fewer_reads_only_what_no_view_has_read(tiny, layout: str) -> None:
-    engine = Engine(layout=layout, n_threads=4)
+def test_in_contexts_a_mode_with_more_views_or_fewer_reads_only_what_no_view_has_read(tiny) -> None:
+    engine = Engine(layout="contexts", n_threads=4)
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
 
         def fed(**settings) -> tuple[list[int], int]:
