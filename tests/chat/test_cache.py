@@ -229,9 +229,7 @@ def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_tur
     n_fed = three_turns.n_fed() - fed
     answers = dict(conversation.compare())
     ids = {mode: [event.id for event in answer] for mode, answer in answers.items()}
-    found = {
-        mode: (answer.plan.prompts, ids[mode]) for mode, answer in answers.items()
-    }  # that of a correction comes late
+    found = {mode: (answer.plan.prompts, ids[mode]) for mode, answer in answers.items()}
     assert found["judge"] == (before.prompts, before.ids), "the same seed, the same answer"
     assert found["base"][0] == before.prompts
     several = [found[mode] for mode in ("judge", "base", "both", "args")]
