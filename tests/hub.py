@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -20,6 +21,9 @@ class Hub:
     elsewhere: whether files come from another host, by a redirect, as they do from Hugging Face.
     ranges: whether parts of a file can be had.
     lies: bytes that are served instead of a file's, by its name.
+    says: what is answered for any repository instead, as bytes of JSON or of anything else.
+    headers: what the headers of files are to be instead; without a value, they are left out.
+    silent: whether it takes connections and never answers.
     asked: every request: method, path, and headers in small letters.
     """
 
@@ -30,6 +34,9 @@ class Hub:
         self.elsewhere = False
         self.ranges = True
         self.lies: dict[str, bytes] = {}
+        self.says: bytes | None = None
+        self.headers: dict[str, str | None] = {}
+        self.silent = threading.Event()
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -45,6 +52,7 @@ class Hub:
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
+        self.silent.clear()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -69,7 +77,11 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def _answer(self, with_body: bool) -> None:
             path = urlsplit(self.path).path
             hub.asked.append((self.command, path, {k.lower(): v for k, v in self.headers.items()}))
-            if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
+            while hub.silent.is_set():
+                time.sleep(0.02)
+            if hub.says is not None and path.startswith("/api/"):
+                self._send(200, {"Content-Type": "application/json"}, hub.says)
+            elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
                 self._describe(match[1])
             elif match := re.fullmatch(r"(/elsewhere)?/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
                 self._file(match[2], match[3], with_body, redirected=bool(match[1]))
@@ -92,6 +104,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             digest = hashlib.sha256(data).hexdigest()
             headers = {"ETag": f'"{digest}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
             headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
+            changed = {**headers, **hub.headers}
+            headers = {name: value for name, value in changed.items() if value is not None}
             if hub.elsewhere and not redirected:
                 place = f"http://localhost:{hub.port}/elsewhere{self.path}"
                 self._send(302, {**headers, "Location": place}, b"")

@@ -161,6 +161,13 @@ def test_what_a_mode_has_no_use_for_is_told_once(tiny, caplog) -> None:
             assert [record.message for record in caplog.records] == [says]
 
 
+def test_preferences_own_strengths_are_told_of_where_they_change_nothing(tiny, caplog) -> None:
+    with PersonaJudge(tiny("llama"), prefer=["vivid:2", "formal"]) as judge:
+        judge("Hello", max_tokens=2, mode="rewrite", strength="2", avoid=("humorous:3",))
+    says = "mode rewrite has no use for --strength and the strength of vivid:2 and the strength of humorous:3"
+    assert [record.message for record in caplog.records] == [says]
+
+
 def test_the_trace_and_the_statistics_tell_the_first_answer(pjlocal, tiny, tmp_path) -> None:
     import json
 

@@ -232,10 +232,12 @@ def rm(
 ) -> None:
     """Remove a model's file from models/ or your data folder; never one that another program keeps."""
     from ..gguf.locate import find
-    from ..gguf.remove import check_removable, remove
+    from ..gguf.remove import check_removable, links_to, remove
 
     found = find(name)
     check_removable(found)
+    if links := ", ".join(map(str, links_to(found))):
+        _say(f"{links} would lead nowhere without {found.path}")
     if not yes and not sys.stdin.isatty():
         raise UsageError(f"nobody can be asked here whether to remove {found.path}: give --yes")
     if yes or typer.confirm(f"Remove {one_line(str(found.path))} ({_bytes(found.size)}) for good?", err=True):

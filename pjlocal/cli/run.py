@@ -22,6 +22,7 @@ from ..textfile import user_path
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 
 if TYPE_CHECKING:
+    from ..answer import Answer
     from ..events import TokenEvent
 
 _OUTPUT = "Output"
@@ -100,7 +101,11 @@ def run(
                 for event in events:
                     tracer.write(event)
                     display.show(event)
+                for event in _uncorrected(answer):
+                    display.show(event)
             result = answer.result
+    if _uncorrected(answer) and not quiet:
+        print("pjlocal: stopped before the correction: this is the first answer, as it was written", file=sys.stderr)
     if result.finish_reason == "length" and result.statistics.completion_tokens < generation.max_tokens:
         print("pjlocal: the context is full: a larger --ctx has room for a longer answer", file=sys.stderr)
     if as_json:
@@ -111,6 +116,12 @@ def run(
     if tracer.error:
         raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
     return INTERRUPTED if result.finish_reason == "interrupted" else 0
+
+
+def _uncorrected(answer: Answer) -> list[TokenEvent]:
+    """The first answer where that is all there is: in mode rewrite, after Ctrl-C before the correction has begun."""
+    stopped = answer.finish_reason == "interrupted" and not answer.statistics.completion_tokens
+    return answer.drafted if stopped else []
 
 
 def read_prompt(argument: str | None) -> str:

@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from ..config.config import Config, config_path, load_config
@@ -104,8 +106,24 @@ def _folders() -> Iterator[Finding]:
     for what, folder in (("data", data_folder()), ("cache", cache_folder())):
         if folder is None:
             yield Finding(f"{what} folder", "note", _HOMELESS)
+        elif trouble := _trouble_writing(folder):
+            yield Finding(f"{what} folder", "note", trouble)
         else:
             yield Finding(f"{what} folder", "ok", f"{folder}{'' if folder.exists() else ' (made when it is needed)'}")
+
+
+def _trouble_writing(folder: Path) -> str | None:
+    """Why nothing can be kept in a folder, which may have to be made; found out by making one in what is there.
+
+    Permissions alone do not tell: root has them in /proc, where nothing can be made.
+    """
+    there = next((above for above in (folder, *folder.parents) if os.path.exists(above)), folder)
+    try:
+        with TemporaryDirectory(prefix=".pjlocal-", dir=there):
+            return None
+    except OSError as error:
+        cannot = "cannot be written" if there == folder else f"cannot be made in {there}"
+        return f"{folder} {cannot} ({error.strerror or error}): nothing is kept there"
 
 
 def _models() -> Iterator[Finding]:

@@ -34,7 +34,7 @@ class Found:
         repo: the repository ``org/name`` that it was downloaded from, where its folder tells.
         parts: the files, all of them.
         size: of all parts together, in bytes.
-        aliases: other names of the same file.
+        others: links to the same file, and other names that lead to it.
         trouble: why it cannot be used, as far as the folder tells.
     """
 
@@ -44,8 +44,13 @@ class Found:
     repo: str | None
     parts: tuple[Path, ...]
     size: int
-    aliases: tuple[str, ...] = ()
+    others: tuple[Found, ...] = ()
     trouble: str | None = None
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names of the same file."""
+        return tuple(dict.fromkeys(other.name for other in self.others if other.name != self.name))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,7 +87,7 @@ def find_all() -> list[Found]:
             key = _identity(model.path)
             if key is not None and key in seen:
                 known = found[seen[key]]
-                found[seen[key]] = replace(known, aliases=tuple(dict.fromkeys((*known.aliases, *model.names))))
+                found[seen[key]] = replace(known, others=(*known.others, model))
                 continue
             if key is not None:
                 seen[key] = len(found)
@@ -98,7 +103,7 @@ def _distinct(found: Iterable[Found]) -> list[Found]:
         if model.name in taken:
             model = replace(model, name=str(model.path.absolute()))
         taken.add(model.name)
-        result.append(replace(model, aliases=tuple(alias for alias in model.aliases if alias != model.name)))
+        result.append(model)
     return result
 
 
@@ -117,7 +122,7 @@ def _in_place(place: Place) -> list[Found]:
     if place.owner == HUGGING_FACE:
         files = _current_first(place.folder, files)
     else:
-        files.sort()
+        files.sort(key=lambda path: (path.is_symlink(), path))  # a file goes before the links to it
     return [_one(place, first, parts) for first, parts in _together(files)]
 
 

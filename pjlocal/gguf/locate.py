@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ModelError, UsageError, did_you_mean
@@ -46,11 +46,11 @@ def find_model(name: str | None) -> Path:
     except UsageError as error:
         raise ModelError(str(error)) from None
     try:
-        path.stat()
+        path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return _downloaded(name)
     except OSError:
-        pass  # said where it is opened
+        pass  # as of a link that leads nowhere, it is said where it is opened
     return path
 
 
@@ -83,13 +83,25 @@ def _meant(name: str, known: list[Found]) -> Found | None:
         ModelError: several begin so.
     """
     wanted = name.lower()
-    exact = [m for m in known if wanted in _spellings(m)] or [m for m in known if f"{wanted}:latest" in _spellings(m)]
+    each = list(every_name(known))
+    exact = [m for m in each if wanted in _spellings(m)] or [m for m in each if f"{wanted}:latest" in _spellings(m)]
     if exact:
         return exact[0]
-    begin = [m for m in known if any(name.lower().removesuffix(".gguf").startswith(wanted) for name in m.names)]
+    begin = [m for m in known if any(_begins(name, wanted) for name in m.names)]
     if len(begin) > 1:
         raise ModelError(f"{name!r} is how several models begin: {_listed(begin)}. Name one of them")
-    return begin[0] if begin else None
+    return next((m for m in every_name(begin) if _begins(m.name, wanted)), None)
+
+
+def _begins(name: str, wanted: str) -> bool:
+    return name.lower().removesuffix(".gguf").startswith(wanted)
+
+
+def every_name(models: Iterable[Found]) -> Iterator[Found]:
+    """The models, and each link to one of them by itself."""
+    for model in models:
+        yield replace(model, others=())
+        yield from model.others
 
 
 def _spellings(model: Found) -> list[str]:
@@ -131,7 +143,7 @@ def _downloaded(name: str) -> Path:
     if (asked := repository(name)) is None and ":" not in name:
         raise ModelError(f"no such model file: {name}")
     known = all_models()
-    exact = [model for model in known if name.lower() in _spellings(model)]
+    exact = [model for model in every_name(known) if name.lower() in _spellings(model)]
     if exact:
         return exact[0].path
     if asked is None:
@@ -165,15 +177,20 @@ def of_repository(asked: Repository, known: list[Found]) -> list[Found]:
     return list(found.values())
 
 
-def find(name: str | None) -> Found:
+def find(name: str) -> Found:
     """The model that ``name`` means, with whose it is; a file that lies in none of the places is its user's own.
 
+    What is named is meant, be it a link, or a file that links lead to.
+
     Raises:
+        UsageError: the name is empty.
         ModelError: as `find_model`; or the file is not there.
     """
+    if not name:
+        raise UsageError("the name is empty: pjlocal models list shows those there are")
     path = find_model(name)
-    for model in all_models():
-        if any(_same_file(part, path) for part in model.parts):
+    for model in every_name(all_models()):
+        if any(_same_entry(part, path) for part in model.parts):
             return model
     try:
         return Found(path.name, path, OWN, None, (path,), path.stat().st_size)
@@ -184,9 +201,10 @@ def find(name: str | None) -> Found:
 OWN = "a folder of your own"
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def _same_entry(one: Path, other: Path) -> bool:
+    """Whether they are the same file of the same folder, whatever that may lead to."""
     try:
-        return one.samefile(other)
+        return one.name == other.name and one.parent.samefile(other.parent)
     except OSError:
         return False
 

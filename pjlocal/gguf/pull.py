@@ -30,6 +30,8 @@ Progress = Callable[[str, int, int], None]  # what is done, bytes done, bytes in
 _CHOSEN = (PREFERRED, "Q4_K_S", "UD-Q4_K_XL", "Q4_K_L", "Q4_0", "MXFP4", "Q5_K_M", "IQ4_XS", "Q8_0")
 _PIECE = 1 << 20
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ETAG = re.compile(r"[\w-][\w.+=-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,49 @@ def choose(asked: Repository) -> Choice:
     """
     _cache()  # refused before anything is asked
     with _explained(asked.repo):
-        info = _hub().HfApi().model_info(asked.repo, files_metadata=True)
+        info = _described(asked.repo)
     models = _models(info)
     if not models:
         raise ModelError(f"{asked.repo} holds no GGUF file: look for a repository whose name ends in -GGUF")
     name = _chosen(asked, models)
     others = tuple(sorted(spelled for spelled in models if spelled != name))
     return Choice(asked.repo, info.sha or "main", name, tuple(models[name]), others)
+
+
+def _described(repo: str) -> ModelInfo:
+    """What the hub says of a repository, as far as it makes sense."""
+    from huggingface_hub.errors import HFValidationError
+
+    hub = _hub()
+    try:
+        info: ModelInfo = hub.HfApi().model_info(repo, files_metadata=True, timeout=hub.constants.HF_HUB_ETAG_TIMEOUT)
+    except HFValidationError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise _nonsense(repo) from error
+    if not all(_makes_sense(sibling) for sibling in info.siblings or ()):
+        raise _nonsense(repo)
+    return info
+
+
+def _makes_sense(sibling: Any) -> bool:
+    """Whether a file has a name that stays in its folder, a size, and a checksum if any."""
+    name, size, sha256 = sibling.rfilename, sibling.size, sibling.lfs.sha256 if sibling.lfs else None
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and not {"", ".", ".."} & {*name.replace("\\", "/").split("/")}
+        and (size is None or (type(size) is int and size >= 0))
+        and isinstance(sha256, str | None)
+    )
+
+
+def _nonsense(repo: str) -> ModelError:
+    host = _hub().constants.ENDPOINT
+    return ModelError(
+        f"what {host} says of {repo} is not what Hugging Face says: see what HF_ENDPOINT names, and whether a proxy "
+        "answers in its place"
+    )
 
 
 def _models(info: ModelInfo) -> dict[str, list[RemoteFile]]:
@@ -194,9 +232,18 @@ def download(choice: Choice, progress: Progress) -> Path:
 def _fetched(choice: Choice, file: RemoteFile, so_far: Callable[[str, int], None]) -> Path:
     hub = _hub()
     with _explained(choice.repo):
+        _check_headers(choice, file)
         if file.sha256 and file.size <= hub.constants.MAX_HTTP_DOWNLOAD_SIZE:
             _fetch_blob(choice, file, file.sha256, so_far)
         return Path(hub.hf_hub_download(choice.repo, file.name))  # puts its name beside the blob, or fetches that
+
+
+def _check_headers(choice: Choice, file: RemoteFile) -> None:
+    """Refuse headers that are none of the hub's: huggingface_hub makes names of files and folders of them."""
+    hub = _hub()
+    headers = hub.get_hf_file_metadata(hub.hf_hub_url(choice.repo, file.name))
+    if not (_COMMIT.fullmatch(headers.commit_hash or "") and _ETAG.fullmatch(headers.etag or "")):
+        raise _nonsense(choice.repo)
 
 
 def _fetch_blob(choice: Choice, file: RemoteFile, sha256: str, so_far: Callable[[str, int], None]) -> None:
@@ -332,24 +379,35 @@ def _message(error: Exception, repo: str) -> str | None:
         return "HF_HUB_OFFLINE is set, which forbids to ask Hugging Face: unset it to pull"
     if isinstance(error, errors.HfHubHTTPError):
         return _refused(error.response, repo)
+    if _is_timeout(error):
+        seconds = constants.HF_HUB_ETAG_TIMEOUT
+        return f"{constants.ENDPOINT} does not answer within {seconds} seconds: try again later, or see HF_ENDPOINT"
     if _is_of_the_network(error):
         return f"cannot reach {constants.ENDPOINT}: {error or type(error).__name__}"
     return None
 
 
 def _refused(response: Any, repo: str) -> str:
+    from huggingface_hub.constants import ENDPOINT as host
+
     status = response.status_code
     if status == 429:
         wait = response.headers.get("Retry-After", "")
         when = f"in {wait} seconds" if wait.isdecimal() else "in a few minutes"
         return f"too many requests for Hugging Face: try again {when}; with HF_TOKEN set it takes more"
     if status == 401:
-        return f"Hugging Face does not take the token that is used here for {repo}: set HF_TOKEN to a valid one"
+        return f"{host} does not take the token that is used here for {repo}: set HF_TOKEN to a valid one"
     if status == 403:
         return f"Hugging Face forbids {repo} to this account: see its page, and what HF_TOKEN may read"
     if status >= 500:
-        return f"Hugging Face has a trouble of its own (status {status}): try again later"
-    return f"Hugging Face refuses {repo} (status {status})"
+        return f"{host} has a trouble of its own (status {status}): try again later"
+    named = ", and whether HF_ENDPOINT names the right host" if "HF_ENDPOINT" in os.environ else ""
+    return f"{host} refuses {repo} (status {status}): mind the spelling{named}"
+
+
+def _is_timeout(error: BaseException) -> bool:
+    """huggingface_hub's HTTP library has a class of its own for it, which is no TimeoutError."""
+    return isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
 
 
 def _is_of_the_network(error: BaseException) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from ..errors import OutputError, UsageError
 from .library import Found
-from .locate import EMBEDDED, OWN
+from .locate import EMBEDDED, OWN, all_models, every_name
 from .places import HUGGING_FACE, LLAMA_CPP, LM_STUDIO, OLLAMA
 
 
@@ -26,6 +29,13 @@ def check_removable(model: Found) -> None:
     if model.owner in how:
         whose = "your own" if model.owner == OWN else f"{model.owner}'s"
         raise UsageError(f"{model.name} lies in a folder of {whose}, which other programs use: {how[model.owner]}")
+
+
+def links_to(model: Found) -> list[Path]:
+    """The links among the models that lead nowhere once it is removed."""
+    files = {os.path.realpath(part) for part in model.parts if not part.is_symlink()}
+    links = (part for other in every_name(all_models()) for part in other.parts if part.is_symlink())
+    return [link for link in links if os.path.realpath(link) in files]
 
 
 def remove(model: Found) -> None:

@@ -75,6 +75,6 @@ def _no_chat_model(header: Header) -> str | None:
 
 def _without_path(message: str, path: Path) -> str:
     """The list names the file already."""
-    for head in (f"{path} is ", f"cannot load {path}: ", f"cannot read {path}: "):
+    for head in (f"{path} is ", f"{path}: ", f"cannot load {path}: ", f"cannot read {path}: "):
         message = message.removeprefix(head)
     return message

@@ -99,6 +99,14 @@ def _idle_flags(generation: Generation, mode: Mode) -> list[str]:
     ]
 
 
+def _idle_strengths(generation: Generation, cast: Cast) -> list[str]:
+    """Which preferences' own strengths change nothing, as that of ``vivid:2`` in mode rewrite; plain uses none."""
+    if cast.mode != "rewrite":
+        return []
+    wishes = chain(*cast.preferences.values(), generation.avoid)
+    return [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]
+
+
 def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> Cast:
     """The views that the mode has under the two views' preferences.
 
@@ -243,6 +251,6 @@ def make_plan(
         )
     if cast.mode == "base" and not cast.prefixes[1]:
         log.warning("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
-    if idle := _idle_flags(generation, cast.mode):
+    if idle := [*_idle_flags(generation, cast.mode), *_idle_strengths(generation, cast)]:
         template.warn_once(f"mode {cast.mode} has no use for {' and '.join(idle)}")
     return Plan(cast, conversation, prompts, template.stops, prompting.placement == "question")

@@ -46,7 +46,7 @@ def test_every_programs_models_are_listed_with_what_they_are(pjlocal: Callable, 
     for name in ("mine.gguf", "hub.gguf", "studio.gguf", "cached.gguf"):
         assert lines[name].split()[-3:] == ["F32", "512", "yes"], lines[name]
     assert "Hugging Face" in lines["hub.gguf"] and "mamba" in lines["three:latest"]
-    assert "cannot be used: cut short: its tensors end" in lines["cut.gguf"]
+    assert re.search("cannot be used: the tensor .* is cut short", lines["cut.gguf"])
     assert "cannot be used: not a GGUF file" in lines["page.gguf"]
     assert "cannot be used: an embedding model" in lines["bert.gguf"]
     found = {model["name"]: model for model in json.loads(pjlocal("models", "list", "--json").stdout)}
@@ -110,6 +110,30 @@ def test_rm_takes_all_parts_of_a_split_model_and_of_a_link_the_link(pjlocal: Cal
     assert pjlocal("models", "rm", "link", "--yes").returncode == 0
     assert not any(part.exists() for part in parts) and not list(own.iterdir())
     assert Path(elsewhere).exists()
+
+
+def test_rm_and_info_mean_the_file_that_is_named_not_a_link_to_it(pjlocal: Callable, home: Path) -> None:
+    own = home / "data/pjlocal/models"
+    (own / "a-link.gguf").symlink_to("mine.gguf")
+    (own / "nowhere.gguf").symlink_to("gone.gguf")
+    listed = {line.split()[0] for line in pjlocal("models", "list").stdout.splitlines()}
+    assert "mine.gguf" in listed and "a-link.gguf" not in listed
+    assert f"{own}/mine.gguf\n" in pjlocal("models", "info", "mine.gguf").stdout
+    assert f"{own}/a-link.gguf\n" in pjlocal("models", "info", "a-link").stdout
+    assert not pjlocal("models", "rm", "a-link", "-y").stderr and (own / "mine.gguf").exists()
+    (own / "a-link.gguf").symlink_to("mine.gguf")
+    removed = pjlocal("models", "rm", "mine.gguf", "-y")
+    assert one_line(removed.stderr) == f"pjlocal: {own}/a-link.gguf would lead nowhere without {own}/mine.gguf"
+    assert sorted(path.name for path in own.iterdir()) == ["a-link.gguf", "nowhere.gguf"]
+    for name in ("nowhere", own / "a-link.gguf"):
+        assert pjlocal("models", "rm", "-y", name).returncode == 0
+    assert not list(own.iterdir())
+
+
+@pytest.mark.parametrize("command", ["info", "rm"])
+def test_an_empty_name_means_no_model(pjlocal: Callable, command: str) -> None:
+    result = pjlocal("models", command, "")
+    assert "the name is empty" in one_line(result.stderr) and result.returncode == 2
 
 
 def test_a_thousand_models_are_listed_in_about_a_second(pjlocal: Callable, home: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import re
@@ -192,6 +193,59 @@ def test_a_hub_that_is_not_there_is_said(pjlocal: Callable, environment: dict[st
     assert "cannot reach http://127.0.0.1:9" in one_line(pjlocal("models", "pull", MODEL).stderr)
     environment["HF_HUB_OFFLINE"] = "1"
     assert "HF_HUB_OFFLINE is set" in one_line(pjlocal("models", "pull", MODEL).stderr)
+
+
+def test_a_hub_that_never_answers_is_said(pjlocal: Callable, hub: Hub, environment: dict[str, str]) -> None:
+    environment["HF_HUB_ETAG_TIMEOUT"] = "1"
+    hub.silent.set()
+    result = pjlocal("models", "pull", MODEL)
+    assert f"{hub.url} does not answer within 1 seconds" in one_line(result.stderr) and result.returncode == 1
+
+
+def _described(**sibling: object) -> bytes:
+    return json.dumps({"id": MODEL, "sha": COMMIT, "siblings": [{"rfilename": "x-Q4_K_M.gguf", **sibling}]}).encode()
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        *(b"<html>", b'{"id": "a', b'{"siblings": 5}', b'{"id": "a/b", "siblings": 5}', b"[[]]", b"null", b"\xff\xfe"),
+        *(_described(rfilename=name) for name in ("../../evil-Q4_K_M.gguf", "/evil.gguf", "..\\evil.gguf", 5)),
+        *(_described(size=size) for size in (-5, "5", 1e400)),
+        _described(rfilename="\x1b[2J.gguf"),
+        _described(lfs={"size": 5, "sha256": 5, "pointerSize": 5}),
+    ],
+)
+def test_nonsense_from_a_hub_is_said_to_be_its(pjlocal: Callable, hub: Hub, tmp_path: Path, says: bytes) -> None:
+    hub.says = says
+    result = pjlocal("models", "pull", MODEL)
+    assert f"what {hub.url} says of {MODEL} is not what Hugging Face says" in one_line(result.stderr), result.stderr
+    assert result.returncode == 1 and not [*tmp_path.rglob("*.gguf")]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Repo-Commit": None},
+        {"X-Repo-Commit": "../../../../evil"},
+        {"X-Linked-Etag": '"../../../../evil"'},
+        {"X-Linked-Etag": None, "ETag": None},
+    ],
+)
+def test_headers_of_a_file_that_are_not_the_hubs_are_refused(
+    pjlocal: Callable, hub: Hub, tmp_path: Path, headers: dict[str, str | None]
+) -> None:
+    offered(hub, "tiny-Q4_K_M.gguf")
+    hub.headers = headers
+    result = pjlocal("models", "pull", MODEL)
+    assert "is not what Hugging Face says" in result.stderr.splitlines()[-1] and result.returncode == 1
+    assert not [path for path in tmp_path.rglob("*") if "evil" in path.name or path.suffix == ".gguf"]
+
+
+def test_a_host_that_refuses_is_named(pjlocal: Callable, hub: Hub) -> None:
+    hub.refuse[MODEL] = (404, {})
+    told = one_line(pjlocal("models", "pull", MODEL).stderr)
+    assert f"{hub.url} refuses {MODEL} (status 404): mind the spelling, and whether HF_ENDPOINT" in told
 
 
 def test_names_of_the_catalogue_are_pulled_too(pjlocal: Callable, hub: Hub) -> None:

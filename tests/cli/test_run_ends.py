@@ -86,6 +86,20 @@ def test_ctrl_c_with_json_prints_the_object_so_far(environment) -> None:
     assert report["usage"]["completion_tokens"] > 10
 
 
+def test_ctrl_c_in_a_first_answer_shows_what_there_is_of_it(environment, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    process = popen(
+        environment, "-p", "vivid", "--mode", "rewrite", "-n", "3000", "--ignore-end", "Hi", "--trace", str(trace)
+    )
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    text, said = (stream.decode() for stream in process.communicate(timeout=20))
+    assert process.returncode == 130 and len(text) > 20
+    assert one_line(said).startswith("pjlocal: stopped before the correction: this is the first answer")
+    events = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert "".join(event["text"] for event in events).rstrip() == text.rstrip()
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.15, 0.3, 0.5])
 def test_ctrl_c_while_loading_or_reading_the_prompt_is_quiet(environment, delay: float) -> None:
     process = popen(environment, *PREFER, "--batch", "4096", "word and word " * 2000)

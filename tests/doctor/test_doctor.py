@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pjlocal.doctor import checks
 from pjlocal.doctor.checks import gpu_finding
 from pjlocal.doctor.hardware import cards, cuda_wheels
 
@@ -52,6 +53,17 @@ def test_what_is_broken_is_said_and_keeps_nothing_else_from_being_looked_at(
     }  # fmt: skip
     assert "line 1: unknown key 'mode'" in found["configuration"]["text"]
     assert "bad.gguf" in found["self-test"]["text"]
+
+
+@pytest.mark.parametrize("base", ["/proc/nope", "file"])
+def test_a_folder_that_can_never_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / base))
+    data, cache = checks._folders()
+    assert (data.state, cache.state) == ("note", "ok")
+    assert data.text.startswith(f"{tmp_path / base}/pjlocal cannot be made in ")
+    assert [*tmp_path.iterdir()] == [tmp_path / "file"]
 
 
 def test_a_card_that_is_not_used_is_named_with_the_command_that_changes_it(

@@ -12,7 +12,7 @@ import pytest
 
 from pjlocal.errors import ModelError
 from pjlocal.gguf.library import find_all, quantization_of
-from pjlocal.gguf.locate import find_model
+from pjlocal.gguf.locate import find, find_model
 
 HUB = ".cache/huggingface/hub"
 Put = Callable[..., Path]
@@ -121,6 +121,14 @@ def test_a_file_is_listed_once_however_many_names_lead_to_it(home: Path, put: Pu
     for model in found:
         for name in model.names:
             assert find_model(name).samefile(model.path)
+
+
+def test_a_link_of_another_program_is_not_mistaken_for_the_file(home: Path, put: Put) -> None:
+    real = put(".lmstudio/models/a/b/real.gguf")
+    link = home / ".local/share/pjlocal/models/link.gguf"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(real)
+    assert (find("real").path, find("rea").path, find("link").path) == (real, real, link)
 
 
 def test_a_split_model_is_one_and_says_what_is_missing(put: Put) -> None:
