@@ -34,8 +34,8 @@ class Pool(Protocol):
     interrupt: Interrupt
     context_limit: int
 
-    def views(self, n_views: int, n_ctx: int) -> ModelViews | Seat:
-        """Views with room for ``n_ctx`` tokens each."""
+    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]]) -> ModelViews | Seat:
+        """Views with room for ``n_ctx`` tokens each, which will begin with these prompts."""
 
     def writing(self, writer: Writer) -> AbstractContextManager[None]:
         """While this one is iterated over."""
@@ -158,7 +158,7 @@ class Answer:
         pool, prompts, generation = self._pool, self.plan.prompts, self._generation
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         self._limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
-        views = pool.views(len(prompts), max(map(len, prompts)) + self._limit)
+        views = pool.views(len(prompts), max(map(len, prompts)) + self._limit, prompts)
         if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
             raise UsageError(
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "

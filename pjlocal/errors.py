@@ -47,6 +47,8 @@ def explain(error: BaseException, written: str = "the output") -> tuple[str, int
     if isinstance(error, OSError):
         what = f"cannot use {error.filename}" if error.filename else f"cannot write {written}"
         return f"{what}: {error.strerror or error}", OutputError.exit_status
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # as pathlib says it, to others too
+        return "there is no home folder for this: set HOME", 1
     what = " ".join(f"{type(error).__name__}: {error}".split())
     if len(what) > _MOST_SAID:
         what = f"{what[:_MOST_SAID]} …"

@@ -25,6 +25,16 @@ def config_folder() -> Path | None:
         return None
 
 
+def cache_folder() -> Path | None:
+    """Where what can be found out again is kept; None where the user has no home."""
+    from platformdirs import user_cache_path
+
+    try:
+        return _absolute(user_cache_path("pjlocal"))
+    except RuntimeError:
+        return None
+
+
 def _absolute(path: Path) -> Path | None:
     """platformdirs up to 4.9 gives a path that begins with ``~`` instead of raising an error."""
     return path if path.is_absolute() else None

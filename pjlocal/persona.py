@@ -8,8 +8,9 @@ with PersonaJudge(prefer=["vivid", "creative"]) as judge:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from .answer import Answer
 from .engine.constraint import check_constraint, make_constraint
 from .engine.filters import FilterChain
 from .engine.interrupt import Interrupt
-from .engine.model import Model, check_file
+from .engine.model import Model
 from .engine.pool import ViewPool
 from .errors import UsageError
 from .events import Result
+from .gguf.header import read_header
 from .gguf.locate import find_model
+from .gguf.sampling import described, followed, left, recommended
 from .prompting import preferences
+from .prompting.jinja import TemplateProcess
 from .prompting.plan import Cast, Plan, make_cast, make_plan, mode_in_force, write_prompts
 from .prompting.prompt import ChatTemplate, Message
 from .rewriting import Rewriting
@@ -34,10 +38,13 @@ class PersonaJudge:
     """A local model that answers under two preferences.
 
     Args:
-        model: a GGUF path, a file name in a models folder, or ``smollm2`` (the default); or a `Model` already loaded,
-            which then stays open when this is closed.
+        model: what `gguf.locate.find_model` understands: a GGUF path, a name or how it begins, ``org/repo``, or
+            ``smollm2`` (the default); or a `Model` already loaded, which then stays open when this is closed.
         prefer: preferences dealt to the two views in turn: presets, free text or ``@file``.
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
+        own_sampling: the fields of ``sampling`` that stay as they are where its ``defaults`` are the model's; when not
+            given, those that are not as pjlocal has them.
+        template: of a `Model` already loaded, where several share it; it then stays open when this is closed.
 
     Raises:
         UsageError: preferences, a schema, an expression or a Lark grammar that cannot be used.
@@ -56,6 +63,8 @@ class PersonaJudge:
         generation: settings.Generation = settings.Generation(),
         engine: settings.Engine = settings.Engine(),
         interrupt: Interrupt | None = None,
+        own_sampling: Collection[str] | None = None,
+        template: ChatTemplate | None = None,
     ) -> None:
         if prefer and (draft_prefer or judge_prefer):
             raise UsageError(
@@ -69,17 +78,26 @@ class PersonaJudge:
         self.generation = generation
         self.engine = engine
         self.interrupt = interrupt or Interrupt()
+        self._aligner_file: tuple[str, Path] | None = None  # by the name that was looked up last
         self.cast(generation)  # refuse what cannot be before the model is loaded
         check_constraint(sampling)
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the one that answers with it
         started = time.perf_counter()
         self._borrowed = isinstance(model, Model)
-        if isinstance(model, Model):
-            self.model = model
-        else:
-            path = model if isinstance(model, Path) else find_model(model)
-            self.model = Model(path, engine, self.interrupt)
-        self.template = ChatTemplate(self.model)
+        path = model if isinstance(model, Model | Path) else find_model(model)
+        self._borrowed_template = template is not None
+        process = None if template else TemplateProcess()  # which starts while the model is loaded
+        with ExitStack() as undo:
+            if process:
+                undo.callback(process.close)
+            if isinstance(path, Model):
+                self.model = path
+            else:
+                self.model = Model(path, engine, self.interrupt)
+                undo.callback(self.model.close)
+            self.sampling = followed(sampling, self.recommended, own_sampling)
+            self.template = template or ChatTemplate(self.model, process)
+            undo.pop_all()
         self.pool = ViewPool(self.model, engine, self.interrupt)
         self.load_s = time.perf_counter() - started
 
@@ -94,6 +112,8 @@ class PersonaJudge:
         self.pool.close()
         if self._aligner:
             self._aligner[1].close()
+        if not self._borrowed_template:
+            self.template.close()
         if not self._borrowed:
             self.model.close()
 
@@ -165,7 +185,7 @@ class PersonaJudge:
         """Who answers with the model that corrects; it is loaded when it is first needed."""
         if generation.aligner is None:
             return self
-        path = find_model(generation.aligner)
+        path = self._find_aligner(generation.aligner)
         if self._aligner is None or self._aligner[0] != path:
             if self._aligner:
                 self._aligner[1].close()
@@ -173,6 +193,14 @@ class PersonaJudge:
             self._aligner = (path, PersonaJudge(path, engine=self.engine, interrupt=self.interrupt))
         self._aligner[1].prompting = self.prompting
         return self._aligner[1]
+
+    def _find_aligner(self, name: str) -> Path:
+        """The file of that name, looked for and into once: an answer asks several times, an evaluation thousands."""
+        if self._aligner_file is None or self._aligner_file[0] != name:
+            path = find_model(name)
+            read_header(path)
+            self._aligner_file = name, path
+        return self._aligner_file[1]
 
     def _correction(self, conversation: Sequence[Message], asked: str, text: str, tokens: Sequence[int]) -> Plan:
         """The plan of a plain answer to being asked to correct one."""
@@ -200,7 +228,7 @@ class PersonaJudge:
         """
         cast = make_cast(generation, self.preferences)
         if cast.mode == "rewrite" and generation.aligner is not None:
-            check_file(find_model(generation.aligner))
+            self._find_aligner(generation.aligner)
         return cast
 
     def plan(self, prompt: str | Sequence[Message], generation: settings.Generation) -> Plan:
@@ -229,6 +257,23 @@ class PersonaJudge:
         cast = self.cast(generation)
         limit = self.context_limit
         return make_plan(generation, cast, conversation, prompts, self.prompting, self.template, limit)
+
+    @cached_property
+    def recommended(self) -> dict[str, Any]:
+        """The filters that the model's file names, by field of `settings.Sampling`."""
+        return recommended(self.model.metadata)
+
+    def settled(self, sampling: settings.Sampling) -> settings.Sampling:
+        """The filters after a change of ``defaults``, or of the model."""
+        return followed(left(sampling, self.recommended), self.recommended)
+
+    @property
+    def followed_sampling(self) -> str:
+        """The filters in force that are the model's own, in words."""
+        if self.sampling.defaults != "model":
+            return ""
+        said = self.recommended
+        return described({name: said[name] for name in said if getattr(self.sampling, name) == said[name]}) or "none"
 
     @property
     def context_limit(self) -> int:

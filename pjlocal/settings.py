@@ -35,6 +35,7 @@ Think = Literal["auto", "on", "off"]
 Layout = Literal["contexts", "batched", "auto"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FlashAttention = Literal["auto", "on", "off"]
+SamplingDefaults = Literal["own", "model"]
 View = Literal["text", "blame", "push", "markdown"]
 
 
@@ -142,6 +143,7 @@ def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
 
 
 _INT32 = 2**31 - 1
+DEFAULT_N_CTX = 8192  # of a view, at most, where --ctx does not say
 _MOST_STRENGTH = 10
 
 
@@ -261,6 +263,12 @@ class Sampling(Settings):
     only a default inside it.
     """
 
+    defaults: SamplingDefaults = setting(
+        "own",
+        "--sampling",
+        help="Where the filters that nothing sets come from: pjlocal's own defaults, or the model's file, where that "
+        "names them.",
+    )
     temperature: float = setting(0.7, "--temperature", "-t", help="0 is greedy.", least=0)
     top_k: int = setting(
         20, "--top-k", "-k", help="Keep the k most probable tokens; 0 keeps all.", least=0, most=_INT32

@@ -60,10 +60,12 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """An environment in which the user's own folders are empty."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PJLOCAL_", "XDG_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PJLOCAL_", "XDG_", "HF_"))}
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         env.pop(name, None)
-    return env | {"XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    folders = {"XDG_DATA_HOME": "data", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache"}
+    folders |= {"HF_HOME": "huggingface", "LLAMA_CACHE": "llama.cpp", "OLLAMA_MODELS": "ollama"}
+    return env | {variable: str(tmp_path / folder) for variable, folder in folders.items()}
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "decoding": set(),
     **dict.fromkeys(GROUND, GROUND),
     "events": {"decoding", *GROUND},
-    "engine": {"decoding", *GROUND},
     "gguf": GROUND,
+    "engine": {"decoding", "gguf", *GROUND},
     "prompting": {"engine", *GROUND},
     "answer": {"events", "decoding", "engine", "prompting", *GROUND},
     "rewriting": {"answer", "events", "engine", "prompting", *GROUND},
@@ -34,6 +34,7 @@ MAY_KNOW: dict[str, set[str]] = {
 API = {*MAY_KNOW, "__init__"}  # the hall, where the version stands
 MAY_KNOW |= dict.fromkeys(("screen", "sessions", "config"), API)
 MAY_KNOW["bench"] = API | {"screen"}
+MAY_KNOW["doctor"] = API | {"sessions", "config"}
 MAY_KNOW["evaluation"] = API | {"screen", "config"}
 MAY_KNOW["chat"] = API | {"screen", "sessions", "config"}
 MAY_KNOW["cli"] = {*MAY_KNOW, "__init__"}

@@ -5,7 +5,7 @@ Speed and plumbing do not depend on what the weights hold; where a test needs se
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class _Writer(gguf.GGUFWriter):
     added: tokens whose spelling llama.cpp looks for before it splits the rest of a text.
     space_prefix: whether a space comes in front of a text, as SentencePiece has it by default.
     name: llama.cpp knows some models by it.
+    recommends: filters that the file names, as llama.cpp calls them.
     splitter: how texts are split into words for byte pairs; None is a vocabulary of SentencePiece's kind.
     """
 
@@ -74,6 +75,7 @@ class _Writer(gguf.GGUFWriter):
         name: str | None = None,
         tensors_a_part: int = 0,
         splitter: str | None = None,
+        recommends: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(path, architecture, split_max_tensors=tensors_a_part)
         if name:
@@ -92,6 +94,9 @@ class _Writer(gguf.GGUFWriter):
         self.add_bos_token_id(_BOS)
         self.add_eos_token_id(_EOS)
         self.add_eot_token_id(_EOT)
+        for key, value in (recommends or {}).items():
+            add = self.add_float32 if isinstance(value, float) else self.add_int32
+            add(f"general.sampling.{key}", value)
         self.add_unk_token_id(0)
         self.add_add_bos_token(add_bos)
         self.add_add_space_prefix(space_prefix)

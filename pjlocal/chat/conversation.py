@@ -9,10 +9,11 @@ from typing import Any, get_args
 from ..answer import Answer
 from ..config.config import Config
 from ..engine.interrupt import Interrupted
-from ..engine.model import check_file
 from ..errors import ModelError, UsageError
 from ..events import TokenEvent
+from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name
+from ..gguf.sampling import followed, left
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan, in_mode, make_cast
 from ..prompting.preferences import deal, in_turn, lasting
@@ -181,6 +182,8 @@ class Conversation:
         judge = self.judge
         generation = persona.laid_over(judge.generation)
         sampling = persona.laid_over(judge.sampling)
+        if "defaults" in persona.sampling:
+            sampling = judge.settled(sampling)
         prompting = persona.laid_over(judge.prompting)
         views = persona.views(judge.preferences)
         if any(views):
@@ -195,7 +198,7 @@ class Conversation:
         Raises:
             ModelError: it cannot be loaded.
         """
-        check_file(find_model(name))
+        read_header(find_model(name))
         name = lasting_name(name)
         old, before = self.judge, self.model
         old.close()  # both may not fit
@@ -211,7 +214,8 @@ class Conversation:
                 turn.first = 0  # its context may have room for all of them
         finally:
             self.judge.prefer(old.preferences)
-            self.judge.sampling, self.judge.generation = old.sampling, old.generation
+            self.judge.generation = old.generation
+            self.judge.sampling = followed(left(old.sampling, old.recommended), self.judge.recommended)
             self.judge.prompting = old.prompting
             self._answer = None
 

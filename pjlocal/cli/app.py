@@ -12,14 +12,15 @@ from .. import __version__
 from .bench import bench
 from .chat import chat
 from .config import config_app, prefs_app
+from .doctor import doctor
 from .eval import eval_app
+from .models import models_app
 from .run import run
 from .sessions import sessions_app
 
 app = typer.Typer(
     help="Persona-judge on local GGUF models: two preferences write one answer.",
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -56,8 +57,9 @@ def _app(
     pass
 
 
-for command in (run, chat, bench):
+for command in (run, chat, bench, doctor):
     app.command()(command)
+app.add_typer(models_app, name="models")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(eval_app, name="eval")
 app.add_typer(config_app, name="config")

@@ -10,6 +10,7 @@ import typer
 from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import ModelError, UsageError
 from ..settings import Engine, Generation, Prompting, Sampling, Settings, View
+from . import completion
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def chat(
     session: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Go on with the chat of this title or number, or begin one.", rich_help_panel=_SAVING
+            metavar="NAME",
+            help="Go on with the chat of this title or number, or begin one.",
+            rich_help_panel=_SAVING,
+            autocompletion=completion.sessions,
         ),
     ] = None,
     save: Annotated[
@@ -55,6 +59,7 @@ def chat(
     ] = False,
     *,
     given: frozenset[str],
+    own: frozenset[str],
     generation: Generation,
     sampling: Sampling,
     prompting: Prompting,
@@ -87,7 +92,7 @@ def chat(
         def load(name: str | None) -> PersonaJudge:
             return PersonaJudge(name, engine=engine, interrupt=interrupt)
 
-        preferences = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
+        preferences: dict[str, Any] = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
         if "preferences" in stored and not given & preferences.keys():
             views = stored["preferences"]
             preferences = {"draft_prefer": views.get("a", []), "judge_prefer": views.get("b", [])}
@@ -99,6 +104,7 @@ def chat(
             generation=_in_force(generation, stored.get("generation", {}), given),
             engine=engine,
             interrupt=interrupt,
+            own_sampling=given if "defaults" in given else own | stored.get("sampling", {}).keys(),
         )
     conversation = Conversation(judge, opened, Recorder(store, opened, screen.say), model, screen.say)
     try:

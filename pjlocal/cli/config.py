@@ -29,6 +29,7 @@ from ..prompting.preferences import PRESETS, deal, lasting, resolve
 from ..settings import Generation, Prompting, Sampling
 from ..textfile import read_text, write_text
 from ..visible import visible
+from . import completion
 from .options import DraftPreferOption, JudgePreferOption, PreferOption, takes_settings
 from .run import read_stdin
 
@@ -75,7 +76,9 @@ def list_presets() -> None:
         typer.echo(f"{name:{width}}  persona   {visible(sets)}")
 
 
-_Name = Annotated[str, typer.Argument(help="Its name: one bare word.", show_default=False)]
+_Name = Annotated[
+    str, typer.Argument(help="Its name: one bare word.", show_default=False, autocompletion=completion.own)
+]
 
 
 @prefs_app.command("show")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from ..errors import UsageError
 from ..screen.console import make_console
 from ..settings import Engine, Generation, Prompting, Sampling
 from ..textfile import user_path
+from . import completion
 from .options import PreferOption, takes_settings
 
 if TYPE_CHECKING:
@@ -35,7 +37,11 @@ _Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an eval
 _Scorer = Annotated[
     list[str],
     typer.Option(
-        "--scorer", help="Another model that tells how likely the answers are (repeatable).", rich_help_panel=_SCORES
+        "--scorer",
+        metavar="MODEL",
+        help="Another model that tells how likely the answers are (repeatable).",
+        rich_help_panel=_SCORES,
+        autocompletion=completion.models,
     ),
 ]
 _Reward = Annotated[
@@ -47,15 +53,19 @@ _Reward = Annotated[
     ),
 ]
 _RewardModel = Annotated[
-    str | None, typer.Option(metavar="FILE", help="A reward model in GGUF.", rich_help_panel=_SCORES)
+    str | None,
+    typer.Option(metavar="MODEL", help="A reward model.", rich_help_panel=_SCORES, autocompletion=completion.models),
 ]
 _Judge = Annotated[
     str | None,
     typer.Option(
-        "--judge", metavar="MODEL", help="A model that compares each answer with the baseline's.",
+        "--judge",
+        metavar="MODEL",
+        help="A model that compares each answer with the baseline's.",
         rich_help_panel=_SCORES,
+        autocompletion=completion.models,
     ),
-]  # fmt: skip
+]
 _JudgeUrl = Annotated[
     str | None,
     typer.Option(
@@ -97,9 +107,14 @@ def run_suite(
         Path,
         typer.Option("--out", "-o", metavar="DIR", help="The folder that keeps all of it; one that exists goes on."),
     ],
-    models: Annotated[
+    model: Annotated[
         list[str],
-        typer.Option("--model", "-m", help="The model that answers; of several, each answers everything (repeatable)."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="The model that answers; of several, each answers everything (repeatable).",
+            autocompletion=completion.models,
+        ),
     ] = [],
     prefer: PreferOption = [],
     prompts: Annotated[
@@ -137,17 +152,21 @@ def run_suite(
     prompting: Prompting,
     engine: Engine,
     given: frozenset[str],
+    own: frozenset[str],
 ) -> int:
     """Answer a set of prompts with every system of a suite, score the answers, and report."""
+    from ..evaluation.examine import check_examiners
     from ..evaluation.generate import generate
     from ..evaluation.prompts import load_prompts
-    from ..evaluation.records import Folder
+    from ..evaluation.records import AnswerRecord, Folder, Score, Verdict
     from ..evaluation.run import Asked, Run, digest_of, made_with, make_manner, make_tasks, write_run
     from ..evaluation.suite import check_systems, with_models
     from ..evaluation.suitefile import load_suite
     from ..gguf.locate import find_model
 
-    wanted = _changed(load_suite(suite), prefer, prompts, field, limit, sample)
+    models = _models(model, given)
+    wishes = prefer if "prefer" in given else []  # those of the config file are for chats
+    wanted = _changed(load_suite(suite), wishes, prompts, field, limit, sample)
     wanted = with_models(wanted, models if len(models) > 1 else [])
     check_systems(wanted, generation, given)
     questions = load_prompts(
@@ -157,19 +176,22 @@ def run_suite(
     paths = [find_model(system.model or first) for system in wanted.systems]
     examiners = _examiners(paths if reward else [], scorer, reward_model, judge, judge_url, judge_pairs)
     digests = {path: digest_of(path) for path in set(paths)}
-    asked = Asked(generation, sampling, prompting, given)
+    asked = Asked(generation, sampling, prompting, given, own)
     manners = [
         make_manner(wanted, system, asked, str(path), digests[path])
         for system, path in zip(wanted.systems, paths, strict=True)
     ]
     tasks = make_tasks(wanted, manners, questions)
     run = Run(wanted, tuple(questions), tuple(task.key for task in tasks), made_with(manners, asked, engine))
-    _say(_outlook(len(tasks), len(questions)))
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     interrupt = Interrupt()
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
-        write_run(folder, run)
         try:
+            check_examiners(examiners, prompting, engine, interrupt)
+            folder.hold(AnswerRecord, Score, Verdict)
+            _say_what_stays(folder, run)
+            write_run(folder, run)
+            _say(_outlook(len(tasks), len(questions)))
             with _progress() as progress:
                 generate(folder, tasks, engine, parallel, interrupt, lambda n, of: progress("answers", n, of))
                 _examine(folder, run, examiners, prompting, engine, interrupt)
@@ -194,9 +216,12 @@ def score(
     engine: Engine,
 ) -> int:
     """Score answers that are there, by other models or another judge; nothing is generated."""
+    from ..evaluation.records import Score, Verdict
+
     examiners = _examiners([], scorer, reward_model, judge, judge_url, judge_pairs)
     interrupt = Interrupt()
     with on_sigint(interrupt), _opened(folder) as (opened, run):
+        opened.hold(Score, Verdict)
         try:
             _examine(opened, run, examiners, prompting, engine, interrupt)
         except Interrupted:
@@ -222,6 +247,8 @@ def report(
         from ..evaluation.compare import compare
         from ..evaluation.report import write_report
 
+        if user_path(str(target)).resolve() == opened.run_file.resolve():
+            raise UsageError(f"{target} says what the evaluation is: give the report another name")
         results = _results(opened, run)
         write_report(results, compare(results), run.facts, target, force)
 
@@ -274,12 +301,13 @@ def vote(
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("eval vote asks on a terminal, and this is none")
     from ..evaluation import vote
-    from ..evaluation.records import voter
+    from ..evaluation.records import Verdict, voter
     from ..evaluation.sheets import sheets
 
     with _opened(folder) as (opened, run):
         of = sheets(_results(opened, run).answers, run.suite)
         pairs = vote.all_pairs(of, run.suite, systems)
+        opened.hold(Verdict)
         ballot = vote.Ballot(vote.questions(of, pairs, aspects, seed), opened, voter(by))
         vote.vote_on(ballot)
         console = make_console(sys.stdout)
@@ -287,6 +315,13 @@ def vote(
 
 
 # What the commands share.
+
+
+def _models(model: list[str] | str, given: frozenset[str]) -> list[str]:
+    """The models of the command line, else that of the environment, else the config file's."""
+    if "model" not in given and (named := os.environ.get("PJLOCAL_MODEL")):
+        return [named]
+    return [model] if isinstance(model, str) else model
 
 
 def _changed(
@@ -355,6 +390,18 @@ def _outlook(n_answers: int, n_prompts: int) -> str:
     least = smallest_telling(n_prompts)
     tells = "too few to tell any win rate from chance" if least is None else f"they tell win rates from {least:.0%} on"
     return f"{n_answers:,} answers to {n_prompts} prompts; {tells}"
+
+
+def _say_what_stays(folder: Folder, run: Run) -> None:
+    """Of another suite, or of other settings, in the same folder."""
+    from ..evaluation.records import AnswerRecord
+
+    others = len(folder.read(AnswerRecord).keys() - set(run.keys))
+    if others:
+        _say(
+            f"{folder.path} holds {others:,} answers besides those of this suite and these settings; "
+            "the report leaves them out"
+        )
 
 
 def _say(text: str) -> None:

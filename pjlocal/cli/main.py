@@ -32,6 +32,8 @@ def _guarded() -> int:
     sys.unraisablehook = lambda failed: _unforeseen(failed.exc_value)
     try:
         command = typer.main.get_command(app)
+        if "_PJLOCAL_COMPLETE" in os.environ:  # a shell asks what it may complete
+            command.main(prog_name="pjlocal")
         with command.make_context("pjlocal", sys.argv[1:]) as context:  # app() would handle some errors in its own way
             status = command.invoke(context) or 0
         sys.stdout.flush()

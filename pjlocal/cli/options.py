@@ -14,6 +14,7 @@ from ..config.config import Config, load_config
 from ..prompting.preferences import use_own
 from ..settings import Engine, Generation, Prompting, Sampling, Settings
 from ..textfile import read_text
+from . import completion
 
 _PANELS: dict[type[Settings], str] = {
     Generation: "How the two views write",
@@ -28,17 +29,18 @@ def takes_settings(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[.
 
     What neither the command line nor the environment gives comes from the persona that ``--persona`` names, else from
     the config file, where that sets it, else from ``defaults``, else from the settings.  A parameter named ``given``
-    gets the names of what was given, by the persona too.  Commands that take `Generation` have ``--persona``.
+    gets the names of what was given, by the persona too; one named ``own`` those, and of what the config file sets.
+    Commands that take `Generation` have ``--persona``.
     """
     return functools.partial(_with_settings, defaults=defaults)
 
 
 def _with_settings(command: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., Any]:
-    takes_given = "given" in inspect.signature(command).parameters
+    wanted = {"given", "own"} & inspect.signature(command).parameters.keys()
     groups: dict[str, type[Settings]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        if parameter.name == "given":
+        if parameter.name in wanted:
             continue
         hint = parameter.annotation  # get_type_hints would hide an option's Annotated in an Optional on Python 3.10
         if isinstance(hint, type) and issubclass(hint, Settings):
@@ -63,8 +65,8 @@ def _with_settings(command: Callable[..., Any], defaults: dict[str, Any]) -> Cal
         for name, value in _set(layer.top() for layer in layers).items():
             if name in values:
                 values[name] = list(value) if isinstance(value, tuple) else value
-        if takes_given:
-            values["given"] = frozenset(given)
+        names = {"given": frozenset(given), "own": frozenset(given).union(*(layer.flat() for layer in layers))}
+        values |= {name: names[name] for name in wanted}
         for name, settings in groups.items():
             values[name] = _make(settings, values, _set(layer.of(settings) for layer in layers))
         return command(**values)
@@ -107,6 +109,7 @@ def _options(settings: type[Settings], defaults: Mapping[str, Any]) -> list[insp
             metavar=f.metadata.get("metavar", "FILE" if "file" in f.metadata else None),
             rich_help_panel=_PANELS[settings],
             show_default=default not in (None, "", []),
+            autocompletion=completion.models if f.metadata.get("model") else None,
         )
         parameters.append(
             inspect.Parameter(
@@ -130,7 +133,13 @@ def _make(settings: type[Settings], values: dict[str, Any], defaults: Mapping[st
 
 _PersonaOption = Annotated[
     str | None,
-    typer.Option("--persona", "-P", metavar="NAME", help="Preferences and settings kept under a name (pjlocal prefs)."),
+    typer.Option(
+        "--persona",
+        "-P",
+        metavar="NAME",
+        help="Preferences and settings kept under a name (pjlocal prefs).",
+        autocompletion=completion.personas,
+    ),
 ]
 ModelOption = Annotated[
     str | None,
@@ -138,7 +147,9 @@ ModelOption = Annotated[
         "--model",
         "-m",
         envvar="PJLOCAL_MODEL",
-        help="A GGUF file, a file name in models/ or the user's data folder, or smollm2 (the default).",
+        help="A GGUF file; a name of pjlocal models list, or how it begins; ORG/REPO[:QUANTIZATION], once pulled; or "
+        "smollm2 (the default).",
+        autocompletion=completion.models,
     ),
 ]
 PreferOption = Annotated[
@@ -148,11 +159,22 @@ PreferOption = Annotated[
         "-p",
         help="A preference: a preset, free text, or @FILE; vivid:1.5 has a strength. Repeat: they are dealt to the "
         "views in turn.",
+        autocompletion=completion.presets,
     ),
 ]
 DraftPreferOption = Annotated[
-    list[str], typer.Option("--draft-prefer", help="A preference of view a, which drafts first (repeatable).")
+    list[str],
+    typer.Option(
+        "--draft-prefer",
+        help="A preference of view a, which drafts first (repeatable).",
+        autocompletion=completion.presets,
+    ),
 ]
 JudgePreferOption = Annotated[
-    list[str], typer.Option("--judge-prefer", help="A preference of view b, which judges first (repeatable).")
+    list[str],
+    typer.Option(
+        "--judge-prefer",
+        help="A preference of view b, which judges first (repeatable).",
+        autocompletion=completion.presets,
+    ),
 ]

@@ -60,6 +60,7 @@ def run(
         ),
     ] = None,
     *,
+    own: frozenset[str],
     generation: Generation,
     sampling: Sampling,
     prompting: Prompting,
@@ -85,6 +86,7 @@ def run(
             generation=generation,
             engine=engine,
             interrupt=interrupt,
+            own_sampling=own,
         ) as judge:
             spinner.say("Reading the prompt")
             answer = judge.stream(text)
@@ -105,7 +107,7 @@ def run(
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     if stats:
         first = result.draft.statistics if result.draft else None
-        print(statistics_line(result.statistics, first), file=sys.stderr)
+        print(statistics_line(result.statistics, first, judge.followed_sampling), file=sys.stderr)
     if tracer.error:
         raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
     return INTERRUPTED if result.finish_reason == "interrupted" else 0

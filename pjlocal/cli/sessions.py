@@ -16,13 +16,17 @@ import typer
 from ..errors import UsageError
 from ..screen.display import local_time
 from ..visible import one_line, visible
+from . import completion
 
 if TYPE_CHECKING:
     from ..sessions.store import Store
 
 sessions_app = typer.Typer(help="Saved chats.", no_args_is_help=True)
 
-_Name = Annotated[str, typer.Argument(help="The chat's number, its title, or how the title begins.")]
+_Name = Annotated[
+    str,
+    typer.Argument(help="The chat's number, its title, or how the title begins.", autocompletion=completion.sessions),
+]
 
 
 @sessions_app.command("list")

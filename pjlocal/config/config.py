@@ -165,7 +165,10 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
     personas = _personas(tables.pop("personas", {}), PRESETS | presets, folder)
     top = _with_preferences(_values(document, Config, folder), PRESETS | presets, folder)
     if "model" in top:
-        top["model"] = model_named(top["model"], folder)
+        try:
+            top["model"] = model_named(top["model"], folder)
+        except UsageError as error:
+            raise Wrong(str(error), "model") from None
     made: dict[str, Any] = {
         name: _with_preferences(_values(table, TABLES[name], folder, name), PRESETS | presets, folder, name)
         for name, table in tables.items()

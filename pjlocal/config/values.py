@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
-from ..gguf.locate import EMBEDDED
+from ..gguf.locate import EMBEDDED, repository
 from ..prompting.preferences import resolve
 from ..settings import Settings, flag, without_none
 from ..textfile import read_text, user_path
@@ -99,15 +99,13 @@ def model_named(name: str, folder: Path) -> str:
     """The model that a file names: a path, and a file beside it, are found from there; any other name stays one.
 
     Raises:
-        Wrong: nothing can have this name.
+        UsageError: nothing can have this name.
     """
     if Path(name).name == name:
         beside = folder.absolute() / name
         return str(beside) if name != EMBEDDED and os.path.isfile(beside) else name
-    try:
-        return str(folder.absolute() / user_path(name))
-    except UsageError as error:
-        raise Wrong(str(error), "model") from None
+    path = folder.absolute() / user_path(name)
+    return name if repository(name) and not os.path.lexists(path) else str(path)
 
 
 def preference(spec: str, presets: Mapping[str, str], folder: Path, *where: str | int) -> str:

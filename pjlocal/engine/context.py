@@ -14,15 +14,13 @@ from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..settings import Engine
+from ..settings import DEFAULT_N_CTX, Engine
 from .interrupt import Interrupt, Interrupted
 from .machine import available_bytes
 from .model import Model, forget_errors, last_error
 from .threads import ThreadCount
 
 Logits = NDArray[np.float32]
-
-DEFAULT_N_CTX = 8192
 
 #: KV cache types by name, with the bytes a value takes in llama.cpp's blocks of 32.
 CACHE_TYPES: dict[str, tuple[int, float]] = {

@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import logging
 import os
-import re
 import signal
 import tempfile
 import time
@@ -21,9 +20,11 @@ from typing import IO
 from llama_cpp import llama_cpp as lib
 
 from ..errors import ModelError
+from ..gguf.split import beside_its_parts
 from ..settings import Engine
 from .interrupt import Interrupt, Interrupted
 from .tokenizer import Tokenizer
+from .trial import check_model
 
 log = logging.getLogger("pjlocal")
 
@@ -111,13 +112,15 @@ class Model:
         path: a GGUF file (of a split model: its first part, or a link to it).
         engine: how many layers are offloaded, and whether the file is mapped into memory.
         interrupt: when set, loading stops.
+        trusted: nothing in the file is checked before llama.cpp reads it.
 
     Raises:
         ModelError: the file is missing, empty, not GGUF, truncated, or not a model that writes text.
     """
 
-    def __init__(self, path: Path, engine: Engine, interrupt: Interrupt) -> None:
-        check_file(path)
+    def __init__(self, path: Path, engine: Engine, interrupt: Interrupt, *, trusted: bool = False) -> None:
+        if not trusted:
+            check_model(path, interrupt)
         if engine.mmap and being_written(path):
             log.warning(
                 "%s is still being written, it seems: should it shrink while it is in use, this process ends without a "
@@ -127,7 +130,7 @@ class Model:
         init_backend(engine.verbose)
         forget_errors()
         self.path = path
-        self.file = _beside_its_parts(path)
+        self.file = beside_its_parts(path)
         params = lib.llama_model_default_params()
         params.n_gpu_layers = engine.n_gpu_layers
         if not engine.mmap:
@@ -330,53 +333,6 @@ class Model:
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens as readable text, control tokens written out: for people, not for streaming."""
         return b"".join(self.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
-
-
-def check_file(path: Path) -> None:
-    """Say early and plainly what is wrong with a model file.
-
-    Raises:
-        ModelError: missing, a directory, unreadable, empty, or not GGUF.
-    """
-    try:
-        if path.is_dir():
-            raise ModelError(f"{path} is a directory: name a GGUF file in it")
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except FileNotFoundError:
-        raise ModelError(f"no such model file: {path}") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    if not magic:
-        raise ModelError(f"{path} is empty: download the model again")
-    if magic != b"GGUF":
-        raise ModelError(f"{path} is not a GGUF file: convert the model to GGUF, or download it in that format")
-
-
-_PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")  # the end of the name of a split model's file
-
-
-def _beside_its_parts(path: Path) -> Path:
-    """The path by which llama.cpp, which goes by the name, finds a split model's other parts.
-
-    That is the first along a chain of links beside which they all lie: a link to the first part may have a name of its
-    own, or lie elsewhere than the parts; and in a cache of Hugging Face's it is the links that have the names, and what
-    they lead to is called after a checksum.
-    """
-    hop = path
-    while not _is_beside_its_parts(hop):
-        if not hop.is_symlink():
-            return path
-        hop = hop.parent / os.readlink(hop)
-    return hop
-
-
-def _is_beside_its_parts(path: Path) -> bool:
-    if (part := _PART.search(path.name)) is None:
-        return False
-    stem, n_parts = path.name[: part.start()], part[1]
-    names = (f"{stem}-{i:05}-of-{n_parts}.gguf" for i in range(1, int(n_parts) + 1))
-    return all(os.path.isfile(path.parent / name) for name in names)
 
 
 _DOWNLOADING = (".part", ".aria2", ".crdownload", ".incomplete")  # endings of files beside one that is not yet whole

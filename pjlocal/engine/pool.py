@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from .context import check_memory, context_limit
 from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
-from .views import FixedLayout, ModelViews, fastest_layout
+from .views import FixedLayout, ModelViews, dealt, fastest_layout
 
 
 class Writer(Protocol):
@@ -23,7 +23,10 @@ class Writer(Protocol):
 
 
 class ViewPool:
-    """Views of one model by their number: modes of one view leave the caches of two alone.
+    """Views of one model by their number: a mode of one view leaves the caches of several alone.
+
+    In contexts of their own, more views or fewer take over what those in use have read, which are freed.  Where either
+    live in one batch, both are kept: llama.cpp hands no sequence's memory to a context with another number of them.
 
     Args:
         model: stays open when this is closed.
@@ -70,11 +73,12 @@ class ViewPool:
         finally:
             self._writer = None
 
-    def views(self, n_views: int, n_ctx: int) -> ModelViews:
+    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]] = ()) -> ModelViews:
         """Views with room for ``n_ctx`` tokens each.
 
         Those in use are kept when they are large enough.  Else they make room for twice as many tokens, and keep what
-        they have read: a conversation that grows is not read again.
+        they have read: a conversation that grows is not read again.  Where those of another number are taken over, each
+        gets the cache that holds most of its prompt.
 
         Raises:
             ModelError: there is not enough memory.
@@ -82,16 +86,25 @@ class ViewPool:
         views = self.in_use(n_views)
         if views and views.n_ctx >= n_ctx:
             return views
+        before = views or self._several(n_views)
+        room = 2 * views.n_ctx if views else before.n_ctx if before else 0
         most = max(self.context_limit, n_ctx)
-        n_ctx = min(-(-max(n_ctx, 2 * views.n_ctx if views else 0) // 256) * 256, most)
+        n_ctx = min(-(-max(n_ctx, room) // 256) * 256, most)
         check_memory(self.model, self.engine, n_views, n_ctx)
-        states = views.state() if views else []
-        if views:
-            del self._views[n_views]
-            views.close()
-        self._views[n_views] = ModelViews(self.model, self.engine, n_views, n_ctx, self.layout(n_views), self.interrupt)
-        self._views[n_views].restore(states)
-        return self._views[n_views]
+        states = before.state() if before else []
+        if before:
+            del self._views[before.n_views]
+            before.close()
+        made = ModelViews(self.model, self.engine, n_views, n_ctx, self.layout(n_views), self.interrupt)
+        self._views[n_views] = made
+        made.restore(states if views else dealt(states, prompts))
+        return made
+
+    def _several(self, n_views: int) -> ModelViews | None:
+        """The views in use of which so many others take over the caches."""
+        if n_views == 1 or self.layout(n_views) != "contexts":
+            return None
+        return next((self.in_use(n) for n, views in self._views.items() if n > 1 and views.layout == "contexts"), None)
 
     def in_use(self, n_views: int) -> ModelViews | None:
         """The views of that number, where an answer has needed them; done with what it fed last."""

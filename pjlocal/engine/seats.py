@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,6 +17,7 @@ from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
 from .tokens import common_prefix
+from .worker import Worker
 
 
 @dataclass
@@ -57,9 +59,11 @@ class SharedContext:
         self.n_fed = 0
         self.decode_s = 0.0  # spent in llama_decode
         self._sequences = [_Sequence(number) for number in range(n_seq)]
+        self._worker = Worker()  # reads prompts, so that the main thread waits on a lock, where Ctrl-C reaches it
         self._context = Context(model, engine, n_ctx, n_seq, engine.n_threads or physical_cores(), interrupt)
 
     def close(self) -> None:
+        self._worker.close()
         self._context.close()
 
     @property
@@ -127,7 +131,8 @@ class SharedContext:
         for sequence in self._sequences:
             while sequence.head:
                 part = sequence.head[: self._context.n_batch]
-                self._decode(list(_numbered(sequence, part)), n_wanted=0)
+                self._worker.submit(partial(self._decode, list(_numbered(sequence, part)), n_wanted=0))
+                self._worker.wait()
                 sequence.cached += part
                 del sequence.head[: len(part)]
 
@@ -188,7 +193,7 @@ class Seat:
         """Raises UsageError: nobody would decode for an answer that is iterated over here."""
         raise UsageError("an answer on a shared context is written by a Scheduler")
 
-    def views(self, n_views: int, n_ctx: int) -> Seat:
+    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]]) -> Seat:
         return self
 
     # What the schedules call.

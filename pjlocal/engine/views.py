@@ -211,10 +211,11 @@ class ModelViews:
             states.append(ViewState(list(cached), self._contexts[number].state(seq)))
         return states
 
-    def restore(self, states: Sequence[ViewState]) -> None:
+    def restore(self, states: Sequence[ViewState | None]) -> None:
         """Fill new views with the caches of others on the same model.  What cannot be taken will be read again."""
         for view, state in enumerate(states):
-            self._fill(view, state)
+            if state is not None:
+                self._fill(view, state)
 
     def _fill(self, view: int, state: ViewState) -> None:
         """Fill an empty view; it stays empty where that cannot be taken."""
@@ -351,6 +352,20 @@ class ModelViews:
             length = self._contexts[number].length(seq)
             if length != len(cached):
                 self._keep(view, length if length < len(cached) and self.trimmable else 0)
+
+
+def dealt(states: Sequence[ViewState], prompts: Sequence[Sequence[int]]) -> list[ViewState | None]:
+    """For each prompt the state that holds most of it, each given once; None where none holds any."""
+    left = list(states)
+    chosen: list[ViewState | None] = []
+    for prompt in prompts:
+        best = max(left, key=lambda state: common_prefix(state.cached, prompt), default=None)
+        if best is not None and common_prefix(best.cached, prompt):
+            left = [state for state in left if state is not best]
+            chosen.append(best)
+        else:
+            chosen.append(None)
+    return chosen
 
 
 _TRIAL_SECONDS = 0.12

@@ -71,7 +71,7 @@ class Alone:
 @dataclass(frozen=True)
 class Weight:
     """How much a view weighs: its strength s; ``auto`` follows, token by token, how far it and the neutral view
-    disagree (AdaCAD, arXiv 2409.07394): s = 1 + the Jensen-Shannon divergence of their distributions, in bits."""
+    disagree (AdaCAD, arXiv 2409.07394): s = 1 + the Jensen-Shannon divergence of their distributions (bits) + 0.3."""
 
     view: int
     strength: float
@@ -174,6 +174,7 @@ def heard(weights: Sequence[Weight], neutral: int | None) -> Sequence[int]:
     return pulling or (() if neutral is None else (neutral,))
 
 
+_OFFSET = 0.3  # of auto: what AdaCAD adds for long texts, over most of whose tokens the divergence is next to nothing
 _SEEN = 1e-3  # share of the best token's probability from which tokens count in a divergence
 
 
@@ -185,7 +186,7 @@ def strengths(weights: Sequence[Weight], neutral: int | None, rows: Rows) -> lis
             return weight.strength
         v, n = rows(weight.view), rows(neutral)
         ids = union([plausible(row.logits, _SEEN) for row in (v, n)])
-        return 1.0 + divergence(v.log_probs(ids), n.log_probs(ids))
+        return 1.0 + _OFFSET + divergence(v.log_probs(ids), n.log_probs(ids))
 
     return [of(weight) for weight in weights]
 

@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..prompting.preferences import PRESETS, resolve, split_strength
 from ..unspaced import UNSPACED
 from .extra import extra
+from .patterns import compiled
 from .records import AnswerRecord, Score, key_of
 from .suite import Check, Objectives
 
@@ -51,7 +52,7 @@ def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | N
             that compare with it are left out, and so is ``check:all``.
 
     Raises:
-        UsageError: a check that cannot be done (`check_patterns`), or a package of the extra ``eval`` is missing.
+        UsageError: a regular expression that takes too long, or a package of the extra ``eval`` is missing.
     """
     checks = checks_of(objectives)
     kept: dict[str, tuple[float | bool | None, Any]] = {name: (value, None) for name, value in _told_of(answer)}
@@ -65,14 +66,6 @@ def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | N
         for name, (value, of) in kept.items()
         if value is not None
     ]
-
-
-def check_patterns(objectives: Objectives) -> None:
-    """Raises UsageError where a check's regular expression is none: for before anything is generated."""
-    for check in objectives.checks:
-        for pattern in (check.regex, check.not_regex):
-            if pattern is not None:
-                _pattern(check.name, pattern)
 
 
 def met(check: Check, answer: AnswerRecord, plain: AnswerRecord | None = None) -> bool | None:
@@ -211,24 +204,9 @@ def readability(text: str) -> float | None:
 _PATIENCE_S = 1.0  # with one expression on one answer: 0.1 ms is usual, and (a|aa)+$ takes for ever on 60 letters
 
 
-@cache
-def _pattern(check: str, pattern: str) -> Any:
-    """A user's expression.  Of the package regex: Python's own cannot be told to give up.
-
-    Raises:
-        UsageError: it is none.
-    """
-    with extra():
-        import regex
-    try:
-        return regex.compile(pattern)
-    except (regex.error, RecursionError, OverflowError) as error:
-        raise UsageError(f"the check {check!r}: {pattern!r} is no regular expression: {error}") from None
-
-
 def _found(check: str, pattern: str, text: str) -> bool:
     try:
-        return _pattern(check, pattern).search(text, timeout=_PATIENCE_S) is not None
+        return compiled(pattern).search(text, timeout=_PATIENCE_S) is not None
     except TimeoutError:
         raise UsageError(
             f"the check {check!r}: {pattern!r} takes longer than {_PATIENCE_S:g} s on one answer: write it without "

@@ -149,7 +149,8 @@ class Comparison:
 def compare(results: Results) -> Comparison:
     """Of an evaluation: every system of its suite that has answered, each beside its baseline."""
     groups = _grouped(results.answers)
-    measured = {name: _measured(group, _by_answer(results.scores)) for name, group in groups.items()}
+    scores = _by_answer(results.scores)
+    measured = {name: _measured(group, scores) for name, group in groups.items()}
     suite = results.suite
     baselines = _baselines(suite)
     order = [(o.name, s.name) for o in suite.objectives for s in suite.systems if (o.name, s.name) in groups]
@@ -249,30 +250,34 @@ def _by_answer(scores: Iterable[Score]) -> dict[str, dict[Metric, float]]:
 def _measured(answers: Sequence[AnswerRecord], scores: Mapping[str, Mapping[Metric, float]]) -> _Measured:
     found: dict[Metric, list[tuple[str, Sequence[float]]]] = {}
     for answer in answers:
-        for metric, values in _numbers(answer, scores.get(answer.key, {})):
-            found.setdefault(metric, []).append((answer.prompt_id, values))
-    return {metric: by_unit(found[metric]) for metric in sorted(found, key=_place) if _of_one_size(found[metric])}
+        for metric, value in _numbers(answer, scores.get(answer.key, {})):
+            found.setdefault(metric, []).append((answer.prompt_id, [value]))
+    for by, rewards in _rewards(found).items():
+        told = [(answer.prompt_id, scores.get(answer.key, {})) for answer in answers]
+        found[Metric("least", by)] = [
+            (id, [of[m] for m in rewards]) for id, of in told if all(m in of for m in rewards)
+        ]
+    return {metric: by_unit(found[metric]) for metric in sorted(found, key=_place) if found[metric]}
 
 
-def _of_one_size(values: Sequence[tuple[str, Sequence[float]]]) -> bool:
-    """Whether every answer has as many numbers: while rewards are still being scored, some have one and others two."""
-    return len({len(numbers) for _, numbers in values}) == 1
-
-
-def _numbers(answer: AnswerRecord, scores: Mapping[Metric, float]) -> Iterator[tuple[Metric, Sequence[float]]]:
-    """All metrics of an answer, with what follows from several of them."""
-    for metric, value in scores.items():
-        yield metric, [value]
-    yield Metric("tokens"), [answer.tokens]
+def _numbers(answer: AnswerRecord, scores: Mapping[Metric, float]) -> Iterator[tuple[Metric, float]]:
+    """The metrics of an answer, with what follows from its checks together."""
+    yield from scores.items()
+    yield Metric("tokens"), answer.tokens
     if answer.acceptance_rate is not None:
-        yield Metric("acceptance"), [answer.acceptance_rate]
+        yield Metric("acceptance"), answer.acceptance_rate
     checks = [value for (name, _), value in scores.items() if name.startswith("check:") and name != "check:all"]
     if checks:
-        yield Metric("checks"), [sum(checks) / len(checks)]
-    for by in sorted({metric.by for metric in scores}):
-        rewards = [scores[m] for m in sorted(scores) if m.by == by and m.name.startswith("reward:")]
-        if len(rewards) > 1:
-            yield Metric("least", by), rewards
+        yield Metric("checks"), sum(checks) / len(checks)
+
+
+def _rewards(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
+    """The implicit rewards that a model told of several preferences, by the model."""
+    found: dict[str, list[Metric]] = {}
+    for metric in sorted(metrics):
+        if metric.name.startswith("reward:"):
+            found.setdefault(metric.by, []).append(metric)
+    return {by: rewards for by, rewards in found.items() if len(rewards) > 1}
 
 
 def _place(metric: Metric) -> tuple[int, Metric]:
@@ -318,7 +323,7 @@ def _differences_of(pair: _Pair) -> Iterator[Difference]:
         others = pair.other.get(metric, {})
         prompts = [prompt for prompt in values if prompt in others]
         if not prompts or len(values[prompts[0]]) != len(others[prompts[0]]):
-            continue
+            continue  # the second: rewards that are still being scored
         mine, other = _stacked(values, prompts), _stacked(others, prompts)
         p = statistics.swap_test(mine, other)
         gaps = dict(zip(prompts, mine.min(0) - other.min(0), strict=True))
@@ -331,11 +336,10 @@ def _differences_of(pair: _Pair) -> Iterator[Difference]:
 
 def _extremes(values: Mapping[str, float]) -> tuple[tuple[PromptValue, ...], tuple[PromptValue, ...]]:
     """The prompts that gain most and those that lose most."""
-    ordered = sorted(
-        (PromptValue(prompt, float(value)) for prompt, value in values.items()), key=lambda v: (-v.value, v)
-    )
-    best = [one for one in ordered[:EXTREMES] if one.value > 0]
-    worst = [one for one in reversed(ordered[-EXTREMES:]) if one.value < 0]
+    rising = sorted(values, key=lambda prompt: (values[prompt], prompt))
+    falling = sorted(values, key=lambda prompt: (-values[prompt], prompt))
+    best = [PromptValue(prompt, float(values[prompt])) for prompt in falling[:EXTREMES] if values[prompt] > 0]
+    worst = [PromptValue(prompt, float(values[prompt])) for prompt in rising[:EXTREMES] if values[prompt] < 0]
     return tuple(best), tuple(worst)
 
 

@@ -83,6 +83,20 @@ def examine(
             _judge_all(folder, run, answers, judge, examiners, progress, announce)
 
 
+def check_examiners(examiners: Examiners, prompting: Prompting, engine: Engine, interrupt: Interrupt) -> None:
+    """Refuse those that could not score, before there is anything to score.
+
+    Raises:
+        UsageError, ModelError: who cannot.
+    """
+    with ExitStack() as stack:
+        for path in examiners.scorers:
+            Model(path, engine, interrupt).close()
+        if examiners.reward_model:
+            stack.enter_context(Ranker(examiners.reward_model, engine, prompting, interrupt))
+        _judge(examiners, engine, interrupt, stack)
+
+
 def _check(folder: Folder, run: Run, answers: Sequence[AnswerRecord], progress: Progress) -> None:
     """What needs no model.  The plain answer to the same prompt and seed is what some checks compare with."""
     known = folder.read(Score)

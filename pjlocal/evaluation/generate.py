@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..events import TokenEvent
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
+from ..prompting.prompt import ChatTemplate
 from ..scheduler import Job, Scheduler, write_all
 from ..settings import Engine
 from .records import AnswerRecord, Folder
@@ -76,11 +77,13 @@ def plan_tasks(
         UsageError: one does not fit into the context.
     """
     judges: dict[tuple[str, str], PersonaJudge] = {}
+    template = ChatTemplate(model)
+    stack.callback(template.close)
     planned = []
     for task in tasks:
         who = (task.manner.system.name, task.objectives.name)
         if who not in judges:
-            judges[who] = stack.enter_context(make_judge(model, engine, task, interrupt))
+            judges[who] = stack.enter_context(make_judge(model, template, engine, task, interrupt))
         try:
             planned.append(Planned(task, judges[who], judges[who].plan(task.prompt.text, task.generation)))
         except UsageError as error:
@@ -88,7 +91,7 @@ def plan_tasks(
     return planned
 
 
-def make_judge(model: Model, engine: Engine, task: Task, interrupt: Interrupt) -> PersonaJudge:
+def make_judge(model: Model, template: ChatTemplate, engine: Engine, task: Task, interrupt: Interrupt) -> PersonaJudge:
     """Who answers a task."""
     draft, judge = task.manner.system.views(task.objectives)
     return PersonaJudge(
@@ -100,16 +103,16 @@ def make_judge(model: Model, engine: Engine, task: Task, interrupt: Interrupt) -
         generation=task.manner.generation,
         engine=engine,
         interrupt=interrupt,
+        template=template,
     )
 
 
 def _written(planned: Sequence[Planned], engine: Engine, parallel: int, interrupt: Interrupt) -> Iterator[AnswerRecord]:
     """Several at once, but for those that are two answers each."""
-    alone = [item for item in planned if parallel == 1 or item.plan.cast.mode == "rewrite"]
-    others = [item for item in planned if item not in alone]
-    if others:
-        yield from _together(others, engine, parallel, interrupt)
-    yield from _one_by_one(alone)
+    together = [item for item in planned if parallel > 1 and item.plan.cast.mode != "rewrite"]
+    if together:
+        yield from _together(together, engine, parallel, interrupt)
+    yield from _one_by_one([item for item in planned if parallel == 1 or item.plan.cast.mode == "rewrite"])
 
 
 def _one_by_one(planned: Sequence[Planned]) -> Iterator[AnswerRecord]:

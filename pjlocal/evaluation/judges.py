@@ -88,6 +88,7 @@ class LocalJudge:
 
     def close(self) -> None:
         self._reader.close()
+        self._template.close()
 
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
         for group in groups:

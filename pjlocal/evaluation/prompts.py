@@ -142,7 +142,7 @@ def _prompts(path: str, field: str | None) -> Iterator[Prompt]:
 def _no_such(name: str | None, record: dict[str, Any]) -> str:
     known = f"it has {one_line(', '.join(record)) or 'none'}"
     if name is None:
-        return f"that is known for a prompt: {known}. Name the one"
+        return f"that is known for a prompt: {known}. Name the right one with --field, or as field in the suite"
     return f"{name!r}: {did_you_mean(name, record) or known}"
 
 

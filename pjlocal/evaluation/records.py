@@ -136,6 +136,23 @@ class Folder:
             records[record.key] = record
         return records
 
+    def hold(self, *kinds: type[AnswerRecord] | type[Score] | type[Verdict]) -> None:
+        """Keep others from writing records of these kinds, until this is left.
+
+        Raises:
+            UsageError: somebody else does, or there can be no such folder.
+            OutputError: nothing can be written there.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path} is a file: name a folder")
+        try:
+            for kind in kinds:
+                self._file(kind)
+        except BlockingIOError:
+            raise UsageError(f"another pjlocal writes into {self.path}: wait for it, or name another folder") from None
+        except OSError as error:
+            raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
+
     def append(self, record: AnswerRecord | Score | Verdict) -> None:
         """Write a record behind the others; it is on its way to the disk when this returns.
 
@@ -175,6 +192,7 @@ class Folder:
         if kind not in self._files:
             self.path.mkdir(parents=True, exist_ok=True)
             file = open(self.path / _FILES[kind], "ab+", buffering=0)  # noqa: SIM115
+            _lock(file)
             file.seek(0)
             whole = sum(len(line) + 1 for line in _whole_lines(file.read()))
             file.truncate(whole)
@@ -198,3 +216,18 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
     """A disk that is nearly full takes a part of it, and says so only of the rest."""
     while data:
         data = data[file.write(data) :]
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Raises BlockingIOError where another process has it, if the system knows of such a thing."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    except OSError:
+        pass  # a file system without locks

@@ -62,6 +62,7 @@ class Scorer:
 
     def close(self) -> None:
         self._reader.close()
+        self._template.close()
 
     def metrics(self, prefer: Sequence[str]) -> dict[str, str]:
         """The preference prefix that each metric is read under, by the metric's name."""

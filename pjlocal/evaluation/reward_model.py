@@ -133,6 +133,8 @@ class Ranker:
     def close(self) -> None:
         self._worker.close()
         self._free()
+        if self._template:
+            self._template.close()
         self._model.close()
 
     def metrics(self, prefer: Sequence[str]) -> dict[str, str]:

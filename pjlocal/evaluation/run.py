@@ -12,6 +12,8 @@ from typing import Any
 
 from .. import __version__
 from ..errors import OutputError, UsageError
+from ..gguf.header import read_header
+from ..gguf.sampling import followed, recommended
 from ..prompting.preferences import prefix
 from ..settings import Engine, Generation, Prompting, Sampling, Settings
 from ..textfile import write_text
@@ -23,10 +25,14 @@ FORMAT = 1  # of run.json
 
 @dataclass(frozen=True)
 class Manner:
-    """A system with the settings that it answers under, and the digest of its model file."""
+    """A system with the settings that it answers under, and the digest of its model file.
+
+    strength: of preferences that have none of their own.
+    """
 
     system: System
     generation: Generation
+    strength: str
     sampling: Sampling
     prompting: Prompting
     model: str
@@ -73,12 +79,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line gives; ``given`` are the names of what the user gave of it."""
+    """What the command line gives; ``given`` are the names of what the user gave of it, ``own`` those and of what the
+    user's config file sets."""
 
     generation: Generation
     sampling: Sampling
     prompting: Prompting
     given: Collection[str] = ()
+    own: Collection[str] = ()
 
 
 def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: str) -> Manner:
@@ -86,15 +94,33 @@ def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: 
 
     Raises:
         UsageError: settings that cannot be had together.
+        ModelError: the filters are to be the model's, and its file cannot be read.
     """
+    from ..prompting.plan import in_mode, strength_in_force  # loads llama.cpp, which reports do without
+
+    generation = in_force(suite, system, asked.generation, asked.given)
+    mode = generation.mode or "judge"
     return Manner(
         system,
-        in_force(suite, system, asked.generation, asked.given),
-        in_force(suite, system, asked.sampling, asked.given),
+        in_mode(generation, mode),
+        strength_in_force(generation, mode),
+        _filters(suite, system, asked, model),
         in_force(suite, system, asked.prompting, asked.given),
         model,
         digest,
     )
+
+
+def _filters(suite: Suite, system: System, asked: Asked, model: str) -> Sampling:
+    """The filters as they will be, with those that the model's file names where they are to be the model's."""
+    sampling = in_force(suite, system, asked.sampling, asked.given)
+    if sampling.defaults == "own":
+        return sampling
+    said = recommended(read_header(Path(model)).metadata.get)
+    settled: Sampling = followed(sampling, said, {*asked.own, *suite.settings, *system.settings}).replace(
+        defaults="own"
+    )
+    return settled
 
 
 _BLOCK = 10  # prompts that every system answers before the next ones: a run that is broken off compares like with like
@@ -115,6 +141,8 @@ def make_tasks(suite: Suite, manners: Sequence[Manner], prompts: Sequence[Prompt
 def _task(objectives: Objectives, manner: Manner, prompt: Prompt, seed: int) -> Task:
     views = manner.system.views(objectives)
     generation = _changed(manner.generation.replace(seed=None, lookahead=0, schedule="lockstep"))  # which no text shows
+    if manner.strength != "1":
+        generation["strength"] = manner.strength  # another version may have another default
     asked = [[wish, prefix([wish])] for names in views for wish in names]
     if manner.generation.mode == "plain":
         asked = []  # the same answer whatever would have been asked for

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..config.config import TABLES, Config
 from ..errors import UsageError
 from ..prompting.preferences import deal
 from ..settings import Generation, Settings, setting
+from .patterns import compiled
 
 Shape = Literal["systems", "lambda", "models", "time"]
 _Group = TypeVar("_Group", bound=Settings)
@@ -54,7 +54,8 @@ class Check(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         for key in ("regex", "not_regex"):
-            _check_regex(key, getattr(self, key))
+            if (pattern := getattr(self, key)) is not None:
+                _check_regex(key, pattern)
         if self.min_words and self.max_words and self.min_words > self.max_words:
             raise UsageError(f"min_words must be at most max_words, {self.max_words} (not {self.min_words})")
 
@@ -69,11 +70,11 @@ class Check(Settings):
         return self.shorter_than is not None or self.simpler_than_plain
 
 
-def _check_regex(key: str, pattern: str | None) -> None:
+def _check_regex(key: str, pattern: str) -> None:
     try:
-        re.compile(pattern or "")
-    except (re.error, RecursionError, OverflowError) as error:
-        raise UsageError(f"{key} is no regular expression: {error} (in {pattern!r})") from None
+        compiled(pattern)
+    except UsageError as error:
+        raise UsageError(f"{key}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,8 @@ def with_models(suite: Suite, models: Sequence[str]) -> Suite:
         return suite
     if len(set(models)) < len(models):
         raise UsageError(f"a model is named twice: {', '.join(models)}")
-    stems = [Path(model).stem for model in models]
-    labels = models if len(set(stems)) < len(stems) else stems
+    names = [Path(model).name.removesuffix(".gguf") for model in models]  # no stems: there is a qwen2.5-0.5b
+    labels = models if len(set(names)) < len(names) else names
     systems = [
         replace(system, name=_on(system.name, label), model=model, against=_on(system.against or suite.baseline, label))
         for model, label in zip(models, labels, strict=True)

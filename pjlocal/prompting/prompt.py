@@ -12,6 +12,7 @@ from functools import cache, cached_property, partial
 from ..engine.model import Model
 from ..errors import ModelError
 from ..settings import Prompting
+from .jinja import Refusal, TemplateProcess
 from .pieces import Marks, tokens_of
 from .rendering import PROBE, Role, attempt, dialogue, jinja, reaches
 from .thinking import MARKS
@@ -46,16 +47,24 @@ class ChatTemplate:
     Text that spells a control token stays text; BOS comes once; a template that has no place for a system message
     gets it at the head of the first user message; a model without a template gets a written-out dialogue.  An answer
     in which nothing was said is no part of the prompt.
+
+    Args:
+        process: where it runs, and which it ends; without, one of its own.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, process: TemplateProcess | None = None) -> None:
         self._model = model
         self._piece = cache(model.piece)
-        self._render = jinja(model) or dialogue
+        self._process = process or TemplateProcess()
+        self._render = jinja(model, self._process) or dialogue
         #: Stop strings that the way of writing needs.
         self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is dialogue else ()
         #: What the user was warned of; once is enough.
         self.told: set[str] = set()
+
+    def close(self) -> None:
+        """End the process in which it runs."""
+        self._process.close()
 
     @cached_property
     def has_think_switch(self) -> bool:
@@ -189,7 +198,7 @@ class ChatTemplate:
         variables = {} if prompting.think == "auto" else _think(prompting.think == "on")
         try:
             return self._render([(message.role, message.content) for message in messages], variables)
-        except Exception as error:  # a template refuses by raising whatever it likes
+        except Refusal as error:
             raise ModelError(f"the model's chat template refuses the conversation: {error}") from None
 
     def _controls(self, text: str) -> list[int]:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 from ..engine.model import Model
+from .jinja import Refusal, TemplateProcess
 
 log = logging.getLogger("pjlocal")
 
@@ -16,7 +17,7 @@ Role = Literal["system", "user", "assistant"]
 #: Who says what.
 Said = tuple[Role, str]
 
-#: Writes a conversation, with the template's variables.  A template refuses by raising whatever it likes.
+#: Writes a conversation, with the template's variables; raises `Refusal` where the template does not take it.
 Render = Callable[[Sequence[Said], Mapping[str, Any]], str]
 
 #: A text that no template changes but for upper and lower case, whatever it escapes.
@@ -34,7 +35,7 @@ def attempt(render: Render, said: Sequence[Said], variables: Mapping[str, Any] =
     """What a template writes, or None where it refuses."""
     try:
         return render(said, variables)
-    except Exception:
+    except Refusal:
         return None
 
 
@@ -43,21 +44,25 @@ def reaches(render: Render, role: Role) -> bool:
     return PROBE in (attempt(render, PROBES[role]) or "").casefold()
 
 
-def jinja(model: Model) -> Render | None:
-    """The model's Jinja template behind llama-cpp-python's sandboxed formatter; None without a usable one."""
-    if not model.chat_template:
-        return None
-    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+def jinja(model: Model, process: TemplateProcess) -> Render | None:
+    """The model's Jinja template, which runs in a process of its own; None without a usable one.
 
+    Raises:
+        ModelError: it takes too much time or memory.
+    """
+    if not model.chat_template:
+        process.close()
+        return None
     try:
-        formatter = Jinja2ChatFormatter(model.chat_template, eos_token=model.eos_text, bos_token=model.bos_text)
-    except Exception as error:  # whatever Jinja makes of a broken template
+        process.compile(model.chat_template, eos_token=model.eos_text, bos_token=model.bos_text)
+    except Refusal as error:
         log.warning("the model's chat template is broken (%s): using a plain dialogue instead", error)
+        process.close()
         return None
 
     def render(in_parts: frozenset[Role], said: Sequence[Said], variables: Mapping[str, Any]) -> str:
-        messages: list[Any] = [{"role": role, "content": _content(text, role in in_parts)} for role, text in said]
-        return str(formatter(messages=messages, **variables).prompt)
+        messages = [{"role": role, "content": _content(text, role in in_parts)} for role, text in said]
+        return process.render(messages, variables)
 
     return _with_parts_where_needed(render)
 

@@ -60,8 +60,13 @@ class Silent(Display):
         pass
 
 
-def statistics_line(statistics: Statistics, draft: Statistics | None = None) -> str:
-    """What ``--stats`` prints: one line.  ``draft`` are those of a first answer that was corrected."""
+def statistics_line(statistics: Statistics, draft: Statistics | None = None, of_model: str = "") -> str:
+    """What ``--stats`` prints: one line.
+
+    Args:
+        draft: those of a first answer that was corrected.
+        of_model: the filters that are as the model's file says.
+    """
     s = statistics
 
     def number(value: float | None, form: Callable[[float], str]) -> str:
@@ -72,6 +77,8 @@ def statistics_line(statistics: Statistics, draft: Statistics | None = None) -> 
     more = [f"push {pushes_text(s.mean_pushes)} nats/token"] if s.pushed else []
     if draft:
         more.append(f"first answer {draft.completion_tokens} tokens in {draft.prefill_s + draft.decode_s:.2f} s")
+    if of_model:
+        more.append(f"sampling of the model: {of_model}")
     return " | ".join(
         [
             f"{s.completion_tokens} tokens",

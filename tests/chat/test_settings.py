@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from talking import Talk, prompt_text
+import tiny_models
+from talking import Talk, prompt_text, talk
 
 from pjlocal.chat.screen import status_line
 from pjlocal.errors import UsageError
@@ -328,3 +329,23 @@ def test_compare_leaves_out_the_mode_that_the_strengths_cannot_have(chat: Talk) 
     chat.ask("hi")
     said = chat.say("/compare")
     assert [line.partition(":")[0] for line in said] == ["mode prompt is left out"]
+
+
+# The model's own filters.
+
+
+def test_the_filters_of_a_models_file_are_put_on_and_taken_off_and_go_with_the_model(tmp_path: Path) -> None:
+    first = tiny_models.write_llama(tmp_path / "first.gguf", recommends={"temp": 0.6, "top_k": 40})
+    other = tiny_models.write_llama(tmp_path / "other.gguf", recommends={"temp": 1.0})
+    with talk(first) as chat:
+        chat.say("/set top-k 5")
+        assert re.search(r"sampling +model ", shown(chat, "/set sampling model"))
+        assert (chat.judge.sampling.temperature, chat.judge.sampling.top_k) == (0.6, 5)
+        chat.say(f"/model {other}")
+        assert (chat.judge.sampling.temperature, chat.judge.sampling.top_k) == (1.0, 5)
+        chat.say("/set temperature 0.3")
+        chat.say(f"/model {first}")
+        assert (chat.judge.sampling.temperature, chat.judge.sampling.top_k) == (0.3, 5)
+        chat.say("/set temperature 0.6")
+        chat.say("/set sampling own")
+        assert (chat.judge.sampling.temperature, chat.judge.sampling.top_k) == (0.7, 5)

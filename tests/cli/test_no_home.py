@@ -86,3 +86,20 @@ def test_a_folder_that_is_gone_is_no_reason_to_look_nowhere(environment: dict[st
 def test_a_model_that_is_not_there_is_looked_for_where_there_are_folders(homeless: Run) -> None:
     result = homeless("run", "-m", "nothing", "hello")
     assert result.returncode == 1 and "no model 'nothing'" in one_line(result.stderr)
+
+
+def test_models_are_listed_and_a_doctor_finds_nothing_broken(homeless: Run) -> None:
+    listed = homeless("models", "list")
+    assert listed.returncode == 0 and "smollm2" in listed.stdout and not listed.stderr
+    found = homeless("doctor")
+    assert found.returncode == 0 and not found.stderr, found.stdout
+    for what in ("configuration", "data folder", "cache folder", "chats"):
+        assert f"note    {what:14}  none: there is no home folder" in found.stdout
+
+
+def test_what_needs_a_home_says_so(homeless: Run, tmp_path: Path) -> None:
+    pulled = homeless("models", "pull", "org/repo", HF_HOME="~/.cache/huggingface")
+    assert "there is no home folder to download to: set HOME, or HF_HOME" in one_line(pulled.stderr)
+    installed = homeless("--install-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert one_line(installed.stderr) == "pjlocal: there is no home folder for this: set HOME"
+    assert not (tmp_path / "~").exists()

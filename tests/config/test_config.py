@@ -236,6 +236,7 @@ def test_a_model_of_the_file_is_found_from_where_it_is_when_it_is_a_path_or_lies
         ("model = '~nosuchuser/x.gguf'", "line 1: cannot use the path ~nosuchuser/x.gguf: no home folder is known"),
         ('model = "a/\\u0000"', "line 1: no file is called 'a/\\x00'"),
         ("prefer = ['@~nosuchuser/x']", "line 1: cannot use the path ~nosuchuser/x: no home"),
+        ("[generation]\naligner = '~nosuchuser/x'", "line 2: cannot use the path ~nosuchuser/x: no home"),
         ("[sampling]\ngrammar = '~nosuchuser/x'", "line 2: cannot use the path ~nosuchuser/x: no home"),
         ('[sampling]\ngrammar = "\\u0000"', "line 2: no file is called '\\x00'"),
     ],
@@ -244,3 +245,13 @@ def test_a_path_that_cannot_be_is_named_with_its_line(write, text, says) -> None
     write(text)
     with pytest.raises(UsageError, match=re.escape(f"config.toml {says}")):
         load_config()
+
+
+def test_a_model_of_the_file_may_be_a_repository(write, file) -> None:
+    write('model = "org/repo:Q4_K_M"\n')
+    assert load_config().model == "org/repo:Q4_K_M"
+    there = file.parent / "org" / "repo"
+    there.mkdir(parents=True)
+    write('model = "org/repo"\n[generation]\naligner = "org/other"\n')
+    assert load_config().model == str(there)
+    assert load_config().generation["aligner"] == "org/other"

@@ -142,6 +142,31 @@ def test_a_prompt_that_was_read_is_not_read_again(tiny, layout: str) -> None:
         assert again == 2 * first.statistics.completion_tokens, "each view's last prompt token, and the answer"
 
 
+def test_in_contexts_a_mode_with_more_views_or_fewer_reads_only_what_no_view_has_read(tiny) -> None:
+    engine = Engine(layout="contexts", n_threads=4)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
+
+        def fed(**settings) -> tuple[list[int], int]:
+            """The prompts' lengths, and the tokens read besides the answer's."""
+            answer = judge.stream("Hello there", seed=1, max_tokens=4, ignore_end=True, **settings)
+            seen = {id(views): views.n_fed for views in judge.pool._views.values()}
+            list(answer)
+            n_views = len(answer.plan.prompts)
+            views = judge.pool.views(n_views, 1)
+            return answer.statistics.prompt_tokens, views.n_fed - seen.get(id(views), 0) - 3 * n_views
+
+        prompts, first = fed(mode="judge")
+        assert first == sum(prompts)
+        prompts, more = fed(mode="both")
+        assert more == prompts[2] + 2, "the neutral view's prompt, and the last token of the others'"
+        prompts, more = fed(mode="both", avoid=("formal",))
+        assert more == prompts[2] + 3, "what is avoided stands between them"
+        assert fed(mode="judge")[1] == 2, "and back"
+        fed(mode="plain")
+        assert fed(mode="judge")[1] == 2 and fed(mode="plain")[1] == 1, "one view alone leaves them as they are"
+        assert [*judge.pool._views] == [2, 1]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
 def test_a_batch_of_one_still_holds_a_token_of_every_view(tiny, layout: str, kind: str) -> None:

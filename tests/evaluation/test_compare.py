@@ -72,12 +72,13 @@ def test_the_lesser_of_the_rewards_is_the_least_mean_and_not_the_mean_of_the_lea
     assert list(means)[:3] == [Metric("least", "m"), Metric("reward:creative", "m"), Metric("reward:vivid", "m")]
 
 
-def test_rewards_that_are_still_being_scored_give_no_lesser_one() -> None:
-    answers = [answer("prompt", i) for i in (1, 2)]
-    rewards = [score(answers[0], "reward:vivid", 1, "m"), score(answers[0], "reward:creative", 2, "m")]
-    rewards.append(score(answers[1], "reward:vivid", 3, "m"))
+def test_while_rewards_are_being_scored_the_lesser_one_is_of_the_answers_that_have_all() -> None:
+    answers = [answer("prompt", i) for i in (1, 2, 3)]
+    rewards = [score(answers[0], f"reward:{name}", i, "m") for i, name in enumerate(("a", "b", "c"), 1)]
+    rewards += [score(answers[1], f"reward:{name}", -9, "m") for name in ("a", "b")]
     means = compare(Results(suite("prompt"), answers, rewards)).systems[0].means
-    assert Metric("least", "m") not in means and means[Metric("reward:creative", "m")].n == 1
+    assert (means[Metric("least", "m")].value, means[Metric("least", "m")].n) == (1, 1)
+    assert means[Metric("reward:a", "m")].n == 2
 
 
 def test_the_share_of_checks_is_over_those_that_can_be_told() -> None:
@@ -218,9 +219,9 @@ def test_the_order_of_the_records_makes_no_difference() -> None:
 def test_two_thousand_answers_are_compared_in_seconds() -> None:
     results = whole(100, seeds=2)
     assert len(results.answers) == 2_000 and len(results.verdicts) == 7_200
-    started = time.perf_counter()
+    started = time.process_time()
     found = compare(results)
-    assert time.perf_counter() - started < 10  # TIME s on 2 cores
+    assert time.process_time() - started < 10  # 3 s on 2 cores
     assert len(found.systems) == 10 and len(found.wins) == 18 and found.smallest_telling == 0.61
     assert len(found.differences) == 8 * 13
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny_models
 from commandline import PJLOCAL
 
 from pjlocal import Engine, Generation, Prompting, Sampling
@@ -46,6 +47,15 @@ def tasks(model: Path, suite: Suite = SUITE, prompts: Sequence[Prompt] = PROMPTS
     asked = Asked(Generation(), Sampling(**sampling), Prompting())
     manners = [make_manner(suite, system, asked, str(model), "digest") for system in suite.systems]
     return make_tasks(suite, manners, prompts)
+
+
+def test_filters_are_the_models_where_neither_the_user_nor_the_suite_sets_them(tmp_path: Path) -> None:
+    says = {"temp": 0.6, "top_k": 40, "top_p": 0.95}
+    model = tiny_models.write_llama(tmp_path / "says.gguf", recommends=says)
+    suite = replace(SUITE, settings={"top_k": 20})
+    asked = Asked(Generation(), Sampling(defaults="model", temperature=0.7), Prompting(), own={"temperature"})
+    manner = make_manner(suite, suite.systems[0], asked, str(model), "digest")
+    assert manner.sampling == Sampling(temperature=0.7, top_k=20, top_p=0.95)
 
 
 def write(path: Path, wanted: Sequence[Task], parallel: int = 4, engine: Engine = ENGINE) -> list[AnswerRecord]:

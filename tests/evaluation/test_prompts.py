@@ -203,7 +203,7 @@ _LIST = "must hold a list, of texts or of objects with one"
         ("a.jsonl", '{"prompt": "\\ud800"}', r"line 1 holds half a character"),
         ("a.json", '["x", {}]', r"item 2 has no field that is known for a prompt: it has none"),
         ("a.csv", "prompt,n\nHow so, and when?,1\n", r"line 2 has 3 fields, and the first line names 2: put quotes"),
-        ("a.csv", "wish,n\nx,1\n", r"it has wish, n\. Name the one"),
+        ("a.csv", "wish,n\nx,1\n", r"it has wish, n\. Name the right one with --field"),
         ("a.csv", "prompt\n" + "x" * 140_000, r"line 2: this is not CSV: field larger than field limit"),
         ("a.parquet", "x" * 100, r"a\.parquet is no Parquet file that can be read: "),
         ("a.jsonl.gz", "x", "cannot read prompts .*Not a gzipped file"),

@@ -73,7 +73,7 @@ def test_scores_are_those_of_a_direct_computation(tiny: Callable[[str], Path]) -
 
 def test_scores_of_a_quantized_model_differ_by_its_rounding_alone(model: Model) -> None:
     """Where a text lies in the cache changes the last bits of its attention, and 4-bit weights make 0.03 of that."""
-    assert_as_by_hand(model, Engine(n_threads=1), 0.06)
+    assert_as_by_hand(model, Engine(n_threads=1), 0.05)
 
 
 def test_an_answer_scores_higher_under_what_it_was_written_for(scorer: Scorer) -> None:

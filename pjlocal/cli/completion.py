@@ -1,0 +1,76 @@
+"""What a shell completes behind an option: names of models, presets, personas and chats."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+Names = list[tuple[str, str]]  # with what is said of each, which zsh and fish show
+
+#: Names that every shell takes as they are: Typer has zsh evaluate what is offered, and bash splits it at spaces.
+_PLAIN = re.compile(r"[\w@][\w.:/@+-]*")
+
+
+def _completes(names: Callable[[], Iterable[tuple[str, str]]]) -> Callable[[str], Names]:
+    """A function as Typer wants it, of one that gives all names; what cannot be looked up now is not offered."""
+
+    def complete(incomplete: str) -> Names:
+        try:
+            found = list(names())
+        except Exception:
+            return []
+        return [(name, about) for name, about in found if name.startswith(incomplete) and _PLAIN.fullmatch(name)]
+
+    return complete
+
+
+@_completes
+def models() -> Iterable[tuple[str, str]]:
+    from ..gguf.locate import all_models
+
+    return [(name, model.owner) for model in all_models() for name in model.names]
+
+
+@_completes
+def catalogue() -> Iterable[tuple[str, str]]:
+    from ..gguf.catalogue import CATALOGUE
+
+    return [(entry.name, entry.repo) for entry in CATALOGUE.values()]
+
+
+@_completes
+def presets() -> Iterable[tuple[str, str]]:
+    from ..config.config import load_config
+    from ..prompting.preferences import PRESETS
+
+    return [(name, " ".join(text.split())) for name, text in {**PRESETS, **load_config().presets}.items()]
+
+
+@_completes
+def personas() -> Iterable[tuple[str, str]]:
+    from ..config.config import load_config
+
+    return [(name, "persona") for name in load_config().personas]
+
+
+@_completes
+def own() -> Iterable[tuple[str, str]]:
+    """What `pjlocal prefs` shows and removes."""
+    from ..config.config import load_config
+    from ..prompting.preferences import PRESETS
+
+    config = load_config()
+    return [(name, "") for name in (*PRESETS, *config.presets, *config.personas)]
+
+
+@_completes
+def sessions() -> Iterable[tuple[str, str]]:
+    """Titles of one word, and numbers with the title that each has."""
+    from ..sessions.store import Store, store_path
+
+    if not store_path().exists():
+        return []
+    with Store(reading=True) as store:
+        summaries = store.summaries()
+    names = [(summary.title, f"chat {summary.id}") for summary in summaries]
+    return [*names, *((str(summary.id), summary.title) for summary in summaries)]

@@ -1,0 +1,30 @@
+"""``pjlocal doctor``: whether everything is as it should be."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from ..visible import one_line
+from .models import JsonOption
+from .options import ModelOption
+
+_MARKS = {"ok": "ok", "note": "note", "broken": "BROKEN"}
+
+
+def doctor(model: ModelOption = None, as_json: JsonOption = False) -> int:
+    """Look at llama.cpp, the hardware and your files, and write ten tokens; exit status 1 where something is broken."""
+    from ..doctor.checks import findings
+
+    found = []
+    for finding in findings(model):
+        found.append(finding)
+        if not as_json:
+            typer.echo(f"{_MARKS[finding.state]:6}  {finding.what:14}  {one_line(finding.text)}")
+    is_well = all(finding.state != "broken" for finding in found)
+    if as_json:
+        typer.echo(
+            json.dumps({"ok": is_well, "findings": [finding.as_dict() for finding in found]}, ensure_ascii=False)
+        )
+    return 0 if is_well else 1

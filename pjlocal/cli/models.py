@@ -1,0 +1,251 @@
+"""``pjlocal models``: the models on this machine, and how to get one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UsageError, did_you_mean
+from ..screen.console import make_console
+from ..settings import Engine
+from ..visible import one_line
+from . import completion
+from .options import takes_settings
+
+if TYPE_CHECKING:
+    from ..gguf.header import Header
+    from ..gguf.library import Found
+    from ..gguf.locate import Repository
+    from ..gguf.memory import Memory
+    from ..gguf.summary import Summary
+
+models_app = typer.Typer(help="The models on this machine, and how to get one.", no_args_is_help=True)
+
+_Name = Annotated[
+    str,
+    typer.Argument(
+        help="A name of pjlocal models list, or how it begins; or a file.", autocompletion=completion.models
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@models_app.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """Print every model in models/, in your data folder, and where other programs keep theirs."""
+    from ..gguf.locate import all_models
+    from ..gguf.summary import summary
+
+    summaries = [summary(found) for found in all_models()]
+    if as_json:
+        typer.echo(json.dumps([each.as_dict() for each in summaries], ensure_ascii=False))
+        return
+    if not summaries:
+        typer.echo("pjlocal: there are no models here yet: pjlocal models pull gets one", err=True)
+        return
+    for line in _aligned([_HEAD, *map(_row, summaries)], _RIGHT):
+        typer.echo(line)
+
+
+_HEAD = ("name", "from", "size", "architecture", "parameters", "quantization", "context", "chat template")
+_RIGHT = (2, 4, 6)  # columns of numbers
+
+
+def _row(model: Summary) -> tuple[str, ...]:
+    head = (one_line(model.found.name), model.found.owner, _bytes(model.found.size))
+    if model.trouble:
+        return (*head, f"cannot be used: {one_line(model.trouble)}")
+    context = str(model.n_ctx_train or "-")
+    template = "yes" if model.chat_template else "no"
+    return (*head, one_line(model.architecture), _count(model.n_parameters), model.quantization, context, template)
+
+
+def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:
+    """The rows with their columns below each other, cut to a terminal's width; a shorter row's last cell goes on."""
+    from rich.cells import cell_len, set_cell_size
+
+    whole = len(rows[0])
+    widths = [max(cell_len(row[i]) for row in rows if i < len(row) - (len(row) < whole)) for i in range(whole)]
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    lines = []
+    for row in rows:
+        cells = [set_cell_size(cell, width) for cell, width in zip(row, widths, strict=False)]
+        for i in right:
+            if i < len(row):
+                cells[i] = " " * (widths[i] - cell_len(row[i])) + row[i]
+        if len(row) < whole:
+            cells[-1] = row[-1]
+        line = "  ".join(cells).rstrip()
+        lines.append(f"{set_cell_size(line, columns - 1)}…" if columns and cell_len(line) > columns else line)
+    return lines
+
+
+@models_app.command()
+@takes_settings()
+def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
+    """Print what a model's file says, and what memory two views of it take."""
+    from ..gguf.header import read_header
+    from ..gguf.locate import find
+    from ..gguf.memory import estimate
+
+    found = find(name)
+    header = read_header(found.path)
+    memory = estimate(header, engine)
+    if as_json:
+        from ..gguf.sampling import recommended
+        from ..gguf.summary import summary
+
+        facts = {"sampling": recommended(header.metadata.get), "memory": memory.as_dict()}
+        typer.echo(json.dumps(summary(found).as_dict() | facts, ensure_ascii=False))
+        return
+    lines = _facts(found, header) | _needs(memory)
+    width = max(map(len, lines))
+    for what, value in lines.items():
+        typer.echo(f"{what:{width}}  {one_line(value)}")
+
+
+def _facts(found: Found, header: Header) -> dict[str, str]:
+    from ..gguf.sampling import described, recommended
+
+    more = f" and {len(found.parts) - 1} more" if len(found.parts) > 1 else ""
+    return {
+        "name": found.name + (f" ({header.name})" if header.name else ""),
+        "file": f"{found.path.absolute()}{more}",
+        "from": found.owner + (f" ({found.repo})" if found.repo else ""),
+        "size": _bytes(header.n_file_bytes),
+        "architecture": header.architecture,
+        "parameters": _count(header.n_parameters),
+        "quantization": header.file_type,
+        "context": f"{header.n_ctx_train or '-'} tokens",
+        "vocabulary": f"{header.n_vocab} tokens",
+        "chat template": "yes" if header.has_chat_template else "no: a plain dialogue is written instead",
+        "sampling": described(recommended(header.metadata.get)) or "the file names none",
+        "licence": header.metadata.text("general.license") or "-",
+    }
+
+
+def _needs(memory: Memory) -> dict[str, str]:
+    parts = {"weights": memory.weights, "caches": memory.caches, "compute": memory.compute, "program": memory.program}
+    each = ", ".join(f"{what} {_bytes(n)}" for what, n in parts.items())
+    return {"memory": f"about {_bytes(memory.total)} for {memory.n_views} views of {memory.n_ctx} tokens ({each})"}
+
+
+@models_app.command()
+def pull(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|ORG/REPO[:QUANTIZATION]]",
+            help="What to get; without it, print the names there are.",
+            autocompletion=completion.catalogue,
+        ),
+    ] = None,
+) -> None:
+    """Download a model from Hugging Face into its cache, where llama.cpp and others find it too."""
+    if name is None:
+        for line in _catalogue():
+            typer.echo(line)
+        return
+    from ..gguf.pull import check_room, choose, download, memory_warning
+
+    choice = choose(_asked(name))
+    others = f" (there are also {', '.join(choice.others)})" if choice.others else ""
+    _say(f"{choice.repo}: {choice.quantization}, {_bytes(choice.size)}{others}")
+    check_room(choice)
+    if warning := memory_warning(choice):
+        _say(warning)
+    with _Bar() as bar:
+        path = download(choice, bar)
+    _say(
+        f"it answers with: pjlocal run -m {choice.repo}:{choice.quantization}, or a shorter name of pjlocal models list"
+    )
+    typer.echo(path)
+
+
+def _asked(name: str) -> Repository:
+    """Raises UsageError where the name is neither in the catalogue nor that of a repository."""
+    from ..gguf.catalogue import CATALOGUE
+    from ..gguf.locate import Repository, repository
+
+    if entry := CATALOGUE.get(name.lower()):
+        return Repository(entry.repo, None)
+    if asked := repository(name):
+        return asked
+    near = did_you_mean(name.lower(), CATALOGUE) or "pjlocal models pull lists those there are"
+    raise UsageError(f"{name!r} is no ORG/REPO[:QUANTIZATION], nor a name of the catalogue: {near}")
+
+
+def _catalogue() -> list[str]:
+    from ..gguf.catalogue import CATALOGUE
+
+    rows = [
+        (entry.name, f"{entry.size_gb:.1f} GB", f"{entry.memory_gb:.1f} GB", entry.licence, entry.repo)
+        for entry in CATALOGUE.values()
+    ]
+    return _aligned([("name", "size", "memory", "licence", "repository"), *rows], right=(1, 2))
+
+
+def _say(text: str) -> None:
+    typer.echo(f"pjlocal: {one_line(text)}", err=True)
+
+
+class _Bar:
+    """A progress bar on standard error, where that is a terminal."""
+
+    def __enter__(self) -> _Bar:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        console = make_console(sys.stderr)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("", total=None)
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=what, completed=done, total=total)
+
+
+@models_app.command()
+def rm(
+    name: _Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False
+) -> None:
+    """Remove a model's file from models/ or your data folder; never one that another program keeps."""
+    from ..gguf.locate import find
+    from ..gguf.remove import check_removable, remove
+
+    found = find(name)
+    check_removable(found)
+    if not yes and not sys.stdin.isatty():
+        raise UsageError(f"nobody can be asked here whether to remove {found.path}: give --yes")
+    if yes or typer.confirm(f"Remove {one_line(str(found.path))} ({_bytes(found.size)}) for good?", err=True):
+        remove(found)
+
+
+def _bytes(n: int) -> str:
+    """As people say it: 98 MB, 4.7 GB."""
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB"
+
+
+def _count(n: int) -> str:
+    return f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.0f}M" if n >= 1e6 else f"{n / 1e3:.0f}k"

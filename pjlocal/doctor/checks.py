@@ -1,0 +1,164 @@
+"""One finding after another; none keeps the next from being made."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from ..config.config import Config, config_path, load_config
+from ..errors import PjlocalError, explain
+from ..folders import cache_folder, config_folder, data_folder
+from ..settings import Engine, Generation
+from .hardware import Card, cards
+
+State = Literal["ok", "note", "broken"]
+_TEST_TOKENS = 10
+_HOMELESS = "none: there is no home folder"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, how it is, and what there is to know or do; facts are for scripts."""
+
+    what: str
+    state: State
+    text: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def findings(model: str | None) -> Iterator[Finding]:
+    """Everything, as it is found out.
+
+    Args:
+        model: what the self-test answers with; by default what the configuration says.
+    """
+    config = Config()
+    for what, check in _CHECKS.items():
+        yield from _found(what, check)
+    try:
+        config = load_config()
+    except PjlocalError:
+        pass  # told among the findings
+    yield from _found("self-test", lambda: _self_test(model or config.model, Engine(**config.engine)))
+
+
+def _found(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except Exception as error:  # whatever it is, it is what the user wants to know
+        yield Finding(what, "broken", explain(error)[0])
+
+
+def _llama_cpp() -> Iterator[Finding]:
+    from ..engine import devices
+
+    parts = devices.backends()
+    features = devices.features()
+    yield Finding("llama.cpp", "ok", f"{devices.build()}; back ends: {', '.join(parts)}", {"backends": parts})
+    yield Finding("CPU", "ok", f"in use: {', '.join(features) or 'nothing special'}", {"features": features})
+
+
+def _devices() -> Iterator[Finding]:
+    from ..engine import devices
+
+    for device in devices.devices():
+        memory = f"{device.free / 2**30:.1f} of {device.total / 2**30:.1f} GiB free"
+        text = f"{device.description.strip() or device.kind}: {device.kind}, {memory}"
+        yield Finding(device.name, "ok", text, asdict(device))
+    yield gpu_finding(cards(), [device.name for device in devices.devices() if device.is_gpu], devices.offloads())
+
+
+def gpu_finding(there: list[Card], used: list[str], offloads: bool) -> Finding:
+    """Whether the graphics cards that are there are used, and what to do where they are not."""
+    facts = {"cards": [card.name for card in there], "used": used}
+    if used and offloads:
+        return Finding("GPU", "ok", f"llama.cpp uses {', '.join(used)}", facts)
+    if not there:
+        return Finding("GPU", "ok", "none that llama.cpp could use: the CPU does the work", facts)
+    card = there[0]
+    return Finding(
+        "GPU",
+        "note",
+        f"{card.name} is there and this llama.cpp was built without it. To use it: {card.reinstall} (or build it: "
+        f'CMAKE_ARGS="{card.build}" pip install --force-reinstall --no-cache-dir llama-cpp-python)',
+        {**facts, "reinstall": card.reinstall},
+    )
+
+
+def _configuration() -> Iterator[Finding]:
+    if config_folder() is None and "PJLOCAL_CONFIG" not in os.environ:
+        yield Finding("configuration", "note", _HOMELESS)
+        return
+    path = config_path()
+    load_config()
+    yield Finding("configuration", "ok", str(path) if path.exists() else f"none ({path} is not there)")
+
+
+def _folders() -> Iterator[Finding]:
+    for what, folder in (("data", data_folder()), ("cache", cache_folder())):
+        if folder is None:
+            yield Finding(f"{what} folder", "note", _HOMELESS)
+        else:
+            yield Finding(f"{what} folder", "ok", f"{folder}{'' if folder.exists() else ' (made when it is needed)'}")
+
+
+def _models() -> Iterator[Finding]:
+    from ..gguf.locate import all_models
+    from ..gguf.places import places
+
+    by_owner: dict[str, int] = {}
+    for model in all_models():
+        by_owner[model.owner] = by_owner.get(model.owner, 0) + 1
+    there = [str(place.folder) for place in places() if place.folder.is_dir()]
+    counts = ", ".join(f"{n} of {owner}'s" for owner, n in by_owner.items()) or "none"
+    where = f"; looked for in {', '.join(there)}" if there else ""
+    yield Finding("models", "ok" if by_owner else "note", f"{counts}{where}", {"folders": there, "models": by_owner})
+
+
+def _database() -> Iterator[Finding]:
+    from ..sessions.store import Store, store_path
+
+    if data_folder() is None and "PJLOCAL_DATABASE" not in os.environ:
+        yield Finding("chats", "note", _HOMELESS)
+        return
+    path = store_path()
+    if not path.exists():
+        yield Finding("chats", "ok", f"none saved yet ({path})")
+        return
+    with Store(reading=True) as store:
+        n = len(store.summaries())
+        if store.unread:
+            yield Finding("chats", "note", store.unread)
+        else:
+            yield Finding("chats", "ok", f"{n} in {path} ({path.stat().st_size / 1e6:.1f} MB)", {"chats": n})
+
+
+def _self_test(model: str | None, engine: Engine) -> Iterator[Finding]:
+    """Ten tokens under two preferences."""
+    from ..persona import PersonaJudge
+
+    generation = Generation(max_tokens=_TEST_TOKENS, ignore_end=True, seed=1)
+    started = time.perf_counter()
+    with PersonaJudge(model, ["vivid", "creative"], engine=engine, generation=generation) as judge:
+        result = judge("Why do cats purr?")
+        took = time.perf_counter() - started
+        text = (
+            f"{judge.model.name} wrote {result.statistics.completion_tokens} tokens in {took:.1f} s, loading included"
+        )
+    yield Finding("self-test", "ok", text, {"model": judge.model.name, "seconds": round(took, 3)})
+
+
+_CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "llama.cpp": _llama_cpp,
+    "devices": _devices,
+    "configuration": _configuration,
+    "folders": _folders,
+    "models": _models,
+    "chats": _database,
+}

@@ -1,0 +1,41 @@
+"""A few good small models by short names, for who has none: `pjlocal models pull NAME`.
+
+Sizes and needs are of the quantization Q4_K_M.  Where this was written the hub could not be reached: repositories are
+named as their pages name them, and none of these downloads was tried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the catalogue.
+
+    name: also how the name of its file begins, so that it means the file behind ``-m``.
+    size_gb: of the file, about.
+    memory_gb: of two views with contexts of 8192 tokens on a CPU, about (as `memory` estimates).
+    """
+
+    name: str
+    repo: str
+    size_gb: float
+    memory_gb: float
+    licence: str
+
+
+CATALOGUE = {
+    entry.name: entry
+    for entry in (
+        Entry("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B-Instruct-GGUF", 0.5, 1.0, "Apache-2.0"),
+        Entry("qwen2.5-1.5b", "Qwen/Qwen2.5-1.5B-Instruct-GGUF", 1.1, 2.5, "Apache-2.0"),
+        Entry("qwen2.5-3b", "Qwen/Qwen2.5-3B-Instruct-GGUF", 2.1, 4.5, "Qwen Research"),
+        Entry("qwen2.5-7b", "Qwen/Qwen2.5-7B-Instruct-GGUF", 4.7, 9.0, "Apache-2.0"),
+        Entry("llama-3.2-1b", "bartowski/Llama-3.2-1B-Instruct-GGUF", 0.8, 2.2, "Llama 3.2"),
+        Entry("llama-3.2-3b", "bartowski/Llama-3.2-3B-Instruct-GGUF", 2.0, 5.5, "Llama 3.2"),
+        Entry("meta-llama-3.1-8b", "bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", 4.9, 10.5, "Llama 3.1"),
+        Entry("gemma-2-2b", "bartowski/gemma-2-2b-it-GGUF", 1.7, 4.5, "Gemma"),
+        Entry("mistral-7b", "bartowski/Mistral-7B-Instruct-v0.3-GGUF", 4.4, 9.5, "Apache-2.0"),
+    )
+}

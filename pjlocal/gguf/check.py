@@ -1,0 +1,207 @@
+"""Whether a header is as those of models are, or holds what llama.cpp may not be prepared for.
+
+llama.cpp holds much of what it reads against its expectations by an assertion, which ends the process.  No list of them
+would be whole: they are spread over the code of 150 architectures.  So it is told the other way round: a header that is
+ordinary, in the architectures that most models have, has never made it do so (`tests/gguf/fuzz_headers.py`), and any
+other is for a trial to tell (`engine/trial.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from .header import Header, Value
+
+#: Decoders that have no keys but those below; what else they have, and all others, are tried.
+_ARCHITECTURES = {
+    "llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3", "granite", "smollm3",
+    "mistral3", "olmo2", "mamba",
+}  # fmt: skip
+_TOKENIZERS = {"llama", "gpt2"}
+_ROPE_SCALINGS = {"none", "linear", "yarn", "longrope"}
+_NO_WEIGHTS = {"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"}  # nothing multiplies by them
+
+_MOST_LAYERS, _MOST_EXPERTS = 512, 1024  # llama.cpp's own
+_LONGEST_TOKEN = 4096  # bytes
+_FEWEST_TOKENS = 32  # llama.cpp's own numbers for special tokens go to 11
+
+_Takes = Callable[[Value], bool]
+
+
+def _whole(least: int, most: int) -> _Takes:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _number(least: float, most: float) -> _Takes:
+    return lambda value: isinstance(value, float) and least <= value <= most
+
+
+def _one_of(*values: str) -> _Takes:
+    return lambda value: value in values
+
+
+def _either(value: Value) -> bool:
+    return isinstance(value, bool)
+
+
+_SIZE = _whole(1, 1 << 20)
+_EPSILON = _number(0, 1)
+
+#: What stands under an architecture's name.
+_HYPERPARAMETERS: dict[str, _Takes] = {
+    "context_length": _whole(1, 1 << 28),
+    "embedding_length": _SIZE,
+    "block_count": _whole(1, _MOST_LAYERS),
+    "feed_forward_length": _whole(0, 1 << 20),
+    "vocab_size": _SIZE,
+    "attention.head_count": _whole(0, 1024),
+    "attention.head_count_kv": _whole(0, 1024),
+    "attention.key_length": _whole(1, 1024),
+    "attention.value_length": _whole(1, 1024),
+    "attention.layer_norm_rms_epsilon": _EPSILON,
+    "attention.layer_norm_epsilon": _EPSILON,
+    "attention.causal": _either,
+    "attention.sliding_window": _whole(0, 1 << 28),
+    "attention.scale": _number(0, 1e4),
+    "attn_logit_softcapping": _number(0, 1e6),
+    "final_logit_softcapping": _number(0, 1e6),
+    "embedding_scale": _number(0, 1e6),
+    "residual_scale": _number(0, 1e6),
+    "logit_scale": _number(0, 1e6),
+    "rope.dimension_count": _whole(1, 1024),
+    "rope.freq_base": _number(1, 1e12),
+    "rope.scaling.type": _one_of(*_ROPE_SCALINGS),
+    "rope.scaling.factor": _number(0, 1e6),
+    "rope.scaling.attn_factor": _number(0, 1e6),
+    "rope.scaling.original_context_length": _whole(1, 1 << 28),
+    "rope.scaling.finetuned": _either,
+    "expert_count": _whole(1, _MOST_EXPERTS),
+    "expert_used_count": _whole(1, _MOST_EXPERTS),
+    "expert_feed_forward_length": _SIZE,
+    "expert_shared_feed_forward_length": _SIZE,
+    "ssm.conv_kernel": _SIZE,
+    "ssm.inner_size": _SIZE,
+    "ssm.state_size": _SIZE,
+    "ssm.time_step_rank": _SIZE,
+    "ssm.dt_b_c_rms": _either,
+}
+
+
+def surprise(header: Header) -> str:
+    """What is not as models have it, the first that is found; empty for an ordinary model."""
+    for tell in (_of_architecture, _of_tokenizer, _of_tokens, _of_tensors):
+        for what in tell(header):
+            return what
+    return ""
+
+
+def _of_architecture(header: Header) -> Iterator[str]:
+    name, metadata = header.architecture, header.metadata
+    if name not in _ARCHITECTURES:
+        yield f"the architecture {name[:40]!r} is not among the most common" if name else "it names no architecture"
+        return
+    for key, value in metadata.items():
+        if key.startswith(f"{name}."):
+            takes = _HYPERPARAMETERS.get(key.removeprefix(f"{name}."))
+            if takes is None or not takes(value):
+                yield f"{key} is {_shown(value)}"
+    if metadata.get("general.alignment", 32) != 32:
+        yield f"general.alignment is {metadata['general.alignment']}"
+
+    def of(key: str) -> int:
+        return header.of_architecture(key) or 0
+
+    n_embd, n_head = of("embedding_length"), of("attention.head_count")
+    if n_head == 0 and name != "mamba":
+        yield f"{name}.attention.head_count is 0"
+    elif n_head and n_embd % n_head and not of("attention.key_length"):
+        yield f"{name}.embedding_length {n_embd} is no multiple of its {n_head} heads"
+    n_head_kv = of("attention.head_count_kv") or n_head
+    if n_head_kv and n_head % n_head_kv:
+        yield f"{name}.attention.head_count {n_head} is no multiple of head_count_kv {n_head_kv}"
+    if of("expert_used_count") > of("expert_count") or (of("expert_count") and not of("expert_used_count")):
+        yield f"{name}.expert_used_count is {of('expert_used_count')} of {of('expert_count')}"
+
+
+def _of_tokenizer(header: Header) -> Iterator[str]:
+    metadata = header.metadata
+    kind = metadata.text("tokenizer.ggml.model")
+    if kind not in _TOKENIZERS:
+        yield f"its tokenizer {kind[:40]!r} is not among the most common"
+    tokens, types = metadata.array("tokenizer.ggml.tokens"), metadata.array("tokenizer.ggml.token_type")
+    if tokens is None or tokens.type != "str" or len(tokens) < _FEWEST_TOKENS:
+        yield "it has no list of tokens"
+        return
+    for key in ("scores", "token_type"):
+        array = metadata.array(f"tokenizer.ggml.{key}")
+        if array is not None and len(array) != len(tokens):
+            yield f"tokenizer.ggml.{key} has {len(array):,} items for {len(tokens):,} tokens"
+    if types is not None and types.type != "i32":
+        yield f"tokenizer.ggml.token_type has items of type {types.type}"
+
+
+def _of_tokens(header: Header) -> Iterator[str]:
+    tokens = header.metadata.array("tokenizer.ggml.tokens")
+    if tokens is None or tokens.lengths is None:
+        return
+    if int(tokens.lengths.max(initial=0)) > _LONGEST_TOKEN:
+        yield "tokenizer.ggml.tokens has one of thousands of bytes"
+        return
+    data = tokens.packed_texts()
+    if int(tokens.lengths.min(initial=1)) == 0:
+        yield "tokenizer.ggml.tokens has an empty one"
+    if _zeros(data) != _zeros(tokens.lengths.astype("<u8").tobytes()):  # llama.cpp reads a text up to the first
+        yield "tokenizer.ggml.tokens has a NUL in one"
+    if _repeats(data, tokens.lengths):
+        yield "tokenizer.ggml.tokens has a token twice"
+
+
+def _zeros(data: bytes) -> int:
+    return len(data) - int(np.count_nonzero(np.frombuffer(data, np.uint8)))
+
+
+def _repeats(data: bytes, lengths: npt.NDArray[np.int64]) -> bool:
+    """Whether two texts are the same, by a hash of each, made of eight of its bytes at a time, of many texts at once.
+
+    Takes 3 ms for the 49,152 tokens of SmolLM2, a set of them 9.  (That two others have the same hash is as good as
+    impossible, and would cost a trial.)
+    """
+    starts = np.cumsum(lengths + 8) - lengths
+    eight_bytes_from = np.ndarray((len(data) + 1,), "<u8", data + bytes(8), strides=(1,))
+    at_once = 4096  # their numbers stay in the processor's cache
+    parts = range(0, len(lengths), at_once)
+    hashes = [_hashes(eight_bytes_from, starts[i : i + at_once], lengths[i : i + at_once]) for i in parts]
+    ordered = np.sort(np.concatenate(hashes))
+    return bool((ordered[1:] == ordered[:-1]).any())
+
+
+def _hashes(
+    eight_bytes_from: npt.NDArray[np.uint64], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint64]:
+    hashes = lengths.astype(np.uint64)
+    texts, done = np.arange(len(lengths)), 0
+    while len(texts := texts[lengths[texts] > done]):
+        left = np.minimum(lengths[texts] - done, 8).astype(np.uint64)
+        word = eight_bytes_from[starts[texts] + done] & (_ALL_BITS >> (np.uint64(64) - np.uint64(8) * left))
+        mixed = (hashes[texts] ^ word) * _ODD
+        hashes[texts] = mixed ^ (mixed >> np.uint64(29))
+        done += 8
+    return hashes
+
+
+_ALL_BITS, _ODD = np.uint64(2**64 - 1), np.uint64(0x9E3779B97F4A7C15)
+
+
+def _of_tensors(header: Header) -> Iterator[str]:
+    for tensor in header.tensors:
+        if tensor.type in _NO_WEIGHTS or tensor.type.startswith("type "):
+            yield f"the tensor {tensor.name} is of {tensor.type}"
+        if len([size for size in tensor.shape if size > 1]) < 2 and tensor.type != "F32":
+            yield f"the tensor {tensor.name} is a vector of {tensor.type}"
+
+
+def _shown(value: Value) -> str:
+    return str(value)[:40] if isinstance(value, int | float | str) else f"an array of {len(value)}"

@@ -1,0 +1,284 @@
+"""Every model on this machine, by the name that means it.  No file is opened: a look at folders alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+
+from .places import HUGGING_FACE, LM_STUDIO, OLLAMA, Place, places
+
+_PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
+_QUANTIZATION = re.compile(
+    r"[-._](?P<quant>(?:UD-)?(?:I?Q\d\w*|T?Q[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32|FP16|FP32))(?=$|[-.])",
+    re.IGNORECASE,
+)
+_DEEPEST = 6  # folders below one in which models lie: Hugging Face's files lie 4 deep, or deeper in a repository
+_WITHOUT_MODELS = re.compile(r"(blobs|refs)$|(datasets|spaces)--")  # in Hugging Face's cache: large, or many files
+_MANIFEST_BYTES = 1 << 20  # Ollama's manifests take about 1 kB
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model file that was found, or the files of one that is split.
+
+    Attributes:
+        name: what means it behind ``-m``: its file's name, with Ollama ``NAME:TAG``; the whole path where an earlier
+            file has that name.
+        path: the file, of a split model its first part, as it is found (which may be a link).
+        owner: whose folder it lies in (see `places`).
+        repo: the repository ``org/name`` that it was downloaded from, where its folder tells.
+        parts: the files, all of them.
+        size: of all parts together, in bytes.
+        aliases: other names of the same file.
+        trouble: why it cannot be used, as far as the folder tells.
+    """
+
+    name: str
+    path: Path
+    owner: str
+    repo: str | None
+    parts: tuple[Path, ...]
+    size: int
+    aliases: tuple[str, ...] = ()
+    trouble: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.aliases)
+
+    @property
+    def quantization(self) -> str | None:
+        """As the name spells it, in capitals."""
+        return quantization_of(self.name if self.owner == OLLAMA else self.path.name)
+
+
+def quantization_of(file: str) -> str | None:
+    """The quantization that a file's name spells, in capitals: ``Q4_K_M`` of ``model-Q4_K_M-00001-of-00002.gguf``.
+
+    Of a name that spells several, as a model that was trained in 4 bits may, the last.
+    """
+    stem = re.sub(r"\.gguf$", "", _PART.sub("", file.rsplit("/", 1)[-1]), flags=re.IGNORECASE)
+    stem = stem.replace(":", "-")
+    spelled = [match["quant"].upper() for match in _QUANTIZATION.finditer(stem)]
+    return spelled[-1] if spelled else None
+
+
+def part_of(file: str) -> str | None:
+    """The name without the part's number, of a file that is part of a split model."""
+    return _PART.sub(r"/\2", file) if _PART.search(file) else None
+
+
+def find_all() -> list[Found]:
+    """Every model in every place, each file once; those of an earlier place first."""
+    seen: dict[tuple[int, int], int] = {}  # device and inode: index of what was found there
+    found: list[Found] = []
+    for place in places():
+        for model in _in_place(place):
+            key = _identity(model.path)
+            if key is not None and key in seen:
+                known = found[seen[key]]
+                found[seen[key]] = replace(known, aliases=tuple(dict.fromkeys((*known.aliases, *model.names))))
+                continue
+            if key is not None:
+                seen[key] = len(found)
+            found.append(model)
+    return _distinct(found)
+
+
+def _distinct(found: Iterable[Found]) -> list[Found]:
+    """The first of a name keeps it; a later one goes by its path."""
+    taken: set[str] = set()
+    result = []
+    for model in found:
+        if model.name in taken:
+            model = replace(model, name=str(model.path.absolute()))
+        taken.add(model.name)
+        result.append(replace(model, aliases=tuple(alias for alias in model.aliases if alias != model.name)))
+    return result
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _in_place(place: Place) -> list[Found]:
+    if place.owner == OLLAMA:
+        return sorted(_ollama(place.folder), key=lambda model: model.name)
+    files = list(_files(place.folder))
+    if place.owner == HUGGING_FACE:
+        files = _current_first(place.folder, files)
+    else:
+        files.sort()
+    return [_one(place, first, parts) for first, parts in _together(files)]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The GGUF files in a folder and those below; links to folders are followed, each folder is looked into once."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [(folder, 0)]
+    while waiting:
+        current, depth = waiting.pop()
+        key = _identity(current)
+        if key is None or key in seen:
+            continue
+        seen.add(key)
+        try:
+            entries = list(os.scandir(current))
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.name.lower().endswith(".gguf"):
+                if not entry.name.lower().startswith("mmproj") and _is_file_or_dangling(entry):
+                    yield Path(entry.path)
+            elif depth < _DEEPEST and not _WITHOUT_MODELS.match(entry.name) and _is_folder(entry):
+                waiting.append((Path(entry.path), depth + 1))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+    except OSError:
+        return True  # links in a circle: said where it is listed
+
+
+def _together(files: Iterable[Path]) -> Iterator[tuple[Path, list[Path]]]:
+    """Each file with itself; of a split model the first part that is there, with all that are."""
+    split: dict[tuple[Path, str], list[Path]] = {}
+    for path in files:
+        if match := _PART.search(path.name):
+            split.setdefault((path.parent, f"{path.name[: match.start()]}/{match[2]}"), []).append(path)
+    done: set[tuple[Path, str]] = set()
+    for path in files:
+        match = _PART.search(path.name)
+        if match is None:
+            yield path, [path]
+            continue
+        key = (path.parent, f"{path.name[: match.start()]}/{match[2]}")
+        if key not in done:
+            done.add(key)
+            parts = sorted(split[key])
+            yield parts[0], parts
+
+
+def _one(place: Place, first: Path, parts: list[Path]) -> Found:
+    size, trouble = 0, None
+    for part in parts:
+        try:
+            status = part.stat()
+        except OSError:
+            trouble = "its link leads nowhere"
+            continue
+        size += status.st_size
+    if match := _PART.search(first.name):
+        whole, there = int(match[2]), {int(m[1]) for part in parts if (m := _PART.search(part.name))}
+        if missing := [i for i in range(1, min(whole, 1000) + 1) if i not in there]:
+            trouble = f"{len(missing)} of {whole} parts missing (the first is {missing[0]:05})"
+    return Found(first.name, first, place.owner, _repo(place, first), tuple(parts), size, trouble=trouble)
+
+
+def _repo(place: Place, path: Path) -> str | None:
+    """``org/name`` where the folders tell it."""
+    try:
+        above = path.relative_to(place.folder).parts[:-1]
+    except ValueError:
+        return None
+    if place.owner == HUGGING_FACE and above and above[0].startswith("models--"):
+        return above[0].removeprefix("models--").replace("--", "/", 1)
+    if place.owner == LM_STUDIO and len(above) >= 2:
+        return f"{above[0]}/{above[1]}"
+    return None
+
+
+def _current_first(folder: Path, files: list[Path]) -> list[Path]:
+    """Hugging Face's files, those of a repository's current snapshot before those of older ones."""
+    current: dict[str, str] = {}
+
+    def order(path: Path) -> tuple[str, bool, str]:
+        repo, *below = path.relative_to(folder).parts
+        if repo not in current:
+            try:
+                current[repo] = (folder / repo / "refs" / "main").read_text().strip()
+            except (OSError, ValueError):
+                current[repo] = ""
+        return repo, below[1:2] != [current[repo]], str(path)
+
+    return sorted(files, key=order)
+
+
+def _ollama(folder: Path) -> Iterator[Found]:
+    """The models in Ollama's store: a manifest for each name, a blob called after its checksum for each file."""
+    manifests = folder / "manifests"
+    for manifest in _manifests(manifests):
+        digest = _model_digest(manifest)
+        if digest is None:
+            continue
+        *above, name, tag = manifest.relative_to(manifests).parts
+        if above[:1] == ["registry.ollama.ai"]:
+            above = above[1:]
+        if above[:1] == ["library"]:
+            above = above[1:]
+        spelled = "/".join([*above, name]) + f":{tag}"
+        blob = folder / "blobs" / digest.replace(":", "-")
+        size, trouble = 0, None
+        try:
+            status = blob.stat()
+            size = status.st_size
+            if not S_ISREG(status.st_mode) or not size:
+                trouble = "its file is empty: ollama pull it again"
+        except OSError:
+            trouble = "its file is gone: ollama pull it again"
+        repo = "/".join([*above[1:], name]) if above[:1] == ["hf.co"] else None
+        yield Found(spelled, blob, OLLAMA, repo, (blob,), size, trouble=trouble)
+
+
+def _manifests(folder: Path) -> Iterator[Path]:
+    waiting = [(folder, 0)]
+    while waiting:
+        current, depth = waiting.pop()
+        try:
+            entries = sorted(current.iterdir())
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                mode = entry.stat().st_mode
+            except OSError:
+                continue
+            if S_ISDIR(mode) and depth < 4:
+                waiting.append((entry, depth + 1))
+            elif S_ISREG(mode) and depth >= 1:
+                yield entry
+
+
+def _model_digest(manifest: Path) -> str | None:
+    """The checksum of the layer that is the model; None where the file is no such manifest."""
+    try:
+        with manifest.open("rb") as file:
+            document = json.loads(file.read(_MANIFEST_BYTES))
+        for layer in document["layers"]:
+            if layer["mediaType"] == "application/vnd.ollama.image.model":
+                digest = layer["digest"]
+                return digest if re.fullmatch(r"sha256[:-][0-9a-f]{64}", digest) else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return None

@@ -1,0 +1,359 @@
+"""Getting a model from Hugging Face, into the cache that its own programs, llama.cpp and others share.
+
+huggingface_hub asks and fetches; it is loaded when a function here is called (it takes 0.2 s).  What it does not do is
+done here: a download that broke goes on in the next run, and what came is held against the checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError, UsageError
+from .library import part_of, quantization_of
+from .locate import PREFERRED, Repository
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+Progress = Callable[[str, int, int], None]  # what is done, bytes done, bytes in all
+
+#: In this order where none is asked for: a 4-bit one that most repositories have, then what is nearest to it.
+_CHOSEN = (PREFERRED, "Q4_K_S", "UD-Q4_K_XL", "Q4_K_L", "Q4_0", "MXFP4", "Q5_K_M", "IQ4_XS", "Q8_0")
+_PIECE = 1 << 20
+_CHECKSUM = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository; sha256 is None where the repository tells none."""
+
+    name: str
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be downloaded.
+
+    revision: the commit that was looked at.
+    files: of a split model all parts, the first first.
+    others: the repository's other quantizations.
+    """
+
+    repo: str
+    revision: str
+    quantization: str
+    files: tuple[RemoteFile, ...]
+    others: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+def choose(asked: Repository) -> Choice:
+    """Look at a repository, and choose the quantization asked for, or else one of about four bits.
+
+    Raises:
+        ModelError: the repository cannot be had, or holds no GGUF file; or there is no folder to download to.
+        UsageError: it has not what was asked for; says what it has.
+    """
+    _cache()  # refused before anything is asked
+    with _explained(asked.repo):
+        info = _hub().HfApi().model_info(asked.repo, files_metadata=True)
+    models = _models(info)
+    if not models:
+        raise ModelError(f"{asked.repo} holds no GGUF file: look for a repository whose name ends in -GGUF")
+    name = _chosen(asked, models)
+    others = tuple(sorted(spelled for spelled in models if spelled != name))
+    return Choice(asked.repo, info.sha or "main", name, tuple(models[name]), others)
+
+
+def _models(info: ModelInfo) -> dict[str, list[RemoteFile]]:
+    """The models of a repository by quantization, or by file name where that tells none or several have the same."""
+    models: dict[str, list[RemoteFile]] = {}
+    for sibling in info.siblings or ():
+        name = sibling.rfilename
+        base = name.rsplit("/", 1)[-1].lower()
+        if base.endswith(".gguf") and not base.startswith("mmproj"):
+            sha256 = sibling.lfs.sha256 if sibling.lfs else None
+            whole = sha256 if sha256 and _CHECKSUM.fullmatch(sha256) else None
+            models.setdefault(part_of(name) or name, []).append(RemoteFile(name, sibling.size or 0, whole))
+    by_quantization: dict[str, list[str]] = {}
+    for model in models:
+        by_quantization.setdefault(_quantization(model), []).append(model)
+    named: dict[str, list[RemoteFile]] = {}
+    for quantization, same in by_quantization.items():
+        for model in same:
+            key = quantization if quantization and len(same) == 1 else model.rsplit("/", 1)[-1].removesuffix(".gguf")
+            named[key] = sorted(models[model], key=lambda file: file.name)
+    return named
+
+
+def _quantization(name: str) -> str:
+    """As the file's name spells it, or else its folder's."""
+    *folders, base = name.split("/")
+    return quantization_of(base) or (quantization_of(f"-{folders[-1]}") if folders else None) or ""
+
+
+def _chosen(asked: Repository, models: dict[str, list[RemoteFile]]) -> str:
+    if asked.quantization:
+        wanted = asked.quantization.lower()
+        for name in models:
+            if wanted in (name.lower(), f"{name.lower()}.gguf"):
+                return name
+        raise UsageError(f"{asked.repo} has no {asked.quantization}: it has {', '.join(sorted(models))}")
+    for name in _CHOSEN:
+        if name in models:
+            return name
+    if len(models) == 1:
+        return next(iter(models))
+    raise UsageError(
+        f"say which of {asked.repo} you want, as in {asked.repo}:{min(models)}: it has {', '.join(sorted(models))}"
+    )
+
+
+# Room for it.
+
+
+def check_room(choice: Choice) -> None:
+    """Refuse what will not fit the disk.
+
+    Raises:
+        ModelError: saying how much is needed and how much there is.
+    """
+    needed = sum(file.size - _had(choice.repo, file) for file in choice.files)
+    folder = _cache()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ModelError(
+            f"not enough room: {needed / 1e9:.1f} GB are to come and {folder} has {free / 1e9:.1f} GB free. "
+            "HF_HUB_CACHE names another folder"
+        )
+
+
+def memory_warning(choice: Choice) -> str | None:
+    """What to say of a model that is larger than this machine's memory."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    if choice.size < memory:
+        return None
+    return (
+        f"the weights take {choice.size / 1e9:.1f} GB and this machine has {memory / 1e9:.1f} GB of memory: without a "
+        "GPU that holds it, it will run from the disk, slowly, or not at all"
+    )
+
+
+def _had(repo: str, file: RemoteFile) -> int:
+    """Bytes of a file that are there already."""
+    if file.sha256 is None:
+        return 0
+    blob = _blob(repo, file.sha256)
+    if blob.exists():
+        return file.size
+    partial = _partial(blob)
+    return min(file.size, partial.stat().st_size) if partial.exists() else 0
+
+
+# The download.
+
+
+def download(choice: Choice, progress: Progress) -> Path:
+    """Fetch the files into Hugging Face's cache, and return the first; what is there already is not fetched again.
+
+    Raises:
+        ModelError: it broke, or what came is not what it should be.
+    """
+    before = 0
+    paths = []
+    for file in choice.files:
+        done = before  # of the files before it
+
+        def so_far(what: str, n: int, done: int = done) -> None:
+            progress(what, done + n, choice.size)
+
+        paths.append(_fetched(choice, file, so_far))
+        before += file.size
+    return paths[0]
+
+
+def _fetched(choice: Choice, file: RemoteFile, so_far: Callable[[str, int], None]) -> Path:
+    hub = _hub()
+    with _explained(choice.repo):
+        if file.sha256 and file.size <= hub.constants.MAX_HTTP_DOWNLOAD_SIZE:
+            _fetch_blob(choice, file, file.sha256, so_far)
+        return Path(hub.hf_hub_download(choice.repo, file.name))  # puts its name beside the blob, or fetches that
+
+
+def _fetch_blob(choice: Choice, file: RemoteFile, sha256: str, so_far: Callable[[str, int], None]) -> None:
+    """Fetch what is missing of a file, and put it where huggingface_hub looks for it once it is whole."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+
+    blob = _blob(choice.repo, sha256)
+    partial = _partial(blob)
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(partial.with_suffix(".lock")):
+        if blob.exists():
+            return
+        with partial.open("r+b" if partial.exists() else "w+b") as target:
+            had = target.seek(0, os.SEEK_END)
+            if had > file.size:
+                had = target.seek(0)
+                target.truncate()
+            url = _hub().hf_hub_url(choice.repo, file.name, revision=choice.revision)
+            counted: Any = _Counted(target, so_far)
+            try:
+                http_get(url, counted, resume_size=had, headers=build_hf_headers(), expected_size=file.size)
+            except BaseException as error:
+                target.flush()
+                raise _broken(error, choice, file, os.fstat(target.fileno()).st_size) from error
+        if _sha256(partial, so_far) != sha256:
+            partial.unlink()
+            raise ModelError(f"{file.name} came damaged (its checksum is not the repository's): pull it again")
+        partial.replace(blob)
+    partial.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _broken(error: BaseException, choice: Choice, file: RemoteFile, n: int) -> BaseException:
+    """What to raise of a download that stopped after ``n`` bytes: the same, but where another run would go on."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    wrong_size = isinstance(error, OSError) and not isinstance(error, HfHubHTTPError) and "Consistency" in str(error)
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if wrong_size or status == 416:  # another file than was promised: nothing of it can be used
+        _partial(_blob(choice.repo, file.sha256 or "")).unlink(missing_ok=True)
+        return ModelError(f"{file.name} is not as large as {choice.repo} says: pull it again")
+    if isinstance(error, KeyboardInterrupt) or status is not None or not n or not _is_of_the_network(error):
+        return error
+    return ModelError(
+        f"the connection broke after {n / 1e6:.0f} of {file.size / 1e6:.0f} MB: the same command goes on from there"
+    )
+
+
+class _Counted:
+    """A file that tells how much was written; what http_get needs of one."""
+
+    def __init__(self, file: Any, so_far: Callable[[str, int], None]) -> None:
+        self._file = file
+        self._so_far = so_far
+        self.seek, self.tell, self.truncate = file.seek, file.tell, file.truncate
+
+    def write(self, data: bytes) -> int:
+        n: int = self._file.write(data)
+        self._so_far("downloading", self._file.tell())
+        return n
+
+
+def _sha256(path: Path, so_far: Callable[[str, int], None]) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            so_far("checking", file.tell())
+    return digest.hexdigest()
+
+
+def _cache() -> Path:
+    cache = Path(_hub().constants.HF_HUB_CACHE)
+    if cache.parts[:1] == ("~",):
+        raise ModelError("there is no home folder to download to: set HOME, or HF_HOME to a folder")
+    return cache
+
+
+def _blob(repo: str, sha256: str) -> Path:
+    return _cache() / f"models--{repo.replace('/', '--')}" / "blobs" / sha256
+
+
+def _partial(blob: Path) -> Path:
+    """Of pjlocal's own: huggingface_hub's are not continued by itself, and may have holes."""
+    return blob.with_name(f"{blob.name}.pjlocal.incomplete")
+
+
+# What goes wrong.
+
+
+def _hub() -> Any:
+    import huggingface_hub
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings are told in a line of pjlocal's
+    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = _PIECE  # of its 10 MiB a break would lose all
+    return huggingface_hub
+
+
+@contextmanager
+def _explained(repo: str) -> Iterator[None]:
+    """Make a line of what huggingface_hub raises."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        if (message := _message(error, repo)) is None:
+            raise
+        raise ModelError(message) from error
+
+
+def _message(error: Exception, repo: str) -> str | None:
+    from huggingface_hub import constants, errors, get_token
+
+    page, token = f"{constants.ENDPOINT}/{repo}", get_token()
+    if isinstance(error, errors.GatedRepoError):
+        first = f"{repo} wants its terms accepted first: do so on {page}"
+        if token:
+            return f"{first}, with the account whose token is used here"
+        return f"{first}, then set HF_TOKEN to a token of {constants.ENDPOINT}/settings/tokens"
+    if isinstance(error, errors.DisabledRepoError):
+        return f"{repo} was disabled by Hugging Face: see {page}"
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    missing = isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError)
+    if missing or (status == 401 and not token):  # what is private is as good as missing
+        hidden = "your token may not see it, or is no longer valid" if token else "set HF_TOKEN if it is private"
+        return f"there is no repository {repo} at {constants.ENDPOINT}: mind the spelling, or {hidden}"
+    if isinstance(error, errors.RemoteEntryNotFoundError | errors.RevisionNotFoundError):
+        return f"{repo} has changed meanwhile: pull it again"
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, which forbids to ask Hugging Face: unset it to pull"
+    if isinstance(error, errors.HfHubHTTPError):
+        return _refused(error.response, repo)
+    if _is_of_the_network(error):
+        return f"cannot reach {constants.ENDPOINT}: {error or type(error).__name__}"
+    return None
+
+
+def _refused(response: Any, repo: str) -> str:
+    status = response.status_code
+    if status == 429:
+        wait = response.headers.get("Retry-After", "")
+        when = f"in {wait} seconds" if wait.isdecimal() else "in a few minutes"
+        return f"too many requests for Hugging Face: try again {when}; with HF_TOKEN set it takes more"
+    if status == 401:
+        return f"Hugging Face does not take the token that is used here for {repo}: set HF_TOKEN to a valid one"
+    if status == 403:
+        return f"Hugging Face forbids {repo} to this account: see its page, and what HF_TOKEN may read"
+    if status >= 500:
+        return f"Hugging Face has a trouble of its own (status {status}): try again later"
+    return f"Hugging Face refuses {repo} (status {status})"
+
+
+def _is_of_the_network(error: BaseException) -> bool:
+    """huggingface_hub passes on what its HTTP library raises."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(error, (HfHubHTTPError.__bases__[0], ConnectionError, TimeoutError))

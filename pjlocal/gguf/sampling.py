@@ -1,0 +1,79 @@
+"""The filters that a model's makers recommend, where their file names them (``general.sampling.*``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, get_type_hints
+
+from ..errors import UsageError
+from ..settings import Sampling, flag
+
+#: Settings by the keys under which a file names them; mirostat and an order of its own are not to be had here.
+_KEYS = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "xtc_probability": "xtc_probability",
+    "xtc_threshold": "xtc_threshold",
+    "penalty_last_n": "penalty_last_n",
+    "penalty_repeat": "repeat_penalty",
+}
+
+
+def recommended(metadata: Callable[[str], Any]) -> dict[str, Any]:
+    """The settings that a file names, by field of `Sampling`; what is outside their limits is left out.
+
+    Args:
+        metadata: a value by its key, as a number or as text; None where there is none.
+    """
+    hints = get_type_hints(Sampling)
+    found = {}
+    for key, name in _KEYS.items():
+        value = metadata(f"general.sampling.{key}")
+        if isinstance(value, int | float | str) and (number := _number(value, hints[name])) is not None:
+            try:
+                Sampling().replace(**{name: number})
+            except UsageError:
+                continue
+            found[name] = number
+    return found
+
+
+def _number(value: int | float | str, kind: type) -> int | float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    number = float(f"{number:.7g}")  # GGUF holds 32 bits: 0.95 comes as 0.949999988079071
+    return int(number) if kind is int else number
+
+
+def followed(sampling: Sampling, said: Mapping[str, Any], own: Collection[str] | None = None) -> Sampling:
+    """The settings, with what the model's file says instead of pjlocal's defaults, where that was asked for.
+
+    Args:
+        own: fields that the user has set; by default those that are not as pjlocal has them.
+    """
+    if sampling.defaults != "model":
+        return sampling
+    if own is None:
+        own = {f.name for f in dataclasses.fields(sampling) if getattr(sampling, f.name) != f.default}
+    return sampling.replace(**{name: value for name, value in said.items() if name not in own})  # type: ignore[no-any-return]
+
+
+def left(sampling: Sampling, said: Mapping[str, Any]) -> Sampling:
+    """The settings, with pjlocal's defaults where they are as a model's file says."""
+    defaults = {f.name: f.default for f in dataclasses.fields(sampling)}
+    same = {name: defaults[name] for name, value in said.items() if getattr(sampling, name) == value}
+    return sampling.replace(**same)  # type: ignore[no-any-return]
+
+
+def described(said: Mapping[str, Any]) -> str:
+    """``temperature 0.6, top-k 40``; empty where there is nothing."""
+    flags = {f.name: flag(f).removeprefix("--") for f in dataclasses.fields(Sampling)}
+    return ", ".join(f"{flags[name]} {value}" for name, value in said.items())

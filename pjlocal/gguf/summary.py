@@ -1,0 +1,80 @@
+"""What a model is, in a line of a list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from .header import Header, read_header
+from .library import Found
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A model that was found, and what its header says; of one that cannot be used, what is wrong with it."""
+
+    found: Found
+    architecture: str = ""
+    n_parameters: int = 0
+    quantization: str = ""
+    n_ctx_train: int | None = None
+    chat_template: bool = False
+    trouble: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        found = self.found
+        return {
+            "name": found.name,
+            "aliases": list(found.aliases),
+            "path": str(found.path.absolute()),
+            "parts": len(found.parts),
+            "owner": found.owner,
+            "repo": found.repo,
+            "size_bytes": found.size,
+            "architecture": self.architecture or None,
+            "parameters": self.n_parameters or None,
+            "quantization": self.quantization or None,
+            "context_length": self.n_ctx_train,
+            "chat_template": self.chat_template,
+            "trouble": self.trouble,
+        }
+
+
+def summary(found: Found) -> Summary:
+    """The header in a line; nothing is raised."""
+    if found.trouble:
+        return Summary(found, trouble=found.trouble)
+    try:
+        header = read_header(found.path)
+    except ModelError as error:
+        return Summary(found, trouble=_without_path(str(error), found.path))
+    return Summary(
+        found,
+        header.architecture,
+        header.n_parameters,
+        header.file_type,
+        header.n_ctx_train,
+        header.has_chat_template,
+        _no_chat_model(header),
+    )
+
+
+def _no_chat_model(header: Header) -> str | None:
+    """Why a whole file is no model that writes text, where its header tells."""
+    architecture = header.architecture
+    if architecture in ("clip", "mmproj"):
+        return "no language model: it sees for one"
+    if header.metadata.get(f"{architecture}.attention.causal") is False or header.of_architecture("pooling_type"):
+        return "an embedding model: it writes no text"
+    if not header.n_parameters:
+        return "a vocabulary without weights"
+    return None
+
+
+def _without_path(message: str, path: Path) -> str:
+    """The list names the file already."""
+    for head in (f"{path} is ", f"cannot load {path}: ", f"cannot read {path}: "):
+        message = message.removeprefix(head)
+    return message

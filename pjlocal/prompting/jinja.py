@@ -1,0 +1,199 @@
+"""A model's Jinja template, in a process that is ended when it takes too long."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NoReturn, Protocol
+
+from ..errors import ModelError
+from ..visible import one_line
+from . import jinja_process
+
+MOST_SECONDS = 5.0  # for one conversation; SmolLM2's template takes 0.1 ms, and the way there and back as much
+_START_SECONDS = 60.0
+_LONGEST_ANSWER = 6 * jinja_process.MOST_ANSWER + 1024  # bytes: JSON writes a character in six at most
+
+
+class Refusal(Exception):
+    """The template does not take the conversation, or is no template at all; says why in its own words."""
+
+
+class TemplateProcess:
+    """Renders one template's prompts.
+
+    The process is begun at once and looked for when it is first needed, so that its start passes while the model is
+    loaded: 60 ms where it is a Python of its own, 3 where it is forked from this one.
+
+    Args:
+        seconds: how long a conversation may take.
+    """
+
+    def __init__(self, seconds: float = MOST_SECONDS) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._broken = ""
+        self._ready = False
+        try:
+            self._process = _forked() if _may_fork() else _started()
+        except OSError as error:
+            raise ModelError(f"cannot start the process for the chat template: {error.strerror or error}") from None
+        self.close = weakref.finalize(self, _end, self._process)
+
+    def compile(self, template: str, **variables: str) -> None:
+        """Take the template, and what is the same in all conversations.
+
+        Raises:
+            Refusal: it is broken.
+            ModelError: it takes too much time or memory.
+        """
+        self._ask({"template": template, "variables": variables})
+
+    def render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
+        """The prompt of a conversation, up to where the model's answer begins.
+
+        Raises:
+            Refusal: the template does not take it.
+            ModelError: it takes too much time or memory.
+        """
+        nothing = dict.fromkeys(("functions", "function_call", "tools", "tool_choice"))
+        return self._ask({"messages": messages, "add_generation_prompt": True, **nothing, **variables})
+
+    def _ask(self, asked: Mapping[str, Any]) -> str:
+        with self._lock:
+            if self._broken:
+                raise ModelError(self._broken)
+            answer = self._answer(asked)
+            if answer is None or "memory" in answer:
+                self._broken = self._broken or f"the model's chat template {_MEMORY}: {_ANOTHER}"
+                self.close()
+                raise ModelError(self._broken)
+        if "refusal" in answer:
+            raise Refusal(one_line(str(answer["refusal"]))[:300])
+        return str(answer["text"])
+
+    def _answer(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What comes back; None where the process has ended."""
+        if not self._ready and self._line(b"", _START_SECONDS) is None:
+            return None
+        self._ready = True
+        line = self._line(json.dumps(asked).encode() + b"\n", self._seconds)
+        try:
+            answer = json.loads(line or b"")
+        except ValueError:
+            return None
+        return answer if isinstance(answer, dict) else None
+
+    def _line(self, asked: bytes, seconds: float) -> bytes | None:
+        """The next line that the process writes, whole; None where it has ended, or is ended for its slowness."""
+        into, out = self._process.stdin, self._process.stdout
+        assert into and out
+        watch = threading.Timer(seconds, self._too_long, (seconds,))
+        watch.daemon = True
+        watch.start()
+        try:
+            into.write(asked)
+            into.flush()
+            line = out.readline(_LONGEST_ANSWER)
+            return line if line.endswith(b"\n") else None
+        except (OSError, ValueError):
+            return None
+        finally:
+            watch.cancel()
+
+    def _too_long(self, seconds: float) -> None:
+        self._broken = f"the model's chat template does not come to an end within {seconds:g} s: {_ANOTHER}"
+        self._process.kill()
+
+
+_MEMORY = f"needs more than {jinja_process.MOST_BYTES >> 20} MiB of memory, or has crashed"
+_ANOTHER = "use another model, or another file of this one"
+
+
+class _Process(Protocol):
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+    def kill(self) -> None: ...
+    def wait(self) -> int: ...
+
+
+def _started() -> _Process:
+    paths = [folder for folder in sys.path if folder]  # as here, whatever lies in the current folder
+    start = f"import runpy, sys; sys.path[:] = {paths!r}; runpy.run_path(sys.argv[1], run_name='__main__')"
+    command = [sys.executable, "-I", "-S", "-c", start, str(Path(jinja_process.__file__))]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def _may_fork() -> bool:
+    """Whether no other thread of Python's can hold a lock that the child would wait for, and the system's own libraries
+    bear it, which macOS's do not."""
+    return sys.platform == "linux" and threading.active_count() == 1
+
+
+@dataclass
+class _Forked:
+    pid: int
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    returncode: int | None = None
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+
+def _forked() -> _Process:
+    asked_of, ask = os.pipe()
+    hear, said_to = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's idle threads are no danger
+        pid = os.fork()
+    if pid == 0:
+        _be_the_child(asked_of, said_to)
+    os.close(asked_of)
+    os.close(said_to)
+    return _Forked(pid, os.fdopen(ask, "wb"), os.fdopen(hear, "rb"))
+
+
+def _be_the_child(asked_of: int, said_to: int) -> NoReturn:
+    from fcntl import F_DUPFD, fcntl
+
+    try:
+        os.setsid()
+        ends = asked_of, said_to, os.open(os.devnull, os.O_WRONLY)
+        for fd, end in enumerate([fcntl(end, F_DUPFD, 3) for end in ends]):  # one may be where another has to go
+            os.dup2(end, fd)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        with open(0, encoding="utf-8") as lines, open(1, "w", encoding="utf-8") as answers:
+            jinja_process.main(lines, answers)
+    finally:
+        os._exit(0)
+
+
+def _end(process: _Process) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            try:
+                pipe.close()
+            except OSError:
+                pass  # it has ended with something unread
+    process.wait()

@@ -1,0 +1,118 @@
+"""The process in which chat templates run, apart from all else: a program of its own that knows nothing of pjlocal.
+
+A template is a program that came with a model file.  Jinja's sandbox keeps it from Python's insides, and from nothing
+else: ``{{ 'a' * 10**10 }}`` is one expression, twenty nested loops are twenty lines, and a list that holds another
+twice, forty deep, is as large when it is written out as it likes.  Here it has little memory, no files and no network;
+the time it takes is for the one to count who can end the process (`jinja.py`).
+
+A line of JSON in, a line of JSON out: first the template and its variables, then conversations.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from typing import Any, NoReturn, TextIO
+
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MOST_BYTES = 256 << 20  # above what Python and Jinja take
+MOST_ANSWER = 32 << 20  # characters
+
+
+class _Generation(Extension):
+    """``{% generation %}`` marks what a model writes, for training; here it is as if it were not there."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise(message: str) -> NoReturn:
+    raise ValueError(message)
+
+
+def environment() -> ImmutableSandboxedEnvironment:
+    """What chat templates may count on, as they are written for Hugging Face's transformers."""
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    made.filters["tojson"] = _tojson
+    made.globals["raise_exception"] = _raise
+    made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return made
+
+
+def _limit() -> None:
+    """Little memory, and nothing more to open: no file, no socket, no process."""
+    try:
+        import resource
+    except ImportError:
+        return  # no such limits on Windows
+    bounds = {"RLIMIT_AS": _address_space() + MOST_BYTES, "RLIMIT_NOFILE": 3, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0}
+    for name, most in bounds.items():
+        try:
+            resource.setrlimit(getattr(resource, name), (most, most))
+        except (AttributeError, OSError, ValueError):
+            pass  # not every system has every limit
+
+
+def _address_space() -> int:
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * 4096
+    except OSError:
+        return 1 << 30
+
+
+def main(asked_of: TextIO, said_to: TextIO) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began this ends it
+    made = environment()
+    try:
+        made.from_string("{{ strftime_now('%d %b %Y') }}{{ raise_exception('') }}").render()
+    except ValueError:
+        pass  # what is loaded at first use is loaded now
+    _limit()
+    template: Any = None
+
+    def say(answer: dict[str, str | bool]) -> None:
+        said_to.write(json.dumps(answer) + "\n")
+        said_to.flush()
+
+    say({"text": "ready"})
+    for line in asked_of:
+        answer: dict[str, str | bool]
+        try:
+            asked = json.loads(line)
+            if template is None:
+                made.globals.update(asked["variables"])
+                template = made.from_string(asked["template"])
+                answer = {"text": ""}
+            else:
+                text = template.render(**asked)
+                answer = {"text": text} if len(text) <= MOST_ANSWER else {"memory": True}
+        except MemoryError:
+            answer = {"memory": True}
+        except Exception as error:  # a template refuses by raising whatever it likes
+            answer = {"refusal": str(error)[:1000]}
+        say(answer)
+
+
+if __name__ == "__main__":
+    main(sys.stdin, sys.stdout)

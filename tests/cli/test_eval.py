@@ -1,0 +1,184 @@
+"""``pjlocal eval`` from the shell: from a suite to a report, and what is refused before anything is generated."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commandline import PJLOCAL
+
+from pjlocal.evaluation.records import AnswerRecord, Folder
+
+Pjlocal = Callable[..., "subprocess.CompletedProcess[str]"]
+
+SUITE = """
+title = "Small"
+baseline = "prompt"
+max_tokens = 8
+ignore_end = true
+prompts = "questions.txt"
+systems = [
+  { name = "plain", mode = "plain" },
+  { name = "prompt", mode = "prompt" },
+  { name = "both", mode = "both", strength = 2 },
+]
+[[objectives]]
+name = "bright"
+prefer = ["vivid", "creative"]
+[[objectives.checks]]
+name = "brief"
+max_words = 3
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> str:
+    (tmp_path / "small.toml").write_text(SUITE)
+    (tmp_path / "questions.txt").write_text("".join(f"What is {what}?\n" for what in ("rain", "a cat", "tea", "snow")))
+    return "small.toml"
+
+
+def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path) -> None:
+    run = ["eval", "run", suite, "--out", "out", "-m", tiny("llama"), "--threads", "1"]
+    result = pjlocal(*run)
+    assert result.returncode == 0, result.stderr
+    assert "12 answers to 4 prompts; too few to tell any win rate from chance" in result.stderr
+    for heading in (
+        "Checks that need no model",
+        "Scores by llama.gguf",
+        "bright: less what it is compared with",
+        "Speed",
+    ):
+        assert heading in result.stdout, result.stdout
+    again = pjlocal(*run)
+    assert again.stdout == result.stdout, "nothing is made twice, not even timed"
+
+    assert pjlocal("eval", "report", "out").stdout == result.stdout
+    for name in ("r.html", "r.md", "r.json"):
+        assert pjlocal("eval", "report", "out", name).returncode == 0
+        refused = pjlocal("eval", "report", "out", name)
+        assert refused.returncode == 2 and "give --force" in refused.stderr
+    rows = {row["system"]: row for row in json.loads((tmp_path / "r.json").read_text())["systems"]}
+    assert rows.keys() == {"plain", "prompt", "both"} and rows["both"]["answers"] == 4
+    shown = pjlocal("eval", "show", "out", "--system", "both")
+    assert shown.returncode == 0 and shown.stdout.count("both") >= 4
+
+    warmer = pjlocal("eval", "run", suite, "--out", "warm", "-m", tiny("llama"), "-t", "2", "--no-reward")
+    assert warmer.returncode == 0, warmer.stderr
+    compared = pjlocal("eval", "compare", "out", "warm", "--json")
+    assert json.loads(compared.stdout)["prompts"] == 4
+    vote = pjlocal("eval", "vote", "out")
+    assert vote.returncode == 2 and "asks on a terminal" in vote.stderr
+
+
+def test_two_at_once_in_a_folder_and_what_is_no_folder_are_refused(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
+    run = ["eval", "run", suite, "-m", tiny("llama"), "--limit", "1", "--no-reward", "--out"]
+    with Folder(tmp_path / "out") as folder:
+        folder.hold(AnswerRecord)
+        result = pjlocal(*run, "out")
+        assert result.returncode == 2 and "another pjlocal writes into out" in result.stderr
+    assert pjlocal(*run, "out").returncode == 0
+    warmer = pjlocal(*run, "out", "-t", "2")
+    assert "holds 3 answers besides those of this suite and these settings" in warmer.stderr
+    result = pjlocal("eval", "report", "out", "out/run.json", "--force")
+    assert result.returncode == 2 and "give the report another name" in result.stderr
+    result = pjlocal(*run, suite)
+    assert result.returncode == 2 and "is a file: name a folder" in result.stderr
+
+
+def test_preferences_of_ones_own_take_the_place_of_the_suites(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
+    options = ["-p", "Talk like a pirate", "-p", "concise", "--limit", "2", "--no-reward"]
+    result = pjlocal("eval", "run", suite, "--out", "out", "-m", tiny("llama"), *options)
+    assert result.returncode == 0, result.stderr
+    answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert {answer["objectives"] for answer in answers} == {"Talk like a pirate + concise"} and len(answers) == 6
+
+
+def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_suite(
+    pjlocal: Pjlocal, environment: dict[str, str], tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
+    config = Path(environment["XDG_CONFIG_HOME"]) / "pjlocal" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'model = "{tiny("llama")}"\nprefer = ["helpful"]\n')
+    for out, model in (("config", None), ("environment", tiny("space_prefix"))):
+        if model:
+            environment["PJLOCAL_MODEL"] = str(model)
+        result = pjlocal("eval", "run", suite, "--out", out, "--limit", "1", "--no-reward")
+        assert result.returncode == 0, result.stderr
+        run = json.loads((tmp_path / out / "run.json").read_text())
+        assert list(run["made_with"]["models"]) == [f"{'space_prefix' if model else 'llama'}.gguf"]
+        assert [of["name"] for of in run["suite"]["objectives"]] == ["bright"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["nosuch"], "there is no suite 'nosuch'"),
+        (["small.toml", "--prompts", "nosuch.txt"], "nosuch.txt"),
+        (["small.toml", "--field", "x", "--prompts", "questions.json"], "x"),
+        (["small.toml", "-m", "nosuch"], "nosuch"),
+        (["small.toml", "--judge", "nosuch"], "nosuch"),
+        (["small.toml", "--scorer", "nosuch"], "nosuch"),
+        (["small.toml", "--judge-url", "http://127.0.0.1:1/v1"], "--judge-url needs the name of the model there"),
+        (["small.toml", "--judge-url", "ftp://x", "--judge", "m"], "http"),
+        (["small.toml", "-m", "text.gguf"], "text.gguf"),
+        (["bad.toml"], "bad.toml line 4"),
+        (["small.toml", "--judge", "text.gguf"], "text.gguf"),
+        (["small.toml", "--reward-model", "PLAIN"], "is no reward model"),
+        (["small.toml", "--strength", "11"], "a strength is a number"),
+        (["small.toml", "--parallel", "0"], "parallel"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line_before_anything_is_generated(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path, args: list[str], said: str
+) -> None:
+    (tmp_path / "questions.json").write_text('[{"prompt": "What?"}]')
+    (tmp_path / "bad.toml").write_text(SUITE.replace("max_tokens = 8", "max_tokens = 'many'"))
+    (tmp_path / "text.gguf").write_text("no model")
+    model = [] if "-m" in args else ["-m", str(tiny("llama"))]
+    args = [str(tiny("llama")) if arg == "PLAIN" else arg for arg in args]
+    result = pjlocal("eval", "run", *args, *model, "--out", "out")
+    assert result.returncode in (1, 2) and said in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr and not (tmp_path / "out" / "answers.jsonl").exists()
+
+
+def test_a_folder_without_an_evaluation_is_told(pjlocal: Pjlocal, tmp_path: Path) -> None:
+    for command in (["report", "none"], ["show", "none"], ["score", "none"], ["compare", "none", "none"]):
+        result = pjlocal("eval", *command)
+        assert result.returncode == 2 and "holds no evaluation" in result.stderr, result.stderr
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
+    tiny: Callable[[str], Path], environment: dict[str, str], suite: str, tmp_path: Path
+) -> None:
+    options = ["--out", "out", "-m", str(tiny("llama")), "--max-tokens", "200", "--parallel", "1", "--no-reward"]
+    process = subprocess.Popen(
+        [*PJLOCAL, "eval", "run", suite, *options],
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    file = tmp_path / "out" / "answers.jsonl"
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on from here" in err, err
+    assert 1 <= len(file.read_text().splitlines()) < 12 and not out
+
+
+def test_the_suites_are_listed(pjlocal: Pjlocal) -> None:
+    listed = pjlocal("eval", "suites").stdout
+    assert all(name in listed for name in ("quick", "modes", "strength", "table1", "table5"))

@@ -1,0 +1,260 @@
+"""``pjlocal models pull``, with the real client of Hugging Face's against a hub on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tiny_models
+from commandline import PJLOCAL, one_line
+from hub import COMMIT, Hub
+
+from pjlocal.gguf.pull import Choice, RemoteFile, memory_warning
+
+MODEL = "org/Tiny-GGUF"
+
+
+@pytest.fixture
+def hub(environment: dict[str, str]) -> Iterator[Hub]:
+    hub = Hub()
+    environment["HF_ENDPOINT"] = hub.url
+    environment["HF_HUB_DOWNLOAD_TIMEOUT"] = "5"
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "huggingface" / "hub" / "models--org--Tiny-GGUF"
+
+
+def some_bytes(n: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(n)
+
+
+def offered(hub: Hub, *names: str, n: int = 300_000) -> None:
+    hub.files[MODEL] = {name: some_bytes(n, i) for i, name in enumerate(names)} | {"README.md": b"# A model"}
+
+
+def pulled(result: subprocess.CompletedProcess[str]) -> Path:
+    assert result.returncode == 0, result.stderr
+    return Path(result.stdout.strip())
+
+
+def test_a_pulled_model_answers_at_once_and_lies_where_others_find_it(
+    pjlocal: Callable, hub: Hub, cache: Path, tmp_path: Path
+) -> None:
+    data = tiny_models.write_llama(tmp_path / "tiny.gguf").read_bytes()
+    hub.files[MODEL] = {"tiny-Q8_0.gguf": b"GGUF", "tiny-Q4_K_M.gguf": data, "mmproj-tiny-f16.gguf": b"x"}
+    result = pjlocal("models", "pull", MODEL)
+    path = pulled(result)
+    assert result.stderr.startswith(f"pjlocal: {MODEL}: Q4_K_M, ")
+    assert "there are also Q8_0)" in result.stderr
+    assert path == cache / "snapshots" / COMMIT / "tiny-Q4_K_M.gguf" and path.read_bytes() == data
+    assert path.resolve() == cache / "blobs" / hashlib.sha256(data).hexdigest()
+    assert (cache / "refs" / "main").read_text() == COMMIT
+    assert not [file for file in cache.rglob("*") if "incomplete" in file.name or file.name.endswith(".lock")]
+    for name in (MODEL, f"{MODEL}:q4_k_m", "tiny-q4"):
+        answer = pjlocal("run", "-m", name, "-n", "1", "hello")
+        assert answer.returncode == 0, answer.stderr
+    before = len(hub.asked)
+    assert pulled(pjlocal("models", "pull", MODEL)) == path
+    assert not [path for method, path, _ in hub.asked[before:] if method == "GET" and "resolve" in path]
+
+
+def test_the_quantization_asked_for_is_taken_or_those_there_are_named(pjlocal: Callable, hub: Hub) -> None:
+    offered(hub, "tiny-Q8_0.gguf", "tiny-q4_0.gguf", "odd.gguf", n=1000)
+    assert pulled(pjlocal("models", "pull", f"{MODEL}:q8_0")).name == "tiny-Q8_0.gguf"
+    assert pulled(pjlocal("models", "pull", f"{MODEL}:odd")).name == "odd.gguf"
+    assert pulled(pjlocal("models", "pull", MODEL)).name == "tiny-q4_0.gguf"
+    wrong = pjlocal("models", "pull", f"{MODEL}:Q2_K")
+    assert one_line(wrong.stderr).endswith("has no Q2_K: it has Q4_0, Q8_0, odd") and wrong.returncode == 2
+    hub.files[MODEL] = {"config.json": b"{}"}
+    none = pjlocal("models", "pull", MODEL)
+    assert "holds no GGUF file" in one_line(none.stderr) and none.returncode == 1
+
+
+def test_a_split_quantization_comes_whole(pjlocal: Callable, hub: Hub, tmp_path: Path) -> None:
+    parts = tiny_models.write_split(tmp_path / "big-Q4_K_M.gguf")
+    hub.files[MODEL] = {f"Q4_K_M/{part.name}": part.read_bytes() for part in parts}
+    hub.files[MODEL] |= {"Q8_0/big-Q8_0-00001-of-00002.gguf": b"1", "Q8_0/big-Q8_0-00002-of-00002.gguf": b"2"}
+    path = pulled(pjlocal("models", "pull", MODEL))
+    assert path.name == parts[0].name
+    assert [(path.parent / part.name).read_bytes() for part in parts] == [part.read_bytes() for part in parts]
+    assert pjlocal("run", "-m", MODEL, "-n", "1", "hello").returncode == 0
+
+
+def test_files_that_come_by_a_redirect_are_asked_for_without_the_token(
+    pjlocal: Callable, hub: Hub, environment: dict[str, str]
+) -> None:
+    offered(hub, "tiny-Q4_K_M.gguf")
+    hub.elsewhere = True
+    environment["HF_TOKEN"] = "hf_secret"
+    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+    told = {path.startswith("/elsewhere"): "authorization" in headers for _, path, headers in hub.asked}
+    assert told == {False: True, True: False}
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_broken_connection_is_taken_up_again(pjlocal: Callable, hub: Hub, ranges: bool) -> None:
+    offered(hub, "tiny-Q4_K_M.gguf", n=3_000_000)
+    hub.breaks_after, hub.ranges = [2_500_000], ranges
+    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+    assert hub.ranges_asked() == [f"bytes={2 << 20}-"]
+
+
+def test_a_download_that_was_broken_off_goes_on_in_the_next_run(pjlocal: Callable, hub: Hub, cache: Path) -> None:
+    offered(hub, "tiny-Q4_K_M.gguf")
+    data = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+    partial = cache / "blobs" / f"{hashlib.sha256(data).hexdigest()}.pjlocal.incomplete"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(data[:123_456])
+    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == data
+    assert hub.ranges_asked() == ["bytes=123456-"]
+
+
+@pytest.mark.parametrize("kept", [b"x" * 1000, b"x" * 400_000], ids=["other bytes", "too many"])
+def test_what_is_left_of_another_download_does_no_harm(pjlocal: Callable, hub: Hub, cache: Path, kept: bytes) -> None:
+    offered(hub, "tiny-Q4_K_M.gguf")
+    data = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+    partial = cache / "blobs" / f"{hashlib.sha256(data).hexdigest()}.pjlocal.incomplete"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(kept)
+    first = pjlocal("models", "pull", MODEL)
+    if len(kept) < len(data):
+        assert "came damaged" in first.stderr and first.returncode == 1 and not partial.exists()
+        first = pjlocal("models", "pull", MODEL)
+    assert pulled(first).read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("served", "says"),
+    [
+        (some_bytes(300_000, 9), "came damaged (its checksum is not the repository's): pull it again"),
+        (some_bytes(200_000), "is not as large as org/Tiny-GGUF says: pull it again"),
+        (some_bytes(400_000), "is not as large as org/Tiny-GGUF says: pull it again"),
+    ],
+    ids=["other bytes", "too few", "too many"],
+)
+def test_a_file_that_is_not_what_was_promised_is_not_kept(
+    pjlocal: Callable, hub: Hub, cache: Path, served: bytes, says: str
+) -> None:
+    offered(hub, "tiny-Q4_K_M.gguf")
+    hub.lies["tiny-Q4_K_M.gguf"] = served
+    result = pjlocal("models", "pull", MODEL)
+    assert says in result.stderr.splitlines()[-1] and result.returncode == 1 and "Traceback" not in result.stderr
+    assert not [file for file in cache.rglob("*") if file.is_file() and file.stat().st_size]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "says"),
+    [
+        (401, {}, "there is no repository org/Tiny-GGUF at .*: mind the spelling, or set HF_TOKEN if it is private"),
+        (
+            401,
+            {"X-Error-Code": "GatedRepo"},
+            "wants its terms accepted first: do so on .*, then set HF_TOKEN to a token",
+        ),
+        (403, {"X-Error-Code": "GatedRepo"}, "wants its terms accepted first"),
+        (403, {}, "Hugging Face forbids org/Tiny-GGUF to this account"),
+        (404, {"X-Error-Code": "RepoNotFound"}, "there is no repository org/Tiny-GGUF"),
+        (429, {"Retry-After": "77"}, "too many requests for Hugging Face: try again in 77 seconds"),
+        (503, {}, "a trouble of its own .status 503.: try again later"),
+    ],
+)
+def test_what_the_hub_refuses_is_explained_in_a_line(
+    pjlocal: Callable, hub: Hub, status: int, headers: dict[str, str], says: str
+) -> None:
+    hub.refuse[MODEL] = (status, headers)
+    result = pjlocal("models", "pull", MODEL)
+    assert result.returncode == 1
+    assert re.search(says, one_line(result.stderr)), result.stderr
+
+
+def test_a_token_that_is_not_valid_is_said(pjlocal: Callable, hub: Hub, environment: dict[str, str]) -> None:
+    hub.refuse[MODEL] = (401, {})
+    environment["HF_TOKEN"] = "hf_old"
+    assert "does not take the token that is used here" in one_line(pjlocal("models", "pull", MODEL).stderr)
+    hub.refuse[MODEL] = (403, {"X-Error-Code": "GatedRepo"})
+    assert "with the account whose token is used here" in one_line(pjlocal("models", "pull", MODEL).stderr)
+
+
+def test_a_hub_that_is_not_there_is_said(pjlocal: Callable, environment: dict[str, str]) -> None:
+    environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
+    assert "cannot reach http://127.0.0.1:9" in one_line(pjlocal("models", "pull", MODEL).stderr)
+    environment["HF_HUB_OFFLINE"] = "1"
+    assert "HF_HUB_OFFLINE is set" in one_line(pjlocal("models", "pull", MODEL).stderr)
+
+
+def test_names_of_the_catalogue_are_pulled_too(pjlocal: Callable, hub: Hub) -> None:
+    listed = pjlocal("models", "pull").stdout
+    assert "llama-3.2-3b" in listed and "bartowski/Llama-3.2-3B-Instruct-GGUF" in listed
+    hub.files["bartowski/Llama-3.2-3B-Instruct-GGUF"] = {"Llama-3.2-3B-Instruct-Q4_K_M.gguf": b"GGUF"}
+    assert "pjlocal models pull llama-3.2-3b gets it" in one_line(pjlocal("run", "-m", "llama-3.2-3b", "x").stderr)
+    assert pulled(pjlocal("models", "pull", "Llama-3.2-3B")).name == "Llama-3.2-3B-Instruct-Q4_K_M.gguf"
+    wrong = pjlocal("models", "pull", "llama-3.2-4b")
+    assert "did you mean" in one_line(wrong.stderr) and wrong.returncode == 2
+
+
+def test_what_will_not_fit_the_disk_is_refused_before_it_comes(pjlocal: Callable, hub: Hub, tmp_path: Path) -> None:
+    offered(hub, "tiny-Q4_K_M.gguf")
+    big = 10**15
+    real = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+
+    class Huge(bytes):
+        def __len__(self) -> int:
+            return big
+
+    hub.files[MODEL]["tiny-Q4_K_M.gguf"] = Huge(real)
+    result = pjlocal("models", "pull", MODEL)
+    assert "not enough room: 1000000.0 GB are to come and" in result.stderr.splitlines()[-1] and result.returncode == 1
+    assert not [path for method, path, _ in hub.asked if method == "GET" and "resolve" in path]
+
+
+def test_memory_that_is_too_small_is_said_beforehand() -> None:
+    def of(size: int) -> Choice:
+        return Choice(MODEL, COMMIT, "Q4_K_M", (RemoteFile("x.gguf", size, None),), ())
+
+    assert memory_warning(of(10**6)) is None
+    assert "the weights take 1000000.0 GB and this machine has" in (memory_warning(of(10**15)) or "")
+
+
+def test_ctrl_c_leaves_what_came_and_the_next_run_goes_on(
+    pjlocal: Callable, hub: Hub, cache: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    offered(hub, "tiny-Q4_K_M.gguf", n=30_000_000)
+    data = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+    hub.breaks_after = [20_000_000, *[0] * 50]  # then nothing comes for a while
+    process = subprocess.Popen([*PJLOCAL, "models", "pull", MODEL], env=environment, stderr=subprocess.PIPE, text=True)
+    partial = cache / "blobs" / f"{hashlib.sha256(data).hexdigest()}.pjlocal.incomplete"
+    give_up = time.monotonic() + 20
+    while not (partial.exists() and partial.stat().st_size >= 15_000_000) and time.monotonic() < give_up:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130 and "Traceback" not in errors
+    hub.breaks_after = []
+    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == data
+    assert int(hub.ranges_asked()[-1].removeprefix("bytes=").removesuffix("-")) >= 15_000_000
+
+
+@pytest.mark.slow  # the client tries six times, a second apart
+def test_a_connection_that_stays_broken_is_told_with_what_came(pjlocal: Callable, hub: Hub) -> None:
+    offered(hub, "tiny-Q4_K_M.gguf", n=3_000_000)
+    hub.breaks_after = [2_500_000, *[0] * 20]
+    result = pjlocal("models", "pull", MODEL)
+    assert result.stderr.splitlines()[-1] == (
+        "pjlocal: the connection broke after 2 of 3 MB: the same command goes on from there"
+    )
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    hub.breaks_after = []
+    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+    assert hub.ranges_asked()[-1] == f"bytes={2 << 20}-"

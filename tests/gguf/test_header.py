@@ -1,0 +1,218 @@
+"""A header is read as it was written, in no time; a broken one is told in a line that says what is wrong, and where."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import tiny_models
+from llama_cpp import _ggml
+
+from pjlocal.errors import ModelError
+from pjlocal.gguf.header import TENSOR_TYPES, read_header
+
+KINDS = ["llama", "tekken", "sliding_window", "recurrent", "embedding", "vocab_only"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_that_was_written_is_read(tiny: Callable[[str], Path], kind: str) -> None:
+    path = tiny(kind)
+    header, reference = read_header(path), gguf.GGUFReader(path)
+    assert [(t.name, list(t.shape), t.type, t.offset, t.n_bytes, t.n_elements) for t in header.tensors] == [
+        (t.name, list(t.shape), t.tensor_type.name, t.data_offset, t.n_bytes, t.n_elements) for t in reference.tensors
+    ]
+    fields = {key: field for key, field in reference.fields.items() if not key.startswith("GGUF.")}
+    assert list(header.metadata) == list(fields)
+    for key, field in fields.items():
+        written = field.contents()
+        if array := header.metadata.array(key):
+            values = [text.decode() for text in array.texts()] if array.type == "str" else array.numbers().tolist()
+            assert values == written and len(array) == len(written), key
+        else:
+            assert header.metadata[key] == written, key
+    assert header.n_parameters == sum(t.n_elements for t in reference.tensors)
+    assert header.n_file_bytes == path.stat().st_size
+
+
+def test_what_a_list_of_models_shows(smollm2: Path) -> None:
+    header = read_header(smollm2)
+    assert (header.architecture, header.file_type, header.n_ctx_train) == ("llama", "Q4_1", 8192)
+    assert header.n_parameters == 134_515_008 and header.n_vocab == 49_152 and header.has_chat_template
+    assert header.of_architecture("block_count") == 30 and header.of_architecture("none") is None
+
+
+def test_a_large_vocabulary_takes_no_time(tmp_path: Path) -> None:
+    path = tmp_path / "large.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    words = [f"w{i}" for i in range(152_000)]
+    words[70_000:70_004] = ["", "a" * 300, "nul\0" + "\0" * 8, "日本"]
+    writer.add_token_list(words)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        header = read_header(path)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.1
+    tokens = header.metadata.array("tokenizer.ggml.tokens")
+    assert tokens and tokens.texts() == [word.encode() for word in words]
+
+
+def test_a_text_of_megabytes_is_read_when_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    text = "é{}" * 700_000
+    writer.add_string("tokenizer.huggingface.json", text)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert read_header(path).metadata["tokenizer.huggingface.json"] == text
+
+
+def test_tensor_types_are_llama_cpps() -> None:
+    ggml = _ggml.libggml
+    ggml.ggml_type_name.restype = ctypes.c_char_p
+    ggml.ggml_blck_size.restype = ctypes.c_int64
+    ggml.ggml_type_size.restype = ctypes.c_size_t
+    for number, (name, block, n_bytes) in TENSOR_TYPES.items():
+        assert ggml.ggml_type_name(number).decode().upper() == name
+        assert (ggml.ggml_blck_size(number), ggml.ggml_type_size(number)) == (block, n_bytes), name
+
+
+# Split models.
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> list[Path]:
+    return tiny_models.write_split(tmp_path / "tiny.gguf")
+
+
+def test_of_a_split_model_all_parts_are_read_as_one(split: list[Path], tiny: Callable[[str], Path]) -> None:
+    header, whole = read_header(split[0]), read_header(tiny("llama"))
+    assert {(t.name, t.shape) for t in header.tensors} == {(t.name, t.shape) for t in whole.tensors}
+    assert header.parts == tuple(split) and header.n_parameters == whole.n_parameters
+    assert header.n_file_bytes == sum(path.stat().st_size for path in split)
+    for tensor in header.tensors:
+        start = np.fromfile(split[tensor.part], np.uint8)[tensor.offset :][: tensor.n_bytes]
+        assert len(start) == tensor.n_bytes
+
+
+def test_parts_that_are_missing_or_do_not_belong_together_are_told(split: list[Path]) -> None:
+    with pytest.raises(ModelError, match=f"{split[1].name}: it is a later part of a split model. Of a split"):
+        read_header(split[1])
+    third = split[2].read_bytes()
+    split[2].write_bytes(split[1].read_bytes())
+    with pytest.raises(ModelError, match=f"{split[2].name} is not part 3 of {split[0].name}: download it again"):
+        read_header(split[0])
+    split[2].write_bytes(third[:-100])
+    with pytest.raises(ModelError, match=f"{split[2].name}.* cut short"):
+        read_header(split[0])
+    split[2].unlink()
+    with pytest.raises(ModelError, match=rf"it lacks its part '{split[2]}' .No such file or directory.. Of a split"):
+        read_header(split[0])
+
+
+# Broken files, made byte by byte.
+
+
+def text(value: bytes) -> bytes:
+    return struct.pack("<Q", len(value)) + value
+
+
+def key(name: bytes, kind: int, value: bytes) -> bytes:
+    return text(name) + struct.pack("<I", kind) + value
+
+
+def tensor(name: bytes = b"t", shape: tuple[int, ...] = (4,), kind: int = 0, offset: int = 0) -> bytes:
+    return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+
+
+def whole(
+    *keys: bytes,
+    tensors: tuple[bytes, ...] = (),
+    version: int = 3,
+    n_keys: int | None = None,
+    n_tensors: int | None = None,
+    data: bytes = b"\0" * 256,
+) -> bytes:
+    counts = (len(tensors) if n_tensors is None else n_tensors, len(keys) if n_keys is None else n_keys)
+    head = b"GGUF" + struct.pack("<IQQ", version, *counts) + b"".join(keys) + b"".join(tensors)
+    return head + b"\0" * (-len(head) % 32) + data
+
+
+ONE = struct.pack("<I", 1)
+HUGE = struct.pack("<Q", 2**62)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is empty: download"),
+        (b"PK\3\4", "is not a GGUF file: convert"),
+        (b"GGUF", "the version says at byte 4 that 4 more follow, and 0 are there. Download it again"),
+        (whole(version=1), "is of GGUF version 1, which is no longer read"),
+        (whole(version=4), "is of GGUF version 4, and 3 is the newest that is known"),
+        (whole(version=3 << 24), "for machines of the other byte order"),
+        (whole(n_keys=10**6), "it says that it has 1,000,000 metadata keys"),
+        (whole(n_tensors=2**63), "it says that it has 9,223,372,036,854,775,808 tensors"),
+        (whole(HUGE), "metadata key 1 says at byte 32 that 4,611,686,018,427,387,904 more follow, and 256 are there"),
+        (whole(key(b"a", 4, ONE), key(b"a", 4, ONE)), "the metadata key a is there twice"),
+        (whole(key(b"\xff\xfe", 4, ONE)), "metadata key 1 is no UTF-8, before byte"),
+        (whole(key(b"", 4, ONE)), "metadata key 1 is empty"),
+        (whole(key(b"\x1b[31m", 4, ONE)), "metadata key 1 is '␛[31m'"),
+        (whole(key(b"a", 13, ONE)), "the type of a is 13, and there is none of that number"),
+        (whole(key(b"a", 8, HUGE)), "a says at byte 45 that 4,611,686,018,427,387,904 more follow"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 9, 1))), "a is an array of arrays"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 0, 2**31))), "a says that it has 2,147,483,648 items"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 10, 10**6))), "a says at byte 49 that 8,000,000 more follow"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 8, 10**7))), "a says that it has 10,000,000 texts"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 8, 2) + text(b"x") + HUGE)), "a says at byte 49 that"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 8, 9) + text(b"x")), data=b""), "a says at byte 49 that 72 more follow"),
+        (
+            whole(key(b"general.alignment", 4, struct.pack("<I", 24))),
+            "its general.alignment is 24, and must be",
+        ),
+        (whole(key(b"general.alignment", 4, struct.pack("<I", 2**31))), "its general.alignment is 2147483648"),
+        (whole(key(b"general.alignment", 8, text(b"32"))), "its general.alignment is 32, and must be"),
+        (whole(tensors=(tensor(), tensor(offset=32))), "the tensor t is there twice"),
+        (whole(tensors=(tensor(b"n" * 64),)), "the name of tensor 1 is longer than 63 bytes"),
+        (whole(tensors=(tensor(shape=(1,) * 5),)), "the tensor t has 5 dimensions, and 4 is the most"),
+        (whole(tensors=(tensor(shape=(4, 0)),)), "the tensor t cannot be 4 × 0"),
+        (whole(tensors=(tensor(shape=(2**32, 2**32)),)), "the tensor t cannot be 4,294,967,296 × 4,294,967,296"),
+        (whole(tensors=(tensor(kind=4),)), "the tensor t is of type 4, which no model has"),
+        (whole(tensors=(tensor(shape=(48,), kind=8),)), "the tensor t has rows of 48, and Q8_0 comes in blocks of 32"),
+        (whole(tensors=(tensor(offset=64),)), "the tensor t begins at 64, and should at 0"),
+        (
+            whole(tensors=(tensor(shape=(65,)),)),
+            "the tensor t is not within the file bounds: it ends at byte 324 of 320. The file is cut",
+        ),
+    ],
+)
+def test_what_is_broken_is_told_in_a_line_with_its_place(tmp_path: Path, data: bytes, says: str) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(data)
+    with pytest.raises(ModelError) as caught:
+        read_header(path)
+    assert str(caught.value).startswith(str(path)) and says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_tensor_type_that_only_a_newer_llama_cpp_knows_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(whole(tensors=(tensor(kind=77), tensor(b"u", offset=96))))
+    assert [(t.type, t.n_bytes) for t in read_header(path).tensors] == [("type 77", 96), ("F32", 16)]
+
+
+def test_what_is_no_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, says in (("none", "no such model file: .*none"), (".", "is a directory"), ("pipe", "pipe is no file")):
+        with pytest.raises(ModelError, match=says):
+            read_header(tmp_path / name)

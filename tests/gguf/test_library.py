@@ -1,0 +1,238 @@
+"""Every model on a machine, wherever another program has put it, by the name that means it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pjlocal.errors import ModelError
+from pjlocal.gguf.library import find_all, quantization_of
+from pjlocal.gguf.locate import find_model
+
+HUB = ".cache/huggingface/hub"
+Put = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _no_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the checkout's own models folder is of no account."""
+    monkeypatch.setattr("pjlocal.gguf.places.__file__", "/nowhere/pjlocal/gguf/places.py")
+
+
+def downloaded(home: Path, repo: str, file: str, content: bytes = b"GGUF", revision: str = "1" * 40) -> Path:
+    """A file as huggingface_hub keeps it: a link with its name to a blob that is called after its checksum."""
+    folder = home / HUB / f"models--{repo.replace('/', '--')}"
+    blob = folder / "blobs" / f"{hash((repo, file, content)) & 2**64 - 1:064x}"
+    link = folder / "snapshots" / revision / file
+    for path in (blob, link, folder / "refs" / "main"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    blob.write_bytes(content)
+    link.symlink_to(os.path.relpath(blob, link.parent))
+    (folder / "refs" / "main").write_text(revision)
+    return link
+
+
+def in_ollama(
+    home: Path, name: str, digest: str, content: bytes | None = b"GGUF", folder: str = ".ollama/models"
+) -> None:
+    """A model as Ollama keeps it: a manifest that names a blob."""
+    manifest = home / folder / "manifests" / name
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    layers = [{"mediaType": "application/vnd.ollama.image.license", "digest": "sha256:" + "0" * 64}]
+    layers.append({"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}"})
+    manifest.write_text(json.dumps({"schemaVersion": 2, "layers": layers}))
+    if content is not None:
+        blob = home / folder / "blobs" / f"sha256-{digest}"
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(content)
+
+
+def names() -> list[str]:
+    return [model.name for model in find_all()]
+
+
+def test_models_are_found_in_every_folder_that_programs_keep_them_in(home: Path, put: Put) -> None:
+    Path("models/deeper").mkdir(parents=True)
+    Path("models/deeper/here.gguf").touch()
+    put(".local/share/pjlocal/models/own.gguf")
+    downloaded(home, "org/repo-GGUF", "hub-Q4_K_M.gguf")
+    put(".cache/llama.cpp/org_repo_cached.gguf")
+    put(".lmstudio/models/publisher/name-GGUF/studio-Q8_0.gguf")
+    put(".cache/lm-studio/models/publisher/older/old.gguf")
+    in_ollama(home, "registry.ollama.ai/library/llama3.2/3b", "a" * 64)
+    in_ollama(home, "hf.co/org/other-GGUF/Q4_K_M", "b" * 64)
+    found = {model.name: (model.owner, model.repo, model.quantization) for model in find_all()}
+    assert found == {
+        "here.gguf": ("pjlocal", None, None),
+        "own.gguf": ("pjlocal", None, None),
+        "hub-Q4_K_M.gguf": ("Hugging Face", "org/repo-GGUF", "Q4_K_M"),
+        "org_repo_cached.gguf": ("llama.cpp", None, None),
+        "studio-Q8_0.gguf": ("LM Studio", "publisher/name-GGUF", "Q8_0"),
+        "old.gguf": ("LM Studio", "publisher/older", None),
+        "llama3.2:3b": ("Ollama", None, None),
+        "hf.co/org/other-GGUF:Q4_K_M": ("Ollama", "org/other-GGUF", "Q4_K_M"),
+    }
+    for name in found:
+        assert find_model(name).is_file(), name
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder", "below"),
+    [
+        ("HF_HOME", "hf", "hf/hub/models--o--r/snapshots/1/moved.gguf"),
+        ("HF_HUB_CACHE", "hub", "hub/models--o--r/snapshots/1/moved.gguf"),
+        ("XDG_CACHE_HOME", "cache", "cache/huggingface/hub/models--o--r/snapshots/1/moved.gguf"),
+        ("LLAMA_CACHE", "llama", "llama/moved.gguf"),
+    ],
+)
+def test_the_variables_that_move_those_folders_are_honoured(
+    put: Put, home: Path, monkeypatch: pytest.MonkeyPatch, variable: str, folder: str, below: str
+) -> None:
+    put(below)
+    assert names() == []
+    monkeypatch.setenv(variable, str(home / folder))
+    assert names() == ["moved.gguf"]
+
+
+def test_ollamas_folder_is_where_its_variable_says(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_ollama(home, "registry.ollama.ai/library/qwen/latest", "c" * 64, folder="elsewhere")
+    monkeypatch.setenv("OLLAMA_MODELS", str(home / "elsewhere"))
+    assert names() == ["qwen:latest"]
+    assert find_model("qwen") == find_model("qwen:latest") == home / "elsewhere" / "blobs" / f"sha256-{'c' * 64}"
+
+
+def test_a_file_is_listed_once_however_many_names_lead_to_it(home: Path, put: Put) -> None:
+    own = put(".local/share/pjlocal/models/own.gguf")
+    (own.parent / "link.gguf").symlink_to(own)
+    os.link(own, own.parent / "hard.gguf")
+    (own.parent / "again").symlink_to(own.parent)
+    in_ollama(home, "registry.ollama.ai/library/two/latest", "d" * 64)
+    in_ollama(home, "registry.ollama.ai/library/two/7b", "d" * 64)
+    found = find_all()
+    assert [(model.name, set(model.aliases)) for model in found] == [
+        ("hard.gguf", {"link.gguf", "own.gguf"}),
+        ("two:7b", {"two:latest"}),
+    ]
+    for model in found:
+        for name in model.names:
+            assert find_model(name).samefile(model.path)
+
+
+def test_a_split_model_is_one_and_says_what_is_missing(put: Put) -> None:
+    for i in (1, 2, 3):
+        put(f".lmstudio/models/a/b/big-Q4_K_M-0000{i}-of-00003.gguf", b"x" * i)
+    for i in (1, 3):
+        put(f".lmstudio/models/a/c/torn-0000{i}-of-00003.gguf")
+    whole, torn = find_all()
+    assert (whole.name, whole.size, len(whole.parts), whole.trouble, whole.quantization) == (
+        "big-Q4_K_M-00001-of-00003.gguf", 6, 3, None, "Q4_K_M",
+    )  # fmt: skip
+    assert torn.trouble == "1 of 3 parts missing (the first is 00002)"
+
+
+def test_what_leads_nowhere_is_marked(home: Path) -> None:
+    downloaded(home, "o/r", "gone.gguf").resolve().unlink()
+    in_ollama(home, "registry.ollama.ai/library/gone/latest", "e" * 64, content=None)
+    assert {model.name: model.trouble for model in find_all()} == {
+        "gone.gguf": "its link leads nowhere",
+        "gone:latest": "its file is gone: ollama pull it again",
+    }
+
+
+def test_manifests_that_are_none_are_passed_over(home: Path, put: Put) -> None:
+    folder = ".ollama/models/manifests/registry.ollama.ai/library"
+    texts = [b"", b"{", b"[]", b'{"layers": 1}', b'{"layers": [1]}', b"[" * 100_000, b'{"layers": [{"mediaType": 0}]}']
+    evil = '{"layers": [{"mediaType": "application/vnd.ollama.image.model", "digest": "../../../etc/passwd"}]}'
+    for i, text in enumerate([*texts, evil.encode()]):
+        put(f"{folder}/odd/{i}", text)
+    in_ollama(home, "registry.ollama.ai/library/good/latest", "f" * 64)
+    assert names() == ["good:latest"]
+
+
+def test_the_current_snapshot_goes_before_older_ones(home: Path) -> None:
+    old = downloaded(home, "o/r", "model.gguf", b"old", revision="f" * 40)
+    new = downloaded(home, "o/r", "model.gguf", b"new!", revision="0" * 40)
+    assert [model.name for model in find_all()] == ["model.gguf", str(old)]
+    assert find_model("model") == find_model("o/r") == new
+
+
+def test_what_is_beside_models_is_no_model(home: Path, put: Put) -> None:
+    downloaded(home, "o/r", "mmproj-model-f16.gguf")
+    put(f"{HUB}/datasets--o--d/snapshots/1/data.gguf")
+    put(f"{HUB}/models--o--r/blobs/blob.gguf")
+    put(".lmstudio/models/.hidden/x.gguf")
+    assert names() == []
+
+
+def test_the_beginning_of_a_name_is_enough_where_it_is_the_only_one(put: Put) -> None:
+    for file in ("Qwen3-8B-Q4_K_M.gguf", "Qwen3-4B-Q4_K_M.gguf", "Llama-3.2-3B.gguf"):
+        put(f".lmstudio/models/a/b/{file}")
+    assert find_model("llama").name == "Llama-3.2-3B.gguf"
+    assert find_model("qwen3-8").name == find_model("Qwen3-8B-Q4_K_M").name == "Qwen3-8B-Q4_K_M.gguf"
+    with pytest.raises(
+        ModelError, match=r"several models begin: Qwen3-4B-Q4_K_M.gguf, Qwen3-8B-Q4_K_M.gguf\. Name one"
+    ):
+        find_model("qwen3")
+    with pytest.raises(ModelError, match=r"no model 'Qwem3-8B-Q4_K_M'.*did you mean Qwen3-8B-Q4_K_M.gguf or"):
+        find_model("Qwem3-8B-Q4_K_M")
+
+
+def test_a_whole_name_goes_before_longer_ones_that_begin_so(put: Put) -> None:
+    for file in ("tiny.gguf", "tiny-chat.gguf"):
+        put(f".cache/llama.cpp/{file}")
+    assert find_model("tiny").name == "tiny.gguf"
+
+
+def test_a_repository_means_what_was_downloaded_from_it(home: Path) -> None:
+    for quantization in ("Q8_0", "Q4_K_M", "Q5_K_M"):
+        downloaded(home, "org/Name-GGUF", f"name-{quantization}.gguf")
+    downloaded(home, "org/one", "one-Q8_0.gguf")
+    assert find_model("org/Name-GGUF").name == "name-Q4_K_M.gguf"  # as pull would choose
+    assert find_model("org/name-gguf:q8_0").name == "name-Q8_0.gguf"
+    assert find_model("org/one").name == "one-Q8_0.gguf"
+    with pytest.raises(ModelError, match=r"there is Q8_0: pjlocal models pull org/one:Q4_K_M"):
+        find_model("org/one:Q4_K_M")
+    with pytest.raises(ModelError, match="nor is it downloaded: pjlocal models pull org/none gets it"):
+        find_model("org/none")
+    with pytest.raises(ModelError, match=r"^no such model file: \./org/none$"):
+        find_model("./org/none")
+
+
+def test_a_path_goes_before_a_repository(home: Path) -> None:
+    downloaded(home, "org/one", "one-Q8_0.gguf")
+    Path("org").mkdir()
+    Path("org/one").touch()
+    assert find_model("org/one") == Path("org/one")
+
+
+@pytest.mark.parametrize(
+    ("file", "quantization"),
+    [
+        ("Llama-3.2-3B-Instruct-Q4_K_M.gguf", "Q4_K_M"),
+        ("qwen2.5-1.5b-instruct-q4_k_m.gguf", "Q4_K_M"),
+        ("SmolLM2-135M-Instruct.Q4_1.gguf", "Q4_1"),
+        ("big-IQ3_XXS-00001-of-00004.gguf", "IQ3_XXS"),
+        ("model-UD-Q4_K_XL.gguf", "UD-Q4_K_XL"),
+        ("gpt-oss-20b-MXFP4.gguf", "MXFP4"),
+        ("gemma-3-4b-it-qat-q4_0.gguf", "Q4_0"),
+        ("model-f16.gguf", "F16"),
+        ("model.BF16.gguf", "BF16"),
+        ("Q4_K_M/model-00001-of-00002.gguf", None),
+        ("plain.gguf", None),
+    ],
+)
+def test_quantizations_are_read_from_names(file: str, quantization: str | None) -> None:
+    assert quantization_of(file) == quantization
+
+
+def test_a_thousand_files_are_found_at_once(put: Put) -> None:
+    for i in range(1000):
+        put(f".lmstudio/models/org{i % 50}/repo{i}/model-{i}-Q4_K_M.gguf")
+    started = time.perf_counter()
+    assert len(find_all()) == 1000
+    assert time.perf_counter() - started < 0.5

@@ -1,0 +1,56 @@
+"""What a model will take of the memory is told before it is loaded, and comes true."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pjlocal.gguf.header import read_header
+from pjlocal.gguf.memory import estimate
+from pjlocal.settings import Engine
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="where the system tells what a process held")
+
+
+_RUN = (
+    "import atexit, re, sys; from pathlib import Path; from pjlocal.__main__ import main; "
+    "held = lambda: re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]; "
+    "atexit.register(lambda: print(held(), file=sys.stderr)); main()"
+)
+
+
+def most_held(environment: dict[str, str], *args: str | Path, prompt: str) -> int:
+    """The most that a command held in memory, in bytes."""
+    command = [sys.executable, "-c", _RUN, *map(str, args)]
+    done = subprocess.run(command, input=prompt, capture_output=True, text=True, env=environment, check=True)
+    return int(done.stderr.split()[-1]) * 1024
+
+
+def compared(environment: dict[str, str], model: Path, n_ctx: int, *options: str, words: int) -> float:
+    """What a run with full contexts held, as a multiple of what was estimated."""
+    engine = Engine(n_ctx=n_ctx, mmap="--no-mmap" not in options)
+    held = most_held(
+        environment,
+        *("run", "-m", model, "-p", "vivid", "-p", "creative", "--ctx", str(n_ctx), "-n", str(n_ctx), "--seed", "1"),
+        *("--stop", "e", *options),
+        prompt="the cat sees the sun and " * (words // 6),
+    )
+    return held / estimate(read_header(model), engine).total
+
+
+@pytest.mark.parametrize("options", [(), pytest.param(("--no-mmap",), marks=pytest.mark.slow)])
+def test_the_estimate_is_within_a_tenth_of_what_is_used(
+    environment: dict[str, str], smollm2: Path, options: tuple[str, ...]
+) -> None:
+    assert 0.9 < compared(environment, smollm2, 1024, *options, words=800) < 1.1
+
+
+@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
+def test_it_holds_for_tiny_models_of_other_kinds(
+    environment: dict[str, str], tiny: Callable[[str], Path], kind: str
+) -> None:
+    assert 0.9 < compared(environment, tiny(kind), 512, words=100) < 1.1

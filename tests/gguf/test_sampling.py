@@ -1,0 +1,63 @@
+"""--sampling model: the filters that a model's file names, where nothing else sets them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny_models
+from commandline import PREFER, QUESTION
+
+from pjlocal import PersonaJudge
+from pjlocal.gguf.sampling import recommended
+from pjlocal.settings import Sampling
+
+SAYS = {"temp": 0.6, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "penalty_repeat": 1.1, "mirostat": 1}
+
+
+@pytest.fixture
+def says(tmp_path: Path) -> Path:
+    return tiny_models.write_llama(tmp_path / "says.gguf", recommends=SAYS)
+
+
+def test_the_files_values_take_the_place_of_defaults_alone(says: Path) -> None:
+    with PersonaJudge(says, sampling=Sampling(defaults="model", top_p=0.5)) as judge:
+        assert judge.sampling == Sampling(
+            defaults="model", temperature=0.6, top_k=40, top_p=0.5, min_p=0.05, repeat_penalty=1.1
+        )
+        assert judge.followed_sampling == "temperature 0.6, top-k 40, min-p 0.05, repeat-penalty 1.1"
+        assert judge.settled(judge.sampling) == judge.sampling
+        assert judge.settled(judge.sampling.replace(defaults="own")) == Sampling(top_p=0.5)
+    with PersonaJudge(says) as judge:
+        assert judge.sampling == Sampling() and judge.followed_sampling == ""
+
+
+def test_flags_and_the_config_file_win_even_with_what_is_the_default_anyway(
+    pjlocal: Callable, says: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    def followed(*options: str) -> str:
+        result = pjlocal("run", "-m", says, *PREFER, "-n", "2", "--stats", "--sampling", "model", *options, QUESTION)
+        assert result.returncode == 0, result.stderr
+        return result.stderr.strip().rpartition("sampling of the model: ")[2]
+
+    assert followed() == "temperature 0.6, top-k 40, top-p 0.95, min-p 0.05, repeat-penalty 1.1"
+    assert followed("-t", "0.7") == "top-k 40, top-p 0.95, min-p 0.05, repeat-penalty 1.1"
+    config = tmp_path / "config" / "pjlocal" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("[sampling]\ntop_k = 20\n")
+    assert followed("-t", "0.7") == "top-p 0.95, min-p 0.05, repeat-penalty 1.1"
+    plain = pjlocal("run", "-m", says, *PREFER, "-n", "2", "--stats", QUESTION)
+    assert "sampling of the model" not in plain.stderr
+
+
+def test_info_shows_what_the_file_says(pjlocal: Callable, says: Path, smollm2: Path) -> None:
+    assert "temperature 0.6, top-k 40, top-p 0.95" in pjlocal("models", "info", says).stdout
+    assert json.loads(pjlocal("models", "info", says, "--json").stdout)["sampling"]["temperature"] == 0.6
+    assert "the file names none" in pjlocal("models", "info", smollm2).stdout
+
+
+def test_values_that_cannot_be_are_left_out() -> None:
+    said = {"temp": "nan", "top_k": "-5", "top_p": 3.0, "min_p": "half", "penalty_repeat": "1.2", "xtc_threshold": None}
+    assert recommended(lambda key: said.get(key.removeprefix("general.sampling."))) == {"repeat_penalty": 1.2}
