@@ -62,7 +62,8 @@ class LocalJudge:
     """A loaded model that judges.  The verdict is read from the probabilities of the first token of its reply.
 
     All questions about two answers are read together, in both orders: what they begin with in common is read once, and
-    the numbers do not depend on which of them were known already.
+    the numbers do not depend on which of them were known already.  Six questions about two answers of 90 tokens take
+    5.2 s together and 14.5 one by one (Qwen 0.5B, one thread).
 
     Args:
         model: stays open when this is closed.

@@ -11,6 +11,9 @@ likely under the preference, not under its place.  Any model may say so, and nee
 the text is tokenized anew, behind that model's own chat template.  Where an answer came to its end by itself, the token
 that ends it is a token of it, since stopping is part of what a preference like ``concise`` asks for; where a limit has
 cut it off, it is not.
+
+The texts of one answer are read together, and of quantized models that rounds otherwise than reading each by itself:
+SmolLM2's mean log-probabilities differed by up to 0.03, those of a model in float32 by 1e-6.
 """
 
 from __future__ import annotations
