@@ -264,7 +264,7 @@ def test_what_is_no_suite_is_told_in_a_line(broken: Any) -> None:
 
 
 def test_the_ready_suites_are_those_of_the_paper_and_of_this_project() -> None:
-    assert ready_suites() == ["modes", "panel", "quick", "strength", "table1", "table2", "table3", "table4", "table5"]
+    assert ready_suites() == ["modes", "panel", "pirate", "quick", "strength", "table1", "table2", "table3", "table4", "table5"]
 
 
 @pytest.mark.parametrize("name", ready_suites())
@@ -305,7 +305,7 @@ def test_table4_has_the_papers_nine_objectives() -> None:
 
 
 def test_strength_and_modes_compare_with_prompting_in_the_same_placement() -> None:
-    for name in ("strength", "modes"):
+    for name in ("strength", "modes", "pirate"):
         suite = load_suite(name)
         placement = {system.name: system.settings.get("placement") for system in suite.systems}
         for system in suite.systems:
