@@ -234,8 +234,8 @@ def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_tur
     several = [found[mode] for mode in ("judge", "base", "both", "args")]
     three = sum(len(prompt) - 1 for prompt in found["both"][0])  # in one batch, and caches of their own
     n_several = three + sum(len(ids) * len(prompts) for prompts, ids in several)
-    drafted = [event.id for event in answers["rewrite"].drafted]
-    one = [found["prompt"], (found["plain"][0], drafted), found["rewrite"], found["plain"]]
+    first, corrected = [event.id for event in answers["rewrite"].drafted], answers["rewrite"].plan.prompts
+    one = [found["prompt"], (found["plain"][0], first), (corrected, found["rewrite"][1]), found["plain"]]
     n_one, held_by_one = 0, [[]]
     for prompts, ids in one:
         n_one += Cost(prompts, [plain_event(0)] * len(ids), 0).new_to(held_by_one)

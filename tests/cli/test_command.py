@@ -29,7 +29,7 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
     assert report["text"] + "\n" == text.stdout
     assert set(report) == {
         "text", "model", "mode", "preferences", "lambda", "seed", "finish_reason", "usage", "acceptance_rate", "rounds",
-        "timings", "pushes", "strengths",
+        "timings", "pushes", "strengths", "draft",
     }  # fmt: skip
     assert report["mode"] == "judge" and report["seed"] == 1 and report["lambda"] == 4
     assert report["preferences"] == {"a": ["vivid"], "b": ["creative"]}
@@ -128,7 +128,7 @@ def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal
         (["--top-p", "0", "hi"], "--top-p must be above 0"),
         (["-n", "0", "hi"], "--max-tokens must be at least 1"),
         (["-k", "many", "hi"], "--top-k"),
-        (["--mode", "best", "hi"], "'best' is not one of 'judge', 'base', 'both', 'prompt', 'plain'"),
+        (["--mode", "best", "hi"], "'best' is not one of 'judge', 'base', 'both', 'args', 'prompt', 'rewrite', 'plain'"),
         (["--mode", "judge", "hi"], "needs a preference"),
         (["--no-such-option", "hi"], "No such option"),
         (["--stop", "", "hi"], "--stop must not be empty"),
