@@ -147,7 +147,7 @@ class Folder:
             raise UsageError(f"{self.path} is a file: name a folder")
         try:
             for kind in kinds:
-                self._file(kind)
+                _lock(self._file(kind))
         except BlockingIOError:
             raise UsageError(f"another pjlocal writes into {self.path}: wait for it, or name another folder") from None
         except OSError as error:
@@ -192,7 +192,6 @@ class Folder:
         if kind not in self._files:
             self.path.mkdir(parents=True, exist_ok=True)
             file = open(self.path / _FILES[kind], "ab+", buffering=0)  # noqa: SIM115
-            _lock(file)
             file.seek(0)
             whole = sum(len(line) + 1 for line in _whole_lines(file.read()))
             file.truncate(whole)
@@ -227,7 +226,6 @@ def _lock(file: IO[bytes]) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
         raise
     except OSError:
         pass  # a file system without locks

@@ -159,14 +159,16 @@ def _beside_baseline(comparison: Comparison) -> list[Grid]:
     """What tells most of each system, less the same of the system that it is compared with; a table for each
     objectives."""
     telling = [d for d in comparison.differences if d.metric.name in _TELLING]
-    return [
-        _difference_grid(
-            f"{objectives}: less what it is compared with",
-            [d for d in telling if d.objectives == objectives],
-            lambda d: f"{d.system} (less {d.baseline})",
-        )
-        for objectives in dict.fromkeys(d.objectives for d in telling)
-    ]
+    grids = []
+    for objectives in dict.fromkeys(d.objectives for d in telling):
+        mine = [d for d in telling if d.objectives == objectives]
+        baselines = dict.fromkeys(d.baseline for d in mine)
+        if len(baselines) == 1:
+            grids.append(_difference_grid(f"{objectives}: less {mine[0].baseline}", mine, lambda d: d.system))
+        else:
+            label = f"{objectives}: less the one it is compared with"
+            grids.append(_difference_grid(label, mine, lambda d: f"{d.system} (less {d.baseline})"))
+    return grids
 
 
 def _difference_grid(

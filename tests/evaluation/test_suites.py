@@ -264,7 +264,18 @@ def test_what_is_no_suite_is_told_in_a_line(broken: Any) -> None:
 
 
 def test_the_ready_suites_are_those_of_the_paper_and_of_this_project() -> None:
-    assert ready_suites() == ["modes", "panel", "pirate", "quick", "strength", "table1", "table2", "table3", "table4", "table5"]
+    assert ready_suites() == [
+        "modes",
+        "panel",
+        "pirate",
+        "quick",
+        "strength",
+        "table1",
+        "table2",
+        "table3",
+        "table4",
+        "table5",
+    ]
 
 
 @pytest.mark.parametrize("name", ready_suites())

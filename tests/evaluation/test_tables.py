@@ -199,7 +199,7 @@ def test_a_report_is_written_by_its_ending_and_replaces_nothing_unasked(tmp_path
         write_report(some, comparison, [], tmp_path / "r.md")
     with pytest.raises(UsageError, match=r"end it in \.md, \.json or \.html"):
         write_report(some, comparison, [], tmp_path / "r.pdf")
-    assert as_markdown(some, comparison, []).count("\n### ") == 5, "no lengths differ here"
+    assert as_markdown(some, comparison, []).count("\n### ") == 6, "no lengths differ here"
 
 
 def test_the_order_of_records_changes_no_byte() -> None:
