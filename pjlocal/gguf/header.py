@@ -2,7 +2,7 @@
 
 Nothing in it is believed: every length, count and offset is held against the file's size and against what models have,
 so that the most hostile file costs a line, and not memory, time, or the process.  Long arrays (a vocabulary and its
-merges) are measured and passed over: SmolLM2's 98,000 texts in 3 ms, the 303,000 of a 152k vocabulary in 9.
+merges) are measured and passed over: SmolLM2's header is read in 5 ms, one with 303,000 texts in 25.
 """
 
 from __future__ import annotations
@@ -543,7 +543,9 @@ class _Reader:
 
 _NEWEST_TENSOR_TYPE = 255
 
-_WINDOW = 1 << 17  # bytes read at once of an array of texts
+_WINDOW = (
+    1 << 17
+)  # bytes read at once of an array of texts; with 1 << 20, which leaves the cache, it takes twice as long
 _WINDOW_BY_TEXT = 64  # or so many for each; a window may end anywhere
 _FEW_TEXTS = 64
 _CHANCES = 16  # then all are passed over one by one
