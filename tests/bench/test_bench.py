@@ -35,6 +35,7 @@ WORK = Workload(
 )
 
 
+@pytest.mark.slow
 def test_bench_is_interrupted_at_any_of_its_steps(tiny) -> None:
     seen: list[str] = []
     measure(tiny("llama"), WORK, Interrupt(), lambda what, done: seen.append(what))

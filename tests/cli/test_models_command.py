@@ -56,6 +56,7 @@ def test_every_programs_models_are_listed_with_what_they_are(pjlocal: Callable, 
     assert found["cut.gguf"]["trouble"] and not found["mine.gguf"]["trouble"]
 
 
+@pytest.mark.slow
 def test_a_model_of_any_program_answers_by_its_name(pjlocal: Callable, home: Path) -> None:
     for name in ("mine", "hub", "org/repo", "studio.gguf", "cach", "three"):
         answer = pjlocal("run", "-m", name, "-n", "1", "--json", "hello")

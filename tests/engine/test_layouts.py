@@ -73,6 +73,7 @@ def test_a_strength_of_1_is_the_paper_and_costs_no_third_view(tiny) -> None:
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_look_ahead_never_changes_the_text_and_saves_passes_where_the_answer_repeats(
     smollm2, monkeypatch, layout: str

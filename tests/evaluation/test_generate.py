@@ -180,6 +180,7 @@ max_words = 10
 """
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_it_reports_the_same(
     tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def compared(environment: dict[str, str], model: Path, n_ctx: int, *options: str
     return held / estimate(read_header(model), engine).total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), pytest.param(("--no-mmap",), marks=pytest.mark.slow)])
 def test_the_estimate_is_within_a_tenth_of_what_is_used(
     environment: dict[str, str], smollm2: Path, options: tuple[str, ...]

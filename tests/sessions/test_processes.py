@@ -92,6 +92,7 @@ def test_two_processes_write_to_one_session_without_loss(file) -> None:
     assert all(turn.answer == "".join(f" {i}" for i in range(len(turn.events))) for turn in turns)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_whatever_was_finished_survives_kill_9_at_any_moment(file) -> None:
     chance = random.Random(9)
