@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -152,18 +155,40 @@ def pull(
         return
     from ..gguf.pull import check_room, choose, download, memory_warning
 
-    choice = choose(_asked(name))
+    with _ctrl_c_wins():
+        choice = choose(_asked(name))
     others = f" (there are also {', '.join(choice.others)})" if choice.others else ""
     _say(f"{choice.repo}: {choice.quantization}, {_bytes(choice.size)}{others}")
     check_room(choice)
     if warning := memory_warning(choice):
         _say(warning)
-    with _Bar() as bar:
+    with _Bar() as bar, _ctrl_c_wins():
         path = download(choice, bar)
     _say(
         f"it answers with: pjlocal run -m {choice.repo}:{choice.quantization}, or a shorter name of pjlocal models list"
     )
     typer.echo(path)
+
+
+@contextmanager
+def _ctrl_c_wins() -> Iterator[None]:
+    """Whatever a library makes of Ctrl-C that comes while it handles something else, it is Ctrl-C."""
+    pressed = False
+
+    def handle(signum: int, frame: object) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    except Exception:
+        if pressed:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _asked(name: str) -> Repository:
