@@ -128,8 +128,24 @@ _BLOCK = 10  # prompts that every system answers before the next ones: a run tha
 
 def make_tasks(suite: Suite, manners: Sequence[Manner], prompts: Sequence[Prompt]) -> list[Task]:
     """Every answer, in the order in which they are written."""
+    depends = {
+        (objectives.name, manner.system.name): _depends(objectives, manner)
+        for objectives in suite.objectives
+        for manner in manners
+    }
     return [
-        _task(objectives, manner, prompt, seed)
+        Task(
+            key_of(
+                **depends[objectives.name, manner.system.name],
+                prompt=prompt.text,
+                seed=seed,
+                named=[objectives.name, manner.system.name, prompt.id],
+            ),
+            objectives,
+            manner,
+            prompt,
+            seed,
+        )
         for start in range(0, len(prompts), _BLOCK)
         for objectives in suite.objectives
         for manner in manners
@@ -138,7 +154,8 @@ def make_tasks(suite: Suite, manners: Sequence[Manner], prompts: Sequence[Prompt
     ]
 
 
-def _task(objectives: Objectives, manner: Manner, prompt: Prompt, seed: int) -> Task:
+def _depends(objectives: Objectives, manner: Manner) -> dict[str, Any]:
+    """What every answer of a system under these objectives depends on, besides prompt and seed."""
     views = manner.system.views(objectives)
     generation = _changed(manner.generation.replace(seed=None, lookahead=0, schedule="lockstep"))  # which no text shows
     if manner.strength != "1":
@@ -146,18 +163,14 @@ def _task(objectives: Objectives, manner: Manner, prompt: Prompt, seed: int) -> 
     asked = [[wish, prefix([wish])] for names in views for wish in names]
     if manner.generation.mode == "plain":
         asked = []  # the same answer whatever would have been asked for
-    key = key_of(
-        model=manner.digest,
-        asked=asked,
-        avoided=[prefix([text]) for text in manner.generation.avoid],
-        generation=generation,
-        sampling=_changed(manner.sampling),
-        prompting=_changed(manner.prompting),
-        prompt=prompt.text,
-        seed=seed,
-        named=[objectives.name, manner.system.name, prompt.id],
-    )
-    return Task(key, objectives, manner, prompt, seed)
+    return {
+        "model": manner.digest,
+        "asked": asked,
+        "avoided": [prefix([text]) for text in manner.generation.avoid],
+        "generation": generation,
+        "sampling": _changed(manner.sampling),
+        "prompting": _changed(manner.prompting),
+    }
 
 
 def _changed(settings: Settings) -> dict[str, Any]:
