@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,8 +21,7 @@ from ..scheduler import Job, Scheduler, write_all
 from ..settings import Engine
 from .records import AnswerRecord, Folder
 from .run import Task
-
-Progress = Callable[[int, int], None]  # done, in all
+from .scoring import Progress
 
 
 @dataclass(eq=False)

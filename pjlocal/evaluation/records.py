@@ -101,11 +101,7 @@ _FILES = {AnswerRecord: "answers.jsonl", Score: "scores.jsonl", Verdict: "verdic
 
 
 class Folder:
-    """The folder of one evaluation: ``run.json`` says what is run, a file of JSON lines holds each kind of record.
-
-    Raises:
-        UsageError: it is no such folder, or of another version.
-    """
+    """The folder of one evaluation: ``run.json`` says what is run, a file of JSON lines holds each kind of record."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -203,12 +199,6 @@ class Folder:
 def _whole_lines(data: bytes) -> Iterator[bytes]:
     """The lines that were written to their end."""
     return iter(data.split(b"\n")[:-1])
-
-
-def check_folder(folder: Folder) -> None:
-    """Raises UsageError where it holds no evaluation."""
-    if not folder.run_file.is_file():
-        raise UsageError(f"{folder.path} holds no evaluation: make one with pjlocal eval run --out {folder.path}")
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:

@@ -15,11 +15,11 @@ from rich.text import Text
 from ..errors import UsageError
 from ..screen.tables import plain_table
 from ..visible import shown, shown_line
+from .question import QUALITY
 from .records import PERSON, AnswerRecord, Folder, Verdict, key_of
 from .sheets import Sheet
 from .suite import Suite
 
-QUALITY = "quality"
 _COLUMN = 36  # the least width at which two answers stand side by side
 
 
