@@ -30,8 +30,8 @@ def most_held(environment: dict[str, str], *args: str | Path, prompt: str) -> in
     return int(done.stderr.split()[-1]) * 1024
 
 
-def compared(environment: dict[str, str], model: Path, n_ctx: int, *options: str, words: int) -> float:
-    """What a run with full contexts held, as a multiple of what was estimated."""
+def compared(environment: dict[str, str], model: Path, n_ctx: int, *options: str, words: int) -> tuple[int, int]:
+    """What a run with full contexts held, and what was estimated, in bytes."""
     engine = Engine(n_ctx=n_ctx, mmap="--no-mmap" not in options)
     held = most_held(
         environment,
@@ -39,7 +39,7 @@ def compared(environment: dict[str, str], model: Path, n_ctx: int, *options: str
         *("--stop", "e", *options),
         prompt="the cat sees the sun and " * (words // 6),
     )
-    return held / estimate(read_header(model), engine).total
+    return held, estimate(read_header(model), engine).total
 
 
 @pytest.mark.slow
@@ -47,11 +47,13 @@ def compared(environment: dict[str, str], model: Path, n_ctx: int, *options: str
 def test_the_estimate_is_within_a_tenth_of_what_is_used(
     environment: dict[str, str], smollm2: Path, options: tuple[str, ...]
 ) -> None:
-    assert 0.9 < compared(environment, smollm2, 1024, *options, words=800) < 1.1
+    held, expected = compared(environment, smollm2, 1024, *options, words=800)
+    assert 0.9 < held / expected < 1.1
 
 
 @pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
 def test_it_holds_for_tiny_models_of_other_kinds(
     environment: dict[str, str], tiny: Callable[[str], Path], kind: str
 ) -> None:
-    assert 0.9 < compared(environment, tiny(kind), 512, words=100) < 1.1
+    held, expected = compared(environment, tiny(kind), 512, words=100)
+    assert abs(held - expected) < 16 << 20  # nearly all of it is Python and NumPy, which differ between versions
