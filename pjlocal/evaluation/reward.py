@@ -12,14 +12,14 @@ the text is tokenized anew, behind that model's own chat template.  Where an ans
 that ends it is a token of it, since stopping is part of what a preference like ``concise`` asks for; where a limit has
 cut it off, it is not.
 
-The texts of one answer are read together, and of quantized models that rounds otherwise than reading each by itself:
-SmolLM2's mean log-probabilities differed by up to 0.03, those of a model in float32 by 1e-6.
+Answers to one prompt are read together, what they have in common once; of quantized models that rounds otherwise than
+reading each by itself: SmolLM2's mean log-probabilities differed by up to 0.03, those of a model in float32 by 1e-6.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..decoding.combine import log_normalizer
 from ..engine.context import context_limit
@@ -60,6 +60,11 @@ class Scorer:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @property
+    def n_fed(self) -> int:
+        """Tokens read so far."""
+        return self._reader.n_fed
+
     def close(self) -> None:
         self._reader.close()
         self._template.close()
@@ -69,8 +74,8 @@ class Scorer:
         rewards = {f"reward:{split_strength(wish)[0]}": prefix([wish]) for wish in prefer}
         return rewards | {"fluency": "", "prompting": prefix(prefer)}
 
-    def scores(self, answer: AnswerRecord, prefer: Sequence[str]) -> dict[str, float]:
-        """Each metric's value of an answer; none where there is no token to score, or the model's context is too short.
+    def scores(self, answers: Sequence[AnswerRecord], prefer: Sequence[str]) -> list[dict[str, float]]:
+        """Each metric's value of every answer; none where it has no token, or the model's context is too short for it.
 
         Raises:
             Interrupted: it was stopped.
@@ -78,15 +83,10 @@ class Scorer:
         """
         prefixes = self.metrics(prefer)
         texts = list(dict.fromkeys(prefixes.values()))
-        items = [self._item(answer, text) for text in texts]
-        if any(not tokens or len(prompt) + len(tokens) > self._limit for prompt, tokens in items):
-            return {}
-        likely = dict(zip(texts, self.log_likelihoods(items), strict=True))
-        neutral = likely[""]
-        return {
-            metric: likely[text] - neutral if metric.startswith("reward:") else likely[text]
-            for metric, text in prefixes.items()
-        }
+        items = [[self._item(answer, text) for text in texts] for answer in answers]
+        fit = [all(tokens and len(prompt) + len(tokens) <= self._limit for prompt, tokens in of) for of in items]
+        likely = iter(self.log_likelihoods([item for of, fits in zip(items, fit, strict=True) if fits for item in of]))
+        return [_metrics(prefixes, {text: next(likely) for text in texts}) if fits else {} for fits in fit]
 
     def log_likelihoods(self, items: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
         """The mean log-probability a token of each answer, as its prompt's tokens and its own (one or more).
@@ -114,3 +114,11 @@ class Scorer:
         if answer.finish_reason == "stop" and end is not None:
             tokens.append(end)
         return prompt, tokens
+
+
+def _metrics(prefixes: Mapping[str, str], likely: Mapping[str, float]) -> dict[str, float]:
+    """From log P(y | x, prefix) by the prefix."""
+    return {
+        metric: likely[text] - likely[""] if metric.startswith("reward:") else likely[text]
+        for metric, text in prefixes.items()
+    }

@@ -141,13 +141,16 @@ class Ranker:
         """The preference text that each metric is about, by the metric's name."""
         return {f"rank:{split_strength(wish)[0]}": prefix([wish]) for wish in prefer}
 
-    def scores(self, answer: AnswerRecord, prefer: Sequence[str]) -> dict[str, float]:
-        """Each metric's value of an answer; none where the model's context is too short.
+    def scores(self, answers: Sequence[AnswerRecord], prefer: Sequence[str]) -> list[dict[str, float]]:
+        """Each metric's value of every answer; none where the model's context is too short.
 
         Raises:
             Interrupted: it was stopped.
             ModelError: llama.cpp failed.
         """
+        return [self._scores_of(answer, prefer) for answer in answers]
+
+    def _scores_of(self, answer: AnswerRecord, prefer: Sequence[str]) -> dict[str, float]:
         texts = {metric: self._tokens(answer, preference) for metric, preference in self.metrics(prefer).items()}
         if not answer.text or max(map(len, texts.values())) > self._limit:
             return {}

@@ -17,6 +17,7 @@ from .suite import Objectives, Suite
 log = logging.getLogger("pjlocal")
 
 _BYTES_PER_TOKEN = 4  # of English text
+_TOGETHER = 8  # answers to one prompt that are scored in one go
 
 #: Told how many are done, and how many there are.
 Progress = Callable[[int, int], None]
@@ -34,8 +35,8 @@ class Scorer(Protocol):
     def metrics(self, prefer: Sequence[str]) -> Mapping[str, str]:
         """The metrics that it gives an answer to those preferences, each with the prefix text that it is about."""
 
-    def scores(self, answer: AnswerRecord, prefer: Sequence[str]) -> Mapping[str, float]:
-        """Their values; none where the answer cannot be scored."""
+    def scores(self, answers: Sequence[AnswerRecord], prefer: Sequence[str]) -> Sequence[Mapping[str, float]]:
+        """Their values of every answer; none where one cannot be scored."""
 
 
 def no_progress(done: int, total: int) -> None:
@@ -51,7 +52,8 @@ def score_answers(
 ) -> Iterator[Score]:
     """Scores of the answers by one model, but for those whose keys are ``done``.
 
-    All scores of an answer are computed together: they are the same, to the bit, whichever of them were known before.
+    The answers to one prompt are scored together, some at a time.  Which those are does not depend on what is done, so
+    that all scores are the same, to the bit, whichever of them were known before.
 
     Args:
         objectives: by their names.
@@ -61,22 +63,33 @@ def score_answers(
         ModelError: llama.cpp failed.
     """
     answers = list(answers)
-    unscored = 0
-    for number, answer in enumerate(answers):
-        progress(number, len(answers))
-        prefer = objectives[answer.objectives].prefer
-        keys = {
-            metric: _score_key(answer, metric, text, scorer.identity) for metric, text in scorer.metrics(prefer).items()
-        }
-        missing = [metric for metric, key in keys.items() if key not in done]
-        values = scorer.scores(answer, prefer) if missing else {}
-        unscored += bool(missing and not values)
-        for metric in missing:
-            if metric in values:
-                yield Score(keys[metric], answer.key, metric, values[metric], scorer.name)
+    n_done = unscored = 0
+    for group in _of_one_prompt(answers):
+        progress(n_done, len(answers))
+        prefer = objectives[group[0].objectives].prefer
+        texts = scorer.metrics(prefer)
+        keys = [{metric: _score_key(a, metric, texts[metric], scorer.identity) for metric in texts} for a in group]
+        missing = [{metric: key for metric, key in of.items() if key not in done} for of in keys]
+        values = scorer.scores(group, prefer) if any(missing) else [{}] * len(group)
+        for answer, wanted, has in zip(group, missing, values, strict=True):
+            unscored += bool(wanted and not has)
+            for metric, key in wanted.items():
+                if metric in has:
+                    yield Score(key, answer.key, metric, has[metric], scorer.name)
+        n_done += len(group)
     progress(len(answers), len(answers))
     if unscored:
         log.warning("%s cannot score %d answers: they are empty, or too long for its context", scorer.name, unscored)
+
+
+def _of_one_prompt(answers: Sequence[AnswerRecord]) -> Iterator[list[AnswerRecord]]:
+    """The answers to the same prompt under the same objectives, at most ``_TOGETHER`` at a time."""
+    groups: dict[tuple[str, str], list[AnswerRecord]] = {}
+    for answer in answers:
+        groups.setdefault((answer.objectives, answer.prompt), []).append(answer)
+    for group in groups.values():
+        for start in range(0, len(group), _TOGETHER):
+            yield group[start : start + _TOGETHER]
 
 
 def _score_key(answer: AnswerRecord, metric: str, prefix_text: str, identity: object) -> str:

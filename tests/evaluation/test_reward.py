@@ -14,6 +14,7 @@ from pjlocal.decoding.combine import log_normalizer
 from pjlocal.engine.context import Context
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.model import Model
+from pjlocal.evaluation.records import AnswerRecord
 from pjlocal.evaluation.reward import Scorer
 from pjlocal.prompting.pieces import tokens_behind
 from pjlocal.prompting.prompt import ChatTemplate
@@ -34,6 +35,10 @@ def model(smollm2: Path) -> Iterator[Model]:
 def scorer(model: Model) -> Iterator[Scorer]:
     with Scorer(model, Engine(n_threads=1), Prompting(placement="question"), Interrupt()) as scorer:
         yield scorer
+
+
+def scores_of(scorer: Scorer, answer: AnswerRecord, prefer: list[str]) -> dict[str, float]:
+    return scorer.scores([answer], prefer)[0]
 
 
 def by_hand(model: Model, engine: Engine, prefix: str, answer_tokens: list[int]) -> float:
@@ -57,7 +62,7 @@ def assert_as_by_hand(model: Model, engine: Engine, tolerance: float) -> None:
     tokens = [*model.tokenize(TEXT, special=False), model.end]
     neutral, under_pirate = (by_hand(model, engine, text, tokens) for text in ("", PIRATE))
     with Scorer(model, engine, Prompting(), Interrupt()) as scorer:
-        scores = scorer.scores(make_answer(TEXT), [PIRATE])
+        scores = scores_of(scorer, make_answer(TEXT), [PIRATE])
     by_name = {f"reward:{PIRATE}": under_pirate - neutral, "fluency": neutral, "prompting": under_pirate}
     assert scores == pytest.approx(by_name, abs=tolerance)
 
@@ -79,7 +84,10 @@ def test_scores_of_a_quantized_model_differ_by_its_rounding_alone(model: Model) 
 def test_an_answer_scores_higher_under_what_it_was_written_for(scorer: Scorer) -> None:
     plain = "Cats purr when they are content. The sound comes from muscles in the throat."
     metric = f"reward:{PIRATE}"
-    assert scorer.scores(make_answer(TEXT), PREFER)[metric] > scorer.scores(make_answer(plain), PREFER)[metric] + 0.1
+    assert (
+        scores_of(scorer, make_answer(TEXT), PREFER)[metric]
+        > scores_of(scorer, make_answer(plain), PREFER)[metric] + 0.1
+    )
 
 
 def test_the_normaliser_loses_nothing_that_counts() -> None:
@@ -93,26 +101,42 @@ def test_the_normaliser_loses_nothing_that_counts() -> None:
 
 def test_the_token_that_ends_an_answer_counts_where_it_ended_by_itself(model: Model, scorer: Scorer) -> None:
     tokens = model.tokenize(TEXT, special=False)
-    cut, ended = (scorer.scores(make_answer(TEXT, finish_reason=r), PREFER)["fluency"] for r in ("length", "stop"))
+    cut, ended = (scores_of(scorer, make_answer(TEXT, finish_reason=r), PREFER)["fluency"] for r in ("length", "stop"))
     end = ended * (len(tokens) + 1) - cut * len(tokens)
     assert end < 0 and abs(end) < 20
     assert not np.isclose(cut, ended, atol=1e-6)
+
+
+def test_answers_to_one_prompt_are_read_together_and_what_they_share_once(tiny: Callable[[str], Path]) -> None:
+    engine = Engine(n_threads=1, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
+    answers = [make_answer(text) for text in (TEXT, "the cat", TEXT, "the cat sees")]
+    model = Model(tiny("llama"), engine, Interrupt())
+    try:
+        with Scorer(model, engine, Prompting(), Interrupt()) as scorer:
+            one_by_one = [scores_of(scorer, answer, PREFER) for answer in answers]
+            n_fed = scorer.n_fed
+            together = scorer.scores(answers, PREFER)
+            assert scorer.n_fed - n_fed < n_fed / 2
+    finally:
+        model.close()
+    for alone, packed in zip(one_by_one, together, strict=True):
+        assert packed == pytest.approx(alone, abs=1e-5)
 
 
 def test_what_cannot_be_scored_has_no_scores(tiny: Callable[[str], Path]) -> None:
     model = Model(tiny("llama"), Engine(), Interrupt())  # with a context of 512 tokens
     try:
         with Scorer(model, Engine(n_threads=1), Prompting(), Interrupt()) as scorer:
-            assert scorer.scores(make_answer("", finish_reason="length"), PREFER) == {}
-            assert scorer.scores(make_answer("the cat " * 600), PREFER) == {}
-            to_say_nothing = scorer.scores(make_answer(""), PREFER)  # is an answer
+            assert scores_of(scorer, make_answer("", finish_reason="length"), PREFER) == {}
+            assert scores_of(scorer, make_answer("the cat " * 600), PREFER) == {}
+            to_say_nothing = scores_of(scorer, make_answer(""), PREFER)  # is an answer
             assert set(to_say_nothing) == set(scorer.metrics(PREFER))
     finally:
         model.close()
 
 
 def test_the_same_answer_has_the_same_scores_to_the_bit(scorer: Scorer) -> None:
-    first, other, again = (scorer.scores(make_answer(text), PREFER) for text in (TEXT, TEXT[:20], TEXT))
+    first, other, again = (scores_of(scorer, make_answer(text), PREFER) for text in (TEXT, TEXT[:20], TEXT))
     assert first == again != other
 
 
@@ -121,7 +145,7 @@ def test_every_kind_of_model_scores(tiny: Callable[[str], Path], kind: str) -> N
     model = Model(tiny(kind), Engine(n_threads=1), Interrupt())
     try:
         with Scorer(model, Engine(n_threads=1), Prompting(), Interrupt()) as scorer:
-            assert set(scorer.scores(make_answer("the cat sees <|im_end|> the sun"), ["vivid"])) == {
+            assert set(scores_of(scorer, make_answer("the cat sees <|im_end|> the sun"), ["vivid"])) == {
                 "reward:vivid",
                 "fluency",
                 "prompting",

@@ -19,7 +19,7 @@ PREFER = ["vivid", "Talk like a pirate."]
 
 def rank(path: Path, text: str) -> dict[str, float]:
     with Ranker(path, Engine(n_threads=1), Prompting(), Interrupt()) as ranker:
-        return ranker.scores(make_answer(text), PREFER)
+        return ranker.scores([make_answer(text)], PREFER)[0]
 
 
 @pytest.mark.parametrize("kind", ["cross_encoder", "reranker"])
