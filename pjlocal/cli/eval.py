@@ -160,13 +160,14 @@ def run_suite(
     from ..evaluation.prompts import load_prompts
     from ..evaluation.records import AnswerRecord, Folder, Score, Verdict
     from ..evaluation.run import Asked, Run, digest_of, made_with, make_manner, make_tasks, write_run
-    from ..evaluation.suite import check_systems, with_models
+    from ..evaluation.suite import check_systems, with_models, without_effect
     from ..evaluation.suitefile import load_suite
     from ..gguf.locate import find_model
 
     models = _models(model, given)
     wishes = prefer if "prefer" in given else []  # those of the config file are for chats
-    wanted = _changed(load_suite(suite), wishes, prompts, field, limit, sample)
+    seed = generation.seed if "seed" in given else None
+    wanted = _changed(load_suite(suite), wishes, prompts, field, limit, sample, seed)
     wanted = with_models(wanted, models if len(models) > 1 else [])
     check_systems(wanted, generation, given)
     questions = load_prompts(
@@ -189,6 +190,8 @@ def run_suite(
         try:
             check_examiners(examiners, prompting, engine, interrupt)
             folder.hold(AnswerRecord, Score, Verdict)
+            if unheard := without_effect(wanted, given):
+                _say(f"every system of the suite sets {', '.join(unheard)} itself: what you gave changes nothing")
             _say_what_stays(folder, run)
             write_run(folder, run)
             _say(_outlook(len(tasks), len(questions)))
@@ -311,7 +314,7 @@ def vote(
         ballot = vote.Ballot(vote.questions(of, pairs, aspects, seed), opened, voter(by))
         vote.vote_on(ballot)
         console = make_console(sys.stdout)
-        console.print(vote.revealed(vote.tally(ballot.asked, ballot.votes(), run.suite.baseline)))
+        console.print(vote.revealed(vote.tally(ballot.asked, ballot.votes(), run.suite)))
 
 
 # What the commands share.
@@ -325,7 +328,13 @@ def _models(model: list[str] | str, given: frozenset[str]) -> list[str]:
 
 
 def _changed(
-    suite: Suite, prefer: list[str], prompts: str | None, field: str | None, limit: int | None, sample: int | None
+    suite: Suite,
+    prefer: list[str],
+    prompts: str | None,
+    field: str | None,
+    limit: int | None,
+    sample: int | None,
+    seed: int | None,
 ) -> Suite:
     """The suite with what the command line says instead."""
     from dataclasses import replace
@@ -340,6 +349,8 @@ def _changed(
         suite = replace(suite, limit=limit)
     if sample is not None:
         suite = replace(suite, sample=sample)
+    if seed is not None:
+        suite = replace(suite, seeds=(seed,))
     if prefer:
         suite = replace(suite, objectives=(Objectives(" + ".join(prefer), tuple(prefer)),))
     return suite

@@ -59,7 +59,7 @@ def load_prompts(
     min_chars: int | None = None,
     max_chars: int | None = None,
 ) -> list[Prompt]:
-    """The prompts of a source, in its order, each with an id that no other has.
+    """The prompts of a source, in its order, each with an id that no other has; a text that comes again is left out.
 
     Args:
         source: ``default``, a file, or a data set and its file, as in ``helpsteer2:validation.jsonl``.
@@ -78,11 +78,20 @@ def load_prompts(
     if known:
         prompts = known.taken(prompts)
     most = max_chars or float("inf")
-    fitting = (prompt for prompt in prompts if (min_chars or 0) <= len(prompt.text) <= most)
+    fitting = _once(prompt for prompt in prompts if (min_chars or 0) <= len(prompt.text) <= most)
     chosen = list(islice(fitting, limit)) if sample is None else _sample(fitting, limit, sample)
     if not chosen:
         raise UsageError(f"no prompt of {source} will do: each has fewer or more characters than were asked for")
     return chosen
+
+
+def _once(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
+    """Without what was there before: the same answer again would count as if it told something new."""
+    seen = set()
+    for prompt in prompts:
+        if prompt.text not in seen:
+            seen.add(prompt.text)
+            yield prompt
 
 
 def located(source: str, folder: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 from ..config.config import TABLES, Config
 from ..errors import UsageError
 from ..prompting.preferences import deal
-from ..settings import Generation, Settings, setting
+from ..settings import Generation, Settings, flag, setting
 from .patterns import compiled
 
 Shape = Literal["systems", "lambda", "models", "time"]
@@ -161,6 +161,16 @@ def in_force(suite: Suite, system: System, settings: _Group, given: Collection[s
     """
     common = _by_table({"max_tokens": suite.max_tokens} | dict(suite.settings)).without(given)
     return _by_table(system.settings).laid_over(common.laid_over(settings))
+
+
+def without_effect(suite: Suite, given: Collection[str]) -> list[str]:
+    """The flags of those settings among the given that every system of the suite sets for itself."""
+    return sorted(
+        flag(f)
+        for table in TABLES.values()
+        for f in fields(table)  # type: ignore[arg-type]
+        if f.name in given and all(f.name in system.settings for system in suite.systems)
+    )
 
 
 def _by_table(values: Mapping[str, Any]) -> Config:

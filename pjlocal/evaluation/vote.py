@@ -154,14 +154,16 @@ class Tally:
     lost: int = 0
 
 
-def tally(asked: Iterable[Question], votes: Iterable[Verdict], baseline: str) -> dict[tuple[str, str, str], Tally]:
-    """The votes by the systems and the aspect: of the one first named against the other, the baseline behind."""
+def tally(asked: Iterable[Question], votes: Iterable[Verdict], suite: Suite) -> dict[tuple[str, str, str], Tally]:
+    """The votes by the systems and the aspect: of the one first named against the other, a system's baseline behind."""
+    baselines = {system.name: suite.baseline_of(system) for system in suite.systems}
     answers = {answer.key: answer for q in asked for answer in (q.first, q.second)}
     counts: dict[tuple[str, str, str], Tally] = {}
     for vote in votes:
         first, second = answers[vote.first].system, answers[vote.second].system
         ahead = vote.p_first - vote.p_second
-        if (first == baseline, first) > (second == baseline, second):
+        behind = [baselines.get(second) == first, baselines.get(first) == second]
+        if behind[0] > behind[1] or (behind[0] == behind[1] and first > second):
             first, second, ahead = second, first, -ahead
         count = counts.setdefault((first, second, vote.aspect), Tally())
         count.won += ahead > 0

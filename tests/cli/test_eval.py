@@ -103,6 +103,16 @@ def test_preferences_of_ones_own_take_the_place_of_the_suites(
     assert {answer["objectives"] for answer in answers} == {"Talk like a pirate + concise"} and len(answers) == 6
 
 
+def test_what_a_suite_settles_itself_is_said_and_a_seed_takes_the_place_of_its_own(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
+    options = ["--limit", "1", "--no-reward", "--mode", "both", "--seed", "7"]
+    result = pjlocal("eval", "run", suite, "--out", "out", "-m", tiny("llama"), *options)
+    assert "every system of the suite sets --mode itself: what you gave changes nothing" in result.stderr
+    answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert {answer["seed"] for answer in answers} == {7}
+
+
 def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_suite(
     pjlocal: Pjlocal, environment: dict[str, str], tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:

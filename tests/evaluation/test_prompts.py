@@ -109,9 +109,20 @@ def test_a_field_is_the_one_that_is_named(tmp_path: Path) -> None:
 
 def test_ids_are_the_files_own_or_numbers_and_always_distinct(tmp_path: Path) -> None:
     rows = [{"id": "a"}, {"id": "a"}, {"id": 3}, {"id": None}, {"id": "a-2"}, {"id": "a"}, {}, {"id": "3"}]
-    path = write(tmp_path / "a.jsonl", "\n".join(json.dumps({**row, "prompt": "same"}) for row in rows))
+    path = write(
+        tmp_path / "a.jsonl", "\n".join(json.dumps({**row, "prompt": f"text {n}"}) for n, row in enumerate(rows))
+    )
     ids = [prompt.id for prompt in load_prompts(str(path))]
     assert ids == ["a", "a-2", "3", "4", "a-2-2", "a-3", "7", "3-2"]
+
+
+def test_a_prompt_that_comes_again_counts_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "one\ntwo\n one \nthree\ntwo\n")
+    assert [(prompt.id, prompt.text) for prompt in load_prompts(str(path), limit=3)] == [
+        ("1", "one"),
+        ("2", "two"),
+        ("4", "three"),
+    ]
 
 
 def test_an_id_is_the_same_whatever_is_left_out(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_at_the_end_it_is_told_who_won(tmp_path: Path) -> None:
         while question := ballot.question:
             is_both = [a.system == "both" for a in (question.first, question.second)]
             ballot.vote(is_both.index(True) + 1 if any(is_both) else 0)
-        counts = tally(ballot.asked, ballot.votes(), "prompt")
+        counts = tally(ballot.asked, ballot.votes(), SUITE)
     assert {name: (c.won, c.tied, c.lost) for name, c in counts.items()} == {
         ("both", "prompt", "quality"): (2, 0, 0),
         ("judge", "prompt", "quality"): (0, 2, 0),
@@ -162,6 +162,18 @@ def test_at_the_end_it_is_told_who_won(tmp_path: Path) -> None:
     file = io.StringIO()
     Console(file=file, width=80).print(revealed(counts))
     assert " ".join(file.getvalue().split()).endswith("both prompt quality 2 0 0 judge prompt quality 0 2 0")
+
+
+def test_a_system_is_told_against_the_one_that_the_suite_compares_it_with(tmp_path: Path) -> None:
+    systems = (
+        *(s for s in SUITE.systems if s.name != "both"),
+        replace(SUITE.systems[-1], name="both", against="judge"),
+    )
+    with Folder(tmp_path) as folder:
+        of = sheets(answers(1, objectives=("bright",)), SUITE)
+        ballot = Ballot(questions(of, [("judge", "both")], ["quality"], seed=1), folder)
+        ballot.vote(0)
+        assert [*tally(ballot.asked, ballot.votes(), replace(SUITE, systems=systems))] == [("both", "judge", "quality")]
 
 
 def test_one_votes_with_single_keys_on_a_terminal(environment: dict[str, str], tmp_path: Path) -> None:
