@@ -69,6 +69,7 @@ class _Writer(gguf.GGUFWriter):
         chat_template: str | None = CHATML,
         add_bos: bool = True,
         dtype: type = np.float32,
+        quantized: bool = False,
         words: Iterable[str] = (),
         added: Iterable[str] = (),
         space_prefix: bool = False,
@@ -82,6 +83,7 @@ class _Writer(gguf.GGUFWriter):
             self.add_name(name)
         self._rng = np.random.default_rng(0)
         self._dtype = dtype
+        self._quantized = quantized
         tokens, types = _byte_pairs() if splitter else _vocabulary(n_vocab, words, added)
         self.n_vocab = len(tokens)
         self.add_tokenizer_model("gpt2" if splitter else "llama")
@@ -107,7 +109,11 @@ class _Writer(gguf.GGUFWriter):
         """A random [rows, columns] matrix, by default scaled so that it keeps the size of what it multiplies."""
         values = self._rng.standard_normal(shape, np.float32)
         values *= shape[-1] ** -0.5 if scale is None else scale
-        self.add_tensor(name, values.astype(self._dtype))
+        if self._quantized:
+            kind = gguf.GGMLQuantizationType.Q4_0
+            self.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        else:
+            self.add_tensor(name, values.astype(self._dtype))
 
     def vectors(self, names: Iterable[str], n: int, value: float = 1.0) -> None:
         for name in names:

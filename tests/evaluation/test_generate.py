@@ -181,6 +181,26 @@ max_words = 10
 
 
 @pytest.mark.slow
+def test_several_at_once_are_written_faster_than_one_after_the_other(tmp_path: Path) -> None:
+    """By 1.3 times and more on two cores that have nothing else to do; a test may have others beside it."""
+    shape = {"n_embd": 768, "n_layer": 12, "n_ff": 2048, "n_ctx_train": 512}
+    model = tiny_models.write_llama(tmp_path / "q4_0.gguf", quantized=True, **shape)
+    suite = replace(
+        SUITE, systems=(System("judge", {"mode": "judge"}),), objectives=SUITE.objectives[:1], max_tokens=48
+    )
+    wanted = tasks(model, suite, [Prompt(f"p{i}", f"What is {i}?") for i in range(16)])
+
+    def seconds(parallel: int, run: int) -> float:
+        start = time.perf_counter()
+        write(tmp_path / f"{parallel}-{run}", wanted, parallel, Engine())
+        return time.perf_counter() - start
+
+    ratios = [seconds(1, run) / seconds(8, run) for run in range(3)]
+    print(ratios)
+    assert max(ratios) > 1.15
+
+
+@pytest.mark.slow
 def test_killed_and_run_again_it_reports_the_same(
     tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
 ) -> None:
