@@ -20,6 +20,7 @@ from .suite import Suite
 _CHECKS = ("check", "checks")
 _SCORES = ("least", "reward", "prompting", "fluency", "rank")
 _TELLING = ("check:all", "least", "fluency", "repetition")  # metrics whose differences have a table of their own
+_SUMMARY = ("check:all", "least", "prompting", "fluency", "repetition", "words")  # those that are averaged over all
 _NAMES = {
     "least": "least served",
     "prompting": "under direct prompting",
@@ -53,7 +54,15 @@ def report_grids(suite: Suite, comparison: Comparison) -> list[Grid]:
     checks = _metric_grid(suite, comparison, "Checks that need no model", _CHECKS, "")
     rest = _metric_grid(suite, comparison, "The texts", texts, "")
     times = [_time_grid(suite, comparison) if suite.shape == "time" else _speed_grid(suite, comparison)]
-    main = [*wins, *([checks] if checks else []), *scores, *_beside_baseline(comparison), *([rest] if rest else [])]
+    whole = _summary_grid(comparison)
+    main = [
+        *([whole] if whole else []),
+        *wins,
+        *([checks] if checks else []),
+        *scores,
+        *_beside_baseline(comparison),
+        *([rest] if rest else []),
+    ]
     return [*times, *main] if suite.shape == "time" else [*main, *times]
 
 
@@ -78,6 +87,37 @@ def _steadiness_note(comparison: Comparison, by: str) -> str:
     text = f"{by} turns over {steadiness.flip_rate:.0%} of its {steadiness.decisive} decisive verdicts"
     unfit = f": UNFIT as a judge, for more than {UNFIT:.0%} is too much" if steadiness.unfit else ""
     return f"{text} when the two answers change places{unfit}."
+
+
+# All objectives together
+
+
+def _summary_grid(comparison: Comparison) -> Grid | None:
+    """The means over the objectives of what tells most; None where there is only one."""
+    rows = comparison.systems
+    if len({row.objectives for row in rows}) < 2:
+        return None
+    systems = list(dict.fromkeys(row.system for row in rows))
+    found = {metric for row in rows for metric in row.means if metric.name in _SUMMARY}
+    metrics = sorted(found, key=lambda metric: (_SUMMARY.index(metric.name), metric.by))
+
+    def mean(system: str, form: Callable[[float], str], of: Callable[[SystemRow], float | None]) -> Cell:
+        values = [value for row in rows if row.system == system and (value := of(row)) is not None]
+        return estimated(Estimate(sum(values) / len(values), len(values)), form) if values else Cell()
+
+    def value_of(metric: Metric) -> Callable[[SystemRow], float | None]:
+        return lambda row: row.means[metric].value if metric in row.means else None
+
+    columns = [[mean(system, _form(metric), value_of(metric)) for system in systems] for metric in metrics]
+    columns.append([mean(system, "{:.1f}".format, lambda row: row.tokens_per_s.value) for system in systems])
+    cells = _columns(columns, [*map(direction, metrics), 1])
+    return Grid(
+        "All objectives together",
+        "system",
+        (*map(_full_name, metrics), "tokens/s"),
+        tuple(Row(name, row) for name, row in zip(systems, cells, strict=True)),
+        notes=("Means over the objectives that have it, each of them counting alike.",),
+    )
 
 
 # Win rates
@@ -182,8 +222,7 @@ def _difference_grid(
         Row(text, tuple(_difference(found.get((system, metric))) for metric in metrics))
         for system, text in labels.items()
     )
-    names = tuple(f"{metric_name(metric)} {metric.by and f'by {metric.by}'}".strip() for metric in metrics)
-    return Grid(title, "system", names, rows, notes=(*notes, _PAIRED_NOTE, _NOISE_NOTE))
+    return Grid(title, "system", tuple(map(_full_name, metrics)), rows, notes=(*notes, _PAIRED_NOTE, _NOISE_NOTE))
 
 
 def _found(comparison: Comparison, kinds: Sequence[str], by: str) -> list[tuple[str, Metric]]:
@@ -205,6 +244,11 @@ def _kind(metric: Metric) -> str:
 def metric_name(metric: Metric) -> str:
     """As a column's heading."""
     return _NAMES.get(metric.name) or metric.name.partition(":")[2] or metric.name
+
+
+def _full_name(metric: Metric) -> str:
+    """With the model that says so."""
+    return f"{metric_name(metric)} by {metric.by}" if metric.by else metric_name(metric)
 
 
 # Times

@@ -99,6 +99,20 @@ def test_checks_texts_and_speed_have_tables_of_their_own(compared: Comparison) -
     assert cells(grids, "Speed", "both")[1].text == "17.00"
 
 
+def test_all_objectives_together_come_first_each_counting_alike() -> None:
+    of_one = results()
+    sea = [replace(a, key=f"sea {a.key}", objectives="sea") for a in of_one.answers if a.prompt_id != "p1"]
+    more = [score(a, "words", 10, "") for a in sea] + [score(a, "check:all", 1, "") for a in sea]
+    grids = report_grids(
+        SUITE, compare(replace(of_one, answers=[*of_one.answers, *sea], scores=[*of_one.scores, *more]))
+    )
+    assert grids[0].title == "All objectives together"
+    row = dict(zip(grids[0].columns, cells(grids, "All objectives", "both"), strict=True))
+    assert row["words"].value == pytest.approx((55.5 + 10) / 2) and row["all met"].text == "100%"
+    assert row["fluency by m"].value == pytest.approx(-1.6)
+    assert not any(grid.title == "All objectives together" for grid in report_grids(SUITE, compare(of_one)))
+
+
 def test_best_is_bold_second_underlined_and_equals_share_a_rank() -> None:
     column = [Cell("0.5", 0.5), Cell("0.7", 0.7), Cell("0.5", 0.5), Cell(), Cell("0.1", 0.1)]
     assert [cell.rank for cell in ranked(column)] == [2, 1, 2, 0, 0]
