@@ -380,10 +380,10 @@ class Prompting(Settings):
 
     system: str = setting("", "--system", "-s", help="A system text that both views share.")
     placement: Placement = setting(
-        "system",
+        "question",
         "--placement",
-        help="Where a preference stands: in the system message, in a user turn of its own, or behind the question: "
-        "heard best, and what stands before it is read once for all views.",
+        help="Where a preference stands: behind the question, where it is heard best and what stands before it is read "
+        "once for all views; in the system message; or in a user turn of its own.",
     )
     think: Think = setting(
         "auto",

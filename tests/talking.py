@@ -146,11 +146,11 @@ def talk(
     store: Store | None = None,
     session: Session | None = None,
     engine: Engine = Engine(n_ctx=2048, n_threads=1),
-    prompting: Prompting = Prompting(),
+    prompting: Prompting = Prompting(placement="system"),
     sampling: Sampling = Sampling(),
     **generation: object,
 ) -> Iterator[Talk]:
-    """A chat of short answers."""
+    """A chat of short answers.  Its preferences stand where prompts only ever grow: what is read can be counted."""
     settings = Generation(**{"max_tokens": 8, "seed": 1} | generation)
     judge = PersonaJudge(model, prefer, engine=engine, prompting=prompting, sampling=sampling, generation=settings)
     screen = FakeScreen()

@@ -13,7 +13,7 @@ import pytest
 import tiny_models
 from talking import KINDS, LAYOUTS, NO_CONTROL, QUESTIONS, TEXT_ONLY, Cost, Talk, common, plain_event, talk
 
-from pjlocal import Engine, Generation, PersonaJudge, Sampling
+from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling
 from pjlocal.engine.model import Model
 from pjlocal.sessions.cache import load_cache, save_cache
 from pjlocal.sessions.session import Session, Turn
@@ -55,10 +55,12 @@ def test_ten_turns_say_the_same_with_reuse_as_with_a_fresh_prefill_each(smollm2,
     assert n_fed < n_fed_fresh / 3
 
 
+@pytest.mark.parametrize("placement", ["question", "system"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_so_they_do_on_every_kind_of_memory(tiny, tmp_path: Path, kind: str, layout: str) -> None:
-    settings = {"engine": Engine(n_ctx=2048, n_threads=1, layout=layout), "max_tokens": 24}
+def test_so_they_do_on_every_kind_of_memory(tiny, tmp_path: Path, kind: str, layout: str, placement: str) -> None:
+    engine = Engine(n_ctx=2048, n_threads=1, layout=layout, n_batch=ROUNDS_ALIKE)
+    settings = {"engine": engine, "max_tokens": 24, "prompting": Prompting(placement=placement)}
     model = tiny_models.write_recurrent(tmp_path / "long.gguf", forgets=0.02) if kind == "recurrent" else tiny(kind)
     with talk(model, **settings) as chat:
         costs = [chat.ask(question) for question in QUESTIONS]

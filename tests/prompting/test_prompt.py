@@ -19,9 +19,11 @@ WITH_BOS = "{{ bos_token }}" + CHATML
 BROKEN = "{% for m in messages %}{{ m['content'] }"
 
 
-def prompt(path: Path, text: str = "Hello", preference: str = "PREF", **prompting: str) -> tuple[str, list[int]]:
+def prompt(
+    path: Path, text: str = "Hello", preference: str = "PREF", placement: str = "system", **prompting: str
+) -> tuple[str, list[int]]:
     with PersonaJudge(path) as judge:
-        tokens = judge.template.tokens([Message("user", text)], preference, Prompting(**prompting))
+        tokens = judge.template.tokens([Message("user", text)], preference, Prompting(placement=placement, **prompting))
         return judge.model.text(tokens), tokens
 
 
@@ -29,7 +31,15 @@ def model(tmp_path: Path, template: str | None, **options: object) -> Path:
     return tiny_models.write_llama(tmp_path / "model.gguf", chat_template=template, **options)
 
 
-def test_the_preference_stands_in_the_system_message_behind_the_shared_system_text(tmp_path: Path) -> None:
+def test_the_preference_stands_behind_the_question(tmp_path: Path) -> None:
+    path = model(tmp_path, CHATML, add_bos=False)
+    text, _ = prompt(path, system="SYS", placement=Prompting().placement)
+    assert text == (
+        "<|im_start|>system\nSYS<|im_end|>\n<|im_start|>user\nHello\n\nPREF<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_or_in_the_system_message_behind_the_shared_system_text(tmp_path: Path) -> None:
     text, _ = prompt(model(tmp_path, CHATML, add_bos=False), system="SYS")
     assert text == (
         "<|im_start|>system\nSYS\n\nPREF<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
