@@ -65,18 +65,30 @@ class Batch:
 class Context:
     """One llama_context with ``n_seq`` sequences of ``n_ctx`` tokens each.
 
+    Args:
+        n_rows: tokens that each sequence may feed at a time with the logits behind each.  llama.cpp sets room aside for
+            no more: 22 MiB for SmolLM2 with 8192 tokens, where logits behind all of a batch would take 98.
+
     Raises:
         ModelError: llama.cpp cannot make it; most often there is not enough memory.
     """
 
     def __init__(
-        self, model: Model, engine: Engine, n_ctx: int, n_seq: int, n_threads: int, interrupt: Interrupt
+        self,
+        model: Model,
+        engine: Engine,
+        n_ctx: int,
+        n_seq: int,
+        n_threads: int,
+        interrupt: Interrupt,
+        n_rows: int = 1,
     ) -> None:
         self.model = model
         self.n_batch = max(n_seq, min(engine.n_batch, n_ctx * n_seq))  # every sequence's next token is in one batch
         self._n_seq = n_seq
         self._interrupt = interrupt
         params = context_params(engine, n_ctx * n_seq, self.n_batch, n_seq, n_threads, interrupt)
+        self._n_logits = params.n_outputs_max = min(self.n_batch, n_seq * n_rows)
         forget_errors()
         self.handle = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
@@ -109,7 +121,10 @@ class Context:
         Raises:
             Interrupted: the abort callback stopped it.
             ModelError: llama.cpp failed.
+            ValueError: more logits are wanted than were planned for, of which llama.cpp would abort the process.
         """
+        if n_wanted > self._n_logits:
+            raise ValueError(f"{n_wanted} rows of logits are wanted of a context that has room for {self._n_logits}")
         n = len(token)
         batch = self._batch
         batch.token[:n] = token

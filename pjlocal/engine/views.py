@@ -65,6 +65,7 @@ class ModelViews:
 
     Args:
         n_ctx: tokens each view has room for.
+        n_rows: tokens that each may be fed at a time with the logits behind each; fewer where a batch has no room.
         interrupt: stops a decode under way, which then raises `Interrupted` where it is waited for.
 
     Raises:
@@ -72,11 +73,19 @@ class ModelViews:
     """
 
     def __init__(
-        self, model: Model, engine: Engine, n_views: int, n_ctx: int, layout: FixedLayout, interrupt: Interrupt
+        self,
+        model: Model,
+        engine: Engine,
+        n_views: int,
+        n_ctx: int,
+        layout: FixedLayout,
+        interrupt: Interrupt,
+        n_rows: int = 1,
     ) -> None:
         self.model = model
         self.n_views = n_views
         self.n_ctx = n_ctx
+        self.n_rows = n_rows
         self.layout = layout
         self.trimmable = model.trimmable
         self.cached: list[list[int]] = [[] for _ in range(n_views)]
@@ -103,7 +112,8 @@ class ModelViews:
         n_threads = max(1, self._n_threads // n_contexts)
         try:
             for _ in range(n_contexts):
-                self._contexts.append(Context(model, engine, n_ctx, n_views // n_contexts, n_threads, interrupt))
+                context = Context(model, engine, n_ctx, n_views // n_contexts, n_threads, interrupt, n_rows)
+                self._contexts.append(context)
                 self._workers.append(Worker())
         except BaseException:
             self.close()
@@ -124,7 +134,7 @@ class ModelViews:
     @property
     def most_rows(self) -> int:
         """The most tokens that can be fed at once with the logits behind each."""
-        return self._contexts[0].n_batch * len(self._contexts) // self.n_views
+        return min(self.n_rows, self._contexts[0].n_batch * len(self._contexts) // self.n_views)
 
     # What the schedules call.
 
