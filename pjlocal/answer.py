@@ -178,12 +178,12 @@ class Answer:
         return lockstep(views, prompts, voices, rules, uniforms, self._guesser(views))
 
     def _n_rows(self) -> int:
-        """Tokens that a view is fed at a time with the logits behind each: in Algorithm 1, a round's draft and the token
-        before it; else one, and what is guessed behind it."""
+        """Tokens that a view is fed at a time with the logits behind each: in Algorithm 1 the token before a draft, and
+        the draft; else one, and what is guessed behind it."""
         generation = self._generation
         if generation.schedule == "reference" and len(self.plan.prompts) > 1:
             return generation.lam + 1
-        return 1 + (generation.lookahead if self._pool.model.trimmable else 0)
+        return 1 + generation.lookahead
 
     def _voices(self) -> Voices:
         """Who proposes and who decides.
@@ -228,7 +228,7 @@ class Answer:
 
     def _guesser(self, views: ModelViews | Seat) -> Lookahead | None:
         most = self._generation.lookahead
-        if not most or not views.trimmable:
+        if not most or not views.rewinds:
             return None
         return Lookahead(
             max(self.plan.prompts, key=len), min(most, views.most_rows - 1), lambda: views.prefill_s_per_token

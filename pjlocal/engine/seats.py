@@ -123,13 +123,9 @@ class SharedContext:
 
     def keep(self, sequence: _Sequence, n_tokens: int) -> int:
         """Trim a sequence to its first ``n_tokens``, or empty it where it cannot be trimmed; what is left."""
-        if n_tokens == len(sequence.cached):
-            return n_tokens
-        if not (n_tokens and self.model.trimmable and self._context.forget(sequence.number, n_tokens)):
-            self._context.forget(sequence.number, 0)
-            n_tokens = 0
-        del sequence.cached[n_tokens:]
-        return n_tokens
+        if n_tokens < len(sequence.cached):
+            del sequence.cached[self._context.trim(sequence.number, n_tokens) :]
+        return len(sequence.cached)
 
     def decode(self) -> None:
         """Read what was fed: first what nobody asks logits of, then a batch of all that somebody does.
@@ -184,11 +180,8 @@ class SharedContext:
         for sequence in self._sequences:
             sequence.head.clear()
             sequence.wanted.clear()
-            held = min(self._context.length(sequence.number), len(sequence.cached))
-            if not (self.model.trimmable and self._context.forget(sequence.number, held)):
-                self._context.forget(sequence.number, 0)
-                held = 0
-            del sequence.cached[held:]
+            held = min(self._context.length(sequence.number), len(sequence.cached)) if self.model.trimmable else 0
+            del sequence.cached[self._context.trim(sequence.number, held) :]
 
 
 class Seat:
@@ -198,7 +191,7 @@ class Seat:
         self.model = shared.model
         self.interrupt = shared.interrupt
         self.context_limit = shared.n_ctx
-        self.trimmable = shared.model.trimmable
+        self.trimmable = self.rewinds = shared.model.trimmable
         self.reduce: Callable[[int, int, Logits], Any] = lambda view, row, logits: logits
         self.shares_trunk = False  # each view reads its own prompt here
         self.prefill_s_per_token: float | None = None
@@ -218,7 +211,8 @@ class Seat:
         raise UsageError("an answer on a shared context is written by a Scheduler")
 
     def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]], n_rows: int) -> Seat:
-        self._shared.plan_for(n_rows)
+        if self.rewinds:
+            self._shared.plan_for(n_rows)
         return self
 
     # What the schedules call.
