@@ -178,6 +178,10 @@ class ModelViews:
     def feed(self, tokens: Sequence[int]) -> None:
         """Append the same tokens to every view, keeping the logits behind each; returns at once."""
         if len(tokens) > 1 and not self.trimmable and not self._contexts[0].n_snapshots:
+            if len(self._unread[0]) >= len(
+                tokens
+            ):  # else they are read in the guess's own batch, where it saves a pass
+                self._append(dict.fromkeys(range(self.n_views), ()), rows=0)
             self._mark(for_a_guess=True)
         self._append(dict.fromkeys(range(self.n_views), tokens), rows=len(tokens))
 
@@ -316,9 +320,9 @@ class ModelViews:
         self.wait()
         jobs: dict[int, list[tuple[int, int, Sequence[int]]]] = {}
         for view, fed in tokens.items():
-            if fed:
-                new = [*self._unread[view], *fed]
-                self._unread[view] = []
+            new = [*self._unread[view], *fed]
+            self._unread[view] = []
+            if new:
                 jobs.setdefault(self._place(view)[0], []).append((view, len(self.cached[view]), new))
                 self.cached[view].extend(new)
                 self.n_fed += len(new)
