@@ -68,7 +68,7 @@ def make_contenders(
     for layout in LAYOUTS:
         if judges[layout].pool.layout(3) == layout:  # where there are few cores, one batch even if contexts are wanted
             yield THREE.format(layout), _judged(THREE.format(layout), judges[layout], work, report, mode="both")
-    if work.lookahead and model.trimmable:
+    if work.lookahead:
         for layout in LAYOUTS:
 
             def ahead(seed: int, layout: FixedLayout = layout) -> float:

@@ -6,8 +6,7 @@ import ctypes
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-_MOST = 4  # of a sequence: two turns, each at its beginning and behind its prompt
-_MOST_BYTES = 256 << 20  # of a sequence, but for one: a running state takes 50 MiB and more in models of 8B parameters
+from ..gguf.memory import MOST_CHECKPOINT_BYTES, MOST_CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Checkpoints:
         if new.for_a_guess:
             self._kept = [checkpoint for checkpoint in self._kept if not checkpoint.for_a_guess]
         self._kept.append(new)
-        while len(self._kept) > _MOST + new.for_a_guess or (len(self._kept) > 1 and self._n_bytes > _MOST_BYTES):
+        while len(self._kept) > 1 and self._too_many:
             del self._kept[0]
 
     def latest(self, n_tokens: int) -> Checkpoint | None:
@@ -51,5 +50,6 @@ class Checkpoints:
         return max(self._kept, key=lambda checkpoint: checkpoint.n_tokens, default=None)
 
     @property
-    def _n_bytes(self) -> int:
-        return sum(len(checkpoint.memory) for checkpoint in self._kept)
+    def _too_many(self) -> bool:
+        lasting = [len(checkpoint.memory) for checkpoint in self._kept if not checkpoint.for_a_guess]
+        return len(lasting) > MOST_CHECKPOINTS or sum(lasting) > MOST_CHECKPOINT_BYTES
