@@ -327,6 +327,7 @@ def write_qwen35(path: Path) -> Path:
     w.add_ssm_state_size(n_state)
     w.add_ssm_time_step_rank(n_heads)
     w.add_ssm_group_count(n_heads)
+    w.add_full_attention_interval(n_layer)
     w.ends(n_embd)
     n_inner = n_state * n_heads
     for i in range(n_layer):

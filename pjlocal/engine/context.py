@@ -213,9 +213,9 @@ class Context:
     def _take_back(self, seq: int, checkpoint: Checkpoint) -> bool:
         partly = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
         size = len(checkpoint.memory)
-        return lib.llama_state_seq_set_data_ext(self.handle, checkpoint.memory, size, seq, partly) == size and bool(
-            lib.llama_memory_seq_rm(self.memory, seq, checkpoint.n_tokens, -1)
-        )
+        taken = lib.llama_state_seq_set_data_ext(self.handle, checkpoint.memory, size, seq, partly)
+        # The rest of the memory may hold more; sliding windows are whole as of now.
+        return taken == size and bool(lib.llama_memory_seq_rm(self.memory, seq, checkpoint.n_tokens, -1))
 
     def mark(self, seq: int, *, for_a_guess: bool = False) -> None:
         """Make a checkpoint of a sequence as it is, where there is none and its memory cannot be trimmed at will."""
@@ -229,6 +229,7 @@ class Context:
             self._checkpoints[seq].add(Checkpoint(n_tokens, memory, for_a_guess))
 
     def checkpoints(self, seq: int) -> list[Checkpoint]:
+        """Of a sequence, for `restore` in another context."""
         return [*self._checkpoints[seq]]
 
     def state(self, seq: int) -> ctypes.Array[ctypes.c_uint8]:
@@ -239,7 +240,7 @@ class Context:
         return buffer
 
     def restore(self, seq: int, state: ctypes.Array[ctypes.c_uint8], checkpoints: Sequence[Checkpoint] = ()) -> bool:
-        """Put a sequence into the empty memory; False where it cannot be taken."""
+        """Put a sequence into the empty memory, with its checkpoints; False where it cannot be taken."""
         self._checkpoints[seq] = Checkpoints(checkpoints)
         return bool(lib.llama_state_seq_set_data(self.handle, state, len(state), seq))
 

@@ -240,7 +240,7 @@ class Model:
 
     @cached_property
     def trimmable(self) -> bool:
-        """Whether the last tokens read can be forgotten again, sliding windows as far as they still reach back."""
+        """Whether the last tokens read can be forgotten again: also by sliding windows, whose caches hold some more."""
         return not self.recurrent
 
     @cached_property

@@ -90,7 +90,7 @@ class ModelViews:
         self.n_rows = n_rows
         self.layout = layout
         self.trimmable = model.trimmable
-        self.rewinds = True
+        self.rewinds = True  # what was fed last can be taken back, by reading again what the memory cannot keep
         self.cached: list[list[int]] = [[] for _ in range(n_views)]
         self._unread: list[list[int]] = [[] for _ in range(n_views)]  # behind them: forgotten, to be read again first
         self._slots = list(range(n_views))  # the context or sequence of each view
@@ -178,9 +178,8 @@ class ModelViews:
     def feed(self, tokens: Sequence[int]) -> None:
         """Append the same tokens to every view, keeping the logits behind each; returns at once."""
         if len(tokens) > 1 and not self.trimmable and not self._contexts[0].n_snapshots:
-            if len(self._unread[0]) >= len(
-                tokens
-            ):  # else they are read in the guess's own batch, where it saves a pass
+            # What is unread is read in the guess's own batch, which saves a pass, until it is as much as the guess.
+            if len(self._unread[0]) >= len(tokens):
                 self._append(dict.fromkeys(range(self.n_views), ()), rows=0)
             self._mark(for_a_guess=True)
         self._append(dict.fromkeys(range(self.n_views), tokens), rows=len(tokens))

@@ -105,11 +105,18 @@ def _token_bytes(header: Header, engine: Engine) -> list[tuple[int, bool]]:
     """What keys and values of a token take in each layer, and whether that sees only a window."""
     n_head = _by_layer(header, "attention.head_count", 1)
     width = (header.of_architecture("embedding_length") or 0) // max(1, *n_head)
-    heads = _by_layer(header, "attention.head_count_kv", n_head)
+    heads = _attention_heads(header, n_head)
     of_key = header.of_architecture("attention.key_length") or width
     of_value = header.of_architecture("attention.value_length") or width
     by_head = of_key * _BLOCKS[engine.cache_type_k.upper()] + of_value * _BLOCKS[engine.cache_type_v.upper()]
     return [(int(n * by_head), slides) for n, slides in zip(heads, _slides(header, len(heads)), strict=True)]
+
+
+def _attention_heads(header: Header, otherwise: int | list[int]) -> list[int]:
+    """Heads of keys and values of each layer: none where it has a running state instead."""
+    heads = _by_layer(header, "attention.head_count_kv", otherwise)
+    interval = header.of_architecture("full_attention_interval") or 1
+    return [n if (layer + 1) % interval == 0 else 0 for layer, n in enumerate(heads)]
 
 
 #: Of how many layers one sees the whole context, where the file does not say.
@@ -133,7 +140,7 @@ def _running_state(header: Header) -> int:
     kernel = header.of_architecture("ssm.conv_kernel") or 1
     groups = header.of_architecture("ssm.group_count") or 0
     n_layer = header.of_architecture("block_count") or 0
-    attentive = sum(1 for n in _by_layer(header, "attention.head_count_kv", 0) if n)
+    attentive = sum(1 for n in _attention_heads(header, 0) if n)
     of_layer = (kernel - 1) * (inner + 2 * groups * state) + state * inner
     return 4 * of_layer * max(0, n_layer - attentive)
 

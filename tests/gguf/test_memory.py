@@ -52,7 +52,7 @@ def test_the_estimate_is_within_a_tenth_of_what_is_used(
     assert 0.9 < held / expected < 1.1
 
 
-@pytest.mark.parametrize("kind", ["gemma3", "mamba", "jamba", "llama"])
+@pytest.mark.parametrize("kind", ["gemma3", "mamba", "jamba", "qwen35", "llama"])
 def test_so_does_what_a_chat_keeps_of_a_memory_that_cannot_be_trimmed(tiny: Callable[[str], Path], kind: str) -> None:
     with PersonaJudge(tiny(kind), prefer=["vivid", "creative"]) as judge:
         for n in range(4):
