@@ -209,6 +209,23 @@ def test_a_token_that_was_half_read_leaves_nothing_behind(judge: PersonaJudge) -
         made.close()
 
 
+@on(WITH_SNAPSHOTS)
+def test_tokens_of_several_batches_are_not_taken_back_from_snapshots_of_the_last(judge: PersonaJudge) -> None:
+    layout = judge.engine.layout
+    prompts = [[5 + i % 90 for i in range(60)], [5 + i % 80 for i in range(50)]]
+    views, fresh = (ModelViews(judge.model, engine(layout), 2, 256, layout, Interrupt(), n_rows=8) for _ in range(2))
+    views.start(prompts)
+    for token in (100, 101, 102, 103):
+        views.feed([token])
+    views.rewind(3)
+    views.feed([104])
+    fresh.start([[*prompt, 100, 104] for prompt in prompts])
+    for view in range(2):
+        np.testing.assert_allclose(views.logits(view), fresh.logits(view), atol=1e-3)
+    for made in (views, fresh):
+        made.close()
+
+
 @on(ARCHITECTURES)
 def test_the_papers_rounds_run_where_tokens_can_be_taken_back_and_else_a_line_says_why(judge: PersonaJudge) -> None:
     if judge.model.description.split()[0] in (*ATTENTION, *WINDOWS):
