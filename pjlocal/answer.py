@@ -34,8 +34,9 @@ class Pool(Protocol):
     interrupt: Interrupt
     context_limit: int
 
-    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]]) -> ModelViews | Seat:
-        """Views with room for ``n_ctx`` tokens each, which will begin with these prompts."""
+    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]], n_rows: int) -> ModelViews | Seat:
+        """Views with room for ``n_ctx`` tokens each, which will begin with these prompts, and be fed at most ``n_rows``
+        at a time."""
 
     def writing(self, writer: Writer) -> AbstractContextManager[None]:
         """While this one is iterated over."""
@@ -158,7 +159,7 @@ class Answer:
         pool, prompts, generation = self._pool, self.plan.prompts, self._generation
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         self._limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
-        views = pool.views(len(prompts), max(map(len, prompts)) + self._limit, prompts)
+        views = pool.views(len(prompts), max(map(len, prompts)) + self._limit, prompts, self._n_rows())
         if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
             raise UsageError(
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
@@ -175,6 +176,14 @@ class Answer:
         if generation.schedule == "reference":
             return algorithm1(views, prompts, voices, rules, uniforms)
         return lockstep(views, prompts, voices, rules, uniforms, self._guesser(views))
+
+    def _n_rows(self) -> int:
+        """Tokens that a view is fed at a time with the logits behind each: in Algorithm 1 the token before a draft, and
+        the draft; else one, and what is guessed behind it."""
+        generation = self._generation
+        if generation.schedule == "reference" and len(self.plan.prompts) > 1:
+            return generation.lam + 1
+        return 1 + generation.lookahead
 
     def _voices(self) -> Voices:
         """Who proposes and who decides.
@@ -219,7 +228,7 @@ class Answer:
 
     def _guesser(self, views: ModelViews | Seat) -> Lookahead | None:
         most = self._generation.lookahead
-        if not most or not views.trimmable:
+        if not most or not views.rewinds:
             return None
         return Lookahead(
             max(self.plan.prompts, key=len), min(most, views.most_rows - 1), lambda: views.prefill_s_per_token

@@ -180,6 +180,25 @@ def test_a_prompt_longer_than_a_batch_is_read_in_several(tiny: Callable[[str], P
             shared.close()
 
 
+def test_one_that_looks_ahead_may_join_those_that_do_not(judge: PersonaJudge) -> None:
+    """The context then plans for more logits, and what the others have read stays."""
+    plain, ahead = (Generation(mode="judge", seed=3, max_tokens=30, ignore_end=True, lookahead=n) for n in (0, 7))
+    alone = judge(QUESTIONS[0], **plain.as_dict()).text
+    with sharing(judge, 4) as scheduler:
+        first, second = (job(judge, QUESTIONS[0], generation) for generation in (plain, ahead))
+        scheduler.submit(first)
+        scheduler.step()
+        scheduler.step()
+        read = scheduler.shared.n_fed
+        scheduler.submit(second)
+        scheduler.step()
+        assert scheduler.shared.n_rows == 8
+        assert scheduler.shared.n_fed < 2.2 * read, "the prompts of the second, and a token of each"
+        while not scheduler.idle:
+            scheduler.step()
+        assert [one.answer.result.text for one in (first, second)] == [alone, alone]
+
+
 def test_what_needs_more_places_than_there_are_is_told(tiny: Callable[[str], Path], judge: PersonaJudge) -> None:
     with sharing(judge, 1) as scheduler:
         with pytest.raises(UsageError, match="2 views want a place, and there is 1"):

@@ -125,21 +125,38 @@ class _Writer(gguf.GGUFWriter):
         self.write_tensors_to_file()
         self.close()
 
-    def sizes(self, n_embd: int, n_layer: int, n_head: int, n_head_kv: int, n_ff: int, n_ctx_train: int) -> None:
+    def sizes(
+        self,
+        n_embd: int,
+        n_layer: int,
+        n_head: int,
+        n_head_kv: int,
+        n_ff: int,
+        n_ctx_train: int,
+        of_layers: list[int] | None = None,
+    ) -> None:
+        """of_layers: the heads of keys and values of each layer, where they differ."""
         self.add_context_length(n_ctx_train)
         self.add_embedding_length(n_embd)
         self.add_block_count(n_layer)
         self.add_feed_forward_length(n_ff)
         self.add_head_count(n_head)
-        self.add_head_count_kv(n_head_kv)
+        self.add_head_count_kv(of_layers or n_head_kv)
         self.add_layer_norm_rms_eps(1e-5)
 
     def transformer_block(self, prefix: str, n_embd: int, n_kv: int, n_ff: int) -> None:
-        self.vectors([f"{prefix}.attn_norm.weight", f"{prefix}.ffn_norm.weight"], n_embd)
+        self.attention(prefix, n_embd, n_kv)
+        self.feed_forward(prefix, n_embd, n_ff)
+
+    def attention(self, prefix: str, n_embd: int, n_kv: int) -> None:
+        self.vectors([f"{prefix}.attn_norm.weight"], n_embd)
         self.matrix(f"{prefix}.attn_q.weight", n_embd, n_embd)
         self.matrix(f"{prefix}.attn_k.weight", n_kv, n_embd)
         self.matrix(f"{prefix}.attn_v.weight", n_kv, n_embd)
         self.matrix(f"{prefix}.attn_output.weight", n_embd, n_embd)
+
+    def feed_forward(self, prefix: str, n_embd: int, n_ff: int) -> None:
+        self.vectors([f"{prefix}.ffn_norm.weight"], n_embd)
         self.matrix(f"{prefix}.ffn_gate.weight", n_ff, n_embd)
         self.matrix(f"{prefix}.ffn_up.weight", n_ff, n_embd)
         self.matrix(f"{prefix}.ffn_down.weight", n_embd, n_ff)
@@ -201,10 +218,15 @@ def write_big_vocabulary(path: Path, n_vocab: int = 262_144) -> Path:
     return write_llama(path, n_vocab=n_vocab, n_embd=128, n_layer=48, n_ff=1024, dtype=np.float16)
 
 
-def write_sliding_window(path: Path) -> Path:
-    """Gemma 3's architecture, whose layers see the last 16 tokens."""
+def write_gemma3(path: Path) -> Path:
+    """Five layers that see the last 16 tokens, and one that sees all."""
+    return write_sliding_window(path, n_layer=6)
+
+
+def write_sliding_window(path: Path, *, n_layer: int = 2) -> Path:
+    """Gemma 3's architecture, whose layers, but for every sixth, see the last 16 tokens."""
     w = _Writer(path, "gemma3")
-    n_embd, n_layer, n_ff = 64, 2, 128
+    n_embd, n_ff = 64, 128
     w.sizes(n_embd, n_layer, 4, 4, n_ff, 512)
     w.add_key_length(16)
     w.add_value_length(16)
@@ -230,17 +252,175 @@ def write_recurrent(path: Path, *, forgets: float = 1.0) -> Path:
     w.add_ssm_time_step_rank(n_dt)
     w.ends(n_embd)
     for i in range(2):
+        _selective_state(w, f"blk.{i}", n_embd, forgets)
+    w.finish()
+    return path
+
+
+def _selective_state(w: _Writer, b: str, n_embd: int, forgets: float) -> None:
+    """A block of Mamba's."""
+    n_inner, n_state, n_conv, n_dt = 128, 16, 4, 4
+    w.vectors([f"{b}.attn_norm.weight"], n_embd)
+    w.matrix(f"{b}.ssm_in.weight", 2 * n_inner, n_embd)
+    w.add_tensor(f"{b}.ssm_conv1d.weight", np.full((n_inner, n_conv), 0.4, np.float32))
+    w.vectors([f"{b}.ssm_conv1d.bias"], n_inner, 0.0)
+    w.matrix(f"{b}.ssm_x.weight", n_dt + 2 * n_state, n_inner)
+    w.matrix(f"{b}.ssm_dt.weight", n_inner, n_dt)
+    w.vectors([f"{b}.ssm_dt.bias"], n_inner, 0.1)
+    w.add_tensor(f"{b}.ssm_a", np.tile(-forgets * np.arange(1, n_state + 1, dtype=np.float32), (n_inner, 1)))
+    w.vectors([f"{b}.ssm_d"], n_inner)
+    w.matrix(f"{b}.ssm_out.weight", n_embd, n_inner)
+
+
+def write_mamba(path: Path) -> Path:
+    """One that remembers for some hundred tokens."""
+    return write_recurrent(path, forgets=0.02)
+
+
+def write_jamba(path: Path) -> Path:
+    """A hybrid: a layer with a running state, and one with attention."""
+    w = _Writer(path, "jamba")
+    n_embd, n_ff = 64, 128
+    w.sizes(n_embd, 2, 4, 4, n_ff, 512, of_layers=[0, 4])
+    w.add_ssm_conv_kernel(4)
+    w.add_ssm_inner_size(2 * n_embd)
+    w.add_ssm_state_size(16)
+    w.add_ssm_time_step_rank(4)
+    w.ends(n_embd)
+    _selective_state(w, "blk.0", n_embd, forgets=0.02)
+    w.vectors(["blk.0.ssm_dt_norm.weight"], 4)
+    w.vectors(["blk.0.ssm_b_norm.weight", "blk.0.ssm_c_norm.weight"], 16)
+    w.attention("blk.1", n_embd, n_embd)
+    for i in range(2):
+        w.feed_forward(f"blk.{i}", n_embd, n_ff)
+    w.finish()
+    return path
+
+
+def write_lfm2(path: Path) -> Path:
+    """A hybrid that can take tokens back: a layer with a short convolution, and one with attention."""
+    w = _Writer(path, "lfm2")
+    n_embd, n_ff, n_conv = 64, 128, 3
+    w.sizes(n_embd, 2, 4, 4, n_ff, 512, of_layers=[0, 4])
+    w.add_shortconv_l_cache(n_conv)
+    w.add_rope_freq_base(10_000.0)
+    w.matrix("token_embd.weight", w.n_vocab, n_embd, scale=1.0)
+    w.vectors(["token_embd_norm.weight"], n_embd)
+    w.matrix("output.weight", w.n_vocab, n_embd, scale=2 * n_embd**-0.5)
+    w.vectors(["blk.0.attn_norm.weight"], n_embd)
+    w.matrix("blk.0.shortconv.conv.weight", n_embd, n_conv)
+    w.matrix("blk.0.shortconv.in_proj.weight", 3 * n_embd, n_embd)
+    w.matrix("blk.0.shortconv.out_proj.weight", n_embd, n_embd)
+    w.attention("blk.1", n_embd, n_embd)
+    w.vectors(["blk.1.attn_q_norm.weight", "blk.1.attn_k_norm.weight"], 16)
+    for i in range(2):
+        w.feed_forward(f"blk.{i}", n_embd, n_ff)
+    w.finish()
+    return path
+
+
+def write_qwen35(path: Path) -> Path:
+    """A hybrid that can take tokens back: three layers with a gated delta net, and one with attention."""
+    w = _Writer(path, "qwen35")
+    n_embd, n_layer, n_ff, n_conv, n_state, n_heads = 64, 4, 128, 4, 16, 4
+    w.sizes(n_embd, n_layer, 4, 4, n_ff, 512)
+    w.add_key_length(16)
+    w.add_value_length(16)
+    w.add_rope_dimension_count(16)
+    w.add_rope_dimension_sections([2, 2, 2, 2])
+    w.add_ssm_conv_kernel(n_conv)
+    w.add_ssm_inner_size(n_state * n_heads)
+    w.add_ssm_state_size(n_state)
+    w.add_ssm_time_step_rank(n_heads)
+    w.add_ssm_group_count(n_heads)
+    w.add_full_attention_interval(n_layer)
+    w.ends(n_embd)
+    n_inner = n_state * n_heads
+    for i in range(n_layer):
         b = f"blk.{i}"
-        w.vectors([f"{b}.attn_norm.weight"], n_embd)
-        w.matrix(f"{b}.ssm_in.weight", 2 * n_inner, n_embd)
-        w.add_tensor(f"{b}.ssm_conv1d.weight", np.full((n_inner, n_conv), 0.4, np.float32))
-        w.vectors([f"{b}.ssm_conv1d.bias"], n_inner, 0.0)
-        w.matrix(f"{b}.ssm_x.weight", n_dt + 2 * n_state, n_inner)
-        w.matrix(f"{b}.ssm_dt.weight", n_inner, n_dt)
-        w.vectors([f"{b}.ssm_dt.bias"], n_inner, 0.1)
-        w.add_tensor(f"{b}.ssm_a", np.tile(-forgets * np.arange(1, n_state + 1, dtype=np.float32), (n_inner, 1)))
-        w.vectors([f"{b}.ssm_d"], n_inner)
+        w.vectors([f"{b}.attn_norm.weight", f"{b}.post_attention_norm.weight"], n_embd)
+        w.matrix(f"{b}.ffn_gate.weight", n_ff, n_embd)
+        w.matrix(f"{b}.ffn_up.weight", n_ff, n_embd)
+        w.matrix(f"{b}.ffn_down.weight", n_embd, n_ff)
+        if i == n_layer - 1:
+            w.matrix(f"{b}.attn_q.weight", 2 * n_embd, n_embd)
+            for name in ("attn_k", "attn_v", "attn_output"):
+                w.matrix(f"{b}.{name}.weight", n_embd, n_embd)
+            w.vectors([f"{b}.attn_q_norm.weight", f"{b}.attn_k_norm.weight"], 16)
+            continue
+        w.matrix(f"{b}.attn_qkv.weight", 3 * n_inner, n_embd)
+        w.matrix(f"{b}.attn_gate.weight", n_inner, n_embd)
+        w.add_tensor(f"{b}.ssm_conv1d.weight", np.full((3 * n_inner, n_conv), 0.4, np.float32))
+        w.vectors([f"{b}.ssm_dt.bias"], n_heads, 0.1)
+        w.vectors([f"{b}.ssm_a"], n_heads, -0.02)
+        w.matrix(f"{b}.ssm_beta.weight", n_heads, n_embd)
+        w.matrix(f"{b}.ssm_alpha.weight", n_heads, n_embd)
+        w.vectors([f"{b}.ssm_norm.weight"], n_state)
         w.matrix(f"{b}.ssm_out.weight", n_embd, n_inner)
+    w.finish()
+    return path
+
+
+def write_qwen2(path: Path) -> Path:
+    """Attention with biases, and half as many heads of keys and values."""
+    w = _Writer(path, "qwen2")
+    w.sizes(64, 2, 4, 2, 128, 512)
+    w.ends(64)
+    for i in range(2):
+        w.transformer_block(f"blk.{i}", 64, 32, 128)
+        w.vectors([f"blk.{i}.attn_q.bias"], 64, 0.1)
+        w.vectors([f"blk.{i}.attn_k.bias", f"blk.{i}.attn_v.bias"], 32, 0.1)
+    w.finish()
+    return path
+
+
+def write_qwen3(path: Path, *, experts: int = 0) -> Path:
+    """Queries and keys with norms of their own."""
+    w = _Writer(path, "qwen3moe" if experts else "qwen3")
+    n_embd, n_ff = 64, 128
+    w.sizes(n_embd, 2, 4, 2, n_ff, 512)
+    w.add_key_length(16)
+    w.add_value_length(16)
+    if experts:
+        w.add_expert_count(experts)
+        w.add_expert_used_count(2)
+        w.add_expert_feed_forward_length(n_ff // 2)
+    w.ends(n_embd)
+    for i in range(2):
+        b = f"blk.{i}"
+        w.attention(b, n_embd, 32)
+        w.vectors([f"{b}.attn_q_norm.weight", f"{b}.attn_k_norm.weight"], 16)
+        if not experts:
+            w.feed_forward(b, n_embd, n_ff)
+            continue
+        w.vectors([f"{b}.ffn_norm.weight"], n_embd)
+        w.matrix(f"{b}.ffn_gate_inp.weight", experts, n_embd)
+        w.matrix(f"{b}.ffn_gate_exps.weight", experts, n_ff // 2, n_embd)
+        w.matrix(f"{b}.ffn_up_exps.weight", experts, n_ff // 2, n_embd)
+        w.matrix(f"{b}.ffn_down_exps.weight", experts, n_embd, n_ff // 2)
+    w.finish()
+    return path
+
+
+def write_qwen3moe(path: Path) -> Path:
+    """A mixture of eight experts, of which two are heard."""
+    return write_qwen3(path, experts=8)
+
+
+def write_phi3(path: Path) -> Path:
+    """Queries, keys and values from one matrix, and both halves of the feed-forward from another."""
+    w = _Writer(path, "phi3")
+    n_embd, n_ff = 64, 128
+    w.sizes(n_embd, 2, 4, 4, n_ff, 512)
+    w.add_rope_dimension_count(16)
+    w.ends(n_embd)
+    for i in range(2):
+        b = f"blk.{i}"
+        w.vectors([f"{b}.attn_norm.weight", f"{b}.ffn_norm.weight"], n_embd)
+        w.matrix(f"{b}.attn_qkv.weight", 3 * n_embd, n_embd)
+        w.matrix(f"{b}.attn_output.weight", n_embd, n_embd)
+        w.matrix(f"{b}.ffn_up.weight", 2 * n_ff, n_embd)
+        w.matrix(f"{b}.ffn_down.weight", n_embd, n_ff)
     w.finish()
     return path
 

@@ -68,7 +68,7 @@ def make_contenders(
     for layout in LAYOUTS:
         if judges[layout].pool.layout(3) == layout:  # where there are few cores, one batch even if contexts are wanted
             yield THREE.format(layout), _judged(THREE.format(layout), judges[layout], work, report, mode="both")
-    if work.lookahead and model.trimmable:
+    if work.lookahead:
         for layout in LAYOUTS:
 
             def ahead(seed: int, layout: FixedLayout = layout) -> float:
@@ -111,7 +111,7 @@ def _bare(context: Context, prompt: Sequence[int], work: Workload, seed: int) ->
         lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_min_p(s.min_p, 1))
     lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_temp(s.temperature))
     lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_dist(seed))
-    context.forget(0, 0)
+    context.trim(0, 0)
     for i in range(0, len(prompt), context.n_batch):
         part = prompt[i : i + context.n_batch]
         context.decode(part, range(i, i + len(part)), [0] * len(part), 1)

@@ -108,7 +108,7 @@ def _print(report: Any) -> None:
     peak = report.peak_memory_bytes
     for line in (
         f"fastest layout: {report.layout}; ratios are medians within {on['repeats']} turns of {on['tokens']} tokens",
-        "" if on["trimmable"] else "this model's memory cannot be trimmed: no Algorithm 1, and no look-ahead",
+        "" if on["trimmable"] else "this model's memory cannot be trimmed: no Algorithm 1",
         f"look-ahead makes judge mode faster by: {ahead}" if ahead else "",
         f"outside llama_decode: {d['share_outside_llama_decode']:.1%} of a step (contexts); {calls}",
         f"three views take {d['three_views_vs_two']:.2f} times the step of two, "

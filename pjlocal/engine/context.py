@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..settings import DEFAULT_N_CTX, Engine
+from .checkpoints import Checkpoint, Checkpoints
 from .interrupt import Interrupt, Interrupted
 from .machine import available_bytes
 from .model import Model, forget_errors, last_error
@@ -38,6 +39,10 @@ _FLASH_ATTENTION = {
     "off": lib.LLAMA_FLASH_ATTN_TYPE_DISABLED,
     "on": lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
 }
+
+
+#: Snapshots of a running state, from which so many tokens can be taken back.  Each is another copy of the state.
+_MOST_SNAPSHOTS = 7
 
 
 class Batch:
@@ -65,23 +70,40 @@ class Batch:
 class Context:
     """One llama_context with ``n_seq`` sequences of ``n_ctx`` tokens each.
 
+    Args:
+        n_rows: tokens that each sequence may feed at a time with the logits behind each.  llama.cpp sets room aside for
+            no more: 22 MiB for SmolLM2 with 8192 tokens, where logits behind all of a batch would take 98.
+
     Raises:
         ModelError: llama.cpp cannot make it; most often there is not enough memory.
     """
 
     def __init__(
-        self, model: Model, engine: Engine, n_ctx: int, n_seq: int, n_threads: int, interrupt: Interrupt
+        self,
+        model: Model,
+        engine: Engine,
+        n_ctx: int,
+        n_seq: int,
+        n_threads: int,
+        interrupt: Interrupt,
+        n_rows: int = 1,
     ) -> None:
         self.model = model
         self.n_batch = max(n_seq, min(engine.n_batch, n_ctx * n_seq))  # every sequence's next token is in one batch
         self._n_seq = n_seq
         self._interrupt = interrupt
         params = context_params(engine, n_ctx * n_seq, self.n_batch, n_seq, n_threads, interrupt)
+        self._n_logits = params.n_outputs_max = min(self.n_batch, n_seq * n_rows)
+        if model.recurrent:
+            params.n_rs_seq = min(_MOST_SNAPSHOTS, self._n_logits // n_seq - 1)
         forget_errors()
         self.handle = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise no_context(f"{n_ctx} tokens a view")
         self.memory = lib.llama_get_memory(self.handle)
+        #: Tokens that a running state takes back where a batch ended with them; 0 where the architecture cannot.
+        self.n_snapshots = int(lib.llama_n_rs_seq(self.handle)) if model.recurrent else 0
+        self._checkpoints = [Checkpoints() for _ in range(n_seq)]
         self._batch = Batch(self.n_batch)
         self._last_shape: tuple[list[int], int] = ([], 0)
         self._n_threads = n_threads
@@ -109,7 +131,10 @@ class Context:
         Raises:
             Interrupted: the abort callback stopped it.
             ModelError: llama.cpp failed.
+            ValueError: more logits are wanted than were planned for, of which llama.cpp would abort the process.
         """
+        if n_wanted > self._n_logits:
+            raise ValueError(f"{n_wanted} rows of logits are wanted of a context that has room for {self._n_logits}")
         n = len(token)
         batch = self._batch
         batch.token[:n] = token
@@ -155,9 +180,57 @@ class Context:
             self._logits[address] = np.ctypeslib.as_array(buffer)
         return self._logits[address]
 
-    def forget(self, seq: int, start: int) -> bool:
-        """Drop a sequence's tokens from position ``start`` on; False where the memory cannot be trimmed."""
-        return bool(lib.llama_memory_seq_rm(self.memory, seq, start, -1))
+    def trim(self, seq: int, n_tokens: int) -> int:
+        """Bring a sequence back to its first ``n_tokens``; how many are left.
+
+        Those are fewer where the memory does not go back to there: as many as the last checkpoint before has, or none.
+        """
+        if n_tokens and self._goes_back(seq, n_tokens) and lib.llama_memory_seq_rm(self.memory, seq, n_tokens, -1):
+            self._checkpoints[seq].latest(n_tokens)
+            return n_tokens
+        return self.go_back(seq, n_tokens)
+
+    def _goes_back(self, seq: int, n_tokens: int) -> bool:
+        """Whether the memory is whole behind so many tokens, as far as llama.cpp does not see to that.
+
+        Of a running state it has snapshots of the last batch alone, and takes those of earlier ones for them.
+        """
+        if self.model.recurrent:
+            n_back = self.length(seq) - n_tokens
+            return n_back == 0 or n_back < min(1 + self.n_snapshots, self._last_shape[0].count(seq))
+        oldest = lib.llama_memory_seq_pos_min(self.memory, seq)
+        return not self.model.n_swa or bool(oldest <= max(0, n_tokens + 1 - self.model.n_swa))
+
+    def go_back(self, seq: int, n_tokens: int) -> int:
+        """Bring a sequence back to its last checkpoint of at most ``n_tokens``, or empty it; how many are left."""
+        checkpoint = self._checkpoints[seq].latest(n_tokens)
+        if checkpoint and self._take_back(seq, checkpoint):
+            return checkpoint.n_tokens
+        lib.llama_memory_seq_rm(self.memory, seq, 0, -1)
+        self._checkpoints[seq] = Checkpoints()
+        return 0
+
+    def _take_back(self, seq: int, checkpoint: Checkpoint) -> bool:
+        partly = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        size = len(checkpoint.memory)
+        taken = lib.llama_state_seq_set_data_ext(self.handle, checkpoint.memory, size, seq, partly)
+        # The rest of the memory may hold more; sliding windows are whole as of now.
+        return taken == size and bool(lib.llama_memory_seq_rm(self.memory, seq, checkpoint.n_tokens, -1))
+
+    def mark(self, seq: int, *, for_a_guess: bool = False) -> None:
+        """Make a checkpoint of a sequence as it is, where there is none and its memory cannot be trimmed at will."""
+        n_tokens = self.length(seq)
+        if self.model.keeps_all or not n_tokens or self._checkpoints[seq].holds(n_tokens):
+            return
+        partly = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        size = lib.llama_state_seq_get_size_ext(self.handle, seq, partly)
+        memory: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
+        if lib.llama_state_seq_get_data_ext(self.handle, memory, size, seq, partly) == size:
+            self._checkpoints[seq].add(Checkpoint(n_tokens, memory, for_a_guess))
+
+    def checkpoints(self, seq: int) -> list[Checkpoint]:
+        """Of a sequence, for `restore` in another context."""
+        return [*self._checkpoints[seq]]
 
     def state(self, seq: int) -> ctypes.Array[ctypes.c_uint8]:
         """A copy of what the memory holds of a sequence, which a context of another size on the same model can take."""
@@ -166,8 +239,9 @@ class Context:
         lib.llama_state_seq_get_data(self.handle, buffer, size, seq)
         return buffer
 
-    def restore(self, seq: int, state: ctypes.Array[ctypes.c_uint8]) -> bool:
-        """Put a sequence into the empty memory; False where it cannot be taken."""
+    def restore(self, seq: int, state: ctypes.Array[ctypes.c_uint8], checkpoints: Sequence[Checkpoint] = ()) -> bool:
+        """Put a sequence into the empty memory, with its checkpoints; False where it cannot be taken."""
+        self._checkpoints[seq] = Checkpoints(checkpoints)
         return bool(lib.llama_state_seq_set_data(self.handle, state, len(state), seq))
 
     def save(self, seq: int, tokens: Sequence[int], path: Path) -> int:
@@ -180,7 +254,7 @@ class Context:
         array = (lib.llama_token * n_ctx)()
         n = ctypes.c_size_t(0)
         if not lib.llama_state_seq_load_file(self.handle, os.fsencode(path), seq, array, n_ctx, ctypes.byref(n)):
-            self.forget(seq, 0)
+            self.trim(seq, 0)
             return []
         return list(array[: n.value])
 

@@ -240,7 +240,12 @@ class Model:
 
     @cached_property
     def trimmable(self) -> bool:
-        """Whether the last tokens read can be forgotten again."""
+        """Whether the last tokens read can be forgotten again: also by sliding windows, whose caches hold some more."""
+        return not self.recurrent
+
+    @cached_property
+    def keeps_all(self) -> bool:
+        """Whether its memory holds every token that was read, and can be trimmed to any length."""
         return not self.recurrent and self.n_swa == 0
 
     @cached_property

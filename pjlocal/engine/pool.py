@@ -73,8 +73,8 @@ class ViewPool:
         finally:
             self._writer = None
 
-    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]] = ()) -> ModelViews:
-        """Views with room for ``n_ctx`` tokens each.
+    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]] = (), n_rows: int = 1) -> ModelViews:
+        """Views with room for ``n_ctx`` tokens each, and for the logits behind ``n_rows`` that are fed at a time.
 
         Those in use are kept when they are large enough.  Else they make room for twice as many tokens, and keep what
         they have read: a conversation that grows is not read again.  Where those of another number are taken over, each
@@ -84,10 +84,13 @@ class ViewPool:
             ModelError: there is not enough memory.
         """
         views = self.in_use(n_views)
-        if views and views.n_ctx >= n_ctx:
+        if views and views.n_ctx >= n_ctx and views.n_rows >= n_rows:
             return views
         before = views or self._several(n_views)
-        room = 2 * views.n_ctx if views else before.n_ctx if before else 0
+        room = before.n_ctx if before else 0
+        if views:
+            n_rows = max(n_rows, views.n_rows)
+            room *= 2 if views.n_ctx < n_ctx else 1
         most = max(self.context_limit, n_ctx)
         n_ctx = min(-(-max(n_ctx, room) // 256) * 256, most)
         check_memory(self.model, self.engine, n_views, n_ctx)
@@ -95,7 +98,7 @@ class ViewPool:
         if before:
             del self._views[before.n_views]
             before.close()
-        made = ModelViews(self.model, self.engine, n_views, n_ctx, self.layout(n_views), self.interrupt)
+        made = ModelViews(self.model, self.engine, n_views, n_ctx, self.layout(n_views), self.interrupt, n_rows)
         self._views[n_views] = made
         made.restore(states if views else dealt(states, prompts))
         return made

@@ -54,13 +54,19 @@ class SharedContext:
         self.model = model
         self.n_ctx = n_ctx
         self.n_seq = n_seq
+        self.n_rows = 1
         self.interrupt = interrupt
         self.n_decodes = 0  # llama_decode calls, and tokens read, for tests and statistics
         self.n_fed = 0
         self.decode_s = 0.0  # spent in llama_decode
         self._sequences = [_Sequence(number) for number in range(n_seq)]
         self._worker = Worker()  # reads prompts, so that the main thread waits on a lock, where Ctrl-C reaches it
-        self._context = Context(model, engine, n_ctx, n_seq, engine.n_threads or physical_cores(), interrupt)
+        self._engine = engine
+        self._context = self._made(self.n_rows)
+
+    def _made(self, n_rows: int) -> Context:
+        n_threads = self._engine.n_threads or physical_cores()
+        return Context(self.model, self._engine, self.n_ctx, self.n_seq, n_threads, self.interrupt, n_rows)
 
     def close(self) -> None:
         self._worker.close()
@@ -74,7 +80,25 @@ class SharedContext:
     @property
     def most_rows(self) -> int:
         """The most tokens that every sequence may feed at once with the logits behind each."""
-        return self._context.n_batch // len(self._sequences)
+        return min(self.n_rows, self._context.n_batch // self.n_seq)
+
+    def plan_for(self, n_rows: int) -> None:
+        """Have every sequence feed so many tokens at a time from now on, where that is more.  What it has read stays;
+        the logits of the last decode are gone.
+
+        Raises:
+            ModelError: there is not enough memory.
+        """
+        if n_rows <= self.n_rows:
+            return
+        made = self._made(n_rows)
+        for sequence in self._sequences:
+            if sequence.cached and not made.restore(sequence.number, self._context.state(sequence.number)):
+                made.close()
+                raise ModelError("llama.cpp cannot take over what was read")
+        self._context.close()
+        self._context = made
+        self.n_rows = n_rows
 
     def seat(self) -> Seat:
         """A place for one more answer; it takes sequences when its prompts are known."""
@@ -99,13 +123,9 @@ class SharedContext:
 
     def keep(self, sequence: _Sequence, n_tokens: int) -> int:
         """Trim a sequence to its first ``n_tokens``, or empty it where it cannot be trimmed; what is left."""
-        if n_tokens == len(sequence.cached):
-            return n_tokens
-        if not (n_tokens and self.model.trimmable and self._context.forget(sequence.number, n_tokens)):
-            self._context.forget(sequence.number, 0)
-            n_tokens = 0
-        del sequence.cached[n_tokens:]
-        return n_tokens
+        if n_tokens < len(sequence.cached):
+            del sequence.cached[self._context.trim(sequence.number, n_tokens) :]
+        return len(sequence.cached)
 
     def decode(self) -> None:
         """Read what was fed: first what nobody asks logits of, then a batch of all that somebody does.
@@ -160,11 +180,8 @@ class SharedContext:
         for sequence in self._sequences:
             sequence.head.clear()
             sequence.wanted.clear()
-            held = min(self._context.length(sequence.number), len(sequence.cached))
-            if not (self.model.trimmable and self._context.forget(sequence.number, held)):
-                self._context.forget(sequence.number, 0)
-                held = 0
-            del sequence.cached[held:]
+            held = min(self._context.length(sequence.number), len(sequence.cached)) if self.model.trimmable else 0
+            del sequence.cached[self._context.trim(sequence.number, held) :]
 
 
 class Seat:
@@ -174,7 +191,7 @@ class Seat:
         self.model = shared.model
         self.interrupt = shared.interrupt
         self.context_limit = shared.n_ctx
-        self.trimmable = shared.model.trimmable
+        self.trimmable = self.rewinds = shared.model.trimmable
         self.reduce: Callable[[int, int, Logits], Any] = lambda view, row, logits: logits
         self.shares_trunk = False  # each view reads its own prompt here
         self.prefill_s_per_token: float | None = None
@@ -193,7 +210,9 @@ class Seat:
         """Raises UsageError: nobody would decode for an answer that is iterated over here."""
         raise UsageError("an answer on a shared context is written by a Scheduler")
 
-    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]]) -> Seat:
+    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]], n_rows: int) -> Seat:
+        if self.rewinds:
+            self._shared.plan_for(n_rows)
         return self
 
     # What the schedules call.

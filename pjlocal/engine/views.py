@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 from llama_cpp import llama_cpp as lib
 
-from ..errors import ModelError, UsageError
+from ..errors import UsageError
 from ..settings import Engine
+from .checkpoints import Checkpoint
 from .context import Context, Logits
 from .interrupt import Interrupt
 from .machine import physical_cores
@@ -37,7 +38,7 @@ FixedLayout = Literal["contexts", "batched"]
 #: Longer prompts are read by a worker, so that the main thread waits on a lock, where Ctrl-C reaches it.
 _FEW_TOKENS = 64
 
-_TRUNK = 32  # tokens that all prompts begin with, from which one view reads them for all
+_TRUNK = 32  # tokens that prompts begin with in common, from which they are read once for all
 _FEW_VIEWS = 4  # whose caches may change places
 _ENOUGH_TO_TIME = 16  # prompt tokens from which their speed says something
 
@@ -56,6 +57,7 @@ class ViewState:
 
     cached: list[int]
     memory: ctypes.Array[ctypes.c_uint8]
+    checkpoints: Sequence[Checkpoint] = ()
 
 
 class ModelViews:
@@ -65,6 +67,7 @@ class ModelViews:
 
     Args:
         n_ctx: tokens each view has room for.
+        n_rows: tokens that each may be fed at a time with the logits behind each; fewer where a batch has no room.
         interrupt: stops a decode under way, which then raises `Interrupted` where it is waited for.
 
     Raises:
@@ -72,14 +75,24 @@ class ModelViews:
     """
 
     def __init__(
-        self, model: Model, engine: Engine, n_views: int, n_ctx: int, layout: FixedLayout, interrupt: Interrupt
+        self,
+        model: Model,
+        engine: Engine,
+        n_views: int,
+        n_ctx: int,
+        layout: FixedLayout,
+        interrupt: Interrupt,
+        n_rows: int = 1,
     ) -> None:
         self.model = model
         self.n_views = n_views
         self.n_ctx = n_ctx
+        self.n_rows = n_rows
         self.layout = layout
         self.trimmable = model.trimmable
+        self.rewinds = True  # what was fed last can be taken back, by reading again what the memory cannot keep
         self.cached: list[list[int]] = [[] for _ in range(n_views)]
+        self._unread: list[list[int]] = [[] for _ in range(n_views)]  # behind them: forgotten, to be read again first
         self._slots = list(range(n_views))  # the context or sequence of each view
         #: What is kept of a view's row of logits (float32 [n_vocab], llama.cpp's memory, gone with the next feed).
         #: Runs in the thread that computed them: what one view needs is done while another still decodes.
@@ -103,7 +116,8 @@ class ModelViews:
         n_threads = max(1, self._n_threads // n_contexts)
         try:
             for _ in range(n_contexts):
-                self._contexts.append(Context(model, engine, n_ctx, n_views // n_contexts, n_threads, interrupt))
+                context = Context(model, engine, n_ctx, n_views // n_contexts, n_threads, interrupt, n_rows)
+                self._contexts.append(context)
                 self._workers.append(Worker())
         except BaseException:
             self.close()
@@ -124,7 +138,9 @@ class ModelViews:
     @property
     def most_rows(self) -> int:
         """The most tokens that can be fed at once with the logits behind each."""
-        return self._contexts[0].n_batch * len(self._contexts) // self.n_views
+        context = self._contexts[0]
+        n_rows = min(self.n_rows, context.n_batch * len(self._contexts) // self.n_views)
+        return min(n_rows, 1 + context.n_snapshots) if context.n_snapshots else n_rows
 
     # What the schedules call.
 
@@ -134,24 +150,38 @@ class ModelViews:
         The last token is read by itself: llama.cpp rounds differently in batches of different shapes.  A prompt then
         gives the same logits whether its beginning was still in the cache or not, with batches of up to 63 tokens; from
         64 on, flash attention on a CPU takes another path, and logits of SmolLM2 were seen to differ by up to 1.
+
+        Where the memory cannot be trimmed at will there are checkpoints: where an answer has ended and this prompt goes
+        on, or where earlier prompts have parted from it, and behind it.
         """
         todo: dict[int, Sequence[int]] = {}
+        self._unread = [[] for _ in prompts]
         helds = self._held(prompts)
         if self.shares_trunk:
             helds = self._read_trunk(prompts, helds)
         for view, (held, prompt) in enumerate(zip(helds, prompts, strict=True)):
             keep = max(0, min(held, len(prompt) - 1))
-            todo[view] = prompt[self._keep(view, keep) : -1]
+            kept = self._keep(view, keep)
+            todo[view] = prompt[kept:keep] if keep - kept >= _TRUNK else ()
+        self._append(todo, rows=0)
+        self._mark()
+        todo = {view: prompt[len(self.cached[view]) : -1] for view, prompt in enumerate(prompts)}
         self._append(todo, rows=0)
         longest = max(map(len, todo.values()))
         if longest >= _ENOUGH_TO_TIME:
             started = time.perf_counter()
             self.wait()
             self.prefill_s_per_token = (time.perf_counter() - started) / longest
+        self._mark()
         self._append({view: prompt[-1:] for view, prompt in enumerate(prompts)}, rows=1)
 
     def feed(self, tokens: Sequence[int]) -> None:
         """Append the same tokens to every view, keeping the logits behind each; returns at once."""
+        if len(tokens) > 1 and not self.trimmable and not self._contexts[0].n_snapshots:
+            # What is unread is read in the guess's own batch, which saves a pass, until it is as much as the guess.
+            if len(self._unread[0]) >= len(tokens):
+                self._append(dict.fromkeys(range(self.n_views), ()), rows=0)
+            self._mark(for_a_guess=True)
         self._append(dict.fromkeys(range(self.n_views), tokens), rows=len(tokens))
 
     def logits(self, view: int, row: int = 0) -> Any:
@@ -174,9 +204,9 @@ class ModelViews:
             self.rewind_view(view, n_tokens)
 
     def rewind_view(self, view: int, n_tokens: int) -> None:
-        keep = len(self.cached[view]) - n_tokens
-        if self._keep(view, keep) != keep:
-            raise ModelError("this model's memory cannot be trimmed")
+        """Forget the last tokens of a view; what the memory forgets besides, it reads again with what is fed next."""
+        text = self.cached[view][: len(self.cached[view]) - n_tokens]
+        self._unread[view] = text[self._keep(view, len(text)) :]
 
     def wait(self) -> None:
         """Wait for what was fed.
@@ -208,7 +238,8 @@ class ModelViews:
         states = []
         for view, cached in enumerate(self.cached):
             number, seq = self._place(view)
-            states.append(ViewState(list(cached), self._contexts[number].state(seq)))
+            context = self._contexts[number]
+            states.append(ViewState(list(cached), context.state(seq), context.checkpoints(seq)))
         return states
 
     def restore(self, states: Sequence[ViewState | None]) -> None:
@@ -220,10 +251,11 @@ class ModelViews:
     def _fill(self, view: int, state: ViewState) -> None:
         """Fill an empty view; it stays empty where that cannot be taken."""
         number, seq = self._place(view)
-        if len(state.cached) < self.n_ctx and self._contexts[number].restore(seq, state.memory):
+        context = self._contexts[number]
+        if len(state.cached) < self.n_ctx and context.restore(seq, state.memory, state.checkpoints):
             self.cached[view] = list(state.cached)
         else:
-            self._contexts[number].forget(seq, 0)
+            context.trim(seq, 0)
 
     def save(self, files: Sequence[Path]) -> int:
         """Write each view's cache to a file of its own; returns their bytes, 0 where one could not be written."""
@@ -286,7 +318,9 @@ class ModelViews:
     def _append(self, tokens: dict[int, Sequence[int]], rows: int) -> None:
         self.wait()
         jobs: dict[int, list[tuple[int, int, Sequence[int]]]] = {}
-        for view, new in tokens.items():
+        for view, fed in tokens.items():
+            new = [*self._unread[view], *fed]
+            self._unread[view] = []
             if new:
                 jobs.setdefault(self._place(view)[0], []).append((view, len(self.cached[view]), new))
                 self.cached[view].extend(new)
@@ -333,25 +367,35 @@ class ModelViews:
                 self._rows[view] = [self.reduce(view, row, row_logits) for row, row_logits in enumerate(of_view)]
 
     def _keep(self, view: int, n_tokens: int) -> int:
-        """Trim a view's cache to its first ``n_tokens``, or empty it where it cannot be trimmed; what is left."""
+        """Trim a view's cache to its first ``n_tokens``, or to fewer where its memory does not go back to there; what
+        is left."""
         self.wait()
-        if n_tokens == len(self.cached[view]):
-            return n_tokens
-        number, seq = self._place(view)
-        context = self._contexts[number]
-        if not (n_tokens and self.trimmable and context.forget(seq, n_tokens)):
-            context.forget(seq, 0)
-            n_tokens = 0
-        del self.cached[view][n_tokens:]
-        return n_tokens
+        if n_tokens < len(self.cached[view]):
+            number, seq = self._place(view)
+            del self.cached[view][self._contexts[number].trim(seq, n_tokens) :]
+        return len(self.cached[view])
+
+    def _mark(self, *, for_a_guess: bool = False) -> None:
+        """Make a checkpoint of each view as it is, where its memory cannot be trimmed at will."""
+        if self.model.keeps_all:
+            return
+        self.wait()
+        for view in range(self.n_views):
+            number, seq = self._place(view)
+            self._contexts[number].mark(seq, for_a_guess=for_a_guess)
 
     def _recover(self) -> None:
-        """After an interrupted or failed decode: make ``cached`` say again what the memory holds."""
+        """After an interrupted or failed decode: make ``cached`` say again what the memory holds.
+
+        A running state is then neither what it was nor what it should be.
+        """
         for view, cached in enumerate(self.cached):
             number, seq = self._place(view)
-            length = self._contexts[number].length(seq)
-            if length != len(cached):
-                self._keep(view, length if length < len(cached) and self.trimmable else 0)
+            context = self._contexts[number]
+            if not self.trimmable:
+                del cached[context.go_back(seq, len(cached) - 1) :]
+            elif (length := context.length(seq)) != len(cached):
+                del cached[context.trim(seq, length if length < len(cached) else 0) :]
 
 
 def dealt(states: Sequence[ViewState], prompts: Sequence[Sequence[int]]) -> list[ViewState | None]:

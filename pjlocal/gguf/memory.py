@@ -16,6 +16,10 @@ _ROWS_TOGETHER = 8
 _UBATCH = 512  # tokens that llama.cpp computes at a time, at most
 _CELLS_TOGETHER = 256  # a cache holds a multiple of so many tokens
 
+#: Copies that a view keeps of sliding windows and of a running state: so many, of so many bytes, but for one.
+MOST_CHECKPOINTS = 4  # two turns, each at its beginning and behind its prompt
+MOST_CHECKPOINT_BYTES = 256 << 20  # a running state takes 50 MiB and more in models of 8B parameters
+
 #: Python, NumPy, llama.cpp and pjlocal; and what a token of the vocabulary takes there.  With these, what six models of
 #: 400 to 262,144 tokens took was 0.93 to 1.05 of the estimate.
 _PROGRAM_BYTES = 66 << 20
@@ -29,7 +33,7 @@ class Memory:
     """Bytes that views of one model take, by what they are for.
 
     weights: what llama.cpp lays out anew included.
-    caches: keys and values, or a running state, of all views, each of them full.
+    caches: keys and values, or a running state, of all views, each of them full; and the checkpoints of a chat.
     compute: between the layers, of all contexts.
     program: the process without a model, but with the vocabulary.
     """
@@ -57,7 +61,7 @@ def estimate(header: Header, engine: Engine, n_views: int = 2) -> Memory:
         n_views,
         n_ctx,
         _weights(header, engine.mmap),
-        n_views * (_attention_cache(header, engine, n_ctx) + _running_state(header)),
+        n_views * (_attention_cache(header, engine, n_ctx) + _running_state(header) + _checkpoints(header, engine)),
         n_contexts * _compute(header, engine, n_ctx * n_views // n_contexts),
         _PROGRAM_BYTES + _VOCABULARY_BYTES * header.n_vocab,
     )
@@ -80,19 +84,39 @@ def _is_repacked(tensor: TensorInfo) -> bool:
 
 def _attention_cache(header: Header, engine: Engine, n_ctx: int) -> int:
     """Keys and values of one view, in bytes."""
-    n_head = _by_layer(header, "attention.head_count", 1)
-    width = (header.of_architecture("embedding_length") or 0) // max(1, *n_head)
-    heads = _by_layer(header, "attention.head_count_kv", n_head)
-    of_key = header.of_architecture("attention.key_length") or width
-    of_value = header.of_architecture("attention.value_length") or width
-    by_head = of_key * _BLOCKS[engine.cache_type_k.upper()] + of_value * _BLOCKS[engine.cache_type_v.upper()]
     window = header.of_architecture("attention.sliding_window")
     whole = _padded(n_ctx)
     within = min(whole, _padded(window + min(_UBATCH, engine.n_batch))) if window else whole
-    total = 0
-    for n, slides in zip(heads, _slides(header, len(heads)), strict=True):
-        total += int(n * by_head * (within if slides else whole))
-    return total
+    return sum(n * (within if slides else whole) for n, slides in _token_bytes(header, engine))
+
+
+def _checkpoints(header: Header, engine: Engine) -> int:
+    one = checkpoint_bytes(header, engine)
+    return min(MOST_CHECKPOINTS * one, max(one, MOST_CHECKPOINT_BYTES))
+
+
+def checkpoint_bytes(header: Header, engine: Engine) -> int:
+    """A copy of what one view's memory cannot be trimmed of: its windows and its running state."""
+    window = header.of_architecture("attention.sliding_window") or 0
+    return window * sum(n for n, slides in _token_bytes(header, engine) if slides) + _running_state(header)
+
+
+def _token_bytes(header: Header, engine: Engine) -> list[tuple[int, bool]]:
+    """What keys and values of a token take in each layer, and whether that sees only a window."""
+    n_head = _by_layer(header, "attention.head_count", 1)
+    width = (header.of_architecture("embedding_length") or 0) // max(1, *n_head)
+    heads = _attention_heads(header, n_head)
+    of_key = header.of_architecture("attention.key_length") or width
+    of_value = header.of_architecture("attention.value_length") or width
+    by_head = of_key * _BLOCKS[engine.cache_type_k.upper()] + of_value * _BLOCKS[engine.cache_type_v.upper()]
+    return [(int(n * by_head), slides) for n, slides in zip(heads, _slides(header, len(heads)), strict=True)]
+
+
+def _attention_heads(header: Header, otherwise: int | list[int]) -> list[int]:
+    """Heads of keys and values of each layer: none where it has a running state instead."""
+    heads = _by_layer(header, "attention.head_count_kv", otherwise)
+    interval = header.of_architecture("full_attention_interval") or 1
+    return [n if (layer + 1) % interval == 0 else 0 for layer, n in enumerate(heads)]
 
 
 #: Of how many layers one sees the whole context, where the file does not say.
@@ -116,7 +140,7 @@ def _running_state(header: Header) -> int:
     kernel = header.of_architecture("ssm.conv_kernel") or 1
     groups = header.of_architecture("ssm.group_count") or 0
     n_layer = header.of_architecture("block_count") or 0
-    attentive = sum(1 for n in _by_layer(header, "attention.head_count_kv", 0) if n)
+    attentive = sum(1 for n in _attention_heads(header, 0) if n)
     of_layer = (kernel - 1) * (inner + 2 * groups * state) + state * inner
     return 4 * of_layer * max(0, n_layer - attentive)
 

@@ -91,7 +91,7 @@ def test_bench_reports_what_it_says(pjlocal, tiny) -> None:
     once = ("--repeats", "1", "--lookahead", "7")
     recurrent = json.loads(pjlocal("bench", "-m", tiny("recurrent"), "-n", "8", *once, "--json").stdout)
     assert recurrent["judge_vs_reference"] is None and recurrent["judge_vs_bare"] > 0
-    assert recurrent["lookahead_speedup"] == {}, "its memory cannot be trimmed"
+    assert set(recurrent["lookahead_speedup"]) == {"contexts", "batched"}
     ahead = json.loads(pjlocal("bench", "-m", tiny("llama"), "-n", "16", *once, "--json").stdout)
     assert set(ahead["lookahead_speedup"]) == {"contexts", "batched"}
     table = pjlocal("bench", "-m", tiny("llama"), "-n", "16", *once).stdout

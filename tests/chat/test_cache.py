@@ -296,17 +296,30 @@ def test_what_is_stopped_before_its_first_token_was_never_asked(three_turns: Tal
     assert [turn.question for turn in store.load(conversation.session.id).turns] == ["But this"]
 
 
-@pytest.mark.parametrize("kind", ["sliding_window", "recurrent"])
-def test_where_the_memory_cannot_be_trimmed_what_is_taken_back_is_read_over(tiny, kind: str) -> None:
-    with talk(tiny(kind), sampling=TEXT_ONLY) as chat:
-        first = [chat.ask(question) for question in QUESTIONS[:3]][-1]
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["gemma3", "mamba", "jamba", "lfm2"])
+def test_where_the_memory_cannot_be_trimmed_commands_cost_the_new_tokens_too(tiny, kind: str, layout: str) -> None:
+    """/undo, /regen and /edit, behind three turns; two turns can be taken back so."""
+    engine = Engine(n_ctx=2048, n_threads=1, layout=layout)
+    with talk(tiny(kind), engine=engine, sampling=Sampling(logit_bias=NO_CONTROL), max_tokens=20) as chat:
+        costs = [chat.ask(question) for question in QUESTIONS[:3]]
         chat.say("/undo")
         again = chat.ask(QUESTIONS[2])
-        assert again.prompts == first.prompts and again.ids == first.ids
-        assert [event.p for event in again.events] == pytest.approx([event.p for event in first.events], abs=1e-3)
-        assert again.fed == again.new_to([[], []])
-        cost = chat.ask(QUESTIONS[3])
-        assert cost.fed == cost.new_to(again.held), "and from there on only what is new"
+        assert again.prompts == costs[2].prompts and again.ids == costs[2].ids
+        assert [event.p for event in again.events] == pytest.approx([event.p for event in costs[2].events], abs=1e-3)
+        assert again.fed <= again.new_to(costs[1].held)
+        anew = chat.ask("", chat.conversation.regenerate())
+        assert anew.prompts == again.prompts and anew.ids != again.ids
+        assert anew.fed == 2 * len(anew.ids)
+        otherwise = chat.ask("", chat.conversation.ask("Name a bush", replacing=chat.conversation.last))
+        assert otherwise.fed <= otherwise.new_to(costs[1].held)
+        chat.say("/undo")
+        chat.say("/undo")
+        cost = chat.ask("Something else")
+        assert cost.fed <= cost.new_to(costs[0].held)
+        with talk(chat.judge.model, engine=engine, sampling=chat.judge.sampling, max_tokens=20) as fresh:
+            fresh.ask(QUESTIONS[0])
+            assert fresh.ask("Something else").ids == cost.ids
 
 
 def test_a_saved_cache_holds_as_many_views_as_the_last_answer_had(tiny, tmp_path: Path, monkeypatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from test_answers import PROMPTS
+from tiny_models import write_llama
 
 from pjlocal import Engine, PersonaJudge, Sampling
 from pjlocal.decoding.guess import Lookahead
@@ -218,6 +221,50 @@ def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(t
         pytest.raises(UsageError, match="--batch 8 is too small"),
     ):
         judge("Hello", lam=20, schedule="reference", seed=1)
+
+
+def planned_mib(caplog, monkeypatch, judge: PersonaJudge, **settings) -> float:
+    """What llama.cpp says it sets aside for the values between the layers and the logits, for an answer."""
+    monkeypatch.setattr("pjlocal.engine.model._verbose", True)
+    caplog.set_level(logging.INFO, logger="pjlocal")
+    caplog.clear()
+    judge("Hello", seed=1, max_tokens=2, **settings)
+    return sum(map(float, re.findall(r"compute buffer size = +([\d.]+) MiB", caplog.text)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_is_planned_for_the_logits_that_are_asked_for(tmp_path, caplog, monkeypatch, layout: str) -> None:
+    """Of 20,000 tokens of vocabulary a row takes 0.08 MiB, those behind a batch of 512 take 39."""
+    model = write_llama(tmp_path / "model.gguf", n_vocab=20_000)
+    with PersonaJudge(model, prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
+        least = planned_mib(caplog, monkeypatch, judge)
+        assert least > 0
+        assert planned_mib(caplog, monkeypatch, judge) == 0, "they stay"
+        ahead = planned_mib(caplog, monkeypatch, judge, lookahead=31)
+        assert least < 4 < ahead < 8, "64 rows"
+        assert planned_mib(caplog, monkeypatch, judge, lookahead=3) == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_was_read_stays_when_more_logits_are_asked_for(tiny, layout: str) -> None:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
+        first = judge("Hello there", seed=1, max_tokens=20)
+        for settings in ({"lookahead": 7}, {"schedule": "reference", "lam": 9}):
+            views = judge.pool.views(2, 1)
+            answer = judge.stream("Hello there", seed=1, max_tokens=20, **settings)
+            assert "".join(event.text for event in answer) == first.text
+            made = judge.pool.views(2, 1)
+            assert made is not views and made.n_ctx == views.n_ctx
+            assert made.n_fed < first.statistics.prompt_tokens[0], "the prompts were not read again"
+
+
+def test_more_logits_than_were_planned_for_end_no_process(tiny) -> None:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as judge:
+        views = judge.pool.views(2, 64)
+        views.start([[5, 6], [5, 7]])
+        views.feed([8, 9])
+        with pytest.raises(ValueError, match="room for 1"):
+            views.wait()
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pjlocal import PersonaJudge
 from pjlocal.gguf.header import read_header
-from pjlocal.gguf.memory import estimate
+from pjlocal.gguf.memory import MOST_CHECKPOINTS, checkpoint_bytes, estimate
 from pjlocal.settings import Engine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="where the system tells what a process held")
@@ -49,6 +50,17 @@ def test_the_estimate_is_within_a_tenth_of_what_is_used(
 ) -> None:
     held, expected = compared(environment, smollm2, 1024, *options, words=800)
     assert 0.9 < held / expected < 1.1
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "mamba", "jamba", "qwen35", "llama"])
+def test_so_does_what_a_chat_keeps_of_a_memory_that_cannot_be_trimmed(tiny: Callable[[str], Path], kind: str) -> None:
+    with PersonaJudge(tiny(kind), prefer=["vivid", "creative"]) as judge:
+        for n in range(4):
+            judge("Why do cats purr, and " + n * "when " + "where?", seed=1, max_tokens=20, ignore_end=True)
+        kept = judge.pool.views(2, 1).state()[0].checkpoints
+    expected = checkpoint_bytes(read_header(tiny(kind)), Engine())
+    assert bool(kept) == bool(expected) and len(kept) <= MOST_CHECKPOINTS
+    assert all(0.9 < len(checkpoint.memory) / expected < 1.1 for checkpoint in kept)
 
 
 @pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])

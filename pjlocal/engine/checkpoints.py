@@ -1,0 +1,55 @@
+"""Copies of what a context cannot forget by halves: its sliding windows, or its running state, as they once were."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..gguf.memory import MOST_CHECKPOINT_BYTES, MOST_CHECKPOINTS
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a sequence's memory held behind its first ``n_tokens``, besides what can be trimmed.
+
+    for_a_guess: made before tokens were guessed; of no use when the next are.
+    """
+
+    n_tokens: int
+    memory: ctypes.Array[ctypes.c_uint8]
+    for_a_guess: bool = False
+
+
+class Checkpoints:
+    """The latest few of a sequence, the oldest first.
+
+    All are of what the sequence still holds: one that lies behind a trimmed sequence's end is gone.
+    """
+
+    def __init__(self, kept: Iterable[Checkpoint] = ()) -> None:
+        self._kept = list(kept)
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        return iter(self._kept)
+
+    def holds(self, n_tokens: int) -> bool:
+        """Whether there is one of just so many tokens."""
+        return any(checkpoint.n_tokens == n_tokens for checkpoint in self._kept)
+
+    def add(self, new: Checkpoint) -> None:
+        if new.for_a_guess:
+            self._kept = [checkpoint for checkpoint in self._kept if not checkpoint.for_a_guess]
+        self._kept.append(new)
+        while len(self._kept) > 1 and self._too_many:
+            del self._kept[0]
+
+    def latest(self, n_tokens: int) -> Checkpoint | None:
+        """The last one of at most ``n_tokens``; those behind are dropped."""
+        self._kept = [checkpoint for checkpoint in self._kept if checkpoint.n_tokens <= n_tokens]
+        return max(self._kept, key=lambda checkpoint: checkpoint.n_tokens, default=None)
+
+    @property
+    def _too_many(self) -> bool:
+        lasting = [len(checkpoint.memory) for checkpoint in self._kept if not checkpoint.for_a_guess]
+        return len(lasting) > MOST_CHECKPOINTS or sum(lasting) > MOST_CHECKPOINT_BYTES

@@ -1,0 +1,235 @@
+"""What people run has many shapes: each answers in judge mode, ahead and again, and says the same in every layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+import pytest
+from talking import NO_CONTROL
+
+from pjlocal import Engine, PersonaJudge, Sampling
+from pjlocal.engine.interrupt import Interrupt, Interrupted
+from pjlocal.engine.views import ModelViews
+from pjlocal.errors import UsageError
+from pjlocal.prompting.prompt import Message
+
+ATTENTION = ["llama", "qwen2", "qwen3", "phi3", "qwen3moe"]
+WINDOWS = ["gemma3"]
+RUNNING_STATE = ["mamba", "jamba"]  # the second a hybrid
+WITH_SNAPSHOTS = ["lfm2", "qwen35"]  # hybrids whose state llama.cpp can take back
+NOT_AT_WILL = [*WINDOWS, *RUNNING_STATE, *WITH_SNAPSHOTS]
+ARCHITECTURES = [*ATTENTION, *NOT_AT_WILL]
+LAYOUTS = ["contexts", "batched"]
+WISHES = ["vivid", "creative"]
+SAMPLING = Sampling(logit_bias=NO_CONTROL)
+
+
+def engine(layout: str) -> Engine:
+    return Engine(layout=layout, n_threads=1, n_batch=48)  # up to 63 tokens at a time round alike
+
+
+@pytest.fixture(scope="module")
+def judge(request, tiny) -> Iterator[PersonaJudge]:
+    architecture, layout = request.param
+    with PersonaJudge(tiny(architecture), WISHES, engine=engine(layout), sampling=SAMPLING) as made:
+        yield made
+
+
+def on(architectures: Sequence[str]) -> pytest.MarkDecorator:
+    """For each architecture, in both layouts; one judge for all tests."""
+    pairs = [(architecture, layout) for architecture in architectures for layout in LAYOUTS]
+    return pytest.mark.parametrize("judge", pairs, indirect=True, ids=map("-".join, pairs))
+
+
+def ids(judge: PersonaJudge, prompt: str | Sequence[Message], **settings) -> list[int]:
+    answer = judge.stream(prompt, **{"seed": 1, "max_tokens": 24, "ignore_end": True} | settings)
+    return [event.id for event in answer]
+
+
+def another(judge: PersonaJudge, **changes) -> PersonaJudge:
+    """One that has read nothing."""
+    other = judge.engine.replace(**changes)
+    return PersonaJudge(judge.model, WISHES, engine=other, sampling=SAMPLING, template=judge.template)
+
+
+def alone(judge: PersonaJudge, prompt: str | Sequence[Message], **settings) -> list[int]:
+    """What a judge says that has read nothing."""
+    with another(judge) as fresh:
+        return ids(fresh, prompt, **settings)
+
+
+def n_fed(judge: PersonaJudge) -> int:
+    """Tokens read so far, by both views."""
+    return sum(views.n_fed for views in judge.pool._views.values())
+
+
+def turns(judge: PersonaJudge, questions: Sequence[str], answers: Sequence[Sequence[int]]) -> list[Message]:
+    """A conversation that ends with a question."""
+    said = [Message("assistant", judge.model.text(answer), tuple(answer)) for answer in answers]
+    asked = [Message("user", question) for question in questions]
+    return [*chain.from_iterable(zip(asked, said, strict=False)), asked[-1]]
+
+
+@on(ARCHITECTURES)
+def test_each_answers_in_judge_mode_and_a_layout_changes_nothing(judge: PersonaJudge, tiny) -> None:
+    with another(judge, layout=next(layout for layout in LAYOUTS if layout != judge.engine.layout)) as elsewhere:
+        for settings in ({"mode": "judge"}, {"mode": "both"}):
+            assert ids(judge, "Hello", **settings) == ids(elsewhere, "Hello", **settings)
+
+
+class Scripted:
+    """Guesses as one who knows the answer, but is wrong from the n-th token of a guess on, for n of 0, 1, 2, 3."""
+
+    def __init__(self, answer: Sequence[int], width: int) -> None:
+        self.answer = answer
+        self.wrong = next(token for token in range(5, 400) if token not in answer)
+        self.width = width
+        self.n = self.n_guessed = 0
+
+    def accept(self, token: int) -> None:
+        self.n += 1
+
+    def guess(self) -> list[int]:
+        right = list(self.answer[self.n : self.n + self.n % 4])
+        guess = [*right, *[self.wrong] * self.width][: min(self.width, len(self.answer) - self.n)]
+        self.n_guessed += len(guess)
+        return guess
+
+
+@pytest.mark.parametrize("width", [3, 15])
+@on(ARCHITECTURES)
+def test_each_looks_ahead_and_says_the_same_in_fewer_passes(judge: PersonaJudge, monkeypatch, width: int) -> None:
+    n = 48
+    expected = ids(judge, "Ahead", max_tokens=n)
+    made: list[Scripted] = []
+
+    def scripted(tokens: Sequence[int], most: int, token_cost: object) -> Scripted:
+        made.append(Scripted(expected, most))
+        return made[-1]
+
+    monkeypatch.setattr("pjlocal.answer.Lookahead", scripted)
+    judge.pool.views(2, 512, n_rows=1 + width)
+    views = judge.pool.views(2, 1)
+    n_decodes, fed = views.n_decodes, views.n_fed
+    assert ids(judge, "Ahead", max_tokens=n, lookahead=width) == expected
+    n_passes = (views.n_decodes - n_decodes) // len(views._contexts)
+    assert n_passes <= n / 2
+    n_read_again = (views.n_fed - fed) // 2 - n_passes - made[0].n_guessed
+    if judge.model.description.split()[0] in RUNNING_STATE:
+        assert 0 < n_read_again < made[0].n_guessed, "what was guessed rightly, before what was not"
+    else:
+        assert n_read_again == 0
+
+
+@on(ARCHITECTURES)
+def test_a_question_answered_anew_costs_the_answer_alone(judge: PersonaJudge) -> None:
+    first = ids(judge, "Once more")
+    fed = n_fed(judge)
+    assert ids(judge, "Once more", seed=2) == alone(judge, "Once more", seed=2) != first
+    assert ids(judge, "Once more") == first
+    assert n_fed(judge) - fed == 2 * 2 * 24, "each view's last prompt token, and the answer but for its last"
+
+
+@on(ARCHITECTURES)
+def test_a_question_asked_otherwise_costs_itself_and_the_answer(judge: PersonaJudge) -> None:
+    """So does one that is taken back: what stands before it is not read again."""
+    first = ids(judge, "Edited")
+    held = judge.plan("Edited", judge.generation).prompts
+    conversation = turns(judge, ["Edited", "Why?"], [first])
+    ids(judge, conversation)
+    for question in ("Zzz? Tell me that", "Xyz"):
+        conversation = turns(judge, ["Edited", question], [first])
+        prompts = judge.plan(conversation, judge.generation).prompts
+        fed = n_fed(judge)
+        assert ids(judge, conversation) == alone(judge, conversation)
+        new = [len(prompt) - (len(before) + 23) for prompt, before in zip(prompts, held, strict=True)]
+        assert n_fed(judge) - fed <= sum(new) + 2 * 23
+
+
+@on([*RUNNING_STATE, *WITH_SNAPSHOTS])
+def test_prompts_that_begin_alike_are_read_once_from_the_third_on(judge: PersonaJudge) -> None:
+    """The second tells where they part."""
+    costs = []
+    questions = ("One?", "Two?", "Three?")
+    with another(judge) as fresh:
+        for question in questions:
+            fed = n_fed(fresh)
+            assert ids(fresh, question) == alone(judge, question)
+            costs.append(n_fed(fresh) - fed)
+    assert costs[2] < costs[1] / 2
+
+
+@on(NOT_AT_WILL)
+def test_what_lies_far_behind_a_long_answer_is_taken_back_too(judge: PersonaJudge) -> None:
+    """Farther than a sliding window's cache reaches; also by views that had to grow meanwhile."""
+    layout = judge.engine.layout
+    prompts = [[5 + i % 90 for i in range(300)], [5 + i % 80 for i in range(290)]]
+    views, grown, fresh = (ModelViews(judge.model, engine(layout), 2, 1024, layout, Interrupt()) for _ in range(3))
+    views.start(prompts)
+    for n in range(400):
+        views.feed([100 + n % 97])
+    views.wait()
+    grown.restore(views.state())
+    fresh.start(prompts)
+    for other in (views, grown):
+        fed = other.n_fed
+        other.start(prompts)
+        assert other.cached == prompts and other.n_fed - fed == 2, "each view's last token"
+        for view in range(2):
+            np.testing.assert_allclose(other.logits(view), fresh.logits(view), atol=1e-3)
+    for made in (views, grown, fresh):
+        made.close()
+
+
+@on(ARCHITECTURES)
+def test_a_token_that_was_half_read_leaves_nothing_behind(judge: PersonaJudge) -> None:
+    layout = judge.engine.layout
+    prompts = [[5 + i % 90 for i in range(60)], [5 + i % 80 for i in range(50)]]
+    interrupt = Interrupt()
+    views, fresh = (ModelViews(judge.model, engine(layout), 2, 256, layout, interrupt) for _ in range(2))
+    views.start(prompts)
+    views.feed([100])
+    views.wait()
+    interrupt.set()
+    views.feed([101])
+    with pytest.raises(Interrupted):
+        views.wait()
+    interrupt.clear()
+    held = [[*prompt, 100] for prompt in prompts]
+    assert all(cached == text[: len(cached)] for cached, text in zip(views.cached, held, strict=True))
+    read_again = [min(len(cached), len(prompt) - 1) for cached, prompt in zip(views.cached, prompts, strict=True)]
+    assert read_again == [59, 49], "nothing of the prompts but the last token"
+    for made in (views, fresh):
+        made.start([[*text, 102] for text in held])
+    for view in range(2):
+        np.testing.assert_allclose(views.logits(view), fresh.logits(view), atol=1e-3)
+    for made in (views, fresh):
+        made.close()
+
+
+@on(WITH_SNAPSHOTS)
+def test_tokens_of_several_batches_are_not_taken_back_from_snapshots_of_the_last(judge: PersonaJudge) -> None:
+    layout = judge.engine.layout
+    prompts = [[5 + i % 90 for i in range(60)], [5 + i % 80 for i in range(50)]]
+    views, fresh = (ModelViews(judge.model, engine(layout), 2, 256, layout, Interrupt(), n_rows=8) for _ in range(2))
+    views.start(prompts)
+    for token in (100, 101, 102, 103):
+        views.feed([token])
+    views.rewind(3)
+    views.feed([104])
+    fresh.start([[*prompt, 100, 104] for prompt in prompts])
+    for view in range(2):
+        np.testing.assert_allclose(views.logits(view), fresh.logits(view), atol=1e-3)
+    for made in (views, fresh):
+        made.close()
+
+
+@on(ARCHITECTURES)
+def test_the_papers_rounds_run_where_tokens_can_be_taken_back_and_else_a_line_says_why(judge: PersonaJudge) -> None:
+    if judge.model.description.split()[0] in (*ATTENTION, *WINDOWS):
+        assert ids(judge, "Rounds", schedule="reference") == ids(judge, "Rounds")
+    else:
+        with pytest.raises(UsageError, match="this model's memory cannot be trimmed: use --schedule lockstep"):
+            ids(judge, "Rounds", schedule="reference")
