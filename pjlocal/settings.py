@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
-from .textfile import read_text
+from .textfile import read_text, user_path
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -164,6 +166,37 @@ def parse_strength(text: str) -> float | None:
     return value
 
 
+_SCALED = re.compile(r"(?P<file>.+?)(?::(?P<scale>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))?", re.DOTALL)
+_MOST_SCALE = 1000
+
+
+def split_scale(spec: str) -> tuple[str, float]:
+    """An adapter's file and the scale behind its last colon, as in ``pirate.gguf:0.5``; 1 where none is given.
+
+    Raises:
+        UsageError: no file is named, or the scale is beyond its limits.
+    """
+    match = _SCALED.fullmatch(spec)
+    if match is None:
+        raise UsageError("an adapter is named by its file, as in pirate.gguf or pirate.gguf:0.5")
+    scale = float(match["scale"] or 1)
+    if not -_MOST_SCALE <= scale <= _MOST_SCALE:
+        raise UsageError(f"{spec}: a scale is a number from -{_MOST_SCALE} to {_MOST_SCALE}")
+    return match["file"], scale
+
+
+def with_whole_path(spec: str, folder: Path = Path()) -> str:
+    """An adapter as it means the same from every folder: its file, found from ``folder``, by its whole path."""
+    file, _ = split_scale(spec)
+    return f"{folder.absolute() / user_path(file)}{spec[len(file) :]}"
+
+
+#: The settings that name adapters: of every view, and of view a and b alone.
+ADAPTERS = {
+    "": ("lora", "control_vector"),
+    "a": ("lora_a", "control_vector_a"),
+    "b": ("lora_b", "control_vector_b"),
+}
 #: The settings that say what the answer must be, of which there is at most one.
 FORMS = ("grammar", "json_schema", "regex", "lark")
 
@@ -218,6 +251,34 @@ class Generation(Settings):
         metavar="MODEL",
         model=True,
     )
+    lora: tuple[str, ...] = setting(
+        (),
+        "--lora",
+        help="A LoRA adapter (GGUF) for this model, in force in every view, with a scale as in FILE:0.5 (repeatable: "
+        "they add up).",
+        metavar="FILE[:SCALE]",
+        adapter=True,
+    )
+    lora_a: tuple[str, ...] = setting(
+        (), "--lora-a", help="The same, in view a alone: its preference.", metavar="FILE[:SCALE]", adapter=True
+    )
+    lora_b: tuple[str, ...] = setting(
+        (), "--lora-b", help="The same, in view b alone.", metavar="FILE[:SCALE]", adapter=True
+    )
+    control_vector: tuple[str, ...] = setting(
+        (),
+        "--control-vector",
+        help="A control vector (GGUF) for this model, in force in every view, with a scale as in FILE:0.5 (repeatable: "
+        "they add up).",
+        metavar="FILE[:SCALE]",
+        adapter=True,
+    )
+    control_vector_a: tuple[str, ...] = setting(
+        (), "--control-vector-a", help="The same, in view a alone.", metavar="FILE[:SCALE]", adapter=True
+    )
+    control_vector_b: tuple[str, ...] = setting(
+        (), "--control-vector-b", help="The same, in view b alone.", metavar="FILE[:SCALE]", adapter=True
+    )
     lam: int = setting(
         4, "--lambda", "-l", help="Tokens drafted in a round before the roles swap.", least=1, most=_INT32
     )
@@ -253,6 +314,24 @@ class Generation(Settings):
             parse_strength(self.strength)
         if "" in self.stop:
             raise UsageError("--stop must not be empty: it would end every answer before its first token")
+        for spec in self.adapters():
+            split_scale(spec)
+
+    def adapters(self) -> tuple[str, ...]:
+        """Every adapter that is named, of whichever view."""
+        return tuple(spec for names in ADAPTERS.values() for name in names for spec in getattr(self, name))
+
+    @property
+    def adapts_views(self) -> bool:
+        """Whether a view has an adapter of its own, which is a preference of it."""
+        return any(getattr(self, name) for view in VIEW_NAMES for name in ADAPTERS[view])
+
+    def with_whole_paths(self) -> Self:
+        """The same, with every adapter's file named as it is from every folder."""
+        whole = {
+            name: tuple(map(with_whole_path, getattr(self, name))) for names in ADAPTERS.values() for name in names
+        }
+        return self.replace(**whole)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

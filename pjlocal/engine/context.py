@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..settings import DEFAULT_N_CTX, Engine
+from .adapters import Adapters, put_in_force
 from .interrupt import Interrupt, Interrupted
 from .machine import available_bytes
 from .model import Model, forget_errors, last_error
@@ -82,6 +83,7 @@ class Context:
         if not self.handle:
             raise no_context(f"{n_ctx} tokens a view")
         self.memory = lib.llama_get_memory(self.handle)
+        self.adapters = Adapters()
         self._batch = Batch(self.n_batch)
         self._last_shape: tuple[list[int], int] = ([], 0)
         self._n_threads = n_threads
@@ -101,6 +103,16 @@ class Context:
             yield
         finally:
             lib.llama_set_n_threads(self.handle, self._n_threads, self._n_threads)
+
+    def adapt(self, adapters: Adapters) -> None:
+        """Compute with these adapters from now on; what the memory holds was read with others, and must be dropped.
+
+        Raises:
+            ModelError: one cannot be loaded.
+        """
+        if adapters != self.adapters:
+            put_in_force(self.handle, self.model, adapters)
+            self.adapters = adapters
 
     def decode(self, token: Sequence[int], pos: Sequence[int], seq: list[int], n_wanted: int) -> None:
         """One llama_decode of at most n_batch tokens, each with its position and sequence; the last ``n_wanted`` get

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from llama_cpp import llama_cpp as lib
 
@@ -145,6 +145,7 @@ class Model:
         if not handle:
             raise ModelError(f"cannot load {path}: {last_error() or 'llama.cpp gives no reason'}{_hint(last_error())}")
         self.handle = handle
+        self._loras: dict[str, Any] = {}  # by file; llama.cpp frees them with the model
         try:
             self.vocab = lib.llama_model_get_vocab(handle)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
@@ -159,6 +160,24 @@ class Model:
         if self.handle:
             lib.llama_model_free(self.handle)
             self.handle = None
+
+    def has_lora(self, file: str) -> bool:
+        """Whether that adapter is loaded."""
+        return file in self._loras
+
+    def lora(self, file: str) -> Any:
+        """llama.cpp's handle of a LoRA adapter, which is loaded once; it must have been found to fit.
+
+        Raises:
+            ModelError: llama.cpp cannot load it.
+        """
+        if file not in self._loras:
+            forget_errors()
+            handle = lib.llama_adapter_lora_init(self.handle, os.fsencode(file))
+            if not handle:
+                raise ModelError(f"cannot load the LoRA adapter {file}: {last_error() or 'llama.cpp gives no reason'}")
+            self._loras[file] = handle
+        return self._loras[file]
 
     def _check_use(self) -> None:
         """Refuse a model that cannot write text."""
