@@ -104,6 +104,7 @@ class Answer:
             finish_reason=self.finish_reason or "interrupted",
             statistics=self.statistics,
             strengths={name: "auto" if w.auto else w.strength for name, w in self.plan.cast.weights.items()},
+            offload=self._pool.model.offload.as_dict(),
             adapters=[each.as_dict() for each in self.plan.cast.adapters] if any(self.plan.cast.adapters) else [],
         )
 

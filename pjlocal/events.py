@@ -127,6 +127,8 @@ class Result:
     strengths: dict[str, float | str] = field(default_factory=dict)
     #: Of each view, as ``prompt_tokens``: scales by file of its LoRA adapters and control vectors; empty without any.
     adapters: list[dict[str, Any]] = field(default_factory=list)
+    #: Which of the model's layers were on devices other than the CPU (`gguf.fit.Offload`).
+    offload: dict[str, Any] = field(default_factory=dict)
     #: The first answer, which this one corrects, in mode rewrite.
     draft: Result | None = None
 
@@ -141,6 +143,7 @@ class Result:
             "preferences": self.preferences,
             "strengths": self.strengths,
             "adapters": self.adapters,
+            "offload": self.offload,
             "lambda": self.lam,
             "seed": self.seed,
             "finish_reason": self.finish_reason,

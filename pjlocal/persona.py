@@ -82,7 +82,7 @@ class PersonaJudge:
         self._aligner_file: tuple[str, Path] | None = None  # by the name that was looked up last
         self._file: Path | None = None  # of the model, once it is known
         self._fitting: tuple[str, ...] = ()  # the adapters that were found to fit it
-        self.cast(generation)  # refuse what cannot be before the model is loaded
+        cast = self.cast(generation)  # refuse what cannot be before the model is loaded
         check_constraint(sampling)
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the one that answers with it
         started = time.perf_counter()
@@ -98,7 +98,7 @@ class PersonaJudge:
             if isinstance(path, Model):
                 self.model = path
             else:
-                self.model = Model(path, engine, self.interrupt)
+                self.model = Model(path, engine, self.interrupt, n_views=max(2, len(cast.prefixes)))
                 undo.callback(self.model.close)
             self.sampling = followed(sampling, self.recommended, own_sampling)
             self.template = template or ChatTemplate(self.model, process)

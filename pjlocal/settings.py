@@ -36,6 +36,7 @@ Placement = Literal["system", "user-turn", "question"]
 Think = Literal["auto", "on", "off"]
 Layout = Literal["contexts", "batched", "auto"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+SplitMode = Literal["layer", "row", "none"]
 FlashAttention = Literal["auto", "on", "off"]
 SamplingDefaults = Literal["own", "model"]
 View = Literal["text", "blame", "push", "markdown"]
@@ -145,6 +146,7 @@ def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
 
 
 _INT32 = 2**31 - 1
+_MOST_DEVICES = 16  # of llama.cpp's build
 DEFAULT_N_CTX = 8192  # of a view, at most, where --ctx does not say
 _MOST_STRENGTH = 10
 
@@ -433,8 +435,43 @@ class Engine(Settings):
         least=1,
         most=1024,
     )
-    n_gpu_layers: int = setting(
-        -1, "--gpu-layers", help="Layers offloaded to the GPU; -1 is all that the build can.", least=-1, most=_INT32
+    n_gpu_layers: str = setting(
+        "auto",
+        "--gpu-layers",
+        help="Layers on the graphics card: as many as fit with all views' caches (auto), a number, or all.",
+        metavar="auto|N|all",
+    )
+    gpu_margin: int = setting(
+        1024,
+        "--gpu-margin",
+        help="MiB of each device's memory that auto leaves free.",
+        least=0,
+        most=_INT32,
+    )
+    split_mode: SplitMode = setting(
+        "layer",
+        "--split-mode",
+        help="How several devices share a model: layer by layer, each matrix by rows, or not at all (none).",
+    )
+    tensor_split: str | None = setting(
+        None,
+        "--tensor-split",
+        help="What share of the layers each device gets, as in 3,1 (default: by its free memory).",
+        metavar="N,N,...",
+    )
+    main_gpu: int = setting(
+        0,
+        "--main-gpu",
+        help="The device that a model uses alone with --split-mode none.",
+        least=0,
+        most=_MOST_DEVICES - 1,
+    )
+    rpc: tuple[str, ...] = setting(
+        (),
+        "--rpc",
+        help="Another machine whose llama.cpp server (rpc-server) holds layers too (repeatable). Never over an open "
+        "network: whoever reaches that server owns its machine.",
+        metavar="HOST:PORT",
     )
     cache_type_k: CacheType = setting("f16", "--cache-type-k", help="Type of the KV cache's keys.")
     cache_type_v: CacheType = setting("f16", "--cache-type-v", help="Type of the KV cache's values.")
@@ -442,7 +479,7 @@ class Engine(Settings):
         "contexts",
         "--layout",
         help="Where the views live: contexts side by side (best on most CPUs), batched in one context (best on most "
-        "GPUs), or auto, which measures both.",
+        "GPUs), or auto: batched with layers on a GPU, else it measures both.",
     )
     flash_attn: FlashAttention = setting("auto", "--flash-attn", help="Flash attention.")
     mmap: bool = setting(
@@ -450,7 +487,50 @@ class Engine(Settings):
         "--mmap/--no-mmap",
         help="Map the model file into memory; without it the file is read whole, and may change while it is in use.",
     )
+    mlock: bool = setting(False, "--mlock", help="Keep the weights in memory: never swapped out.")
     verbose: bool = setting(False, "--verbose", help="Show llama.cpp's own log on standard error.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "n_gpu_layers", str(self.n_gpu_layers))  # a number, from Python
+        if not re.fullmatch(r"auto|all|-1|\d{1,6}", self.n_gpu_layers):
+            raise UsageError(f"--gpu-layers must be auto, all or a number of layers (not {self.n_gpu_layers!r})")
+        if self.tensor_split is not None:
+            _parse_split(self.tensor_split)
+        for server in self.rpc:
+            parse_address(server)
+
+    @property
+    def gpu_layers(self) -> int | None:
+        """The layers asked for, -1 for all; None for as many as fit."""
+        return None if self.n_gpu_layers == "auto" else -1 if self.n_gpu_layers == "all" else int(self.n_gpu_layers)
+
+    @property
+    def split(self) -> tuple[float, ...]:
+        """What share each device gets; empty where that is not said."""
+        return _parse_split(self.tensor_split) if self.tensor_split else ()
+
+
+def _parse_split(text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        shares = ()
+    if not 0 < len(shares) <= _MOST_DEVICES or not all(0 <= share < math.inf for share in shares) or not sum(shares):
+        raise UsageError(f"--tensor-split must be up to {_MOST_DEVICES} shares, as in 3,1 (not {text!r})")
+    return shares
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of a server, as in ``192.168.1.5:50052``.
+
+    Raises:
+        UsageError: it is no address.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"--rpc must be HOST:PORT, as in 192.168.1.5:50052 (not {text!r})")
+    return host, int(port)
 
 
 @dataclass(frozen=True)

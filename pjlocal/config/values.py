@@ -75,6 +75,8 @@ def typed(key: str, hint: Any, value: Any) -> Any:
     hint = without_none(hint)
     if get_origin(hint) is Literal or type(value) is hint:
         return value
+    if key == "n_gpu_layers" and type(value) is int:  # or a word
+        return str(value)
     if get_origin(hint) is tuple and isinstance(value, list) and all(type(item) is get_args(hint)[0] for item in value):
         return tuple(value)
     if hint is float and type(value) is int and abs(value) < 2**63:

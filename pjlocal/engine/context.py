@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..settings import DEFAULT_N_CTX, Engine
 from .adapters import Adapters, put_in_force
+from .backend import forget_errors, last_error
 from .interrupt import Interrupt, Interrupted
 from .machine import available_bytes
-from .model import Model, forget_errors, last_error
+from .model import Model
 from .threads import ThreadCount
 
 Logits = NDArray[np.float32]
@@ -87,7 +88,7 @@ class Context:
         self._batch = Batch(self.n_batch)
         self._last_shape: tuple[list[int], int] = ([], 0)
         self._n_threads = n_threads
-        self._threads = _thread_count(engine, n_seq, n_threads)
+        self._threads = _thread_count(model, n_seq, n_threads)
         self._logits: dict[int, Logits] = {}
 
     def close(self) -> None:
@@ -242,15 +243,16 @@ def check_decoded(status: int, interrupt: Interrupt) -> None:
     raise ModelError(f"llama.cpp could not decode (status {status}): {last_error() or 'no reason given'}")
 
 
-def _thread_count(engine: Engine, n_seq: int, n_threads: int) -> ThreadCount | None:
+def _thread_count(model: Model, n_seq: int, n_threads: int) -> ThreadCount | None:
     """None where the number of threads never changes: a single one, a single view, or a GPU that computes."""
-    on_gpu = engine.n_gpu_layers and lib.llama_supports_gpu_offload()
+    on_gpu = model.offload.n_gpu_layers
     return ThreadCount(n_threads) if n_seq > 1 and n_threads > 1 and not on_gpu else None
 
 
 def context_limit(model: Model, engine: Engine) -> int:
-    """Tokens a view may hold: --ctx, or what the model was trained for, at most 8192."""
-    return engine.n_ctx or min(model.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
+    """Tokens a view may hold: --ctx, or what the model was trained for, at most 8192, and less where that made room for
+    layers on a device."""
+    return engine.n_ctx or model.offload.n_ctx or min(model.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
 
 
 def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None:
@@ -259,7 +261,7 @@ def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None
     Raises:
         ModelError: saying how much is needed and how much there is.
     """
-    if engine.n_gpu_layers and lib.llama_supports_gpu_offload():
+    if model.offload.n_gpu_layers:
         return  # the caches lie in GPU memory, where llama.cpp itself says what does not fit
     available = available_bytes()
     values = sum(CACHE_TYPES[t][1] for t in (engine.cache_type_k, engine.cache_type_v)) / 2

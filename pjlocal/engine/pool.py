@@ -154,6 +154,8 @@ class ViewPool:
                 )
             return "contexts"
         if wanted == "auto":
+            if self.model.offload.n_gpu_layers:
+                return "batched"  # on a card the second sequence is all but free, and contexts read the weights twice
             if n_views not in self._layouts:
                 self._layouts[n_views] = fastest_layout(self.model, self.engine, n_views, self.interrupt)
             return self._layouts[n_views]

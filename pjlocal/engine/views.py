@@ -18,8 +18,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from llama_cpp import llama_cpp as lib
-
 from ..errors import ModelError, UsageError
 from ..settings import Engine
 from .adapters import Adapters
@@ -402,8 +400,6 @@ _TRIAL_STEPS = 2, 12  # least and most
 def fastest_layout(model: Model, engine: Engine, n_views: int, interrupt: Interrupt) -> FixedLayout:
     """Decode a few tokens in each layout, in turn, and name the faster one.  Takes a fraction of a second."""
     order: tuple[FixedLayout, FixedLayout] = ("contexts", "batched")
-    if engine.n_gpu_layers and lib.llama_supports_gpu_offload():
-        order = ("batched", "contexts")
     times: dict[FixedLayout, float] = {}
     for layout in order:
         views = ModelViews(model, engine, n_views, 64, layout, interrupt)

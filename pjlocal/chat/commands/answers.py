@@ -53,6 +53,7 @@ def undo(chat: Chat, words: str) -> None:
     chat.screen.say(f"taken back: {' '.join(turn.question.split())}")
 
 
-@commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session.")
+@commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session; where the model's layers are.")
 def stats(chat: Chat, words: str) -> None:
     chat.screen.show(figures.statistics(chat.conversation.session))
+    chat.screen.say(chat.conversation.judge.model.offload.told)
