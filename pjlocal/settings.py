@@ -440,6 +440,7 @@ class Engine(Settings):
         "--gpu-layers",
         help="Layers on the graphics card: as many as fit with all views' caches (auto), a number, or all.",
         metavar="auto|N|all",
+        or_number=True,
     )
     gpu_margin: int = setting(
         1024,

@@ -47,7 +47,8 @@ def checked(
     made: dict[str, Any] = {}
     for key, value in table.items():
         try:
-            made[key] = typed(key, hints[key], value)
+            or_number = fields[key].metadata.get("or_number") and type(value) is int
+            made[key] = str(value) if or_number else typed(key, hints[key], value)
             if what := fields[key].metadata.get("file"):
                 made[key] = read_text(folder / user_path(value), what)
             if fields[key].metadata.get("adapter"):
@@ -75,8 +76,6 @@ def typed(key: str, hint: Any, value: Any) -> Any:
     hint = without_none(hint)
     if get_origin(hint) is Literal or type(value) is hint:
         return value
-    if key == "n_gpu_layers" and type(value) is int:  # or a word
-        return str(value)
     if get_origin(hint) is tuple and isinstance(value, list) and all(type(item) is get_args(hint)[0] for item in value):
         return tuple(value)
     if hint is float and type(value) is int and abs(value) < 2**63:

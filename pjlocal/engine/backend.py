@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -87,3 +88,11 @@ def last_error() -> str:
         if text:
             return text
     return ""
+
+
+_RAN_OUT = re.compile(r"alloc|out of memory", re.IGNORECASE)
+
+
+def ran_out_of_memory(reason: str) -> bool:
+    """Whether that is what llama.cpp complained about."""
+    return bool(_RAN_OUT.search(reason))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..settings import DEFAULT_N_CTX, Engine
 from .adapters import Adapters, put_in_force
-from .backend import forget_errors, last_error
+from .backend import forget_errors, last_error, ran_out_of_memory
 from .interrupt import Interrupt, Interrupted
 from .machine import available_bytes
 from .model import Model
@@ -223,7 +223,11 @@ def context_params(
 
 def no_context(size: str) -> ModelError:
     """What to say where llama.cpp has made none."""
-    reason = last_error() or "not enough memory? A smaller --ctx or --cache-type-k/-v q8_0 needs less"
+    reason = last_error()
+    if not reason or ran_out_of_memory(reason):
+        reason = (
+            f"{reason or 'not enough memory?'} A smaller --ctx, --cache-type-k/-v q8_0 or fewer --gpu-layers need less"
+        )
     return ModelError(f"cannot make a context of {size}: {reason}")
 
 

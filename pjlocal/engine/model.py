@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import logging
 import os
-import re
 import signal
 import time
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from ..gguf.split import beside_its_parts
 from ..settings import Engine
 from .backend import forget_errors as forget_errors
 from .backend import init_backend as init_backend
-from .backend import last_error
+from .backend import last_error, ran_out_of_memory
 from .interrupt import Interrupt, Interrupted
 from .offload import choose, load_mode, told, warn_of_lock
 from .tokenizer import Tokenizer
@@ -97,7 +96,8 @@ class Model:
             if handle:
                 return handle
             reason = last_error()
-            if not self.offload.n_gpu_layers or engine.gpu_layers is not None or not _RAN_OUT.search(reason):
+            of_device = ran_out_of_memory(reason) and "CPU" not in reason
+            if not of_device or not self.offload.n_gpu_layers or engine.gpu_layers is not None:
                 said = f"{reason or 'llama.cpp gives no reason'}{_hint(reason)}"
                 raise ModelError(f"cannot load {self.path}: {said}")
             less = fewer(self.offload)
@@ -336,11 +336,8 @@ def being_written(path: Path) -> bool:
         return time.time() - path.stat().st_mtime < _JUST_NOW_S
 
 
-_RAN_OUT = re.compile(r"alloc|out of memory", re.IGNORECASE)
-
-
 def _hint(reason: str) -> str:
-    if _RAN_OUT.search(reason):
+    if ran_out_of_memory(reason):
         return ". Is there not enough memory? --gpu-layers with a smaller number, or auto, needs less of a device's"
     if "not within the file bounds" in reason or "failed to read" in reason:
         return ". The file is cut short: download it again"

@@ -95,7 +95,7 @@ def fit(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Of
     shares = [*wanted, *[0.0] * len(usable)][: len(usable)] if wanted else usable
     for choice in _choices(header, engine, layers):
         counts = deal(choice.n, shares)
-        needed = _needed(header, engine, n_views, choice, counts)
+        needed = _needed(header, layers, engine, n_views, choice, counts)
         if sum(counts) == choice.n and all(map(le, needed, usable)):
             break
     shrunk = choice.n_ctx != _contexts(header, engine)[0]
@@ -165,9 +165,10 @@ def _choices(header: Header, engine: Engine, layers: list[_Layer]) -> Iterator[_
     yield _Choice(0, rooms[0])
 
 
-def _needed(header: Header, engine: Engine, n_views: int, choice: _Choice, counts: Sequence[int]) -> list[int]:
+def _needed(
+    header: Header, layers: list[_Layer], engine: Engine, n_views: int, choice: _Choice, counts: Sequence[int]
+) -> list[int]:
     """Bytes on each device that gets so many layers."""
-    layers = _layers(header)
     n_contexts = n_views if engine.layout == "contexts" else 1
     between = n_contexts * compute(header, engine, choice.n_ctx * n_views // n_contexts)
     remembered = [*caches(header, engine, choice.n_ctx), 0][-len(layers) :]  # the output remembers nothing
