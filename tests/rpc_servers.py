@@ -77,9 +77,8 @@ def command(model: list[str], *args: str) -> list[str]:
 
 
 def report(model: list[str], *args: str) -> dict:
-    return json.loads(
-        subprocess.run(command(model, "-n", "48", "--json", *args), check=True, capture_output=True).stdout
-    )
+    done = subprocess.run(command(model, "-n", "48", "--json", *args), check=True, capture_output=True)
+    return json.loads(done.stdout)
 
 
 def main() -> None:

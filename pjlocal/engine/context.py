@@ -225,9 +225,8 @@ def no_context(size: str) -> ModelError:
     """What to say where llama.cpp has made none."""
     reason = last_error()
     if not reason or ran_out_of_memory(reason):
-        reason = (
-            f"{reason or 'not enough memory?'} A smaller --ctx, --cache-type-k/-v q8_0 or fewer --gpu-layers need less"
-        )
+        what = f"{reason}." if reason else "not enough memory?"
+        reason = f"{what} A smaller --ctx, --cache-type-k/-v q8_0 or fewer --gpu-layers need less"
     return ModelError(f"cannot make a context of {size}: {reason}")
 
 
