@@ -81,7 +81,7 @@ class PersonaJudge:
         self.interrupt = interrupt or Interrupt()
         self._aligner_file: tuple[str, Path] | None = None  # by the name that was looked up last
         self._file: Path | None = None  # of the model, once it is known
-        self._fitting: tuple[str, ...] = ()  # the adapters that were found to fit it
+        self._fitting: tuple[tuple[str, str], ...] = ()  # the adapters that were found to fit it
         cast = self.cast(generation)  # refuse what cannot be before the model is loaded
         check_constraint(sampling)
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the one that answers with it

@@ -316,12 +316,12 @@ class Generation(Settings):
             parse_strength(self.strength)
         if "" in self.stop:
             raise UsageError("--stop must not be empty: it would end every answer before its first token")
-        for spec in self.adapters():
+        for _, spec in self.adapters():
             split_scale(spec)
 
-    def adapters(self) -> tuple[str, ...]:
-        """Every adapter that is named, of whichever view."""
-        return tuple(spec for names in ADAPTERS.values() for name in names for spec in getattr(self, name))
+    def adapters(self) -> tuple[tuple[str, str], ...]:
+        """Every adapter, of whichever view, behind the name of its setting."""
+        return tuple((name, spec) for names in ADAPTERS.values() for name in names for spec in getattr(self, name))
 
     @property
     def adapts_views(self) -> bool:

@@ -13,7 +13,7 @@ from tiny_models import write_control_vector, write_llama, write_lora
 
 from pjlocal import Engine, Generation, PersonaJudge
 from pjlocal.engine.seats import SharedContext
-from pjlocal.errors import UsageError
+from pjlocal.errors import ModelError, UsageError
 from pjlocal.scheduler import Job, Scheduler
 
 Make = Callable[..., PersonaJudge]
@@ -239,7 +239,13 @@ def test_a_wrong_one_costs_a_line(tiny, tmp_path: Path, lora: Path, pjlocal) -> 
         assert says in result.stderr
 
 
+def test_a_file_is_checked_as_what_it_is_used_for(judge: Make, lora: Path) -> None:
+    one = judge("vivid", lora=(str(lora),))
+    with pytest.raises(ModelError, match=r"pirate.gguf is no control vector"):
+        ids(one, lora=(), control_vector=(str(lora),))
+
+
 def test_one_for_a_larger_model_is_refused_before_the_model_is_loaded(tmp_path: Path, lora: Path) -> None:
     other = write_llama(tmp_path / "other.gguf", n_embd=32)
-    with pytest.raises(Exception, match=r"pirate.gguf does not fit other.gguf: its blk.0.attn_q.weight has another"):
+    with pytest.raises(ModelError, match=r"pirate.gguf does not fit other.gguf: its blk.0.attn_q.weight has another"):
         PersonaJudge(other, generation=Generation(lora=(str(lora),)))

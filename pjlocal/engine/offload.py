@@ -41,9 +41,11 @@ def choose(path: Path, engine: Engine, n_views: int) -> Offload:
         if engine.gpu_layers:
             log.warning("there is no device for --gpu-layers, so all is done by the CPU: pjlocal doctor tells why")
         return Offload()
+    names = ", ".join(f"{i} ({device.name})" for i, device in enumerate(there))
+    if len(engine.split) > len(there):
+        raise UsageError(f"--tensor-split {engine.tensor_split}: there are {names}")
     if engine.split_mode == "none":
         if engine.main_gpu >= len(there):
-            names = ", ".join(f"{i} ({device.name})" for i, device in enumerate(there))
             raise UsageError(f"--main-gpu {engine.main_gpu}: there are {names}")
         there = [there[engine.main_gpu]]
     header = read_header(path)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..settings import ADAPTERS, Generation, split_scale, with_whole_path
+from ..settings import Generation, split_scale, with_whole_path
 from .check import NO_WEIGHTS
 from .header import Header, TensorInfo, read_header
 
@@ -31,10 +31,12 @@ def check_adapters(generation: Generation, model: Header) -> None:
     Raises:
         ModelError: a line that says which, and why.
     """
-    for names in ADAPTERS.values():
-        for name, check in zip(names, (check_lora, read_control_vector), strict=True):
-            for spec in getattr(generation, name):
-                check(Path(split_scale(with_whole_path(spec))[0]), model)
+    for name, spec in generation.adapters():
+        file = Path(split_scale(with_whole_path(spec))[0])
+        if name.startswith("lora"):
+            check_lora(file, model)
+        else:
+            read_control_vector(file, model)
 
 
 def check_lora(path: Path, model: Header) -> None:

@@ -99,7 +99,7 @@ def fit(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Of
         if sum(counts) == choice.n and all(map(le, needed, usable)):
             break
     shrunk = choice.n_ctx != _contexts(header, engine)[0]
-    by_device = tuple(map(float, counts)) if choice.n and engine.split_mode == "layer" else engine.split
+    by_device = tuple(map(float, counts)) if choice.n and engine.split_mode == "layer" else _asked(engine)
     return Offload(len(layers), choice.n, choice.n_ctx if shrunk else None, choice.experts, by_device)
 
 
@@ -114,7 +114,12 @@ def fewer(offload: Offload) -> Offload:
 def as_asked(header: Header, engine: Engine, n: int) -> Offload:
     """So many layers, or all (-1), whether they fit or not."""
     n_layers = len(_layers(header))
-    return Offload(n_layers, n_layers if n < 0 else min(n, n_layers), shares=engine.split)
+    return Offload(n_layers, n_layers if n < 0 else min(n, n_layers), shares=_asked(engine))
+
+
+def _asked(engine: Engine) -> tuple[float, ...]:
+    """The shares that were asked for; a device that is alone has none."""
+    return () if engine.split_mode == "none" else engine.split
 
 
 def deal(n: int, shares: Sequence[float]) -> list[int]:

@@ -52,6 +52,8 @@ def test_what_is_chosen_names_the_devices_that_get_layers(there, tiny) -> None:
     assert choose(path, Engine(split_mode="none", main_gpu=1), 2).devices == ("CUDA1",)
     with pytest.raises(UsageError, match=r"--main-gpu 2: there are 0 \(CUDA0\), 1 \(CUDA1\)"):
         choose(path, Engine(split_mode="none", main_gpu=2), 2)
+    with pytest.raises(UsageError, match=r"--tensor-split 1,0,1: there are 0 \(CUDA0\), 1 \(CUDA1\)"):
+        choose(path, Engine(tensor_split="1,0,1"), 2)
     there(CPU, replace(CARD, free=0, total=0))
     assert choose(path, Engine(), 2).n_gpu_layers == 3, "one that tells nothing gets all, as llama.cpp has it"
 

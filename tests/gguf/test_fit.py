@@ -131,6 +131,7 @@ def test_layers_are_dealt_as_llama_cpp_deals_them() -> None:
 def test_so_many_layers_as_were_asked_for_are_not_weighed() -> None:
     assert as_asked(header(), Engine(), -1) == Offload(33, 33)
     assert as_asked(header(), Engine(tensor_split="1,1"), 10) == Offload(33, 10, shares=(1.0, 1.0))
+    assert as_asked(header(), Engine(tensor_split="1,1", split_mode="none"), 10).shares == ()
     assert as_asked(header(), Engine(), 99).n_gpu_layers == 33
 
 
