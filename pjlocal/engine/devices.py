@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ def add_servers(addresses: Sequence[str]) -> None:
             "the installed llama.cpp knows no --rpc: reinstall it with "
             'CMAKE_ARGS="-DGGML_RPC=on" pip install --no-cache-dir --force-reinstall llama-cpp-python'
         )
+    ggml.ggml_set_abort_callback(_end_with_a_line)
     prototype = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)
     add = prototype(ggml.ggml_backend_reg_get_proc_address(rpc, b"ggml_backend_rpc_add_server"))
     for address in addresses:
@@ -100,6 +102,14 @@ def add_servers(addresses: Sequence[str]) -> None:
                 raise ModelError(f"--rpc {address}: the server there has no device, or is of another version")
             ggml.ggml_backend_register(server)
             _added.add(address)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # type: ignore[untyped-decorator]
+def _end_with_a_line(message: bytes) -> None:
+    """llama.cpp is about to end the process, as it does where a server has gone: end it with a line instead of a
+    signal.  What was written so far is on the screen, or saved, already."""
+    os.write(2, b"\npjlocal: llama.cpp has ended: %s (has an --rpc server gone?)\n" % message.strip())
+    os._exit(1)
 
 
 def _reach(address: str) -> None:
@@ -173,6 +183,7 @@ def _functions() -> Any:
         ("ggml_backend_register", None, [pointer]),
         ("ggml_backend_dev_by_type", pointer, [ctypes.c_int]),
         ("ggml_backend_dev_buffer_type", pointer, [pointer]),
+        ("ggml_set_abort_callback", pointer, [pointer]),
         ("ggml_version", text, []),
         ("ggml_commit", text, []),
     ):

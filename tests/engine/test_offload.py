@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -179,3 +181,20 @@ def test_a_server_that_does_not_answer_costs_a_line() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     with pytest.raises(ModelError, match=rf"--rpc {address} cannot be reached: .*Start rpc-server there first"):
         devices._reach(address)
+
+
+def test_where_llama_cpp_ends_the_process_for_a_server_that_has_gone_a_line_says_so() -> None:
+    """As its RPC back end does; here its function for that is called by itself."""
+    code = (
+        "from pjlocal.engine import devices as d\n"
+        "ggml = d._functions()\n"
+        "ggml.ggml_set_abort_callback(d._end_with_a_line)\n"
+        "print('so far', flush=True)\n"
+        "ggml.ggml_abort(b'rpc.cpp', 7, b'Remote RPC server crashed')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "so far\n")
+    assert result.stderr.startswith(
+        "\npjlocal: llama.cpp has ended: rpc.cpp:7: Remote RPC server crashed (has an --rpc"
+    )
+    assert result.stderr.count("\n") == 2
