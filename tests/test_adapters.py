@@ -99,6 +99,8 @@ def test_one_view_alone_has_its_own_adapter(judge: Make, lora: Path) -> None:
         {"lora": {}, "control_vector": {}},
         {"lora": {str(lora): 1.0}, "control_vector": {}},
     ]
+    cast = same.cast(same.generation.replace(lora_b=(f"{lora}:0.5",)))
+    assert cast.told == {"a": ["vivid"], "b": ["vivid", "pirate.gguf:0.5"]}, "as the colours' legend has it"
     alone = [judge("vivid", "vivid", mode="base", lora_b=(str(lora),)), judge("vivid", mode="prompt")]
     assert ids(alone[0], lam=1) and ids(alone[1]), "the modes take them too"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,14 @@ class Adapters:
 
     def __bool__(self) -> bool:
         return bool(self.loras or self.vectors)
+
+    @property
+    def told(self) -> list[str]:
+        """As people name them: the files without their folders, and scales that are not 1."""
+        return [
+            os.path.basename(file) + ("" if scale == 1 else f":{scale:g}")
+            for file, scale in (*self.loras, *self.vectors)
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Scales by file, as JSON can hold it."""

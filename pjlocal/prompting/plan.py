@@ -53,6 +53,14 @@ class Cast:
     neutral: int | None
     adapters: list[Adapters]
 
+    @property
+    def told(self) -> dict[str, list[str]]:
+        """The preferences in words, and the adapters of the views that speak, by the names of their files."""
+        if self.n_speakers == 1:
+            return self.preferences
+        speaking = zip(self.preferences.items(), self.adapters, strict=False)
+        return {name: [*wishes, *adapters.told] for (name, wishes), adapters in speaking}
+
 
 @dataclass(frozen=True)
 class Plan:
