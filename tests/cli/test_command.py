@@ -70,7 +70,7 @@ def test_statistics_go_to_standard_error(pjlocal) -> None:
     result = pjlocal("run", *PREFER, "-n", "20", "--stats", QUESTION)
     assert re.fullmatch(
         r"20 tokens \| [\d.]+ tokens/s \| load [\d.]+ s \| prefill [\d.]+ s \(\d+ \+ \d+ tokens\) "
-        r"\| acceptance rate \d+% \| \d+ rounds \| mean accepted run [\d.]+\n",
+        r"\| acceptance rate \d+% \| \d+ rounds \| mean accepted run [\d.]+ \| all layers on the CPU\n",
         result.stderr,
     )
 
