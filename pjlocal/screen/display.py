@@ -80,10 +80,10 @@ def statistics_line(
     more = [f"push {pushes_text(s.mean_pushes)} nats/token"] if s.pushed else []
     if draft:
         more.append(f"first answer {draft.completion_tokens} tokens in {draft.prefill_s + draft.decode_s:.2f} s")
-    if of_model:
-        more.append(f"sampling of the model: {of_model}")
     if placed:
         more.append(placed)
+    if of_model:
+        more.append(f"sampling of the model: {of_model}")
     return " | ".join(
         [
             f"{s.completion_tokens} tokens",
