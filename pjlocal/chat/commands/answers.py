@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.text import Text
+
 from ...config.editor import edit_text
 from ...events import Result
 from ...screen import tables
@@ -55,5 +57,5 @@ def undo(chat: Chat, words: str) -> None:
 
 @commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session; where the model's layers are.")
 def stats(chat: Chat, words: str) -> None:
-    chat.screen.show(figures.statistics(chat.conversation.session))
-    chat.screen.say(chat.conversation.judge.model.offload.told)
+    placed = Text(chat.conversation.judge.model.offload.told)
+    chat.screen.show(figures.statistics(chat.conversation.session), placed)
