@@ -12,6 +12,7 @@ from typing import Protocol
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Rules, Voices, algorithm1, lockstep
+from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
 from .engine.filters import FilterChain
 from .engine.interrupt import Interrupt, Interrupted
@@ -34,9 +35,16 @@ class Pool(Protocol):
     interrupt: Interrupt
     context_limit: int
 
-    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]], n_rows: int) -> ModelViews | Seat:
-        """Views with room for ``n_ctx`` tokens each, which will begin with these prompts, and be fed at most ``n_rows``
-        at a time."""
+    def views(
+        self,
+        n_views: int,
+        n_ctx: int,
+        prompts: Sequence[Sequence[int]],
+        adapters: Sequence[Adapters],
+        n_rows: int,
+    ) -> ModelViews | Seat:
+        """Views with room for ``n_ctx`` tokens each, which will begin with these prompts, read with these adapters, and
+        be fed at most ``n_rows`` at a time."""
 
     def writing(self, writer: Writer) -> AbstractContextManager[None]:
         """While this one is iterated over."""
@@ -102,6 +110,8 @@ class Answer:
             finish_reason=self.finish_reason or "interrupted",
             statistics=self.statistics,
             strengths={name: "auto" if w.auto else w.strength for name, w in self.plan.cast.weights.items()},
+            offload=self._pool.model.offload.as_dict(),
+            adapters=[each.as_dict() for each in self.plan.cast.adapters] if any(self.plan.cast.adapters) else [],
         )
 
     def _run(self) -> Generator[TokenEvent]:
@@ -159,7 +169,8 @@ class Answer:
         pool, prompts, generation = self._pool, self.plan.prompts, self._generation
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         self._limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
-        views = pool.views(len(prompts), max(map(len, prompts)) + self._limit, prompts, self._n_rows())
+        n_ctx = max(map(len, prompts)) + self._limit
+        views = pool.views(len(prompts), n_ctx, prompts, self.plan.cast.adapters, self._n_rows())
         if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
             raise UsageError(
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "

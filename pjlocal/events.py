@@ -125,6 +125,10 @@ class Result:
     statistics: Statistics
     #: By name, of each preference that speaks or is avoided (below zero): a number, or ``auto``.
     strengths: dict[str, float | str] = field(default_factory=dict)
+    #: Of each view, as ``prompt_tokens``: scales by file of its LoRA adapters and control vectors; empty without any.
+    adapters: list[dict[str, Any]] = field(default_factory=list)
+    #: Which of the model's layers were on devices other than the CPU (`gguf.fit.Offload`).
+    offload: dict[str, Any] = field(default_factory=dict)
     #: The first answer, which this one corrects, in mode rewrite.
     draft: Result | None = None
 
@@ -138,6 +142,8 @@ class Result:
             "mode": self.mode,
             "preferences": self.preferences,
             "strengths": self.strengths,
+            "adapters": self.adapters,
+            "offload": self.offload,
             "lambda": self.lam,
             "seed": self.seed,
             "finish_reason": self.finish_reason,

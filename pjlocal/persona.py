@@ -24,12 +24,13 @@ from .engine.model import Model
 from .engine.pool import ViewPool
 from .errors import UsageError
 from .events import Result
+from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
 from .gguf.sampling import described, followed, left, recommended
 from .prompting import preferences
 from .prompting.jinja import TemplateProcess
-from .prompting.plan import Cast, Plan, make_cast, make_plan, mode_in_force, write_prompts
+from .prompting.plan import Cast, Plan, in_mode, make_cast, make_plan, mode_in_force, write_prompts
 from .prompting.prompt import ChatTemplate, Message
 from .rewriting import Rewriting
 
@@ -79,12 +80,16 @@ class PersonaJudge:
         self.engine = engine
         self.interrupt = interrupt or Interrupt()
         self._aligner_file: tuple[str, Path] | None = None  # by the name that was looked up last
-        self.cast(generation)  # refuse what cannot be before the model is loaded
+        self._file: Path | None = None  # of the model, once it is known
+        self._fitting: tuple[tuple[str, str], ...] = ()  # the adapters that were found to fit it
+        cast = self.cast(generation)  # refuse what cannot be before the model is loaded
         check_constraint(sampling)
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the one that answers with it
         started = time.perf_counter()
         self._borrowed = isinstance(model, Model)
         path = model if isinstance(model, Model | Path) else find_model(model)
+        self._file = path.file if isinstance(path, Model) else path
+        self.check_adapters(generation)
         self._borrowed_template = template is not None
         process = None if template else TemplateProcess()  # which starts while the model is loaded
         with ExitStack() as undo:
@@ -93,7 +98,7 @@ class PersonaJudge:
             if isinstance(path, Model):
                 self.model = path
             else:
-                self.model = Model(path, engine, self.interrupt)
+                self.model = Model(path, engine, self.interrupt, n_views=max(2, len(cast.prefixes)))
                 undo.callback(self.model.close)
             self.sampling = followed(sampling, self.recommended, own_sampling)
             self.template = template or ChatTemplate(self.model, process)
@@ -143,6 +148,18 @@ class PersonaJudge:
         check_constraint(sampling)
         FilterChain(self.model, sampling, (), (0,), make_constraint(self.model, sampling)).close()
 
+    def check_adapters(self, generation: settings.Generation) -> None:
+        """Refuse adapters that are broken, or made for another model.
+
+        Raises:
+            ModelError: a line that says which, and why.
+        """
+        named = generation.adapters()
+        if self._file is None or named == self._fitting:
+            return
+        check_adapters(generation, read_header(self._file))
+        self._fitting = named
+
     def stream(self, prompt: str | Sequence[Message], **changes: Any) -> Answer:
         """The answer to a prompt, or to a conversation that ends with a user message, token by token."""
         generation: settings.Generation = self.generation.replace(**changes)
@@ -165,12 +182,16 @@ class PersonaJudge:
         if self.mode(generation) != "rewrite":
             return self.context_limit - n_tokens
         corrector, asked = self._corrector(generation), self._asked(generation)
-        overhead = len(corrector._correction([Message("user", "-")], asked, "-", ()).prompts[0])
+        plain = settings.Generation(mode="plain")
+        overhead = len(corrector._correction([Message("user", "-")], asked, plain, "-", ()).prompts[0])
         return min(self.context_limit, corrector.context_limit) - 2 * n_tokens - overhead
 
     def _rewriting(self, plan: Plan, generation: settings.Generation) -> Answer:
         corrector = self._corrector(generation)
-        correct = partial(corrector._correction, plan.conversation, self._asked(generation))
+        plain = in_mode(generation, "plain")
+        if corrector is not self:  # for whose model its adapters are not made
+            plain = settings.Generation(mode="plain")
+        correct = partial(corrector._correction, plan.conversation, self._asked(generation), plain)
         room = min(self.context_limit, corrector.context_limit) - len(correct("-", ()).prompts[0])
         if room < 2:
             raise UsageError("the context has no room for an answer and its correction: give a larger --ctx")
@@ -202,10 +223,12 @@ class PersonaJudge:
             self._aligner_file = name, path
         return self._aligner_file[1]
 
-    def _correction(self, conversation: Sequence[Message], asked: str, text: str, tokens: Sequence[int]) -> Plan:
+    def _correction(
+        self, conversation: Sequence[Message], asked: str, plain: settings.Generation, text: str, tokens: Sequence[int]
+    ) -> Plan:
         """The plan of a plain answer to being asked to correct one."""
         said = [*conversation, Message("assistant", text, tuple(tokens)), Message("user", asked)]
-        return self.plan(said, settings.Generation(mode="plain"))
+        return self.plan(said, plain)
 
     def mode(self, generation: settings.Generation) -> settings.Mode:
         """The mode in force: judge with preferences and plain without, unless one was asked for.
@@ -224,9 +247,10 @@ class PersonaJudge:
 
         Raises:
             UsageError: what `prompting.plan.make_cast` refuses.
-            ModelError: in mode rewrite, there is no such aligner.
+            ModelError: an adapter that does not fit; in mode rewrite, there is no such aligner.
         """
         cast = make_cast(generation, self.preferences)
+        self.check_adapters(generation)
         if cast.mode == "rewrite" and generation.aligner is not None:
             self._find_aligner(generation.aligner)
         return cast

@@ -56,5 +56,5 @@ class Rewriting(Answer):
         except Interrupted:
             self.finish_reason = "interrupted"
             return
-        self.plan = replace(plan, cast=self._draft.plan.cast)
+        self.plan = replace(plan, cast=replace(self._draft.plan.cast, adapters=plan.cast.adapters))
         yield from super()._run()

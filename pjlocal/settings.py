@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
-from .textfile import read_text
+from .textfile import read_text, user_path
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,6 +36,7 @@ Placement = Literal["system", "user-turn", "question"]
 Think = Literal["auto", "on", "off"]
 Layout = Literal["contexts", "batched", "auto"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+SplitMode = Literal["layer", "row", "none"]
 FlashAttention = Literal["auto", "on", "off"]
 SamplingDefaults = Literal["own", "model"]
 View = Literal["text", "blame", "push", "markdown"]
@@ -143,6 +146,7 @@ def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
 
 
 _INT32 = 2**31 - 1
+_MOST_DEVICES = 16  # of llama.cpp's build
 DEFAULT_N_CTX = 8192  # of a view, at most, where --ctx does not say
 _MOST_STRENGTH = 10
 
@@ -164,6 +168,37 @@ def parse_strength(text: str) -> float | None:
     return value
 
 
+_SCALED = re.compile(r"(?P<file>.+?)(?::(?P<scale>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))?", re.DOTALL)
+_MOST_SCALE = 1000
+
+
+def split_scale(spec: str) -> tuple[str, float]:
+    """An adapter's file and the scale behind its last colon, as in ``pirate.gguf:0.5``; 1 where none is given.
+
+    Raises:
+        UsageError: no file is named, or the scale is beyond its limits.
+    """
+    match = _SCALED.fullmatch(spec)
+    if match is None:
+        raise UsageError("an adapter is named by its file, as in pirate.gguf or pirate.gguf:0.5")
+    scale = float(match["scale"] or 1)
+    if not -_MOST_SCALE <= scale <= _MOST_SCALE:
+        raise UsageError(f"{spec}: a scale is a number from -{_MOST_SCALE} to {_MOST_SCALE}")
+    return match["file"], scale
+
+
+def with_whole_path(spec: str, folder: Path = Path()) -> str:
+    """An adapter as it means the same from every folder: its file, found from ``folder``, by its whole path."""
+    file, _ = split_scale(spec)
+    return f"{folder.absolute() / user_path(file)}{spec[len(file) :]}"
+
+
+#: The settings that name adapters: of every view, and of view a and b alone.
+ADAPTERS = {
+    "": ("lora", "control_vector"),
+    "a": ("lora_a", "control_vector_a"),
+    "b": ("lora_b", "control_vector_b"),
+}
 #: The settings that say what the answer must be, of which there is at most one.
 FORMS = ("grammar", "json_schema", "regex", "lark")
 
@@ -218,6 +253,34 @@ class Generation(Settings):
         metavar="MODEL",
         model=True,
     )
+    lora: tuple[str, ...] = setting(
+        (),
+        "--lora",
+        help="A LoRA adapter (GGUF) for this model, in force in every view, with a scale as in FILE:0.5 (repeatable: "
+        "they add up).",
+        metavar="FILE[:SCALE]",
+        adapter=True,
+    )
+    lora_a: tuple[str, ...] = setting(
+        (), "--lora-a", help="The same, in view a alone: its preference.", metavar="FILE[:SCALE]", adapter=True
+    )
+    lora_b: tuple[str, ...] = setting(
+        (), "--lora-b", help="The same, in view b alone.", metavar="FILE[:SCALE]", adapter=True
+    )
+    control_vector: tuple[str, ...] = setting(
+        (),
+        "--control-vector",
+        help="A control vector (GGUF) for this model, in force in every view, with a scale as in FILE:0.5 (repeatable: "
+        "they add up).",
+        metavar="FILE[:SCALE]",
+        adapter=True,
+    )
+    control_vector_a: tuple[str, ...] = setting(
+        (), "--control-vector-a", help="The same, in view a alone.", metavar="FILE[:SCALE]", adapter=True
+    )
+    control_vector_b: tuple[str, ...] = setting(
+        (), "--control-vector-b", help="The same, in view b alone.", metavar="FILE[:SCALE]", adapter=True
+    )
     lam: int = setting(
         4, "--lambda", "-l", help="Tokens drafted in a round before the roles swap.", least=1, most=_INT32
     )
@@ -253,6 +316,24 @@ class Generation(Settings):
             parse_strength(self.strength)
         if "" in self.stop:
             raise UsageError("--stop must not be empty: it would end every answer before its first token")
+        for _, spec in self.adapters():
+            split_scale(spec)
+
+    def adapters(self) -> tuple[tuple[str, str], ...]:
+        """Every adapter, of whichever view, behind the name of its setting."""
+        return tuple((name, spec) for names in ADAPTERS.values() for name in names for spec in getattr(self, name))
+
+    @property
+    def adapts_views(self) -> bool:
+        """Whether a view has an adapter of its own, which is a preference of it."""
+        return any(getattr(self, name) for view in VIEW_NAMES for name in ADAPTERS[view])
+
+    def with_whole_paths(self) -> Self:
+        """The same, with every adapter's file named as it is from every folder."""
+        whole = {
+            name: tuple(map(with_whole_path, getattr(self, name))) for names in ADAPTERS.values() for name in names
+        }
+        return self.replace(**whole)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -354,8 +435,44 @@ class Engine(Settings):
         least=1,
         most=1024,
     )
-    n_gpu_layers: int = setting(
-        -1, "--gpu-layers", help="Layers offloaded to the GPU; -1 is all that the build can.", least=-1, most=_INT32
+    n_gpu_layers: str = setting(
+        "auto",
+        "--gpu-layers",
+        help="Layers on the graphics card: as many as fit with all views' caches (auto), a number, or all.",
+        metavar="auto|N|all",
+        or_number=True,
+    )
+    gpu_margin: int = setting(
+        1024,
+        "--gpu-margin",
+        help="MiB of each device's memory that auto leaves free.",
+        least=0,
+        most=_INT32,
+    )
+    split_mode: SplitMode = setting(
+        "layer",
+        "--split-mode",
+        help="How several devices share a model: layer by layer, each matrix by rows, or not at all (none).",
+    )
+    tensor_split: str | None = setting(
+        None,
+        "--tensor-split",
+        help="What share of the layers each device gets, as in 3,1 (default: by its free memory).",
+        metavar="N,N,...",
+    )
+    main_gpu: int = setting(
+        0,
+        "--main-gpu",
+        help="The device that a model uses alone with --split-mode none.",
+        least=0,
+        most=_MOST_DEVICES - 1,
+    )
+    rpc: tuple[str, ...] = setting(
+        (),
+        "--rpc",
+        help="Another machine whose llama.cpp server (rpc-server) holds layers too (repeatable). Never over an open "
+        "network: whoever reaches that server owns its machine.",
+        metavar="HOST:PORT",
     )
     cache_type_k: CacheType = setting("f16", "--cache-type-k", help="Type of the KV cache's keys.")
     cache_type_v: CacheType = setting("f16", "--cache-type-v", help="Type of the KV cache's values.")
@@ -363,7 +480,7 @@ class Engine(Settings):
         "contexts",
         "--layout",
         help="Where the views live: contexts side by side (best on most CPUs), batched in one context (best on most "
-        "GPUs), or auto, which measures both.",
+        "GPUs), or auto: batched with layers on a GPU, else it measures both.",
     )
     flash_attn: FlashAttention = setting("auto", "--flash-attn", help="Flash attention.")
     mmap: bool = setting(
@@ -371,7 +488,50 @@ class Engine(Settings):
         "--mmap/--no-mmap",
         help="Map the model file into memory; without it the file is read whole, and may change while it is in use.",
     )
+    mlock: bool = setting(False, "--mlock", help="Keep the weights in memory: never swapped out.")
     verbose: bool = setting(False, "--verbose", help="Show llama.cpp's own log on standard error.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "n_gpu_layers", str(self.n_gpu_layers))  # a number, from Python
+        if not re.fullmatch(r"auto|all|-1|\d{1,6}", self.n_gpu_layers):
+            raise UsageError(f"--gpu-layers must be auto, all or a number of layers (not {self.n_gpu_layers!r})")
+        if self.tensor_split is not None:
+            _parse_split(self.tensor_split)
+        for server in self.rpc:
+            parse_address(server)
+
+    @property
+    def gpu_layers(self) -> int | None:
+        """The layers asked for, -1 for all; None for as many as fit."""
+        return None if self.n_gpu_layers == "auto" else -1 if self.n_gpu_layers == "all" else int(self.n_gpu_layers)
+
+    @property
+    def split(self) -> tuple[float, ...]:
+        """What share each device gets; empty where that is not said."""
+        return _parse_split(self.tensor_split) if self.tensor_split else ()
+
+
+def _parse_split(text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        shares = ()
+    if not 0 < len(shares) <= _MOST_DEVICES or not all(0 <= share < math.inf for share in shares) or not sum(shares):
+        raise UsageError(f"--tensor-split must be up to {_MOST_DEVICES} shares, as in 3,1 (not {text!r})")
+    return shares
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of a server, as in ``192.168.1.5:50052``.
+
+    Raises:
+        UsageError: it is no address.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"--rpc must be HOST:PORT, as in 192.168.1.5:50052 (not {text!r})")
+    return host, int(port)
 
 
 @dataclass(frozen=True)

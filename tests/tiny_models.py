@@ -120,10 +120,7 @@ class _Writer(gguf.GGUFWriter):
             self.add_tensor(name, np.full(n, value, np.float32))
 
     def finish(self) -> None:
-        self.write_header_to_file()
-        self.write_kv_data_to_file()
-        self.write_tensors_to_file()
-        self.close()
+        _write(self)
 
     def sizes(
         self,
@@ -484,6 +481,52 @@ def write_reranker(path: Path, *, labels: Iterable[str] = ("yes", "no"), templat
     w.matrix("cls.output.weight", len(labels), n_embd)
     w.finish()
     return path
+
+
+def write_lora(
+    path: Path,
+    *,
+    seed: int = 1,
+    architecture: str = "llama",
+    n_embd: int = 64,
+    names: Iterable[str] = ("blk.0.attn_q.weight", "blk.1.attn_v.weight"),
+    rank: int = 4,
+    alpha: float = 8.0,
+    n_out: int | None = None,
+    adapter: str = "lora",
+) -> Path:
+    """A LoRA adapter, large enough to change what is written, for matrices [n_out, n_embd], which are square where
+    n_out does not say."""
+    w = gguf.GGUFWriter(path, architecture)
+    w.add_type("adapter")
+    w.add_string("adapter.type", adapter)
+    w.add_float32("adapter.lora.alpha", alpha)
+    rng = np.random.default_rng(seed)
+    for name in names:
+        for half, shape in (("a", (rank, n_embd)), ("b", (n_out or n_embd, rank))):
+            w.add_tensor(f"{name}.lora_{half}", rng.standard_normal(shape, np.float32) * 0.3)
+    _write(w)
+    return path
+
+
+def write_control_vector(
+    path: Path, *, seed: int = 1, n_embd: int = 64, layers: Iterable[int] = (1,), value: float | None = None
+) -> Path:
+    """A control vector for a model of two layers: random, or with one value everywhere."""
+    w = gguf.GGUFWriter(path, "controlvector")
+    rng = np.random.default_rng(seed)
+    for layer in layers:
+        direction = rng.standard_normal(n_embd, np.float32) if value is None else np.full(n_embd, value, np.float32)
+        w.add_tensor(f"direction.{layer}", direction)
+    _write(w)
+    return path
+
+
+def _write(w: gguf.GGUFWriter) -> None:
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
 
 
 def write_vocab_only(path: Path) -> Path:

@@ -156,7 +156,7 @@ def _library(
         n_ctx=n_ctx,
         n_threads=n_threads,
         n_threads_batch=n_threads,
-        n_gpu_layers=work.engine.n_gpu_layers,
+        n_gpu_layers=model.offload.n_gpu_layers,
         use_mmap=work.engine.mmap,
         verbose=False,
     )

@@ -136,9 +136,6 @@ def _timed(call: Callable[[], Any]) -> float:
 
 
 def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
-    n_layers = int(lib.llama_model_n_layer(model.handle)) + 1  # llama.cpp counts the output layer too
-    wanted = work.engine.n_gpu_layers
-    offloads = bool(lib.llama_supports_gpu_offload())
     return {
         "model": model.name,
         "description": model.description,
@@ -150,8 +147,8 @@ def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
         "trimmable": model.trimmable,
         "threads": threads(work),
         "llama_cpp_python_threads": library_threads(),
-        "layers_offloaded": (n_layers if wanted < 0 else min(wanted, n_layers)) if offloads else 0,
-        "layers": n_layers,
+        "layers_offloaded": model.offload.n_gpu_layers,
+        "layers": model.offload.n_layers,
         "build": lib.llama_print_system_info().decode("utf-8", "replace").strip(),
         "llama_cpp_python": _library_version(),
     }

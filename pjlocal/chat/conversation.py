@@ -11,11 +11,12 @@ from ..config.config import Config
 from ..engine.interrupt import Interrupted
 from ..errors import ModelError, UsageError
 from ..events import TokenEvent
+from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name
 from ..gguf.sampling import followed, left
 from ..persona import PersonaJudge
-from ..prompting.plan import Plan, in_mode, make_cast
+from ..prompting.plan import Plan, in_mode, make_cast, swapped
 from ..prompting.preferences import deal, in_turn, lasting
 from ..prompting.prompt import Message
 from ..prompting.thinking import opened_by
@@ -121,7 +122,7 @@ class Conversation:
         """
         last = self.last
         history = [turn for turn in self.session.turns if turn is not last]
-        modes: list[Mode] = list(get_args(Mode)) if any(self.judge.preferences) else ["plain"]
+        modes: list[Mode] = list(get_args(Mode)) if self._prefers else ["plain"]
         for mode in modes:
             generation = in_mode(self.judge.generation, mode)
             generation = generation.replace(seed=last.settings.get("seed", generation.seed))
@@ -147,6 +148,11 @@ class Conversation:
     # What is in force.
 
     @property
+    def _prefers(self) -> bool:
+        """Whether there is a preference, in words or as an adapter of one view."""
+        return any(self.judge.preferences) or self.judge.generation.adapts_views
+
+    @property
     def views(self) -> dict[str, list[str]]:
         """The preferences by the name of the view that has them: of a panel, each has one."""
         judge = self.judge
@@ -166,10 +172,11 @@ class Conversation:
         self.judge.prefer(views)
 
     def swap(self) -> None:
-        """Exchange the views' preferences; of a panel, the next one comes first."""
+        """Exchange the views' preferences, their own adapters too; of a panel, the next one comes first."""
         first, *others = self.views.values()
         if len(others) == 1:
             self.prefer([others[0], first])
+            self.judge.generation = swapped(self.judge.generation)
         else:
             self.prefer(deal(in_turn([*others, first])))
 
@@ -178,6 +185,7 @@ class Conversation:
 
         Raises:
             UsageError: it cannot be used, or not with what is in force; nothing has changed then.
+            ModelError: the same of an adapter.
         """
         judge = self.judge
         generation = persona.laid_over(judge.generation)
@@ -188,6 +196,7 @@ class Conversation:
         views = persona.views(judge.preferences)
         if any(views):
             make_cast(generation, views)
+        judge.check_adapters(generation)
         judge.check(sampling)
         judge.prefer(views)
         judge.generation, judge.sampling, judge.prompting = generation, sampling, prompting
@@ -196,9 +205,9 @@ class Conversation:
         """Go on with another model; the one in use stays where that cannot be loaded.
 
         Raises:
-            ModelError: it cannot be loaded.
+            ModelError: it cannot be loaded, or the adapters in force are not made for it.
         """
-        read_header(find_model(name))
+        check_adapters(self.judge.generation, read_header(find_model(name)))
         name = lasting_name(name)
         old, before = self.judge, self.model
         old.close()  # both may not fit
@@ -231,6 +240,7 @@ class Conversation:
 
         Raises:
             UsageError: something in it cannot be had here, such as a preset that is gone; nothing has changed then.
+            ModelError: the same of an adapter.
         """
         judge = self.judge
         views = judge.preferences
@@ -241,6 +251,7 @@ class Conversation:
             views = [settings["preferences"].get(view, []) for view in VIEW_NAMES]
         if any(views):
             make_cast(generation, views)
+        judge.check_adapters(generation)
         judge.prefer(views)
         judge.generation, judge.sampling, judge.prompting = generation, sampling, prompting
 
@@ -255,7 +266,7 @@ class Conversation:
                 view: [lasting(wish) for wish in wishes]
                 for view, wishes in zip(VIEW_NAMES, judge.preferences, strict=True)
             },
-            "generation": judge.generation.replace(avoid=avoid, aligner=aligner).as_dict(),
+            "generation": judge.generation.with_whole_paths().replace(avoid=avoid, aligner=aligner).as_dict(),
             "sampling": judge.sampling.as_dict(),
             "prompting": judge.prompting.as_dict(),
         }

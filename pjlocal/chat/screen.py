@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,7 +21,7 @@ from ..screen.console import Spinner, keys_unseen, make_console
 from ..screen.display import Display, when_ready
 from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
-from ..settings import JUDGED, View
+from ..settings import ADAPTERS, JUDGED, Generation, View
 from ..visible import one_line, visible
 from .conversation import Conversation, Progress, Writing
 
@@ -218,7 +219,8 @@ def _status(conversation: Conversation, width: int) -> Text:
 
 def _roles(conversation: Conversation, progress: Progress) -> list[str]:
     """The mode with its strength, and who does what in it."""
-    generation, views = conversation.judge.generation, conversation.views
+    generation = conversation.judge.generation
+    views = {view: [*wishes, *_own_adapters(generation, view)] for view, wishes in conversation.views.items()}
     some = any(views.values())
     mode = generation.mode or ("judge" if some else "plain")
     if mode == "plain" or not some:
@@ -233,6 +235,11 @@ def _roles(conversation: Conversation, progress: Progress) -> list[str]:
     does = {progress.drafts: " drafts", progress.judges: " judges", None: ""}
     roles = [f"{view}{does.get(view, '')}: {', '.join(wishes) or 'no preference'}" for view, wishes in views.items()]
     return [f"{mode}{rule} λ{generation.lam}{force}", *roles, *avoided]
+
+
+def _own_adapters(generation: Generation, view: str) -> list[str]:
+    """The names of the files that change that view alone, with their scales."""
+    return [os.path.basename(spec) for name in ADAPTERS.get(view, ()) for spec in getattr(generation, name)]
 
 
 def _fitted(parts: list[str], numbers: list[str], width: int) -> Text:

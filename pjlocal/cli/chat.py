@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,7 +111,8 @@ def chat(
     try:
         talking = Chat(conversation, screen, view, load, store)
         if save_cache:
-            cache.load_cache(judge.pool, opened)
+            with suppress(UsageError):  # what is in force cannot be had together: the next answer tells why
+                cache.load_cache(judge.pool, opened, judge.cast(judge.generation).adapters)
         talking.greet()
         status = loop.talk(talking, store.path.with_suffix(".history") if store else None)
         if save_cache and (size := cache.save_cache(conversation.judge.pool, conversation.session)):

@@ -128,7 +128,7 @@ def save(
 ) -> None:
     """Save the options given here as a persona, which run and chat put on with -P NAME."""
     preferences = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
-    groups = (generation, sampling, prompting)
+    groups = (generation.with_whole_paths(), sampling, prompting)
     values = {key: [lasting(wish) for wish in wishes] for key, wishes in preferences.items()}
     values |= {key: value for group in groups for key, value in group.as_dict().items()}
     values["avoid"] = [lasting(wish) for wish in generation.avoid]

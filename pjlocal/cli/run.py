@@ -112,7 +112,10 @@ def run(
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     if stats:
         first = result.draft.statistics if result.draft else None
-        print(statistics_line(result.statistics, first, judge.followed_sampling), file=sys.stderr)
+        print(
+            statistics_line(result.statistics, first, judge.followed_sampling, judge.model.offload.told),
+            file=sys.stderr,
+        )
     if tracer.error:
         raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
     return INTERRUPTED if result.finish_reason == "interrupted" else 0

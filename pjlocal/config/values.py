@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED, repository
 from ..prompting.preferences import resolve
-from ..settings import Settings, flag, without_none
+from ..settings import Settings, flag, with_whole_path, without_none
 from ..textfile import read_text, user_path
 
 
@@ -47,9 +47,12 @@ def checked(
     made: dict[str, Any] = {}
     for key, value in table.items():
         try:
-            made[key] = typed(key, hints[key], value)
+            or_number = fields[key].metadata.get("or_number") and type(value) is int
+            made[key] = str(value) if or_number else typed(key, hints[key], value)
             if what := fields[key].metadata.get("file"):
                 made[key] = read_text(folder / user_path(value), what)
+            if fields[key].metadata.get("adapter"):
+                made[key] = tuple(with_whole_path(spec, folder) for spec in made[key])
             if fields[key].metadata.get("model"):
                 made[key] = model_named(value, folder)
             settings(**{**rest, **made})

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..settings import DEFAULT_N_CTX, Engine
+from .adapters import Adapters, put_in_force
+from .backend import forget_errors, last_error, ran_out_of_memory
 from .checkpoints import Checkpoint, Checkpoints
 from .interrupt import Interrupt, Interrupted
 from .machine import available_bytes
-from .model import Model, forget_errors, last_error
+from .model import Model
 from .threads import ThreadCount
 
 Logits = NDArray[np.float32]
@@ -104,10 +106,11 @@ class Context:
         #: Tokens that a running state takes back where a batch ended with them; 0 where the architecture cannot.
         self.n_snapshots = int(lib.llama_n_rs_seq(self.handle)) if model.recurrent else 0
         self._checkpoints = [Checkpoints() for _ in range(n_seq)]
+        self.adapters = Adapters()
         self._batch = Batch(self.n_batch)
         self._last_shape: tuple[list[int], int] = ([], 0)
         self._n_threads = n_threads
-        self._threads = _thread_count(engine, n_seq, n_threads)
+        self._threads = _thread_count(model, n_seq, n_threads)
         self._logits: dict[int, Logits] = {}
 
     def close(self) -> None:
@@ -123,6 +126,16 @@ class Context:
             yield
         finally:
             lib.llama_set_n_threads(self.handle, self._n_threads, self._n_threads)
+
+    def adapt(self, adapters: Adapters) -> None:
+        """Compute with these adapters from now on; what the memory holds was read with others, and must be dropped.
+
+        Raises:
+            ModelError: one cannot be loaded.
+        """
+        if adapters != self.adapters:
+            put_in_force(self.handle, self.model, adapters)
+            self.adapters = adapters
 
     def decode(self, token: Sequence[int], pos: Sequence[int], seq: list[int], n_wanted: int) -> None:
         """One llama_decode of at most n_batch tokens, each with its position and sequence; the last ``n_wanted`` get
@@ -284,7 +297,10 @@ def context_params(
 
 def no_context(size: str) -> ModelError:
     """What to say where llama.cpp has made none."""
-    reason = last_error() or "not enough memory? A smaller --ctx or --cache-type-k/-v q8_0 needs less"
+    reason = last_error()
+    if not reason or ran_out_of_memory(reason):
+        what = f"{reason}." if reason else "not enough memory?"
+        reason = f"{what} A smaller --ctx, --cache-type-k/-v q8_0 or fewer --gpu-layers need less"
     return ModelError(f"cannot make a context of {size}: {reason}")
 
 
@@ -304,15 +320,16 @@ def check_decoded(status: int, interrupt: Interrupt) -> None:
     raise ModelError(f"llama.cpp could not decode (status {status}): {last_error() or 'no reason given'}")
 
 
-def _thread_count(engine: Engine, n_seq: int, n_threads: int) -> ThreadCount | None:
+def _thread_count(model: Model, n_seq: int, n_threads: int) -> ThreadCount | None:
     """None where the number of threads never changes: a single one, a single view, or a GPU that computes."""
-    on_gpu = engine.n_gpu_layers and lib.llama_supports_gpu_offload()
+    on_gpu = model.offload.n_gpu_layers
     return ThreadCount(n_threads) if n_seq > 1 and n_threads > 1 and not on_gpu else None
 
 
 def context_limit(model: Model, engine: Engine) -> int:
-    """Tokens a view may hold: --ctx, or what the model was trained for, at most 8192."""
-    return engine.n_ctx or min(model.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
+    """Tokens a view may hold: --ctx, or what the model was trained for, at most 8192, and less where that made room for
+    layers on a device."""
+    return engine.n_ctx or model.offload.n_ctx or min(model.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
 
 
 def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None:
@@ -321,7 +338,7 @@ def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None
     Raises:
         ModelError: saying how much is needed and how much there is.
     """
-    if engine.n_gpu_layers and lib.llama_supports_gpu_offload():
+    if model.offload.n_gpu_layers:
         return  # the caches lie in GPU memory, where llama.cpp itself says what does not fit
     available = available_bytes()
     values = sum(CACHE_TYPES[t][1] for t in (engine.cache_type_k, engine.cache_type_v)) / 2

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,7 +14,13 @@ from llama_cpp import __version__ as binding_version
 from llama_cpp import _ggml
 from llama_cpp import llama_cpp as lib
 
-from .model import init_backend
+from ..errors import ModelError
+from ..settings import parse_address
+from .backend import init_backend
+
+_RPC = "RPC"
+_REACH_S = 5
+_added: set[str] = set()  # servers
 
 _KINDS = {0: "CPU", 1: "GPU", 2: "integrated GPU", 3: "accelerator"}  # enum ggml_backend_dev_type
 
@@ -54,6 +63,71 @@ def devices() -> list[Device]:
             )
         )
     return found
+
+
+def for_layers() -> list[Device]:
+    """The devices that llama.cpp puts layers on, in its order: servers first; graphics of the processor where there is
+    no card."""
+    found = devices()
+    servers = [device for device in found if device.backend == _RPC]
+    own = [device for device in found if device.backend != _RPC]
+    cards = [device for device in own if device.kind == "GPU"]
+    return servers + (cards or [device for device in own if device.is_gpu])
+
+
+def add_servers(addresses: Sequence[str]) -> None:
+    """Have llama.cpp use the devices of servers on other machines, each added once.
+
+    Raises:
+        ModelError: the installed build cannot, or a server cannot be reached.
+    """
+    if not addresses:
+        return
+    init_backend()
+    ggml = _functions()
+    rpc = ggml.ggml_backend_reg_by_name(_RPC.encode())
+    if not rpc:
+        raise ModelError(
+            "the installed llama.cpp knows no --rpc: reinstall it with "
+            'CMAKE_ARGS="-DGGML_RPC=on" pip install --no-cache-dir --force-reinstall llama-cpp-python'
+        )
+    ggml.ggml_set_abort_callback(_end_with_a_line)
+    prototype = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)
+    add = prototype(ggml.ggml_backend_reg_get_proc_address(rpc, b"ggml_backend_rpc_add_server"))
+    for address in addresses:
+        if address not in _added:
+            _reach(address)
+            server = add(address.encode())
+            if not server:
+                raise ModelError(f"--rpc {address}: the server there has no device, or is of another version")
+            ggml.ggml_backend_register(server)
+            _added.add(address)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # type: ignore[untyped-decorator]
+def _end_with_a_line(message: bytes) -> None:
+    """llama.cpp is about to end the process, as it does where a server has gone: end it with a line instead of a
+    signal.  What was written so far is on the screen, or saved, already."""
+    os.write(2, b"\npjlocal: llama.cpp has ended: %s (has an --rpc server gone?)\n" % message.strip())
+    os._exit(1)
+
+
+def _reach(address: str) -> None:
+    """Refuse a server that does not answer, on which llama.cpp would end the process or wait."""
+    host, port = parse_address(address)
+    try:
+        socket.create_connection((host, port), timeout=_REACH_S).close()
+    except OSError as error:
+        raise ModelError(
+            f"--rpc {address} cannot be reached: {error.strerror or error}. Start rpc-server there first"
+        ) from None
+
+
+def cpu_memory() -> int:
+    """ggml's name for memory of the CPU, as an override of a tensor's place takes it."""
+    init_backend()
+    ggml = _functions()
+    return int(ggml.ggml_backend_dev_buffer_type(ggml.ggml_backend_dev_by_type(0)))
 
 
 def backends() -> list[str]:
@@ -104,6 +178,12 @@ def _functions() -> Any:
         ("ggml_backend_reg_count", size, []),
         ("ggml_backend_reg_get", pointer, [size]),
         ("ggml_backend_reg_name", text, [pointer]),
+        ("ggml_backend_reg_by_name", pointer, [text]),
+        ("ggml_backend_reg_get_proc_address", pointer, [pointer, text]),
+        ("ggml_backend_register", None, [pointer]),
+        ("ggml_backend_dev_by_type", pointer, [ctypes.c_int]),
+        ("ggml_backend_dev_buffer_type", pointer, [pointer]),
+        ("ggml_set_abort_callback", pointer, [pointer]),
         ("ggml_version", text, []),
         ("ggml_commit", text, []),
     ):

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from ..decoding.judge import Distribution, Uniforms
 from ..errors import ModelError, UsageError
 from ..settings import Sampling
+from .backend import captured_stderr, forget_errors, last_error
 from .constraint import Constraint, Mask
-from .model import Model, captured_stderr, forget_errors, last_error
+from .model import Model
 from .shortlist import LONGEST, NOT_NUMBERS, Shortlist, WideShortlist, make_shortlist
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data

@@ -7,22 +7,24 @@ import hashlib
 import logging
 import os
 import signal
-import tempfile
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
 from ..errors import ModelError
+from ..gguf.fit import fewer
 from ..gguf.split import beside_its_parts
 from ..settings import Engine
+from .backend import forget_errors as forget_errors
+from .backend import init_backend as init_backend
+from .backend import last_error, ran_out_of_memory
 from .interrupt import Interrupt, Interrupted
+from .offload import choose, load_mode, told, warn_of_lock
 from .tokenizer import Tokenizer
 from .trial import check_model
 
@@ -32,78 +34,6 @@ _CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
 
 _FINGERPRINT_BYTES = 2**20  # at each end of a model file
 
-_ERROR = 4  # GGML_LOG_LEVEL_ERROR
-_recent_errors: deque[str] = deque(maxlen=20)
-_verbose = False
-
-
-@lib.llama_log_callback  # type: ignore[untyped-decorator]
-def _on_log(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
-    """llama.cpp logs through here: silent unless asked, but its last errors are kept to explain a failure."""
-    message = text.decode("utf-8", "replace")
-    if level == _ERROR:
-        _recent_errors.append(message.strip())
-    if _verbose:
-        log.info(message.rstrip("\n"))
-
-
-_backend_ready = False
-
-
-def init_backend(verbose: bool = False) -> None:
-    """Start llama.cpp's backends once and take over its log."""
-    global _backend_ready, _verbose
-    _verbose = verbose
-    lib.llama_log_set(_on_log, ctypes.c_void_p(0))
-    if not _backend_ready:
-        lib.llama_backend_init()
-        _backend_ready = True
-
-
-def forget_errors() -> None:
-    _recent_errors.clear()
-
-
-@dataclass
-class Captured:
-    """What C code wrote to standard error."""
-
-    text: str = ""
-
-
-@contextmanager
-def captured_stderr() -> Iterator[Captured]:
-    """Catch what llama.cpp's grammar parser prints to standard error past its own log; where no file can be made, as on
-    a full disk, it is lost."""
-    captured = Captured()
-    with _temporary_file() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield captured
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            file.seek(0)
-            captured.text = file.read().decode("utf-8", "replace").strip()
-
-
-def _temporary_file() -> IO[bytes]:
-    try:
-        return tempfile.TemporaryFile()
-    except OSError:
-        return open(os.devnull, "w+b")
-
-
-def last_error() -> str:
-    """What llama.cpp last complained about: the first message since `forget_errors`, which is the cause."""
-    for message in _recent_errors:
-        text = message.split(": ", 1)[-1] if message.startswith(("llama_", "gguf_", "ggml_")) else message
-        text = text.removeprefix("error loading model: ").strip()
-        if text:
-            return text
-    return ""
-
 
 class Model:
     """A loaded model.  Contexts made on it share its weights.
@@ -112,13 +42,16 @@ class Model:
         path: a GGUF file (of a split model: its first part, or a link to it).
         engine: how many layers are offloaded, and whether the file is mapped into memory.
         interrupt: when set, loading stops.
+        n_views: whose caches are to have room on the devices too.
         trusted: nothing in the file is checked before llama.cpp reads it.
 
     Raises:
         ModelError: the file is missing, empty, not GGUF, truncated, or not a model that writes text.
     """
 
-    def __init__(self, path: Path, engine: Engine, interrupt: Interrupt, *, trusted: bool = False) -> None:
+    def __init__(
+        self, path: Path, engine: Engine, interrupt: Interrupt, *, trusted: bool = False, n_views: int = 2
+    ) -> None:
         if not trusted:
             check_model(path, interrupt)
         if engine.mmap and being_written(path):
@@ -128,37 +61,77 @@ class Model:
                 path,
             )
         init_backend(engine.verbose)
-        forget_errors()
         self.path = path
         self.file = beside_its_parts(path)
-        params = lib.llama_model_default_params()
-        params.n_gpu_layers = engine.n_gpu_layers
-        if not engine.mmap:
-            params.load_mode = lib.LLAMA_LOAD_MODE_NONE
-        progress = lib.llama_progress_callback(lambda fraction, user_data: not interrupt.is_set())
-        params.progress_callback = progress
-        handle = lib.llama_model_load_from_file(os.fsencode(self.file), params)
-        if interrupt.is_set():
-            if handle:
-                lib.llama_model_free(handle)
-            raise Interrupted
-        if not handle:
-            raise ModelError(f"cannot load {path}: {last_error() or 'llama.cpp gives no reason'}{_hint(last_error())}")
-        self.handle = handle
+        self.offload = choose(self.file, engine, n_views)
+        self.handle = self._load(engine, interrupt)
+        self._loras: dict[str, Any] = {}  # by file; llama.cpp frees them with the model
         try:
-            self.vocab = lib.llama_model_get_vocab(handle)
+            self.vocab = lib.llama_model_get_vocab(self.handle)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
             self._check_use()
+            if not self.offload.n_layers:  # nobody had to look into the file for them
+                self.offload = replace(self.offload, n_layers=int(lib.llama_model_n_layer(self.handle)) + 1)
             self._tokenizer = Tokenizer(self.vocab)
         except BaseException:
             self.close()
             raise
+
+    def _load(self, engine: Engine, interrupt: Interrupt) -> Any:
+        """llama.cpp's handle of the weights, with fewer layers on the devices where their memory does not do."""
+        params = lib.llama_model_default_params()
+        params.load_mode = load_mode(engine)
+        if engine.mlock:
+            warn_of_lock(self.file)
+        progress = lib.llama_progress_callback(lambda fraction, user_data: not interrupt.is_set())
+        params.progress_callback = progress
+        while True:
+            forget_errors()
+            with told(params, engine, self.offload):
+                handle = lib.llama_model_load_from_file(os.fsencode(self.file), params)
+            if interrupt.is_set():
+                if handle:
+                    lib.llama_model_free(handle)
+                raise Interrupted
+            if handle:
+                return handle
+            reason = last_error()
+            of_device = ran_out_of_memory(reason) and "CPU" not in reason
+            if not of_device or not self.offload.n_gpu_layers or engine.gpu_layers is not None:
+                said = f"{reason or 'llama.cpp gives no reason'}{_hint(reason)}"
+                raise ModelError(f"cannot load {self.path}: {said}")
+            less = fewer(self.offload)
+            log.warning(
+                "the devices' memory does not hold %d layers (%s): trying %d",
+                self.offload.n_gpu_layers,
+                reason,
+                less.n_gpu_layers,
+            )
+            self.offload = less
 
     def close(self) -> None:
         """Free the weights; every context on them must be gone."""
         if self.handle:
             lib.llama_model_free(self.handle)
             self.handle = None
+
+    def has_lora(self, file: str) -> bool:
+        """Whether that adapter is loaded."""
+        return file in self._loras
+
+    def lora(self, file: str) -> Any:
+        """llama.cpp's handle of a LoRA adapter, which is loaded once; it must have been found to fit.
+
+        Raises:
+            ModelError: llama.cpp cannot load it.
+        """
+        if file not in self._loras:
+            forget_errors()
+            handle = lib.llama_adapter_lora_init(self.handle, os.fsencode(file))
+            if not handle:
+                raise ModelError(f"cannot load the LoRA adapter {file}: {last_error() or 'llama.cpp gives no reason'}")
+            self._loras[file] = handle
+        return self._loras[file]
 
     def _check_use(self) -> None:
         """Refuse a model that cannot write text."""
@@ -369,6 +342,8 @@ def being_written(path: Path) -> bool:
 
 
 def _hint(reason: str) -> str:
+    if ran_out_of_memory(reason):
+        return ". Is there not enough memory? --gpu-layers with a smaller number, or auto, needs less of a device's"
     if "not within the file bounds" in reason or "failed to read" in reason:
         return ". The file is cut short: download it again"
     if "split file" in reason:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..settings import Engine
+from .backend import forget_errors
 from .context import Batch, Logits, check_decoded, check_memory, context_params, no_context
 from .interrupt import Interrupt
 from .machine import physical_cores
-from .model import Model, forget_errors
+from .model import Model
 from .tokens import common_prefix
 from .worker import Worker
 

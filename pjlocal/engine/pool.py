@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ..errors import UsageError
 from ..settings import Engine
+from .adapters import Adapters
 from .context import check_memory, context_limit
 from .interrupt import Interrupt
 from .machine import physical_cores
@@ -73,16 +74,45 @@ class ViewPool:
         finally:
             self._writer = None
 
-    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]] = (), n_rows: int = 1) -> ModelViews:
-        """Views with room for ``n_ctx`` tokens each, and for the logits behind ``n_rows`` that are fed at a time.
+    def views(
+        self,
+        n_views: int,
+        n_ctx: int,
+        prompts: Sequence[Sequence[int]] = (),
+        adapters: Sequence[Adapters] = (),
+        n_rows: int = 1,
+    ) -> ModelViews:
+        """Views with these adapters, room for ``n_ctx`` tokens each, and for logits behind ``n_rows`` fed at a time.
 
         Those in use are kept when they are large enough.  Else they make room for twice as many tokens, and keep what
         they have read: a conversation that grows is not read again.  Where those of another number are taken over, each
         gets the cache that holds most of its prompt.
 
         Raises:
-            ModelError: there is not enough memory.
+            ModelError: there is not enough memory, or an adapter cannot be loaded.
+            UsageError: views with other adapters are asked for in one batch.
         """
+        apart = len(set(adapters)) > 1
+        self._make_way(n_views, adapters, apart)
+        views = self._large_enough(n_views, n_ctx, prompts, apart, n_rows)
+        views.adapters = [*adapters] or [Adapters()] * n_views
+        return views
+
+    def _make_way(self, n_views: int, adapters: Sequence[Adapters], apart: bool) -> None:
+        """Load the adapters, and free the contexts that cannot have them."""
+        layout = self.layout(n_views, apart)
+        missing = [file for each in adapters for file, _ in each.loras if not self.model.has_lora(file)]
+        for n, views in list(self._views.items()):
+            if missing or (n == n_views and apart and views.layout != layout):  # they must be there before contexts are
+                self.in_use(n)
+                del self._views[n]
+                views.close()
+        for file in missing:
+            self.model.lora(file)
+
+    def _large_enough(
+        self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]], apart: bool, n_rows: int
+    ) -> ModelViews:
         views = self.in_use(n_views)
         if views and views.n_ctx >= n_ctx and views.n_rows >= n_rows:
             return views
@@ -98,7 +128,8 @@ class ViewPool:
         if before:
             del self._views[before.n_views]
             before.close()
-        made = ModelViews(self.model, self.engine, n_views, n_ctx, self.layout(n_views), self.interrupt, n_rows)
+        layout = self.layout(n_views, apart)
+        made = ModelViews(self.model, self.engine, n_views, n_ctx, layout, self.interrupt, n_rows)
         self._views[n_views] = made
         made.restore(states if views else dealt(states, prompts))
         return made
@@ -117,14 +148,25 @@ class ViewPool:
                 views.wait()
         return views
 
-    def layout(self, n_views: int) -> FixedLayout:
+    def layout(self, n_views: int, apart: bool = False) -> FixedLayout:
         """The layout that so many views live in: what was asked for; ``auto`` measures on the loaded model, once.
+
+        Views with adapters of their own stand ``apart``, in contexts: llama.cpp puts adapters on a whole context.
 
         More than two contexts need a core each to decode side by side: on 2 cores, three views of SmolLM2 take 22 ms a
         step in contexts and 15 in one batch.
         """
         wanted = self.engine.layout
+        if apart:
+            if wanted == "batched":
+                raise UsageError(
+                    "an adapter of one view (--lora-a, --control-vector-a, ...) changes a whole context, and in one "
+                    "batch all views share it: use --layout contexts"
+                )
+            return "contexts"
         if wanted == "auto":
+            if self.model.offload.n_gpu_layers:
+                return "batched"  # on a card the second sequence is all but free, and contexts read the weights twice
             if n_views not in self._layouts:
                 self._layouts[n_views] = fastest_layout(self.model, self.engine, n_views, self.interrupt)
             return self._layouts[n_views]

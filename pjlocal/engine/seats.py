@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import ModelError, UsageError
 from ..settings import Engine
+from .adapters import Adapters
 from .context import Context, Logits, check_memory
 from .interrupt import Interrupt
 from .machine import physical_cores
@@ -210,7 +211,20 @@ class Seat:
         """Raises UsageError: nobody would decode for an answer that is iterated over here."""
         raise UsageError("an answer on a shared context is written by a Scheduler")
 
-    def views(self, n_views: int, n_ctx: int, prompts: Sequence[Sequence[int]], n_rows: int) -> Seat:
+    def views(
+        self,
+        n_views: int,
+        n_ctx: int,
+        prompts: Sequence[Sequence[int]],
+        adapters: Sequence[Adapters] = (),
+        n_rows: int = 1,
+    ) -> Seat:
+        """Raises UsageError: adapters change a whole context."""
+        if any(adapters):
+            raise UsageError(
+                "a LoRA adapter or control vector changes a whole context, which answers written side by side share: "
+                "have them written one at a time (--parallel 1)"
+            )
         if self.rewinds:
             self._shared.plan_for(n_rows)
         return self

@@ -16,7 +16,7 @@ from .model import Model
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     interrupt = Interrupt()
-    engine = Engine(n_gpu_layers=0, n_ctx=64)
+    engine = Engine(n_gpu_layers="0", n_ctx=64)
     try:
         model = Model(Path(sys.argv[1]), engine, interrupt, trusted=True)
         context = Context(model, engine, 64, 1, 1, interrupt)

@@ -18,10 +18,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from llama_cpp import llama_cpp as lib
-
 from ..errors import UsageError
 from ..settings import Engine
+from .adapters import Adapters
 from .checkpoints import Checkpoint
 from .context import Context, Logits
 from .interrupt import Interrupt
@@ -53,10 +52,11 @@ def _as_it_is(view: int, row: int, logits: Logits) -> Any:
 
 @dataclass(frozen=True)
 class ViewState:
-    """The tokens that a view has read, and llama.cpp's copy of what it remembers of them."""
+    """The tokens that a view has read, llama.cpp's copy of what it remembers of them, and the adapters it read with."""
 
     cached: list[int]
     memory: ctypes.Array[ctypes.c_uint8]
+    adapters: Adapters
     checkpoints: Sequence[Checkpoint] = ()
 
 
@@ -99,6 +99,8 @@ class ModelViews:
         self.reduce: Callable[[int, int, Logits], Any] = _as_it_is
         #: Whether what all prompts begin with is read once, by one view, and handed to the others.
         self.shares_trunk = False
+        #: What each view is to read with, from the next `start` on; the same for all that share a context.
+        self.adapters = [Adapters()] * n_views
         #: Seconds that a prompt token took in every view at once, in a wide batch; None while none was timed.
         self.prefill_s_per_token: float | None = None
         self.decode_s = 0.0  # spent in llama_decode: of contexts that decode at the same time, the slower one's
@@ -239,7 +241,7 @@ class ModelViews:
         for view, cached in enumerate(self.cached):
             number, seq = self._place(view)
             context = self._contexts[number]
-            states.append(ViewState(list(cached), context.state(seq), context.checkpoints(seq)))
+            states.append(ViewState(list(cached), context.state(seq), context.adapters, context.checkpoints(seq)))
         return states
 
     def restore(self, states: Sequence[ViewState | None]) -> None:
@@ -252,6 +254,7 @@ class ModelViews:
         """Fill an empty view; it stays empty where that cannot be taken."""
         number, seq = self._place(view)
         context = self._contexts[number]
+        context.adapt(state.adapters)
         if len(state.cached) < self.n_ctx and context.restore(seq, state.memory, state.checkpoints):
             self.cached[view] = list(state.cached)
         else:
@@ -268,6 +271,7 @@ class ModelViews:
 
     def load(self, files: Sequence[Path]) -> None:
         """Fill new views with what `save` wrote; what cannot be taken will be read again."""
+        self._adapt()
         for view, file in enumerate(files):
             number, seq = self._place(view)
             self.cached[view] = self._contexts[number].load(seq, file, self.n_ctx)
@@ -285,30 +289,50 @@ class ModelViews:
         Views exchange their caches first where that holds more: preferences were swapped.
         """
         self.wait()
-        if self.n_views > _FEW_VIEWS:  # of more there are too many ways to exchange them
-            return list(map(common_prefix, self.cached, prompts))
-        alike = [[common_prefix(cached, prompt) for cached in self.cached] for prompt in prompts]
+        if self.n_views <= _FEW_VIEWS:  # of more there are too many ways to exchange them
+            self._exchange(prompts)
+        self._adapt()
+        return list(map(common_prefix, self.cached, prompts))
 
-        def held(order: Sequence[int]) -> list[int]:
-            return [row[view] for row, view in zip(alike, order, strict=True)]
+    def _exchange(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Give each view the cache that holds most of its prompt, of those that were read with its adapters."""
+        read_with = (self._contexts[self._place(view)[0]].adapters for view in range(self.n_views))
+        caches = list(zip(self.cached, read_with, strict=True))
+        alike = [
+            [common_prefix(cached, prompt) if adapters == wanted else 0 for cached, adapters in caches]
+            for prompt, wanted in zip(prompts, self.adapters, strict=True)
+        ]
 
-        best = max(permutations(range(self.n_views)), key=lambda order: sum(held(order)))  # the first one: none moves
+        def held(order: Sequence[int]) -> int:
+            return sum(row[view] for row, view in zip(alike, order, strict=True))
+
+        best = max(permutations(range(self.n_views)), key=held)  # the first one: none moves
         self.cached = [self.cached[view] for view in best]
         self._slots = [self._slots[view] for view in best]
-        return held(best)
+
+    def _adapt(self) -> None:
+        """Put each view's adapters in force; what its context has read with others is dropped."""
+        for view, adapters in enumerate(self.adapters):
+            number, _ = self._place(view)
+            if self._contexts[number].adapters != adapters:
+                for other in range(self.n_views):
+                    if self._place(other)[0] == number:
+                        self._keep(other, 0)
+                self._contexts[number].adapt(adapters)
 
     def _read_trunk(self, prompts: Sequence[Sequence[int]], helds: list[int]) -> list[int]:
         """Have one view read what all prompts begin with, on all threads, and give the others a copy of its memory."""
         trunk = min(min(common_prefix(prompts[0], prompt) for prompt in prompts), min(map(len, prompts)) - 1)
         reader = max(range(self.n_views), key=lambda view: min(helds[view], trunk))
-        if trunk - min(helds) < _TRUNK or self.n_views == 1:
+        if trunk - min(helds) < _TRUNK or self.n_views == 1 or len(set(self.adapters)) > 1:
             return helds
         self._keep(reader, min(helds[reader], trunk))
         number, seq = self._place(reader)
         with self._contexts[number].more_threads(self._n_threads):
             self._append({reader: prompts[reader][len(self.cached[reader]) : trunk]}, rows=0)
             self.wait()
-        state = ViewState(list(self.cached[reader]), self._contexts[number].state(seq))
+        context = self._contexts[number]
+        state = ViewState(list(self.cached[reader]), context.state(seq), context.adapters)
         for view, held in enumerate(helds):
             if view != reader and held < trunk:
                 self._keep(view, 0)
@@ -419,8 +443,6 @@ _TRIAL_STEPS = 2, 12  # least and most
 def fastest_layout(model: Model, engine: Engine, n_views: int, interrupt: Interrupt) -> FixedLayout:
     """Decode a few tokens in each layout, in turn, and name the faster one.  Takes a fraction of a second."""
     order: tuple[FixedLayout, FixedLayout] = ("contexts", "batched")
-    if engine.n_gpu_layers and lib.llama_supports_gpu_offload():
-        order = ("batched", "contexts")
     times: dict[FixedLayout, float] = {}
     for layout in order:
         views = ModelViews(model, engine, n_views, 64, layout, interrupt)

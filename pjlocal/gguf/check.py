@@ -22,7 +22,7 @@ _ARCHITECTURES = {
 }  # fmt: skip
 _TOKENIZERS = {"llama", "gpt2"}
 _ROPE_SCALINGS = {"none", "linear", "yarn", "longrope"}
-_NO_WEIGHTS = {"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"}  # nothing multiplies by them
+NO_WEIGHTS = {"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"}  # nothing multiplies by them
 
 _MOST_LAYERS, _MOST_EXPERTS = 512, 1024  # llama.cpp's own
 _LONGEST_TOKEN = 4096  # bytes
@@ -188,7 +188,7 @@ _ALL_BITS, _ODD = np.uint64(2**64 - 1), np.uint64(0x9E3779B97F4A7C15)
 
 def _of_tensors(header: Header) -> Iterator[str]:
     for tensor in header.tensors:
-        if tensor.type in _NO_WEIGHTS or tensor.type.startswith("type "):
+        if tensor.type in NO_WEIGHTS or tensor.type.startswith("type "):
             yield f"the tensor {tensor.name} is of {tensor.type}"
         if len([size for size in tensor.shape if size > 1]) < 2 and tensor.type != "F32":
             yield f"the tensor {tensor.name} is a vector of {tensor.type}"

@@ -61,8 +61,8 @@ def estimate(header: Header, engine: Engine, n_views: int = 2) -> Memory:
         n_views,
         n_ctx,
         _weights(header, engine.mmap),
-        n_views * (_attention_cache(header, engine, n_ctx) + _running_state(header) + _checkpoints(header, engine)),
-        n_contexts * _compute(header, engine, n_ctx * n_views // n_contexts),
+        n_views * (sum(caches(header, engine, n_ctx)) + _checkpoints(header, engine)),
+        n_contexts * compute(header, engine, n_ctx * n_views // n_contexts),
         _PROGRAM_BYTES + _VOCABULARY_BYTES * header.n_vocab,
     )
 
@@ -82,12 +82,17 @@ def _is_repacked(tensor: TensorInfo) -> bool:
     )
 
 
-def _attention_cache(header: Header, engine: Engine, n_ctx: int) -> int:
-    """Keys and values of one view, in bytes."""
+def caches(header: Header, engine: Engine, n_ctx: int) -> list[int]:
+    """What one view remembers in each layer, in bytes: keys and values, or a running state."""
+    attention, state = _attention_caches(header, engine, n_ctx), _running_states(header)
+    return [a + b for a, b in zip(attention, state, strict=True)]
+
+
+def _attention_caches(header: Header, engine: Engine, n_ctx: int) -> list[int]:
     window = header.of_architecture("attention.sliding_window")
     whole = _padded(n_ctx)
     within = min(whole, _padded(window + min(_UBATCH, engine.n_batch))) if window else whole
-    return sum(n * (within if slides else whole) for n, slides in _token_bytes(header, engine))
+    return [n * (within if slides else whole) for n, slides in _token_bytes(header, engine)]
 
 
 def _checkpoints(header: Header, engine: Engine) -> int:
@@ -98,7 +103,8 @@ def _checkpoints(header: Header, engine: Engine) -> int:
 def checkpoint_bytes(header: Header, engine: Engine) -> int:
     """A copy of what one view's memory cannot be trimmed of: its windows and its running state."""
     window = header.of_architecture("attention.sliding_window") or 0
-    return window * sum(n for n, slides in _token_bytes(header, engine) if slides) + _running_state(header)
+    slide = window * sum(n for n, slides in _token_bytes(header, engine) if slides)
+    return slide + sum(_running_states(header))
 
 
 def _token_bytes(header: Header, engine: Engine) -> list[tuple[int, bool]]:
@@ -134,18 +140,16 @@ def _slides(header: Header, n_layer: int) -> list[bool]:
     return [bool(pattern) and layer % pattern < pattern - 1 for layer in range(n_layer)]
 
 
-def _running_state(header: Header) -> int:
-    """What a recurrent model, or the recurrent layers of a hybrid, keep for one view, in bytes."""
+def _running_states(header: Header) -> list[int]:
+    """What the layers of a recurrent model, or the recurrent ones of a hybrid, keep for one view, in bytes."""
     inner, state = (header.of_architecture(f"ssm.{key}") or 0 for key in ("inner_size", "state_size"))
     kernel = header.of_architecture("ssm.conv_kernel") or 1
     groups = header.of_architecture("ssm.group_count") or 0
-    n_layer = header.of_architecture("block_count") or 0
-    attentive = sum(1 for n in _attention_heads(header, 0) if n)
     of_layer = (kernel - 1) * (inner + 2 * groups * state) + state * inner
-    return 4 * of_layer * max(0, n_layer - attentive)
+    return [0 if n else 4 * of_layer for n in _attention_heads(header, 0)]
 
 
-def _compute(header: Header, engine: Engine, n_ctx: int) -> int:
+def compute(header: Header, engine: Engine, n_ctx: int) -> int:
     """The values between the layers of as many tokens as are read at a time, and the mask over the context."""
     n = min(_UBATCH, engine.n_batch, n_ctx)
     width = header.of_architecture("embedding_length") or 0

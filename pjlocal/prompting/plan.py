@@ -8,10 +8,21 @@ from dataclasses import dataclass, fields
 from itertools import chain
 from typing import get_args
 
+from ..engine.adapters import Adapters, make_adapters
 from ..engine.interrupt import Interrupt
 from ..engine.voices import Weight
 from ..errors import UsageError
-from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Generation, Mode, Prompting, flag, parse_strength
+from ..settings import (
+    ADAPTERS,
+    OF_ONE_VIEW,
+    PANEL_NAMES,
+    VIEW_NAMES,
+    Generation,
+    Mode,
+    Prompting,
+    flag,
+    parse_strength,
+)
 from .preferences import in_turn, prefix, split_strength
 from .prompt import ChatTemplate, Message
 
@@ -31,6 +42,7 @@ class Cast:
     weights: by name, of each preference that speaks, then of each that is avoided; views without a preference weigh
         nothing.
     neutral: the number of the view without a preference, where strengths need one.
+    adapters: of every view.
     """
 
     mode: Mode
@@ -39,6 +51,15 @@ class Cast:
     prefixes: list[str]
     weights: dict[str, Weight]
     neutral: int | None
+    adapters: list[Adapters]
+
+    @property
+    def told(self) -> dict[str, list[str]]:
+        """The preferences in words, and the adapters of the views that speak, by the names of their files."""
+        if self.n_speakers == 1:
+            return self.preferences
+        speaking = zip(self.preferences.items(), self.adapters, strict=False)
+        return {name: [*wishes, *adapters.told] for (name, wishes), adapters in speaking}
 
 
 @dataclass(frozen=True)
@@ -61,7 +82,7 @@ def mode_in_force(generation: Generation, preferences: Sequence[Sequence[str]]) 
     Raises:
         UsageError: the mode, or something else that was asked for, needs a preference, and there is none.
     """
-    some = any(preferences)
+    some = any(preferences) or generation.adapts_views
     mode = generation.mode or ("judge" if some else "plain")
     if not some:
         if mode != "plain":
@@ -82,6 +103,9 @@ _IDLE: dict[str, tuple[Mode, ...]] = {
     "aligner": tuple(mode for mode in _ALL if mode != "rewrite"),
     "rule": tuple(mode for mode in _ALL if mode != "both"),
 }
+
+
+_IDLE |= dict.fromkeys((name for view in VIEW_NAMES for name in ADAPTERS[view]), ("plain", "rewrite"))
 
 
 def in_mode(generation: Generation, mode: Mode) -> Generation:
@@ -107,6 +131,13 @@ def _idle_strengths(generation: Generation, cast: Cast) -> list[str]:
     return [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]
 
 
+def swapped(generation: Generation) -> Generation:
+    """The settings with the two views' own adapters exchanged."""
+    own, other = (ADAPTERS[view] for view in VIEW_NAMES)
+    names = [*zip(own, other, strict=True), *zip(other, own, strict=True)]
+    return generation.replace(**{to: getattr(generation, of) for to, of in names})  # type: ignore[no-any-return]
+
+
 def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> Cast:
     """The views that the mode has under the two views' preferences.
 
@@ -117,7 +148,9 @@ def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> C
     named = dict(zip(VIEW_NAMES, map(list, preferences), strict=False))
     if mode in ("plain", "rewrite"):
         prefix([*chain.from_iterable(preferences), *generation.avoid])  # refused here, before anything is written
-        return Cast(mode, named, 1, [""], {}, None)
+        if mode == "rewrite" and not any(preferences):
+            raise UsageError("mode rewrite asks for a correction in words: it needs a preference, as in: -p vivid")
+        return Cast(mode, named, 1, [""], {}, None, [_adapters(generation)])
     if generation.panel and mode not in OF_ONE_VIEW:
         named = _panel(preferences)
     speakers, names = list(named.values()), list(named)
@@ -125,23 +158,35 @@ def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> C
         speakers, names = [list(chain.from_iterable(speakers))], ["prompt"]
     _check_rule(generation, mode)
     prefixes = [prefix(wishes) for wishes in speakers]
+    adapters = [_adapters(generation, *(VIEW_NAMES if name == "prompt" else name)) for name in names]
+    shared = _adapters(generation)
     strengths = [_strength(wishes, generation, mode) for wishes in speakers]
     weights = {
         name: _weight(view, s)
         for view, (name, s, wishes) in enumerate(zip(names, strengths, speakers, strict=True))
-        if wishes
+        if wishes or adapters[view] != shared
     }
     for number, text in enumerate(generation.avoid, 1):
         weights[f"avoid {number}"] = Weight(len(prefixes), -_avoided(text))
         prefixes.append(prefix([text]))
+        adapters.append(shared)
     if generation.rule != "push" and any(weight.strength <= 0 for weight in weights.values()):
         raise UsageError(f"the rule {generation.rule} takes strengths above 0")
     neutral = None
     if _needs_neutral(generation, mode, list(weights.values())):
-        if "" not in prefixes:
+        views = list(zip(prefixes, adapters, strict=True))
+        if ("", shared) not in views:
             prefixes.append("")
-        neutral = prefixes.index("")
-    return Cast(mode, named, len(speakers), prefixes, weights, neutral)
+            adapters.append(shared)
+            views.append(("", shared))
+        neutral = views.index(("", shared))
+    return Cast(mode, named, len(speakers), prefixes, weights, neutral, adapters)
+
+
+def _adapters(generation: Generation, *views: str) -> Adapters:
+    """Those of all views, and those of these views alone."""
+    kinds = zip(*(ADAPTERS.get(view, ()) for view in ("", *views) if view in ADAPTERS), strict=True)
+    return make_adapters(*([*chain.from_iterable(getattr(generation, name) for name in names)] for names in kinds))
 
 
 def _panel(preferences: Sequence[Sequence[str]]) -> dict[str, list[str]]:

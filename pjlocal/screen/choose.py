@@ -28,7 +28,7 @@ def make_tint(
 def answer_tint(view: View, answer: Answer, no_color: bool) -> Tint | None:
     """The colours in which an answer is shown while it is written."""
     cast = answer.plan.cast
-    return make_tint(view, cast.preferences, cast.mode, answer.pushing, no_color)
+    return make_tint(view, cast.told, cast.mode, answer.pushing, no_color)
 
 
 def make_display(view: View, file: IO[str], answer: Answer) -> Display:

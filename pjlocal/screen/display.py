@@ -60,12 +60,15 @@ class Silent(Display):
         pass
 
 
-def statistics_line(statistics: Statistics, draft: Statistics | None = None, of_model: str = "") -> str:
+def statistics_line(
+    statistics: Statistics, draft: Statistics | None = None, of_model: str = "", placed: str = ""
+) -> str:
     """What ``--stats`` prints: one line.
 
     Args:
         draft: those of a first answer that was corrected.
         of_model: the filters that are as the model's file says.
+        placed: where the model's layers are.
     """
     s = statistics
 
@@ -77,6 +80,8 @@ def statistics_line(statistics: Statistics, draft: Statistics | None = None, of_
     more = [f"push {pushes_text(s.mean_pushes)} nats/token"] if s.pushed else []
     if draft:
         more.append(f"first answer {draft.completion_tokens} tokens in {draft.prefill_s + draft.decode_s:.2f} s")
+    if placed:
+        more.append(placed)
     if of_model:
         more.append(f"sampling of the model: {of_model}")
     return " | ".join(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from ..errors import OutputError
 from .store import store_path
 
 if TYPE_CHECKING:
+    from ..engine.adapters import Adapters
     from ..engine.pool import ViewPool
     from .session import Session
 
@@ -28,7 +30,7 @@ def save_cache(pool: ViewPool, session: Session) -> int:
     if views is None or session.id is None:
         return 0
     remove_cache(session.id)
-    files = _files(pool, session.id, len(read))
+    files = _files(pool, session.id, views.adapters)
     try:
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -42,14 +44,14 @@ def save_cache(pool: ViewPool, session: Session) -> int:
     return size
 
 
-def load_cache(pool: ViewPool, session: Session) -> None:
-    """Fill the views from a session's caches, where there are any of this model."""
+def load_cache(pool: ViewPool, session: Session, adapters: Sequence[Adapters]) -> None:
+    """Fill the views from a session's caches, where there are any of this model and these adapters of the views."""
     read = _read_tokens(session)
-    if not read or session.id is None:
+    if len(read) != len(adapters) or session.id is None:
         return
-    files = _files(pool, session.id, len(read))
+    files = _files(pool, session.id, adapters)
     if all(file.is_file() for file in files):
-        pool.views(len(files), min(max(read) + _ROOM, pool.context_limit)).load(files)
+        pool.views(len(files), min(max(read) + _ROOM, pool.context_limit), (), adapters).load(files)
 
 
 def remove_cache(session_id: int) -> None:
@@ -68,10 +70,19 @@ def _folder() -> Path:
     return store_path().with_suffix(".caches")
 
 
-def _files(pool: ViewPool, session_id: int, n_views: int) -> list[Path]:
+def _files(pool: ViewPool, session_id: int, adapters: Sequence[Adapters]) -> list[Path]:
     """A file a view, named after everything that its content depends on: no other model takes it."""
-    stat = pool.model.path.stat()
     engine = pool.engine
-    of = (str(pool.model.path.resolve()), stat.st_size, stat.st_mtime_ns, engine.cache_type_k, engine.cache_type_v)
-    key = hashlib.sha256(repr(of).encode()).hexdigest()[:16]
-    return [_folder() / f"{session_id}-{key}-{view}.kv" for view in range(n_views)]
+    of = (*_state(pool.model.path), engine.cache_type_k, engine.cache_type_v)
+    files = []
+    for view, each in enumerate(adapters):
+        adapted = [(*_state(Path(file)), scale) for file, scale in (*each.loras, *each.vectors)]
+        key = hashlib.sha256(repr((*of, *adapted)).encode()).hexdigest()[:16]
+        files.append(_folder() / f"{session_id}-{key}-{view}.kv")
+    return files
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    """A file as it is now."""
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns

@@ -330,6 +330,6 @@ def test_a_saved_cache_holds_as_many_views_as_the_last_answer_had(tiny, tmp_path
         assert save_cache(chat.judge.pool, session) > 0
     assert len(before.prompts) == 3 and len([*tmp_path.glob("chats.caches/*.kv")]) == 3
     with talk(tiny("llama"), session=session, mode="both") as chat:
-        load_cache(chat.judge.pool, session)
+        load_cache(chat.judge.pool, session, chat.judge.cast(chat.judge.generation).adapters)
         cost = chat.ask(QUESTIONS[1])
         assert cost.fed == cost.new_to(before.held)

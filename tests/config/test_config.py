@@ -55,6 +55,7 @@ def test_the_file_gives_defaults_to_every_option(write) -> None:
         placement = "user-turn"
         [engine]
         n_ctx = 2048
+        n_gpu_layers = 20      # or "auto" or "all"
         verbose = true
     """)
     values = settled()
@@ -64,7 +65,7 @@ def test_the_file_gives_defaults_to_every_option(write) -> None:
     assert values["generation"] == Generation(lam=6, stop=("END",), mode="base")
     assert values["sampling"] == Sampling(temperature=1.0)
     assert values["prompting"] == Prompting(placement="user-turn")
-    assert values["engine"] == Engine(n_ctx=2048, verbose=True)
+    assert values["engine"] == Engine(n_ctx=2048, n_gpu_layers="20", verbose=True)
     config = load_config()
     assert config.save is False
     assert config.generation == {"lam": 6, "stop": ("END",), "mode": "base"}, "only what was set"

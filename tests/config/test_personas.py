@@ -114,6 +114,18 @@ def test_files_that_personas_and_settings_name_are_found_from_where_the_file_is(
     assert values["sampling"].grammar == "root ::= [a-z]"
 
 
+def test_adapters_that_a_persona_names_are_found_from_where_the_file_is(write, file) -> None:
+    write('[personas.x]\nlora_a = ["pirate.gguf:0.5"]\ncontrol_vector = ["/calm.gguf"]\n')
+    generation = settled("-P", "x")["generation"]
+    assert generation.lora_a == (f"{file.parent}/pirate.gguf:0.5",)
+    assert generation.control_vector == ("/calm.gguf",)
+    call(prefs_app, "save", "y", "--lora-b", "other.gguf:2")
+    assert settled("-P", "y")["generation"].lora_b == (f"{Path.cwd()}/other.gguf:2",)
+    write('[personas.x]\nlora = ["a.gguf:5000"]\n')
+    with pytest.raises(UsageError, match=r"line 2: .*a scale is a number from -1000 to 1000"):
+        load_config()
+
+
 # pjlocal prefs, pjlocal config
 
 

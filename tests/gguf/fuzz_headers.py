@@ -509,7 +509,7 @@ def load(path: Path) -> None:
     from pjlocal.engine.model import Model as Loaded
 
     interrupt = Interrupt()
-    model = Loaded(path, Engine(n_gpu_layers=0), interrupt, trusted=True)
+    model = Loaded(path, Engine(n_gpu_layers="0"), interrupt, trusted=True)
     context = Context(model, Engine(), 64, 1, 1, interrupt)
     context.decode([0], [0], [0], 1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.text import Text
+
 from ...config.editor import edit_text
 from ...events import Result
 from ...screen import tables
@@ -53,6 +55,7 @@ def undo(chat: Chat, words: str) -> None:
     chat.screen.say(f"taken back: {' '.join(turn.question.split())}")
 
 
-@commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session.")
+@commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session; where the model's layers are.")
 def stats(chat: Chat, words: str) -> None:
-    chat.screen.show(figures.statistics(chat.conversation.session))
+    placed = Text(chat.conversation.judge.model.offload.told)
+    chat.screen.show(figures.statistics(chat.conversation.session), placed)

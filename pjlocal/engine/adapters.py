@@ -1,0 +1,88 @@
+"""What changes the model in a view: LoRA adapters and control vectors, put in force in llama.cpp contexts."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from llama_cpp import llama_cpp as lib
+from numpy.typing import NDArray
+
+from ..gguf.adapter import read_control_vector
+from ..gguf.header import read_header
+from ..settings import split_scale, with_whole_path
+
+if TYPE_CHECKING:
+    from .model import Model
+
+Scaled = tuple[tuple[str, float], ...]  # files by their whole paths, each with its scale
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """The adapters of one view."""
+
+    loras: Scaled = ()
+    vectors: Scaled = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.loras or self.vectors)
+
+    @property
+    def told(self) -> list[str]:
+        """As people name them: the files without their folders, and scales that are not 1."""
+        return [
+            os.path.basename(file) + ("" if scale == 1 else f":{scale:g}")
+            for file, scale in (*self.loras, *self.vectors)
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Scales by file, as JSON can hold it."""
+        return {"lora": dict(self.loras), "control_vector": dict(self.vectors)}
+
+
+def make_adapters(loras: Iterable[str], vectors: Iterable[str]) -> Adapters:
+    """The adapters that settings name, as in ``pirate.gguf:0.5``.
+
+    Of one that is named twice the scales add up; one whose scales come to nothing is left out.
+    """
+    return Adapters(_summed(loras), _summed(vectors))
+
+
+def _summed(specs: Iterable[str]) -> Scaled:
+    scales: dict[str, float] = {}
+    for spec in specs:
+        file, scale = split_scale(with_whole_path(spec))
+        scales[file] = scales.get(file, 0.0) + scale
+    return tuple((file, scale) for file, scale in scales.items() if scale)
+
+
+def put_in_force(context: Any, model: Model, adapters: Adapters) -> None:
+    """Have a llama_context compute with these adapters and no others; they must fit the model.
+
+    Raises:
+        ModelError: one cannot be loaded.
+    """
+    n = len(adapters.loras)
+    handles = (lib.llama_adapter_lora_p_ctypes * n)(*(model.lora(file) for file, _ in adapters.loras))
+    scales = (ctypes.c_float * n)(*(scale for _, scale in adapters.loras))
+    lib.llama_set_adapters_lora(context, handles, n, scales)
+    if not adapters.vectors:
+        lib.llama_set_adapter_cvec(context, None, 0, 0, 0, 0)
+        return
+    directions = _summed_directions(model, adapters)
+    n_layers, width = directions.shape
+    data = directions.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    lib.llama_set_adapter_cvec(context, data, directions.size, width, 1, n_layers)
+
+
+def _summed_directions(model: Model, adapters: Adapters) -> NDArray[np.float32]:
+    header = read_header(model.path)
+    return sum(  # type: ignore[return-value]
+        np.float32(scale) * read_control_vector(Path(file), header) for file, scale in adapters.vectors
+    )

@@ -1,0 +1,112 @@
+"""Which of a model's layers go to the devices of this machine, and how llama.cpp is told."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import compress, repeat
+from pathlib import Path
+
+from llama_cpp import llama_cpp as lib
+
+from ..errors import UsageError
+from ..gguf.fit import Offload, as_asked, fit
+from ..gguf.header import read_header
+from ..settings import Engine
+from .devices import Device, add_servers, cpu_memory, for_layers
+
+log = logging.getLogger("pjlocal")
+
+_SPLIT_MODES = {
+    "layer": lib.LLAMA_SPLIT_MODE_LAYER,
+    "row": lib.LLAMA_SPLIT_MODE_ROW,
+    "none": lib.LLAMA_SPLIT_MODE_NONE,
+}
+
+
+def choose(path: Path, engine: Engine, n_views: int) -> Offload:
+    """What of a model to put on the devices that are there, with room for the caches of so many views.
+
+    Raises:
+        UsageError: a device is named that is not there.
+        ModelError: a server cannot be had.
+    """
+    add_servers(engine.rpc)
+    there = for_layers()
+    if not there:
+        if engine.gpu_layers:
+            log.warning("there is no device for --gpu-layers, so all is done by the CPU: pjlocal doctor tells why")
+        return Offload()
+    names = ", ".join(f"{i} ({device.name})" for i, device in enumerate(there))
+    if len(engine.split) > len(there):
+        raise UsageError(f"--tensor-split {engine.tensor_split}: there are {names}")
+    if engine.split_mode == "none":
+        if engine.main_gpu >= len(there):
+            raise UsageError(f"--main-gpu {engine.main_gpu}: there are {names}")
+        there = [there[engine.main_gpu]]
+    header = read_header(path)
+    if engine.gpu_layers is not None:
+        offload = as_asked(header, engine, engine.gpu_layers)
+    elif all(device.total for device in there):
+        offload = fit(header, engine, n_views, [device.free for device in there])
+    else:  # one tells nothing of its memory
+        offload = as_asked(header, engine, -1)
+    if offload.n_ctx:
+        log.warning("the context is %d tokens a view, so that more layers fit: --ctx asks for another", offload.n_ctx)
+    return replace(offload, devices=_names(there, offload))
+
+
+def _names(there: list[Device], offload: Offload) -> tuple[str, ...]:
+    """Of the devices that get layers."""
+    names = (device.name for device in there)
+    return tuple(compress(names, offload.shares or repeat(True))) if offload.n_gpu_layers else ()
+
+
+class _Override(ctypes.Structure):
+    """A pattern for names of tensors, and the memory where those go; the binding does not declare it."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("memory", ctypes.c_void_p))
+
+
+@contextmanager
+def told(params: lib.llama_model_params, engine: Engine, offload: Offload) -> Iterator[None]:
+    """llama.cpp's parameters of a model with what goes where in them, while it is loaded."""
+    params.n_gpu_layers = offload.n_gpu_layers
+    params.split_mode = _SPLIT_MODES[engine.split_mode]
+    params.main_gpu = engine.main_gpu
+    shares = (ctypes.c_float * lib.llama_max_devices())(*offload.shares)
+    if any(offload.shares):
+        params.tensor_split = shares
+    overrides = (_Override * 2)()
+    if offload.kept_by_cpu:
+        overrides[0] = _Override(offload.kept_by_cpu.encode(), cpu_memory())
+        params.tensor_buft_overrides = ctypes.addressof(overrides)
+    try:
+        yield
+    finally:
+        params.tensor_split = None
+        params.tensor_buft_overrides = None
+
+
+def load_mode(engine: Engine) -> int:
+    """How llama.cpp is to read the file."""
+    if engine.mlock:
+        return int(lib.LLAMA_LOAD_MODE_MMAP_MLOCK if engine.mmap else lib.LLAMA_LOAD_MODE_MLOCK)
+    return int(lib.LLAMA_LOAD_MODE_AUTO if engine.mmap else lib.LLAMA_LOAD_MODE_NONE)
+
+
+def warn_of_lock(path: Path) -> None:
+    """Say that the system does not let a process lock so much memory; llama.cpp goes on without."""
+    try:
+        import resource
+    except ImportError:
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if limit != resource.RLIM_INFINITY and limit < os.path.getsize(path):
+        log.warning(
+            "--mlock: the system lets a process lock %d MiB, so not all weights are kept: ulimit -l", limit >> 20
+        )

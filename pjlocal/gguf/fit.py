@@ -1,0 +1,185 @@
+"""What of a model goes to graphics cards: as much as fits into their memory, told from the file's header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from operator import le
+from typing import Any
+
+from ..settings import DEFAULT_N_CTX, Engine
+from .header import Header
+from .memory import caches, compute
+
+_LAYER = re.compile(r"blk\.(\d{1,4})\.")
+_EXPERTS = re.compile(r"_(?:ch)?exps\b")
+_LEAST_N_CTX = 4096  # to which a context that was not asked for shrinks before layers are given up
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Offload:
+    """What is put on devices other than the CPU.
+
+    n_layers: of the model, with its output counted as one, as llama.cpp does.
+    n_gpu_layers: the last so many of them.
+    n_ctx: the room of a view, where it had to shrink; None as it would be else.
+    experts: the layers among them whose experts stay with the CPU.
+    shares: how much of them each device gets; empty for llama.cpp's own way.
+    devices: their names.
+    """
+
+    n_layers: int = 0
+    n_gpu_layers: int = 0
+    n_ctx: int | None = None
+    experts: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
+    devices: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON tells it."""
+        return {
+            "layers": self.n_layers,
+            "layers_offloaded": self.n_gpu_layers,
+            "devices": list(self.devices),
+            "layers_with_experts_on_cpu": len(self.experts),
+            "shrunk_n_ctx": self.n_ctx,
+        }
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        if not self.n_gpu_layers:
+            return "all layers on the CPU"
+        experts = f", of {len(self.experts)} the experts on the CPU" if self.experts else ""
+        context = f", context {self.n_ctx} tokens so that they fit" if self.n_ctx else ""
+        where = " and ".join(self.devices)
+        return f"{self.n_gpu_layers} of {self.n_layers} layers on {where}{experts}{context}"
+
+    @property
+    def kept_by_cpu(self) -> str:
+        """A pattern for the names of the tensors that stay with the CPU; empty for none."""
+        return rf"^blk\.({'|'.join(map(str, self.experts))})\..*_(ch)?exps" if self.experts else ""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Bytes of a layer's weights."""
+
+    experts: int = 0
+    rest: int = 0
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The last ``n`` layers, a view's room, and the layers whose experts stay with the CPU."""
+
+    n: int
+    n_ctx: int
+    experts: tuple[int, ...] = ()
+
+
+def fit(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Offload:
+    """The most of a model that fits into the free bytes of devices, in llama.cpp's order of them.
+
+    A margin (`Engine.gpu_margin`) is left on each, and the caches of all views count, all of them full.  What is given
+    up comes in this order: context that was not asked for, experts, whole layers.
+    """
+    layers = _layers(header)
+    usable = [max(0, n - engine.gpu_margin * _MIB) for n in free]
+    if engine.split_mode == "row":  # of every matrix each has a part
+        usable = [sum(usable)]
+    wanted = engine.split if engine.split_mode == "layer" else ()
+    shares = [*wanted, *[0.0] * len(usable)][: len(usable)] if wanted else usable
+    for choice in _choices(header, engine, layers):
+        counts = deal(choice.n, shares)
+        needed = _needed(header, layers, engine, n_views, choice, counts)
+        if sum(counts) == choice.n and all(map(le, needed, usable)):
+            break
+    shrunk = choice.n_ctx != _contexts(header, engine)[0]
+    by_device = tuple(map(float, counts)) if choice.n and engine.split_mode == "layer" else _asked(engine)
+    return Offload(len(layers), choice.n, choice.n_ctx if shrunk else None, choice.experts, by_device)
+
+
+def fewer(offload: Offload) -> Offload:
+    """The next smaller thing to try where the devices' memory did not do after all: a tenth of the layers less."""
+    n = offload.n_gpu_layers - max(1, offload.n_gpu_layers // 10)
+    counts = tuple(map(float, deal(n, offload.shares)))
+    experts = tuple(i for i in offload.experts if i >= offload.n_layers - n)
+    return replace(offload, n_gpu_layers=n, shares=counts if any(counts) else (), experts=experts)
+
+
+def as_asked(header: Header, engine: Engine, n: int) -> Offload:
+    """So many layers, or all (-1), whether they fit or not."""
+    n_layers = len(_layers(header))
+    return Offload(n_layers, n_layers if n < 0 else min(n, n_layers), shares=_asked(engine))
+
+
+def _asked(engine: Engine) -> tuple[float, ...]:
+    """The shares that were asked for; a device that is alone has none."""
+    return () if engine.split_mode == "none" else engine.split
+
+
+def deal(n: int, shares: Sequence[float]) -> list[int]:
+    """How many of the last ``n`` layers each device gets by its share, as llama.cpp deals them."""
+    total = sum(shares)
+    if not total:
+        return [0] * len(shares)
+    ends = [end / total for end in accumulate(shares)]
+    owners = [next(d for d, end in enumerate(ends) if layer / n < end) for layer in range(n)]
+    return [owners.count(device) for device in range(len(shares))]
+
+
+def _layers(header: Header) -> list[_Layer]:
+    """The weights of each layer, and of the output, which comes last; the embedding stays with the CPU."""
+    n = header.of_architecture("block_count") or 0
+    experts, rest = [0] * (n + 1), [0] * (n + 1)
+    names = {tensor.name for tensor in header.tensors}
+    for tensor in header.tensors:
+        match = _LAYER.match(tensor.name)
+        if match and int(match[1]) < n:
+            (experts if _EXPERTS.search(tensor.name) else rest)[int(match[1])] += tensor.n_bytes
+        elif tensor.name.startswith("output") or (
+            tensor.name == "token_embd.weight" and "output.weight" not in names  # it serves as both: there are two then
+        ):
+            rest[n] += tensor.n_bytes
+    return [_Layer(*pair) for pair in zip(experts, rest, strict=True)]
+
+
+def _contexts(header: Header, engine: Engine) -> list[int]:
+    """The rooms of a view that may be, the largest first."""
+    if engine.n_ctx:
+        return [engine.n_ctx]
+    rooms = [min(header.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)]
+    while rooms[-1] > _LEAST_N_CTX:
+        rooms.append(max(_LEAST_N_CTX, rooms[-1] // 2))
+    return rooms
+
+
+def _choices(header: Header, engine: Engine, layers: list[_Layer]) -> Iterator[_Choice]:
+    """What may be given up, the least first."""
+    rooms = _contexts(header, engine)
+    mixed = tuple(i for i, layer in enumerate(layers) if layer.experts)
+    whole = len(layers)
+    yield from (_Choice(whole, room) for room in rooms)
+    yield from (_Choice(whole, rooms[-1], mixed[: n + 1]) for n in range(len(mixed)))
+    for n in range(whole - 1, 0, -1):
+        yield _Choice(n, rooms[-1], tuple(i for i in mixed if i >= whole - n))
+    yield _Choice(0, rooms[0])
+
+
+def _needed(
+    header: Header, layers: list[_Layer], engine: Engine, n_views: int, choice: _Choice, counts: Sequence[int]
+) -> list[int]:
+    """Bytes on each device that gets so many layers."""
+    n_contexts = n_views if engine.layout == "contexts" else 1
+    between = n_contexts * compute(header, engine, choice.n_ctx * n_views // n_contexts)
+    remembered = [*caches(header, engine, choice.n_ctx), 0][-len(layers) :]  # the output remembers nothing
+    each = [
+        layer.rest + (0 if i in choice.experts else layer.experts) + n_views * remembered[i]
+        for i, layer in enumerate(layers)
+    ]
+    ends = [len(layers) - choice.n + n for n in accumulate(counts, initial=0)]
+    return [sum(each[start:end]) + between if end > start else 0 for start, end in pairwise(ends)]

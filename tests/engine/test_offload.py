@@ -1,0 +1,200 @@
+"""What llama.cpp is told of devices.  There is no card here: devices are made up, and their failures too."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from pjlocal import Engine, PersonaJudge
+from pjlocal.engine import backend, devices, model, offload
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.engine.model import Model
+from pjlocal.engine.offload import choose, told
+from pjlocal.errors import ModelError, UsageError
+from pjlocal.gguf.fit import Offload
+
+GIB = 1 << 30
+CARD = devices.Device("CUDA0", "a card", "GPU", "CUDA", 8 * GIB, 8 * GIB)
+OTHER = replace(CARD, name="CUDA1")
+SERVER = replace(CARD, name="RPC0", backend="RPC")
+CHIP = replace(CARD, name="Vulkan0", kind="integrated GPU", backend="Vulkan")
+CPU = replace(CARD, name="CPU", kind="CPU", backend="CPU")
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch):
+    """Have these devices be there."""
+
+    def be(*found: devices.Device) -> None:
+        monkeypatch.setattr(devices, "devices", lambda: list(found))
+
+    return be
+
+
+def test_devices_come_in_llama_cpps_order(there) -> None:
+    there(CPU, CARD, SERVER, CHIP)
+    assert [device.name for device in devices.for_layers()] == ["RPC0", "CUDA0"]
+    there(CPU, CHIP, SERVER)
+    assert [device.name for device in devices.for_layers()] == ["RPC0", "Vulkan0"]
+    there(CPU)
+    assert devices.for_layers() == []
+
+
+def test_what_is_chosen_names_the_devices_that_get_layers(there, tiny) -> None:
+    path = tiny("llama")
+    there(CPU, CARD, OTHER)
+    assert choose(path, Engine(), 2).devices == ("CUDA0", "CUDA1")
+    assert choose(path, Engine(n_gpu_layers=2), 2) == Offload(3, 2, devices=("CUDA0", "CUDA1"))
+    assert choose(path, Engine(n_gpu_layers="0"), 2) == Offload(3)
+    assert choose(path, Engine(split_mode="none", main_gpu=1), 2).devices == ("CUDA1",)
+    with pytest.raises(UsageError, match=r"--main-gpu 2: there are 0 \(CUDA0\), 1 \(CUDA1\)"):
+        choose(path, Engine(split_mode="none", main_gpu=2), 2)
+    with pytest.raises(UsageError, match=r"--tensor-split 1,0,1: there are 0 \(CUDA0\), 1 \(CUDA1\)"):
+        choose(path, Engine(tensor_split="1,0,1"), 2)
+    there(CPU, replace(CARD, free=0, total=0))
+    assert choose(path, Engine(), 2).n_gpu_layers == 3, "one that tells nothing gets all, as llama.cpp has it"
+
+
+def test_layers_for_a_device_that_is_not_there_cost_a_line(there, tiny, caplog) -> None:
+    there(CPU)
+    with caplog.at_level(logging.WARNING):
+        assert choose(tiny("llama"), Engine(), 2) == Offload()
+        assert choose(tiny("llama"), Engine(n_gpu_layers="0"), 2) == Offload()
+        assert not caplog.records
+        choose(tiny("llama"), Engine(n_gpu_layers="all"), 2)
+    assert "there is no device for --gpu-layers" in caplog.text
+
+
+def test_llama_cpp_is_told_and_what_it_was_told_does_not_outlive_the_load() -> None:
+    params = model.lib.llama_model_default_params()
+    with told(params, Engine(main_gpu=1), Offload(33, 20, experts=(31,), shares=(12.0, 8.0))):
+        assert params.n_gpu_layers == 20 and params.main_gpu == 1 and params.split_mode == 1
+        assert params.tensor_split[:3] == [12.0, 8.0, 0.0]
+        assert params.tensor_buft_overrides
+    assert not params.tensor_split and not params.tensor_buft_overrides
+
+
+def test_a_model_is_loaded_with_experts_that_stay_with_the_cpu(tiny, monkeypatch) -> None:
+    """llama.cpp takes the pattern and the memory that it names; here all of it is the CPU's."""
+    monkeypatch.setattr(model, "choose", lambda *_: Offload(3, 3, experts=(0, 1)))
+    loaded = Model(tiny("llama"), Engine(), Interrupt())
+    assert loaded.n_vocab > 0
+    loaded.close()
+
+
+def test_memory_that_does_not_do_means_fewer_layers_and_a_line(there, tiny, monkeypatch, caplog) -> None:
+    real = model.lib.llama_model_load_from_file
+    tried = []
+
+    def load(path, params):
+        tried.append(params.n_gpu_layers)
+        if params.n_gpu_layers > 1:
+            backend._recent_errors.append("ggml_cuda: allocating 9.00 MiB: cudaMalloc failed: out of memory")
+            return None
+        return real(path, params)
+
+    monkeypatch.setattr(model.lib, "llama_model_load_from_file", load)
+    there(CPU, CARD)
+    with caplog.at_level(logging.WARNING):
+        loaded = Model(tiny("llama"), Engine(), Interrupt())
+    assert tried == [3, 2, 1] and loaded.offload.n_gpu_layers == 1
+    assert "does not hold 3 layers" in caplog.text and "trying 1" in caplog.text
+    loaded.close()
+    with pytest.raises(ModelError, match=r"out of memory\. Is there not enough memory\? --gpu-layers"):
+        Model(tiny("llama"), Engine(n_gpu_layers="all"), Interrupt())
+
+
+def test_with_layers_on_a_card_auto_is_the_batch_without_a_measurement(there, tiny, monkeypatch) -> None:
+    there(CPU, CARD)
+    monkeypatch.setattr("pjlocal.engine.pool.fastest_layout", lambda *_: pytest.fail("nothing is measured"))
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(layout="auto")) as judge:
+        result = judge("Hello", max_tokens=4)
+        assert judge.pool.views(2, 1).layout == "batched"
+    assert result.as_dict()["offload"] == {
+        "layers": 3,
+        "layers_offloaded": 3,
+        "devices": ["CUDA0"],
+        "layers_with_experts_on_cpu": 0,
+        "shrunk_n_ctx": None,
+    }
+
+
+def test_where_the_context_had_to_shrink_that_is_the_limit_and_a_line_says_so(tiny, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(model, "choose", lambda *_: Offload(3, 3, n_ctx=128, devices=("CUDA0",)))
+    with PersonaJudge(tiny("llama")) as judge:
+        assert judge.context_limit == 128
+        assert judge.model.offload.told == "3 of 3 layers on CUDA0, context 128 tokens so that they fit"
+    with PersonaJudge(tiny("llama"), engine=Engine(n_ctx=64)) as judge:
+        assert judge.context_limit == 64
+
+
+def test_weights_are_kept_in_memory_where_the_system_lets_them(tiny, monkeypatch, caplog) -> None:
+    import resource
+
+    loaded = Model(tiny("llama"), Engine(mlock=True), Interrupt())
+    loaded.close()
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (4096, 4096))
+    with caplog.at_level(logging.WARNING):
+        offload.warn_of_lock(tiny("llama"))
+    assert "ulimit -l" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"n_gpu_layers": "some"}, "--gpu-layers must be auto, all or a number of layers"),
+        ({"n_gpu_layers": "-2"}, "--gpu-layers must be auto"),
+        ({"tensor_split": "1,x"}, "--tensor-split must be up to 16 shares"),
+        ({"tensor_split": "0,0"}, "--tensor-split must be"),
+        ({"rpc": ("box",)}, "--rpc must be HOST:PORT"),
+        ({"rpc": ("box:99999",)}, "--rpc must be HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_meant_is_wrong_use(wrong: dict, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Engine(**wrong)
+
+
+def test_minus_one_and_all_are_all() -> None:
+    assert Engine(n_gpu_layers=-1).gpu_layers == Engine(n_gpu_layers="all").gpu_layers == -1
+    assert Engine().gpu_layers is None and Engine(n_gpu_layers=7).gpu_layers == 7
+
+
+# Several machines.
+
+
+@pytest.mark.skipif("RPC" in devices.backends(), reason="this build has it")
+def test_a_build_without_rpc_says_how_to_get_it(tiny, pjlocal) -> None:
+    result = pjlocal("run", "-m", tiny("llama"), "--rpc", "127.0.0.1:50052", "Hello")
+    assert (result.returncode, result.stdout) == (1, "") and result.stderr.count("\n") == 1
+    assert 'CMAKE_ARGS="-DGGML_RPC=on" pip install' in result.stderr
+
+
+def test_a_server_that_does_not_answer_costs_a_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with pytest.raises(ModelError, match=rf"--rpc {address} cannot be reached: .*Start rpc-server there first"):
+        devices._reach(address)
+
+
+def test_where_llama_cpp_ends_the_process_for_a_server_that_has_gone_a_line_says_so() -> None:
+    """As its RPC back end does; here its function for that is called by itself."""
+    code = (
+        "from pjlocal.engine import devices as d\n"
+        "ggml = d._functions()\n"
+        "ggml.ggml_set_abort_callback(d._end_with_a_line)\n"
+        "print('so far', flush=True)\n"
+        "ggml.ggml_abort(b'rpc.cpp', 7, b'Remote RPC server crashed')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "so far\n")
+    assert result.stderr.startswith(
+        "\npjlocal: llama.cpp has ended: rpc.cpp:7: Remote RPC server crashed (has an --rpc"
+    )
+    assert result.stderr.count("\n") == 2
