@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from talking import NO_CONTROL
 
-from pjlocal import Engine, PersonaJudge, Sampling
+from pjlocal import Engine, PersonaJudge, Prompting, Sampling
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.engine.views import ModelViews
 from pjlocal.errors import UsageError
@@ -23,6 +23,7 @@ NOT_AT_WILL = [*WINDOWS, *RUNNING_STATE, *WITH_SNAPSHOTS]
 ARCHITECTURES = [*ATTENTION, *NOT_AT_WILL]
 LAYOUTS = ["contexts", "batched"]
 WISHES = ["vivid", "creative"]
+PROMPTING = Prompting(placement="system")  # what a turn reads can be counted: prompts only grow
 SAMPLING = Sampling(logit_bias=NO_CONTROL)
 
 
@@ -33,7 +34,9 @@ def engine(layout: str) -> Engine:
 @pytest.fixture(scope="module")
 def judge(request, tiny) -> Iterator[PersonaJudge]:
     architecture, layout = request.param
-    with PersonaJudge(tiny(architecture), WISHES, engine=engine(layout), sampling=SAMPLING) as made:
+    with PersonaJudge(
+        tiny(architecture), WISHES, engine=engine(layout), prompting=PROMPTING, sampling=SAMPLING
+    ) as made:
         yield made
 
 
@@ -51,7 +54,9 @@ def ids(judge: PersonaJudge, prompt: str | Sequence[Message], **settings) -> lis
 def another(judge: PersonaJudge, **changes) -> PersonaJudge:
     """One that has read nothing."""
     other = judge.engine.replace(**changes)
-    return PersonaJudge(judge.model, WISHES, engine=other, sampling=SAMPLING, template=judge.template)
+    return PersonaJudge(
+        judge.model, WISHES, engine=other, prompting=PROMPTING, sampling=SAMPLING, template=judge.template
+    )
 
 
 def alone(judge: PersonaJudge, prompt: str | Sequence[Message], **settings) -> list[int]:
