@@ -30,6 +30,7 @@ class _Sequence:
     wanted: list[int] = field(default_factory=list)  # whose logits are asked for
     rows: list[Logits] = field(default_factory=list)  # behind each of those decoded last
     taken: bool = False
+    left: int = 0  # when an answer left it last, counted in answers
 
 
 class SharedContext:
@@ -58,6 +59,7 @@ class SharedContext:
         self.n_decodes = 0  # llama_decode calls, and tokens read, for tests and statistics
         self.n_fed = 0
         self.decode_s = 0.0  # spent in llama_decode
+        self._n_left = 0  # answers that have left
         self._sequences = [_Sequence(number) for number in range(n_seq)]
         self._worker = Worker()  # reads prompts, so that the main thread waits on a lock, where Ctrl-C reaches it
         self._context = Context(model, engine, n_ctx, n_seq, engine.n_threads or physical_cores(), interrupt)
@@ -81,21 +83,27 @@ class SharedContext:
         return Seat(self)
 
     def take(self, prompts: Sequence[Sequence[int]]) -> list[_Sequence]:
-        """A free sequence for each prompt, of which there must be as many: the one that holds most of it already."""
+        """A free sequence for each prompt, of which there must be as many: the one that holds most of it already.
+
+        One that nothing was read into goes before one that shares no more than a beginning, as all prompts of a
+        template do: what another conversation will come back to stays.  Among equals it is the one left longest ago.
+        """
         taken = []
         for prompt in prompts:
-            free = (sequence for sequence in self._sequences if not sequence.taken)
-            best = max(free, key=lambda sequence: (common_prefix(sequence.cached, prompt), -sequence.number))
+            free = [sequence for sequence in self._sequences if not sequence.taken]
+            best = max(free, key=partial(_fitness, prompt=prompt))
             best.taken = True
             taken.append(best)
         return taken
 
     def give_back(self, sequences: Sequence[_Sequence]) -> None:
         """They may be taken by others; what is in their memory stays, for whoever begins with the same."""
+        self._n_left += 1
         for sequence in sequences:
             sequence.head.clear()
             sequence.wanted.clear()
             sequence.taken = False
+            sequence.left = self._n_left
 
     def keep(self, sequence: _Sequence, n_tokens: int) -> int:
         """Trim a sequence to its first ``n_tokens``, or empty it where it cannot be trimmed; what is left."""
@@ -167,6 +175,13 @@ class SharedContext:
             del sequence.cached[held:]
 
 
+def _fitness(sequence: _Sequence, prompt: Sequence[int]) -> tuple[bool, bool, int, int]:
+    """How well a free sequence suits a prompt; the greatest does best."""
+    held = common_prefix(sequence.cached, prompt)
+    goes_on = 2 * held >= min(len(sequence.cached), len(prompt)) > 0
+    return goes_on, not sequence.cached, held, -sequence.left
+
+
 class Seat:
     """The views of one answer on a `SharedContext`: what the schedules ask for, and where `Answer` lives."""
 
@@ -178,6 +193,7 @@ class Seat:
         self.reduce: Callable[[int, int, Logits], Any] = lambda view, row, logits: logits
         self.shares_trunk = False  # each view reads its own prompt here
         self.prefill_s_per_token: float | None = None
+        self.n_held = 0  # tokens of the prompts that were in memory already
         self._shared = shared
         self._sequences: list[_Sequence] = []
         self._rows: dict[tuple[int, int], Any] = {}
@@ -205,9 +221,11 @@ class Seat:
     def start(self, prompts: Sequence[Sequence[int]]) -> None:
         self._sequences = self._shared.take(prompts)
         self._rows.clear()
+        self.n_held = 0
         for sequence, prompt in zip(self._sequences, prompts, strict=True):
-            held = min(common_prefix(sequence.cached, prompt), len(prompt) - 1)
-            sequence.head[:] = prompt[self._shared.keep(sequence, held) : -1]
+            held = self._shared.keep(sequence, min(common_prefix(sequence.cached, prompt), len(prompt) - 1))
+            self.n_held += held
+            sequence.head[:] = prompt[held:-1]
             sequence.wanted[:] = prompt[-1:]
 
     def feed(self, tokens: Sequence[int]) -> None:

@@ -1,0 +1,153 @@
+"""The model in memory, and what is made on it: a plan of what is asked, and the answer on its seat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..answer import Answer, Pool
+from ..decoding.judge import Decision
+from ..engine.context import context_limit
+from ..engine.interrupt import Interrupt
+from ..engine.model import Model
+from ..engine.seats import SharedContext
+from ..errors import UsageError
+from ..events import TokenEvent
+from ..persona import PersonaJudge
+from ..prompting.plan import Plan
+from ..prompting.prompt import ChatTemplate, Message
+from ..scheduler import Scheduler
+from ..settings import Engine, Generation, Sampling
+from .wish import Wish
+
+_VIEWS = 2  # that an answer takes, mostly
+_LEAST_VIEWS = 3  # that the server has room for: mode both has a neutral one
+
+_MOST_PER_TOKEN = 32  # characters; where the whole prompt has more than these a token, only counting would take long
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token's event, and how probable it and others were to the one who decided.
+
+    piece: its bytes; None where nobody asked for probabilities, or it ended the answer.
+    top: bytes and log-probability of the most probable tokens, the best first.
+    """
+
+    event: TokenEvent
+    piece: bytes | None = None
+    top: Sequence[tuple[bytes, float]] = ()
+
+
+class Resident:
+    """A model with its chat template, and a context for several answers.
+
+    Args:
+        parallel: answers of two views that are written at once.
+
+    Raises:
+        ModelError: a model that cannot be used, or too little memory for so many answers.
+        Interrupted: on request.
+    """
+
+    def __init__(self, path: Path, engine: Engine, parallel: int, interrupt: Interrupt) -> None:
+        self._engine = engine
+        self._interrupt = interrupt
+        with ExitStack() as undo:
+            self.model = Model(path, engine, interrupt)
+            undo.callback(self.model.close)
+            self._template = ChatTemplate(self.model)
+            undo.callback(self._template.close)
+            n_seq = max(_LEAST_VIEWS, _VIEWS * parallel)
+            self.n_ctx = context_limit(self.model, engine)
+            self.shared = SharedContext(self.model, engine, n_seq, self.n_ctx, interrupt)
+            undo.callback(self.shared.close)
+            self._closing = undo.pop_all()
+        self.scheduler = Scheduler(self.shared)
+
+    def close(self) -> None:
+        self._closing.close()
+
+    def planned(self, wish: Wish, said: Sequence[Message] | str) -> tuple[Plan, Sampling]:
+        """Each view's prompt tokens for a conversation, or a text that is to go on, and the filters in force.
+
+        Raises:
+            UsageError: what cannot be asked of this model, or has no room in the context.
+            ModelError: the chat template refuses the conversation.
+            Interrupted: on request.
+        """
+        self._check_length(wish, said)
+        draft, judge = wish.views
+        with PersonaJudge(
+            self.model,
+            draft_prefer=draft,
+            judge_prefer=judge,
+            prompting=wish.prompting,
+            sampling=wish.sampling,
+            generation=wish.generation,
+            engine=self._engine,
+            interrupt=self._interrupt,
+            own_sampling=wish.own,
+            template=self._template,
+        ) as judge_of:
+            if judge_of.mode(wish.generation) == "rewrite":
+                raise UsageError("mode rewrite is two answers, one behind the other: the server has all other modes")
+            judge_of.check(judge_of.sampling)
+            if isinstance(said, str):
+                return self._raw(judge_of, wish, said), judge_of.sampling
+            return judge_of.plan(said, wish.generation), judge_of.sampling
+
+    def _check_length(self, wish: Wish, said: Sequence[Message] | str) -> None:
+        length = len(said) if isinstance(said, str) else sum(len(message.content) for message in said)
+        length += len(wish.prompting.system)
+        if length > _MOST_PER_TOKEN * self.n_ctx:
+            raise UsageError(
+                f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
+            )
+
+    def _raw(self, judge: PersonaJudge, wish: Wish, text: str) -> Plan:
+        """A text that is to go on: no template is around it; a preference stands above it."""
+        if not text:
+            raise UsageError("the prompt is empty: give the text that is to go on")
+        system = wish.prompting.system
+        heads = ["\n\n".join(filter(None, (system, prefix))) for prefix in judge.prefixes(wish.generation)]
+        prompts = [self._tokens(f"{head}\n\n{text}" if head else text) for head in heads]
+        return replace(judge.planned([Message("user", text)], prompts, wish.generation), stops=(), shares_trunk=False)
+
+    def _tokens(self, text: str) -> list[int]:
+        """Who writes the whole prompt may write control tokens into it, as those for filling in the middle."""
+        tokens, bos = self.model.tokenize(text, special=True), self.model.bos
+        return tokens if bos is None or tokens[:1] == [bos] else [bos, *tokens]
+
+
+class Telling(Answer):
+    """An answer that remembers how probable its tokens were.
+
+    Args:
+        top: alternatives to tell for each; None for no probabilities at all.
+    """
+
+    def __init__(
+        self, pool: Pool, plan: Plan, generation: Generation, sampling: Sampling, top: int | None = None
+    ) -> None:
+        super().__init__(pool, plan, generation.replace(schedule="lockstep"), sampling, 0.0)
+        self._top = top
+        self._judged: dict[int, Token] = {}
+
+    def event(self, decision: Decision, text: str) -> TokenEvent:
+        event = super().event(decision, text)
+        if self._top is not None and not self._is_end(decision.token):
+            self._judged[event.position] = self._token(event, decision)
+        return event
+
+    def _token(self, event: TokenEvent, decision: Decision) -> Token:
+        best = decision.judged.most_probable(self._top or 0) if decision.judged else []
+        piece = self._pool.model.piece
+        return Token(event, piece(decision.token), [(piece(token), math.log(p)) for token, p in best])
+
+    def tokens(self, events: Sequence[TokenEvent]) -> list[Token]:
+        """Its events with what was remembered, once."""
+        return [self._judged.pop(event.position, Token(event)) for event in events]
