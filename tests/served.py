@@ -33,11 +33,13 @@ class Served:
     def openai(self, key: str = "none", retries: int = 0) -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=retries)
 
+    def metrics(self, *names: str) -> list[float]:
+        """Counters' values at one moment, as Prometheus reads them."""
+        text = self.http.get("/metrics").text
+        return [float(re.findall(rf"^{re.escape(name)} ([\d.e+-]+)$", text, re.MULTILINE)[0]) for name in names]
+
     def metric(self, name: str) -> float:
-        """A counter's value, as Prometheus reads it."""
-        found = re.search(rf"^{re.escape(name)} ([\d.e+-]+)$", self.http.get("/metrics").text, re.MULTILINE)
-        assert found, name
-        return float(found[1])
+        return self.metrics(name)[0]
 
     def end(self, signum: int = signal.SIGTERM, timeout: float = 30) -> tuple[int, str]:
         """Send it a signal; its exit status and all that it said."""

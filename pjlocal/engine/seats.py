@@ -29,8 +29,13 @@ class _Sequence:
     head: list[int] = field(default_factory=list)  # whose logits nobody asks for
     wanted: list[int] = field(default_factory=list)  # whose logits are asked for
     rows: list[Logits] = field(default_factory=list)  # behind each of those decoded last
-    taken: bool = False
+    mates: Sequence[_Sequence] = ()  # the views of the answer that has it; empty where none has
     left: int = 0  # when an answer left it last, counted in answers
+
+    @property
+    def ready(self) -> bool:
+        """Whether the prompts of its answer are read: rows of one view are gone when those of another come."""
+        return not any(mate.head for mate in self.mates)
 
 
 class SharedContext:
@@ -71,7 +76,7 @@ class SharedContext:
     @property
     def n_free(self) -> int:
         """Sequences that no answer has."""
-        return sum(not sequence.taken for sequence in self._sequences)
+        return sum(not sequence.mates for sequence in self._sequences)
 
     @property
     def most_rows(self) -> int:
@@ -85,14 +90,14 @@ class SharedContext:
     def take(self, prompts: Sequence[Sequence[int]]) -> list[_Sequence]:
         """A free sequence for each prompt, of which there must be as many: the one that holds most of it already.
 
-        One that nothing was read into goes before one that shares no more than a beginning, as all prompts of a
-        template do: what another conversation will come back to stays.  Among equals it is the one left longest ago.
+        One that nothing was read into goes before one of which more would be lost than is of use, as of another
+        conversation that only begins the same.  Among equals it is the one left longest ago.
         """
-        taken = []
+        taken: list[_Sequence] = []
         for prompt in prompts:
-            free = [sequence for sequence in self._sequences if not sequence.taken]
+            free = [sequence for sequence in self._sequences if not sequence.mates]
             best = max(free, key=partial(_fitness, prompt=prompt))
-            best.taken = True
+            best.mates = taken
             taken.append(best)
         return taken
 
@@ -102,7 +107,7 @@ class SharedContext:
         for sequence in sequences:
             sequence.head.clear()
             sequence.wanted.clear()
-            sequence.taken = False
+            sequence.mates = ()
             sequence.left = self._n_left
 
     def keep(self, sequence: _Sequence, n_tokens: int) -> int:
@@ -117,6 +122,9 @@ class SharedContext:
 
     def decode(self) -> None:
         """Read what was fed: first what nobody asks logits of, then a batch of all that somebody does.
+
+        Of long prompts it reads about a batch, and the rest the next times: answers that are being written go on
+        meanwhile.  A `Seat` is ready when its own are read.
 
         Raises:
             Interrupted: it was stopped.
@@ -136,8 +144,9 @@ class SharedContext:
 
     def _read_heads(self) -> None:
         """One sequence after the other: what a prompt's tokens are rounded to then depends on no neighbour."""
+        enough = self.n_fed + self._context.n_batch
         for sequence in self._sequences:
-            while sequence.head:
+            while sequence.head and self.n_fed < enough:
                 part = sequence.head[: self._context.n_batch]
                 self._worker.submit(partial(self._decode, list(_numbered(sequence, part)), n_wanted=0))
                 self._worker.wait()
@@ -145,7 +154,7 @@ class SharedContext:
                 del sequence.head[: len(part)]
 
     def _read_wanted(self) -> None:
-        asking = [sequence for sequence in self._sequences if sequence.wanted]
+        asking = [sequence for sequence in self._sequences if sequence.wanted and sequence.ready]
         batch = [item for sequence in asking for item in _numbered(sequence, sequence.wanted)]
         self._decode(batch, n_wanted=len(batch))
         logits = map(self._context.logits, range(len(batch)))
@@ -178,8 +187,8 @@ class SharedContext:
 def _fitness(sequence: _Sequence, prompt: Sequence[int]) -> tuple[bool, bool, int, int]:
     """How well a free sequence suits a prompt; the greatest does best."""
     held = common_prefix(sequence.cached, prompt)
-    goes_on = 2 * held >= min(len(sequence.cached), len(prompt)) > 0
-    return goes_on, not sequence.cached, held, -sequence.left
+    is_worth_it = 2 * held >= len(sequence.cached) > 0
+    return is_worth_it, not sequence.cached, held, -sequence.left
 
 
 class Seat:
@@ -202,6 +211,11 @@ class Seat:
         """Let others have its sequences."""
         self._shared.give_back(self._sequences)
         self._sequences = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether the last decode has read its prompts to their ends."""
+        return all(sequence.ready for sequence in self._sequences)
 
     # What an answer asks of its pool.
 

@@ -23,6 +23,7 @@ log = logging.getLogger("pjlocal")
 
 _OPEN = ("/health",)  # to those who have no key
 _RETRY_AFTER_S = 1
+_MOST_SAID = 1000  # characters of an error, which may quote what was sent
 _HUNG_UP = 499  # as web servers count clients that did not wait
 
 
@@ -64,6 +65,8 @@ def described(error: Exception) -> tuple[int, dict[str, Any]]:
         log.error("%s", message)
         if not isinstance(error, PjlocalError):
             message = "something went wrong in the server, which has told more to whoever runs it"
+    if len(message) > _MOST_SAID:
+        message = f"{message[:_MOST_SAID]} …"
     return status, error_body(message, kind, code, getattr(error, "field", None))
 
 

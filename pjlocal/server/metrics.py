@@ -17,6 +17,7 @@ class Metrics:
         self.requests = Counter("pjlocal_requests", "Requests by route and status.", ["route", "status"], registry=of)
         self.orders = Gauge("pjlocal_answers_now", "Answers that are written or wait.", registry=of)
         self.loaded = Gauge("pjlocal_model_loaded", "Whether the model is in memory.", registry=of)
+        self.decodes = Counter("pjlocal_decodes", "Batches that the model has read.", registry=of)
         self.fed = Counter("pjlocal_tokens_fed", "Tokens that the model has read, over all views.", registry=of)
         self.first_token = Histogram(
             "pjlocal_first_token_seconds", "From an order to its first token.", registry=of, buckets=_SECONDS
@@ -28,10 +29,13 @@ class Metrics:
         self._accepted = Counter("pjlocal_accepted_tokens", "Drafted tokens that were accepted.", registry=of)
         self._resampled = Counter("pjlocal_resampled_tokens", "Drafted tokens that were rejected.", registry=of)
 
+    def ended(self, how: str) -> None:
+        """An answer has, by itself or by others."""
+        self._answers.labels(how).inc()
+
     def count(self, result: Result, n_held: int) -> None:
-        """An answer that has ended."""
+        """All that was written of an answer, and read for it."""
         statistics = result.statistics
-        self._answers.labels(result.finish_reason).inc()
         self._completion.inc(statistics.completion_tokens)
         self._prompt.inc(sum(statistics.prompt_tokens))
         self._held.inc(n_held)

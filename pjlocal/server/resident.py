@@ -96,9 +96,17 @@ class Resident:
             if judge_of.mode(wish.generation) == "rewrite":
                 raise UsageError("mode rewrite is two answers, one behind the other: the server has all other modes")
             judge_of.check(judge_of.sampling)
+            self._check_views(len(judge_of.prefixes(wish.generation)))
             if isinstance(said, str):
                 return self._raw(judge_of, wish, said), judge_of.sampling
             return judge_of.plan(said, wish.generation), judge_of.sampling
+
+    def _check_views(self, n_views: int) -> None:
+        if n_views > self.shared.n_seq:
+            raise UsageError(
+                f"this answer takes {n_views} views, and the server has room for {self.shared.n_seq}: it would have "
+                f"with --parallel {-(-n_views // _VIEWS)}"
+            )
 
     def _check_length(self, wish: Wish, said: Sequence[Message] | str) -> None:
         length = len(said) if isinstance(said, str) else sum(len(message.content) for message in said)

@@ -194,7 +194,7 @@ class Worker:
         """One more token of every answer that has a seat."""
         assert self._resident
         shared = self._resident.shared
-        fed = shared.n_fed
+        n_fed, n_decodes = shared.n_fed, shared.n_decodes
         try:
             told = self._resident.scheduler.step()
         except Exception as error:  # nobody foresaw it, and the context may be in any state
@@ -202,7 +202,8 @@ class Worker:
                 self._end(order, error)
             self._unload()
             return
-        self._metrics.fed.inc(shared.n_fed - fed)
+        self._metrics.fed.inc(shared.n_fed - n_fed)
+        self._metrics.decodes.inc(shared.n_decodes - n_decodes)
         for job, events in told:
             order = self._orders[job]
             if isinstance(job.answer, Telling) and events:
@@ -220,11 +221,13 @@ class Worker:
         return done
 
     def _end(self, order: Order, told: Done | Exception | None) -> None:
+        """Give its place to others; None where nobody is there any more to be told."""
         if order.job:
             del self._orders[order.job]
         with self._changed:
             self._n_orders -= 1
             self._metrics.orders.set(self._n_orders)
+        self._metrics.ended(_how(told))
         if told is not None:
             order.tell(told)
 
@@ -233,3 +236,10 @@ class Worker:
             self._metrics.loaded.set(0)
             self._resident.close()
             self._resident = None
+
+
+def _how(told: Done | Exception | None) -> str:
+    """How an answer ended, in a word."""
+    if isinstance(told, Done):
+        return told.result.finish_reason
+    return "cancelled" if told is None else "error"
