@@ -13,7 +13,7 @@ filters.  This module is NumPy alone: no model, no terminal, no file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Literal, NamedTuple
 
@@ -50,11 +50,6 @@ class Distribution:
         """The most probable token (the one with the lowest id among equals)."""
         return int(self.ids[self.probs.argmax()])
 
-    def most_probable(self, k: int) -> list[tuple[int, float]]:
-        """The k most probable tokens with their probabilities, or as many as there are; the best first."""
-        best = (-self.probs).argsort(kind="stable")[:k]
-        return [(int(self.ids[i]), float(self.probs[i])) for i in best]
-
 
 class Rejected(NamedTuple):
     """A drafted token that the judge refused, with its probabilities under the judge (p) and the draft (q)."""
@@ -70,8 +65,7 @@ class Decision:
 
     p and q are the probabilities of the emitted token under the judge and the draft.  A bonus token was never
     drafted, and a plain one was never judged: there ``q`` and ``accept_probability`` are None.  ``pushes`` says how far
-    each preference moves the token's log-probability, where a neutral view tells; ``judged`` is all of p, for who wants
-    the alternatives.
+    each preference moves the token's log-probability, where a neutral view tells.
     """
 
     position: int
@@ -84,7 +78,6 @@ class Decision:
     accept_probability: float | None = None
     rejected: Rejected | None = None
     pushes: tuple[float, ...] = ()
-    judged: Distribution | None = field(default=None, compare=False, repr=False)
 
 
 def accept_probability(p: float, q: float) -> float:
@@ -171,21 +164,21 @@ def judge_token(position: int, round: Round, t: int, p: Distribution, q: Distrib
     p_t, q_t = p.prob(t), q.prob(t)
     accept = accept_probability(p_t, q_t)
     if u[1] < accept:
-        return Decision(position, t, "accepted", round.number, round.draft, p_t, q_t, accept, judged=p)
+        return Decision(position, t, "accepted", round.number, round.draft, p_t, q_t, accept)
     t_new = residual(p, q).sample(u[2])
     return Decision(
         position, t_new, "resampled", round.number, round.draft,
-        p.prob(t_new), q.prob(t_new), accept, Rejected(t, p_t, q_t), judged=p,
+        p.prob(t_new), q.prob(t_new), accept, Rejected(t, p_t, q_t),
     )  # fmt: skip
 
 
 def bonus_token(position: int, round: Round, p: Distribution, u: list[float]) -> Decision:
     """After λ accepted tokens: one more from the judge, t' ~ p_{λ+1}."""
     t = p.sample(u[2])
-    return Decision(position, t, "bonus", round.number, round.draft, p.prob(t), judged=p)
+    return Decision(position, t, "bonus", round.number, round.draft, p.prob(t))
 
 
 def plain_token(position: int, p: Distribution, u: list[float], strategy: Strategy) -> Decision:
     """One view alone: ordinary decoding."""
     t = propose(p, u[0], strategy)
-    return Decision(position, t, "plain", 0, None, p.prob(t), judged=p)
+    return Decision(position, t, "plain", 0, None, p.prob(t))

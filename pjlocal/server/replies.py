@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..events import Result
-from .resident import Token
+from .resident import LogProbs, Token
 from .worker import Done
 
 
@@ -92,13 +91,13 @@ class Reply:
         return {"index": index, **said, "finish_reason": result.finish_reason}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
-        told = [token for token in tokens if token.piece is not None]
+        told = [token.log_probs for token in tokens if token.log_probs]
         if self.chat:
-            return {"content": [_logprob(token) for token in told]}
+            return {"content": [_logprob(one) for one in told]}
         return {
-            "tokens": [_readable(token.piece) for token in told],
-            "token_logprobs": [_log(token.event.p) for token in told],
-            "top_logprobs": [{_readable(piece): log for piece, log in token.top} for token in told],
+            "tokens": [_readable(one.piece) for one in told],
+            "token_logprobs": [one.log_prob for one in told],
+            "top_logprobs": [{_readable(piece): log for piece, log in one.top} for one in told],
         }
 
 
@@ -124,18 +123,13 @@ def _summary(result: Result) -> dict[str, Any]:
     return {key: told[key] for key in told if key not in ("text", "model", "finish_reason", "draft")}
 
 
-def _log(p: float) -> float:
-    return math.log(p) if p > 0 else -9999.0  # as OpenAI writes the impossible, which JSON cannot
+def _readable(piece: bytes) -> str:
+    return piece.decode("utf-8", "replace")
 
 
-def _readable(piece: bytes | None) -> str:
-    return (piece or b"").decode("utf-8", "replace")
+def _one(piece: bytes, log_prob: float) -> dict[str, Any]:
+    return {"token": _readable(piece), "logprob": log_prob, "bytes": list(piece)}
 
 
-def _one(piece: bytes | None, log: float) -> dict[str, Any]:
-    return {"token": _readable(piece), "logprob": log, "bytes": list(piece or b"")}
-
-
-def _logprob(token: Token) -> dict[str, Any]:
-    top = [_one(piece, log) for piece, log in token.top]
-    return _one(token.piece, _log(token.event.p)) | {"top_logprobs": top}
+def _logprob(told: LogProbs) -> dict[str, Any]:
+    return _one(told.piece, told.log_prob) | {"top_logprobs": [_one(*other) for other in told.top]}

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..answer import Answer, Pool
 from ..decoding.judge import Decision
+from ..decoding.schedule import Rows, Voice, Voices
 from ..engine.context import context_limit
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
 from ..engine.seats import SharedContext
+from ..engine.voices import Alone, Combined
 from ..errors import UsageError
 from ..events import TokenEvent
 from ..persona import PersonaJudge
@@ -26,20 +31,30 @@ from .wish import Wish
 _VIEWS = 2  # that an answer takes, mostly
 _LEAST_VIEWS = 3  # that the server has room for: mode both has a neutral one
 
+IMPOSSIBLE = -9999.0  # as OpenAI writes the logarithm of 0, which JSON cannot
+
 _MOST_PER_TOKEN = 32  # characters; where the whole prompt has more than these a token, only counting would take long
 
 
 @dataclass(frozen=True)
-class Token:
-    """A token's event, and how probable it and others were to the one who decided.
+class LogProbs:
+    """How probable a token was to the one who decided, before any filter.
 
-    piece: its bytes; None where nobody asked for probabilities, or it ended the answer.
+    piece: its bytes.
     top: bytes and log-probability of the most probable tokens, the best first.
     """
 
+    piece: bytes
+    log_prob: float
+    top: Sequence[tuple[bytes, float]]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token's event; and its probabilities, where somebody asked for them and it did not end the answer."""
+
     event: TokenEvent
-    piece: bytes | None = None
-    top: Sequence[tuple[bytes, float]] = ()
+    log_probs: LogProbs | None = None
 
 
 class Resident:
@@ -132,7 +147,7 @@ class Resident:
 
 
 class Telling(Answer):
-    """An answer that remembers how probable its tokens were.
+    """An answer that remembers how probable its tokens were to the one who decided, before any filter.
 
     Args:
         top: alternatives to tell for each; None for no probabilities at all.
@@ -143,19 +158,38 @@ class Telling(Answer):
     ) -> None:
         super().__init__(pool, plan, generation.replace(schedule="lockstep"), sampling, 0.0)
         self._top = top
-        self._judged: dict[int, Token] = {}
+        self._seen: dict[int, LogProbs] = {}  # by position, until they are told
 
-    def event(self, decision: Decision, text: str) -> TokenEvent:
-        event = super().event(decision, text)
-        if self._top is not None and not self._is_end(decision.token):
-            self._judged[event.position] = self._token(event, decision)
-        return event
+    def _voices(self) -> Voices:
+        voices = super()._voices()
+        if self._top is None:
+            return voices
+        return replace(voices, witness=lambda rows, decision: self._look(voices.judge(decision), rows, decision))
 
-    def _token(self, event: TokenEvent, decision: Decision) -> Token:
-        best = decision.judged.most_probable(self._top or 0) if decision.judged else []
-        piece = self._pool.model.piece
-        return Token(event, piece(decision.token), [(piece(token), math.log(p)) for token, p in best])
+    def _look(self, judge: Voice, rows: Rows, decision: Decision) -> None:
+        assert isinstance(judge, Alone | Combined)
+        if not self._is_end(decision.token):
+            known, log_probs = judge.unfiltered(rows)
+            ids = np.arange(len(log_probs)) if known is None else known
+            top = _most(log_probs, self._top or 0)
+            piece = self._pool.model.piece
+            at = int(ids.searchsorted(decision.token))
+            found = at < len(ids) and ids[at] == decision.token
+            self._seen[decision.position] = LogProbs(
+                piece(decision.token),
+                float(log_probs[at]) if found else IMPOSSIBLE,
+                [(piece(int(ids[i])), float(log_probs[i])) for i in top],
+            )
 
     def tokens(self, events: Sequence[TokenEvent]) -> list[Token]:
-        """Its events with what was remembered, once."""
-        return [self._judged.pop(event.position, Token(event)) for event in events]
+        """Its events with what was seen, once."""
+        return [Token(event, self._seen.pop(event.position, None)) for event in events]
+
+
+def _most(values: NDArray[Any], k: int) -> NDArray[np.intp]:
+    """Where the k greatest of [m] values stand, the greatest first."""
+    if k < len(values):
+        best = np.argpartition(values, -k)[len(values) - k :]
+    else:
+        best = np.arange(len(values))
+    return best[np.argsort(-values[best], kind="stable")]

@@ -93,7 +93,8 @@ def test_a_body_without_end_is_cut_off(served: Served) -> None:
 
 @pytest.mark.parametrize("hang_up", [True, False])
 def test_half_a_request_harms_nobody(served: Served, hang_up: bool) -> None:
-    whole = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 1000\r\n\r\n".encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n"
+    whole = f"{head}Content-Length: 1000\r\n\r\n".encode()
     for cut in (0, 1, 10, len(whole) - 2, len(whole)):
         raw(served, whole[:cut] + (b'{"messa' if cut == len(whole) else b""), hang_up)
 

@@ -133,23 +133,31 @@ def test_an_answer_ends_at_a_stop_string(client: OpenAI) -> None:
     assert stopped.message.content == whole[: whole.index(end)] and stopped.finish_reason == "stop"
 
 
-def test_logprobs_are_the_judges(client: OpenAI) -> None:
-    answer = client.chat.completions.create(
-        model="llama", messages=ASK, seed=3, max_tokens=8, temperature=0, logprobs=True, top_logprobs=3, extra_body=LONG
-    )
-    logprobs = answer.choices[0].logprobs
-    assert logprobs and logprobs.content and len(logprobs.content) == 8
-    assert all(token.logprob == 0 and len(token.top_logprobs) == 1 for token in logprobs.content)  # greedy: certain
-    warm = client.chat.completions.create(
-        model="llama", messages=ASK, seed=3, max_tokens=8, logprobs=True, top_logprobs=20,
-        extra_body={"pjlocal": {"ignore_end": True, "top_p": 1.0, "events": True}},
-    )  # fmt: skip
-    assert warm.choices[0].logprobs and warm.choices[0].logprobs.content
-    events = warm.choices[0].pjlocal["events"]  # type: ignore[attr-defined]
-    for token, event in zip(warm.choices[0].logprobs.content, events, strict=True):
-        assert token.logprob == pytest.approx(math.log(event["p"]))
-        assert sum(math.exp(other.logprob) for other in token.top_logprobs) == pytest.approx(1)
-        assert token.bytes in [other.bytes for other in token.top_logprobs]
+def test_logprobs_are_those_before_the_filters(client: OpenAI) -> None:
+    asked: Any = {"model": "llama", "messages": ASK, "max_tokens": 8, "logprobs": True, "extra_body": LONG}
+    greedy = client.chat.completions.create(**asked, temperature=0, top_logprobs=3).choices[0].logprobs
+    assert greedy and greedy.content and len(greedy.content) == 8
+    for token in greedy.content:
+        best = token.top_logprobs[0]
+        assert (best.token, best.bytes, best.logprob) == (token.token, token.bytes, token.logprob)
+        assert -10 < token.top_logprobs[2].logprob < best.logprob < 0
+    bare = client.chat.completions.create(**asked).choices[0].logprobs
+    assert bare and bare.content and bare.content[0].top_logprobs == [] and bare.content[0].logprob < 0
+
+
+@pytest.mark.parametrize("mode", ["judge", "both", "args", "base"])
+def test_logprobs_are_those_of_who_decided(client: OpenAI, mode: str) -> None:
+    own = {"prefer": ["vivid", "creative"], "mode": mode, "ignore_end": True, "events": True, "top_p": 1.0}
+    plain: Any = {"temperature": 1, "max_tokens": 8, "seed": 2, "extra_body": {"pjlocal": own | {"top_k": 0}}}
+    if mode == "args":
+        plain["extra_body"]["pjlocal"]["top_k"] = 20  # what it chooses among
+    answer = client.chat.completions.create(model="llama", messages=ASK, logprobs=True, top_logprobs=5, **plain)
+    choice = answer.choices[0]
+    assert choice.logprobs and choice.logprobs.content
+    events = choice.pjlocal["events"]  # type: ignore[attr-defined]
+    for token, event in zip(choice.logprobs.content, events, strict=True):
+        assert token.logprob == pytest.approx(math.log(event["p"]), abs=1e-3)  # nothing is filtered here
+        assert token.top_logprobs[0].logprob >= token.logprob
 
 
 def test_json_obeys_its_schema(client: OpenAI) -> None:
