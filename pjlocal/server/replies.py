@@ -120,7 +120,7 @@ def _events(tokens: Sequence[Token]) -> list[dict[str, Any]]:
 def _summary(result: Result) -> dict[str, Any]:
     """What ``pjlocal run --json`` says of an answer, without the answer."""
     told = result.as_dict()
-    return {key: told[key] for key in told if key not in ("text", "model", "finish_reason", "draft")}
+    return {key: told[key] for key in told if key not in ("text", "model", "finish_reason")}
 
 
 def _readable(piece: bytes) -> str:

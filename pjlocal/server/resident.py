@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..engine.model import Model
 from ..engine.seats import SharedContext
 from ..engine.voices import Alone, Combined
 from ..errors import UsageError
-from ..events import TokenEvent
+from ..events import Result, TokenEvent
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
 from ..prompting.prompt import ChatTemplate, Message
@@ -57,6 +57,19 @@ class Token:
     log_probs: LogProbs | None = None
 
 
+@dataclass(frozen=True)
+class Planned:
+    """An answer that is ready to be written.
+
+    then: in mode rewrite, what plans the correction of this one, once there is a result and its events.
+    """
+
+    plan: Plan
+    generation: Generation
+    sampling: Sampling
+    then: Callable[[Result, Sequence[TokenEvent]], Planned] | None = None
+
+
 class Resident:
     """A model with its chat template, and a context for several answers.
 
@@ -86,8 +99,8 @@ class Resident:
     def close(self) -> None:
         self._closing.close()
 
-    def planned(self, wish: Wish, said: Sequence[Message] | str) -> tuple[Plan, Sampling]:
-        """Each view's prompt tokens for a conversation, or a text that is to go on, and the filters in force.
+    def planned(self, wish: Wish, said: Sequence[Message] | str) -> Planned:
+        """The answer to a conversation, or to a text that is to go on.
 
         Raises:
             UsageError: what cannot be asked of this model, or has no room in the context.
@@ -96,25 +109,36 @@ class Resident:
         """
         self._check_length(wish, said)
         draft, judge = wish.views
-        with PersonaJudge(
+        generation = wish.generation
+        if generation.aligner is not None:
+            raise UsageError("the server has one model: leave --aligner out")
+        asked = PersonaJudge(  # which has nothing of its own that would have to be closed
             self.model,
             draft_prefer=draft,
             judge_prefer=judge,
             prompting=wish.prompting,
             sampling=wish.sampling,
-            generation=wish.generation,
+            generation=generation,
             engine=self._engine,
             interrupt=self._interrupt,
             own_sampling=wish.own,
             template=self._template,
-        ) as judge_of:
-            if judge_of.mode(wish.generation) == "rewrite":
-                raise UsageError("mode rewrite is two answers, one behind the other: the server has all other modes")
-            judge_of.check(judge_of.sampling)
-            self._check_views(len(judge_of.prefixes(wish.generation)))
-            if isinstance(said, str):
-                return self._raw(judge_of, wish, said), judge_of.sampling
-            return judge_of.plan(said, wish.generation), judge_of.sampling
+        )
+        asked.check(asked.sampling)
+        self._check_views(len(asked.prefixes(generation)))
+        plan = self._raw(asked, wish, said) if isinstance(said, str) else asked.plan(said, generation)
+        if plan.cast.mode != "rewrite":
+            return Planned(plan, generation, asked.sampling)
+        if isinstance(said, str):
+            raise UsageError("mode rewrite corrects an answer: ask /v1/chat/completions for one")
+        first, correct = asked.in_two(plan, generation)
+
+        def then(draft: Result, events: Sequence[TokenEvent]) -> Planned:
+            correction = correct(draft.text, tuple(event.id for event in events))
+            seeded = generation.replace(seed=draft.seed)
+            return Planned(replace(correction, cast=plan.cast), seeded, asked.sampling)
+
+        return Planned(plan, first, asked.sampling, then)
 
     def _check_views(self, n_views: int) -> None:
         if n_views > self.shared.n_seq:
@@ -153,10 +177,9 @@ class Telling(Answer):
         top: alternatives to tell for each; None for no probabilities at all.
     """
 
-    def __init__(
-        self, pool: Pool, plan: Plan, generation: Generation, sampling: Sampling, top: int | None = None
-    ) -> None:
-        super().__init__(pool, plan, generation.replace(schedule="lockstep"), sampling, 0.0)
+    def __init__(self, pool: Pool, planned: Planned, top: int | None) -> None:
+        generation = planned.generation.replace(schedule="lockstep")  # which gives the same text as any other
+        super().__init__(pool, planned.plan, generation, planned.sampling, 0.0)
         self._top = top
         self._seen: dict[int, LogProbs] = {}  # by position, until they are told
 

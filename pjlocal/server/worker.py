@@ -6,16 +6,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..engine.interrupt import Interrupt
-from ..engine.seats import Seat
 from ..errors import PjlocalError, UsageError
-from ..events import Result
+from ..events import Result, TokenEvent
 from ..prompting.prompt import Message
 from ..scheduler import Job
 from .metrics import Metrics
-from .resident import Resident, Telling, Token
+from .resident import Planned, Resident, Telling, Token
 from .wish import Wish
 
 
@@ -29,13 +28,9 @@ class Stopping(PjlocalError):
 
 @dataclass(frozen=True)
 class Done:
-    """An answer's end.
-
-    n_held: tokens of its prompts that need not be read.
-    """
+    """An answer's end."""
 
     result: Result
-    n_held: int
 
 
 #: What is told of an order: tokens, then its end, or what went wrong.
@@ -56,8 +51,11 @@ class Order:
     top: int | None
     tell: Callable[[Told], None]
     came: float = field(default_factory=time.monotonic)
+    planned: Planned | None = None
     job: Job | None = None
     begun: bool = False  # to tell of tokens
+    drafted: list[TokenEvent] = field(default_factory=list)  # of a first answer, which another corrects
+    draft: Result | None = None
 
 
 class Worker:
@@ -172,18 +170,15 @@ class Worker:
         """Plan an answer, and have it written in its turn."""
         try:
             resident = self._resident or self.load()
-            plan, sampling = resident.planned(order.wish, order.said)
-
-            def make(seat: Seat) -> Telling:
-                return Telling(seat, plan, order.wish.generation, sampling, order.top)
-
-            job = Job(len(plan.prompts), make)
-            resident.scheduler.submit(job)
+            self._write(resident, order, resident.planned(order.wish, order.said))
         except Exception as error:
             self._end(order, error)
-        else:
-            order.job = job
-            self._orders[job] = order
+
+    def _write(self, resident: Resident, order: Order, planned: Planned) -> None:
+        job = Job(len(planned.plan.prompts), lambda seat: Telling(seat, planned, order.top))
+        resident.scheduler.submit(job)
+        order.planned, order.job = planned, job
+        self._orders[job] = order
 
     def _drop(self, order: Order) -> None:
         if order.job in self._orders and self._resident:
@@ -206,19 +201,39 @@ class Worker:
         self._metrics.decodes.inc(shared.n_decodes - n_decodes)
         for job, events in told:
             order = self._orders[job]
-            if isinstance(job.answer, Telling) and events:
-                if not order.begun:
-                    self._metrics.first_token.observe(time.monotonic() - order.came)
-                order.begun = True
-                order.tell(job.answer.tokens(events))
+            if events:
+                self._tell(order, job, events)
             if job.done:
-                self._end(order, job.error or self._done(job))
+                self._finish(self._resident, order, job)
 
-    def _done(self, job: Job) -> Done:
-        assert job.answer and job.seat
-        done = Done(job.answer.result, job.seat.n_held)
-        self._metrics.count(done.result, done.n_held)
-        return done
+    def _tell(self, order: Order, job: Job, events: Sequence[TokenEvent]) -> None:
+        """Tell what has come; of a first answer nothing."""
+        assert order.planned and isinstance(job.answer, Telling)
+        if order.planned.then:
+            order.drafted += events
+            return
+        if not order.begun:
+            self._metrics.first_token.observe(time.monotonic() - order.came)
+        order.begun = True
+        order.tell(job.answer.tokens(events))
+
+    def _finish(self, resident: Resident, order: Order, job: Job) -> None:
+        """An answer is written; a first one is corrected now, where it says something."""
+        if job.error:
+            self._end(order, job.error)
+            return
+        assert order.planned and job.answer and job.seat
+        result, then = job.answer.result, order.planned.then
+        self._metrics.count(result, job.seat.n_held)
+        if not then or result.finish_reason == "interrupted" or not result.text.strip():
+            self._end(order, Done(replace(result, draft=order.draft)))
+            return
+        del self._orders[job]
+        order.job, order.draft = None, result
+        try:
+            self._write(resident, order, then(result, order.drafted))
+        except Exception as error:
+            self._end(order, error)
 
     def _end(self, order: Order, told: Done | Exception | None) -> None:
         """Give its place to others; None where nobody is there any more to be told."""

@@ -65,6 +65,18 @@ def test_preferences_and_settings_come_under_one_key(client: OpenAI, alone: Call
     assert all(event["pushes"].keys() == {"a", "b"} for event in told["events"])
 
 
+def test_mode_rewrite_corrects_a_first_answer(client: OpenAI, tiny: Callable[[str], Path]) -> None:
+    own = {"prefer": ["vivid"], "mode": "rewrite", "ignore_end": True, "events": True}
+    asked: Any = {"model": "llama", "messages": ASK, "seed": 6, "max_tokens": 12, "extra_body": {"pjlocal": own}}
+    with PersonaJudge(tiny("llama"), prefer=["vivid"], engine=Engine(n_threads=1)) as judge:
+        expected = judge(ASK[0]["content"], mode="rewrite", seed=6, max_tokens=12, ignore_end=True)
+    answer = client.chat.completions.create(**asked)
+    assert answer.choices[0].message.content == expected.text
+    assert expected.draft and answer.choices[0].pjlocal["draft"]["text"] == expected.draft.text  # type: ignore[attr-defined]
+    stream = client.chat.completions.create(**asked, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == expected.text
+
+
 def test_a_persona_sets_what_it_sets_and_a_request_sets_more(client: OpenAI) -> None:
     events = {"pjlocal": {"events": True}}
     bold = client.chat.completions.create(model="bold", messages=ASK, max_tokens=3, extra_body=events)
