@@ -34,8 +34,14 @@ def serve(
         int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.", rich_help_panel=_SERVER)
     ] = 8473,
     parallel: Annotated[
-        int, typer.Option(min=1, max=64, help="Answers at once, of two views each.", rich_help_panel=_SERVER)
-    ] = 4,
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Answers at once, of two views each; each view has room for --ctx tokens in memory.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = 2,
     queue: Annotated[
         int,
         typer.Option(

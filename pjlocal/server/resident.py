@@ -19,7 +19,7 @@ from ..engine.interrupt import Interrupt
 from ..engine.model import Model
 from ..engine.seats import SharedContext
 from ..engine.voices import Alone, Combined
-from ..errors import UsageError
+from ..errors import ModelError, UsageError
 from ..events import Result, TokenEvent
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
@@ -91,7 +91,10 @@ class Resident:
             undo.callback(self._template.close)
             n_seq = max(_LEAST_VIEWS, _VIEWS * parallel)
             self.n_ctx = context_limit(self.model, engine)
-            self.shared = SharedContext(self.model, engine, n_seq, self.n_ctx, interrupt)
+            try:
+                self.shared = SharedContext(self.model, engine, n_seq, self.n_ctx, interrupt)
+            except ModelError as error:
+                raise ModelError(f"{error} (or a smaller --parallel)") from None
             undo.callback(self.shared.close)
             self._closing = undo.pop_all()
         self.scheduler = Scheduler(self.shared)

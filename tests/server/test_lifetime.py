@@ -51,7 +51,12 @@ def listening(served: Served) -> tuple[list[str], threading.Thread]:
 def test_a_signal_stops_what_is_written_and_says_so_to_who_listens(
     tiny: Callable[[str], Path], environment: dict[str, str], signum: int, status: int
 ) -> None:
-    with serving(tiny("llama"), environment, "--ctx", "32768") as served:
+    half = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+    with (
+        serving(tiny("llama"), environment, "--ctx", "32768") as served,
+        socket.create_connection(("127.0.0.1", served.port)) as idler,
+    ):
+        idler.sendall(half)  # for the rest of which nobody waits
         lines, thread = listening(served)
         started = time.monotonic()
         assert served.end(signum) == (status, served.said[0])
@@ -124,7 +129,7 @@ def test_a_model_that_has_gone_meanwhile_is_told_and_served_again_when_it_is_bac
         (("--host", "0.0.0.0", "--api-key", ""), 2, "--api-key must not be empty"),
         (("-p", "vivd"), 2, "did you mean vivid"),
         (("-m", "nowhere.gguf"), 1, "nowhere.gguf"),
-        (("--ctx", "100000000"), 1, "--ctx"),
+        (("--ctx", "100000000"), 1, "--parallel"),
     ],
 )
 def test_what_cannot_be_served_is_said_before_anything_is(
