@@ -66,7 +66,7 @@ def routes(worker: Worker, names: Names, wish: Wish, metrics: Metrics, n_ctx: in
     started = int(time.time())
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok"}) if worker.alive else JSONResponse({"status": "stopping"}, 503)
 
     async def measured(request: Request) -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -17,6 +17,8 @@ from .metrics import Metrics
 from .resident import Planned, Resident, Telling, Token
 from .wish import Wish
 
+_STOPPING = "the server is stopping"
+
 
 class Busy(PjlocalError):
     """Every place is taken, those to wait in too."""
@@ -85,7 +87,7 @@ class Worker:
         self._changed = threading.Condition()  # guards what follows
         self._coming: deque[Order] = deque()
         self._gone: deque[Order] = deque()
-        self._n_orders = 0
+        self._wanted: set[Order] = set()  # all that are not at their end
         self._stopping = False
         self._orders: dict[Job, Order] = {}  # planned, of this thread alone
         self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-serve")
@@ -111,11 +113,11 @@ class Worker:
             raise UsageError(f"{len(orders)} answers are more than the {self.places} that the server has places for")
         with self._changed:
             if self._stopping:
-                raise Stopping("the server is stopping")
-            if self._n_orders + len(orders) > self.places:
-                raise Busy(f"the server is busy: {self._n_orders} answers are written or wait. Try again soon")
-            self._n_orders += len(orders)
-            self._metrics.orders.set(self._n_orders)
+                raise Stopping(_STOPPING)
+            if len(self._wanted) + len(orders) > self.places:
+                raise Busy(f"the server is busy: {len(self._wanted)} answers are written or wait. Try again soon")
+            self._wanted |= set(orders)
+            self._metrics.orders.set(len(self._wanted))
             self._coming += orders
             self._changed.notify()
 
@@ -137,6 +139,11 @@ class Worker:
         else:
             self._interrupt.set()
 
+    @property
+    def alive(self) -> bool:
+        """Whether orders are taken."""
+        return self._thread.is_alive() and not self._stopping
+
     def join(self, timeout: float) -> None:
         """Wait until all is written and the model is gone."""
         self._thread.join(timeout)
@@ -144,6 +151,18 @@ class Worker:
     # In the thread.
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:  # where it ends by something that nobody foresaw too
+            with self._changed:
+                self._stopping = True
+                left = list(self._wanted)
+            for order in left:
+                self._end(order, Stopping(_STOPPING))
+            self._unload()
+
+    def _work(self) -> None:
+        """Until it shall stop and nothing is left."""
         while True:
             with self._changed:
                 awake = self._changed.wait_for(self._has_work, self._unload_after if self._resident else None)
@@ -160,8 +179,7 @@ class Worker:
             if self._orders:
                 self._step()
             elif self._stopping and not coming:
-                break
-        self._unload()
+                return
 
     def _has_work(self) -> bool:
         return bool(self._coming or self._gone or self._orders or self._stopping)
@@ -181,7 +199,8 @@ class Worker:
         self._orders[job] = order
 
     def _drop(self, order: Order) -> None:
-        if order.job in self._orders and self._resident:
+        """Write no more of it, where it is not at its end."""
+        if order.job and self._resident:
             self._resident.scheduler.cancel(order.job)
             self._end(order, None)
 
@@ -239,9 +258,10 @@ class Worker:
         """Give its place to others; None where nobody is there any more to be told."""
         if order.job:
             del self._orders[order.job]
+            order.job = None
         with self._changed:
-            self._n_orders -= 1
-            self._metrics.orders.set(self._n_orders)
+            self._wanted.discard(order)
+            self._metrics.orders.set(len(self._wanted))
         self._metrics.ended(_how(told))
         if told is not None:
             order.tell(told)
