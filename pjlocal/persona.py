@@ -8,7 +8,7 @@ with PersonaJudge(prefer=["vivid", "creative"]) as judge:
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
 from itertools import chain
@@ -187,6 +187,20 @@ class PersonaJudge:
         return min(self.context_limit, corrector.context_limit) - 2 * n_tokens - overhead
 
     def _rewriting(self, plan: Plan, generation: settings.Generation) -> Answer:
+        first, correct = self.in_two(plan, generation)
+        draft = Answer(self.pool, plan, first, self.sampling, 0.0)
+        pool = self._corrector(generation).pool
+        return Rewriting(draft, pool, generation, self.sampling, self.load_s, correct)
+
+    def in_two(
+        self, plan: Plan, generation: settings.Generation
+    ) -> tuple[settings.Generation, Callable[[str, tuple[int, ...]], Plan]]:
+        """In mode rewrite, what the first answer is written under, and what plans its correction from its text and its
+        tokens.
+
+        Raises:
+            UsageError: there is no room for two answers.
+        """
         corrector = self._corrector(generation)
         plain = in_mode(generation, "plain")
         if corrector is not self:  # for whose model its adapters are not made
@@ -195,9 +209,7 @@ class PersonaJudge:
         room = min(self.context_limit, corrector.context_limit) - len(correct("-", ()).prompts[0])
         if room < 2:
             raise UsageError("the context has no room for an answer and its correction: give a larger --ctx")
-        first = generation.replace(max_tokens=min(generation.max_tokens, room // 2))
-        draft = Answer(self.pool, plan, first, self.sampling, 0.0)
-        return Rewriting(draft, corrector.pool, generation, self.sampling, self.load_s, correct)
+        return generation.replace(max_tokens=min(generation.max_tokens, room // 2)), correct
 
     def _asked(self, generation: settings.Generation) -> str:
         return preferences.correction([*chain.from_iterable(self.preferences)], generation.avoid)

@@ -109,7 +109,9 @@ class Scheduler:
 
     def _advance(self, job: Job, failed: Exception | None) -> list[TokenEvent]:
         """Decide an answer's next token; what is settled by it, or by its end."""
-        if job.error or not job.answer:
+        if job.error or not job.answer or not job.seat:
+            return []
+        if not job.seat.ready and not failed:  # its prompts are still being read
             return []
         events: list[TokenEvent] = []
         try:

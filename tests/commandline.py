@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 PJLOCAL = [sys.executable, "-m", "pjlocal"]
 
@@ -18,3 +20,13 @@ def one_line(stderr: str) -> str:
     assert lines[0].startswith("pjlocal: ")
     assert "Traceback" not in stderr
     return lines[0]
+
+
+def environment_in(folder: Path) -> dict[str, str]:
+    """An environment in which the user's own folders are empty, and lie in another."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PJLOCAL_", "XDG_", "HF_"))}
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
+        env.pop(name, None)
+    folders = {"XDG_DATA_HOME": "data", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache"}
+    folders |= {"HF_HOME": "huggingface", "LLAMA_CACHE": "llama.cpp", "OLLAMA_MODELS": "ollama"}
+    return env | {variable: str(folder / name) for variable, name in folders.items()}

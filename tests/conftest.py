@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,10 +13,12 @@ import tiny_models
 from pjlocal import PersonaJudge
 from pjlocal.gguf.locate import embedded_model
 
-pytest.register_assert_rewrite("browser", "commandline", "config_file", "terminal")  # so that they say what they found
+pytest.register_assert_rewrite(
+    "browser", "commandline", "config_file", "served", "terminal"
+)  # so that they say what they found
 
 from browser import Chromium  # noqa: E402
-from commandline import PJLOCAL  # noqa: E402
+from commandline import PJLOCAL, environment_in  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -60,12 +61,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """An environment in which the user's own folders are empty."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PJLOCAL_", "XDG_", "HF_"))}
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
-        env.pop(name, None)
-    folders = {"XDG_DATA_HOME": "data", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache"}
-    folders |= {"HF_HOME": "huggingface", "LLAMA_CACHE": "llama.cpp", "OLLAMA_MODELS": "ollama"}
-    return env | {variable: str(tmp_path / folder) for variable, folder in folders.items()}
+    return environment_in(tmp_path)
 
 
 @pytest.fixture

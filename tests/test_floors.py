@@ -35,6 +35,7 @@ API = {*MAY_KNOW, "__init__"}  # the hall, where the version stands
 MAY_KNOW |= dict.fromkeys(("screen", "sessions", "config"), API)
 MAY_KNOW["bench"] = API | {"screen"}
 MAY_KNOW["doctor"] = API | {"sessions", "config"}
+MAY_KNOW["server"] = API | {"config"}
 MAY_KNOW["evaluation"] = API | {"screen", "config"}
 MAY_KNOW["chat"] = API | {"screen", "sessions", "config"}
 MAY_KNOW["cli"] = {*MAY_KNOW, "__init__"}
@@ -47,6 +48,7 @@ WITHOUT = {
     "prompting": ({"rich", "typer", "prompt_toolkit"}, "what a view is told does not depend on where it is shown"),
     "gguf": ({"rich", "typer", "llama_cpp"}, "finding a file must not load what runs it"),
     "screen": ({"llama_cpp", "typer"}, "a screen shows token events, wherever they come from"),
+    "server": ({"rich", "typer", "prompt_toolkit"}, "a server has no terminal"),
     "sessions": ({"llama_cpp", "rich", "typer"}, "lists of chats must come at once, and in a pipe"),
 }
 

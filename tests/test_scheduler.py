@@ -42,8 +42,8 @@ def jobs(judge: PersonaJudge, wanted: Sequence[Generation]) -> list[Job]:
 
 
 @contextmanager
-def sharing(judge: PersonaJudge, n_seq: int) -> Iterator[Scheduler]:
-    shared = SharedContext(judge.model, Engine(n_threads=1), n_seq, 256, judge.interrupt)
+def sharing(judge: PersonaJudge, n_seq: int, n_batch: int = 512) -> Iterator[Scheduler]:
+    shared = SharedContext(judge.model, Engine(n_threads=1, n_batch=n_batch), n_seq, 256, judge.interrupt)
     try:
         yield Scheduler(shared)
     finally:
@@ -78,7 +78,7 @@ def test_every_answer_is_what_its_seed_gives_alone(tiny: Callable[[str], Path], 
 
 def test_one_batch_reads_what_all_answers_feed(judge: PersonaJudge) -> None:
     wanted = jobs(judge, generations(4, mode="judge", max_tokens=10))
-    with sharing(judge, 8) as scheduler:
+    with sharing(judge, 8, n_batch=1024) as scheduler:  # of which one reads all prompts
         written(scheduler, wanted)
         n_prompts = sum(len(prompt) for one in wanted for prompt in one.answer.plan.prompts)  # type: ignore[union-attr]
         assert scheduler.shared.n_decodes == 8 + 10  # each prompt's beginning by itself, then a batch a token
@@ -197,6 +197,44 @@ def test_one_that_looks_ahead_may_join_those_that_do_not(judge: PersonaJudge) ->
         while not scheduler.idle:
             scheduler.step()
         assert [one.answer.result.text for one in (first, second)] == [alone, alone]
+
+
+def test_a_long_prompt_holds_up_nobody(tiny: Callable[[str], Path]) -> None:
+    engine = Engine(n_threads=1, n_batch=8)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
+        generation = Generation(mode="judge", seed=3, max_tokens=8, ignore_end=True)
+        alone = [judge(question, **generation.as_dict()).text for question in ("Hello.", "word " * 30)]
+        shared = SharedContext(judge.model, engine, 4, 256, judge.interrupt)
+        try:
+            scheduler = Scheduler(shared)
+            short, long = job(judge, "Hello.", generation), job(judge, "word " * 30, generation)
+            scheduler.submit(short)
+            while not (short.answer and short.answer.statistics.completion_tokens):
+                scheduler.step()
+            scheduler.submit(long)
+            while not short.done:
+                fed = shared.n_fed
+                scheduler.step()
+                assert shared.n_fed - fed <= 2 * 8 + 4
+            assert long.answer and not long.answer.statistics.completion_tokens
+            while not scheduler.idle:
+                scheduler.step()
+            assert [one.answer and one.answer.result.text for one in (short, long)] == alone
+        finally:
+            shared.close()
+
+
+def test_a_conversation_finds_what_was_read_of_it_when_others_have_talked_meanwhile(judge: PersonaJudge) -> None:
+    questions = [letter * 60 for letter in "xyz"]  # which begin as the template has them begin
+    generation = Generation(mode="plain", seed=1, max_tokens=5, ignore_end=True)
+    with sharing(judge, 3) as scheduler:
+        written(scheduler, [job(judge, question, generation) for question in questions[:1]])
+        written(scheduler, [job(judge, question, generation) for question in questions[1:]])
+        for question in questions:
+            again, fed = job(judge, question, generation), scheduler.shared.n_fed
+            written(scheduler, [again])
+            assert scheduler.shared.n_fed - fed == 1 + 4  # of the prompt the last token alone
+            assert again.answer and again.seat and again.seat.n_held == len(again.answer.plan.prompts[0]) - 1
 
 
 def test_what_needs_more_places_than_there_are_is_told(tiny: Callable[[str], Path], judge: PersonaJudge) -> None:

@@ -16,6 +16,7 @@ from .doctor import doctor
 from .eval import eval_app
 from .models import models_app
 from .run import run
+from .serve import serve
 from .sessions import sessions_app
 
 app = typer.Typer(
@@ -57,7 +58,7 @@ def _app(
     pass
 
 
-for command in (run, chat, bench, doctor):
+for command in (run, chat, serve, bench, doctor):
     app.command()(command)
 app.add_typer(models_app, name="models")
 app.add_typer(sessions_app, name="sessions")

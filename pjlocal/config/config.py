@@ -30,9 +30,10 @@ TABLES: dict[str, type[Settings]] = {
     "prompting": Prompting,
     "engine": Engine,
 }
-_PREFERENCES = ("prefer", "draft_prefer", "judge_prefer")
+#: Of these, what says which preferences there are.
+PREFERENCES = ("prefer", "draft_prefer", "judge_prefer")
 #: The keys outside the tables.
-TOP = ("model", *_PREFERENCES, "view", "save", "save_cache")
+TOP = ("model", *PREFERENCES, "view", "save", "save_cache")
 #: Settings of which one sets the other aside.
 EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), FORMS)
 
@@ -197,7 +198,7 @@ def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Pat
 
 
 def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> Config:
-    known = [*_PREFERENCES, *(key for settings in _OF_A_PERSONA.values() for key in get_type_hints(settings))]
+    known = [*PREFERENCES, *(key for settings in _OF_A_PERSONA.values() for key in get_type_hints(settings))]
     for key in table:
         if key not in known:
             near = did_you_mean(key, known) or f"known are {', '.join(known)}"
@@ -208,7 +209,7 @@ def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path,
         return _with_preferences(_values(values, settings, folder, *where), presets, folder, *where)
 
     made: dict[str, Any] = {name: of(settings, get_type_hints(settings)) for name, settings in _OF_A_PERSONA.items()}
-    return Config(**of(Config, _PREFERENCES), **made)
+    return Config(**of(Config, PREFERENCES), **made)
 
 
 def check_persona(name: str, presets: Mapping[str, str]) -> None:
@@ -225,7 +226,7 @@ def check_persona(name: str, presets: Mapping[str, str]) -> None:
 
 def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> dict[str, Any]:
     """The values, with those that are preferences checked."""
-    for key in values.keys() & {*_PREFERENCES, "avoid"}:
+    for key in values.keys() & {*PREFERENCES, "avoid"}:
         values[key] = tuple(preference(spec, presets, folder, *where, key) for spec in values[key])
     return values
 

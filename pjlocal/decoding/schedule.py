@@ -81,9 +81,17 @@ class Voices:
     judges: Sequence[Voice]
     #: How far each preference pushes the token that was emitted.
     meter: Callable[[Rows, int], tuple[float, ...]] | None = None
+    #: Looks at what the views knew when a token was decided; behind that it is gone.
+    witness: Callable[[Rows, Decision], None] | None = None
 
     def metered(self, decision: Decision, rows: Rows) -> Decision:
+        if self.witness:
+            self.witness(rows, decision)
         return replace(decision, pushes=self.meter(rows, decision.token)) if self.meter else decision
+
+    def judge(self, decision: Decision) -> Voice:
+        """Who decided."""
+        return self.judges[0 if decision.draft is None else (decision.draft + 1) % len(self.judges)]
 
     def accept(self, token: int) -> None:
         for voice in {id(voice): voice for voice in (*self.drafts, *self.judges)}.values():

@@ -30,7 +30,13 @@ class _Sequence:
     head: list[int] = field(default_factory=list)  # whose logits nobody asks for
     wanted: list[int] = field(default_factory=list)  # whose logits are asked for
     rows: list[Logits] = field(default_factory=list)  # behind each of those decoded last
-    taken: bool = False
+    mates: Sequence[_Sequence] = ()  # the views of the answer that has it; empty where none has
+    left: int = 0  # when an answer left it last, counted in answers
+
+    @property
+    def ready(self) -> bool:
+        """Whether the prompts of its answer are read: rows of one view are gone when those of another come."""
+        return not any(mate.head for mate in self.mates)
 
 
 class SharedContext:
@@ -60,6 +66,7 @@ class SharedContext:
         self.n_decodes = 0  # llama_decode calls, and tokens read, for tests and statistics
         self.n_fed = 0
         self.decode_s = 0.0  # spent in llama_decode
+        self._n_left = 0  # answers that have left
         self._sequences = [_Sequence(number) for number in range(n_seq)]
         self._worker = Worker()  # reads prompts, so that the main thread waits on a lock, where Ctrl-C reaches it
         self._engine = engine
@@ -76,7 +83,7 @@ class SharedContext:
     @property
     def n_free(self) -> int:
         """Sequences that no answer has."""
-        return sum(not sequence.taken for sequence in self._sequences)
+        return sum(not sequence.mates for sequence in self._sequences)
 
     @property
     def most_rows(self) -> int:
@@ -106,21 +113,27 @@ class SharedContext:
         return Seat(self)
 
     def take(self, prompts: Sequence[Sequence[int]]) -> list[_Sequence]:
-        """A free sequence for each prompt, of which there must be as many: the one that holds most of it already."""
-        taken = []
+        """A free sequence for each prompt, of which there must be as many: the one that holds most of it already.
+
+        One that nothing was read into goes before one of which more would be lost than is of use, as of another
+        conversation that only begins the same.  Among equals it is the one left longest ago.
+        """
+        taken: list[_Sequence] = []
         for prompt in prompts:
-            free = (sequence for sequence in self._sequences if not sequence.taken)
-            best = max(free, key=lambda sequence: (common_prefix(sequence.cached, prompt), -sequence.number))
-            best.taken = True
+            free = [sequence for sequence in self._sequences if not sequence.mates]
+            best = max(free, key=partial(_fitness, prompt=prompt))
+            best.mates = taken
             taken.append(best)
         return taken
 
     def give_back(self, sequences: Sequence[_Sequence]) -> None:
         """They may be taken by others; what is in their memory stays, for whoever begins with the same."""
+        self._n_left += 1
         for sequence in sequences:
             sequence.head.clear()
             sequence.wanted.clear()
-            sequence.taken = False
+            sequence.mates = ()
+            sequence.left = self._n_left
 
     def keep(self, sequence: _Sequence, n_tokens: int) -> int:
         """Trim a sequence to its first ``n_tokens``, or empty it where it cannot be trimmed; what is left."""
@@ -130,6 +143,9 @@ class SharedContext:
 
     def decode(self) -> None:
         """Read what was fed: first what nobody asks logits of, then a batch of all that somebody does.
+
+        Of long prompts it reads about a batch, and the rest the next times: answers that are being written go on
+        meanwhile.  A `Seat` is ready when its own are read.
 
         Raises:
             Interrupted: it was stopped.
@@ -149,8 +165,9 @@ class SharedContext:
 
     def _read_heads(self) -> None:
         """One sequence after the other: what a prompt's tokens are rounded to then depends on no neighbour."""
+        enough = self.n_fed + self._context.n_batch
         for sequence in self._sequences:
-            while sequence.head:
+            while sequence.head and self.n_fed < enough:
                 part = sequence.head[: self._context.n_batch]
                 self._worker.submit(partial(self._decode, list(_numbered(sequence, part)), n_wanted=0))
                 self._worker.wait()
@@ -158,7 +175,7 @@ class SharedContext:
                 del sequence.head[: len(part)]
 
     def _read_wanted(self) -> None:
-        asking = [sequence for sequence in self._sequences if sequence.wanted]
+        asking = [sequence for sequence in self._sequences if sequence.wanted and sequence.ready]
         batch = [item for sequence in asking for item in _numbered(sequence, sequence.wanted)]
         self._decode(batch, n_wanted=len(batch))
         logits = map(self._context.logits, range(len(batch)))
@@ -185,6 +202,13 @@ class SharedContext:
             del sequence.cached[self._context.trim(sequence.number, held) :]
 
 
+def _fitness(sequence: _Sequence, prompt: Sequence[int]) -> tuple[bool, bool, int, int]:
+    """How well a free sequence suits a prompt; the greatest does best."""
+    held = common_prefix(sequence.cached, prompt)
+    is_worth_it = 2 * held >= len(sequence.cached) > 0
+    return is_worth_it, not sequence.cached, held, -sequence.left
+
+
 class Seat:
     """The views of one answer on a `SharedContext`: what the schedules ask for, and where `Answer` lives."""
 
@@ -196,6 +220,7 @@ class Seat:
         self.reduce: Callable[[int, int, Logits], Any] = lambda view, row, logits: logits
         self.shares_trunk = False  # each view reads its own prompt here
         self.prefill_s_per_token: float | None = None
+        self.n_held = 0  # tokens of the prompts that were in memory already
         self._shared = shared
         self._sequences: list[_Sequence] = []
         self._rows: dict[tuple[int, int], Any] = {}
@@ -204,6 +229,11 @@ class Seat:
         """Let others have its sequences."""
         self._shared.give_back(self._sequences)
         self._sequences = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether the last decode has read its prompts to their ends."""
+        return all(sequence.ready for sequence in self._sequences)
 
     # What an answer asks of its pool.
 
@@ -238,9 +268,11 @@ class Seat:
     def start(self, prompts: Sequence[Sequence[int]]) -> None:
         self._sequences = self._shared.take(prompts)
         self._rows.clear()
+        self.n_held = 0
         for sequence, prompt in zip(self._sequences, prompts, strict=True):
-            held = min(common_prefix(sequence.cached, prompt), len(prompt) - 1)
-            sequence.head[:] = prompt[self._shared.keep(sequence, held) : -1]
+            held = self._shared.keep(sequence, min(common_prefix(sequence.cached, prompt), len(prompt) - 1))
+            self.n_held += held
+            sequence.head[:] = prompt[held:-1]
             sequence.wanted[:] = prompt[-1:]
 
     def feed(self, tokens: Sequence[int]) -> None:

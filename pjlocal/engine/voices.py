@@ -61,6 +61,11 @@ class Alone:
     def __call__(self, rows: Rows) -> Distribution:
         return self.chain(rows(self.view).alone)
 
+    def unfiltered(self, rows: Rows) -> tuple[NDArray[np.intp] | None, NDArray[Any]]:
+        """Tokens (None for all) and their log-probabilities before any filter."""
+        logits = rows(self.view).logits
+        return None, logits - np.float32(log_normalizer(logits))
+
     def accept(self, token: int) -> None:
         self.chain.accept(token)
 
@@ -138,14 +143,26 @@ class Combined:
         return own if self.neutral is None or self.neutral in own else (*own, self.neutral)
 
     def __call__(self, rows: Rows) -> Distribution:
-        if self.candidates is None:
-            return self._filtered(None, self._combined(rows, None))
-        choosing = [rows(view) for view in self.candidates.views]
-        ids = union([self._chosen(row, self.candidates) for row in choosing])
+        ids = self._taking_part(rows)
         try:
             return self._filtered(ids, self._combined(rows, ids))
         except NothingLeft:  # a grammar forbids all candidates: what the views say by themselves decides
+            if self.candidates is None:
+                raise
+            choosing = [rows(view) for view in self.candidates.views]
             return self._filtered(None, np.add.reduce([row.log_probs(None) for row in choosing]) / len(choosing))
+
+    def unfiltered(self, rows: Rows) -> tuple[NDArray[np.intp] | None, NDArray[Any]]:
+        """Tokens (None for all) and their log-probabilities before any filter, among those that take part."""
+        ids = self._taking_part(rows)
+        logits = self._combined(rows, ids)
+        return ids, logits - log_normalizer(logits)
+
+    def _taking_part(self, rows: Rows) -> NDArray[np.intp] | None:
+        """The candidates, ascending; None for all tokens."""
+        if self.candidates is None:
+            return None
+        return union([self._chosen(rows(view), self.candidates) for view in self.candidates.views])
 
     def _chosen(self, row: Row, candidates: Floor | Best) -> NDArray[np.intp]:
         return row.chosen if row.chosen is not None else self.chain.permitted(row.logits, candidates)

@@ -1,0 +1,125 @@
+"""``pjlocal serve``: one resident model that other programs ask."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..config.config import Config, load_config
+from ..engine.interrupt import Interrupt, on_sigint
+from ..errors import UsageError
+from ..prompting.preferences import prefix
+from ..screen.console import Spinner
+from ..settings import Engine, Generation, Prompting, Sampling
+from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
+
+_SERVER = "Server"
+
+
+@takes_settings(max_tokens=1024)
+def serve(
+    model: ModelOption = None,
+    prefer: PreferOption = [],
+    draft_prefer: DraftPreferOption = [],
+    judge_prefer: JudgePreferOption = [],
+    host: Annotated[
+        str,
+        typer.Option(help="The address to listen on; other machines reach others than this.", rich_help_panel=_SERVER),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.", rich_help_panel=_SERVER)
+    ] = 8473,
+    parallel: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Answers at once, of two views each; each view has room for --ctx tokens in memory.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = 2,
+    queue: Annotated[
+        int,
+        typer.Option(
+            min=0, max=10_000, help="Answers that may wait besides; more are refused (429).", rich_help_panel=_SERVER
+        ),
+    ] = 32,
+    unload_after: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="Free the model's memory after so long without a request; the next one loads it again.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PJLOCAL_API_KEY",
+            show_envvar=True,
+            help="What clients must show as their key; needed on an address that other machines reach.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
+    cors: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ORIGIN",
+            help="From where web pages may ask, as in https://example.org; * is everywhere (repeatable).",
+            rich_help_panel=_SERVER,
+        ),
+    ] = [],
+    *,
+    own: frozenset[str],
+    generation: Generation,
+    sampling: Sampling,
+    prompting: Prompting,
+    engine: Engine,
+) -> int:
+    """Answer OpenAI's protocol over HTTP. What is given here holds where a request says nothing."""
+    try:
+        from ..server.app import create_app
+        from ..server.guard import is_loopback
+        from ..server.metrics import Metrics
+        from ..server.resident import Resident
+        from ..server.serve import listen
+        from ..server.serve import serve as answer
+        from ..server.wish import Names, Wish
+        from ..server.worker import Worker
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"a server needs the package {error.name}: pip install 'pjlocal[serve]' (or '.[serve]' in a checkout)"
+        ) from None
+    from ..gguf.locate import EMBEDDED, find_model
+
+    if api_key == "":
+        raise UsageError("--api-key must not be empty: leave it out, or give a key")
+    local = is_loopback(host)
+    if not local and api_key is None:
+        raise UsageError(f"other machines reach {host}: give --api-key (or PJLOCAL_API_KEY), or leave --host out")
+    given = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
+    named: dict[str, Any] = {key: tuple(wishes) for key, wishes in given.items() if wishes}
+    views = Config(**named).views([[], []])
+    for wishes in views:
+        prefix(wishes)
+    wish = Wish(views, prompting, sampling, generation, own)
+    path = find_model(model)
+    short = model if model and Path(model).name == model else path.name if model else EMBEDDED
+    names = Names(short.removesuffix(".gguf"), {path.name, path.stem}, load_config().personas)
+    interrupt, metrics = Interrupt(), Metrics()
+    load = partial(Resident, path, engine, parallel, interrupt)
+    worker = Worker(load, parallel + queue, unload_after, interrupt, metrics)
+    with listen(host, port) as listening:
+        with on_sigint(interrupt), Spinner() as spinner:
+            spinner.say("Loading the model")
+            n_ctx = worker.load().n_ctx
+        app = create_app(worker, names, wish, metrics, n_ctx, key=api_key, local=local, origins=cors)
+        number = listening.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"pjlocal: {names.model} answers at http://{shown}:{number}/v1 (Ctrl-C ends it)", file=sys.stderr)
+        return answer(app, listening, worker)

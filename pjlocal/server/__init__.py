@@ -1,0 +1,4 @@
+"""One resident model behind OpenAI's protocol: many programs' requests, written side by side.
+
+Knows nothing of terminals.  Its packages are the extra ``serve``.
+"""

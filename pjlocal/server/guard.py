@@ -1,0 +1,156 @@
+"""Who may ask, and what becomes of errors: nothing gets past that a client should not see, or ask."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..engine.interrupt import Interrupted
+from ..errors import PjlocalError, UsageError, explain
+from .metrics import Metrics
+from .worker import Busy, Stopping
+
+log = logging.getLogger("pjlocal")
+
+_OPEN = ("/health",)  # to those who have no key
+_RETRY_AFTER_S = 1
+_MOST_SAID = 1000  # characters of an error, which may quote what was sent
+_HUNG_UP = 499  # as web servers count clients that did not wait
+
+
+class NotFound(UsageError):
+    """There is no such thing to ask of."""
+
+
+class TooLarge(UsageError):
+    """A body larger than any that can be meant."""
+
+
+class TooSlow(UsageError):
+    """A body that does not come."""
+
+
+#: The status of an error, and OpenAI's names for its kind and for itself.
+_STATUS: list[tuple[type[Exception], int, str, str | None]] = [
+    (Busy, 429, "rate_limit_error", "rate_limit_exceeded"),
+    (Stopping, 503, "server_error", "stopping"),
+    (Interrupted, 503, "server_error", "stopping"),
+    (NotFound, 404, "invalid_request_error", "model_not_found"),
+    (TooLarge, 413, "invalid_request_error", "too_large"),
+    (TooSlow, 408, "invalid_request_error", "timeout"),
+    (UsageError, 400, "invalid_request_error", None),
+    (Exception, 500, "server_error", None),
+]
+
+
+def error_body(message: str, kind: str, code: str | None = None, field: str | None = None) -> dict[str, Any]:
+    """An error as OpenAI writes it."""
+    return {"error": {"message": message, "type": kind, "param": field, "code": code}}
+
+
+def described(error: Exception) -> tuple[int, dict[str, Any]]:
+    """The status and the body of an error.  What is not the client's fault is told to whoever runs the server too."""
+    status, kind, code = next(known[1:] for known in _STATUS if isinstance(error, known[0]))
+    message = "the server is stopping" if isinstance(error, Interrupted) else explain(error)[0]
+    if status == 500:
+        log.error("%s", message)
+        if not isinstance(error, PjlocalError):
+            message = "something went wrong in the server, which has told more to whoever runs it"
+    if len(message) > _MOST_SAID:
+        message = f"{message[:_MOST_SAID]} …"
+    return status, error_body(message, kind, code, getattr(error, "field", None))
+
+
+def refusal(error: Exception) -> JSONResponse:
+    status, body = described(error)
+    headers = {"Retry-After": str(_RETRY_AFTER_S)} if status == 429 else None
+    return JSONResponse(body, status, headers)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guard:
+    """Stands before the routes.
+
+    Args:
+        key: what clients must show; None lets all in.
+        local: whether it is reached by a name of this machine alone.  A web page can have its own name lead here.
+        origins: from where web pages may ask, besides the server's own; ``*`` is everywhere.
+    """
+
+    def __init__(self, app: ASGIApp, key: str | None, local: bool, origins: Sequence[str], metrics: Metrics) -> None:
+        self._app = app
+        self._key = key
+        self._local = local
+        self._origins = origins
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = 0  # the status that was sent
+
+        async def counting(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = message["status"]
+            await send(message)
+
+        try:
+            app = self._refused(Headers(scope=scope), scope["path"]) or self._app
+            await app(scope, receive, counting)
+        except ClientDisconnect:
+            begun = begun or _HUNG_UP
+        except Exception as error:
+            if not begun:
+                await refusal(error)(scope, receive, counting)
+        finally:
+            route = getattr(scope.get("endpoint"), "__name__", "none")
+            self._metrics.requests.labels(route, str(begun)).inc()
+
+    def _refused(self, headers: Headers, path: str) -> JSONResponse | None:
+        """What to say to those who may not ask."""
+        if self._local and not is_loopback(_host(headers.get("host", ""))):
+            return JSONResponse(error_body("this server is asked by an address of loopback", "permission_error"), 403)
+        origin = headers.get("origin")
+        if origin and not self._may_ask(origin, headers.get("host", "")):
+            said = f"web pages of {origin} may not ask this server: --cors {origin} lets them"
+            return JSONResponse(error_body(said, "permission_error"), 403)
+        if self._key is not None and path not in _OPEN and not _is_shown(self._key, headers.get("authorization", "")):
+            said = "the key is missing or wrong: send the header Authorization: Bearer KEY"
+            return JSONResponse(error_body(said, "authentication_error", "invalid_api_key"), 401)
+        return None
+
+    def _may_ask(self, origin: str, host: str) -> bool:
+        """Whether web pages from there may: the server's own, and those that were named."""
+        return "*" in self._origins or origin in self._origins or origin in (f"http://{host}", f"https://{host}")
+
+
+def _host(header: str) -> str:
+    """The host in a header, without the port."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_shown(key: str, header: str) -> bool:
+    """Whether the header shows the key; how long that takes to tell says nothing of it."""
+    scheme, _, shown = header.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode(), key.encode())

@@ -1,0 +1,46 @@
+"""What the server counts, as Prometheus reads it."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ..events import Result
+
+_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
+
+
+class Metrics:
+    """Counters of one server, apart from any others in the process."""
+
+    def __init__(self) -> None:
+        self._registry = of = CollectorRegistry()
+        self.requests = Counter("pjlocal_requests", "Requests by route and status.", ["route", "status"], registry=of)
+        self.orders = Gauge("pjlocal_answers_now", "Answers that are written or wait.", registry=of)
+        self.loaded = Gauge("pjlocal_model_loaded", "Whether the model is in memory.", registry=of)
+        self.decodes = Counter("pjlocal_decodes", "Batches that the model has read.", registry=of)
+        self.fed = Counter("pjlocal_tokens_fed", "Tokens that the model has read, over all views.", registry=of)
+        self.first_token = Histogram(
+            "pjlocal_first_token_seconds", "From an order to its first token.", registry=of, buckets=_SECONDS
+        )
+        self._answers = Counter("pjlocal_answers", "Answers by how they ended.", ["finish_reason"], registry=of)
+        self._completion = Counter("pjlocal_completion_tokens", "Tokens written.", registry=of)
+        self._prompt = Counter("pjlocal_prompt_tokens", "Tokens of all views' prompts.", registry=of)
+        self._held = Counter("pjlocal_prompt_tokens_held", "Those that were in memory already.", registry=of)
+        self._accepted = Counter("pjlocal_accepted_tokens", "Drafted tokens that were accepted.", registry=of)
+        self._resampled = Counter("pjlocal_resampled_tokens", "Drafted tokens that were rejected.", registry=of)
+
+    def ended(self, how: str) -> None:
+        """An answer has, by itself or by others."""
+        self._answers.labels(how).inc()
+
+    def count(self, result: Result, n_held: int) -> None:
+        """All that was written of an answer, and read for it."""
+        statistics = result.statistics
+        self._completion.inc(statistics.completion_tokens)
+        self._prompt.inc(sum(statistics.prompt_tokens))
+        self._held.inc(n_held)
+        self._accepted.inc(statistics.accepted)
+        self._resampled.inc(statistics.resampled)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)

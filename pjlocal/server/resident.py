@@ -1,0 +1,221 @@
+"""The model in memory, and what is made on it: a plan of what is asked, and the answer on its seat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..answer import Answer, Pool
+from ..decoding.judge import Decision
+from ..decoding.schedule import Rows, Voice, Voices
+from ..engine.context import context_limit
+from ..engine.interrupt import Interrupt
+from ..engine.model import Model
+from ..engine.seats import SharedContext
+from ..engine.voices import Alone, Combined
+from ..errors import ModelError, UsageError
+from ..events import Result, TokenEvent
+from ..persona import PersonaJudge
+from ..prompting.plan import Plan
+from ..prompting.prompt import ChatTemplate, Message
+from ..scheduler import Scheduler
+from ..settings import Engine, Generation, Sampling
+from .wish import Wish
+
+_VIEWS = 2  # that an answer takes, mostly
+_LEAST_VIEWS = 3  # that the server has room for: mode both has a neutral one
+
+IMPOSSIBLE = -9999.0  # as OpenAI writes the logarithm of 0, which JSON cannot
+
+_MOST_PER_TOKEN = 32  # characters; where the whole prompt has more than these a token, only counting would take long
+
+
+@dataclass(frozen=True)
+class LogProbs:
+    """How probable a token was to the one who decided, before any filter.
+
+    piece: its bytes.
+    top: bytes and log-probability of the most probable tokens, the best first.
+    """
+
+    piece: bytes
+    log_prob: float
+    top: Sequence[tuple[bytes, float]]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token's event; and its probabilities, where somebody asked for them and it did not end the answer."""
+
+    event: TokenEvent
+    log_probs: LogProbs | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An answer that is ready to be written.
+
+    then: in mode rewrite, what plans the correction of this one, once there is a result and its events.
+    """
+
+    plan: Plan
+    generation: Generation
+    sampling: Sampling
+    then: Callable[[Result, Sequence[TokenEvent]], Planned] | None = None
+
+
+class Resident:
+    """A model with its chat template, and a context for several answers.
+
+    Args:
+        parallel: answers of two views that are written at once.
+
+    Raises:
+        ModelError: a model that cannot be used, or too little memory for so many answers.
+        Interrupted: on request.
+    """
+
+    def __init__(self, path: Path, engine: Engine, parallel: int, interrupt: Interrupt) -> None:
+        self._engine = engine
+        self._interrupt = interrupt
+        with ExitStack() as undo:
+            self.model = Model(path, engine, interrupt)
+            undo.callback(self.model.close)
+            self._template = ChatTemplate(self.model)
+            undo.callback(self._template.close)
+            n_seq = max(_LEAST_VIEWS, _VIEWS * parallel)
+            self.n_ctx = context_limit(self.model, engine)
+            try:
+                self.shared = SharedContext(self.model, engine, n_seq, self.n_ctx, interrupt)
+            except ModelError as error:
+                raise ModelError(f"{error} (or a smaller --parallel)") from None
+            undo.callback(self.shared.close)
+            self._closing = undo.pop_all()
+        self.scheduler = Scheduler(self.shared)
+
+    def close(self) -> None:
+        self._closing.close()
+
+    def planned(self, wish: Wish, said: Sequence[Message] | str) -> Planned:
+        """The answer to a conversation, or to a text that is to go on.
+
+        Raises:
+            UsageError: what cannot be asked of this model, or has no room in the context.
+            ModelError: the chat template refuses the conversation.
+            Interrupted: on request.
+        """
+        self._check_length(wish, said)
+        draft, judge = wish.views
+        generation = wish.generation
+        if generation.aligner is not None:
+            raise UsageError("the server has one model: leave --aligner out")
+        asked = PersonaJudge(  # which has nothing of its own that would have to be closed
+            self.model,
+            draft_prefer=draft,
+            judge_prefer=judge,
+            prompting=wish.prompting,
+            sampling=wish.sampling,
+            generation=generation,
+            engine=self._engine,
+            interrupt=self._interrupt,
+            own_sampling=wish.own,
+            template=self._template,
+        )
+        asked.check(asked.sampling)
+        self._check_views(len(asked.prefixes(generation)))
+        plan = self._raw(asked, wish, said) if isinstance(said, str) else asked.plan(said, generation)
+        if plan.cast.mode != "rewrite":
+            return Planned(plan, generation, asked.sampling)
+        if isinstance(said, str):
+            raise UsageError("mode rewrite corrects an answer: ask /v1/chat/completions for one")
+        first, correct = asked.in_two(plan, generation)
+
+        def then(draft: Result, events: Sequence[TokenEvent]) -> Planned:
+            correction = correct(draft.text, tuple(event.id for event in events))
+            seeded = generation.replace(seed=draft.seed)
+            return Planned(replace(correction, cast=plan.cast), seeded, asked.sampling)
+
+        return Planned(plan, first, asked.sampling, then)
+
+    def _check_views(self, n_views: int) -> None:
+        if n_views > self.shared.n_seq:
+            raise UsageError(
+                f"this answer takes {n_views} views, and the server has room for {self.shared.n_seq}: it would have "
+                f"with --parallel {-(-n_views // _VIEWS)}"
+            )
+
+    def _check_length(self, wish: Wish, said: Sequence[Message] | str) -> None:
+        length = len(said) if isinstance(said, str) else sum(len(message.content) for message in said)
+        length += len(wish.prompting.system)
+        if length > _MOST_PER_TOKEN * self.n_ctx:
+            raise UsageError(
+                f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
+            )
+
+    def _raw(self, judge: PersonaJudge, wish: Wish, text: str) -> Plan:
+        """A text that is to go on: no template is around it; a preference stands above it."""
+        if not text:
+            raise UsageError("the prompt is empty: give the text that is to go on")
+        system = wish.prompting.system
+        heads = ["\n\n".join(filter(None, (system, prefix))) for prefix in judge.prefixes(wish.generation)]
+        prompts = [self._tokens(f"{head}\n\n{text}" if head else text) for head in heads]
+        return replace(judge.planned([Message("user", text)], prompts, wish.generation), stops=(), shares_trunk=False)
+
+    def _tokens(self, text: str) -> list[int]:
+        """Who writes the whole prompt may write control tokens into it, as those for filling in the middle."""
+        tokens, bos = self.model.tokenize(text, special=True), self.model.bos
+        return tokens if bos is None or tokens[:1] == [bos] else [bos, *tokens]
+
+
+class Telling(Answer):
+    """An answer that remembers how probable its tokens were to the one who decided, before any filter.
+
+    Args:
+        top: alternatives to tell for each; None for no probabilities at all.
+    """
+
+    def __init__(self, pool: Pool, planned: Planned, top: int | None) -> None:
+        generation = planned.generation.replace(schedule="lockstep")  # which gives the same text as any other
+        super().__init__(pool, planned.plan, generation, planned.sampling, 0.0)
+        self._top = top
+        self._seen: dict[int, LogProbs] = {}  # by position, until they are told
+
+    def _voices(self) -> Voices:
+        voices = super()._voices()
+        if self._top is None:
+            return voices
+        return replace(voices, witness=lambda rows, decision: self._look(voices.judge(decision), rows, decision))
+
+    def _look(self, judge: Voice, rows: Rows, decision: Decision) -> None:
+        assert isinstance(judge, Alone | Combined)
+        if not self._is_end(decision.token):
+            known, log_probs = judge.unfiltered(rows)
+            ids = np.arange(len(log_probs)) if known is None else known
+            top = _most(log_probs, self._top or 0)
+            piece = self._pool.model.piece
+            at = int(ids.searchsorted(decision.token))
+            found = at < len(ids) and ids[at] == decision.token
+            self._seen[decision.position] = LogProbs(
+                piece(decision.token),
+                float(log_probs[at]) if found else IMPOSSIBLE,
+                [(piece(int(ids[i])), float(log_probs[i])) for i in top],
+            )
+
+    def tokens(self, events: Sequence[TokenEvent]) -> list[Token]:
+        """Its events with what was seen, once."""
+        return [Token(event, self._seen.pop(event.position, None)) for event in events]
+
+
+def _most(values: NDArray[Any], k: int) -> NDArray[np.intp]:
+    """Where the k greatest of [m] values stand, the greatest first."""
+    if k < len(values):
+        best = np.argpartition(values, -k)[len(values) - k :]
+    else:
+        best = np.arange(len(values))
+    return best[np.argsort(-values[best], kind="stable")]

@@ -1,0 +1,74 @@
+"""The server as a whole: listens, answers, and ends in good order."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from ..engine.interrupt import INTERRUPTED
+from ..errors import PjlocalError
+from .worker import Worker
+
+#: Seconds that answers have to end after a first signal; then they are stopped, and told so.
+_PATIENCE_S = 0.5
+_LAST_S = 1  # after which connections that are still open are cut
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that waits for clients, before there is anybody to answer them.
+
+    Raises:
+        PjlocalError: the address is taken, or none of this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise PjlocalError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which tells the worker of signals: the first one lets answers end, a second one does not."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
+        super().__init__(config)
+        self._worker = worker
+        self.status = 0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        else:
+            self.status = INTERRUPTED if sig == signal.SIGINT else 0
+        self._worker.stop(0.0 if self.should_exit else _PATIENCE_S)
+        self.should_exit = True
+
+
+def serve(app: Starlette, listening: socket.socket, worker: Worker) -> int:
+    """Answer until a signal comes; the exit status, which is 0 where that is what ends servers (SIGTERM)."""
+    for name in ("uvicorn", "uvicorn.error", "asyncio"):  # of half a request, and the like
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_LAST_S,
+    )
+    server = _Server(config, worker)
+    worker.start()
+    try:
+        server.run([listening])
+    finally:
+        worker.stop(0.0)
+        worker.join(_LAST_S)
+    return server.status

@@ -1,0 +1,280 @@
+"""The one thread that has the model: takes orders, writes all answers side by side, and tells of every token."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..engine.interrupt import Interrupt
+from ..errors import PjlocalError, UsageError
+from ..events import Result, TokenEvent
+from ..prompting.prompt import Message
+from ..scheduler import Job
+from .metrics import Metrics
+from .resident import Planned, Resident, Telling, Token
+from .wish import Wish
+
+_STOPPING = "the server is stopping"
+
+
+class Busy(PjlocalError):
+    """Every place is taken, those to wait in too."""
+
+
+class Stopping(PjlocalError):
+    """The server takes no more orders, and ends those it has."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """An answer's end."""
+
+    result: Result
+
+
+#: What is told of an order: tokens, then its end, or what went wrong.
+Told = Sequence[Token] | Done | Exception
+
+
+@dataclass(eq=False)
+class Order:
+    """An answer that a client wants.
+
+    said: the conversation; or a text that is to go on.
+    top: alternatives to tell for each token; None for no probabilities.
+    tell: is called in the worker's thread, and must neither wait nor raise.
+    """
+
+    wish: Wish
+    said: Sequence[Message] | str
+    top: int | None
+    tell: Callable[[Told], None]
+    came: float = field(default_factory=time.monotonic)
+    planned: Planned | None = None
+    job: Job | None = None
+    begun: bool = False  # to tell of tokens
+    drafted: list[TokenEvent] = field(default_factory=list)  # of a first answer, which another corrects
+    draft: Result | None = None
+
+
+class Worker:
+    """Writes the orders' answers; everything but `load` may be called from any thread.
+
+    Args:
+        load: brings the model into memory.
+        places: orders that are written or wait, at most.
+        unload_after: seconds without an order after which the model leaves the memory; None keeps it.
+        interrupt: stops what is under way; `load` heeds it too.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Resident],
+        places: int,
+        unload_after: float | None,
+        interrupt: Interrupt,
+        metrics: Metrics,
+    ) -> None:
+        self.places = places
+        self._load = load
+        self._unload_after = unload_after
+        self._interrupt = interrupt
+        self._metrics = metrics
+        self._resident: Resident | None = None
+        self._changed = threading.Condition()  # guards what follows
+        self._coming: deque[Order] = deque()
+        self._gone: deque[Order] = deque()
+        self._wanted: set[Order] = set()  # all that are not at their end
+        self._stopping = False
+        self._orders: dict[Job, Order] = {}  # planned, of this thread alone
+        self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-serve")
+
+    def load(self) -> Resident:
+        """Bring the model into memory before the first order.  Raises what loading raises."""
+        self._resident = self._load()
+        self._metrics.loaded.set(1)
+        return self._resident
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, orders: Sequence[Order]) -> None:
+        """Write them when their turn has come: all of them, or none.
+
+        Raises:
+            UsageError: there will never be as many places.
+            Busy: there are not now.
+            Stopping: nothing is written any more.
+        """
+        if len(orders) > self.places:
+            raise UsageError(f"{len(orders)} answers are more than the {self.places} that the server has places for")
+        with self._changed:
+            if self._stopping:
+                raise Stopping(_STOPPING)
+            if len(self._wanted) + len(orders) > self.places:
+                raise Busy(f"the server is busy: {len(self._wanted)} answers are written or wait. Try again soon")
+            self._wanted |= set(orders)
+            self._metrics.orders.set(len(self._wanted))
+            self._coming += orders
+            self._changed.notify()
+
+    def cancel(self, orders: Sequence[Order]) -> None:
+        """Write no more of them; their places are free before the next token is read."""
+        with self._changed:
+            self._gone += orders
+            self._changed.notify()
+
+    def stop(self, patience: float) -> None:
+        """Take no more orders, and stop what is not written after so many seconds."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if patience:
+            timer = threading.Timer(patience, self._interrupt.set)
+            timer.daemon = True
+            timer.start()
+        else:
+            self._interrupt.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether orders are taken."""
+        return self._thread.is_alive() and not self._stopping
+
+    def join(self, timeout: float) -> None:
+        """Wait until all is written and the model is gone."""
+        self._thread.join(timeout)
+
+    # In the thread.
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:  # where it ends by something that nobody foresaw too
+            with self._changed:
+                self._stopping = True
+                left = list(self._wanted)
+            for order in left:
+                self._end(order, Stopping(_STOPPING))
+            self._unload()
+
+    def _work(self) -> None:
+        """Until it shall stop and nothing is left."""
+        while True:
+            with self._changed:
+                awake = self._changed.wait_for(self._has_work, self._unload_after if self._resident else None)
+                coming, gone = list(self._coming), list(self._gone)
+                self._coming.clear()
+                self._gone.clear()
+            if not awake:
+                self._unload()
+                continue
+            for order in coming:
+                self._begin(order)
+            for order in gone:
+                self._drop(order)
+            if self._orders:
+                self._step()
+            elif self._stopping and not coming:
+                return
+
+    def _has_work(self) -> bool:
+        return bool(self._coming or self._gone or self._orders or self._stopping)
+
+    def _begin(self, order: Order) -> None:
+        """Plan an answer, and have it written in its turn."""
+        try:
+            resident = self._resident or self.load()
+            self._write(resident, order, resident.planned(order.wish, order.said))
+        except Exception as error:
+            self._end(order, error)
+
+    def _write(self, resident: Resident, order: Order, planned: Planned) -> None:
+        job = Job(len(planned.plan.prompts), lambda seat: Telling(seat, planned, order.top))
+        resident.scheduler.submit(job)
+        order.planned, order.job = planned, job
+        self._orders[job] = order
+
+    def _drop(self, order: Order) -> None:
+        """Write no more of it, where it is not at its end."""
+        if order.job and self._resident:
+            self._resident.scheduler.cancel(order.job)
+            self._end(order, None)
+
+    def _step(self) -> None:
+        """One more token of every answer that has a seat."""
+        assert self._resident
+        shared = self._resident.shared
+        n_fed, n_decodes = shared.n_fed, shared.n_decodes
+        try:
+            told = self._resident.scheduler.step()
+        except Exception as error:  # nobody foresaw it, and the context may be in any state
+            for order in list(self._orders.values()):
+                self._end(order, error)
+            self._unload()
+            return
+        self._metrics.fed.inc(shared.n_fed - n_fed)
+        self._metrics.decodes.inc(shared.n_decodes - n_decodes)
+        for job, events in told:
+            order = self._orders[job]
+            if events:
+                self._tell(order, job, events)
+            if job.done:
+                self._finish(self._resident, order, job)
+
+    def _tell(self, order: Order, job: Job, events: Sequence[TokenEvent]) -> None:
+        """Tell what has come; of a first answer nothing."""
+        assert order.planned and isinstance(job.answer, Telling)
+        if order.planned.then:
+            order.drafted += events
+            return
+        if not order.begun:
+            self._metrics.first_token.observe(time.monotonic() - order.came)
+        order.begun = True
+        order.tell(job.answer.tokens(events))
+
+    def _finish(self, resident: Resident, order: Order, job: Job) -> None:
+        """An answer is written; a first one is corrected now, where it says something."""
+        if job.error:
+            self._end(order, job.error)
+            return
+        assert order.planned and job.answer and job.seat
+        result, then = job.answer.result, order.planned.then
+        self._metrics.count(result, job.seat.n_held)
+        if not then or result.finish_reason == "interrupted" or not result.text.strip():
+            self._end(order, Done(replace(result, draft=order.draft)))
+            return
+        del self._orders[job]
+        order.job, order.draft = None, result
+        try:
+            self._write(resident, order, then(result, order.drafted))
+        except Exception as error:
+            self._end(order, error)
+
+    def _end(self, order: Order, told: Done | Exception | None) -> None:
+        """Give its place to others; None where nobody is there any more to be told."""
+        if order.job:
+            del self._orders[order.job]
+            order.job = None
+        with self._changed:
+            self._wanted.discard(order)
+            self._metrics.orders.set(len(self._wanted))
+        self._metrics.ended(_how(told))
+        if told is not None:
+            order.tell(told)
+
+    def _unload(self) -> None:
+        if self._resident:
+            self._metrics.loaded.set(0)
+            self._resident.close()
+            self._resident = None
+
+
+def _how(told: Done | Exception | None) -> str:
+    """How an answer ended, in a word."""
+    if isinstance(told, Done):
+        return told.result.finish_reason
+    return "cancelled" if told is None else "error"

@@ -1,0 +1,82 @@
+"""`pjlocal serve` as a process on loopback, as its users run it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+from commandline import PJLOCAL
+from openai import OpenAI
+
+
+class Served:
+    """A server that runs; what it says on standard error is kept."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.said: list[str] = []
+        self.port = self._read_port()
+        self._reader = threading.Thread(target=self._keep_reading)
+        self._reader.start()
+        self.http = httpx2.Client(base_url=self.url, timeout=60)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def openai(self, key: str = "none", retries: int = 0) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=retries)
+
+    def metrics(self, *names: str) -> list[float]:
+        """Counters' values at one moment, as Prometheus reads them."""
+        text = self.http.get("/metrics").text
+        return [float(re.findall(rf"^{re.escape(name)} ([\d.e+-]+)$", text, re.MULTILINE)[0]) for name in names]
+
+    def metric(self, name: str) -> float:
+        return self.metrics(name)[0]
+
+    def end(self, signum: int = signal.SIGTERM, timeout: float = 30) -> tuple[int, str]:
+        """Send it a signal; its exit status and all that it said."""
+        self.process.send_signal(signum)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 30) -> tuple[int, str]:
+        status = self.process.wait(timeout)
+        self._reader.join()
+        return status, "".join(self.said)
+
+    def _read_port(self) -> int:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.said.append(line)
+            if found := re.search(r"answers at http://\S+:(\d+)/v1", line):
+                return int(found[1])
+        raise AssertionError("".join(self.said))
+
+    def _keep_reading(self) -> None:
+        assert self.process.stderr
+        self.said += self.process.stderr
+
+
+@contextmanager
+def serving(model: Path, environment: dict[str, str], *options: str) -> Iterator[Served]:
+    """A server on a free port of loopback, until the block is left."""
+    command = [*PJLOCAL, "serve", "-m", str(model), "--port", "0", "--threads", "1", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        served = Served(process)
+        yield served
+        served.http.close()
+        if process.poll() is None:
+            served.end()
+    finally:
+        process.kill()
+        process.wait()
+        if process.stderr:
+            process.stderr.close()

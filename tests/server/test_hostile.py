@@ -1,0 +1,140 @@
+"""Whatever bytes come, the server answers in a line or hangs up, and goes on serving others."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from served import Served, serving
+
+KEY = "a secret of mine"
+CHAT = "/v1/chat/completions"
+GOOD = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+
+
+@pytest.fixture(scope="module")
+def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
+    environment = server_environment | {"PJLOCAL_API_KEY": KEY}
+    with serving(tiny("llama"), environment, "--cors", "https://friend.example") as made:
+        made.http.headers["Authorization"] = f"Bearer {KEY}"
+        yield made
+        status, said = made.end()
+        assert status == 0 and "Traceback" not in said and len(said.splitlines()) == 1, said
+
+
+@pytest.fixture(autouse=True)
+def goes_on(served: Served) -> Iterator[None]:
+    yield
+    assert served.http.post(CHAT, json=GOOD).status_code == 200
+
+
+def raw(served: Served, data: bytes, hang_up: bool = False) -> bytes:
+    """What is answered to bytes on a socket."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client:
+        client.sendall(data)
+        if hang_up:
+            return b""
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := client.recv(65536):
+            answer += part
+        return answer
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x"])
+def test_a_wrong_key_opens_nothing(served: Served, header: str) -> None:
+    for method, path in (("POST", CHAT), ("POST", "/v1/completions"), ("GET", "/v1/models"), ("GET", "/metrics")):
+        reply = httpx2.request(method, served.url + path, headers={"Authorization": header} if header else {})
+        assert reply.status_code == 401
+        assert reply.json()["error"]["code"] == "invalid_api_key"
+    assert httpx2.get(f"{served.url}/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe", b"\0" * 100, b"{}", b'{"messages": []}', b'{"messages": 3}',
+        b'{"messages": [{"role": "user"}]}', b'{"messages": [{"role": "root", "content": "x"}]}',
+        b'{"messages": [{"role": "user", "content": {"a": 1}}]}',
+        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 1e999}',
+        b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": -1}',
+        b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}',
+        b'{"messages": [{"role": "user", "content": "x"}], "seed": 99999999999999999999999}',
+        b'{"messages": [{"role": "user", "content": "x"}], "stop": [""]}',
+        b'{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"cat": 1e300}}',
+        b'{"messages": [{"role": "user", "content": "x"}], "prompt": "x", "model": "' + b"m" * 100_000 + b'"}',
+        b'{"messages": [{"role": "user", "content": "x"}], "pjlocal": {"prefer": "vivid"}}',
+        b'{"messages": [{"role": "user", "content": "x"}], "pjlocal": {"aligner": "/etc/passwd"}}',
+        b'{"messages": [{"role": "user", "content": "x"}], "pjlocal": {"grammar": "nonsense"}}',
+        b'{"messages": [{"role": "user", "content": "x"}], "pjlocal": {"regex": "("}}',
+        b'{"messages": [{"role": "user", "content": "x"}], "pjlocal": {"events": "yes"}}',
+        b"[" * 100_000, b'{"a":' * 100_000,
+    ],
+)  # fmt: skip
+def test_a_body_that_is_no_request_is_refused_in_a_line(served: Served, content: bytes) -> None:
+    for path in (CHAT, "/v1/completions"):
+        reply = served.http.post(path, content=content)
+        assert reply.status_code in (400, 404), (content[:80], reply.status_code, reply.text)
+        error = reply.json()["error"]
+        assert error["message"] and error["type"] == "invalid_request_error" and len(reply.text) < 2000
+
+
+def test_a_body_without_end_is_cut_off(served: Served) -> None:
+    big = json.dumps(GOOD | {"user": "x" * (5 << 20)}).encode()
+    assert served.http.post(CHAT, content=big).status_code == 413
+    assert served.http.post(CHAT, content=iter([b" " * 65536] * 80)).status_code == 413  # of a length that nobody told
+
+
+@pytest.mark.parametrize("hang_up", [True, False])
+def test_half_a_request_harms_nobody(served: Served, hang_up: bool) -> None:
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n"
+    whole = f"{head}Content-Length: 1000\r\n\r\n".encode()
+    for cut in (0, 1, 10, len(whole) - 2, len(whole)):
+        raw(served, whole[:cut] + (b'{"messa' if cut == len(whole) else b""), hang_up)
+
+
+def test_noise_harms_nobody(served: Served) -> None:
+    noise = random.Random(7)
+    for _ in range(50):
+        raw(served, noise.randbytes(noise.randrange(1, 300)), hang_up=noise.random() < 0.5)
+    answer = raw(served, b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert raw(served, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"y" * 100_000).startswith(b"HTTP/1.1 400")
+
+
+def test_what_there_is_not_is_told_as_an_error_of_openais(served: Served) -> None:
+    for method, path, status in (
+        ("GET", "/", 404),
+        ("GET", CHAT, 405),
+        ("DELETE", "/v1/models", 405),
+        ("POST", "/x", 404),
+    ):
+        reply = served.http.request(method, path)
+        assert reply.status_code == status and reply.json()["error"]["message"].startswith(f"{method} {path}")
+
+
+def test_web_pages_of_others_may_not_ask(served: Served) -> None:
+    for origin, status in (
+        ("https://evil.example", 403), ("null", 403), ("https://friend.example", 200), (served.url, 200),
+    ):  # fmt: skip
+        reply = served.http.post(CHAT, json=GOOD, headers={"Origin": origin})
+        assert reply.status_code == status
+        allowed = reply.headers.get("access-control-allow-origin")
+        assert allowed == (origin if origin == "https://friend.example" else None)
+    preflight = {"Origin": "https://friend.example", "Access-Control-Request-Method": "POST"}
+    assert httpx2.options(served.url + CHAT, headers=preflight).status_code == 200  # which carries no key
+    preflight["Origin"] = "https://evil.example"
+    assert httpx2.options(served.url + CHAT, headers=preflight).status_code == 400
+
+
+def test_a_page_that_has_its_own_name_lead_to_this_machine_is_refused(served: Served) -> None:
+    reply = served.http.post(CHAT, json=GOOD, headers={"Host": "evil.example"})
+    assert reply.status_code == 403 and "loopback" in reply.text
+    for host in ("localhost", f"localhost:{served.port}", "[::1]:80", "127.0.0.1"):
+        assert served.http.get("/v1/models", headers={"Host": host}).status_code == 200

@@ -1,0 +1,159 @@
+"""How a server begins, rests and ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from commandline import PJLOCAL, one_line
+from served import Served, serving
+
+CHAT = "/v1/chat/completions"
+ENDLESS: Any = {
+    "messages": [{"role": "user", "content": "hello"}],
+    "max_tokens": 30_000,
+    "pjlocal": {"ignore_end": True},
+    "stream": True,
+}
+
+
+def listening(served: Served) -> tuple[list[str], threading.Thread]:
+    """What an endless answer says, line by line, until it ends."""
+    lines: list[str] = []
+    begun = threading.Event()
+
+    def read() -> None:
+        with httpx2.Client(base_url=served.url, timeout=60) as client:
+            try:
+                with client.stream("POST", CHAT, json=ENDLESS) as reply:
+                    for line in reply.iter_lines():
+                        lines.append(line)
+                        begun.set()
+            except httpx2.HTTPError:
+                pass
+            begun.set()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert begun.wait(30)
+    return lines, thread
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_stops_what_is_written_and_says_so_to_who_listens(
+    tiny: Callable[[str], Path], environment: dict[str, str], signum: int, status: int
+) -> None:
+    half = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+    with (
+        serving(tiny("llama"), environment, "--ctx", "32768") as served,
+        socket.create_connection(("127.0.0.1", served.port)) as idler,
+    ):
+        idler.sendall(half)  # for the rest of which nobody waits
+        lines, thread = listening(served)
+        started = time.monotonic()
+        assert served.end(signum) == (status, served.said[0])
+        assert time.monotonic() - started < 10  # a second, where nothing else runs
+        thread.join()
+        assert "the server is stopping" in [line for line in lines if line][-1]
+
+
+def test_a_second_ctrl_c_ends_it_at_once(tiny: Callable[[str], Path], environment: dict[str, str]) -> None:
+    with serving(tiny("llama"), environment, "--ctx", "32768") as served:
+        _, thread = listening(served)
+        served.process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        status, said = served.end(signal.SIGINT)
+        assert status == 130 and len(said.splitlines()) == 1
+        thread.join()
+
+
+def test_a_short_answer_ends_as_it_would_after_a_signal(
+    tiny: Callable[[str], Path], environment: dict[str, str]
+) -> None:
+    with serving(tiny("llama"), environment) as served:
+        replies: list[httpx2.Response] = []
+        asked = ENDLESS | {"max_tokens": 50, "stream": False}
+        thread = threading.Thread(target=lambda: replies.append(httpx2.post(served.url + CHAT, json=asked, timeout=60)))
+        thread.start()
+        while not served.metric("pjlocal_answers_now"):
+            if replies:
+                break
+        assert served.end()[0] == 0
+        thread.join()
+        assert replies[0].status_code == 200 and replies[0].json()["usage"]["completion_tokens"] == 50
+
+
+def test_the_model_leaves_the_memory_after_idling_and_comes_back(
+    tiny: Callable[[str], Path], environment: dict[str, str]
+) -> None:
+    with serving(tiny("llama"), environment, "--unload-after", "0.1") as served:
+        texts = []
+        for _ in range(2):
+            reply = served.http.post(CHAT, json=ENDLESS | {"max_tokens": 5, "seed": 1, "stream": False})
+            texts.append(reply.json()["choices"][0]["message"]["content"])
+            give_up = time.monotonic() + 20
+            while served.metric("pjlocal_model_loaded"):
+                assert time.monotonic() < give_up
+                time.sleep(0.02)
+        assert texts[0] == texts[1]
+
+
+def test_a_model_that_has_gone_meanwhile_is_told_and_served_again_when_it_is_back(
+    tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(tiny("llama").read_bytes())
+    with serving(path, environment, "--unload-after", "0.05") as served:
+        while served.metric("pjlocal_model_loaded"):
+            time.sleep(0.02)
+        path.rename(tmp_path / "away.gguf")
+        asked = ENDLESS | {"max_tokens": 2, "stream": False}
+        reply = served.http.post(CHAT, json=asked)
+        assert reply.status_code == 500 and "mine.gguf" in reply.json()["error"]["message"]
+        (tmp_path / "away.gguf").rename(path)
+        assert served.http.post(CHAT, json=asked).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "says"),
+    [
+        (("--host", "0.0.0.0"), 2, "give --api-key"),
+        (("--host", "0.0.0.0", "--api-key", ""), 2, "--api-key must not be empty"),
+        (("-p", "vivd"), 2, "did you mean vivid"),
+        (("-m", "nowhere.gguf"), 1, "nowhere.gguf"),
+        (("--ctx", "100000000"), 1, "--parallel"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_anything_is(
+    pjlocal: Callable[..., subprocess.CompletedProcess[str]],
+    tiny: Callable[[str], Path],
+    options: tuple[str, ...],
+    status: int,
+    says: str,
+) -> None:
+    result = pjlocal("serve", "--port", "0", "-m", tiny("llama"), *options)
+    assert result.returncode == status and says in one_line(result.stderr)
+
+
+def test_a_port_that_is_taken_is_said_in_a_line(
+    pjlocal: Callable[..., subprocess.CompletedProcess[str]], tiny: Callable[[str], Path]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = pjlocal("serve", "-m", tiny("llama"), "--port", taken.getsockname()[1])
+    assert result.returncode == 1 and "cannot listen on 127.0.0.1 port" in one_line(result.stderr)
+
+
+def test_a_missing_package_is_told_with_how_to_get_it(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError('no', name='uvicorn')")
+    result = subprocess.run(
+        [*PJLOCAL, "serve"], capture_output=True, text=True, env=environment | {"PYTHONPATH": str(tmp_path)}
+    )
+    assert result.returncode == 2 and "pip install 'pjlocal[serve]'" in one_line(result.stderr)

@@ -1,0 +1,132 @@
+"""Several clients at once: each gets the text that it gets alone, or is told to come again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from served import Served, serving
+
+ENDLESS = 30_000  # tokens: seconds even of a tiny model, however fast the machine
+
+
+@pytest.fixture(scope="module")
+def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
+    with serving(tiny("llama"), server_environment, "--ctx", "32768", "--parallel", "2", "--queue", "1") as made:
+        yield made
+
+
+def body(prompt: str = "hello", **changes: Any) -> dict[str, Any]:
+    own = {"ignore_end": True} | changes.pop("pjlocal", {})
+    return {"messages": [{"role": "user", "content": prompt}], "seed": 1, "max_tokens": 20, "pjlocal": own} | changes
+
+
+def ask(served: Served, **changes: Any) -> str:
+    reply = served.http.post("/v1/chat/completions", json=body(**changes))
+    assert reply.status_code == 200, reply.text
+    text: str = reply.json()["choices"][0]["message"]["content"]
+    return text
+
+
+def when(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def busy(served: Served, n: int) -> Callable[[], bool]:
+    return lambda: served.metric("pjlocal_answers_now") == n
+
+
+def test_answers_side_by_side_are_what_they_are_alone(served: Served, alone: Callable[..., str]) -> None:
+    wanted = [("cats", ()), ("dogs", ("vivid", "creative")), ("rain", ("vivid", "concise"))]
+    with ThreadPoolExecutor(3) as clients:
+        texts = list(
+            clients.map(
+                lambda one: ask(served, prompt=one[0], seed=2, max_tokens=60, pjlocal={"prefer": list(one[1])}), wanted
+            )
+        )
+    assert texts == [alone(p, prefer, seed=2, max_tokens=60, ignore_end=True) for p, prefer in wanted]
+
+
+@contextmanager
+def endless(served: Served) -> Iterator[httpx2.Response]:
+    """An answer that is being streamed while the block lasts; then its client hangs up."""
+    asked = body(max_tokens=ENDLESS, stream=True)
+    with httpx2.stream("POST", f"{served.url}/v1/chat/completions", json=asked, timeout=60) as reply:
+        yield reply
+
+
+def test_one_batch_reads_what_all_answers_feed(served: Served) -> None:
+    with endless(served) as one, endless(served) as other:
+        assert next(lines := one.iter_lines()) and next(others := other.iter_lines())
+        counters = ("pjlocal_tokens_fed_total", "pjlocal_decodes_total")
+        fed, decodes = served.metrics(*counters)
+        when(lambda: served.metric("pjlocal_decodes_total") > decodes + 50)
+        n_fed, n_decodes = served.metrics(*counters)
+        assert (n_fed - fed) / (n_decodes - decodes) == pytest.approx(2, abs=0.1)
+        assert lines and others
+    when(busy(served, 0))
+
+
+def test_a_client_that_hangs_up_frees_its_place(served: Served) -> None:
+    with endless(served) as reply:
+        assert next(lines := reply.iter_lines()) and lines
+        when(busy(served, 1))
+    when(busy(served, 0))
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(f"{served.url}/v1/chat/completions", json=body(max_tokens=ENDLESS), timeout=0.5)
+    when(busy(served, 0))
+    decodes = served.metric("pjlocal_decodes_total")
+    assert ask(served, max_tokens=3) and served.metric("pjlocal_decodes_total") <= decodes + 4
+    assert served.metric('pjlocal_answers_total{finish_reason="cancelled"}') >= 2
+
+
+def test_one_that_waits_and_hangs_up_leaves_the_queue(served: Served) -> None:
+    with endless(served) as one, endless(served) as other, endless(served) as third:
+        when(busy(served, 3))
+        third.close()
+        when(busy(served, 2))
+        assert one.status_code == other.status_code == 200
+    when(busy(served, 0))
+
+
+def test_more_than_the_queue_holds_is_told_to_come_again(served: Served) -> None:
+    with endless(served), endless(served), endless(served):
+        when(busy(served, 3))
+        refused = served.http.post("/v1/chat/completions", json=body())
+        assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["type"] == "rate_limit_error"
+        with pytest.raises(openai.RateLimitError):
+            served.openai().chat.completions.create(model="llama", messages=[{"role": "user", "content": "hello"}])
+        assert served.http.get("/health").status_code == 200
+    when(busy(served, 0))
+    assert ask(served)
+
+
+def test_more_answers_than_there_will_ever_be_places_are_refused_for_good(served: Served) -> None:
+    reply = served.http.post("/v1/chat/completions", json=body(n=4))
+    assert reply.status_code == 400 and "4 answers are more than the 3" in reply.text
+    panel = {"prefer": ["vivid", "creative", "formal", "simple", "correct"], "panel": True}
+    reply = served.http.post("/v1/chat/completions", json=body(pjlocal=panel))
+    assert reply.status_code == 400 and "5 views" in reply.text and "--parallel" in reply.text
+
+
+def test_a_conversation_that_goes_on_is_not_read_again(served: Served) -> None:
+    said: list[dict[str, str]] = [{"role": "user", "content": "Tell me all about the sun and the rain."}]
+    fed = served.metric("pjlocal_tokens_fed_total")
+    first = ask(served, messages=said)
+    n_first = served.metric("pjlocal_tokens_fed_total") - fed
+    said += [{"role": "assistant", "content": first}, {"role": "user", "content": "More."}]
+    held = served.metric("pjlocal_prompt_tokens_held_total")
+    ask(served, messages=said)
+    assert served.metric("pjlocal_prompt_tokens_held_total") - held > n_first - 20 - 5  # its prompt, at the least
