@@ -11,6 +11,7 @@ from commandline import environment_in
 
 from pjlocal import Engine, PersonaJudge
 
+ROUNDS_ALIKE = 32  # tokens in a batch: llama.cpp then rounds alike, whatever is read together
 CONFIG = """
 [personas.bold]
 prefer = ["vivid:1.5", "concise"]
@@ -34,7 +35,7 @@ def alone(tiny: Callable[[str], Path]) -> Iterator[Callable[..., str]]:
 
     def ask(prompt: str, prefer: tuple[str, ...] = (), **changes: Any) -> str:
         if prefer not in made:
-            made[prefer] = PersonaJudge(tiny("llama"), prefer=prefer, engine=Engine(n_threads=1))
+            made[prefer] = PersonaJudge(tiny("llama"), prefer=prefer, engine=Engine(n_threads=1, n_batch=ROUNDS_ALIKE))
         return made[prefer](prompt, **changes).text
 
     yield ask

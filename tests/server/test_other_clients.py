@@ -30,7 +30,7 @@ MODELS = """
 
 @pytest.fixture(scope="module")
 def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(tiny("llama"), server_environment) as made:
+    with serving(tiny("llama"), server_environment, "--batch", "32") as made:
         yield made
 
 

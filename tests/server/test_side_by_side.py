@@ -14,12 +14,13 @@ import openai
 import pytest
 from served import Served, serving
 
+OPTIONS = ("--ctx", "32768", "--parallel", "2", "--queue", "1", "--batch", "32")  # rounds as `alone` does
 ENDLESS = 30_000  # tokens: seconds even of a tiny model, however fast the machine
 
 
 @pytest.fixture(scope="module")
 def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(tiny("llama"), server_environment, "--ctx", "32768", "--parallel", "2", "--queue", "1") as made:
+    with serving(tiny("llama"), server_environment, *OPTIONS) as made:
         yield made
 
 
