@@ -160,6 +160,9 @@ def _depends(objectives: Objectives, manner: Manner) -> dict[str, Any]:
     generation = _changed(manner.generation.replace(seed=None, lookahead=0, schedule="lockstep"))  # which no text shows
     if manner.strength != "1":
         generation["strength"] = manner.strength  # another version may have another default
+    prompting = _changed(manner.prompting.replace(placement=Prompting().placement))
+    if manner.prompting.placement != "system":
+        prompting["placement"] = manner.prompting.placement  # so too: it was "system" once
     asked = [[wish, prefix([wish])] for names in views for wish in names]
     if manner.generation.mode == "plain":
         asked = []  # the same answer whatever would have been asked for
@@ -169,7 +172,7 @@ def _depends(objectives: Objectives, manner: Manner) -> dict[str, Any]:
         "avoided": [prefix([text]) for text in manner.generation.avoid],
         "generation": generation,
         "sampling": _changed(manner.sampling),
-        "prompting": _changed(manner.prompting),
+        "prompting": prompting,
     }
 
 

@@ -58,6 +58,16 @@ def test_filters_are_the_models_where_neither_the_user_nor_the_suite_sets_them(t
     assert manner.sampling == Sampling(temperature=0.7, top_k=20, top_p=0.95)
 
 
+def test_keys_are_those_of_every_version_so_far(tmp_path: Path) -> None:
+    """An evaluation goes on under a newer pjlocal, and takes no answer for another."""
+    model = tiny_models.write_llama(tmp_path / "any.gguf")
+    placed = [System(name, {"mode": "judge", "placement": name}) for name in ("system", "question")]
+    suite = replace(SUITE, systems=(*placed, System("unplaced", {"mode": "judge"})), objectives=SUITE.objectives[:1])
+    keys = {task.manner.system.name: task.key for task in tasks(model, suite, PROMPTS[:1])}
+    assert keys["system"] == "1fa03123800060d2120d" and keys["question"] == "19581e1b15c4aa603871"
+    assert len({*keys.values()}) == 3
+
+
 def write(path: Path, wanted: Sequence[Task], parallel: int = 4, engine: Engine = ENGINE) -> list[AnswerRecord]:
     with Folder(path) as folder:
         generate(folder, wanted, engine, parallel, Interrupt(), lambda done, total: None)
