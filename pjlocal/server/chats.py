@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from random import SystemRandom
 from typing import Any, TypeVar
@@ -136,16 +136,17 @@ def _gone_on(wish: Wish, session: Session) -> Wish:
     """The wish with what is in force in a chat, but for what the page says with every question: it shows what was in
     force, and where it names no mode or strength, the user wants that of the preferences."""
     saved = session.settings
-    if not saved:
-        return replace(wish, generation=wish.generation.replace(mode=None, strength=None))
-    return replace(
-        wish,
-        views=[saved.get("preferences", {}).get(view, []) for view in VIEW_NAMES],
-        generation=Generation.from_dict(saved.get("generation", {})).replace(mode=None, strength=None),
-        sampling=Sampling.from_dict(saved.get("sampling", {})),
-        prompting=Prompting.from_dict(saved.get("prompting", {})),
-        own=wish.own | set(saved.get("sampling", {})),
-    )
+    views, generation, sampling, prompting = wish.views, wish.generation, wish.sampling, wish.prompting
+    if "preferences" in saved:
+        views = [saved["preferences"].get(view, []) for view in VIEW_NAMES]
+    if "generation" in saved:
+        generation = Generation.from_dict(saved["generation"])
+    if "sampling" in saved:
+        sampling = Sampling.from_dict(saved["sampling"])
+    if "prompting" in saved:
+        prompting = Prompting.from_dict(saved["prompting"])
+    generation = generation.replace(mode=None, strength=None)
+    return Wish(views, prompting, sampling, generation, wish.own | set(saved.get("sampling", {})))
 
 
 def _seed(wish: Wish, replaced: Turn | None, keep: bool) -> int:

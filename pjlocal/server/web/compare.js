@@ -46,6 +46,7 @@ function column(mode, signal) {
   ask("api/turns", { body: { ...asked, keep: false, pjlocal: settings }, signal })
     .then((response) => written.read(response))
     .catch((error) => {
+      written.end("interrupted");
       if (error.name !== "AbortError") trouble.textContent = error.message;
     });
   return place;

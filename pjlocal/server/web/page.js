@@ -58,10 +58,12 @@ function named(turn, headers) {
   if (chat === null) {
     chat = Number(saved);
     history.replaceState(null, "", `#${chat}`);
-    by("title").textContent = visible(turn.question).slice(0, 60);
+    by("title").textContent = visible(short(turn.question));
     list();
   }
 }
+
+const short = (text) => (text.length > 60 ? `${text.slice(0, 59).trimEnd()}…` : text);
 
 function stop() {
   if (!writing) return;

@@ -21,14 +21,13 @@ export class Written {
     this.strip = element("div", "stripped");
     this.facts = element("p", "facts");
     this.parts = [this.legend, this.answer.element, this.strip, this.facts];
+    this.answer.element.setAttribute("aria-busy", "true");
     this.#describe();
     this.answer.formatted = formatted;
   }
 
   /** Read the answer from a response's stream. */
   async read(response) {
-    this.answer.element.setAttribute("aria-busy", "true");
-    this.answer.element.classList.add("writing");
     try {
       let finish = "interrupted";
       for await (const { choices } of events(response)) {
@@ -49,7 +48,6 @@ export class Written {
   end(finish) {
     this.finish = finish;
     this.answer.element.removeAttribute("aria-busy");
-    this.answer.element.classList.remove("writing");
     this.#describe();
     this.answer.render();
   }
