@@ -68,7 +68,9 @@ class Chromium:
             time.sleep(0.05)
 
     def eval(self, expression: str) -> Any:
-        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        answer = self("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, (expression, answer["exceptionDetails"]["exception"])
+        return answer["result"].get("value")
 
     def wait_for(self, expression: str, seconds: float = 20) -> None:
         """Wait until an expression is true."""

@@ -9,7 +9,7 @@ export class Answer {
   /** onRender: is called when what has come is on the page. */
   constructor(onRender) {
     this.onRender = onRender;
-    this.events = [];
+    this.events = []; // those without a text too: the end is one
     this.text = "";
     this.element = element("div", "answer");
     this.element.tabIndex = 0;
@@ -21,20 +21,20 @@ export class Answer {
     this.element.addEventListener("pointerleave", hide);
     this.element.addEventListener("blur", () => this.#leave());
     this.element.addEventListener("keydown", (event) => this.#key(event));
-    this.#starts = [];
-    this.#shown = [];
   }
 
-  #starts; // where each token begins in the text
-  #shown; // the blocks that are on the page
+  #tokens = []; // those that have a text
+  #starts = []; // where each of them begins in the text
+  #shown = []; // the blocks that are on the page
   #now = null; // the token that the keyboard is at
   #due = false;
   #formatted = true;
 
   add(events) {
     for (const event of events) {
-      if (!event.text) continue;
       this.events.push(event);
+      if (!event.text) continue;
+      this.#tokens.push(event);
       this.#starts.push(this.text.length);
       this.text += event.text;
     }
@@ -78,8 +78,8 @@ export class Answer {
   /** A part of the text as tokens. */
   #leaf(from, to) {
     const nodes = [];
-    for (let n = this.#tokenAt(from); n < this.events.length && this.#starts[n] < to; n++) {
-      const event = this.events[n];
+    for (let n = this.#tokenAt(from); n < this.#tokens.length && this.#starts[n] < to; n++) {
+      const event = this.#tokens[n];
       const begin = Math.max(from, this.#starts[n]);
       const end = Math.min(to, this.#starts[n] + event.text.length);
       const kind = ["resampled", "bonus"].includes(event.kind) ? event.kind : "";
