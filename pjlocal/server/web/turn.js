@@ -54,7 +54,7 @@ export class Written {
 
   #describe() {
     const { mode, preferences = {} } = this.settings;
-    const views = Object.entries(preferences).filter(([, wishes]) => wishes.length);
+    const views = mode === "plain" ? [] : Object.entries(preferences).filter(([, wishes]) => wishes.length);
     this.legend.replaceChildren(
       ...(mode ? [element("li", "", `${mode} mode`)] : []),
       ...views.map(([name, wishes]) =>
