@@ -19,13 +19,10 @@ from ..persona import PersonaJudge
 from ..prompting.plan import Plan, in_mode, make_cast, swapped
 from ..prompting.preferences import deal, in_turn
 from ..prompting.thinking import opened_by
-from ..sessions.asking import as_messages, as_settings
+from ..sessions.asking import as_messages, as_settings, fitted
 from ..sessions.session import Session, Turn, title_of
 from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Generation, Mode, Prompting, Sampling
 from .recorder import Recorder
-
-_ROOM_SHARE = 4  # an answer's room in the context is at most a quarter of it
-_KEEP = 3 / 4  # of the room for the prompt is what stays when turns must leave, so that they seldom must
 
 
 @dataclass(frozen=True)
@@ -270,24 +267,10 @@ class Conversation:
             "seed": seed,
         }
 
-    # What the model reads.
-
     def _fit(self, history: list[Turn], question: str, generation: Generation) -> tuple[Plan, int]:
         """The prompt, without the oldest turns where they no longer fit; and the turn that it begins with."""
-        judge = self.judge
-        limit = judge.context_limit
-        room = judge.room(generation, min(generation.max_tokens, limit // _ROOM_SHARE))
-
-        def prompts_from(first: int) -> list[list[int]]:
-            return judge.prompts(as_messages(history[first:], question), generation)
-
         first = history[-1].first if history else 0
-        prompts = prompts_from(first)
-        if max(map(len, prompts)) > room:
-            while first < len(history) and max(map(len, prompts)) > room * _KEEP:
-                first += 1
-                prompts = prompts_from(first)
-        return judge.planned(as_messages(history[first:], question), prompts, generation), first
+        return fitted(self.judge, as_messages(history, question), generation, first)
 
 
 def _lasting_aligner(name: str) -> str:

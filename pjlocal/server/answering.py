@@ -45,13 +45,21 @@ async def _read_all(request: Request) -> bytes:
 
 
 class Answers:
-    """The answers that one request wants."""
+    """The answers that one request wants.
 
-    def __init__(self, worker: Worker, wishes: Sequence[Wish], said: Any, top: int | None) -> None:
+    Args:
+        said, top, shortens: as for an `Order`.
+    """
+
+    def __init__(
+        self, worker: Worker, wishes: Sequence[Wish], said: Any, top: int | None, shortens: bool = False
+    ) -> None:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._told: asyncio.Queue[tuple[int, Told] | None] = asyncio.Queue()
-        self._orders = [Order(wish, said, top, partial(self._tell, index)) for index, wish in enumerate(wishes)]
+        self._orders = [
+            Order(wish, said, top, partial(self._tell, index), shortens) for index, wish in enumerate(wishes)
+        ]
         self.choices = [Choice() for _ in wishes]
 
     def _tell(self, index: int, told: Told) -> None:

@@ -61,7 +61,7 @@ def chat_routes(worker: Worker, names: Names, wish: Wish, n_ctx: int, saved_as: 
         before = [turn for turn in session.turns if turn is not replaced]
         wanted = _gone_on(wish, session).under(asked.config(n_ctx))
         seed = _seed(wanted, replaced, asked.keep)
-        answers = Answers(worker, [wanted.seeded(seed)], as_messages(before, asked.question), None)
+        answers = Answers(worker, [wanted.seeded(seed)], as_messages(before, asked.question), None, shortens=True)
         reply = Reply(names.model, chat=True, with_logprobs=False, with_events=True)
         if not asked.keep:
             return Answering(answers, partial(streamed, answers, reply, with_usage=False))
@@ -81,7 +81,11 @@ def chat_routes(worker: Worker, names: Names, wish: Wish, n_ctx: int, saved_as: 
         turn_id = recording.turn.id  # None where the answer is empty
         if turn_id is not None:
             written[turn_id] = recording
-        named = {"X-Pjlocal-Chat": recording.session.id, "X-Pjlocal-Turn": turn_id}
+        named = {
+            "X-Pjlocal-Chat": recording.session.id,
+            "X-Pjlocal-Turn": turn_id,
+            "X-Pjlocal-Left-Out": recording.n_left_out,
+        }
         headers = {name: str(number) for name, number in named.items() if number is not None}
         return as_stream(chunks(recording.answers, first, told, reply), headers)
 

@@ -59,6 +59,12 @@ class Recording:
         self._saved = 0.0  # when
         self._writing = threading.Lock()  # a thread that writes goes on when its request is cancelled
 
+    @property
+    def n_left_out(self) -> int:
+        """Exchanges of the chat for which the context has no room."""
+        (planned,) = self.answers.planned
+        return planned.n_left_out if planned else 0
+
     async def told(self) -> AsyncIterator[tuple[int, Told]]:
         """What is told of the answer; when its end is told, it is saved.
 

@@ -80,6 +80,20 @@ def test_a_chat_goes_on_with_what_was_said_and_what_is_in_force_there(served: Se
     assert [one > other for one, other in zip(longer, shorter, strict=True)] == [True, True]
 
 
+def test_where_a_chat_no_longer_fits_its_oldest_exchanges_are_left_out(
+    tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
+) -> None:
+    database = tmp_path / "chats.db"
+    with serving(tiny("llama"), environment | {"PJLOCAL_DATABASE": str(database)}, "--ctx", "1024") as served:
+        turns = [a_turn(f"Question {n}", "long " * 100) for n in range(12)]
+        with Store(database) as store:
+            session = saved(store, "long", a_turn("Very", "long" * 100_000), *turns)
+            headers, _, choices = ask(served, "And now?", session=session.id, pjlocal={"max_tokens": 3})
+            assert 4 < int(headers["X-Pjlocal-Left-Out"]) < 13
+            assert choices[-1]["pjlocal"]["usage"]["prompt_tokens"][0] < 1024 * 3 / 4
+            assert len(store.load(session.id).turns) == 14, "the chat keeps them"
+
+
 def test_an_answer_that_is_asked_again_takes_the_place_of_the_last(served: Served, store: Store) -> None:
     headers, _, _ = ask(served, "Who?", pjlocal={"seed": 5})
     chat, first = (int(headers[f"X-Pjlocal-{name}"]) for name in ("Chat", "Turn"))

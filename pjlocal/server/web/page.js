@@ -32,6 +32,7 @@ async function send(text, replaced) {
     const body = { question: text, session: chat, replacing: replaced?.id ?? null, pjlocal: settings };
     const response = await ask("api/turns", { body, signal: stopping.signal });
     named(turn, response.headers);
+    turn.written.leftOut = Number(response.headers.get("X-Pjlocal-Left-Out"));
     await turn.written.read(response);
   } catch (error) {
     if (error.name !== "AbortError") trouble(error.message);

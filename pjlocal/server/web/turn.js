@@ -16,6 +16,7 @@ export class Written {
   constructor(settings, formatted) {
     this.answer = new Answer(() => this.#count());
     this.finish = undefined; // how it ended; undefined while it is written
+    this.leftOut = 0; // exchanges that the model did not see
     this.settings = settings;
     this.legend = element("ul", "legend");
     this.strip = element("div", "stripped");
@@ -67,7 +68,9 @@ export class Written {
     const { events } = this.answer;
     this.strip.replaceChildren(...[strip(events)].filter(Boolean));
     const ending = this.finish === undefined ? "" : ENDINGS[this.finish] ?? (this.finish === null ? "unfinished" : "");
-    this.facts.textContent = [words(events), ending].filter(Boolean).join(" · ");
+    const n = this.leftOut;
+    const unseen = n && `the context is full: the model no longer sees the oldest ${n === 1 ? "exchange" : `${n} exchanges`}`;
+    this.facts.textContent = [words(events), ending, unseen].filter(Boolean).join(" · ");
   }
 }
 
