@@ -139,6 +139,18 @@ def test_what_was_written_until_it_was_stopped_is_saved(served: Served, store: S
     assert served.metric("pjlocal_answers_now") == 0
 
 
+def test_two_windows_on_one_chat_lose_nothing(served: Served, store: Store) -> None:
+    session = saved(store, "two windows", settings=ENDLESS)
+    with served.http.stream("POST", TURNS, json={"question": "first", "session": session.id}) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        ask(served, "second", session=session.id, pjlocal={"max_tokens": 2, "ignore_end": False})
+        served.http.post(f"{TURNS}/{reply.headers['X-Pjlocal-Turn']}/stop")
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    turns = store.load(session.id).turns
+    assert [(turn.question, turn.finish_reason) for turn in turns] == [("first", "interrupted"), ("second", "length")]
+
+
 def test_chats_are_listed_searched_opened_and_exported(served: Served, store: Store) -> None:
     session = saved(store, "Lighthouse", a_turn("Where is the keeper?", "He is asleep upstairs."))
     assert served.http.get("/api/chats").json()["chats"][0]["title"] == "Lighthouse"

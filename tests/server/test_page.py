@@ -164,6 +164,7 @@ def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: S
     chromium.wait_for(f"{TOKENS} > 5 && document.querySelectorAll('article').length === 1")
     chromium.press("Escape")
     chromium.wait_for(WRITTEN)
+    assert chromium.eval("document.activeElement.className") == "answer", "where the button was that is gone"
     (again,) = store.load(session.id).turns
     assert again.question == "Go on" and again.id != stopped.id
 

@@ -31,13 +31,14 @@ async function send(text, replaced) {
   try {
     const body = { question: text, session: chat, replacing: replaced?.id ?? null, pjlocal: settings };
     const response = await ask("api/turns", { body, signal: stopping.signal });
+    if (writing?.turn !== turn) return; // another chat is open by now
     named(turn, response.headers);
     turn.written.leftOut = Number(response.headers.get("X-Pjlocal-Left-Out"));
     await turn.written.read(response);
   } catch (error) {
     if (error.name !== "AbortError") trouble(error.message);
   }
-  if (writing?.turn !== turn) return; // another chat is open by now
+  if (writing?.turn !== turn) return;
   writing = null;
   const { answer } = turn.written;
   if (turn.id === null) {
@@ -47,6 +48,7 @@ async function send(text, replaced) {
   } else {
     show(turns);
     say(`Answer: ${answer.text}`);
+    if (document.activeElement === document.body) answer.element.focus({ preventScroll: true }); // its button is gone
   }
   list();
 }
