@@ -81,7 +81,7 @@ def ask(chromium: Chromium, question: str) -> None:
 def click(chromium: Chromium, text: str) -> None:
     found = f"[...document.querySelectorAll('button')].find((button) => button.textContent === {json.dumps(text)})"
     chromium.wait_for(found)
-    chromium.eval(f"{found}.click()")
+    chromium.eval(f"var button = {found}; button.focus(); button.click()")
 
 
 def test_a_conversation_shows_who_wrote_what_and_is_saved(page: Callable[..., Chromium], store: Store) -> None:
