@@ -60,13 +60,36 @@ class Chromium:
             if wanted(message):
                 return message
 
-    def open(self, path: Path) -> None:
-        self("Page.navigate", url=path.as_uri())
+    def open(self, page: Path | str) -> None:
+        """Load a file, or what is at an address, from the beginning."""
+        self("Page.navigate", url="about:blank")
+        self("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while self.eval("document.readyState") != "complete" or self.eval("location.href") == "about:blank":
             time.sleep(0.05)
 
     def eval(self, expression: str) -> Any:
-        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        answer = self("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, (expression, answer["exceptionDetails"]["exception"])
+        return answer["result"].get("value")
+
+    def wait_for(self, expression: str, seconds: float = 20) -> None:
+        """Wait until an expression is true."""
+        end = time.monotonic() + seconds
+        while not self.eval(f"Boolean({expression})"):
+            assert time.monotonic() < end, (expression, self.eval("document.body.innerText"))
+            time.sleep(0.02)
+
+    def press(self, key: str, modifiers: int = 0) -> None:
+        """A key of the keyboard, by its name; modifiers: 8 is Shift."""
+        text = {"Enter": "\r"}.get(key, "")
+        down = {"type": "keyDown", "key": key, "modifiers": modifiers, "text": text}
+        codes = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39, "Tab": 9}
+        for event in (down, {"type": "keyUp", "key": key, "modifiers": modifiers}):
+            self("Input.dispatchKeyEvent", windowsVirtualKeyCode=codes.get(key, 0), **event)
+
+    def type(self, text: str) -> None:
+        """Text, to where the focus is."""
+        self("Input.insertText", text=text)
 
     def size(self, width: int, height: int) -> None:
         self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

@@ -17,17 +17,12 @@ from ..gguf.locate import find_model, lasting_name
 from ..gguf.sampling import followed, left
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan, in_mode, make_cast, swapped
-from ..prompting.preferences import deal, in_turn, lasting
-from ..prompting.prompt import Message
+from ..prompting.preferences import deal, in_turn
 from ..prompting.thinking import opened_by
-from ..sessions.session import Session, Turn
+from ..sessions.asking import as_messages, as_settings, fitted
+from ..sessions.session import Session, Turn, title_of
 from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Generation, Mode, Prompting, Sampling
 from .recorder import Recorder
-
-_ROOM_SHARE = 4  # an answer's room in the context is at most a quarter of it
-_KEEP = 3 / 4  # of the room for the prompt is what stays when turns must leave, so that they seldom must
-
-_TITLE_LENGTH = 60
 
 
 @dataclass(frozen=True)
@@ -257,19 +252,10 @@ class Conversation:
 
     def settings(self) -> dict[str, Any]:
         """What the next turn would have in force."""
-        judge = self.judge
-        avoid = tuple(map(lasting, judge.generation.avoid))
-        aligner = judge.generation.aligner and _lasting_aligner(judge.generation.aligner)
-        return {
-            "model": self.model,
-            "preferences": {
-                view: [lasting(wish) for wish in wishes]
-                for view, wishes in zip(VIEW_NAMES, judge.preferences, strict=True)
-            },
-            "generation": judge.generation.with_whole_paths().replace(avoid=avoid, aligner=aligner).as_dict(),
-            "sampling": judge.sampling.as_dict(),
-            "prompting": judge.prompting.as_dict(),
-        }
+        judge, generation = self.judge, self.judge.generation
+        if generation.aligner:
+            generation = generation.replace(aligner=_lasting_aligner(generation.aligner))
+        return as_settings(self.model, judge.preferences, generation, judge.sampling, judge.prompting)
 
     def _in_force(self, plan: Plan, generation: Generation, seed: int) -> dict[str, Any]:
         in_force = self.settings() | {"generation": generation.as_dict()}
@@ -281,24 +267,10 @@ class Conversation:
             "seed": seed,
         }
 
-    # What the model reads.
-
     def _fit(self, history: list[Turn], question: str, generation: Generation) -> tuple[Plan, int]:
         """The prompt, without the oldest turns where they no longer fit; and the turn that it begins with."""
-        judge = self.judge
-        limit = judge.context_limit
-        room = judge.room(generation, min(generation.max_tokens, limit // _ROOM_SHARE))
-
-        def prompts_from(first: int) -> list[list[int]]:
-            return judge.prompts(_messages(history[first:], question), generation)
-
         first = history[-1].first if history else 0
-        prompts = prompts_from(first)
-        if max(map(len, prompts)) > room:
-            while first < len(history) and max(map(len, prompts)) > room * _KEEP:
-                first += 1
-                prompts = prompts_from(first)
-        return judge.planned(_messages(history[first:], question), prompts, generation), first
+        return fitted(self.judge, as_messages(history, question), generation, first)
 
 
 def _lasting_aligner(name: str) -> str:
@@ -307,14 +279,6 @@ def _lasting_aligner(name: str) -> str:
         return lasting_name(name)
     except ModelError:
         return name
-
-
-def _messages(turns: list[Turn], question: str) -> list[Message]:
-    messages = []
-    for turn in turns:
-        messages.append(Message("user", turn.question))
-        messages.append(Message("assistant", turn.answer, tuple(event.id for event in turn.events)))
-    return [*messages, Message("user", question)]
 
 
 class Writing:
@@ -338,7 +302,7 @@ class Writing:
         if replacing:
             session.turns.remove(replacing)
         session.turns.append(turn)
-        session.title = session.title or _title(turn.question)
+        session.title = session.title or title_of(turn.question)
         session.settings = conversation.settings()
         recorder.begin(turn, replacing)
         try:
@@ -347,20 +311,10 @@ class Writing:
                 recorder.token(turn, event)
                 yield event
         finally:
-            result = self.answer.result.as_dict()
-            turn.finish_reason = result["finish_reason"]
-            turn.statistics = {key: result[key] for key in ("usage", "acceptance_rate", "rounds", "pushes", "timings")}
-            if result["draft"]:
-                turn.statistics["draft"] = result["draft"]
+            turn.finish(self.answer.result)
             recorder.finish(turn)
             if not turn.events:  # stopped before the first token: as if it had not been asked
                 session.turns[:] = before
             gone = replacing if turn.events else turn
             if gone:
                 recorder.undo(gone)
-
-
-def _title(question: str) -> str:
-    """The beginning of the first question."""
-    line = " ".join(question.split())
-    return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1].rstrip() + "…"

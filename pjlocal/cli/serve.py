@@ -86,6 +86,7 @@ def serve(
         from ..server.app import create_app
         from ..server.guard import is_loopback
         from ..server.metrics import Metrics
+        from ..server.recording import SavedAs
         from ..server.resident import Resident
         from ..server.serve import listen
         from ..server.serve import serve as answer
@@ -95,7 +96,7 @@ def serve(
         raise UsageError(
             f"a server needs the package {error.name}: pip install 'pjlocal[serve]' (or '.[serve]' in a checkout)"
         ) from None
-    from ..gguf.locate import EMBEDDED, find_model
+    from ..gguf.locate import EMBEDDED, find_model, lasting_name
 
     if api_key == "":
         raise UsageError("--api-key must not be empty: leave it out, or give a key")
@@ -118,8 +119,10 @@ def serve(
         with on_sigint(interrupt), Spinner() as spinner:
             spinner.say("Loading the model")
             n_ctx = worker.load().n_ctx
-        app = create_app(worker, names, wish, metrics, n_ctx, key=api_key, local=local, origins=cors)
+        saved_as = SavedAs(lasting_name(model), path.name)
+        app = create_app(worker, names, wish, metrics, n_ctx, saved_as, key=api_key, local=local, origins=cors)
         number = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
-        print(f"pjlocal: {names.model} answers at http://{shown}:{number}/v1 (Ctrl-C ends it)", file=sys.stderr)
+        at = f"http://{shown}:{number}"
+        print(f"pjlocal: {names.model} answers at {at}/v1, and in a browser at {at} (Ctrl-C ends it)", file=sys.stderr)
         return answer(app, listening, worker)

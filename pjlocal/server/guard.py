@@ -17,11 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..engine.interrupt import Interrupted
 from ..errors import PjlocalError, UsageError, explain
 from .metrics import Metrics
+from .page import FILES
 from .worker import Busy, Stopping
 
 log = logging.getLogger("pjlocal")
 
-_OPEN = ("/health",)  # to those who have no key
+_OPEN = ("/health", *FILES)  # to those who have no key
+_OWN = "/api/"  # is for the server's own page, wherever else web pages may ask from: there are the user's chats
 _RETRY_AFTER_S = 1
 _MOST_SAID = 1000  # characters of an error, which may quote what was sent
 _HUNG_UP = 499  # as web servers count clients that did not wait
@@ -129,7 +131,11 @@ class Guard:
         if self._local and not is_loopback(_host(headers.get("host", ""))):
             return JSONResponse(error_body("this server is asked by an address of loopback", "permission_error"), 403)
         origin = headers.get("origin")
-        if origin and not self._may_ask(origin, headers.get("host", "")):
+        host = headers.get("host", "")
+        if origin and path.startswith(_OWN) and not _is_own(origin, host):
+            said = f"the saved chats are for this server's own page, and not for those of {origin}"
+            return JSONResponse(error_body(said, "permission_error"), 403)
+        if origin and not self._may_ask(origin, host):
             said = f"web pages of {origin} may not ask this server: --cors {origin} lets them"
             return JSONResponse(error_body(said, "permission_error"), 403)
         if self._key is not None and path not in _OPEN and not _is_shown(self._key, headers.get("authorization", "")):
@@ -139,7 +145,11 @@ class Guard:
 
     def _may_ask(self, origin: str, host: str) -> bool:
         """Whether web pages from there may: the server's own, and those that were named."""
-        return "*" in self._origins or origin in self._origins or origin in (f"http://{host}", f"https://{host}")
+        return "*" in self._origins or origin in self._origins or _is_own(origin, host)
+
+
+def _is_own(origin: str, host: str) -> bool:
+    return origin in (f"http://{host}", f"https://{host}")
 
 
 def _host(header: str) -> str:

@@ -132,8 +132,8 @@ class Body(_Strict):
         """The system text, and the conversation, or the text to go on with."""
         raise NotImplementedError
 
-    def config(self) -> Config:
-        """What the request sets.
+    def config(self, n_ctx: int) -> Config:
+        """What the request sets, for a context of so many tokens.
 
         Raises:
             UsageError: what it cannot.
@@ -144,7 +144,10 @@ class Body(_Strict):
         own = dict(self.pjlocal or {})
         if type(own.pop("events", False)) is not bool:
             raise Wrong("pjlocal.events must be true or false", "pjlocal")
-        return asked(values | own)
+        made = asked(values | own)
+        if made.generation.get("max_tokens", 0) > n_ctx:
+            raise Wrong(f"max_tokens must be at most {n_ctx}, for which the context has room", "max_tokens")
+        return made
 
     def _settings(self) -> dict[str, Any]:
         """What is set by the same name on both sides."""
@@ -208,7 +211,21 @@ class Completion(Body):
         return "", self.prompt[0]
 
 
-_Body = TypeVar("_Body", Chat, Completion)
+class Question(Body):
+    """The next turn of a saved chat, with its token events.
+
+    session: None begins a chat.
+    replacing: the turn that it is asked again, or instead, of.
+    keep: whether the turn is saved; else it is only looked at.
+    """
+
+    question: Annotated[str, Field(min_length=1)]
+    session: int | None = None
+    replacing: int | None = None
+    keep: bool = True
+
+
+_Body = TypeVar("_Body", Chat, Completion, Question)
 
 
 def parse(kind: type[_Body], body: bytes) -> _Body:

@@ -25,6 +25,7 @@ from ..persona import PersonaJudge
 from ..prompting.plan import Plan
 from ..prompting.prompt import ChatTemplate, Message
 from ..scheduler import Scheduler
+from ..sessions.asking import fitted
 from ..settings import Engine, Generation, Sampling
 from .wish import Wish
 
@@ -62,12 +63,14 @@ class Planned:
     """An answer that is ready to be written.
 
     then: in mode rewrite, what plans the correction of this one, once there is a result and its events.
+    n_left_out: exchanges that the prompt has no room for.
     """
 
     plan: Plan
     generation: Generation
     sampling: Sampling
     then: Callable[[Result, Sequence[TokenEvent]], Planned] | None = None
+    n_left_out: int = 0
 
 
 class Resident:
@@ -102,14 +105,21 @@ class Resident:
     def close(self) -> None:
         self._closing.close()
 
-    def planned(self, wish: Wish, said: Sequence[Message] | str) -> Planned:
+    def planned(self, wish: Wish, said: Sequence[Message] | str, shortens: bool = False) -> Planned:
         """The answer to a conversation, or to a text that is to go on.
+
+        Args:
+            shortens: the oldest exchanges are left out where not all has room in the context.
 
         Raises:
             UsageError: what cannot be asked of this model, or has no room in the context.
             ModelError: the chat template refuses the conversation.
             Interrupted: on request.
         """
+        n_left_out = 0
+        if shortens and not isinstance(said, str):
+            n_left_out = self._n_too_long(said)
+            said = said[2 * n_left_out :]
         self._check_length(wish, said)
         draft, judge = wish.views
         generation = wish.generation
@@ -129,9 +139,15 @@ class Resident:
         )
         asked.check(asked.sampling)
         self._check_views(len(asked.prefixes(generation)))
-        plan = self._raw(asked, wish, said) if isinstance(said, str) else asked.plan(said, generation)
+        if isinstance(said, str):
+            plan = self._raw(asked, wish, said)
+        elif shortens:
+            plan, first_read = fitted(asked, said, generation)
+            n_left_out += first_read
+        else:
+            plan = asked.plan(said, generation)
         if plan.cast.mode != "rewrite":
-            return Planned(plan, generation, asked.sampling)
+            return Planned(plan, generation, asked.sampling, None, n_left_out)
         if isinstance(said, str):
             raise UsageError("mode rewrite corrects an answer: ask /v1/chat/completions for one")
         first, correct = asked.in_two(plan, generation)
@@ -139,9 +155,9 @@ class Resident:
         def then(draft: Result, events: Sequence[TokenEvent]) -> Planned:
             correction = correct(draft.text, tuple(event.id for event in events))
             seeded = generation.replace(seed=draft.seed)
-            return Planned(replace(correction, cast=plan.cast), seeded, asked.sampling)
+            return Planned(replace(correction, cast=plan.cast), seeded, asked.sampling, None, n_left_out)
 
-        return Planned(plan, first, asked.sampling, then)
+        return Planned(plan, first, asked.sampling, then, n_left_out)
 
     def _check_views(self, n_views: int) -> None:
         if n_views > self.shared.n_seq:
@@ -149,6 +165,14 @@ class Resident:
                 f"this answer takes {n_views} views, and the server has room for {self.shared.n_seq}: it would have "
                 f"with --parallel {-(-n_views // _VIEWS)}"
             )
+
+    def _n_too_long(self, conversation: Sequence[Message]) -> int:
+        """How many of the oldest exchanges cannot fit, however few tokens they have: they are not even counted."""
+        lengths = [len(message.content) for message in conversation]
+        first = 0
+        while 2 * first + 1 < len(lengths) and sum(lengths[2 * first :]) > _MOST_PER_TOKEN * self.n_ctx:
+            first += 1
+        return first
 
     def _check_length(self, wish: Wish, said: Sequence[Message] | str) -> None:
         length = len(said) if isinstance(said, str) else sum(len(message.content) for message in said)

@@ -45,6 +45,7 @@ class Order:
 
     said: the conversation; or a text that is to go on.
     top: alternatives to tell for each token; None for no probabilities.
+    shortens: whether the oldest exchanges are left out where not all fits.
     tell: is called in the worker's thread, and must neither wait nor raise.
     """
 
@@ -52,6 +53,7 @@ class Order:
     said: Sequence[Message] | str
     top: int | None
     tell: Callable[[Told], None]
+    shortens: bool = False
     came: float = field(default_factory=time.monotonic)
     planned: Planned | None = None
     job: Job | None = None
@@ -188,7 +190,7 @@ class Worker:
         """Plan an answer, and have it written in its turn."""
         try:
             resident = self._resident or self.load()
-            self._write(resident, order, resident.planned(order.wish, order.said))
+            self._write(resident, order, resident.planned(order.wish, order.said, order.shortens))
         except Exception as error:
             self._end(order, error)
 

@@ -6,7 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..events import FinishReason, TokenEvent
+from ..events import FinishReason, Result, TokenEvent
+
+_TITLE_LENGTH = 60
 
 
 @dataclass
@@ -37,6 +39,14 @@ class Turn:
     def answer(self) -> str:
         return "".join(event.text for event in self.events)
 
+    def finish(self, result: Result) -> None:
+        """The answer is whole, or was stopped."""
+        told = result.as_dict()
+        self.finish_reason = result.finish_reason
+        self.statistics = {key: told[key] for key in ("usage", "acceptance_rate", "rounds", "pushes", "timings")}
+        if told["draft"]:
+            self.statistics["draft"] = told["draft"]
+
 
 @dataclass
 class Session:
@@ -52,3 +62,9 @@ class Session:
     created: float = field(default_factory=time.time)
     updated: float = field(default_factory=time.time)
     id: int | None = None
+
+
+def title_of(question: str) -> str:
+    """What a chat is called that begins with a question: the beginning of that."""
+    line = " ".join(question.split())
+    return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1].rstrip() + "…"

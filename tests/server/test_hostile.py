@@ -110,7 +110,8 @@ def test_noise_harms_nobody(served: Served) -> None:
 
 def test_what_there_is_not_is_told_as_an_error_of_openais(served: Served) -> None:
     for method, path, status in (
-        ("GET", "/", 404),
+        ("GET", "/none", 404),
+        ("POST", "/", 405),
         ("GET", CHAT, 405),
         ("DELETE", "/v1/models", 405),
         ("POST", "/x", 404),

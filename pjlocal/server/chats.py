@@ -1,0 +1,184 @@
+"""The saved chats, which the page shares with ``pjlocal chat``: listed, opened, exported, and gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from random import SystemRandom
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ..errors import UsageError
+from ..sessions.asking import as_messages
+from ..sessions.export import FORMATS
+from ..sessions.session import Session, Turn, title_of
+from ..sessions.store import Store
+from ..settings import VIEW_NAMES, Generation, Prompting, Sampling
+from .answering import Answering, Answers, as_stream, chunks, read_body, streamed
+from .guard import NotFound
+from .protocol import Question, Wrong, parse
+from .recording import Recording, SavedAs
+from .replies import Reply
+from .wish import Names, Wish
+from .worker import Worker
+
+_TYPES = {"md": "text/markdown", "json": "application/json", "html": "text/html"}
+
+_T = TypeVar("_T")
+
+
+def chat_routes(worker: Worker, names: Names, wish: Wish, n_ctx: int, saved_as: SavedAs) -> list[Route]:
+    """What the page can ask of the chats."""
+    written: dict[int, Recording] = {}  # by turn
+
+    async def chats(request: Request) -> Response:
+        query = request.query_params.get("q", "")
+        if query.strip():
+            return as_json({"hits": [asdict(hit) for hit in await _stored(lambda store: store.search(query))]})
+        return as_json({"chats": [asdict(summary) for summary in await _stored(Store.summaries)]})
+
+    async def chat(request: Request) -> Response:
+        return as_json(_described(await _opened(request.path_params["id"])))
+
+    async def export(request: Request) -> Response:
+        form = request.path_params["form"]
+        if form not in FORMATS:
+            raise NotFound(f"no format {form!r}: there are {', '.join(FORMATS)}")
+        session = await _opened(request.path_params["id"])
+        headers = {"Content-Disposition": f'attachment; filename="chat-{session.id}.{form}"'}
+        return Response(FORMATS[form](session), media_type=_TYPES[form], headers=headers)
+
+    async def ask(request: Request) -> Response:
+        asked = parse(Question, await read_body(request))
+        session = Session() if asked.session is None else await _opened(asked.session)
+        replaced = _found(session, asked.replacing)
+        before = [turn for turn in session.turns if turn is not replaced]
+        wanted = _gone_on(wish, session).under(asked.config(n_ctx))
+        seed = _seed(wanted, replaced, asked.keep)
+        answers = Answers(worker, [wanted.seeded(seed)], as_messages(before, asked.question), None, shortens=True)
+        reply = Reply(names.model, chat=True, with_logprobs=False, with_events=True)
+        if not asked.keep:
+            return Answering(answers, partial(streamed, answers, reply, with_usage=False))
+        session.title = session.title or title_of(asked.question)
+        recording = Recording(answers, session, Turn(asked.question), wanted, seed, saved_as, replaced)
+
+        async def end() -> None:
+            await recording.end()
+            if recording.turn.id is not None:
+                written.pop(recording.turn.id, None)
+
+        return Answering(answers, partial(_recorded, recording, reply), end)
+
+    async def _recorded(recording: Recording, reply: Reply) -> Response:
+        told = recording.told()
+        first = await anext(told)
+        turn_id = recording.turn.id  # None where the answer is empty
+        if turn_id is not None:
+            written[turn_id] = recording
+        named = {
+            "X-Pjlocal-Chat": recording.session.id,
+            "X-Pjlocal-Turn": turn_id,
+            "X-Pjlocal-Left-Out": recording.n_left_out,
+        }
+        headers = {name: str(number) for name, number in named.items() if number is not None}
+        return as_stream(chunks(recording.answers, first, told, reply), headers)
+
+    async def stop(request: Request) -> Response:
+        recording = written.get(request.path_params["turn"])
+        if recording is None:
+            raise NotFound("nothing is written there")
+        recording.answers.stop()
+        return Response(status_code=204)
+
+    return [
+        Route("/api/chats", chats),
+        Route("/api/chats/{id:int}", chat),
+        Route("/api/chats/{id:int}/export.{form}", export),
+        Route("/api/turns", ask, methods=["POST"]),
+        Route("/api/turns/{turn:int}/stop", stop, methods=["POST"]),
+    ]
+
+
+async def _stored(read: Callable[[Store], _T]) -> _T:
+    """What is read of the database, beside what else is going on."""
+
+    def reading() -> _T:
+        with Store(reading=True) as store:
+            return read(store)
+
+    return await asyncio.to_thread(reading)
+
+
+async def _opened(number: int) -> Session:
+    """A chat.
+
+    Raises:
+        NotFound: there is none.
+    """
+    try:
+        return await _stored(lambda store: store.load(number))
+    except UsageError as error:
+        raise NotFound(str(error)) from None
+
+
+def _found(session: Session, turn_id: int | None) -> Turn | None:
+    """The turn that is replaced: the last, for what was said later would not fit another answer."""
+    if turn_id is None:
+        return None
+    if not session.turns or session.turns[-1].id != turn_id:
+        raise Wrong("only the last turn can be replaced, and that is another one: load the chat again", "replacing")
+    return session.turns[-1]
+
+
+def _gone_on(wish: Wish, session: Session) -> Wish:
+    """The wish with what is in force in a chat, but for what the page says with every question: it shows what was in
+    force, and where it names no mode or strength, the user wants that of the preferences."""
+    saved = session.settings
+    views, generation, sampling, prompting = wish.views, wish.generation, wish.sampling, wish.prompting
+    if "preferences" in saved:
+        views = [saved["preferences"].get(view, []) for view in VIEW_NAMES]
+    if "generation" in saved:
+        generation = Generation.from_dict(saved["generation"])
+    if "sampling" in saved:
+        sampling = Sampling.from_dict(saved["sampling"])
+    if "prompting" in saved:
+        prompting = Prompting.from_dict(saved["prompting"])
+    generation = generation.replace(mode=None, strength=None)
+    return Wish(views, prompting, sampling, generation, wish.own | set(saved.get("sampling", {})))
+
+
+def _seed(wish: Wish, replaced: Turn | None, keep: bool) -> int:
+    """The seed in force; of a turn that is asked again the next one, since the same would give the same answer; and of
+    one that is only looked at beside another, that one's."""
+    given = wish.generation.seed
+    seed = SystemRandom().getrandbits(63) if given is None else given
+    if replaced is None or (keep and given is None):
+        return seed
+    return (int(replaced.settings.get("seed", seed)) + keep) % 2**63
+
+
+def _described(session: Session) -> dict[str, Any]:
+    """A chat as the page reads it."""
+    turns = [
+        {
+            "id": turn.id,
+            "question": turn.question,
+            "finish_reason": turn.finish_reason,
+            "settings": turn.settings,
+            "statistics": turn.statistics,
+            "events": [event.as_dict() | {"writer": event.writer} for event in turn.events],
+        }
+        for turn in session.turns
+    ]
+    return {"id": session.id, "title": session.title, "settings": session.settings, "turns": turns}
+
+
+def as_json(data: Any) -> Response:
+    """With every character beyond ASCII escaped: settings may hold halves of surrogate pairs."""
+    return Response(json.dumps(data), media_type="application/json", headers={"Cache-Control": "no-store"})

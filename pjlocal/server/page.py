@@ -1,0 +1,61 @@
+"""The page: files of this package, under a policy that lets nothing else in, and what it must know to begin."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import get_args
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ..prompting.preferences import presets
+from ..settings import VIEW_NAMES, Mode, Placement
+from .wish import Names, Wish
+
+_SCRIPTS = ("answer", "api", "chats", "compare", "markdown", "page", "strip", "token", "turn", "views")
+#: What is served by its path: a file, and its type.
+FILES = {
+    "/": ("web/page.html", "text/html"),
+    "/page.css": ("web/page.css", "text/css"),
+    "/blame.css": ("../blame.css", "text/css"),
+    "/icon.svg": ("web/icon.svg", "image/svg+xml"),
+    **{f"/{name}.js": (f"web/{name}.js", "text/javascript") for name in _SCRIPTS},
+}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def page_routes(names: Names, wish: Wish) -> list[Route]:
+    """The page's files, and what is in force where it says nothing."""
+
+    async def page(request: Request) -> Response:
+        name, kind = FILES[request.url.path]
+        return Response(_read(name), media_type=kind, headers=_HEADERS)
+
+    async def about(request: Request) -> Response:
+        return JSONResponse(
+            {
+                "model": names.model,
+                "presets": presets(),
+                "modes": get_args(Mode),
+                "placements": get_args(Placement),
+                "settings": {
+                    "preferences": dict(zip(VIEW_NAMES, wish.views, strict=True)),
+                    "generation": {"mode": wish.generation.mode, "strength": wish.generation.strength},
+                    "prompting": {"placement": wish.prompting.placement},
+                },
+            }
+        )
+
+    return [*(Route(path, page) for path in FILES), Route("/api/about", about)]
+
+
+def _read(name: str) -> bytes:
+    folder = files("pjlocal") if name.startswith("../") else files(__package__)
+    return folder.joinpath(name.removeprefix("../")).read_bytes()

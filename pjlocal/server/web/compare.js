@@ -1,0 +1,53 @@
+/** A question's answers in several modes, side by side.  They are looked at, and not saved. */
+
+import { ask } from "./api.js";
+import { element } from "./markdown.js";
+import { visible } from "./token.js";
+import { Written } from "./turn.js";
+import { asSaved, chosen, modes } from "./views.js";
+
+const by = (id) => document.getElementById(id);
+const FIRST = ["judge", "both", "prompt", "plain"];
+let asked = null; // the chat, the turn and its question
+let stopping = new AbortController();
+
+for (const mode of modes) {
+  const box = Object.assign(element("input"), { type: "checkbox", name: mode, checked: FIRST.includes(mode) });
+  by("modes").querySelector("fieldset").append(element("label", "", box, ` ${mode}`));
+}
+by("close").addEventListener("click", () => by("comparison").close());
+by("comparison").addEventListener("close", () => stopping.abort());
+by("modes").addEventListener("submit", (event) => {
+  event.preventDefault();
+  run();
+});
+
+export function compare(chat, turn) {
+  asked = { session: chat, replacing: turn.id, question: turn.question };
+  by("compared").textContent = visible(turn.question);
+  by("columns").replaceChildren();
+  by("comparison").showModal();
+}
+
+function run() {
+  stopping.abort();
+  stopping = new AbortController();
+  const boxes = [...by("modes").querySelectorAll(":checked")];
+  by("columns").replaceChildren(...boxes.map(({ name }) => column(name, stopping.signal)));
+}
+
+function column(mode, signal) {
+  const settings = { ...chosen(), mode };
+  const written = new Written({ ...asSaved(settings), mode: undefined }, true);
+  const heading = element("h3", "", mode);
+  const trouble = element("p", "trouble");
+  const place = element("section", "", heading, trouble, ...written.parts);
+  place.setAttribute("aria-label", `Mode ${mode}`);
+  ask("api/turns", { body: { ...asked, keep: false, pjlocal: settings }, signal })
+    .then((response) => written.read(response))
+    .catch((error) => {
+      written.end("interrupted");
+      if (error.name !== "AbortError") trouble.textContent = error.message;
+    });
+  return place;
+}

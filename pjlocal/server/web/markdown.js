@@ -1,0 +1,245 @@
+/** Untrusted Markdown as elements.  All text in them is a part of the source, which `leaf(from, to)` makes nodes of: so
+ * who wrote a token is still known behind the Markdown.  HTML is text like any other, pictures are their descriptions.
+ *
+ * A text under way is a list of lines, each from where to where in the source it goes. */
+
+const DEPTH = 8; // of what stands within each other; deeper it is text
+const MARKED = /[\\`*_~[!]/;
+
+export function element(name, className = "", ...children) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}
+
+/** The source's blocks, in order: `from`, `to`, and `make(leaf)`, which makes the element. */
+export function blocks(source) {
+  return parse(source, lines(source), 0);
+}
+
+function lines(source) {
+  const found = [];
+  for (let from = 0; from <= source.length; ) {
+    const end = source.indexOf("\n", from);
+    const to = end < 0 ? source.length : end;
+    found.push({ from, to });
+    from = to + 1;
+  }
+  return found;
+}
+
+const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`]*)$/;
+const HEADING = /^ {0,3}(#{1,6})(?:\s+|$)/;
+const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
+const QUOTE = /^ {0,3}> ?/;
+const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])(\s+|$)/;
+const DIVIDER = /^ {0,3}\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
+
+function parse(source, all, depth) {
+  const text = ({ from, to }) => source.slice(from, to);
+  const found = [];
+  const add = (first, last, make) => found.push({ from: all[first].from, to: all[last - 1].to, make });
+  let at = 0;
+  const until = (goesOn) => {
+    while (at < all.length && goesOn(text(all[at]))) at++;
+    return at;
+  };
+  while (at < all.length) {
+    const first = at;
+    const line = text(all[at++]);
+    let match;
+    if (!line.trim()) continue;
+    if ((match = FENCE.exec(line))) {
+      const fence = match[1];
+      until((next) => !(next.trim().startsWith(fence) && !next.trim().replaceAll(fence[0], "")));
+      const inside = all.slice(first + 1, at);
+      if (at < all.length) at++;
+      add(first, at, (leaf) => element("pre", "", element("code", "", ...joined(inside, leaf))));
+    } else if ((match = HEADING.exec(line))) {
+      const inside = [{ from: all[first].from + match[0].length, to: all[first].to }];
+      const level = Math.min(6, match[1].length + 3); // below the question's
+      add(first, at, (leaf) => element(`h${level}`, "", ...inline(source, inside, leaf)));
+    } else if (RULE.test(line)) {
+      add(first, at, () => element("hr"));
+    } else if (depth < DEPTH && QUOTE.test(line)) {
+      until((next) => QUOTE.test(next));
+      const inside = all.slice(first, at).map((one) => cut(one, QUOTE.exec(text(one))[0].length));
+      add(first, at, (leaf) => element("blockquote", "", ...made(parse(source, inside, depth + 1), leaf)));
+    } else if (depth < DEPTH && (match = ITEM.exec(line))) {
+      const ordered = /\d/.test(match[2]);
+      const items = [];
+      at = first;
+      while (at < all.length && (match = ITEM.exec(text(all[at]))) && /\d/.test(match[2]) === ordered) {
+        const begin = at++;
+        const indent = match[1].length + match[2].length + 1;
+        until((next) => !next.trim() || /^\s*/.exec(next)[0].length >= Math.min(indent, 2));
+        while (at - 1 > begin && !text(all[at - 1]).trim()) at--; // blank lines behind it are between blocks
+        const inside = all.slice(begin, at).map((one, n) => cut(one, n ? spaces(text(one), indent) : match[0].length));
+        items.push(parse(source, inside, depth + 1));
+        const next = at;
+        until((line) => !line.trim());
+        if (at < all.length && !ITEM.test(text(all[at]))) at = next;
+      }
+      const start = ordered ? parseInt(line, 10) : 1;
+      add(first, at, (leaf) => {
+        const list = element(ordered ? "ol" : "ul", "", ...items.map((item) => element("li", "", ...tight(item, leaf))));
+        if (start !== 1) list.start = start;
+        return list;
+      });
+    } else if (line.includes("|") && at < all.length && DIVIDER.test(text(all[at])) && text(all[at]).includes("-")) {
+      at++;
+      until((next) => next.includes("|"));
+      const rows = all.slice(first, at).filter((_, n) => n !== 1).map((row) => cells(source, row));
+      add(first, at, (leaf) => table(source, rows, leaf));
+    } else {
+      until((next) => next.trim() && !begins(next));
+      const inside = all.slice(first, at).map((one) => cut(one, spaces(text(one), Infinity)));
+      add(first, at, (leaf) => element("p", "", ...inline(source, inside, leaf)));
+      found[found.length - 1].plain = (leaf) => inline(source, inside, leaf);
+    }
+  }
+  return found;
+}
+
+const begins = (line) => [FENCE, HEADING, RULE, QUOTE, ITEM].some((block) => block.test(line));
+const cut = ({ from, to }, n) => ({ from: Math.min(to, from + n), to });
+const spaces = (line, most) => Math.min(most, /^\s*/.exec(line)[0].length);
+const made = (found, leaf) => found.map((block) => block.make(leaf));
+/** What an item holds: its first paragraph without an element of its own. */
+const tight = (found, leaf) => found.flatMap((block, n) => (n || !block.plain ? [block.make(leaf)] : block.plain(leaf)));
+
+function joined(all, leaf) {
+  return all.flatMap(({ from, to }, n) => (n ? ["\n", ...leaf(from, to)] : leaf(from, to)));
+}
+
+function cells(source, { from, to }) {
+  const found = [];
+  let begin = from;
+  const push = (end) => {
+    const text = source.slice(begin, end);
+    if (text.trim() || (begin !== from && end !== to)) {
+      found.push({ from: begin + spaces(text, text.length), to: begin + text.trimEnd().length });
+    }
+    begin = end + 1;
+  };
+  for (let at = from; at < to; at++) {
+    if (source[at] === "|" && source[at - 1] !== "\\") push(at);
+  }
+  push(to);
+  return found;
+}
+
+function table(source, [head, ...rows], leaf) {
+  const row = (name, all) =>
+    element("tr", "", ...all.map((cell) => element(name, "", ...inline(source, [cell], leaf))));
+  const made = element("table", "", element("thead", "", row("th", head)), element("tbody", "", ...rows.map((all) => row("td", all))));
+  return element("div", "wide", made);
+}
+
+/** What stands in the lines, as nodes. */
+function inline(source, all, leaf) {
+  const text = all.map(({ from, to }) => source.slice(from, to)).join("\n");
+  const starts = [];
+  let length = 0;
+  for (const { from, to } of all) {
+    starts.push({ at: length, from });
+    length += to - from + 1;
+  }
+  /** Nodes of a part of the text, which may go over several lines. */
+  const literal = (from, to) => {
+    const nodes = [];
+    starts.forEach(({ at, from: begin }, n) => {
+      const end = n + 1 < starts.length ? starts[n + 1].at - 1 : length - 1;
+      if (n && at > from && at <= to) nodes.push("\n");
+      const [first, last] = [Math.max(from, at), Math.min(to, end)];
+      if (first < last) nodes.push(...leaf(begin + first - at, begin + last - at));
+    });
+    return nodes;
+  };
+  return MARKED.test(text) || text.includes("http") ? spans(text, 0, text.length, literal, 0) : literal(0, text.length);
+}
+
+const AROUND = [
+  ["**", "strong"],
+  ["__", "strong"],
+  ["~~", "s"],
+  ["*", "em"],
+  ["_", "em"],
+];
+
+function spans(text, from, to, literal, depth) {
+  const nodes = [];
+  let done = from;
+  const flush = (end) => {
+    if (done < end) nodes.push(...literal(done, end));
+  };
+  const put = (begin, end, node) => {
+    flush(begin);
+    nodes.push(node);
+    done = end;
+    return end;
+  };
+  const inside = (name, begin, end) => element(name, "", ...spans(text, begin, end, literal, depth + 1));
+  for (let at = from; at < to; ) {
+    const here = text[at];
+    if (here === "\\" && at + 1 < to && /[!-/:-@[-`{-~]/.test(text[at + 1])) {
+      flush(at);
+      done = at + 1;
+      at += 2;
+    } else if (here === "`") {
+      const ticks = /^`+/.exec(text.slice(at, to))[0];
+      const end = closing(text, at + ticks.length, to, ticks, "`");
+      at = end < 0 ? at + ticks.length : put(at, end + ticks.length, element("code", "", ...literal(at + ticks.length, end)));
+    } else if (depth < DEPTH && (here === "[" || (here === "!" && text[at + 1] === "["))) {
+      const link = /^!?\[([^[\]\n]*)\]\(<?([^\s()<>]*)>?(?:\s+"[^"\n]*")?\)/.exec(text.slice(at, Math.min(to, at + 2000)));
+      if (link) {
+        const begin = at + link[0].indexOf("[") + 1;
+        at = put(at, at + link[0].length, linked(link[2], here === "!", inside("span", begin, begin + link[1].length)));
+      } else at++;
+    } else if (here === "h" && /^https?:\/\//.test(text.slice(at, at + 8)) && !/\w/.test(text[at - 1] ?? "")) {
+      const end = at + /^[^\s<>"`*]*[^\s<>"`*.,:;!?'()[\]]/.exec(text.slice(at, to))[0].length;
+      at = put(at, end, linked(text.slice(at, end), false, element("span", "", ...literal(at, end))));
+    } else if (depth < DEPTH) {
+      const around = AROUND.find(([mark]) => text.startsWith(mark, at) && opens(text, at, mark));
+      const end = around ? ends(text, at + around[0].length, to, around[0]) : -1;
+      if (end > 0) at = put(at, end + around[0].length, inside(around[1], at + around[0].length, end));
+      else at += around ? around[0].length : 1;
+    } else at++;
+  }
+  flush(to);
+  return nodes;
+}
+
+const opens = (text, at, mark) =>
+  /\S/.test(text[at + mark.length] ?? " ") && !(mark[0] === "_" && /\w/.test(text[at - 1] ?? " "));
+
+/** Where a mark ends what it began; -1 where it does not. */
+function ends(text, from, to, mark) {
+  for (let at = text.indexOf(mark, from + 1); at >= 0 && at + mark.length <= to; at = text.indexOf(mark, at + 1)) {
+    const run = /^(.)\1*/.exec(text.slice(at, Math.min(to, at + 4)))[0].length;
+    if (mark.length === 1 && run === 2) at++; // of a strong text within
+    else if (/\S/.test(text[at - 1]) && !(mark[0] === "_" && /\w/.test(text[at + mark.length] ?? " "))) {
+      return at + (run > mark.length ? run - mark.length : 0);
+    }
+  }
+  return -1;
+}
+
+function closing(text, from, to, run, char) {
+  for (let at = text.indexOf(run, from); at >= 0 && at + run.length <= to; at = text.indexOf(run, at + 1)) {
+    if (text[at - 1] !== char && text[at + run.length] !== char) return at;
+  }
+  return -1;
+}
+
+/** A link, where it leads to a web page; a picture is never fetched. */
+function linked(address, isPicture, label) {
+  if (isPicture || !/^https?:\/\/[^/]/i.test(address)) return label;
+  const link = element("a", "", label);
+  link.href = address;
+  link.title = address;
+  link.target = "_blank";
+  link.rel = "noopener noreferrer nofollow";
+  return link;
+}

@@ -1,0 +1,90 @@
+/** What is known of a token, beside it. */
+
+import { element } from "./markdown.js";
+
+const panel = document.getElementById("token");
+const said = document.getElementById("said");
+
+/** Text that anyone may have written: controls and marks that reorder it are shown as marks. */
+export const visible = (text) =>
+  text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff]/g, (char) => {
+    const code = char.charCodeAt(0);
+    if (code < 0x20) return String.fromCharCode(0x2400 + code);
+    return `<U+${code.toString(16).toUpperCase().padStart(4, "0")}>`;
+  });
+
+const named = (text, id) =>
+  visible(text).slice(0, 60).replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll(" ", "␣") || `token ${id}`;
+const number = (p) => (p === 0 || p >= 0.0001 ? p.toFixed(4) : p.toExponential(0));
+
+/** Its numbers: pairs of what and how much, the latter with a probability that can be drawn. */
+function rows(event) {
+  const { draft, rejected } = event;
+  const judge = event.judge ?? "all";
+  const knows = draft === null ? "p" : `p, ${judge === "all" ? "all" : `judge ${judge}`}`;
+  const chance = (what, p) => (p === null ? [] : [[what, number(p), p]]);
+  const pushes = Object.entries(event.pushes ?? {}).map(([name, nats]) => [
+    `push ${name}`,
+    `${nats < 0 ? "−" : "+"}${Math.abs(nats).toFixed(2)}  ×${Number(Math.exp(nats).toPrecision(3))}`,
+  ]);
+  return [
+    ...chance(knows, event.p),
+    ...chance(`q, draft ${draft}`, event.q),
+    ...(rejected
+      ? [
+          ["in place of", named(rejected.text, rejected.id)],
+          ...chance(`its ${knows}`, rejected.p),
+          ...chance(`its q, draft ${draft}`, rejected.q),
+        ]
+      : []),
+    ...chance("accepted with", event.accept_probability),
+    ...pushes,
+  ];
+}
+
+function origin({ kind, draft, judge }) {
+  const judges = judge ?? "all";
+  if (draft === null) return kind === "plain" ? "written by one view alone" : kind;
+  if (kind === "bonus") return `bonus from ${judges}, after all that ${draft} drafted was accepted`;
+  return `${kind}, drafted by ${draft}, judged by ${judges}`;
+}
+
+/** Show the numbers of the tokens that an element stands for; `aloud` tells them to screen readers too. */
+export function show(span, event, aloud = false) {
+  const list = element("dl");
+  const told = rows(event);
+  for (const [what, value, p] of told) {
+    const cell = element("dd", "", value);
+    if (p !== undefined) {
+      const bar = element("span", "bar");
+      bar.style.setProperty("--p", Math.min(1, p));
+      cell.append(bar);
+    }
+    list.append(element("dt", "", what), cell);
+  }
+  const head = element("p", "", element("b", "", named(event.text, event.id)), ` ${origin(event)}`);
+  panel.className = viewClass(event.writer);
+  panel.replaceChildren(head, list);
+  panel.hidden = false;
+  place(span);
+  if (aloud) {
+    said.textContent = [event.text.trim() || named(event.text, event.id), origin(event), ...told.map(([what, value]) => `${what} ${value}`)].join(", ");
+  }
+}
+
+export function hide() {
+  panel.hidden = true;
+}
+
+/** What gives a view its colour: there are six, and a larger panel begins with the first again. */
+export const viewClass = (name) => (/^[a-z]$/.test(name ?? "") ? "abcdef"[(name.charCodeAt(0) - 97) % 6] : "");
+
+/** Below the token's first line, above it where there is no room, and within the window. */
+function place(span) {
+  const box = span.getClientRects()[0] ?? span.getBoundingClientRect();
+  const { width, height } = panel.getBoundingClientRect();
+  const below = box.bottom + 8;
+  const top = below + height < innerHeight ? below : Math.max(8, box.top - height - 8);
+  panel.style.left = `${Math.max(8, Math.min(box.left, document.documentElement.clientWidth - width - 8))}px`;
+  panel.style.top = `${top}px`;
+}

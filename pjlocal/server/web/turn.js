@@ -1,0 +1,90 @@
+/** A question and its answer on the page. */
+
+import { Answer } from "./answer.js";
+import { events } from "./api.js";
+import { element } from "./markdown.js";
+import { strip, words } from "./strip.js";
+import { viewClass, visible } from "./token.js";
+
+const ENDINGS = { length: "cut at the length limit", interrupted: "stopped" };
+let count = 0;
+
+/** An answer with its facts above and its strip below.
+ *
+ * settings: what it is written under, as saved turns have it: `mode` and `preferences` by view. */
+export class Written {
+  constructor(settings, formatted) {
+    this.answer = new Answer(() => this.#count());
+    this.finish = undefined; // how it ended; undefined while it is written
+    this.leftOut = 0; // exchanges that the model did not see
+    this.settings = settings;
+    this.legend = element("ul", "legend");
+    this.strip = element("div", "stripped");
+    this.facts = element("p", "facts");
+    this.parts = [this.legend, this.answer.element, this.strip, this.facts];
+    this.answer.element.setAttribute("aria-busy", "true");
+    this.#describe();
+    this.answer.formatted = formatted;
+  }
+
+  /** Read the answer from a response's stream. */
+  async read(response) {
+    try {
+      let finish = "interrupted";
+      for await (const { choices } of events(response)) {
+        for (const { pjlocal, finish_reason } of choices) {
+          if (pjlocal?.events) this.answer.add(pjlocal.events);
+          if (finish_reason) {
+            finish = finish_reason;
+            this.settings = pjlocal;
+          }
+        }
+      }
+      this.end(finish);
+    } finally {
+      if (this.finish === undefined) this.end("interrupted");
+    }
+  }
+
+  end(finish) {
+    this.finish = finish;
+    this.answer.element.removeAttribute("aria-busy");
+    this.#describe();
+    this.answer.render();
+  }
+
+  #describe() {
+    const { mode, preferences = {} } = this.settings;
+    const views = mode === "plain" ? [] : Object.entries(preferences).filter(([, wishes]) => wishes.length);
+    this.legend.replaceChildren(
+      ...(mode ? [element("li", "", `${mode} mode`)] : []),
+      ...views.map(([name, wishes]) =>
+        element("li", viewClass(name), element("b", "", name), " ", element("bdi", "", visible(wishes.join(", ")))),
+      ),
+    );
+  }
+
+  #count() {
+    const { events } = this.answer;
+    this.strip.replaceChildren(...[strip(events)].filter(Boolean));
+    const ending = this.finish === undefined ? "" : ENDINGS[this.finish] ?? (this.finish === null ? "unfinished" : "");
+    const n = this.leftOut;
+    const unseen = n && `the context is full: the model no longer sees the oldest ${n === 1 ? "exchange" : `${n} exchanges`}`;
+    this.facts.textContent = [words(events), ending, unseen].filter(Boolean).join(" · ");
+  }
+}
+
+/** A turn of the chat. */
+export class Turn {
+  constructor(question, settings, formatted, id = null) {
+    this.id = id;
+    this.question = question;
+    this.written = new Written(settings, formatted);
+    const heading = element("h3", "question", visible(question));
+    heading.dir = "auto";
+    heading.id = `turn-${++count}`;
+    this.actions = element("div", "actions");
+    this.element = element("article", "", heading, ...this.written.parts, this.actions);
+    this.element.setAttribute("aria-labelledby", heading.id);
+  }
+}

@@ -1,0 +1,188 @@
+"""The saved chats over HTTP: what is answered there is written down while it is, where the terminal's chats are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from saved_chats import a_turn, saved
+from served import Served, serving
+
+from pjlocal.events import TokenEvent
+from pjlocal.sessions.store import Store
+
+TURNS = "/api/turns"
+ENDLESS = {"generation": {"max_tokens": 30_000, "ignore_end": True}}
+
+
+@pytest.fixture(scope="module")
+def database(server_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data") / "chats.db"
+
+
+@pytest.fixture(scope="module")
+def served(tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path) -> Iterator[Served]:
+    environment = server_environment | {"PJLOCAL_DATABASE": str(database)}
+    options = ("--ctx", "32768", "--max-tokens", "12", "-p", "vivid", "-p", "concise", "--cors", "*")
+    with serving(tiny("llama"), environment, *options) as made:
+        yield made
+        status, said = made.end()
+        assert status == 0 and len(said.splitlines()) == 1, said
+
+
+@pytest.fixture
+def store(database: Path, served: Served) -> Iterator[Store]:
+    with Store(database) as made:
+        yield made
+
+
+def ask(served: Served, question: str, **more: Any) -> tuple[httpx2.Headers, str, list[dict[str, Any]]]:
+    """What is answered: the headers, the text and the choices of all chunks."""
+    reply = served.http.post(TURNS, json={"question": question, **more})
+    assert reply.status_code == 200, reply.text
+    data = [line.removeprefix("data: ") for line in reply.text.split("\n\n") if line]
+    assert data.pop() == "[DONE]"
+    choices = [json.loads(one)["choices"][0] for one in data]
+    return reply.headers, "".join(choice["delta"].get("content", "") for choice in choices), choices
+
+
+def test_a_turn_is_saved_as_the_terminal_saves_it(served: Served, store: Store) -> None:
+    headers, text, choices = ask(served, "Why do cats purr?", pjlocal={"mode": "judge", "seed": 3})
+    session = store.load(int(headers["X-Pjlocal-Chat"]))
+    (turn,) = session.turns
+    assert (session.title, turn.question, turn.answer) == ("Why do cats purr?", "Why do cats purr?", text)
+    assert turn.id == int(headers["X-Pjlocal-Turn"]) and turn.finish_reason == choices[-1]["finish_reason"]
+    told = [event for choice in choices for event in choice.get("pjlocal", {}).get("events", [])]
+    assert [TokenEvent.from_dict({k: e[k] for k in e if k != "writer"}) for e in told] == turn.events
+    assert turn.settings["mode"] == "judge" and turn.settings["seed"] == 3 and turn.settings["model"] == "llama.gguf"
+    assert turn.settings["preferences"] == {"a": ["vivid"], "b": ["concise"]} == session.settings["preferences"]
+    assert session.settings["model"].endswith("/llama.gguf") and session.settings["generation"]["max_tokens"] == 12
+    assert turn.statistics["usage"]["completion_tokens"] == 12
+
+
+def test_a_chat_goes_on_with_what_was_said_and_what_is_in_force_there(served: Served, store: Store) -> None:
+    settings = {"generation": {"max_tokens": 5, "mode": "plain"}, "sampling": {"temperature": 0.1}}
+    session = saved(store, "From the terminal", a_turn("Hello", "Hi you"), settings=settings)
+    _, _, choices = ask(served, "And you?", session=session.id, pjlocal={"draft_prefer": ["vivid"], "judge_prefer": []})
+    went_on = store.load(session.id)
+    assert [turn.question for turn in went_on.turns] == ["Hello", "And you?"] and went_on.title == "From the terminal"
+    assert choices[-1]["pjlocal"]["usage"]["completion_tokens"] == 5
+    in_force = went_on.settings
+    assert in_force["sampling"]["temperature"] == 0.1 and in_force["preferences"] == {"a": ["vivid"], "b": []}
+    assert in_force["generation"]["mode"] is None, "the page names no mode: that of the preferences"
+    longer = choices[-1]["pjlocal"]["usage"]["prompt_tokens"]
+    alone = ask(served, "And you?", pjlocal={"draft_prefer": ["vivid"], "max_tokens": 5})[2]
+    shorter = alone[-1]["pjlocal"]["usage"]["prompt_tokens"]
+    assert [one > other for one, other in zip(longer, shorter, strict=True)] == [True, True]
+
+
+def test_where_a_chat_no_longer_fits_its_oldest_exchanges_are_left_out(
+    tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
+) -> None:
+    database = tmp_path / "chats.db"
+    with serving(tiny("llama"), environment | {"PJLOCAL_DATABASE": str(database)}, "--ctx", "1024") as served:
+        turns = [a_turn(f"Question {n}", "long " * 100) for n in range(12)]
+        with Store(database) as store:
+            session = saved(store, "long", a_turn("Very", "long" * 100_000), *turns)
+            headers, _, choices = ask(served, "And now?", session=session.id, pjlocal={"max_tokens": 3})
+            assert 4 < int(headers["X-Pjlocal-Left-Out"]) < 13
+            assert choices[-1]["pjlocal"]["usage"]["prompt_tokens"][0] < 1024 * 3 / 4
+            assert len(store.load(session.id).turns) == 14, "the chat keeps them"
+
+
+def test_an_answer_that_is_asked_again_takes_the_place_of_the_last(served: Served, store: Store) -> None:
+    headers, _, _ = ask(served, "Who?", pjlocal={"seed": 5})
+    chat, first = (int(headers[f"X-Pjlocal-{name}"]) for name in ("Chat", "Turn"))
+    again, _, _ = ask(served, "Who else?", session=chat, replacing=first)
+    session = store.load(chat, with_undone=True)
+    assert [turn.question for turn in store.load(chat).turns] == ["Who else?"]
+    assert [(turn.id, turn.settings["seed"]) for turn in session.turns] == [
+        (first, 5),
+        (int(again["X-Pjlocal-Turn"]), 6),
+    ]
+    stale = served.http.post(TURNS, json={"question": "Who?", "session": chat, "replacing": first})
+    assert stale.status_code == 400 and "load the chat again" in stale.text
+
+
+def test_what_is_only_compared_is_not_saved_and_has_the_seed_of_what_it_is_compared_with(served, store: Store) -> None:
+    headers, text, _ = ask(served, "Which?", pjlocal={"seed": 8})
+    chat, turn = (int(headers[f"X-Pjlocal-{name}"]) for name in ("Chat", "Turn"))
+    same = ask(served, "Which?", session=chat, replacing=turn, keep=False)
+    other = ask(served, "Which?", session=chat, replacing=turn, keep=False, pjlocal={"mode": "plain"})
+    assert same[1] == text and "X-Pjlocal-Turn" not in same[0]
+    assert other[2][-1]["pjlocal"]["seed"] == 8
+    assert [one.id for one in store.load(chat, with_undone=True).turns] == [turn]
+
+
+@pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "hung up"])
+def test_what_was_written_until_it_was_stopped_is_saved(served: Served, store: Store, stopped: bool) -> None:
+    session = saved(store, "endless", settings=ENDLESS)
+    body = {"question": "hello", "session": session.id}
+    with served.http.stream("POST", TURNS, json=body) as reply:
+        lines = reply.iter_lines()
+        for _ in range(20):
+            next(lines)
+        turn = int(reply.headers["X-Pjlocal-Turn"])
+        assert [one.id for one in store.load(session.id).turns] == [turn], "its beginning is safe already"
+        if stopped:
+            assert served.http.post(f"{TURNS}/{turn}/stop").status_code == 204
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+    while (one := store.load(session.id).turns[0]).finish_reason is None:
+        pass
+    assert one.finish_reason == "interrupted" and len(one.events) > 5
+    assert 0 <= one.statistics["acceptance_rate"] <= 1
+    assert served.http.post(f"{TURNS}/{turn}/stop").status_code == 404
+    assert served.metric("pjlocal_answers_now") == 0
+
+
+def test_two_windows_on_one_chat_lose_nothing(served: Served, store: Store) -> None:
+    session = saved(store, "two windows", settings=ENDLESS)
+    with served.http.stream("POST", TURNS, json={"question": "first", "session": session.id}) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        ask(served, "second", session=session.id, pjlocal={"max_tokens": 2, "ignore_end": False})
+        served.http.post(f"{TURNS}/{reply.headers['X-Pjlocal-Turn']}/stop")
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    turns = store.load(session.id).turns
+    assert [(turn.question, turn.finish_reason) for turn in turns] == [("first", "interrupted"), ("second", "length")]
+
+
+def test_chats_are_listed_searched_opened_and_exported(served: Served, store: Store) -> None:
+    session = saved(store, "Lighthouse", a_turn("Where is the keeper?", "He is asleep upstairs."))
+    assert served.http.get("/api/chats").json()["chats"][0]["title"] == "Lighthouse"
+    (hit,) = served.http.get("/api/chats", params={"q": "upstairs"}).json()["hits"]
+    assert hit["session_id"] == session.id and "asleep upstairs" in hit["snippet"]
+    opened = served.http.get(f"/api/chats/{session.id}").json()
+    assert opened["turns"][0]["question"] == "Where is the keeper?"
+    assert [event["writer"] for event in opened["turns"][0]["events"]] == ["a"] * 4
+    for form, start in (("md", "# Lighthouse"), ("json", "{"), ("html", "<!doctype html>")):
+        reply = served.http.get(f"/api/chats/{session.id}/export.{form}")
+        assert reply.text.startswith(start) and "attachment" in reply.headers["content-disposition"]
+    for path in ("/api/chats/99999", f"/api/chats/{session.id}/export.exe"):
+        assert served.http.get(path).status_code == 404
+    assert served.http.post(TURNS, json={"question": "x", "session": 99999}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"question": ""}, {"question": 3}, {"question": "x", "session": "1"}, {"question": "x", "mode": "both"},
+     {"question": "x", "pjlocal": {"mode": "none"}}, {"question": "x", "pjlocal": {"prefer": ["@/etc/passwd"]}},
+     {"question": "x", "replacing": 1}, {"question": "x", "pjlocal": {"draft_prefer": ["unheardof"]}}],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_refused_in_a_line_and_leaves_nothing(served: Served, store: Store, body: Any) -> None:
+    before = store.summaries()
+    reply = served.http.post(TURNS, json=body)
+    assert reply.status_code == 400 and reply.json()["error"]["message"]
+    assert store.summaries() == before
+
+
+def test_web_pages_of_others_read_no_chats_even_where_they_may_ask_for_answers(served: Served) -> None:
+    evil = {"Origin": "https://evil.example"}
+    assert served.http.get("/v1/models", headers=evil).status_code == 200
+    assert served.http.get("/api/chats", headers=evil).status_code == 403
+    assert served.http.post(TURNS, json={"question": "x"}, headers=evil).status_code == 403
+    assert served.http.get("/api/chats", headers={"Origin": served.url}).status_code == 200

@@ -1,0 +1,411 @@
+"""The page in a browser, where one is installed: a conversation, what stands in its way, and who else can use it.
+
+A checker of accessibility such as axe is not at hand here: what is asked of the browser's own accessibility tree, and
+of the document, stands in for it and is less.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from browser import Chromium
+from exported_chats import HOSTILE, accepted, resampled
+from saved_chats import a_turn, saved
+from served import Served, serving
+
+from pjlocal.sessions.session import Turn
+from pjlocal.sessions.store import Store
+
+SETTINGS: dict[str, Any] = {"preferences": {"a": ["vivid"], "b": ["concise"]}}
+ENDLESS = SETTINGS | {"generation": {"max_tokens": 30_000, "ignore_end": True}}
+WRITTEN = "document.querySelector('#turns article:last-child .actions button')"
+TOKENS = "document.querySelectorAll('#turns article:last-child .t').length"
+HOSTILE_MARKDOWN = [
+    "[x](javascript:document.title='pwned') ![x](https://evil.example/x.png) <https://evil.example/y.js>",
+    "# <img src=x onerror=\"document.title='pwned'\">\n\n> - `<script>document.title='pwned'</script>`",
+    "[x](data:text/html,<script>document.title='pwned'</script>) [x](//evil.example) [x]( https://evil.example)",
+    "| <b>a</b> | b |\n|---|---|\n| <style>*{display:none}</style> | [x](vbscript:1) |",
+    "~~~html\n<iframe src=https://evil.example>",
+]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data") / "chats.db"
+
+
+@pytest.fixture(scope="module")
+def served(
+    tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path, chromium: Chromium
+) -> Iterator[Served]:
+    environment = server_environment | {"PJLOCAL_DATABASE": str(database)}
+    options = ("--ctx", "32768", "--max-tokens", "40", "-p", "vivid", "-p", "concise", "--seed", "3")
+    with serving(tiny("llama"), environment, *options) as made:
+        yield made
+        status, said = made.end()
+        assert status == 0 and len(said.splitlines()) == 1, said
+
+
+@pytest.fixture
+def store(database: Path, served: Served) -> Iterator[Store]:
+    with Store(database) as made:
+        yield made
+
+
+@pytest.fixture
+def page(chromium: Chromium, served: Served) -> Iterator[Callable[[str], Chromium]]:
+    def load(address: str = "/") -> Chromium:
+        chromium.size(1200, 800)
+        chromium.open(served.url + address)
+        chromium.wait_for("document.querySelector('#list li')")
+        return chromium
+
+    yield load
+    chromium.open("about:blank#")  # so that nothing is asked any more
+
+
+def ask(chromium: Chromium, question: str) -> None:
+    chromium.eval("document.getElementById('question').focus()")
+    chromium.type(question)
+    chromium.press("Enter")
+    chromium.wait_for(f"document.querySelector('#turns article:last-child h3').textContent === {json.dumps(question)}")
+
+
+def click(chromium: Chromium, text: str) -> None:
+    found = f"[...document.querySelectorAll('button')].find((button) => button.textContent === {json.dumps(text)})"
+    chromium.wait_for(found)
+    chromium.eval(f"var button = {found}; button.focus(); button.click()")
+
+
+def test_a_conversation_shows_who_wrote_what_and_is_saved(page: Callable[..., Chromium], store: Store) -> None:
+    chromium = page()
+    first = chromium.eval("[...document.querySelectorAll('#views fieldset input')].map((input) => input.value)")
+    assert first == ["vivid", "", "concise", ""], "what the server was started with"
+    chromium.eval("document.querySelector('[data-view=b] input').select()")
+    chromium.type("Answer as a sailor would")
+    ask(chromium, "Why do cats purr?")
+    chromium.wait_for(WRITTEN)
+    (turn,) = store.load(store.latest()).turns
+    assert chromium.eval("location.hash") == f"#{store.latest()}"
+    assert turn.settings["preferences"] == {"a": ["vivid"], "b": ["Answer as a sailor would"]}
+
+    chromium.eval("document.getElementById('formatted').click()")
+    shown = chromium.eval("[...document.querySelectorAll('.answer .t')].map((t) => [t.className, t.textContent])")
+    marked = {"resampled": " resampled", "bonus": " bonus"}
+    told = [event for event in turn.events if event.text]
+    assert [name for name, _ in shown] == [f"t {event.writer}{marked.get(event.kind, '')}" for event in told]
+    colors = chromium.eval("['a', 'b'].map((v) => getComputedStyle(document.querySelector(`.t.${v}`)).color)")
+    assert colors[0] != colors[1]
+    line = chromium.eval("getComputedStyle(document.querySelector('.t.resampled')).textDecorationLine")
+    assert line == "underline"
+    facts = chromium.eval("document.querySelector('article .facts').textContent")
+    assert facts.startswith(f"{turn.statistics['acceptance_rate']:.0%}".replace("%", " %") + " accepted · wrote: a ")
+    assert chromium.eval("document.querySelector('.strip').getAttribute('aria-label')") in facts
+    assert chromium.eval("document.querySelectorAll('.strip .draft').length") == turn.statistics["rounds"]
+
+    ask(chromium, "And dogs?")
+    chromium.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
+    assert [one.question for one in store.load(store.latest()).turns] == ["Why do cats purr?", "And dogs?"]
+    assert chromium.eval("document.querySelectorAll('article .actions button').length") == 3, "of the last turn alone"
+    said = chromium.eval("document.getElementById('said').textContent")
+    assert said == f"Answer: {store.load(store.latest()).turns[1].answer}", "told once, and whole"
+
+
+def test_a_tokens_numbers_show_where_one_points_and_where_the_keyboard_is(page, store: Store) -> None:
+    of = [accepted("Cats"), resampled(" purr", instead=" bark", position=1), accepted(" often", 2)]
+    chromium = page(f"/#{saved(store, 'numbers', Turn('Why?', of, SETTINGS, 'stop')).id}")
+    chromium.wait_for(TOKENS)
+    assert chromium.eval("document.getElementById('token').hidden")
+    chromium.hover(".t.resampled")
+    panel = chromium.eval("document.getElementById('token').innerText")
+    for part in (
+        "resampled, drafted by a, judged by b",
+        "␣bark",
+        "0.3125",
+        "0.0313",
+        "in place of",
+        "0.8750",
+        "0.0714",
+    ):
+        assert part in panel, panel
+    chromium("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    assert chromium.eval("document.getElementById('token').hidden")
+    chromium.eval("document.querySelector('.answer').focus()")
+    chromium.press("ArrowRight")
+    assert "accepted, drafted by a, judged by b" in chromium.eval("document.getElementById('said').textContent")
+    chromium.press("ArrowRight", modifiers=8)
+    assert "in place of" in chromium.eval("document.getElementById('said').textContent")
+    assert chromium.eval("document.querySelector('.now').classList.contains('resampled')")
+    box = chromium.eval("(({x, y, right, bottom}) => [x, y, right, bottom])(token.getBoundingClientRect())")
+    assert box[0] >= 0 and box[1] >= 0 and box[2] <= 1200 and box[3] <= 800
+    chromium.press("Escape")
+    assert chromium.eval("document.getElementById('token').hidden")
+
+
+def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: Store) -> None:
+    session = saved(store, "endless", settings=ENDLESS)
+    chromium = page(f"/#{session.id}")
+    ask(chromium, "Go on")
+    chromium.wait_for(f"{TOKENS} > 30")
+    click(chromium, "Stop")
+    chromium.wait_for(WRITTEN)
+    (stopped,) = store.load(session.id).turns
+    assert stopped.finish_reason == "interrupted" and len(stopped.events) > 30
+    assert "stopped" in chromium.eval("document.querySelector('article .facts').textContent")
+
+    click(chromium, "Regenerate")
+    chromium.wait_for(f"{TOKENS} > 5 && document.querySelectorAll('article').length === 1")
+    chromium.press("Escape")
+    chromium.wait_for(WRITTEN)
+    assert chromium.eval("document.activeElement.className") == "answer", "where the button was that is gone"
+    (again,) = store.load(session.id).turns
+    assert again.question == "Go on" and again.id != stopped.id
+
+    click(chromium, "Edit")
+    assert chromium.eval("document.activeElement.id + ': ' + document.activeElement.value") == "question: Go on"
+    chromium.eval("document.activeElement.select()")
+    ask(chromium, "Go back")
+    chromium.wait_for(f"{TOKENS} > 5")
+    click(chromium, "Stop")
+    chromium.wait_for(WRITTEN)
+    assert [turn.question for turn in store.load(session.id).turns] == ["Go back"]
+    assert len(store.load(session.id, with_undone=True).turns) == 3
+
+
+def test_a_page_that_is_loaded_anew_in_the_middle_has_all_that_was_written(page, store: Store) -> None:
+    session = saved(store, "endless", a_turn("Hello", "Hi you"), settings=ENDLESS)
+    chromium = page(f"/#{session.id}")
+    ask(chromium, "Go on")
+    chromium.wait_for(f"{TOKENS} > 30")
+    chromium("Page.reload")
+    chromium.wait_for("document.querySelectorAll('article').length && document.readyState === 'complete'")
+    while store.load(session.id).turns[-1].finish_reason is None:
+        time.sleep(0.02)
+    chromium("Page.reload")
+    chromium.wait_for("document.querySelectorAll('article').length === 2")
+    answers = chromium.eval("[...document.querySelectorAll('.answer')].map((answer) => answer.innerText.length)")
+    assert answers[0] == len("Hi you") and answers[1] > 30
+    ask(chromium, "More")
+    chromium.wait_for(f"document.querySelectorAll('article').length === 3 && {TOKENS} > 5")
+    click(chromium, "Stop")
+    chromium.wait_for(WRITTEN)
+    assert len(store.load(session.id).turns) == 3
+
+
+def test_nothing_planted_runs_and_nothing_is_fetched_from_elsewhere(page, store: Store, served: Served) -> None:
+    texts = [*HOSTILE, *HOSTILE_MARKDOWN]
+    turns = [Turn(text, [accepted(text)], {"mode": text, "preferences": {"a": [text]}}, "stop") for text in texts]
+    session = saved(store, " ".join(HOSTILE[:-1]), *turns, settings={"preferences": {"a": texts[:3], "b": []}})
+    chromium = page(f"/#{session.id}")
+    chromium.wait_for(f"document.querySelectorAll('article').length === {len(texts)}")
+    for number in range(1, len(texts) + 1):
+        chromium.hover(f"article:nth-of-type({number}) .t")
+    assert chromium.eval("document.title") == "pjlocal"
+    made = "document.querySelectorAll('main :is(script, img, iframe, style, link, object), main b:not(.legend b)')"
+    assert chromium.eval(f"{made}.length") == 0
+    links = chromium.eval("[...document.querySelectorAll('.answer a')].map((link) => [link.protocol, link.rel])")
+    assert links and all(protocol == "https:" and "noopener" in rel for protocol, rel in links)
+    loaded = chromium.eval("performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert len(loaded) > 10 and all(name.startswith(served.url) for name in loaded), loaded
+
+    policy = served.http.get("/").headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self'" in policy and "unsafe" not in policy and "http" not in policy
+    chromium.eval("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\">')")
+    chromium.eval("fetch('http://localhost:1/').catch((error) => (document.title = 'refused'))")
+    chromium.wait_for("document.title === 'refused'")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("a *b* **c** ~~d~~ `e*` f_g_h \\*i\\*",
+         "<p>a <em>b</em> <strong>c</strong> <s>d</s> <code>e*</code> f_g_h *i*</p>"),
+        ("**a *b* c** 2 * 3 * 4 **", "<p><strong>a <em>b</em> c</strong> 2 * 3 * 4 **</p>"),
+        ("# A\nb\nc\n\n---\n> d\n> e", "<h4>A</h4><p>b\nc</p><hr><blockquote><p>d\ne</p></blockquote>"),
+        ("- a\n- b\n  - c\n\n3. d\n4. e",
+         '<ul><li>a</li><li>b<ul><li>c</li></ul></li></ul><ol start="3"><li>d</li><li>e</li></ol>'),
+        ("```py\nx = 1\n\n  <b>\n```\nend", "<pre><code>x = 1\n\n  &lt;b&gt;</code></pre><p>end</p>"),
+        ("```\nopen", "<pre><code>open</code></pre>"),
+        ("| a | b |\n|---|:-:|\n| 1 | *2* |\nend",
+         '<div class="wide"><table><thead><tr><th>a</th><th>b</th></tr></thead>'
+         "<tbody><tr><td>1</td><td><em>2</em></td></tr></tbody></table></div><p>end</p>"),
+        ("<b>&amp;</b>", "<p>&lt;b&gt;&amp;amp;&lt;/b&gt;</p>"),
+        ("![a](https://x.example/i.png) [b](javascript:1)", "<p><span>a</span> <span>b</span></p>"),
+        ("", ""), ("\n\n", ""), ("**", "<p>**</p>"), ("[", "<p>[</p>"), ("1.", "<ol><li></li></ol>"),
+    ],
+)  # fmt: skip
+def test_markdown_becomes_elements_and_what_is_none_stays_text(page, source: str, expected: str) -> None:
+    chromium = page()
+    assert rendered(chromium, source) == expected
+
+
+def test_no_markdown_takes_long(page) -> None:
+    chromium = page()
+    begun = time.monotonic()
+    for part in (
+        "*a ",
+        "**a *",
+        "[",
+        "[a](",
+        "`",
+        "``a",
+        ">",
+        "- ",
+        "  - a\n",
+        "_a_ ",
+        "|",
+        "|-|\n",
+        "http://",
+        "~~",
+        "\\",
+    ):
+        rendered(chromium, part * (8000 // len(part)))
+    assert time.monotonic() - begun < 10
+
+
+def rendered(chromium: Chromium, source: str) -> str:
+    chromium.eval(
+        "var html; import('/markdown.js').then(({ blocks, element }) => { const source = "
+        f"{json.dumps(source)}; html = element('div', '', ...blocks(source).map((block) =>"
+        " block.make((from, to) => [source.slice(from, to)]))).innerHTML; })"
+    )
+    chromium.wait_for("html !== undefined")
+    return chromium.eval("html")
+
+
+def test_modes_are_compared_side_by_side_and_not_saved(page, store: Store) -> None:
+    session = saved(store, "compare", a_turn("Which?", "That one"), settings=SETTINGS)
+    chromium = page(f"/#{session.id}")
+    click(chromium, "Compare modes")
+    chromium.eval("document.querySelector('[name=prompt]').checked = false")
+    click(chromium, "Compare")
+    chromium.wait_for("document.querySelectorAll('#columns .facts').length === 3")
+    chromium.wait_for("!document.querySelector('#columns [aria-busy]')")
+    assert chromium.eval("[...document.querySelectorAll('#columns h3')].map((h) => h.textContent)") == [
+        "judge", "both", "plain",
+    ]  # fmt: skip
+    assert chromium.eval("[...document.querySelectorAll('#columns .trouble')].map((p) => p.textContent).join('')") == ""
+    assert chromium.eval("[...document.querySelectorAll('#columns .answer')].every((answer) => answer.innerText)")
+    assert len(store.load(session.id, with_undone=True).turns) == 1
+    click(chromium, "Close")
+    assert not chromium.eval("document.getElementById('comparison').open")
+
+
+def test_chats_of_the_terminal_are_found_opened_and_exported(page, store: Store) -> None:
+    session = saved(store, "Lighthouse", a_turn("Where is the keeper?", "He is asleep *upstairs*."), settings=SETTINGS)
+    saved(store, "Another", a_turn("Who?", "Nobody."), settings=SETTINGS)
+    chromium = page()
+    chromium.eval("document.getElementById('words').focus()")
+    chromium.type("upstairs")
+    chromium.wait_for("document.querySelectorAll('#list a').length === 1")
+    chromium.eval("document.querySelector('#list a').click()")
+    chromium.wait_for("document.querySelector('article')")
+    assert chromium.eval("document.getElementById('title').textContent") == "Lighthouse"
+    assert chromium.eval("document.querySelector('.answer em').textContent") == "upstairs"
+    assert chromium.eval("location.hash") == f"#{session.id}"
+    chromium.eval(
+        "var file; const plain = URL.createObjectURL;"
+        "URL.createObjectURL = (blob) => { blob.text().then((text) => (file = text)); return plain(blob); }"
+    )
+    click(chromium, "md")
+    chromium.wait_for("file !== undefined")
+    assert chromium.eval("file").startswith("# Lighthouse\n")
+
+
+def test_where_the_server_wants_a_key_the_page_asks_for_it_and_keeps_it_for_the_tab(
+    chromium: Chromium, tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path
+) -> None:
+    environment = server_environment | {"PJLOCAL_API_KEY": "secret", "PJLOCAL_DATABASE": str(database)}
+    with serving(tiny("llama"), environment) as served:
+        assert httpx2.get(f"{served.url}/api/chats").status_code == 401
+        chromium.open(f"{served.url}/")
+        for key in ("wrong", "secret"):
+            chromium.wait_for("document.getElementById('asking').open && document.activeElement.id === 'key'")
+            chromium.type(key)
+            chromium.press("Enter")
+            chromium.wait_for(f"sessionStorage.getItem('pjlocal-key') === '{key}'")
+        chromium.wait_for("document.querySelector('#list li')")
+        assert not chromium.eval("document.getElementById('asking').open || localStorage.length || document.cookie")
+        chromium.open("about:blank#")
+
+
+def test_everything_has_a_name_and_a_place_for_those_who_do_not_see_it(page, store: Store) -> None:
+    chromium = page(f"/#{saved(store, 'names', a_turn(), settings=SETTINGS).id}")
+    chromium.wait_for(WRITTEN)
+    chromium("Accessibility.enable")
+    nodes = [n for n in chromium("Accessibility.getFullAXTree")["nodes"] if not n["ignored"]]
+    roles = [node["role"]["value"] for node in nodes]
+    for landmark in ("banner", "main", "complementary", "navigation"):
+        assert roles.count(landmark) == 1, landmark
+    operable = ("button", "textbox", "searchbox", "combobox", "checkbox", "link", "image", "article", "dialog")
+    nameless = [n for n in nodes if n["role"]["value"] in operable and not n.get("name", {}).get("value")]
+    assert not nameless
+    groups = "[...document.querySelectorAll('[role=group]')].every((group) => group.getAttribute('aria-label'))"
+    assert chromium.eval(groups)
+    levels = chromium.eval("[...document.querySelectorAll(':is(h1, h2, h3)')].map((h) => Number(h.tagName[1]))")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert chromium.eval("document.documentElement.lang") == "en"
+    live = "[...document.querySelectorAll('[aria-live], [role=status], [role=alert], [role=log]')].map((e) => e.id)"
+    assert chromium.eval(live) == ["trouble", "said"], "an answer is told when it is whole, not token by token"
+    ids = chromium.eval("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+    assert len(ids) == len(set(ids))
+    stops = []
+    chromium.eval("document.activeElement.blur()")
+    for _ in range(60):
+        chromium.press("Tab")
+        stops.append(chromium.eval("document.activeElement.id || document.activeElement.className"))
+        outlined = chromium.eval("getComputedStyle(document.activeElement).outlineStyle !== 'none'")
+        assert outlined or stops[-1] == "", stops[-1]
+    assert stops[0] == "skip" and {"mode", "words", "answer", "question", "send"} <= {*stops}
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1200, "dark")])
+def test_text_can_be_read_in_light_and_dark_and_on_a_phone(page, store: Store, width: int, scheme: str) -> None:
+    text = "A " + "wide" * 200 + "\n\n```\n" + "code " * 100 + "\n```\n\n| a | b |\n|-|-|\n| " + "c" * 300 + " | d |"
+    session = saved(store, "wide", Turn("Why" * 100, [accepted(text)], SETTINGS, "stop"), settings=SETTINGS)
+    chromium = page()
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
+    chromium("Emulation.setEmulatedMedia", features=features)
+    chromium.size(width, 700)
+    chromium.open(f"{chromium.eval('location.origin')}/#{session.id}")
+    chromium.wait_for("document.querySelector('#turns .t') && document.querySelector('#list small')")
+    assert chromium.eval("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert chromium.eval("document.querySelector('#settings').open") == (width > 960)
+    ratios = chromium.eval(CONTRASTS)
+    assert min(ratios) >= 4.5, ratios
+    chromium.eval("document.querySelector('.answer').setAttribute('aria-busy', 'true')")
+    assert chromium.eval("getComputedStyle(document.querySelector('.answer'), '::after').animationName") == "none"
+    chromium("Emulation.setEmulatedMedia", features=[])
+
+
+#: Of texts against what is behind them, as WCAG reckons.
+CONTRASTS = """
+(() => {
+  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const rgb = (colors) => {
+    for (const color of colors) { canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); }
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (color) => color
+    .map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, n) => sum + c * [0.2126, 0.7152, 0.0722][n], 0);
+  return ['.t', '.facts', '.question', '.legend b', '#send', '#list small', 'legend', '#meaning'].map((selector) => {
+    const found = document.querySelector(selector);
+    const behind = [];
+    for (let one = found; one; one = one.parentElement) behind.unshift(getComputedStyle(one).backgroundColor);
+    const [a, b] = [light(rgb(behind)), light(rgb([...behind, getComputedStyle(found).color]))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  });
+})()
+"""
