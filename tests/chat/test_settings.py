@@ -42,7 +42,7 @@ def shown(chat: Talk, line: str) -> str:
         ("/set top-k 0", "sampling", "top_k", 0, 20),
         ("/set logit-bias 5=-2.5 a=1", "sampling", "logit_bias", ("5=-2.5", "a=1"), ()),
         ("/set system Write a=b", "prompting", "system", "Write a=b", ""),
-        ("/set placement user-turn", "prompting", "placement", "user-turn", "system"),
+        ("/set placement user-turn", "prompting", "placement", "user-turn", "question"),
         ("/set think off", "prompting", "think", "off", "auto"),
         ("/strength 2", "generation", "strength", "2", None),
         ("/strength auto", "generation", "strength", "auto", None),

@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 import pytest
+from tiny_models import write_lora
 
+from pjlocal import PersonaJudge
 from pjlocal.engine.voices import Weight
 from pjlocal.errors import UsageError
 from pjlocal.prompting.plan import make_cast
@@ -83,6 +85,8 @@ def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
             "--strength means nothing to the rule overlap",
         ),
         (["vivid:-1"], {"mode": "both", "rule": "mod"}, "the rule mod takes strengths above 0"),
+        (["vivid:auto"], {"mode": "both", "rule": "mod"}, "the rule mod has no neutral view for the strength auto"),
+        (["vivid"], {"mode": "both", "rule": "mixture", "strength": "auto"}, "the rule mixture has no neutral view"),
     ],
 )
 def test_what_cannot_be_had_together_is_told_in_a_line(prefer, generation, says: str) -> None:
@@ -111,3 +115,19 @@ def test_strengths_that_are_the_same_number_are_the_same() -> None:
     assert cast.neutral is None
     with pytest.raises(UsageError, match=r"give all of them the same$"):
         make_cast(Generation(mode="prompt", panel=True), [["vivid:2"], ["creative"]])
+
+
+def test_what_changes_nothing_is_told_once(tiny, tmp_path, caplog) -> None:
+    lora = (str(write_lora(tmp_path / "pirate.gguf")),)
+    with PersonaJudge(tiny("llama"), prefer=["vivid:2"]) as judge:
+        for settings, told in (
+            ({"mode": "both", "rule": "overlap"}, "the rule overlap has no use for the strength of vivid:2"),
+            ({"mode": "rewrite"}, "mode rewrite has no use for the strength of vivid:2"),
+            ({"mode": "both", "rule": "mod"}, None),
+            ({"mode": "base", "lora_b": lora}, None),
+            ({"mode": "base"}, "base mode writes as view b alone would, and view b has no preference: use "),
+            ({"mode": "base", "lora_a": lora}, None),
+        ):
+            judge("hello", max_tokens=1, **settings)
+            assert [record.message.startswith(told or " ") for record in caplog.records] == [True] * (told is not None)
+            caplog.clear()
