@@ -30,8 +30,10 @@ def read_text(path: str | Path, what: str) -> str:
     """The stripped text of a UTF-8 file that an option names.
 
     Raises:
-        UsageError: the file is missing, unreadable, empty or not UTF-8.
+        UsageError: the file is missing, unreadable, empty or not UTF-8; or no file is named.
     """
+    if not str(path):
+        raise UsageError(f"no {what} is named: its name is empty")
     try:
         text = user_path(path).read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError as error:

@@ -31,6 +31,7 @@ def test_strengths_of_all_and_of_each_bring_a_neutral_view() -> None:
     made = cast("vivid:2", "formal", strength="0.5")
     assert made.weights == {"a": Weight(0, 2.0), "b": Weight(1, 0.5)}
     assert made.prefixes[made.neutral] == "" and len(made.prefixes) == 3
+    assert cast("vivid:2e0", "formal").weights["a"] == Weight(0, 2.0)
     assert cast("vivid", "formal", strength="auto").weights["a"] == Weight(0, 1.0, auto=True)
     assert cast("vivid", "formal", mode="both").weights == {"a": Weight(0, 1.5), "b": Weight(1, 1.5)}
 
@@ -75,6 +76,14 @@ def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
         (["vivid"], {"panel": True}, "--panel takes 2 to 26 preferences"),
         (["vivid", "formal"], {"rule": "mod"}, "--rule mod says how mode both weighs the preferences: add --mode both"),
         (["vivid:11"], {}, "the preference 'vivid:11': a strength is a number from -10 to 10, or auto (not '11')"),
+        (["vivid:1e9"], {}, "the preference 'vivid:1e9': a strength is a number from -10 to 10, or auto (not '1e9')"),
+        (["Vivid:x"], {}, "the preference 'Vivid:x': a strength is a number from -10 to 10, or auto (not 'x')"),
+        (["vivid:"], {}, "the preference 'vivid:': a strength is a number from -10 to 10, or auto (not '')"),
+        (["vivid:nan"], {}, "the preference 'vivid:nan': a strength is a number"),
+        (["vivid"], {"avoid": ("formal:1,5",)}, "the preference 'formal:1,5': a strength is a number"),
+        (["vivd:x"], {}, "unknown preset 'vivd:x': did you mean vivid"),
+        (["@"], {}, "no preference file is named: its name is empty"),
+        (["@:2"], {}, "no preference file is named"),
         (["vivid:2", "formal", "simple:3"], {}, "'vivid:2' and 'simple:3' share one view, which has one strength"),
         (["vivid"], {"avoid": ("formal:-2",)}, "--avoid formal:-2: its strength must be a number above 0"),
         (["vivid"], {"avoid": ("frmal",)}, "unknown preset 'frmal'"),
