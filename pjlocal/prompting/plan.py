@@ -172,6 +172,8 @@ def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> C
         weights[f"avoid {number}"] = Weight(len(prefixes), -_avoided(text))
         prefixes.append(prefix([text]))
         adapters.append(shared)
+    if generation.rule != "push" and not weights:  # the views' adapters come to nothing
+        raise UsageError(f"the rule {generation.rule} needs a preference, as in: -p vivid -p creative")
     if generation.rule != "push" and any(weight.strength <= 0 for weight in weights.values()):
         raise UsageError(f"the rule {generation.rule} takes strengths above 0")
     if generation.rule in ("mod", "mixture") and any(weight.auto for weight in weights.values()):
