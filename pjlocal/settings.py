@@ -325,8 +325,9 @@ class Generation(Settings):
 
     @property
     def adapts_views(self) -> bool:
-        """Whether a view has an adapter of its own, which is a preference of it."""
-        return any(getattr(self, name) for view in VIEW_NAMES for name in ADAPTERS[view])
+        """Whether a view has an adapter of its own, which is a preference of it; at scale 0 it has none."""
+        own = (spec for view in VIEW_NAMES for name in ADAPTERS[view] for spec in getattr(self, name))
+        return any(split_scale(spec)[1] for spec in own)
 
     def with_whole_paths(self) -> Self:
         """The same, with every adapter's file named as it is from every folder."""

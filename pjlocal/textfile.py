@@ -15,8 +15,10 @@ def user_path(name: str | Path) -> Path:
     """The path that a user names, ``~`` and ``~user`` written out.  A name need not be UTF-8, just as for the system.
 
     Raises:
-        UsageError: nothing can have this name: there is no such user, or it holds a NUL.
+        UsageError: nothing can have this name: it is empty, there is no such user, or it holds a NUL.
     """
+    if not str(name):
+        raise UsageError("no file is named: its name is empty")
     if "\0" in str(name):
         raise UsageError(f"no file is called {str(name)!r}: a name holds no NUL")
     try:
@@ -30,7 +32,7 @@ def read_text(path: str | Path, what: str) -> str:
     """The stripped text of a UTF-8 file that an option names.
 
     Raises:
-        UsageError: the file is missing, unreadable, empty or not UTF-8.
+        UsageError: the file is missing, unreadable, empty or not UTF-8; or no file is named.
     """
     try:
         text = user_path(path).read_text(encoding="utf-8-sig").strip()

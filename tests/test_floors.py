@@ -133,6 +133,11 @@ def test_every_room_says_what_it_knows_in_a_few_lines_and_exports_nothing() -> N
             assert len(path.read_text().splitlines()) <= 4, path
 
 
+def test_no_two_files_of_tests_have_one_name_of_which_pytest_would_collect_neither() -> None:
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}
+
+
 def test_a_screen_loads_no_llama_cpp() -> None:
     names = [f"pjlocal.{module}" for module in modules() if room(module) == "screen"]
     code = f"import sys, importlib\nfor m in {names}: importlib.import_module(m)\nprint('llama_cpp' in sys.modules)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +12,7 @@ import typer
 
 from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import ModelError, UsageError
-from ..settings import Engine, Generation, Prompting, Sampling, Settings, View
+from ..settings import Engine, Generation, Prompting, Sampling, Settings, View, split_scale
 from . import completion
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
 
@@ -86,6 +88,8 @@ def chat(
         model = _same_model(stored["model"], screen)
     else:
         model = lasting_name(model)
+    generation = _in_force(generation, stored.get("generation", {}), given)
+    _check_files(generation, stored.get("generation", {}).keys() - given)
     interrupt = Interrupt()
     with on_sigint(interrupt), screen.wait("Loading the model"):
         from ..persona import PersonaJudge
@@ -102,7 +106,7 @@ def chat(
             **preferences,
             prompting=_in_force(prompting, stored.get("prompting", {}), given),
             sampling=_in_force(sampling, stored.get("sampling", {}), given),
-            generation=_in_force(generation, stored.get("generation", {}), given),
+            generation=generation,
             engine=engine,
             interrupt=interrupt,
             own_sampling=given if "defaults" in given else own | stored.get("sampling", {}).keys(),
@@ -175,6 +179,22 @@ def _same_model(saved: str, screen: Screen) -> str:
     if name != saved:  # older versions kept what was typed, which may mean another file here
         screen.say(f"this chat's model was saved as {saved}, which here is {name}")
     return name
+
+
+def _check_files(generation: Generation, stored: Collection[str]) -> None:
+    """Tell how a chat goes on whose adapters are gone.
+
+    Raises:
+        ModelError: one is.
+    """
+    for name, spec in generation.adapters():
+        file, scale = split_scale(spec)
+        if name in stored and scale and not os.path.exists(file):
+            option = f"--{name.replace('_', '-')}"
+            raise ModelError(
+                f"this chat's adapter is gone: no such file: {file}; {option} goes on with another, "
+                f"{option} {os.path.basename(file)}:0 without"
+            )
 
 
 def _in_force(settings: Settings, stored: dict[str, Any], given: frozenset[str]) -> Any:

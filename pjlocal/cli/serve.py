@@ -12,7 +12,6 @@ import typer
 from ..config.config import Config, load_config
 from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import UsageError
-from ..prompting.preferences import prefix
 from ..screen.console import Spinner
 from ..settings import Engine, Generation, Prompting, Sampling
 from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
@@ -90,13 +89,14 @@ def serve(
         from ..server.resident import Resident
         from ..server.serve import listen
         from ..server.serve import serve as answer
-        from ..server.wish import Names, Wish
+        from ..server.wish import Names, Wish, check_servable
         from ..server.worker import Worker
     except ModuleNotFoundError as error:
         raise UsageError(
             f"a server needs the package {error.name}: pip install 'pjlocal[serve]' (or '.[serve]' in a checkout)"
         ) from None
     from ..gguf.locate import EMBEDDED, find_model, lasting_name
+    from ..prompting.plan import make_cast  # loads llama.cpp, which other commands may do without
 
     if api_key == "":
         raise UsageError("--api-key must not be empty: leave it out, or give a key")
@@ -106,8 +106,9 @@ def serve(
     given = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
     named: dict[str, Any] = {key: tuple(wishes) for key, wishes in given.items() if wishes}
     views = Config(**named).views([[], []])
-    for wishes in views:
-        prefix(wishes)
+    check_servable(generation)
+    if any(views):
+        make_cast(generation, views)
     wish = Wish(views, prompting, sampling, generation, own)
     path = find_model(model)
     short = model if model and Path(model).name == model else path.name if model else EMBEDDED

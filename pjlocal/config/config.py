@@ -311,7 +311,11 @@ def set_preset(path: Path, name: str, text: str) -> None:
 
 
 def remove_preset(path: Path, name: str) -> None:
-    """Take a preset out of the file; all else in it stays as it is.  Raises what `set_preset` does."""
+    """Take a preset out of the file; all else in it stays as it is.
+
+    Raises:
+        UsageError: there is none, or something else in the file names it; and what `set_preset` raises.
+    """
     load_config(path)
     document = tomlfile.parse(path, tomlfile.read(path))
     presets: Any = document.get("presets", {})
@@ -320,7 +324,13 @@ def remove_preset(path: Path, name: str) -> None:
         why = "it is built in" if name.lower() in PRESETS else f"there is none in {path}"
         raise UsageError(f"cannot remove the preset {name!r}: {why}")
     del presets[key]
-    write_text(path, document.as_string())
+    text = document.as_string()
+    try:
+        _checked(tomlfile.parse(path, text).unwrap(), path.parent)
+    except Wrong as wrong:
+        where = ".".join(str(part) for part in wrong.keys if isinstance(part, str))
+        raise UsageError(f"cannot remove the preset {name!r}: {where} in {path} names it") from None
+    write_text(path, text)
 
 
 def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool) -> None:

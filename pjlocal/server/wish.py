@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Any, get_type_hints
 
@@ -17,6 +17,8 @@ from ..settings import Engine, Generation, Prompting, Sampling, Settings
 _TABLES = {name: table for name, table in TABLES.items() if table is not Engine}
 #: Every key of it.
 KEYS = (*PREFERENCES, *(key for table in _TABLES.values() for key in get_type_hints(table)))
+#: Those that name files.
+_FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def asked(values: Mapping[str, Any]) -> Config:
     tables: dict[str, Any] = {name: _checked(values, settings) for name, settings in _TABLES.items()}
     tops = _checked({key: values[key] for key in PREFERENCES if key in values}, Config)
     wishes = chain(*tops.values(), tables["generation"].get("avoid", ()))
-    if any(wish.strip().startswith("@") for wish in wishes) or "aligner" in tables["generation"]:
+    if any(wish.strip().startswith("@") for wish in wishes) or _FILES & tables["generation"].keys():
         raise UsageError("a request names no files of the server's: write the text out, or keep it as a persona there")
     return Config(**tops, **tables)
 
@@ -79,6 +81,21 @@ def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, A
     except UsageError as error:
         raise UsageError(by_keys(str(error), settings)) from None
     return made
+
+
+def check_servable(generation: Generation) -> None:
+    """Refuse what a server's answers cannot have, with one model and one context for all of them.
+
+    Raises:
+        UsageError: a line that says what.
+    """
+    if generation.aligner is not None:
+        raise UsageError("the server has one model: leave --aligner out")
+    for name, _ in generation.adapters():
+        raise UsageError(
+            "a LoRA adapter or control vector changes a whole context, which all of the server's answers share: leave "
+            f"--{name.replace('_', '-')} out"
+        )
 
 
 class Names:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commandline import PJLOCAL, one_line
 from terminal import database
+from tiny_models import write_lora
 
 from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
@@ -109,3 +110,21 @@ def test_files_of_preferences_are_the_same_from_another_folder(chat: Chat, last,
     assert last().settings["preferences"] == {"a": [f"@{wish}"], "b": ["vivid"]}
     wish.unlink()
     assert f"cannot read preference file {wish}: " in one_line(chat("there", "--continue").stderr)
+
+
+@pytest.mark.parametrize("prefer", [(), ("-p", "vivid")])
+def test_a_chat_whose_adapter_is_gone_says_how_to_go_on_with_another_or_without(
+    chat: Chat, last, tiny, tmp_path, prefer: tuple[str, ...]
+) -> None:
+    (tmp_path / "here").mkdir()
+    adapter = write_lora(tmp_path / "here" / "pirate.gguf")
+    assert chat("here", "-m", str(tiny("llama")), *prefer, "--lora-a", "pirate.gguf:0.5").returncode == 0
+    adapter.rename(tmp_path / "away.gguf")
+    result = chat("there", "--continue")
+    assert result.returncode == 1 and one_line(result.stderr) == (
+        f"pjlocal: this chat's adapter is gone: no such file: {adapter}; --lora-a goes on with another, "
+        "--lora-a pirate.gguf:0 without"
+    )
+    assert chat("there", "--continue", "--lora-a", "../away.gguf").returncode == 0
+    assert chat("there", "--continue", "--lora-a", "pirate.gguf:0").returncode == 0
+    assert len(last().turns) == 3

@@ -107,6 +107,24 @@ def test_a_preset_can_be_added_to_any_file(write, before, text) -> None:
     assert load_config() == old
 
 
+@pytest.mark.parametrize(
+    ("user", "where"),
+    [
+        ("prefer = ['Pirate:2', 'vivid']\n", "prefer"),
+        ("[generation]\navoid = ['pirate']\n", "generation.avoid"),
+        ("[personas.brief]\nprefer = ['vivid', 'pirate:1.5']\n", "personas.brief.prefer"),
+    ],
+)
+def test_a_preset_that_is_in_use_is_not_removed_which_would_leave_a_file_that_nothing_reads(
+    write, file, user: str, where: str
+) -> None:
+    before = user + "[presets]\npirate = 'Talk like a pirate.'\n"
+    write(before)
+    with pytest.raises(UsageError, match=f"cannot remove the preset 'Pirate': {where} in .*config.toml names it$"):
+        call(prefs_app, "rm", "Pirate")
+    assert file.read_text() == before
+
+
 def test_a_link_stays_a_link_and_what_is_no_file_is_not_replaced(write, file, tmp_path, monkeypatch) -> None:
     write("")
     real = tmp_path / "real.toml"

@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 import pytest
+from tiny_models import write_lora
 
+from pjlocal import PersonaJudge
 from pjlocal.engine.voices import Weight
 from pjlocal.errors import UsageError
 from pjlocal.prompting.plan import make_cast
@@ -29,6 +31,7 @@ def test_strengths_of_all_and_of_each_bring_a_neutral_view() -> None:
     made = cast("vivid:2", "formal", strength="0.5")
     assert made.weights == {"a": Weight(0, 2.0), "b": Weight(1, 0.5)}
     assert made.prefixes[made.neutral] == "" and len(made.prefixes) == 3
+    assert cast("vivid:2e0", "formal").weights["a"] == Weight(0, 2.0)
     assert cast("vivid", "formal", strength="auto").weights["a"] == Weight(0, 1.0, auto=True)
     assert cast("vivid", "formal", mode="both").weights == {"a": Weight(0, 1.5), "b": Weight(1, 1.5)}
 
@@ -73,6 +76,14 @@ def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
         (["vivid"], {"panel": True}, "--panel takes 2 to 26 preferences"),
         (["vivid", "formal"], {"rule": "mod"}, "--rule mod says how mode both weighs the preferences: add --mode both"),
         (["vivid:11"], {}, "the preference 'vivid:11': a strength is a number from -10 to 10, or auto (not '11')"),
+        (["vivid:1e9"], {}, "the preference 'vivid:1e9': a strength is a number from -10 to 10, or auto (not '1e9')"),
+        (["Vivid:x"], {}, "the preference 'Vivid:x': a strength is a number from -10 to 10, or auto (not 'x')"),
+        (["vivid:"], {}, "the preference 'vivid:': a strength is a number from -10 to 10, or auto (not '')"),
+        (["vivid:nan"], {}, "the preference 'vivid:nan': a strength is a number"),
+        (["vivid"], {"avoid": ("formal:1,5",)}, "the preference 'formal:1,5': a strength is a number"),
+        (["vivd:x"], {}, "unknown preset 'vivd:x': did you mean vivid"),
+        (["@"], {}, "no file is named: its name is empty"),
+        (["@:2"], {}, "no file is named"),
         (["vivid:2", "formal", "simple:3"], {}, "'vivid:2' and 'simple:3' share one view, which has one strength"),
         (["vivid"], {"avoid": ("formal:-2",)}, "--avoid formal:-2: its strength must be a number above 0"),
         (["vivid"], {"avoid": ("frmal",)}, "unknown preset 'frmal'"),
@@ -83,6 +94,11 @@ def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
             "--strength means nothing to the rule overlap",
         ),
         (["vivid:-1"], {"mode": "both", "rule": "mod"}, "the rule mod takes strengths above 0"),
+        ([], {"mode": "both", "lora_a": ("a.gguf:0",)}, "mode both needs a preference, as in: -p vivid"),
+        ([], {"strength": "2", "control_vector_b": ("a.gguf:0",)}, "--strength needs a preference"),
+        ([], {"mode": "both", "rule": "mod", "lora_a": ("a.gguf", "a.gguf:-1")}, "the rule mod needs a preference"),
+        (["vivid:auto"], {"mode": "both", "rule": "mod"}, "the rule mod has no neutral view for the strength auto"),
+        (["vivid"], {"mode": "both", "rule": "mixture", "strength": "auto"}, "the rule mixture has no neutral view"),
     ],
 )
 def test_what_cannot_be_had_together_is_told_in_a_line(prefer, generation, says: str) -> None:
@@ -111,3 +127,19 @@ def test_strengths_that_are_the_same_number_are_the_same() -> None:
     assert cast.neutral is None
     with pytest.raises(UsageError, match=r"give all of them the same$"):
         make_cast(Generation(mode="prompt", panel=True), [["vivid:2"], ["creative"]])
+
+
+def test_what_changes_nothing_is_told_once(tiny, tmp_path, caplog) -> None:
+    lora = (str(write_lora(tmp_path / "pirate.gguf")),)
+    with PersonaJudge(tiny("llama"), prefer=["vivid:2"]) as judge:
+        for settings, told in (
+            ({"mode": "both", "rule": "overlap"}, "the rule overlap has no use for the strength of vivid:2"),
+            ({"mode": "rewrite"}, "mode rewrite has no use for the strength of vivid:2"),
+            ({"mode": "both", "rule": "mod"}, None),
+            ({"mode": "base", "lora_b": lora}, None),
+            ({"mode": "base"}, "base mode writes as view b alone would, and view b has no preference: use "),
+            ({"mode": "base", "lora_a": lora}, None),
+        ):
+            judge("hello", max_tokens=1, **settings)
+            assert [record.message.startswith(told or " ") for record in caplog.records] == [True] * (told is not None)
+            caplog.clear()

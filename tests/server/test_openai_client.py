@@ -208,6 +208,8 @@ def test_a_bare_text_goes_on(client: OpenAI) -> None:
         ({"extra_body": {"pjlocal": {"topk": 3}}}, "did you mean top_k"),
         ({"extra_body": {"pjlocal": {"lam": 0}}}, "lam must be at least 1"),
         ({"extra_body": {"pjlocal": {"prefer": ["@/etc/passwd"]}}}, "names no files"),
+        ({"extra_body": {"pjlocal": {"lora": ["/etc/passwd"]}}}, "names no files"),
+        ({"extra_body": {"pjlocal": {"control_vector_b": ["a.gguf:0.5"]}}}, "names no files"),
         ({"extra_body": {"pjlocal": {"prefer": ["vivd"]}}}, "did you mean vivid"),
         ({"extra_body": {"pjlocal": {"mode": "judge"}}}, "needs a preference"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}}, "not"),
