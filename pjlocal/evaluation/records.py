@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, get_type_hints
 
 from ..errors import OutputError, UsageError
 
@@ -119,16 +119,26 @@ class Folder:
         return self.path / "run.json"
 
     def read(self, kind: type[Record]) -> dict[str, Record]:
-        """The records of a kind, by their keys, in the order in which they were written."""
+        """The records of a kind, by their keys, in the order in which they were written.
+
+        Raises:
+            UsageError: a line is none; names it.
+        """
+        file = self.path / _FILES[kind]
         try:
-            data = (self.path / _FILES[kind]).read_bytes()
+            data = file.read_bytes()
         except FileNotFoundError:
             return {}
-        known = {f.name for f in fields(kind)}
+        except OSError as error:
+            raise UsageError(f"cannot read {file}: {error.strerror or error}") from None
+        simple = _simple_fields(kind)
         records = {}
-        for line in _whole_lines(data):
-            values = json.loads(line)
-            record = kind(**{name: value for name, value in values.items() if name in known})
+        for number, line in enumerate(_whole_lines(data), 1):
+            try:
+                record = _parsed(kind, line, simple)
+            except (ValueError, TypeError, AttributeError, RecursionError):
+                wants = "take the line out, and the same command makes it again"
+                raise UsageError(f"{file} line {number} is not what pjlocal wrote: {wants}") from None
             records[record.key] = record
         return records
 
@@ -194,6 +204,21 @@ class Folder:
             file.seek(0, os.SEEK_END)
             self._files[kind] = file
         return self._files[kind]
+
+
+def _parsed(kind: type[Record], line: bytes, simple: Mapping[str, tuple[type, ...]]) -> Record:
+    """Raises ValueError, TypeError, AttributeError, RecursionError: it is none."""
+    values = json.loads(line)
+    record = kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
+    if not all(isinstance(getattr(record, name), of) for name, of in simple.items()):
+        raise TypeError
+    return record
+
+
+def _simple_fields(kind: type) -> dict[str, tuple[type, ...]]:
+    """What texts and numbers of a record may be."""
+    may_be: dict[type, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float)}
+    return {name: may_be[hint] for name, hint in get_type_hints(kind).items() if hint in may_be}
 
 
 def _whole_lines(data: bytes) -> Iterator[bytes]:

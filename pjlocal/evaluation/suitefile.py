@@ -46,6 +46,8 @@ def load_suite(name: str) -> Suite:
     Raises:
         UsageError: there is none, or it says what cannot be; names the line.
     """
+    if not name:
+        raise UsageError("which suite? pjlocal eval suites lists those that are ready; or give a TOML file of your own")
     ready = {path.stem: path for path in _ready()}
     path = ready.get(name) or user_path(name)
     if not os.path.exists(path):
@@ -229,6 +231,8 @@ def _check_together(table: _Table, suite: Suite) -> None:
     for one, system in zip(table.tables("systems"), suite.systems, strict=True):
         one = replace(one, label=f"system {system.name!r}: ")
         _check_system_name(one, system.against or suite.baseline, names, "against")
+        if system.against == system.name:
+            raise one.wrong("against must be another system", "against")
         for objectives in suite.objectives:
             if system.only and system.only > len(objectives.prefer):
                 has = f"objectives {objectives.name!r} have {len(objectives.prefer)}"

@@ -13,6 +13,8 @@ import pytest
 from commandline import PJLOCAL
 
 from pjlocal.evaluation.records import AnswerRecord, Folder
+from pjlocal.evaluation.run import Run, write_run
+from pjlocal.evaluation.suitefile import load_suite
 
 Pjlocal = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -133,6 +135,7 @@ def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_su
     ("args", "said"),
     [
         (["nosuch"], "there is no suite 'nosuch'"),
+        ([""], "which suite?"),
         (["small.toml", "--prompts", "nosuch.txt"], "nosuch.txt"),
         (["small.toml", "--field", "x", "--prompts", "questions.json"], "x"),
         (["small.toml", "-m", "nosuch"], "nosuch"),
@@ -165,6 +168,15 @@ def test_a_folder_without_an_evaluation_is_told(pjlocal: Pjlocal, tmp_path: Path
     for command in (["report", "none"], ["show", "none"], ["score", "none"], ["compare", "none", "none"]):
         result = pjlocal("eval", *command)
         assert result.returncode == 2 and "holds no evaluation" in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("line", ["no JSON", "[]", '{"key": 1}', '{"answer": "a"}', '{"key": "k", "answer": 5}'])
+def test_a_line_that_pjlocal_did_not_write_is_named(pjlocal: Pjlocal, suite: str, tmp_path: Path, line: str) -> None:
+    made = Run(load_suite(str(tmp_path / suite)), (), ())
+    write_run(Folder(tmp_path / "out"), made)
+    (tmp_path / "out" / "scores.jsonl").write_text(line + "\n")
+    result = pjlocal("eval", "report", "out")
+    assert result.returncode == 2 and "scores.jsonl line 1 is not what pjlocal wrote" in result.stderr, result.stderr
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(

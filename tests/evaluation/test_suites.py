@@ -393,6 +393,7 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         (WHOLE + "model = '~nobody9/x'", "line 7: system 'prompt': cannot use the path ~nobody9/x"),
         (WHOLE + "only = 3", "line 7: system 'prompt': only = 3, but the objectives 'o' have 2 preferences"),
         (WHOLE + "only = 0", "line 7: system 'prompt': only must be at least 1"),
+        (WHOLE + "against = 'prompt'", "line 7: system 'prompt': against must be another system"),
         (WHOLE + "against = 'x'", "line 7: system 'prompt': against must be a system's name (not 'x')"),
         (WHOLE + SYSTEM, "line 8: there are two of the name 'prompt'"),
         (OBJECTIVES + WHOLE, "line 5: there are two of the name 'o'"),
