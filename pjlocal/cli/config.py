@@ -155,7 +155,7 @@ def rm(name: _Name) -> None:
 
 
 # What the commands themselves do without these; the others do nothing when not set.
-_TOP_DEFAULTS = {"model": EMBEDDED, "save": True, "save_cache": False}
+_TOP_DEFAULTS = {"model": EMBEDDED, "save": True, "save_cache": False, "server": True}
 
 
 def _in_force(config: Config) -> Iterator[tuple[str, str, Any]]:
@@ -205,7 +205,8 @@ _TEMPLATE_HEAD = """\
 #judge_prefer = ["creative"]
 #view = "text"
 #save = true
-#save_cache = false"""
+#save_cache = false
+#server = true"""
 
 
 _TEMPLATE_END = """

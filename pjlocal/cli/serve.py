@@ -86,6 +86,7 @@ def serve(
         from ..server.app import create_app
         from ..server.guard import is_loopback
         from ..server.metrics import Metrics
+        from ..server.nearby import Nearby, listen_nearby
         from ..server.resident import Resident
         from ..server.serve import listen
         from ..server.serve import serve as answer
@@ -114,7 +115,7 @@ def serve(
     interrupt, metrics = Interrupt(), Metrics()
     load = partial(Resident, path, engine, parallel, interrupt)
     worker = Worker(load, parallel + queue, unload_after, interrupt, metrics)
-    with listen(host, port) as listening:
+    with listen(host, port) as listening, listen_nearby(path, engine) as near:
         with on_sigint(interrupt), Spinner() as spinner:
             spinner.say("Loading the model")
             n_ctx = worker.load().n_ctx
@@ -122,4 +123,4 @@ def serve(
         number = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         print(f"pjlocal: {names.model} answers at http://{shown}:{number}/v1 (Ctrl-C ends it)", file=sys.stderr)
-        return answer(app, listening, worker)
+        return answer(app, listening, worker, Nearby(worker, parallel), near)

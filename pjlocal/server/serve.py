@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
@@ -12,6 +13,7 @@ from starlette.applications import Starlette
 
 from ..engine.interrupt import INTERRUPTED
 from ..errors import PjlocalError
+from .nearby import Nearby
 from .worker import Worker
 
 #: Seconds that answers have to end after a first signal; then they are stopped, and told so.
@@ -35,10 +37,20 @@ def listen(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """uvicorn, which tells the worker of signals: the first one lets answers end, a second one does not."""
 
-    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
+    def __init__(self, config: uvicorn.Config, worker: Worker, nearby: Nearby, near: socket.socket | None) -> None:
         super().__init__(config)
         self._worker = worker
+        self._nearby = nearby
+        self._near = near
         self.status = 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._near:
+            await self._nearby.start(self._near)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.gather(super().shutdown(sockets), self._nearby.stop(_LAST_S))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
@@ -49,8 +61,14 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(app: Starlette, listening: socket.socket, worker: Worker) -> int:
-    """Answer until a signal comes; the exit status, which is 0 where that is what ends servers (SIGTERM)."""
+def serve(
+    app: Starlette, listening: socket.socket, worker: Worker, nearby: Nearby, near: socket.socket | None = None
+) -> int:
+    """Answer until a signal comes; the exit status, which is 0 where that is what ends servers (SIGTERM).
+
+    Args:
+        near: where `pjlocal run` of the same user comes.
+    """
     for name in ("uvicorn", "uvicorn.error", "asyncio"):  # of half a request, and the like
         logging.getLogger(name).setLevel(logging.CRITICAL)
     config = uvicorn.Config(
@@ -64,7 +82,7 @@ def serve(app: Starlette, listening: socket.socket, worker: Worker) -> int:
         server_header=False,
         timeout_graceful_shutdown=_LAST_S,
     )
-    server = _Server(config, worker)
+    server = _Server(config, worker, nearby, near)
     worker.start()
     try:
         server.run([listening])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..engine.interrupt import Interrupt
@@ -14,7 +14,8 @@ from ..events import Result, TokenEvent
 from ..prompting.prompt import Message
 from ..scheduler import Job
 from .metrics import Metrics
-from .resident import Planned, Resident, Telling, Token
+from .near import Head
+from .resident import Planned, Resident, Single, Telling, Token
 from .wish import Wish
 
 _STOPPING = "the server is stopping"
@@ -60,6 +61,26 @@ class Order:
     draft: Result | None = None
 
 
+@dataclass(eq=False)
+class SingleOrder:
+    """An answer that is wanted exactly as `pjlocal run` writes it.
+
+    interrupt: stops it, from any thread.
+    tell: as an `Order`'s; first the head, then tokens.
+    """
+
+    wish: Wish
+    said: str
+    interrupt: Interrupt
+    tell: Callable[[Head | TokenEvent | Done | Exception], None]
+    came: float = field(default_factory=time.monotonic)
+    single: Single | None = None
+    begun: bool = False  # to tell of tokens
+
+
+AnyOrder = Order | SingleOrder
+
+
 class Worker:
     """Writes the orders' answers; everything but `load` may be called from any thread.
 
@@ -85,11 +106,12 @@ class Worker:
         self._metrics = metrics
         self._resident: Resident | None = None
         self._changed = threading.Condition()  # guards what follows
-        self._coming: deque[Order] = deque()
-        self._gone: deque[Order] = deque()
-        self._wanted: set[Order] = set()  # all that are not at their end
+        self._coming: deque[AnyOrder] = deque()
+        self._gone: deque[AnyOrder] = deque()
+        self._wanted: set[AnyOrder] = set()  # all that are not at their end
         self._stopping = False
         self._orders: dict[Job, Order] = {}  # planned, of this thread alone
+        self._singles: list[SingleOrder] = []  # as well
         self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-serve")
 
     def load(self) -> Resident:
@@ -101,7 +123,7 @@ class Worker:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, orders: Sequence[Order]) -> None:
+    def submit(self, orders: Sequence[AnyOrder]) -> None:
         """Write them when their turn has come: all of them, or none.
 
         Raises:
@@ -121,8 +143,9 @@ class Worker:
             self._coming += orders
             self._changed.notify()
 
-    def cancel(self, orders: Sequence[Order]) -> None:
+    def cancel(self, orders: Sequence[AnyOrder]) -> None:
         """Write no more of them; their places are free before the next token is read."""
+        _interrupt(orders)
         with self._changed:
             self._gone += orders
             self._changed.notify()
@@ -133,11 +156,16 @@ class Worker:
             self._stopping = True
             self._changed.notify()
         if patience:
-            timer = threading.Timer(patience, self._interrupt.set)
+            timer = threading.Timer(patience, self._interrupt_all)
             timer.daemon = True
             timer.start()
         else:
-            self._interrupt.set()
+            self._interrupt_all()
+
+    def _interrupt_all(self) -> None:
+        self._interrupt.set()
+        with self._changed:
+            _interrupt(self._wanted)
 
     @property
     def alive(self) -> bool:
@@ -178,17 +206,23 @@ class Worker:
                 self._drop(order)
             if self._orders:
                 self._step()
-            elif self._stopping and not coming:
+            for single in list(self._singles):
+                self._step_alone(single)
+            if self._stopping and not (coming or self._orders or self._singles):
                 return
 
     def _has_work(self) -> bool:
-        return bool(self._coming or self._gone or self._orders or self._stopping)
+        return bool(self._coming or self._gone or self._orders or self._singles or self._stopping)
 
-    def _begin(self, order: Order) -> None:
+    def _begin(self, order: AnyOrder) -> None:
         """Plan an answer, and have it written in its turn."""
         try:
             resident = self._resident or self.load()
-            self._write(resident, order, resident.planned(order.wish, order.said))
+            if isinstance(order, SingleOrder):
+                order.single = resident.single(order.wish, order.said, order.interrupt)
+                self._singles.append(order)
+            else:
+                self._write(resident, order, resident.planned(order.wish, order.said))
         except Exception as error:
             self._end(order, error)
 
@@ -198,9 +232,12 @@ class Worker:
         order.planned, order.job = planned, job
         self._orders[job] = order
 
-    def _drop(self, order: Order) -> None:
+    def _drop(self, order: AnyOrder) -> None:
         """Write no more of it, where it is not at its end."""
-        if order.job and self._resident:
+        if isinstance(order, SingleOrder):
+            if order.single:
+                self._end(order, None)
+        elif order.job and self._resident:
             self._resident.scheduler.cancel(order.job)
             self._end(order, None)
 
@@ -212,7 +249,8 @@ class Worker:
         try:
             told = self._resident.scheduler.step()
         except Exception as error:  # nobody foresaw it, and the context may be in any state
-            for order in list(self._orders.values()):
+            in_flight: list[AnyOrder] = [*self._orders.values(), *self._singles]
+            for order in in_flight:
                 self._end(order, error)
             self._unload()
             return
@@ -224,6 +262,28 @@ class Worker:
                 self._tell(order, job, events)
             if job.done:
                 self._finish(self._resident, order, job)
+
+    def _step_alone(self, order: SingleOrder) -> None:
+        """One more token of an answer that is written by itself."""
+        assert order.single
+        single = order.single
+        try:
+            event = single.step()
+        except Exception as error:
+            self._end(order, error)
+            return
+        if not order.begun:
+            order.begun = True
+            self._metrics.first_token.observe(time.monotonic() - order.came)
+            order.tell(single.head)
+        if event:
+            order.tell(event)
+            return
+        fed, decodes = single.work
+        self._metrics.fed.inc(fed)
+        self._metrics.decodes.inc(decodes)
+        self._metrics.count(single.result, 0)
+        self._end(order, Done(single.result))
 
     def _tell(self, order: Order, job: Job, events: Sequence[TokenEvent]) -> None:
         """Tell what has come; of a first answer nothing."""
@@ -254,9 +314,11 @@ class Worker:
         except Exception as error:
             self._end(order, error)
 
-    def _end(self, order: Order, told: Done | Exception | None) -> None:
+    def _end(self, order: AnyOrder, told: Done | Exception | None) -> None:
         """Give its place to others; None where nobody is there any more to be told."""
-        if order.job:
+        if isinstance(order, SingleOrder):
+            self._close(order)
+        elif order.job:
             del self._orders[order.job]
             order.job = None
         with self._changed:
@@ -266,11 +328,23 @@ class Worker:
         if told is not None:
             order.tell(told)
 
+    def _close(self, order: SingleOrder) -> None:
+        if order.single:
+            self._singles.remove(order)
+            order.single.close()
+            order.single = None
+
     def _unload(self) -> None:
         if self._resident:
             self._metrics.loaded.set(0)
             self._resident.close()
             self._resident = None
+
+
+def _interrupt(orders: Iterable[AnyOrder]) -> None:
+    for order in orders:
+        if isinstance(order, SingleOrder):
+            order.interrupt.set()
 
 
 def _how(told: Done | Exception | None) -> str:
