@@ -234,7 +234,10 @@ class _Talk:
                 raise _gone()
         line, _, self._came = self._came.partition(b"\n")
         self._taken = True
-        said: dict[str, Any] = json.loads(line)
+        try:
+            said: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise _gone() from error
         return said
 
     def _part(self) -> bytes:

@@ -81,6 +81,7 @@ class Nearby:
         self._worker = worker
         self._most = most
         self._talks: set[asyncio.Task[Any]] = set()
+        self._orders: set[SingleOrder] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self, listening: socket.socket) -> None:
@@ -113,11 +114,12 @@ class Nearby:
                 loop.call_soon_threadsafe(told.put_nowait, one)
 
         try:
-            if len(self._talks) > self._most:
-                raise Busy("others are being answered")
             said = json.loads(await asyncio.wait_for(reader.readline(), _PATIENCE_S))
             order = SingleOrder(Wish.from_dict(said), said["prompt"], Interrupt(), tell)
+            if len(self._orders) >= self._most:
+                raise Busy("others are being answered")
             self._worker.submit([order])
+            self._orders.add(order)
         except Exception as error:  # whatever it is, the other side can do without
             await _say(writer, refused=str(error))
             return
@@ -126,6 +128,7 @@ class Nearby:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._worker.cancel([order])
+            self._orders.discard(order)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,8 +8,10 @@ import signal
 import socket
 from types import FrameType
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..engine.interrupt import INTERRUPTED
 from ..errors import PjlocalError
@@ -18,6 +20,7 @@ from .worker import Worker
 
 #: Seconds that answers have to end after a first signal; then they are stopped, and told so.
 _PATIENCE_S = 0.5
+PATIENCE_S = 30  # for the head of a request to come
 _LAST_S = 1  # after which connections that are still open are cut
 
 
@@ -32,6 +35,36 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         raise PjlocalError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+
+
+class Connection(H11Protocol):
+    """uvicorn's, which is cut where the head of a request does not come to its end."""
+
+    _cutting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self._wait_for_head()
+        else:
+            self._stop_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        """From its first byte on; a byte now and then makes it no longer."""
+        self._cutting = self._cutting or self.loop.call_later(PATIENCE_S, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._cutting:
+            self._cutting.cancel()
+            self._cutting = None
 
 
 class _Server(uvicorn.Server):
@@ -73,7 +106,7 @@ def serve(
         logging.getLogger(name).setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         loop="asyncio",
         ws="none",
         lifespan="off",

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from pjlocal.server.near import Lost, NearAnswer, ask, socket_path
 from pjlocal.server.wish import Wish
 
 ENGINE = Engine(n_threads=1)
-ENDLESS = ("-n", "30000", "--ignore-end", "--ctx", "32768")
+LONG = "Tell me of the sun, the rain and the sea, " * 8
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,7 @@ def here(monkeypatch: pytest.MonkeyPatch, server_environment: dict[str, str]) ->
 
 def make_wish(prefer: Sequence[str] = (), system: str = "", sampling: Any = None, **generation: Any) -> Wish:
     generation = {"seed": 1, "max_tokens": 20, "ignore_end": True} | generation
-    return Wish(
-        placed(prefer), Prompting(system=system), sampling or Sampling(), Generation(**generation), frozenset()
-    )
+    return Wish(placed(prefer), Prompting(system=system), sampling or Sampling(), Generation(**generation), frozenset())
 
 
 def near(model: Path, wish: Wish | None = None, prompt: str = "hello", engine: Engine = ENGINE) -> NearAnswer | None:
@@ -100,18 +98,14 @@ def test_each_event_and_the_result_are_those_of_a_model_loaded_here(served: Serv
     draft, judge = wish.views
     kinds: Any = {"prompting": wish.prompting, "sampling": wish.sampling, "generation": wish.generation}
     with PersonaJudge(model, draft_prefer=draft, judge_prefer=judge, engine=ENGINE, own_sampling=(), **kinds) as one:
-        for prompt in ("hello", "Tell me of the sun, the rain and the sea, " * 8):  # begins anew each time
-            expected = one.stream(prompt)
-            events: list[TokenEvent] = list(expected)
-            one.pool.views(len(expected.plan.prompts), 1).rewind(0)
-            answer = near(model, wish, prompt)
+        expected = one.stream(LONG)
+        events: list[TokenEvent] = list(expected)
+        for _ in range(2):  # nor does it matter what was read before
+            answer = near(model, wish, LONG)
             assert answer and (answer.mode, answer.told) == (expected.mode, expected.told)
             assert tuple(answer.pushing) == tuple(expected.pushing)
             assert list(answer) == events
-            told, wanted = answer.result, expected.result
-            assert no_times(told.as_dict()) == no_times(wanted.as_dict())
-            answer.close()
-            break
+            assert no_times(answer.result.as_dict()) == no_times(expected.result.as_dict())
 
 
 def test_run_prints_and_traces_the_same_and_the_model_is_not_loaded(
@@ -128,9 +122,7 @@ def test_run_prints_and_traces_the_same_and_the_model_is_not_loaded(
     assert (tmp_path / "near").read_bytes() == (tmp_path / "own").read_bytes()
 
 
-def test_run_by_a_server_imports_no_llama_cpp(
-    served: Served, model: Path, server_environment: dict[str, str]
-) -> None:
+def test_run_by_a_server_imports_no_llama_cpp(served: Served, model: Path, server_environment: dict[str, str]) -> None:
     code = (
         "import sys, atexit; from pjlocal.__main__ import main\n"
         "heavy = {'llama_cpp', 'numpy', 'starlette', 'uvicorn', 'jinja2', 'pjlocal.persona'}\n"
@@ -172,18 +164,212 @@ def test_a_server_that_is_not_wanted_or_does_not_suit_is_let_alone(
 
 
 def test_a_model_file_that_has_changed_is_not_the_servers(served: Served, model: Path) -> None:
+    status = model.stat()
     os.utime(model, (1e9, 1e9))
     try:
         assert near(model) is None
     finally:
-        status = served.http.get("/health")  # which goes on
-        assert status.status_code == 200
+        os.utime(model, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert near(model)
 
 
-def test_what_needs_more_than_the_model_is_not_asked_of_a_server(
-    model: Path, served: Served, tmp_path: Path
-) -> None:
+def test_what_needs_more_than_the_model_is_not_asked_of_a_server(model: Path, served: Served, tmp_path: Path) -> None:
     (tmp_path / "wish").write_text("Rhyme.")
     assert near(model, make_wish(["vivid"], mode="rewrite")) is None
     assert near(model, make_wish([f"@{tmp_path}/wish"])) is None
     assert near(model, engine=ENGINE.replace(verbose=True)) is None
+
+
+# What goes wrong on the way.
+
+BIG = ("--ctx", "32768")
+ENDLESS = (*BIG, "-n", "30000", "--ignore-end")
+
+
+@pytest.fixture(scope="module")
+def big(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
+    """A server with room for answers that do not end."""
+    with serving(model, server_environment, *BIG) as made:
+        yield made
+
+
+@contextmanager
+def endless(model: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A `run` in the middle of an answer."""
+    command = [*PJLOCAL, "run", "-m", str(model), "--threads", "1", *ENDLESS, "hello"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout and process.stdout.read(20)
+            yield process
+        finally:
+            process.kill()
+
+
+def test_ctrl_c_stops_the_answer_on_the_server(big: Served, model: Path, server_environment: dict[str, str]) -> None:
+    stopped = 'pjlocal_answers_total{finish_reason="interrupted"}'
+    with endless(model, server_environment) as process:
+        assert big.metric("pjlocal_answers_now") == 1
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130 and stderr == ""
+    when(lambda: big.metric("pjlocal_answers_now") == 0)
+    assert big.metric(stopped) == 1
+
+
+def test_a_run_that_is_killed_leaves_nothing_being_written(
+    big: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    with endless(model, server_environment) as process:
+        process.kill()
+    when(lambda: big.metric("pjlocal_answers_now") == 0)
+
+
+def test_what_is_wrong_with_a_request_is_told_as_without_a_server(
+    served: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    for options in (["-p", "vvid"], ["--regex", "("], ["-s", "word " * 3000], ["-p", "vivid", "--draft-prefer", "x"]):
+        told = [run(model, server_environment, *options, *more) for more in ((), ("--no-server",))]
+        assert told[0].returncode == told[1].returncode == 2
+        assert one_line(told[0].stderr) == one_line(told[1].stderr)
+
+
+def test_an_answer_beside_others_is_the_same(served: Served, model: Path) -> None:
+    answer = near(model, make_wish(["vivid"], max_tokens=50))
+    assert answer
+    alone = [event.text for event in answer]
+    body = {"messages": [{"role": "user", "content": "go on"}], "max_tokens": 150, "pjlocal": {"ignore_end": True}}
+    asking = threading.Thread(target=lambda: served.http.post("/v1/chat/completions", json=body))
+    asking.start()
+    beside = [near(model, make_wish(["vivid"], max_tokens=50)) for _ in range(2)]
+    assert all(one and [event.text for event in one] == alone for one in beside)
+    asking.join()
+
+
+def test_more_at_once_than_the_server_writes_load_the_model(big: Served, model: Path) -> None:
+    engine = ENGINE.replace(n_ctx=32768)
+    wish = make_wish(max_tokens=30_000)
+    held = [near(model, wish, engine=engine) for _ in range(2)]  # as many as --parallel says
+    assert all(held) and near(model, wish, engine=engine) is None
+    for one in held:
+        assert one
+        one.close()
+    when(lambda: big.metric("pjlocal_answers_now") == 0)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_that_ends_in_the_middle_ends_run_with_a_line(
+    model: Path, server_environment: dict[str, str], signum: int
+) -> None:
+    with serving(model, server_environment, *BIG, "--batch", "500") as dying:
+        command = [*PJLOCAL, "run", "-m", str(model), "--threads", "1", *ENDLESS, "--batch", "500", "hello"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, env=server_environment, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stdout and process.stdout.read(20)
+            dying.process.send_signal(signum)
+            _, stderr = process.communicate(timeout=30)
+        assert process.returncode == 1 and "run it again" in one_line(stderr)
+    result = run(model, server_environment, *BIG, "--batch", "500", "-n", "2")  # of a killed one the socket is left
+    assert result.returncode == 0 and result.stderr == ""
+
+
+@contextmanager
+def impostor(model: Path, *lines: bytes, hold: bool = False) -> Iterator[None]:
+    """Something that listens where the server would, says this to whoever comes, and hangs up, or holds the line."""
+    path = socket_path(model, ENGINE.replace(n_ctx=300))
+    assert path
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def talk() -> None:
+            with suppress(OSError), listening.accept()[0] as client:  # nobody may come, or not wait
+                client.recv(1 << 20)
+                client.sendall(b"".join(lines))
+                if hold:
+                    client.recv(1 << 20)  # until the other side hangs up
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            path.unlink()
+
+
+TAKEN = b'{"taken": true}\n'
+HEAD = b'{"head": {"mode": "plain", "told": {}, "pushing": [], "followed_sampling": "", "placed": ""}}\n'
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [], [TAKEN], [TAKEN, b"{}\n"], [b'{"refused": "full"}\n'], [b"what?\n"], [b"[1]\n"], [TAKEN, HEAD[:50]],
+        [TAKEN, b'{"interrupted": true}\n'],
+    ],
+)  # fmt: skip
+def test_a_server_that_writes_nothing_is_as_good_as_none(model: Path, lines: list[bytes]) -> None:
+    with impostor(model, *lines):
+        assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
+
+
+def test_a_server_that_is_frozen_is_not_waited_for(model: Path) -> None:
+    started = time.monotonic()
+    with impostor(model, hold=True):
+        assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
+    assert time.monotonic() - started < 10
+
+
+def test_a_server_that_falls_silent_in_the_middle_is_given_up(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pjlocal.server.near._SILENT_S", 0.3)
+    with impostor(model, TAKEN, HEAD, hold=True):
+        answer = near(model, engine=ENGINE.replace(n_ctx=300))
+        assert answer
+        with pytest.raises(Lost, match="--no-server"):
+            list(answer)
+
+
+def test_a_socket_in_a_folder_that_is_open_to_others_is_nobodys(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    path = socket_path(model, ENGINE.replace(n_ctx=300))
+    assert path
+    with impostor(model, TAKEN, HEAD):
+        path.parent.chmod(0o755)
+        assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
+
+
+def test_the_socket_is_the_users_alone_and_goes_with_its_server(
+    model: Path, server_environment: dict[str, str]
+) -> None:
+    options = ("--batch", "400")
+    path = socket_path(model, ENGINE.replace(n_batch=400))
+    assert path
+    with serving(model, server_environment, *options) as first:
+        assert path.is_socket() and path.parent.stat().st_mode & 0o777 == 0o700
+        with serving(model, server_environment, *options) as second:  # which finds it taken
+            assert run(model, server_environment, *options, "-n", "2").returncode == 0
+            assert written(first) == 1 and written(second) == 0
+        assert path.is_socket()
+    assert not path.exists()
+
+
+NOISE = (b"", b"\n", b"{", b"{}\n", b"[]\n", b"\xff" * 1000 + b"\n", b'{"prompt": 3}\n', b"[" * 99_999 + b"\n")
+
+
+def test_noise_on_the_socket_harms_nobody(served: Served, model: Path) -> None:
+    for noise in NOISE:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(socket_path(model, ENGINE)))
+            client.sendall(noise)
+    answer = near(model)
+    assert answer and len(list(answer)) == 20
+    with pytest.raises(UsageError, match="vvid"):
+        near(model, make_wish(["vvid"]))
