@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ..engine.interrupt import Interrupt
 from ..errors import PjlocalError, UsageError
@@ -15,6 +16,7 @@ from ..prompting.prompt import Message
 from ..scheduler import Job
 from .metrics import Metrics
 from .near import Head
+from .planner import Planner
 from .resident import Planned, Resident, Single, Telling, Token
 from .wish import Wish
 
@@ -109,9 +111,12 @@ class Worker:
         self._coming: deque[AnyOrder] = deque()
         self._gone: deque[AnyOrder] = deque()
         self._wanted: set[AnyOrder] = set()  # all that are not at their end
+        self._planned: deque[tuple[AnyOrder, Planned | Single | Exception]] = deque()
         self._stopping = False
         self._orders: dict[Job, Order] = {}  # planned, of this thread alone
         self._singles: list[SingleOrder] = []  # as well
+        self._planning: set[AnyOrder] = set()  # what the planner has, and is still wanted
+        self._planner = Planner()
         self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-serve")
 
     def load(self) -> Resident:
@@ -121,6 +126,7 @@ class Worker:
         return self._resident
 
     def start(self) -> None:
+        self._planner.start()
         self._thread.start()
 
     def submit(self, orders: Sequence[AnyOrder]) -> None:
@@ -188,15 +194,18 @@ class Worker:
             for order in left:
                 self._end(order, Stopping(_STOPPING))
             self._unload()
+            self._planner.end()
 
     def _work(self) -> None:
         """Until it shall stop and nothing is left."""
         while True:
             with self._changed:
-                awake = self._changed.wait_for(self._has_work, self._unload_after if self._resident else None)
-                coming, gone = list(self._coming), list(self._gone)
+                idles = self._resident and not self._planning
+                awake = self._changed.wait_for(self._has_work, self._unload_after if idles else None)
+                coming, gone, planned = list(self._coming), list(self._gone), list(self._planned)
                 self._coming.clear()
                 self._gone.clear()
+                self._planned.clear()
             if not awake:
                 self._unload()
                 continue
@@ -204,25 +213,57 @@ class Worker:
                 self._begin(order)
             for order in gone:
                 self._drop(order)
+            for order, made in planned:
+                self._take(order, made)
             if self._orders:
                 self._step()
             for single in list(self._singles):
                 self._step_alone(single)
-            if self._stopping and not (coming or self._orders or self._singles):
+            if self._stopping and not (self._planning or self._orders or self._singles):
                 return
 
     def _has_work(self) -> bool:
-        return bool(self._coming or self._gone or self._orders or self._singles or self._stopping)
+        to_do = self._coming or self._gone or self._planned or self._orders or self._singles
+        return bool(to_do or (self._stopping and not self._planning))
 
     def _begin(self, order: AnyOrder) -> None:
-        """Plan an answer, and have it written in its turn."""
+        """Have an answer planned."""
         try:
             resident = self._resident or self.load()
+        except Exception as error:
+            self._end(order, error)
+            return
+        if isinstance(order, SingleOrder):
+            self._plan(order, partial(resident.single, order.wish, order.said, order.interrupt))
+        else:
+            self._plan(order, partial(resident.planned, order.wish, order.said))
+
+    def _plan(self, order: AnyOrder, make: Callable[[], Planned | Single]) -> None:
+        def take(made: Planned | Single | Exception) -> None:
+            with self._changed:
+                self._planned.append((order, made))
+                self._changed.notify()
+
+        self._planning.add(order)
+        self._planner.submit(make, take)
+
+    def _take(self, order: AnyOrder, made: Planned | Single | Exception) -> None:
+        """Have an answer written that is planned, where it is still wanted."""
+        if order not in self._planning:
+            if isinstance(made, Single):
+                made.close()
+            return
+        self._planning.remove(order)
+        try:
+            if isinstance(made, Exception):
+                raise made
             if isinstance(order, SingleOrder):
-                order.single = resident.single(order.wish, order.said, order.interrupt)
+                assert isinstance(made, Single)
+                order.single = made
                 self._singles.append(order)
             else:
-                self._write(resident, order, resident.planned(order.wish, order.said))
+                assert isinstance(made, Planned) and self._resident
+                self._write(self._resident, order, made)
         except Exception as error:
             self._end(order, error)
 
@@ -234,11 +275,9 @@ class Worker:
 
     def _drop(self, order: AnyOrder) -> None:
         """Write no more of it, where it is not at its end."""
-        if isinstance(order, SingleOrder):
-            if order.single:
-                self._end(order, None)
-        elif order.job and self._resident:
+        if isinstance(order, Order) and order.job and self._resident:
             self._resident.scheduler.cancel(order.job)
+        if order in self._wanted:
             self._end(order, None)
 
     def _step(self) -> None:
@@ -249,8 +288,8 @@ class Worker:
         try:
             told = self._resident.scheduler.step()
         except Exception as error:  # nobody foresaw it, and the context may be in any state
-            in_flight: list[AnyOrder] = [*self._orders.values(), *self._singles]
-            for order in in_flight:
+            in_hand: list[AnyOrder] = [*self._orders.values(), *self._singles, *self._planning]
+            for order in in_hand:
                 self._end(order, error)
             self._unload()
             return
@@ -261,7 +300,7 @@ class Worker:
             if events:
                 self._tell(order, job, events)
             if job.done:
-                self._finish(self._resident, order, job)
+                self._finish(order, job)
 
     def _step_alone(self, order: SingleOrder) -> None:
         """One more token of an answer that is written by itself."""
@@ -296,7 +335,7 @@ class Worker:
         order.begun = True
         order.tell(job.answer.tokens(events))
 
-    def _finish(self, resident: Resident, order: Order, job: Job) -> None:
+    def _finish(self, order: Order, job: Job) -> None:
         """An answer is written; a first one is corrected now, where it says something."""
         if job.error:
             self._end(order, job.error)
@@ -309,13 +348,11 @@ class Worker:
             return
         del self._orders[job]
         order.job, order.draft = None, result
-        try:
-            self._write(resident, order, then(result, order.drafted))
-        except Exception as error:
-            self._end(order, error)
+        self._plan(order, partial(then, result, order.drafted))
 
     def _end(self, order: AnyOrder, told: Done | Exception | None) -> None:
         """Give its place to others; None where nobody is there any more to be told."""
+        self._planning.discard(order)
         if isinstance(order, SingleOrder):
             self._close(order)
         elif order.job:
@@ -336,6 +373,7 @@ class Worker:
 
     def _unload(self) -> None:
         if self._resident:
+            self._planner.wait()  # which may be using it for what nobody wants any more
             self._metrics.loaded.set(0)
             self._resident.close()
             self._resident = None

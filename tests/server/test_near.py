@@ -230,10 +230,16 @@ def test_a_run_that_is_killed_leaves_nothing_being_written(
 def test_what_is_wrong_with_a_request_is_told_as_without_a_server(
     served: Served, model: Path, server_environment: dict[str, str]
 ) -> None:
-    for options in (["-p", "vvid"], ["--regex", "("], ["-s", "word " * 3000], ["-p", "vivid", "--draft-prefer", "x"]):
-        told = [run(model, server_environment, *options, *more) for more in ((), ("--no-server",))]
-        assert told[0].returncode == told[1].returncode == 2
-        assert one_line(told[0].stderr) == one_line(told[1].stderr)
+    told = [run(model, server_environment, "-p", "vvid", *more) for more in ((), ("--no-server",))]
+    assert told[0].returncode == told[1].returncode == 2
+    assert one_line(told[0].stderr) == one_line(told[1].stderr)
+    for wish in (make_wish(sampling=Sampling(regex="(")), make_wish(system="word " * 3000), make_wish(mode="both")):
+        with pytest.raises(UsageError) as by_server:
+            near(model, wish)
+        kinds: Any = {"prompting": wish.prompting, "sampling": wish.sampling, "generation": wish.generation}
+        with pytest.raises(UsageError) as here, PersonaJudge(model, engine=ENGINE, **kinds) as judge:
+            judge("hello")
+        assert str(by_server.value) == str(here.value)
 
 
 def test_an_answer_beside_others_is_the_same(served: Served, model: Path) -> None:
