@@ -8,7 +8,7 @@ import select
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -150,9 +150,7 @@ class Asked:
         except ModelError:  # which is told where it is loaded, after what else may be wrong
             return None
         answer = ask(model, self.engine, self.wish, self.prompt, self.interrupt)
-        if answer is None:
-            return None
-        return nullcontext(Written(answer, answer.head.followed_sampling, answer.head.placed))
+        return None if answer is None else _from_there(answer)
 
     @contextmanager
     def loaded(self, spinner: Spinner) -> Iterator[Written]:
@@ -177,6 +175,12 @@ class Asked:
             if answer.mode == "rewrite":
                 spinner.say("Writing a first answer")
             yield Written(answer, one.followed_sampling, one.model.offload.told)
+
+
+@contextmanager
+def _from_there(answer: NearAnswer) -> Iterator[Written]:
+    with closing(answer):
+        yield Written(answer, answer.head.followed_sampling, answer.head.placed)
 
 
 def read_prompt(argument: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ from ..settings import Engine
 from .near import ALIVE_S, Head, is_private, socket_path
 from .wish import Wish
 from .worker import Busy, Done, SingleOrder, Stopping, Worker
+
+log = logging.getLogger("pjlocal")
 
 _MOST_ASKED = 64 << 20  # bytes of a line; whoever writes more loads the model
 _PATIENCE_S = 10  # for a line to come
@@ -52,7 +55,8 @@ def _bound(path: Path) -> socket.socket | None:
             path.unlink()
         listening.bind(str(path))
         listening.listen()
-    except OSError:  # such as a path that is too long for a socket; the server is of use without
+    except OSError as error:  # such as a path that is too long for a socket; the server is of use without
+        log.debug("pjlocal run will not find this server: %s", error)
         listening.close()
         return None
     return listening

@@ -38,6 +38,7 @@ SYSTEMS: list[dict[str, Any]] = [
 ]
 HANG_UPS = 0.05  # share of the requests
 MOST_GROWTH = 1.05  # of the server's memory
+_ROUND, _MOST_ROUNDS = 128, 10  # of requests before it is looked at
 
 
 @dataclass
@@ -85,11 +86,16 @@ def rss_mib(served: Served) -> float:
     return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
 
 
-def warm_up(served: Served, n_clients: int, n_requests: int, max_tokens: int) -> None:
-    """Have every place written to before memory is looked at, as full as it will be: an empty place's cache takes none,
-    and each thread that ever answers side by side makes buffers of its own once."""
+def warm_up(served: Served, n_clients: int, max_tokens: int) -> None:
+    """Have made what is made once, before memory is looked at: caches take none until they are written to, and the
+    system's allocator keeps an arena for each thread that ever ran beside others.  That is so when a round of requests
+    makes no difference."""
     with ThreadPoolExecutor(n_clients) as clients:
-        list(clients.map(lambda n: ask(served, n, max_tokens, hang_up=n % 8 == 7), range(n_requests)))
+        for number in range(_MOST_ROUNDS):
+            before, asked = rss_mib(served), range(number * _ROUND, (number + 1) * _ROUND)
+            list(clients.map(lambda n: ask(served, n, max_tokens, hang_up=n % 20 == 0), asked))
+            if rss_mib(served) < 1.005 * before:
+                return
 
 
 def main() -> int:
@@ -106,7 +112,7 @@ def main() -> int:
 
     options = ["--parallel", given.parallel, "--queue", given.queue, "--ctx", given.ctx]
     with serving(find_model(given.model), dict(os.environ), *map(str, options)) as served:
-        warm_up(served, given.clients, 8 * given.parallel, given.max_tokens)
+        warm_up(served, given.clients, given.max_tokens)
         before, started, choose = rss_mib(served), time.monotonic(), random.Random(0)
         leaving = [choose.random() < HANG_UPS for _ in range(given.requests)]
         with ThreadPoolExecutor(given.clients) as clients:
