@@ -115,12 +115,13 @@ def serve(
     interrupt, metrics = Interrupt(), Metrics()
     load = partial(Resident, path, engine, parallel, interrupt)
     worker = Worker(load, parallel + queue, unload_after, interrupt, metrics)
-    with listen(host, port) as listening, listen_nearby(path, engine) as near:
+    with listen(host, port) as listening:
         with on_sigint(interrupt), Spinner() as spinner:
             spinner.say("Loading the model")
             n_ctx = worker.load().n_ctx
         app = create_app(worker, names, wish, metrics, n_ctx, key=api_key, local=local, origins=cors)
         number = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
-        print(f"pjlocal: {names.model} answers at http://{shown}:{number}/v1 (Ctrl-C ends it)", file=sys.stderr)
-        return answer(app, listening, worker, Nearby(worker, parallel), near)
+        with listen_nearby(path, engine) as near:
+            print(f"pjlocal: {names.model} answers at http://{shown}:{number}/v1 (Ctrl-C ends it)", file=sys.stderr)
+            return answer(app, listening, worker, Nearby(worker, parallel), near)

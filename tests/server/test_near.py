@@ -23,6 +23,7 @@ from served import Served, serving
 from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling, TokenEvent
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import UsageError
+from pjlocal.events import Result, Statistics
 from pjlocal.prompting.preferences import placed
 from pjlocal.server.near import Lost, NearAnswer, ask, socket_path
 from pjlocal.server.wish import Wish
@@ -106,6 +107,12 @@ def test_each_event_and_the_result_are_those_of_a_model_loaded_here(served: Serv
             assert tuple(answer.pushing) == tuple(expected.pushing)
             assert list(answer) == events
             assert no_times(answer.result.as_dict()) == no_times(expected.result.as_dict())
+
+
+def test_a_result_is_whole_on_the_other_side() -> None:
+    draft = Result("a", "m", "plain", {}, 4, 1, "stop", Statistics([3], 2, decode_s=0.1))
+    result = Result("b", "m", "rewrite", {"a": ["vivid"]}, 4, 1, "length", Statistics(), {"a": "auto"}, draft=draft)
+    assert Result.from_whole(json.loads(json.dumps(result.whole()))) == result
 
 
 def test_run_prints_and_traces_the_same_and_the_model_is_not_loaded(
