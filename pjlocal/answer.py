@@ -24,7 +24,7 @@ from .engine.voices import Alone, Best, Combined, Floor, Meter, Reader, Weight, 
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
-from .settings import PANEL_NAMES, Generation, Sampling
+from .settings import PANEL_NAMES, Generation, Mode, Sampling
 from .stream import TextStream
 
 
@@ -90,6 +90,15 @@ class Answer:
         if self._thread not in (None, threading.get_ident()):
             raise UsageError("a PersonaJudge writes one answer at a time, and another thread is writing one")
         self._events.close()
+
+    @property
+    def mode(self) -> Mode:
+        return self.plan.cast.mode
+
+    @property
+    def told(self) -> dict[str, list[str]]:
+        """The views' preferences in words."""
+        return self.plan.cast.told
 
     @property
     def pushing(self) -> tuple[str, ...]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import settings
-from .decoding.judge import Decision, Kind
+
+if TYPE_CHECKING:  # it brings NumPy, which who only shows events can do without
+    from .decoding.judge import Decision, Kind
 
 FinishReason = Literal["stop", "length", "interrupted"]
 
@@ -159,3 +161,14 @@ class Result:
             },
             "draft": draft and {key: draft[key] for key in ("text", "model", "finish_reason", "usage", "timings")},
         }
+
+    def whole(self) -> dict[str, Any]:
+        """Every field, for `from_whole` in another process."""
+        return asdict(self)
+
+    @classmethod
+    def from_whole(cls, values: dict[str, Any]) -> Result:
+        """The result that `whole` told of."""
+        draft = values["draft"]
+        statistics = Statistics(**values["statistics"])
+        return cls(**values | {"statistics": statistics, "draft": draft and cls.from_whole(draft)})

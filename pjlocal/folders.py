@@ -35,6 +35,20 @@ def cache_folder() -> Path | None:
         return None
 
 
+def runtime_folder() -> Path | None:
+    """Where what lasts as long as a login lies, as sockets do; None where the system has no such folder."""
+    import warnings
+
+    from platformdirs import user_runtime_path
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of having to take another folder
+            return _absolute(user_runtime_path("pjlocal"))
+    except (OSError, RuntimeError):
+        return None
+
+
 def _absolute(path: Path) -> Path | None:
     """platformdirs up to 4.9 gives a path that begins with ``~`` instead of raising an error."""
     return path if path.is_absolute() else None

@@ -67,13 +67,9 @@ class PersonaJudge:
         own_sampling: Collection[str] | None = None,
         template: ChatTemplate | None = None,
     ) -> None:
-        if prefer and (draft_prefer or judge_prefer):
-            raise UsageError(
-                "--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one"
-            )
         if isinstance(prefer, str):
             prefer = [prefer]
-        self.prefer(preferences.deal(prefer) if prefer else [draft_prefer, judge_prefer])
+        self.prefer(preferences.placed(prefer, draft_prefer, judge_prefer))
         self.prompting = prompting
         self.sampling = sampling
         self.generation = generation

@@ -29,4 +29,6 @@ def environment_in(folder: Path) -> dict[str, str]:
         env.pop(name, None)
     folders = {"XDG_DATA_HOME": "data", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache"}
     folders |= {"HF_HOME": "huggingface", "LLAMA_CACHE": "llama.cpp", "OLLAMA_MODELS": "ollama"}
+    folders["XDG_RUNTIME_DIR"] = "run"
+    (folder / "run").mkdir(mode=0o700, exist_ok=True)  # which there must be, or sockets lie elsewhere
     return env | {variable: str(folder / name) for variable, name in folders.items()}

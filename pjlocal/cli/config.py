@@ -155,15 +155,16 @@ def rm(name: _Name) -> None:
 
 
 # What the commands themselves do without these; the others do nothing when not set.
-_TOP_DEFAULTS = {"model": EMBEDDED, "save": True, "save_cache": False}
+_TOP_DEFAULTS = {"model": EMBEDDED, "save": True, "save_cache": False, "server": True}
+_VARIABLES = {"model": "PJLOCAL_MODEL", "server": "PJLOCAL_SERVER"}
 
 
 def _in_force(config: Config) -> Iterator[tuple[str, str, Any]]:
     """Every setting: where it comes from, its key, and its value or None."""
     top = config.top()
     for key in TOP:
-        if key == "model" and (model := os.environ.get("PJLOCAL_MODEL")):
-            yield "environment", key, model
+        if named := os.environ.get(_VARIABLES.get(key, "")):
+            yield "environment", key, named
         else:
             yield _source(key in top), key, top.get(key, _TOP_DEFAULTS.get(key))
     for table, settings in TABLES.items():
@@ -205,7 +206,8 @@ _TEMPLATE_HEAD = """\
 #judge_prefer = ["creative"]
 #view = "text"
 #save = true
-#save_cache = false"""
+#save_cache = false
+#server = true"""
 
 
 _TEMPLATE_END = """

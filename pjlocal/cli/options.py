@@ -152,6 +152,16 @@ ModelOption = Annotated[
         autocompletion=completion.models,
     ),
 ]
+ServerOption = Annotated[
+    bool,
+    typer.Option(
+        "--server/--no-server",
+        envvar="PJLOCAL_SERVER",
+        help="Have a pjlocal serve of yours that runs with this model and these engine settings write the answer, "
+        "instead of loading the model; it is the same answer.",
+        rich_help_panel=_PANELS[Engine],
+    ),
+]
 PreferOption = Annotated[
     list[str],
     typer.Option(

@@ -7,23 +7,29 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from ..engine.interrupt import INTERRUPTED, Interrupt, on_sigint
-from ..errors import OutputError, UsageError
+from ..errors import ModelError, OutputError, UsageError
+from ..prompting.preferences import placed
 from ..screen.choose import make_display
 from ..screen.console import Spinner
 from ..screen.display import Silent, statistics_line, when_ready
+from ..server.wish import Wish
 from ..settings import Engine, Generation, Prompting, Sampling, View
 from ..textfile import user_path
-from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
+from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, ServerOption, takes_settings
 
 if TYPE_CHECKING:
     from ..answer import Answer
-    from ..events import TokenEvent
+    from ..events import Result, TokenEvent
+    from ..server.near import NearAnswer
 
 _OUTPUT = "Output"
 
@@ -60,6 +66,7 @@ def run(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    server: ServerOption = True,
     *,
     own: frozenset[str],
     generation: Generation,
@@ -73,26 +80,12 @@ def run(
         raise UsageError("--json and --trace - both want standard output: give --trace a file")
     text = read_prompt(prompt)
     interrupt = Interrupt()
+    wish = Wish(placed(prefer, draft_prefer, judge_prefer), prompting, sampling, generation, own)
+    asked = Asked(model, wish, text, engine, interrupt)
     with on_sigint(interrupt), Spinner() as spinner, Trace(trace) as tracer:
-        spinner.say("Loading the model")
-        from ..persona import PersonaJudge
-
-        with PersonaJudge(
-            model,
-            prefer,
-            draft_prefer=draft_prefer,
-            judge_prefer=judge_prefer,
-            prompting=prompting,
-            sampling=sampling,
-            generation=generation,
-            engine=engine,
-            interrupt=interrupt,
-            own_sampling=own,
-        ) as judge:
-            spinner.say("Reading the prompt")
-            answer = judge.stream(text)
-            if answer.plan.cast.mode == "rewrite":
-                spinner.say("Writing a first answer")
+        spinner.say("Reading the prompt")
+        with (asked.near() if server else None) or asked.loaded(spinner) as written:
+            answer = written.answer
             events = when_ready(answer)
             spinner.stop()
             for event in answer.drafted:
@@ -101,10 +94,11 @@ def run(
                 for event in events:
                     tracer.write(event)
                     display.show(event)
-                for event in _uncorrected(answer):
+                result = answer.result
+                uncorrected = _uncorrected(answer.drafted, result)
+                for event in uncorrected:
                     display.show(event)
-            result = answer.result
-    if _uncorrected(answer) and not quiet:
+    if uncorrected and not quiet:
         print("pjlocal: stopped before the correction: this is the first answer, as it was written", file=sys.stderr)
     if result.finish_reason == "length" and result.statistics.completion_tokens < generation.max_tokens:
         print("pjlocal: the context is full: a larger --ctx has room for a longer answer", file=sys.stderr)
@@ -113,7 +107,7 @@ def run(
     if stats:
         first = result.draft.statistics if result.draft else None
         print(
-            statistics_line(result.statistics, first, judge.followed_sampling, judge.model.offload.told),
+            statistics_line(result.statistics, first, written.followed_sampling, written.placed),
             file=sys.stderr,
         )
     if tracer.error:
@@ -121,10 +115,72 @@ def run(
     return INTERRUPTED if result.finish_reason == "interrupted" else 0
 
 
-def _uncorrected(answer: Answer) -> list[TokenEvent]:
+def _uncorrected(drafted: list[TokenEvent], result: Result) -> list[TokenEvent]:
     """The first answer where that is all there is: in mode rewrite, after Ctrl-C before the correction has begun."""
-    stopped = answer.finish_reason == "interrupted" and not answer.statistics.completion_tokens
-    return answer.drafted if stopped else []
+    stopped = result.finish_reason == "interrupted" and not result.statistics.completion_tokens
+    return drafted if stopped else []
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer being written, with what there is to say of the model: see `statistics_line`."""
+
+    answer: Answer | NearAnswer
+    followed_sampling: str
+    placed: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked, of which model, and the two ways to have it answered."""
+
+    model: str | None
+    wish: Wish
+    prompt: str
+    engine: Engine
+    interrupt: Interrupt
+
+    def near(self) -> AbstractContextManager[Written] | None:
+        """By a server that has the model in memory; None where there is no such server."""
+        from ..gguf.locate import find_model
+        from ..server.near import ask
+
+        try:
+            model = find_model(self.model)
+        except ModelError:  # which is told where it is loaded, after what else may be wrong
+            return None
+        answer = ask(model, self.engine, self.wish, self.prompt, self.interrupt)
+        return None if answer is None else _from_there(answer)
+
+    @contextmanager
+    def loaded(self, spinner: Spinner) -> Iterator[Written]:
+        """By the model, loaded here."""
+        spinner.say("Loading the model")
+        from ..persona import PersonaJudge
+
+        draft, judge = self.wish.views
+        with PersonaJudge(
+            self.model,
+            draft_prefer=draft,
+            judge_prefer=judge,
+            prompting=self.wish.prompting,
+            sampling=self.wish.sampling,
+            generation=self.wish.generation,
+            engine=self.engine,
+            interrupt=self.interrupt,
+            own_sampling=self.wish.own,
+        ) as one:
+            spinner.say("Reading the prompt")
+            answer = one.stream(self.prompt)
+            if answer.mode == "rewrite":
+                spinner.say("Writing a first answer")
+            yield Written(answer, one.followed_sampling, one.model.offload.told)
+
+
+@contextmanager
+def _from_there(answer: NearAnswer) -> Iterator[Written]:
+    with closing(answer):
+        yield Written(answer, answer.head.followed_sampling, answer.head.placed)
 
 
 def read_prompt(argument: str | None) -> str:

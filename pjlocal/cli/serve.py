@@ -85,6 +85,7 @@ def serve(
         from ..server.app import create_app
         from ..server.guard import is_loopback
         from ..server.metrics import Metrics
+        from ..server.nearby import Nearby, listen_nearby
         from ..server.recording import SavedAs
         from ..server.resident import Resident
         from ..server.serve import listen
@@ -125,5 +126,8 @@ def serve(
         number = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         at = f"http://{shown}:{number}"
-        print(f"pjlocal: {names.model} answers at {at}/v1, and in a browser at {at} (Ctrl-C ends it)", file=sys.stderr)
-        return answer(app, listening, worker)
+        with listen_nearby(path, engine) as near:
+            print(
+                f"pjlocal: {names.model} answers at {at}/v1, and in a browser at {at} (Ctrl-C ends it)", file=sys.stderr
+            )
+            return answer(app, listening, worker, Nearby(worker, parallel), near)

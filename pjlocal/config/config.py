@@ -33,7 +33,7 @@ TABLES: dict[str, type[Settings]] = {
 #: Of these, what says which preferences there are.
 PREFERENCES = ("prefer", "draft_prefer", "judge_prefer")
 #: The keys outside the tables.
-TOP = ("model", *PREFERENCES, "view", "save", "save_cache")
+TOP = ("model", *PREFERENCES, "view", "save", "save_cache", "server")
 #: Settings of which one sets the other aside.
 EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), FORMS)
 
@@ -53,6 +53,7 @@ class Config(Settings):
     view: View | None = None
     save: bool | None = None
     save_cache: bool | None = None
+    server: bool | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     prompting: Mapping[str, Any] = field(default_factory=dict)

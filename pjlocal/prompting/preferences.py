@@ -105,6 +105,19 @@ def deal(prefer: Sequence[str], views: int = 2) -> list[list[str]]:
     return [list(prefer[view::views]) for view in range(views)]
 
 
+def placed(
+    prefer: Sequence[str], draft_prefer: Sequence[str] = (), judge_prefer: Sequence[str] = ()
+) -> list[list[str]]:
+    """The preferences of view a and of view b: dealt out, or placed by whoever wants them.
+
+    Raises:
+        UsageError: both are asked for.
+    """
+    if prefer and (draft_prefer or judge_prefer):
+        raise UsageError("--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one")
+    return deal(prefer) if prefer else [[*draft_prefer], [*judge_prefer]]
+
+
 def in_turn(views: Sequence[Sequence[str]]) -> list[str]:
     """The preferences in the order in which `deal` dealt them."""
     return [wish for wish in chain.from_iterable(zip_longest(*views)) if wish is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING
+from typing import IO, Protocol
 
 from ..settings import View
 from .blame import blame
@@ -12,8 +12,16 @@ from .display import Display
 from .push import push
 from .tint import Tint, TintedDisplay
 
-if TYPE_CHECKING:
-    from ..answer import Answer
+
+class Speaking(Protocol):
+    """What colours need to know of an answer: how it is written, under which preferences, and which of them push."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def told(self) -> Mapping[str, Sequence[str]]: ...
+    @property
+    def pushing(self) -> Sequence[str]: ...
 
 
 def make_tint(
@@ -25,13 +33,12 @@ def make_tint(
     return push(preferences, pushing, no_color) if view == "push" else None
 
 
-def answer_tint(view: View, answer: Answer, no_color: bool) -> Tint | None:
+def answer_tint(view: View, answer: Speaking, no_color: bool) -> Tint | None:
     """The colours in which an answer is shown while it is written."""
-    cast = answer.plan.cast
-    return make_tint(view, cast.told, cast.mode, answer.pushing, no_color)
+    return make_tint(view, answer.told, answer.mode, answer.pushing, no_color)
 
 
-def make_display(view: View, file: IO[str], answer: Answer) -> Display:
+def make_display(view: View, file: IO[str], answer: Speaking) -> Display:
     """The display that suits where the text goes: a pipe and a dumb terminal get it bare."""
     if not file.isatty():
         return Display(file)

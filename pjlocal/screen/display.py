@@ -75,7 +75,7 @@ def statistics_line(
     def number(value: float | None, form: Callable[[float], str]) -> str:
         return "-" if value is None else form(value)
 
-    from ..events import pushes_text  # late: it brings NumPy
+    from ..events import pushes_text
 
     more = [f"push {pushes_text(s.mean_pushes)} nats/token"] if s.pushed else []
     if draft:

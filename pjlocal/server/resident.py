@@ -27,6 +27,7 @@ from ..prompting.prompt import ChatTemplate, Message
 from ..scheduler import Scheduler
 from ..sessions.asking import fitted
 from ..settings import Engine, Generation, Sampling
+from .near import Head
 from .wish import Wish, check_servable
 
 _VIEWS = 2  # that an answer takes, mostly
@@ -121,21 +122,9 @@ class Resident:
             n_left_out = self._n_too_long(said)
             said = said[2 * n_left_out :]
         self._check_length(wish, said)
-        draft, judge = wish.views
         generation = wish.generation
         check_servable(generation)
-        asked = PersonaJudge(  # which has nothing of its own that would have to be closed
-            self.model,
-            draft_prefer=draft,
-            judge_prefer=judge,
-            prompting=wish.prompting,
-            sampling=wish.sampling,
-            generation=generation,
-            engine=self._engine,
-            interrupt=self._interrupt,
-            own_sampling=wish.own,
-            template=self._template,
-        )
+        asked = self._judge(wish, self._interrupt)  # which has nothing of its own that would have to be closed
         asked.check(asked.sampling)
         self._check_views(len(asked.prefixes(generation)))
         if isinstance(said, str):
@@ -157,6 +146,25 @@ class Resident:
             return Planned(replace(correction, cast=plan.cast), seeded, asked.sampling, None, n_left_out)
 
         return Planned(plan, first, asked.sampling, then, n_left_out)
+
+    def single(self, wish: Wish, prompt: str, interrupt: Interrupt) -> Single:
+        """An answer that `interrupt` stops, apart from all others.  Raises what `planned` does."""
+        return Single(self._judge(wish, interrupt), prompt)
+
+    def _judge(self, wish: Wish, interrupt: Interrupt) -> PersonaJudge:
+        draft, judge = wish.views
+        return PersonaJudge(
+            self.model,
+            draft_prefer=draft,
+            judge_prefer=judge,
+            prompting=wish.prompting,
+            sampling=wish.sampling,
+            generation=wish.generation,
+            engine=self._engine,
+            interrupt=interrupt,
+            own_sampling=wish.own,
+            template=self._template,
+        )
 
     def _check_views(self, n_views: int) -> None:
         if n_views > self.shared.n_seq:
@@ -194,6 +202,42 @@ class Resident:
         """Who writes the whole prompt may write control tokens into it, as those for filling in the middle."""
         tokens, bos = self.model.tokenize(text, special=True), self.model.bos
         return tokens if bos is None or tokens[:1] == [bos] else [bos, *tokens]
+
+
+class Single:
+    """An answer on contexts of its own: in each byte what `pjlocal run` writes, whoever asks besides.
+
+    Args:
+        judge: is closed with it.
+    """
+
+    def __init__(self, judge: PersonaJudge, prompt: str) -> None:
+        self._judge = judge
+        self._answer = judge.stream(prompt)
+        self._events = iter(self._answer)
+
+    def close(self) -> None:
+        """Write no more of it, and free its contexts."""
+        self._judge.close()
+
+    def step(self) -> TokenEvent | None:
+        """Its next token; None behind the last one.  Raises what an `Answer` does."""
+        return next(self._events, None)
+
+    @property
+    def head(self) -> Head:
+        answer, judge = self._answer, self._judge
+        return Head(answer.mode, answer.told, answer.pushing, judge.followed_sampling, judge.model.offload.told)
+
+    @property
+    def result(self) -> Result:
+        return self._answer.result
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """Tokens fed, and batches read."""
+        views = self._judge.pool.in_use(len(self._answer.plan.prompts))
+        return (views.n_fed, views.n_decodes) if views else (0, 0)
 
 
 class Telling(Answer):

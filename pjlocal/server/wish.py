@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
 from typing import Any, get_type_hints
 
@@ -34,6 +34,25 @@ class Wish:
     sampling: Sampling
     generation: Generation
     own: frozenset[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field by name, as JSON can hold it."""
+        return asdict(self) | {"own": sorted(self.own)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Wish:
+        """What `as_dict` gave.
+
+        Raises:
+            UsageError: settings beyond their limits.
+        """
+        return cls(
+            values["views"],
+            Prompting.from_dict(values["prompting"]),
+            Sampling.from_dict(values["sampling"]),
+            Generation.from_dict(values["generation"]),
+            frozenset(values["own"]),
+        )
 
     def under(self, config: Config) -> Wish:
         """The wish with what a persona or a request sets instead."""

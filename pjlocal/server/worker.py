@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ..engine.interrupt import Interrupt
 from ..errors import PjlocalError, UsageError
@@ -14,7 +15,9 @@ from ..events import Result, TokenEvent
 from ..prompting.prompt import Message
 from ..scheduler import Job
 from .metrics import Metrics
-from .resident import Planned, Resident, Telling, Token
+from .near import Head
+from .planner import Planner
+from .resident import Planned, Resident, Single, Telling, Token
 from .wish import Wish
 
 _STOPPING = "the server is stopping"
@@ -62,6 +65,26 @@ class Order:
     draft: Result | None = None
 
 
+@dataclass(eq=False)
+class SingleOrder:
+    """An answer that is wanted exactly as `pjlocal run` writes it.
+
+    interrupt: stops it, from any thread.
+    tell: as an `Order`'s; first the head, then tokens.
+    """
+
+    wish: Wish
+    said: str
+    interrupt: Interrupt
+    tell: Callable[[Head | TokenEvent | Done | Exception], None]
+    came: float = field(default_factory=time.monotonic)
+    single: Single | None = None
+    begun: bool = False  # to tell of tokens
+
+
+AnyOrder = Order | SingleOrder
+
+
 class Worker:
     """Writes the orders' answers; everything but `load` may be called from any thread.
 
@@ -87,11 +110,15 @@ class Worker:
         self._metrics = metrics
         self._resident: Resident | None = None
         self._changed = threading.Condition()  # guards what follows
-        self._coming: deque[Order] = deque()
-        self._gone: deque[Order] = deque()
-        self._wanted: set[Order] = set()  # all that are not at their end
+        self._coming: deque[AnyOrder] = deque()
+        self._gone: deque[AnyOrder] = deque()
+        self._wanted: set[AnyOrder] = set()  # all that are not at their end
+        self._planned: deque[tuple[AnyOrder, Planned | Single | Exception]] = deque()
         self._stopping = False
         self._orders: dict[Job, Order] = {}  # planned, of this thread alone
+        self._singles: list[SingleOrder] = []  # as well
+        self._planning: set[AnyOrder] = set()  # what the planner has, and is still wanted
+        self._planner = Planner()
         self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-serve")
 
     def load(self) -> Resident:
@@ -101,9 +128,10 @@ class Worker:
         return self._resident
 
     def start(self) -> None:
+        self._planner.start()
         self._thread.start()
 
-    def submit(self, orders: Sequence[Order]) -> None:
+    def submit(self, orders: Sequence[AnyOrder]) -> None:
         """Write them when their turn has come: all of them, or none.
 
         Raises:
@@ -123,8 +151,9 @@ class Worker:
             self._coming += orders
             self._changed.notify()
 
-    def cancel(self, orders: Sequence[Order]) -> None:
+    def cancel(self, orders: Sequence[AnyOrder]) -> None:
         """Write no more of them; their places are free before the next token is read."""
+        _interrupt(orders)
         with self._changed:
             self._gone += orders
             self._changed.notify()
@@ -135,11 +164,16 @@ class Worker:
             self._stopping = True
             self._changed.notify()
         if patience:
-            timer = threading.Timer(patience, self._interrupt.set)
+            timer = threading.Timer(patience, self._interrupt_all)
             timer.daemon = True
             timer.start()
         else:
-            self._interrupt.set()
+            self._interrupt_all()
+
+    def _interrupt_all(self) -> None:
+        self._interrupt.set()
+        with self._changed:
+            _interrupt(self._wanted)
 
     @property
     def alive(self) -> bool:
@@ -162,15 +196,18 @@ class Worker:
             for order in left:
                 self._end(order, Stopping(_STOPPING))
             self._unload()
+            self._planner.end()
 
     def _work(self) -> None:
         """Until it shall stop and nothing is left."""
         while True:
             with self._changed:
-                awake = self._changed.wait_for(self._has_work, self._unload_after if self._resident else None)
-                coming, gone = list(self._coming), list(self._gone)
+                idles = self._resident and not self._planning
+                awake = self._changed.wait_for(self._has_work, self._unload_after if idles else None)
+                coming, gone, planned = list(self._coming), list(self._gone), list(self._planned)
                 self._coming.clear()
                 self._gone.clear()
+                self._planned.clear()
             if not awake:
                 self._unload()
                 continue
@@ -178,19 +215,57 @@ class Worker:
                 self._begin(order)
             for order in gone:
                 self._drop(order)
+            for order, made in planned:
+                self._take(order, made)
             if self._orders:
                 self._step()
-            elif self._stopping and not coming:
+            for single in list(self._singles):
+                self._step_alone(single)
+            if self._stopping and not (self._planning or self._orders or self._singles):
                 return
 
     def _has_work(self) -> bool:
-        return bool(self._coming or self._gone or self._orders or self._stopping)
+        to_do = self._coming or self._gone or self._planned or self._orders or self._singles
+        return bool(to_do or (self._stopping and not self._planning))
 
-    def _begin(self, order: Order) -> None:
-        """Plan an answer, and have it written in its turn."""
+    def _begin(self, order: AnyOrder) -> None:
+        """Have an answer planned."""
         try:
             resident = self._resident or self.load()
-            self._write(resident, order, resident.planned(order.wish, order.said, order.shortens))
+        except Exception as error:
+            self._end(order, error)
+            return
+        if isinstance(order, SingleOrder):
+            self._plan(order, partial(resident.single, order.wish, order.said, order.interrupt))
+        else:
+            self._plan(order, partial(resident.planned, order.wish, order.said, order.shortens))
+
+    def _plan(self, order: AnyOrder, make: Callable[[], Planned | Single]) -> None:
+        def take(made: Planned | Single | Exception) -> None:
+            with self._changed:
+                self._planned.append((order, made))
+                self._changed.notify()
+
+        self._planning.add(order)
+        self._planner.submit(make, take)
+
+    def _take(self, order: AnyOrder, made: Planned | Single | Exception) -> None:
+        """Have an answer written that is planned, where it is still wanted."""
+        if order not in self._planning:
+            if isinstance(made, Single):
+                made.close()
+            return
+        self._planning.remove(order)
+        try:
+            if isinstance(made, Exception):
+                raise made
+            if isinstance(order, SingleOrder):
+                assert isinstance(made, Single)
+                order.single = made
+                self._singles.append(order)
+            else:
+                assert isinstance(made, Planned) and self._resident
+                self._write(self._resident, order, made)
         except Exception as error:
             self._end(order, error)
 
@@ -200,10 +275,11 @@ class Worker:
         order.planned, order.job = planned, job
         self._orders[job] = order
 
-    def _drop(self, order: Order) -> None:
+    def _drop(self, order: AnyOrder) -> None:
         """Write no more of it, where it is not at its end."""
-        if order.job and self._resident:
+        if isinstance(order, Order) and order.job and self._resident:
             self._resident.scheduler.cancel(order.job)
+        if order in self._wanted:
             self._end(order, None)
 
     def _step(self) -> None:
@@ -214,7 +290,8 @@ class Worker:
         try:
             told = self._resident.scheduler.step()
         except Exception as error:  # nobody foresaw it, and the context may be in any state
-            for order in list(self._orders.values()):
+            in_hand: list[AnyOrder] = [*self._orders.values(), *self._singles, *self._planning]
+            for order in in_hand:
                 self._end(order, error)
             self._unload()
             return
@@ -225,7 +302,29 @@ class Worker:
             if events:
                 self._tell(order, job, events)
             if job.done:
-                self._finish(self._resident, order, job)
+                self._finish(order, job)
+
+    def _step_alone(self, order: SingleOrder) -> None:
+        """One more token of an answer that is written by itself."""
+        assert order.single
+        single = order.single
+        try:
+            event = single.step()
+        except Exception as error:
+            self._end(order, error)
+            return
+        if not order.begun:
+            order.begun = True
+            self._metrics.first_token.observe(time.monotonic() - order.came)
+            order.tell(single.head)
+        if event:
+            order.tell(event)
+            return
+        fed, decodes = single.work
+        self._metrics.fed.inc(fed)
+        self._metrics.decodes.inc(decodes)
+        self._metrics.count(single.result, 0)
+        self._end(order, Done(single.result))
 
     def _tell(self, order: Order, job: Job, events: Sequence[TokenEvent]) -> None:
         """Tell what has come; of a first answer nothing."""
@@ -238,7 +337,7 @@ class Worker:
         order.begun = True
         order.tell(job.answer.tokens(events))
 
-    def _finish(self, resident: Resident, order: Order, job: Job) -> None:
+    def _finish(self, order: Order, job: Job) -> None:
         """An answer is written; a first one is corrected now, where it says something."""
         if job.error:
             self._end(order, job.error)
@@ -251,14 +350,14 @@ class Worker:
             return
         del self._orders[job]
         order.job, order.draft = None, result
-        try:
-            self._write(resident, order, then(result, order.drafted))
-        except Exception as error:
-            self._end(order, error)
+        self._plan(order, partial(then, result, order.drafted))
 
-    def _end(self, order: Order, told: Done | Exception | None) -> None:
+    def _end(self, order: AnyOrder, told: Done | Exception | None) -> None:
         """Give its place to others; None where nobody is there any more to be told."""
-        if order.job:
+        self._planning.discard(order)
+        if isinstance(order, SingleOrder):
+            self._close(order)
+        elif order.job:
             del self._orders[order.job]
             order.job = None
         with self._changed:
@@ -268,11 +367,24 @@ class Worker:
         if told is not None:
             order.tell(told)
 
+    def _close(self, order: SingleOrder) -> None:
+        if order.single:
+            self._singles.remove(order)
+            order.single.close()
+            order.single = None
+
     def _unload(self) -> None:
         if self._resident:
+            self._planner.wait()  # which may be using it for what nobody wants any more
             self._metrics.loaded.set(0)
             self._resident.close()
             self._resident = None
+
+
+def _interrupt(orders: Iterable[AnyOrder]) -> None:
+    for order in orders:
+        if isinstance(order, SingleOrder):
+            order.interrupt.set()
 
 
 def _how(told: Done | Exception | None) -> str:

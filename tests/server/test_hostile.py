@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -139,3 +143,62 @@ def test_a_page_that_has_its_own_name_lead_to_this_machine_is_refused(served: Se
     assert reply.status_code == 403 and "loopback" in reply.text
     for host in ("localhost", f"localhost:{served.port}", "[::1]:80", "127.0.0.1"):
         assert served.http.get("/v1/models", headers={"Host": host}).status_code == 200
+
+
+def whole(body: bytes, length: int | None = None, head: str = "") -> bytes:
+    """A request as it goes over the line."""
+    line = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n{head}"
+    return f"{line}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode() + body
+
+
+ABSURD: tuple[dict[str, Any], ...] = (
+    {"max_tokens": 10**30}, {"max_tokens": -5}, {"n": 10**9}, {"seed": 10**40}, {"temperature": 1e308}, {"top_p": -1},
+    {"stop": ["x"] * 10_000}, {"stop": "x" * 1_000_000}, {"messages": [{"role": "user", "content": "x" * 3_000_000}]},
+    {"messages": [{"role": "user", "content": "x"}] * 50_000}, {"top_logprobs": 10**6, "logprobs": True},
+    {"pjlocal": {"top_k": 10**12}}, {"pjlocal": {"lookahead": 10**6}}, {"pjlocal": {"prefer": ["vivid"] * 1000}},
+    {"pjlocal": {"regex": "(a{1000}){1000}"}}, {"pjlocal": {"json_schema": "[" * 1000}}, {"model": "x" * 10**6},
+    {"pjlocal": {"strength": "9" * 400}}, {"logit_bias": {str(n): 1 for n in range(10_000)}},
+)  # fmt: skip
+
+
+def hostile(choose: random.Random) -> tuple[bytes, bool]:
+    """Bytes that are no good request, and whether who sends them hangs up without listening."""
+    good = json.dumps(GOOD | {"max_tokens": 50, "stream": True}).encode()
+    kind = choose.randrange(7)
+    if kind == 0:  # half a request
+        sent = whole(good)
+        return sent[: choose.randrange(len(sent))], choose.random() < 0.5
+    if kind == 1:  # a good one, for whose answer nobody waits
+        return whole(good), True
+    if kind == 2:
+        return whole(json.dumps(GOOD | choose.choice(ABSURD)).encode()), choose.random() < 0.2
+    if kind == 3:  # no JSON
+        return whole(choose.randbytes(choose.randrange(1, 2000))), False
+    if kind == 4:  # a good one with some bytes changed
+        sent = bytearray(whole(good))
+        for _ in range(choose.randrange(1, 6)):
+            sent[choose.randrange(len(sent))] = choose.randrange(256)
+        return bytes(sent), False
+    if kind == 5:  # of another size than it says
+        return whole(good, choose.choice((0, 1, len(good) - 1, len(good) + 1, 10**12, 10**30, -1))), False
+    return choose.randbytes(choose.randrange(1, 300)), choose.random() < 0.5
+
+
+@pytest.mark.slow
+def test_a_thousand_hostile_inputs_harm_nobody(served: Served) -> None:
+    def n_files() -> int:
+        return len(os.listdir(f"/proc/{served.process.pid}/fd"))
+
+    choose = random.Random(3)
+    n_before = n_files()
+    for number in range(1000):
+        sent, hang_up = hostile(choose)
+        with suppress(ConnectionError):  # the server may hang up before all is sent
+            answer = raw(served, sent, hang_up)
+            assert b"Traceback" not in answer and b" 500 " not in answer[:20], (number, sent[:300], answer[:300])
+        if number % 50 == 0:
+            assert served.http.post(CHAT, json=GOOD).status_code == 200
+    give_up = time.monotonic() + 20
+    while served.metric("pjlocal_answers_now") or n_files() > n_before + 2:
+        assert time.monotonic() < give_up
+        time.sleep(0.1)

@@ -13,8 +13,10 @@ from typing import Any
 
 import httpx2
 import pytest
+import tiny_models
 from commandline import PJLOCAL, one_line
 from served import Served, serving
+from tiny_models import CHATML
 
 CHAT = "/v1/chat/completions"
 ENDLESS: Any = {
@@ -120,6 +122,22 @@ def test_a_model_that_has_gone_meanwhile_is_told_and_served_again_when_it_is_bac
         assert reply.status_code == 500 and "mine.gguf" in reply.json()["error"]["message"]
         (tmp_path / "away.gguf").rename(path)
         assert served.http.post(CHAT, json=asked).status_code == 200
+
+
+def test_answers_go_on_while_a_template_takes_its_time(environment: dict[str, str], tmp_path: Path) -> None:
+    loop = "{% for i in range(400) %}{{ range(9999) | sum - range(9999) | sum }}{% endfor %}"
+    template = f"{{% if 'slowly' in messages[-1].content %}}{loop}{{% endif %}}{CHATML}"
+    path = tiny_models.write_llama(tmp_path / "m.gguf", chat_template=template)
+    with serving(path, environment, "--ctx", "32768") as served:
+        lines, thread = listening(served)
+        before, started = len(lines), time.monotonic()
+        said = [{"role": "user", "content": "slowly"}]
+        reply = served.http.post(CHAT, json=ENDLESS | {"messages": said, "max_tokens": 1, "stream": False})
+        took, n_told = time.monotonic() - started, len(lines) - before
+        assert reply.status_code == 200, reply.text
+        assert took > 0.2 and n_told > 50, (took, n_told)
+        served.end()
+        thread.join()
 
 
 @pytest.mark.parametrize(

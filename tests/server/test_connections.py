@@ -1,0 +1,90 @@
+"""Connections whose clients do not come to the point."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from pjlocal.server import serve
+from pjlocal.server.serve import Connection
+
+HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+
+
+async def slow_app(scope: Scope, receive: Receive, send: Send) -> None:
+    await asyncio.sleep(2 * serve.PATIENCE_S)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+    await send({"type": "http.response.body", "body": b"late"})
+
+
+def talk(scenario: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]) -> bytes:
+    """What a client hears of a server with such connections."""
+
+    async def main() -> bytes:
+        config = uvicorn.Config(slow_app, log_config=None, lifespan="off")
+        state = ServerState()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(config, state, {}), "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            try:
+                return await asyncio.wait_for(scenario(reader, writer), 5)
+            finally:
+                writer.close()
+
+    return asyncio.run(main())
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "PATIENCE_S", 0.2)
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD[:3], HEAD])
+def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(sent: bytes) -> None:
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(sent)
+        return await reader.read()
+
+    assert talk(scenario) == b""
+
+
+def test_a_byte_now_and_then_makes_the_wait_no_longer() -> None:
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(HEAD + b"X: ")
+        closed = asyncio.ensure_future(reader.read())
+        started = time.monotonic()
+        while not closed.done() and time.monotonic() - started < 3:
+            writer.write(b"x")
+            await asyncio.sleep(0.05)
+        assert time.monotonic() - started < 2
+        return await closed
+
+    try:
+        assert talk(scenario) == b""
+    except ConnectionResetError:
+        pass  # by which some systems tell of it
+
+
+def test_a_second_request_that_is_half_sent_is_not_waited_for_either() -> None:
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(HEAD + b"\r\n")
+        assert (await reader.readuntil(b"late")).startswith(b"HTTP/1.1 200")
+        writer.write(HEAD)
+        return await reader.read()
+
+    assert talk(scenario) == b""
+
+
+def test_an_answer_that_takes_long_is_waited_for() -> None:
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(HEAD + b"Connection: close\r\n\r\n")
+        return await reader.read()
+
+    assert talk(scenario).endswith(b"late")

@@ -1,0 +1,388 @@
+"""`pjlocal run` by a server of the same user: the same bytes, without being told, and never worse than without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import PJLOCAL, one_line
+from served import Served, serving
+
+from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling, TokenEvent
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.errors import UsageError
+from pjlocal.events import Result, Statistics
+from pjlocal.prompting.preferences import placed
+from pjlocal.server.near import Lost, NearAnswer, ask, socket_path
+from pjlocal.server.wish import Wish
+
+ENGINE = Engine(n_threads=1)
+LONG = "Tell me of the sun, the rain and the sea, " * 8
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Callable[[str], Path]) -> Path:
+    return tiny("llama")
+
+
+@pytest.fixture(scope="module")
+def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
+    with serving(model, server_environment) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, server_environment: dict[str, str]) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", server_environment["XDG_RUNTIME_DIR"])
+
+
+def make_wish(prefer: Sequence[str] = (), system: str = "", sampling: Any = None, **generation: Any) -> Wish:
+    generation = {"seed": 1, "max_tokens": 20, "ignore_end": True} | generation
+    return Wish(placed(prefer), Prompting(system=system), sampling or Sampling(), Generation(**generation), frozenset())
+
+
+def near(model: Path, wish: Wish | None = None, prompt: str = "hello", engine: Engine = ENGINE) -> NearAnswer | None:
+    return ask(model, engine, wish or make_wish(), prompt, Interrupt())
+
+
+def run(model: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    command = [*PJLOCAL, "run", "-m", str(model), "--threads", "1", *options, "hello"]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+    )
+
+
+def written(served: Served) -> float:
+    """Answers that the server has written to their ends."""
+    text = served.http.get("/metrics").text
+    return sum(map(float, re.findall(r"^pjlocal_answers_total\{.*\} ([\d.e+]+)$", text, re.MULTILINE)))
+
+
+def when(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def no_times(report: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in report.items() if key != "timings"}
+
+
+WISHES = [
+    make_wish(),
+    make_wish(["vivid", "creative"], max_tokens=60),
+    make_wish(["vivid:1.5", "concise"], mode="both", avoid=("formal",)),
+    make_wish(["vivid", "concise"], mode="args", system="You are a cook."),
+    make_wish(["vivid", "creative", "formal"], panel=True, lam=2),
+    make_wish(["vivid", "creative"], schedule="reference", decoding="greedy"),
+    make_wish(["vivid"], mode="prompt", lookahead=4, stop=("e",)),
+    make_wish(["vivid", "creative"], sampling=Sampling(regex="[a-z ]{5,30}", temperature=1.5, logit_bias=("5=1",))),
+]
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_each_event_and_the_result_are_those_of_a_model_loaded_here(served: Served, model: Path, wish: Wish) -> None:
+    draft, judge = wish.views
+    kinds: Any = {"prompting": wish.prompting, "sampling": wish.sampling, "generation": wish.generation}
+    with PersonaJudge(model, draft_prefer=draft, judge_prefer=judge, engine=ENGINE, own_sampling=(), **kinds) as one:
+        expected = one.stream(LONG)
+        events: list[TokenEvent] = list(expected)
+        for _ in range(2):  # nor does it matter what was read before
+            answer = near(model, wish, LONG)
+            assert answer and (answer.mode, answer.told) == (expected.mode, expected.told)
+            assert tuple(answer.pushing) == tuple(expected.pushing)
+            assert list(answer) == events
+            assert no_times(answer.result.as_dict()) == no_times(expected.result.as_dict())
+
+
+def test_a_result_is_whole_on_the_other_side() -> None:
+    draft = Result("a", "m", "plain", {}, 4, 1, "stop", Statistics([3], 2, decode_s=0.1))
+    result = Result("b", "m", "rewrite", {"a": ["vivid"]}, 4, 1, "length", Statistics(), {"a": "auto"}, draft=draft)
+    assert Result.from_whole(json.loads(json.dumps(result.whole()))) == result
+
+
+def test_run_prints_and_traces_the_same_and_the_model_is_not_loaded(
+    served: Served, model: Path, server_environment: dict[str, str], tmp_path: Path
+) -> None:
+    options = ("-p", "vivid", "-p", "creative", "--seed", "3", "-n", "30", "--json", "--trace")
+    before = written(served)
+    by_server = run(model, server_environment, *options, str(tmp_path / "near"))
+    assert written(served) == before + 1
+    loaded = run(model, server_environment, *options, str(tmp_path / "own"), "--no-server")
+    assert written(served) == before + 1
+    assert by_server.returncode == loaded.returncode == 0 and by_server.stderr == loaded.stderr == ""
+    assert no_times(json.loads(by_server.stdout)) == no_times(json.loads(loaded.stdout))
+    assert (tmp_path / "near").read_bytes() == (tmp_path / "own").read_bytes()
+
+
+def test_run_by_a_server_imports_no_llama_cpp(served: Served, model: Path, server_environment: dict[str, str]) -> None:
+    code = (
+        "import sys, atexit; from pjlocal.__main__ import main\n"
+        "heavy = {'llama_cpp', 'numpy', 'starlette', 'uvicorn', 'jinja2', 'pjlocal.persona'}\n"
+        "atexit.register(lambda: print('imported:', *heavy & sys.modules.keys()))\n"
+        f"sys.argv = ['pjlocal', 'run', '-m', {str(model)!r}, '--threads', '1', '-n', '3', '--stats', 'hello']\nmain()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=server_environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert result.stdout.endswith("imported:\n"), result
+    assert "3 tokens" in result.stderr and "load 0.0" in result.stderr
+
+
+@pytest.mark.parametrize("how", ["option", "environment", "config", "context", "version"])
+def test_a_server_that_is_not_wanted_or_does_not_suit_is_let_alone(
+    served: Served,
+    model: Path,
+    server_environment: dict[str, str],
+    tmp_path: Path,
+    how: str,
+) -> None:
+    environment = dict(server_environment)
+    options: tuple[str, ...] = ("-n", "2")
+    if how == "option":
+        options += ("--no-server",)
+    elif how == "environment":
+        environment["PJLOCAL_SERVER"] = "0"
+    elif how == "config":
+        environment["PJLOCAL_CONFIG"] = str(tmp_path / "config.toml")
+        (tmp_path / "config.toml").write_text("server = false\n")
+    elif how == "context":
+        options += ("--ctx", "200")
+    else:
+        environment["PJLOCAL_CONFIG"] = str(tmp_path / "config.toml")
+        (tmp_path / "config.toml").write_text('[presets]\nvivid2 = "Be vivid."\n')  # which that server has not
+    before = written(served)
+    result = run(model, environment, *options)
+    assert result.returncode == 0 and result.stdout and written(served) == before
+
+
+def test_a_model_file_that_has_changed_is_not_the_servers(served: Served, model: Path) -> None:
+    status = model.stat()
+    os.utime(model, (1e9, 1e9))
+    try:
+        assert near(model) is None
+    finally:
+        os.utime(model, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert near(model)
+
+
+def test_what_needs_more_than_the_model_is_not_asked_of_a_server(model: Path, served: Served, tmp_path: Path) -> None:
+    (tmp_path / "wish").write_text("Rhyme.")
+    assert near(model, make_wish(["vivid"], mode="rewrite")) is None
+    assert near(model, make_wish([f"@{tmp_path}/wish"])) is None
+    assert near(model, engine=ENGINE.replace(verbose=True)) is None
+
+
+# What goes wrong on the way.
+
+BIG = ("--ctx", "32768")
+ENDLESS = (*BIG, "-n", "30000", "--ignore-end")
+
+
+@pytest.fixture(scope="module")
+def big(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
+    """A server with room for answers that do not end."""
+    with serving(model, server_environment, *BIG) as made:
+        yield made
+
+
+@contextmanager
+def endless(model: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A `run` in the middle of an answer."""
+    command = [*PJLOCAL, "run", "-m", str(model), "--threads", "1", *ENDLESS, "hello"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout and process.stdout.read(20)
+            yield process
+        finally:
+            process.kill()
+
+
+def test_ctrl_c_stops_the_answer_on_the_server(big: Served, model: Path, server_environment: dict[str, str]) -> None:
+    stopped = 'pjlocal_answers_total{finish_reason="interrupted"}'
+    with endless(model, server_environment) as process:
+        assert big.metric("pjlocal_answers_now") == 1
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130 and stderr == ""
+    when(lambda: big.metric("pjlocal_answers_now") == 0)
+    assert big.metric(stopped) == 1
+
+
+def test_a_run_that_is_killed_leaves_nothing_being_written(
+    big: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    with endless(model, server_environment) as process:
+        process.kill()
+    when(lambda: big.metric("pjlocal_answers_now") == 0)
+
+
+def test_what_is_wrong_with_a_request_is_told_as_without_a_server(
+    served: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    told = [run(model, server_environment, "-p", "vvid", *more) for more in ((), ("--no-server",))]
+    assert told[0].returncode == told[1].returncode == 2
+    assert one_line(told[0].stderr) == one_line(told[1].stderr)
+    for wish in (make_wish(sampling=Sampling(regex="(")), make_wish(system="word " * 3000), make_wish(mode="both")):
+        with pytest.raises(UsageError) as by_server:
+            near(model, wish)
+        kinds: Any = {"prompting": wish.prompting, "sampling": wish.sampling, "generation": wish.generation}
+        with pytest.raises(UsageError) as here, PersonaJudge(model, engine=ENGINE, **kinds) as judge:
+            judge("hello")
+        assert str(by_server.value) == str(here.value)
+
+
+def test_an_answer_beside_others_is_the_same(served: Served, model: Path) -> None:
+    answer = near(model, make_wish(["vivid"], max_tokens=50))
+    assert answer
+    alone = [event.text for event in answer]
+    body = {"messages": [{"role": "user", "content": "go on"}], "max_tokens": 150, "pjlocal": {"ignore_end": True}}
+    asking = threading.Thread(target=lambda: served.http.post("/v1/chat/completions", json=body))
+    asking.start()
+    beside = [near(model, make_wish(["vivid"], max_tokens=50)) for _ in range(2)]
+    assert all(one and [event.text for event in one] == alone for one in beside)
+    asking.join()
+
+
+def test_more_at_once_than_the_server_writes_load_the_model(big: Served, model: Path) -> None:
+    engine = ENGINE.replace(n_ctx=32768)
+    wish = make_wish(max_tokens=30_000)
+    held = [near(model, wish, engine=engine) for _ in range(2)]  # as many as --parallel says
+    assert all(held) and near(model, wish, engine=engine) is None
+    for one in held:
+        assert one
+        one.close()
+    when(lambda: big.metric("pjlocal_answers_now") == 0)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_that_ends_in_the_middle_ends_run_with_a_line(
+    model: Path, server_environment: dict[str, str], signum: int
+) -> None:
+    with serving(model, server_environment, *BIG, "--batch", "500") as dying:
+        command = [*PJLOCAL, "run", "-m", str(model), "--threads", "1", *ENDLESS, "--batch", "500", "hello"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, env=server_environment, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stdout and process.stdout.read(20)
+            dying.process.send_signal(signum)
+            _, stderr = process.communicate(timeout=30)
+        assert process.returncode == 1 and "run it again" in one_line(stderr)
+    result = run(model, server_environment, *BIG, "--batch", "500", "-n", "2")  # of a killed one the socket is left
+    assert result.returncode == 0 and result.stderr == ""
+
+
+@contextmanager
+def impostor(model: Path, *lines: bytes, hold: bool = False) -> Iterator[None]:
+    """Something that listens where the server would, says this to whoever comes, and hangs up, or holds the line."""
+    path = socket_path(model, ENGINE.replace(n_ctx=300))
+    assert path
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def talk() -> None:
+            with suppress(OSError), listening.accept()[0] as client:  # nobody may come, or not wait
+                client.recv(1 << 20)
+                client.sendall(b"".join(lines))
+                if hold:
+                    client.recv(1 << 20)  # until the other side hangs up
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            path.unlink()
+
+
+TAKEN = b'{"taken": true}\n'
+HEAD = b'{"head": {"mode": "plain", "told": {}, "pushing": [], "followed_sampling": "", "placed": ""}}\n'
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [], [TAKEN], [TAKEN, b"{}\n"], [b'{"refused": "full"}\n'], [b"what?\n"], [b"[1]\n"], [TAKEN, HEAD[:50]],
+        [TAKEN, b'{"interrupted": true}\n'],
+    ],
+)  # fmt: skip
+def test_a_server_that_writes_nothing_is_as_good_as_none(model: Path, lines: list[bytes]) -> None:
+    with impostor(model, *lines):
+        assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
+
+
+def test_a_server_that_is_frozen_is_not_waited_for(model: Path) -> None:
+    started = time.monotonic()
+    with impostor(model, hold=True):
+        assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
+    assert time.monotonic() - started < 10
+
+
+def test_a_server_that_falls_silent_in_the_middle_is_given_up(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pjlocal.server.near._SILENT_S", 0.3)
+    with impostor(model, TAKEN, HEAD, hold=True):
+        answer = near(model, engine=ENGINE.replace(n_ctx=300))
+        assert answer
+        with pytest.raises(Lost, match="--no-server"):
+            list(answer)
+
+
+def test_a_socket_in_a_folder_that_is_open_to_others_is_nobodys(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    path = socket_path(model, ENGINE.replace(n_ctx=300))
+    assert path
+    with impostor(model, TAKEN, HEAD):
+        path.parent.chmod(0o755)
+        assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
+
+
+def test_the_socket_is_the_users_alone_and_goes_with_its_server(
+    model: Path, server_environment: dict[str, str]
+) -> None:
+    options = ("--batch", "400")
+    path = socket_path(model, ENGINE.replace(n_batch=400))
+    assert path
+    with serving(model, server_environment, *options) as first:
+        assert path.is_socket() and path.parent.stat().st_mode & 0o777 == 0o700
+        with serving(model, server_environment, *options) as second:  # which finds it taken
+            assert run(model, server_environment, *options, "-n", "2").returncode == 0
+            assert written(first) == 1 and written(second) == 0
+        assert path.is_socket()
+    assert not path.exists()
+
+
+NOISE = (b"", b"\n", b"{", b"{}\n", b"[]\n", b"\xff" * 1000 + b"\n", b'{"prompt": 3}\n', b"[" * 99_999 + b"\n")
+
+
+def test_noise_on_the_socket_harms_nobody(served: Served, model: Path) -> None:
+    for noise in NOISE:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(socket_path(model, ENGINE)))
+            client.sendall(noise)
+    answer = near(model)
+    assert answer and len(list(answer)) == 20
+    with pytest.raises(UsageError, match="vvid"):
+        near(model, make_wish(["vvid"]))
