@@ -220,7 +220,7 @@ class Generation(Settings):
         "--strength",
         help="How strongly the preferences push away from neutral: 1 is what the model does by itself, below zero the "
         "opposite; auto follows, token by token, how far they disagree with neutral. Of one preference: "
-        "-p vivid:1.5 (default: 1.5 in modes both and args, else 1).",
+        "-p vivid:1.5 (default: auto in mode both, 1.5 in args, else 1).",
         metavar="S|auto",
     )
     avoid: tuple[str, ...] = setting(

@@ -26,7 +26,6 @@ from .preferences import in_turn, prefix, split_strength
 from .prompt import ChatTemplate, Message
 
 _MOST_PER_TOKEN = 256  # characters; longer tokens than that are not to be expected
-_STRENGTH = {"both": "1.5", "args": "1.5"}  # where none is given; elsewhere 1, which is the paper
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,15 @@ def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
 
 def strength_in_force(generation: Generation, mode: Mode) -> str:
     """The strength of preferences that have none of their own."""
-    return generation.strength or _STRENGTH.get(mode, "1")
+    return generation.strength or _default_strength(generation, mode)
+
+
+def _default_strength(generation: Generation, mode: Mode) -> str:
+    """1 is the paper.  In mode ``both`` a 1.5B that was asked for short pirates met both in 62 % of 60 answers by auto,
+    in 43 % by 1.5; smaller models made no difference.  Rules without a neutral view have nothing to follow."""
+    if mode == "both" and generation.rule == "push":
+        return "auto"
+    return "1.5" if mode == "args" else "1"
 
 
 def _weight(view: int, strength: str) -> Weight:

@@ -242,7 +242,7 @@ def test_preferences_may_have_strengths_and_the_status_line_tells_them(chat: Tal
     )
     chat.say("/mode both")
     chat.say("/strength default")
-    assert status_line(chat.conversation, 200).plain.startswith("both λ4 ×1.5 · a")
+    assert status_line(chat.conversation, 200).plain.startswith("both λ4 ×auto · a")
 
 
 def test_a_panel_has_a_view_for_every_preference_and_commands_know_them(chat: Talk) -> None:

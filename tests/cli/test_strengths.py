@@ -51,7 +51,7 @@ def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) 
     saved = pjlocal("prefs", "save", "brief", "-p", "concise:2", "-p", "simple", "--mode", "both")
     assert (saved.returncode, saved.stdout, saved.stderr) == (0, "", "")
     report = json.loads(pjlocal("run", *small, "-P", "brief", "--json", "hi").stdout)
-    assert (report["mode"], report["strengths"]) == ("both", {"a": 2.0, "b": 1.5})
+    assert (report["mode"], report["strengths"]) == ("both", {"a": 2.0, "b": "auto"})
     chat = pjlocal("chat", *small, "--no-save", "-P", "brief", stdin="/mode\n/prefer\nhi\n")
     assert chat.stderr.splitlines() == ["pjlocal: mode both", "pjlocal: a: concise:2", "pjlocal: b: simple"]
     result = pjlocal("run", *small, "-P", "breif", "hi")

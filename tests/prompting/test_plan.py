@@ -33,7 +33,9 @@ def test_strengths_of_all_and_of_each_bring_a_neutral_view() -> None:
     assert made.prefixes[made.neutral] == "" and len(made.prefixes) == 3
     assert cast("vivid:2e0", "formal").weights["a"] == Weight(0, 2.0)
     assert cast("vivid", "formal", strength="auto").weights["a"] == Weight(0, 1.0, auto=True)
-    assert cast("vivid", "formal", mode="both").weights == {"a": Weight(0, 1.5), "b": Weight(1, 1.5)}
+    assert cast("vivid", "formal", mode="both").weights["b"] == Weight(1, 1.0, auto=True)
+    assert cast("vivid", "formal", mode="both", rule="mod").weights == {"a": Weight(0, 1.0), "b": Weight(1, 1.0)}
+    assert cast("vivid", "formal", mode="args").weights == {"a": Weight(0, 1.5), "b": Weight(1, 1.5)}
 
 
 def test_a_view_without_a_preference_is_the_neutral_one() -> None:
