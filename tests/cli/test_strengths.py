@@ -19,7 +19,7 @@ def test_json_the_trace_and_the_statistics_tell_strengths_and_pushes(pjlocal, sm
     args = ("run", *small, "-p", "vivid:2", "-p", "creative", "--avoid", "formal", "--mode", "both")
     result = pjlocal(*args, "--stats", "--json", "--trace", tmp_path / "t.jsonl", "hi")
     report = json.loads(result.stdout)
-    assert report["mode"] == "both" and report["strengths"] == {"a": 2.0, "b": 1.5, "avoid 1": -1.0}
+    assert report["mode"] == "both" and report["strengths"] == {"a": 2.0, "b": "auto", "avoid 1": -1.0}
     events = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     assert all(event["judge"] is None and list(event["pushes"]) == ["a", "b", "avoid 1"] for event in events)
     for name, mean in report["pushes"].items():
