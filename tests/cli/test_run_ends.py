@@ -76,9 +76,13 @@ def test_ctrl_c_keeps_what_was_generated_and_the_trace_is_complete(environment, 
     assert "".join(event["text"] for event in events) + "\n" == text
 
 
-def test_ctrl_c_with_json_prints_the_object_so_far(environment) -> None:
-    process = popen(environment, *PREFER, "-n", "4000", "--json", "Write a very long story.")
-    time.sleep(2)
+def test_ctrl_c_with_json_prints_the_object_so_far(environment, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    process = popen(environment, *PREFER, "-n", "4000", "--json", "--trace", str(trace), "Write a very long story.")
+    give_up = time.monotonic() + 60
+    while not (trace.exists() and trace.read_text().count("\n") > 12):
+        assert process.poll() is None and time.monotonic() < give_up
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     report = json.loads(process.stdout.read())
     assert process.wait(20) == 130

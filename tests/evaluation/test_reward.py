@@ -43,7 +43,7 @@ def scores_of(scorer: Scorer, answer: AnswerRecord, prefer: list[str]) -> dict[s
 
 def by_hand(model: Model, engine: Engine, prefix: str, answer_tokens: list[int]) -> float:
     """Every token by itself, and a softmax in float64."""
-    prompt = ChatTemplate(model).tokens([Message("user", "Why do cats purr?")], prefix, Prompting())
+    prompt = ChatTemplate(model).tokens([Message("user", "Why do cats purr?")], prefix, Prompting(placement="system"))
     context = Context(model, engine, 512, 1, 1, Interrupt())
     total = 0.0
     try:
