@@ -248,7 +248,7 @@ def metric_name(metric: Metric) -> str:
 
 def _full_name(metric: Metric) -> str:
     """With the model that says so."""
-    return f"{metric_name(metric)} by {metric.by}" if metric.by else metric_name(metric)
+    return f"{metric_name(metric)} by {metric.by.removesuffix('.gguf')}" if metric.by else metric_name(metric)
 
 
 # Times
