@@ -152,7 +152,7 @@ def compare(results: Results) -> Comparison:
     scores = _by_answer(results.scores)
     measured = {name: _measured(group, scores) for name, group in groups.items()}
     suite = results.suite
-    baselines = _baselines(suite)
+    baselines = suite.baselines
     order = [(o.name, s.name) for o in suite.objectives for s in suite.systems if (o.name, s.name) in groups]
     pairs = [
         _Pair(objectives, system, baseline, measured[objectives, system], measured[objectives, baseline])
@@ -220,11 +220,6 @@ def compare_folders(first: Results, second: Results, name: str = "first") -> Fol
         tuple(group for group in old if group not in new),
         tuple(group for group in new if group not in old),
     )
-
-
-def _baselines(suite: Suite) -> dict[str, str | None]:
-    """By the name of a system, that of the one that it is compared with."""
-    return {system.name: suite.baseline_of(system) for system in suite.systems}
 
 
 _Group = tuple[str, str]  # objectives, system
@@ -404,7 +399,7 @@ def _judged(results: Results) -> list[_Judged]:
     answers = {answer.key: answer for answer in results.answers}
     places = {system.name: place for place, system in enumerate(results.suite.systems)}
     places[results.suite.baseline] = -1  # whoever is compared with it is the system
-    baselines = _baselines(results.suite)
+    baselines = results.suite.baselines
 
     def is_system(one: str, other: str) -> bool:
         """Of two that were judged: whether the first is compared with the second, rather than the other way."""

@@ -117,7 +117,7 @@ def pairs_of(answers: Iterable[AnswerRecord], suite: Suite, most: int | None = N
     the answers; of each system and objectives, ``most`` at most."""
     answers = list(answers)
     by_place = {_place(answer, answer.system): answer for answer in answers}
-    baselines = {system.name: suite.baseline_of(system) for system in suite.systems}
+    baselines = suite.baselines
     taken: Counter[tuple[str, str]] = Counter()
     pairs = []
     for answer in answers:

@@ -148,6 +148,11 @@ class Suite(Settings):
         name = system.against or self.baseline
         return None if name == system.name else name
 
+    @property
+    def baselines(self) -> dict[str, str | None]:
+        """By the name of a system, that of the one that it is compared with."""
+        return {system.name: self.baseline_of(system) for system in self.systems}
+
 
 def in_force(suite: Suite, system: System, settings: _Group, given: Collection[str] = ()) -> _Group:
     """The settings under which a system answers: its own, else what is given, else the suite's, else as they are.

@@ -69,7 +69,7 @@ def all_pairs(of: Iterable[Sheet], suite: Suite, systems: Sequence[str] = ()) ->
             raise UsageError(f"no system {name!r} in these answers: there are {', '.join(answered) or 'none'}")
     if len(set(systems)) >= 2:
         return [(one, other) for at, one in enumerate(systems) for other in systems[at + 1 :] if one != other]
-    baselines = {system.name: suite.baseline_of(system) for system in suite.systems}
+    baselines = suite.baselines
     pairs = [(name, other) for name in systems or answered if (other := baselines.get(name)) and other in answered]
     if not pairs:
         raise UsageError(f"there are no two systems to choose between: {', '.join(answered) or 'nobody'} answered")
@@ -156,7 +156,7 @@ class Tally:
 
 def tally(asked: Iterable[Question], votes: Iterable[Verdict], suite: Suite) -> dict[tuple[str, str, str], Tally]:
     """The votes by the systems and the aspect: of the one first named against the other, a system's baseline behind."""
-    baselines = {system.name: suite.baseline_of(system) for system in suite.systems}
+    baselines = suite.baselines
     answers = {answer.key: answer for q in asked for answer in (q.first, q.second)}
     counts: dict[tuple[str, str, str], Tally] = {}
     for vote in votes:
