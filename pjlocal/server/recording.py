@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from ..errors import PjlocalError
+from ..events import Statistics
 from ..sessions.asking import as_settings
 from ..sessions.session import Session, Turn
 from ..sessions.store import Store
@@ -132,5 +133,4 @@ class Recording:
 
 def _acceptance_rate(turn: Turn) -> float | None:
     kinds = [event.kind for event in turn.events]
-    judged = kinds.count("accepted") + kinds.count("resampled")
-    return kinds.count("accepted") / judged if judged else None
+    return Statistics(accepted=kinds.count("accepted"), resampled=kinds.count("resampled")).acceptance_rate

@@ -176,8 +176,9 @@ class Resident:
     def _n_too_long(self, conversation: Sequence[Message]) -> int:
         """How many of the oldest exchanges cannot fit, however few tokens they have: they are not even counted."""
         lengths = [len(message.content) for message in conversation]
-        first = 0
-        while 2 * first + 1 < len(lengths) and sum(lengths[2 * first :]) > _MOST_PER_TOKEN * self.n_ctx:
+        left, first = sum(lengths), 0
+        while 2 * first + 1 < len(lengths) and left > _MOST_PER_TOKEN * self.n_ctx:
+            left -= lengths[2 * first] + lengths[2 * first + 1]
             first += 1
         return first
 
