@@ -131,6 +131,8 @@ class Result:
     adapters: list[dict[str, Any]] = field(default_factory=list)
     #: Which of the model's layers were on devices other than the CPU (`gguf.fit.Offload`).
     offload: dict[str, Any] = field(default_factory=dict)
+    #: Where its views lived (``--layout``); None of a single one.
+    layout: str | None = None
     #: The first answer, which this one corrects, in mode rewrite.
     draft: Result | None = None
 
@@ -146,6 +148,7 @@ class Result:
             "strengths": self.strengths,
             "adapters": self.adapters,
             "offload": self.offload,
+            "layout": self.layout,
             "lambda": self.lam,
             "seed": self.seed,
             "finish_reason": self.finish_reason,

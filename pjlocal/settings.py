@@ -34,6 +34,7 @@ Decoding = Literal["sample", "greedy"]
 Schedule = Literal["lockstep", "reference"]
 Placement = Literal["system", "user-turn", "question"]
 Think = Literal["auto", "on", "off"]
+FixedLayout = Literal["contexts", "batched"]
 Layout = Literal["contexts", "batched", "auto"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 SplitMode = Literal["layer", "row", "none"]
@@ -478,10 +479,10 @@ class Engine(Settings):
     cache_type_k: CacheType = setting("f16", "--cache-type-k", help="Type of the KV cache's keys.")
     cache_type_v: CacheType = setting("f16", "--cache-type-v", help="Type of the KV cache's values.")
     layout: Layout = setting(
-        "contexts",
+        "auto",
         "--layout",
-        help="Where the views live: contexts side by side (best on most CPUs), batched in one context (best on most "
-        "GPUs), or auto: batched with layers on a GPU, else it measures both.",
+        help="Where the views live: contexts side by side, batched in one context, or auto: batched with layers on a "
+        "GPU, else what was faster when a model first ran here.",
     )
     flash_attn: FlashAttention = setting("auto", "--flash-attn", help="Flash attention.")
     mmap: bool = setting(

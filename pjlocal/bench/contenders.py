@@ -16,12 +16,12 @@ from ..engine.context import Context
 from ..engine.interrupt import Interrupt
 from ..engine.machine import physical_cores
 from ..engine.model import Model
-from ..engine.views import FixedLayout, ModelViews
+from ..engine.views import ModelViews
 from ..errors import UsageError
 from ..persona import PersonaJudge
 from ..prompting.prompt import Message
 from ..screen.blame import BlameDisplay
-from ..settings import Generation
+from ..settings import FixedLayout, Generation
 from .report import (
     BARE,
     JUDGE,

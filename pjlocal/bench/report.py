@@ -8,8 +8,7 @@ from math import isnan
 from statistics import median
 from typing import Any
 
-from ..engine.views import FixedLayout
-from ..settings import Engine, Sampling
+from ..settings import Engine, FixedLayout, Sampling
 
 LAYOUTS: tuple[FixedLayout, ...] = ("contexts", "batched")
 

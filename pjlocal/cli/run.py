@@ -107,7 +107,7 @@ def run(
     if stats:
         first = result.draft.statistics if result.draft else None
         print(
-            statistics_line(result.statistics, first, written.followed_sampling, written.placed),
+            statistics_line(result.statistics, first, written.followed_sampling, written.placed, result.layout),
             file=sys.stderr,
         )
     if tracer.error:

@@ -7,13 +7,14 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from ..errors import UsageError
-from ..settings import Engine
+from ..settings import Engine, FixedLayout
 from .adapters import Adapters
 from .context import check_memory, context_limit
 from .interrupt import Interrupt
+from .layouts import fastest_layout
 from .machine import physical_cores
 from .model import Model
-from .views import FixedLayout, ModelViews, dealt, fastest_layout
+from .views import ModelViews, dealt
 
 
 class Writer(Protocol):
@@ -140,6 +141,11 @@ class ViewPool:
             return None
         return next((self.in_use(n) for n, views in self._views.items() if n > 1 and views.layout == "contexts"), None)
 
+    @property
+    def living(self) -> dict[int, FixedLayout]:
+        """The layout of the views in use, by how many they are; not of a single one."""
+        return {n: views.layout for n, views in sorted(self._views.items()) if n > 1}
+
     def in_use(self, n_views: int) -> ModelViews | None:
         """The views of that number, where an answer has needed them; done with what it fed last."""
         views = self._views.get(n_views)
@@ -149,7 +155,7 @@ class ViewPool:
         return views
 
     def layout(self, n_views: int, apart: bool = False) -> FixedLayout:
-        """The layout that so many views live in: what was asked for; ``auto`` measures on the loaded model, once.
+        """The layout that so many views live in: what was asked for; ``auto`` is the one that is faster here.
 
         Views with adapters of their own stand ``apart``, in contexts: llama.cpp puts adapters on a whole context.
 
@@ -164,12 +170,14 @@ class ViewPool:
                     "batch all views share it: use --layout contexts"
                 )
             return "contexts"
-        if wanted == "auto":
-            if self.model.offload.n_gpu_layers:
-                return "batched"  # on a card the second sequence is all but free, and contexts read the weights twice
-            if n_views not in self._layouts:
-                self._layouts[n_views] = fastest_layout(self.model, self.engine, n_views, self.interrupt)
-            return self._layouts[n_views]
+        if wanted == "auto" and self.model.offload.n_gpu_layers:
+            return "batched"  # on a card the second sequence is all but free, and contexts read the weights twice
         if n_views > max(2, self.engine.n_threads or physical_cores()):
             return "batched"
-        return wanted
+        if wanted != "auto":
+            return wanted
+        if n_views == 1:
+            return "contexts"
+        if n_views not in self._layouts:
+            self._layouts[n_views] = fastest_layout(self.model, self.engine, n_views, self.interrupt)
+        return self._layouts[n_views]

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from ..errors import ModelError, UsageError
-from ..settings import Engine
+from ..settings import Engine, FixedLayout
 from .adapters import Adapters
 from .context import Context, Logits, check_memory
 from .interrupt import Interrupt
@@ -216,6 +216,7 @@ class Seat:
         self.model = shared.model
         self.interrupt = shared.interrupt
         self.context_limit = shared.n_ctx
+        self.layout: FixedLayout = "batched"
         self.trimmable = self.rewinds = shared.model.trimmable
         self.reduce: Callable[[int, int, Logits], Any] = lambda view, row, logits: logits
         self.shares_trunk = False  # each view reads its own prompt here

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
 from pathlib import Path
-from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import UsageError
-from ..settings import Engine
+from ..settings import Engine, FixedLayout
 from .adapters import Adapters
 from .checkpoints import Checkpoint
 from .context import Context, Logits
@@ -28,9 +27,6 @@ from .machine import physical_cores
 from .model import Model
 from .tokens import common_prefix
 from .worker import Worker
-
-FixedLayout = Literal["contexts", "batched"]
-
 
 #: Up to here the first context is decoded by the thread that waits for it.  A thread more than there are cores would
 #: have to push aside llama.cpp's own, which spin between decodes: on the 2-core machine a step then took twice as long.
@@ -434,29 +430,3 @@ def dealt(states: Sequence[ViewState], prompts: Sequence[Sequence[int]]) -> list
         else:
             chosen.append(None)
     return chosen
-
-
-_TRIAL_SECONDS = 0.12
-_TRIAL_STEPS = 2, 12  # least and most
-
-
-def fastest_layout(model: Model, engine: Engine, n_views: int, interrupt: Interrupt) -> FixedLayout:
-    """Decode a few tokens in each layout, in turn, and name the faster one.  Takes a fraction of a second."""
-    order: tuple[FixedLayout, FixedLayout] = ("contexts", "batched")
-    times: dict[FixedLayout, float] = {}
-    for layout in order:
-        views = ModelViews(model, engine, n_views, 64, layout, interrupt)
-        try:
-            steps: list[float] = []
-            started = time.perf_counter()
-            while len(steps) < _TRIAL_STEPS[0] + 1 or (
-                len(steps) < _TRIAL_STEPS[1] and time.perf_counter() - started < _TRIAL_SECONDS
-            ):
-                at = time.perf_counter()
-                views.feed([0])
-                views.wait()
-                steps.append(time.perf_counter() - at)
-            times[layout] = median(steps[1:])  # the first step also builds the graph
-        finally:
-            views.close()
-    return min(order, key=lambda layout: times[layout])

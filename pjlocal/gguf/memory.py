@@ -20,8 +20,8 @@ _CELLS_TOGETHER = 256  # a cache holds a multiple of so many tokens
 MOST_CHECKPOINTS = 4  # two turns, each at its beginning and behind its prompt
 MOST_CHECKPOINT_BYTES = 256 << 20  # a running state takes 50 MiB and more in models of 8B parameters
 
-#: Python, NumPy, llama.cpp and pjlocal; and what a token of the vocabulary takes there.  With these, what models of 135M
-#: to 1.5B parameters took, with contexts of 512 and 1024 tokens, was 0.97 to 1.04 of the estimate.
+#: Python, NumPy, llama.cpp and pjlocal; and what a token of the vocabulary takes there.  With these, what models of
+#: 135M to 1.5B parameters took, with contexts of 512 and 1024 tokens, was 0.97 to 1.04 of the estimate.
 _PROGRAM_BYTES = 74 << 20
 _VOCABULARY_BYTES = 200
 

@@ -60,8 +60,16 @@ class Silent(Display):
         pass
 
 
+#: Where several views live.
+LIVING = {"contexts": "in contexts side by side", "batched": "in one batch"}
+
+
 def statistics_line(
-    statistics: Statistics, draft: Statistics | None = None, of_model: str = "", placed: str = ""
+    statistics: Statistics,
+    draft: Statistics | None = None,
+    of_model: str = "",
+    placed: str = "",
+    layout: str | None = None,
 ) -> str:
     """What ``--stats`` prints: one line.
 
@@ -69,6 +77,7 @@ def statistics_line(
         draft: those of a first answer that was corrected.
         of_model: the filters that are as the model's file says.
         placed: where the model's layers are.
+        layout: where the views live, if there are several.
     """
     s = statistics
 
@@ -82,6 +91,8 @@ def statistics_line(
         more.append(f"first answer {draft.completion_tokens} tokens in {draft.prefill_s + draft.decode_s:.2f} s")
     if placed:
         more.append(placed)
+    if layout:
+        more.append(f"views {LIVING[layout]}")
     if of_model:
         more.append(f"sampling of the model: {of_model}")
     return " | ".join(

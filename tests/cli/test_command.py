@@ -29,7 +29,7 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
     assert report["text"] + "\n" == text.stdout
     assert set(report) == {
         "text", "model", "mode", "preferences", "lambda", "seed", "finish_reason", "usage", "acceptance_rate", "rounds",
-        "timings", "pushes", "strengths", "draft", "adapters", "offload",
+        "timings", "pushes", "strengths", "draft", "adapters", "offload", "layout",
     }  # fmt: skip
     assert report["mode"] == "judge" and report["seed"] == 1 and report["lambda"] == 4
     assert report["preferences"] == {"a": ["vivid"], "b": ["creative"]}
@@ -70,7 +70,8 @@ def test_statistics_go_to_standard_error(pjlocal) -> None:
     result = pjlocal("run", *PREFER, "-n", "20", "--stats", QUESTION)
     assert re.fullmatch(
         r"20 tokens \| [\d.]+ tokens/s \| load [\d.]+ s \| prefill [\d.]+ s \(\d+ \+ \d+ tokens\) "
-        r"\| acceptance rate \d+% \| \d+ rounds \| mean accepted run [\d.]+ \| all layers on the CPU\n",
+        r"\| acceptance rate \d+% \| \d+ rounds \| mean accepted run [\d.]+ \| all layers on the CPU "
+        r"\| views in contexts side by side\n",
         result.stderr,
     )
 

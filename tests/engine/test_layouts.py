@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,10 @@ from tiny_models import write_llama
 
 from pjlocal import Engine, PersonaJudge, Sampling
 from pjlocal.decoding.guess import Lookahead
+from pjlocal.engine import layouts
 from pjlocal.engine.interrupt import Interrupt
-from pjlocal.engine.views import ModelViews, fastest_layout
+from pjlocal.engine.layouts import fastest_layout
+from pjlocal.engine.views import ModelViews
 from pjlocal.errors import UsageError
 
 LAYOUTS = ["contexts", "batched"]
@@ -196,9 +200,11 @@ def test_a_long_prompt_is_read_in_pieces(tiny, layout: str, kind: str) -> None:
         assert abs(a - b).max() < 1e-2
 
 
-def test_auto_measures_and_picks_a_layout(tiny, monkeypatch) -> None:
-    from pjlocal.engine import views as module
-
+@pytest.fixture
+def measurable(tiny, monkeypatch, tmp_path) -> Iterator[tuple[PersonaJudge, list[str]]]:
+    """A judge whose model is not too small to be measured, in whose cache folder nothing is; what gets measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(layouts, "_TOO_SMALL_TO_MEASURE", 0)
     made = []
 
     class Spy(ModelViews):
@@ -206,11 +212,48 @@ def test_auto_measures_and_picks_a_layout(tiny, monkeypatch) -> None:
             made.append(layout)
             super().__init__(model, engine, n_views, n_ctx, layout, interrupt)
 
-    monkeypatch.setattr(module, "ModelViews", Spy)
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(layout="auto")) as judge:
-        assert len(judge("Hello", seed=1, max_tokens=8).text) > 0
-        assert made == ["contexts", "batched"]
+    monkeypatch.setattr(layouts, "ModelViews", Spy)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as judge:
+        yield judge, made
+
+
+def test_auto_measures_each_layout_once_and_remembers_which_was_faster(measurable, tmp_path) -> None:
+    judge, made = measurable
+    assert judge("Hello", seed=1, max_tokens=8).layout in LAYOUTS
+    assert made == LAYOUTS
+    for faster, slower in (LAYOUTS, LAYOUTS[::-1]):
+        remembered = {layouts.measured_with(judge.model, Engine(), 2): {faster: 1.5, slower: 1.6}}
+        layouts.remember(remembered)
+        assert fastest_layout(judge.model, Engine(), 2, Interrupt()) == faster
+    assert made == LAYOUTS
+    assert fastest_layout(judge.model, Engine(n_threads=1), 2, Interrupt()) in LAYOUTS  # which is another matter
+    assert made == LAYOUTS * 2
+    assert len(json.loads((tmp_path / "pjlocal" / "layouts.json").read_text())) == 2
+
+
+@pytest.mark.parametrize("broken", ["", "{", "[1]", '{"model": 3}', '{"model": {"contexts": "fast"}}', "\udcff"])
+def test_what_cannot_be_read_of_the_layouts_is_measured_again(measurable, tmp_path, broken: str) -> None:
+    judge, made = measurable
+    path = tmp_path / "pjlocal" / "layouts.json"
+    path.parent.mkdir()
+    path.write_bytes(broken.encode("utf-8", "surrogateescape"))
+    assert fastest_layout(judge.model, Engine(), 2, Interrupt()) in LAYOUTS
+    assert made == LAYOUTS and len(json.loads(path.read_text())) == 1
+
+
+def test_layouts_are_measured_anew_where_nothing_can_be_kept(measurable, monkeypatch, tmp_path) -> None:
+    judge, made = measurable
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for _ in range(2):
         assert fastest_layout(judge.model, Engine(), 2, Interrupt()) in LAYOUTS
+    assert made == LAYOUTS * 2
+
+
+def test_a_model_too_small_to_tell_lives_in_contexts(tiny) -> None:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as judge:
+        assert judge("Hello", seed=1, max_tokens=8).layout == "contexts"
+        assert judge("Hello", seed=1, max_tokens=8, mode="plain").layout is None
 
 
 def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(tiny) -> None:

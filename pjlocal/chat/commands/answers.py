@@ -7,6 +7,7 @@ from rich.text import Text
 from ...config.editor import edit_text
 from ...events import Result
 from ...screen import tables
+from ...screen.display import LIVING
 from .. import figures
 from ..chat import Chat
 from .command import Commands
@@ -55,7 +56,9 @@ def undo(chat: Chat, words: str) -> None:
     chat.screen.say(f"taken back: {' '.join(turn.question.split())}")
 
 
-@commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session; where the model's layers are.")
+@commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session; where layers and views are.")
 def stats(chat: Chat, words: str) -> None:
-    placed = Text(chat.conversation.judge.model.offload.told)
-    chat.screen.show(figures.statistics(chat.conversation.session), placed)
+    judge = chat.conversation.judge
+    living = [f"{n} views {LIVING[layout]}" for n, layout in judge.pool.living.items()]
+    where = Text(", ".join([judge.model.offload.told, *living]))
+    chat.screen.show(figures.statistics(chat.conversation.session), where)
