@@ -132,7 +132,7 @@ class Result:
     #: Which of the model's layers were on devices other than the CPU (`gguf.fit.Offload`).
     offload: dict[str, Any] = field(default_factory=dict)
     #: Where its views lived (``--layout``); None of a single one.
-    layout: str | None = None
+    layout: settings.FixedLayout | None = None
     #: The first answer, which this one corrects, in mode rewrite.
     draft: Result | None = None
 

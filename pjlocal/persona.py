@@ -52,6 +52,8 @@ class PersonaJudge:
         ModelError: a model that cannot be used.
     """
 
+    served = False  # whether a server writes the answers: see `server.served`
+
     def __init__(
         self,
         model: Model | str | Path | None = None,

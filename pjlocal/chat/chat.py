@@ -59,7 +59,9 @@ class Chat:
 
     def greet(self) -> None:
         """Where we are: the model, and what was said last."""
-        self.screen.greet(f"{self.conversation.judge.model.name} · /help lists the commands")
+        judge = self.conversation.judge
+        by = " · written by your server" if judge.served else ""
+        self.screen.greet(f"{judge.model.name}{by} · /help lists the commands")
         self.screen.gap()
         if self.conversation.session.turns:
             self.show_where_we_were()

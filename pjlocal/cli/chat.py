@@ -14,10 +14,11 @@ from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import ModelError, UsageError
 from ..settings import Engine, Generation, Prompting, Sampling, Settings, View, split_scale
 from . import completion
-from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
+from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, ServerOption, takes_settings
 
 if TYPE_CHECKING:
     from ..chat.screen import Screen
+    from ..persona import PersonaJudge
     from ..sessions.session import Session
     from ..sessions.store import Store
 
@@ -60,6 +61,7 @@ def chat(
             rich_help_panel=_SAVING,
         ),
     ] = False,
+    server: ServerOption = True,
     *,
     given: frozenset[str],
     own: frozenset[str],
@@ -92,17 +94,20 @@ def chat(
     _check_files(generation, stored.get("generation", {}).keys() - given)
     interrupt = Interrupt()
     with on_sigint(interrupt), screen.wait("Loading the model"):
-        from ..persona import PersonaJudge
+        from ..server.served import make_judge
+
+        near = server and not save_cache  # a server's caches cannot be saved
 
         def load(name: str | None) -> PersonaJudge:
-            return PersonaJudge(name, engine=engine, interrupt=interrupt)
+            return make_judge(name, server=near, engine=engine, interrupt=interrupt)
 
         preferences: dict[str, Any] = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
         if "preferences" in stored and not given & preferences.keys():
             views = stored["preferences"]
             preferences = {"draft_prefer": views.get("a", []), "judge_prefer": views.get("b", [])}
-        judge = PersonaJudge(
+        judge = make_judge(
             model,
+            server=near,
             **preferences,
             prompting=_in_force(prompting, stored.get("prompting", {}), given),
             sampling=_in_force(sampling, stored.get("sampling", {}), given),

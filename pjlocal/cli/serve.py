@@ -120,7 +120,8 @@ def serve(
     with listen(host, port) as listening:
         with on_sigint(interrupt), Spinner() as spinner:
             spinner.say("Loading the model")
-            n_ctx = worker.load().n_ctx
+            resident = worker.load()
+            n_ctx, about = resident.n_ctx, resident.about
         saved_as = SavedAs(lasting_name(model), path.name)
         app = create_app(worker, names, wish, metrics, n_ctx, saved_as, key=api_key, local=local, origins=cors)
         number = listening.getsockname()[1]
@@ -130,4 +131,4 @@ def serve(
             print(
                 f"pjlocal: {names.model} answers at {at}/v1, and in a browser at {at} (Ctrl-C ends it)", file=sys.stderr
             )
-            return answer(app, listening, worker, Nearby(worker, parallel), near)
+            return answer(app, listening, worker, Nearby(worker, parallel, about), near)

@@ -17,7 +17,7 @@ from typing import Any
 from llama_cpp import llama_cpp as lib
 
 from ..errors import ModelError
-from ..gguf.fit import fewer
+from ..gguf.fit import Offload, fewer
 from ..gguf.split import beside_its_parts
 from ..settings import Engine
 from .backend import forget_errors as forget_errors
@@ -44,13 +44,21 @@ class Model:
         interrupt: when set, loading stops.
         n_views: whose caches are to have room on the devices too.
         trusted: nothing in the file is checked before llama.cpp reads it.
+        vocab_only: the weights stay in the file: enough to make prompts, not to answer them.
 
     Raises:
         ModelError: the file is missing, empty, not GGUF, truncated, or not a model that writes text.
     """
 
     def __init__(
-        self, path: Path, engine: Engine, interrupt: Interrupt, *, trusted: bool = False, n_views: int = 2
+        self,
+        path: Path,
+        engine: Engine,
+        interrupt: Interrupt,
+        *,
+        trusted: bool = False,
+        n_views: int = 2,
+        vocab_only: bool = False,
     ) -> None:
         if not trusted:
             check_model(path, interrupt)
@@ -63,13 +71,14 @@ class Model:
         init_backend(engine.verbose)
         self.path = path
         self.file = beside_its_parts(path)
-        self.offload = choose(self.file, engine, n_views)
-        self.handle = self._load(engine, interrupt)
+        self.offload = Offload() if vocab_only else choose(self.file, engine, n_views)
+        self.handle = self._load(engine, interrupt, vocab_only)
         self._loras: dict[str, Any] = {}  # by file; llama.cpp frees them with the model
         try:
             self.vocab = lib.llama_model_get_vocab(self.handle)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
-            self._check_use()
+            if not vocab_only:
+                self._check_use()
             if not self.offload.n_layers:  # nobody had to look into the file for them
                 self.offload = replace(self.offload, n_layers=int(lib.llama_model_n_layer(self.handle)) + 1)
             self._tokenizer = Tokenizer(self.vocab)
@@ -77,10 +86,11 @@ class Model:
             self.close()
             raise
 
-    def _load(self, engine: Engine, interrupt: Interrupt) -> Any:
+    def _load(self, engine: Engine, interrupt: Interrupt, vocab_only: bool) -> Any:
         """llama.cpp's handle of the weights, with fewer layers on the devices where their memory does not do."""
         params = lib.llama_model_default_params()
         params.load_mode = load_mode(engine)
+        params.vocab_only = vocab_only
         if engine.mlock:
             warn_of_lock(self.file)
         progress = lib.llama_progress_callback(lambda fraction, user_data: not interrupt.is_set())

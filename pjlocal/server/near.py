@@ -1,8 +1,9 @@
 """A server of the same user that has the same model in memory: found without being told, and asked by a Unix socket.
 
-What crosses it is a line of JSON each.  There goes a `Wish` with a prompt, and ``stop`` after Ctrl-C.  Back comes
-``taken`` or ``refused``; then, now and then, a line that says nothing but that the server lives; a `Head` with the
-first token; token events; the result, or what went wrong.  Who hangs up wants no more.
+What crosses it is a line of JSON each.  There goes a `Wish` with a prompt or a conversation, and ``stop`` after Ctrl-C.
+Back comes ``taken`` or ``refused``; then, now and then, a line that says nothing but that the server lives; a `Head`
+with the first token; token events; the result, or what went wrong.  A chat asks again then, and the server has kept
+what it read; who hangs up wants no more.  Who says ``hello`` is told `About` the model.
 
 Who asks imports neither llama.cpp nor the server's packages, which would take longer than a short answer.
 """
@@ -16,11 +17,11 @@ import socket
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..engine.interrupt import Interrupt, Interrupted
@@ -30,6 +31,9 @@ from ..folders import runtime_folder
 from ..prompting.preferences import presets
 from ..settings import Engine, Mode
 from .wish import Wish
+
+if TYPE_CHECKING:
+    from ..prompting.prompt import Message
 
 ALIVE_S = 2.0  # between two lines of the server's, at most
 _TAKEN_S = 2.0  # within which it says whether it will
@@ -59,6 +63,28 @@ class Head:
     pushing: Sequence[str]
     followed_sampling: str
     placed: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A token's event, and the answer's `Statistics` so far."""
+
+    event: TokenEvent
+    so_far: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class About:
+    """The model that a server has in memory.
+
+    context_limit: tokens that a view may hold.
+    description: architecture, size and quantization, in llama.cpp's words.
+    offload: a `gguf.fit.Offload`'s fields.
+    """
+
+    context_limit: int
+    description: str
+    offload: dict[str, Any]
 
 
 def socket_path(model: Path, engine: Engine) -> Path | None:
@@ -96,16 +122,14 @@ def ask(model: Path, engine: Engine, wish: Wish, prompt: str, interrupt: Interru
         PjlocalError: what the server could not do, which this process could not do either.
         Interrupted: on request.
     """
-    where = socket_path(model, engine)
-    if where is None or not _is_for_servers(wish, engine) or not is_private(where.parent):
+    if not is_for_servers(wish):
+        return None
+    talk = connect(model, engine, interrupt)
+    if talk is None:
         return None
     try:
-        talk = _Talk(where, interrupt)
-    except OSError:  # nobody is there, or not any more
-        return None
-    try:
-        talk.send(wish.as_dict() | {"prompt": prompt})
-        return NearAnswer(talk, interrupt)
+        talk.ask(wish, prompt)
+        return NearAnswer(talk)
     except Lost:
         talk.close()
         return None
@@ -114,12 +138,23 @@ def ask(model: Path, engine: Engine, wish: Wish, prompt: str, interrupt: Interru
         raise
 
 
-def _is_for_servers(wish: Wish, engine: Engine) -> bool:
+def connect(model: Path, engine: Engine, interrupt: Interrupt) -> Talk | None:
+    """A connection to a server; None where nobody is there, or who asks wants to see llama.cpp's log."""
+    where = socket_path(model, engine)
+    if where is None or engine.verbose or not is_private(where.parent):
+        return None
+    try:
+        return Talk(where, interrupt)
+    except OSError:  # nobody is there, or not any more
+        return None
+
+
+def is_for_servers(wish: Wish) -> bool:
     """Whether a server writes such answers: in one go, with nothing in memory besides the model, and no files to be
-    found from this folder; and nobody wants to see llama.cpp's log."""
+    found from this folder."""
     named = (*chain.from_iterable(wish.views), *wish.generation.avoid)
     has_files = any(text.strip().startswith("@") for text in named) or wish.generation.adapters()
-    return wish.generation.mode != "rewrite" and not has_files and not engine.verbose
+    return wish.generation.mode != "rewrite" and not has_files
 
 
 class NearAnswer:
@@ -129,11 +164,11 @@ class NearAnswer:
         Lost: the server did not begin.
     """
 
-    def __init__(self, talk: _Talk, interrupt: Interrupt) -> None:
+    def __init__(self, talk: Talk) -> None:
         self._talk = talk
-        self._interrupt = interrupt
         self._result: Result | None = None
         self.drafted: list[TokenEvent] = []
+        self._said = talk.said()
         self.head = Head(**next(self._told("head")))
 
     def close(self) -> None:
@@ -168,27 +203,16 @@ class NearAnswer:
 
     def _told(self, key: str) -> Iterator[Any]:
         """What the lines hold under a key, until the result has come."""
-        while self._result is None:
-            said = self._talk.read()
-            if "refused" in said:
-                raise Lost(said["refused"])
-            if "error" in said:
-                raise (UsageError if said["status"] == UsageError.exit_status else PjlocalError)(said["error"])
-            if "interrupted" in said:
-                raise Interrupted if self._interrupt.is_set() else _gone()
+        for said in self._said:
             if key in said:
                 yield said[key]
             if "result" in said:
                 self._result = Result.from_whole(said["result"])
-                self._check_end(self._result)
-
-    def _check_end(self, result: Result) -> None:
-        if result.finish_reason == "interrupted" and not self._interrupt.is_set():
-            raise Lost("the server that was writing this was stopped: run it again")
+                self._talk.check_end(self._result)
 
 
-class _Talk:
-    """A connection to a server.
+class Talk:
+    """A connection to a server, which writes one answer at a time.
 
     Raises:
         OSError: nobody listens there.
@@ -209,14 +233,70 @@ class _Talk:
     def close(self) -> None:
         self._socket.close()
 
-    def send(self, said: dict[str, Any]) -> None:
-        """Raises Lost: it cannot be told."""
+    def about(self) -> About:
+        """What the server has in memory.  Raises Lost."""
+        self._send({"hello": True})
+        said = self._read()
+        if "hello" not in said:
+            raise _gone()
+        return About(**said["hello"])
+
+    def ask(self, wish: Wish, said: Sequence[Message] | str) -> None:
+        """Have an answer written; the one before must have been told to its end.
+
+        Raises:
+            Lost: the server does not write it.
+        """
+        self._stopped = self._taken = False
+        prompt = said if isinstance(said, str) else [asdict(message) for message in said]
+        self._send(wish.as_dict() | {"prompt": prompt})
+        if "refused" in (first := self._read()):
+            raise Lost(first["refused"])
+
+    def said(self) -> Iterator[dict[str, Any]]:
+        """What is told of the answer, to its result.
+
+        Raises:
+            Lost: the server does not write it, or not to its end.
+            PjlocalError: what the server could not do.
+            Interrupted: on request.
+        """
+        while True:
+            said = self._read()
+            if "refused" in said:
+                raise Lost(said["refused"])
+            if "error" in said:
+                raise (UsageError if said["status"] == UsageError.exit_status else PjlocalError)(said["error"])
+            if "interrupted" in said:
+                raise Interrupted if self._interrupt.is_set() else _gone()
+            yield said
+            if "result" in said:
+                return
+
+    def leave(self) -> None:
+        """Have no more written of the answer, and hear what was still told of it."""
+        try:
+            self._send({"stop": True})
+            self._stopped = True
+            for _ in self.said():
+                pass
+        except Interrupted:
+            pass
+        except PjlocalError:  # which nobody wants to know any more
+            self.close()
+
+    def check_end(self, result: Result) -> None:
+        """Raises Lost: it is not this side that had it stopped."""
+        if result.finish_reason == "interrupted" and not self._interrupt.is_set():
+            raise Lost("the server that was writing this was stopped: run it again")
+
+    def _send(self, said: dict[str, Any]) -> None:
         try:
             self._socket.sendall(json.dumps(said).encode() + b"\n")
         except OSError as error:
             raise _gone() from error
 
-    def read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Any]:
         """The next line.
 
         Raises:
@@ -226,7 +306,7 @@ class _Talk:
         while b"\n" not in self._came:
             if self._interrupt.is_set() and not self._stopped:
                 self._stopped = True
-                self.send({"stop": True})
+                self._send({"stop": True})
             if part := self._part():
                 self._came += part
                 heard = time.monotonic()

@@ -1,4 +1,6 @@
-"""The socket for `pjlocal run` of the same user: what comes by it is written as that would write it (see `near`)."""
+"""The socket for `pjlocal run` and `pjlocal chat` of the same user: what comes by it is written as they would write it
+(see `near`).
+"""
 
 from __future__ import annotations
 
@@ -6,17 +8,18 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..engine.interrupt import Interrupt, Interrupted
+from ..engine.interrupt import Interrupted
 from ..errors import explain
-from ..events import TokenEvent
+from ..prompting.prompt import Message
 from ..settings import Engine
-from .near import ALIVE_S, Head, is_private, socket_path
+from .near import ALIVE_S, About, Head, Step, is_private, socket_path
+from .resident import Talk
 from .wish import Wish
 from .worker import Busy, Done, SingleOrder, Stopping, Worker
 
@@ -26,12 +29,12 @@ _MOST_ASKED = 64 << 20  # bytes of a line; whoever writes more loads the model
 _PATIENCE_S = 10  # for a line to come
 _PART = 1 << 16
 
-Told = Head | TokenEvent | Done | Exception
+Told = Head | Step | Done | Exception
 
 
 @contextmanager
 def listen_nearby(model: Path, engine: Engine) -> Iterator[socket.socket | None]:
-    """A socket that waits for this user's `pjlocal run`; None where there can be none, or another server has it."""
+    """A socket for this user's `pjlocal run` and `chat`; None where there can be none, or another server has it."""
     path = socket_path(model, engine)
     bound = _bound(path) if path else None
     try:
@@ -78,14 +81,17 @@ class Nearby:
     """Answers who comes by the socket.
 
     Args:
-        most: answers at once; who wants one more is sent away, and loads the model.
+        most: answers at once, beyond which who wants a single one is sent away, and loads the model; a chat waits.
+        about: the model that answers.
     """
 
-    def __init__(self, worker: Worker, most: int) -> None:
+    def __init__(self, worker: Worker, most: int, about: About) -> None:
         self._worker = worker
         self._most = most
+        self._about = about
         self._talks: set[asyncio.Task[Any]] = set()
         self._orders: set[SingleOrder] = set()
+        self._stopping = asyncio.Event()
         self._server: asyncio.Server | None = None
 
     async def start(self, listening: socket.socket) -> None:
@@ -93,6 +99,7 @@ class Nearby:
 
     async def stop(self, patience: float) -> None:
         """Let nobody else in, and wait until those who are were told how their answers end."""
+        self._stopping.set()
         if self._server:
             self._server.close()
         if self._talks:
@@ -102,14 +109,39 @@ class Nearby:
         task = asyncio.current_task()
         assert task
         self._talks.add(task)
+        talk, asked = Talk(), _Asked()
+        reading = asyncio.ensure_future(asked.read(reader, talk))
         try:
             with suppress(ConnectionError):
-                await self._answer(reader, writer)
+                await self._converse(asked, reading, writer, talk)
         finally:
+            self._worker.leave(talk)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
             self._talks.discard(task)
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(
+        self, asked: _Asked, reading: asyncio.Future[None], writer: asyncio.StreamWriter, talk: Talk
+    ) -> None:
+        """Answer what is asked, one after the other, until the other side hangs up or the server stops."""
+        try:
+            said = await asyncio.wait_for(asked.next(self._stopping), _PATIENCE_S)
+            while said is not None:
+                if "hello" in said:
+                    await _say(writer, hello=asdict(self._about))
+                else:
+                    await self._answer(said, reading, writer, talk)
+                said = await asked.next(self._stopping)
+        except ConnectionError:
+            raise
+        except Exception as error:  # whatever it is, the other side can do without
+            await _say(writer, refused=str(error))
+
+    async def _answer(
+        self, said: dict[str, Any], reading: asyncio.Future[None], writer: asyncio.StreamWriter, talk: Talk
+    ) -> None:
+        """Write an answer, to its end or until the other side hangs up."""
         told: asyncio.Queue[Told] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -117,34 +149,60 @@ class Nearby:
             with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
                 loop.call_soon_threadsafe(told.put_nowait, one)
 
+        prompt = _conversation(said["prompt"])
+        if len(self._orders) >= self._most and isinstance(prompt, str):
+            raise Busy("others are being answered")
+        talk.interrupt.clear()
+        order = SingleOrder(Wish.from_dict(said), prompt, talk, tell)
+        self._worker.submit([order])
+        self._orders.add(order)
+        telling = asyncio.ensure_future(_tell_all(writer, told))
         try:
-            said = json.loads(await asyncio.wait_for(reader.readline(), _PATIENCE_S))
-            order = SingleOrder(Wish.from_dict(said), said["prompt"], Interrupt(), tell)
-            if len(self._orders) >= self._most:
-                raise Busy("others are being answered")
-            self._worker.submit([order])
-            self._orders.add(order)
-        except Exception as error:  # whatever it is, the other side can do without
-            await _say(writer, refused=str(error))
-            return
-        tasks = {asyncio.ensure_future(_heed(reader, order)), asyncio.ensure_future(_tell_all(writer, told))}
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({telling, reading}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._worker.cancel([order])
             self._orders.discard(order)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
 
 
-async def _heed(reader: asyncio.StreamReader, order: SingleOrder) -> None:
-    """Stop an answer when its client says so; returns when that hangs up."""
-    with suppress(ConnectionError, ValueError):
-        if await reader.readline():
-            order.interrupt.set()
-            while await reader.read(_PART):
-                pass
+class _Asked:
+    """What comes from the other side: to stop at once, the rest in turn."""
+
+    def __init__(self) -> None:
+        self._lines: asyncio.Queue[dict[str, Any] | Exception | None] = asyncio.Queue()
+
+    async def read(self, reader: asyncio.StreamReader, talk: Talk) -> None:
+        """Until the other side hangs up."""
+        try:
+            while line := await reader.readline():
+                said = json.loads(line)
+                if "stop" in said:
+                    talk.interrupt.set()
+                else:
+                    self._lines.put_nowait(said)
+            self._lines.put_nowait(None)
+        except Exception as error:  # no JSON, no end of a line, a connection that breaks
+            self._lines.put_nowait(error)
+
+    async def next(self, stopping: asyncio.Event) -> dict[str, Any] | None:
+        """What is asked next; None where nothing will be.  Raises what was wrong with it."""
+        line, stop = asyncio.ensure_future(self._lines.get()), asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait({line, stop}, return_when=asyncio.FIRST_COMPLETED)
+            said = line.result() if line.done() else None
+        finally:
+            line.cancel()
+            stop.cancel()
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+
+def _conversation(prompt: str | Sequence[Mapping[str, Any]]) -> str | list[Message]:
+    if isinstance(prompt, str):
+        return prompt
+    return [Message(said["role"], said["content"], tuple(said["tokens"])) for said in prompt]
 
 
 async def _tell_all(writer: asyncio.StreamWriter, told: asyncio.Queue[Told]) -> None:
@@ -164,8 +222,8 @@ async def _tell_all(writer: asyncio.StreamWriter, told: asyncio.Queue[Told]) -> 
 def _in_words(told: Told) -> dict[str, Any]:
     if isinstance(told, Head):
         return {"head": asdict(told)}
-    if isinstance(told, TokenEvent):
-        return {"event": told.as_dict()}
+    if isinstance(told, Step):
+        return {"event": told.event.as_dict(), "so_far": told.so_far}
     if isinstance(told, Done):
         return {"result": told.result.whole()}
     if isinstance(told, Stopping):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,18 @@ from ..engine.context import context_limit
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
 from ..engine.seats import SharedContext
+from ..engine.views import ModelViews
 from ..engine.voices import Alone, Combined
 from ..errors import ModelError, UsageError
 from ..events import Result, TokenEvent
+from ..gguf.sampling import followed
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
 from ..prompting.prompt import ChatTemplate, Message
 from ..scheduler import Scheduler
 from ..sessions.asking import fitted
 from ..settings import Engine, Generation, Sampling
-from .near import Head
+from .near import About, Head, Step
 from .wish import Wish, check_servable
 
 _VIEWS = 2  # that an answer takes, mostly
@@ -106,6 +108,10 @@ class Resident:
     def close(self) -> None:
         self._closing.close()
 
+    @property
+    def about(self) -> About:
+        return About(self.n_ctx, self.model.description, asdict(self.model.offload))
+
     def planned(self, wish: Wish, said: Sequence[Message] | str, shortens: bool = False) -> Planned:
         """The answer to a conversation, or to a text that is to go on.
 
@@ -147,9 +153,16 @@ class Resident:
 
         return Planned(plan, first, asked.sampling, then, n_left_out)
 
-    def single(self, wish: Wish, prompt: str, interrupt: Interrupt) -> Single:
-        """An answer that `interrupt` stops, apart from all others.  Raises what `planned` does."""
-        return Single(self._judge(wish, interrupt), prompt)
+    def single(self, wish: Wish, said: Sequence[Message] | str, talk: Talk) -> Single:
+        """An answer apart from all others, on what the talk has read so far.  Raises what `planned` does."""
+        judge = talk.judge
+        if judge is None:
+            judge = talk.judge = self._judge(wish, talk.interrupt)
+        else:
+            judge.prefer(wish.views)
+            judge.prompting, judge.generation = wish.prompting, wish.generation
+            judge.sampling = followed(wish.sampling, judge.recommended, wish.own)
+        return Single(judge, said)
 
     def _judge(self, wish: Wish, interrupt: Interrupt) -> PersonaJudge:
         draft, judge = wish.views
@@ -205,25 +218,50 @@ class Resident:
         return tokens if bos is None or tokens[:1] == [bos] else [bos, *tokens]
 
 
-class Single:
-    """An answer on contexts of its own: in each byte what `pjlocal run` writes, whoever asks besides.
+@dataclass(eq=False)
+class Talk:
+    """What is kept for who comes by the socket, from one answer to the next: contexts, and what they have read.
 
-    Args:
-        judge: is closed with it.
+    interrupt: stops the answer under way, from any thread.
+    judge: made for the first answer, and anew where the model has left the memory meanwhile.
+    n_planning: its answers that are being planned; the judge is in use by that thread.
+    left: nobody is there any more.
     """
 
-    def __init__(self, judge: PersonaJudge, prompt: str) -> None:
-        self._judge = judge
-        self._answer = judge.stream(prompt)
-        self._events = iter(self._answer)
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    judge: PersonaJudge | None = None
+    n_planning: int = 0
+    left: bool = False
 
     def close(self) -> None:
-        """Write no more of it, and free its contexts."""
-        self._judge.close()
+        """Free the contexts."""
+        if self.judge:
+            self.judge.close()
+            self.judge = None
 
-    def step(self) -> TokenEvent | None:
+
+class Single:
+    """An answer on contexts of its own: in each byte what `pjlocal run` and `pjlocal chat` write, whoever asks besides.
+
+    Raises:
+        UsageError, ModelError: what `PersonaJudge.stream` raises.
+    """
+
+    def __init__(self, judge: PersonaJudge, said: Sequence[Message] | str) -> None:
+        self._judge = judge
+        self._answer = judge.stream(said)
+        self._events = iter(self._answer)
+        self._views = judge.pool.in_use(len(self._answer.plan.prompts))
+        self._worked = self._work_of(self._views)  # before this answer
+
+    def close(self) -> None:
+        """Write no more of it."""
+        self._answer.close()
+
+    def step(self) -> Step | None:
         """Its next token; None behind the last one.  Raises what an `Answer` does."""
-        return next(self._events, None)
+        event = next(self._events, None)
+        return None if event is None else Step(event, asdict(self._answer.statistics))
 
     @property
     def head(self) -> Head:
@@ -238,6 +276,12 @@ class Single:
     def work(self) -> tuple[int, int]:
         """Tokens fed, and batches read."""
         views = self._judge.pool.in_use(len(self._answer.plan.prompts))
+        fed, decodes = self._work_of(views)
+        before = self._worked if views is self._views else (0, 0)
+        return fed - before[0], decodes - before[1]
+
+    @staticmethod
+    def _work_of(views: ModelViews | None) -> tuple[int, int]:
         return (views.n_fed, views.n_decodes) if views else (0, 0)
 
 

@@ -15,9 +15,9 @@ from ..events import Result, TokenEvent
 from ..prompting.prompt import Message
 from ..scheduler import Job
 from .metrics import Metrics
-from .near import Head
+from .near import Head, Step
 from .planner import Planner
-from .resident import Planned, Resident, Single, Telling, Token
+from .resident import Planned, Resident, Single, Talk, Telling, Token
 from .wish import Wish
 
 _STOPPING = "the server is stopping"
@@ -67,16 +67,15 @@ class Order:
 
 @dataclass(eq=False)
 class SingleOrder:
-    """An answer that is wanted exactly as `pjlocal run` writes it.
+    """An answer that is wanted exactly as `pjlocal run` and `pjlocal chat` write it.
 
-    interrupt: stops it, from any thread.
     tell: as an `Order`'s; first the head, then tokens.
     """
 
     wish: Wish
-    said: str
-    interrupt: Interrupt
-    tell: Callable[[Head | TokenEvent | Done | Exception], None]
+    said: Sequence[Message] | str
+    talk: Talk
+    tell: Callable[[Head | Step | Done | Exception], None]
     came: float = field(default_factory=time.monotonic)
     single: Single | None = None
     begun: bool = False  # to tell of tokens
@@ -114,10 +113,12 @@ class Worker:
         self._gone: deque[AnyOrder] = deque()
         self._wanted: set[AnyOrder] = set()  # all that are not at their end
         self._planned: deque[tuple[AnyOrder, Planned | Single | Exception]] = deque()
+        self._left: deque[Talk] = deque()
         self._stopping = False
         self._orders: dict[Job, Order] = {}  # planned, of this thread alone
         self._singles: list[SingleOrder] = []  # as well
         self._planning: set[AnyOrder] = set()  # what the planner has, and is still wanted
+        self._talks: set[Talk] = set()  # that may have contexts
         self._planner = Planner()
         self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-serve")
 
@@ -156,6 +157,12 @@ class Worker:
         _interrupt(orders)
         with self._changed:
             self._gone += orders
+            self._changed.notify()
+
+    def leave(self, talk: Talk) -> None:
+        """Nobody talks there any more: free what is kept for it."""
+        with self._changed:
+            self._left.append(talk)
             self._changed.notify()
 
     def stop(self, patience: float) -> None:
@@ -205,9 +212,9 @@ class Worker:
                 idles = self._resident and not self._planning
                 awake = self._changed.wait_for(self._has_work, self._unload_after if idles else None)
                 coming, gone, planned = list(self._coming), list(self._gone), list(self._planned)
-                self._coming.clear()
-                self._gone.clear()
-                self._planned.clear()
+                left = list(self._left)
+                for queue in (self._coming, self._gone, self._planned, self._left):
+                    queue.clear()
             if not awake:
                 self._unload()
                 continue
@@ -217,6 +224,9 @@ class Worker:
                 self._drop(order)
             for order, made in planned:
                 self._take(order, made)
+            for talk in left:
+                talk.left = True
+                self._forget(talk)
             if self._orders:
                 self._step()
             for single in list(self._singles):
@@ -225,7 +235,7 @@ class Worker:
                 return
 
     def _has_work(self) -> bool:
-        to_do = self._coming or self._gone or self._planned or self._orders or self._singles
+        to_do = self._coming or self._gone or self._planned or self._left or self._orders or self._singles
         return bool(to_do or (self._stopping and not self._planning))
 
     def _begin(self, order: AnyOrder) -> None:
@@ -236,7 +246,9 @@ class Worker:
             self._end(order, error)
             return
         if isinstance(order, SingleOrder):
-            self._plan(order, partial(resident.single, order.wish, order.said, order.interrupt))
+            self._talks.add(order.talk)
+            order.talk.n_planning += 1
+            self._plan(order, partial(resident.single, order.wish, order.said, order.talk))
         else:
             self._plan(order, partial(resident.planned, order.wish, order.said, order.shortens))
 
@@ -251,9 +263,10 @@ class Worker:
 
     def _take(self, order: AnyOrder, made: Planned | Single | Exception) -> None:
         """Have an answer written that is planned, where it is still wanted."""
+        if isinstance(order, SingleOrder):
+            order.talk.n_planning -= 1
+            self._forget(order.talk)
         if order not in self._planning:
-            if isinstance(made, Single):
-                made.close()
             return
         self._planning.remove(order)
         try:
@@ -309,7 +322,7 @@ class Worker:
         assert order.single
         single = order.single
         try:
-            event = single.step()
+            step = single.step()
         except Exception as error:
             self._end(order, error)
             return
@@ -317,8 +330,8 @@ class Worker:
             order.begun = True
             self._metrics.first_token.observe(time.monotonic() - order.came)
             order.tell(single.head)
-        if event:
-            order.tell(event)
+        if step:
+            order.tell(step)
             return
         fed, decodes = single.work
         self._metrics.fed.inc(fed)
@@ -373,10 +386,18 @@ class Worker:
             order.single.close()
             order.single = None
 
+    def _forget(self, talk: Talk) -> None:
+        """Free what is kept for a talk that was left, where nothing is being planned on it."""
+        if talk.left and not talk.n_planning:
+            talk.close()
+            self._talks.discard(talk)
+
     def _unload(self) -> None:
         if self._resident:
             self._planner.wait()  # which may be using it for what nobody wants any more
             self._metrics.loaded.set(0)
+            for talk in self._talks:
+                talk.close()
             self._resident.close()
             self._resident = None
 
@@ -384,7 +405,7 @@ class Worker:
 def _interrupt(orders: Iterable[AnyOrder]) -> None:
     for order in orders:
         if isinstance(order, SingleOrder):
-            order.interrupt.set()
+            order.talk.interrupt.set()
 
 
 def _how(told: Done | Exception | None) -> str:

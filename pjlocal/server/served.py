@@ -1,0 +1,179 @@
+"""A `PersonaJudge` whose answers a server of the same user writes: it has the model in memory already (see `near`).
+
+Only the vocabulary is loaded here, which takes milliseconds: prompts are made and counted here, so a chat is in all
+else as it would be with the model.  What no server writes, and what it no longer can, the model writes, loaded here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Generator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..answer import Answer
+from ..engine.interrupt import Interrupt, Interrupted
+from ..engine.model import Model
+from ..engine.pool import ViewPool
+from ..errors import ModelError
+from ..events import Result, Statistics, TokenEvent
+from ..gguf.fit import Offload
+from ..gguf.locate import find_model
+from ..persona import PersonaJudge
+from ..prompting.plan import Plan
+from ..settings import Engine, Generation, Sampling
+from .near import Lost, Talk, connect, is_for_servers
+from .wish import Wish
+
+log = logging.getLogger("pjlocal")
+
+_ALL_FILTERS = frozenset(f.name for f in fields(Sampling))
+
+
+def make_judge(model: str | None, *, server: bool, engine: Engine, interrupt: Interrupt, **others: Any) -> PersonaJudge:
+    """A judge on a model by name: one whose answers a server writes where there is one and it may, else with the model.
+
+    Raises what `PersonaJudge` raises.
+    """
+    if server:
+        try:
+            path = find_model(model)
+        except ModelError:  # which is told where it is loaded, after what else may be wrong
+            path = None
+        talk = path and connect(path, engine, interrupt)
+        if path and talk:
+            try:
+                return ServedJudge(talk, path, engine=engine, interrupt=interrupt, **others)
+            except Lost:
+                talk.close()
+            except BaseException:
+                talk.close()
+                raise
+    return PersonaJudge(model, engine=engine, interrupt=interrupt, **others)
+
+
+class ServedJudge(PersonaJudge):
+    """A judge on a server's model.
+
+    Args:
+        talk: is closed with it.
+        path: the model file.
+        others: what else `PersonaJudge` takes.
+
+    Raises:
+        Lost: the server is gone.
+    """
+
+    def __init__(self, talk: Talk, path: Path, *, engine: Engine, interrupt: Interrupt, **others: Any) -> None:
+        about = talk.about()
+        self._talk: Talk | None = talk
+        self._answer: ServedAnswer | None = None  # the last one
+        self._vocabulary = Model(path, engine, interrupt, trusted=True, vocab_only=True)
+        self._vocabulary.offload = Offload(**about.offload)
+        self._vocabulary.description = about.description
+        try:
+            super().__init__(self._vocabulary, engine=engine, interrupt=interrupt, **others)
+        except BaseException:
+            self._vocabulary.close()
+            raise
+        self.pool.context_limit = about.context_limit
+
+    @property
+    def served(self) -> bool:  # type: ignore[override]
+        return self._talk is not None
+
+    def close(self) -> None:
+        """Hang up, and free what is in memory here."""
+        if self._talk:
+            self._talk.close()
+        super().close()
+        if self.model is not self._vocabulary:
+            self.model.close()
+        self._vocabulary.close()
+
+    def answer(self, plan: Plan, generation: Generation) -> Answer:
+        """The answer that was planned, token by token.  Raises what `PersonaJudge.answer` does."""
+        if self._talk:
+            wish = Wish(self.preferences, self.prompting, self.sampling, generation, _ALL_FILTERS)
+            try:
+                return self._served(plan, wish)
+            except Lost as lost:
+                self._load(str(lost))
+        return super().answer(plan, generation)
+
+    def _served(self, plan: Plan, wish: Wish) -> Answer:
+        """Raises Lost: no server writes it."""
+        if not is_for_servers(wish):
+            raise Lost("a server has one model and reads no files")
+        if self._answer:
+            self._answer.close()
+        answer = ServedAnswer(self.pool, plan, wish.generation, self.sampling, self.load_s)
+        wish = wish.seeded(answer.seed)
+        assert self._talk and self._file
+        try:
+            answer.ask(self._talk, wish)
+        except Lost:  # it may have been started anew meanwhile
+            self._talk.close()
+            talk = connect(self._file, self.engine, self.interrupt)
+            if talk is None:
+                raise
+            self._talk = talk
+            answer.ask(talk, wish)
+        self._answer = answer
+        return answer
+
+    def _load(self, why: str) -> None:
+        """Have the model here from now on."""
+        log.warning("the model is loaded here: %s", why)
+        assert self._talk and self._file
+        self._talk.close()
+        self._talk = None
+        self.pool.close()
+        self.model = Model(self._file, self.engine, self.interrupt)
+        self.pool = ViewPool(self.model, self.engine, self.interrupt)
+
+
+class ServedAnswer(Answer):
+    """An answer that a server writes."""
+
+    _talk: Talk | None = None
+
+    def ask(self, talk: Talk, wish: Wish) -> None:
+        """Have it written.
+
+        Raises:
+            Lost: the server does not write it.
+        """
+        talk.ask(wish, self.plan.conversation)
+        self._talk = talk
+
+    def _run(self) -> Generator[TokenEvent]:
+        talk = self._talk
+        assert talk
+        with self._pool.writing(self):
+            self._thread = threading.get_ident()
+            try:
+                for said in talk.said():
+                    if "so_far" in said:
+                        self.statistics = Statistics(**said["so_far"])
+                    if "event" in said:
+                        event = TokenEvent.from_dict(said["event"])
+                        self._texts.append(event.text)
+                        yield event
+                    if "result" in said:
+                        self._end(talk, Result.from_whole(said["result"]))
+            except Interrupted:
+                self.finish_reason = "interrupted"
+            except GeneratorExit:  # what still comes of it must not be taken for the next one's
+                talk.leave()
+                raise
+            except Lost:
+                talk.close()
+                raise
+
+    def _end(self, talk: Talk, result: Result) -> None:
+        self.statistics, self._layout = result.statistics, result.layout
+        talk.check_end(result)
+        self.finish_reason = result.finish_reason

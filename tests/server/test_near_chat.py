@@ -1,0 +1,252 @@
+"""`pjlocal chat` by a server of the same user: turn for turn what the model would write, loaded here."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import PJLOCAL
+from served import Served, serving
+
+from pjlocal import Engine, Generation, TokenEvent
+from pjlocal.chat.conversation import Conversation
+from pjlocal.chat.recorder import Recorder
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.errors import UsageError
+from pjlocal.server.near import Lost
+from pjlocal.server.served import make_judge
+from pjlocal.sessions.session import Session
+
+BIG = ("--ctx", "32768")
+ENGINE = Engine(n_threads=1)
+LONG = "Tell me of the sun, the rain and the sea, " * 8
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Callable[[str], Path]) -> Path:
+    return tiny("llama")
+
+
+@pytest.fixture(scope="module")
+def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
+    with serving(model, server_environment) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, server_environment: dict[str, str]) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", server_environment["XDG_RUNTIME_DIR"])
+
+
+@contextmanager
+def chatting(model: Path, server: bool = True, engine: Engine = ENGINE, **settings: Any) -> Iterator[Conversation]:
+    said: list[str] = []
+    generation = Generation(**{"max_tokens": 12, "seed": 1, "ignore_end": True} | settings)
+    judge = make_judge(
+        str(model), server=server, engine=engine, interrupt=Interrupt(), prefer=["vivid", "creative"],
+        generation=generation,
+    )  # fmt: skip
+    assert judge.served is server
+    session = Session()
+    conversation = Conversation(judge, session, Recorder(None, session, said.append), None, said.append)
+    try:
+        yield conversation
+    finally:
+        conversation.close()
+
+
+def said(conversation: Conversation, question: str) -> list[TokenEvent]:
+    return list(conversation.ask(question))
+
+
+def no_times(turn: Any) -> Any:
+    return {**turn.settings, "events": turn.events, "finish_reason": turn.finish_reason, "answer": turn.answer}
+
+
+def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -> None:
+    turns = []
+    for server in (True, False):
+        with chatting(model, server) as chat:
+            answers = [said(chat, LONG), said(chat, "And then?")]
+            progress = chat.progress()
+            answers.append(list(chat.regenerate()))
+            chat.swap()
+            chat.judge.generation = chat.judge.generation.replace(mode="both", strength="1.5", avoid=("formal",))
+            answers.append(said(chat, "Go on."))
+            chat.undo()
+            chat.judge.generation = chat.judge.generation.replace(mode="plain", stop=("e",), lookahead=4)
+            answers.append(said(chat, "Once more."))
+            answers += [[answer.result.text for _, answer in chat.compare() if list(answer)]] if not server else []
+            turns.append((answers[:5], [*map(no_times, chat.session.turns)], progress.used, progress.acceptance_rate))
+    assert turns[0] == turns[1]
+
+
+def test_the_server_reads_no_more_than_is_new(served: Served, model: Path) -> None:
+    with chatting(model, server=False) as chat:
+        said(chat, LONG)
+        views = chat.judge.pool.in_use(2)
+        assert views
+        before = views.n_fed
+        said(chat, "And then?")
+        expected = views.n_fed - before
+    with chatting(model) as chat:
+        said(chat, LONG)
+        before = int(served.metric("pjlocal_tokens_fed_total"))
+        said(chat, "And then?")
+        assert served.metric("pjlocal_tokens_fed_total") - before == expected
+
+
+def test_one_that_is_stopped_leaves_the_next_one_as_it_is(served: Served, model: Path) -> None:
+    answers = []
+    for server in (True, False):
+        with chatting(model, server, max_tokens=3000) as chat:
+            writing = iter(chat.ask(LONG))
+            events = [next(writing) for _ in range(5)]
+            chat.judge.interrupt.set()
+            events += writing
+            assert chat.session.turns[-1].finish_reason == "interrupted" and len(events) < 3000
+            chat.judge.interrupt.clear()
+            chat.undo()
+            chat.judge.generation = chat.judge.generation.replace(max_tokens=12)
+            answers.append(said(chat, "And then?"))
+    assert answers[0] == answers[1]
+
+
+def test_one_that_is_left_ends_on_the_server_and_the_chat_goes_on(served: Served, model: Path) -> None:
+    with chatting(model, max_tokens=3000) as chat:
+        writing = iter(chat.ask(LONG))
+        next(writing)
+        writing.close()  # type: ignore[attr-defined]
+        chat.judge.generation = chat.judge.generation.replace(max_tokens=12)
+        assert len(said(chat, "And then?")) == 12 and chat.judge.served
+    when(lambda: served.metric("pjlocal_answers_now") == 0)
+
+
+def when(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def test_what_cannot_be_asked_is_told_and_nothing_changes(served: Served, model: Path) -> None:
+    with chatting(model) as chat:
+        said(chat, "One.")
+        with pytest.raises(UsageError, match="nosuch"):
+            chat.prefer([["@nosuch"], []])
+        with pytest.raises(UsageError):
+            said(chat, "word " * 9000)
+        assert len(said(chat, "Two.")) == 12 and len(chat.session.turns) == 2 and chat.judge.served
+
+
+@pytest.mark.parametrize("change", [{"mode": "rewrite"}, {"avoid": ("@wish",)}])
+def test_what_no_server_writes_the_model_does_loaded_here(
+    served: Served, model: Path, change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wish").write_text("Rhyme.")
+    answers = []
+    for server in (True, False):
+        with chatting(model, server) as chat:
+            answers.append(said(chat, LONG))
+            chat.judge.generation = chat.judge.generation.replace(mode="both").replace(**change)
+            with caplog.at_level(logging.WARNING):
+                answers.append(said(chat, "And then?"))
+            assert not chat.judge.served
+    assert answers[:2] == answers[2:]
+    assert caplog.text.count("the model is loaded here") == 1
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
+    model: Path, server_environment: dict[str, str], signum: int
+) -> None:
+    engine = ENGINE.replace(n_ctx=32768)
+    with serving(model, server_environment, *BIG) as dying, chatting(model, engine=engine, max_tokens=30_000) as chat:
+        writing = iter(chat.ask(LONG))
+        events = [next(writing) for _ in range(5)]
+        dying.process.send_signal(signum)
+        with pytest.raises(Lost, match="run it again"):
+            events += writing
+        turn = chat.session.turns[-1]
+        assert turn.finish_reason == "interrupted" and len(turn.events) >= 5
+        dying.wait()
+        chat.judge.generation = chat.judge.generation.replace(max_tokens=12)
+        again = list(chat.regenerate())
+        assert len(again) == 12 and not chat.judge.served
+
+
+def test_a_server_that_was_started_anew_goes_on_with_the_chat(model: Path, server_environment: dict[str, str]) -> None:
+    engine = ENGINE.replace(n_batch=32)  # rounds alike, whatever is read together
+    with chatting(model, server=False, engine=engine) as chat:
+        expected = [said(chat, LONG), said(chat, "And then?")]
+    with serving(model, server_environment, "--batch", "32") as first, chatting(model, engine=engine) as chat:
+        answers = [said(chat, LONG)]
+        started = time.monotonic()
+        first.end()  # which a chat that says nothing does not hold up
+        assert time.monotonic() - started < 5
+        with serving(model, server_environment, "--batch", "32") as second:
+            answers.append(said(chat, "And then?"))
+            assert chat.judge.served and second.metric("pjlocal_tokens_fed_total") > 0
+    assert answers == expected
+
+
+def test_a_model_that_was_unloaded_meanwhile_is_loaded_again(model: Path, server_environment: dict[str, str]) -> None:
+    options = ("--batch", "300", "--unload-after", "0.2")
+    with (
+        serving(model, server_environment, *options) as served,
+        chatting(model, engine=ENGINE.replace(n_batch=300)) as chat,
+    ):
+        said(chat, LONG)
+        when(lambda: served.metric("pjlocal_model_loaded") == 0)
+        assert len(said(chat, "And then?")) == 12 and chat.judge.served
+
+
+def test_several_chats_and_runs_at_once_do_not_mix(served: Served, model: Path) -> None:
+    def talk(question: str, server: bool, into: dict[str, Any]) -> None:
+        with chatting(model, server) as chat:
+            into[question] = [said(chat, question), said(chat, "And then?")]
+
+    expected: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    questions = [f"What of {n}?" for n in range(4)]
+    for question in questions:
+        talk(question, False, expected)
+    threads = [threading.Thread(target=talk, args=(question, True, found)) for question in questions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == expected
+
+
+def chat(model: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    command = [*PJLOCAL, "chat", "-m", str(model), "--threads", "1", "-p", "vivid", "-p", "creative", *options]
+    lines = "One.\n/mode both\nTwo.\n/stats\n"
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, input=lines)
+
+
+def test_the_command_finds_the_server_and_says_the_same(
+    served: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    options = ("--seed", "1", "-n", "12", "--no-save")
+    fed = served.metric("pjlocal_tokens_fed_total")
+    by_server = chat(model, server_environment, *options)
+    more = served.metric("pjlocal_tokens_fed_total")
+    assert more > fed
+    alone = chat(model, server_environment, *options, "--no-server")
+    assert served.metric("pjlocal_tokens_fed_total") == more
+    assert by_server.returncode == alone.returncode == 0
+    assert by_server.stderr == alone.stderr
+    assert by_server.stdout.splitlines()[:2] == alone.stdout.splitlines()[:2]
+    saving = chat(model, server_environment, *options[:-1], "--save-cache")  # which only a cache of its own can be
+    assert saving.returncode == 0 and served.metric("pjlocal_tokens_fed_total") == more
