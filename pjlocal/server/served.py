@@ -1,7 +1,7 @@
 """A `PersonaJudge` whose answers a server of the same user writes: it has the model in memory already (see `near`).
 
-Only the vocabulary is loaded here, which takes milliseconds: prompts are made and counted here, so a chat is in all
-else as it would be with the model.  What no server writes, and what it no longer can, the model writes, loaded here.
+Only the vocabulary is loaded here: prompts are made and counted with it, so a chat is in all else as it would be with
+the model.  What no server writes, and what it no longer can, the model writes, loaded here.
 """
 
 from __future__ import annotations
