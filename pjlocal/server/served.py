@@ -118,7 +118,7 @@ class ServedJudge(PersonaJudge):
             self._talk.close()
             talk = connect(self._file, self.engine, self.interrupt)
             if talk is None:
-                raise
+                raise Lost("the server is gone") from None
             self._talk = talk
             answer.ask(talk, wish)
         self._answer = answer

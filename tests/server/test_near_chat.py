@@ -168,7 +168,7 @@ def test_what_no_server_writes_the_model_does_loaded_here(
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
-    model: Path, server_environment: dict[str, str], signum: int
+    model: Path, server_environment: dict[str, str], signum: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = ENGINE.replace(n_ctx=32768)
     with serving(model, server_environment, *BIG) as dying, chatting(model, engine=engine, max_tokens=30_000) as chat:
@@ -181,8 +181,10 @@ def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
         assert turn.finish_reason == "interrupted" and len(turn.events) >= 5
         dying.wait()
         chat.judge.generation = chat.judge.generation.replace(max_tokens=12)
-        again = list(chat.regenerate())
+        with caplog.at_level(logging.WARNING):
+            again = list(chat.regenerate())
         assert len(again) == 12 and not chat.judge.served
+        assert caplog.messages == ["the model is loaded here: the server is gone"]
 
 
 def test_a_server_that_was_started_anew_goes_on_with_the_chat(model: Path, server_environment: dict[str, str]) -> None:
