@@ -44,7 +44,10 @@ def test_both_schedules_give_the_same_text_on_the_real_model(vivid_and_creative:
     assert texts(vivid_and_creative, schedule="lockstep") == texts(vivid_and_creative, schedule="reference")
 
 
-@pytest.mark.parametrize(("lam", "decoding"), [(1, "sample"), (8, "sample"), (4, "greedy")])
+@pytest.mark.parametrize(
+    ("lam", "decoding"),
+    [(8, "sample"), *(pytest.param(*some, marks=pytest.mark.slow) for some in ((1, "sample"), (4, "greedy")))],
+)
 def test_the_schedules_agree_whatever_lambda_and_strategy(vivid_and_creative, lam: int, decoding: str) -> None:
     for mode in ("judge", "base"):
         a, b = (
@@ -181,7 +184,7 @@ SCHEMA = {
 
 
 @pytest.mark.parametrize("mode", ["judge", "base", "prompt", "plain"])
-@pytest.mark.parametrize("schedule", ["lockstep", "reference"])
+@pytest.mark.parametrize("schedule", ["lockstep", pytest.param("reference", marks=pytest.mark.slow)])
 def test_with_a_schema_every_finished_text_conforms(smollm2: Path, mode: str, schedule: str) -> None:
     sampling = Sampling(json_schema=json.dumps(SCHEMA))
     with PersonaJudge(smollm2, prefer=["vivid", "creative"], sampling=sampling) as judge:

@@ -208,7 +208,7 @@ FALSE_ALARM_RATE = 1e-6
 
 
 @pytest.mark.parametrize("strategy", ["sample"])
-@pytest.mark.parametrize("keep", [1.0, 0.5])
+@pytest.mark.parametrize("keep", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 def test_base_mode_emits_exactly_the_judges_distribution(keep: float, strategy) -> None:
     """The paper's theorem, as a chi-square test over 100,000 draws (false-alarm rate one in a million a case)."""
     rng = np.random.default_rng(7)
