@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,9 @@ from served import Served, serving
 from pjlocal.events import TokenEvent
 from pjlocal.sessions.store import Store
 
+OPTIONS = ("--max-tokens", "12", "--cors", "*")
 TURNS = "/api/turns"
 ENDLESS = {"generation": {"max_tokens": 30_000, "ignore_end": True}}
-
-
-@pytest.fixture(scope="module")
-def database(server_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data") / "chats.db"
-
-
-@pytest.fixture(scope="module")
-def served(tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path) -> Iterator[Served]:
-    environment = server_environment | {"PJLOCAL_DATABASE": str(database)}
-    options = ("--ctx", "32768", "--max-tokens", "12", "-p", "vivid", "-p", "concise", "--cors", "*")
-    with serving(tiny("llama"), environment, *options) as made:
-        yield made
-        status, said = made.end()
-        assert status == 0 and len(said.splitlines()) == 1, said
-
-
-@pytest.fixture
-def store(database: Path, served: Served) -> Iterator[Store]:
-    with Store(database) as made:
-        yield made
 
 
 def ask(served: Served, question: str, **more: Any) -> tuple[httpx2.Headers, str, list[dict[str, Any]]]:

@@ -62,7 +62,7 @@ export function show(span, event, aloud = false) {
     }
     list.append(element("dt", "", what), cell);
   }
-  const head = element("p", "", element("b", "", named(event.text, event.id)), ` ${origin(event)}`);
+  const head = element("p", "", element("strong", "", named(event.text, event.id)), ` ${origin(event)}`);
   panel.className = viewClass(event.writer);
   panel.replaceChildren(head, list);
   panel.hidden = false;
@@ -74,6 +74,12 @@ export function show(span, event, aloud = false) {
 
 export function hide() {
   panel.hidden = true;
+}
+
+/** Have the numbers within a part of the page: while a dialog is open, all else is behind it, and not told of. */
+export function showIn(part) {
+  hide();
+  part.append(said, panel);
 }
 
 /** What gives a view its colour: there are six, and a larger panel begins with the first again. */
