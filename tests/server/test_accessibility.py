@@ -73,6 +73,11 @@ def test_axe_finds_nothing(seen, store: Store, width: int, scheme: str) -> None:
     ask(chromium, "Why not?")
     chromium.wait_for(WRITTEN)
     assert found_by_axe(chromium) == [], "an answer"
+    for dialog in ("Rename", "Delete"):
+        click(chromium, dialog)
+        assert found_by_axe(chromium) == [], dialog
+        chromium.press("Escape")
+        chromium.wait_for("!document.querySelector('dialog[open]')")
     click(chromium, "Compare modes")
     assert found_by_axe(chromium) == [], "to be compared"
     click(chromium, "Compare")

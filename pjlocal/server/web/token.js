@@ -68,7 +68,7 @@ export function show(span, event, aloud = false) {
   panel.hidden = false;
   place(span);
   if (aloud) {
-    said.textContent = [event.text.trim() || named(event.text, event.id), origin(event), ...told.map(([what, value]) => `${what} ${value}`)].join(", ");
+    say([event.text.trim() || named(event.text, event.id), origin(event), ...told.map(([what, value]) => `${what} ${value}`)].join(", "));
   }
 }
 
@@ -76,7 +76,10 @@ export function hide() {
   panel.hidden = true;
 }
 
-/** Have the numbers within a part of the page: while a dialog is open, all else is behind it, and not told of. */
+export const say = (text) => (said.textContent = text);
+
+/** Have the numbers, and what is said, within a part of the page: while a dialog is open, all else is behind it, and not
+ * told of. */
 export function showIn(part) {
   hide();
   part.append(said, panel);
