@@ -8,57 +8,27 @@ import os
 import select
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-class Chromium:
-    """A headless Chromium with one page, driven by its DevTools protocol through pipes."""
+class Page:
+    """A tab of a browser.
 
-    def __init__(self, executable: str, profile: Path) -> None:
-        answers, their_output = os.pipe()
-        their_input, self._orders = os.pipe()
-        # Chromium reads the protocol from descriptor 3 and writes it to 4.
-        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (their_input, their_output)]
-        self.process = subprocess.Popen(
-            ["bash", "-c", f'exec "$0" "$@" 3<&{ends[0]} 4>&{ends[1]}', executable, "--remote-debugging-pipe",
-             "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=ends, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        for end in (*ends, their_input, their_output):
-            os.close(end)
-        self._answers = answers
-        self._read = b""
-        self._number = 0
-        self._session: dict[str, str] = {}
-        (page,) = (target for target in self("Target.getTargets")["targetInfos"] if target["type"] == "page")
-        attached = self("Target.attachToTarget", targetId=page["targetId"], flatten=True)
-        self._session = {"sessionId": attached["sessionId"]}
+    Args:
+        send: sends a command to what the session names, and waits for its result.
+    """
+
+    def __init__(self, send: Callable[..., dict[str, Any]], session: str) -> None:
+        self._send_to = send
+        self._session = session
         self("Page.enable")
 
     def __call__(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a command; returns its result."""
-        self._number += 1
-        order = {"id": self._number, "method": method, "params": params} | self._session
-        os.write(self._orders, json.dumps(order).encode() + b"\0")
-        answer = self._wait(lambda message: message.get("id") == self._number)
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def _wait(self, wanted: Any) -> dict[str, Any]:
-        end = time.monotonic() + 30
-        while True:
-            while b"\0" not in self._read:
-                assert select.select([self._answers], [], [], end - time.monotonic())[0], "Chromium says nothing"
-                chunk = os.read(self._answers, 65536)
-                assert chunk, "Chromium has ended"
-                self._read += chunk
-            line, _, self._read = self._read.partition(b"\0")
-            message = json.loads(line)
-            if wanted(message):
-                return message
+        return self._send_to(method, self._session, **params)
 
     def open(self, page: Path | str) -> None:
         """Load a file, or what is at an address, from the beginning."""
@@ -66,6 +36,10 @@ class Chromium:
         self("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while self.eval("document.readyState") != "complete" or self.eval("location.href") == "about:blank":
             time.sleep(0.05)
+
+    def front(self) -> None:
+        """Turn to this page: keys go to the one in front."""
+        self("Page.bringToFront")
 
     def eval(self, expression: str) -> Any:
         answer = self("Runtime.evaluate", expression=expression, returnByValue=True)
@@ -123,6 +97,64 @@ class Chromium:
             elif node in after or nodes["parentIndex"][node] in after:
                 text += strings[what]
         return (text, box) if box else None
+
+
+class Chromium(Page):
+    """A headless Chromium and its first page, driven by its DevTools protocol through pipes."""
+
+    def __init__(self, executable: str, profile: Path) -> None:
+        answers, their_output = os.pipe()
+        their_input, self._orders = os.pipe()
+        # Chromium reads the protocol from descriptor 3 and writes it to 4.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (their_input, their_output)]
+        self.process = subprocess.Popen(
+            ["bash", "-c", f'exec "$0" "$@" 3<&{ends[0]} 4>&{ends[1]}', executable, "--remote-debugging-pipe",
+             "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update", "--disable-sync",
+             f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=ends, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for end in (*ends, their_input, their_output):
+            os.close(end)
+        self._answers = answers
+        self._read = b""
+        self._number = 0
+        (page,) = (one for one in self._send("Target.getTargets", None)["targetInfos"] if one["type"] == "page")
+        super().__init__(self._send, self._attach(page["targetId"]))
+
+    @contextmanager
+    def tab(self) -> Iterator[Page]:
+        """A second page, in front of the first; until the block is left."""
+        target = self._send("Target.createTarget", None, url="about:blank")["targetId"]
+        yield Page(self._send, self._attach(target))
+        self._send("Target.closeTarget", None, targetId=target)
+        self.front()
+
+    def _attach(self, target: str) -> str:
+        return self._send("Target.attachToTarget", None, targetId=target, flatten=True)["sessionId"]
+
+    def _send(self, method: str, session: str | None, **params: Any) -> dict[str, Any]:
+        """Send a command to a page, or, where none is named, to the browser; returns its result."""
+        self._number += 1
+        to = {"sessionId": session} if session else {}
+        order = {"id": self._number, "method": method, "params": params} | to
+        os.write(self._orders, json.dumps(order).encode() + b"\0")
+        answer = self._wait(lambda message: message.get("id") == self._number)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def _wait(self, wanted: Any) -> dict[str, Any]:
+        end = time.monotonic() + 30
+        while True:
+            while b"\0" not in self._read:
+                assert select.select([self._answers], [], [], end - time.monotonic())[0], "Chromium says nothing"
+                chunk = os.read(self._answers, 65536)
+                assert chunk, "Chromium has ended"
+                self._read += chunk
+            line, _, self._read = self._read.partition(b"\0")
+            message = json.loads(line)
+            if wanted(message):
+                return message
 
     def close(self) -> None:
         os.close(self._orders)  # its end of the pipe: it quits

@@ -17,7 +17,7 @@ from pjlocal.engine.model import Model
 from pjlocal.gguf.locate import embedded_model
 
 pytest.register_assert_rewrite(
-    "browser", "commandline", "config_file", "served", "terminal"
+    "browser", "commandline", "config_file", "on_the_page", "served", "terminal"
 )  # so that they say what they found
 
 from browser import Chromium  # noqa: E402

@@ -1,4 +1,5 @@
-"""The saved chats, which the page shares with ``pjlocal chat``: listed, opened, exported, and gone on with."""
+"""The saved chats, which the page shares with ``pjlocal chat``: listed, opened, exported, named, deleted, and gone on
+with."""
 
 from __future__ import annotations
 
@@ -16,13 +17,14 @@ from starlette.routing import Route
 
 from ..errors import UsageError
 from ..sessions.asking import as_messages
+from ..sessions.cache import remove_cache
 from ..sessions.export import FORMATS
 from ..sessions.session import Session, Turn, title_of
-from ..sessions.store import Store
+from ..sessions.store import Store, check_title
 from ..settings import VIEW_NAMES, Generation, Prompting, Sampling
 from .answering import Answering, Answers, as_stream, chunks, read_body, streamed
-from .guard import NotFound
-from .protocol import Question, Wrong, parse
+from .guard import GoneOn, NoChat, NotFound
+from .protocol import Naming, Question, Wrong, parse, validated
 from .recording import Recording, SavedAs
 from .replies import Reply
 from .wish import Names, Wish
@@ -46,6 +48,16 @@ def chat_routes(worker: Worker, names: Names, wish: Wish, n_ctx: int, saved_as: 
     async def chat(request: Request) -> Response:
         return as_json(_described(await _opened(request.path_params["id"])))
 
+    async def rename(request: Request) -> Response:
+        title = " ".join(validated(Naming, await read_body(request)).title.split())
+        check_title(title)
+        await _changed(lambda store: store.rename(request.path_params["id"], title))
+        return as_json({"title": title})
+
+    async def remove(request: Request) -> Response:
+        await _changed(partial(_remove, session_id=request.path_params["id"]))
+        return Response(status_code=204)
+
     async def export(request: Request) -> Response:
         form = request.path_params["form"]
         if form not in FORMATS:
@@ -58,6 +70,7 @@ def chat_routes(worker: Worker, names: Names, wish: Wish, n_ctx: int, saved_as: 
         asked = parse(Question, await read_body(request))
         session = Session() if asked.session is None else await _opened(asked.session)
         replaced = _found(session, asked.replacing)
+        _check_seen(session, asked, written)
         before = [turn for turn in session.turns if turn is not replaced]
         wanted = _gone_on(wish, session).under(asked.config(n_ctx))
         seed = _seed(wanted, replaced, asked.keep)
@@ -99,6 +112,8 @@ def chat_routes(worker: Worker, names: Names, wish: Wish, n_ctx: int, saved_as: 
     return [
         Route("/api/chats", chats),
         Route("/api/chats/{id:int}", chat),
+        Route("/api/chats/{id:int}", rename, methods=["PATCH"]),
+        Route("/api/chats/{id:int}", remove, methods=["DELETE"]),
         Route("/api/chats/{id:int}/export.{form}", export),
         Route("/api/turns", ask, methods=["POST"]),
         Route("/api/turns/{turn:int}/stop", stop, methods=["POST"]),
@@ -115,16 +130,35 @@ async def _stored(read: Callable[[Store], _T]) -> _T:
     return await asyncio.to_thread(reading)
 
 
+async def _changed(change: Callable[[Store], None]) -> None:
+    """The database is, beside what else is going on.
+
+    Raises:
+        StoreError: it cannot be; `RemovedError` where the chat is gone.
+    """
+
+    def changing() -> None:
+        with Store() as store:
+            change(store)
+
+    await asyncio.to_thread(changing)
+
+
+def _remove(store: Store, session_id: int) -> None:
+    store.remove(session_id)
+    remove_cache(session_id)
+
+
 async def _opened(number: int) -> Session:
     """A chat.
 
     Raises:
-        NotFound: there is none.
+        NoChat: there is none.
     """
     try:
         return await _stored(lambda store: store.load(number))
     except UsageError as error:
-        raise NotFound(str(error)) from None
+        raise NoChat(str(error)) from None
 
 
 def _found(session: Session, turn_id: int | None) -> Turn | None:
@@ -132,8 +166,19 @@ def _found(session: Session, turn_id: int | None) -> Turn | None:
     if turn_id is None:
         return None
     if not session.turns or session.turns[-1].id != turn_id:
-        raise Wrong("only the last turn can be replaced, and that is another one: load the chat again", "replacing")
+        raise GoneOn("only the last turn can be replaced, and that is another one: load the chat again")
     return session.turns[-1]
+
+
+def _check_seen(session: Session, asked: Question, written: dict[int, Recording]) -> None:
+    """Refuse to go on behind what whoever asks has not seen: another turn, or an answer that is still being written."""
+    if not asked.keep or (asked.after is None and asked.replacing is None):
+        return
+    last = session.turns[-1].id if session.turns else None
+    if asked.after is not None and asked.after != (last or 0):
+        raise GoneOn("the chat has gone on elsewhere since: load the chat again")
+    if last in written and written[last].turn.finish_reason is None:
+        raise Wrong("the last answer is still being written, in another window: wait for its end, or stop it there")
 
 
 def _gone_on(wish: Wish, session: Session) -> Wish:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
 from ..errors import PjlocalError, UsageError, explain
+from ..sessions.store import RemovedError
 from .metrics import Metrics
 from .page import FILES
 from .worker import Busy, Stopping
@@ -33,6 +34,14 @@ class NotFound(UsageError):
     """There is no such thing to ask of."""
 
 
+class NoChat(NotFound):
+    """There is no such chat, or no more."""
+
+
+class GoneOn(UsageError):
+    """A chat is no longer as whoever asks has seen it."""
+
+
 class TooLarge(UsageError):
     """A body larger than any that can be meant."""
 
@@ -46,7 +55,10 @@ _STATUS: list[tuple[type[Exception], int, str, str | None]] = [
     (Busy, 429, "rate_limit_error", "rate_limit_exceeded"),
     (Stopping, 503, "server_error", "stopping"),
     (Interrupted, 503, "server_error", "stopping"),
+    (NoChat, 404, "invalid_request_error", "chat_not_found"),
+    (RemovedError, 404, "invalid_request_error", "chat_not_found"),
     (NotFound, 404, "invalid_request_error", "model_not_found"),
+    (GoneOn, 400, "invalid_request_error", "chat_gone_on"),
     (TooLarge, 413, "invalid_request_error", "too_large"),
     (TooSlow, 408, "invalid_request_error", "timeout"),
     (UsageError, 400, "invalid_request_error", None),

@@ -13,7 +13,7 @@ from ..prompting.preferences import presets
 from ..settings import VIEW_NAMES, Mode, Placement
 from .wish import Names, Wish
 
-_SCRIPTS = ("answer", "api", "chats", "compare", "markdown", "page", "strip", "token", "turn", "views")
+_SCRIPTS = ("answer", "api", "chats", "compare", "manage", "markdown", "page", "strip", "token", "turn", "views")
 #: What is served by its path: a file, and its type.
 FILES = {
     "/": ("web/page.html", "text/html"),

@@ -215,32 +215,50 @@ class Question(Body):
     """The next turn of a saved chat, with its token events.
 
     session: None begins a chat.
+    after: the last turn of it that was seen, 0 where there is none; what was not seen is not gone on with.
     replacing: the turn that it is asked again, or instead, of.
     keep: whether the turn is saved; else it is only looked at.
     """
 
     question: Annotated[str, Field(min_length=1)]
     session: int | None = None
+    after: int | None = None
     replacing: int | None = None
     keep: bool = True
 
 
-_Body = TypeVar("_Body", Chat, Completion, Question)
+class Naming(_Strict):
+    """Another title for a saved chat."""
+
+    title: str
+
+
+_Body = TypeVar("_Body", bound=Body)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def parse(kind: type[_Body], body: bytes) -> _Body:
-    """A request's body.
+    """The body of a request for an answer.
 
     Raises:
         Wrong: it is no JSON, or not what such a request may say; names the field.
     """
+    made = validated(kind, body)
+    made.check_others()
+    return made
+
+
+def validated(kind: type[_Model], body: bytes) -> _Model:
+    """A request's body.
+
+    Raises:
+        Wrong: it is no JSON, or not what such a request must say; names the field.
+    """
     try:
-        made = kind.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         if first["type"] == "json_invalid":
             raise Wrong(f"the body must be JSON ({first['msg']})") from None
         field = ".".join(map(str, first["loc"]))
         raise Wrong(f"{field or 'the body'}: {first['msg']}", field or None) from None
-    made.check_others()
-    return made

@@ -13,7 +13,7 @@ from ..errors import PjlocalError
 from ..events import Statistics
 from ..sessions.asking import as_settings
 from ..sessions.session import Session, Turn
-from ..sessions.store import Store
+from ..sessions.store import RemovedError, Store
 from .answering import Answers
 from .wish import Wish
 from .worker import Done, Told
@@ -90,6 +90,8 @@ class Recording:
         self.turn.statistics = {"acceptance_rate": _acceptance_rate(self.turn)}
         try:
             await self._save()
+        except RemovedError:
+            pass  # by the user, this answer as well
         except PjlocalError as error:  # nobody is there any more to be told
             log.error("%s", error)
 

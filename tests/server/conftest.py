@@ -1,4 +1,5 @@
-"""What the tests of the server share: an environment with personas, and answers as they are alone."""
+"""What the tests of the server share: an environment with personas, answers as they are alone, and a server with saved
+chats, in a browser too."""
 
 from __future__ import annotations
 
@@ -7,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import Chromium
 from commandline import environment_in
+from served import Served, serving
 
 from pjlocal import Engine, PersonaJudge
+from pjlocal.sessions.store import Store
 
 ROUNDS_ALIKE = 32  # tokens in a batch: llama.cpp then rounds alike, whatever is read together
 CONFIG = """
@@ -41,3 +45,43 @@ def alone(tiny: Callable[[str], Path]) -> Iterator[Callable[..., str]]:
     yield ask
     for judge in made.values():
         judge.close()
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data") / "chats.db"
+
+
+@pytest.fixture(scope="module")
+def served(
+    request: pytest.FixtureRequest, tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path
+) -> Iterator[Served]:
+    """A server of the tiny model with a database of its own, started with the test file's OPTIONS; it has nothing to
+    say but where it is."""
+    environment = server_environment | {"PJLOCAL_DATABASE": str(database)}
+    options = ("--ctx", "32768", "-p", "vivid", "-p", "concise", *request.module.OPTIONS)
+    with serving(tiny("llama"), environment, *options) as made:
+        yield made
+        status, said = made.end()
+        assert status == 0 and len(said.splitlines()) == 1, said
+
+
+@pytest.fixture
+def store(database: Path, served: Served) -> Iterator[Store]:
+    """The server's database."""
+    with Store(database) as made:
+        yield made
+
+
+@pytest.fixture
+def page(chromium: Chromium, served: Served) -> Iterator[Callable[..., Chromium]]:
+    """Opens the server's page, at an address there."""
+
+    def load(address: str = "/") -> Chromium:
+        chromium.size(1200, 800)
+        chromium.open(served.url + address)
+        chromium.wait_for("document.querySelector('#list li')")
+        return chromium
+
+    yield load
+    chromium.open("about:blank#")  # so that nothing is asked any more

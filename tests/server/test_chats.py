@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,9 @@ from served import Served, serving
 from pjlocal.events import TokenEvent
 from pjlocal.sessions.store import Store
 
+OPTIONS = ("--max-tokens", "12", "--cors", "*")
 TURNS = "/api/turns"
 ENDLESS = {"generation": {"max_tokens": 30_000, "ignore_end": True}}
-
-
-@pytest.fixture(scope="module")
-def database(server_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data") / "chats.db"
-
-
-@pytest.fixture(scope="module")
-def served(tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path) -> Iterator[Served]:
-    environment = server_environment | {"PJLOCAL_DATABASE": str(database)}
-    options = ("--ctx", "32768", "--max-tokens", "12", "-p", "vivid", "-p", "concise", "--cors", "*")
-    with serving(tiny("llama"), environment, *options) as made:
-        yield made
-        status, said = made.end()
-        assert status == 0 and len(said.splitlines()) == 1, said
-
-
-@pytest.fixture
-def store(database: Path, served: Served) -> Iterator[Store]:
-    with Store(database) as made:
-        yield made
 
 
 def ask(served: Served, question: str, **more: Any) -> tuple[httpx2.Headers, str, list[dict[str, Any]]]:
@@ -185,4 +165,88 @@ def test_web_pages_of_others_read_no_chats_even_where_they_may_ask_for_answers(s
     assert served.http.get("/v1/models", headers=evil).status_code == 200
     assert served.http.get("/api/chats", headers=evil).status_code == 403
     assert served.http.post(TURNS, json={"question": "x"}, headers=evil).status_code == 403
+    assert served.http.delete("/api/chats/1", headers=evil).status_code == 403
     assert served.http.get("/api/chats", headers={"Origin": served.url}).status_code == 200
+
+
+def test_a_chat_gets_another_title_and_nothing_else_of_it_changes(served: Served, store: Store) -> None:
+    session = store.load(saved(store, "Old", a_turn("Hello", "Hi you")).id)
+    reply = served.http.patch(f"/api/chats/{session.id}", json={"title": " A   new\ntitle "})
+    assert reply.json() == {"title": "A new title"}
+    renamed = store.load(session.id)
+    assert (renamed.title, renamed.updated, renamed.turns) == ("A new title", session.updated, session.turns)
+
+
+@pytest.mark.parametrize("body", [{}, {"title": ""}, {"title": " \n"}, {"title": "12"}, {"title": 3}])
+def test_a_title_that_names_nothing_is_refused_in_a_line(served: Served, store: Store, body: Any) -> None:
+    session = saved(store, "Old", a_turn())
+    reply = served.http.patch(f"/api/chats/{session.id}", json=body)
+    assert reply.status_code == 400 and "\n" not in reply.json()["error"]["message"]
+    assert store.load(session.id).title == "Old"
+
+
+def test_a_chat_is_deleted_with_its_caches_as_the_terminal_deletes_it(
+    served: Served, store: Store, database: Path
+) -> None:
+    session = saved(store, "doomed", a_turn())
+    cache = database.with_suffix(".caches") / f"{session.id}-0-0.kv"
+    cache.parent.mkdir(exist_ok=True)
+    cache.touch()
+    assert served.http.delete(f"/api/chats/{session.id}").status_code == 204
+    assert session.id not in [summary.id for summary in store.summaries()] and not cache.exists()
+
+
+def test_of_a_chat_that_is_gone_a_line_says_so_whatever_is_wanted_of_it(served: Served, store: Store) -> None:
+    session = saved(store, "gone", a_turn())
+    store.remove(session.id)
+    path = f"/api/chats/{session.id}"
+    for reply in (
+        served.http.get(path),
+        served.http.patch(path, json={"title": "x"}),
+        served.http.delete(path),
+        served.http.post(TURNS, json={"question": "x", "session": session.id}),
+    ):
+        error = reply.json()["error"]
+        assert (reply.status_code, error["code"]) == (404, "chat_not_found") and "\n" not in error["message"]
+
+
+def test_a_chat_that_is_deleted_while_it_is_answered_takes_the_answer_with_it(served: Served, store: Store) -> None:
+    session = saved(store, "endless", settings=ENDLESS)
+    with served.http.stream("POST", TURNS, json={"question": "hello", "session": session.id}) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        assert served.http.delete(f"/api/chats/{session.id}").status_code == 204
+        said = json.loads([line for line in lines if line][-1].removeprefix("data: "))["error"]
+    assert said["code"] == "chat_not_found" and "the chat was removed" in said["message"]
+    while served.metric("pjlocal_answers_now"):
+        pass
+    assert session.id not in [summary.id for summary in store.summaries()]
+
+
+def test_a_chat_that_is_renamed_while_it_is_answered_keeps_its_new_title(served: Served, store: Store) -> None:
+    session = saved(store, "endless", settings=ENDLESS)
+    with served.http.stream("POST", TURNS, json={"question": "hello", "session": session.id}) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        served.http.patch(f"/api/chats/{session.id}", json={"title": "Endless indeed"})
+        served.http.post(f"{TURNS}/{reply.headers['X-Pjlocal-Turn']}/stop")
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    assert store.load(session.id).title == "Endless indeed" and len(store.load(session.id).turns) == 1
+
+
+def test_what_was_said_elsewhere_is_seen_before_a_chat_goes_on(served: Served, store: Store) -> None:
+    session = saved(store, "two windows", settings=ENDLESS)
+    body = {"question": "second", "session": session.id, "pjlocal": {"max_tokens": 2, "ignore_end": False}}
+    with served.http.stream("POST", TURNS, json={"question": "first", "session": session.id, "after": 0}) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        first = int(reply.headers["X-Pjlocal-Turn"])
+        unseen = served.http.post(TURNS, json=body | {"after": 0})
+        assert (unseen.status_code, unseen.json()["error"]["code"]) == (400, "chat_gone_on")
+        for where in ({"after": first}, {"replacing": first}):
+            early = served.http.post(TURNS, json=body | where)
+            assert early.status_code == 400 and "still being written" in early.text
+        served.http.post(f"{TURNS}/{first}/stop")
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    assert served.http.post(TURNS, json=body | {"after": first}).status_code == 200
+    assert [turn.question for turn in store.load(session.id).turns] == ["first", "second"]

@@ -1,32 +1,24 @@
-"""The page in a browser, where one is installed: a conversation, what stands in its way, and who else can use it.
-
-A checker of accessibility such as axe is not at hand here: what is asked of the browser's own accessibility tree, and
-of the document, stands in for it and is less.
-"""
+"""The page in a browser, where one is installed: a conversation, and what stands in its way."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 from browser import Chromium
 from exported_chats import HOSTILE, accepted, resampled
+from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
 from saved_chats import a_turn, saved
 from served import Served, serving
 
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
 
-SETTINGS: dict[str, Any] = {"preferences": {"a": ["vivid"], "b": ["concise"]}}
-ENDLESS = SETTINGS | {"generation": {"max_tokens": 30_000, "ignore_end": True}}
-WRITTEN = "document.querySelector('#turns article:last-child .actions button')"
-TOKENS = "document.querySelectorAll('#turns article:last-child .t').length"
+OPTIONS = ("--max-tokens", "40", "--seed", "3")
 HOSTILE_MARKDOWN = [
     "[x](javascript:document.title='pwned') ![x](https://evil.example/x.png) <https://evil.example/y.js>",
     "# <img src=x onerror=\"document.title='pwned'\">\n\n> - `<script>document.title='pwned'</script>`",
@@ -34,54 +26,6 @@ HOSTILE_MARKDOWN = [
     "| <b>a</b> | b |\n|---|---|\n| <style>*{display:none}</style> | [x](vbscript:1) |",
     "~~~html\n<iframe src=https://evil.example>",
 ]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data") / "chats.db"
-
-
-@pytest.fixture(scope="module")
-def served(
-    tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path, chromium: Chromium
-) -> Iterator[Served]:
-    environment = server_environment | {"PJLOCAL_DATABASE": str(database)}
-    options = ("--ctx", "32768", "--max-tokens", "40", "-p", "vivid", "-p", "concise", "--seed", "3")
-    with serving(tiny("llama"), environment, *options) as made:
-        yield made
-        status, said = made.end()
-        assert status == 0 and len(said.splitlines()) == 1, said
-
-
-@pytest.fixture
-def store(database: Path, served: Served) -> Iterator[Store]:
-    with Store(database) as made:
-        yield made
-
-
-@pytest.fixture
-def page(chromium: Chromium, served: Served) -> Iterator[Callable[[str], Chromium]]:
-    def load(address: str = "/") -> Chromium:
-        chromium.size(1200, 800)
-        chromium.open(served.url + address)
-        chromium.wait_for("document.querySelector('#list li')")
-        return chromium
-
-    yield load
-    chromium.open("about:blank#")  # so that nothing is asked any more
-
-
-def ask(chromium: Chromium, question: str) -> None:
-    chromium.eval("document.getElementById('question').focus()")
-    chromium.type(question)
-    chromium.press("Enter")
-    chromium.wait_for(f"document.querySelector('#turns article:last-child h3').textContent === {json.dumps(question)}")
-
-
-def click(chromium: Chromium, text: str) -> None:
-    found = f"[...document.querySelectorAll('button')].find((button) => button.textContent === {json.dumps(text)})"
-    chromium.wait_for(found)
-    chromium.eval(f"var button = {found}; button.focus(); button.click()")
 
 
 def test_a_conversation_shows_who_wrote_what_and_is_saved(page: Callable[..., Chromium], store: Store) -> None:
@@ -294,6 +238,10 @@ def test_modes_are_compared_side_by_side_and_not_saved(page, store: Store) -> No
     assert chromium.eval("[...document.querySelectorAll('#columns .trouble')].map((p) => p.textContent).join('')") == ""
     assert chromium.eval("[...document.querySelectorAll('#columns .answer')].every((answer) => answer.innerText)")
     assert len(store.load(session.id, with_undone=True).turns) == 1
+    chromium.hover("#columns .t")
+    chromium.eval("var token = document.getElementById('token'); token.style.pointerEvents = 'auto'")
+    chromium.eval("var box = token.getBoundingClientRect()")
+    assert chromium.eval("token.contains(document.elementFromPoint(box.x + 9, box.y + 9))"), "nothing lies over it"
     click(chromium, "Close")
     assert not chromium.eval("document.getElementById('comparison').open")
 
@@ -334,78 +282,3 @@ def test_where_the_server_wants_a_key_the_page_asks_for_it_and_keeps_it_for_the_
         chromium.wait_for("document.querySelector('#list li')")
         assert not chromium.eval("document.getElementById('asking').open || localStorage.length || document.cookie")
         chromium.open("about:blank#")
-
-
-def test_everything_has_a_name_and_a_place_for_those_who_do_not_see_it(page, store: Store) -> None:
-    chromium = page(f"/#{saved(store, 'names', a_turn(), settings=SETTINGS).id}")
-    chromium.wait_for(WRITTEN)
-    chromium("Accessibility.enable")
-    nodes = [n for n in chromium("Accessibility.getFullAXTree")["nodes"] if not n["ignored"]]
-    roles = [node["role"]["value"] for node in nodes]
-    for landmark in ("banner", "main", "complementary", "navigation"):
-        assert roles.count(landmark) == 1, landmark
-    operable = ("button", "textbox", "searchbox", "combobox", "checkbox", "link", "image", "article", "dialog")
-    nameless = [n for n in nodes if n["role"]["value"] in operable and not n.get("name", {}).get("value")]
-    assert not nameless
-    groups = "[...document.querySelectorAll('[role=group]')].every((group) => group.getAttribute('aria-label'))"
-    assert chromium.eval(groups)
-    levels = chromium.eval("[...document.querySelectorAll(':is(h1, h2, h3)')].map((h) => Number(h.tagName[1]))")
-    assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in pairwise(levels))
-    assert chromium.eval("document.documentElement.lang") == "en"
-    live = "[...document.querySelectorAll('[aria-live], [role=status], [role=alert], [role=log]')].map((e) => e.id)"
-    assert chromium.eval(live) == ["trouble", "said"], "an answer is told when it is whole, not token by token"
-    ids = chromium.eval("[...document.querySelectorAll('[id]')].map((e) => e.id)")
-    assert len(ids) == len(set(ids))
-    stops = []
-    chromium.eval("document.activeElement.blur()")
-    for _ in range(60):
-        chromium.press("Tab")
-        stops.append(chromium.eval("document.activeElement.id || document.activeElement.className"))
-        outlined = chromium.eval("getComputedStyle(document.activeElement).outlineStyle !== 'none'")
-        assert outlined or stops[-1] == "", stops[-1]
-    assert stops[0] == "skip" and {"mode", "words", "answer", "question", "send"} <= {*stops}
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1200, "dark")])
-def test_text_can_be_read_in_light_and_dark_and_on_a_phone(page, store: Store, width: int, scheme: str) -> None:
-    text = "A " + "wide" * 200 + "\n\n```\n" + "code " * 100 + "\n```\n\n| a | b |\n|-|-|\n| " + "c" * 300 + " | d |"
-    session = saved(store, "wide", Turn("Why" * 100, [accepted(text)], SETTINGS, "stop"), settings=SETTINGS)
-    chromium = page()
-    features = [
-        {"name": "prefers-color-scheme", "value": scheme},
-        {"name": "prefers-reduced-motion", "value": "reduce"},
-    ]
-    chromium("Emulation.setEmulatedMedia", features=features)
-    chromium.size(width, 700)
-    chromium.open(f"{chromium.eval('location.origin')}/#{session.id}")
-    chromium.wait_for("document.querySelector('#turns .t') && document.querySelector('#list small')")
-    assert chromium.eval("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    assert chromium.eval("document.querySelector('#settings').open") == (width > 960)
-    ratios = chromium.eval(CONTRASTS)
-    assert min(ratios) >= 4.5, ratios
-    chromium.eval("document.querySelector('.answer').setAttribute('aria-busy', 'true')")
-    assert chromium.eval("getComputedStyle(document.querySelector('.answer'), '::after').animationName") == "none"
-    chromium("Emulation.setEmulatedMedia", features=[])
-
-
-#: Of texts against what is behind them, as WCAG reckons.
-CONTRASTS = """
-(() => {
-  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-  const rgb = (colors) => {
-    for (const color of colors) { canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); }
-    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
-  };
-  const light = (color) => color
-    .map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, n) => sum + c * [0.2126, 0.7152, 0.0722][n], 0);
-  return ['.t', '.facts', '.question', '.legend b', '#send', '#list small', 'legend', '#meaning'].map((selector) => {
-    const found = document.querySelector(selector);
-    const behind = [];
-    for (let one = found; one; one = one.parentElement) behind.unshift(getComputedStyle(one).backgroundColor);
-    const [a, b] = [light(rgb(behind)), light(rgb([...behind, getComputedStyle(found).color]))];
-    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  });
-})()
-"""

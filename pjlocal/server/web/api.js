@@ -5,11 +5,11 @@ const dialog = document.getElementById("asking");
 let asking = null; // one question for the key at a time
 
 /** A response that went well.
- * Throws what the server says of one that did not. */
-export async function ask(path, { body, signal } = {}) {
+ * Throws what the server says of one that did not, with its `code`. */
+export async function ask(path, { body, signal, method = body === undefined ? "GET" : "POST" } = {}) {
   const key = sessionStorage.getItem(KEY);
   const response = await fetch(path, {
-    method: body === undefined ? "GET" : "POST",
+    method,
     headers: key ? { Authorization: `Bearer ${key}` } : {},
     body: body === undefined ? undefined : JSON.stringify(body),
     signal,
@@ -17,9 +17,9 @@ export async function ask(path, { body, signal } = {}) {
   if (response.status === 401) {
     asking ??= askForKey().finally(() => (asking = null));
     await asking;
-    return ask(path, { body, signal });
+    return ask(path, { body, signal, method });
   }
-  if (!response.ok) throw new Error(await reason(response));
+  if (!response.ok) throw await refusal(response);
   return response;
 }
 
@@ -38,17 +38,19 @@ export async function* events(response) {
       const data = part.replace(/^data: /, "");
       if (data === "[DONE]") return;
       const event = JSON.parse(data);
-      if (event.error) throw new Error(event.error.message);
+      if (event.error) throw saying(event.error);
       yield event;
     }
   }
 }
 
-async function reason(response) {
+const saying = ({ message, code }) => Object.assign(new Error(message), { code });
+
+async function refusal(response) {
   try {
-    return (await response.json()).error.message;
+    return saying((await response.json()).error);
   } catch {
-    return `the server says ${response.status}`;
+    return new Error(`the server says ${response.status}`);
   }
 }
 

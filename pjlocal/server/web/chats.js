@@ -16,7 +16,9 @@ export async function list(current) {
   const items = hits
     ? hits.map((hit) => item(hit.session_id, hit.title, hit.snippet, current))
     : chats.map((chat) => item(chat.id, chat.title, `${day(chat.updated)} · ${turns(chat.n_turns)}`, current));
+  const focused = document.activeElement?.closest("#list a")?.hash;
   by("list").replaceChildren(...(items.length ? items : [element("li", "hint", words ? "nothing is found" : "none yet")]));
+  if (focused) by("list").querySelector(`a[href="${focused}"]`)?.focus();
 }
 
 const turns = (n) => `${n} turn${n === 1 ? "" : "s"}`;

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { element } from "./markdown.js";
-import { visible } from "./token.js";
+import { showIn, visible } from "./token.js";
 import { Written } from "./turn.js";
 import { asSaved, chosen, modes } from "./views.js";
 
@@ -16,7 +16,10 @@ for (const mode of modes) {
   by("modes").querySelector("fieldset").append(element("label", "", box, ` ${mode}`));
 }
 by("close").addEventListener("click", () => by("comparison").close());
-by("comparison").addEventListener("close", () => stopping.abort());
+by("comparison").addEventListener("close", () => {
+  stopping.abort();
+  showIn(document.querySelector("main"));
+});
 by("modes").addEventListener("submit", (event) => {
   event.preventDefault();
   run();
@@ -27,6 +30,7 @@ export function compare(chat, turn) {
   by("compared").textContent = visible(turn.question);
   by("columns").replaceChildren();
   by("comparison").showModal();
+  showIn(by("comparison"));
 }
 
 function run() {

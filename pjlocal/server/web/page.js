@@ -3,17 +3,21 @@
 import { ask, json } from "./api.js";
 import * as chats from "./chats.js";
 import { compare } from "./compare.js";
+import { manage } from "./manage.js";
 import { element } from "./markdown.js";
-import { hide, visible } from "./token.js";
+import { hide, say, visible } from "./token.js";
 import { Turn } from "./turn.js";
 import * as views from "./views.js";
 
 const by = (id) => document.getElementById(id);
 const question = by("question");
+const others = new BroadcastChannel("pjlocal"); // this page in other tabs: each tells which chat it has changed
 let chat = null; // its number, once it is saved
+let title = "";
 let turns = [];
 let writing = null; // the turn under way, with what stops it
-let editing = false; // whether the last question is asked anew
+let editing = null; // the turn whose question is asked anew
+let stale = false; // whether the chat was changed elsewhere while one was under way here
 
 // What is said.
 
@@ -23,20 +27,22 @@ async function send(text, replaced) {
   const settings = views.chosen();
   const turn = new Turn(text, views.asSaved(settings), by("formatted").checked);
   const before = turns;
+  const after = replaced || chat === null ? null : turns[turns.length - 1]?.id ?? 0;
+  let failed = null;
   const stopping = new AbortController();
   writing = { turn, stopping };
   trouble("");
   show([...turns.filter((one) => one !== replaced), turn]);
   turn.element.scrollIntoView({ block: "end" });
   try {
-    const body = { question: text, session: chat, replacing: replaced?.id ?? null, pjlocal: settings };
+    const body = { question: text, session: chat, after, replacing: replaced?.id ?? null, pjlocal: settings };
     const response = await ask("api/turns", { body, signal: stopping.signal });
     if (writing?.turn !== turn) return; // another chat is open by now
     named(turn, response.headers);
     turn.written.leftOut = Number(response.headers.get("X-Pjlocal-Left-Out"));
     await turn.written.read(response);
   } catch (error) {
-    if (error.name !== "AbortError") trouble(error.message);
+    if (error.name !== "AbortError") failed = error;
   }
   if (writing?.turn !== turn) return;
   writing = null;
@@ -44,13 +50,15 @@ async function send(text, replaced) {
   if (turn.id === null) {
     show(before); // as if it had not been asked
     question.value ||= text;
-    if (!by("trouble").textContent && turn.written.finish) trouble("The answer is empty: it is as if nothing had been asked.");
+    if (!failed && turn.written.finish) trouble("The answer is empty: it is as if nothing had been asked.");
   } else {
     show(turns);
     say(`Answer: ${answer.text}`);
     if (document.activeElement === document.body) answer.element.focus({ preventScroll: true }); // its button is gone
   }
-  list();
+  if (failed) refused(failed);
+  else if (stale) refresh();
+  changed();
 }
 
 /** The chat and the turn are saved from now on. */
@@ -61,9 +69,9 @@ function named(turn, headers) {
   if (chat === null) {
     chat = Number(saved);
     history.replaceState(null, "", `#${chat}`);
-    by("title").textContent = visible(short(turn.question));
-    list();
+    entitle(short(turn.question));
   }
+  changed();
 }
 
 const short = (text) => (text.length > 60 ? `${text.slice(0, 59).trimEnd()}…` : text);
@@ -76,15 +84,15 @@ function stop() {
 }
 
 function edit() {
-  editing = true;
+  editing = turns[turns.length - 1];
   by("editing").hidden = false;
-  question.value = turns[turns.length - 1].question;
+  question.value = editing.question;
   question.focus();
 }
 
 function leave() {
   if (editing) question.value = "";
-  editing = false;
+  editing = null;
   by("editing").hidden = true;
 }
 
@@ -94,7 +102,8 @@ function show(all) {
   turns = all;
   by("turns").replaceChildren(...turns.map(({ element }) => element));
   by("begin").hidden = turns.length > 0;
-  by("export").hidden = chat === null;
+  by("own").hidden = chat === null;
+  by("rename").disabled = by("delete").disabled = Boolean(writing);
   by("stop").hidden = !writing;
   by("send").disabled = Boolean(writing);
   for (const { actions } of turns) actions.replaceChildren();
@@ -114,8 +123,12 @@ function button(text, act) {
   return made;
 }
 
+function entitle(text) {
+  title = text;
+  by("title").textContent = chat === null ? "New chat" : visible(title || "Untitled");
+}
+
 const trouble = (text) => (by("trouble").textContent = text);
-const say = (text) => (by("said").textContent = text);
 const list = () => chats.list(chat).catch((error) => trouble(error.message));
 
 /** Follow an answer that is written while its end is in sight. */
@@ -136,9 +149,7 @@ async function open() {
   leave();
   hide();
   trouble("");
-  chat = null;
-  by("title").textContent = "New chat";
-  show([]);
+  forget();
   if (wanted !== null) {
     try {
       load(await json(`api/chats/${wanted}`));
@@ -149,28 +160,116 @@ async function open() {
   list();
 }
 
+/** From now on another chat is begun. */
+function forget() {
+  for (const dialog of document.querySelectorAll("dialog[open]:not(#asking)")) dialog.close();
+  chat = null;
+  stale = false;
+  entitle("");
+  show([]);
+  if (!document.activeElement?.checkVisibility()) question.focus(); // it was at a button of the chat
+}
+
 function load(saved) {
   chat = saved.id;
-  by("title").textContent = visible(saved.title || "Untitled");
   views.show(saved.settings);
-  show(
-    saved.turns.map((one) => {
-      const turn = new Turn(one.question, one.settings, by("formatted").checked, one.id);
-      turn.written.answer.add(one.events);
-      turn.written.end(one.finish_reason);
-      return turn;
-    }),
-  );
-  document.scrollingElement.scrollTo(0, document.scrollingElement.scrollHeight);
+  take(saved);
+  toEnd();
+}
+
+const toEnd = () => document.scrollingElement.scrollTo(0, document.scrollingElement.scrollHeight);
+
+/** Show the chat as it is saved; turns that are there already stay, with what points at them. */
+function take(saved) {
+  entitle(saved.title);
+  const all = saved.turns.map((one) => turns.find((turn) => isWhole(turn, one)) ?? asTurn(one));
+  if (all.length !== turns.length || all.some((turn, n) => turn !== turns[n])) show(all);
+}
+
+const isWhole = (turn, saved) => turn.id === saved.id && turn.written.finish === saved.finish_reason && saved.finish_reason;
+
+function asTurn(saved) {
+  const turn = new Turn(saved.question, saved.settings, by("formatted").checked, saved.id);
+  turn.written.answer.add(saved.events);
+  turn.written.end(saved.finish_reason);
+  return turn;
+}
+
+// What else changes it: the user, in this tab or in another.
+
+/** The list, here and in other tabs, and there the chat too, are no longer what they were. */
+function changed(which = chat) {
+  list();
+  others.postMessage(which);
+}
+
+/** Show the chat as it is now, once nothing is under way here. */
+async function refresh() {
+  const which = chat;
+  stale = Boolean(writing);
+  if (stale) return;
+  try {
+    const saved = await json(`api/chats/${which}`);
+    if (chat !== which) return;
+    if (writing) stale = true;
+    else take(saved);
+  } catch (error) {
+    if (chat === which) refused(error);
+  }
+}
+
+/** What was wanted of the chat is not to be had; where that is because it has changed elsewhere, show what has become. */
+async function refused(error) {
+  if (error.code === "chat_not_found") {
+    leaveBehind();
+    list();
+    trouble("This chat was deleted elsewhere: what you ask now begins another.");
+    return;
+  }
+  const goneOn = error.code === "chat_gone_on";
+  if (!goneOn) trouble(error.message);
+  if (goneOn || stale) await refresh();
+  if (!goneOn || chat === null || writing) return;
+  trouble("This chat has gone on elsewhere: here is how. Ask again if you still want to.");
+  toEnd();
+}
+
+/** The chat is no more. */
+function leaveBehind() {
+  forget();
+  history.replaceState(null, "", location.pathname);
+}
+
+/** What is done to the chat, or, where that is gone, shows so. */
+const unlessGone = (act) => (...given) =>
+  act(...given).catch((error) => {
+    if (error.code !== "chat_not_found") throw error;
+    refused(error);
+    return "";
+  });
+
+async function rename(text) {
+  const response = await ask(`api/chats/${chat}`, { method: "PATCH", body: { title: text } });
+  entitle((await response.json()).title);
+  changed();
+  return "Renamed";
+}
+
+async function remove() {
+  const which = chat;
+  await ask(`api/chats/${which}`, { method: "DELETE" });
+  leaveBehind();
+  changed(which);
+  return "Deleted";
 }
 
 async function begin() {
   if (matchMedia("(max-width: 60rem)").matches) for (const part of document.querySelectorAll("aside details")) part.open = false;
   by("ask").addEventListener("submit", (event) => {
     event.preventDefault();
-    const [text, replaced] = [question.value, editing ? turns[turns.length - 1] : undefined];
+    const [text, replaced] = [question.value, editing];
     if (writing || !text.trim()) return;
-    editing = false;
+    editing = null;
     question.value = "";
     send(text, replaced);
   });
@@ -200,6 +299,11 @@ async function begin() {
   addEventListener("hashchange", open);
   by("new").addEventListener("click", () => question.focus());
   chats.onSearch(list);
+  manage({ title: () => title, shown: () => by("title").textContent, rename: unlessGone(rename), remove: unlessGone(remove) });
+  others.addEventListener("message", ({ data }) => {
+    list();
+    if (data !== null && data === chat) refresh();
+  });
   follow();
   const about = await json("api/about");
   by("model").textContent = visible(about.model);

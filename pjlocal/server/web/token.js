@@ -62,18 +62,27 @@ export function show(span, event, aloud = false) {
     }
     list.append(element("dt", "", what), cell);
   }
-  const head = element("p", "", element("b", "", named(event.text, event.id)), ` ${origin(event)}`);
+  const head = element("p", "", element("strong", "", named(event.text, event.id)), ` ${origin(event)}`);
   panel.className = viewClass(event.writer);
   panel.replaceChildren(head, list);
   panel.hidden = false;
   place(span);
   if (aloud) {
-    said.textContent = [event.text.trim() || named(event.text, event.id), origin(event), ...told.map(([what, value]) => `${what} ${value}`)].join(", ");
+    say([event.text.trim() || named(event.text, event.id), origin(event), ...told.map(([what, value]) => `${what} ${value}`)].join(", "));
   }
 }
 
 export function hide() {
   panel.hidden = true;
+}
+
+export const say = (text) => (said.textContent = text);
+
+/** Have the numbers, and what is said, within a part of the page: while a dialog is open, all else is behind it, and not
+ * told of. */
+export function showIn(part) {
+  hide();
+  part.append(said, panel);
 }
 
 /** What gives a view its colour: there are six, and a larger panel begins with the first again. */

@@ -1,0 +1,26 @@
+"""What a user does on the server's page, and what is seen there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from browser import Page
+
+SETTINGS: dict[str, Any] = {"preferences": {"a": ["vivid"], "b": ["concise"]}}
+ENDLESS = SETTINGS | {"generation": {"max_tokens": 30_000, "ignore_end": True}}
+WRITTEN = "document.querySelector('#turns article:last-child .actions button')"
+TOKENS = "document.querySelectorAll('#turns article:last-child .t').length"
+
+
+def ask(page: Page, question: str) -> None:
+    page.eval("document.getElementById('question').focus()")
+    page.type(question)
+    page.press("Enter")
+    page.wait_for(f"document.querySelector('#turns article:last-child h3').textContent === {json.dumps(question)}")
+
+
+def click(page: Page, text: str) -> None:
+    found = f"[...document.querySelectorAll('button')].find((button) => button.textContent === {json.dumps(text)})"
+    page.wait_for(found)
+    page.eval(f"var button = {found}; button.focus(); button.click()")

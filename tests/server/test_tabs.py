@@ -1,0 +1,210 @@
+"""The page in two tabs, and a chat's title and its end, which both tabs and the terminal may want at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from browser import Chromium, Page
+from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
+from saved_chats import a_turn, saved, texts
+from served import Served
+
+from pjlocal.sessions.session import Session
+from pjlocal.sessions.store import Store
+
+OPTIONS = ("--max-tokens", "40", "--parallel", "2")
+QUESTIONS = "[...document.querySelectorAll('.question')].map((one) => one.textContent)"
+ANSWERS = "[...document.querySelectorAll('.answer')].map((one) => one.textContent)"
+WHOLE = "![...document.querySelectorAll('.facts')].some((one) => one.textContent.includes('unfinished'))"
+LISTED = "[...document.querySelectorAll('#list bdi')].map((one) => one.textContent)"
+TROUBLE = "document.getElementById('trouble').textContent"
+TITLE = "document.getElementById('title').textContent"
+FOCUS = "document.activeElement.id || document.activeElement.textContent"
+
+
+@pytest.fixture
+def open_tabs(
+    page: Callable[..., Chromium], chromium: Chromium, served: Served
+) -> Iterator[Callable[[str], tuple[Page, Page]]]:
+    """Opens the page at an address in two tabs; the second is in front."""
+    with chromium.tab() as second:
+
+        def load(address: str = "/") -> tuple[Page, Page]:
+            second.open(served.url + address)
+            second.wait_for("document.querySelector('#list li')")
+            return page(address), second
+
+        yield load
+
+
+def test_two_tabs_that_talk_at_once_get_each_its_own_answer_and_list_both(open_tabs, store: Store) -> None:
+    tabs = open_tabs()
+    sessions = [saved(store, name, settings=ENDLESS) for name in ("cats", "dogs")]
+    for tab, session in zip(tabs, sessions, strict=True):
+        tab.eval(f"location.hash = {session.id}")
+        tab.wait_for(f"{TITLE} === '{session.title}'")
+        tab.front()
+        ask(tab, f"Of {session.title}?")
+    for tab in tabs:
+        tab.wait_for(f"{TOKENS} > 20")
+    for tab in tabs:
+        click(tab, "Stop")
+        tab.wait_for(WRITTEN)
+    for tab, session in zip(tabs, sessions, strict=True):
+        (turn,) = store.load(session.id).turns
+        assert tab.eval(QUESTIONS) == [turn.question] == [f"Of {session.title}?"]
+        tab.eval("document.getElementById('formatted').click()")  # off: a token is an element, then
+        assert tab.eval("document.querySelectorAll('.t').length") == sum(bool(event.text) for event in turn.events)
+        tab.wait_for(f"['cats', 'dogs'].every((title) => {LISTED}.slice(0, 2).includes(title))")
+        assert tab.eval("document.querySelector('#list [aria-current] bdi').textContent") == session.title
+
+
+def test_a_chat_that_one_tab_begins_names_or_deletes_is_so_listed_in_the_other(open_tabs, store: Store) -> None:
+    first, second = open_tabs()
+    ask(second, "Why do cats purr?")
+    second.wait_for(WRITTEN)
+    first.wait_for(f"{LISTED}[0] === 'Why do cats purr?'")
+    click(second, "Rename")
+    second.eval("document.activeElement.select()")
+    second.type("Cats")
+    second.press("Enter")
+    first.wait_for(f"{LISTED}[0] === 'Cats'")
+    click(second, "Delete")
+    click(second, "Delete for good")
+    first.wait_for(f"!{LISTED}.includes('Cats')")
+
+
+def test_two_tabs_go_on_in_one_chat_and_both_show_all_of_it(open_tabs, store: Store) -> None:
+    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
+    first, second = open_tabs(f"/#{session.id}")
+    ask(second, "From the second")
+    second.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
+    first.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
+    first.front()
+    ask(first, "From the first")
+    first.wait_for(f"document.querySelectorAll('article').length === 3 && {WRITTEN}")
+    for tab in (first, second):
+        tab.wait_for(f"document.querySelectorAll('article').length === 3 && {WRITTEN} && {WHOLE}")
+        assert tab.eval(QUESTIONS) == ["Hello", "From the second", "From the first"]
+        assert tab.eval(f"{TROUBLE}") == ""
+    assert first.eval(ANSWERS) == second.eval(ANSWERS)
+    assert [question for question, _ in texts(store, session)] == first.eval(QUESTIONS)
+
+
+def test_two_tabs_that_ask_in_one_chat_at_once_lose_nothing(open_tabs, store: Store) -> None:
+    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
+    tabs = open_tabs(f"/#{session.id}")
+    for name, tab in zip(("one", "two"), tabs, strict=True):  # none of them has heard of the other
+        tab.eval(f"question.value = '{name}'; document.getElementById('ask').requestSubmit()")
+    for tab in tabs:
+        tab.wait_for(f"document.querySelector('#send').disabled === false && {WRITTEN}")
+    asked = [question for question, _ in texts(store, session)]
+    kept = [*asked[1:], *(tab.eval("question.value") for tab in tabs if tab.eval("question.value"))]
+    assert {*kept} == {"one", "two"}, "saved, or still in its field with a line that says why"
+    for tab in tabs:
+        tab.wait_for(f"document.querySelectorAll('article').length === {len(asked)}")
+        assert tab.eval(QUESTIONS) == asked
+        assert bool(tab.eval(TROUBLE)) == bool(tab.eval("question.value"))
+
+
+def test_where_a_chat_has_gone_on_elsewhere_one_sees_how_before_one_asks(page, store: Store) -> None:
+    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
+    chromium = page(f"/#{session.id}")
+    chromium.wait_for(WRITTEN)
+    store.add_turn(session.id, a_turn("From the terminal", "Yes"))
+    chromium.eval("question.value = 'And now?'; document.getElementById('ask').requestSubmit()")
+    chromium.wait_for(TROUBLE)
+    assert "gone on elsewhere" in chromium.eval(TROUBLE)
+    assert chromium.eval(QUESTIONS) == ["Hello", "From the terminal"] and chromium.eval("question.value") == "And now?"
+    chromium.eval("document.getElementById('ask').requestSubmit()")
+    chromium.wait_for(f"document.querySelectorAll('article').length === 3 && {WRITTEN}")
+    assert chromium.eval(TROUBLE) == "" and len(store.load(session.id).turns) == 3
+
+
+def test_the_question_that_is_edited_is_the_one_that_was_chosen(page, store: Store) -> None:
+    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
+    chromium = page(f"/#{session.id}")
+    click(chromium, "Edit")
+    chromium.type(" there")
+    store.add_turn(session.id, a_turn("From the terminal", "Yes"))
+    chromium.press("Enter")
+    chromium.wait_for(TROUBLE)
+    assert chromium.eval("question.value") == "Hello there" and "gone on elsewhere" in chromium.eval(TROUBLE)
+    assert texts(store, session) == [("Hello", "Hi you"), ("From the terminal", "Yes")]
+
+
+def test_a_chat_is_renamed_by_keyboard_and_a_title_that_names_nothing_is_refused_in_a_line(page, store: Store) -> None:
+    session = saved(store, "Old", a_turn(), settings=SETTINGS)
+    chromium = page(f"/#{session.id}")
+    click(chromium, "Rename")
+    assert chromium.eval("document.activeElement.value") == "Old"
+    chromium.type("12")
+    chromium.press("Enter")
+    refused = "document.querySelector('#rename-dialog .trouble').textContent"
+    chromium.wait_for(refused)
+    assert "a number cannot be a title" in chromium.eval(refused)
+    assert chromium.eval("document.getElementById('said').textContent") == chromium.eval(refused)
+    chromium.eval("document.activeElement.select()")
+    chromium.type("A <b>new</b> title")
+    chromium.press("Enter")
+    chromium.wait_for("!document.querySelector('dialog[open]')")
+    assert chromium.eval(TITLE) == "A <b>new</b> title" == store.load(session.id).title
+    assert chromium.eval(FOCUS) == "rename"
+    chromium.wait_for(f"{LISTED}[0] === 'A <b>new</b> title'")
+
+
+def test_deleting_a_chat_asks_first(page, store: Store) -> None:
+    session = saved(store, "doomed", a_turn(), settings=SETTINGS)
+    chromium = page(f"/#{session.id}")
+    click(chromium, "Delete")
+    assert chromium.eval(FOCUS) == "Cancel" and "doomed" in chromium.eval(
+        "document.querySelector('dialog[open]').innerText"
+    )
+    chromium.press("Enter")
+    chromium.wait_for("!document.querySelector('dialog[open]')")
+    assert chromium.eval(FOCUS) == "delete" and store.load(session.id)
+    click(chromium, "Delete")
+    chromium.press("Escape")
+    chromium.wait_for("!document.querySelector('dialog[open]')")
+    click(chromium, "Delete")
+    click(chromium, "Delete for good")
+    chromium.wait_for(f"{TITLE} === 'New chat'")
+    assert chromium.eval(f"[location.hash, {QUESTIONS}.length, {FOCUS}]") == ["", 0, "question"]
+    chromium.wait_for(f"!{LISTED}.includes('doomed')")
+    assert session.id not in [summary.id for summary in store.summaries()]
+
+
+@pytest.mark.parametrize("wanted", ["ask", "rename", "delete"])
+def test_of_a_chat_that_is_gone_meanwhile_the_page_says_so_and_begins_another(page, store: Store, wanted: str) -> None:
+    session: Session = saved(store, "gone", a_turn(), settings=SETTINGS)
+    chromium = page(f"/#{session.id}")
+    chromium.wait_for(WRITTEN)
+    store.remove(session.id)
+    if wanted == "ask":
+        chromium.eval("question.value = 'And now?'; document.getElementById('ask').requestSubmit()")
+    else:
+        click(chromium, wanted.capitalize())
+        click(chromium, {"rename": "Save the title", "delete": "Delete for good"}[wanted])
+    chromium.wait_for(f"{TITLE} === 'New chat' && {TROUBLE}")
+    assert "deleted elsewhere" in chromium.eval(TROUBLE) and not chromium.eval("document.querySelector('dialog[open]')")
+    assert chromium.eval(f"[location.hash, {QUESTIONS}.length]") == ["", 0]
+    if wanted == "ask":
+        assert chromium.eval("question.value") == "And now?"
+        chromium.eval("document.getElementById('ask').requestSubmit()")
+        chromium.wait_for(WRITTEN)
+        assert texts(store, store.load(store.latest()))[0][0] == "And now?"
+
+
+def test_a_chat_that_is_deleted_in_the_other_tab_while_it_is_answered_ends_here(open_tabs, store: Store) -> None:
+    session = saved(store, "endless", settings=ENDLESS)
+    first, second = open_tabs(f"/#{session.id}")
+    second.front()
+    ask(second, "Go on")
+    second.wait_for(f"{TOKENS} > 5")
+    first.front()
+    click(first, "Delete")
+    click(first, "Delete for good")
+    second.wait_for(f"{TITLE} === 'New chat' && {TROUBLE}")
+    assert "deleted elsewhere" in second.eval(TROUBLE)
+    assert session.id not in [summary.id for summary in store.summaries()]
