@@ -35,10 +35,10 @@ def _on_log(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
 _backend_ready = False
 
 
-def init_backend(verbose: bool = False) -> None:
+def init_backend(verbose: bool | None = None) -> None:
     """Start llama.cpp's backends once and take over its log."""
     global _backend_ready, _verbose
-    _verbose = verbose
+    _verbose = _verbose if verbose is None else verbose
     lib.llama_log_set(_on_log, ctypes.c_void_p(0))
     if not _backend_ready:
         lib.llama_backend_init()

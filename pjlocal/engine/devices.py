@@ -108,7 +108,8 @@ def add_servers(addresses: Sequence[str]) -> None:
 def _end_with_a_line(message: bytes) -> None:
     """llama.cpp is about to end the process, as it does where a server has gone: end it with a line instead of a
     signal.  What was written so far is on the screen, or saved, already."""
-    os.write(2, b"\npjlocal: llama.cpp has ended: %s (has an --rpc server gone?)\n" % message.strip())
+    said = message.strip().rpartition(b"/")[2]  # without the folder that llama.cpp was built in
+    os.write(2, b"\npjlocal: llama.cpp has ended: %s (has an --rpc server gone?)\n" % said)
     os._exit(1)
 
 
@@ -164,8 +165,12 @@ def _text(value: bytes | None) -> str:
 
 @cache
 def _functions() -> Any:
-    """ggml's functions about devices, which the binding does not declare."""
-    ggml: Any = _ggml.libggml
+    """ggml's functions about devices, which the binding does not declare.
+
+    Of the library that llama.cpp itself uses, which is found as its neighbour: a wheel holds no links, so the binding
+    loads a copy of it, which knows nothing of servers that the other one was told of, and tells nothing to it.
+    """
+    ggml: Any = lib._lib if hasattr(lib._lib, "ggml_backend_dev_count") else _ggml.libggml  # Windows has no neighbours
     pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
     for name, result, arguments in (
         ("ggml_backend_dev_count", size, []),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import socket
 import subprocess
@@ -198,3 +199,25 @@ def test_where_llama_cpp_ends_the_process_for_a_server_that_has_gone_a_line_says
         "\npjlocal: llama.cpp has ended: rpc.cpp:7: Remote RPC server crashed (has an --rpc"
     )
     assert result.stderr.count("\n") == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a library there has no neighbours")
+def test_devices_are_asked_of_the_ggml_that_llama_cpp_uses() -> None:
+    """Wheels hold libggml under several names, and who loads another one than libllama has a list of devices apart."""
+
+    def address(function: object) -> int | None:
+        return ctypes.cast(function, ctypes.c_void_p).value
+
+    used = ctypes.CDLL(model.lib._lib._name)
+    for name in ("ggml_backend_register", "ggml_backend_dev_count"):
+        assert address(getattr(devices._functions(), name)) == address(getattr(used, name))
+
+
+def test_llama_cpps_own_log_is_shown_where_it_is_asked_for(tiny, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "pjlocal"):
+        Model(tiny("llama"), Engine(), Interrupt()).close()
+        assert "llama_context" not in caplog.text and "load_tensors" not in caplog.text
+        with PersonaJudge(tiny("llama"), engine=Engine(verbose=True)) as judge:
+            judge("Hello", max_tokens=1)
+    backend.init_backend(verbose=False)
+    assert "load_tensors" in caplog.text and "KV buffer size" in caplog.text
