@@ -17,7 +17,7 @@ from llama_cpp import llama_cpp as lib
 
 log = logging.getLogger("pjlocal")
 
-_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+_DEBUG, _ERROR = 1, 4  # GGML_LOG_LEVEL_*
 _recent_errors: deque[str] = deque(maxlen=20)
 _verbose = False
 
@@ -28,7 +28,7 @@ def _on_log(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
     message = text.decode("utf-8", "replace")
     if level == _ERROR:
         _recent_errors.append(message.strip())
-    if _verbose:
+    if _verbose and level != _DEBUG:
         log.info(message.rstrip("\n"))
 
 
