@@ -74,7 +74,7 @@ class Answer:
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
         self._limit = 0  # tokens that it may have
-        self._layout: FixedLayout | None = None  # of its views, where there are several
+        self.layout: FixedLayout | None = None  # of its views, where there are several
         self._started = 0.0  # when its prompts, then its first token, came
         self._thread: int | None = None  # that began to iterate
         self._events = self._run()
@@ -121,7 +121,7 @@ class Answer:
             statistics=self.statistics,
             strengths={name: "auto" if w.auto else w.strength for name, w in self.plan.cast.weights.items()},
             offload=self._pool.model.offload.as_dict(),
-            layout=self._layout,
+            layout=self.layout,
             adapters=[each.as_dict() for each in self.plan.cast.adapters] if any(self.plan.cast.adapters) else [],
         )
 
@@ -187,7 +187,7 @@ class Answer:
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
                 "use --schedule lockstep, which gives the same text"
             )
-        self._layout = views.layout if len(prompts) > 1 else None
+        self.layout = views.layout if len(prompts) > 1 else None
         voices = self._voices()
         # Freed with the last reference: what was fed last may still be read when nobody asks for more.
         views.shares_trunk = self.plan.shares_trunk

@@ -310,6 +310,11 @@ class PersonaJudge:
         return described({name: said[name] for name in said if getattr(self.sampling, name) == said[name]}) or "none"
 
     @property
+    def living(self) -> dict[int, settings.FixedLayout]:
+        """Where the views live that are in use, by how many they are."""
+        return self.pool.living
+
+    @property
     def context_limit(self) -> int:
         """Tokens that a view may hold."""
         return self.pool.context_limit

@@ -10,6 +10,7 @@ import logging
 import time
 from contextlib import suppress
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 
 import llama_cpp
@@ -98,7 +99,10 @@ def _remembered() -> Remembered:
 
 
 def _times(value: dict[str, float]) -> dict[FixedLayout, float]:
-    return {"contexts": float(value["contexts"]), "batched": float(value["batched"])}
+    times: dict[FixedLayout, float] = {"contexts": float(value["contexts"]), "batched": float(value["batched"])}
+    if not all(map(isfinite, times.values())):
+        raise ValueError
+    return times
 
 
 def remember(measured: Remembered) -> None:

@@ -36,8 +36,8 @@ class Display:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        """End the last line."""
-        if not self._at_line_start and kind is None:
+        """End the last line, of an answer that is broken off as well; unless nobody can be shown anything any more."""
+        if not self._at_line_start and not (kind and issubclass(kind, OSError)):
             self._write("\n")
 
     def show(self, event: TokenEvent) -> None:

@@ -20,7 +20,7 @@ from ..sessions.asking import as_messages
 from ..sessions.cache import remove_cache
 from ..sessions.export import FORMATS
 from ..sessions.session import Session, Turn, title_of
-from ..sessions.store import Store, check_title
+from ..sessions.store import RemovedError, Store, check_title
 from ..settings import VIEW_NAMES, Generation, Prompting, Sampling
 from .answering import Answering, Answers, as_stream, chunks, read_body, streamed
 from .guard import GoneOn, NoChat, NotFound
@@ -49,13 +49,15 @@ def chat_routes(worker: Worker, names: Names, wish: Wish, n_ctx: int, saved_as: 
         return as_json(_described(await _opened(request.path_params["id"])))
 
     async def rename(request: Request) -> Response:
+        number = request.path_params["id"]
         title = " ".join(validated(Naming, await read_body(request)).title.split())
         check_title(title)
-        await _changed(lambda store: store.rename(request.path_params["id"], title))
+        await _changed(number, lambda store: store.rename(number, title))
         return as_json({"title": title})
 
     async def remove(request: Request) -> Response:
-        await _changed(partial(_remove, session_id=request.path_params["id"]))
+        number = request.path_params["id"]
+        await _changed(number, partial(_remove, session_id=number))
         return Response(status_code=204)
 
     async def export(request: Request) -> Response:
@@ -130,18 +132,23 @@ async def _stored(read: Callable[[Store], _T]) -> _T:
     return await asyncio.to_thread(reading)
 
 
-async def _changed(change: Callable[[Store], None]) -> None:
-    """The database is, beside what else is going on.
+async def _changed(number: int, change: Callable[[Store], None]) -> None:
+    """A chat in the database is, beside what else is going on.
 
     Raises:
-        StoreError: it cannot be; `RemovedError` where the chat is gone.
+        StoreError: it cannot be.
+        NoChat: there is none, or no more.
     """
 
     def changing() -> None:
         with Store() as store:
             change(store)
 
-    await asyncio.to_thread(changing)
+    _check_number(number)
+    try:
+        await asyncio.to_thread(changing)
+    except RemovedError:
+        raise NoChat(f"there is no saved chat {number}") from None
 
 
 def _remove(store: Store, session_id: int) -> None:
@@ -155,10 +162,17 @@ async def _opened(number: int) -> Session:
     Raises:
         NoChat: there is none.
     """
+    _check_number(number)
     try:
         return await _stored(lambda store: store.load(number))
     except UsageError as error:
         raise NoChat(str(error)) from None
+
+
+def _check_number(number: int) -> None:
+    """Raises NoChat: it is larger than any that the database can have."""
+    if number >= 2**63:
+        raise NoChat(f"there is no saved chat {number}")
 
 
 def _found(session: Session, turn_id: int | None) -> Turn | None:

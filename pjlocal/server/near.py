@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 ALIVE_S = 2.0  # between two lines of the server's, at most
 _TAKEN_S = 2.0  # within which it says whether it will
 _SILENT_S = 20.0  # after which it is taken for dead
+_STOPPING_S = 1.0  # that it may take to stop
 _LOOK_S = 0.05  # between two looks at whether Ctrl-C was pressed
 _PART = 1 << 16
 
@@ -46,7 +47,11 @@ _COMPUTING = ("GGML_", "CUDA_", "HIP_", "ROCR_")
 
 
 class Lost(PjlocalError):
-    """The server is gone, or says nothing any more."""
+    """The server does not write the answer, or not to its end."""
+
+
+class Gone(Lost):
+    """It is gone, or says nothing any more."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def ask(model: Path, engine: Engine, wish: Wish, prompt: str, interrupt: Interru
         PjlocalError: what the server could not do, which this process could not do either.
         Interrupted: on request.
     """
-    if not is_for_servers(wish):
+    if kept_from_servers(wish):
         return None
     talk = connect(model, engine, interrupt)
     if talk is None:
@@ -149,12 +154,15 @@ def connect(model: Path, engine: Engine, interrupt: Interrupt) -> Talk | None:
         return None
 
 
-def is_for_servers(wish: Wish) -> bool:
-    """Whether a server writes such answers: in one go, with nothing in memory besides the model, and no files to be
-    found from this folder."""
+def kept_from_servers(wish: Wish) -> str:
+    """Why no server writes such an answer; empty where one does: in one go, with nothing in memory besides the model,
+    and no files to be found from this folder."""
+    if wish.generation.mode == "rewrite":
+        return "a server does not write in mode rewrite"
+    if wish.generation.adapters():
+        return "a server has no adapters"
     named = (*chain.from_iterable(wish.views), *wish.generation.avoid)
-    has_files = any(text.strip().startswith("@") for text in named) or wish.generation.adapters()
-    return wish.generation.mode != "rewrite" and not has_files
+    return "a server reads no files" if any(text.strip().startswith("@") for text in named) else ""
 
 
 class NearAnswer:
@@ -288,7 +296,7 @@ class Talk:
     def check_end(self, result: Result) -> None:
         """Raises Lost: it is not this side that had it stopped."""
         if result.finish_reason == "interrupted" and not self._interrupt.is_set():
-            raise Lost("the server that was writing this was stopped: run it again")
+            raise Gone("the server that was writing this was stopped: run it again")
 
     def _send(self, said: dict[str, Any]) -> None:
         try:
@@ -307,9 +315,13 @@ class Talk:
             if self._interrupt.is_set() and not self._stopped:
                 self._stopped = True
                 self._send({"stop": True})
+                heard = time.monotonic()
             if part := self._part():
                 self._came += part
                 heard = time.monotonic()
+            elif self._stopped and time.monotonic() - heard > _STOPPING_S:
+                self.close()
+                raise Interrupted  # whatever the server does
             elif time.monotonic() - heard > (_SILENT_S if self._taken else _TAKEN_S):
                 raise _gone()
         line, _, self._came = self._came.partition(b"\n")
@@ -337,5 +349,5 @@ class Talk:
         return part
 
 
-def _gone() -> Lost:
-    return Lost("the server that was writing this is gone: run it again, or with --no-server")
+def _gone() -> Gone:
+    return Gone("the server that was writing this is gone: run it again, or with --no-server")

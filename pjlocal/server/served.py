@@ -23,8 +23,8 @@ from ..gguf.fit import Offload
 from ..gguf.locate import find_model
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
-from ..settings import Engine, Generation, Sampling
-from .near import Lost, Talk, connect, is_for_servers
+from ..settings import Engine, FixedLayout, Generation, Sampling
+from .near import Gone, Lost, Talk, connect, kept_from_servers
 from .wish import Wish
 
 log = logging.getLogger("pjlocal")
@@ -70,6 +70,7 @@ class ServedJudge(PersonaJudge):
         about = talk.about()
         self._talk: Talk | None = talk
         self._answer: ServedAnswer | None = None  # the last one
+        self._living: dict[int, FixedLayout] = {}
         self._vocabulary = Model(path, engine, interrupt, trusted=True, vocab_only=True)
         self._vocabulary.offload = Offload(**about.offload)
         self._vocabulary.description = about.description
@@ -83,6 +84,10 @@ class ServedJudge(PersonaJudge):
     @property
     def served(self) -> bool:  # type: ignore[override]
         return self._talk is not None
+
+    @property
+    def living(self) -> dict[int, FixedLayout]:
+        return self._living if self._talk else super().living
 
     def close(self) -> None:
         """Hang up, and free what is in memory here."""
@@ -105,22 +110,25 @@ class ServedJudge(PersonaJudge):
 
     def _served(self, plan: Plan, wish: Wish) -> Answer:
         """Raises Lost: no server writes it."""
-        if not is_for_servers(wish):
-            raise Lost("a server has one model and reads no files")
+        if why := kept_from_servers(wish):
+            raise Lost(why)
         if self._answer:
             self._answer.close()
         answer = ServedAnswer(self.pool, plan, wish.generation, self.sampling, self.load_s)
         wish = wish.seeded(answer.seed)
         assert self._talk and self._file
         try:
-            answer.ask(self._talk, wish)
+            answer.ask(self._talk, wish, self._living)
         except Lost:  # it may have been started anew meanwhile
             self._talk.close()
             talk = connect(self._file, self.engine, self.interrupt)
             if talk is None:
                 raise Lost("the server is gone") from None
             self._talk = talk
-            answer.ask(talk, wish)
+            try:
+                answer.ask(talk, wish, self._living)
+            except Gone:
+                raise Lost("the server does not answer") from None
         self._answer = answer
         return answer
 
@@ -139,15 +147,16 @@ class ServedAnswer(Answer):
     """An answer that a server writes."""
 
     _talk: Talk | None = None
+    _living: dict[int, FixedLayout] | None = None
 
-    def ask(self, talk: Talk, wish: Wish) -> None:
-        """Have it written.
+    def ask(self, talk: Talk, wish: Wish, living: dict[int, FixedLayout]) -> None:
+        """Have it written, and ``living`` told where its views lived.
 
         Raises:
             Lost: the server does not write it.
         """
         talk.ask(wish, self.plan.conversation)
-        self._talk = talk
+        self._talk, self._living = talk, living
 
     def _run(self) -> Generator[TokenEvent]:
         talk = self._talk
@@ -169,11 +178,13 @@ class ServedAnswer(Answer):
             except GeneratorExit:  # what still comes of it must not be taken for the next one's
                 talk.leave()
                 raise
-            except Lost:
+            except Lost as lost:
                 talk.close()
-                raise
+                raise Gone(f"{str(lost).partition(':')[0]}: /regen asks again") from None
 
     def _end(self, talk: Talk, result: Result) -> None:
-        self.statistics, self._layout = result.statistics, result.layout
+        self.statistics, self.layout = result.statistics, result.layout
+        if result.layout and self._living is not None:
+            self._living[len(self.plan.prompts)] = result.layout
         talk.check_end(result)
         self.finish_reason = result.finish_reason

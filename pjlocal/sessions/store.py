@@ -99,14 +99,19 @@ def store_path() -> Path:
     return folder / "chats.db"
 
 
+_LONGEST_TITLE = 200
+
+
 def check_title(title: str) -> None:
     """Refuse what would not name a session.
 
     Raises:
-        UsageError: it is empty, or a number, which means the session of that number.
+        UsageError: it is empty, long, or a number, which means the session of that number.
     """
     if not title.strip():
         raise UsageError("a chat's title must not be empty")
+    if len(title) > _LONGEST_TITLE:
+        raise UsageError(f"a chat's title has at most {_LONGEST_TITLE} characters, and this has {len(title)}")
     if title.strip().isdecimal():
         raise UsageError(f"a number cannot be a title: {title.strip()} means the chat of that number")
 

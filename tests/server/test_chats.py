@@ -177,7 +177,9 @@ def test_a_chat_gets_another_title_and_nothing_else_of_it_changes(served: Served
     assert (renamed.title, renamed.updated, renamed.turns) == ("A new title", session.updated, session.turns)
 
 
-@pytest.mark.parametrize("body", [{}, {"title": ""}, {"title": " \n"}, {"title": "12"}, {"title": 3}])
+@pytest.mark.parametrize(
+    "body", [{}, {"title": ""}, {"title": " \n"}, {"title": "12"}, {"title": 3}, {"title": "a" * 201}]
+)
 def test_a_title_that_names_nothing_is_refused_in_a_line(served: Served, store: Store, body: Any) -> None:
     session = saved(store, "Old", a_turn())
     reply = served.http.patch(f"/api/chats/{session.id}", json=body)
@@ -199,6 +201,9 @@ def test_a_chat_is_deleted_with_its_caches_as_the_terminal_deletes_it(
 def test_of_a_chat_that_is_gone_a_line_says_so_whatever_is_wanted_of_it(served: Served, store: Store) -> None:
     session = saved(store, "gone", a_turn())
     store.remove(session.id)
+    for path in (f"/api/chats/{session.id}", "/api/chats/999", "/api/chats/99999999999999999999999"):
+        for reply in (served.http.patch(path, json={"title": "x"}), served.http.delete(path), served.http.get(path)):
+            assert "there is no saved chat" in reply.json()["error"]["message"] and reply.status_code == 404
     path = f"/api/chats/{session.id}"
     for reply in (
         served.http.get(path),

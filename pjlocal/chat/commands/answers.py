@@ -59,6 +59,6 @@ def undo(chat: Chat, words: str) -> None:
 @commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session; where layers and views are.")
 def stats(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
-    living = [f"{n} views {LIVING[layout]}" for n, layout in judge.pool.living.items()]
+    living = [f"{n} views {LIVING[layout]}" for n, layout in judge.living.items()]
     where = Text(", ".join([judge.model.offload.told, *living]))
     chat.screen.show(figures.statistics(chat.conversation.session), where)
