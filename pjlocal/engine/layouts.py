@@ -43,7 +43,7 @@ def fastest_layout(model: Model, engine: Engine, n_views: int, interrupt: Interr
     key, remembered = measured_with(model, engine, n_views), _remembered()
     if key not in remembered:
         times = _measure(model, engine, n_views, interrupt)
-        log.info("a step of %d views: %s", n_views, ", ".join(f"{name} {ms:.1f} ms" for name, ms in times.items()))
+        log.debug("a step of %d views: %s", n_views, ", ".join(f"{name} {ms:.1f} ms" for name, ms in times.items()))
         remember({key: times})
     else:
         times = remembered[key]

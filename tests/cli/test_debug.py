@@ -34,7 +34,7 @@ def broken(environment: dict[str, str], tmp_path: Path) -> Run:
     ("where", "command"),
     [
         ("pjlocal.persona.PersonaJudge", "run hello"),
-        ("pjlocal.persona.PersonaJudge", "chat"),
+        ("pjlocal.server.served.make_judge", "chat"),
         ("pjlocal.bench.measure.measure", "bench --quick"),
         ("pjlocal.sessions.store.store_path", "sessions list"),
         ("pjlocal.config.tomlfile.read", "config show"),

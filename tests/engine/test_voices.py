@@ -101,6 +101,7 @@ _PROMPT = 2  # tokens of every prompt
 class RandomViews:
     """Views whose logits are a fixed random function of what they have read; the more alike, the more they agree."""
 
+    layout = "contexts"
     trimmable = rewinds = True
     most_rows = 64
     prefill_s_per_token = None
