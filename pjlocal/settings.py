@@ -36,6 +36,7 @@ Placement = Literal["system", "user-turn", "question"]
 Think = Literal["auto", "on", "off"]
 FixedLayout = Literal["contexts", "batched"]
 Layout = Literal["contexts", "batched", "auto"]
+LAYOUTS: tuple[FixedLayout, ...] = get_args(FixedLayout)
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 SplitMode = Literal["layer", "row", "none"]
 FlashAttention = Literal["auto", "on", "off"]

@@ -6,13 +6,20 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 from commandline import PJLOCAL
 from openai import OpenAI
+
+from pjlocal import Engine
+
+ENGINE = Engine(n_threads=1)  # of a server as `serving` starts it, and of who shall find it
+BIG = ("--ctx", "32768")  # room for answers that do not end
+LONG = "Tell me of the sun, the rain and the sea, " * 8
 
 
 class Served:
@@ -80,3 +87,11 @@ def serving(model: Path, environment: dict[str, str], *options: str) -> Iterator
         process.wait()
         if process.stderr:
             process.stderr.close()
+
+
+def when(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)

@@ -21,11 +21,10 @@ from ..errors import UsageError
 from ..persona import PersonaJudge
 from ..prompting.prompt import Message
 from ..screen.blame import BlameDisplay
-from ..settings import FixedLayout, Generation
+from ..settings import LAYOUTS, FixedLayout, Generation
 from .report import (
     BARE,
     JUDGE,
-    LAYOUTS,
     LIBRARY,
     LIBRARY_ALL_THREADS,
     LIMIT,

@@ -22,10 +22,10 @@ from ..engine.model import Model
 from ..errors import UsageError
 from ..events import TokenEvent
 from ..persona import PersonaJudge
-from ..settings import Generation
+from ..settings import LAYOUTS, Generation
 from ..stream import TextStream
 from .contenders import library_threads, make_contenders, make_prompts, read_prompts, threads
-from .report import LAYOUTS, Report, Workload
+from .report import Report, Workload
 
 
 def _check_name(path: Any) -> None:

@@ -8,9 +8,7 @@ from math import isnan
 from statistics import median
 from typing import Any
 
-from ..settings import Engine, FixedLayout, Sampling
-
-LAYOUTS: tuple[FixedLayout, ...] = ("contexts", "batched")
+from ..settings import LAYOUTS, Engine, FixedLayout, Sampling
 
 BARE = "bare llama_decode loop, one prompt"
 LIMIT = "limit: two views decoded, nothing else ({})"

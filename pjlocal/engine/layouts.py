@@ -17,7 +17,7 @@ import llama_cpp
 
 from ..errors import OutputError
 from ..folders import cache_folder
-from ..settings import Engine, FixedLayout
+from ..settings import LAYOUTS, Engine, FixedLayout
 from ..textfile import write_text
 from .interrupt import Interrupt
 from .machine import physical_cores
@@ -62,8 +62,7 @@ def measured_with(model: Model, engine: Engine, n_views: int) -> str:
 def _measure(model: Model, engine: Engine, n_views: int, interrupt: Interrupt) -> dict[FixedLayout, float]:
     """Decode a few tokens in each layout, in turn: milliseconds a step.  Takes a fraction of a second, or six steps."""
     times: dict[FixedLayout, float] = {}
-    order: tuple[FixedLayout, FixedLayout] = ("contexts", "batched")
-    for layout in order:
+    for layout in LAYOUTS:
         views = ModelViews(model, engine, n_views, 64, layout, interrupt)
         try:
             steps: list[float] = []
@@ -99,7 +98,7 @@ def _remembered() -> Remembered:
 
 
 def _times(value: dict[str, float]) -> dict[FixedLayout, float]:
-    times: dict[FixedLayout, float] = {"contexts": float(value["contexts"]), "batched": float(value["batched"])}
+    times = {layout: float(value[layout]) for layout in LAYOUTS}
     if not all(map(isfinite, times.values())):
         raise ValueError
     return times

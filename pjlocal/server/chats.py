@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from ..errors import UsageError
 from ..sessions.asking import as_messages
-from ..sessions.cache import remove_cache
+from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
 from ..sessions.session import Session, Turn, title_of
 from ..sessions.store import RemovedError, Store, check_title
@@ -57,7 +57,7 @@ def chat_routes(worker: Worker, names: Names, wish: Wish, n_ctx: int, saved_as: 
 
     async def remove(request: Request) -> Response:
         number = request.path_params["id"]
-        await _changed(number, partial(_remove, session_id=number))
+        await _changed(number, partial(remove_session, session_id=number))
         return Response(status_code=204)
 
     async def export(request: Request) -> Response:
@@ -149,11 +149,6 @@ async def _changed(number: int, change: Callable[[Store], None]) -> None:
         await asyncio.to_thread(changing)
     except RemovedError:
         raise NoChat(f"there is no saved chat {number}") from None
-
-
-def _remove(store: Store, session_id: int) -> None:
-    store.remove(session_id)
-    remove_cache(session_id)
 
 
 async def _opened(number: int) -> Session:

@@ -27,7 +27,6 @@ log = logging.getLogger("pjlocal")
 
 _MOST_ASKED = 64 << 20  # bytes of a line; whoever writes more loads the model
 _PATIENCE_S = 10  # for a line to come
-_PART = 1 << 16
 
 Told = Head | Step | Done | Exception
 
@@ -81,7 +80,7 @@ class Nearby:
     """Answers who comes by the socket.
 
     Args:
-        most: answers at once, beyond which who wants a single one is sent away, and loads the model; a chat waits.
+        most: answers at once, beyond which who wants a single one is sent away, and loads the model.
         about: the model that answers.
     """
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..engine.adapters import Adapters
     from ..engine.pool import ViewPool
     from .session import Session
+    from .store import Store
 
 _ROOM = 256  # tokens, at the least, that a loaded cache leaves for what is said next
 
@@ -52,6 +53,12 @@ def load_cache(pool: ViewPool, session: Session, adapters: Sequence[Adapters]) -
     files = _files(pool, session.id, adapters)
     if all(file.is_file() for file in files):
         pool.views(len(files), min(max(read) + _ROOM, pool.context_limit), (), adapters).load(files)
+
+
+def remove_session(store: Store, session_id: int) -> None:
+    """Delete a session and its caches.  Raises what `Store.remove` does."""
+    store.remove(session_id)
+    remove_cache(session_id)
 
 
 def remove_cache(session_id: int) -> None:

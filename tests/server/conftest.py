@@ -33,6 +33,17 @@ def server_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
 
 
 @pytest.fixture(scope="module")
+def model(tiny: Callable[[str], Path]) -> Path:
+    return tiny("llama")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, server_environment: dict[str, str]) -> None:
+    """The test itself looks for servers where those of `server_environment` listen."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", server_environment["XDG_RUNTIME_DIR"])
+
+
+@pytest.fixture(scope="module")
 def alone(tiny: Callable[[str], Path]) -> Iterator[Callable[..., str]]:
     """The text that a prompt gets from the tiny model when nobody else asks."""
     made: dict[tuple[str, ...], PersonaJudge] = {}

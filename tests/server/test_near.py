@@ -11,14 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commandline import PJLOCAL, one_line
-from served import Served, serving
+from served import BIG, ENGINE, LONG, Served, serving, when
 
 from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling, TokenEvent
 from pjlocal.engine.interrupt import Interrupt
@@ -28,24 +28,13 @@ from pjlocal.prompting.preferences import placed
 from pjlocal.server.near import Lost, NearAnswer, ask, socket_path
 from pjlocal.server.wish import Wish
 
-ENGINE = Engine(n_threads=1)
-LONG = "Tell me of the sun, the rain and the sea, " * 8
-
-
-@pytest.fixture(scope="module")
-def model(tiny: Callable[[str], Path]) -> Path:
-    return tiny("llama")
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture(scope="module")
 def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
     with serving(model, server_environment) as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch, server_environment: dict[str, str]) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", server_environment["XDG_RUNTIME_DIR"])
 
 
 def make_wish(prefer: Sequence[str] = (), system: str = "", sampling: Any = None, **generation: Any) -> Wish:
@@ -68,14 +57,6 @@ def written(served: Served) -> float:
     """Answers that the server has written to their ends."""
     text = served.http.get("/metrics").text
     return sum(map(float, re.findall(r"^pjlocal_answers_total\{.*\} ([\d.e+]+)$", text, re.MULTILINE)))
-
-
-def when(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    give_up = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def no_times(report: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +170,6 @@ def test_what_needs_more_than_the_model_is_not_asked_of_a_server(model: Path, se
 
 # What goes wrong on the way.
 
-BIG = ("--ctx", "32768")
 ENDLESS = (*BIG, "-n", "30000", "--ignore-end")
 
 

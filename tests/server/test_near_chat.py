@@ -8,43 +8,31 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commandline import PJLOCAL
-from served import Served, serving
+from served import BIG, ENGINE, LONG, Served, serving, when
 
 from pjlocal import Engine, Generation, TokenEvent
 from pjlocal.chat.conversation import Conversation
 from pjlocal.chat.recorder import Recorder
 from pjlocal.engine.interrupt import Interrupt
-from pjlocal.errors import UsageError
+from pjlocal.errors import ModelError, UsageError
 from pjlocal.server.near import Lost
 from pjlocal.server.served import make_judge
 from pjlocal.sessions.session import Session
 
-BIG = ("--ctx", "32768")
-ENGINE = Engine(n_threads=1)
-LONG = "Tell me of the sun, the rain and the sea, " * 8
-
-
-@pytest.fixture(scope="module")
-def model(tiny: Callable[[str], Path]) -> Path:
-    return tiny("llama")
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture(scope="module")
 def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
     with serving(model, server_environment) as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch, server_environment: dict[str, str]) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", server_environment["XDG_RUNTIME_DIR"])
 
 
 @contextmanager
@@ -131,14 +119,6 @@ def test_one_that_is_left_ends_on_the_server_and_the_chat_goes_on(served: Served
     when(lambda: served.metric("pjlocal_answers_now") == 0)
 
 
-def when(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    give_up = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
-
-
 def test_what_cannot_be_asked_is_told_and_nothing_changes(served: Served, model: Path) -> None:
     with chatting(model) as chat:
         said(chat, "One.")
@@ -213,6 +193,23 @@ def test_where_the_views_live_is_told_of_a_servers_too(served: Served, model: Pa
         assert chat.judge.living == {}
         said(chat, "One.")
         assert chat.judge.living == {2: "contexts"}
+
+
+def test_a_model_that_cannot_be_loaded_here_is_tried_again_with_the_next_question(
+    model: Path, server_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise ModelError("no memory")
+
+    engine = ENGINE.replace(n_batch=301)
+    with serving(model, server_environment, "--batch", "301") as dying, chatting(model, engine=engine) as chat:
+        said(chat, "One.")
+        dying.end()
+        with monkeypatch.context() as patch:
+            patch.setattr("pjlocal.server.served.Model", fail)
+            with pytest.raises(ModelError, match="no memory"):
+                said(chat, "Two.")
+        assert len(said(chat, "Two.")) == 12 and not chat.judge.served
 
 
 def test_a_server_that_was_started_anew_goes_on_with_the_chat(model: Path, server_environment: dict[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from served import Served, serving
+from served import Served, serving, when
 
 OPTIONS = ("--ctx", "32768", "--parallel", "2", "--queue", "1", "--batch", "32")  # rounds as `alone` does
 ENDLESS = 30_000  # tokens: seconds even of a tiny model, however fast the machine
@@ -34,14 +33,6 @@ def ask(served: Served, **changes: Any) -> str:
     assert reply.status_code == 200, reply.text
     text: str = reply.json()["choices"][0]["message"]["content"]
     return text
-
-
-def when(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    give_up = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def busy(served: Served, n: int) -> Callable[[], bool]:

@@ -26,12 +26,12 @@ import httpx2
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from load import SUBJECTS
 from served import serving
 
 from pjlocal.gguf.locate import find_model
 
 CLIENTS = (1, 2, 4, 8)
-SUBJECTS = ("cats", "the sea", "old maps", "a long walk", "bread", "thunder", "chess", "the moon")
 PREFER = ["vivid", "concise"]
 CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_cpp.server, one prompt": ("theirs", {}),
