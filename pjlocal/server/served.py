@@ -137,9 +137,9 @@ class ServedJudge(PersonaJudge):
         log.warning("the model is loaded here: %s", why)
         assert self._talk and self._file
         self._talk.close()
+        self.model = Model(self._file, self.engine, self.interrupt)  # else the next answer tries all again
         self._talk = None
         self.pool.close()
-        self.model = Model(self._file, self.engine, self.interrupt)
         self.pool = ViewPool(self.model, self.engine, self.interrupt)
 
 
