@@ -92,6 +92,35 @@ def test_two_tabs_go_on_in_one_chat_and_both_show_all_of_it(open_tabs, store: St
     assert [question for question, _ in texts(store, session)] == first.eval(QUESTIONS)
 
 
+HOLD = """
+var fetched = fetch, asked = 0, over = false, release;
+const held = new Promise((resolve) => (release = resolve));
+fetch = async (path, ...rest) => {
+  const reply = await fetched(path, ...rest);
+  if (/chats.\\d+$/.test(path) && ++asked === 1) held.then(() => setTimeout(() => (over = true), 50)), await held;
+  return reply;
+};
+"""
+
+
+@pytest.mark.parametrize("opening", [True, False])
+def test_of_two_replies_the_newer_one_is_shown_whichever_comes_first(page, store: Store, opening: bool) -> None:
+    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
+    changed = f"new BroadcastChannel('pjlocal').postMessage({session.id})"
+    chromium = page("/" if opening else f"/#{session.id}")
+    if not opening:
+        chromium.wait_for(WRITTEN)
+    chromium.eval(HOLD)
+    chromium.eval(f"location.hash = {session.id}" if opening else changed)
+    chromium.wait_for("asked === 1")
+    store.add_turn(session.id, a_turn("From the terminal", "Yes"))
+    chromium.eval(changed)
+    chromium.wait_for("document.querySelectorAll('article').length === 2")
+    chromium.eval("release()")
+    chromium.wait_for("over")
+    assert chromium.eval(QUESTIONS) == ["Hello", "From the terminal"]
+
+
 def test_two_tabs_that_ask_in_one_chat_at_once_lose_nothing(open_tabs, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
     tabs = open_tabs(f"/#{session.id}")

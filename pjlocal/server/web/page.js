@@ -18,6 +18,7 @@ let turns = [];
 let writing = null; // the turn under way, with what stops it
 let editing = null; // the turn whose question is asked anew
 let stale = false; // whether the chat was changed elsewhere while one was under way here
+let wanted = 0; // only the chat that was asked for last is shown: replies may come in another order
 
 // What is said.
 
@@ -142,19 +143,21 @@ function follow() {
 // Which chat.
 
 async function open() {
-  const wanted = /^#\d+$/.test(location.hash) ? Number(location.hash.slice(1)) : null;
-  if (wanted === chat && wanted !== null) return;
+  const which = /^#\d+$/.test(location.hash) ? Number(location.hash.slice(1)) : null;
+  if (which === chat && which !== null) return;
   writing?.stopping.abort();
   writing = null;
   leave();
   hide();
   trouble("");
   forget();
-  if (wanted !== null) {
+  if (which !== null) {
+    const number = ++wanted;
     try {
-      load(await json(`api/chats/${wanted}`));
+      const saved = await json(`api/chats/${which}`);
+      if (number === wanted) load(saved);
     } catch (error) {
-      trouble(error.message);
+      if (number === wanted) trouble(error.message);
     }
   }
   list();
@@ -165,6 +168,7 @@ function forget() {
   for (const dialog of document.querySelectorAll("dialog[open]:not(#asking)")) dialog.close();
   chat = null;
   stale = false;
+  wanted++; // what was asked of the other is no longer wanted
   entitle("");
   show([]);
   if (!document.activeElement?.checkVisibility()) question.focus(); // it was at a button of the chat
@@ -205,16 +209,16 @@ function changed(which = chat) {
 
 /** Show the chat as it is now, once nothing is under way here. */
 async function refresh() {
-  const which = chat;
   stale = Boolean(writing);
   if (stale) return;
+  const number = ++wanted;
   try {
-    const saved = await json(`api/chats/${which}`);
-    if (chat !== which) return;
+    const saved = await json(`api/chats/${chat}`);
+    if (number !== wanted) return;
     if (writing) stale = true;
     else take(saved);
   } catch (error) {
-    if (chat === which) refused(error);
+    if (number === wanted) refused(error);
   }
 }
 
@@ -302,7 +306,9 @@ async function begin() {
   manage({ title: () => title, shown: () => by("title").textContent, rename: unlessGone(rename), remove: unlessGone(remove) });
   others.addEventListener("message", ({ data }) => {
     list();
-    if (data !== null && data === chat) refresh();
+    if (data === null) return;
+    if (data === chat) refresh();
+    else if (location.hash === `#${data}`) open(); // it is being loaded, maybe as it was before
   });
   follow();
   const about = await json("api/about");
