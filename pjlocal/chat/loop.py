@@ -68,8 +68,9 @@ def handle(chat: Chat, line: str) -> None:
                 run(chat, line)
             else:
                 chat.answer(chat.conversation.ask(line[1:] if line.startswith("//") else line))
-    except Interrupted:
-        chat.screen.say("(stopped)")
+    except Interrupted:  # an answer that has begun ends by itself
+        said = "(stopped)" if is_command(line) else "(stopped before it said a word: the question is not kept)"
+        chat.screen.say(said)
     except Exception as error:
         if chat.screen.lost:
             raise

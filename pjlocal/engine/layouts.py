@@ -88,7 +88,7 @@ def _file() -> Path | None:
 def _remembered() -> Remembered:
     """What was measured; nothing where that cannot be read."""
     path = _file()
-    if path is None:
+    if path is None or not path.is_file():
         return {}
     try:
         said = json.loads(path.read_bytes())

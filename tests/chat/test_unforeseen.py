@@ -16,8 +16,10 @@ from talking import Talk
 from pjlocal.chat import line as line_module
 from pjlocal.chat.commands.command import Command
 from pjlocal.chat.commands.table import COMMANDS
+from pjlocal.chat.conversation import Conversation
 from pjlocal.chat.screen import status_line
 from pjlocal.engine.filters import FilterChain
+from pjlocal.engine.interrupt import Interrupted
 
 
 def fail_with(error: BaseException):
@@ -50,6 +52,17 @@ def test_a_command_that_fails_does_not_end_the_chat(
     assert line.startswith(said) and "\n" not in line
     assert chat.chat.status == 1
     assert chat.say("hello") == [] and len(chat.turns) == 1
+
+
+def test_a_question_that_is_stopped_before_the_answer_begins_is_not_kept_and_one_is_told(
+    chat: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks(monkeypatch, "/swap", Interrupted())
+    assert chat.say("/swap") == ["(stopped)"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Conversation, "ask", fail_with(Interrupted()))
+        assert chat.say("hello") == ["(stopped before it said a word: the question is not kept)"]
+    assert chat.turns == [] and chat.say("hello") == []
 
 
 def test_the_line_says_where_and_how_to_report_it(chat: Talk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -243,10 +244,15 @@ def test_what_cannot_be_read_of_the_layouts_is_measured_again(measurable, tmp_pa
     assert made == LAYOUTS and len(json.loads(path.read_text())) == 1
 
 
-def test_layouts_are_measured_anew_where_nothing_can_be_kept(measurable, monkeypatch, tmp_path) -> None:
+@pytest.mark.parametrize("what", ["no folder", "a pipe"])
+def test_layouts_are_measured_anew_where_nothing_can_be_kept(measurable, monkeypatch, tmp_path, what: str) -> None:
     judge, made = measurable
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    if what == "a pipe":
+        (tmp_path / "pjlocal").mkdir()
+        os.mkfifo(tmp_path / "pjlocal" / "layouts.json")
+    else:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for _ in range(2):
         assert fastest_layout(judge.model, Engine(), 2, Interrupt()) in LAYOUTS
     assert made == LAYOUTS * 2
