@@ -94,6 +94,7 @@ def test_a_turn_reads_its_new_tokens_and_nothing_else(tiny, kind: str, layout: s
     assert any(cost.ids[:-1] != split[: len(cost.ids) - 1] for cost, split in zip(costs, splits, strict=True))
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_the_first_token_of_turn_ten_comes_in_a_fifth_of_the_time_of_reading_all_again(smollm2: Path) -> None:
     line = (

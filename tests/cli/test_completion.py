@@ -99,6 +99,7 @@ def test_nothing_is_offered_where_nothing_can_be_looked_up(shell: dict[str, str]
     assert completed(shell, "pjlocal", "run", "-P", "") == []
 
 
+@pytest.mark.timed
 def test_completion_is_quick(shell: dict[str, str]) -> None:
     asked = {"_PJLOCAL_COMPLETE": "complete_bash", "COMP_WORDS": "pjlocal run -m sm", "COMP_CWORD": "3"}
     times = []

@@ -137,6 +137,7 @@ def test_an_empty_name_means_no_model(pjlocal: Callable, command: str) -> None:
     assert "the name is empty" in one_line(result.stderr) and result.returncode == 2
 
 
+@pytest.mark.timed
 def test_a_thousand_models_are_listed_in_about_a_second(pjlocal: Callable, home: Path) -> None:
     model = (home / "data/pjlocal/models/mine.gguf").read_bytes()
     tiny_models.write_vocab_only(vocabulary := home / "vocabulary.gguf")

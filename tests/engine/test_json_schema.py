@@ -282,6 +282,7 @@ def test_what_cannot_be_kept_is_refused_by_its_keyword(keyword: str, schema: Any
     assert keyword in refusal(schema)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "schema",
     [

@@ -77,6 +77,7 @@ def test_more_texts_than_there_is_room_for_are_read_in_turn(tiny, monkeypatch) -
         model.close()
 
 
+@pytest.mark.timed
 def test_an_interrupt_ends_reading_at_once(smollm2: Path) -> None:
     interrupt = Interrupt()
     model = Model(smollm2, Engine(), interrupt)

@@ -84,6 +84,7 @@ def test_a_thread_with_a_small_stack_can_split_texts(model: Model) -> None:
     assert lengths == [64, LONG // 4]
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("unit", ["A", " ", "あ"])
 @pytest.mark.parametrize("vocabulary", ["tekken", "space_prefix"])
 def test_ten_times_the_text_takes_ten_times_the_time(tiny: Callable[[str], Path], vocabulary: str, unit: str) -> None:

@@ -48,6 +48,7 @@ def test_ordinary_models_are_loaded_without_a_trial(tiny: Callable[[str], Path],
     assert surprise(read_header(tiny(kind))) == ""
 
 
+@pytest.mark.timed
 def test_the_real_model_is_ordinary_and_its_check_takes_no_time(smollm2: Path) -> None:
     times = []
     for _ in range(7):

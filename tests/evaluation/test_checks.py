@@ -161,6 +161,7 @@ def test_a_bad_expression_is_told_before_anything_is_generated(pattern: str) -> 
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.timed
 def test_an_expression_that_would_take_for_ever_is_given_up() -> None:
     started = time.perf_counter()
     with pytest.raises(UsageError, match=r"the check 'arr': .* takes longer than 1 s on one answer"):
@@ -186,6 +187,7 @@ def test_a_scores_key_holds_all_that_it_depends_on() -> None:
     assert len(set(first.values())) == len(first)
 
 
+@pytest.mark.timed
 def test_two_thousand_answers_are_measured_in_seconds() -> None:
     text = "The water should boil before the egg goes in, and it stays there for six minutes or so. Then eat it. " * 6
     objectives = Objectives("o", ("concise", "x y"), (Check("c", regex=r"(?i)\begg\b"),))

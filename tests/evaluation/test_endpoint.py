@@ -259,6 +259,7 @@ def test_a_cut_connection_is_tried_again(server: Server) -> None:
     assert ask(make_judge(server)) == [Opinion(1, 0, 0)]
 
 
+@pytest.mark.timed
 def test_a_server_that_stalls_or_drips_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "_TRIES", 2)
 
@@ -276,6 +277,7 @@ def test_a_server_that_stalls_or_drips_is_given_up(server: Server, monkeypatch: 
     assert time.monotonic() - started < 3
 
 
+@pytest.mark.timed
 def test_nobody_there_is_told_at_once() -> None:
     judge = EndpointJudge("http://127.0.0.1:9", "gpt", Interrupt())
     started = time.monotonic()
@@ -284,6 +286,7 @@ def test_nobody_there_is_told_at_once() -> None:
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.timed
 def test_an_interrupt_ends_it_within_a_second_and_what_came_is_kept(server: Server) -> None:
     interrupt = Interrupt()
 

@@ -190,6 +190,7 @@ max_words = 10
 """
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_several_at_once_are_written_faster_than_one_after_the_other(tmp_path: Path) -> None:
     """By 1.3 times and more on two cores that have nothing else to do; a test may have others beside it."""

@@ -48,6 +48,7 @@ def test_what_a_list_of_models_shows(smollm2: Path) -> None:
     assert header.of_architecture("block_count") == 30 and header.of_architecture("none") is None
 
 
+@pytest.mark.timed
 def test_a_large_vocabulary_takes_no_time(tmp_path: Path) -> None:
     path = tmp_path / "large.gguf"
     writer = gguf.GGUFWriter(path, "llama")

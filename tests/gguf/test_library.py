@@ -238,6 +238,7 @@ def test_quantizations_are_read_from_names(file: str, quantization: str | None) 
     assert quantization_of(file) == quantization
 
 
+@pytest.mark.timed
 def test_a_thousand_files_are_found_at_once(put: Put) -> None:
     for i in range(1000):
         put(f".lmstudio/models/org{i % 50}/repo{i}/model-{i}-Q4_K_M.gguf")

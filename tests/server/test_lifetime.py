@@ -49,6 +49,7 @@ def listening(served: Served) -> tuple[list[str], threading.Thread]:
     return lines, thread
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_stops_what_is_written_and_says_so_to_who_listens(
     tiny: Callable[[str], Path], environment: dict[str, str], signum: int, status: int
@@ -124,6 +125,7 @@ def test_a_model_that_has_gone_meanwhile_is_told_and_served_again_when_it_is_bac
         assert served.http.post(CHAT, json=asked).status_code == 200
 
 
+@pytest.mark.timed
 def test_answers_go_on_while_a_template_takes_its_time(environment: dict[str, str], tmp_path: Path) -> None:
     loop = "{% for i in range(400) %}{{ range(9999) | sum - range(9999) | sum }}{% endfor %}"
     template = f"{{% if 'slowly' in messages[-1].content %}}{loop}{{% endif %}}{CHATML}"

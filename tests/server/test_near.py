@@ -311,6 +311,7 @@ def test_a_server_that_writes_nothing_is_as_good_as_none(model: Path, lines: lis
         assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
 
 
+@pytest.mark.timed
 def test_a_server_that_is_frozen_is_not_waited_for(model: Path) -> None:
     started = time.monotonic()
     with impostor(model, hold=True):

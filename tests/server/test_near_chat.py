@@ -168,6 +168,7 @@ def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
         assert caplog.messages == ["the model is loaded here: the server is gone"]
 
 
+@pytest.mark.timed
 def test_ctrl_c_is_heeded_whatever_the_server_does(model: Path, server_environment: dict[str, str]) -> None:
     engine = ENGINE.replace(n_ctx=32768, n_batch=300)
     options = (*BIG, "--batch", "300")
@@ -212,6 +213,7 @@ def test_a_model_that_cannot_be_loaded_here_is_tried_again_with_the_next_questio
         assert len(said(chat, "Two.")) == 12 and not chat.judge.served
 
 
+@pytest.mark.timed
 def test_a_server_that_was_started_anew_goes_on_with_the_chat(model: Path, server_environment: dict[str, str]) -> None:
     engine = ENGINE.replace(n_batch=32)  # rounds alike, whatever is read together
     with chatting(model, server=False, engine=engine) as chat:

@@ -190,6 +190,7 @@ def test_markdown_becomes_elements_and_what_is_none_stays_text(page, source: str
     assert rendered(chromium, source) == expected
 
 
+@pytest.mark.timed
 def test_no_markdown_takes_long(page) -> None:
     chromium = page()
     begun = time.monotonic()

@@ -56,6 +56,7 @@ def test_what_was_put_apart_comes_together_again() -> None:
     assert together(apart(text)) == text and apart("Déjà vu: 한국어 🎉") == "Déjà vu: 한국어 🎉"
 
 
+@pytest.mark.timed
 def test_ten_thousand_turns_are_searched_at_once(store) -> None:
     text = "今日の東京の天気はとても良いので、Pythonの本を持って公園へ行きます。" * 5
     with store._transaction() as db:

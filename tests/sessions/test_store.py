@@ -182,6 +182,7 @@ def test_a_place_that_cannot_be_written_is_named(where, monkeypatch) -> None:
         Store()
 
 
+@pytest.mark.timed
 def test_a_locked_database_is_an_error_in_good_time_and_works_afterwards(store, file) -> None:
     session, turn = saved(store, "Busy"), Turn("Now?")
     store.add_turn(session.id, turn)
@@ -204,6 +205,7 @@ def test_a_locked_database_is_an_error_in_good_time_and_works_afterwards(store, 
     assert texts(store, session) == [("Now?", "x"), ("Why?", "Because.")]
 
 
+@pytest.mark.timed
 def test_a_new_file_that_another_process_holds_is_an_error_in_good_time(file) -> None:
     file.parent.mkdir()
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
