@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pjlocal import Engine, Generation, PersonaJudge
+from pjlocal import Engine, Generation, PersonaJudge, Prompting
 from pjlocal.answer import Answer
 from pjlocal.engine.seats import Seat, SharedContext
+from pjlocal.engine.tokens import common_prefix
 from pjlocal.errors import ModelError, UsageError
 from pjlocal.events import TokenEvent
 from pjlocal.scheduler import Job, Scheduler, write_all
@@ -61,6 +62,21 @@ def written(scheduler: Scheduler, wanted: Sequence[Job]) -> list[str]:
     return list(texts.values())
 
 
+def prompts_of(one: Job) -> Sequence[Sequence[int]]:
+    assert one.answer
+    return one.answer.plan.prompts
+
+
+def n_read(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that are read of prompts that come one after the other: what an earlier one begins with is copied, but for
+    the last token of each."""
+    n = 0
+    for i, prompt in enumerate(prompts):
+        common = max((common_prefix(other, prompt[:-1]) for other in prompts[:i]), default=0)
+        n += len(prompt) - (common if common >= 16 else 0)
+    return n
+
+
 @pytest.fixture
 def judge(tiny: Callable[[str], Path]) -> Iterator[PersonaJudge]:
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_threads=1)) as made:
@@ -80,9 +96,9 @@ def test_one_batch_reads_what_all_answers_feed(judge: PersonaJudge) -> None:
     wanted = jobs(judge, generations(4, mode="judge", max_tokens=10))
     with sharing(judge, 8, n_batch=1024) as scheduler:  # of which one reads all prompts
         written(scheduler, wanted)
-        n_prompts = sum(len(prompt) for one in wanted for prompt in one.answer.plan.prompts)  # type: ignore[union-attr]
+        prompts = [prompt for one in wanted for prompt in prompts_of(one)]
         assert scheduler.shared.n_decodes == 8 + 10  # each prompt's beginning by itself, then a batch a token
-        assert scheduler.shared.n_fed == n_prompts + 8 * 9
+        assert scheduler.shared.n_fed == n_read(prompts) + 8 * 9
 
 
 def test_a_place_is_free_again_when_its_answer_ends_and_what_was_read_there_is_kept(judge: PersonaJudge) -> None:
@@ -92,8 +108,36 @@ def test_a_place_is_free_again_when_its_answer_ends_and_what_was_read_there_is_k
         texts = written(scheduler, [first, again])
         assert texts[0] == texts[1]
         assert scheduler.shared.n_free == 2 and scheduler.idle
-        n_prompt = sum(map(len, first.answer.plan.prompts))  # type: ignore[union-attr]
-        assert scheduler.shared.n_fed == n_prompt + 2 * 2 * 4 + 2  # of the second's prompts the last tokens alone
+        n_fed = n_read(prompts_of(first)) + 2 * 2 * 4 + 2  # of the second's prompts the last tokens alone
+        assert scheduler.shared.n_fed == n_fed
+
+
+def test_what_prompts_begin_with_in_common_is_read_once(tiny: Callable[[str], Path]) -> None:
+    """Of an answer's views, and of answers that are written at the same time."""
+    generation = Generation(mode="both", seed=1, max_tokens=5, ignore_end=True)
+    questions = ["word " * 30 + ending for ending in ("one", "two")]
+    engine = Engine(n_threads=1, n_batch=32)  # wider batches round otherwise
+    with PersonaJudge(
+        tiny("llama"), prefer=["vivid", "creative"], prompting=Prompting(placement="question"), engine=engine
+    ) as judge:
+        alone = [judge(question, **generation.as_dict()).text for question in questions]
+        with sharing(judge, 6, n_batch=32) as scheduler:
+            wanted = [job(judge, question, generation) for question in questions]
+            assert written(scheduler, wanted) == alone
+            prompts = [prompt for one in wanted for prompt in prompts_of(one)]
+            assert scheduler.shared.n_fed == n_read(prompts) + 6 * 4 < 0.4 * sum(map(len, prompts))
+            held = [one.seat.n_held for one in wanted if one.seat]
+            assert sum(held) == sum(map(len, prompts)) - n_read(prompts)
+
+
+@pytest.mark.parametrize("kind", ["sliding_window", "recurrent"])
+def test_a_memory_that_cannot_be_cut_is_not_copied(tiny: Callable[[str], Path], kind: str) -> None:
+    generation = Generation(mode="judge", seed=1, max_tokens=5, ignore_end=True)
+    with PersonaJudge(tiny(kind), prefer=["vivid", "creative"], engine=Engine(n_threads=1)) as judge:
+        wanted = job(judge, "word " * 30, generation)
+        with sharing(judge, 2) as scheduler:
+            written(scheduler, [wanted])
+            assert scheduler.shared.n_fed == sum(map(len, prompts_of(wanted))) + 2 * 4
 
 
 def test_look_ahead_changes_no_text(judge: PersonaJudge, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,17 @@ class Interrupt:
         return self._flag[0] != b"\0"
 
     @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """What is under way ends, while somebody waits for that within."""
+        asked = self.is_set()
+        self.set()
+        try:
+            yield
+        finally:
+            if not asked:
+                self.clear()
+
+    @contextmanager
     def at_once(self) -> Iterator[None]:
         """Where nobody looks at the flag for long: Ctrl-C stops what runs within, wherever it is.
 

@@ -21,7 +21,7 @@ from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
 from .tokens import common_prefix
-from .worker import Worker
+from .worker import apart
 
 Tokens = Sequence[int]
 
@@ -86,7 +86,6 @@ class PackedReader:
         self._batch = _SharedBatch(self._n_batch)
         self._handle: Any = None
         self._n_ctx = 0
-        self._worker = Worker()  # decodes, so that the main thread waits on a lock, where Ctrl-C reaches it
 
     def __enter__(self) -> PackedReader:
         return self
@@ -95,10 +94,6 @@ class PackedReader:
         self.close()
 
     def close(self) -> None:
-        self._worker.close()
-        self._free()
-
-    def _free(self) -> None:
         if self._handle:
             lib.llama_free(self._handle)
             self._handle = None
@@ -152,8 +147,7 @@ class PackedReader:
 
     def _decode(self, n: int, rows: Sequence[tuple[int, int, list[int]]]) -> Iterator[tuple[int, int, Logits]]:
         self._batch.struct.n_tokens = n
-        self._worker.submit(self._decode_batch)
-        self._worker.wait()
+        apart(self._decode_batch, self._interrupt)
         self.n_decodes += 1
         self.n_fed += n
         for i, place, wanting in rows:
@@ -175,7 +169,7 @@ class PackedReader:
     def _make_room(self, n_tokens: int) -> None:
         """An empty memory for so many tokens."""
         if n_tokens > self._n_ctx:
-            self._free()
+            self.close()
             self._n_ctx = -(-max(n_tokens, _CELLS) // 256) * 256
             check_memory(self.model, self._engine, 1, self._n_ctx)
             n_threads = self._engine.n_threads or physical_cores()

@@ -18,7 +18,10 @@ from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
 from .tokens import common_prefix
-from .worker import Worker
+from .worker import apart
+
+_WORTH_COPYING = 16  # tokens that need not be read, from which they are copied from another sequence,
+_OF_AS_MANY = 10  # and at least one of so many that are copied: a copy is as much cheaper at the least
 
 
 @dataclass
@@ -32,6 +35,7 @@ class _Sequence:
     rows: list[Logits] = field(default_factory=list)  # behind each of those decoded last
     mates: Sequence[_Sequence] = ()  # the views of the answer that has it; empty where none has
     left: int = 0  # when an answer left it last, counted in answers
+    n_held: int = 0  # tokens of its answer's prompt that need not be read
 
     @property
     def ready(self) -> bool:
@@ -68,7 +72,6 @@ class SharedContext:
         self.decode_s = 0.0  # spent in llama_decode
         self._n_left = 0  # answers that have left
         self._sequences = [_Sequence(number) for number in range(n_seq)]
-        self._worker = Worker()  # reads prompts, so that the main thread waits on a lock, where Ctrl-C reaches it
         self._engine = engine
         self._context = self._made(self.n_rows)
 
@@ -77,7 +80,6 @@ class SharedContext:
         return Context(self.model, self._engine, self.n_ctx, self.n_seq, n_threads, self.interrupt, n_rows)
 
     def close(self) -> None:
-        self._worker.close()
         self._context.close()
 
     @property
@@ -167,12 +169,29 @@ class SharedContext:
         """One sequence after the other: what a prompt's tokens are rounded to then depends on no neighbour."""
         enough = self.n_fed + self._context.n_batch
         for sequence in self._sequences:
+            if sequence.head and self.n_fed < enough:
+                self._copy_beginning(sequence)
             while sequence.head and self.n_fed < enough:
                 part = sequence.head[: self._context.n_batch]
-                self._worker.submit(partial(self._decode, list(_numbered(sequence, part)), n_wanted=0))
-                self._worker.wait()
+                apart(partial(self._decode, list(_numbered(sequence, part)), n_wanted=0), self.interrupt)
                 sequence.cached += part
                 del sequence.head[: len(part)]
+
+    def _copy_beginning(self, sequence: _Sequence) -> None:
+        """Take what another sequence holds of a prompt, as of the same system text, or of another view's prompt."""
+        if not self.model.keeps_all:
+            return
+        prompt = sequence.cached + sequence.head
+        holds = partial(common_prefix, prompt)
+        best = max((other for other in self._sequences if other is not sequence), key=lambda other: holds(other.cached))
+        n_more = holds(best.cached) - len(sequence.cached)
+        if n_more < _WORTH_COPYING or _OF_AS_MANY * n_more < len(best.cached):
+            return
+        taken = self._context.restore(sequence.number, self._context.state(best.number))
+        sequence.cached = list(best.cached) if taken else []
+        self.keep(sequence, common_prefix(prompt, sequence.cached))
+        sequence.head = prompt[len(sequence.cached) :]
+        sequence.n_held += n_more if taken else 0
 
     def _read_wanted(self) -> None:
         asking = [sequence for sequence in self._sequences if sequence.wanted and sequence.ready]
@@ -221,13 +240,14 @@ class Seat:
         self.reduce: Callable[[int, int, Logits], Any] = lambda view, row, logits: logits
         self.shares_trunk = False  # each view reads its own prompt here
         self.prefill_s_per_token: float | None = None
-        self.n_held = 0  # tokens of the prompts that were in memory already
+        self.n_held = 0  # tokens of the prompts that need not be read; known once it has left
         self._shared = shared
         self._sequences: list[_Sequence] = []
         self._rows: dict[tuple[int, int], Any] = {}
 
     def leave(self) -> None:
         """Let others have its sequences."""
+        self.n_held = sum(sequence.n_held for sequence in self._sequences)
         self._shared.give_back(self._sequences)
         self._sequences = []
 
@@ -269,10 +289,9 @@ class Seat:
     def start(self, prompts: Sequence[Sequence[int]]) -> None:
         self._sequences = self._shared.take(prompts)
         self._rows.clear()
-        self.n_held = 0
         for sequence, prompt in zip(self._sequences, prompts, strict=True):
             held = self._shared.keep(sequence, min(common_prefix(sequence.cached, prompt), len(prompt) - 1))
-            self.n_held += held
+            sequence.n_held = held
             sequence.head[:] = prompt[held:-1]
             sequence.wanted[:] = prompt[-1:]
 

@@ -11,6 +11,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
@@ -26,11 +27,11 @@ from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
 from .tokens import common_prefix
-from .worker import Worker
+from .worker import Worker, apart
 
 #: Up to here the first context is decoded by the thread that waits for it.  A thread more than there are cores would
 #: have to push aside llama.cpp's own, which spin between decodes: on the 2-core machine a step then took twice as long.
-#: Longer prompts are read by a worker, so that the main thread waits on a lock, where Ctrl-C reaches it.
+#: Longer prompts are read apart, so that the main thread waits on a lock, where Ctrl-C reaches it.
 _FEW_TOKENS = 64
 
 _TRUNK = 32  # tokens that prompts begin with in common, from which they are read once for all
@@ -105,7 +106,7 @@ class ModelViews:
         self._interrupt = interrupt
         self._reducing = threading.Lock()  # one view after the other is faster than two that fight for Python's lock
         self._contexts: list[Context] = []
-        self._workers: list[Worker] = []
+        self._workers: list[Worker] = []  # of all contexts but the first
         self._own_job: Callable[[], None] | None = None  # decoded by whoever waits
         self._decoding_s: list[float] = []
         self._rows: list[list[Any]] = [[] for _ in range(n_views)]
@@ -113,22 +114,20 @@ class ModelViews:
         self._n_threads = engine.n_threads or physical_cores()
         n_threads = max(1, self._n_threads // n_contexts)
         try:
-            for _ in range(n_contexts):
+            for number in range(n_contexts):
                 context = Context(model, engine, n_ctx, n_views // n_contexts, n_threads, interrupt, n_rows)
                 self._contexts.append(context)
-                self._workers.append(Worker())
+                if number:
+                    self._workers.append(Worker())
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         self._own_job = None
-        asked = self._interrupt.is_set()
-        self._interrupt.set()  # a decode under way ends now
-        for worker in self._workers:
-            worker.close()
-        if not asked:
-            self._interrupt.clear()
+        with self._interrupt.stopping():
+            for worker in self._workers:
+                worker.close()
         for context in self._contexts:
             context.close()
         self._workers, self._contexts = [], []
@@ -215,12 +214,16 @@ class ModelViews:
         """
         errors = []
         own_job, self._own_job = self._own_job, None
-        for wait in (own_job, *(worker.wait for worker in self._workers)):
-            try:
-                if wait:
-                    wait()
-            except Exception as error:
-                errors.append(error)
+        try:
+            for wait in (own_job, *(worker.wait for worker in self._workers)):
+                try:
+                    if wait:
+                        wait()
+                except Exception as error:
+                    errors.append(error)
+        except BaseException:  # Ctrl-C, where nobody takes it over
+            self._abandon()
+            raise
         if self._decoding_s:
             self.decode_s += max(self._decoding_s)
             self._decoding_s.clear()
@@ -347,10 +350,12 @@ class ModelViews:
                 self.n_fed += len(new)
         for number, job in jobs.items():
             decode = partial(self._decode, self._contexts[number], job, rows)
-            if number == 0 and max(len(new) for _, _, new in job) <= _FEW_TOKENS:
+            if number:
+                self._workers[number - 1].submit(decode)
+            elif max(len(new) for _, _, new in job) <= _FEW_TOKENS:
                 self._own_job = decode
             else:
-                self._workers[number].submit(decode)
+                self._own_job = partial(apart, decode, self._interrupt)
 
     def _decode(self, context: Context, job: list[tuple[int, int, Sequence[int]]], rows: int) -> None:
         """Decode each view's (start, tokens) in batches; the last one holds the rows whose logits are wanted."""
@@ -403,6 +408,14 @@ class ModelViews:
         for view in range(self.n_views):
             number, seq = self._place(view)
             self._contexts[number].mark(seq, for_a_guess=for_a_guess)
+
+    def _abandon(self) -> None:
+        """Have all that is under way end, whatever becomes of it."""
+        with self._interrupt.stopping():
+            for worker in self._workers:
+                with suppress(Exception):
+                    worker.wait()
+        self._recover()
 
     def _recover(self) -> None:
         """After an interrupted or failed decode: make ``cached`` say again what the memory holds.

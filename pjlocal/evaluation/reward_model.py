@@ -27,7 +27,7 @@ from ..engine.interrupt import Interrupt
 from ..engine.machine import physical_cores
 from ..engine.model import Model, forget_errors
 from ..engine.shortlist import NOT_NUMBERS
-from ..engine.worker import Worker
+from ..engine.worker import apart
 from ..errors import ModelError
 from ..prompting.pieces import Hidden, tokens_behind, tokens_of
 from ..prompting.preferences import prefix, split_strength
@@ -120,7 +120,6 @@ class Ranker:
         self._limit = context_limit(self._model, engine)
         self._handle: Any = None
         self._room = 0
-        self._worker = Worker()  # decodes, so that the main thread waits on a lock, where Ctrl-C reaches it
         self.name = self._model.name
         self.identity = {"model": self._model.fingerprint, "system": prompting.system}
 
@@ -131,7 +130,6 @@ class Ranker:
         self.close()
 
     def close(self) -> None:
-        self._worker.close()
         self._free()
         if self._template:
             self._template.close()
@@ -159,8 +157,7 @@ class Ranker:
     def rank(self, tokens: Sequence[int]) -> float:
         """What the head says of a text."""
         self._make_room(len(tokens))
-        self._worker.submit(lambda: self._decode(tokens))
-        self._worker.wait()
+        apart(lambda: self._decode(tokens), self._interrupt)
         value = float(lib.llama_get_embeddings_seq(self._handle, 0)[0])
         if not math.isfinite(value):
             raise ModelError(NOT_NUMBERS)

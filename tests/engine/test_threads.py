@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
 from itertools import cycle
+from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from llama_cpp import llama_cpp as lib
+from served import when
 
 from pjlocal import Engine, PersonaJudge
-from pjlocal.engine import context
+from pjlocal.engine import context, views, worker
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.engine.packed import PackedReader
+from pjlocal.engine.seats import SharedContext
 from pjlocal.engine.threads import ThreadCount
+
+TASKS = Path("/proc/self/task")
 
 
 class Machine:
@@ -119,3 +130,76 @@ def test_the_text_is_the_same_with_any_number_of_threads(tiny, monkeypatch, chan
     monkeypatch.setattr(lib, "llama_set_n_threads", spy)
     assert text(Restless) == expected
     assert (len(numbers) > 100) == follows
+
+
+LONG = "word " * 30
+
+
+@pytest.fixture(params=["contexts", "batched"])
+def two_threads(tiny, request) -> Iterator[PersonaJudge]:
+    engine = Engine(n_threads=2, layout=request.param)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
+        yield judge
+
+
+@pytest.mark.skipif(not TASKS.exists(), reason="only Linux tells")
+@pytest.mark.parametrize("mode", ["plain", "judge"])
+def test_what_read_a_long_prompt_leaves_no_threads(two_threads: PersonaJudge, mode: str) -> None:
+    """More OpenMP threads than cores would slow down every token: see `apart`."""
+    two_threads("Hello", mode=mode, max_tokens=3)
+    before = n_tasks()
+    two_threads(LONG, mode=mode, max_tokens=3)
+    when(lambda: n_tasks() == before)
+
+
+@pytest.mark.skipif(not TASKS.exists(), reason="only Linux tells")
+def test_nor_does_what_reads_for_many(two_threads: PersonaJudge) -> None:
+    model, engine, interrupt = two_threads.model, two_threads.engine, two_threads.interrupt
+    two_threads("Hello", mode="plain", max_tokens=3)
+    before = n_tasks()
+    with PackedReader(model, engine, interrupt) as reader:
+        assert list(reader.read([[1, *range(3, 100)]], [1]))
+    when(lambda: n_tasks() == before)
+    shared = SharedContext(model, engine, 2, 256, interrupt)
+    seat = shared.seat()
+    seat.start([[1, *range(3, 100)]])
+    shared.decode()
+    shared.close()
+    when(lambda: n_tasks() == before)
+
+
+def n_tasks() -> int:
+    return len(list(TASKS.iterdir()))
+
+
+def test_after_a_keyboard_interrupt_it_goes_on_as_if_nothing_had_been_asked(
+    two_threads: PersonaJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    expected = two_threads(LONG, seed=1, max_tokens=10).text
+    two_threads("Hello", seed=1, max_tokens=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(views, "apart", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            two_threads(LONG, seed=1, max_tokens=10)
+    assert two_threads(LONG, seed=1, max_tokens=10).text == expected
+
+
+def test_a_keyboard_interrupt_ends_what_is_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt, ended = Interrupt(), threading.Event()
+
+    class Waiting(SimpleQueue):
+        def get(self) -> None:
+            raise KeyboardInterrupt
+
+    def job() -> None:
+        while not interrupt.is_set():
+            time.sleep(0.001)
+        ended.set()
+
+    monkeypatch.setattr(worker, "SimpleQueue", Waiting)
+    with pytest.raises(KeyboardInterrupt):
+        worker.apart(job, interrupt)
+    assert ended.is_set() and not interrupt.is_set()
