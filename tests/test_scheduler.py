@@ -112,6 +112,13 @@ def test_a_place_is_free_again_when_its_answer_ends_and_what_was_read_there_is_k
         assert scheduler.shared.n_fed == n_fed
 
 
+def test_one_place_alone_will_do(judge: PersonaJudge) -> None:
+    generation = Generation(mode="plain", seed=1, max_tokens=5, ignore_end=True)
+    with sharing(judge, 1) as scheduler:
+        alone = [judge(question, **generation.as_dict()).text for question in QUESTIONS[:3]]
+        assert written(scheduler, [job(judge, question, generation) for question in QUESTIONS[:3]]) == alone
+
+
 def test_what_prompts_begin_with_in_common_is_read_once(tiny: Callable[[str], Path]) -> None:
     """Of an answer's views, and of answers that are written at the same time."""
     generation = Generation(mode="both", seed=1, max_tokens=5, ignore_end=True)

@@ -169,7 +169,7 @@ class SharedContext:
         """One sequence after the other: what a prompt's tokens are rounded to then depends on no neighbour."""
         enough = self.n_fed + self._context.n_batch
         for sequence in self._sequences:
-            if sequence.head and self.n_fed < enough:
+            if sequence.head and self.n_fed < enough and len(sequence.cached) == sequence.n_held:  # none is read yet
                 self._copy_beginning(sequence)
             while sequence.head and self.n_fed < enough:
                 part = sequence.head[: self._context.n_batch]
@@ -182,16 +182,15 @@ class SharedContext:
         if not self.model.keeps_all:
             return
         prompt = sequence.cached + sequence.head
-        holds = partial(common_prefix, prompt)
-        best = max((other for other in self._sequences if other is not sequence), key=lambda other: holds(other.cached))
-        n_more = holds(best.cached) - len(sequence.cached)
+        best = max(self._sequences, key=lambda other: common_prefix(other.cached, prompt))
+        n_more = common_prefix(best.cached, prompt) - len(sequence.cached)
         if n_more < _WORTH_COPYING or _OF_AS_MANY * n_more < len(best.cached):
             return
         taken = self._context.restore(sequence.number, self._context.state(best.number))
         sequence.cached = list(best.cached) if taken else []
         self.keep(sequence, common_prefix(prompt, sequence.cached))
         sequence.head = prompt[len(sequence.cached) :]
-        sequence.n_held += n_more if taken else 0
+        sequence.n_held = len(sequence.cached)
 
     def _read_wanted(self) -> None:
         asking = [sequence for sequence in self._sequences if sequence.wanted and sequence.ready]
