@@ -57,6 +57,7 @@ def test_the_schedules_agree_whatever_lambda_and_strategy(vivid_and_creative, la
         assert a.text == b.text
 
 
+@pytest.mark.slow
 def test_the_schedules_agree_with_every_filter_on(smollm2: Path) -> None:
     sampling = Sampling(
         temperature=0.9, top_k=50, top_p=0.95, min_p=0.02, typical_p=0.95, repeat_penalty=1.2, frequency_penalty=0.1,
@@ -155,6 +156,7 @@ def test_the_length_limit_and_the_context_end_the_text(smollm2: Path) -> None:
             judge("word " * 100)
 
 
+@pytest.mark.slow
 def test_a_stop_string_ends_the_text_even_across_tokens(vivid_and_creative: PersonaJudge) -> None:
     whole = vivid_and_creative(PROMPTS[0], seed=1).text
     stop = whole[17:29]

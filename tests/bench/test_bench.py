@@ -19,6 +19,7 @@ LAYOUTS = ["contexts", "batched"]
 # The benchmark.
 
 
+@pytest.mark.slow
 def test_bench_refuses_what_would_not_compare_like_with_like(pjlocal, tiny) -> None:
     for arguments, says in (
         (("-n", "5000"), "the context has room for"),
@@ -71,6 +72,7 @@ def test_an_answer_that_ends_too_early_to_be_timed_is_no_number() -> None:
     assert report.speeds("once") == (4.0, 4.0, 4.0) and report.ratio("once") == 0.5
 
 
+@pytest.mark.slow
 def test_bench_reports_what_it_says(pjlocal, tiny) -> None:
     result = pjlocal("bench", "-m", tiny("llama"), "-n", "16", "--repeats", "2", "--json")
     assert result.returncode == 0, result.stderr

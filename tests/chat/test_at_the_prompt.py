@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import pytest
 from commandline import PREFER
 from terminal import database, numbered, words
 
@@ -32,6 +33,7 @@ def test_a_conversation_of_several_turns(start, sessions) -> None:
     assert read[1] > read[0], "the second answer has read the first"
 
 
+@pytest.mark.slow
 def test_the_status_line_tells_roles_acceptance_rate_speed_and_context(start, toy, says) -> None:
     line = (
         rb"judge \xce\xbb4 \xc2\xb7 a (drafts|judges): vivid \xc2\xb7 b (drafts|judges): creative \xc2\xb7 "
@@ -73,6 +75,7 @@ def test_the_line_can_be_edited(start, toy, sessions) -> None:
     assert [turn.question for turn in sessions()[0].turns] == ["What is this?"]
 
 
+@pytest.mark.slow
 def test_the_arrow_up_brings_back_what_was_typed_in_an_earlier_run(start, toy, environment) -> None:
     chat = start(*toy, "-n", "2")
     chat.say("an earlier question")
@@ -117,6 +120,7 @@ def test_tab_completes_commands_presets_models_and_titles(start, toy, environmen
     chat.at_prompt("not /sw!")
 
 
+@pytest.mark.slow
 def test_several_lines_arrive_as_one_question(start, toy, sessions) -> None:
     chat = start(*toy, "-n", "2")
     chat.type("one\x1b\rtwo\nthree")  # Alt-Enter, Ctrl-J

@@ -55,6 +55,7 @@ def test_ten_turns_say_the_same_with_reuse_as_with_a_fresh_prefill_each(smollm2,
     assert n_fed < n_fed_fresh / 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["question", pytest.param("system", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
@@ -265,6 +266,7 @@ def test_an_answer_that_is_stopped_is_read_as_far_as_it_went(three_turns: Talk) 
     assert all(common(h, p) == len(h) for h, p in zip(held, cost.prompts, strict=True))
 
 
+@pytest.mark.slow
 def test_answers_that_are_left_or_stopped_in_the_middle_do_no_harm(three_turns: Talk) -> None:
     """Their views may still read, in threads in which Python may also collect what is left of them."""
     judge = three_turns.judge

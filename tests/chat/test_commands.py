@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 import tiny_models
 from terminal import database
 
@@ -75,6 +76,7 @@ DRIVEN = (
 )
 
 
+@pytest.mark.slow
 def test_every_command(start, toy, says, environment, tmp_path, sessions) -> None:
     template = (
         tiny_models.CHATML + "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
@@ -112,6 +114,7 @@ def test_every_command(start, toy, says, environment, tmp_path, sessions) -> Non
     assert chat.raw.decode().count("(stopped)") == 0
 
 
+@pytest.mark.slow
 def test_wrong_use_of_commands_is_told_in_one_line(start, toy) -> None:
     chat = start(*toy, columns=200)
     for line, expected in (

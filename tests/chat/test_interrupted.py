@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import signal
 
+import pytest
 from terminal import numbered, words
 
 # Interrupted.
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_an_answer_and_keeps_it_and_the_chat_goes_on(start, toy, says, sessions) -> None:
     text = numbered(600)
     chat = start(*toy, *says(text))
@@ -34,6 +36,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_it_and_the_chat_goes_on(start, toy, sa
     assert b"Traceback" not in chat.raw
 
 
+@pytest.mark.slow
 def test_what_is_typed_while_an_answer_streams_waits_for_the_prompt(start, toy, says, sessions) -> None:
     chat = start(*toy, *says(numbered(80)))
     chat.type("Go\r")
@@ -46,6 +49,7 @@ def test_what_is_typed_while_an_answer_streams_waits_for_the_prompt(start, toy, 
     assert sessions()[0].title == "Later"
 
 
+@pytest.mark.slow
 def test_what_was_said_outlives_kill_9(start, toy, says, pjlocal, sessions) -> None:
     text = numbered(600)
     chat = start(*toy, *says(text))

@@ -11,6 +11,7 @@ from terminal import MARKDOWN, Terminal, numbered, words
 # How answers look.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 200])
 def test_markdown_on_narrow_and_wide_screens(start, toy, says, columns: int) -> None:
     chat = start(*toy, *says(MARKDOWN), columns=columns)
@@ -40,6 +41,7 @@ def colors(chat: Terminal, text: str) -> list[str]:
     return [chat.screen.buffer[y][i].fg for i in range(x, x + len(text))]
 
 
+@pytest.mark.slow
 def test_the_text_view_shows_the_markup_and_blame_who_wrote_it(start, toy, says, sessions) -> None:
     chat = start(*toy, *says(MARKDOWN), "--view", "text", columns=120, lines=60)
     chat.say("Go")
@@ -72,6 +74,7 @@ def test_the_push_view_shows_what_pulled_a_token_in(start, toy, says, sessions) 
     assert chat.say("Again").startswith("no pushes here: they need a neutral view")
 
 
+@pytest.mark.slow
 def test_no_color_is_obeyed(start, toy, says) -> None:
     chat = start(*toy, *says(MARKDOWN), "--view", "blame", NO_COLOR="1")
     chat.say("Go")
@@ -109,6 +112,7 @@ def test_thinking_is_dimmed_and_told_apart(start, toy, says) -> None:
     assert chat.say("/regen").splitlines() == ["<think>", "Let me see.", "</think>", "", "It *rains*."]
 
 
+@pytest.mark.slow
 def test_what_is_finished_can_be_scrolled_to_while_the_rest_is_written(start, toy, says) -> None:
     items = "".join(f"- item {i}\n" for i in range(40))
     lines = "".join(f"def f{i}():\n    pass\n\n\n" for i in range(20))

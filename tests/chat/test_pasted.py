@@ -54,6 +54,7 @@ def test_other_text_needs_no_notice(chat, asked) -> None:
     assert asked() == ["Why?\nAnd how?", "  // indented\nx", "one line"]
 
 
+@pytest.mark.slow
 def test_it_is_text_when_the_arrow_brings_it_back_here_and_in_a_later_run(chat, start, toy, asked) -> None:
     for text in BLOCKS[:4]:
         chat.type(paste(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from commandline import PREFER
 
 # In a pipe.
@@ -13,6 +14,7 @@ def test_a_pipe_gets_one_bare_answer_a_line(pjlocal, toy, says, sessions) -> Non
     assert [turn.question for turn in sessions()[0].turns] == ["q1", "q2"]
 
 
+@pytest.mark.slow
 def test_the_real_model_in_a_pipe_remembers(pjlocal) -> None:
     result = pjlocal("chat", *PREFER, "-n", "20", stdin="My name is Ada.\nWhat is my name?\n")
     assert result.returncode == 0 and result.stderr == ""
@@ -31,6 +33,7 @@ def test_commands_in_a_pipe(pjlocal, toy, says, sessions) -> None:
     assert len(sessions()[0].turns) == 1
 
 
+@pytest.mark.slow
 def test_a_line_that_fails_in_a_pipe_is_told_and_the_rest_answered(pjlocal, toy, says) -> None:
     args = ("chat", *toy, *says("Rain."))
     result = pjlocal(*args, stdin="/swpa\nq1\n")

@@ -11,6 +11,7 @@ from terminal import Tmux, numbered, words
 # Resized in the middle of an answer.
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cuts_its_rows_is_resized(start, slow_toy, says, sessions) -> None:
     """Rows that are finished are short, since what such a terminal cuts off nobody brings back.
 
@@ -35,6 +36,7 @@ def test_a_terminal_that_cuts_its_rows_is_resized(start, slow_toy, says, session
     assert shown == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
 def test_a_terminal_that_folds_its_rows_anew_is_resized(environment, slow_toy, says, sessions, tmp_path) -> None:
     text = "".join(f"- item {i} of a list whose rows are long enough to be folded\n" for i in range(4))

@@ -170,6 +170,7 @@ def test_a_chat_that_is_not_saved_leaves_no_file(start, toy, environment) -> Non
     assert not Path(environment["XDG_DATA_HOME"]).exists()
 
 
+@pytest.mark.slow
 def test_a_missing_model_leaves_the_old_one_in_use(start, smollm2, toy, tmp_path) -> None:
     (tmp_path / "models" / "broken.gguf").write_text("not a model")
     chat = start(*PREFER, "-n", "3", "--ignore-end", columns=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from terminal import database
 
 from pjlocal.events import TokenEvent
@@ -21,6 +22,7 @@ def gives_no_orders(raw: bytes) -> bool:
     return not re.search("\x1b\\]0|\x1b\\[2J|\x1b\\[31m|[\x9b\u202e\u2066\x07]", text)
 
 
+@pytest.mark.slow
 def test_what_a_model_writes_stays_inert_in_every_view(start, toy, tmp_path) -> None:
     escaped = EVIL.encode("unicode_escape").decode().replace("\\x9b", "\\x9B")
     (tmp_path / "evil.gbnf").write_text(f'root ::= "{escaped}"\n')
@@ -33,6 +35,7 @@ def test_what_a_model_writes_stays_inert_in_every_view(start, toy, tmp_path) -> 
     assert gives_no_orders(chat.raw)
 
 
+@pytest.mark.slow
 def test_what_a_saved_session_or_a_file_name_holds_stays_inert(start, toy, environment, tmp_path) -> None:
     session = Session(title=f"T {EVIL}", settings={"preferences": {"a": [f"P {EVIL}"], "b": []}})
     event = TokenEvent(0, 5, f"A {EVIL}\n\n# Title {EVIL}", "plain", 0, None, 1.0, None, None, None)
@@ -63,6 +66,7 @@ def test_what_a_saved_session_or_a_file_name_holds_stays_inert(start, toy, envir
     assert gives_no_orders(chat.raw)
 
 
+@pytest.mark.slow
 def test_a_very_long_line_without_spaces(start, toy, says, sessions) -> None:
     chat = start(*toy, *says("x" * 500))
     for view in ("markdown", "text"):

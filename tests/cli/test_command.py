@@ -66,6 +66,7 @@ def test_a_trace_file_is_left_alone_when_nothing_is_generated(pjlocal, tmp_path:
     assert trace.read_text() == '{"position": 0}\n'
 
 
+@pytest.mark.slow
 def test_statistics_go_to_standard_error(pjlocal) -> None:
     result = pjlocal("run", *PREFER, "-n", "20", "--stats", QUESTION)
     assert re.fullmatch(
@@ -76,6 +77,7 @@ def test_statistics_go_to_standard_error(pjlocal) -> None:
     )
 
 
+@pytest.mark.slow
 def test_standard_input_joins_the_prompt(pjlocal, tmp_path: Path) -> None:
     def prompt_tokens(*args: str, stdin: str = "") -> list[int]:
         return json.loads(pjlocal("run", "-p", "concise", "-n", "1", "--json", *args, stdin=stdin).stdout)["usage"][
@@ -88,6 +90,7 @@ def test_standard_input_joins_the_prompt(pjlocal, tmp_path: Path) -> None:
     assert prompt_tokens(stdin="one two three") == prompt_tokens("one two three")
 
 
+@pytest.mark.slow
 def test_a_preference_may_come_from_a_file_and_be_placed_exactly(pjlocal, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("Answer like a pirate.\n")
     args = ("--draft-prefer", "@mine.txt", "--judge-prefer", "vivid", "--judge-prefer", "Use short words only")
@@ -95,6 +98,7 @@ def test_a_preference_may_come_from_a_file_and_be_placed_exactly(pjlocal, tmp_pa
     assert report["preferences"] == {"a": ["@mine.txt"], "b": ["vivid", "Use short words only"]}
 
 
+@pytest.mark.slow
 def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal, environment, tmp_path, tiny) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "toy.gguf").symlink_to(tiny("llama"))
@@ -111,6 +115,7 @@ def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal
 # Wrong use: one line, exit status 2.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -188,6 +193,7 @@ def test_standard_input_that_is_not_utf8_is_refused(pjlocal) -> None:
 # What fails at run time: one line, exit status 1.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "says"),
     [
@@ -240,6 +246,7 @@ def test_an_allocation_that_fails_gets_one_line(pjlocal) -> None:
     assert "cannot make a context" in one_line(result.stderr)
 
 
+@pytest.mark.slow
 def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjlocal, tmp_path: Path) -> None:
     result = pjlocal("run", *PREFER, "-n", "5", "--trace", tmp_path / "no" / "trace", "hi")
     assert result.returncode == 1
@@ -278,6 +285,7 @@ def test_version_and_help(pjlocal) -> None:
         assert option in text
 
 
+@pytest.mark.slow
 def test_a_mark_of_the_encoding_and_windows_line_ends_are_no_part_of_the_prompt(pjlocal, tiny) -> None:
     def n_tokens(stdin: bytes) -> int:
         result = pjlocal("run", "-m", tiny("llama"), "-n", "1", "--json", stdin=stdin)

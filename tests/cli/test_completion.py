@@ -55,6 +55,7 @@ def completed(shell: dict[str, str], *words: str) -> list[str]:
     return bash(shell, f'{code}; printf "%s\\n" "${{COMPREPLY[@]}}"').split()
 
 
+@pytest.mark.slow
 def test_bash_completes_models_presets_personas_commands_and_options(shell: dict[str, str]) -> None:
     assert completed(shell, "pjlocal", "run", "-m", "Qwen") == ["Qwen3-4B.gguf", "Qwen3-8B-Q4_K_M.gguf"]
     assert completed(shell, "pjlocal", "run", "--aligner", "sm") == ["smollm2"]
@@ -69,6 +70,7 @@ def test_bash_completes_models_presets_personas_commands_and_options(shell: dict
     assert completed(shell, "pjlocal", "run", "--mode", "ba") == ["base"]
 
 
+@pytest.mark.slow
 def test_names_that_a_shell_would_take_apart_or_run_are_not_offered(shell: dict[str, str]) -> None:
     for word in ("odd", "two", "$"):
         assert completed(shell, "pjlocal", "run", "-m", word) == []
@@ -99,6 +101,7 @@ def test_nothing_is_offered_where_nothing_can_be_looked_up(shell: dict[str, str]
     assert completed(shell, "pjlocal", "run", "-P", "") == []
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_completion_is_quick(shell: dict[str, str]) -> None:
     asked = {"_PJLOCAL_COMPLETE": "complete_bash", "COMP_WORDS": "pjlocal run -m sm", "COMP_CWORD": "3"}

@@ -45,6 +45,7 @@ def suite(tmp_path: Path) -> str:
     return "small.toml"
 
 
+@pytest.mark.slow
 def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path) -> None:
     run = ["eval", "run", suite, "--out", "out", "-m", tiny("llama"), "--threads", "1"]
     result = pjlocal(*run)
@@ -78,6 +79,7 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
     assert vote.returncode == 2 and "asks on a terminal" in vote.stderr
 
 
+@pytest.mark.slow
 def test_two_at_once_in_a_folder_and_what_is_no_folder_are_refused(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:
@@ -95,6 +97,7 @@ def test_two_at_once_in_a_folder_and_what_is_no_folder_are_refused(
     assert result.returncode == 2 and "is a file: name a folder" in result.stderr
 
 
+@pytest.mark.slow
 def test_preferences_of_ones_own_take_the_place_of_the_suites(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:
@@ -105,6 +108,7 @@ def test_preferences_of_ones_own_take_the_place_of_the_suites(
     assert {answer["objectives"] for answer in answers} == {"Talk like a pirate + concise"} and len(answers) == 6
 
 
+@pytest.mark.slow
 def test_what_a_suite_settles_itself_is_said_and_a_seed_takes_the_place_of_its_own(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:
@@ -115,6 +119,7 @@ def test_what_a_suite_settles_itself_is_said_and_a_seed_takes_the_place_of_its_o
     assert {answer["seed"] for answer in answers} == {7}
 
 
+@pytest.mark.slow
 def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_suite(
     pjlocal: Pjlocal, environment: dict[str, str], tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:
@@ -131,6 +136,7 @@ def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_su
         assert [of["name"] for of in run["suite"]["objectives"]] == ["bright"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -164,6 +170,7 @@ def test_what_cannot_be_is_told_in_a_line_before_anything_is_generated(
     assert "Traceback" not in result.stderr and not (tmp_path / "out" / "answers.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_without_an_evaluation_is_told(pjlocal: Pjlocal, tmp_path: Path) -> None:
     for command in (["report", "none"], ["show", "none"], ["score", "none"], ["compare", "none", "none"]):
         result = pjlocal("eval", *command)
@@ -179,6 +186,7 @@ def test_a_line_that_pjlocal_did_not_write_is_named(pjlocal: Pjlocal, suite: str
     assert result.returncode == 2 and "scores.jsonl line 1 is not what pjlocal wrote" in result.stderr, result.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     tiny: Callable[[str], Path], environment: dict[str, str], suite: str, tmp_path: Path
 ) -> None:
@@ -201,6 +209,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     assert 1 <= len(file.read_text().splitlines()) < 12 and not out
 
 
+@pytest.mark.slow
 def test_the_suites_are_listed(pjlocal: Pjlocal) -> None:
     listed = pjlocal("eval", "suites").stdout
     assert all(name in listed for name in ("quick", "modes", "strength", "table1", "table5"))

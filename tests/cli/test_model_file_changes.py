@@ -32,6 +32,7 @@ def test_a_chat_without_mmap_outlives_a_file_that_shrinks(model: Path, environme
     assert chat.returncode == 0 and answers
 
 
+@pytest.mark.slow
 def test_run_and_config_and_environment_of_settings_know_it(pjlocal, model: Path, tmp_path: Path) -> None:
     assert pjlocal("run", "-m", model, "-n", "4", "--no-mmap", "hi").returncode == 0
     config = tmp_path / "config" / "pjlocal" / "config.toml"

@@ -50,6 +50,7 @@ def pulled(result: subprocess.CompletedProcess[str]) -> Path:
     return Path(result.stdout.strip())
 
 
+@pytest.mark.slow
 def test_a_pulled_model_answers_at_once_and_lies_where_others_find_it(
     pjlocal: Callable, hub: Hub, cache: Path, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_a_pulled_model_answers_at_once_and_lies_where_others_find_it(
     assert not [path for method, path, _ in hub.asked[before:] if method == "GET" and "resolve" in path]
 
 
+@pytest.mark.slow
 def test_the_quantization_asked_for_is_taken_or_those_there_are_named(pjlocal: Callable, hub: Hub) -> None:
     offered(hub, "tiny-Q8_0.gguf", "tiny-q4_0.gguf", "odd.gguf", n=1000)
     assert pulled(pjlocal("models", "pull", f"{MODEL}:q8_0")).name == "tiny-Q8_0.gguf"
@@ -83,6 +85,7 @@ def test_the_quantization_asked_for_is_taken_or_those_there_are_named(pjlocal: C
     assert "holds no GGUF file" in one_line(none.stderr) and none.returncode == 1
 
 
+@pytest.mark.slow
 def test_a_split_quantization_comes_whole(pjlocal: Callable, hub: Hub, tmp_path: Path) -> None:
     parts = tiny_models.write_split(tmp_path / "big-Q4_K_M.gguf")
     hub.files[MODEL] = {f"Q4_K_M/{part.name}": part.read_bytes() for part in parts}
@@ -104,6 +107,7 @@ def test_files_that_come_by_a_redirect_are_asked_for_without_the_token(
     assert told == {False: True, True: False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_broken_connection_is_taken_up_again(pjlocal: Callable, hub: Hub, ranges: bool) -> None:
     offered(hub, "tiny-Q4_K_M.gguf", n=3_000_000)
@@ -122,6 +126,7 @@ def test_a_download_that_was_broken_off_goes_on_in_the_next_run(pjlocal: Callabl
     assert hub.ranges_asked() == ["bytes=123456-"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [b"x" * 1000, b"x" * 400_000], ids=["other bytes", "too many"])
 def test_what_is_left_of_another_download_does_no_harm(pjlocal: Callable, hub: Hub, cache: Path, kept: bytes) -> None:
     offered(hub, "tiny-Q4_K_M.gguf")
@@ -195,6 +200,7 @@ def test_a_hub_that_is_not_there_is_said(pjlocal: Callable, environment: dict[st
     assert "HF_HUB_OFFLINE is set" in one_line(pjlocal("models", "pull", MODEL).stderr)
 
 
+@pytest.mark.slow
 def test_a_hub_that_never_answers_is_said(pjlocal: Callable, hub: Hub, environment: dict[str, str]) -> None:
     environment["HF_HUB_ETAG_TIMEOUT"] = "1"
     hub.silent.set()
@@ -206,6 +212,7 @@ def _described(**sibling: object) -> bytes:
     return json.dumps({"id": MODEL, "sha": COMMIT, "siblings": [{"rfilename": "x-Q4_K_M.gguf", **sibling}]}).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "says",
     [
@@ -248,6 +255,7 @@ def test_a_host_that_refuses_is_named(pjlocal: Callable, hub: Hub) -> None:
     assert f"{hub.url} refuses {MODEL} (status 404): mind the spelling, and whether HF_ENDPOINT" in told
 
 
+@pytest.mark.slow
 def test_names_of_the_catalogue_are_pulled_too(pjlocal: Callable, hub: Hub) -> None:
     listed = pjlocal("models", "pull").stdout
     assert "llama-3.2-3b" in listed and "bartowski/Llama-3.2-3B-Instruct-GGUF" in listed
@@ -281,6 +289,7 @@ def test_memory_that_is_too_small_is_said_beforehand() -> None:
     assert "the weights take 1000000.0 GB and this machine has" in (memory_warning(of(10**15)) or "")
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_what_came_and_the_next_run_goes_on(
     pjlocal: Callable, hub: Hub, cache: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

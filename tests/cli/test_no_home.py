@@ -88,6 +88,7 @@ def test_a_model_that_is_not_there_is_looked_for_where_there_are_folders(homeles
     assert result.returncode == 1 and "no model 'nothing'" in one_line(result.stderr)
 
 
+@pytest.mark.slow
 def test_models_are_listed_and_a_doctor_finds_nothing_broken(homeless: Run) -> None:
     listed = homeless("models", "list")
     assert listed.returncode == 0 and "smollm2" in listed.stdout and not listed.stderr

@@ -70,6 +70,7 @@ def odd_model(tiny, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_model_whose_name_is_not_utf8_is_used_shown_saved_and_exported(pjlocal, odd_model, tmp_path: Path) -> None:
     for name in (ODD, f"{ODD}.gguf", str(odd_model)):
         result = pjlocal("run", "-m", name, *PREFER, "-n", "2", "--json", "hi")
@@ -91,6 +92,7 @@ def test_a_model_whose_name_is_not_utf8_is_used_shown_saved_and_exported(pjlocal
     assert "no model 'caf" in one_line(pjlocal("run", "-m", f"{ODD}.ggu", "hi").stderr)
 
 
+@pytest.mark.slow
 def test_other_files_may_have_such_names_too(pjlocal, environment, odd_model, tmp_path: Path) -> None:
     (tmp_path / ODD).mkdir()
     wish, grammar, trace = (tmp_path / ODD / f"{ODD}.{end}" for end in ("txt", "gbnf", "jsonl"))
@@ -110,6 +112,7 @@ def test_other_files_may_have_such_names_too(pjlocal, environment, odd_model, tm
     assert "this is not TOML" in one_line(pjlocal("config", "show").stderr)
 
 
+@pytest.mark.slow
 def test_commands_of_a_piped_chat_may_name_such_files_and_questions_may_not(pjlocal, odd_model, tiny, tmp_path) -> None:
     stdin = f"Why?\n/model {ODD}\n/export {ODD}.md\n".encode(errors="surrogateescape")
     result = pjlocal("chat", "-m", tiny("llama"), "-n", "2", stdin=stdin)

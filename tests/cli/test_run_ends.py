@@ -64,6 +64,7 @@ def test_a_closed_pipe_is_no_failure(environment, arguments) -> None:
     assert process.returncode == 0 and process.stderr == b""
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_generated_and_the_trace_is_complete(environment, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     process = popen(environment, *PREFER, "-n", "4000", "--trace", str(trace), "Write a very long story.")
@@ -76,6 +77,7 @@ def test_ctrl_c_keeps_what_was_generated_and_the_trace_is_complete(environment, 
     assert "".join(event["text"] for event in events) + "\n" == text
 
 
+@pytest.mark.slow
 def test_ctrl_c_with_json_prints_the_object_so_far(environment, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     process = popen(environment, *PREFER, "-n", "4000", "--json", "--trace", str(trace), "Write a very long story.")
@@ -90,6 +92,7 @@ def test_ctrl_c_with_json_prints_the_object_so_far(environment, tmp_path: Path) 
     assert report["usage"]["completion_tokens"] > 10
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_first_answer_shows_what_there_is_of_it(environment, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     process = popen(

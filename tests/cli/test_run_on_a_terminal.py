@@ -48,6 +48,7 @@ def test_a_terminal_shows_the_text_and_the_spinner_is_gone(environment, pjlocal)
     assert "".join(terminal.text.split()) == "".join(expected.split())  # the terminal breaks lines where it likes
 
 
+@pytest.mark.slow
 def test_the_blame_view_colours_by_writer_and_has_a_legend(environment) -> None:
     terminal = Terminal(environment, "run", *PREFER, "-n", "60", "--view", "blame", QUESTION)
     raw = terminal.finish()
@@ -57,6 +58,7 @@ def test_the_blame_view_colours_by_writer_and_has_a_legend(environment) -> None:
     assert styles == {True, False}, "bonus tokens are bold"
 
 
+@pytest.mark.slow
 def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(environment) -> None:
     raw = Terminal(environment, "run", *PREFER, "-n", "40", "--view", "blame", QUESTION, NO_COLOR="1").finish()
     assert not re.search(rb"\x1b\[[\d;]*3[0-9]m", raw)
@@ -64,6 +66,7 @@ def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(environment) -> N
     assert b"\x1b" not in raw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 120])
 def test_the_markdown_view_leaves_clean_text_behind(environment, tmp_path, tiny, columns: int) -> None:
     """Longer than the screen is high: nothing is lost, nothing doubled."""
@@ -83,6 +86,7 @@ def test_the_markdown_view_leaves_clean_text_behind(environment, tmp_path, tiny,
     assert text.count("Some words here.") == 1
 
 
+@pytest.mark.slow
 def test_what_the_model_writes_gives_the_terminal_no_orders(environment, pjlocal, tiny, tmp_path) -> None:
     evil = 'root ::= "a[bold]b[/x]\\x1b[2J\\x1b]0;title\\x07c\\x9b31md"'
     (tmp_path / "evil.gbnf").write_text(evil)
@@ -108,6 +112,7 @@ def test_ctrl_c_on_a_terminal_keeps_the_text_on_the_screen(environment) -> None:
     assert b"Traceback" not in seen + rest
 
 
+@pytest.mark.slow
 def test_the_push_view_colours_by_what_pulled_a_token_in_or_says_why_it_cannot(environment, tiny) -> None:
     args = ("run", *PREFER, "-m", str(tiny("llama")), "-n", "40", "--ignore-end", "--view", "push", "hi")
     both = Terminal(environment, *args, "--mode", "both", columns=100)

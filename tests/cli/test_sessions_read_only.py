@@ -44,6 +44,7 @@ def read(environment, file: Path) -> Callable[..., subprocess.CompletedProcess[s
     return read
 
 
+@pytest.mark.slow
 def test_a_closed_database_is_listed_shown_searched_and_exported(read, file) -> None:
     with Store() as store:
         saved(store, "Birds", a_turn("A bird?", "A grey heron."))
@@ -93,6 +94,7 @@ def test_an_old_schema_is_said(read, file, monkeypatch) -> None:
     assert "an older pjlocal wrote it, and it cannot be brought up to date where nothing" in one_line(result.stderr)
 
 
+@pytest.mark.slow
 def test_what_writes_is_refused_and_a_chat_is_not_saved(read, file, tiny) -> None:
     with Store() as store:
         saved(store, "Birds", a_turn())

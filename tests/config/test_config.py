@@ -191,6 +191,7 @@ def test_a_file_that_cannot_be_read_is_named(write, file, monkeypatch) -> None:
     assert load_config() == Config(model="x", save=True), "a byte order mark and Windows line ends are fine"
 
 
+@pytest.mark.slow
 def test_run_takes_the_file_and_stops_when_it_is_wrong(pjlocal, environment, write, file) -> None:
     environment["PJLOCAL_CONFIG"] = str(file)
     write("""

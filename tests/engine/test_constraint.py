@@ -217,6 +217,7 @@ def test_what_a_real_model_writes_validates(vivid_and_creative: PersonaJudge, na
         assert not re.search(r'"[^"\n]*\n[^"\n]*[a-z]"', result.text)
 
 
+@pytest.mark.slow
 def test_an_expression_and_a_lark_grammar_hold(vivid_and_creative: PersonaJudge) -> None:
     judge, before = vivid_and_creative, vivid_and_creative.sampling
     lark = 'start: ("yes" | "no") " because " /[a-z ]{3,20}/ "."'

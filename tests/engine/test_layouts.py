@@ -51,6 +51,7 @@ THREE_VIEWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["llama", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sliding_window", "recurrent"))]
 )
@@ -70,6 +71,7 @@ def test_three_views_and_more_give_the_same_text_in_every_layout(tiny, kind: str
     assert texts[0] == texts[1] == texts[2]
 
 
+@pytest.mark.slow
 def test_a_strength_of_1_is_the_paper_and_costs_no_third_view(tiny) -> None:
     """Over 20 prompts: the same bytes as without, whichever way it is said, and as many tokens read."""
     found = []

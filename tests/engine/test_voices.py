@@ -161,6 +161,7 @@ def any_generation(rng: random.Random) -> tuple[list[list[str]], dict[str, Any]]
     return deal(wishes), settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top_k", [1, 3, 20, 0])
 @pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in (1, 2))])
 def test_the_schedules_agree_whatever_is_combined(tiny, monkeypatch, top_k: int, block: int) -> None:

@@ -161,6 +161,7 @@ def test_a_bad_expression_is_told_before_anything_is_generated(pattern: str) -> 
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_an_expression_that_would_take_for_ever_is_given_up() -> None:
     started = time.perf_counter()
@@ -187,6 +188,7 @@ def test_a_scores_key_holds_all_that_it_depends_on() -> None:
     assert len(set(first.values())) == len(first)
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_two_thousand_answers_are_measured_in_seconds() -> None:
     text = "The water should boil before the egg goes in, and it stays there for six minutes or so. Then eat it. " * 6

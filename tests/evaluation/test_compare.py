@@ -216,6 +216,7 @@ def test_the_order_of_the_records_makes_no_difference() -> None:
     assert repr(compare(Results(results.suite, *shuffled))) == repr(compare(results))
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_two_thousand_answers_are_compared_in_seconds() -> None:
     results = whole(100, seeds=2)

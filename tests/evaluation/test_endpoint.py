@@ -180,6 +180,7 @@ def test_a_busy_server_is_asked_again(server: Server, status: int) -> None:
     assert len(server.requests) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_date", [False, True])
 def test_a_server_that_says_when_is_left_alone_until_then(server: Server, as_date: bool) -> None:
     after = formatdate(time.time() + 2, usegmt=True) if as_date else "1"

@@ -80,6 +80,7 @@ def untimed(folder: Folder, wanted: Sequence[Task]) -> list[AnswerRecord]:
     return [replace(written[task.key], prefill_s=0.0, decode_s=0.0, pushes={}) for task in wanted]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
 def test_the_answers_are_the_same_however_many_are_written_at_once(
     tiny: Callable[[str], Path], tmp_path: Path, kind: str
@@ -90,6 +91,7 @@ def test_the_answers_are_the_same_however_many_are_written_at_once(
     assert len({record.text for record in alone}) > 1
 
 
+@pytest.mark.slow
 def test_broken_off_at_any_moment_it_goes_on_and_does_nothing_twice(
     tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def prompts(chromium: Chromium) -> list[str]:
     )
 
 
+@pytest.mark.slow
 def test_nothing_that_an_answer_a_prompt_or_a_name_holds_runs(chromium: Chromium, tmp_path: Path) -> None:
     records = []
     for at, text in enumerate(HOSTILE):
@@ -169,6 +170,7 @@ def test_without_javascript_it_is_a_long_page_that_says_so(chromium: Chromium, t
         chromium("Emulation.setScriptExecutionDisabled", value=False)
 
 
+@pytest.mark.slow
 def test_sixteen_hundred_answers_open_fast(chromium: Chromium, tmp_path: Path) -> None:
     long = " ".join(f"word{n}" for n in range(100))
     path = written(tmp_path, page(answers(267, text=long)))

@@ -76,11 +76,13 @@ def test_scores_are_those_of_a_direct_computation(tiny: Callable[[str], Path]) -
         model.close()
 
 
+@pytest.mark.slow
 def test_scores_of_a_quantized_model_differ_by_its_rounding_alone(model: Model) -> None:
     """Where a text lies in the cache changes the last bits of its attention, and 4-bit weights make 0.03 of that."""
     assert_as_by_hand(model, Engine(n_threads=1), 0.05)
 
 
+@pytest.mark.slow
 def test_an_answer_scores_higher_under_what_it_was_written_for(scorer: Scorer) -> None:
     plain = "Cats purr when they are content. The sound comes from muscles in the throat."
     metric = f"reward:{PIRATE}"
@@ -99,6 +101,7 @@ def test_the_normaliser_loses_nothing_that_counts() -> None:
             assert log_normalizer(logits) == pytest.approx(exact, rel=1e-8)
 
 
+@pytest.mark.slow
 def test_the_token_that_ends_an_answer_counts_where_it_ended_by_itself(model: Model, scorer: Scorer) -> None:
     tokens = model.tokenize(TEXT, special=False)
     cut, ended = (scores_of(scorer, make_answer(TEXT, finish_reason=r), PREFER)["fluency"] for r in ("length", "stop"))
@@ -135,6 +138,7 @@ def test_what_cannot_be_scored_has_no_scores(tiny: Callable[[str], Path]) -> Non
         model.close()
 
 
+@pytest.mark.slow
 def test_the_same_answer_has_the_same_scores_to_the_bit(scorer: Scorer) -> None:
     first, other, again = (scores_of(scorer, make_answer(text), PREFER) for text in (TEXT, TEXT[:20], TEXT))
     assert first == again != other

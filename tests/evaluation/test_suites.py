@@ -278,6 +278,7 @@ def test_the_ready_suites_are_those_of_the_paper_and_of_this_project() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ready_suites())
 def test_every_system_of_a_ready_suite_can_answer(name: str) -> None:
     suite = load_suite(name)

@@ -11,6 +11,7 @@ import pytest
 FUZZ = Path(__file__).with_name("fuzz_headers.py")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on address space, and children that are forked")
 def test_no_mutated_header_ends_the_process() -> None:
     """A short run in a process of its own; see the script for a long one."""

@@ -34,6 +34,7 @@ def test_the_files_values_take_the_place_of_defaults_alone(says: Path) -> None:
         assert judge.sampling == Sampling() and judge.followed_sampling == ""
 
 
+@pytest.mark.slow
 def test_flags_and_the_config_file_win_even_with_what_is_the_default_anyway(
     pjlocal: Callable, says: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

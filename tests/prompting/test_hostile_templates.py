@@ -108,6 +108,7 @@ def test_what_does_not_end_is_ended(what: str) -> None:
     assert time.perf_counter() - started < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", HUGE)
 def test_what_wants_all_memory_does_not_get_it(what: str) -> None:
     with pytest.raises(ModelError, match=r"needs more than 256 MiB of memory|does not come to an end within 1 s"):

@@ -199,6 +199,7 @@ def test_where_there_is_one_or_nothing_was_asked_nothing_is_told(read, caplog) -
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_of_it(tmp_path: Path, pjlocal) -> None:
     path = tiny_models.write_llama(tmp_path / "model.gguf")
     note = "pjlocal: think off: this model's chat template has no switch for it\n"

@@ -53,6 +53,7 @@ def found_by_axe(page: Page) -> list[list[str]]:
     return page.eval("findings")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 def test_axe_finds_nothing(seen, store: Store, width: int, scheme: str) -> None:

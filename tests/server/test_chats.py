@@ -60,6 +60,7 @@ def test_a_chat_goes_on_with_what_was_said_and_what_is_in_force_there(served: Se
     assert [one > other for one, other in zip(longer, shorter, strict=True)] == [True, True]
 
 
+@pytest.mark.slow
 def test_where_a_chat_no_longer_fits_its_oldest_exchanges_are_left_out(
     tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -215,6 +216,7 @@ def test_of_a_chat_that_is_gone_a_line_says_so_whatever_is_wanted_of_it(served: 
         assert (reply.status_code, error["code"]) == (404, "chat_not_found") and "\n" not in error["message"]
 
 
+@pytest.mark.slow
 def test_a_chat_that_is_deleted_while_it_is_answered_takes_the_answer_with_it(served: Served, store: Store) -> None:
     session = saved(store, "endless", settings=ENDLESS)
     with served.http.stream("POST", TURNS, json={"question": "hello", "session": session.id}) as reply:

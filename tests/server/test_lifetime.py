@@ -49,6 +49,7 @@ def listening(served: Served) -> tuple[list[str], threading.Thread]:
     return lines, thread
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_stops_what_is_written_and_says_so_to_who_listens(
@@ -94,6 +95,7 @@ def test_a_short_answer_ends_as_it_would_after_a_signal(
         assert replies[0].status_code == 200 and replies[0].json()["usage"]["completion_tokens"] == 50
 
 
+@pytest.mark.slow
 def test_the_model_leaves_the_memory_after_idling_and_comes_back(
     tiny: Callable[[str], Path], environment: dict[str, str]
 ) -> None:
@@ -109,6 +111,7 @@ def test_the_model_leaves_the_memory_after_idling_and_comes_back(
         assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_a_model_that_has_gone_meanwhile_is_told_and_served_again_when_it_is_back(
     tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -125,6 +128,7 @@ def test_a_model_that_has_gone_meanwhile_is_told_and_served_again_when_it_is_bac
         assert served.http.post(CHAT, json=asked).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_answers_go_on_while_a_template_takes_its_time(environment: dict[str, str], tmp_path: Path) -> None:
     loop = "{% for i in range(400) %}{{ range(9999) | sum - range(9999) | sum }}{% endfor %}"
@@ -142,6 +146,7 @@ def test_answers_go_on_while_a_template_takes_its_time(environment: dict[str, st
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "status", "says"),
     [

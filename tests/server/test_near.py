@@ -252,6 +252,7 @@ def test_more_at_once_than_the_server_writes_load_the_model(big: Served, model: 
     when(lambda: big.metric("pjlocal_answers_now") == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_a_server_that_ends_in_the_middle_ends_run_with_a_line(
     model: Path, server_environment: dict[str, str], signum: int
@@ -311,6 +312,7 @@ def test_a_server_that_writes_nothing_is_as_good_as_none(model: Path, lines: lis
         assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_a_server_that_is_frozen_is_not_waited_for(model: Path) -> None:
     started = time.monotonic()
@@ -340,6 +342,7 @@ def test_a_socket_in_a_folder_that_is_open_to_others_is_nobodys(
         assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
 
 
+@pytest.mark.slow
 def test_the_socket_is_the_users_alone_and_goes_with_its_server(
     model: Path, server_environment: dict[str, str]
 ) -> None:

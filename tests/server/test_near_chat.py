@@ -147,6 +147,7 @@ def test_what_no_server_writes_the_model_does_loaded_here(
     assert caplog.text.count("the model is loaded here") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
     model: Path, server_environment: dict[str, str], signum: int, caplog: pytest.LogCaptureFixture
@@ -168,6 +169,7 @@ def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
         assert caplog.messages == ["the model is loaded here: the server is gone"]
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_ctrl_c_is_heeded_whatever_the_server_does(model: Path, server_environment: dict[str, str]) -> None:
     engine = ENGINE.replace(n_ctx=32768, n_batch=300)
@@ -213,6 +215,7 @@ def test_a_model_that_cannot_be_loaded_here_is_tried_again_with_the_next_questio
         assert len(said(chat, "Two.")) == 12 and not chat.judge.served
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_a_server_that_was_started_anew_goes_on_with_the_chat(model: Path, server_environment: dict[str, str]) -> None:
     engine = ENGINE.replace(n_batch=32)  # rounds alike, whatever is read together
@@ -229,6 +232,7 @@ def test_a_server_that_was_started_anew_goes_on_with_the_chat(model: Path, serve
     assert answers == expected
 
 
+@pytest.mark.slow
 def test_a_model_that_was_unloaded_meanwhile_is_loaded_again(model: Path, server_environment: dict[str, str]) -> None:
     options = ("--batch", "300", "--unload-after", "0.2")
     with (

@@ -34,6 +34,7 @@ def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> I
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -38,6 +38,7 @@ def open_tabs(
         yield load
 
 
+@pytest.mark.slow
 def test_two_tabs_that_talk_at_once_get_each_its_own_answer_and_list_both(open_tabs, store: Store) -> None:
     tabs = open_tabs()
     sessions = [saved(store, name, settings=ENDLESS) for name in ("cats", "dogs")]
@@ -75,6 +76,7 @@ def test_a_chat_that_one_tab_begins_names_or_deletes_is_so_listed_in_the_other(o
     first.wait_for(f"!{LISTED}.includes('Cats')")
 
 
+@pytest.mark.slow
 def test_two_tabs_go_on_in_one_chat_and_both_show_all_of_it(open_tabs, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
     first, second = open_tabs(f"/#{session.id}")
@@ -225,6 +227,7 @@ def test_of_a_chat_that_is_gone_meanwhile_the_page_says_so_and_begins_another(pa
         assert texts(store, store.load(store.latest()))[0][0] == "And now?"
 
 
+@pytest.mark.slow
 def test_a_chat_that_is_deleted_in_the_other_tab_while_it_is_answered_ends_here(open_tabs, store: Store) -> None:
     session = saved(store, "endless", settings=ENDLESS)
     first, second = open_tabs(f"/#{session.id}")

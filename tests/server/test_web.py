@@ -123,6 +123,7 @@ def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: S
     assert len(store.load(session.id, with_undone=True).turns) == 3
 
 
+@pytest.mark.slow
 def test_a_page_that_is_loaded_anew_in_the_middle_has_all_that_was_written(page, store: Store) -> None:
     session = saved(store, "endless", a_turn("Hello", "Hi you"), settings=ENDLESS)
     chromium = page(f"/#{session.id}")
@@ -268,6 +269,7 @@ def test_chats_of_the_terminal_are_found_opened_and_exported(page, store: Store)
     assert chromium.eval("file").startswith("# Lighthouse\n")
 
 
+@pytest.mark.slow
 def test_where_the_server_wants_a_key_the_page_asks_for_it_and_keeps_it_for_the_tab(
     chromium: Chromium, tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path
 ) -> None:
