@@ -15,8 +15,8 @@ from terminal import Tmux, numbered, words
 def test_a_terminal_that_cuts_its_rows_is_resized(start, slow_toy, says, sessions) -> None:
     """Rows that are finished are short, since what such a terminal cuts off nobody brings back.
 
-    2 of 150 runs failed, most likely by a row that was on its way to the screen at that very moment, and more of them
-    beside other work, up to one in three: six tries all fail by chance once in 700 then, else never.
+    2 of 150 runs failed, most likely by a row that was on its way to the screen at that very moment: six tries do
+    not all fail by chance.
     """
     text = "".join(f"- item {i}\n" for i in range(8)) + "\nNo list.\n\n" + numbered(100)
     expected = words(text.replace("- ", "• "))
