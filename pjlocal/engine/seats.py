@@ -49,6 +49,8 @@ class SharedContext:
     Answers take a `seat` each, feed it, and read its logits after the next `decode`, which reads what all of them have
     fed.  A row's logits are llama.cpp's memory and gone with the decode after that.
 
+    What a prompt begins with is taken from whichever sequence holds most of it.
+
     llama.cpp rounds differently in batches of different widths: beside others, an answer may part from the one that its
     seed gives alone where two tokens are all but equally probable.
 
@@ -237,7 +239,7 @@ class Seat:
         self.layout: FixedLayout = "batched"
         self.trimmable = self.rewinds = shared.model.trimmable
         self.reduce: Callable[[int, int, Logits], Any] = lambda view, row, logits: logits
-        self.shares_trunk = False  # each view reads its own prompt here
+        self.shares_trunk = False  # the context sees itself to what prompts have in common
         self.prefill_s_per_token: float | None = None
         self.n_held = 0  # tokens of the prompts that need not be read; known once it has left
         self._shared = shared
