@@ -149,7 +149,7 @@ def test_what_read_a_long_prompt_leaves_no_threads(two_threads: PersonaJudge, mo
     two_threads("Hello", mode=mode, max_tokens=3)
     before = n_tasks()
     two_threads(LONG, mode=mode, max_tokens=3)
-    when(lambda: n_tasks() == before)
+    when(lambda: n_tasks() <= before)
 
 
 @pytest.mark.skipif(not TASKS.exists(), reason="only Linux tells")
@@ -159,13 +159,13 @@ def test_nor_does_what_reads_for_many(two_threads: PersonaJudge) -> None:
     before = n_tasks()
     with PackedReader(model, engine, interrupt) as reader:
         assert list(reader.read([[1, *range(3, 100)]], [1]))
-    when(lambda: n_tasks() == before)
+    when(lambda: n_tasks() <= before)
     shared = SharedContext(model, engine, 2, 256, interrupt)
     seat = shared.seat()
     seat.start([[1, *range(3, 100)]])
     shared.decode()
     shared.close()
-    when(lambda: n_tasks() == before)
+    when(lambda: n_tasks() <= before)
 
 
 def n_tasks() -> int:
