@@ -397,24 +397,15 @@ def _named(verdict: Verdict) -> float:
 def _judged(results: Results) -> list[_Judged]:
     """The verdicts, those of the same comparison put together; in the order of prompts and seeds."""
     answers = {answer.key: answer for answer in results.answers}
-    places = {system.name: place for place, system in enumerate(results.suite.systems)}
-    places[results.suite.baseline] = -1  # whoever is compared with it is the system
-    baselines = results.suite.baselines
-
-    def is_system(one: str, other: str) -> bool:
-        """Of two that were judged: whether the first is compared with the second, rather than the other way."""
-        if other == baselines[one] or one == baselines[other]:
-            return other == baselines[one]
-        return places[one] > places[other]
-
+    names = results.suite.baselines.keys()
     found: dict[tuple[str, str, str, str], _Judged] = {}
     for verdict in results.verdicts:
         if verdict.first not in answers or verdict.second not in answers:
             continue
         first, second = answers[verdict.first], answers[verdict.second]
-        if first.system == second.system or not {first.system, second.system} <= places.keys():
+        if first.system == second.system or not {first.system, second.system} <= names:
             continue
-        leads = is_system(first.system, second.system)
+        leads = results.suite.leads(first.system, second.system)
         mine, other = (first, second) if leads else (second, first)
         name = (mine.key, other.key, verdict.aspect, verdict.by)
         found.setdefault(name, _Judged(mine, other, verdict.aspect, verdict.by, {})).orders[leads] = verdict

@@ -153,6 +153,19 @@ class Suite(Settings):
         """By the name of a system, that of the one that it is compared with."""
         return {system.name: self.baseline_of(system) for system in self.systems}
 
+    def leads(self, one: str, other: str) -> bool:
+        """Of two systems that were compared: whether the first is compared with the second, rather than the other way.
+
+        It is where the second is its baseline; else where it stands further down.  The suite's baseline stands above
+        all, and what the suite does not have below.
+        """
+        baselines = self.baselines
+        forth, back = baselines.get(one) == other, baselines.get(other) == one
+        if forth != back:
+            return forth
+        places = {name: at for at, name in enumerate(dict.fromkeys([self.baseline, *baselines]))}
+        return (places.get(one, len(places)), one) > (places.get(other, len(places)), other)
+
 
 def in_force(suite: Suite, system: System, settings: _Group, given: Collection[str] = ()) -> _Group:
     """The settings under which a system answers: its own, else what is given, else the suite's, else as they are.

@@ -156,14 +156,12 @@ class Tally:
 
 def tally(asked: Iterable[Question], votes: Iterable[Verdict], suite: Suite) -> dict[tuple[str, str, str], Tally]:
     """The votes by the systems and the aspect: of the one first named against the other, a system's baseline behind."""
-    baselines = suite.baselines
     answers = {answer.key: answer for q in asked for answer in (q.first, q.second)}
     counts: dict[tuple[str, str, str], Tally] = {}
     for vote in votes:
         first, second = answers[vote.first].system, answers[vote.second].system
         ahead = vote.p_first - vote.p_second
-        behind = [baselines.get(second) == first, baselines.get(first) == second]
-        if behind[0] > behind[1] or (behind[0] == behind[1] and first > second):
+        if suite.leads(second, first):
             first, second, ahead = second, first, -ahead
         count = counts.setdefault((first, second, vote.aspect), Tally())
         count.won += ahead > 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluated import SUITE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -461,3 +462,20 @@ def test_a_check_or_suite_made_in_python_is_held_to_its_limits_too() -> None:
         Check("c", max_words=0)
     with pytest.raises(UsageError, match="seeds must be different"):
         replace(load_suite("quick"), seeds=())
+
+
+@pytest.mark.parametrize(
+    ("against", "leads", "behind"),
+    [
+        ({}, "judge", "prompt"),
+        ({}, "both", "judge"),  # which stands further up
+        ({"judge": "both"}, "judge", "both"),
+        ({"judge": "both", "both": "judge"}, "both", "judge"),
+        ({}, "gone", "both"),
+        ({}, "plain", "gone"),
+    ],
+)
+def test_of_two_systems_one_is_compared_with_the_other(against: dict[str, str], leads: str, behind: str) -> None:
+    systems = tuple(replace(system, against=against.get(system.name)) for system in SUITE.systems)
+    suite = replace(SUITE, systems=systems)
+    assert suite.leads(leads, behind) and not suite.leads(behind, leads)
