@@ -33,12 +33,13 @@ def apart(job: Callable[[], None], interrupt: Interrupt) -> None:
             errors.put(None)
 
     thread = threading.Thread(target=run, daemon=True, name="pjlocal-read")
-    thread.start()
     try:
+        thread.start()
         error = errors.get()
     except BaseException:
         with interrupt.stopping():
-            thread.join()
+            if thread.is_alive():
+                thread.join()
         raise
     thread.join()
     if error is not None:
