@@ -59,12 +59,14 @@ _RIGHT = (2, 4, 6)  # columns of numbers
 
 
 def _row(model: Summary) -> tuple[str, ...]:
+    from ..gguf.header import in_words
+
     head = (one_line(model.found.name), model.found.owner, _bytes(model.found.size))
     if model.trouble:
         return (*head, f"cannot be used: {one_line(model.trouble)}")
     context = str(model.n_ctx_train or "-")
     template = "yes" if model.chat_template else "no"
-    return (*head, one_line(model.architecture), _count(model.n_parameters), model.quantization, context, template)
+    return (*head, one_line(model.architecture), in_words(model.n_parameters), model.quantization, context, template)
 
 
 def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:
@@ -112,6 +114,7 @@ def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
 
 
 def _facts(found: Found, header: Header) -> dict[str, str]:
+    from ..gguf.header import in_words
     from ..gguf.sampling import described, recommended
 
     more = f" and {len(found.parts) - 1} more" if len(found.parts) > 1 else ""
@@ -121,7 +124,7 @@ def _facts(found: Found, header: Header) -> dict[str, str]:
         "from": found.owner + (f" ({found.repo})" if found.repo else ""),
         "size": _bytes(header.n_file_bytes),
         "architecture": header.architecture,
-        "parameters": _count(header.n_parameters),
+        "parameters": in_words(header.n_parameters),
         "quantization": header.file_type,
         "context": f"{header.n_ctx_train or '-'} tokens",
         "vocabulary": f"{header.n_vocab} tokens",
@@ -272,7 +275,3 @@ def rm(
 def _bytes(n: int) -> str:
     """As people say it: 98 MB, 4.7 GB."""
     return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB"
-
-
-def _count(n: int) -> str:
-    return f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.0f}M" if n >= 1e6 else f"{n / 1e3:.0f}k"

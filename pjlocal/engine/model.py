@@ -18,6 +18,7 @@ from llama_cpp import llama_cpp as lib
 
 from ..errors import ModelError
 from ..gguf.fit import Offload, fewer
+from ..gguf.header import in_words
 from ..gguf.split import beside_its_parts
 from ..settings import Engine
 from .backend import forget_errors as forget_errors
@@ -198,10 +199,11 @@ class Model:
 
     @cached_property
     def description(self) -> str:
-        """Architecture, size and quantization, in llama.cpp's words."""
+        """Architecture, size and quantization, as in ``llama 135M Q4_1``."""
         buffer = ctypes.create_string_buffer(256)
         lib.llama_model_desc(self.handle, buffer, 256)
-        return buffer.value.decode("utf-8", "replace")
+        architecture, _, quantization = buffer.value.decode("utf-8", "replace").split(" ", 2)
+        return f"{architecture} {in_words(lib.llama_model_n_params(self.handle))} {quantization}"
 
     @cached_property
     def n_ctx_train(self) -> int:

@@ -71,6 +71,12 @@ _FILE_TYPES = {
 }  # fmt: skip
 
 
+def in_words(n_parameters: int) -> str:
+    """A number of parameters, as models are named by it."""
+    n = n_parameters
+    return f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.0f}M" if n >= 1e6 else f"{n / 1e3:.0f}k"
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """A tensor: its shape as GGUF has it (what lies side by side first), and where its bytes are.

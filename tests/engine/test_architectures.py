@@ -13,6 +13,7 @@ from pjlocal import Engine, PersonaJudge, Prompting, Sampling
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.engine.views import ModelViews
 from pjlocal.errors import UsageError
+from pjlocal.gguf.header import in_words, read_header
 from pjlocal.prompting.prompt import Message
 
 ATTENTION = ["llama", "qwen2", "qwen3", "phi3", "qwen3moe"]
@@ -238,3 +239,11 @@ def test_the_papers_rounds_run_where_tokens_can_be_taken_back_and_else_a_line_sa
     else:
         with pytest.raises(UsageError, match="this model's memory cannot be trimmed: use --schedule lockstep"):
             ids(judge, "Rounds", schedule="reference")
+
+
+@on(ARCHITECTURES)
+def test_a_model_is_called_by_the_parameters_that_its_file_has(judge: PersonaJudge) -> None:
+    """llama.cpp guesses the number by the layers, and calls SmolLM2-135M a 256M."""
+    header = read_header(judge.model.path)
+    architecture, size, _ = judge.model.description.split(" ", 2)
+    assert (architecture, size) == (header.architecture, in_words(header.n_parameters))
