@@ -13,6 +13,7 @@ from typing import IO, ParamSpec, Protocol
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from ..engine.interrupt import Interrupted
 from ..events import pushes_text
 from ..prompting.plan import strength_in_force
 from ..prompting.preferences import in_turn
@@ -182,6 +183,8 @@ class TerminalScreen(_ConsoleScreen):
                 finally:
                     self._display = None
         if writing.turn.finish_reason == "interrupted":
+            if not writing.turn.events:
+                raise Interrupted
             self.say("(stopped)")
         elif writing.turn.finish_reason == "length":
             n = writing.turn.statistics["usage"]["completion_tokens"]

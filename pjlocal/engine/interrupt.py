@@ -28,6 +28,7 @@ class Interrupt:
     def __init__(self) -> None:
         self._flag = ctypes.create_string_buffer(2)
         self.nobody_looks = False
+        self.taken_over = False  # whether Ctrl-C sets the flag
         libc = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
         self.abort_callback = ctypes.cast(libc.strlen, ctypes.c_void_p)
         self.abort_data = ctypes.addressof(self._flag)
@@ -57,7 +58,8 @@ class Interrupt:
         """Where nobody looks at the flag for long: Ctrl-C stops what runs within, wherever it is.
 
         Raises:
-            Interrupted: by Ctrl-C, within or before.
+            Interrupted: by Ctrl-C, within or before, under `on_sigint`.
+            KeyboardInterrupt: by Ctrl-C elsewhere.
         """
         self.nobody_looks = True
         try:
@@ -65,6 +67,8 @@ class Interrupt:
                 raise Interrupted
             yield
         except KeyboardInterrupt:
+            if not self.taken_over:
+                raise
             raise Interrupted from None
         finally:
             self.nobody_looks = False
@@ -90,8 +94,10 @@ def on_sigint(interrupt: Interrupt, patience: float = 0.0) -> Iterator[None]:
         elif time.monotonic() - first >= patience:
             raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGINT, handle)
+    previous, was_taken_over = signal.signal(signal.SIGINT, handle), interrupt.taken_over
+    interrupt.taken_over = True
     try:
         yield
     finally:
+        interrupt.taken_over = was_taken_over
         signal.signal(signal.SIGINT, previous)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 
 from .interrupt import Interrupt
@@ -22,28 +23,45 @@ def apart(job: Callable[[], None], interrupt: Interrupt) -> None:
     Raises:
         BaseException: what the job raised.
     """
-    errors: SimpleQueue[BaseException | None] = SimpleQueue()
+    guard = threading.Lock()
+    ended = threading.Event()
+    errors: list[BaseException] = []
+    begun = given_up = False
 
     def run() -> None:
+        nonlocal begun
+        with guard:
+            if given_up:
+                return
+            begun = True
         try:
             job()
         except BaseException as error:
-            errors.put(error)
-        else:
-            errors.put(None)
+            errors.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=run, daemon=True, name="pjlocal-read")
     try:
         thread.start()
-        error = errors.get()
-    except BaseException:
+        ended.wait()
+    except BaseException:  # maybe before the thread has come to run, which then does nothing
         with interrupt.stopping():
-            if thread.is_alive():
-                thread.join()
+            with guard:
+                given_up = True
+            if begun:
+                _wait_for(ended)
         raise
     thread.join()
-    if error is not None:
-        raise error
+    if errors:
+        raise errors[0]
+
+
+def _wait_for(ended: threading.Event) -> None:
+    """However often Ctrl-C is pressed meanwhile."""
+    while not ended.is_set():
+        with suppress(KeyboardInterrupt):
+            ended.wait()
 
 
 class Worker:
@@ -51,7 +69,8 @@ class Worker:
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._results: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
         self._busy = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-decode")
         self._thread.start()
@@ -61,19 +80,21 @@ class Worker:
             try:
                 job()
             except BaseException as error:
-                self._results.put(error)
-            else:
-                self._results.put(None)
+                self._error = error
+            finally:
+                self._ended.set()
 
     def submit(self, job: Callable[[], None]) -> None:
+        self._ended.clear()
         self._busy = True
         self._jobs.put(job)
 
     def wait(self) -> None:
         """Wait for the job under way, if any, and raise what it raised."""
         if self._busy:
-            error = self._results.get()
+            self._ended.wait()
             self._busy = False
+            error, self._error = self._error, None
             if error is not None:
                 raise error
 

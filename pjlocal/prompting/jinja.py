@@ -42,6 +42,10 @@ class TemplateProcess:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._broken = ""
+        self._template: Mapping[str, Any] = {}  # what it is asked first; nothing until one was taken
+        self._begin()
+
+    def _begin(self) -> None:
         self._ready = False
         try:
             self._process = _forked() if _may_fork() else _started()
@@ -56,7 +60,9 @@ class TemplateProcess:
             Refusal: it is broken.
             ModelError: it takes too much time or memory.
         """
-        self._ask({"template": template, "variables": variables})
+        asked = {"template": template, "variables": variables}
+        self._ask(asked)
+        self._template = asked
 
     def render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         """The prompt of a conversation, up to where the model's answer begins.
@@ -72,7 +78,11 @@ class TemplateProcess:
         with self._lock:
             if self._broken:
                 raise ModelError(self._broken)
-            answer = self._answer(asked)
+            try:
+                answer = self._answer(asked)
+            except BaseException:  # Ctrl-C: the reply to this would be taken for that to the next
+                self._begin_anew()
+                raise
             if answer is None or "memory" in answer:
                 self._broken = self._broken or f"the model's chat template {_MEMORY}: {_ANOTHER}"
                 self.close()
@@ -81,11 +91,24 @@ class TemplateProcess:
             raise Refusal(one_line(str(answer["refusal"]))[:300])
         return str(answer["text"])
 
+    def _begin_anew(self) -> None:
+        self.close()
+        try:
+            self._begin()
+        except ModelError as error:
+            self._broken = str(error)
+
     def _answer(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         """What comes back; None where the process has ended."""
-        if not self._ready and self._line(b"", _START_SECONDS) is None:
-            return None
+        if not self._ready:
+            if self._line(b"", _START_SECONDS) is None:
+                return None
+            if self._template and self._exchange(self._template) is None:
+                return None
         self._ready = True
+        return self._exchange(asked)
+
+    def _exchange(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         line = self._line(json.dumps(asked).encode() + b"\n", self._seconds)
         try:
             answer = json.loads(line or b"")
@@ -99,8 +122,8 @@ class TemplateProcess:
         assert into and out
         watch = threading.Timer(seconds, self._too_long, (seconds,))
         watch.daemon = True
-        watch.start()
         try:
+            watch.start()
             into.write(asked)
             into.flush()
             line = out.readline(_LONGEST_ANSWER)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 from llama_cpp import llama_cpp as lib
@@ -188,18 +187,59 @@ def test_after_a_keyboard_interrupt_it_goes_on_as_if_nothing_had_been_asked(
 
 
 def test_a_keyboard_interrupt_ends_what_is_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupt, ended = Interrupt(), threading.Event()
-
-    class Waiting(SimpleQueue):
-        def get(self) -> None:
-            raise KeyboardInterrupt
+    interrupt, ended = Interrupt(), []
 
     def job() -> None:
         while not interrupt.is_set():
             time.sleep(0.001)
-        ended.set()
+        ended.append(True)
 
-    monkeypatch.setattr(worker, "SimpleQueue", Waiting)
+    monkeypatch.setattr(worker.threading, "Event", Pressed)
     with pytest.raises(KeyboardInterrupt):
         worker.apart(job, interrupt)
-    assert ended.is_set() and not interrupt.is_set()
+    assert ended and not interrupt.is_set()
+
+
+def test_one_while_the_thread_starts_has_it_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    late, done = [], []
+
+    class Late(threading.Thread):
+        def start(self) -> None:
+            late.append(self)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.threading, "Thread", Late)
+        with pytest.raises(KeyboardInterrupt):
+            worker.apart(lambda: done.append(True), Interrupt())
+    threading.Thread.start(late[0])
+    late[0].join()
+    assert not done
+
+
+def test_one_while_another_view_is_waited_for_loses_nothing() -> None:
+    made, done = worker.Worker(), []
+    made._ended = Pressed()
+    made.submit(lambda: done.append(True))
+    with pytest.raises(KeyboardInterrupt):
+        made.wait()
+    made.wait()
+    assert done
+    made.close()
+
+
+EVENT = threading.Event
+
+
+class Pressed(EVENT):
+    """Ctrl-C is pressed when it is waited for first: just behind what is waited for, or, where that does not come, so
+    that it does."""
+
+    presses = 1
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self.presses:
+            self.presses -= 1
+            super().wait(0.2)
+            raise KeyboardInterrupt
+        return super().wait(timeout)

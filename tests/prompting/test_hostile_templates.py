@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import pytest
 import tiny_models
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from pjlocal import PersonaJudge
+from pjlocal.engine.interrupt import Interrupt, Interrupted, on_sigint
 from pjlocal.errors import ModelError
 from pjlocal.gguf.header import read_header
 from pjlocal.prompting.jinja import Refusal, TemplateProcess
@@ -224,3 +228,42 @@ def test_prompts_are_written_for_several_threads_at_once() -> None:
         assert all(f"number {i}<" in text for i, text in enumerate(texts))
     finally:
         process.close()
+
+
+class Interrupting:
+    """A pipe at which Ctrl-C is pressed before something is read of it."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self.pipe = pipe
+
+    def readline(self, size: int) -> bytes:
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        self.pipe.close()
+
+
+def test_after_ctrl_c_the_next_prompt_is_its_own() -> None:
+    process = TemplateProcess()
+    try:
+        process.compile("{{ messages[0].content }}")
+        pipe = process._process.stdout
+        assert pipe and process.render([{"role": "user", "content": "one"}], {}) == "one"
+        process._process.stdout = Interrupting(pipe)  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt):
+            process.render([{"role": "user", "content": "two"}], {})
+        assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+        for said in ("three", "four"):
+            assert process.render([{"role": "user", "content": said}], {}) == said
+    finally:
+        process.close()
+
+
+def test_ctrl_c_is_an_interruption_where_it_was_taken_over_and_itself_elsewhere() -> None:
+    interrupt = Interrupt()
+    with pytest.raises(KeyboardInterrupt), interrupt.at_once():
+        raise KeyboardInterrupt
+    with on_sigint(interrupt), pytest.raises(Interrupted), interrupt.at_once():
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), interrupt.at_once():
+        raise KeyboardInterrupt

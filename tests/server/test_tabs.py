@@ -97,9 +97,9 @@ def test_two_tabs_go_on_in_one_chat_and_both_show_all_of_it(open_tabs, store: St
 HOLD = """
 var fetched = fetch, asked = 0, over = false, release;
 const held = new Promise((resolve) => (release = resolve));
-fetch = async (path, ...rest) => {
-  const reply = await fetched(path, ...rest);
-  if (/chats.\\d+$/.test(path) && ++asked === 1) held.then(() => setTimeout(() => (over = true), 50)), await held;
+fetch = async (path, options) => {
+  const reply = await fetched(path, options), wanted = options.method === "%s" && /chats.\\d+$/.test(path);
+  if (wanted && ++asked === 1) held.then(() => setTimeout(() => (over = true), 50)), await held;
   return reply;
 };
 """
@@ -112,7 +112,7 @@ def test_of_two_replies_the_newer_one_is_shown_whichever_comes_first(page, store
     chromium = page("/" if opening else f"/#{session.id}")
     if not opening:
         chromium.wait_for(WRITTEN)
-    chromium.eval(HOLD)
+    chromium.eval(HOLD % "GET")
     chromium.eval(f"location.hash = {session.id}" if opening else changed)
     chromium.wait_for("asked === 1")
     store.add_turn(session.id, a_turn("From the terminal", "Yes"))
@@ -121,6 +121,36 @@ def test_of_two_replies_the_newer_one_is_shown_whichever_comes_first(page, store
     chromium.eval("release()")
     chromium.wait_for("over")
     assert chromium.eval(QUESTIONS) == ["Hello", "From the terminal"]
+
+
+def test_a_question_that_is_asked_while_a_chat_is_loaded_is_asked_there(page, store: Store) -> None:
+    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
+    chromium = page("/")
+    chromium.eval(HOLD % "GET")
+    chromium.eval(f"location.hash = {session.id}")
+    chromium.wait_for("asked === 1")
+    chromium.eval("question.value = 'And now?'; document.getElementById('ask').requestSubmit(); release()")
+    chromium.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
+    assert chromium.eval(QUESTIONS) == ["Hello", "And now?"]
+    assert [question for question, _ in texts(store, session)] == ["Hello", "And now?"]
+
+
+@pytest.mark.parametrize(("method", "button"), [("PATCH", "Save the title"), ("DELETE", "Delete for good")])
+def test_what_is_done_to_one_chat_does_nothing_to_that_opened_meanwhile(
+    page, store: Store, method: str, button: str
+) -> None:
+    first, second = (saved(store, name, a_turn(name), settings=SETTINGS) for name in ("first", "second"))
+    chromium = page(f"/#{first.id}")
+    chromium.wait_for(WRITTEN)
+    click(chromium, {"PATCH": "Rename", "DELETE": "Delete"}[method])
+    chromium.eval(HOLD % method)
+    click(chromium, button)
+    chromium.wait_for("asked === 1")
+    chromium.eval(f"location.hash = {second.id}")
+    chromium.wait_for(f"{TITLE} === 'second'")
+    chromium.eval("release()")
+    chromium.wait_for("over")
+    assert chromium.eval(f"[{TITLE}, location.hash, {QUESTIONS}]") == ["second", f"#{second.id}", ["second"]]
 
 
 def test_two_tabs_that_ask_in_one_chat_at_once_lose_nothing(open_tabs, store: Store) -> None:

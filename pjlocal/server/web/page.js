@@ -18,11 +18,14 @@ let turns = [];
 let writing = null; // the turn under way, with what stops it
 let editing = null; // the turn whose question is asked anew
 let stale = false; // whether the chat was changed elsewhere while one was under way here
+let opening = null; // what loads the chat of the address
 let wanted = 0; // only the chat that was asked for last is shown: replies may come in another order
 
 // What is said.
 
 async function send(text, replaced) {
+  await opening;
+  if (writing) question.value ||= text;
   if (writing || !text.trim()) return;
   leave();
   const settings = views.chosen();
@@ -142,7 +145,9 @@ function follow() {
 
 // Which chat.
 
-async function open() {
+const open = () => (opening = opened());
+
+async function opened() {
   const which = /^#\d+$/.test(location.hash) ? Number(location.hash.slice(1)) : null;
   if (which === chat && which !== null) return;
   writing?.stopping.abort();
@@ -253,16 +258,18 @@ const unlessGone = (act) => (...given) =>
   });
 
 async function rename(text) {
-  const response = await ask(`api/chats/${chat}`, { method: "PATCH", body: { title: text } });
-  entitle((await response.json()).title);
-  changed();
+  const which = chat;
+  const response = await ask(`api/chats/${which}`, { method: "PATCH", body: { title: text } });
+  const { title } = await response.json();
+  if (chat === which) entitle(title);
+  changed(which);
   return "Renamed";
 }
 
 async function remove() {
   const which = chat;
   await ask(`api/chats/${which}`, { method: "DELETE" });
-  leaveBehind();
+  if (chat === which) leaveBehind();
   changed(which);
   return "Deleted";
 }
