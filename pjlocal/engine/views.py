@@ -282,12 +282,19 @@ class ModelViews:
         slot = self._slots[view]
         return (slot, 0) if len(self._contexts) == self.n_views else (0, slot)
 
+    def _length(self, view: int) -> int:
+        """Tokens of a view in memory."""
+        number, seq = self._place(view)
+        return self._contexts[number].length(seq)
+
     def _held(self, prompts: Sequence[Sequence[int]]) -> list[int]:
         """How many of each prompt's tokens its view's cache begins with.
 
         Views exchange their caches first where that holds more: preferences were swapped.
         """
         self.wait()
+        if any(self._length(view) != len(cached) for view, cached in enumerate(self.cached)):
+            self._recover()  # Ctrl-C came just as something was fed
         if self.n_views <= _FEW_VIEWS:  # of more there are too many ways to exchange them
             self._exchange(prompts)
         self._adapt()

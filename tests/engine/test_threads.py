@@ -186,6 +186,16 @@ def test_after_a_keyboard_interrupt_it_goes_on_as_if_nothing_had_been_asked(
     assert two_threads(LONG, seed=1, max_tokens=10).text == expected
 
 
+def test_what_was_not_fed_after_all_is_fed_next_time(two_threads: PersonaJudge) -> None:
+    """Ctrl-C came behind the note of what is fed, and before it was."""
+    expected = two_threads(LONG, seed=1, max_tokens=10).text
+    made = two_threads.pool.views(2, 1)
+    for view in range(2):
+        number, seq = made._place(view)
+        made._contexts[number].trim(seq, 10)
+    assert two_threads(LONG, seed=1, max_tokens=10).text == expected
+
+
 def test_a_keyboard_interrupt_ends_what_is_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt, ended = Interrupt(), []
 
