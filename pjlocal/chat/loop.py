@@ -43,12 +43,15 @@ def talk(chat: Chat, history: Path | None) -> int:
 
     line = Line(chat, history)
     while not chat.done:
-        try:
-            text = line.read()
-        except EOFError:
-            break
-        handle(chat, text)
-        chat.screen.gap()
+        interrupt = chat.conversation.judge.interrupt
+        interrupt.clear()
+        with on_sigint(interrupt, patience=_IMPATIENT_S):  # behind Enter, too
+            try:
+                text = line.read()
+            except EOFError:
+                break
+            handle(chat, text)
+            chat.screen.gap()
     return 0
 
 
@@ -61,7 +64,6 @@ def handle(chat: Chat, line: str) -> None:
     if not line.strip():
         return
     interrupt = chat.conversation.judge.interrupt
-    interrupt.clear()
     try:
         with on_sigint(interrupt, patience=_IMPATIENT_S):
             if is_command(line):
