@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pjlocal import Engine
-from pjlocal.engine.interrupt import Interrupt, Interrupted
+from pjlocal.engine.interrupt import Interrupt, Interrupted, on_sigint
 from pjlocal.engine.model import Model
 
 LONG = 30_000  # characters: enough to fill 8 MiB of stack
@@ -116,6 +116,6 @@ def test_ctrl_c_stops_it_between_two_pieces_and_leaves_nothing_running(
         return []
 
     monkeypatch.setattr(model._tokenizer, "_tokens", slow)
-    with pytest.raises(Interrupted), interrupt.at_once():
+    with on_sigint(interrupt), pytest.raises(Interrupted), interrupt.at_once():
         model.tokenize("A" * 1_000_000, special=True)
     assert len(begun) == 2 and ended == begun, "the model could be closed while it is read"
