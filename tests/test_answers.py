@@ -74,6 +74,7 @@ def test_a_seed_fixes_the_text_and_another_seed_changes_it(vivid_and_creative: P
     assert first == again != other
 
 
+@pytest.mark.slow
 def test_without_a_seed_one_is_drawn_and_told(vivid_and_creative: PersonaJudge) -> None:
     first = vivid_and_creative(PROMPTS[2], max_tokens=20)
     assert vivid_and_creative(PROMPTS[2], max_tokens=20, seed=first.seed).text == first.text
@@ -111,6 +112,7 @@ def test_the_trace_of_a_real_run_obeys_the_rules(vivid_and_creative: PersonaJudg
     assert {"accepted", "resampled", "bonus"} <= set(kinds)
 
 
+@pytest.mark.slow
 def test_temperature_0_keeps_what_both_views_agree_on_and_else_takes_the_judges_choice(smollm2: Path) -> None:
     with PersonaJudge(smollm2, prefer=["vivid", "concise"], sampling=Sampling(temperature=0)) as judge:
         a, b = (list(judge.stream(PROMPTS[2], seed=seed, max_tokens=60)) for seed in (1, 2))
@@ -121,6 +123,7 @@ def test_temperature_0_keeps_what_both_views_agree_on_and_else_takes_the_judges_
         assert {"accepted", "resampled"} <= {e.kind for e in a}
 
 
+@pytest.mark.slow
 def test_base_mode_at_temperature_0_is_the_judges_own_greedy_text(smollm2: Path) -> None:
     greedy = Sampling(temperature=0)
     with PersonaJudge(smollm2, draft_prefer=["vivid"], judge_prefer=["concise"], sampling=greedy) as judge:
@@ -129,6 +132,7 @@ def test_base_mode_at_temperature_0_is_the_judges_own_greedy_text(smollm2: Path)
         assert judge(PROMPTS[2], mode="prompt", max_tokens=60).text == base
 
 
+@pytest.mark.slow
 def test_modes_with_one_view(vivid_and_creative: PersonaJudge, smollm2: Path) -> None:
     for mode in ("prompt", "plain"):
         answer = vivid_and_creative.stream(PROMPTS[1], mode=mode, seed=1, max_tokens=12)
@@ -165,6 +169,7 @@ def test_a_stop_string_ends_the_text_even_across_tokens(vivid_and_creative: Pers
     assert result.finish_reason == "stop"
 
 
+@pytest.mark.slow
 def test_streaming_never_splits_a_character(smollm2: Path) -> None:
     """Emoji and CJK text span several tokens of this vocabulary."""
     wanted = "🎂🎉 日本語 🦄 ĉ"
@@ -196,6 +201,7 @@ def test_with_a_schema_every_finished_text_conforms(smollm2: Path, mode: str, sc
     assert isinstance(value["name"], str) and value["colour"] in ("red", "black")
 
 
+@pytest.mark.slow
 def test_with_a_grammar_every_text_conforms(smollm2: Path) -> None:
     sampling = Sampling(
         grammar='root ::= ("yes" | "no") " because " [a-z ]{5,20} "."', temperature=1.5, top_k=0, top_p=1
@@ -239,6 +245,7 @@ def test_models_that_write_no_text_are_refused(tiny, kind: str, reason: str) -> 
         PersonaJudge(tiny(kind))
 
 
+@pytest.mark.slow
 def test_one_answer_at_a_time_and_none_after_the_end(smollm2: Path) -> None:
     import threading
 

@@ -168,6 +168,7 @@ def test_preferences_own_strengths_are_told_of_where_they_change_nothing(tiny, c
     assert [record.message for record in caplog.records] == [says]
 
 
+@pytest.mark.slow
 def test_the_trace_and_the_statistics_tell_the_first_answer(pjlocal, tiny, tmp_path) -> None:
     import json
 

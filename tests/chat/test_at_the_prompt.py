@@ -54,6 +54,7 @@ def test_the_status_line_tells_roles_acceptance_rate_speed_and_context(start, to
 # The line that is typed.
 
 
+@pytest.mark.slow
 def test_the_line_can_be_edited(start, toy, sessions) -> None:
     chat = start(*toy, "-n", "2")
     chat.type("Wht is thiss?")
@@ -86,6 +87,7 @@ def test_the_arrow_up_brings_back_what_was_typed_in_an_earlier_run(start, toy, e
     chat.at_prompt("an earlier question")
 
 
+@pytest.mark.slow
 def test_tab_completes_commands_presets_models_and_titles(start, toy, environment) -> None:
     with Store(database(environment)) as store:
         store.add_session(Session("Cats and dogs"))
@@ -139,6 +141,7 @@ def test_several_lines_arrive_as_one_question(start, toy, sessions) -> None:
     assert questions == ["one\ntwo\nthree", "four\n\nfive", pasted + "\n"]
 
 
+@pytest.mark.slow
 def test_a_model_whose_name_is_not_utf8_is_completed_and_taken(start, toy, tmp_path) -> None:
     (tmp_path / "models" / os.fsdecode(b"caf\xe9.gguf")).symlink_to((tmp_path / "models" / "toy.gguf").resolve())
     chat = start(*toy, "-n", "2")

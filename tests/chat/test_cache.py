@@ -299,6 +299,7 @@ def test_what_is_stopped_before_its_first_token_was_never_asked(three_turns: Tal
     assert [turn.question for turn in store.load(conversation.session.id).turns] == ["But this"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["gemma3", "mamba", "jamba", "lfm2"])
 def test_where_the_memory_cannot_be_trimmed_commands_cost_the_new_tokens_too(tiny, kind: str, layout: str) -> None:

@@ -56,6 +56,7 @@ def test_the_text_view_shows_the_markup_and_blame_who_wrote_it(start, toy, says,
     assert "# Rain" not in chat.say("And again")
 
 
+@pytest.mark.slow
 def test_the_push_view_shows_what_pulled_a_token_in(start, toy, says, sessions) -> None:
     chat = start(*toy, *says("rain and snow"), "--view", "push", "--mode", "both", "--rule", "push", columns=120)
     assert chat.say("Go") == "a: vivid  b: creative  more probable by it: ×1.1 ×2 ×10\nrain and snow"
@@ -88,6 +89,7 @@ def test_no_color_is_obeyed(start, toy, says) -> None:
     assert codes <= {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"22", b"23", b"24", b"27"}
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal_gets_prompts_and_bare_answers(start, toy, says) -> None:
     chat = start(*toy, *says("Rain *falls*."), ready=False, TERM="dumb")
     for line in ("Go", "/why", "And?"):
@@ -102,6 +104,7 @@ def test_a_dumb_terminal_gets_prompts_and_bare_answers(start, toy, says) -> None
     assert chat.text.splitlines()[:3] == ["> Go", "Rain *falls*.", "> /why"]
 
 
+@pytest.mark.slow
 def test_thinking_is_dimmed_and_told_apart(start, toy, says) -> None:
     chat = start(*toy, *says("<think>\nLet me see.\n</think>\n\nIt *rains*."))
     shown = chat.say("Go")

@@ -70,6 +70,7 @@ def test_every_token_is_in_the_database_before_it_is_shown(chat: Talk, store: St
     assert kept(chat, store) and chat.turns[0].finish_reason == "length"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trouble", "reason"), TROUBLES)
 @pytest.mark.parametrize("begins", ["before the first turn", "before a turn", "in an answer"])
 def test_what_cannot_be_written_now_is_written_later(chat: Talk, store: Store, trouble, reason, begins: str) -> None:

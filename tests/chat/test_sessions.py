@@ -114,6 +114,7 @@ def test_another_model_goes_on_with_the_conversation(chat: Talk, tiny) -> None:
     assert chat.say("And?") == [] and chat.turns[2].settings["model"] == "recurrent.gguf"
 
 
+@pytest.mark.slow
 def test_a_chat_goes_on_with_a_model_of_another_vocabulary(smollm2: Path, tiny, tmp_path: Path) -> None:
     with talk(smollm2) as chat:
         chat.say("Why?")
@@ -158,6 +159,7 @@ def test_a_chat_goes_on_with_its_turns_preferences_and_settings(start, toy, toy_
     assert len(sessions()) == 1 and len(sessions()[0].turns) == 2
 
 
+@pytest.mark.slow
 def test_a_chat_that_is_not_saved_leaves_no_file(start, toy, environment) -> None:
     chat = start(*toy, "-n", "2", "--no-save")
     chat.say("Go")

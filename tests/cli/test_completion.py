@@ -76,6 +76,7 @@ def test_names_that_a_shell_would_take_apart_or_run_are_not_offered(shell: dict[
         assert completed(shell, "pjlocal", "run", "-m", word) == []
 
 
+@pytest.mark.slow
 def test_saved_chats_are_completed(shell: dict[str, str]) -> None:
     assert completed(shell, "pjlocal", "chat", "--session", "po") == ["poems"]
     assert completed(shell, "pjlocal", "sessions", "show", "") == ["poems", "2", "1"]

@@ -177,6 +177,7 @@ def test_a_folder_without_an_evaluation_is_told(pjlocal: Pjlocal, tmp_path: Path
         assert result.returncode == 2 and "holds no evaluation" in result.stderr, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["no JSON", "[]", '{"key": 1}', '{"answer": "a"}', '{"key": "k", "answer": 5}'])
 def test_a_line_that_pjlocal_did_not_write_is_named(pjlocal: Pjlocal, suite: str, tmp_path: Path, line: str) -> None:
     made = Run(load_suite(str(tmp_path / suite)), (), ())

@@ -48,6 +48,7 @@ def test_a_chat_says_that_it_is_fixed(pjlocal, model: Path, name: str) -> None:
     assert f"{name} is fixed once the model is loaded" in one_line(result.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".part", ".aria2", ".crdownload", ".incomplete"])
 def test_a_download_under_way_is_told_in_a_line(pjlocal, model: Path, ending: str) -> None:
     model.with_name(model.name + ending).touch()

@@ -160,6 +160,7 @@ def test_a_file_that_is_not_what_was_promised_is_not_kept(
     assert not [file for file in cache.rglob("*") if file.is_file() and file.stat().st_size]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "headers", "says"),
     [
@@ -185,6 +186,7 @@ def test_what_the_hub_refuses_is_explained_in_a_line(
     assert re.search(says, one_line(result.stderr)), result.stderr
 
 
+@pytest.mark.slow
 def test_a_token_that_is_not_valid_is_said(pjlocal: Callable, hub: Hub, environment: dict[str, str]) -> None:
     hub.refuse[MODEL] = (401, {})
     environment["HF_TOKEN"] = "hf_old"
@@ -193,6 +195,7 @@ def test_a_token_that_is_not_valid_is_said(pjlocal: Callable, hub: Hub, environm
     assert "with the account whose token is used here" in one_line(pjlocal("models", "pull", MODEL).stderr)
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_not_there_is_said(pjlocal: Callable, environment: dict[str, str]) -> None:
     environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
     assert "cannot reach http://127.0.0.1:9" in one_line(pjlocal("models", "pull", MODEL).stderr)

@@ -24,6 +24,7 @@ def popen(environment, *args: str, **options) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_the_run_quietly(environment) -> None:
     process = popen(environment, *PREFER, "-n", "400", "Write a long story.")
     assert len(process.stdout.read(10)) == 10
@@ -32,6 +33,7 @@ def test_a_closed_pipe_ends_the_run_quietly(environment) -> None:
     assert process.stderr.read() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
 def test_a_closed_stream_is_no_crash(environment, closed: str) -> None:
     redirect = {"stdout": ">&-", "stderr": "2>&-"}[closed]
@@ -47,6 +49,7 @@ def test_a_context_that_is_full_is_said(pjlocal, tiny) -> None:
     assert "the context is full" in one_line(result.stderr)
 
 
+@pytest.mark.slow
 def test_a_full_disk_gets_one_line(environment) -> None:
     with open("/dev/full", "w") as full:
         process = popen(environment, *PREFER, "-n", "20", "hi", stdout=full)
@@ -54,6 +57,7 @@ def test_a_full_disk_gets_one_line(environment) -> None:
         assert "No space left on device" in one_line(process.stderr.read().decode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("run", "--help"), ("config", "show"), ("run", *PREFER, "-n", "20", "hi")])
 def test_a_closed_pipe_is_no_failure(environment, arguments) -> None:
     reading, writing = os.pipe()
@@ -107,6 +111,7 @@ def test_ctrl_c_in_a_first_answer_shows_what_there_is_of_it(environment, tmp_pat
     assert "".join(event["text"] for event in events).rstrip() == text.rstrip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.15, 0.3, 0.5])
 def test_ctrl_c_while_loading_or_reading_the_prompt_is_quiet(environment, delay: float) -> None:
     process = popen(environment, *PREFER, "--batch", "4096", "word and word " * 2000)

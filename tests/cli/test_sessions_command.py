@@ -140,6 +140,7 @@ def test_rename_changes_the_title_and_nothing_else(store) -> None:
         call("rename", "herons", " ")
 
 
+@pytest.mark.slow
 def test_rm_wants_a_yes(store) -> None:
     saved(store, "Birds", a_turn())
     with pytest.raises(UsageError, match="nobody can be asked here whether to remove 'Birds': give --yes"):

@@ -25,6 +25,7 @@ def findings(result) -> dict[str, dict]:
     return {finding["what"]: finding for finding in json.loads(result.stdout)["findings"]}
 
 
+@pytest.mark.slow
 def test_all_is_well_with_a_new_installation(pjlocal: Callable) -> None:
     result = pjlocal("doctor")
     assert result.returncode == 0 and not result.stderr

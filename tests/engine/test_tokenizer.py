@@ -37,6 +37,7 @@ def test_a_chat_goes_on_after_it(pjlocal, tiny: Callable[[str], Path]) -> None:
     assert "the prompt is too long" in result.stderr and result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["A", "Aa", " ", "\n", "\r\n", "9", ".", "あ", "日", "😀", "e\u0301", "\u0301", "\0"])
 def test_no_run_of_any_character_ends_the_process(model: Model, unit: str) -> None:
     text = unit * 100_000
@@ -84,6 +85,7 @@ def test_a_thread_with_a_small_stack_can_split_texts(model: Model) -> None:
     assert lengths == [64, LONG // 4]
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 @pytest.mark.parametrize("unit", ["A", " ", "あ"])
 @pytest.mark.parametrize("vocabulary", ["tekken", "space_prefix"])

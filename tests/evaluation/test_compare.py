@@ -208,6 +208,7 @@ def whole(n: int, seeds: int = 1, shift: float = 0.5) -> Results:
     return Results(suite(*systems, objectives=(PAIR, Objectives("other", ("a b",)))), answers, scores, verdicts)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_records_makes_no_difference() -> None:
     results = whole(12, seeds=3)
     shuffled = [

@@ -146,6 +146,7 @@ def test_a_prompt_too_long_is_named_before_anything_is_generated(tiny: Callable[
     assert not (tmp_path / "answers.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_that_was_written(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     import resource
 

@@ -39,6 +39,7 @@ def everywhere(text: str) -> list[Plot]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [*HOSTILE, "cost $x_1$ of $5", "\\frac", "名前 ←"])
 def test_text_stays_text_and_nothing_in_it_is_markup(text: str) -> None:
     def elements(plot: Plot) -> set[str]:

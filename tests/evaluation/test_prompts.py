@@ -148,6 +148,7 @@ def test_a_sample_is_the_seeds_own_and_a_larger_one_has_all_of_it() -> None:
     assert load_prompts(limit=99, sample=7) == load_prompts()
 
 
+@pytest.mark.slow
 def test_every_prompt_is_as_likely_in_a_sample() -> None:
     """Binomial(2000, 1/6) within 5 standard deviations, for 60 prompts: other seeds would fail 1 time in 30,000."""
     counts = Counter(prompt.id for seed in range(2000) for prompt in load_prompts(limit=10, sample=seed))

@@ -22,6 +22,7 @@ def test_the_interval_is_scipys_and_the_same_every_time() -> None:
     assert (found.low, found.high) == (pytest.approx(expected.low, abs=0.02), pytest.approx(expected.high, abs=0.02))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "mean"),
     [

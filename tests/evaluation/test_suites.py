@@ -223,6 +223,7 @@ _settings = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         Suite,
@@ -317,6 +318,7 @@ def test_table4_has_the_papers_nine_objectives() -> None:
     assert asked == set(list(PRESETS)[:9])
 
 
+@pytest.mark.slow
 def test_strength_and_modes_compare_with_prompting_in_the_same_placement() -> None:
     for name in ("strength", "modes", "pirate"):
         suite = load_suite(name)

@@ -53,6 +53,7 @@ def test_flags_and_the_config_file_win_even_with_what_is_the_default_anyway(
     assert "sampling of the model" not in plain.stderr
 
 
+@pytest.mark.slow
 def test_info_shows_what_the_file_says(pjlocal: Callable, says: Path, smollm2: Path) -> None:
     assert "temperature 0.6, top-k 40, top-p 0.95" in pjlocal("models", "info", says).stdout
     assert json.loads(pjlocal("models", "info", says, "--json").stdout)["sampling"]["temperature"] == 0.6

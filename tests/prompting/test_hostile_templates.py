@@ -103,6 +103,7 @@ def rendered(template: str, seconds: float = 0.3) -> str:
         process.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 @pytest.mark.parametrize("what", ENDLESS)
 def test_what_does_not_end_is_ended(what: str) -> None:

@@ -117,6 +117,7 @@ def test_everything_has_a_name_and_a_place_for_those_who_do_not_see_it(page, sto
     assert stops[0] == "skip" and {"mode", "words", "answer", "question", "send"} <= {*stops}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1200, "dark")])
 def test_text_can_be_read_in_light_and_dark_and_on_a_phone(seen, store: Store, width: int, scheme: str) -> None:
     text = "A " + "wide" * 200 + "\n\n```\n" + "code " * 100 + "\n```\n\n| a | b |\n|-|-|\n| " + "c" * 300 + " | d |"

@@ -69,6 +69,7 @@ def test_a_signal_stops_what_is_written_and_says_so_to_who_listens(
         assert "the server is stopping" in [line for line in lines if line][-1]
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_it_at_once(tiny: Callable[[str], Path], environment: dict[str, str]) -> None:
     with serving(tiny("llama"), environment, "--ctx", "32768") as served:
         _, thread = listening(served)
@@ -79,6 +80,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tiny: Callable[[str], Path], environmen
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_short_answer_ends_as_it_would_after_a_signal(
     tiny: Callable[[str], Path], environment: dict[str, str]
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_result_is_whole_on_the_other_side() -> None:
     assert Result.from_whole(json.loads(json.dumps(result.whole()))) == result
 
 
+@pytest.mark.slow
 def test_run_prints_and_traces_the_same_and_the_model_is_not_loaded(
     served: Served, model: Path, server_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -214,6 +215,7 @@ def test_a_run_that_is_killed_leaves_nothing_being_written(
     when(lambda: big.metric("pjlocal_answers_now") == 0)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_request_is_told_as_without_a_server(
     served: Served, model: Path, server_environment: dict[str, str]
 ) -> None:

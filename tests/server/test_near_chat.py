@@ -60,6 +60,7 @@ def no_times(turn: Any) -> Any:
     return {**turn.settings, "events": turn.events, "finish_reason": turn.finish_reason, "answer": turn.answer}
 
 
+@pytest.mark.slow
 def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -> None:
     turns = []
     for server in (True, False):
@@ -198,6 +199,7 @@ def test_where_the_views_live_is_told_of_a_servers_too(served: Served, model: Pa
         assert chat.judge.living == {2: "contexts"}
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_here_is_tried_again_with_the_next_question(
     model: Path, server_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +246,7 @@ def test_a_model_that_was_unloaded_meanwhile_is_loaded_again(model: Path, server
         assert len(said(chat, "And then?")) == 12 and chat.judge.served
 
 
+@pytest.mark.slow
 def test_several_chats_and_runs_at_once_do_not_mix(served: Served, model: Path) -> None:
     def talk(question: str, server: bool, into: dict[str, Any]) -> None:
         with chatting(model, server) as chat:

@@ -70,6 +70,7 @@ def test_one_batch_reads_what_all_answers_feed(served: Served) -> None:
     when(busy(served, 0))
 
 
+@pytest.mark.slow
 def test_a_client_that_hangs_up_frees_its_place(served: Served) -> None:
     with endless(served) as reply:
         assert next(lines := reply.iter_lines()) and lines

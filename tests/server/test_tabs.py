@@ -61,6 +61,7 @@ def test_two_tabs_that_talk_at_once_get_each_its_own_answer_and_list_both(open_t
         assert tab.eval("document.querySelector('#list [aria-current] bdi').textContent") == session.title
 
 
+@pytest.mark.slow
 def test_a_chat_that_one_tab_begins_names_or_deletes_is_so_listed_in_the_other(open_tabs, store: Store) -> None:
     first, second = open_tabs()
     ask(second, "Why do cats purr?")
@@ -153,6 +154,7 @@ def test_what_is_done_to_one_chat_does_nothing_to_that_opened_meanwhile(
     assert chromium.eval(f"[{TITLE}, location.hash, {QUESTIONS}]") == ["second", f"#{second.id}", ["second"]]
 
 
+@pytest.mark.slow
 def test_two_tabs_that_ask_in_one_chat_at_once_lose_nothing(open_tabs, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
     tabs = open_tabs(f"/#{session.id}")

@@ -93,6 +93,7 @@ def test_a_tokens_numbers_show_where_one_points_and_where_the_keyboard_is(page, 
     assert chromium.eval("document.getElementById('token').hidden")
 
 
+@pytest.mark.slow
 def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: Store) -> None:
     session = saved(store, "endless", settings=ENDLESS)
     chromium = page(f"/#{session.id}")
@@ -167,6 +168,7 @@ def test_nothing_planted_runs_and_nothing_is_fetched_from_elsewhere(page, store:
     chromium.wait_for("document.title === 'refused'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
@@ -191,6 +193,7 @@ def test_markdown_becomes_elements_and_what_is_none_stays_text(page, source: str
     assert rendered(chromium, source) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_no_markdown_takes_long(page) -> None:
     chromium = page()

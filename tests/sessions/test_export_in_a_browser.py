@@ -11,6 +11,7 @@ from exported_chats import HOSTILE, accepted, bonus, chat, hostile_session, resa
 from pjlocal.sessions.export import write_export
 
 
+@pytest.mark.slow
 def test_in_a_browser_nothing_that_was_planted_runs(chromium: Chromium, tmp_path: Path) -> None:
     session = hostile_session()
     write_export(session, tmp_path / "page.html")
