@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
@@ -43,12 +43,12 @@ class TemplateProcess:
         self._lock = threading.Lock()
         self._broken = ""
         self._template: Mapping[str, Any] = {}  # what it is asked first; nothing until one was taken
-        self._begin()
+        self._begin(_forked if _may_fork() else _started)
 
-    def _begin(self) -> None:
+    def _begin(self, start: Callable[[], _Process]) -> None:
         self._ready = False
         try:
-            self._process = _forked() if _may_fork() else _started()
+            self._process = start()
         except OSError as error:
             raise ModelError(f"cannot start the process for the chat template: {error.strerror or error}") from None
         self.close = weakref.finalize(self, _end, self._process)
@@ -94,7 +94,7 @@ class TemplateProcess:
     def _begin_anew(self) -> None:
         self.close()
         try:
-            self._begin()
+            self._begin(_started)  # this process has a model in memory by now
         except ModelError as error:
             self._broken = str(error)
 
