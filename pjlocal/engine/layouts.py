@@ -88,9 +88,9 @@ def _file() -> Path | None:
 def _remembered() -> Remembered:
     """What was measured; nothing where that cannot be read."""
     path = _file()
-    if path is None or not path.is_file():
-        return {}
     try:
+        if path is None or not path.is_file():  # a pipe would be waited for
+            return {}
         said = json.loads(path.read_bytes())
         return {str(key): _times(value) for key, value in said.items()}
     except (OSError, ValueError, AttributeError, TypeError, KeyError):

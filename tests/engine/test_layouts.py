@@ -246,12 +246,14 @@ def test_what_cannot_be_read_of_the_layouts_is_measured_again(measurable, tmp_pa
     assert made == LAYOUTS and len(json.loads(path.read_text())) == 1
 
 
-@pytest.mark.parametrize("what", ["no folder", "a pipe"])
+@pytest.mark.parametrize("what", ["no folder", "a pipe", "a name that is too long"])
 def test_layouts_are_measured_anew_where_nothing_can_be_kept(measurable, monkeypatch, tmp_path, what: str) -> None:
     judge, made = measurable
     if what == "a pipe":
         (tmp_path / "pjlocal").mkdir()
         os.mkfifo(tmp_path / "pjlocal" / "layouts.json")
+    elif what == "a name that is too long":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ("x" * 300)))
     else:
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
