@@ -185,12 +185,13 @@ class SharedContext:
             return
         prompt = sequence.cached + sequence.head
         best = max(self._sequences, key=lambda other: common_prefix(other.cached, prompt))
-        n_more = common_prefix(best.cached, prompt) - len(sequence.cached)
+        held = common_prefix(best.cached, prompt)
+        n_more = held - len(sequence.cached)
         if n_more < _WORTH_COPYING or _OF_AS_MANY * n_more < len(best.cached):
             return
         taken = self._context.restore(sequence.number, self._context.state(best.number))
         sequence.cached = list(best.cached) if taken else []
-        self.keep(sequence, common_prefix(prompt, sequence.cached))
+        self.keep(sequence, held)
         sequence.head = prompt[len(sequence.cached) :]
         sequence.n_held = len(sequence.cached)
 

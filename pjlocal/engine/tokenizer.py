@@ -6,7 +6,7 @@ import ctypes
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 
 from ..errors import UsageError
+from .interrupt import Interrupt
+from .worker import apart
 
 # Texts of many byte-pair vocabularies (tekken, gpt-4o, deepseek, bloom, ...) are split by regular expressions of the
 # C++ library, which calls itself for each character of a run: 305 bytes of stack each, measured alike over 21 such
@@ -97,31 +99,15 @@ class Tokenizer:
     def _in_a_thread(self, text: str, special: bool, goes_on: bool) -> list[int]:
         """The tokens, from a thread with a stack of its own; stops between two pieces when this thread is stopped."""
         tokens: list[int] = []
-        failed: list[BaseException] = []
-        stop, done = threading.Event(), threading.Event()
+        stop = Interrupt()
 
         def work() -> None:
-            try:
-                for piece in self._pieces(text):
-                    if stop.is_set():
-                        return
-                    tokens.extend(self._tokens(piece, special, goes_on or bool(tokens)))
-            except BaseException as error:
-                failed.append(error)
-            finally:
-                done.set()
+            for piece in self._pieces(text):
+                if stop.is_set():
+                    return
+                tokens.extend(self._tokens(piece, special, goes_on or bool(tokens)))
 
-        thread = threading.Thread(target=work, daemon=True, name="pjlocal-tokenize")
-        try:
-            _start(thread)
-            done.wait()  # and no join, which Ctrl-C makes take a thread for ended (Python 3.11)
-        finally:
-            stop.set()
-            while thread.ident and not done.is_set():  # the model must not be closed under it
-                with suppress(KeyboardInterrupt):
-                    done.wait()
-        if failed:
-            raise failed[0]
+        apart(work, stop, _deep_stack())
         return tokens
 
     def _pieces(self, text: str) -> Iterator[str]:
@@ -165,11 +151,13 @@ class Tokenizer:
         return sorted((text for text in texts if 1 < len(text) < _MOST // 2), key=len, reverse=True)
 
 
-def _start(thread: threading.Thread) -> None:
+@contextmanager
+def _deep_stack() -> Iterator[None]:
+    """Threads that are started within have it."""
     with _stack_size:
         before = threading.stack_size(_STACK)
         try:
-            thread.start()
+            yield
         except RuntimeError:  # Python's word for it
             raise MemoryError from None
         finally:

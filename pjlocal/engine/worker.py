@@ -1,16 +1,18 @@
-"""Threads that decode: one for each view beside the first, and a passing one for what takes long."""
+"""Threads for what llama.cpp does: one for each view beside the first, and a passing one for what takes long."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from queue import SimpleQueue
 
 from .interrupt import Interrupt
 
 
-def apart(job: Callable[[], None], interrupt: Interrupt) -> None:
+def apart(
+    job: Callable[[], None], interrupt: Interrupt, starting: AbstractContextManager[None] = nullcontext()
+) -> None:
     """Run a job that takes long in a thread of its own, while this one waits on a lock, where Ctrl-C reaches it.
 
     The thread ends with the job, and so do those that OpenMP gave it.  As long as OpenMP has more threads than there
@@ -19,6 +21,7 @@ def apart(job: Callable[[], None], interrupt: Interrupt) -> None:
 
     Args:
         interrupt: ends the job where this thread is told to go on, as by KeyboardInterrupt.
+        starting: the thread is started in it.
 
     Raises:
         BaseException: what the job raised.
@@ -43,8 +46,9 @@ def apart(job: Callable[[], None], interrupt: Interrupt) -> None:
 
     thread = threading.Thread(target=run, daemon=True, name="pjlocal-read")
     try:
-        thread.start()
-        ended.wait()
+        with starting:
+            thread.start()
+        ended.wait()  # and no join, which Ctrl-C makes take a thread for ended (Python 3.11)
     except BaseException:  # maybe before the thread has come to run, which then does nothing
         with interrupt.stopping():
             with guard:

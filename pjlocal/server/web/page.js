@@ -157,15 +157,26 @@ async function opened() {
   trouble("");
   forget();
   if (which !== null) {
-    const number = ++wanted;
     try {
-      const saved = await json(`api/chats/${which}`);
-      if (number === wanted) load(saved);
+      const saved = await latest(which);
+      if (saved) load(saved);
     } catch (error) {
-      if (number === wanted) trouble(error.message);
+      trouble(error.message);
     }
   }
   list();
+}
+
+/** A chat as it is saved; nothing where one was asked for later. */
+async function latest(which) {
+  const number = ++wanted;
+  try {
+    const saved = await json(`api/chats/${which}`);
+    if (number === wanted) return saved;
+  } catch (error) {
+    if (number === wanted) throw error;
+  }
+  return null;
 }
 
 /** From now on another chat is begun. */
@@ -216,14 +227,12 @@ function changed(which = chat) {
 async function refresh() {
   stale = Boolean(writing);
   if (stale) return;
-  const number = ++wanted;
   try {
-    const saved = await json(`api/chats/${chat}`);
-    if (number !== wanted) return;
-    if (writing) stale = true;
-    else take(saved);
+    const saved = await latest(chat);
+    if (saved && writing) stale = true;
+    else if (saved) take(saved);
   } catch (error) {
-    if (number === wanted) refused(error);
+    refused(error);
   }
 }
 
