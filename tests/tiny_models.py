@@ -77,11 +77,12 @@ class _Writer(gguf.GGUFWriter):
         tensors_a_part: int = 0,
         splitter: str | None = None,
         recommends: Mapping[str, float] | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__(path, architecture, split_max_tensors=tensors_a_part)
         if name:
             self.add_name(name)
-        self._rng = np.random.default_rng(0)
+        self._rng = np.random.default_rng(seed)
         self._dtype = dtype
         self._quantized = quantized
         tokens, types = _byte_pairs() if splitter else _vocabulary(n_vocab, words, added)

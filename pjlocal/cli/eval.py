@@ -158,9 +158,9 @@ def run_suite(
     from ..evaluation.examine import check_examiners
     from ..evaluation.generate import generate
     from ..evaluation.prompts import load_prompts
-    from ..evaluation.records import AnswerRecord, Folder, Score, Verdict
-    from ..evaluation.run import Asked, Run, digest_of, made_with, make_manner, make_tasks, write_run
-    from ..evaluation.suite import check_systems, with_models, without_effect
+    from ..evaluation.records import AnswerRecord, Folder, Score, Verdict, digest_of
+    from ..evaluation.run import Asked, Run, made_with, make_manner, make_tasks, write_run
+    from ..evaluation.suite import check_systems, suite_wide, with_models, without_effect
     from ..evaluation.suitefile import load_suite
     from ..gguf.locate import find_model
 
@@ -176,14 +176,14 @@ def run_suite(
     first = models[0] if models else None
     paths = [find_model(system.model or first) for system in wanted.systems]
     examiners = _examiners(paths if reward else [], scorer, reward_model, judge, judge_url, judge_pairs)
-    digests = {path: digest_of(path) for path in set(paths)}
-    asked = Asked(generation, sampling, prompting, given, own)
+    asked = Asked(generation, sampling, prompting, given, own, engine)
     manners = [
-        make_manner(wanted, system, asked, str(path), digests[path])
+        make_manner(wanted, system, asked, str(path), digest_of(path))
         for system, path in zip(wanted.systems, paths, strict=True)
     ]
     tasks = make_tasks(wanted, manners, questions)
-    run = Run(wanted, tuple(questions), tuple(task.key for task in tasks), made_with(manners, asked, engine))
+    run = Run(wanted, tuple(questions), tuple(task.key for task in tasks), made_with(manners, asked))
+    engine = suite_wide(wanted, engine, given)
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     interrupt = Interrupt()
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
@@ -196,7 +196,7 @@ def run_suite(
             write_run(folder, run)
             _say(_outlook(len(tasks), len(questions)))
             with _progress() as progress:
-                generate(folder, tasks, engine, parallel, interrupt, lambda n, of: progress("answers", n, of))
+                generate(folder, tasks, parallel, interrupt, lambda n, of: progress("answers", n, of))
                 _examine(folder, run, examiners, prompting, engine, interrupt)
         except Interrupted:
             _say("stopped; the same command goes on from here")

@@ -18,7 +18,7 @@ from ..persona import PersonaJudge
 from ..prompting.plan import Plan
 from ..prompting.prompt import ChatTemplate
 from ..scheduler import Job, Scheduler, write_all
-from ..settings import Engine
+from ..settings import Engine, Generation
 from .records import AnswerRecord, Folder
 from .run import Task
 from .scoring import Progress
@@ -35,12 +35,18 @@ class Planned:
     @property
     def room(self) -> int:
         """Tokens that each of its sequences needs."""
-        return max(map(len, self.plan.prompts)) + self.task.generation.max_tokens
+        return max(map(len, self.plan.prompts)) + self.generation.max_tokens
+
+    @property
+    def generation(self) -> Generation:
+        """With no more tokens than the context has room for, however large the context is that several share."""
+        most = self.judge.context_limit - max(map(len, self.plan.prompts))
+        generation = self.task.generation
+        limited: Generation = generation.replace(max_tokens=min(generation.max_tokens, most))
+        return limited
 
 
-def generate(
-    folder: Folder, tasks: Sequence[Task], engine: Engine, parallel: int, interrupt: Interrupt, progress: Progress
-) -> None:
+def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: Interrupt, progress: Progress) -> None:
     """Write every answer that the folder lacks; each is kept as soon as it is done.
 
     Args:
@@ -56,15 +62,22 @@ def generate(
     todo = [task for task in tasks if task.key not in have]
     done = len(tasks) - len(todo)
     progress(done, len(tasks))
-    for path, of_model in groupby(sorted(todo, key=lambda task: task.manner.model), lambda task: task.manner.model):
-        model = Model(Path(path), engine, interrupt)
+    for _, of_model in groupby(sorted(todo, key=_loaded), _loaded):
+        together = list(of_model)
+        engine = together[0].manner.engine
+        model = Model(Path(together[0].manner.model), engine, interrupt)
         with ExitStack() as stack:
             stack.callback(model.close)
-            planned = plan_tasks(model, engine, list(of_model), interrupt, stack)
+            planned = plan_tasks(model, engine, together, interrupt, stack)
             for record in _written(planned, engine, parallel, interrupt):
                 folder.append(record)
                 done += 1
                 progress(done, len(tasks))
+
+
+def _loaded(task: Task) -> tuple[str, str]:
+    """What the model is loaded with: answers with the same are written together."""
+    return task.manner.model, repr(task.manner.engine)
 
 
 def plan_tasks(
@@ -151,7 +164,7 @@ def _together(
 
 
 def _seated(seat: Seat, item: Planned) -> Answer:
-    return Answer(seat, item.plan, item.task.generation, item.judge.sampling, 0.0)
+    return Answer(seat, item.plan, item.generation, item.judge.sampling, 0.0)
 
 
 def _record(task: Task, answer: Answer, events: Sequence[TokenEvent]) -> AnswerRecord:

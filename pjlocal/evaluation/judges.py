@@ -19,6 +19,7 @@ from ..errors import ModelError
 from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
 from .question import REPLIES, SYSTEM, Question
+from .records import computed_with, digest_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class LocalJudge:
 
     def __init__(self, model: Model, engine: Engine, interrupt: Interrupt) -> None:
         self.name = model.name
-        self.identity = model.fingerprint
+        self.identity = {"model": digest_of(model.path), **computed_with(engine)}
         self.failures: Counter[str] = Counter()
         self._template = ChatTemplate(model)
         self._prompting = Prompting(system=SYSTEM, think="off" if self._template.has_think_switch else "auto")

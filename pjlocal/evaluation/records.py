@@ -7,10 +7,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar, get_type_hints
 
 from ..errors import OutputError, UsageError
+from ..gguf.split import beside_its_parts, part_paths
+from ..settings import Engine
 
 _DIGITS = 20  # of a key: 80 bits, so that a billion records do not collide
 
@@ -19,6 +22,40 @@ def key_of(**parts: Any) -> str:
     """A digest of all that a record depends on: what has the same key need not be made again."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def computed_with(engine: Engine) -> dict[str, Any]:
+    """The engine settings that change the numbers a model computes, where they differ from the defaults.
+
+    Threads, batch size, layout and devices change rounding alone, and are in no key.
+    """
+    defaults = Engine()
+    names = ("cache_type_k", "cache_type_v", "flash_attn")
+    return {name: getattr(engine, name) for name in names if getattr(engine, name) != getattr(defaults, name)}
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file; of a split model, of the digests of its parts.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    parts = [part for part in part_paths(beside_its_parts(path)) if part.is_file()] or [path]
+    try:
+        digests = [_digest(part, (stat := part.stat()).st_size, stat.st_mtime_ns) for part in parts]
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+@cache
+def _digest(path: Path, size: int, changed_ns: int) -> str:
+    """Read once: a model often answers, scores and judges."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

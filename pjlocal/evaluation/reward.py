@@ -32,7 +32,7 @@ from ..prompting.pieces import tokens_behind
 from ..prompting.preferences import prefix, split_strength
 from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
-from .records import AnswerRecord
+from .records import AnswerRecord, computed_with, digest_of
 
 
 class Scorer:
@@ -52,7 +52,12 @@ class Scorer:
         self._limit = context_limit(model, engine)
         self._reader = PackedReader(model, engine, interrupt)
         #: What its scores depend on, besides the answer and the preferences.
-        self.identity = {"model": model.fingerprint, "system": prompting.system, "think": prompting.think}
+        self.identity = {
+            "model": digest_of(model.path),
+            "system": prompting.system,
+            "think": prompting.think,
+            **computed_with(engine),
+        }
 
     def __enter__(self) -> Scorer:
         return self

@@ -33,7 +33,7 @@ from ..prompting.pieces import Hidden, tokens_behind, tokens_of
 from ..prompting.preferences import prefix, split_strength
 from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
-from .records import AnswerRecord
+from .records import AnswerRecord, computed_with, digest_of
 
 _HEADS = ("cls.output.weight", "cls.weight")  # the tensors that llama.cpp makes the number of
 _SOFTMAX = ("qwen3", "qwen3vl")  # architectures of which llama.cpp takes the softmax of what the head gives
@@ -121,7 +121,7 @@ class Ranker:
         self._handle: Any = None
         self._room = 0
         self.name = self._model.name
-        self.identity = {"model": self._model.fingerprint, "system": prompting.system}
+        self.identity = {"model": digest_of(path), "system": prompting.system, **computed_with(engine)}
 
     def __enter__(self) -> Ranker:
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Collection, Mapping, Sequence
@@ -15,9 +14,9 @@ from ..errors import OutputError, UsageError
 from ..gguf.header import read_header
 from ..gguf.sampling import followed, recommended
 from ..prompting.preferences import prefix
-from ..settings import Engine, Generation, Prompting, Sampling, Settings
-from ..textfile import write_text
-from .records import Folder, key_of
+from ..settings import ADAPTERS, Engine, Generation, Prompting, Sampling, Settings, split_scale
+from ..textfile import user_path, write_text
+from .records import Folder, computed_with, digest_of, key_of
 from .suite import Objectives, Prompt, Suite, System, in_force, suite_as_dict, suite_from_dict
 
 FORMAT = 1  # of run.json
@@ -28,6 +27,7 @@ class Manner:
     """A system with the settings that it answers under, and the digest of its model file.
 
     strength: of preferences that have none of their own.
+    files: the digests of the aligner and the adapters, by the names that the settings have for them.
     """
 
     system: System
@@ -37,6 +37,8 @@ class Manner:
     prompting: Prompting
     model: str
     digest: str
+    engine: Engine
+    files: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Asked:
     prompting: Prompting
     given: Collection[str] = ()
     own: Collection[str] = ()
+    engine: Engine = Engine()
 
 
 def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: str) -> Manner:
@@ -108,7 +111,19 @@ def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: 
         in_force(suite, system, asked.prompting, asked.given),
         model,
         digest,
+        in_force(suite, system, asked.engine, asked.given),
+        _digests(in_mode(generation, mode)),
     )
+
+
+def _digests(generation: Generation) -> dict[str, str]:
+    """Of every file besides the model that the settings name."""
+    from ..gguf.locate import find_model
+
+    files = {spec: user_path(split_scale(spec)[0]) for _, spec in generation.adapters()}
+    if generation.aligner is not None:
+        files[generation.aligner] = find_model(generation.aligner)
+    return {name: digest_of(path) for name, path in files.items()}
 
 
 def _filters(suite: Suite, system: System, asked: Asked, model: str) -> Sampling:
@@ -158,27 +173,34 @@ def _depends(objectives: Objectives, manner: Manner) -> dict[str, Any]:
     """What every answer of a system under these objectives depends on, besides prompt and seed."""
     views = manner.system.views(objectives)
     generation = _changed(manner.generation.replace(seed=None, lookahead=0, schedule="lockstep"))  # which no text shows
+    for name in (name for names in ADAPTERS.values() for name in names if name in generation):
+        generation[name] = [[manner.files[spec], split_scale(spec)[1]] for spec in generation[name]]
+    if manner.generation.aligner is not None:
+        generation["aligner"] = manner.files[manner.generation.aligner]
     if manner.strength != "1":
         generation["strength"] = manner.strength  # another version may have another default
-    prompting = _changed(manner.prompting.replace(placement=Prompting().placement))
-    if manner.prompting.placement != "system":
-        prompting["placement"] = manner.prompting.placement  # so too: it was "system" once
     asked = [[wish, prefix([wish])] for names in views for wish in names]
     if manner.generation.mode == "plain":
         asked = []  # the same answer whatever would have been asked for
+    engine = computed_with(manner.engine) | ({"n_ctx": manner.engine.n_ctx} if manner.engine.n_ctx else {})
     return {
         "model": manner.digest,
         "asked": asked,
         "avoided": [prefix([text]) for text in manner.generation.avoid],
         "generation": generation,
         "sampling": _changed(manner.sampling),
-        "prompting": prompting,
+        "prompting": _changed(manner.prompting),
+        **({"engine": engine} if engine else {}),  # no key of an earlier version has it
     }
+
+
+#: What the defaults were in the first version, where they are others now: a key means the same in every version.
+_FIRST_DEFAULTS = {"max_tokens": 128, "placement": "system"}
 
 
 def _changed(settings: Settings) -> dict[str, Any]:
     """What differs from the defaults, so that a setting that another version brings changes no key."""
-    defaults = type(settings)().as_dict()
+    defaults = type(settings)().as_dict() | _FIRST_DEFAULTS
     return {name: value for name, value in settings.as_dict().items() if value != defaults[name]}
 
 
@@ -218,7 +240,7 @@ def read_run(folder: Folder) -> Run:
         raise UsageError(f"{folder.run_file} cannot be read: {error}") from None
 
 
-def made_with(manners: Sequence[Manner], asked: Asked, engine: Engine) -> dict[str, Any]:
+def made_with(manners: Sequence[Manner], asked: Asked) -> dict[str, Any]:
     """Versions, machine and model files."""
     import llama_cpp
     import numpy
@@ -230,26 +252,11 @@ def made_with(manners: Sequence[Manner], asked: Asked, engine: Engine) -> dict[s
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "models": {Path(manner.model).name: manner.digest for manner in manners},
+        "files": {name: digest for manner in manners for name, digest in manner.files.items()},
         "settings": {
             "generation": asked.generation.as_dict(),
             "sampling": asked.sampling.as_dict(),
             "prompting": asked.prompting.as_dict(),
-            "engine": engine.as_dict(),
+            "engine": asked.engine.as_dict(),
         },
     }
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-            return digest.hexdigest()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None

@@ -177,8 +177,13 @@ def in_force(suite: Suite, system: System, settings: _Group, given: Collection[s
     Raises:
         UsageError: settings that cannot be had together.
     """
+    return _by_table(system.settings).laid_over(suite_wide(suite, settings, given))
+
+
+def suite_wide(suite: Suite, settings: _Group, given: Collection[str] = ()) -> _Group:
+    """The settings with those of the suite that are not given; arguments are those of `in_force`."""
     common = _by_table({"max_tokens": suite.max_tokens} | dict(suite.settings)).without(given)
-    return _by_table(system.settings).laid_over(common.laid_over(settings))
+    return common.laid_over(settings)
 
 
 def without_effect(suite: Suite, given: Collection[str]) -> list[str]:

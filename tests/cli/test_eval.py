@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from commandline import PJLOCAL
+from tiny_models import write_control_vector, write_llama, write_lora
 
-from pjlocal.evaluation.records import AnswerRecord, Folder
-from pjlocal.evaluation.run import Run, write_run
+from pjlocal.evaluation.records import AnswerRecord, Folder, Score
+from pjlocal.evaluation.run import Run, read_run, write_run
 from pjlocal.evaluation.suitefile import load_suite
 
 Pjlocal = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -36,6 +37,13 @@ prefer = ["vivid", "creative"]
 name = "brief"
 max_words = 3
 """
+
+
+def with_systems(*systems: str) -> str:
+    """The suite with other systems besides prompting, each as the inside of an inline table."""
+    head, tail = SUITE.split("systems = ")
+    tables = ", ".join(f"{{ {system} }}" for system in ('name = "prompt", mode = "prompt"', *systems))
+    return f"{head}systems = [{tables}]\n{tail[tail.index('[[objectives]]') :]}"
 
 
 @pytest.fixture
@@ -80,6 +88,64 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["lora", "control_vector_b", "aligner"])
+def test_a_file_that_changed_under_its_name_is_another_one(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path, setting: str
+) -> None:
+    file = tmp_path / "changed.gguf"
+    writers = {"lora": write_lora, "control_vector_b": write_control_vector}
+    mode = "rewrite" if setting == "aligner" else "judge"
+    value = '"changed.gguf"' if setting == "aligner" else '["changed.gguf:0.5"]'
+    (tmp_path / "own.toml").write_text(with_systems(f'name = "s", mode = "{mode}", {setting} = {value}'))
+    command = ["eval", "run", "own.toml", "--out", "out", "-m", tiny("llama"), "--threads", "1", "--parallel", "1"]
+    command += ["--no-reward", "--limit", "2"]
+
+    def texts(seed: int) -> dict[str, list[str]]:
+        file.unlink(missing_ok=True)
+        write_llama(file, seed=seed) if setting == "aligner" else writers[setting](file, seed=seed)
+        result = pjlocal(*command)
+        assert result.returncode == 0, result.stderr
+        with Folder(tmp_path / "out") as folder:
+            written, wanted = folder.read(AnswerRecord), read_run(folder).keys
+        return {name: [written[k].text for k in wanted if written[k].system == name] for name in ("prompt", "s")}
+
+    first, other, again = texts(1), texts(2), texts(1)
+    assert first["s"] != other["s"] and first["prompt"] == other["prompt"] and again == first
+    n_lines = len((tmp_path / "out" / "answers.jsonl").read_text().splitlines())
+    assert n_lines == 2 + 2 * 2, "what did not change is not written again, nor what was there before"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", [("--cache-type-k", "f32"), ("--flash-attn", "off"), ("--ctx", "300")])
+def test_a_cache_or_a_context_of_another_kind_writes_and_scores_anew(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path, setting: tuple[str, str]
+) -> None:
+    command = ["eval", "run", suite, "--out", "out", "-m", tiny("llama"), "--threads", "1", "--limit", "1"]
+    assert pjlocal(*command).returncode == 0
+    assert pjlocal(*command, *setting).returncode == 0
+    with Folder(tmp_path / "out") as folder:
+        answers, run = folder.read(AnswerRecord), read_run(folder)
+        assert len(answers) == 6 and len(run.keys) == 3
+        scored = {score.answer for score in folder.read(Score).values() if score.metric == "fluency"}
+        assert scored == set(answers)
+    for same in (["--threads", "2"], ["--batch", "64"], ["--parallel", "1"]):
+        assert pjlocal(*command, *setting, *same).returncode == 0
+    assert len((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == 6
+
+
+def test_the_context_that_a_suite_gives_a_system_is_in_force(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
+    text = with_systems('name = "short", mode = "prompt", n_ctx = 150').replace("max_tokens = 8", "max_tokens = 200")
+    (tmp_path / "own.toml").write_text(text)
+    result = pjlocal("eval", "run", "own.toml", "--out", "out", "-m", tiny("llama"), "--no-reward", "--limit", "1")
+    assert result.returncode == 0, result.stderr
+    with Folder(tmp_path / "out") as folder:
+        tokens = {answer.system: answer.tokens for answer in folder.read(AnswerRecord).values()}
+    assert tokens["prompt"] == 200 and tokens["short"] < 30
+
+
 def test_two_at_once_in_a_folder_and_what_is_no_folder_are_refused(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:

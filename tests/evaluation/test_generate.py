@@ -20,7 +20,7 @@ from pjlocal import Engine, Generation, Prompting, Sampling
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.evaluation.generate import generate
-from pjlocal.evaluation.records import AnswerRecord, Folder
+from pjlocal.evaluation.records import AnswerRecord, Folder, digest_of
 from pjlocal.evaluation.run import Asked, Run, Task, make_manner, make_tasks, read_run, write_run
 from pjlocal.evaluation.suite import Check, Objectives, Prompt, Suite, System
 
@@ -43,8 +43,15 @@ PROMPTS = [Prompt(f"p{i}", f"What is {what}?") for i, what in enumerate(("rain",
 ENGINE = Engine(n_threads=1)
 
 
-def tasks(model: Path, suite: Suite = SUITE, prompts: Sequence[Prompt] = PROMPTS, **sampling: float) -> list[Task]:
-    asked = Asked(Generation(), Sampling(**sampling), Prompting())
+def tasks(
+    model: Path,
+    suite: Suite = SUITE,
+    prompts: Sequence[Prompt] = PROMPTS,
+    generation: Generation = Generation(),
+    engine: Engine = ENGINE,
+    **sampling: float,
+) -> list[Task]:
+    asked = Asked(generation, Sampling(**sampling), Prompting(), engine=engine)
     manners = [make_manner(suite, system, asked, str(model), "digest") for system in suite.systems]
     return make_tasks(suite, manners, prompts)
 
@@ -68,9 +75,9 @@ def test_keys_are_those_of_every_version_so_far(tmp_path: Path) -> None:
     assert len({*keys.values()}) == 3
 
 
-def write(path: Path, wanted: Sequence[Task], parallel: int = 4, engine: Engine = ENGINE) -> list[AnswerRecord]:
+def write(path: Path, wanted: Sequence[Task], parallel: int = 4) -> list[AnswerRecord]:
     with Folder(path) as folder:
-        generate(folder, wanted, engine, parallel, Interrupt(), lambda done, total: None)
+        generate(folder, wanted, parallel, Interrupt(), lambda done, total: None)
         return untimed(folder, wanted)
 
 
@@ -109,7 +116,7 @@ def test_broken_off_at_any_moment_it_goes_on_and_does_nothing_twice(
                     interrupt.set()
 
             try:
-                generate(folder, wanted, ENGINE, 4, interrupt, progress)
+                generate(folder, wanted, 4, interrupt, progress)
                 break
             except Interrupted:
                 breaks += 1
@@ -139,10 +146,51 @@ def test_a_key_tells_whatever_changes_the_text_and_nothing_else(tmp_path: Path) 
     assert keys() == keys(replace(SUITE, objectives=(checked, SUITE.objectives[1]), title="Another"))
 
 
+def test_the_length_limit_of_the_first_version_is_in_no_key_whatever_the_default_is_now(tmp_path: Path) -> None:
+    def key(max_tokens: int) -> str:
+        wanted = tasks(tmp_path / "m.gguf", replace(SUITE, max_tokens=max_tokens, settings={}), PROMPTS[:1])
+        return wanted[0].key
+
+    assert key(128) == "e0084a3d98479de3ebbe" != key(1024)
+
+
+def test_a_key_tells_what_changes_the_numbers_and_which_files_are_in_force(tmp_path: Path) -> None:
+    def keys(engine: Engine = ENGINE, **generation: object) -> set[str]:
+        suite = replace(SUITE, systems=(SUITE.systems[2],), settings=generation)
+        return {task.key for task in tasks(tmp_path / "m.gguf", suite, PROMPTS, engine=engine)}
+
+    usual = keys()
+    for changes in ({"cache_type_k": "q8_0"}, {"cache_type_v": "q8_0"}, {"flash_attn": "off"}, {"n_ctx": 300}):
+        assert not keys(ENGINE.replace(**changes)) & usual
+    for changes in ({"n_threads": 2}, {"n_batch": 64}, {"layout": "batched"}, {"n_gpu_layers": "0"}, {"mmap": False}):
+        assert keys(ENGINE.replace(**changes)) == usual
+    assert keys(lookahead=8) == keys(schedule="reference") == usual
+    for setting in ("lora", "lora_a", "control_vector", "control_vector_b"):
+        file = tmp_path / f"{setting}.gguf"
+        file.write_bytes(b"1")
+        first, half = keys(**{setting: (str(file),)}), keys(**{setting: (f"{file}:0.5",)})
+        moved = file.rename(tmp_path / "moved.gguf")
+        assert keys(**{setting: (str(moved),)}) == first
+        moved.write_bytes(b"22")
+        other = keys(**{setting: (str(moved),)})
+        assert not (first & other or first & half or first & usual)
+    with pytest.raises(UsageError, match=r"cannot read .*none\.gguf: No such file"):
+        keys(lora=(str(tmp_path / "none.gguf"),))
+
+
+def test_every_part_of_a_model_is_in_its_digest(tmp_path: Path) -> None:
+    parts = tiny_models.write_split(tmp_path / "split.gguf")
+    before = digest_of(parts[0])
+    data = bytearray(parts[-1].read_bytes())
+    data[-1] ^= 1
+    parts[-1].write_bytes(data)
+    assert len(parts) > 1 and digest_of(parts[0]) != before
+
+
 def test_a_prompt_too_long_is_named_before_anything_is_generated(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     wanted = tasks(tiny("llama"), prompts=[*PROMPTS, Prompt("long", "word " * 600)])
     with Folder(tmp_path) as folder, pytest.raises(UsageError, match="prompt long: the prompt is too long"):
-        generate(folder, wanted, ENGINE, 4, Interrupt(), lambda done, total: None)
+        generate(folder, wanted, 4, Interrupt(), lambda done, total: None)
     assert not (tmp_path / "answers.jsonl").exists()
 
 
@@ -202,11 +250,11 @@ def test_several_at_once_are_written_faster_than_one_after_the_other(tmp_path: P
     suite = replace(
         SUITE, systems=(System("judge", {"mode": "judge"}),), objectives=SUITE.objectives[:1], max_tokens=48
     )
-    wanted = tasks(model, suite, [Prompt(f"p{i}", f"What is {i}?") for i in range(16)])
+    wanted = tasks(model, suite, [Prompt(f"p{i}", f"What is {i}?") for i in range(16)], engine=Engine())
 
     def seconds(parallel: int, run: int) -> float:
         start = time.perf_counter()
-        write(tmp_path / f"{parallel}-{run}", wanted, parallel, Engine())
+        write(tmp_path / f"{parallel}-{run}", wanted, parallel)
         return time.perf_counter() - start
 
     ratios = [seconds(1, run) / seconds(8, run) for run in range(3)]

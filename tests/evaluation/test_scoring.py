@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from answer_records import make_answer
+from tiny_models import write_llama
 
 from pjlocal import Engine, Prompting
 from pjlocal.engine.interrupt import Interrupt, Interrupted
@@ -59,6 +60,30 @@ def test_another_model_scores_anew(model: Model, tiny: Callable[[str], Path]) ->
         assert len(score(other, done)) == len(done)
     finally:
         other.close()
+
+
+def test_a_model_that_changed_under_its_name_scores_and_judges_anew(tmp_path: Path) -> None:
+    """Also where its head, its end and its size are the same, as those of a merged adapter may be."""
+    path = write_llama(tmp_path / "m.gguf", n_vocab=12_000)
+
+    def identities(engine: Engine = Engine(n_threads=1)) -> list[object]:
+        model = Model(path, engine, Interrupt())
+        try:
+            with Scorer(model, engine, Prompting(), Interrupt()) as scorer:
+                judge = LocalJudge(model, engine, Interrupt())
+                judge.close()
+                return [scorer.identity, judge.identity]
+        finally:
+            model.close()
+
+    first = identities()
+    assert identities(Engine(n_threads=2, n_ctx=300)) == first
+    assert all(a != b for a, b in zip(first, identities(Engine(n_threads=1, cache_type_k="f32")), strict=True))
+    data = bytearray(path.read_bytes())
+    assert len(data) > 5 << 20
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert all(a != b for a, b in zip(first, identities(), strict=True))
 
 
 def test_what_cannot_be_scored_is_told(model: Model, caplog: pytest.LogCaptureFixture) -> None:
