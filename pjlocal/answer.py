@@ -24,7 +24,7 @@ from .engine.voices import Alone, Best, Combined, Floor, Meter, Reader, Weight, 
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
-from .settings import PANEL_NAMES, FixedLayout, Generation, Mode, Sampling
+from .settings import PANEL_NAMES, FixedLayout, Mode
 from .stream import TextStream
 
 
@@ -60,16 +60,16 @@ class Answer:
         load_s: seconds that loading the model took.
     """
 
-    def __init__(self, pool: Pool, plan: Plan, generation: Generation, sampling: Sampling, load_s: float) -> None:
-        self.seed = SystemRandom().getrandbits(63) if generation.seed is None else generation.seed
+    def __init__(self, pool: Pool, plan: Plan, load_s: float) -> None:
+        seed = plan.request.generation.seed
+        self.seed = SystemRandom().getrandbits(63) if seed is None else seed
         self.statistics = Statistics(load_s=load_s)
         self.finish_reason: FinishReason | None = None
         self.plan = plan
         #: The token events of a first answer that this one corrects.
         self.drafted: list[TokenEvent] = []
         self._pool = pool
-        self._generation = generation
-        self._sampling = sampling
+        self._generation = plan.request.generation
         self._texts: list[str] = []
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
@@ -94,18 +94,18 @@ class Answer:
 
     @property
     def mode(self) -> Mode:
-        return self.plan.cast.mode
+        return self.plan.roles.mode
 
     @property
-    def told(self) -> dict[str, list[str]]:
+    def labels(self) -> dict[str, list[str]]:
         """The views' preferences in words."""
-        return self.plan.cast.told
+        return self.plan.roles.labels
 
     @property
     def pushing(self) -> tuple[str, ...]:
         """The names of the preferences whose pushes its events tell; none without a neutral view."""
-        cast = self.plan.cast
-        return () if cast.neutral is None else tuple(cast.weights)
+        roles = self.plan.roles
+        return () if roles.neutral is None else tuple(roles.weights)
 
     @property
     def result(self) -> Result:
@@ -113,16 +113,16 @@ class Answer:
         return Result(
             text="".join(self._texts),
             model=self._pool.model.name,
-            mode=self.plan.cast.mode,
-            preferences=self.plan.cast.preferences,
+            mode=self.plan.roles.mode,
+            preferences=self.plan.roles.preferences,
             lam=self._generation.lam,
             seed=self.seed,
             finish_reason=self.finish_reason or "interrupted",
             statistics=self.statistics,
-            strengths={name: "auto" if w.auto else w.strength for name, w in self.plan.cast.weights.items()},
+            strengths={name: "auto" if w.auto else w.strength for name, w in self.plan.roles.weights.items()},
             offload=self._pool.model.offload.as_dict(),
             layout=self.layout,
-            adapters=[each.as_dict() for each in self.plan.cast.adapters] if any(self.plan.cast.adapters) else [],
+            adapters=[each.as_dict() for each in self.plan.roles.adapters] if any(self.plan.roles.adapters) else [],
         )
 
     def _run(self) -> Generator[TokenEvent]:
@@ -172,7 +172,7 @@ class Answer:
             self.statistics.prefill_s = now - self._started
             self._started = now
         self.statistics.count(decision)
-        for name, push in zip(self.plan.cast.weights, decision.pushes, strict=False):
+        for name, push in zip(self.plan.roles.weights, decision.pushes, strict=False):
             self.statistics.pushed[name] = self.statistics.pushed.get(name, 0.0) + push
         self.statistics.decode_s = now - self._started
 
@@ -181,7 +181,7 @@ class Answer:
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         self._limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
         n_ctx = max(map(len, prompts)) + self._limit
-        views = pool.views(len(prompts), n_ctx, prompts, self.plan.cast.adapters, self._n_rows())
+        views = pool.views(len(prompts), n_ctx, prompts, self.plan.roles.adapters, self._n_rows())
         if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
             raise UsageError(
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
@@ -193,7 +193,7 @@ class Answer:
         views.shares_trunk = self.plan.shares_trunk
         metered = range(len(prompts)) if voices.meter else ()
         views.reduce = Reader([*voices.drafts, *voices.judges], metered)  # type: ignore[list-item]
-        swap = self.plan.cast.mode != "base"
+        swap = self.plan.roles.mode != "base"
         rules = Rules(generation.lam, swap, generation.decoding, self._limit, self._is_end)
         uniforms = Uniforms(self.seed)
         if generation.schedule == "reference":
@@ -215,10 +215,10 @@ class Answer:
         choose from what the neutral view proposes.  Else each preference speaks for itself, pushed away from neutral
         where it has another strength than 1.
         """
-        cast, generation = self.plan.cast, self._generation
-        weights = list(cast.weights.values())
-        avoided = [weight for weight in weights if weight.view >= cast.n_speakers]
-        model, sampling = self._pool.model, self._sampling
+        roles, generation = self.plan.roles, self._generation
+        weights = list(roles.weights.values())
+        avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
+        model, sampling = self._pool.model, self.plan.request.sampling
         constraint = make_constraint(model, sampling)
 
         def chain(view: int, number: int) -> FilterChain:
@@ -228,8 +228,8 @@ class Answer:
             return Alone(view, chain(view, view))
 
         def combined(weights: Sequence[Weight], view: int, number: int) -> Combined:
-            floor = Floor(heard(weights, cast.neutral), generation.floor) if generation.floor else None
-            return Combined(weights, cast.neutral, generation.rule, floor, chain(view, number))
+            floor = Floor(heard(weights, roles.neutral), generation.floor) if generation.floor else None
+            return Combined(weights, roles.neutral, generation.rule, floor, chain(view, number))
 
         def own(view: int) -> Alone | Combined:
             pushing = [weight for weight in weights if weight.view == view] + avoided
@@ -237,14 +237,14 @@ class Answer:
                 return alone(view)
             return combined(pushing, view, view)
 
-        meter = None if cast.neutral is None else Meter(weights, cast.neutral)
-        speakers = range(cast.n_speakers)
-        if cast.mode == "args" and cast.neutral is not None:
-            best = Best(cast.neutral, sampling.top_k, model.n_vocab) if sampling.top_k else None
-            search = Combined(weights, cast.neutral, "push", best, chain(0, 0))
+        meter = None if roles.neutral is None else Meter(weights, roles.neutral)
+        speakers = range(roles.n_speakers)
+        if roles.mode == "args" and roles.neutral is not None:
+            best = Best(roles.neutral, sampling.top_k, model.n_vocab) if sampling.top_k else None
+            search = Combined(weights, roles.neutral, "push", best, chain(0, 0))
             return Voices([search], [search], meter)
-        if cast.mode == "both":
-            judge = combined(weights, 0, cast.n_speakers)
+        if roles.mode == "both":
+            judge = combined(weights, 0, roles.n_speakers)
             return Voices([alone(view) for view in speakers], [judge for _ in speakers], meter)
         voices = [own(view) for view in speakers]
         return Voices(voices, voices, meter)
@@ -277,10 +277,10 @@ class Answer:
             accept_probability=decision.accept_probability,
             rejected=rejected and RejectedToken(rejected.token, model.text([rejected.token]), rejected.p, rejected.q),
             judge=self._judge_of(decision),
-            pushes=dict(zip(self.plan.cast.weights, decision.pushes, strict=False)),
+            pushes=dict(zip(self.plan.roles.weights, decision.pushes, strict=False)),
         )
 
     def _judge_of(self, decision: Decision) -> str | None:
-        if decision.draft is None or self.plan.cast.mode == "both":
+        if decision.draft is None or self.plan.roles.mode == "both":
             return None
-        return PANEL_NAMES[(decision.draft + 1) % self.plan.cast.n_speakers]
+        return PANEL_NAMES[(decision.draft + 1) % self.plan.roles.n_speakers]

@@ -8,8 +8,9 @@ with PersonaJudge(prefer=["vivid", "creative"]) as judge:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -28,10 +29,11 @@ from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
 from .gguf.sampling import described, followed, left, recommended
-from .prompting import preferences
 from .prompting.jinja import TemplateProcess
-from .prompting.plan import Cast, Plan, in_mode, make_cast, make_plan, mode_in_force, write_prompts
+from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve_mode, write_prompts
+from .prompting.preferences import correction, prefix
 from .prompting.prompt import ChatTemplate, Message
+from .request import Request, changed, place
 from .rewriting import Rewriting
 
 
@@ -43,8 +45,7 @@ class PersonaJudge:
             ``smollm2`` (the default); or a `Model` already loaded, which then stays open when this is closed.
         prefer: preferences dealt to the two views in turn: presets, free text or ``@file``.
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
-        own_sampling: the fields of ``sampling`` that stay as they are where its ``defaults`` are the model's; when not
-            given, those that are not as pjlocal has them.
+        request: all settings of an answer at once, instead of the preferences and the three groups above it.
         template: of a `Model` already loaded, where several share it; it then stays open when this is closed.
 
     Raises:
@@ -64,30 +65,30 @@ class PersonaJudge:
         prompting: settings.Prompting = settings.Prompting(),
         sampling: settings.Sampling = settings.Sampling(),
         generation: settings.Generation = settings.Generation(),
+        request: Request | None = None,
         engine: settings.Engine = settings.Engine(),
         interrupt: Interrupt | None = None,
-        own_sampling: Collection[str] | None = None,
         template: ChatTemplate | None = None,
     ) -> None:
-        if isinstance(prefer, str):
-            prefer = [prefer]
-        self.prefer(preferences.placed(prefer, draft_prefer, judge_prefer))
-        self.prompting = prompting
-        self.sampling = sampling
-        self.generation = generation
+        if request is None:
+            views = place([prefer] if isinstance(prefer, str) else prefer, draft_prefer, judge_prefer)
+            request = Request(views, generation, sampling, prompting, changed(sampling))
+        self.request = request
         self.engine = engine
         self.interrupt = interrupt or Interrupt()
         self._aligner_file: tuple[str, Path] | None = None  # by the name that was looked up last
         self._file: Path | None = None  # of the model, once it is known
         self._fitting: tuple[tuple[str, str], ...] = ()  # the adapters that were found to fit it
-        cast = self.cast(generation)  # refuse what cannot be before the model is loaded
-        check_constraint(sampling)
+        roles = self.roles(request)  # refuse what cannot be before the model is loaded
+        for preferences in request.views:
+            prefix(preferences)
+        check_constraint(request.sampling)
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the one that answers with it
         started = time.perf_counter()
         self._borrowed = isinstance(model, Model)
         path = model if isinstance(model, Model | Path) else find_model(model)
         self._file = path.file if isinstance(path, Model) else path
-        self.check_adapters(generation)
+        self.check_adapters(request.generation)
         self._borrowed_template = template is not None
         process = None if template else TemplateProcess()  # which starts while the model is loaded
         with ExitStack() as undo:
@@ -96,9 +97,9 @@ class PersonaJudge:
             if isinstance(path, Model):
                 self.model = path
             else:
-                self.model = Model(path, engine, self.interrupt, n_views=max(2, len(cast.prefixes)))
+                self.model = Model(path, engine, self.interrupt, n_views=max(2, len(roles.prefixes)))
                 undo.callback(self.model.close)
-            self.sampling = followed(sampling, self.recommended, own_sampling)
+            self.request = self.with_model_defaults(request)
             self.template = template or ChatTemplate(self.model, process)
             undo.pop_all()
         self.pool = ViewPool(self.model, engine, self.interrupt)
@@ -121,7 +122,7 @@ class PersonaJudge:
             self.model.close()
 
     def __call__(self, prompt: str | Sequence[Message], **changes: Any) -> Result:
-        """The whole answer to a prompt; keyword arguments change the generation settings for this answer."""
+        """The whole answer to a prompt; keyword arguments change settings for this answer."""
         answer = self.stream(prompt, **changes)
         for _ in answer:
             pass
@@ -133,9 +134,9 @@ class PersonaJudge:
         Raises:
             UsageError: a preference that cannot be used; those in force stay.
         """
-        for names in views:
-            preferences.prefix(names)
-        self.preferences = [list(names) for names in views]
+        for preferences in views:
+            prefix(preferences)
+        self.request = self.request.replace(views=views)
 
     def check(self, sampling: settings.Sampling) -> None:
         """Refuse filters that this model cannot have.
@@ -160,69 +161,62 @@ class PersonaJudge:
 
     def stream(self, prompt: str | Sequence[Message], **changes: Any) -> Answer:
         """The answer to a prompt, or to a conversation that ends with a user message, token by token."""
-        generation: settings.Generation = self.generation.replace(**changes)
-        return self.answer(self.plan(prompt, generation), generation)
+        return self.answer(self.plan(prompt, self.request.replace(**changes)))
 
-    def answer(self, plan: Plan, generation: settings.Generation) -> Answer:
+    def answer(self, plan: Plan) -> Answer:
         """The answer that was planned, token by token.
 
         Raises:
             UsageError: in mode rewrite, there is no room for two answers.
             ModelError: in mode rewrite, a model that cannot correct one.
         """
-        if plan.cast.mode == "rewrite":
-            return self._rewriting(plan, generation)
-        return Answer(self.pool, plan, generation, self.sampling, self.load_s)
+        if plan.roles.mode == "rewrite":
+            return self._rewriting(plan)
+        return Answer(self.pool, plan, self.load_s)
 
-    def room(self, generation: settings.Generation, n_tokens: int) -> int:
+    def room(self, request: Request, n_tokens: int) -> int:
         """The longest prompt that has room behind it for an answer of so many tokens; in mode rewrite, for two of them
         and for asking for the second."""
-        if self.mode(generation) != "rewrite":
+        if resolve_mode(request) != "rewrite":
             return self.context_limit - n_tokens
-        corrector, asked = self._corrector(generation), self._asked(generation)
-        plain = settings.Generation(mode="plain")
-        overhead = len(corrector._correction([Message("user", "-")], asked, plain, "-", ()).prompts[0])
+        corrector = self._corrector(request)
+        plain = _plain(request, with_adapters=False)
+        overhead = len(corrector._correction([Message("user", "-")], request, plain, "-", ()).prompts[0])
         return min(self.context_limit, corrector.context_limit) - 2 * n_tokens - overhead
 
-    def _rewriting(self, plan: Plan, generation: settings.Generation) -> Answer:
-        first, correct = self.in_two(plan, generation)
-        draft = Answer(self.pool, plan, first, self.sampling, 0.0)
-        pool = self._corrector(generation).pool
-        return Rewriting(draft, pool, generation, self.sampling, self.load_s, correct)
+    def _rewriting(self, plan: Plan) -> Answer:
+        first, correct = self.in_two(plan)
+        draft = Answer(self.pool, first, 0.0)
+        return Rewriting(draft, plan, self._corrector(plan.request).pool, self.load_s, correct)
 
-    def in_two(
-        self, plan: Plan, generation: settings.Generation
-    ) -> tuple[settings.Generation, Callable[[str, tuple[int, ...]], Plan]]:
-        """In mode rewrite, what the first answer is written under, and what plans its correction from its text and its
-        tokens.
+    def in_two(self, plan: Plan) -> tuple[Plan, Callable[[str, tuple[int, ...]], Plan]]:
+        """In mode rewrite, the plan of the first answer, and a function that plans its correction from its text and
+        its tokens.
 
         Raises:
             UsageError: there is no room for two answers.
         """
-        corrector = self._corrector(generation)
-        plain = in_mode(generation, "plain")
-        if corrector is not self:  # for whose model its adapters are not made
-            plain = settings.Generation(mode="plain")
-        correct = partial(corrector._correction, plan.conversation, self._asked(generation), plain)
+        request = plan.request
+        corrector = self._corrector(request)
+        plain = _plain(request, with_adapters=corrector is self)  # else they are not made for its model
+        correct = partial(corrector._correction, plan.conversation, request, plain)
         room = min(self.context_limit, corrector.context_limit) - len(correct("-", ()).prompts[0])
         if room < 2:
             raise UsageError("the context has no room for an answer and its correction: give a larger --ctx")
-        return generation.replace(max_tokens=min(generation.max_tokens, room // 2)), correct
+        shorter = request.replace(max_tokens=min(request.generation.max_tokens, room // 2))
+        return replace(plan, request=shorter), correct
 
-    def _asked(self, generation: settings.Generation) -> str:
-        return preferences.correction([*chain.from_iterable(self.preferences)], generation.avoid)
-
-    def _corrector(self, generation: settings.Generation) -> PersonaJudge:
-        """Who answers with the model that corrects; it is loaded when it is first needed."""
-        if generation.aligner is None:
+    def _corrector(self, request: Request) -> PersonaJudge:
+        """The judge on the model that corrects; it is loaded when it is first needed."""
+        aligner = request.generation.aligner
+        if aligner is None:
             return self
-        path = self._find_aligner(generation.aligner)
+        path = self._find_aligner(aligner)
         if self._aligner is None or self._aligner[0] != path:
             if self._aligner:
                 self._aligner[1].close()
                 self._aligner = None
             self._aligner = (path, PersonaJudge(path, engine=self.engine, interrupt=self.interrupt))
-        self._aligner[1].prompting = self.prompting
         return self._aligner[1]
 
     def _find_aligner(self, name: str) -> Path:
@@ -234,68 +228,60 @@ class PersonaJudge:
         return self._aligner_file[1]
 
     def _correction(
-        self, conversation: Sequence[Message], asked: str, plain: settings.Generation, text: str, tokens: Sequence[int]
+        self, conversation: Sequence[Message], request: Request, plain: Request, text: str, tokens: Sequence[int]
     ) -> Plan:
-        """The plan of a plain answer to being asked to correct one."""
-        said = [*conversation, Message("assistant", text, tuple(tokens)), Message("user", asked)]
-        return self.plan(said, plain)
+        """The plan of a plain answer to being asked to correct one that was written under ``request``."""
+        wanted = correction([*chain.from_iterable(request.views)], request.generation.avoid)
+        return self.plan([*conversation, Message("assistant", text, tuple(tokens)), Message("user", wanted)], plain)
 
-    def mode(self, generation: settings.Generation) -> settings.Mode:
-        """The mode in force: judge with preferences and plain without, unless one was asked for.
-
-        Raises:
-            UsageError: the mode needs a preference, and there is none.
-        """
-        return mode_in_force(generation, self.preferences)
-
-    def prefixes(self, generation: settings.Generation) -> list[str]:
-        """The preference prefix of each view that the mode has."""
-        return self.cast(generation).prefixes
-
-    def cast(self, generation: settings.Generation) -> Cast:
-        """Who takes part.
+    def roles(self, request: Request) -> Roles:
+        """The views that the mode has, and what each of them does.
 
         Raises:
-            UsageError: what `prompting.plan.make_cast` refuses.
+            UsageError: what `prompting.plan.make_roles` refuses.
             ModelError: an adapter that does not fit; in mode rewrite, there is no such aligner.
         """
-        cast = make_cast(generation, self.preferences)
-        self.check_adapters(generation)
-        if cast.mode == "rewrite" and generation.aligner is not None:
-            self._find_aligner(generation.aligner)
-        return cast
+        roles = make_roles(request)
+        self.check_adapters(request.generation)
+        if roles.mode == "rewrite" and request.generation.aligner is not None:
+            self._find_aligner(request.generation.aligner)
+        return roles
 
-    def plan(self, prompt: str | Sequence[Message], generation: settings.Generation) -> Plan:
-        """Each view's prompt tokens.
+    def plan(self, prompt: str | Sequence[Message], request: Request) -> Plan:
+        """The request with each view's prompt tokens.
 
         Raises:
             UsageError: an empty prompt, or one that leaves no room for an answer.
         """
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
-        return self.planned(conversation, self.prompts(conversation, generation), generation)
+        roles = self.roles(request)
+        return self.planned(conversation, self.prompts(conversation, request, roles), request, roles)
 
-    def prompts(self, conversation: Sequence[Message], generation: settings.Generation) -> list[list[int]]:
+    def prompts(self, conversation: Sequence[Message], request: Request, roles: Roles) -> list[list[int]]:
         """Each view's prompt tokens, be they more than fit.  Raises what `prompting.plan.write_prompts` does."""
         self.pool.check_open()
-        prefixes = self.prefixes(generation)
-        return write_prompts(self.template, conversation, prefixes, self.prompting, self.context_limit, self.interrupt)
+        return write_prompts(
+            self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt
+        )
 
     def planned(
-        self, conversation: Sequence[Message], prompts: list[list[int]], generation: settings.Generation
+        self, conversation: Sequence[Message], prompts: list[list[int]], request: Request, roles: Roles
     ) -> Plan:
         """The plan for prompts that `prompts` made of a conversation.
 
         Raises:
             UsageError: they leave no room for an answer.
         """
-        cast = self.cast(generation)
-        limit = self.context_limit
-        return make_plan(generation, cast, conversation, prompts, self.prompting, self.template, limit)
+        return make_plan(request, roles, conversation, prompts, self.template, self.context_limit)
 
     @cached_property
     def recommended(self) -> dict[str, Any]:
         """The filters that the model's file names, by field of `settings.Sampling`."""
         return recommended(self.model.metadata)
+
+    def with_model_defaults(self, request: Request) -> Request:
+        """The request with the filters that the model's file names, where it asks for them and nobody set others."""
+        return request.with_group(followed(request.sampling, self.recommended, request.explicit))
 
     def settled(self, sampling: settings.Sampling) -> settings.Sampling:
         """The filters after a change of ``defaults``, or of the model."""
@@ -304,10 +290,11 @@ class PersonaJudge:
     @property
     def followed_sampling(self) -> str:
         """The filters in force that are the model's own, in words."""
-        if self.sampling.defaults != "model":
+        sampling = self.request.sampling
+        if sampling.defaults != "model":
             return ""
         said = self.recommended
-        return described({name: said[name] for name in said if getattr(self.sampling, name) == said[name]}) or "none"
+        return described({name: said[name] for name in said if getattr(sampling, name) == said[name]}) or "none"
 
     @property
     def living(self) -> dict[int, settings.FixedLayout]:
@@ -318,3 +305,9 @@ class PersonaJudge:
     def context_limit(self) -> int:
         """Tokens that a view may hold."""
         return self.pool.context_limit
+
+
+def _plain(request: Request, with_adapters: bool) -> Request:
+    """The request for a plain answer in the same way."""
+    generation = in_mode(request.generation, "plain") if with_adapters else settings.Generation(mode="plain")
+    return replace(request, views=((), ()), generation=generation)

@@ -11,7 +11,6 @@ from .engine.interrupt import Interrupted
 from .engine.pool import ViewPool
 from .events import Result, TokenEvent
 from .prompting.plan import Plan
-from .settings import Generation, Sampling
 
 
 class Rewriting(Answer):
@@ -22,6 +21,7 @@ class Rewriting(Answer):
 
     Args:
         draft: the first answer, of which nothing is written yet.
+        plan: what was asked; the correction is written under its request.
         pool: of the model that corrects it.
         correct: plans the correction of the first answer, of which it gets the text and the tokens.
     """
@@ -29,13 +29,13 @@ class Rewriting(Answer):
     def __init__(
         self,
         draft: Answer,
+        plan: Plan,
         pool: ViewPool,
-        generation: Generation,
-        sampling: Sampling,
         load_s: float,
         correct: Callable[[str, tuple[int, ...]], Plan],
     ) -> None:
-        super().__init__(pool, draft.plan, generation.replace(seed=draft.seed), sampling, load_s)
+        request = plan.request.replace(seed=draft.seed)
+        super().__init__(pool, replace(plan, request=request), load_s)
         self._draft = draft
         self._correct = correct
 
@@ -56,5 +56,6 @@ class Rewriting(Answer):
         except Interrupted:
             self.finish_reason = "interrupted"
             return
-        self.plan = replace(plan, cast=replace(self._draft.plan.cast, adapters=plan.cast.adapters))
+        roles = replace(self.plan.roles, adapters=plan.roles.adapters)
+        self.plan = replace(plan, request=self.plan.request, roles=roles)
         yield from super()._run()

@@ -13,9 +13,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pjlocal.cli.options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
+from pjlocal.cli.options import ModelOption, takes_settings
 from pjlocal.prompting import preferences
-from pjlocal.settings import Engine, Generation, Prompting, Sampling, View
+from pjlocal.request import GROUPS, Request
+from pjlocal.settings import Engine, View
 
 
 @pytest.fixture(autouse=True)
@@ -55,17 +56,13 @@ def settled(*args: str) -> dict[str, Any]:
     @takes_settings()
     def command(
         model: ModelOption = None,
-        prefer: PreferOption = [],  # noqa: B006
-        draft_prefer: DraftPreferOption = [],  # noqa: B006
-        judge_prefer: JudgePreferOption = [],  # noqa: B006
         view: Annotated[View, typer.Option()] = "text",
         *,
-        generation: Generation,
-        sampling: Sampling,
-        prompting: Prompting,
+        request: Request,
         engine: Engine,
     ) -> None:
-        seen.update(locals())
+        seen.update(model=model, view=view, engine=engine, views=[*map(list, request.views)])
+        seen.update({name: getattr(request, name) for name in GROUPS})
 
     call(probe, *args)
     return seen

@@ -99,8 +99,8 @@ def test_one_view_alone_has_its_own_adapter(judge: Make, lora: Path) -> None:
         {"lora": {}, "control_vector": {}},
         {"lora": {str(lora): 1.0}, "control_vector": {}},
     ]
-    cast = same.cast(same.generation.replace(lora_b=(f"{lora}:0.5",)))
-    assert cast.told == {"a": ["vivid"], "b": ["vivid", "pirate.gguf:0.5"]}, "as the colours' legend has it"
+    roles = same.roles(same.request.replace(lora_b=(f"{lora}:0.5",)))
+    assert roles.labels == {"a": ["vivid"], "b": ["vivid", "pirate.gguf:0.5"]}, "as the colours' legend has it"
     alone = [judge("vivid", "vivid", mode="base", lora_b=(str(lora),)), judge("vivid", mode="prompt")]
     assert ids(alone[0], lam=1) and ids(alone[1]), "the modes take them too"
 
@@ -188,10 +188,10 @@ def test_answers_written_side_by_side_have_none_and_say_so(judge: Make, lora: Pa
     shared = SharedContext(one.model, Engine(n_threads=1), 2, 256, one.interrupt)
     try:
         scheduler = Scheduler(shared)
-        plan = one.plan("Hello", generation)
+        plan = one.plan("Hello", one.request.with_group(generation))
         from pjlocal.answer import Answer
 
-        job = Job(2, lambda seat: Answer(seat, plan, generation, one.sampling, 0.0))
+        job = Job(2, lambda seat: Answer(seat, plan, 0.0))
         scheduler.submit(job)
         scheduler.step()
     finally:

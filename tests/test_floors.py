@@ -16,7 +16,16 @@ import pjlocal
 HOUSE = Path(pjlocal.__file__).parent
 
 #: Each room, from the ground up, with the rooms whose modules it may import besides its own.
-GROUND = {"errors", "visible", "textfile", "folders", "stream", "settings", "unspaced"}  # of the hall: stand on nothing
+GROUND = {
+    "errors",
+    "visible",
+    "textfile",
+    "folders",
+    "stream",
+    "settings",
+    "request",
+    "unspaced",
+}  # of the hall: stand on nothing
 #: ... and what an answer is made of, how several are written, and the API.
 ANSWERS = {"events", "answer", "rewriting", "persona", "scheduler"}
 MAY_KNOW: dict[str, set[str]] = {

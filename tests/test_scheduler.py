@@ -30,10 +30,10 @@ def generations(n: int = len(QUESTIONS), **changes: object) -> list[Generation]:
 
 
 def job(judge: PersonaJudge, question: str, generation: Generation) -> Job:
-    plan = judge.plan(question, generation)
+    plan = judge.plan(question, judge.request.with_group(generation))
 
     def make(seat: Seat) -> Answer:
-        return Answer(seat, plan, generation, judge.sampling, 0.0)
+        return Answer(seat, plan, 0.0)
 
     return Job(len(plan.prompts), make)
 

@@ -21,7 +21,7 @@ from ..errors import UsageError
 from ..persona import PersonaJudge
 from ..prompting.prompt import Message
 from ..screen.blame import BlameDisplay
-from ..settings import LAYOUTS, FixedLayout, Generation
+from ..settings import LAYOUTS, FixedLayout
 from .report import (
     BARE,
     JUDGE,
@@ -82,8 +82,8 @@ def make_prompts(judge: PersonaJudge, work: Workload) -> tuple[list[int], list[l
     Raises:
         UsageError: they leave less room than the workload needs.
     """
-    (one,) = judge.plan(work.prompt, Generation(mode="prompt")).prompts
-    two = judge.plan(work.prompt, Generation(mode="judge")).prompts
+    (one,) = judge.plan(work.prompt, judge.request.replace(mode="prompt")).prompts
+    two = judge.plan(work.prompt, judge.request.replace(mode="judge")).prompts
     room = judge.context_limit - max(map(len, [one, *two]))
     if work.n_tokens > room:
         raise UsageError(f"the context has room for {room} tokens: give a smaller --max-tokens or a larger --ctx")
@@ -160,8 +160,10 @@ def _library(
         verbose=False,
     )
     stack.callback(llama.close)
-    generation = Generation(mode="prompt")
-    system = judge.template.messages([Message("user", work.prompt)], judge.prefixes(generation)[0], judge.prompting)
+    request = judge.request.replace(mode="prompt")
+    system = judge.template.messages(
+        [Message("user", work.prompt)], judge.roles(request).prefixes[0], request.prompting
+    )
     messages: Any = [{"role": m.role, "content": m.content} for m in system]
 
     def run(seed: int) -> float:

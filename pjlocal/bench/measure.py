@@ -101,13 +101,13 @@ def measure(
 
 def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
     """Microseconds of each thing that is done once a token or view, on real logits: the median of 200 calls."""
-    prompts = judge.plan(prompt, Generation(mode="judge")).prompts
+    prompts = judge.plan(prompt, judge.request.replace(mode="judge")).prompts
     views = judge.pool.views(2, max(map(len, prompts)) + 1)
     reduce, views.reduce = views.reduce, lambda view, row, logits: logits.copy()
     views.start(prompts)
     a, b = views.logits(0), views.logits(1)
     views.reduce = reduce
-    chain = FilterChain(judge.model, judge.sampling, prompts[0], (0, 1))
+    chain = FilterChain(judge.model, judge.request.sampling, prompts[0], (0, 1))
     short_a, short_b = chain.shorten(a), chain.shorten(b)
     q, p = chain(short_a), chain(short_b)
     u = Uniforms(0)[0]

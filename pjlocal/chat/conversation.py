@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from ..answer import Answer
-from ..config.config import Config
 from ..engine.interrupt import Interrupted
 from ..errors import ModelError, UsageError
 from ..events import TokenEvent
@@ -16,12 +15,12 @@ from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name
 from ..gguf.sampling import followed, left
 from ..persona import PersonaJudge
-from ..prompting.plan import Plan, in_mode, make_cast, swapped
-from ..prompting.preferences import deal, in_turn
+from ..prompting.plan import Plan, in_mode, make_roles
 from ..prompting.thinking import opened_by
-from ..sessions.asking import as_messages, as_settings, fitted
+from ..request import Overrides, Request, deal, in_turn
+from ..sessions.asking import as_messages, fitted
 from ..sessions.session import Session, Turn, title_of
-from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Generation, Mode, Prompting, Sampling
+from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Mode
 from .recorder import Recorder
 
 
@@ -83,11 +82,11 @@ class Conversation:
             UsageError: it cannot be asked; nothing has changed then.
         """
         history = [turn for turn in self.session.turns if turn is not replacing]
-        generation = self.judge.generation
-        if replacing and generation.seed is not None:  # the same seed would give the same answer
-            seed = replacing.settings.get("seed", generation.seed)
-            generation = generation.replace(seed=(seed + 1) % 2**63)
-        plan, first = self._fit(history, question, generation)
+        request = self.judge.request
+        if replacing and request.generation.seed is not None:  # the same seed would give the same answer
+            seed = replacing.settings.get("seed", request.generation.seed)
+            request = request.replace(seed=(seed + 1) % 2**63)
+        plan, first = self._fit(history, question, request)
         before = replacing or (history[-1] if history else None)
         n_leave = first - (before.first if before else 0)
         if n_leave > 0:
@@ -95,8 +94,8 @@ class Conversation:
                 f"the context of {self.judge.context_limit} tokens is full: the model no longer sees the oldest "
                 f"{'exchange' if n_leave == 1 else f'{n_leave} exchanges'}. The session keeps them"
             )
-        self._answer = self.judge.answer(plan, generation)
-        turn = Turn(question, settings=self._in_force(plan, generation, self._answer.seed), first=first)
+        self._answer = self.judge.answer(plan)
+        turn = Turn(question, settings=self._in_force(plan, self._answer.seed), first=first)
         return Writing(self, turn, self._answer, replacing)
 
     def regenerate(self) -> Writing:
@@ -119,15 +118,16 @@ class Conversation:
         history = [turn for turn in self.session.turns if turn is not last]
         modes: list[Mode] = list(get_args(Mode)) if self._prefers else ["plain"]
         for mode in modes:
-            generation = in_mode(self.judge.generation, mode)
-            generation = generation.replace(seed=last.settings.get("seed", generation.seed))
+            request = self.judge.request
+            request = request.with_group(in_mode(request.generation, mode))
+            request = request.replace(seed=last.settings.get("seed", request.generation.seed))
             try:
-                self.judge.cast(generation)
+                self.judge.roles(request)
             except UsageError as error:
                 self._say(f"mode {mode} is left out: {error}")
                 continue
-            plan, _ = self._fit(history, last.question, generation)
-            yield mode, self.judge.answer(plan, generation)
+            plan, _ = self._fit(history, last.question, request)
+            yield mode, self.judge.answer(plan)
 
     def progress(self) -> Progress:
         """How the answer goes that is being written, or how the last one went."""
@@ -145,16 +145,16 @@ class Conversation:
     @property
     def _prefers(self) -> bool:
         """Whether there is a preference, in words or as an adapter of one view."""
-        return any(self.judge.preferences) or self.judge.generation.adapts_views
+        return any(self.judge.request.views) or self.judge.request.generation.adapts_views
 
     @property
     def views(self) -> dict[str, list[str]]:
         """The preferences by the name of the view that has them: of a panel, each has one."""
-        judge = self.judge
-        dealt = in_turn(judge.preferences)
-        if judge.generation.panel and judge.generation.mode not in OF_ONE_VIEW and len(dealt) > 1:
+        request = self.judge.request
+        dealt = in_turn(request.views)
+        if request.generation.panel and request.generation.mode not in OF_ONE_VIEW and len(dealt) > 1:
             return {name: [wish] for name, wish in zip(PANEL_NAMES, dealt, strict=False)}
-        return dict(zip(VIEW_NAMES, judge.preferences, strict=True))
+        return dict(zip(VIEW_NAMES, map(list, request.views), strict=True))
 
     def prefer(self, views: Sequence[Sequence[str]]) -> None:
         """Give view a and view b their preferences.
@@ -162,39 +162,41 @@ class Conversation:
         Raises:
             UsageError: they cannot be used, or not with what is in force; those in force stay.
         """
-        if any(views):
-            make_cast(self.judge.generation, views)
-        self.judge.prefer(views)
+        self.put_in_force(self.judge.request.replace(views=views))
 
     def swap(self) -> None:
         """Exchange the views' preferences, their own adapters too; of a panel, the next one comes first."""
         first, *others = self.views.values()
         if len(others) == 1:
-            self.prefer([others[0], first])
-            self.judge.generation = swapped(self.judge.generation)
+            self.put_in_force(self.judge.request.swap())
         else:
             self.prefer(deal(in_turn([*others, first])))
 
-    def wear(self, persona: Config) -> None:
+    def put_in_force(self, request: Request) -> None:
+        """Write the next answers under this request.
+
+        Raises:
+            UsageError: it cannot be used; nothing has changed then.
+            ModelError: the same of an adapter.
+        """
+        judge = self.judge
+        if any(request.views):
+            make_roles(request)
+        judge.check_adapters(request.generation)
+        judge.request = request
+
+    def wear(self, persona: Overrides) -> None:
         """Put in force what a persona sets; all else stays as it is.
 
         Raises:
             UsageError: it cannot be used, or not with what is in force; nothing has changed then.
             ModelError: the same of an adapter.
         """
-        judge = self.judge
-        generation = persona.laid_over(judge.generation)
-        sampling = persona.laid_over(judge.sampling)
+        request = self.judge.request.override(persona)
         if "defaults" in persona.sampling:
-            sampling = judge.settled(sampling)
-        prompting = persona.laid_over(judge.prompting)
-        views = persona.views(judge.preferences)
-        if any(views):
-            make_cast(generation, views)
-        judge.check_adapters(generation)
-        judge.check(sampling)
-        judge.prefer(views)
-        judge.generation, judge.sampling, judge.prompting = generation, sampling, prompting
+            request = request.with_group(self.judge.settled(request.sampling))
+        self.judge.check(request.sampling)
+        self.put_in_force(request)
 
     def switch_model(self, name: str, load: Callable[[str | None], PersonaJudge]) -> None:
         """Go on with another model; the one in use stays where that cannot be loaded.
@@ -202,7 +204,7 @@ class Conversation:
         Raises:
             ModelError: it cannot be loaded, or the adapters in force are not made for it.
         """
-        check_adapters(self.judge.generation, read_header(find_model(name)))
+        check_adapters(self.judge.request.generation, read_header(find_model(name)))
         name = lasting_name(name)
         old, before = self.judge, self.model
         old.close()  # both may not fit
@@ -217,10 +219,8 @@ class Conversation:
             for turn in self.session.turns:
                 turn.first = 0  # its context may have room for all of them
         finally:
-            self.judge.prefer(old.preferences)
-            self.judge.generation = old.generation
-            self.judge.sampling = followed(left(old.sampling, old.recommended), self.judge.recommended)
-            self.judge.prompting = old.prompting
+            sampling = followed(left(old.request.sampling, old.recommended), self.judge.recommended)
+            self.judge.request = old.request.with_group(sampling)
             self._answer = None
 
     def open(self, session: Session) -> None:
@@ -231,46 +231,31 @@ class Conversation:
         self._answer = None
 
     def restore(self, settings: Mapping[str, Any]) -> None:
-        """Put in force what a session says; its model is not loaded.
-
-        Raises:
-            UsageError: something in it cannot be had here, such as a preset that is gone; nothing has changed then.
-            ModelError: the same of an adapter.
-        """
-        judge = self.judge
-        views = judge.preferences
-        generation = Generation.from_dict(settings.get("generation", judge.generation.as_dict()))
-        sampling = Sampling.from_dict(settings.get("sampling", judge.sampling.as_dict()))
-        prompting = Prompting.from_dict(settings.get("prompting", judge.prompting.as_dict()))
-        if "preferences" in settings:
-            views = [settings["preferences"].get(view, []) for view in VIEW_NAMES]
-        if any(views):
-            make_cast(generation, views)
-        judge.check_adapters(generation)
-        judge.prefer(views)
-        judge.generation, judge.sampling, judge.prompting = generation, sampling, prompting
+        """Put in force what a session says; its model is not loaded.  Raises what `put_in_force` does."""
+        self.put_in_force(self.judge.request.restore(settings))
 
     def settings(self) -> dict[str, Any]:
         """What the next turn would have in force."""
-        judge, generation = self.judge, self.judge.generation
-        if generation.aligner:
-            generation = generation.replace(aligner=_lasting_aligner(generation.aligner))
-        return as_settings(self.model, judge.preferences, generation, judge.sampling, judge.prompting)
+        request = self.judge.request
+        if request.generation.aligner:
+            request = request.replace(aligner=_lasting_aligner(request.generation.aligner))
+        return {"model": self.model, **request.as_dict()}
 
-    def _in_force(self, plan: Plan, generation: Generation, seed: int) -> dict[str, Any]:
-        in_force = self.settings() | {"generation": generation.as_dict()}
-        return in_force | {
+    def _in_force(self, plan: Plan, seed: int) -> dict[str, Any]:
+        generation = plan.request.generation
+        return self.settings() | {
+            "generation": generation.as_dict(),
             "model": self.judge.model.name,
-            "mode": plan.cast.mode,
-            "preferences": plan.cast.preferences,
+            "mode": plan.roles.mode,
+            "preferences": plan.roles.preferences,
             "lambda": generation.lam,
             "seed": seed,
         }
 
-    def _fit(self, history: list[Turn], question: str, generation: Generation) -> tuple[Plan, int]:
+    def _fit(self, history: list[Turn], question: str, request: Request) -> tuple[Plan, int]:
         """The prompt, without the oldest turns where they no longer fit; and the turn that it begins with."""
         first = history[-1].first if history else 0
-        return fitted(self.judge, as_messages(history, question), generation, first)
+        return fitted(self.judge, as_messages(history, question), request, first)
 
 
 def _lasting_aligner(name: str) -> str:

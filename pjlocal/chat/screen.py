@@ -16,7 +16,7 @@ from rich.text import Text
 from ..engine.interrupt import Interrupted
 from ..events import pushes_text
 from ..prompting.plan import strength_in_force
-from ..prompting.preferences import in_turn
+from ..request import in_turn
 from ..screen.choose import answer_tint
 from ..screen.console import Spinner, keys_unseen, make_console
 from ..screen.display import Display, when_ready
@@ -163,7 +163,7 @@ class TerminalScreen(_ConsoleScreen):
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
         console = self._console
         with keys_unseen(), self._spinner as spinner:
-            spinner.say("Writing a first answer" if writing.answer.plan.cast.mode == "rewrite" else "Reading")
+            spinner.say("Writing a first answer" if writing.answer.plan.roles.mode == "rewrite" else "Reading")
             events = when_ready(writing)
             spinner.stop()
             tint = answer_tint(view, writing.answer, console.no_color)
@@ -222,7 +222,7 @@ def _status(conversation: Conversation, width: int) -> Text:
 
 def _roles(conversation: Conversation, progress: Progress) -> list[str]:
     """The mode with its strength, and who does what in it."""
-    generation = conversation.judge.generation
+    generation = conversation.judge.request.generation
     views = {view: [*wishes, *_own_adapters(generation, view)] for view, wishes in conversation.views.items()}
     some = any(views.values())
     mode = generation.mode or ("judge" if some else "plain")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import ModelError, UsageError
-from ..settings import Engine, Generation, Prompting, Sampling, Settings, View, split_scale
+from ..request import Request
+from ..settings import Engine, Generation, View, split_scale
 from . import completion
-from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, ServerOption, takes_settings
+from .options import ModelOption, ServerOption, takes_settings
 
 if TYPE_CHECKING:
     from ..chat.screen import Screen
@@ -28,9 +28,6 @@ _SAVING = "Saved chats"
 @takes_settings(max_tokens=1024)
 def chat(
     model: ModelOption = None,
-    prefer: PreferOption = [],
-    draft_prefer: DraftPreferOption = [],
-    judge_prefer: JudgePreferOption = [],
     view: Annotated[
         View,
         typer.Option(
@@ -64,10 +61,7 @@ def chat(
     server: ServerOption = True,
     *,
     given: frozenset[str],
-    own: frozenset[str],
-    generation: Generation,
-    sampling: Sampling,
-    prompting: Prompting,
+    request: Request,
     engine: Engine,
 ) -> int:
     """Chat under two preferences; /help in the chat lists its commands. In a pipe: one question a line."""
@@ -90,8 +84,8 @@ def chat(
         model = _same_model(stored["model"], screen)
     else:
         model = lasting_name(model)
-    generation = _in_force(generation, stored.get("generation", {}), given)
-    _check_files(generation, stored.get("generation", {}).keys() - given)
+    request = request.restore(stored).override(request.pick(given))
+    _check_files(request.generation, stored.get("generation", {}).keys() - given)
     interrupt = Interrupt()
     with on_sigint(interrupt), screen.wait("Loading the model"):
         from ..server.served import make_judge
@@ -101,27 +95,13 @@ def chat(
         def load(name: str | None) -> PersonaJudge:
             return make_judge(name, server=near, engine=engine, interrupt=interrupt)
 
-        preferences: dict[str, Any] = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
-        if "preferences" in stored and not given & preferences.keys():
-            views = stored["preferences"]
-            preferences = {"draft_prefer": views.get("a", []), "judge_prefer": views.get("b", [])}
-        judge = make_judge(
-            model,
-            server=near,
-            **preferences,
-            prompting=_in_force(prompting, stored.get("prompting", {}), given),
-            sampling=_in_force(sampling, stored.get("sampling", {}), given),
-            generation=generation,
-            engine=engine,
-            interrupt=interrupt,
-            own_sampling=given if "defaults" in given else own | stored.get("sampling", {}).keys(),
-        )
+        judge = make_judge(model, server=near, request=request, engine=engine, interrupt=interrupt)
     conversation = Conversation(judge, opened, Recorder(store, opened, screen.say), model, screen.say)
     try:
         talking = Chat(conversation, screen, view, load, store)
         if save_cache:
             with suppress(UsageError):  # what is in force cannot be had together: the next answer tells why
-                cache.load_cache(judge.pool, opened, judge.cast(judge.generation).adapters)
+                cache.load_cache(judge.pool, opened, judge.roles(judge.request).adapters)
         talking.greet()
         status = loop.talk(talking, store.path.with_suffix(".history") if store else None)
         if save_cache and (size := cache.save_cache(conversation.judge.pool, conversation.session)):
@@ -200,10 +180,3 @@ def _check_files(generation: Generation, stored: Collection[str]) -> None:
                 f"this chat's adapter is gone: no such file: {file}; {option} goes on with another, "
                 f"{option} {os.path.basename(file)}:0 without"
             )
-
-
-def _in_force(settings: Settings, stored: dict[str, Any], given: frozenset[str]) -> Any:
-    """What the session had in force, but for what the command line gives."""
-    names = {f.name for f in fields(settings)}  # type: ignore[arg-type]
-    kept = {name: value for name, value in stored.items() if name in names - given}
-    return type(settings).from_dict(settings.as_dict() | kept)

@@ -25,12 +25,13 @@ from ..config.editor import edit_file
 from ..config.values import kind
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
-from ..prompting.preferences import PRESETS, deal, lasting, resolve
-from ..settings import Generation, Prompting, Sampling
+from ..prompting.preferences import PRESETS, resolve
+from ..request import GROUPS, Request, in_turn
+from ..settings import Sampling
 from ..textfile import read_text, write_text
 from ..visible import visible
 from . import completion
-from .options import DraftPreferOption, JudgePreferOption, PreferOption, takes_settings
+from .options import takes_settings
 from .run import read_stdin
 
 config_app = typer.Typer(help="Your own defaults: the file config.toml.", no_args_is_help=True)
@@ -116,32 +117,25 @@ def add(
 @takes_settings()
 def save(
     name: Annotated[str, typer.Argument(help="The persona's name: one bare word.", show_default=False)],
-    prefer: PreferOption = [],
-    draft_prefer: DraftPreferOption = [],
-    judge_prefer: JudgePreferOption = [],
     force: Annotated[bool, typer.Option("--force", help="Replace a persona of that name.")] = False,
     *,
     given: frozenset[str],
-    generation: Generation,
-    sampling: Sampling,
-    prompting: Prompting,
+    request: Request,
 ) -> None:
     """Save the options given here as a persona, which run and chat put on with -P NAME."""
-    preferences = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
-    groups = (generation.with_whole_paths(), sampling, prompting)
-    values = {key: [lasting(wish) for wish in wishes] for key, wishes in preferences.items()}
-    values |= {key: value for group in groups for key, value in group.as_dict().items()}
-    values["avoid"] = [lasting(wish) for wish in generation.avoid]
+    saved = request.as_dict()
+    views = list(saved["preferences"].values())
+    values = {"prefer": in_turn(views), "draft_prefer": views[0], "judge_prefer": views[1]}
+    values |= {key: value for group in GROUPS for key, value in saved[group].items()}
     values = {key: value for key, value in values.items() if key in given}
     if not values:
         raise UsageError("say what the persona sets, as in: pjlocal prefs save brief -p concise --mode both")
     if read := given & {f.name for f in dataclasses.fields(Sampling) if "file" in f.metadata}:
         raise UsageError(f'a persona names a file by {min(read)} = "FILE": write that into {config_path()}')
-    views = deal(prefer) if prefer else [draft_prefer, judge_prefer]
-    if any(views):
-        from ..prompting.plan import make_cast
+    if any(request.views):
+        from ..prompting.plan import make_roles
 
-        make_cast(generation, views)
+        make_roles(request)
     set_persona(config_path(), name, values, replace=force)
 
 

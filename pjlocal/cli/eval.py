@@ -13,11 +13,12 @@ import typer
 
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import UsageError
+from ..request import Request, in_turn
 from ..screen.console import make_console
-from ..settings import Engine, Generation, Prompting, Sampling
+from ..settings import Engine, Prompting
 from ..textfile import user_path
 from . import completion
-from .options import PreferOption, takes_settings
+from .options import takes_settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -99,7 +100,7 @@ def suites() -> None:
 
 
 @eval_app.command("run")
-@takes_settings()
+@takes_settings(preferences=("prefer",))
 def run_suite(
     suite: Annotated[str, typer.Argument(help="A ready suite (pjlocal eval suites lists them), or a file.")] = "quick",
     *,
@@ -116,7 +117,6 @@ def run_suite(
             autocompletion=completion.models,
         ),
     ] = [],
-    prefer: PreferOption = [],
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -147,48 +147,45 @@ def run_suite(
     judge: _Judge = None,
     judge_url: _JudgeUrl = None,
     judge_pairs: _JudgePairs = None,
-    generation: Generation,
-    sampling: Sampling,
-    prompting: Prompting,
+    request: Request,
     engine: Engine,
     given: frozenset[str],
-    own: frozenset[str],
 ) -> int:
     """Answer a set of prompts with every system of a suite, score the answers, and report."""
     from ..evaluation.examine import check_examiners
     from ..evaluation.generate import generate
     from ..evaluation.prompts import load_prompts
     from ..evaluation.records import AnswerRecord, Folder, Score, Verdict, digest_of
-    from ..evaluation.run import Asked, Run, made_with, make_manner, make_tasks, write_run
-    from ..evaluation.suite import check_systems, suite_wide, with_models, without_effect
+    from ..evaluation.run import Run, made_with, make_contestant, make_tasks, write_run
+    from ..evaluation.suite import check_systems, suite_engine, with_models, without_effect
     from ..evaluation.suitefile import load_suite
     from ..gguf.locate import find_model
 
     models = _models(model, given)
-    wishes = prefer if "prefer" in given else []  # those of the config file are for chats
-    seed = generation.seed if "seed" in given else None
-    wanted = _changed(load_suite(suite), wishes, prompts, field, limit, sample, seed)
+    prefer = in_turn(request.views) if "prefer" in given else []  # those of the config file are for chats
+    seed = request.generation.seed if "seed" in given else None
+    wanted = _changed(load_suite(suite), prefer, prompts, field, limit, sample, seed)
     wanted = with_models(wanted, models if len(models) > 1 else [])
-    check_systems(wanted, generation, given)
+    check_systems(wanted, request, given)
     questions = load_prompts(
         wanted.prompts, wanted.field, wanted.limit, wanted.sample, wanted.min_chars, wanted.max_chars
     )
     first = models[0] if models else None
     paths = [find_model(system.model or first) for system in wanted.systems]
     examiners = _examiners(paths if reward else [], scorer, reward_model, judge, judge_url, judge_pairs)
-    asked = Asked(generation, sampling, prompting, given, own, engine)
-    manners = [
-        make_manner(wanted, system, asked, str(path), digest_of(path))
+    contestants = [
+        make_contestant(wanted, system, request, engine, given, str(path), digest_of(path))
         for system, path in zip(wanted.systems, paths, strict=True)
     ]
-    tasks = make_tasks(wanted, manners, questions)
-    run = Run(wanted, tuple(questions), tuple(task.key for task in tasks), made_with(manners, asked))
-    engine = suite_wide(wanted, engine, given)
+    tasks = make_tasks(wanted, contestants, questions)
+    keys = tuple(task.key for task in tasks)
+    run = Run(wanted, tuple(questions), keys, made_with(contestants, request, engine))
+    engine = suite_engine(wanted, engine, given)
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     interrupt = Interrupt()
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         try:
-            check_examiners(examiners, prompting, engine, interrupt)
+            check_examiners(examiners, request.prompting, engine, interrupt)
             folder.hold(AnswerRecord, Score, Verdict)
             if unheard := without_effect(wanted, given):
                 _say(f"every system of the suite sets {', '.join(unheard)} itself: what you gave changes nothing")
@@ -197,7 +194,7 @@ def run_suite(
             _say(_outlook(len(tasks), len(questions)))
             with _progress() as progress:
                 generate(folder, tasks, parallel, interrupt, lambda n, of: progress("answers", n, of))
-                _examine(folder, run, examiners, prompting, engine, interrupt)
+                _examine(folder, run, examiners, request.prompting, engine, interrupt)
         except Interrupted:
             _say("stopped; the same command goes on from here")
             return INTERRUPTED

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..config.config import Config, load_config
 from ..prompting.preferences import use_own
+from ..request import GROUPS, PREFERENCES, Overrides, Request, place
 from ..settings import Engine, Generation, Prompting, Sampling, Settings
 from ..textfile import read_text
 from . import completion
@@ -24,35 +25,42 @@ _PANELS: dict[type[Settings], str] = {
 }
 
 
-def takes_settings(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Let Typer see each parameter of a settings type as that type's options; the command gets the settings made.
+def takes_settings(
+    preferences: Sequence[str] = PREFERENCES, **defaults: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let Typer see a parameter of a settings type, or of type `Request`, as options; the command gets it made.
 
-    What neither the command line nor the environment gives comes from the persona that ``--persona`` names, else from
-    the config file, where that sets it, else from ``defaults``, else from the settings.  A parameter named ``given``
-    gets the names of what was given, by the persona too; one named ``own`` those, and of what the config file sets.
-    Commands that take `Generation` have ``--persona``.
+    Options that neither the command line nor the environment gives come from the persona that ``--persona`` names, else
+    from the config file, else from ``defaults``, else from the dataclass.  A parameter named ``given`` gets the names
+    of the options that were given, by the persona too.
+
+    A `Request` has the options of all its settings, those of ``preferences`` behind ``--model``, and ``--persona``.
     """
-    return functools.partial(_with_settings, defaults=defaults)
+    return functools.partial(_with_settings, preferences=preferences, defaults=defaults)
 
 
-def _with_settings(command: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., Any]:
-    wanted = {"given", "own"} & inspect.signature(command).parameters.keys()
+def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defaults: dict[str, Any]) -> Any:
+    takes_given = "given" in inspect.signature(command).parameters
     groups: dict[str, type[Settings]] = {}
+    request: str | None = None  # the name of the parameter
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        if parameter.name in wanted:
+        if parameter.name == "given":
             continue
         hint = parameter.annotation  # get_type_hints would hide an option's Annotated in an Optional on Python 3.10
-        if isinstance(hint, type) and issubclass(hint, Settings):
+        if hint is Request:
+            request = parameter.name
+            at = 1 + next((i for i, p in enumerate(parameters) if p.name == "model"), -1)
+            parameters[at:at] = [_keyword(name, _PREFERENCE_OPTIONS[name], []) for name in preferences]
+            for settings in GROUPS.values():
+                parameters += _options(settings, defaults)
+        elif isinstance(hint, type) and issubclass(hint, Settings):
             groups[parameter.name] = hint
             parameters += _options(hint, defaults)
         else:
-            kind = inspect.Parameter.KEYWORD_ONLY
-            parameters.append(parameter.replace(annotation=hint, kind=kind))
-
-    if Generation in groups.values():
-        kind = inspect.Parameter.KEYWORD_ONLY
-        parameters.append(inspect.Parameter("persona", kind, default=None, annotation=_PersonaOption))
+            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+    if request:
+        parameters.append(_keyword("persona", _PersonaOption, None))
     parameters.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
 
     @functools.wraps(command)
@@ -60,15 +68,19 @@ def _with_settings(command: Callable[..., Any], defaults: dict[str, Any]) -> Cal
         config = load_config()
         use_own(config.presets)
         given = {name for name in values if _is_given(context, name)}
-        named = values.pop("persona", None)
-        layers = _layers(config, named, given)
-        for name, value in _set(layer.top() for layer in layers).items():
+        persona = values.pop("persona", None)
+        chosen = config.persona(persona).without(given) if persona is not None else Overrides()
+        given.update(chosen.flat())
+        config = config.without(given)
+        for name, value in config.top().items():
             if name in values:
                 values[name] = list(value) if isinstance(value, tuple) else value
-        names = {"given": frozenset(given), "own": frozenset(given).union(*(layer.flat() for layer in layers))}
-        values |= {name: names[name] for name in wanted}
         for name, settings in groups.items():
-            values[name] = _make(settings, values, _set(layer.of(settings) for layer in layers))
+            values[name] = _make(settings, values, config.of(settings))
+        if request:
+            values[request] = _requested(values, chosen, config, given)
+        if takes_given:
+            values["given"] = frozenset(given)
         return command(**values)
 
     del wrapper.__wrapped__  # Typer must look at the new signature
@@ -83,17 +95,16 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
-def _layers(config: Config, persona: str | None, given: set[str]) -> list[Config]:
-    """What the persona and the config file set that nothing before them does; the persona's joins what is given."""
-    if persona is None:
-        return [config.without(given)]
-    worn = config.persona(persona).without(given)
-    given.update(worn.flat())
-    return [worn, config.without(given)]
-
-
-def _set(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    return {name: value for layer in layers for name, value in layer.items()}
+def _requested(values: dict[str, Any], persona: Overrides, config: Config, given: set[str]) -> Request:
+    """The request that options make, which are taken from ``values``, with what the persona and the file set."""
+    preferences = {name: values.pop(name, []) for name in PREFERENCES}
+    preferences |= {name: list(value) for name in PREFERENCES if (value := getattr(persona, name)) is not None}
+    groups: dict[str, Any] = {
+        name: _make(settings, values, {**config.of(settings), **persona.of(settings)})
+        for name, settings in GROUPS.items()
+    }
+    views = place(**preferences)
+    return Request(views, **groups, explicit=frozenset(given).union(config.flat()))
 
 
 def _options(settings: type[Settings], defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
@@ -111,12 +122,12 @@ def _options(settings: type[Settings], defaults: Mapping[str, Any]) -> list[insp
             show_default=default not in (None, "", []),
             autocompletion=completion.models if f.metadata.get("model") else None,
         )
-        parameters.append(
-            inspect.Parameter(
-                f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, option]
-            )
-        )
+        parameters.append(_keyword(f.name, Annotated[hint, option], default))
     return parameters
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _make(settings: type[Settings], values: dict[str, Any], defaults: Mapping[str, Any]) -> Settings:
@@ -188,3 +199,4 @@ JudgePreferOption = Annotated[
         autocompletion=completion.presets,
     ),
 ]
+_PREFERENCE_OPTIONS = {"prefer": PreferOption, "draft_prefer": DraftPreferOption, "judge_prefer": JudgePreferOption}

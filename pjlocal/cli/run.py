@@ -17,14 +17,13 @@ import typer
 
 from ..engine.interrupt import INTERRUPTED, Interrupt, on_sigint
 from ..errors import ModelError, OutputError, UsageError
-from ..prompting.preferences import placed
+from ..request import Request
 from ..screen.choose import make_display
 from ..screen.console import Spinner
 from ..screen.display import Silent, statistics_line, when_ready
-from ..server.wish import Wish
-from ..settings import Engine, Generation, Prompting, Sampling, View
+from ..settings import Engine, View
 from ..textfile import user_path
-from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, ServerOption, takes_settings
+from .options import ModelOption, ServerOption, takes_settings
 
 if TYPE_CHECKING:
     from ..answer import Answer
@@ -40,9 +39,6 @@ def run(
         str | None, typer.Argument(help="The prompt; standard input joins it. - reads all of it from there.")
     ] = None,
     model: ModelOption = None,
-    prefer: PreferOption = [],
-    draft_prefer: DraftPreferOption = [],
-    judge_prefer: JudgePreferOption = [],
     view: Annotated[
         View,
         typer.Option(
@@ -68,10 +64,7 @@ def run(
     ] = None,
     server: ServerOption = True,
     *,
-    own: frozenset[str],
-    generation: Generation,
-    sampling: Sampling,
-    prompting: Prompting,
+    request: Request,
     engine: Engine,
 ) -> int:
     """Answer one prompt under two preferences."""
@@ -80,11 +73,10 @@ def run(
         raise UsageError("--json and --trace - both want standard output: give --trace a file")
     text = read_prompt(prompt)
     interrupt = Interrupt()
-    wish = Wish(placed(prefer, draft_prefer, judge_prefer), prompting, sampling, generation, own)
-    asked = Asked(model, wish, text, engine, interrupt)
+    job = Job(model, request, text, engine, interrupt)
     with on_sigint(interrupt), Spinner() as spinner, Trace(trace) as tracer:
         spinner.say("Reading the prompt")
-        with (asked.near() if server else None) or asked.loaded(spinner) as written:
+        with (job.near() if server else None) or job.loaded(spinner) as written:
             answer = written.answer
             events = when_ready(answer)
             spinner.stop()
@@ -100,7 +92,7 @@ def run(
                     display.show(event)
     if uncorrected and not quiet:
         print("pjlocal: stopped before the correction: this is the first answer, as it was written", file=sys.stderr)
-    if result.finish_reason == "length" and result.statistics.completion_tokens < generation.max_tokens:
+    if result.finish_reason == "length" and result.statistics.completion_tokens < request.generation.max_tokens:
         print("pjlocal: the context is full: a larger --ctx has room for a longer answer", file=sys.stderr)
     if as_json:
         print(json.dumps(result.as_dict(), ensure_ascii=False))
@@ -131,11 +123,11 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked, of which model, and the two ways to have it answered."""
+class Job:
+    """A prompt for a model, and the two ways to have it answered."""
 
     model: str | None
-    wish: Wish
+    request: Request
     prompt: str
     engine: Engine
     interrupt: Interrupt
@@ -149,7 +141,7 @@ class Asked:
             model = find_model(self.model)
         except ModelError:  # which is told where it is loaded, after what else may be wrong
             return None
-        answer = ask(model, self.engine, self.wish, self.prompt, self.interrupt)
+        answer = ask(model, self.engine, self.request, self.prompt, self.interrupt)
         return None if answer is None else _from_there(answer)
 
     @contextmanager
@@ -158,18 +150,7 @@ class Asked:
         spinner.say("Loading the model")
         from ..persona import PersonaJudge
 
-        draft, judge = self.wish.views
-        with PersonaJudge(
-            self.model,
-            draft_prefer=draft,
-            judge_prefer=judge,
-            prompting=self.wish.prompting,
-            sampling=self.wish.sampling,
-            generation=self.wish.generation,
-            engine=self.engine,
-            interrupt=self.interrupt,
-            own_sampling=self.wish.own,
-        ) as one:
+        with PersonaJudge(self.model, request=self.request, engine=self.engine, interrupt=self.interrupt) as one:
             spinner.say("Reading the prompt")
             answer = one.stream(self.prompt)
             if answer.mode == "rewrite":

@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..config.config import Config, load_config
+from ..config.config import load_config
 from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import UsageError
+from ..request import Request
 from ..screen.console import Spinner
-from ..settings import Engine, Generation, Prompting, Sampling
-from .options import DraftPreferOption, JudgePreferOption, ModelOption, PreferOption, takes_settings
+from ..settings import Engine
+from .options import ModelOption, takes_settings
 
 _SERVER = "Server"
 
@@ -22,9 +23,6 @@ _SERVER = "Server"
 @takes_settings(max_tokens=1024)
 def serve(
     model: ModelOption = None,
-    prefer: PreferOption = [],
-    draft_prefer: DraftPreferOption = [],
-    judge_prefer: JudgePreferOption = [],
     host: Annotated[
         str,
         typer.Option(help="The address to listen on; other machines reach others than this.", rich_help_panel=_SERVER),
@@ -74,10 +72,7 @@ def serve(
         ),
     ] = [],
     *,
-    own: frozenset[str],
-    generation: Generation,
-    sampling: Sampling,
-    prompting: Prompting,
+    request: Request,
     engine: Engine,
 ) -> int:
     """Answer OpenAI's protocol over HTTP. What is given here holds where a request says nothing."""
@@ -90,27 +85,23 @@ def serve(
         from ..server.resident import Resident
         from ..server.serve import listen
         from ..server.serve import serve as answer
-        from ..server.wish import Names, Wish, check_servable
+        from ..server.wish import Names, check_servable
         from ..server.worker import Worker
     except ModuleNotFoundError as error:
         raise UsageError(
             f"a server needs the package {error.name}: pip install 'pjlocal[serve]' (or '.[serve]' in a checkout)"
         ) from None
     from ..gguf.locate import EMBEDDED, find_model, lasting_name
-    from ..prompting.plan import make_cast  # loads llama.cpp, which other commands may do without
+    from ..prompting.plan import make_roles  # loads llama.cpp, which other commands may do without
 
     if api_key == "":
         raise UsageError("--api-key must not be empty: leave it out, or give a key")
     local = is_loopback(host)
     if not local and api_key is None:
         raise UsageError(f"other machines reach {host}: give --api-key (or PJLOCAL_API_KEY), or leave --host out")
-    given = {"prefer": prefer, "draft_prefer": draft_prefer, "judge_prefer": judge_prefer}
-    named: dict[str, Any] = {key: tuple(wishes) for key, wishes in given.items() if wishes}
-    views = Config(**named).views([[], []])
-    check_servable(generation)
-    if any(views):
-        make_cast(generation, views)
-    wish = Wish(views, prompting, sampling, generation, own)
+    check_servable(request.generation)
+    if any(request.views):
+        make_roles(request)
     path = find_model(model)
     short = model if model and Path(model).name == model else path.name if model else EMBEDDED
     names = Names(short.removesuffix(".gguf"), {path.name, path.stem}, load_config().personas)
@@ -123,7 +114,7 @@ def serve(
             resident = worker.load()
             n_ctx, about = resident.n_ctx, resident.about
         saved_as = SavedAs(lasting_name(model), path.name)
-        app = create_app(worker, names, wish, metrics, n_ctx, saved_as, key=api_key, local=local, origins=cors)
+        app = create_app(worker, names, request, metrics, n_ctx, saved_as, key=api_key, local=local, origins=cors)
         number = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         at = f"http://{shown}:{number}"

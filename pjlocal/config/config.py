@@ -6,102 +6,51 @@ file, else from its dataclass.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 from ..errors import UsageError, did_you_mean
 from ..folders import config_folder
-from ..prompting.preferences import PRESETS, deal
-from ..settings import FORMS, Engine, Generation, Prompting, Sampling, Settings, View
+from ..prompting.preferences import PRESETS
+from ..request import GROUPS, PREFERENCES, Overrides
+from ..settings import Engine, Settings, View
 from ..textfile import user_path, write_text
 from . import tomlfile
 from .values import Wrong, checked, model_named, preference, typed
 
 #: The tables of the file whose keys are settings; besides these there are [presets] and [personas.NAME].
-TABLES: dict[str, type[Settings]] = {
-    "generation": Generation,
-    "sampling": Sampling,
-    "prompting": Prompting,
-    "engine": Engine,
-}
-#: Of these, what says which preferences there are.
-PREFERENCES = ("prefer", "draft_prefer", "judge_prefer")
+TABLES: dict[str, type[Settings]] = {**GROUPS, "engine": Engine}
 #: The keys outside the tables.
 TOP = ("model", *PREFERENCES, "view", "save", "save_cache", "server")
-#: Settings of which one sets the other aside.
-EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), FORMS)
 
 
 @dataclass(frozen=True)
-class Config(Settings):
-    """What the file sets and nothing else: None, or no key in a table, is what it leaves alone.
+class Config(Overrides):
+    """The settings of the configuration file.
 
-    A table's values are as its settings take them, with the files they name read: ``Sampling(**config.sampling)``.
-    A persona is the same again: what it sets of the preferences, `Generation`, `Sampling` and `Prompting`.
+    model, view, save, save_cache, server: options of commands; None where the file does not set them.
+    engine: values for `Engine`, by key.
+    presets, personas: by name.
     """
 
+    top_keys: ClassVar[Sequence[str]] = TOP
+    groups: ClassVar[Mapping[str, type[Settings]]] = TABLES
+
     model: str | None = None
-    prefer: tuple[str, ...] | None = None
-    draft_prefer: tuple[str, ...] | None = None
-    judge_prefer: tuple[str, ...] | None = None
     view: View | None = None
     save: bool | None = None
     save_cache: bool | None = None
     server: bool | None = None
-    generation: Mapping[str, Any] = field(default_factory=dict)
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    prompting: Mapping[str, Any] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
-    personas: Mapping[str, Config] = field(default_factory=dict)
+    personas: Mapping[str, Overrides] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.prefer and (self.draft_prefer or self.judge_prefer):
-            raise UsageError("prefer deals the preferences out; draft_prefer and judge_prefer place them: use one")
-
-    def top(self) -> dict[str, Any]:
-        """What is set outside the tables, by key."""
-        return {key: value for key in TOP if (value := getattr(self, key)) is not None}
-
-    def of(self, settings: type[Settings]) -> Mapping[str, Any]:
-        """What is set of these settings, by key."""
-        return next((getattr(self, name) for name, table in TABLES.items() if table is settings), {})
-
-    def flat(self) -> dict[str, Any]:
-        """All that is set, by key, presets and personas aside."""
-        return self.top() | {key: value for table in TABLES for key, value in getattr(self, table).items()}
-
-    def without(self, given: Collection[str]) -> Config:
-        """What is set, but what is given elsewhere, or set aside by that."""
-        gone = {*given, *set_aside(given)}
-        left: dict[str, Any] = {key: None for key in TOP if key in gone}
-        for table in TABLES:
-            left[table] = {key: value for key, value in getattr(self, table).items() if key not in gone}
-        return dataclasses.replace(self, **left)
-
-    def laid_over(self, settings: _Group) -> _Group:
-        """The settings with what is set here instead."""
-        values = self.of(type(settings))
-        aside = set_aside(values) & {f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
-        return settings.replace(**dict.fromkeys(aside) | dict(values))  # type: ignore[no-any-return]
-
-    def views(self, otherwise: Sequence[Sequence[str]]) -> list[list[str]]:
-        """The two views' preferences; where none are set, others."""
-        if self.prefer is not None:
-            return deal(self.prefer)
-        placed = (self.draft_prefer, self.judge_prefer)
-        if placed == (None, None):
-            return [list(wishes) for wishes in otherwise]
-        return [list(wishes or ()) for wishes in placed]
-
-    def persona(self, name: str) -> Config:
+    def persona(self, name: str) -> Overrides:
         """What a persona sets, by its name in any case.
 
         Raises:
@@ -112,14 +61,6 @@ class Config(Settings):
             known = f"known are {', '.join(self.personas)}" if self.personas else "pjlocal prefs save NAME keeps one"
             raise UsageError(f"unknown persona {name!r}: {did_you_mean(name.lower(), self.personas) or known}")
         return found
-
-
-_Group = TypeVar("_Group", bound=Settings)
-
-
-def set_aside(given: Collection[str]) -> set[str]:
-    """The settings that are of no account where those are given."""
-    return {name for group in EXCLUSIVE if set(group) & set(given) for name in group if name not in given}
 
 
 def config_path() -> Path:
@@ -178,12 +119,8 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
     return Config(**top, **made, presets=presets, personas=personas)
 
 
-#: What a persona may set, by the table where it stands else.
-_OF_A_PERSONA = {name: table for name, table in TABLES.items() if table is not Engine}
-
-
-def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Path) -> dict[str, Config]:
-    personas: dict[str, Config] = {}
+def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Path) -> dict[str, Overrides]:
+    personas: dict[str, Overrides] = {}
     for name, table in tables.items():
         where = ("personas", name)
         if not isinstance(table, dict):
@@ -198,8 +135,8 @@ def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Pat
     return personas
 
 
-def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> Config:
-    known = [*PREFERENCES, *(key for settings in _OF_A_PERSONA.values() for key in get_type_hints(settings))]
+def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> Overrides:
+    known = [*PREFERENCES, *(key for settings in GROUPS.values() for key in get_type_hints(settings))]
     for key in table:
         if key not in known:
             near = did_you_mean(key, known) or f"known are {', '.join(known)}"
@@ -209,8 +146,8 @@ def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path,
         values = {key: table[key] for key in keys if key in table}
         return _with_preferences(_values(values, settings, folder, *where), presets, folder, *where)
 
-    made: dict[str, Any] = {name: of(settings, get_type_hints(settings)) for name, settings in _OF_A_PERSONA.items()}
-    return Config(**of(Config, PREFERENCES), **made)
+    made: dict[str, Any] = {name: of(settings, get_type_hints(settings)) for name, settings in GROUPS.items()}
+    return Overrides(**of(Overrides, PREFERENCES), **made)
 
 
 def check_persona(name: str, presets: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ..persona import PersonaJudge
 from ..prompting.plan import Plan
 from ..prompting.prompt import ChatTemplate
 from ..scheduler import Job, Scheduler, write_all
-from ..settings import Engine, Generation
+from ..settings import Engine
 from .records import AnswerRecord, Folder
 from .run import Task
 from .scoring import Progress
@@ -35,15 +35,14 @@ class Planned:
     @property
     def room(self) -> int:
         """Tokens that each of its sequences needs."""
-        return max(map(len, self.plan.prompts)) + self.generation.max_tokens
+        n_prompt = max(map(len, self.plan.prompts))
+        return min(n_prompt + self.plan.request.generation.max_tokens, self.judge.context_limit)
 
     @property
-    def generation(self) -> Generation:
-        """With no more tokens than the context has room for, however large the context is that several share."""
-        most = self.judge.context_limit - max(map(len, self.plan.prompts))
-        generation = self.task.generation
-        limited: Generation = generation.replace(max_tokens=min(generation.max_tokens, most))
-        return limited
+    def limited(self) -> Plan:
+        """The plan for no more tokens than the context has room for, however large the one is that several share."""
+        n_tokens = self.room - max(map(len, self.plan.prompts))
+        return replace(self.plan, request=self.plan.request.replace(max_tokens=n_tokens))
 
 
 def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: Interrupt, progress: Progress) -> None:
@@ -64,8 +63,8 @@ def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: In
     progress(done, len(tasks))
     for _, of_model in groupby(sorted(todo, key=_loaded), _loaded):
         together = list(of_model)
-        engine = together[0].manner.engine
-        model = Model(Path(together[0].manner.model), engine, interrupt)
+        engine = together[0].contestant.engine
+        model = Model(Path(together[0].contestant.model), engine, interrupt)
         with ExitStack() as stack:
             stack.callback(model.close)
             planned = plan_tasks(model, engine, together, interrupt, stack)
@@ -77,7 +76,7 @@ def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: In
 
 def _loaded(task: Task) -> tuple[str, str]:
     """What the model is loaded with: answers with the same are written together."""
-    return task.manner.model, repr(task.manner.engine)
+    return task.contestant.model, repr(task.contestant.engine)
 
 
 def plan_tasks(
@@ -93,43 +92,28 @@ def plan_tasks(
     stack.callback(template.close)
     planned = []
     for task in tasks:
-        who = (task.manner.system.name, task.objectives.name)
+        who = (task.contestant.system.name, task.objectives.name)
         if who not in judges:
-            judges[who] = stack.enter_context(make_judge(model, template, engine, task, interrupt))
+            judge = PersonaJudge(model, request=task.request, engine=engine, interrupt=interrupt, template=template)
+            judges[who] = stack.enter_context(judge)
         try:
-            planned.append(Planned(task, judges[who], judges[who].plan(task.prompt.text, task.generation)))
+            planned.append(Planned(task, judges[who], judges[who].plan(task.prompt.text, task.request)))
         except UsageError as error:
             raise UsageError(f"prompt {task.prompt.id}: {error}") from None
     return planned
 
 
-def make_judge(model: Model, template: ChatTemplate, engine: Engine, task: Task, interrupt: Interrupt) -> PersonaJudge:
-    """Who answers a task."""
-    draft, judge = task.manner.system.views(task.objectives)
-    return PersonaJudge(
-        model,
-        draft_prefer=draft,
-        judge_prefer=judge,
-        prompting=task.manner.prompting,
-        sampling=task.manner.sampling,
-        generation=task.manner.generation,
-        engine=engine,
-        interrupt=interrupt,
-        template=template,
-    )
-
-
 def _written(planned: Sequence[Planned], engine: Engine, parallel: int, interrupt: Interrupt) -> Iterator[AnswerRecord]:
     """Several at once, but for those that are two answers each."""
-    together = [item for item in planned if parallel > 1 and item.plan.cast.mode != "rewrite"]
+    together = [item for item in planned if parallel > 1 and item.plan.roles.mode != "rewrite"]
     if together:
         yield from _together(together, engine, parallel, interrupt)
-    yield from _one_by_one([item for item in planned if parallel == 1 or item.plan.cast.mode == "rewrite"])
+    yield from _one_by_one([item for item in planned if parallel == 1 or item.plan.roles.mode == "rewrite"])
 
 
 def _one_by_one(planned: Sequence[Planned]) -> Iterator[AnswerRecord]:
     for item in planned:
-        answer = item.judge.answer(item.plan, item.task.generation)
+        answer = item.judge.answer(item.plan)
         events = list(answer)
         yield _record(item.task, answer, events)
 
@@ -164,7 +148,7 @@ def _together(
 
 
 def _seated(seat: Seat, item: Planned) -> Answer:
-    return Answer(seat, item.plan, item.generation, item.judge.sampling, 0.0)
+    return Answer(seat, item.limited, 0.0)
 
 
 def _record(task: Task, answer: Answer, events: Sequence[TokenEvent]) -> AnswerRecord:
@@ -175,7 +159,7 @@ def _record(task: Task, answer: Answer, events: Sequence[TokenEvent]) -> AnswerR
     return AnswerRecord(
         key=task.key,
         objectives=task.objectives.name,
-        system=task.manner.system.name,
+        system=task.contestant.system.name,
         prompt_id=task.prompt.id,
         prompt=task.prompt.text,
         seed=task.seed,

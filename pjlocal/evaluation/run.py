@@ -14,30 +14,30 @@ from ..errors import OutputError, UsageError
 from ..gguf.header import read_header
 from ..gguf.sampling import followed, recommended
 from ..prompting.preferences import prefix
-from ..settings import ADAPTERS, Engine, Generation, Prompting, Sampling, Settings, split_scale
+from ..request import GROUPS, Request
+from ..settings import ADAPTERS, Engine, Generation, Sampling, Settings, split_scale
 from ..textfile import user_path, write_text
 from .records import Folder, computed_with, digest_of, key_of
-from .suite import Objectives, Prompt, Suite, System, in_force, suite_as_dict, suite_from_dict
+from .suite import Objectives, Prompt, Suite, System, suite_as_dict, suite_from_dict, system_engine, system_request
 
 FORMAT = 1  # of run.json
 
 
 @dataclass(frozen=True)
-class Manner:
-    """A system with the settings that it answers under, and the digest of its model file.
+class Contestant:
+    """A system with everything that its answers are written under, but for prompt, preferences and seed.
 
     strength: of preferences that have none of their own.
+    model, digest: the model file.
     files: the digests of the aligner and the adapters, by the names that the settings have for them.
     """
 
     system: System
-    generation: Generation
+    request: Request
+    engine: Engine
     strength: str
-    sampling: Sampling
-    prompting: Prompting
     model: str
     digest: str
-    engine: Engine
     files: Mapping[str, str]
 
 
@@ -47,14 +47,14 @@ class Task:
 
     key: str
     objectives: Objectives
-    manner: Manner
+    contestant: Contestant
     prompt: Prompt
     seed: int
 
     @property
-    def generation(self) -> Generation:
-        seeded: Generation = self.manner.generation.replace(seed=self.seed)
-        return seeded
+    def request(self) -> Request:
+        views = self.contestant.system.views(self.objectives)
+        return self.contestant.request.replace(views=views, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -79,21 +79,19 @@ class Run:
         return [f"models: {models}", f"{len(self.prompts)} prompts", versions, str(made.get("machine"))]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the command line gives; ``given`` are the names of what the user gave of it, ``own`` those and of what the
-    user's config file sets."""
-
-    generation: Generation
-    sampling: Sampling
-    prompting: Prompting
-    given: Collection[str] = ()
-    own: Collection[str] = ()
-    engine: Engine = Engine()
-
-
-def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: str) -> Manner:
+def make_contestant(
+    suite: Suite,
+    system: System,
+    request: Request,
+    engine: Engine,
+    given: Collection[str],
+    model: str,
+    digest: str,
+) -> Contestant:
     """How a system answers.
+
+    Args:
+        request, engine, given: the command line's, as for `evaluation.suite.system_request`.
 
     Raises:
         UsageError: settings that cannot be had together.
@@ -101,19 +99,12 @@ def make_manner(suite: Suite, system: System, asked: Asked, model: str, digest: 
     """
     from ..prompting.plan import in_mode, strength_in_force  # loads llama.cpp, which reports do without
 
-    generation = in_force(suite, system, asked.generation, asked.given)
-    mode = generation.mode or "judge"
-    return Manner(
-        system,
-        in_mode(generation, mode),
-        strength_in_force(generation, mode),
-        _filters(suite, system, asked, model),
-        in_force(suite, system, asked.prompting, asked.given),
-        model,
-        digest,
-        in_force(suite, system, asked.engine, asked.given),
-        _digests(in_mode(generation, mode)),
-    )
+    request = system_request(suite, system, request, given)
+    mode = request.generation.mode or "judge"
+    strength = strength_in_force(request.generation, mode)
+    request = request.with_group(in_mode(request.generation, mode)).with_group(_filters(request, model))
+    engine = system_engine(suite, system, engine, given)
+    return Contestant(system, request, engine, strength, model, digest, _digests(request.generation))
 
 
 def _digests(generation: Generation) -> dict[str, str]:
@@ -126,71 +117,69 @@ def _digests(generation: Generation) -> dict[str, str]:
     return {name: digest_of(path) for name, path in files.items()}
 
 
-def _filters(suite: Suite, system: System, asked: Asked, model: str) -> Sampling:
+def _filters(request: Request, model: str) -> Sampling:
     """The filters as they will be, with those that the model's file names where they are to be the model's."""
-    sampling = in_force(suite, system, asked.sampling, asked.given)
+    sampling = request.sampling
     if sampling.defaults == "own":
         return sampling
     said = recommended(read_header(Path(model)).metadata.get)
-    settled: Sampling = followed(sampling, said, {*asked.own, *suite.settings, *system.settings}).replace(
-        defaults="own"
-    )
+    settled: Sampling = followed(sampling, said, request.explicit).replace(defaults="own")
     return settled
 
 
 _BLOCK = 10  # prompts that every system answers before the next ones: a run that is broken off compares like with like
 
 
-def make_tasks(suite: Suite, manners: Sequence[Manner], prompts: Sequence[Prompt]) -> list[Task]:
+def make_tasks(suite: Suite, contestants: Sequence[Contestant], prompts: Sequence[Prompt]) -> list[Task]:
     """Every answer, in the order in which they are written."""
     depends = {
-        (objectives.name, manner.system.name): _depends(objectives, manner)
+        (objectives.name, contestant.system.name): _depends(objectives, contestant)
         for objectives in suite.objectives
-        for manner in manners
+        for contestant in contestants
     }
     return [
         Task(
             key_of(
-                **depends[objectives.name, manner.system.name],
+                **depends[objectives.name, contestant.system.name],
                 prompt=prompt.text,
                 seed=seed,
-                named=[objectives.name, manner.system.name, prompt.id],
+                named=[objectives.name, contestant.system.name, prompt.id],
             ),
             objectives,
-            manner,
+            contestant,
             prompt,
             seed,
         )
         for start in range(0, len(prompts), _BLOCK)
         for objectives in suite.objectives
-        for manner in manners
+        for contestant in contestants
         for prompt in prompts[start : start + _BLOCK]
         for seed in suite.seeds
     ]
 
 
-def _depends(objectives: Objectives, manner: Manner) -> dict[str, Any]:
+def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
     """What every answer of a system under these objectives depends on, besides prompt and seed."""
-    views = manner.system.views(objectives)
-    generation = _changed(manner.generation.replace(seed=None, lookahead=0, schedule="lockstep"))  # which no text shows
+    views = contestant.system.views(objectives)
+    request, engine = contestant.request, contestant.engine
+    plain = request.generation.mode == "plain"  # the same answer whatever is preferred
+    # No text shows these settings.
+    generation = _changed(request.generation.replace(seed=None, lookahead=0, schedule="lockstep"))
     for name in (name for names in ADAPTERS.values() for name in names if name in generation):
-        generation[name] = [[manner.files[spec], split_scale(spec)[1]] for spec in generation[name]]
-    if manner.generation.aligner is not None:
-        generation["aligner"] = manner.files[manner.generation.aligner]
-    if manner.strength != "1":
-        generation["strength"] = manner.strength  # another version may have another default
-    asked = [[wish, prefix([wish])] for names in views for wish in names]
-    if manner.generation.mode == "plain":
-        asked = []  # the same answer whatever would have been asked for
-    engine = computed_with(manner.engine) | ({"n_ctx": manner.engine.n_ctx} if manner.engine.n_ctx else {})
+        generation[name] = [[contestant.files[spec], split_scale(spec)[1]] for spec in generation[name]]
+    if request.generation.aligner is not None:
+        generation["aligner"] = contestant.files[request.generation.aligner]
+    if contestant.strength != "1":
+        generation["strength"] = contestant.strength  # another version may have another default
+    computed = computed_with(engine) | ({"n_ctx": engine.n_ctx} if engine.n_ctx else {})
     return {
-        "model": manner.digest,
-        "asked": asked,
-        "avoided": [prefix([text]) for text in manner.generation.avoid],
+        "model": contestant.digest,
+        "asked": [] if plain else [[preference, prefix([preference])] for view in views for preference in view],
+        "avoided": [prefix([text]) for text in request.generation.avoid],
         "generation": generation,
-        "sampling": _changed(manner.sampling),
-        "prompting": _changed(manner.prompting),
-        **({"engine": engine} if engine else {}),  # no key of an earlier version has it
+        "sampling": _changed(request.sampling),
+        "prompting": _changed(request.prompting),
+        **({"engine": computed} if computed else {}),  # no key of an earlier version has it
     }
 
 
@@ -240,7 +229,7 @@ def read_run(folder: Folder) -> Run:
         raise UsageError(f"{folder.run_file} cannot be read: {error}") from None
 
 
-def made_with(manners: Sequence[Manner], asked: Asked) -> dict[str, Any]:
+def made_with(contestants: Sequence[Contestant], request: Request, engine: Engine) -> dict[str, Any]:
     """Versions, machine and model files."""
     import llama_cpp
     import numpy
@@ -251,12 +240,10 @@ def made_with(manners: Sequence[Manner], asked: Asked) -> dict[str, Any]:
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "models": {Path(manner.model).name: manner.digest for manner in manners},
-        "files": {name: digest for manner in manners for name, digest in manner.files.items()},
+        "models": {Path(contestant.model).name: contestant.digest for contestant in contestants},
+        "files": {name: digest for contestant in contestants for name, digest in contestant.files.items()},
         "settings": {
-            "generation": asked.generation.as_dict(),
-            "sampling": asked.sampling.as_dict(),
-            "prompting": asked.prompting.as_dict(),
-            "engine": asked.engine.as_dict(),
+            **{name: getattr(request, name).as_dict() for name in GROUPS},
+            "engine": engine.as_dict(),
         },
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ..prompting.preferences import deal
+from ..request import deal
 from ..settings import PANEL_NAMES, VIEW_NAMES
 from ..visible import goes_on, shown
 from .records import AnswerRecord, Score, Verdict

@@ -10,12 +10,11 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 from ..config.config import TABLES, Config
 from ..errors import UsageError
-from ..prompting.preferences import deal
-from ..settings import Generation, Settings, flag, setting
+from ..request import Request, deal
+from ..settings import Engine, Generation, Settings, flag, setting
 from .patterns import compiled
 
 Shape = Literal["systems", "lambda", "models", "time"]
-_Group = TypeVar("_Group", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -167,23 +166,32 @@ class Suite(Settings):
         return (places.get(one, len(places)), one) > (places.get(other, len(places)), other)
 
 
-def in_force(suite: Suite, system: System, settings: _Group, given: Collection[str] = ()) -> _Group:
-    """The settings under which a system answers: its own, else what is given, else the suite's, else as they are.
+def system_request(suite: Suite, system: System, request: Request, given: Collection[str] = ()) -> Request:
+    """The request under which a system answers: its own settings, else what is given, else the suite's, else as it is.
+    The preferences are those of the objectives.
 
     Args:
-        settings: the command line's.
-        given: the names of those among them that the user gave.
+        request: the command line's.
+        given: the names of the settings among them that the user gave.
 
     Raises:
         UsageError: settings that cannot be had together.
     """
-    return _by_table(system.settings).laid_over(suite_wide(suite, settings, given))
+    return request.override(_common(suite, given)).override(_by_table(system.settings))
 
 
-def suite_wide(suite: Suite, settings: _Group, given: Collection[str] = ()) -> _Group:
-    """The settings with those of the suite that are not given; arguments are those of `in_force`."""
-    common = _by_table({"max_tokens": suite.max_tokens} | dict(suite.settings)).without(given)
-    return common.laid_over(settings)
+def system_engine(suite: Suite, system: System, engine: Engine, given: Collection[str] = ()) -> Engine:
+    """The engine settings of a system; arguments are those of `system_request`."""
+    return _by_table(system.settings).apply_to(suite_engine(suite, engine, given))
+
+
+def suite_engine(suite: Suite, engine: Engine, given: Collection[str] = ()) -> Engine:
+    """The engine settings of the suite where the user gave none; arguments are those of `system_request`."""
+    return _common(suite, given).apply_to(engine)
+
+
+def _common(suite: Suite, given: Collection[str]) -> Config:
+    return _by_table({"max_tokens": suite.max_tokens} | dict(suite.settings)).without(given)
 
 
 def without_effect(suite: Suite, given: Collection[str]) -> list[str]:
@@ -204,25 +212,25 @@ def _by_table(values: Mapping[str, Any]) -> Config:
     return Config(**tables)
 
 
-def check_systems(suite: Suite, generation: Generation, given: Collection[str] = ()) -> None:
-    """Refuse a suite of which a system could not answer.  Arguments are those of `in_force`.
+def check_systems(suite: Suite, request: Request, given: Collection[str] = ()) -> None:
+    """Refuse a suite of which a system could not answer.  Arguments are those of `system_request`.
 
     Raises:
         UsageError: what a system cannot be, with its name.
     """
     for system in suite.systems:
         for objectives in suite.objectives:
-            check_system(suite, system, objectives, generation, given)
+            check_system(suite, system, objectives, request, given)
 
 
 def check_system(
-    suite: Suite, system: System, objectives: Objectives, generation: Generation, given: Collection[str] = ()
+    suite: Suite, system: System, objectives: Objectives, request: Request, given: Collection[str] = ()
 ) -> None:
     """Refuse a system that could not answer under these objectives; arguments and errors as of `check_systems`."""
-    from ..prompting.plan import make_cast  # loads llama.cpp, which reports and comparisons do without
+    from ..prompting.plan import make_roles  # loads llama.cpp, which reports and comparisons do without
 
     try:
-        make_cast(in_force(suite, system, generation, given), system.views(objectives))
+        make_roles(system_request(suite, system, request, given).replace(views=system.views(objectives)))
     except UsageError as error:
         raise UsageError(f"system {system.name!r} with objectives {objectives.name!r}: {error}") from None
 

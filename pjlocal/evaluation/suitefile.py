@@ -15,6 +15,7 @@ from ..config.config import TABLES
 from ..config.values import Wrong, by_keys, checked, model_named, preference, typed
 from ..errors import UsageError, did_you_mean
 from ..prompting.preferences import presets, split_strength
+from ..request import Request
 from ..settings import Generation, Settings
 from ..textfile import user_path
 from .prompts import located
@@ -238,7 +239,7 @@ def _check_together(table: _Table, suite: Suite) -> None:
                 has = f"objectives {objectives.name!r} have {len(objectives.prefer)}"
                 raise one.wrong(f"only = {system.only}, but the {has} preferences", "only")
             try:
-                check_system(suite, system, objectives, Generation())
+                check_system(suite, system, objectives, Request())
             except UsageError as error:
                 raise Wrong(by_keys(str(error), Generation), *one.where) from None
     _check_plain(table, suite)

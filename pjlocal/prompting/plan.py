@@ -11,6 +11,7 @@ from ..engine.adapters import Adapters, make_adapters
 from ..engine.interrupt import Interrupt
 from ..engine.voices import Weight
 from ..errors import UsageError
+from ..request import Request, in_turn
 from ..settings import (
     ADAPTERS,
     OF_ONE_VIEW,
@@ -22,14 +23,14 @@ from ..settings import (
     flag,
     parse_strength,
 )
-from .preferences import in_turn, prefix, split_strength
+from .preferences import prefix, split_strength
 from .prompt import ChatTemplate, Message
 
 _MOST_PER_TOKEN = 256  # characters; longer tokens than that are not to be expected
 
 
 @dataclass(frozen=True)
-class Cast:
+class Roles:
     """Who takes part: views numbered from 0, of which the first speak in turn.
 
     preferences: by the name of the view that has them.
@@ -50,7 +51,7 @@ class Cast:
     adapters: list[Adapters]
 
     @property
-    def told(self) -> dict[str, list[str]]:
+    def labels(self) -> dict[str, list[str]]:
         """The preferences in words, and the adapters of the views that speak, by the names of their files."""
         if self.n_speakers == 1:
             return self.preferences
@@ -60,25 +61,29 @@ class Cast:
 
 @dataclass(frozen=True)
 class Plan:
-    """Who takes part, what was said, each view's prompt tokens, and the stop strings of the way of writing.
+    """A request with all that writing its answer takes.
 
+    prompts: each view's tokens.
+    stops: the stop strings of the chat template.
     shares_trunk: what all prompts begin with may be read once for all: they part at the question's end.
     """
 
-    cast: Cast
+    request: Request
+    roles: Roles
     conversation: Sequence[Message]
     prompts: list[list[int]]
     stops: tuple[str, ...]
     shares_trunk: bool
 
 
-def mode_in_force(generation: Generation, preferences: Sequence[Sequence[str]]) -> Mode:
-    """Judge with preferences and plain without, unless a mode was asked for.
+def resolve_mode(request: Request) -> Mode:
+    """The mode of the request; where it names none, judge with preferences and plain without.
 
     Raises:
         UsageError: the mode, or something else that was asked for, needs a preference, and there is none.
     """
-    some = any(preferences) or generation.adapts_views
+    generation = request.generation
+    some = any(request.views) or generation.adapts_views
     mode = generation.mode or ("judge" if some else "plain")
     if not some:
         if mode != "plain":
@@ -119,39 +124,33 @@ def _idle_flags(generation: Generation, mode: Mode) -> list[str]:
     ]
 
 
-def _idle_strengths(generation: Generation, cast: Cast) -> list[str]:
+def _idle_strengths(generation: Generation, roles: Roles) -> list[str]:
     """Which preferences' own strengths change nothing, as that of ``vivid:2`` in mode rewrite and by the rule overlap;
     plain uses none."""
-    if cast.mode != "rewrite" and not _takes_the_least(generation, cast):
+    if roles.mode != "rewrite" and not _takes_the_least(generation, roles):
         return []
-    wishes = chain(*cast.preferences.values(), generation.avoid)
+    wishes = chain(*roles.preferences.values(), generation.avoid)
     return [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]
 
 
-def _takes_the_least(generation: Generation, cast: Cast) -> bool:
-    return cast.mode == "both" and generation.rule == "overlap"
+def _takes_the_least(generation: Generation, roles: Roles) -> bool:
+    return roles.mode == "both" and generation.rule == "overlap"
 
 
-def swapped(generation: Generation) -> Generation:
-    """The settings with the two views' own adapters exchanged."""
-    own, other = (ADAPTERS[view] for view in VIEW_NAMES)
-    names = [*zip(own, other, strict=True), *zip(other, own, strict=True)]
-    return generation.replace(**{to: getattr(generation, of) for to, of in names})  # type: ignore[no-any-return]
-
-
-def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> Cast:
-    """The views that the mode has under the two views' preferences.
+def make_roles(request: Request) -> Roles:
+    """The views that the mode has, and what each of them does.
 
     Raises:
         UsageError: preferences, or what was asked for, that cannot be had together.
     """
-    mode = mode_in_force(generation, preferences)
+    generation, preferences = request.generation, request.views
+    mode = resolve_mode(request)
     named = dict(zip(VIEW_NAMES, map(list, preferences), strict=False))
     if mode in ("plain", "rewrite"):
         prefix([*chain.from_iterable(preferences), *generation.avoid])  # refused here, before anything is written
         if mode == "rewrite" and not any(preferences):
             raise UsageError("mode rewrite asks for a correction in words: it needs a preference, as in: -p vivid")
-        return Cast(mode, named, 1, [""], {}, None, [_adapters(generation)])
+        return Roles(mode, named, 1, [""], {}, None, [_adapters(generation)])
     if generation.panel and mode not in OF_ONE_VIEW:
         named = _panel(preferences)
     speakers, names = list(named.values()), list(named)
@@ -185,7 +184,7 @@ def make_cast(generation: Generation, preferences: Sequence[Sequence[str]]) -> C
             adapters.append(shared)
             views.append(("", shared))
         neutral = views.index(("", shared))
-    return Cast(mode, named, len(speakers), prefixes, weights, neutral, adapters)
+    return Roles(mode, named, len(speakers), prefixes, weights, neutral, adapters)
 
 
 def _adapters(generation: Generation, *views: str) -> Adapters:
@@ -290,11 +289,10 @@ def write_prompts(
 
 
 def make_plan(
-    generation: Generation,
-    cast: Cast,
+    request: Request,
+    roles: Roles,
     conversation: Sequence[Message],
     prompts: list[list[int]],
-    prompting: Prompting,
     template: ChatTemplate,
     limit: int,
 ) -> Plan:
@@ -303,15 +301,17 @@ def make_plan(
     Raises:
         UsageError: they leave no room for an answer in a context of ``limit`` tokens.
     """
+    generation = request.generation
     n_tokens = max(map(len, prompts))
     if n_tokens >= limit:
         raise UsageError(
             f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
             f"an answer. Shorten it by {n_tokens - limit + 1} tokens, or give a larger --ctx"
         )
-    if cast.mode == "base" and VIEW_NAMES[1] not in cast.weights:
+    if roles.mode == "base" and VIEW_NAMES[1] not in roles.weights:
         template.warn_once("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
-    if idle := [*_idle_flags(generation, cast.mode), *_idle_strengths(generation, cast)]:
-        who = "the rule overlap" if _takes_the_least(generation, cast) else f"mode {cast.mode}"
+    if idle := [*_idle_flags(generation, roles.mode), *_idle_strengths(generation, roles)]:
+        who = "the rule overlap" if _takes_the_least(generation, roles) else f"mode {roles.mode}"
         template.warn_once(f"{who} has no use for {' and '.join(idle)}")
-    return Plan(cast, conversation, prompts, template.stops, prompting.placement == "question")
+    shares_trunk = request.prompting.placement == "question"
+    return Plan(request, roles, conversation, prompts, template.stops, shares_trunk)

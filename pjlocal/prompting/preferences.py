@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import chain, zip_longest
 
 from ..errors import UsageError, did_you_mean
 from ..settings import parse_strength
-from ..textfile import read_text, user_path
+from ..textfile import read_text
 
 #: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.  The names are the paper's and
 #: the words our own: its authors' program asks for a "richly descriptive" answer "with clarity and detail" where this
@@ -92,35 +91,6 @@ def _check_strength(spec: str, strength: str) -> None:
         parse_strength(strength)
     except UsageError as error:
         raise UsageError(f"the preference {spec!r}: {error}") from None
-
-
-def lasting(spec: str) -> str:
-    """The preference as it means the same from every folder: the file that it names by its whole path."""
-    spec = spec.strip()
-    return f"@{user_path(spec[1:]).absolute()}" if spec.startswith("@") else spec
-
-
-def deal(prefer: Sequence[str], views: int = 2) -> list[list[str]]:
-    """Preferences dealt to the views in turn: the first to view a, the second to view b, the third to a again."""
-    return [list(prefer[view::views]) for view in range(views)]
-
-
-def placed(
-    prefer: Sequence[str], draft_prefer: Sequence[str] = (), judge_prefer: Sequence[str] = ()
-) -> list[list[str]]:
-    """The preferences of view a and of view b: dealt out, or placed by whoever wants them.
-
-    Raises:
-        UsageError: both are asked for.
-    """
-    if prefer and (draft_prefer or judge_prefer):
-        raise UsageError("--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one")
-    return deal(prefer) if prefer else [[*draft_prefer], [*judge_prefer]]
-
-
-def in_turn(views: Sequence[Sequence[str]]) -> list[str]:
-    """The preferences in the order in which `deal` dealt them."""
-    return [wish for wish in chain.from_iterable(zip_longest(*views)) if wish is not None]
 
 
 def prefix(preferences: Sequence[str]) -> str:

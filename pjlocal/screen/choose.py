@@ -19,7 +19,7 @@ class Speaking(Protocol):
     @property
     def mode(self) -> str: ...
     @property
-    def told(self) -> Mapping[str, Sequence[str]]: ...
+    def labels(self) -> Mapping[str, Sequence[str]]: ...
     @property
     def pushing(self) -> Sequence[str]: ...
 
@@ -35,7 +35,7 @@ def make_tint(
 
 def answer_tint(view: View, answer: Speaking, no_color: bool) -> Tint | None:
     """The colours in which an answer is shown while it is written."""
-    return make_tint(view, answer.told, answer.mode, answer.pushing, no_color)
+    return make_tint(view, answer.labels, answer.mode, answer.pushing, no_color)
 
 
 def make_display(view: View, file: IO[str], answer: Speaking) -> Display:

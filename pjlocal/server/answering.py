@@ -13,10 +13,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
+from ..request import Request as AnswerRequest
 from .guard import TooLarge, TooSlow, described
 from .replies import Choice, Reply
 from .resident import Planned
-from .wish import Wish
 from .worker import Done, Order, Told, Worker
 
 MOST_BODY = 4 << 20  # bytes
@@ -52,15 +52,13 @@ class Answers:
     """
 
     def __init__(
-        self, worker: Worker, wishes: Sequence[Wish], said: Any, top: int | None, shortens: bool = False
+        self, worker: Worker, asked: Sequence[AnswerRequest], said: Any, top: int | None, shortens: bool = False
     ) -> None:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._told: asyncio.Queue[tuple[int, Told] | None] = asyncio.Queue()
-        self._orders = [
-            Order(wish, said, top, partial(self._tell, index), shortens) for index, wish in enumerate(wishes)
-        ]
-        self.choices = [Choice() for _ in wishes]
+        self._orders = [Order(one, said, top, partial(self._tell, index), shortens) for index, one in enumerate(asked)]
+        self.choices = [Choice() for _ in asked]
 
     def _tell(self, index: int, told: Told) -> None:
         try:

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..request import Request as AnswerRequest
 from .answering import Answering, Answers, read_body, streamed, whole
 from .chats import chat_routes
 from .guard import Guard, NotFound, error_body
@@ -23,14 +24,14 @@ from .page import page_routes
 from .protocol import Body, Chat, Completion, parse
 from .recording import SavedAs
 from .replies import Reply
-from .wish import Names, Wish
+from .wish import Names
 from .worker import Worker
 
 
 def create_app(
     worker: Worker,
     names: Names,
-    wish: Wish,
+    defaults: AnswerRequest,
     metrics: Metrics,
     n_ctx: int,
     saved_as: SavedAs,
@@ -42,7 +43,7 @@ def create_app(
     """The application.
 
     Args:
-        wish: what answers are written under where a request does not say.
+        defaults: what answers are written under where a request does not say.
         n_ctx: the most tokens that a request may want.
         key, local, origins: see `Guard`.
     """
@@ -54,16 +55,16 @@ def create_app(
         middleware.insert(0, cors)
     return Starlette(
         routes=[
-            *routes(worker, names, wish, metrics, n_ctx),
-            *page_routes(names, wish),
-            *chat_routes(worker, names, wish, n_ctx, saved_as),
+            *routes(worker, names, defaults, metrics, n_ctx),
+            *page_routes(names, defaults),
+            *chat_routes(worker, names, defaults, n_ctx, saved_as),
         ],
         middleware=middleware,
         exception_handlers={HTTPException: _no_route},
     )
 
 
-def routes(worker: Worker, names: Names, wish: Wish, metrics: Metrics, n_ctx: int) -> list[Route]:
+def routes(worker: Worker, names: Names, defaults: AnswerRequest, metrics: Metrics, n_ctx: int) -> list[Route]:
     """What can be asked."""
     started = int(time.time())
 
@@ -93,9 +94,9 @@ def routes(worker: Worker, names: Names, wish: Wish, metrics: Metrics, n_ctx: in
         if worn is None:
             raise NotFound(f"no model {body.model!r}: {names.nearest(str(body.model))}")
         system, said = body.said()
-        wanted = wish.under(worn).under(body.config(n_ctx)).behind(system)
+        asked = defaults.override(worn).override(body.config(n_ctx)).behind(system)
         reply = Reply(body.model or names.model, isinstance(body, Chat), body.top is not None, body.with_events)
-        answers = Answers(worker, [_seeded(wanted, number) for number in range(body.n or 1)], said, body.top)
+        answers = Answers(worker, [_seeded(asked, number) for number in range(body.n or 1)], said, body.top)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
             return Answering(answers, partial(streamed, answers, reply, with_usage))
@@ -121,9 +122,7 @@ def _no_route(request: Request, error: Exception) -> Response:
     return JSONResponse(error_body(said, "invalid_request_error"), error.status_code, error.headers)
 
 
-def _seeded(wish: Wish, number: int) -> Wish:
-    """The wish of one of several answers: where there is a seed, each has its own, counted on from that."""
-    seed = wish.generation.seed
-    if seed is None or not number:
-        return wish
-    return wish.seeded(seed + number)
+def _seeded(request: AnswerRequest, number: int) -> AnswerRequest:
+    """The request for one of several answers: where there is a seed, each has its own, counted on from that."""
+    seed = request.generation.seed
+    return request if seed is None else request.replace(seed=seed + number)

@@ -16,18 +16,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import UsageError
+from ..request import Request as AnswerRequest
 from ..sessions.asking import as_messages
 from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
 from ..sessions.session import Session, Turn, title_of
 from ..sessions.store import RemovedError, Store, check_title
-from ..settings import VIEW_NAMES, Generation, Prompting, Sampling
 from .answering import Answering, Answers, as_stream, chunks, read_body, streamed
 from .guard import GoneOn, NoChat, NotFound
 from .protocol import Naming, Question, Wrong, parse, validated
 from .recording import Recording, SavedAs
 from .replies import Reply
-from .wish import Names, Wish
+from .wish import Names
 from .worker import Worker
 
 _TYPES = {"md": "text/markdown", "json": "application/json", "html": "text/html"}
@@ -35,7 +35,7 @@ _TYPES = {"md": "text/markdown", "json": "application/json", "html": "text/html"
 _T = TypeVar("_T")
 
 
-def chat_routes(worker: Worker, names: Names, wish: Wish, n_ctx: int, saved_as: SavedAs) -> list[Route]:
+def chat_routes(worker: Worker, names: Names, defaults: AnswerRequest, n_ctx: int, saved_as: SavedAs) -> list[Route]:
     """What the page can ask of the chats."""
     written: dict[int, Recording] = {}  # by turn
 
@@ -74,9 +74,9 @@ def chat_routes(worker: Worker, names: Names, wish: Wish, n_ctx: int, saved_as: 
         replaced = _found(session, asked.replacing)
         _check_seen(session, asked, written)
         before = [turn for turn in session.turns if turn is not replaced]
-        wanted = _gone_on(wish, session).under(asked.config(n_ctx))
+        wanted = _gone_on(defaults, session).override(asked.config(n_ctx))
         seed = _seed(wanted, replaced, asked.keep)
-        answers = Answers(worker, [wanted.seeded(seed)], as_messages(before, asked.question), None, shortens=True)
+        answers = Answers(worker, [wanted.replace(seed=seed)], as_messages(before, asked.question), None, shortens=True)
         reply = Reply(names.model, chat=True, with_logprobs=False, with_events=True)
         if not asked.keep:
             return Answering(answers, partial(streamed, answers, reply, with_usage=False))
@@ -190,27 +190,16 @@ def _check_seen(session: Session, asked: Question, written: dict[int, Recording]
         raise Wrong("the last answer is still being written, in another window: wait for its end, or stop it there")
 
 
-def _gone_on(wish: Wish, session: Session) -> Wish:
-    """The wish with what is in force in a chat, but for what the page says with every question: it shows what was in
-    force, and where it names no mode or strength, the user wants that of the preferences."""
-    saved = session.settings
-    views, generation, sampling, prompting = wish.views, wish.generation, wish.sampling, wish.prompting
-    if "preferences" in saved:
-        views = [saved["preferences"].get(view, []) for view in VIEW_NAMES]
-    if "generation" in saved:
-        generation = Generation.from_dict(saved["generation"])
-    if "sampling" in saved:
-        sampling = Sampling.from_dict(saved["sampling"])
-    if "prompting" in saved:
-        prompting = Prompting.from_dict(saved["prompting"])
-    generation = generation.replace(mode=None, strength=None)
-    return Wish(views, prompting, sampling, generation, wish.own | set(saved.get("sampling", {})))
+def _gone_on(defaults: AnswerRequest, session: Session) -> AnswerRequest:
+    """What is in force in a chat, but for what the page says with every question: it shows what was in force, and where
+    it names no mode or strength, the user wants that of the preferences."""
+    return defaults.restore(session.settings).replace(mode=None, strength=None)
 
 
-def _seed(wish: Wish, replaced: Turn | None, keep: bool) -> int:
+def _seed(request: AnswerRequest, replaced: Turn | None, keep: bool) -> int:
     """The seed in force; of a turn that is asked again the next one, since the same would give the same answer; and of
     one that is only looked at beside another, that one's."""
-    given = wish.generation.seed
+    given = request.generation.seed
     seed = SystemRandom().getrandbits(63) if given is None else given
     if replaced is None or (keep and given is None):
         return seed

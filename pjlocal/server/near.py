@@ -1,6 +1,6 @@
 """A server of the same user that has the same model in memory: found without being told, and asked by a Unix socket.
 
-What crosses it is a line of JSON each.  There goes a `Wish` with a prompt or a conversation, and ``stop`` after Ctrl-C.
+The protocol is JSON lines.  The client sends a `Request` with a prompt or a conversation, and ``stop`` after Ctrl-C.
 Back comes ``taken`` or ``refused``; then, now and then, a line that says nothing but that the server lives; a `Head`
 with the first token; token events; the result, or what went wrong.  A chat asks again then, and the server has kept
 what it read; who hangs up wants no more.  Who says ``hello`` is told `About` the model.
@@ -29,8 +29,8 @@ from ..errors import PjlocalError, UsageError
 from ..events import Result, TokenEvent
 from ..folders import runtime_folder
 from ..prompting.preferences import presets
+from ..request import Request
 from ..settings import Engine, Mode
-from .wish import Wish
 
 if TYPE_CHECKING:
     from ..prompting.prompt import Message
@@ -58,13 +58,13 @@ class Gone(Lost):
 class Head:
     """What is known of an answer when its first token comes.
 
-    told: the views' preferences in words.
+    labels: the views' preferences in words.
     pushing: see `answer.Answer`.
     followed_sampling, placed: the filters that are the model's own, and where its layers are, in words.
     """
 
     mode: Mode
-    told: dict[str, list[str]]
+    labels: dict[str, list[str]]
     pushing: Sequence[str]
     followed_sampling: str
     placed: str
@@ -120,20 +120,20 @@ def is_private(folder: Path) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
 
 
-def ask(model: Path, engine: Engine, wish: Wish, prompt: str, interrupt: Interrupt) -> NearAnswer | None:
+def ask(model: Path, engine: Engine, request: Request, prompt: str, interrupt: Interrupt) -> NearAnswer | None:
     """The answer of a server, once its first token is on its way; None where there is none to write it.
 
     Raises:
         PjlocalError: what the server could not do, which this process could not do either.
         Interrupted: on request.
     """
-    if kept_from_servers(wish):
+    if kept_from_servers(request):
         return None
     talk = connect(model, engine, interrupt)
     if talk is None:
         return None
     try:
-        talk.ask(wish, prompt)
+        talk.ask(request, prompt)
         return NearAnswer(talk)
     except Lost:
         talk.close()
@@ -154,14 +154,14 @@ def connect(model: Path, engine: Engine, interrupt: Interrupt) -> Talk | None:
         return None
 
 
-def kept_from_servers(wish: Wish) -> str:
+def kept_from_servers(request: Request) -> str:
     """Why no server writes such an answer; empty where one does: in one go, with nothing in memory besides the model,
     and no files to be found from this folder."""
-    if wish.generation.mode == "rewrite":
+    if request.generation.mode == "rewrite":
         return "a server does not write in mode rewrite"
-    if wish.generation.adapters():
+    if request.generation.adapters():
         return "a server has no adapters"
-    named = (*chain.from_iterable(wish.views), *wish.generation.avoid)
+    named = (*chain.from_iterable(request.views), *request.generation.avoid)
     return "a server reads no files" if any(text.strip().startswith("@") for text in named) else ""
 
 
@@ -188,8 +188,8 @@ class NearAnswer:
         return self.head.mode
 
     @property
-    def told(self) -> dict[str, list[str]]:
-        return self.head.told
+    def labels(self) -> dict[str, list[str]]:
+        return self.head.labels
 
     @property
     def pushing(self) -> Sequence[str]:
@@ -249,7 +249,7 @@ class Talk:
             raise _gone()
         return About(**said["hello"])
 
-    def ask(self, wish: Wish, said: Sequence[Message] | str) -> None:
+    def ask(self, request: Request, said: Sequence[Message] | str) -> None:
         """Have an answer written; the one before must have been told to its end.
 
         Raises:
@@ -257,7 +257,7 @@ class Talk:
         """
         self._stopped = self._taken = False
         prompt = said if isinstance(said, str) else [asdict(message) for message in said]
-        self._send(wish.as_dict() | {"prompt": prompt})
+        self._send(request.as_dict() | {"prompt": prompt})
         if "refused" in (first := self._read()):
             raise Lost(first["refused"])
 

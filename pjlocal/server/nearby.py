@@ -17,10 +17,10 @@ from typing import Any
 from ..engine.interrupt import Interrupted
 from ..errors import explain
 from ..prompting.prompt import Message
+from ..request import Request
 from ..settings import Engine
 from .near import ALIVE_S, About, Head, Step, is_private, socket_path
 from .resident import Talk
-from .wish import Wish
 from .worker import Busy, Done, SingleOrder, Stopping, Worker
 
 log = logging.getLogger("pjlocal")
@@ -152,7 +152,7 @@ class Nearby:
         if len(self._orders) >= self._most and isinstance(prompt, str):
             raise Busy("others are being answered")
         talk.interrupt.clear()
-        order = SingleOrder(Wish.from_dict(said), prompt, talk, tell)
+        order = SingleOrder(Request().restore(said), prompt, talk, tell)
         self._worker.submit([order])
         self._orders.add(order)
         telling = asyncio.ensure_future(_tell_all(writer, told))

@@ -10,8 +10,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..prompting.preferences import presets
+from ..request import Request as AnswerRequest
 from ..settings import VIEW_NAMES, Mode, Placement
-from .wish import Names, Wish
+from .wish import Names
 
 _SCRIPTS = ("answer", "api", "chats", "compare", "manage", "markdown", "page", "strip", "token", "turn", "views")
 #: What is served by its path: a file, and its type.
@@ -31,7 +32,7 @@ _HEADERS = {
 }
 
 
-def page_routes(names: Names, wish: Wish) -> list[Route]:
+def page_routes(names: Names, defaults: AnswerRequest) -> list[Route]:
     """The page's files, and what is in force where it says nothing."""
 
     async def page(request: Request) -> Response:
@@ -46,9 +47,9 @@ def page_routes(names: Names, wish: Wish) -> list[Route]:
                 "modes": get_args(Mode),
                 "placements": get_args(Placement),
                 "settings": {
-                    "preferences": dict(zip(VIEW_NAMES, wish.views, strict=True)),
-                    "generation": {"mode": wish.generation.mode, "strength": wish.generation.strength},
-                    "prompting": {"placement": wish.prompting.placement},
+                    "preferences": dict(zip(VIEW_NAMES, defaults.views, strict=True)),
+                    "generation": {"mode": defaults.generation.mode, "strength": defaults.generation.strength},
+                    "prompting": {"placement": defaults.prompting.placement},
                 },
             }
         )

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ..config.config import Config
 from ..errors import UsageError
 from ..prompting.prompt import Message
+from ..request import Overrides
 from .wish import KEYS, asked
 
 MOST_CHOICES = 16  # answers that one request may want
@@ -132,7 +132,7 @@ class Body(_Strict):
         """The system text, and the conversation, or the text to go on with."""
         raise NotImplementedError
 
-    def config(self, n_ctx: int) -> Config:
+    def config(self, n_ctx: int) -> Overrides:
         """What the request sets, for a context of so many tokens.
 
         Raises:

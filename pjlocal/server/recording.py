@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from ..errors import PjlocalError
 from ..events import Statistics
-from ..sessions.asking import as_settings
+from ..request import Request
 from ..sessions.session import Session, Turn
 from ..sessions.store import RemovedError, Store
 from .answering import Answers
-from .wish import Wish
 from .worker import Done, Told
 
 log = logging.getLogger("pjlocal")
@@ -36,7 +35,7 @@ class Recording:
 
     Args:
         answers: its answer alone.
-        wish: what it was asked under; the seed is its own.
+        request: what was asked; the seed is its own.
         replaced: the turn that is hidden once this one is at its end.
     """
 
@@ -45,7 +44,7 @@ class Recording:
         answers: Answers,
         session: Session,
         turn: Turn,
-        wish: Wish,
+        request: Request,
         seed: int,
         saved_as: SavedAs,
         replaced: Turn | None,
@@ -53,7 +52,7 @@ class Recording:
         self.answers = answers
         self.session = session
         self.turn = turn
-        self._wish = wish
+        self._request = request
         self._seed = seed
         self._saved_as = saved_as
         self._replaced = replaced
@@ -118,17 +117,16 @@ class Recording:
         self._saved = time.monotonic()
 
     def _put_in_force(self) -> None:
-        planned, wish = self.answers.planned[0], self._wish
+        (planned,) = self.answers.planned
         assert planned
-        cast, generation = planned.plan.cast, wish.generation
-        in_force = as_settings(self._saved_as.lasting, wish.views, generation, planned.sampling, wish.prompting)
-        self.session.settings = in_force
-        self.turn.settings = in_force | {
-            "generation": generation.as_dict(),
+        roles, request = planned.plan.roles, self._request.with_group(planned.plan.request.sampling)
+        self.session.settings = {"model": self._saved_as.lasting, **request.as_dict()}
+        self.turn.settings = self.session.settings | {
+            "generation": request.generation.as_dict(),
             "model": self._saved_as.file,
-            "mode": cast.mode,
-            "preferences": cast.preferences,
-            "lambda": generation.lam,
+            "mode": roles.mode,
+            "preferences": roles.preferences,
+            "lambda": request.generation.lam,
             "seed": self._seed,
         }
 

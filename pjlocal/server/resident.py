@@ -22,15 +22,15 @@ from ..engine.views import ModelViews
 from ..engine.voices import Alone, Combined
 from ..errors import ModelError, UsageError
 from ..events import Result, TokenEvent
-from ..gguf.sampling import followed
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
 from ..prompting.prompt import ChatTemplate, Message
+from ..request import Request
 from ..scheduler import Scheduler
 from ..sessions.asking import fitted
-from ..settings import Engine, Generation, Sampling
+from ..settings import Engine
 from .near import About, Head, Step
-from .wish import Wish, check_servable
+from .wish import check_servable
 
 _VIEWS = 2  # that an answer takes, mostly
 _LEAST_VIEWS = 3  # that the server has room for: mode both has a neutral one
@@ -70,8 +70,6 @@ class Planned:
     """
 
     plan: Plan
-    generation: Generation
-    sampling: Sampling
     then: Callable[[Result, Sequence[TokenEvent]], Planned] | None = None
     n_left_out: int = 0
 
@@ -112,7 +110,7 @@ class Resident:
     def about(self) -> About:
         return About(self.n_ctx, self.model.description, asdict(self.model.offload))
 
-    def planned(self, wish: Wish, said: Sequence[Message] | str, shortens: bool = False) -> Planned:
+    def planned(self, request: Request, said: Sequence[Message] | str, shortens: bool = False) -> Planned:
         """The answer to a conversation, or to a text that is to go on.
 
         Args:
@@ -127,56 +125,45 @@ class Resident:
         if shortens and not isinstance(said, str):
             n_left_out = self._n_too_long(said)
             said = said[2 * n_left_out :]
-        self._check_length(wish, said)
-        generation = wish.generation
-        check_servable(generation)
-        asked = self._judge(wish, self._interrupt)  # which has nothing of its own that would have to be closed
-        asked.check(asked.sampling)
-        self._check_views(len(asked.prefixes(generation)))
+        self._check_length(request, said)
+        check_servable(request.generation)
+        judge = self._judge(request, self._interrupt)  # which has nothing of its own that would have to be closed
+        request = judge.request
+        judge.check(request.sampling)
+        self._check_views(len(judge.roles(request).prefixes))
         if isinstance(said, str):
-            plan = self._raw(asked, wish, said)
+            plan = self._raw(judge, said)
         elif shortens:
-            plan, first_read = fitted(asked, said, generation)
+            plan, first_read = fitted(judge, said, request)
             n_left_out += first_read
         else:
-            plan = asked.plan(said, generation)
-        if plan.cast.mode != "rewrite":
-            return Planned(plan, generation, asked.sampling, None, n_left_out)
+            plan = judge.plan(said, request)
+        if plan.roles.mode != "rewrite":
+            return Planned(plan, None, n_left_out)
         if isinstance(said, str):
             raise UsageError("mode rewrite corrects an answer: ask /v1/chat/completions for one")
-        first, correct = asked.in_two(plan, generation)
+        first, correct = judge.in_two(plan)
 
         def then(draft: Result, events: Sequence[TokenEvent]) -> Planned:
             correction = correct(draft.text, tuple(event.id for event in events))
-            seeded = generation.replace(seed=draft.seed)
-            return Planned(replace(correction, cast=plan.cast), seeded, asked.sampling, None, n_left_out)
+            seeded = request.replace(seed=draft.seed)
+            return Planned(replace(correction, roles=plan.roles, request=seeded), None, n_left_out)
 
-        return Planned(plan, first, asked.sampling, then, n_left_out)
+        return Planned(first, then, n_left_out)
 
-    def single(self, wish: Wish, said: Sequence[Message] | str, talk: Talk) -> Single:
+    def single(self, request: Request, said: Sequence[Message] | str, talk: Talk) -> Single:
         """An answer apart from all others, on what the talk has read so far.  Raises what `planned` does."""
         judge = talk.judge
         if judge is None:
-            judge = talk.judge = self._judge(wish, talk.interrupt)
+            judge = talk.judge = self._judge(request, talk.interrupt)
         else:
-            judge.prefer(wish.views)
-            judge.prompting, judge.generation = wish.prompting, wish.generation
-            judge.sampling = followed(wish.sampling, judge.recommended, wish.own)
+            judge.prefer(request.views)
+            judge.request = judge.with_model_defaults(request)
         return Single(judge, said)
 
-    def _judge(self, wish: Wish, interrupt: Interrupt) -> PersonaJudge:
-        draft, judge = wish.views
+    def _judge(self, request: Request, interrupt: Interrupt) -> PersonaJudge:
         return PersonaJudge(
-            self.model,
-            draft_prefer=draft,
-            judge_prefer=judge,
-            prompting=wish.prompting,
-            sampling=wish.sampling,
-            generation=wish.generation,
-            engine=self._engine,
-            interrupt=interrupt,
-            own_sampling=wish.own,
-            template=self._template,
+            self.model, request=request, engine=self._engine, interrupt=interrupt, template=self._template
         )
 
     def _check_views(self, n_views: int) -> None:
@@ -195,22 +182,24 @@ class Resident:
             first += 1
         return first
 
-    def _check_length(self, wish: Wish, said: Sequence[Message] | str) -> None:
+    def _check_length(self, request: Request, said: Sequence[Message] | str) -> None:
         length = len(said) if isinstance(said, str) else sum(len(message.content) for message in said)
-        length += len(wish.prompting.system)
+        length += len(request.prompting.system)
         if length > _MOST_PER_TOKEN * self.n_ctx:
             raise UsageError(
                 f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
             )
 
-    def _raw(self, judge: PersonaJudge, wish: Wish, text: str) -> Plan:
+    def _raw(self, judge: PersonaJudge, text: str) -> Plan:
         """A text that is to go on: no template is around it; a preference stands above it."""
         if not text:
             raise UsageError("the prompt is empty: give the text that is to go on")
-        system = wish.prompting.system
-        heads = ["\n\n".join(filter(None, (system, prefix))) for prefix in judge.prefixes(wish.generation)]
+        request = judge.request
+        roles = judge.roles(request)
+        heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
         prompts = [self._tokens(f"{head}\n\n{text}" if head else text) for head in heads]
-        return replace(judge.planned([Message("user", text)], prompts, wish.generation), stops=(), shares_trunk=False)
+        plan = judge.planned([Message("user", text)], prompts, request, roles)
+        return replace(plan, stops=(), shares_trunk=False)
 
     def _tokens(self, text: str) -> list[int]:
         """Who writes the whole prompt may write control tokens into it, as those for filling in the middle."""
@@ -266,7 +255,7 @@ class Single:
     @property
     def head(self) -> Head:
         answer, judge = self._answer, self._judge
-        return Head(answer.mode, answer.told, answer.pushing, judge.followed_sampling, judge.model.offload.told)
+        return Head(answer.mode, answer.labels, answer.pushing, judge.followed_sampling, judge.model.offload.told)
 
     @property
     def result(self) -> Result:
@@ -293,8 +282,9 @@ class Telling(Answer):
     """
 
     def __init__(self, pool: Pool, planned: Planned, top: int | None) -> None:
-        generation = planned.generation.replace(schedule="lockstep")  # which gives the same text as any other
-        super().__init__(pool, planned.plan, generation, planned.sampling, 0.0)
+        plan = planned.plan
+        request = plan.request.replace(schedule="lockstep")  # which gives the same text as any other
+        super().__init__(pool, replace(plan, request=request), 0.0)
         self._top = top
         self._seen: dict[int, LogProbs] = {}  # by position, until they are told
 

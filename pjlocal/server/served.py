@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Generator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from ..gguf.fit import Offload
 from ..gguf.locate import find_model
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
-from ..settings import Engine, FixedLayout, Generation, Sampling
+from ..request import Request
+from ..settings import Engine, FixedLayout, Sampling
 from .near import Gone, Lost, Talk, connect, kept_from_servers
-from .wish import Wish
 
 log = logging.getLogger("pjlocal")
 
@@ -98,27 +98,27 @@ class ServedJudge(PersonaJudge):
             self.model.close()
         self._vocabulary.close()
 
-    def answer(self, plan: Plan, generation: Generation) -> Answer:
+    def answer(self, plan: Plan) -> Answer:
         """The answer that was planned, token by token.  Raises what `PersonaJudge.answer` does."""
         if self._talk:
-            wish = Wish(self.preferences, self.prompting, self.sampling, generation, _ALL_FILTERS)
             try:
-                return self._served(plan, wish)
+                return self._served(plan)
             except Lost as lost:
                 self._load(str(lost))
-        return super().answer(plan, generation)
+        return super().answer(plan)
 
-    def _served(self, plan: Plan, wish: Wish) -> Answer:
+    def _served(self, plan: Plan) -> Answer:
         """Raises Lost: no server writes it."""
-        if why := kept_from_servers(wish):
+        if why := kept_from_servers(plan.request):
             raise Lost(why)
         if self._answer:
             self._answer.close()
-        answer = ServedAnswer(self.pool, plan, wish.generation, self.sampling, self.load_s)
-        wish = wish.seeded(answer.seed)
+        answer = ServedAnswer(self.pool, plan, self.load_s)
+        # The filters are settled here: the server must not take others from the model's file.
+        request = replace(plan.request.replace(seed=answer.seed), explicit=_ALL_FILTERS)
         assert self._talk and self._file
         try:
-            answer.ask(self._talk, wish, self._living)
+            answer.ask(self._talk, request, self._living)
         except Lost:  # it may have been started anew meanwhile
             self._talk.close()
             talk = connect(self._file, self.engine, self.interrupt)
@@ -126,7 +126,7 @@ class ServedJudge(PersonaJudge):
                 raise Lost("the server is gone") from None
             self._talk = talk
             try:
-                answer.ask(talk, wish, self._living)
+                answer.ask(talk, request, self._living)
             except Gone:
                 raise Lost("the server does not answer") from None
         self._answer = answer
@@ -149,13 +149,13 @@ class ServedAnswer(Answer):
     _talk: Talk | None = None
     _living: dict[int, FixedLayout] | None = None
 
-    def ask(self, talk: Talk, wish: Wish, living: dict[int, FixedLayout]) -> None:
+    def ask(self, talk: Talk, request: Request, living: dict[int, FixedLayout]) -> None:
         """Have it written, and ``living`` told where its views lived.
 
         Raises:
             Lost: the server does not write it.
         """
-        talk.ask(wish, self.plan.conversation)
+        talk.ask(request, self.plan.conversation)
         self._talk, self._living = talk, living
 
     def _run(self) -> Generator[TokenEvent]:

@@ -1,80 +1,25 @@
-"""What a request wishes its answer to be written under: the server's own settings, a persona's, then the request's."""
+"""The settings that an HTTP request may name, and the models that it may ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from itertools import chain
 from typing import Any, get_type_hints
 
-from ..config.config import PREFERENCES, TABLES, Config
 from ..config.values import by_keys, typed
 from ..errors import UsageError, did_you_mean
 from ..prompting.preferences import presets
-from ..settings import Engine, Generation, Prompting, Sampling, Settings
+from ..request import GROUPS, PREFERENCES, Overrides
+from ..settings import Generation, Settings
 
-#: What a request may set, by the table where it stands in ``config.toml``.
-_TABLES = {name: table for name, table in TABLES.items() if table is not Engine}
-#: Every key of it.
-KEYS = (*PREFERENCES, *(key for table in _TABLES.values() for key in get_type_hints(table)))
+#: Every key that a request may set.
+KEYS = (*PREFERENCES, *(key for table in GROUPS.values() for key in get_type_hints(table)))
 #: Those that name files.
 _FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}
 
 
-@dataclass(frozen=True)
-class Wish:
-    """Everything an answer is written under.
-
-    views: the preferences of view a and of view b.
-    own: settings that somebody gave; the others may be the model's, see ``Sampling.defaults``.
-    """
-
-    views: Sequence[Sequence[str]]
-    prompting: Prompting
-    sampling: Sampling
-    generation: Generation
-    own: frozenset[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Every field by name, as JSON can hold it."""
-        return asdict(self) | {"own": sorted(self.own)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Wish:
-        """What `as_dict` gave.
-
-        Raises:
-            UsageError: settings beyond their limits.
-        """
-        return cls(
-            values["views"],
-            Prompting.from_dict(values["prompting"]),
-            Sampling.from_dict(values["sampling"]),
-            Generation.from_dict(values["generation"]),
-            frozenset(values["own"]),
-        )
-
-    def under(self, config: Config) -> Wish:
-        """The wish with what a persona or a request sets instead."""
-        return Wish(
-            config.views(self.views),
-            config.laid_over(self.prompting),
-            config.laid_over(self.sampling),
-            config.laid_over(self.generation),
-            self.own | config.flat().keys(),
-        )
-
-    def behind(self, system: str) -> Wish:
-        """The wish with a request's system text behind its own."""
-        both = "\n\n".join(text for text in (self.prompting.system, system) if text)
-        return replace(self, prompting=self.prompting.replace(system=both))
-
-    def seeded(self, seed: int) -> Wish:
-        """The wish with another seed."""
-        return replace(self, generation=self.generation.replace(seed=seed))
-
-
-def asked(values: Mapping[str, Any]) -> Config:
+def asked(values: Mapping[str, Any]) -> Overrides:
     """A request's settings, by key, held to the types and limits of `pjlocal.settings`.
 
     Raises:
@@ -84,12 +29,12 @@ def asked(values: Mapping[str, Any]) -> Config:
         if key not in KEYS:
             near = did_you_mean(key, KEYS) or f"known are {', '.join(KEYS)}"
             raise UsageError(f"unknown setting {key!r}: {near}")
-    tables: dict[str, Any] = {name: _checked(values, settings) for name, settings in _TABLES.items()}
-    tops = _checked({key: values[key] for key in PREFERENCES if key in values}, Config)
+    tables: dict[str, Any] = {name: _checked(values, settings) for name, settings in GROUPS.items()}
+    tops = _checked({key: values[key] for key in PREFERENCES if key in values}, Overrides)
     wishes = chain(*tops.values(), tables["generation"].get("avoid", ()))
     if any(wish.strip().startswith("@") for wish in wishes) or _FILES & tables["generation"].keys():
         raise UsageError("a request names no files of the server's: write the text out, or keep it as a persona there")
-    return Config(**tops, **tables)
+    return Overrides(**tops, **tables)
 
 
 def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, Any]:
@@ -125,7 +70,7 @@ class Names:
         also: other names that it goes by.
     """
 
-    def __init__(self, model: str, also: Collection[str], personas: Mapping[str, Config]) -> None:
+    def __init__(self, model: str, also: Collection[str], personas: Mapping[str, Overrides]) -> None:
         self.model = model
         self._names = {name.lower() for name in (model, *also) if name}
         self._personas = personas
@@ -133,10 +78,10 @@ class Names:
     def all(self) -> list[str]:
         return [self.model, *self._personas, *(f"{self.model}:{name}" for name in self._personas)]
 
-    def find(self, name: str | None) -> Config | None:
+    def find(self, name: str | None) -> Overrides | None:
         """What a name sets; None where it is no name.  Without one, and by the model's own, nothing."""
         if not name or name.lower() in self._names:
-            return Config()
+            return Overrides()
         before, colon, last = name.rpartition(":")
         if colon and before.lower() not in self._names:
             return None
@@ -144,7 +89,7 @@ class Names:
         if worn in self._personas:
             return self._personas[worn]
         wishes = worn.split("+")
-        return Config(prefer=tuple(wishes)) if all(wish in presets() for wish in wishes) else None
+        return Overrides(prefer=tuple(wishes)) if all(wish in presets() for wish in wishes) else None
 
     def nearest(self, name: str) -> str:
         """What to say of a name that is none."""

@@ -13,12 +13,12 @@ from ..engine.interrupt import Interrupt
 from ..errors import PjlocalError, UsageError
 from ..events import Result, TokenEvent
 from ..prompting.prompt import Message
+from ..request import Request
 from ..scheduler import Job
 from .metrics import Metrics
 from .near import Head, Step
 from .planner import Planner
 from .resident import Planned, Resident, Single, Talk, Telling, Token
-from .wish import Wish
 
 _STOPPING = "the server is stopping"
 
@@ -52,7 +52,7 @@ class Order:
     tell: is called in the worker's thread, and must neither wait nor raise.
     """
 
-    wish: Wish
+    request: Request
     said: Sequence[Message] | str
     top: int | None
     tell: Callable[[Told], None]
@@ -72,7 +72,7 @@ class SingleOrder:
     tell: as an `Order`'s; first the head, then tokens.
     """
 
-    wish: Wish
+    request: Request
     said: Sequence[Message] | str
     talk: Talk
     tell: Callable[[Head | Step | Done | Exception], None]
@@ -248,9 +248,9 @@ class Worker:
         if isinstance(order, SingleOrder):
             self._talks.add(order.talk)
             order.talk.n_planning += 1
-            self._plan(order, partial(resident.single, order.wish, order.said, order.talk))
+            self._plan(order, partial(resident.single, order.request, order.said, order.talk))
         else:
-            self._plan(order, partial(resident.planned, order.wish, order.said, order.shortens))
+            self._plan(order, partial(resident.planned, order.request, order.said, order.shortens))
 
     def _plan(self, order: AnyOrder, make: Callable[[], Planned | Single]) -> None:
         def take(made: Planned | Single | Exception) -> None:

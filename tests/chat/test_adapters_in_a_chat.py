@@ -41,7 +41,7 @@ def test_swap_exchanges_the_views_adapters_too_and_reads_nothing_again(chat: Tal
     chat.say("/set lora-a pirate.gguf")
     first = chat.ask(QUESTIONS[0])
     chat.say("/swap")
-    assert (chat.judge.generation.lora_a, chat.judge.generation.lora_b) == ((), ("pirate.gguf",))
+    assert (chat.judge.request.generation.lora_a, chat.judge.request.generation.lora_b) == ((), ("pirate.gguf",))
     second = chat.ask(QUESTIONS[1])
     assert second.fed == second.new_to([*reversed(first.held)])
 
@@ -52,10 +52,10 @@ def test_a_session_names_its_adapters_as_they_are_from_every_folder(chat: Talk, 
     settings = chat.conversation.settings()
     lora.unlink()
     said = chat.say("/set lora default") + chat.say("/set lora pirate.gguf:0.5")
-    assert "no such LoRA adapter" in said[-1] and chat.judge.generation.lora == ()
+    assert "no such LoRA adapter" in said[-1] and chat.judge.request.generation.lora == ()
     with pytest.raises(Exception, match="no such LoRA adapter"):
         chat.conversation.restore(settings)
-    assert chat.judge.generation.lora == ()
+    assert chat.judge.request.generation.lora == ()
 
 
 def test_a_model_that_the_adapters_are_not_made_for_is_not_loaded(chat: Talk, lora: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_saved_cache_is_taken_by_views_with_the_same_adapters_alone(tiny, lora
         assert save_cache(chat.judge.pool, session) > 0
     for adapters, held in ({"lora_a": (str(lora),)}, before.held), ({}, [[], []]):
         with talk(tiny("llama"), session=session, **adapters) as chat:
-            load_cache(chat.judge.pool, session, chat.judge.cast(chat.judge.generation).adapters)
+            load_cache(chat.judge.pool, session, chat.judge.roles(chat.judge.request).adapters)
             cost = chat.ask(QUESTIONS[1])
             assert cost.fed == cost.new_to(held)
             chat.conversation.session.turns.pop()

@@ -6,6 +6,7 @@ import gc
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import tiny_models
 from talking import KINDS, LAYOUTS, NO_CONTROL, QUESTIONS, TEXT_ONLY, Cost, Talk, common, plain_event, talk
 
-from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling
+from pjlocal import Engine, PersonaJudge, Prompting, Sampling
 from pjlocal.engine.model import Model
 from pjlocal.sessions.cache import load_cache, save_cache
 from pjlocal.sessions.session import Session, Turn
@@ -191,8 +192,9 @@ def test_a_swap_exchanges_what_the_views_have_read(tiny, layout: str) -> None:
         cost = chat.ask("", writing)
         assert cost.fed == cost.new_to(before.held[::-1])
         with PersonaJudge(chat.judge.model, engine=chat.judge.engine) as fresh:
-            settings = Generation(max_tokens=8, seed=writing.answer.seed)
-            assert [event.id for event in fresh.answer(writing.answer.plan, settings)] == cost.ids
+            plan = writing.answer.plan
+            plan = replace(plan, request=plan.request.replace(seed=writing.answer.seed))
+            assert [event.id for event in fresh.answer(plan)] == cost.ids
         again = chat.ask("So?")
         assert again.fed == again.new_to(cost.held)
 
@@ -253,7 +255,7 @@ def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_tur
 
 def test_an_answer_that_is_stopped_is_read_as_far_as_it_went(three_turns: Talk) -> None:
     three_turns.say("/set max-tokens 100")
-    three_turns.judge.sampling = Sampling(logit_bias=NO_CONTROL)
+    three_turns.judge.request = three_turns.judge.request.with_group(Sampling(logit_bias=NO_CONTROL))
     three_turns.screen.on_event = lambda n: n == 30 and three_turns.judge.interrupt.set()
     three_turns.say("Long?")
     stopped = three_turns.conversation.last
@@ -321,7 +323,7 @@ def test_where_the_memory_cannot_be_trimmed_commands_cost_the_new_tokens_too(tin
         chat.say("/undo")
         cost = chat.ask("Something else")
         assert cost.fed <= cost.new_to(costs[0].held)
-        with talk(chat.judge.model, engine=engine, sampling=chat.judge.sampling, max_tokens=20) as fresh:
+        with talk(chat.judge.model, engine=engine, sampling=chat.judge.request.sampling, max_tokens=20) as fresh:
             fresh.ask(QUESTIONS[0])
             assert fresh.ask("Something else").ids == cost.ids
 
@@ -334,6 +336,6 @@ def test_a_saved_cache_holds_as_many_views_as_the_last_answer_had(tiny, tmp_path
         assert save_cache(chat.judge.pool, session) > 0
     assert len(before.prompts) == 3 and len([*tmp_path.glob("chats.caches/*.kv")]) == 3
     with talk(tiny("llama"), session=session, mode="both") as chat:
-        load_cache(chat.judge.pool, session, chat.judge.cast(chat.judge.generation).adapters)
+        load_cache(chat.judge.pool, session, chat.judge.roles(chat.judge.request).adapters)
         cost = chat.ask(QUESTIONS[1])
         assert cost.fed == cost.new_to(before.held)

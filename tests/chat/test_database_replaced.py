@@ -75,7 +75,7 @@ def test_between_turns(chat: Talk, store: Store, trouble) -> None:
 @pytest.mark.parametrize("trouble", TROUBLES)
 @pytest.mark.parametrize("line", ["And?", "/regen"])
 def test_within_an_answer(chat: Talk, store: Store, trouble, line: str) -> None:
-    chat.judge.sampling = Sampling(logit_bias=NO_CONTROL)  # no answer ends early
+    chat.judge.request = chat.judge.request.with_group(Sampling(logit_bias=NO_CONTROL))  # no answer ends early
     chat.say("Why?")
     chat.say("How?")
     chat.screen.on_event = lambda n: trouble(store.path) if n == 3 else None

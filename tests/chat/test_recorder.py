@@ -75,7 +75,7 @@ def test_every_token_is_in_the_database_before_it_is_shown(chat: Talk, store: St
 @pytest.mark.parametrize("begins", ["before the first turn", "before a turn", "in an answer"])
 def test_what_cannot_be_written_now_is_written_later(chat: Talk, store: Store, trouble, reason, begins: str) -> None:
     """One line says so, one when all is there; the chat goes on meanwhile, with all that it can."""
-    chat.judge.sampling = Sampling(logit_bias=NO_CONTROL)
+    chat.judge.request = chat.judge.request.with_group(Sampling(logit_bias=NO_CONTROL))
     if begins != "before the first turn":
         chat.say("Before?")
     before = len(chat.screen.said)
@@ -90,7 +90,7 @@ def test_what_cannot_be_written_now_is_written_later(chat: Talk, store: Store, t
             chat.screen.on_event = make_trouble
         else:
             make_trouble()
-        chat.judge.generation = chat.judge.generation.replace(max_tokens=100)
+        chat.judge.request = chat.judge.request.with_group(chat.judge.request.generation.replace(max_tokens=100))
         for line in ("Why " + "indeed " * 30, "How " + "so " * 30, "/undo", "And " + "then " * 30, "/title Trouble"):
             chat.say(line)
         said = [line for line in chat.screen.said[before:] if not line.startswith(("taken back", "title"))]

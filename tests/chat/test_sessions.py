@@ -99,7 +99,7 @@ def test_regen_with_a_seed_gives_another_answer_and_the_seed_stays_in_force(chat
     chat.say("/regen")
     chat.say("/regen")
     assert len({*chat.screen.answers}) == 3
-    assert chat.turns[0].settings["seed"] == 1 and chat.judge.generation.seed == 2**63 - 1
+    assert chat.turns[0].settings["seed"] == 1 and chat.judge.request.generation.seed == 2**63 - 1
 
 
 def test_another_model_goes_on_with_the_conversation(chat: Talk, tiny) -> None:
@@ -108,7 +108,7 @@ def test_another_model_goes_on_with_the_conversation(chat: Talk, tiny) -> None:
     said = chat.say(f"/model {tiny('recurrent')}")
     assert said[0].startswith("recurrent.gguf: mamba") and chat.judge.model.name == "recurrent.gguf"
     cost = chat.ask("How?")
-    assert "Why?" in prompt_text(chat, cost) and chat.judge.sampling.temperature == 0.3
+    assert "Why?" in prompt_text(chat, cost) and chat.judge.request.sampling.temperature == 0.3
     assert chat.turns[1].settings["model"] == "recurrent.gguf" and chat.turns[0].settings["model"] == "llama.gguf"
     assert chat.say("/model /no/such.gguf") == ["no such model file: /no/such.gguf"]
     assert chat.say("And?") == [] and chat.turns[2].settings["model"] == "recurrent.gguf"

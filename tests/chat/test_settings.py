@@ -53,10 +53,10 @@ def shown(chat: Talk, line: str) -> str:
 )
 def test_set_takes_a_value_of_every_type_and_takes_it_back(chat, line, group, name, value, default) -> None:
     assert shown(chat, line).strip()
-    assert getattr(getattr(chat.judge, group), name) == value
+    assert getattr(getattr(chat.judge.request, group), name) == value
     assert chat.conversation.settings()[group][name] == (list(value) if isinstance(value, tuple) else value)
     shown(chat, f"/set {name.replace('lam', 'lambda')} default")
-    assert getattr(getattr(chat.judge, group), name) == default
+    assert getattr(getattr(chat.judge.request, group), name) == default
 
 
 def test_set_reads_grammars_from_files(chat: Talk, tmp_path: Path) -> None:
@@ -68,9 +68,9 @@ def test_set_reads_grammars_from_files(chat: Talk, tmp_path: Path) -> None:
     assert "grammar" in chat.say(f"/set grammar {tmp_path}/broken.gbnf")[0]
     assert "no.gbnf" in chat.say(f"/set grammar {tmp_path}/no.gbnf")[0]
     assert "exclude each other" in chat.say(f"/set json-schema {tmp_path}/yes.gbnf")[0]
-    assert chat.judge.sampling.grammar == 'root ::= "yes"'
+    assert chat.judge.request.sampling.grammar == 'root ::= "yes"'
     chat.say("/set grammar default")
-    assert chat.judge.sampling.grammar is None
+    assert chat.judge.request.sampling.grammar is None
 
 
 def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(chat: Talk, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
     chat.say("Well?")
     assert chat.screen.answers == ['"one"', '"one"', "two"]
     assert chat.say("/set regex (") == ["the regular expression cannot be used: unclosed group"]
-    assert chat.judge.sampling.regex == "two"
+    assert chat.judge.request.sampling.regex == "two"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_set_alone_lists_every_setting_and_a_name_shows_its_value(chat: Talk) ->
 def test_prefer_deals_sets_adds_and_clears(chat: Talk, lines: list[str], a: list[str], b: list[str]) -> None:
     for line in lines:
         said = chat.say(line)
-    assert chat.judge.preferences == [a, b]
+    assert list(map(list, chat.judge.request.views)) == [a, b]
     assert said == [f"a: {', '.join(a) or 'no preference'}", f"b: {', '.join(b) or 'no preference'}"]
     cost = chat.ask("Why?")
     assert all(
@@ -196,7 +196,7 @@ def test_prefer_deals_sets_adds_and_clears(chat: Talk, lines: list[str], a: list
 def test_a_preference_that_cannot_be_used_leaves_those_in_force(chat: Talk, line: str, says: str) -> None:
     (said,) = chat.say(line)
     assert said.startswith(says), said
-    assert chat.judge.preferences == [["Be brief"], ["Be kind"]]
+    assert list(map(list, chat.judge.request.views)) == [["Be brief"], ["Be kind"]]
 
 
 def test_a_mode_that_needs_preferences_says_so(chat: Talk) -> None:
@@ -265,16 +265,16 @@ def test_a_session_takes_up_strengths_again_and_older_ones_have_none(chat: Talk)
     for line in ("/mode both", "/strength 2", "/avoid formal", "/set rule push", "/set floor 0.3"):
         chat.say(line)
     stored = json.loads(json.dumps(chat.conversation.settings()))
-    generation = chat.judge.generation
+    generation = chat.judge.request.generation
     old = {name: stored["generation"][name] for name in ("lam", "seed", "max_tokens")}
     chat.conversation.restore(stored | {"generation": old})
-    assert (chat.judge.generation.strength, chat.judge.generation.avoid) == (None, ())
+    assert (chat.judge.request.generation.strength, chat.judge.request.generation.avoid) == (None, ())
     chat.conversation.restore(stored)
-    assert chat.judge.generation == generation
+    assert chat.judge.request.generation == generation
     gone = stored | {"generation": stored["generation"] | {"avoid": ["frmal"]}}
     with pytest.raises(UsageError, match="unknown preset 'frmal'"):
         chat.conversation.restore(gone)
-    assert chat.judge.generation == generation
+    assert chat.judge.request.generation == generation
 
 
 def test_comparing_leaves_rules_to_mode_both(chat: Talk) -> None:
@@ -306,8 +306,8 @@ def test_a_persona_is_put_on_in_a_chat_and_all_else_stays(chat: Talk, tmp_path: 
             'never: prefer = ["formal"], panel = true',
         ]
         assert chat.say("/persona Odd") == ["a: new:2", "b: formal"]
-        assert (chat.judge.generation.mode, chat.judge.sampling.top_k) == ("both", 5)
-        assert chat.judge.sampling.temperature == 0.3 and chat.judge.generation.seed == 1
+        assert (chat.judge.request.generation.mode, chat.judge.request.sampling.top_k) == ("both", 5)
+        assert chat.judge.request.sampling.temperature == 0.3 and chat.judge.request.generation.seed == 1
         before = chat.conversation.settings()
         assert chat.say("/persona never")[0].startswith("--panel takes 2 to 26")
         assert chat.say("/persona od") == ["unknown persona 'od': did you mean odd?"]
@@ -340,12 +340,12 @@ def test_the_filters_of_a_models_file_are_put_on_and_taken_off_and_go_with_the_m
     with talk(first) as chat:
         chat.say("/set top-k 5")
         assert re.search(r"sampling +model ", shown(chat, "/set sampling model"))
-        assert (chat.judge.sampling.temperature, chat.judge.sampling.top_k) == (0.6, 5)
+        assert (chat.judge.request.sampling.temperature, chat.judge.request.sampling.top_k) == (0.6, 5)
         chat.say(f"/model {other}")
-        assert (chat.judge.sampling.temperature, chat.judge.sampling.top_k) == (1.0, 5)
+        assert (chat.judge.request.sampling.temperature, chat.judge.request.sampling.top_k) == (1.0, 5)
         chat.say("/set temperature 0.3")
         chat.say(f"/model {first}")
-        assert (chat.judge.sampling.temperature, chat.judge.sampling.top_k) == (0.3, 5)
+        assert (chat.judge.request.sampling.temperature, chat.judge.request.sampling.top_k) == (0.3, 5)
         chat.say("/set temperature 0.6")
         chat.say("/set sampling own")
-        assert (chat.judge.sampling.temperature, chat.judge.sampling.top_k) == (0.7, 5)
+        assert (chat.judge.request.sampling.temperature, chat.judge.request.sampling.top_k) == (0.7, 5)

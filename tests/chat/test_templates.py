@@ -66,7 +66,7 @@ def test_without_thoughts_nothing_is_read_again_even_after_some(tmp_path: Path) 
     """The turns that came before keep the tokens that they were written with, whatever the later ones hold."""
     with talk(model_with(tmp_path, FORGETS_THOUGHTS), max_tokens=30) as chat:
         costs = [chat.ask(question) for question in QUESTIONS[:3]]
-        chat.judge.sampling = Sampling(grammar=THINKS)
+        chat.judge.request = chat.judge.request.with_group(Sampling(grammar=THINKS))
         costs.append(chat.ask(QUESTIONS[3]))
         costs.append(chat.ask(QUESTIONS[4]))
     for before, cost in pairwise(costs):
@@ -80,7 +80,7 @@ def test_think_off_asks_the_template_not_to(tmp_path: Path) -> None:
         assert prompt_text(chat, chat.ask("Why?")).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
         assert chat.say("/think auto") == ["think auto"]
         assert prompt_text(chat, chat.ask("Why?")).endswith("<|im_start|>assistant\n")
-        assert "must" not in " ".join(chat.say("/think maybe")) and chat.judge.prompting.think == "auto"
+        assert "must" not in " ".join(chat.say("/think maybe")) and chat.judge.request.prompting.think == "auto"
     with talk(model_with(tmp_path, CHATML)) as chat:
         assert chat.say("/think off") == ["this model's chat template has no switch for it", "think off"]
 
@@ -174,7 +174,7 @@ def test_after_an_empty_answer_the_chat_goes_on_and_nothing_is_read_twice(tmp_pa
         costs = [chat.ask("Why?")]
         assert chat.turns[0].answer == "" and len(chat.turns) == 1
         costs.append(chat.ask("Well?"))
-        chat.judge.sampling = Sampling(logit_bias=NO_CONTROL)
+        chat.judge.request = chat.judge.request.with_group(Sampling(logit_bias=NO_CONTROL))
         costs += [chat.ask("Hello?"), chat.ask("And?")]
         answer = chat.turns[2].answer
         asked = [("user", "Why?\n\nWell?\n\nHello?"), ("assistant", answer), ("user", "And?")]

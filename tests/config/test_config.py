@@ -26,7 +26,7 @@ from pjlocal.settings import Engine, Generation, Prompting, Sampling
 def test_without_a_file_everything_has_its_default() -> None:
     assert load_config() == Config()
     values = settled()
-    assert values["model"] is None and values["prefer"] == [] and values["view"] == "text"
+    assert values["model"] is None and values["views"] == [[], []] and values["view"] == "text"
     assert [values[name] for name in TABLES] == [settings() for settings in TABLES.values()]
 
 
@@ -60,7 +60,7 @@ def test_the_file_gives_defaults_to_every_option(write) -> None:
     """)
     values = settled()
     assert values["model"] == "mine.gguf"
-    assert values["prefer"] == ["vivid", "Answer in rhyme"]
+    assert values["views"] == [["vivid"], ["Answer in rhyme"]]
     assert values["view"] == "blame"
     assert values["generation"] == Generation(lam=6, stop=("END",), mode="base")
     assert values["sampling"] == Sampling(temperature=1.0)
@@ -88,13 +88,13 @@ def test_an_option_sets_aside_what_it_excludes_in_the_file(write, file) -> None:
     (file.parent / "a.gbnf").write_text("root ::= [a-z]\n")
     (file.parent / "schema.json").write_text("{}")
     values = settled("--draft-prefer", "concise", "--json-schema", str(file.parent / "schema.json"))
-    assert values["prefer"] == [] and values["draft_prefer"] == ["concise"]
+    assert values["views"] == [["concise"], []]
     assert values["sampling"] == Sampling(json_schema="{}")
     assert settled("--regex", "a+")["sampling"] == Sampling(regex="a+")
     write('draft_prefer = ["vivid"]\njudge_prefer = ["creative"]\n')
     values = settled("-p", "concise")
-    assert values["prefer"] == ["concise"] and values["draft_prefer"] == values["judge_prefer"] == []
-    assert settled("--draft-prefer", "concise")["judge_prefer"] == ["creative"]
+    assert values["views"] == [["concise"], []]
+    assert settled("--draft-prefer", "concise")["views"] == [["concise"], ["creative"]]
 
 
 def test_files_that_it_names_are_found_from_where_it_is(write, file, tmp_path) -> None:
@@ -103,7 +103,7 @@ def test_files_that_it_names_are_found_from_where_it_is(write, file, tmp_path) -
     (file.parent / "a.gbnf").write_text("root ::= [a-z]\n")
     values = settled()
     assert values["sampling"].grammar == "root ::= [a-z]"
-    assert preferences.prefix(values["prefer"]).startswith("Answer like a pirate.")
+    assert preferences.prefix(values["views"][0]).startswith("Answer like a pirate.")
     (tmp_path / "b.gbnf").write_text("root ::= [0-9]\n")
     write(f"[sampling]\ngrammar = '{tmp_path / 'b.gbnf'}'\n")
     assert settled()["sampling"].grammar == "root ::= [0-9]"

@@ -11,9 +11,10 @@ from config_file import file as file
 from config_file import write as write
 
 from pjlocal.cli.config import config_app, prefs_app
-from pjlocal.config.config import Config, load_config
+from pjlocal.config.config import load_config
 from pjlocal.errors import UsageError
 from pjlocal.prompting import preferences
+from pjlocal.request import Overrides
 from pjlocal.settings import Generation, Prompting, Sampling
 
 FILE = """
@@ -38,20 +39,20 @@ judge_prefer = ["formal"]
 def test_a_persona_goes_before_the_file_and_an_option_before_both(write) -> None:
     write(FILE)
     values = settled("-P", "Pirate-Brief", "--floor", "0.2")
-    assert values["prefer"] == ["pirate:1.5", "concise"]
+    assert values["views"] == [["pirate:1.5"], ["concise"]]
     assert preferences.prefix(["pirate:1.5"]) == "Talk like a pirate."
     assert values["generation"] == Generation(mode="both", floor=0.2, avoid=("formal:2",), lam=6)
     assert values["sampling"] == Sampling(temperature=1.0) and values["prompting"] == Prompting(system="You cook.")
     assert settled()["generation"] == Generation(lam=6, floor=0.3), "nobody wears one unasked"
-    assert settled("-P", "pirate-brief", "-p", "simple")["prefer"] == ["simple"]
+    assert settled("-P", "pirate-brief", "-p", "simple")["views"] == [["simple"], []]
 
 
 def test_preferences_that_a_persona_places_set_those_aside_that_the_file_deals_out(write) -> None:
     write(FILE)
     values = settled("--persona", "placed")
-    assert (values["prefer"], values["draft_prefer"], values["judge_prefer"]) == ([], [], ["formal"])
+    assert values["views"] == [[], ["formal"]]
     values = settled("--persona", "pirate-brief", "--draft-prefer", "simple")
-    assert (values["prefer"], values["draft_prefer"], values["judge_prefer"]) == ([], ["simple"], [])
+    assert values["views"] == [["simple"], []]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_files_that_personas_and_settings_name_are_found_from_where_the_file_is(
     (file.parent / "dull.txt").write_text("Be dull.")
     (file.parent / "a.gbnf").write_text("root ::= [a-z]")
     values = settled("-P", "x")
-    assert preferences.prefix(values["prefer"]) == "Be odd." and values["prefer"][0].endswith("odd.txt:1.5")
+    assert preferences.prefix(values["views"][0]) == "Be odd." and values["views"][0][0].endswith("odd.txt:1.5")
     assert preferences.prefix(values["generation"].avoid) == "Be dull."
     assert values["sampling"].grammar == "root ::= [a-z]"
 
@@ -155,7 +156,7 @@ def test_a_persona_is_saved_from_options_listed_shown_and_removed(write, file) -
     call(prefs_app, "save", "briefer", "-P", "brief", "--floor", "0.2")
     assert load_config().personas["briefer"].flat() == load_config().personas["brief"].flat() | {"floor": 0.2}
     call(prefs_app, "save", "BRIEF", "--system", 'A "cook"', "--force")
-    assert load_config().personas["brief"] == Config(prompting={"system": 'A "cook"'})
+    assert load_config().personas["brief"] == Overrides(prompting={"system": 'A "cook"'})
     call(prefs_app, "rm", "brief")
     call(prefs_app, "rm", "Briefer")
     assert file.read_text() == before

@@ -142,12 +142,12 @@ def test_a_question_answered_anew_costs_the_answer_alone(judge: PersonaJudge) ->
 def test_a_question_asked_otherwise_costs_itself_and_the_answer(judge: PersonaJudge) -> None:
     """So does one that is taken back: what stands before it is not read again."""
     first = ids(judge, "Edited")
-    held = judge.plan("Edited", judge.generation).prompts
+    held = judge.plan("Edited", judge.request).prompts
     conversation = turns(judge, ["Edited", "Why?"], [first])
     ids(judge, conversation)
     for question in ("Zzz? Tell me that", "Xyz"):
         conversation = turns(judge, ["Edited", question], [first])
-        prompts = judge.plan(conversation, judge.generation).prompts
+        prompts = judge.plan(conversation, judge.request).prompts
         fed = n_fed(judge)
         assert ids(judge, conversation) == alone(judge, conversation)
         new = [len(prompt) - (len(before) + 23) for prompt, before in zip(prompts, held, strict=True)]

@@ -205,11 +205,11 @@ CASES = {
 def test_what_a_real_model_writes_validates(vivid_and_creative: PersonaJudge, name: str) -> None:
     schema, ends = CASES[name]
     judge, before = vivid_and_creative, vivid_and_creative.sampling
-    judge.sampling = Sampling(json_schema=json.dumps(schema))
+    judge.request = judge.request.with_group(Sampling(json_schema=json.dumps(schema)))
     try:
         result = judge("Write a letter to my landlord", seed=2, max_tokens=40)
     finally:
-        judge.sampling = before
+        judge.request = judge.request.with_group(before)
     assert result.finish_reason == "stop" or not ends
     if result.finish_reason == "stop":
         jsonschema.validate(json.loads(result.text), schema)
@@ -223,14 +223,14 @@ def test_an_expression_and_a_lark_grammar_hold(vivid_and_creative: PersonaJudge)
     lark = 'start: ("yes" | "no") " because " /[a-z ]{3,20}/ "."'
     try:
         for sampling in (Sampling(regex=r"(yes|no) because [a-z ]{3,20}\."), Sampling(lark=lark)):
-            judge.sampling = sampling
+            judge.request = judge.request.with_group(sampling)
             for seed in range(2):
                 text = judge("Is the sky blue?", seed=seed).text
                 assert re.fullmatch(r"(yes|no) because [a-z ]{3,20}\.", text), text
-        judge.sampling = Sampling(regex="[0-9]{2}|no", temperature=1.5)
+        judge.request = judge.request.with_group(Sampling(regex="[0-9]{2}|no", temperature=1.5))
         assert re.fullmatch("[0-9]{2}|no", judge("Well?", seed=1, max_tokens=20, ignore_end=True).text)
     finally:
-        judge.sampling = before
+        judge.request = judge.request.with_group(before)
 
 
 def test_what_is_wrong_is_refused_before_a_model_is_looked_for(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_three_views_and_more_give_the_same_text_in_every_layout(tiny, kind: str
         engine = Engine(layout=layout, n_threads=5, n_batch=32)  # rounds alike, whatever is read together
         with PersonaJudge(tiny(kind), prefer=wishes, engine=engine) as judge:
             texts.append(tokens(judge, PROMPTS[:3], ignore_end=True, **settings))
-            n_views = len(judge.cast(judge.generation.replace(**settings)).prefixes)
+            n_views = len(judge.roles(judge.request.replace(**settings)).prefixes)
             made = judge.pool.views(n_views, 1)
             assert n_views >= 3 and (layout == "auto" or made.layout == layout)
             if made.trimmable:

@@ -12,8 +12,8 @@ from scipy import special
 
 from pjlocal import Engine, Generation, PersonaJudge, Sampling
 from pjlocal.engine.voices import Best
-from pjlocal.prompting.plan import make_cast
-from pjlocal.prompting.preferences import deal
+from pjlocal.prompting.plan import make_roles
+from pjlocal.request import deal
 
 LAYOUTS = ["contexts", "batched"]
 
@@ -172,16 +172,15 @@ def test_the_schedules_agree_whatever_is_combined(tiny, monkeypatch, top_k: int,
     with PersonaJudge(tiny("llama"), prefer=["vivid"], sampling=Sampling(top_k=top_k, top_p=0.95)) as judge:
         for case in range(100):
             preferences, settings = any_generation(rng)
-            generation = Generation(**settings)
-            judge.prefer(preferences)
-            n_views = len(make_cast(generation, preferences).prefixes)
-            plan = judge.planned([], [[5, 6 + view] for view in range(n_views)], generation)
+            request = judge.request.with_group(Generation(**settings)).replace(views=preferences)
+            roles = make_roles(request)
+            prompts = [[5, 6 + view] for view in range(len(roles.prefixes))]
             apart = rng.choice([0.0, 0.3, 1.0, 4.0])
             texts = []
             for schedule in ("lockstep", "reference"):
                 views = RandomViews(case, judge.model.n_vocab, apart)
                 monkeypatch.setattr(judge.pool, "views", lambda *_, views=views: views)
-                answer = judge.answer(plan, generation.replace(schedule=schedule))
+                answer = judge.answer(judge.planned([], prompts, request.replace(schedule=schedule), roles))
                 texts.append([(e.id, e.kind, e.draft, e.judge, e.p, e.q, e.pushes) for e in answer])
             assert texts[0] == texts[1], (preferences, settings)
             kinds |= {text[1] for text in texts[0]}

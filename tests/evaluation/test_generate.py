@@ -16,13 +16,14 @@ import pytest
 import tiny_models
 from commandline import PJLOCAL
 
-from pjlocal import Engine, Generation, Prompting, Sampling
+from pjlocal import Engine, Generation, Sampling
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.evaluation.generate import generate
 from pjlocal.evaluation.records import AnswerRecord, Folder, digest_of
-from pjlocal.evaluation.run import Asked, Run, Task, make_manner, make_tasks, read_run, write_run
+from pjlocal.evaluation.run import Run, Task, make_contestant, make_tasks, read_run, write_run
 from pjlocal.evaluation.suite import Check, Objectives, Prompt, Suite, System
+from pjlocal.request import Request
 
 SUITE = Suite(
     name="tiny",
@@ -51,18 +52,20 @@ def tasks(
     engine: Engine = ENGINE,
     **sampling: float,
 ) -> list[Task]:
-    asked = Asked(generation, Sampling(**sampling), Prompting(), engine=engine)
-    manners = [make_manner(suite, system, asked, str(model), "digest") for system in suite.systems]
-    return make_tasks(suite, manners, prompts)
+    request = Request(generation=generation, sampling=Sampling(**sampling))
+    contestants = [
+        make_contestant(suite, system, request, engine, (), str(model), "digest") for system in suite.systems
+    ]
+    return make_tasks(suite, contestants, prompts)
 
 
 def test_filters_are_the_models_where_neither_the_user_nor_the_suite_sets_them(tmp_path: Path) -> None:
     says = {"temp": 0.6, "top_k": 40, "top_p": 0.95}
     model = tiny_models.write_llama(tmp_path / "says.gguf", recommends=says)
     suite = replace(SUITE, settings={"top_k": 20})
-    asked = Asked(Generation(), Sampling(defaults="model", temperature=0.7), Prompting(), own={"temperature"})
-    manner = make_manner(suite, suite.systems[0], asked, str(model), "digest")
-    assert manner.sampling == Sampling(temperature=0.7, top_k=20, top_p=0.95)
+    asked = Request(sampling=Sampling(defaults="model", temperature=0.7), explicit=frozenset({"temperature"}))
+    made = make_contestant(suite, suite.systems[0], asked, ENGINE, (), str(model), "digest")
+    assert made.request.sampling == Sampling(temperature=0.7, top_k=20, top_p=0.95)
 
 
 def test_keys_are_those_of_every_version_so_far(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_keys_are_those_of_every_version_so_far(tmp_path: Path) -> None:
     model = tiny_models.write_llama(tmp_path / "any.gguf")
     placed = [System(name, {"mode": "judge", "placement": name}) for name in ("system", "question")]
     suite = replace(SUITE, systems=(*placed, System("unplaced", {"mode": "judge"})), objectives=SUITE.objectives[:1])
-    keys = {task.manner.system.name: task.key for task in tasks(model, suite, PROMPTS[:1])}
+    keys = {task.contestant.system.name: task.key for task in tasks(model, suite, PROMPTS[:1])}
     assert keys["system"] == "1fa03123800060d2120d" and keys["question"] == "19581e1b15c4aa603871"
     assert len({*keys.values()}) == 3
 

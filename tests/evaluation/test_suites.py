@@ -21,14 +21,16 @@ from pjlocal.evaluation.suite import (
     Suite,
     System,
     check_systems,
-    in_force,
     suite_as_dict,
     suite_from_dict,
+    system_engine,
+    system_request,
     with_models,
 )
 from pjlocal.evaluation.suitefile import load_suite, ready_suites
-from pjlocal.prompting.plan import make_cast
+from pjlocal.prompting.plan import make_roles
 from pjlocal.prompting.preferences import PRESETS
+from pjlocal.request import Request
 from pjlocal.settings import Engine, Generation, Prompting, Sampling
 
 OBJECTIVES = '[[objectives]]\nname = "o"\nprefer = ["vivid", "creative"]\n'
@@ -160,21 +162,23 @@ def test_a_system_goes_before_the_command_line_and_that_before_the_suite(suite) 
     )
     system = made.systems[0]
     sampling = Sampling(temperature=0.1, top_k=7, top_p=0.3, grammar="root ::= 'b'")
-    assert in_force(made, system, sampling, {"temperature", "top_k", "top_p"}) == Sampling(
+    request = Request(sampling=sampling, generation=Generation(seed=3), prompting=Prompting(system="Hi"))
+    assert system_request(made, system, request, {"temperature", "top_k", "top_p"}).sampling == Sampling(
         temperature=0.5, top_k=7, top_p=0.3, regex="a+"
     )
-    assert in_force(made, system, Sampling()).top_k == 5
-    assert in_force(made, system, Generation(seed=3)) == Generation("prompt", "2", max_tokens=20, seed=3)
-    assert in_force(made, system, Generation(max_tokens=9), {"max_tokens"}).max_tokens == 9
-    assert in_force(made, system, Prompting(system="Hi")) == Prompting(system="Hi", placement="question")
-    assert in_force(made, system, Engine()) == Engine(n_ctx=64)
+    assert system_request(made, system, Request()).sampling.top_k == 5
+    assert system_request(made, system, request).generation == Generation("prompt", "2", max_tokens=20, seed=3)
+    shorter = Request(generation=Generation(max_tokens=9))
+    assert system_request(made, system, shorter, {"max_tokens"}).generation.max_tokens == 9
+    assert system_request(made, system, request).prompting == Prompting(system="Hi", placement="question")
+    assert system_engine(made, system, Engine()) == Engine(n_ctx=64)
 
 
 def test_what_the_command_line_gives_may_not_suit_a_system(suite) -> None:
     made = suite(OBJECTIVES + SYSTEM)
-    check_systems(made, Generation())
+    check_systems(made, Request())
     with pytest.raises(UsageError, match="system 'prompt' with objectives 'o': --rule mod says how mode both"):
-        check_systems(made, Generation(rule="mod"), {"rule"})
+        check_systems(made, Request(generation=Generation(rule="mod")), {"rule"})
 
 
 def test_every_model_has_every_system_with_a_baseline_of_its_own() -> None:
@@ -289,15 +293,14 @@ def test_every_system_of_a_ready_suite_can_answer(name: str) -> None:
     assert suite_from_dict(suite_as_dict(suite)) == suite
     for system in suite.systems:
         for objectives in suite.objectives:
-            generation = in_force(suite, system, Generation())
-            cast = make_cast(generation, system.views(objectives))
-            assert cast.mode == generation.mode, "a ready suite says the mode of every system"
+            request = system_request(suite, system, Request()).replace(views=system.views(objectives))
+            assert make_roles(request).mode == request.generation.mode, "a ready suite says the mode of every system"
 
 
 @pytest.mark.parametrize("name", [f"table{number}" for number in range(1, 6)])
 def test_the_papers_suites_sample_as_its_authors_did(name: str) -> None:
     suite = load_suite(name)
-    sampling = in_force(suite, suite.systems[0], Sampling())
+    sampling = system_request(suite, suite.systems[0], Request()).sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.9, 20, 0.9)
     assert suite.max_tokens == 128
 

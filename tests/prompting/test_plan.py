@@ -11,13 +11,14 @@ from tiny_models import write_lora
 from pjlocal import PersonaJudge
 from pjlocal.engine.voices import Weight
 from pjlocal.errors import UsageError
-from pjlocal.prompting.plan import make_cast
-from pjlocal.prompting.preferences import PRESETS, deal, in_turn
+from pjlocal.prompting.plan import make_roles
+from pjlocal.prompting.preferences import PRESETS
+from pjlocal.request import Request, deal, in_turn
 from pjlocal.settings import Generation
 
 
 def cast(*prefer: str, **generation: Any):
-    return make_cast(Generation(**generation), deal(prefer))
+    return make_roles(Request(deal(prefer), Generation(**generation)))
 
 
 def test_two_preferences_at_strength_1_need_no_neutral_view() -> None:
@@ -125,10 +126,10 @@ def test_strengths_and_floors_have_limits(values, says: str) -> None:
 
 
 def test_strengths_that_are_the_same_number_are_the_same() -> None:
-    cast = make_cast(Generation(mode="prompt"), [["vivid:1"], ["creative"]])
+    cast = make_roles(Request((("vivid:1",), ("creative",)), Generation(mode="prompt")))
     assert cast.neutral is None
     with pytest.raises(UsageError, match=r"give all of them the same$"):
-        make_cast(Generation(mode="prompt", panel=True), [["vivid:2"], ["creative"]])
+        make_roles(Request((("vivid:2",), ("creative",)), Generation(mode="prompt", panel=True)))
 
 
 def test_what_changes_nothing_is_told_once(tiny, tmp_path, caplog) -> None:

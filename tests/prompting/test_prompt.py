@@ -104,7 +104,8 @@ def test_a_text_that_holds_private_marks_is_left_as_it_is(smollm2: Path) -> None
 
 
 def test_every_way_a_preference_can_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pjlocal.prompting.preferences import PRESETS, deal, prefix
+    from pjlocal.prompting.preferences import PRESETS, prefix
+    from pjlocal.request import deal
 
     (tmp_path / "mine.txt").write_text("From a file.\n")
     monkeypatch.chdir(tmp_path)

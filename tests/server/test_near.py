@@ -24,9 +24,8 @@ from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling, Token
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import UsageError
 from pjlocal.events import Result, Statistics
-from pjlocal.prompting.preferences import placed
+from pjlocal.request import Request, place
 from pjlocal.server.near import Lost, NearAnswer, ask, socket_path
-from pjlocal.server.wish import Wish
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -37,13 +36,15 @@ def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
         yield made
 
 
-def make_wish(prefer: Sequence[str] = (), system: str = "", sampling: Any = None, **generation: Any) -> Wish:
+def make_request(prefer: Sequence[str] = (), system: str = "", sampling: Any = None, **generation: Any) -> Request:
     generation = {"seed": 1, "max_tokens": 20, "ignore_end": True} | generation
-    return Wish(placed(prefer), Prompting(system=system), sampling or Sampling(), Generation(**generation), frozenset())
+    return Request(place(prefer), Generation(**generation), sampling or Sampling(), Prompting(system=system))
 
 
-def near(model: Path, wish: Wish | None = None, prompt: str = "hello", engine: Engine = ENGINE) -> NearAnswer | None:
-    return ask(model, engine, wish or make_wish(), prompt, Interrupt())
+def near(
+    model: Path, request: Request | None = None, prompt: str = "hello", engine: Engine = ENGINE
+) -> NearAnswer | None:
+    return ask(model, engine, request or make_request(), prompt, Interrupt())
 
 
 def run(model: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
@@ -63,28 +64,28 @@ def no_times(report: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in report.items() if key != "timings"}
 
 
-WISHES = [
-    make_wish(),
-    make_wish(["vivid", "creative"], max_tokens=60),
-    make_wish(["vivid:1.5", "concise"], mode="both", avoid=("formal",)),
-    make_wish(["vivid", "concise"], mode="args", system="You are a cook."),
-    make_wish(["vivid", "creative", "formal"], panel=True, lam=2),
-    make_wish(["vivid", "creative"], schedule="reference", decoding="greedy"),
-    make_wish(["vivid"], mode="prompt", lookahead=4, stop=("e",)),
-    make_wish(["vivid", "creative"], sampling=Sampling(regex="[a-z ]{5,30}", temperature=1.5, logit_bias=("5=1",))),
+REQUESTS = [
+    make_request(),
+    make_request(["vivid", "creative"], max_tokens=60),
+    make_request(["vivid:1.5", "concise"], mode="both", avoid=("formal",)),
+    make_request(["vivid", "concise"], mode="args", system="You are a cook."),
+    make_request(["vivid", "creative", "formal"], panel=True, lam=2),
+    make_request(["vivid", "creative"], schedule="reference", decoding="greedy"),
+    make_request(["vivid"], mode="prompt", lookahead=4, stop=("e",)),
+    make_request(["vivid", "creative"], sampling=Sampling(regex="[a-z ]{5,30}", temperature=1.5, logit_bias=("5=1",))),
 ]
 
 
-@pytest.mark.parametrize("wish", WISHES)
-def test_each_event_and_the_result_are_those_of_a_model_loaded_here(served: Served, model: Path, wish: Wish) -> None:
-    draft, judge = wish.views
-    kinds: Any = {"prompting": wish.prompting, "sampling": wish.sampling, "generation": wish.generation}
-    with PersonaJudge(model, draft_prefer=draft, judge_prefer=judge, engine=ENGINE, own_sampling=(), **kinds) as one:
+@pytest.mark.parametrize("wanted", REQUESTS)
+def test_each_event_and_the_result_are_those_of_a_model_loaded_here(
+    served: Served, model: Path, wanted: Request
+) -> None:
+    with PersonaJudge(model, request=wanted, engine=ENGINE) as one:
         expected = one.stream(LONG)
         events: list[TokenEvent] = list(expected)
         for _ in range(2):  # nor does it matter what was read before
-            answer = near(model, wish, LONG)
-            assert answer and (answer.mode, answer.told) == (expected.mode, expected.told)
+            answer = near(model, wanted, LONG)
+            assert answer and (answer.mode, answer.labels) == (expected.mode, expected.labels)
             assert tuple(answer.pushing) == tuple(expected.pushing)
             assert list(answer) == events
             assert no_times(answer.result.as_dict()) == no_times(expected.result.as_dict())
@@ -164,8 +165,8 @@ def test_a_model_file_that_has_changed_is_not_the_servers(served: Served, model:
 
 def test_what_needs_more_than_the_model_is_not_asked_of_a_server(model: Path, served: Served, tmp_path: Path) -> None:
     (tmp_path / "wish").write_text("Rhyme.")
-    assert near(model, make_wish(["vivid"], mode="rewrite")) is None
-    assert near(model, make_wish([f"@{tmp_path}/wish"])) is None
+    assert near(model, make_request(["vivid"], mode="rewrite")) is None
+    assert near(model, make_request([f"@{tmp_path}/wish"])) is None
     assert near(model, engine=ENGINE.replace(verbose=True)) is None
 
 
@@ -222,7 +223,11 @@ def test_what_is_wrong_with_a_request_is_told_as_without_a_server(
     told = [run(model, server_environment, "-p", "vvid", *more) for more in ((), ("--no-server",))]
     assert told[0].returncode == told[1].returncode == 2
     assert one_line(told[0].stderr) == one_line(told[1].stderr)
-    for wish in (make_wish(sampling=Sampling(regex="(")), make_wish(system="word " * 3000), make_wish(mode="both")):
+    for wish in (
+        make_request(sampling=Sampling(regex="(")),
+        make_request(system="word " * 3000),
+        make_request(mode="both"),
+    ):
         with pytest.raises(UsageError) as by_server:
             near(model, wish)
         kinds: Any = {"prompting": wish.prompting, "sampling": wish.sampling, "generation": wish.generation}
@@ -232,20 +237,20 @@ def test_what_is_wrong_with_a_request_is_told_as_without_a_server(
 
 
 def test_an_answer_beside_others_is_the_same(served: Served, model: Path) -> None:
-    answer = near(model, make_wish(["vivid"], max_tokens=50))
+    answer = near(model, make_request(["vivid"], max_tokens=50))
     assert answer
     alone = [event.text for event in answer]
     body = {"messages": [{"role": "user", "content": "go on"}], "max_tokens": 150, "pjlocal": {"ignore_end": True}}
     asking = threading.Thread(target=lambda: served.http.post("/v1/chat/completions", json=body))
     asking.start()
-    beside = [near(model, make_wish(["vivid"], max_tokens=50)) for _ in range(2)]
+    beside = [near(model, make_request(["vivid"], max_tokens=50)) for _ in range(2)]
     assert all(one and [event.text for event in one] == alone for one in beside)
     asking.join()
 
 
 def test_more_at_once_than_the_server_writes_load_the_model(big: Served, model: Path) -> None:
     engine = ENGINE.replace(n_ctx=32768)
-    wish = make_wish(max_tokens=30_000)
+    wish = make_request(max_tokens=30_000)
     held = [near(model, wish, engine=engine) for _ in range(2)]  # as many as --parallel says
     assert all(held) and near(model, wish, engine=engine) is None
     for one in held:
@@ -299,7 +304,7 @@ def impostor(model: Path, *lines: bytes, hold: bool = False) -> Iterator[None]:
 
 
 TAKEN = b'{"taken": true}\n'
-HEAD = b'{"head": {"mode": "plain", "told": {}, "pushing": [], "followed_sampling": "", "placed": ""}}\n'
+HEAD = b'{"head": {"mode": "plain", "labels": {}, "pushing": [], "followed_sampling": "", "placed": ""}}\n'
 
 
 @pytest.mark.parametrize(
@@ -371,4 +376,4 @@ def test_noise_on_the_socket_harms_nobody(served: Served, model: Path) -> None:
     answer = near(model)
     assert answer and len(list(answer)) == 20
     with pytest.raises(UsageError, match="vvid"):
-        near(model, make_wish(["vvid"]))
+        near(model, make_request(["vvid"]))

@@ -69,10 +69,14 @@ def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -
             progress = chat.progress()
             answers.append(list(chat.regenerate()))
             chat.swap()
-            chat.judge.generation = chat.judge.generation.replace(mode="both", strength="1.5", avoid=("formal",))
+            chat.judge.request = chat.judge.request.with_group(
+                chat.judge.request.generation.replace(mode="both", strength="1.5", avoid=("formal",))
+            )
             answers.append(said(chat, "Go on."))
             chat.undo()
-            chat.judge.generation = chat.judge.generation.replace(mode="plain", stop=("e",), lookahead=4)
+            chat.judge.request = chat.judge.request.with_group(
+                chat.judge.request.generation.replace(mode="plain", stop=("e",), lookahead=4)
+            )
             answers.append(said(chat, "Once more."))
             answers += [[answer.result.text for _, answer in chat.compare() if list(answer)]] if not server else []
             turns.append((answers[:5], [*map(no_times, chat.session.turns)], progress.used, progress.acceptance_rate))
@@ -105,7 +109,7 @@ def test_one_that_is_stopped_leaves_the_next_one_as_it_is(served: Served, model:
             assert chat.session.turns[-1].finish_reason == "interrupted" and len(events) < 3000
             chat.judge.interrupt.clear()
             chat.undo()
-            chat.judge.generation = chat.judge.generation.replace(max_tokens=12)
+            chat.judge.request = chat.judge.request.replace(max_tokens=12)
             answers.append(said(chat, "And then?"))
     assert answers[0] == answers[1]
 
@@ -115,7 +119,7 @@ def test_one_that_is_left_ends_on_the_server_and_the_chat_goes_on(served: Served
         writing = iter(chat.ask(LONG))
         next(writing)
         writing.close()  # type: ignore[attr-defined]
-        chat.judge.generation = chat.judge.generation.replace(max_tokens=12)
+        chat.judge.request = chat.judge.request.replace(max_tokens=12)
         assert len(said(chat, "And then?")) == 12 and chat.judge.served
     when(lambda: served.metric("pjlocal_answers_now") == 0)
 
@@ -140,7 +144,9 @@ def test_what_no_server_writes_the_model_does_loaded_here(
     for server in (True, False):
         with chatting(model, server) as chat:
             answers.append(said(chat, LONG))
-            chat.judge.generation = chat.judge.generation.replace(mode="both").replace(**change)
+            chat.judge.request = chat.judge.request.with_group(
+                chat.judge.request.generation.replace(mode="both").replace(**change)
+            )
             with caplog.at_level(logging.WARNING):
                 answers.append(said(chat, "And then?"))
             assert not chat.judge.served
@@ -163,7 +169,7 @@ def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
         turn = chat.session.turns[-1]
         assert turn.finish_reason == "interrupted" and len(turn.events) >= 5
         dying.wait()
-        chat.judge.generation = chat.judge.generation.replace(max_tokens=12)
+        chat.judge.request = chat.judge.request.replace(max_tokens=12)
         with caplog.at_level(logging.WARNING):
             again = list(chat.regenerate())
         assert len(again) == 12 and not chat.judge.served

@@ -91,7 +91,7 @@ def test_a_system_message_is_the_system_text(client: OpenAI, tiny: Callable[[str
     said: Any = [{"role": "system", "content": "Be brief."}, *ASK]
     answer = client.chat.completions.create(model="llama", messages=said, seed=1, max_tokens=9, extra_body=LONG)
     with PersonaJudge(tiny("llama"), engine=Engine(n_threads=1)) as judge:
-        judge.prompting = judge.prompting.replace(system="Be brief.")
+        judge.request = judge.request.replace(system="Be brief.")
         assert answer.choices[0].message.content == judge(ASK[0]["content"], seed=1, max_tokens=9, ignore_end=True).text
 
 

@@ -6,17 +6,15 @@ from typing import NoReturn
 
 import pytest
 
-from pjlocal import Generation, Prompting, Sampling
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError
+from pjlocal.request import Request
 from pjlocal.server.metrics import Metrics
-from pjlocal.server.wish import Wish
 from pjlocal.server.worker import Order, Stopping, Told, Worker
 
 
 def make_orders(n: int, told: list[Told]) -> list[Order]:
-    wish = Wish([[], []], Prompting(), Sampling(), Generation(), frozenset())
-    return [Order(wish, "a text", None, told.append) for _ in range(n)]
+    return [Order(Request(), "a text", None, told.append) for _ in range(n)]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -7,13 +7,15 @@ import shlex
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import chain
-from typing import get_args
+from typing import Any, get_args
 
 from ...config import tomlfile
 from ...config.config import load_config
 from ...errors import UsageError
-from ...prompting.preferences import deal, presets, resolve, use_own
-from ...settings import VIEW_NAMES, Generation, Mode
+from ...prompting.plan import make_roles, resolve_mode
+from ...prompting.preferences import presets, resolve, use_own
+from ...request import deal
+from ...settings import VIEW_NAMES, Mode
 from ..chat import Chat
 from .command import Commands, one_of
 from .settings import set_named
@@ -42,7 +44,7 @@ def prefer(chat: Chat, words: str) -> None:
             after = list((before | {view: [*kept, *wishes]}).values())
             new = after if len(after) == len(VIEW_NAMES) else deal(list(chain.from_iterable(after)))
         else:
-            new = _added(conversation.judge.preferences, wishes) if verb == "add" else deal(wishes)
+            new = _added(conversation.judge.request.views, wishes) if verb == "add" else deal(wishes)
         conversation.prefer(new)
         chat.changed()
     for name, wishes in conversation.views.items():
@@ -104,21 +106,20 @@ def swap(chat: Chat, words: str) -> None:
     lambda chat: get_args(Mode),
 )
 def mode(chat: Chat, words: str) -> None:
-    judge = chat.conversation.judge
     if words:
-        _write_with(chat, judge.generation.replace(mode=one_of("the mode", words, get_args(Mode))))
-    chat.screen.say(f"mode {judge.mode(judge.generation)}")
+        _change(chat, mode=one_of("the mode", words, get_args(Mode)))
+    chat.screen.say(f"mode {resolve_mode(chat.conversation.judge.request)}")
 
 
-def _write_with(chat: Chat, generation: Generation) -> None:
-    """Put in force what the preferences can have.
+def _change(chat: Chat, **changes: Any) -> None:
+    """Change settings of the next answers.
 
     Raises:
-        UsageError: they cannot; what was in force stays.
+        UsageError: the preferences cannot have them; nothing has changed then.
     """
-    judge = chat.conversation.judge
-    judge.cast(generation)
-    judge.generation = generation
+    request = chat.conversation.judge.request.replace(**changes)
+    make_roles(request)
+    chat.conversation.put_in_force(request)
     chat.changed()
 
 
@@ -137,10 +138,9 @@ def strength(chat: Chat, words: str) -> None:
     lambda chat: ["clear", *presets()],
 )
 def avoid(chat: Chat, words: str) -> None:
-    judge = chat.conversation.judge
     if words:
-        _write_with(chat, judge.generation.replace(avoid=() if words == "clear" else tuple(_wishes(words))))
-    chat.screen.say(f"avoid: {', '.join(judge.generation.avoid) or 'nothing'}")
+        _change(chat, avoid=() if words == "clear" else tuple(_wishes(words)))
+    chat.screen.say(f"avoid: {', '.join(chat.conversation.judge.request.generation.avoid) or 'nothing'}")
 
 
 @commands.add(

@@ -7,7 +7,9 @@ import re
 from typing import Any, get_args
 
 from ...errors import UsageError, did_you_mean
+from ...prompting.plan import make_roles
 from ...prompting.prompt import NO_THINK_SWITCH
+from ...request import GROUPS
 from ...screen import tables
 from ...settings import Engine, Generation, Prompting, Sampling, Settings, Think, flag
 from ..chat import Chat
@@ -25,7 +27,7 @@ def set_(chat: Chat, words: str) -> None:
     name, _, value = re.sub(r"\s*=\s*|\s+", " ", words, count=1).partition(" ")
     judge = chat.conversation.judge
     if not name:
-        chat.screen.show(tables.settings((judge.generation, judge.sampling, judge.prompting)))
+        chat.screen.show(tables.settings(getattr(judge.request, group) for group in GROUPS))
         return
     set_named(chat, name.lstrip("-").replace("_", "-"), value.strip())
 
@@ -33,21 +35,22 @@ def set_(chat: Chat, words: str) -> None:
 def set_named(chat: Chat, name: str, value: str) -> None:
     """Change a setting, named by one of its flags without the dashes, or show it."""
     judge = chat.conversation.judge
-    for attribute in ("generation", "sampling", "prompting"):
-        group: Settings = getattr(judge, attribute)
+    for attribute in GROUPS:
+        group: Settings = getattr(judge.request, attribute)
         if (f := _field(type(group), name)) is None:
             continue
         if value:
             changed = group.parse(f.name, value)
-            if isinstance(changed, Generation):
-                judge.cast(changed)
             if isinstance(changed, Sampling):
                 if f.name == "defaults":
                     changed = judge.settled(changed)
                 judge.check(changed)
-            setattr(judge, attribute, changed)
+            request = judge.request.with_group(changed)
+            if isinstance(changed, Generation):
+                make_roles(request)
+            chat.conversation.put_in_force(request)
             chat.changed()
-        chat.screen.show(tables.settings((getattr(judge, attribute),), f.name))
+        chat.screen.show(tables.settings([getattr(judge.request, attribute)], f.name))
         return
     if _field(Engine, name):
         raise UsageError(f"{name} is fixed once the model is loaded: give it to pjlocal chat")
@@ -72,18 +75,18 @@ def _names(*groups: type[Settings]) -> list[str]:
 def system(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
-        judge.prompting = judge.prompting.replace(system="" if words == "clear" else words)
+        judge.request = judge.request.replace(system="" if words == "clear" else words)
         chat.changed()
-    chat.screen.say(f"system text: {judge.prompting.system or 'none'}")
+    chat.screen.say(f"system text: {judge.request.prompting.system or 'none'}")
 
 
 @commands.add("/think [auto|on|off]", "Whether a reasoning model thinks aloud first.", lambda chat: get_args(Think))
 def think(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
-        judge.prompting = judge.prompting.replace(think=one_of("/think", words, get_args(Think)))
+        judge.request = judge.request.replace(think=one_of("/think", words, get_args(Think)))
         chat.changed()
         if words != "auto" and not judge.template.has_think_switch:
             chat.screen.say(NO_THINK_SWITCH)
             judge.template.told.add(NO_THINK_SWITCH)
-    chat.screen.say(f"think {judge.prompting.think}")
+    chat.screen.say(f"think {judge.request.prompting.think}")

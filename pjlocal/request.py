@@ -1,0 +1,231 @@
+"""Everything that one answer is written under: preferences, generation, filters and prompt.
+
+The command line, the chat, saved sessions, the configuration, evaluation suites, the server and the Python API all
+build a `Request`.  Each of them lays `Overrides` over it: the settings that it sets, and no others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from .errors import UsageError
+from .settings import ADAPTERS, FORMS, VIEW_NAMES, Generation, Prompting, Sampling, Settings
+from .textfile import user_path
+
+#: The groups of settings that a request has, by the name of the table that holds them in every file.
+GROUPS: dict[str, type[Settings]] = {"generation": Generation, "sampling": Sampling, "prompting": Prompting}
+#: The keys that say which preferences there are.
+PREFERENCES = ("prefer", "draft_prefer", "judge_prefer")
+#: Settings that exclude each other: giving one takes the others back.
+EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), FORMS)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: The preferences of each view.
+Views = tuple[tuple[str, ...], ...]
+
+_Group = TypeVar("_Group", bound=Settings)
+
+
+def deal(prefer: Sequence[str], n_views: int = 2) -> list[list[str]]:
+    """Preferences dealt to the views in turn: the first to view a, the second to view b, the third to a again."""
+    return [list(prefer[view::n_views]) for view in range(n_views)]
+
+
+def place(prefer: Sequence[str], draft_prefer: Sequence[str] = (), judge_prefer: Sequence[str] = ()) -> Views:
+    """The preferences of view a and of view b: dealt, or placed by the user.
+
+    Raises:
+        UsageError: both are asked for.
+    """
+    if prefer and (draft_prefer or judge_prefer):
+        raise UsageError("--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one")
+    return _as_views(deal(prefer) if prefer else [draft_prefer, judge_prefer])
+
+
+def in_turn(views: Sequence[Sequence[str]]) -> list[str]:
+    """The preferences in the order in which `deal` dealt them."""
+    return [preference for preference in chain.from_iterable(zip_longest(*views)) if preference is not None]
+
+
+@dataclass(frozen=True)
+class Overrides(Settings):
+    """The settings that one source sets: a configuration file, a persona, a suite, an HTTP body, the command line.
+
+    None, or a key that a table lacks, leaves a setting as it is.  The values of a table are as its dataclass takes
+    them, with files read: ``Sampling(**overrides.sampling)``.
+
+    prefer: preferences dealt to the two views in turn.
+    draft_prefer, judge_prefer: preferences of view a and of view b, instead of ``prefer``.
+    """
+
+    top_keys: ClassVar[Sequence[str]] = PREFERENCES
+    groups: ClassVar[Mapping[str, type[Settings]]] = GROUPS
+
+    prefer: tuple[str, ...] | None = None
+    draft_prefer: tuple[str, ...] | None = None
+    judge_prefer: tuple[str, ...] | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    prompting: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prefer and (self.draft_prefer or self.judge_prefer):
+            raise UsageError("prefer deals the preferences out; draft_prefer and judge_prefer place them: use one")
+
+    def of(self, settings: type[Settings]) -> Mapping[str, Any]:
+        """The values for a group of settings, by key."""
+        return next((getattr(self, name) for name, group in self.groups.items() if group is settings), {})
+
+    def top(self) -> dict[str, Any]:
+        """The values outside the tables, by key."""
+        return {key: value for key in self.top_keys if (value := getattr(self, key)) is not None}
+
+    def flat(self) -> dict[str, Any]:
+        """Every value by its key, whichever table it stands in."""
+        return self.top() | {key: value for name in self.groups for key, value in getattr(self, name).items()}
+
+    def without(self, given: Collection[str]) -> Self:
+        """These overrides, less the keys that are given elsewhere and those that are excluded by them."""
+        gone = {*given, *excluded_by(given)}
+        left: dict[str, Any] = dict.fromkeys(gone.intersection(self.top_keys))
+        for name in self.groups:
+            left[name] = {key: value for key, value in getattr(self, name).items() if key not in gone}
+        return dataclasses.replace(self, **left)
+
+    def apply_to(self, settings: _Group) -> _Group:
+        """One group of settings with these values."""
+        values = self.of(type(settings))
+        excluded = excluded_by(values) & {f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+        return settings.replace(**dict.fromkeys(excluded) | dict(values))  # type: ignore[no-any-return]
+
+    def views(self, otherwise: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The preferences of view a and of view b; ``otherwise`` where these overrides name none."""
+        if self.prefer is not None:
+            return deal(self.prefer)
+        placed = (self.draft_prefer, self.judge_prefer)
+        if placed == (None, None):
+            return [list(preferences) for preferences in otherwise]
+        return [list(preferences or ()) for preferences in placed]
+
+
+def excluded_by(given: Collection[str]) -> set[str]:
+    """The settings that are taken back where these are given."""
+    return {name for group in EXCLUSIVE if set(group) & set(given) for name in group if name not in given}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The settings of one answer, all of them.
+
+    views: the preferences of view a and of view b.
+    explicit: the keys that somebody set, wherever.  Filters that nobody set may come from the model's file.
+    """
+
+    views: Views = ((), ())
+    generation: Generation = Generation()
+    sampling: Sampling = Sampling()
+    prompting: Prompting = Prompting()
+    explicit: frozenset[str] = frozenset()
+
+    def override(self, overrides: Overrides) -> Request:
+        """The request with what these overrides set.
+
+        Raises:
+            UsageError: settings that cannot be had together.
+        """
+        return Request(
+            _as_views(overrides.views(self.views)),
+            overrides.apply_to(self.generation),
+            overrides.apply_to(self.sampling),
+            overrides.apply_to(self.prompting),
+            self.explicit | overrides.flat().keys(),
+        )
+
+    def behind(self, system: str) -> Request:
+        """The request with more system text behind its own."""
+        return self.replace(system="\n\n".join(filter(None, (self.prompting.system, system))))
+
+    def replace(self, **changes: Any) -> Request:
+        """The request with some settings changed, by their names; ``views`` are the preferences.
+
+        Raises:
+            UsageError: a value outside its limits.
+            TypeError: a name that no setting has.
+        """
+        views = _as_views(changes.pop("views", self.views))
+        explicit = self.explicit.union(changes)
+        groups: dict[str, Any] = {}
+        for name, group in GROUPS.items():
+            keys = {f.name for f in dataclasses.fields(group)} & changes.keys()  # type: ignore[arg-type]
+            groups[name] = getattr(self, name).replace(**{key: changes.pop(key) for key in keys})
+        if changes:
+            raise TypeError(f"no setting is named {' or '.join(map(repr, changes))}")
+        return dataclasses.replace(self, views=views, explicit=explicit, **groups)
+
+    def pick(self, keys: Collection[str]) -> Overrides:
+        """The values of these settings, as overrides of another request."""
+        tables: dict[str, Any] = {
+            name: {key: value for key, value in vars(getattr(self, name)).items() if key in keys} for name in GROUPS
+        }
+        placed: dict[str, Any] = dict(zip(PREFERENCES[1:], self.views, strict=True)) if {*PREFERENCES} & {*keys} else {}
+        return Overrides(**placed, **tables)
+
+    def with_group(self, group: Settings) -> Request:
+        """The request with another `Generation`, `Sampling` or `Prompting`."""
+        (name,) = (name for name, kind in GROUPS.items() if isinstance(group, kind))
+        return dataclasses.replace(self, **{name: group})  # type: ignore[arg-type]
+
+    def swap(self) -> Request:
+        """The request with the two views' preferences and adapters exchanged."""
+        a, b = (ADAPTERS[view] for view in VIEW_NAMES)
+        exchanged = [*zip(a, b, strict=True), *zip(b, a, strict=True)]
+        adapters = {target: getattr(self.generation, source) for target, source in exchanged}
+        return self.replace(views=self.views[::-1], **adapters)
+
+    def restore(self, saved: Mapping[str, Any]) -> Request:
+        """The request with what `as_dict` saved; what ``saved`` lacks stays as it is.
+
+        Raises:
+            UsageError: settings beyond their limits.
+        """
+        views = self.views
+        if "preferences" in saved:
+            views = _as_views([saved["preferences"].get(view, ()) for view in VIEW_NAMES])
+        groups = {name: group.from_dict(saved[name]) for name, group in GROUPS.items() if name in saved}
+        explicit = self.explicit | set(saved.get("explicit", saved.get("sampling", ())))
+        return dataclasses.replace(self, views=views, explicit=explicit, **groups)  # type: ignore[arg-type]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The request as JSON can hold it, for `restore`; files by their absolute paths."""
+        avoid = tuple(map(absolute, self.generation.avoid))
+        views = zip(VIEW_NAMES, self.views, strict=True)
+        return {
+            "preferences": {view: list(map(absolute, preferences)) for view, preferences in views},
+            "generation": self.generation.with_whole_paths().replace(avoid=avoid).as_dict(),
+            "sampling": self.sampling.as_dict(),
+            "prompting": self.prompting.as_dict(),
+            "explicit": sorted(self.explicit),
+        }
+
+
+def changed(settings: Settings) -> frozenset[str]:
+    """The names of the settings that are not at their default."""
+    fields = dataclasses.fields(settings)  # type: ignore[arg-type]
+    return frozenset(f.name for f in fields if getattr(settings, f.name) != f.default)
+
+
+def absolute(preference: str) -> str:
+    """The preference as it means the same from every folder: a file that it names, by its absolute path."""
+    preference = preference.strip()
+    return f"@{user_path(preference[1:]).absolute()}" if preference.startswith("@") else preference
+
+
+def _as_views(views: Sequence[Sequence[str]]) -> Views:
+    return tuple(map(tuple, views))
