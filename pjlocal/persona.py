@@ -21,6 +21,7 @@ from .answer import Answer
 from .engine.constraint import check_constraint, make_constraint
 from .engine.filters import FilterChain
 from .engine.interrupt import Interrupt
+from .engine.machine import threads_in_words
 from .engine.model import Model
 from .engine.pool import ViewPool
 from .errors import UsageError
@@ -300,6 +301,11 @@ class PersonaJudge:
     def living(self) -> dict[int, settings.FixedLayout]:
         """Where the views live that are in use, by how many they are."""
         return self.pool.living
+
+    @property
+    def placed(self) -> str:
+        """Where the model's layers are, in words, and how many threads compute where a container limits that."""
+        return ", ".join(filter(None, (self.model.offload.told, threads_in_words(self.engine.n_threads))))
 
     @property
     def context_limit(self) -> int:

@@ -434,7 +434,8 @@ class Engine(Settings):
     n_threads: int | None = setting(
         None,
         "--threads",
-        help="CPU threads for both views together, at most (default: the physical cores).",
+        help="CPU threads for both views together, at most (default: the physical cores, or fewer where a container "
+        "or the CPU affinity limits them).",
         least=1,
         most=1024,
     )
@@ -482,8 +483,8 @@ class Engine(Settings):
     layout: Layout = setting(
         "auto",
         "--layout",
-        help="Where the views live: contexts side by side, batched in one context, or auto: batched with layers on a "
-        "GPU, else what was faster when a model first ran here.",
+        help="Where the views live: contexts side by side, batched in one context, or auto: contexts for two views "
+        "with two threads on a CPU, else batched.",
     )
     flash_attn: FlashAttention = setting("auto", "--flash-attn", help="Flash attention.")
     mmap: bool = setting(

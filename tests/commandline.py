@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 PJLOCAL = [sys.executable, "-m", "pjlocal"]
@@ -31,9 +30,5 @@ def environment_in(folder: Path) -> dict[str, str]:
     folders = {"XDG_DATA_HOME": "data", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache"}
     folders |= {"HF_HOME": "huggingface", "LLAMA_CACHE": "llama.cpp", "OLLAMA_MODELS": "ollama"}
     folders["XDG_RUNTIME_DIR"] = "run"
-    with suppress(KeyError, FileNotFoundError):  # of `remembered_layouts`: there is nothing to measure
-        known = Path(os.environ["XDG_CACHE_HOME"], "pjlocal", "layouts.json").read_bytes()
-        (folder / "cache" / "pjlocal").mkdir(parents=True, exist_ok=True)
-        (folder / "cache" / "pjlocal" / "layouts.json").write_bytes(known)
     (folder / "run").mkdir(mode=0o700, exist_ok=True)  # which there must be, or sockets lie elsewhere
     return env | {variable: str(folder / name) for variable, name in folders.items()}

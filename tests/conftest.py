@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 
-from pjlocal import Engine, PersonaJudge
-from pjlocal.engine import layouts
-from pjlocal.engine.interrupt import Interrupt
-from pjlocal.engine.model import Model
+from pjlocal import PersonaJudge
 from pjlocal.gguf.locate import embedded_model
 
 pytest.register_assert_rewrite(
@@ -38,13 +35,10 @@ def smollm2() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def remembered_layouts(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Two views and three of the real model live in contexts, whatever else this machine is doing."""
-    model = Model(smollm2, Engine(), Interrupt())
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests leave the user's cache folder alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        layouts.remember({layouts.measured_with(model, Engine(), n): {"contexts": 1.0, "batched": 2.0} for n in (2, 3)})
-        model.close()
         yield
 
 

@@ -155,7 +155,7 @@ class Job:
             answer = one.stream(self.prompt)
             if answer.mode == "rewrite":
                 spinner.say("Writing a first answer")
-            yield Written(answer, one.followed_sampling, one.model.offload.told)
+            yield Written(answer, one.followed_sampling, one.placed)
 
 
 @contextmanager

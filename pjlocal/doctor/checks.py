@@ -66,6 +66,18 @@ def _llama_cpp() -> Iterator[Finding]:
     yield Finding("CPU", "ok", f"in use: {', '.join(features) or 'nothing special'}", {"features": features})
 
 
+def _machine() -> Iterator[Finding]:
+    from ..engine.machine import cores, memory
+
+    for what, limit, text in (
+        ("cores", cores(), "{} are used unless --threads gives another number"),
+        ("memory", memory(), "{:.1f} GiB are free"),
+    ):
+        amount = limit.amount / 2**30 if what == "memory" else limit.amount
+        source = ": the limit of this container (cgroup)" if limit.in_container else ""
+        yield Finding(what, "ok", text.format(amount) + source, asdict(limit))
+
+
 def _devices() -> Iterator[Finding]:
     from ..engine import devices
 
@@ -174,6 +186,7 @@ def _self_test(model: str | None, engine: Engine) -> Iterator[Finding]:
 
 _CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
     "llama.cpp": _llama_cpp,
+    "machine": _machine,
     "devices": _devices,
     "configuration": _configuration,
     "folders": _folders,

@@ -14,27 +14,29 @@ from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from ..gguf.fit import needed_by_place
 from ..settings import DEFAULT_N_CTX, Engine
 from .adapters import Adapters, put_in_force
 from .backend import forget_errors, last_error, ran_out_of_memory
 from .checkpoints import Checkpoint, Checkpoints
+from .devices import for_layers
 from .interrupt import Interrupt, Interrupted
-from .machine import available_bytes
+from .machine import memory
 from .model import Model
 from .threads import ThreadCount
 
 Logits = NDArray[np.float32]
 
-#: KV cache types by name, with the bytes a value takes in llama.cpp's blocks of 32.
-CACHE_TYPES: dict[str, tuple[int, float]] = {
-    "f32": (lib.GGML_TYPE_F32, 4),
-    "f16": (lib.GGML_TYPE_F16, 2),
-    "bf16": (30, 2),  # GGML_TYPE_BF16, which the binding does not name
-    "q8_0": (lib.GGML_TYPE_Q8_0, 34 / 32),
-    "q5_1": (lib.GGML_TYPE_Q5_1, 24 / 32),
-    "q5_0": (lib.GGML_TYPE_Q5_0, 22 / 32),
-    "q4_1": (lib.GGML_TYPE_Q4_1, 20 / 32),
-    "q4_0": (lib.GGML_TYPE_Q4_0, 18 / 32),
+#: KV cache types by name.
+CACHE_TYPES: dict[str, int] = {
+    "f32": lib.GGML_TYPE_F32,
+    "f16": lib.GGML_TYPE_F16,
+    "bf16": 30,  # GGML_TYPE_BF16, which the binding does not name
+    "q8_0": lib.GGML_TYPE_Q8_0,
+    "q5_1": lib.GGML_TYPE_Q5_1,
+    "q5_0": lib.GGML_TYPE_Q5_0,
+    "q4_1": lib.GGML_TYPE_Q4_1,
+    "q4_0": lib.GGML_TYPE_Q4_0,
 }
 _FLASH_ATTENTION = {
     "auto": lib.LLAMA_FLASH_ATTN_TYPE_AUTO,
@@ -286,8 +288,8 @@ def context_params(
     params.n_ubatch = min(n_batch, params.n_ubatch)
     params.n_seq_max = n_seq
     params.n_threads = params.n_threads_batch = n_threads
-    params.type_k = CACHE_TYPES[engine.cache_type_k][0]
-    params.type_v = CACHE_TYPES[engine.cache_type_v][0]
+    params.type_k = CACHE_TYPES[engine.cache_type_k]
+    params.type_v = CACHE_TYPES[engine.cache_type_v]
     params.flash_attn_type = _FLASH_ATTENTION[engine.flash_attn]
     params.swa_full = False
     params.abort_callback = ctypes.cast(interrupt.abort_callback, lib.ggml_abort_callback)
@@ -333,18 +335,29 @@ def context_limit(model: Model, engine: Engine) -> int:
 
 
 def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None:
-    """Refuse KV caches that cannot fit in the machine's memory, before the system kills the process for it.
+    """Refuse KV caches that cannot fit in the memory of the machine, its container, or the devices that hold them.
+
+    On the host the system would kill the process for it.
 
     Raises:
         ModelError: saying how much is needed and how much there is.
     """
-    if model.offload.n_gpu_layers:
-        return  # the caches lie in GPU memory, where llama.cpp itself says what does not fit
-    available = available_bytes()
-    values = sum(CACHE_TYPES[t][1] for t in (engine.cache_type_k, engine.cache_type_v)) / 2
-    needed = n_views * model.kv_bytes(n_ctx, values)
-    if available is not None and needed > available:
-        raise ModelError(
-            f"not enough memory: the KV cache of {n_views} x {n_ctx} tokens takes {needed / 2**30:.1f} GiB and "
-            f"{available / 2**30:.1f} GiB are free. Give a smaller --ctx, or --cache-type-k/-v q8_0"
-        )
+    there = for_layers() if model.offload.n_gpu_layers else []
+    free = {device.name: device.free for device in there if device.total}  # some do not tell
+    for devices, needed in needed_by_place(model.header, engine, model.offload, n_views, n_ctx).items():
+        if devices and not free.keys() >= set(devices):
+            continue
+        host = memory()
+        available = sum(free[name] for name in devices) if devices else host.amount
+        if needed > available:
+            where, less = f" of {' and '.join(devices)}", ", or fewer --gpu-layers"
+            if not devices:
+                where, less = " in this container" if host.in_container else "", ""
+            raise ModelError(
+                f"not enough memory{where}: the KV cache of {n_views} x {n_ctx} tokens takes {_size(needed)} "
+                f"and {_size(available)} are free. Give a smaller --ctx, --cache-type-k/-v q8_0{less}"
+            )
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"

@@ -1,34 +1,74 @@
-"""What this machine has: cores and memory."""
+"""What this process may use of the machine: cores and memory."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
+
+import psutil
+
+from .cgroup import cpu_limit, free_memory
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How much of something there is, and what limits it.
+
+    in_container: a cgroup allows less than the machine has.
+    """
+
+    amount: int
+    in_container: bool = False
+
+
+def cores() -> Limit:
+    """Cores this process may use, hyper-threads of one core counted once.  Part of a core counts as one."""
+    there = _physical_cores()
+    allowed = cpu_limit()
+    if allowed is not None and (most := max(1, ceil(allowed))) < there:
+        return Limit(most, in_container=True)
+    return Limit(there)
 
 
 def physical_cores() -> int:
-    """Cores this process may use, hyper-threads of one core counted once where the system says so (Linux)."""
-    try:
+    """The number of `cores`: threads to compute with unless ``--threads`` gives another number."""
+    return cores().amount
+
+
+def threads_in_words(n_threads: int | None) -> str:
+    """The number of threads where a container limits it; else empty."""
+    default = cores()
+    if n_threads or not default.in_container:
+        return ""
+    return f"{default.amount} thread{'s' if default.amount > 1 else ''} (the container's limit)"
+
+
+def _physical_cores() -> int:
+    try:  # on Linux a process may be bound to some of the cores
         cpus = os.sched_getaffinity(0)
         siblings = {Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text() for cpu in cpus}
         return len(siblings)
     except (AttributeError, OSError):
-        return os.cpu_count() or 1
+        return psutil.cpu_count(logical=False) or os.cpu_count() or 1
 
 
-def available_bytes() -> int | None:
-    """Memory that can be had without swapping, where the system says so (Linux)."""
-    return _kilobytes("/proc/meminfo", "MemAvailable:")
+def memory() -> Limit:
+    """Bytes that can be had without swapping, nor being killed by the container."""
+    there = int(psutil.virtual_memory().available)
+    allowed = free_memory()
+    if allowed is not None and allowed < there:
+        return Limit(allowed, in_container=True)
+    return Limit(there)
 
 
 def resident_bytes(peak: bool = False) -> int | None:
     """Memory this process holds, or the most it ever held, where the system says so (Linux)."""
-    return _kilobytes("/proc/self/status", "VmHWM:" if peak else "VmRSS:")
-
-
-def _kilobytes(path: str, key: str) -> int | None:
+    if not peak:
+        return int(psutil.Process().memory_info().rss)
     try:
-        lines = Path(path).read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration, ValueError):
         return None

@@ -18,7 +18,7 @@ from llama_cpp import llama_cpp as lib
 
 from ..errors import ModelError
 from ..gguf.fit import Offload, fewer
-from ..gguf.header import in_words
+from ..gguf.header import in_words, read_header
 from ..gguf.split import beside_its_parts
 from ..settings import Engine
 from .backend import forget_errors as forget_errors
@@ -61,8 +61,7 @@ class Model:
         n_views: int = 2,
         vocab_only: bool = False,
     ) -> None:
-        if not trusted:
-            check_model(path, interrupt)
+        self.header = read_header(path) if trusted else check_model(path, interrupt)
         if engine.mmap and being_written(path):
             log.warning(
                 "%s is still being written, it seems: should it shrink while it is in use, this process ends without a "
@@ -237,12 +236,6 @@ class Model:
     def chat_template(self) -> str | None:
         template = lib.llama_model_chat_template(self.handle, None)
         return template.decode("utf-8", "replace") if template else None
-
-    def kv_bytes(self, n_ctx: int, bytes_per_value: float) -> int:
-        """An upper estimate of one view's KV cache, in bytes: keys and values of every attention layer."""
-        n_head = max(1, int(lib.llama_model_n_head(self.handle)))
-        width = int(lib.llama_model_n_embd(self.handle)) * int(lib.llama_model_n_head_kv(self.handle)) // n_head
-        return int(2 * lib.llama_model_n_layer(self.handle) * width * n_ctx * bytes_per_value)
 
     # Its vocabulary.
 

@@ -11,7 +11,6 @@ from ..settings import Engine, FixedLayout
 from .adapters import Adapters
 from .context import check_memory, context_limit
 from .interrupt import Interrupt
-from .layouts import fastest_layout
 from .machine import physical_cores
 from .model import Model
 from .views import ModelViews, dealt
@@ -41,7 +40,6 @@ class ViewPool:
         self.interrupt = interrupt
         self.context_limit = context_limit(model, engine)
         self._views: dict[int, ModelViews] = {}
-        self._layouts: dict[int, FixedLayout] = {}
         self._writer: Writer | None = None
         self.closed = False
 
@@ -155,7 +153,10 @@ class ViewPool:
         return views
 
     def layout(self, n_views: int, apart: bool = False) -> FixedLayout:
-        """The layout that so many views live in: what was asked for; ``auto`` is the one that is faster here.
+        """The layout of ``n_views`` views.
+
+        ``auto`` is contexts where a CPU decodes two views with one thread each: no thread waits for another then, which
+        is 12 to 29 % faster on 2 cores.  Elsewhere it is one batch, which reads the weights once.
 
         Views with adapters of their own stand ``apart``, in contexts: llama.cpp puts adapters on a whole context.
 
@@ -163,6 +164,7 @@ class ViewPool:
         step in contexts and 15 in one batch.
         """
         wanted = self.engine.layout
+        n_threads = self.engine.n_threads or physical_cores()
         if apart:
             if wanted == "batched":
                 raise UsageError(
@@ -170,14 +172,7 @@ class ViewPool:
                     "batch all views share it: use --layout contexts"
                 )
             return "contexts"
-        if wanted == "auto" and self.model.offload.n_gpu_layers:
-            return "batched"  # on a card the second sequence is all but free, and contexts read the weights twice
-        if n_views > max(2, self.engine.n_threads or physical_cores()):
-            return "batched"
-        if wanted != "auto":
-            return wanted
-        if n_views == 1:
-            return "contexts"
-        if n_views not in self._layouts:
-            self._layouts[n_views] = fastest_layout(self.model, self.engine, n_views, self.interrupt)
-        return self._layouts[n_views]
+        if wanted == "auto":
+            a_thread_each = n_views == n_threads == 2 and not self.model.offload.n_gpu_layers
+            return "contexts" if a_thread_each else "batched"
+        return "batched" if n_views > max(2, n_threads) else wanted

@@ -25,8 +25,8 @@ _LEAST_S = 60  # more for a large file, which is read once
 _BYTES_A_SECOND = 50 << 20
 
 
-def check_model(path: Path, interrupt: Interrupt, seconds: float | None = None) -> None:
-    """Refuse a file that is broken, or on which llama.cpp would end the process.
+def check_model(path: Path, interrupt: Interrupt, seconds: float | None = None) -> Header:
+    """Refuse a file that is broken, or on which llama.cpp would end the process; the header of any other.
 
     Args:
         seconds: how long the trial may take.
@@ -38,7 +38,7 @@ def check_model(path: Path, interrupt: Interrupt, seconds: float | None = None) 
     header = read_header(path)
     what = surprise(header)
     if not what or ((mark := _mark(header)) is not None and mark.exists()):
-        return
+        return header
     if seconds is None:
         seconds = max(_LEAST_S, header.n_file_bytes / _BYTES_A_SECOND)
     ended = _try(path, seconds)
@@ -48,6 +48,7 @@ def check_model(path: Path, interrupt: Interrupt, seconds: float | None = None) 
         raise ModelError(f"{path} cannot be used: llama.cpp {ended} on it, for {what}. Use another model file")
     if mark is not None:
         _remember(mark)
+    return header
 
 
 def _try(path: Path, seconds: float) -> str:

@@ -103,6 +103,27 @@ def fit(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Of
     return Offload(len(layers), choice.n, choice.n_ctx if shrunk else None, choice.experts, by_device)
 
 
+def needed_by_place(
+    header: Header, engine: Engine, offload: Offload, n_views: int, n_ctx: int
+) -> dict[tuple[str, ...], int]:
+    """Bytes that the caches and the compute buffers of a context take, by the devices that hold them; () is the host.
+
+    Where llama.cpp deals the layers out by itself, several devices are one place.
+    """
+    each = [*(n_views * n for n in caches(header, engine, n_ctx)), 0]  # the output remembers nothing
+    first = len(each) - offload.n_gpu_layers
+    between = compute(header, engine, n_ctx)
+    if not offload.n_gpu_layers:
+        return {(): sum(each) + between}
+    by_place: dict[tuple[str, ...], int] = {(): sum(each[:first])}
+    counts = list(filter(None, deal(offload.n_gpu_layers, offload.shares)))
+    if len(counts) != len(offload.devices):
+        return by_place | {offload.devices: sum(each[first:]) + between}
+    ends = pairwise(accumulate(counts, initial=first))
+    by_place |= {(name,): sum(each[a:b]) + between for name, (a, b) in zip(offload.devices, ends, strict=True)}
+    return by_place
+
+
 def fewer(offload: Offload) -> Offload:
     """The next smaller thing to try where the devices' memory did not do after all: a tenth of the layers less."""
     n = offload.n_gpu_layers - max(1, offload.n_gpu_layers // 10)

@@ -255,7 +255,7 @@ class Single:
     @property
     def head(self) -> Head:
         answer, judge = self._answer, self._judge
-        return Head(answer.mode, answer.labels, answer.pushing, judge.followed_sampling, judge.model.offload.told)
+        return Head(answer.mode, answer.labels, answer.pushing, judge.followed_sampling, judge.placed)
 
     @property
     def result(self) -> Result:

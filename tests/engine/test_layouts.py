@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,7 @@ from tiny_models import write_llama
 
 from pjlocal import Engine, PersonaJudge, Sampling
 from pjlocal.decoding.guess import Lookahead
-from pjlocal.engine import layouts
 from pjlocal.engine.interrupt import Interrupt
-from pjlocal.engine.layouts import fastest_layout
 from pjlocal.engine.views import ModelViews
 from pjlocal.errors import UsageError
 
@@ -205,67 +201,23 @@ def test_a_long_prompt_is_read_in_pieces(tiny, layout: str, kind: str) -> None:
         assert abs(a - b).max() < 1e-2
 
 
-@pytest.fixture
-def measurable(tiny, monkeypatch, tmp_path) -> Iterator[tuple[PersonaJudge, list[str]]]:
-    """A judge whose model is not too small to be measured, in whose cache folder nothing is; what gets measured."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(layouts, "_TOO_SMALL_TO_MEASURE", 0)
-    made = []
-
-    class Spy(ModelViews):
-        def __init__(self, model, engine, n_views, n_ctx, layout, interrupt) -> None:
-            made.append(layout)
-            super().__init__(model, engine, n_views, n_ctx, layout, interrupt)
-
-    monkeypatch.setattr(layouts, "ModelViews", Spy)
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as judge:
-        yield judge, made
-
-
-def test_auto_measures_each_layout_once_and_remembers_which_was_faster(measurable, tmp_path) -> None:
-    judge, made = measurable
-    assert judge("Hello", seed=1, max_tokens=8).layout in LAYOUTS
-    assert made == LAYOUTS
-    for faster, slower in (LAYOUTS, LAYOUTS[::-1]):
-        remembered = {layouts.measured_with(judge.model, Engine(), 2): {faster: 1.5, slower: 1.6}}
-        layouts.remember(remembered)
-        assert fastest_layout(judge.model, Engine(), 2, Interrupt()) == faster
-    assert made == LAYOUTS
-    assert fastest_layout(judge.model, Engine(n_threads=1), 2, Interrupt()) in LAYOUTS  # which is another matter
-    assert made == LAYOUTS * 2
-    assert len(json.loads((tmp_path / "pjlocal" / "layouts.json").read_text())) == 2
-
-
-@pytest.mark.parametrize("broken", ["", "{", "[1]", '{"model": 3}', '{"model": {"contexts": "fast"}}', "\udcff"])
-def test_what_cannot_be_read_of_the_layouts_is_measured_again(measurable, tmp_path, broken: str) -> None:
-    judge, made = measurable
-    path = tmp_path / "pjlocal" / "layouts.json"
-    path.parent.mkdir()
-    path.write_bytes(broken.encode("utf-8", "surrogateescape"))
-    assert fastest_layout(judge.model, Engine(), 2, Interrupt()) in LAYOUTS
-    assert made == LAYOUTS and len(json.loads(path.read_text())) == 1
-
-
-@pytest.mark.parametrize("what", ["no folder", "a pipe", "a name that is too long"])
-def test_layouts_are_measured_anew_where_nothing_can_be_kept(measurable, monkeypatch, tmp_path, what: str) -> None:
-    judge, made = measurable
-    if what == "a pipe":
-        (tmp_path / "pjlocal").mkdir()
-        os.mkfifo(tmp_path / "pjlocal" / "layouts.json")
-    elif what == "a name that is too long":
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ("x" * 300)))
-    else:
-        (tmp_path / "file").write_text("")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    for _ in range(2):
-        assert fastest_layout(judge.model, Engine(), 2, Interrupt()) in LAYOUTS
-    assert made == LAYOUTS * 2
-
-
-def test_a_model_too_small_to_tell_lives_in_contexts(tiny) -> None:
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as judge:
-        assert judge("Hello", seed=1, max_tokens=8).layout == "contexts"
+@pytest.mark.parametrize(
+    ("n_threads", "mode", "layout"),
+    [(2, "judge", "contexts"), (1, "judge", "batched"), (4, "judge", "batched"), (2, "both", "batched")],
+)
+def test_auto_is_contexts_where_two_views_have_a_thread_each(tiny, n_threads: int, mode: str, layout: str) -> None:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_threads=n_threads)) as judge:
+        assert judge("Hello", seed=1, max_tokens=8, mode=mode).layout == layout
         assert judge("Hello", seed=1, max_tokens=8, mode="plain").layout is None
+
+
+def test_the_layout_is_the_same_in_every_process_whatever_can_be_kept(pjlocal, tiny, tmp_path, environment) -> None:
+    (tmp_path / "file").write_text("")
+    environment["XDG_CACHE_HOME"] = str(tmp_path / "file")  # in which nothing can be written
+    arguments = ("run", "-m", tiny("llama"), "-p", "vivid", "-p", "creative", "--threads", "2", "--json", "-n", "4")
+    runs = [json.loads(pjlocal(*arguments, "--seed", "1", "Hello").stdout) for _ in range(2)]
+    assert [run["layout"] for run in runs] == ["contexts"] * 2
+    assert runs[0]["text"] == runs[1]["text"]
 
 
 def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(tiny) -> None:
@@ -326,12 +278,14 @@ def test_memory_is_the_weights_once_two_caches_and_little_more_however_long_the_
     code = """
 from pjlocal import PersonaJudge
 from pjlocal.engine.machine import resident_bytes
+from pjlocal.gguf.memory import caches
 with PersonaJudge(prefer=["vivid", "creative"]) as judge:
     judge.pool.views(2, 512)  # room for both answers
     judge("Tell me a story", seed=1, max_tokens=8, ignore_end=True)
     short = resident_bytes()
     judge("Tell me a story", seed=1, max_tokens=300, ignore_end=True)
-    print(judge.model.size_bytes, 2 * judge.model.kv_bytes(512, 2), short, resident_bytes(), resident_bytes(peak=True))
+    of_caches = 2 * sum(caches(judge.model.header, judge.engine, 512))
+    print(judge.model.size_bytes, of_caches, short, resident_bytes(), resident_bytes(peak=True))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     weights, caches, short, long, peak = map(int, result.stdout.split())

@@ -7,6 +7,7 @@ import logging
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from pjlocal import Engine, PersonaJudge
 from pjlocal.engine import backend, devices, model, offload
 from pjlocal.engine.interrupt import Interrupt
+from pjlocal.engine.machine import Limit
 from pjlocal.engine.model import Model
 from pjlocal.engine.offload import choose, told
 from pjlocal.errors import ModelError, UsageError
@@ -110,10 +112,9 @@ def test_memory_that_does_not_do_means_fewer_layers_and_a_line(there, tiny, monk
         Model(tiny("llama"), Engine(n_gpu_layers="all"), Interrupt())
 
 
-def test_with_layers_on_a_card_auto_is_the_batch_without_a_measurement(there, tiny, monkeypatch) -> None:
+def test_with_layers_on_a_card_auto_is_the_batch(there, tiny) -> None:
     there(CPU, CARD)
-    monkeypatch.setattr("pjlocal.engine.pool.fastest_layout", lambda *_: pytest.fail("nothing is measured"))
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(layout="auto")) as judge:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_threads=2)) as judge:
         result = judge("Hello", max_tokens=4)
         assert judge.pool.views(2, 1).layout == "batched"
     assert result.as_dict()["offload"] == {
@@ -221,3 +222,37 @@ def test_llama_cpps_own_log_is_shown_where_it_is_asked_for(tiny, caplog: pytest.
             judge("Hello", max_tokens=1)
     backend.init_backend(verbose=False)
     assert "load_tensors" in caplog.text and "KV buffer size" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("layers", "free", "says"),
+    [
+        ("0", GIB, r"not enough memory: the KV cache of 2 x \d+ tokens"),
+        ("1", GIB, r"not enough memory: the KV cache of 2 x \d+ tokens"),  # the output alone, which has no cache
+        ("all", 0, r"not enough memory of CUDA0: .* 0.0 MiB are free. .*or fewer --gpu-layers"),
+        ("all", 1 << 60, None),
+    ],
+)
+def test_caches_must_fit_into_the_memory_that_holds_them(there, tiny, monkeypatch, layers, free, says) -> None:
+    """Of a device what goes there, of the host what stays; all of it is the CPU's here, and small."""
+    there(CPU, replace(CARD, free=free))
+    monkeypatch.setattr("pjlocal.engine.context.memory", lambda: Limit(100_000))
+    judge = PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_gpu_layers=layers))
+    with judge, pytest.raises(ModelError, match=says) if says else nullcontext():
+        judge("Hello", max_tokens=4)
+
+
+def test_each_of_several_devices_must_hold_its_share(there, tiny) -> None:
+    there(CPU, CARD, replace(OTHER, free=1000))
+    engine = Engine(n_gpu_layers="all", tensor_split="1,1")
+    with (
+        PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge,
+        pytest.raises(ModelError, match="not enough memory of CUDA1"),
+    ):
+        judge("Hello", max_tokens=4)
+    engine = Engine(n_gpu_layers="all")  # dealt out by llama.cpp
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
+        judge("Hello", max_tokens=4)
+    there(CPU, replace(CARD, free=0, total=0))  # which does not tell
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
+        judge("Hello", max_tokens=4)

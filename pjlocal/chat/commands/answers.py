@@ -60,5 +60,5 @@ def undo(chat: Chat, words: str) -> None:
 def stats(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     living = [f"{n} views {LIVING[layout]}" for n, layout in judge.living.items()]
-    where = Text(", ".join([judge.model.offload.told, *living]))
+    where = Text(", ".join([judge.placed, *living]))
     chat.screen.show(figures.statistics(chat.conversation.session), where)
