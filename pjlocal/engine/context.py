@@ -21,7 +21,7 @@ from .backend import forget_errors, last_error, ran_out_of_memory
 from .checkpoints import Checkpoint, Checkpoints
 from .devices import for_layers
 from .interrupt import Interrupt, Interrupted
-from .machine import memory
+from .machine import in_bytes, memory
 from .model import Model
 from .threads import ThreadCount
 
@@ -352,12 +352,8 @@ def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None
         if needed > available:
             where, less = f" of {' and '.join(devices)}", ", or fewer --gpu-layers"
             if not devices:
-                where, less = " in this container" if host.in_container else "", ""
+                where, less = host.where, ""
             raise ModelError(
-                f"not enough memory{where}: the KV cache of {n_views} x {n_ctx} tokens takes {_size(needed)} "
-                f"and {_size(available)} are free. Give a smaller --ctx, --cache-type-k/-v q8_0{less}"
+                f"not enough memory{where}: the KV cache of {n_views} x {n_ctx} tokens takes {in_bytes(needed)} "
+                f"and {in_bytes(available)} are free. Give a smaller --ctx, --cache-type-k/-v q8_0{less}"
             )
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"

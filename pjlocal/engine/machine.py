@@ -22,6 +22,11 @@ class Limit:
     amount: int
     in_container: bool = False
 
+    @property
+    def where(self) -> str:
+        """Words for a message."""
+        return " in this container" if self.in_container else ""
+
 
 def cores() -> Limit:
     """Cores this process may use, hyper-threads of one core counted once.  Part of a core counts as one."""
@@ -61,6 +66,11 @@ def memory() -> Limit:
     if allowed is not None and allowed < there:
         return Limit(allowed, in_container=True)
     return Limit(there)
+
+
+def in_bytes(n: int) -> str:
+    """Bytes in the unit that suits them."""
+    return f"{n / 2**30:.1f} GiB" if n >= 2**30 else f"{n / 2**20:.1f} MiB"
 
 
 def resident_bytes(peak: bool = False) -> int | None:

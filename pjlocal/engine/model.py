@@ -17,7 +17,7 @@ from typing import Any
 from llama_cpp import llama_cpp as lib
 
 from ..errors import ModelError
-from ..gguf.fit import Offload, fewer
+from ..gguf.fit import Offload, fewer, weights_on_host
 from ..gguf.header import in_words, read_header
 from ..gguf.split import beside_its_parts
 from ..settings import Engine
@@ -25,6 +25,7 @@ from .backend import forget_errors as forget_errors
 from .backend import init_backend as init_backend
 from .backend import last_error, ran_out_of_memory
 from .interrupt import Interrupt, Interrupted
+from .machine import in_bytes, memory
 from .offload import choose, load_mode, told, warn_of_lock
 from .tokenizer import Tokenizer
 from .trial import check_model
@@ -72,6 +73,8 @@ class Model:
         self.path = path
         self.file = beside_its_parts(path)
         self.offload = Offload() if vocab_only else choose(self.file, engine, n_views)
+        if not engine.mmap and not vocab_only:
+            self._check_memory()
         self.handle = self._load(engine, interrupt, vocab_only)
         self._loras: dict[str, Any] = {}  # by file; llama.cpp frees them with the model
         try:
@@ -118,6 +121,15 @@ class Model:
                 less.n_gpu_layers,
             )
             self.offload = less
+
+    def _check_memory(self) -> None:
+        """Refuse weights that are read whole and cannot fit, before the system kills the process for it."""
+        needed, free = weights_on_host(self.header, self.offload), memory()
+        if needed > free.amount:
+            raise ModelError(
+                f"not enough memory{free.where}: the weights of {self.path} take {in_bytes(needed)} and "
+                f"{in_bytes(free.amount)} are free. Leave --no-mmap out, or use a smaller model"
+            )
 
     def close(self) -> None:
         """Free the weights; every context on them must be gone."""

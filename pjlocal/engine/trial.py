@@ -1,7 +1,8 @@
-"""A model whose header is out of the ordinary is loaded by another process first, which may end as it likes.
+"""A model whose header holds unusual values is loaded by another process first, which may crash.
 
-The other process costs a start of Python (0.5 s with a small model), so it is for headers that `gguf/check.py` finds
-surprising, and once for each file: what loaded well is remembered in the user's cache folder.
+The other process costs a start of Python (0.5 s with a small model) and computes on the CPU.  So it is only for headers
+in which `gguf/check.py` finds unusual values, for files that fit in free memory, and once for each file: files that
+loaded well are remembered in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from ..folders import cache_folder
 from ..gguf.check import surprise
 from ..gguf.header import Header, read_header
 from .interrupt import Interrupt, Interrupted
+from .machine import memory
 
 _LEAST_S = 60  # more for a large file, which is read once
 _BYTES_A_SECOND = 50 << 20
+_KILLED = 9  # SIGKILL, which Windows does not have
 
 
 def check_model(path: Path, interrupt: Interrupt, seconds: float | None = None) -> Header:
@@ -37,7 +40,7 @@ def check_model(path: Path, interrupt: Interrupt, seconds: float | None = None) 
     """
     header = read_header(path)
     what = surprise(header)
-    if not what or ((mark := _mark(header)) is not None and mark.exists()):
+    if not what or header.n_file_bytes > memory().amount or ((mark := _mark(header)) is not None and mark.exists()):
         return header
     if seconds is None:
         seconds = max(_LEAST_S, header.n_file_bytes / _BYTES_A_SECOND)
@@ -63,7 +66,7 @@ def _try(path: Path, seconds: float) -> str:
         return f"does not come to an end within {seconds:.0f} s"
     except OSError:
         return ""  # no process can be had: all is as it would be without a trial
-    if status >= 0:
+    if status >= 0 or status == -_KILLED:  # which the system does where memory runs out: it says nothing of the file
         return ""
     try:
         return f"ends with {signal.Signals(-status).name}"

@@ -124,6 +124,16 @@ def needed_by_place(
     return by_place
 
 
+def weights_on_host(header: Header, offload: Offload) -> int:
+    """Bytes of the weights that no device takes, at least."""
+    layers = _layers(header)
+    first = len(layers) - offload.n_gpu_layers
+    taken = sum(
+        layer.rest + (0 if i in offload.experts else layer.experts) for i, layer in enumerate(layers) if i >= first
+    )
+    return max(0, header.n_tensor_bytes - taken)
+
+
 def fewer(offload: Offload) -> Offload:
     """The next smaller thing to try where the devices' memory did not do after all: a tenth of the layers less."""
     n = offload.n_gpu_layers - max(1, offload.n_gpu_layers // 10)

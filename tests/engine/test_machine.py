@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 from commandline import PJLOCAL, one_line
 
+from pjlocal import Engine
 from pjlocal.engine import machine
 from pjlocal.engine.cgroup import cpu_limit, free_memory
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.engine.model import Model
+from pjlocal.errors import ModelError
 
 GIB = 1 << 30
 
@@ -109,6 +113,13 @@ def test_no_more_threads_than_cores_that_the_container_allows(monkeypatch, limit
     assert machine.physical_cores() == used
     assert machine.threads_in_words(None) == says
     assert machine.threads_in_words(7) == ""
+
+
+def test_weights_that_are_read_whole_must_fit(tiny, monkeypatch) -> None:
+    monkeypatch.setattr("pjlocal.engine.model.memory", lambda: machine.Limit(100_000, in_container=True))
+    Model(tiny("llama"), Engine(), Interrupt()).close()
+    with pytest.raises(ModelError, match=r"not enough memory in this container: the weights of .* take 0.5 MiB"):
+        Model(tiny("llama"), Engine(mmap=False), Interrupt())
 
 
 # In real ones, where the tests may make them.

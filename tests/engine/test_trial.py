@@ -14,6 +14,7 @@ import tiny_models
 from pjlocal import Engine
 from pjlocal.engine import trial
 from pjlocal.engine.interrupt import Interrupt
+from pjlocal.engine.machine import Limit
 from pjlocal.engine.model import Model
 from pjlocal.errors import ModelError
 from pjlocal.gguf.check import surprise
@@ -43,9 +44,35 @@ def model_with(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.parametrize("kind", ["llama", "tekken", "sliding_window", "recurrent", "space_prefix"])
+@pytest.mark.parametrize("kind", ["llama", "tekken", "sliding_window", "recurrent", "space_prefix", "jamba", "lfm2"])
 def test_ordinary_models_are_loaded_without_a_trial(tiny: Callable[[str], Path], kind: str) -> None:
     assert surprise(read_header(tiny(kind))) == ""
+
+
+def test_an_architecture_and_keys_that_nobody_knows_are_no_reason_for_a_trial(tmp_path: Path) -> None:
+    path = tmp_path / "new.gguf"
+    writer = gguf.GGUFWriter(path, "brandnew")
+    writer.add_uint32("brandnew.block_count", 2)
+    writer.add_uint32("brandnew.cached_layers", 0)
+    writer.add_uint32("brandnew.window.size", 512)
+    writer.add_float32("brandnew.gate.bias", -0.5)
+    writer.add_array("brandnew.attention.head_count", [0, 4])
+    writer.add_array("brandnew.rope.sections", [16, 24, 24, 0])
+    writer.add_string("brandnew.gate.kind", "sigmoid")
+    writer.add_tokenizer_model("newtokens")
+    writer.add_token_list([f"token {i}" for i in range(64)])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert surprise(read_header(path)) == ""
+    for key, value in (("window.size", 0), ("gate.bias", float("nan")), ("block_count", 10**6)):
+        changed = gguf.GGUFReader(path, "r+")
+        field = changed.fields[f"brandnew.{key}"]
+        before, field.parts[field.data[0]][0] = field.parts[field.data[0]][0], value
+        changed.data.flush()
+        assert surprise(read_header(path)) == f"brandnew.{key} is {value}"
+        field.parts[field.data[0]][0] = before
+        changed.data.flush()
 
 
 @pytest.mark.timed
@@ -83,18 +110,40 @@ def test_what_llama_cpp_refuses_by_itself_keeps_its_reason(model_with: Callable[
         Model(model_with(llama__rope__dimension_count=2000), Engine(), Interrupt())
 
 
-def test_a_model_out_of_the_ordinary_is_tried_once(tiny, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    runs = []
+@pytest.fixture
+def unusual(model_with: Callable[..., Path]) -> Path:
+    """A model that llama.cpp loads, with a value that models do not have."""
+    return model_with(llama__attention__layer_norm_rms_epsilon=2.0)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An item for each other process that was started."""
+    found: list[int] = []
     real = subprocess.run
-    monkeypatch.setattr(trial.subprocess, "run", lambda *args, **options: runs.append(1) or real(*args, **options))
-    path = tiny("embedding")
-    assert "the architecture 'bert'" in surprise(read_header(path))
+    monkeypatch.setattr(trial.subprocess, "run", lambda *args, **options: found.append(1) or real(*args, **options))
+    return found
+
+
+def test_a_model_out_of_the_ordinary_is_tried_once(unusual: Path, runs: list[int], cache: Path) -> None:
     for _ in range(2):
-        with pytest.raises(ModelError, match=r"bert is not a decoder-only model|embedding model"):
-            Model(path, Engine(), Interrupt())
+        Model(unusual, Engine(), Interrupt()).close()
     assert len(runs) == 1 and len(list((cache / "pjlocal" / "tried").iterdir())) == 1
 
 
-def test_a_trial_that_does_not_end_is_ended(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_larger_than_free_memory_is_not_tried(unusual: Path, runs: list[int], monkeypatch) -> None:
+    """It may fit on a device; here, the file is mapped."""
+    monkeypatch.setattr(trial, "memory", lambda: Limit(unusual.stat().st_size - 1))
+    Model(unusual, Engine(), Interrupt()).close()
+    assert not runs
+
+
+def test_a_trial_that_the_system_kills_says_nothing_of_the_file(unusual: Path, monkeypatch) -> None:
+    killed = subprocess.CompletedProcess([], -9)
+    monkeypatch.setattr(trial.subprocess, "run", lambda *args, **options: killed)
+    Model(unusual, Engine(), Interrupt()).close()
+
+
+def test_a_trial_that_does_not_end_is_ended(unusual: Path) -> None:
     with pytest.raises(ModelError, match=r"llama.cpp does not come to an end within 0 s on it"):
-        trial.check_model(tiny("embedding"), Interrupt(), seconds=0.01)
+        trial.check_model(unusual, Interrupt(), seconds=0.01)
