@@ -94,6 +94,7 @@ def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:
 def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
     """Print what a model's file says, and what memory two views of it take."""
     from ..gguf.header import read_header
+    from ..gguf.kind import no_model, writes_no_text
     from ..gguf.locate import find
     from ..gguf.memory import estimate
 
@@ -107,7 +108,8 @@ def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
         facts = {"sampling": recommended(header.metadata.get), "memory": memory.as_dict()}
         typer.echo(json.dumps(summary(found).as_dict() | facts, ensure_ascii=False))
         return
-    lines = _facts(found, header) | _needs(memory)
+    what = no_model(header) or writes_no_text(header)
+    lines = _facts(found, header) | ({"note": f"this is {what}"} if what else _needs(memory))
     width = max(map(len, lines))
     for what, value in lines.items():
         typer.echo(f"{what:{width}}  {one_line(value)}")

@@ -18,7 +18,8 @@ from llama_cpp import llama_cpp as lib
 
 from ..errors import ModelError
 from ..gguf.fit import Offload, fewer, weights_on_host
-from ..gguf.header import in_words, read_header
+from ..gguf.header import Header, in_words, read_header
+from ..gguf.kind import no_model, writes_no_text
 from ..gguf.split import beside_its_parts
 from ..settings import Engine
 from .backend import forget_errors as forget_errors
@@ -62,7 +63,11 @@ class Model:
         n_views: int = 2,
         vocab_only: bool = False,
     ) -> None:
-        self.header = read_header(path) if trusted else check_model(path, interrupt)
+        self.header = read_header(path)
+        if not trusted:
+            if what := self._not_for_this(self.header):
+                raise ModelError(f"{path} is {what}")
+            check_model(self.header, interrupt)
         if engine.mmap and being_written(path):
             log.warning(
                 "%s is still being written, it seems: should it shrink while it is in use, this process ends without a "
@@ -154,6 +159,11 @@ class Model:
                 raise ModelError(f"cannot load the LoRA adapter {file}: {last_error() or 'llama.cpp gives no reason'}")
             self._loras[file] = handle
         return self._loras[file]
+
+    @staticmethod
+    def _not_for_this(header: Header) -> str | None:
+        """What a file is that cannot be used as this class does."""
+        return no_model(header) or writes_no_text(header)
 
     def _check_use(self) -> None:
         """Refuse a model that cannot write text."""

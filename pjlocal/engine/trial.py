@@ -19,7 +19,7 @@ from llama_cpp import __version__ as llama_cpp_version
 from ..errors import ModelError
 from ..folders import cache_folder
 from ..gguf.check import surprise
-from ..gguf.header import Header, read_header
+from ..gguf.header import Header
 from .interrupt import Interrupt, Interrupted
 from .machine import memory
 
@@ -28,8 +28,8 @@ _BYTES_A_SECOND = 50 << 20
 _KILLED = 9  # SIGKILL, which Windows does not have
 
 
-def check_model(path: Path, interrupt: Interrupt, seconds: float | None = None) -> Header:
-    """Refuse a file that is broken, or on which llama.cpp would end the process; the header of any other.
+def check_model(header: Header, interrupt: Interrupt, seconds: float | None = None) -> None:
+    """Refuse a file on which llama.cpp would end the process.
 
     Args:
         seconds: how long the trial may take.
@@ -38,20 +38,18 @@ def check_model(path: Path, interrupt: Interrupt, seconds: float | None = None) 
         ModelError: a line that says what is wrong with the file.
         Interrupted: while it was tried.
     """
-    header = read_header(path)
     what = surprise(header)
     if not what or header.n_file_bytes > memory().amount or ((mark := _mark(header)) is not None and mark.exists()):
-        return header
+        return
     if seconds is None:
         seconds = max(_LEAST_S, header.n_file_bytes / _BYTES_A_SECOND)
-    ended = _try(path, seconds)
+    ended = _try(header.path, seconds)
     if interrupt.is_set():
         raise Interrupted
     if ended:
-        raise ModelError(f"{path} cannot be used: llama.cpp {ended} on it, for {what}. Use another model file")
+        raise ModelError(f"{header.path} cannot be used: llama.cpp {ended} on it, for {what}. Use another model file")
     if mark is not None:
         _remember(mark)
-    return header
 
 
 def _try(path: Path, seconds: float) -> str:

@@ -29,6 +29,8 @@ from ..engine.model import Model, forget_errors
 from ..engine.shortlist import NOT_NUMBERS
 from ..engine.worker import apart
 from ..errors import ModelError
+from ..gguf.header import Header
+from ..gguf.kind import no_model
 from ..prompting.pieces import Hidden, tokens_behind, tokens_of
 from ..prompting.preferences import prefix, split_strength
 from ..prompting.prompt import ChatTemplate, Message
@@ -45,6 +47,10 @@ class RewardModel(Model):
     Raises:
         ModelError: it has none, or llama.cpp would give every text the same number.
     """
+
+    @staticmethod
+    def _not_for_this(header: Header) -> str | None:
+        return no_model(header)
 
     def _check_use(self) -> None:
         if self.n_vocab <= 0 or not _has_any_tensor(self.file, _HEADS):

@@ -308,6 +308,31 @@ def _read_file(path: Path) -> Header:
         raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
+def _instead(start: bytes) -> str:
+    """What a file that begins so is, and what to do."""
+    for beginning, says in _OTHER_FORMATS.items():
+        if start.lower().lstrip().startswith(beginning):
+            return says
+    convert = ": convert it to GGUF, or download it in that format"
+    if start.startswith(b"PK"):
+        return f"{convert} (it is a zip archive, as PyTorch writes them)"
+    return f"{convert} (it is in the safetensors format)" if start[8:10] == b'{"' else convert
+
+
+_PAGE = " but a web page: the download failed, or the site wanted you to log in"
+_OLD = " but in an older format of llama.cpp: download it as GGUF"
+_OTHER_FORMATS = {
+    b"<!doctype": _PAGE,
+    b"<html": _PAGE,
+    b"version https://": " but a pointer of Git LFS: git lfs pull gets the file itself",
+    b"\x1f\x8b": " but a gzip archive: unpack it first",
+    b"lmgg": _OLD,
+    b"tjgg": _OLD,
+    b"fmgg": _OLD,
+    b"algg": _OLD,
+}
+
+
 class _Reader:
     """Reads a header from its beginning to its end."""
 
@@ -324,7 +349,7 @@ class _Reader:
         if not magic:
             raise ModelError(f"{self._path} is empty: download it again")
         if magic != b"GGUF":
-            raise ModelError(f"{self._path} is not a GGUF file: convert it to GGUF, or download it in that format")
+            raise ModelError(f"{self._path} is not a GGUF file{_instead(magic + self._file.read(16))}")
         self._at = 4
         version = self._version()
         n_tensors = self._count("tensors", _MOST_TENSORS)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .header import Header, read_header
+from .header import read_header
+from .kind import no_model, writes_no_text
 from .library import Found
 
 
@@ -57,20 +58,8 @@ def summary(found: Found) -> Summary:
         header.file_type,
         header.n_ctx_train,
         header.has_chat_template,
-        _no_chat_model(header),
+        no_model(header) or writes_no_text(header),
     )
-
-
-def _no_chat_model(header: Header) -> str | None:
-    """Why a whole file is no model that writes text, where its header tells."""
-    architecture = header.architecture
-    if architecture in ("clip", "mmproj"):
-        return "no language model: it sees for one"
-    if header.metadata.get(f"{architecture}.attention.causal") is False or header.of_architecture("pooling_type"):
-        return "an embedding model: it writes no text"
-    if not header.n_parameters:
-        return "a vocabulary without weights"
-    return None
 
 
 def _without_path(message: str, path: Path) -> str:

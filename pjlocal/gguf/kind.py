@@ -1,0 +1,35 @@
+"""Which GGUF files are no models that write text, and which option takes them."""
+
+from __future__ import annotations
+
+from .header import Header
+
+
+def no_model(header: Header) -> str | None:
+    """What a whole file is that is no model; None for a model."""
+    metadata, architecture = header.metadata, header.architecture
+    kind = metadata.text("general.type")
+    if kind == "adapter" or any(tensor.name.endswith(".lora_a") for tensor in header.tensors):
+        return "a LoRA adapter, not a model: --lora takes it, and -m the model that it was made for"
+    if architecture == "controlvector":
+        return "a control vector, not a model: --control-vector takes it, and -m the model that it was made for"
+    if architecture in ("clip", "mmproj") or kind == "mmproj":
+        return "the part of a model that reads images or sound (mmproj): use the model that it belongs to"
+    if architecture == "imatrix" or kind == "imatrix":
+        return "an importance matrix for quantizing, not a model"
+    if not header.n_parameters:
+        return "a vocabulary without weights, no complete model"
+    return None
+
+
+def writes_no_text(header: Header) -> str | None:
+    """What a model is that writes no text; None where the header does not say so."""
+    pooling = header.of_architecture("pooling_type")
+    if pooling == _RANK:
+        return "a reranker, which writes no text: eval score --reward-model takes it"
+    if pooling or header.metadata.get(f"{header.architecture}.attention.causal") is False:
+        return "an embedding model, which writes no text"
+    return None
+
+
+_RANK = 4  # llama.cpp's LLAMA_POOLING_TYPE_RANK

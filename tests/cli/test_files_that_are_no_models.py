@@ -1,0 +1,93 @@
+"""A file that is no model says what it is, in the list and where it is given as one, and which option takes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import tiny_models
+from commandline import one_line
+
+LORA = "is a LoRA adapter, not a model: --lora takes it"
+
+
+def _gguf(path: Path, architecture: str, kind: str | None = None) -> None:
+    writer = gguf.GGUFWriter(path, architecture)
+    if kind:
+        writer.add_type(kind)
+    writer.add_tensor("v.patch_embd.weight", np.ones((4, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "lora": (tiny_models.write_lora, LORA),
+    "old-lora": (lambda path: _old_lora(path), LORA),
+    "vector": (tiny_models.write_control_vector, "is a control vector, not a model: --control-vector takes it"),
+    "eyes": (lambda path: _gguf(path, "clip"), "reads images or sound (mmproj)"),
+    "ears": (lambda path: _gguf(path, "whisper", "mmproj"), "reads images or sound (mmproj)"),
+    "matrix": (lambda path: _gguf(path, "llama", "imatrix"), "is an importance matrix for quantizing"),
+    "bert": (tiny_models.write_embedding, "is an embedding model, which writes no text"),
+    "ranker": (tiny_models.write_reranker, "is a reranker, which writes no text: eval score --reward-model takes it"),
+    "words": (tiny_models.write_vocab_only, "is a vocabulary without weights"),
+    "page": (lambda path: path.write_text("<!DOCTYPE html><p>Sign in"), "is not a GGUF file but a web page"),
+    "zip": (lambda path: path.write_bytes(b"PK\3\4" + bytes(99)), "(it is a zip archive, as PyTorch writes them)"),
+    "tensors": (lambda path: path.write_bytes(b'\x40' + bytes(7) + b'{"a": {}}'), "(it is in the safetensors format)"),
+    "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS"),
+    "gzip": (lambda path: path.write_bytes(b"\x1f\x8b\x08" + bytes(99)), "a gzip archive: unpack it"),
+    "ggml": (lambda path: path.write_bytes(b"tjgg" + bytes(99)), "an older format of llama.cpp"),
+}  # fmt: skip
+
+
+def _old_lora(path: Path) -> None:
+    """As programs wrote them that did not say what it is."""
+    writer = gguf.GGUFWriter(path, "llama")
+    for half, shape in (("a", (4, 64)), ("b", (64, 4))):
+        writer.add_tensor(f"blk.0.attn_q.weight.lora_{half}", np.ones(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path, environment: dict[str, str]) -> Path:
+    folder = tmp_path / "data" / "pjlocal" / "models"
+    folder.mkdir(parents=True)
+    for name, (write, _) in FILES.items():
+        write(folder / f"{name}.gguf")
+    return folder
+
+
+def test_the_list_shows_files_that_are_no_models_as_what_they_are(pjlocal: Callable, files: Path) -> None:
+    tiny_models.write_split(files / "split.gguf")
+    listed = {model["name"]: model for model in json.loads(pjlocal("models", "list", "--json").stdout)}
+    for name, (_, says) in FILES.items():
+        assert says.removeprefix("is ") in listed[f"{name}.gguf"]["trouble"]
+    parts = [name for name in listed if name.startswith("split")]
+    assert len(parts) == 1 and not listed[parts[0]]["trouble"]
+
+
+@pytest.mark.parametrize("name", ["lora", "vector", "bert", "page"])
+def test_one_given_as_the_model_is_refused_in_a_line_that_says_what_takes_it(
+    pjlocal: Callable, files: Path, name: str
+) -> None:
+    refused = pjlocal("run", "-m", name, "Hello")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"{name}.gguf {FILES[name][1]}" in one_line(refused.stderr)
+
+
+def test_models_info_says_so_too(pjlocal: Callable, files: Path) -> None:
+    assert f"this {LORA}" in " ".join(pjlocal("models", "info", "lora").stdout.split())
+
+
+def test_a_later_part_of_a_split_model_says_which_to_name(pjlocal: Callable, tmp_path: Path, environment) -> None:
+    parts = tiny_models.write_split(tmp_path / "split.gguf")
+    refused = one_line(pjlocal("run", "-m", parts[1], "Hello").stderr)
+    assert "it is a later part of a split model. Of a split model name the first part" in refused
