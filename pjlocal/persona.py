@@ -88,7 +88,7 @@ class PersonaJudge:
         started = time.perf_counter()
         self._borrowed = isinstance(model, Model)
         path = model if isinstance(model, Model | Path) else find_model(model)
-        self._file = path.file if isinstance(path, Model) else path
+        self._file = path.path if isinstance(path, Model) else path
         self.check_adapters(request.generation)
         self._borrowed_template = template is not None
         process = None if template else TemplateProcess()  # which starts while the model is loaded
@@ -278,7 +278,7 @@ class PersonaJudge:
     @cached_property
     def recommended(self) -> dict[str, Any]:
         """The filters that the model's file names, by field of `settings.Sampling`."""
-        return recommended(self.model.metadata)
+        return recommended(self.model.metadata, self.model.path)
 
     def with_model_defaults(self, request: Request) -> Request:
         """The request with the filters that the model's file names, where it asks for them and nobody set others."""

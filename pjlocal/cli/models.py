@@ -105,7 +105,7 @@ def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
         from ..gguf.sampling import recommended
         from ..gguf.summary import summary
 
-        facts = {"sampling": recommended(header.metadata.get), "memory": memory.as_dict()}
+        facts = {"sampling": recommended(header.metadata.get, found.named), "memory": memory.as_dict()}
         typer.echo(json.dumps(summary(found).as_dict() | facts, ensure_ascii=False))
         return
     what = no_model(header) or writes_no_text(header)
@@ -131,7 +131,7 @@ def _facts(found: Found, header: Header) -> dict[str, str]:
         "context": f"{header.n_ctx_train or '-'} tokens",
         "vocabulary": f"{header.n_vocab} tokens",
         "chat template": "yes" if header.has_chat_template else "no: a plain dialogue is written instead",
-        "sampling": described(recommended(header.metadata.get)) or "the file names none",
+        "sampling": described(recommended(header.metadata.get, found.named)) or "the file names none",
         "licence": header.metadata.text("general.license") or "-",
     }
 

@@ -92,6 +92,7 @@ def serve(
             f"a server needs the package {error.name}: pip install 'pjlocal[serve]' (or '.[serve]' in a checkout)"
         ) from None
     from ..gguf.locate import EMBEDDED, find_model, lasting_name
+    from ..gguf.ollama import shown_name
     from ..prompting.plan import make_roles  # loads llama.cpp, which other commands may do without
 
     if api_key == "":
@@ -103,8 +104,9 @@ def serve(
     if any(request.views):
         make_roles(request)
     path = find_model(model)
-    short = model if model and Path(model).name == model else path.name if model else EMBEDDED
-    names = Names(short.removesuffix(".gguf"), {path.name, path.stem}, load_config().personas)
+    called = shown_name(path)
+    short = model if model and Path(model).name == model else called if model else EMBEDDED
+    names = Names(short.removesuffix(".gguf"), {called, called.removesuffix(".gguf")}, load_config().personas)
     interrupt, metrics = Interrupt(), Metrics()
     load = partial(Resident, path, engine, parallel, interrupt)
     worker = Worker(load, parallel + queue, unload_after, interrupt, metrics)
@@ -113,7 +115,7 @@ def serve(
             spinner.say("Loading the model")
             resident = worker.load()
             n_ctx, about = resident.n_ctx, resident.about
-        saved_as = SavedAs(lasting_name(model), path.name)
+        saved_as = SavedAs(lasting_name(model), called)
         app = create_app(worker, names, request, metrics, n_ctx, saved_as, key=api_key, local=local, origins=cors)
         number = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import UsageError
+from ..gguf.ollama import shown_name
 from ..screen.display import local_time
 from ..visible import one_line, visible
 from . import completion
@@ -43,7 +45,8 @@ def list_sessions(
         _say_none_is_saved()
     for summary in summaries:
         turns = f"{summary.n_turns:3} turn{' ' if summary.n_turns == 1 else 's'}"
-        model = one_line(Path(summary.model or "-").name)
+        saved = summary.model or "-"  # a path, or a name that may hold slashes
+        model = one_line(shown_name(Path(saved)) if os.path.isabs(saved) else saved)
         line = f"{summary.id:4}  {local_time(summary.updated)}  {turns}  {model:16}  {_title(summary.title)}"
         typer.echo(_cut(line) if sys.stdout.isatty() else line)
 

@@ -20,6 +20,7 @@ from ..errors import ModelError
 from ..gguf.fit import Offload, fewer, weights_on_host
 from ..gguf.header import Header, in_words, read_header
 from ..gguf.kind import no_model, writes_no_text
+from ..gguf.ollama import manifest_at, model_file, shown_name
 from ..gguf.split import beside_its_parts
 from ..settings import Engine
 from .backend import forget_errors as forget_errors
@@ -42,7 +43,7 @@ class Model:
     """A loaded model.  Contexts made on it share its weights.
 
     Args:
-        path: a GGUF file (of a split model: its first part, or a link to it).
+        path: a GGUF file (of a split model: its first part, or a link to it), or a manifest of Ollama's.
         engine: how many layers are offloaded, and whether the file is mapped into memory.
         interrupt: when set, loading stops.
         n_views: whose caches are to have room on the devices too.
@@ -68,15 +69,15 @@ class Model:
             if what := self._not_for_this(self.header):
                 raise ModelError(f"{path} is {what}")
             check_model(self.header, interrupt)
-        if engine.mmap and being_written(path):
+        self.path = path
+        self.file = beside_its_parts(model_file(path))
+        if engine.mmap and being_written(self.file):
             log.warning(
                 "%s is still being written, it seems: should it shrink while it is in use, this process ends without a "
                 "word. Wait until it is whole, or give --no-mmap",
                 path,
             )
         init_backend(engine.verbose)
-        self.path = path
-        self.file = beside_its_parts(path)
         self.offload = Offload() if vocab_only else choose(self.file, engine, n_views)
         if not engine.mmap and not vocab_only:
             self._check_memory()
@@ -90,6 +91,7 @@ class Model:
             if not self.offload.n_layers:  # nobody had to look into the file for them
                 self.offload = replace(self.offload, n_layers=int(lib.llama_model_n_layer(self.handle)) + 1)
             self._tokenizer = Tokenizer(self.vocab)
+            self._tell_unused()
         except BaseException:
             self.close()
             raise
@@ -126,6 +128,20 @@ class Model:
                 less.n_gpu_layers,
             )
             self.offload = less
+
+    def _tell_unused(self) -> None:
+        """Say in a line which of Ollama's layers for this model are not used."""
+        if manifest := manifest_at(self.path):
+            stops = manifest.parameters().get("stop")
+            only_control = isinstance(stops, list) and all(map(self._is_control_text, stops))
+            needless = {"stop"} if only_control else set()
+            if says := manifest.unused(needless):
+                log.warning("%s: %s", manifest.name, says)
+
+    def _is_control_text(self, text: object) -> bool:
+        """Whether a text spells a control token, which no answer shows."""
+        tokens = self.tokenize(text, special=True) if isinstance(text, str) else []
+        return len(tokens) == 1 and self.is_control(tokens[0])
 
     def _check_memory(self) -> None:
         """Refuse weights that are read whole and cannot fit, before the system kills the process for it."""
@@ -196,9 +212,9 @@ class Model:
         lib.llama_model_meta_val_str(self.handle, key.encode(), buffer, size + 1)
         return buffer.value.decode("utf-8", "replace")
 
-    @property
+    @cached_property
     def name(self) -> str:
-        return self.path.name
+        return shown_name(self.path)
 
     @cached_property
     def fingerprint(self) -> str:

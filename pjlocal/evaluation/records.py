@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, get_type_hints
 
 from ..errors import OutputError, UsageError
+from ..gguf.ollama import model_file
 from ..gguf.split import beside_its_parts, part_paths
 from ..settings import Engine
 
@@ -40,7 +41,8 @@ def digest_of(path: Path) -> str:
     Raises:
         UsageError: it cannot be read.
     """
-    parts = [part for part in part_paths(beside_its_parts(path)) if part.is_file()] or [path]
+    file = model_file(path)
+    parts = [part for part in part_paths(beside_its_parts(file)) if part.is_file()] or [file]
     try:
         digests = [_digest(part, (stat := part.stat()).st_size, stat.st_mtime_ns) for part in parts]
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import Any
 from .. import __version__
 from ..errors import OutputError, UsageError
 from ..gguf.header import read_header
+from ..gguf.ollama import shown_name
 from ..gguf.sampling import followed, recommended
 from ..prompting.preferences import prefix
 from ..request import GROUPS, Request
@@ -122,7 +123,7 @@ def _filters(request: Request, model: str) -> Sampling:
     sampling = request.sampling
     if sampling.defaults == "own":
         return sampling
-    said = recommended(read_header(Path(model)).metadata.get)
+    said = recommended(read_header(Path(model)).metadata.get, Path(model))
     settled: Sampling = followed(sampling, said, request.explicit).replace(defaults="own")
     return settled
 
@@ -240,7 +241,7 @@ def made_with(contestants: Sequence[Contestant], request: Request, engine: Engin
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "models": {Path(contestant.model).name: contestant.digest for contestant in contestants},
+        "models": {shown_name(Path(contestant.model)): contestant.digest for contestant in contestants},
         "files": {name: digest for contestant in contestants for name, digest in contestant.files.items()},
         "settings": {
             **{name: getattr(request, name).as_dict() for name in GROUPS},

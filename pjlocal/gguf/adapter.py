@@ -17,6 +17,7 @@ from ..errors import ModelError
 from ..settings import Generation, split_scale, with_whole_path
 from .check import NO_WEIGHTS
 from .header import Header, TensorInfo, read_header
+from .ollama import shown_name
 
 _ALPHA = "adapter.lora.alpha"
 _ACTIVATED = "adapter.alora.invocation_tokens"
@@ -146,7 +147,7 @@ def _read(path: Path, what: str) -> Header:
 
 
 def _of_another(path: Path, model: Header, why: str) -> NoReturn:
-    raise ModelError(f"{path} does not fit {model.path.name}: {why}. Use the model that it was made for")
+    raise ModelError(f"{path} does not fit {shown_name(model.path)}: {why}. Use the model that it was made for")
 
 
 def _broken(path: Path, what: str) -> NoReturn:

@@ -107,6 +107,11 @@ def _of_architecture(header: Header) -> Iterator[str]:
     n_embd, n_head = of("embedding_length"), of("attention.head_count")
     if n_head and n_embd % n_head and not of("attention.key_length"):
         yield f"{name}.embedding_length {n_embd} is no multiple of its {n_head} heads"
+    n_rot, width = of("rope.dimension_count"), of("attention.key_length") or (n_embd // n_head if n_head else 0)
+    if n_rot % 2 or (width and n_rot > width):
+        yield f"{name}.rope.dimension_count is {n_rot} of {width}"
+    if "moe" in name and not of("expert_count"):
+        yield f"{name}.expert_count is 0"
     n_head_kv = of("attention.head_count_kv") or n_head
     if n_head_kv and n_head % n_head_kv:
         yield f"{name}.attention.head_count {n_head} is no multiple of head_count_kv {n_head_kv}"
@@ -196,6 +201,8 @@ _ALL_BITS, _ODD = np.uint64(2**64 - 1), np.uint64(0x9E3779B97F4A7C15)
 def _of_tensors(header: Header) -> Iterator[str]:
     for tensor in header.tensors:
         if tensor.type in NO_WEIGHTS or tensor.type.startswith("type "):
+            yield f"the tensor {tensor.name} is of {tensor.type}"
+        if "conv1d" in tensor.name and tensor.type != "F32":
             yield f"the tensor {tensor.name} is of {tensor.type}"
         if len([size for size in tensor.shape if size > 1]) < 2 and tensor.type != "F32":
             yield f"the tensor {tensor.name} is a vector of {tensor.type}"

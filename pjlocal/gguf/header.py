@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ..errors import ModelError
 from ..visible import visible
+from .ollama import model_file
 from .split import MOST_PARTS, beside_its_parts, part_paths
 
 # What a file may hold, far above what models have: about 50 keys, 2,000 tensors and 780,000 texts at most.
@@ -243,11 +244,12 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read a model's header; of a split model's first part, those of all parts.
+    """Read a model's header; of a split model's first part, those of all parts; of Ollama's manifest, its model's.
 
     Raises:
         ModelError: a line that says what is wrong with the file.
     """
+    path = model_file(path)
     first = _read_file(path)
     n_parts = first.metadata.integer("split.count") or 0
     if n_parts <= 1:

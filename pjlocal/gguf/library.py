@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISREG
 
+from .ollama import manifests
 from .places import HUGGING_FACE, LM_STUDIO, OLLAMA, Place, places
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
@@ -19,7 +19,6 @@ _QUANTIZATION = re.compile(
 )
 _DEEPEST = 6  # folders below one in which models lie: Hugging Face's files lie 4 deep, or deeper in a repository
 _WITHOUT_MODELS = re.compile(r"(blobs|refs)$|(datasets|spaces)--")  # in Hugging Face's cache: large, or many files
-_MANIFEST_BYTES = 1 << 20  # Ollama's manifests take about 1 kB
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Found:
         size: of all parts together, in bytes.
         others: links to the same file, and other names that lead to it.
         trouble: why it cannot be used, as far as the folder tells.
+        manifest: with Ollama, the file that stands for the name.
     """
 
     name: str
@@ -46,6 +46,12 @@ class Found:
     size: int
     others: tuple[Found, ...] = ()
     trouble: str | None = None
+    manifest: Path | None = None
+
+    @property
+    def named(self) -> Path:
+        """The path that stands for the name: of two names for the same weights, each has its own."""
+        return self.manifest or self.path
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -84,7 +90,7 @@ def find_all() -> list[Found]:
     found: list[Found] = []
     for place in places():
         for model in _in_place(place):
-            key = _identity(model.path)
+            key = None if place.owner == OLLAMA else _identity(model.path)  # there each name is a model of its own
             if key is not None and key in seen:
                 known = found[seen[key]]
                 found[seen[key]] = replace(known, others=(*known.others, model))
@@ -229,61 +235,15 @@ def _current_first(folder: Path, files: list[Path]) -> list[Path]:
 
 
 def _ollama(folder: Path) -> Iterator[Found]:
-    """The models in Ollama's store: a manifest for each name, a blob called after its checksum for each file."""
-    manifests = folder / "manifests"
-    for manifest in _manifests(manifests):
-        digest = _model_digest(manifest)
-        if digest is None:
-            continue
-        *above, name, tag = manifest.relative_to(manifests).parts
-        if above[:1] == ["registry.ollama.ai"]:
-            above = above[1:]
-        if above[:1] == ["library"]:
-            above = above[1:]
-        spelled = "/".join([*above, name]) + f":{tag}"
-        blob = folder / "blobs" / digest.replace(":", "-")
+    """The models in Ollama's store."""
+    for manifest in manifests(folder):
         size, trouble = 0, None
         try:
-            status = blob.stat()
+            status = manifest.model.stat()
             size = status.st_size
             if not S_ISREG(status.st_mode) or not size:
                 trouble = "its file is empty: ollama pull it again"
         except OSError:
             trouble = "its file is gone: ollama pull it again"
-        repo = "/".join([*above[1:], name]) if above[:1] == ["hf.co"] else None
-        yield Found(spelled, blob, OLLAMA, repo, (blob,), size, trouble=trouble)
-
-
-def _manifests(folder: Path) -> Iterator[Path]:
-    waiting = [(folder, 0)]
-    while waiting:
-        current, depth = waiting.pop()
-        try:
-            entries = sorted(current.iterdir())
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            try:
-                mode = entry.stat().st_mode
-            except OSError:
-                continue
-            if S_ISDIR(mode) and depth < 4:
-                waiting.append((entry, depth + 1))
-            elif S_ISREG(mode) and depth >= 1:
-                yield entry
-
-
-def _model_digest(manifest: Path) -> str | None:
-    """The checksum of the layer that is the model; None where the file is no such manifest."""
-    try:
-        with manifest.open("rb") as file:
-            document = json.loads(file.read(_MANIFEST_BYTES))
-        for layer in document["layers"]:
-            if layer["mediaType"] == "application/vnd.ollama.image.model":
-                digest = layer["digest"]
-                return digest if re.fullmatch(r"sha256[:-][0-9a-f]{64}", digest) else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        pass
-    return None
+        blob = manifest.model
+        yield Found(manifest.name, blob, OLLAMA, manifest.repo, (blob,), size, trouble=trouble, manifest=manifest.path)

@@ -13,6 +13,7 @@ from ..errors import ModelError, UsageError, did_you_mean
 from ..textfile import user_path
 from .catalogue import CATALOGUE
 from .library import Found, find_all
+from .ollama import manifest_at
 from .places import PJLOCAL, model_folders
 
 EMBEDDED = "smollm2"
@@ -68,7 +69,7 @@ def _by_name(name: str) -> Path:
         return here  # no file, which is said where it is opened
     known = all_models()
     if found := _meant(name, known):
-        return found.path
+        return found.named
     folders = " and ".join(str(folder) for folder in model_folders())
     hint = did_you_mean(name, (model.name for model in known)) or _how_to_get_one()
     if name.lower() in CATALOGUE:
@@ -140,12 +141,13 @@ def _downloaded(name: str) -> Path:
     Raises:
         ModelError: it is not there.
     """
-    if (asked := repository(name)) is None and ":" not in name:
+    asked = repository(name)
+    if name.startswith((".", "/", "~")):
         raise ModelError(f"no such model file: {name}")
     known = all_models()
-    exact = [model for model in every_name(known) if name.lower() in _spellings(model)]
-    if exact:
-        return exact[0].path
+    for wanted in (name.lower(), f"{name.lower()}:latest"):
+        if exact := next((model for model in every_name(known) if wanted in _spellings(model)), None):
+            return exact.named
     if asked is None:
         raise ModelError(f"no such model file: {name}")
     found = of_repository(asked, known)
@@ -160,7 +162,7 @@ def _downloaded(name: str) -> Path:
         found = [model for model in found if model.quantization == PREFERRED] or found
     if len(found) > 1:
         raise ModelError(f"there are several models of {asked} on this machine: {_listed(found)}. Name one of them")
-    return found[0].path
+    return found[0].named
 
 
 def of_repository(asked: Repository, known: list[Found]) -> list[Found]:
@@ -190,7 +192,7 @@ def find(name: str) -> Found:
         raise UsageError("the name is empty: pjlocal models list shows those there are")
     path = find_model(name)
     for model in every_name(all_models()):
-        if any(_same_entry(part, path) for part in model.parts):
+        if any(_same_entry(file, path) for file in ((model.manifest,) if model.manifest else model.parts)):
             return model
     try:
         return Found(path.name, path, OWN, None, (path,), path.stat().st_size)
@@ -210,14 +212,19 @@ def _same_entry(one: Path, other: Path) -> bool:
 
 
 def lasting_name(name: str | None) -> str:
-    """What means the same model from every folder and under every configuration: its file's whole path, or ``smollm2``.
+    """What means the same model from every folder and under every configuration: its file's whole path, Ollama's name,
+    or ``smollm2``.
 
     A bare name would not do, even one from the user's models folder: elsewhere it may mean a file that lies there.
 
     Raises:
         ModelError: there is no such model.
     """
-    return EMBEDDED if not name or name == EMBEDDED else str(find_model(name).absolute())
+    if not name or name == EMBEDDED:
+        return EMBEDDED
+    path = find_model(name).absolute()
+    manifest = manifest_at(path)
+    return manifest.name if manifest and find_model(manifest.name) == path else str(path)
 
 
 def _how_to_get_one() -> str:

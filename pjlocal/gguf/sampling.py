@@ -1,14 +1,16 @@
-"""The filters that a model's makers recommend, where their file names them (``general.sampling.*``)."""
+"""The filters that a model's makers recommend: in its file (``general.sampling.*``), or in Ollama's parameters."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..errors import UsageError
 from ..settings import Sampling, flag
+from .ollama import SAMPLING, manifest_at
 
 #: Settings by the keys under which a file names them; mirostat and an order of its own are not to be had here.
 _KEYS = {
@@ -23,16 +25,20 @@ _KEYS = {
 }
 
 
-def recommended(metadata: Callable[[str], Any]) -> dict[str, Any]:
-    """The settings that a file names, by field of `Sampling`; what is outside their limits is left out.
+def recommended(metadata: Callable[[str], Any], path: Path | None = None) -> dict[str, Any]:
+    """The settings that a model names, by field of `Sampling`; values outside their limits are left out.
 
     Args:
-        metadata: a value by its key, as a number or as text; None where there is none.
+        metadata: a value of the file by its key, as a number or as text; None where there is none.
+        path: of the model.  Where that is a manifest of Ollama's, its parameters go before the file's.
     """
     hints = get_type_hints(Sampling)
     found = {}
-    for key, name in _KEYS.items():
-        value = metadata(f"general.sampling.{key}")
+    manifest = manifest_at(path) if path else None
+    parameters = manifest.parameters() if manifest else {}
+    values = [(name, metadata(f"general.sampling.{key}")) for key, name in _KEYS.items()]
+    values += [(name, parameters.get(key)) for key, name in SAMPLING.items()]
+    for name, value in values:
         if isinstance(value, int | float | str) and (number := _number(value, hints[name])) is not None:
             try:
                 Sampling().replace(**{name: number})

@@ -12,7 +12,8 @@ import pytest
 
 from pjlocal.errors import ModelError
 from pjlocal.gguf.library import find_all, quantization_of
-from pjlocal.gguf.locate import find, find_model
+from pjlocal.gguf.locate import find, find_model, lasting_name
+from pjlocal.gguf.ollama import model_file, shown_name
 
 HUB = ".cache/huggingface/hub"
 Put = Callable[..., Path]
@@ -103,7 +104,10 @@ def test_ollamas_folder_is_where_its_variable_says(home: Path, monkeypatch: pyte
     in_ollama(home, "registry.ollama.ai/library/qwen/latest", "c" * 64, folder="elsewhere")
     monkeypatch.setenv("OLLAMA_MODELS", str(home / "elsewhere"))
     assert names() == ["qwen:latest"]
-    assert find_model("qwen") == find_model("qwen:latest") == home / "elsewhere" / "blobs" / f"sha256-{'c' * 64}"
+    manifest = find_model("qwen")
+    assert manifest == find_model("qwen:latest") and lasting_name("qwen") == shown_name(manifest) == "qwen:latest"
+    assert model_file(manifest) == home / "elsewhere" / "blobs" / f"sha256-{'c' * 64}"
+    assert shown_name(model_file(manifest)) == "qwen:latest", "also by the file's own path"
 
 
 def test_a_file_is_listed_once_however_many_names_lead_to_it(home: Path, put: Put) -> None:
@@ -116,11 +120,21 @@ def test_a_file_is_listed_once_however_many_names_lead_to_it(home: Path, put: Pu
     found = find_all()
     assert [(model.name, set(model.aliases)) for model in found] == [
         ("hard.gguf", {"link.gguf", "own.gguf"}),
-        ("two:7b", {"two:latest"}),
+        ("two:7b", set()),  # with Ollama, names for the same weights may differ in other layers
+        ("two:latest", set()),
     ]
     for model in found:
         for name in model.names:
-            assert find_model(name).samefile(model.path)
+            assert model_file(find_model(name)).samefile(model.path)
+            assert find(name).name == (name if model.owner == "Ollama" else find(name).path.name)
+
+
+@pytest.mark.parametrize("wanted", ["anna/pirate", "Anna/Pirate:latest", "hf.co/org/repo", "box:5000/team/model"])
+def test_ollamas_names_with_a_slash_need_no_tag(home: Path, wanted: str) -> None:
+    for i, name in enumerate(("registry.ollama.ai/anna/pirate", "hf.co/org/repo", "box:5000/team/model")):
+        in_ollama(home, f"{name}/latest", f"{i}" * 64)
+    assert find(wanted).name == wanted.lower().removesuffix(":latest") + ":latest"
+    assert lasting_name(wanted) == find(wanted).name
 
 
 def test_a_link_of_another_program_is_not_mistaken_for_the_file(home: Path, put: Put) -> None:

@@ -202,7 +202,7 @@ def test_where_the_views_live_is_told_of_a_servers_too(served: Served, model: Pa
     with chatting(model, server) as chat:
         assert chat.judge.living == {}
         said(chat, "One.")
-        assert chat.judge.living == {2: "contexts"}
+        assert chat.judge.living == {2: "batched"}
 
 
 @pytest.mark.slow

@@ -1,0 +1,158 @@
+"""Ollama's store: a manifest for each name, and a blob, called after its checksum, for each layer of a model.
+
+A manifest's path stands for its name: two names may share the file of the weights and differ in other layers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import Any
+
+_MANIFEST_BYTES = 1 << 20  # they take about 1 kB
+_PARAMETER_BYTES = 1 << 20
+_MEDIA_TYPE = re.compile(r"application/vnd\.ollama\.image\.(\w+)")
+_DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
+
+#: Fields of `settings.Sampling` by the names of Ollama's parameters.
+SAMPLING = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "typical_p": "typical_p",
+    "repeat_last_n": "penalty_last_n",
+    "repeat_penalty": "repeat_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A name in Ollama's store.
+
+    name: as Ollama spells it, as in ``llama3.2:3b``.
+    layers: their files by kind: model, system, params, adapter, template, ...
+    """
+
+    path: Path
+    name: str
+    layers: dict[str, Path]
+
+    @property
+    def model(self) -> Path:
+        return self.layers["model"]
+
+    @property
+    def repo(self) -> str | None:
+        """The repository on Hugging Face, for a model that came from there."""
+        host, _, rest = self.name.rpartition(":")[0].partition("/")
+        return rest if host == "hf.co" else None
+
+    def parameters(self) -> dict[str, Any]:
+        """The settings by Ollama's names; none where they cannot be read."""
+        try:
+            with self.layers["params"].open("rb") as file:
+                found = json.loads(file.read(_PARAMETER_BYTES))
+        except (OSError, ValueError, KeyError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def unused(self, needless: Collection[str] = ()) -> str:
+        """The layers and parameters that are not used, and which options take them; empty for none.
+
+        Args:
+            needless: parameters that change nothing here.
+        """
+        names = [name for name in self.parameters() if name not in needless]
+        others = [name for name in names if name not in SAMPLING]
+        layers = {
+            "system": "its system prompt (--system gives one)",
+            "adapter": f"its adapter (--lora {self.layers.get('adapter')} applies it)",
+            "messages": "its example messages",
+        }
+        unused = [says for kind, says in layers.items() if kind in self.layers]
+        unused += [f"its parameters {', '.join(others)}"] if others else []
+        says = [f"not used of what Ollama has for it: {', '.join(unused)}"] if unused else []
+        if taken := ", ".join(name for name in names if name in SAMPLING):
+            says.append(f"--sampling model takes its {taken}")
+        return "; ".join(says)
+
+
+def manifests(store: Path) -> Iterator[Manifest]:
+    """Every name in a store that stands for a model."""
+    waiting = [(store / "manifests", 0)]
+    while waiting:
+        current, depth = waiting.pop()
+        try:
+            entries = sorted(current.iterdir())
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                mode = entry.stat().st_mode
+            except OSError:
+                continue
+            if S_ISDIR(mode) and depth < 4:
+                waiting.append((entry, depth + 1))
+            elif S_ISREG(mode) and depth >= 1 and (manifest := manifest_at(entry)):
+                yield manifest
+
+
+def manifest_at(path: Path) -> Manifest | None:
+    """The manifest that a file is; None for any other file."""
+    path = path.absolute()
+    at = len(path.parts) - 1 - path.parts[::-1].index("manifests") if "manifests" in path.parts else 0
+    behind = path.parts[at + 1 :]
+    if not at or len(behind) < 2 or path.suffix.lower() == ".gguf":
+        return None
+    try:
+        if not S_ISREG(path.stat().st_mode):
+            return None
+        with path.open("rb") as file:
+            layers = _layers(json.loads(file.read(_MANIFEST_BYTES)), Path(*path.parts[:at]) / "blobs")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return Manifest(path, _spelled(behind), layers) if "model" in layers else None
+
+
+def _layers(document: Any, blobs: Path) -> dict[str, Path]:
+    layers: dict[str, Path] = {}
+    for layer in document["layers"]:
+        kind, digest = _MEDIA_TYPE.fullmatch(layer["mediaType"]), _DIGEST.fullmatch(layer["digest"])
+        if kind and digest:
+            layers.setdefault(kind[1], blobs / f"sha256-{digest[1]}")
+    return layers
+
+
+def _spelled(behind: tuple[str, ...]) -> str:
+    """A name as Ollama prints it, without the parts that are its defaults."""
+    *above, name, tag = behind
+    for default in ("registry.ollama.ai", "library"):
+        if above[:1] == [default]:
+            above = above[1:]
+    return "/".join([*above, name]) + f":{tag}"
+
+
+def model_file(path: Path) -> Path:
+    """The file of the weights: of a manifest the blob that it names, else the path itself."""
+    manifest = manifest_at(path)
+    return manifest.model if manifest else path
+
+
+def shown_name(path: Path) -> str:
+    """What to call a model: by Ollama's name, also a blob that a manifest names; else by its file's name."""
+    if manifest := manifest_at(path):
+        return manifest.name
+    if path.name.startswith("sha256-") and path.absolute().parent.name == "blobs":
+        for manifest in manifests(path.absolute().parents[1]):
+            if manifest.model.name == path.name:
+                return manifest.name
+    return path.name
