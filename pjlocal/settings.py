@@ -350,8 +350,8 @@ class Sampling(Settings):
     defaults: SamplingDefaults = setting(
         "own",
         "--sampling",
-        help="Where the filters that nothing sets come from: pjlocal's own defaults, or the model's file, where that "
-        "names them.",
+        help="Where the filters that nothing sets come from: pjlocal's own defaults, or the model's file (or Ollama's "
+        "parameters for it), where that names them.",
     )
     temperature: float = setting(0.7, "--temperature", "-t", help="0 is greedy.", least=0)
     top_k: int = setting(
