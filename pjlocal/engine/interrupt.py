@@ -27,6 +27,8 @@ class Interrupt:
 
     def __init__(self) -> None:
         self._flag = ctypes.create_string_buffer(2)
+        self._requested = False
+        self._stopping: list[None] = []  # one entry for each `stopping` under way
         self.nobody_looks = False
         self.taken_over = False  # whether Ctrl-C sets the flag
         libc = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
@@ -34,24 +36,48 @@ class Interrupt:
         self.abort_data = ctypes.addressof(self._flag)
 
     def set(self) -> None:
-        self._flag[0] = b"x"
+        """Request a stop.  Callable from any thread and from signal handlers."""
+        self._requested = True
+        self._write_flag()
 
     def clear(self) -> None:
-        self._flag[0] = b"\0"
+        self._requested = False
+        self._write_flag()
 
     def is_set(self) -> bool:
+        """Whether the work under way is to end: a stop was requested, or somebody waits in `stopping`."""
         return self._flag[0] != b"\0"
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether a stop was requested, by Ctrl-C or by a caller of `set`."""
+        return self._requested
+
+    def _write_flag(self) -> None:
+        """Set the flag as the requests say.
+
+        A lock would deadlock where a signal handler interrupts its holder.  So the requests are read again afterwards:
+        a request that came meanwhile, whose flag was overwritten here, is then written here.
+        """
+        while True:
+            stops = self._requested or bool(self._stopping)
+            self._flag[0] = b"x" if stops else b"\0"
+            if stops == (self._requested or bool(self._stopping)):
+                return
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
-        """What is under way ends, while somebody waits for that within."""
-        asked = self.is_set()
-        self.set()
+        """Have the work under way end while the caller waits for that within.
+
+        A stop that is requested meanwhile stays requested.
+        """
+        self._stopping.append(None)
         try:
+            self._write_flag()
             yield
         finally:
-            if not asked:
-                self.clear()
+            self._stopping.pop()
+            self._write_flag()
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -88,7 +114,7 @@ def on_sigint(interrupt: Interrupt, patience: float = 0.0) -> Iterator[None]:
         nonlocal first
         if interrupt.nobody_looks:
             raise KeyboardInterrupt
-        if not interrupt.is_set():
+        if not interrupt.is_requested:
             first = time.monotonic()
             interrupt.set()
         elif time.monotonic() - first >= patience:

@@ -1,0 +1,91 @@
+"""A request to stop is kept, whenever it comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from pjlocal.engine.interrupt import Interrupt, on_sigint
+
+
+def ended(interrupt: Interrupt) -> bool:
+    """Whether llama.cpp would stop, which reads the flag in C."""
+    return interrupt._flag[0] != b"\0"
+
+
+def test_a_request_that_comes_while_something_is_being_ended_is_kept() -> None:
+    interrupt = Interrupt()
+    with interrupt.stopping():
+        assert interrupt.is_set() and ended(interrupt) and not interrupt.is_requested
+        interrupt.set()
+    assert interrupt.is_set() and ended(interrupt) and interrupt.is_requested
+    interrupt.clear()
+    with interrupt.stopping():
+        pass
+    assert not interrupt.is_set() and not ended(interrupt)
+
+
+def test_a_request_that_was_there_before_is_kept() -> None:
+    interrupt = Interrupt()
+    interrupt.set()
+    with interrupt.stopping(), interrupt.stopping():
+        pass
+    assert interrupt.is_requested and ended(interrupt)
+
+
+def test_clearing_does_not_let_go_on_what_somebody_waits_for() -> None:
+    interrupt = Interrupt()
+    with interrupt.stopping():
+        interrupt.clear()
+        assert ended(interrupt)
+    assert not ended(interrupt)
+
+
+def lines_of(function: Callable[..., Any], act: Callable[[], None], at: int) -> Callable[..., Any]:
+    """A trace that acts before the at-th line of a function, as a signal handler may."""
+    n = 0
+
+    def of_line(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal n
+        if event == "line":
+            n += 1
+            if n == at:
+                act()
+        return of_line
+
+    return lambda frame, event, argument: of_line if frame.f_code is function.__code__ else None
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+def test_a_request_is_kept_before_whichever_line_it_comes(at: int) -> None:
+    interrupt = Interrupt()
+    function = interrupt._write_flag
+    asked = threading.Event()
+
+    def act() -> None:
+        sys.settrace(None)
+        asked.set()
+        interrupt.set()
+
+    with interrupt.stopping():
+        sys.settrace(lines_of(function, act, at))  # type: ignore[arg-type]
+    sys.settrace(None)
+    assert ended(interrupt) == interrupt.is_requested == asked.is_set()
+
+
+def test_ctrl_c_while_something_is_being_ended_asks_to_stop_and_no_more() -> None:
+    interrupt = Interrupt()
+    with on_sigint(interrupt, patience=60):
+        with interrupt.stopping():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.is_requested
+        os.kill(os.getpid(), signal.SIGINT)  # within the patience of the first
+    with pytest.raises(KeyboardInterrupt), on_sigint(interrupt):
+        os.kill(os.getpid(), signal.SIGINT)
