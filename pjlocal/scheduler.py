@@ -129,7 +129,7 @@ class Scheduler:
     def _leave(self, job: Job) -> None:
         self._in_flight.remove(job)
         if job.seat:
-            job.seat.leave()
+            job.seat.leave(job.error)
 
 
 def write_all(scheduler: Scheduler, jobs: Iterable[Job], ahead: int) -> Iterator[tuple[Job, list[TokenEvent]]]:

@@ -189,6 +189,39 @@ def write_llama(
     return path
 
 
+def _write_broken(path: Path, tensor: str, value: float, row: int | None = None) -> Path:
+    """A llama with that value in all of a tensor, or at the beginning of one row."""
+    write_llama(path)
+    reader = gguf.GGUFReader(path, "r+")
+    data = next(each.data for each in reader.tensors if each.name == tensor)
+    if row is None:
+        data[...] = value
+    else:
+        data[row, 0] = value
+    reader.data.flush()
+    return path
+
+
+def write_not_numbers(path: Path) -> Path:
+    """A llama whose logits are all NaN, as those of a file that was damaged."""
+    return _write_broken(path, "output_norm.weight", float("nan"))
+
+
+def write_one_not_a_number(path: Path) -> Path:
+    """A llama with one logit that always is NaN, of a token near the end of the vocabulary."""
+    return _write_broken(path, "output.weight", float("nan"), row=-3)
+
+
+def write_infinite(path: Path) -> Path:
+    """A llama with one logit that always is infinite, or minus infinite, as the text has it."""
+    return _write_broken(path, "output.weight", float("inf"), row=300)
+
+
+def write_broken_word(path: Path) -> Path:
+    """A llama whose logits are NaN behind a text with the letter Q in it, and numbers behind all others."""
+    return _write_broken(path, "token_embd.weight", float("nan"), row=len(_CONTROL) + 256 + ord("Q") - 33)
+
+
 def write_split(path: Path) -> list[Path]:
     """The parts of a llama that is split into several files, the first first."""
     w = _Writer(path, "llama", tensors_a_part=8)

@@ -273,6 +273,11 @@ class Context:
             return []
         return list(array[: n.value])
 
+    def erase(self) -> None:
+        """Empty every sequence, and overwrite what its cells held."""
+        lib.llama_memory_clear(self.memory, True)
+        self._checkpoints = [Checkpoints() for _ in self._checkpoints]
+
     def length(self, seq: int) -> int:
         """Tokens of the sequence in memory."""
         return int(lib.llama_memory_seq_pos_max(self.memory, seq)) + 1

@@ -20,7 +20,7 @@ from ..settings import Sampling
 from .backend import captured_stderr, forget_errors, last_error
 from .constraint import Constraint, Mask
 from .model import Model
-from .shortlist import LONGEST, NOT_NUMBERS, Shortlist, WideShortlist, make_shortlist
+from .shortlist import LONGEST, NOT_NUMBERS, NotNumbers, Shortlist, WideShortlist, make_shortlist
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 _ROOM = 256  # candidates there is room for at first
@@ -154,7 +154,7 @@ class FilterChain:
             return self._permitted(logits, self._constraint.mask())
         if self._shortlist is None:
             if not logits.max() < np.inf:
-                raise ModelError(NOT_NUMBERS)
+                raise NotNumbers
             return Candidates(np.arange(len(logits), dtype=np.int32), logits)
         ids = self._shortlist(logits)
         return Candidates(ids, logits[ids])
@@ -164,7 +164,7 @@ class FilterChain:
         if self._shortlist is None or mask.narrow:
             allowed = logits[mask.ids]
             if not allowed.max() < np.inf:
-                raise ModelError(NOT_NUMBERS)
+                raise NotNumbers
             return Candidates(mask.ids, allowed)
         ids = self._shortlist(logits)
         ids = ids[mask.allows(ids)]

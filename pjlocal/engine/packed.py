@@ -20,6 +20,7 @@ from .context import Batch, Logits, check_decoded, check_memory, context_params,
 from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
+from .shortlist import check_numbers
 from .tokens import common_prefix
 from .worker import apart
 
@@ -164,6 +165,7 @@ class PackedReader:
         if not pointer:
             raise ModelError("llama.cpp returned no logits")
         logits: Logits = np.ctypeslib.as_array(pointer, (self.model.n_vocab,))
+        check_numbers(logits)
         return logits
 
     def _make_room(self, n_tokens: int) -> None:

@@ -13,6 +13,7 @@ from .context import check_memory, context_limit
 from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
+from .shortlist import NotNumbers
 from .views import ModelViews, dealt
 
 
@@ -48,6 +49,10 @@ class ViewPool:
         self.closed = True
         if self._writer:
             self._writer.close()
+        self._free()
+
+    def _free(self) -> None:
+        """Free the contexts with all that they have read."""
         for views in self._views.values():
             views.close()
         self._views.clear()
@@ -70,6 +75,9 @@ class ViewPool:
         self._writer = writer
         try:
             yield
+        except NotNumbers:
+            self._free()
+            raise
         finally:
             self._writer = None
 

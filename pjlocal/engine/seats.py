@@ -17,6 +17,7 @@ from .context import Context, Logits, check_memory
 from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
+from .shortlist import NotNumbers
 from .tokens import common_prefix
 from .worker import apart
 
@@ -35,7 +36,12 @@ class _Sequence:
     rows: list[Logits] = field(default_factory=list)  # behind each of those decoded last
     mates: Sequence[_Sequence] = ()  # the views of the answer that has it; empty where none has
     left: int = 0  # when an answer left it last, counted in answers
+    is_broken: bool = False  # its memory holds values that are not numbers
     n_held: int = 0  # tokens of its answer's prompt that need not be read
+
+    @property
+    def is_free(self) -> bool:
+        return not self.mates and not self.is_broken
 
     @property
     def ready(self) -> bool:
@@ -86,8 +92,8 @@ class SharedContext:
 
     @property
     def n_free(self) -> int:
-        """Sequences that no answer has."""
-        return sum(not sequence.mates for sequence in self._sequences)
+        """Sequences that an answer can have."""
+        return sum(sequence.is_free for sequence in self._sequences)
 
     @property
     def most_rows(self) -> int:
@@ -124,20 +130,31 @@ class SharedContext:
         """
         taken: list[_Sequence] = []
         for prompt in prompts:
-            free = [sequence for sequence in self._sequences if not sequence.mates]
+            free = [sequence for sequence in self._sequences if sequence.is_free]
             best = max(free, key=partial(_fitness, prompt=prompt))
             best.mates = taken
             taken.append(best)
         return taken
 
-    def give_back(self, sequences: Sequence[_Sequence]) -> None:
-        """They may be taken by others; what is in their memory stays, for whoever begins with the same."""
+    def give_back(self, sequences: Sequence[_Sequence], *, are_broken: bool = False) -> None:
+        """They may be taken by others; what is in their memory stays, for whoever begins with the same.
+
+        Args:
+            are_broken: their memory holds values that are not numbers.  llama.cpp multiplies those of emptied cells by
+                0, which makes no numbers of them.  It cannot erase one sequence: all are erased when none is in use.
+        """
         self._n_left += 1
         for sequence in sequences:
             sequence.head.clear()
             sequence.wanted.clear()
             sequence.mates = ()
             sequence.left = self._n_left
+            sequence.is_broken = are_broken
+        if any(each.is_broken for each in self._sequences) and not any(each.mates for each in self._sequences):
+            self._context.erase()
+            for sequence in self._sequences:
+                sequence.cached.clear()
+                sequence.is_broken = False
 
     def keep(self, sequence: _Sequence, n_tokens: int) -> int:
         """Trim a sequence to its first ``n_tokens``, or empty it where it cannot be trimmed; what is left."""
@@ -184,7 +201,8 @@ class SharedContext:
         if not self.model.keeps_all:
             return
         prompt = sequence.cached + sequence.head
-        best = max(self._sequences, key=lambda other: common_prefix(other.cached, prompt))
+        sound = (other for other in self._sequences if not other.is_broken)
+        best = max(sound, key=lambda other: common_prefix(other.cached, prompt))
         held = common_prefix(best.cached, prompt)
         n_more = held - len(sequence.cached)
         if n_more < _WORTH_COPYING or _OF_AS_MANY * n_more < len(best.cached):
@@ -247,10 +265,14 @@ class Seat:
         self._sequences: list[_Sequence] = []
         self._rows: dict[tuple[int, int], Any] = {}
 
-    def leave(self) -> None:
-        """Let others have its sequences."""
+    def leave(self, error: Exception | None = None) -> None:
+        """Let others have its sequences.
+
+        Args:
+            error: what ended the answer.
+        """
         self.n_held = sum(sequence.n_held for sequence in self._sequences)
-        self._shared.give_back(self._sequences)
+        self._shared.give_back(self._sequences, are_broken=isinstance(error, NotNumbers))
         self._sequences = []
 
     @property

@@ -7,13 +7,37 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 
-NOT_NUMBERS = "the model's logits are not numbers: the file is damaged, or its type unsupported here"
+NOT_NUMBERS = (
+    "the model's logits are not numbers: the file (or an adapter) is probably broken, or of a type that is not "
+    "supported. Download it again, or use another model"
+)
+
+
+class NotNumbers(ModelError):
+    """Logits that are not numbers; the memory of what was read holds such values too, and must not be used again."""
+
+    def __init__(self) -> None:
+        super().__init__(NOT_NUMBERS)
+
+
 _COLUMNS = 256  # of the table whose column maxima bound the k-th greatest logit
 _WIDE_COLUMNS = 4096  # of the table whose columns are looked through first, in a large vocabulary
 _LARGE = 100_000  # tokens from which that is not slower
 
 #: The longest list that pays.
 LONGEST = _COLUMNS // 4
+
+
+def check_numbers(logits: NDArray[np.float32]) -> None:
+    """Refuse a row of logits with NaN or infinity in it; minus infinity is allowed, but not everywhere.
+
+    Costs 3 µs of a row of 49,152 logits, of which a token of SmolLM2 takes two and 11 ms.
+
+    Raises:
+        NotNumbers: the row is of no use.
+    """
+    if not -np.inf < logits.max() < np.inf:  # NaN is in no order
+        raise NotNumbers
 
 
 def make_shortlist(k: int, n: int) -> Shortlist | WideShortlist:
@@ -51,7 +75,7 @@ class Shortlist:
         np.maximum.reduce(self._table, out=self._maxima)
         self._maxima.sort()
         if not self._maxima.item(-1) < np.inf:  # NaN is last of all
-            raise ModelError(NOT_NUMBERS)
+            raise NotNumbers
         np.greater_equal(logits, self.bound, out=self._keep)
         (ids,) = self._keep.nonzero()
         return ids

@@ -16,7 +16,7 @@ from ..decoding.schedule import Rows
 from . import filters
 from .context import Logits
 from .filters import Candidates, FilterChain, NothingLeft
-from .shortlist import LONGEST, make_shortlist
+from .shortlist import LONGEST, check_numbers, make_shortlist
 
 _LEAST = -1e4  # a log-probability; below are only the impossible, of which differences cannot be taken
 
@@ -226,6 +226,9 @@ class Reader:
 
     Args:
         metered: views whose log-probabilities a `Meter` asks for, though they speak alone.
+
+    Raises:
+        NotNumbers: a row of logits is of no use.
     """
 
     def __init__(self, voices: Sequence[Alone | Combined], metered: Iterable[int] = ()) -> None:
@@ -240,6 +243,7 @@ class Reader:
         }
 
     def __call__(self, view: int, row: int, logits: Logits) -> Row:
+        check_numbers(logits)
         chain, candidates = self._chains.get(view), self._candidates.get(view)
         return Row(
             logits,

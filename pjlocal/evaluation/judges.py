@@ -14,7 +14,6 @@ from ..engine.context import context_limit
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
 from ..engine.packed import PackedReader
-from ..engine.shortlist import NOT_NUMBERS
 from ..errors import ModelError
 from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
@@ -126,8 +125,6 @@ class LocalJudge:
         white: dict[int, int] = {}
         for i, _, logits in self._reader.read(prompts, [1] * len(prompts)):
             best = int(logits.argmax())
-            if not np.isfinite(logits[best]):
-                raise ModelError(NOT_NUMBERS)
             if best in self._white:
                 white[i] = best
             logs[i] = [float(np.logaddexp.reduce(logits[ids].astype(np.float64))) for ids in self._spellings]
