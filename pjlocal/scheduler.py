@@ -42,10 +42,13 @@ class Scheduler:
 
     Args:
         shared: stays open when this is dropped.
+        prompt_piece: prompt tokens that are read in a step while more than one answer is in flight; None for about a
+            batch, which reads faster, and has answers that are being written wait for seconds.
     """
 
-    def __init__(self, shared: SharedContext) -> None:
+    def __init__(self, shared: SharedContext, prompt_piece: int | None = None) -> None:
         self.shared = shared
+        self._prompt_piece = prompt_piece
         self._waiting: deque[Job] = deque()
         self._in_flight: list[Job] = []
 
@@ -74,13 +77,16 @@ class Scheduler:
     def idle(self) -> bool:
         return not self._waiting and not self._in_flight
 
-    def step(self) -> list[tuple[Job, list[TokenEvent]]]:
+    def step(self, *, others_wait: bool = False) -> list[tuple[Job, list[TokenEvent]]]:
         """Write one more token of every answer in flight; what it settled, and who is done.
+
+        Args:
+            others_wait: prompts are read in pieces for others than the answers in flight.
 
         A fault of one answer ends that one alone (`Job.error`); one of the context ends all in flight.
         """
         self._admit()
-        failed = self._read()
+        failed = self._read(self._prompt_piece if others_wait or len(self._in_flight) > 1 else None)
         told = [(job, self._advance(job, failed)) for job in self._in_flight]
         for job, _ in told:
             if job.done:
@@ -99,10 +105,10 @@ class Scheduler:
             except Exception as error:
                 job.error = error
 
-    def _read(self) -> Exception | None:
+    def _read(self, n_most: int | None) -> Exception | None:
         """Have all that was fed decoded; what went wrong for everybody."""
         try:
-            self.shared.decode()
+            self.shared.decode(n_most)
         except Exception as error:
             return error
         return None

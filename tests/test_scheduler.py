@@ -275,6 +275,77 @@ def test_a_long_prompt_holds_up_nobody(tiny: Callable[[str], Path]) -> None:
             shared.close()
 
 
+@contextmanager
+def in_pieces(tiny: Callable[[str], Path], n_seq: int = 4) -> Iterator[tuple[PersonaJudge, Scheduler]]:
+    """A scheduler that reads 8 prompt tokens in a step while several answers are in flight."""
+    engine = Engine(n_threads=1, n_batch=32)  # wider batches round otherwise
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
+        shared = SharedContext(judge.model, engine, n_seq, 512, judge.interrupt)
+        try:
+            yield judge, Scheduler(shared, prompt_piece=8)
+        finally:
+            shared.close()
+
+
+def finish(scheduler: Scheduler) -> None:
+    while not scheduler.idle:
+        scheduler.step()
+
+
+def test_a_long_prompt_is_read_in_pieces_while_others_are_written(tiny: Callable[[str], Path]) -> None:
+    generation = Generation(mode="judge", seed=3, max_tokens=50, ignore_end=True)
+    with in_pieces(tiny) as (judge, scheduler):
+        alone = [judge(question, **generation.as_dict()).text for question in ("Hello.", "word " * 40)]
+        short, long = job(judge, "Hello.", generation), job(judge, "word " * 40, generation)
+        shared = scheduler.shared
+        scheduler.submit(short)
+        while not (short.answer and short.answer.statistics.completion_tokens):
+            scheduler.step()
+        scheduler.submit(long)
+        while not (long.answer and long.answer.statistics.completion_tokens):
+            fed, n = shared.n_fed, short.answer.statistics.completion_tokens
+            scheduler.step()
+            assert shared.n_fed - fed <= 8 + 4, "a piece, and a token of each view"
+            assert short.answer.statistics.completion_tokens == n + 1
+        finish(scheduler)
+        assert [one.answer and one.answer.result.text for one in (short, long)] == alone
+
+
+def test_a_prompt_that_is_alone_is_read_in_whole_batches(tiny: Callable[[str], Path]) -> None:
+    generation = Generation(mode="plain", seed=3, max_tokens=2, ignore_end=True)
+    with in_pieces(tiny) as (judge, scheduler):
+        long = job(judge, "word " * 40, generation)
+        scheduler.submit(long)
+        scheduler.step()
+        fed = scheduler.shared.n_fed
+        assert fed >= 32
+        scheduler.step(others_wait=True)
+        assert scheduler.shared.n_fed - fed <= 8
+        finish(scheduler)
+
+
+def test_a_short_prompt_goes_before_a_long_one_and_none_waits_for_ever(tiny: Callable[[str], Path]) -> None:
+    generation = Generation(mode="plain", seed=3, max_tokens=1, ignore_end=True)
+    questions = iter(f"{letter}{letter}" for letter in "abcdefghijklmnopqrstuvwxyz" * 9)
+    with in_pieces(tiny, n_seq=3) as (judge, scheduler):
+        long = job(judge, "word " * 40, generation)
+        scheduler.submit(long)
+        first = job(judge, "hello", generation)
+        scheduler.submit(first)
+        while not first.done:
+            scheduler.step()
+        n_read = scheduler.shared.n_fed
+        assert not long.done and n_read < 3 * len(prompts_of(first)[0])
+        n_steps = 0
+        while not long.done:  # however many come behind it
+            for _ in range(max(0, 2 - scheduler.n_waiting)):
+                scheduler.submit(job(judge, next(questions), generation))
+            scheduler.step()
+            n_steps += 1
+        assert n_steps < len(prompts_of(long)[0])
+        finish(scheduler)
+
+
 def test_a_conversation_finds_what_was_read_of_it_when_others_have_talked_meanwhile(judge: PersonaJudge) -> None:
     questions = [letter * 60 for letter in "xyz"]  # which begin as the template has them begin
     generation = Generation(mode="plain", seed=1, max_tokens=5, ignore_end=True)

@@ -45,6 +45,10 @@ _FLASH_ATTENTION = {
 }
 
 
+#: Tokens of a prompt that are read between two tokens of other answers.  Deep in a prompt of 6,000 tokens a batch of
+#: 512 takes two cores 12 s, and a piece of 32 less than a second.
+PROMPT_PIECE = 32
+
 #: Snapshots of a running state, from which so many tokens can be taken back.  Each is another copy of the state.
 _MOST_SNAPSHOTS = 7
 

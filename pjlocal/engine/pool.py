@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class ViewPool:
         self.context_limit = context_limit(model, engine)
         self._views: dict[int, ModelViews] = {}
         self._writer: Writer | None = None
+        self.meanwhile: Callable[[], bool] | None = None  # see `ModelViews`
         self.closed = False
 
     def close(self) -> None:
@@ -103,6 +104,7 @@ class ViewPool:
         self._make_way(n_views, adapters, apart)
         views = self._large_enough(n_views, n_ctx, prompts, apart, n_rows)
         views.adapters = [*adapters] or [Adapters()] * n_views
+        views.meanwhile = self.meanwhile
         return views
 
     def _make_way(self, n_views: int, adapters: Sequence[Adapters], apart: bool) -> None:

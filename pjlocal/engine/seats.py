@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ModelError, UsageError
 from ..settings import Engine, FixedLayout
 from .adapters import Adapters
-from .context import Context, Logits, check_memory
+from .context import PROMPT_PIECE, Context, Logits, check_memory
 from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
@@ -38,6 +38,7 @@ class _Sequence:
     left: int = 0  # when an answer left it last, counted in answers
     is_broken: bool = False  # its memory holds values that are not numbers
     n_held: int = 0  # tokens of its answer's prompt that need not be read
+    came: int = 0  # the decode before which its answer came
 
     @property
     def is_free(self) -> bool:
@@ -75,6 +76,7 @@ class SharedContext:
         self.n_seq = n_seq
         self.n_rows = 1
         self.interrupt = interrupt
+        self.n_reads = 0  # calls of `decode`
         self.n_decodes = 0  # llama_decode calls, and tokens read, for tests and statistics
         self.n_fed = 0
         self.decode_s = 0.0  # spent in llama_decode
@@ -162,11 +164,11 @@ class SharedContext:
             del sequence.cached[self._context.trim(sequence.number, n_tokens) :]
         return len(sequence.cached)
 
-    def decode(self) -> None:
+    def decode(self, n_most: int | None = None) -> None:
         """Read what was fed: first what nobody asks logits of, then a batch of all that somebody does.
 
-        Of long prompts it reads about a batch, and the rest the next times: answers that are being written go on
-        meanwhile.  A `Seat` is ready when its own are read.
+        Of long prompts it reads about a batch, or at most ``n_most`` tokens, and the rest the next times: answers that
+        are being written go on meanwhile.  A `Seat` is ready when its own are read.
 
         Raises:
             Interrupted: it was stopped.
@@ -174,24 +176,26 @@ class SharedContext:
         """
         started = time.perf_counter()
         try:
-            self._read_heads()
+            self._read_heads(n_most)
             self._read_wanted()
         except BaseException:
             self._recover()
             raise
         finally:
+            self.n_reads += 1
             self.decode_s += time.perf_counter() - started
 
     # Behind it.
 
-    def _read_heads(self) -> None:
+    def _read_heads(self, n_most: int | None) -> None:
         """One sequence after the other: what a prompt's tokens are rounded to then depends on no neighbour."""
-        enough = self.n_fed + self._context.n_batch
-        for sequence in self._sequences:
-            if sequence.head and self.n_fed < enough and len(sequence.cached) == sequence.n_held:  # none is read yet
+        n_batch = self._context.n_batch
+        enough = self.n_fed + (n_most or n_batch)
+        for sequence in sorted((each for each in self._sequences if each.head), key=_due):
+            if self.n_fed < enough and len(sequence.cached) == sequence.n_held:  # none is read yet
                 self._copy_beginning(sequence)
             while sequence.head and self.n_fed < enough:
-                part = sequence.head[: self._context.n_batch]
+                part = sequence.head[: min(n_batch, enough - self.n_fed) if n_most else n_batch]
                 apart(partial(self._decode, list(_numbered(sequence, part)), n_wanted=0), self.interrupt)
                 sequence.cached += part
                 del sequence.head[: len(part)]
@@ -239,6 +243,15 @@ class SharedContext:
             sequence.wanted.clear()
             held = min(self._context.length(sequence.number), len(sequence.cached)) if self.model.trimmable else 0
             del sequence.cached[self._context.trim(sequence.number, held) :]
+
+
+def _due(sequence: _Sequence) -> tuple[int, int]:
+    """When a prompt is read: a short one goes before a long one, but not if it came much later.
+
+    Counted in tokens, as if all prompts were read at the same time: so none waits for ever.
+    """
+    n_left = sum(len(mate.head) for mate in sequence.mates)
+    return PROMPT_PIECE * sequence.came + n_left, sequence.number
 
 
 def _fitness(sequence: _Sequence, prompt: Sequence[int]) -> tuple[bool, bool, int, int]:
@@ -316,6 +329,7 @@ class Seat:
         for sequence, prompt in zip(self._sequences, prompts, strict=True):
             held = self._shared.keep(sequence, min(common_prefix(sequence.cached, prompt), len(prompt) - 1))
             sequence.n_held = held
+            sequence.came = self._shared.n_reads
             sequence.head[:] = prompt[held:-1]
             sequence.wanted[:] = prompt[-1:]
 

@@ -22,7 +22,7 @@ from ..errors import UsageError
 from ..settings import Engine, FixedLayout
 from .adapters import Adapters
 from .checkpoints import Checkpoint
-from .context import Context, Logits
+from .context import PROMPT_PIECE, Context, Logits
 from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
@@ -96,6 +96,9 @@ class ModelViews:
         self.reduce: Callable[[int, int, Logits], Any] = _as_it_is
         #: Whether what all prompts begin with is read once, by one view, and handed to the others.
         self.shares_trunk = False
+        #: Called between the pieces of a long prompt, when nothing is under way: lets others go on, and says whether
+        #: there are any, for whom the next piece is small.
+        self.meanwhile: Callable[[], bool] | None = None
         #: What each view is to read with, from the next `start` on; the same for all that share a context.
         self.adapters = [Adapters()] * n_views
         #: Seconds that a prompt token took in every view at once, in a wide batch; None while none was timed.
@@ -160,12 +163,12 @@ class ModelViews:
             keep = max(0, min(held, len(prompt) - 1))
             kept = self._keep(view, keep)
             todo[view] = prompt[kept:keep] if keep - kept >= _TRUNK else ()
-        self._append(todo, rows=0)
+        self._read(todo)
         self._mark()
         todo = {view: prompt[len(self.cached[view]) : -1] for view, prompt in enumerate(prompts)}
-        self._append(todo, rows=0)
+        self._read(todo)
         longest = max(map(len, todo.values()))
-        if longest >= _ENOUGH_TO_TIME:
+        if longest >= _ENOUGH_TO_TIME and not self.meanwhile:
             started = time.perf_counter()
             self.wait()
             self.prefill_s_per_token = (time.perf_counter() - started) / longest
@@ -335,7 +338,7 @@ class ModelViews:
         self._keep(reader, min(helds[reader], trunk))
         number, seq = self._place(reader)
         with self._contexts[number].more_threads(self._n_threads):
-            self._append({reader: prompts[reader][len(self.cached[reader]) : trunk]}, rows=0)
+            self._read({reader: prompts[reader][len(self.cached[reader]) : trunk]})
             self.wait()
         context = self._contexts[number]
         state = ViewState(list(self.cached[reader]), context.state(seq), context.adapters)
@@ -344,6 +347,28 @@ class ModelViews:
                 self._keep(view, 0)
                 self._fill(view, state)
         return list(map(common_prefix, self.cached, prompts))
+
+    def _read(self, tokens: dict[int, Sequence[int]]) -> None:
+        """Append prompt tokens, in the batches that `_decode` makes, or in smaller ones while others go on."""
+        self.wait()
+        while self.meanwhile and any(tokens.values()):
+            n_batch = self._contexts[0].n_batch
+            n = min(n_batch, PROMPT_PIECE // len(self._contexts)) if self.meanwhile() else n_batch
+            piece = self._first_of(tokens, n)
+            tokens = {view: new[len(piece[view]) :] for view, new in tokens.items()}
+            self._append(piece, rows=0)
+            self.wait()
+        self._append(tokens, rows=0)
+
+    def _first_of(self, tokens: dict[int, Sequence[int]], n: int) -> dict[int, Sequence[int]]:
+        """The first n tokens that each context would read."""
+        left = dict.fromkeys(range(len(self._contexts)), max(1, n))
+        piece = {}
+        for view, new in tokens.items():
+            number, _ = self._place(view)
+            piece[view] = new[: left[number]]
+            left[number] -= len(piece[view])
+        return piece
 
     def _append(self, tokens: dict[int, Sequence[int]], rows: int) -> None:
         self.wait()

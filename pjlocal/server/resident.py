@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..answer import Answer, Pool
 from ..decoding.judge import Decision
 from ..decoding.schedule import Rows, Voice, Voices
-from ..engine.context import context_limit
+from ..engine.context import PROMPT_PIECE, context_limit
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
 from ..engine.seats import SharedContext
@@ -101,7 +101,7 @@ class Resident:
                 raise ModelError(f"{error} (or a smaller --parallel)") from None
             undo.callback(self.shared.close)
             self._closing = undo.pop_all()
-        self.scheduler = Scheduler(self.shared)
+        self.scheduler = Scheduler(self.shared, PROMPT_PIECE)
 
     def close(self) -> None:
         self._closing.close()
@@ -247,8 +247,13 @@ class Single:
         """Write no more of it."""
         self._answer.close()
 
-    def step(self) -> Step | None:
-        """Its next token; None behind the last one.  Raises what an `Answer` does."""
+    def step(self, meanwhile: Callable[[], bool]) -> Step | None:
+        """Its next token; None behind the last one.  Raises what an `Answer` does.
+
+        Args:
+            meanwhile: lets others go on while a long prompt is read; whether there are any.
+        """
+        self._judge.pool.meanwhile = meanwhile
         event = next(self._events, None)
         return None if event is None else Step(event, asdict(self._answer.statistics))
 

@@ -117,6 +117,8 @@ class Worker:
         self._stopping = False
         self._orders: dict[Job, Order] = {}  # planned, of this thread alone
         self._singles: list[SingleOrder] = []  # as well
+        self._reading: set[SingleOrder] = set()  # of them, whose step is under way while others go on
+        self._fault: Exception | None = None  # that nobody foresaw: the context may be in any state
         self._planning: set[AnyOrder] = set()  # what the planner has, and is still wanted
         self._talks: set[Talk] = set()  # that may have contexts
         self._planner = Planner()
@@ -211,28 +213,56 @@ class Worker:
             with self._changed:
                 idles = self._resident and not self._planning
                 awake = self._changed.wait_for(self._has_work, self._unload_after if idles else None)
-                coming, gone, planned = list(self._coming), list(self._gone), list(self._planned)
-                left = list(self._left)
-                for queue in (self._coming, self._gone, self._planned, self._left):
-                    queue.clear()
             if not awake:
                 self._unload()
                 continue
-            for order in coming:
-                self._begin(order)
-            for order in gone:
-                self._drop(order)
-            for order, made in planned:
-                self._take(order, made)
-            for talk in left:
-                talk.left = True
-                self._forget(talk)
+            self._look()
             if self._orders:
                 self._step()
             for single in list(self._singles):
-                self._step_alone(single)
+                if single.single and not self._fault:
+                    self._step_alone(single)
+            if self._fault:
+                self._fail_all(self._fault)
             if self._stopping and not (self._planning or self._orders or self._singles):
                 return
+
+    def _look(self) -> None:
+        """Take note of what has come from other threads."""
+        with self._changed:
+            coming, gone, planned = list(self._coming), list(self._gone), list(self._planned)
+            left = list(self._left)
+            for queue in (self._coming, self._gone, self._planned, self._left):
+                queue.clear()
+            for reading in self._reading:  # they are interrupted, and end when their step has returned
+                if reading in gone:
+                    gone.remove(reading)
+                    self._gone.append(reading)
+                if reading.talk in left:
+                    left.remove(reading.talk)
+                    self._left.append(reading.talk)
+        for order in coming:
+            self._begin(order)
+        for order in gone:
+            self._drop(order)
+        for order, made in planned:
+            self._take(order, made)
+        for talk in left:
+            talk.left = True
+            self._forget(talk)
+
+    def _give_turns(self) -> bool:
+        """Let all others go on while one reads a long prompt; whether there are any."""
+        self._look()
+        if self._orders:
+            self._step()
+        others = [single for single in self._singles if single.begun and single not in self._reading]
+        for single in others:
+            if single.single and not self._fault:
+                self._step_alone(single)
+        if self._fault:
+            raise self._fault
+        return bool(self._orders or others)
 
     def _has_work(self) -> bool:
         to_do = self._coming or self._gone or self._planned or self._left or self._orders or self._singles
@@ -301,12 +331,9 @@ class Worker:
         shared = self._resident.shared
         n_fed, n_decodes = shared.n_fed, shared.n_decodes
         try:
-            told = self._resident.scheduler.step()
-        except Exception as error:  # nobody foresaw it, and the context may be in any state
-            in_hand: list[AnyOrder] = [*self._orders.values(), *self._singles, *self._planning]
-            for order in in_hand:
-                self._end(order, error)
-            self._unload()
+            told = self._resident.scheduler.step(others_wait=bool(self._singles))
+        except Exception as error:
+            self._fault = error
             return
         self._metrics.fed.inc(shared.n_fed - n_fed)
         self._metrics.decodes.inc(shared.n_decodes - n_decodes)
@@ -317,15 +344,26 @@ class Worker:
             if job.done:
                 self._finish(order, job)
 
+    def _fail_all(self, fault: Exception) -> None:
+        """End all answers in hand, and begin the next with the model loaded anew."""
+        in_hand: list[AnyOrder] = [*self._orders.values(), *self._singles, *self._planning]
+        for order in in_hand:
+            self._end(order, fault)
+        self._unload()
+        self._fault = None
+
     def _step_alone(self, order: SingleOrder) -> None:
-        """One more token of an answer that is written by itself."""
+        """One more token of an answer that is written by itself; the others go on while it reads its prompt."""
         assert order.single
         single = order.single
+        self._reading.add(order)
         try:
-            step = single.step()
+            step = single.step(self._give_turns)
         except Exception as error:
+            self._reading.discard(order)
             self._end(order, error)
             return
+        self._reading.discard(order)
         if not order.begun:
             order.begun = True
             self._metrics.first_token.observe(time.monotonic() - order.came)

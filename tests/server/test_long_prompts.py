@@ -1,0 +1,158 @@
+"""A long prompt does not hold up the answers that are being written, whichever way it comes.
+
+Counted in steps of the answer that is being written, not in seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from served import Served, serving, when
+
+from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.prompting.preferences import placed
+from pjlocal.server.near import ask
+from pjlocal.server.wish import Wish
+
+pytestmark = pytest.mark.usefixtures("here")
+
+ENGINE = Engine(n_threads=1, n_ctx=32768, n_batch=512)
+OPTIONS = ("--ctx", "32768", "--parallel", "2", "--batch", "512")
+LONG = "word " * 800  # 4,000 tokens: eight whole batches
+N_TOKENS, PIECE = 4000, 32
+
+
+@pytest.fixture(scope="module")
+def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
+    with serving(model, server_environment, *OPTIONS) as made:
+        yield made
+
+
+class Stream:
+    """An answer that is being streamed; its events are counted."""
+
+    def __init__(self, served: Served) -> None:
+        self.n = 0
+        self._asked = {
+            "messages": [{"role": "user", "content": "hello"}],
+            "max_tokens": 30_000,
+            "stream": True,
+            "pjlocal": {"ignore_end": True},
+        }
+        self._url = f"{served.url}/v1/chat/completions"
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with httpx2.stream("POST", self._url, json=self._asked, timeout=60) as reply:
+            for line in reply.iter_lines():
+                self.n += line.startswith("data:")
+                if self._ended.is_set():
+                    return
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+@contextmanager
+def streaming(served: Served) -> Iterator[Stream]:
+    stream = Stream(served)
+    try:
+        when(lambda: stream.n > 5)
+        yield stream
+    finally:
+        stream.close()
+        when(lambda: served.metric("pjlocal_answers_now") == 0)
+
+
+def post(served: Served, prompt: str) -> str:
+    body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": 5, "seed": 1}
+    reply = served.http.post("/v1/chat/completions", json=body | {"pjlocal": {"ignore_end": True}})
+    assert reply.status_code == 200, reply.text
+    text: str = reply.json()["choices"][0]["message"]["content"]
+    return text
+
+
+@pytest.mark.slow
+def test_a_long_prompt_over_http_lets_a_stream_go_on(served: Served) -> None:
+    with streaming(served) as stream:
+        fed, decodes = served.metrics("pjlocal_tokens_fed_total", "pjlocal_decodes_total")
+        text = post(served, LONG)
+        n_fed, n_decodes = served.metrics("pjlocal_tokens_fed_total", "pjlocal_decodes_total")
+        assert n_fed - fed > N_TOKENS and n_decodes - decodes > 2 * N_TOKENS / PIECE
+        assert stream.n > N_TOKENS / PIECE
+    assert len(text)
+
+
+@pytest.mark.slow
+def test_alone_it_is_read_in_whole_batches(served: Served) -> None:
+    decodes = served.metric("pjlocal_decodes_total")
+    post(served, "other " + LONG)
+    assert served.metric("pjlocal_decodes_total") - decodes < N_TOKENS / 512 + 2 + 5
+
+
+def wish() -> Wish:
+    generation = Generation(seed=1, max_tokens=5, ignore_end=True)
+    return Wish(placed(("vivid", "creative")), Prompting(), Sampling(), generation, frozenset())
+
+
+@pytest.mark.slow
+def test_a_long_prompt_from_the_command_line_lets_a_stream_go_on(
+    served: Served, model: Path, tiny: Callable[[str], Path]
+) -> None:
+    with PersonaJudge(model, prefer=["vivid", "creative"], engine=ENGINE) as judge:
+        alone = judge(LONG, seed=1, max_tokens=5, ignore_end=True).text
+    for stream_is_there in (False, True):
+        if stream_is_there:
+            with streaming(served) as stream:
+                n = stream.n
+                answer = ask(model, ENGINE, wish(), "again " + LONG, Interrupt())
+                assert answer is not None and len("".join(event.text for event in answer))
+                assert stream.n - n > 2 * N_TOKENS / PIECE, "two views, of which each reads half a piece"
+        else:
+            answer = ask(model, ENGINE, wish(), LONG, Interrupt())
+            assert answer is not None and "".join(event.text for event in answer) == alone
+
+
+@pytest.mark.slow
+def test_others_are_begun_while_a_prompt_from_the_command_line_is_read(served: Served, model: Path) -> None:
+    """And who gave up is not waited for."""
+    texts = []
+
+    def run() -> None:
+        answer = ask(model, ENGINE, wish(), "more " + LONG, Interrupt())
+        assert answer is not None
+        texts.append("".join(event.text for event in answer))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        when(lambda: served.metric("pjlocal_answers_now") == 1)
+        n = 0
+        while not texts:
+            assert post(served, f"hello {n}")
+            n += 1
+        assert n > 3
+    finally:
+        thread.join()
+
+
+def test_one_that_hangs_up_while_its_prompt_is_read_frees_its_place(served: Served, model: Path) -> None:
+    with streaming(served) as stream:
+        interrupt = Interrupt()
+        timer = threading.Timer(0.3, interrupt.set)
+        timer.start()
+        answer = ask(model, ENGINE, wish(), "less " + LONG * 3, interrupt)
+        if answer is not None:
+            list(answer)
+        when(lambda: served.metric("pjlocal_answers_now") == 1)
+        n = stream.n
+        when(lambda: stream.n > n + 5)
