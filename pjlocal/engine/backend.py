@@ -7,9 +7,10 @@ import logging
 import os
 import re
 import tempfile
+import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -18,8 +19,17 @@ from llama_cpp import llama_cpp as lib
 log = logging.getLogger("pjlocal")
 
 _DEBUG, _ERROR = 1, 4  # GGML_LOG_LEVEL_*
-_recent_errors: deque[str] = deque(maxlen=20)
 _verbose = False
+
+
+class _Errors(threading.local):
+    """The last errors of each thread: llama.cpp tells them in the thread that called it."""
+
+    def __init__(self) -> None:
+        self.recent: deque[str] = deque(maxlen=20)
+
+
+_errors = _Errors()
 
 
 @lib.llama_log_callback  # type: ignore[untyped-decorator]
@@ -27,7 +37,7 @@ def _on_log(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
     """llama.cpp logs through here: silent unless asked, but its last errors are kept to explain a failure."""
     message = text.decode("utf-8", "replace")
     if level == _ERROR:
-        _recent_errors.append(message.strip())
+        _errors.recent.append(message.strip())
     if _verbose and level != _DEBUG:
         log.info(message.rstrip("\n"))
 
@@ -46,7 +56,7 @@ def init_backend(verbose: bool | None = None) -> None:
 
 
 def forget_errors() -> None:
-    _recent_errors.clear()
+    _errors.recent.clear()
 
 
 @dataclass
@@ -56,12 +66,21 @@ class Captured:
     text: str = ""
 
 
+_redirecting = threading.Lock()  # standard error is one for the whole process
+
+
 @contextmanager
-def captured_stderr() -> Iterator[Captured]:
+def captured_stderr(is_own: Callable[[str], bool]) -> Iterator[Captured]:
     """Catch what llama.cpp's grammar parser prints to standard error past its own log; where no file can be made, as on
-    a full disk, it is lost."""
+    a full disk, it is lost.
+
+    Other threads' lines, which land in the file too, are passed on to standard error afterwards.
+
+    Args:
+        is_own: whether a line is the parser's.
+    """
     captured = Captured()
-    with _temporary_file() as file:
+    with _redirecting, _temporary_file() as file:
         saved = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
@@ -70,7 +89,11 @@ def captured_stderr() -> Iterator[Captured]:
             os.dup2(saved, 2)
             os.close(saved)
             file.seek(0)
-            captured.text = file.read().decode("utf-8", "replace").strip()
+            lines = file.read().decode("utf-8", "replace").splitlines(keepends=True)
+            captured.text = "".join(line for line in lines if is_own(line))
+            if others := [line for line in lines if not is_own(line)]:
+                with suppress(OSError):
+                    os.write(2, "".join(others).encode())
 
 
 def _temporary_file() -> IO[bytes]:
@@ -81,8 +104,8 @@ def _temporary_file() -> IO[bytes]:
 
 
 def last_error() -> str:
-    """What llama.cpp last complained about: the first message since `forget_errors`, which is the cause."""
-    for message in _recent_errors:
+    """The cause that llama.cpp named for a failure in this thread: its first message since `forget_errors`."""
+    for message in _errors.recent:
         text = message.split(": ", 1)[-1] if message.startswith(("llama_", "gguf_", "ggml_")) else message
         text = text.removeprefix("error loading model: ").strip()
         if text:

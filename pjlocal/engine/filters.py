@@ -289,6 +289,7 @@ def _distribution(ids: NDArray[np.int32], probs: NDArray[np.floating[Any]]) -> D
 # llama.cpp's parser calls itself for each open bracket, and crashes on 20,000; where it looks for left recursion, for
 # each rule that begins with another, and crashes on 100,000 in a row.
 _DEEPEST = 1000
+_COMPLAINT = "parse: error parsing grammar: "
 _MOST_RULES = 10_000
 _REPETITION = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#.*')  # literals, sets of characters, comments
@@ -311,10 +312,12 @@ def _grammar(model: Model, grammar: str) -> Any:
         data = grammar.encode()
     except UnicodeEncodeError:
         raise UsageError("the grammar is not valid UTF-8") from None
-    with captured_stderr() as said:
+    own = {line.strip() for line in grammar.splitlines()} | {""}  # the parser repeats the grammar behind its complaint
+    with captured_stderr(lambda line: line.startswith(_COMPLAINT) or line.strip() in own) as said:
         sampler = lib.llama_sampler_init_grammar(model.vocab, data, b"root")
     if not sampler:
-        reason = said.text.removeprefix("parse: error parsing grammar: ") or last_error() or "it has no rule named root"
+        complaint = next((line for line in said.text.splitlines() if line.startswith(_COMPLAINT)), "")
+        reason = complaint.removeprefix(_COMPLAINT).strip() or last_error() or "it has no rule named root"
         raise UsageError(f"the grammar cannot be parsed: {textwrap.shorten(reason, 160, placeholder=' …')}")
     return sampler
 

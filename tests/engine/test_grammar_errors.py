@@ -1,0 +1,93 @@
+"""What is wrong with a grammar is said to whoever gave it, however many are read at a time, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from served import serving
+
+from pjlocal import Engine, Sampling
+from pjlocal.engine import filters
+from pjlocal.engine.filters import FilterChain
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.engine.model import Model
+from pjlocal.errors import UsageError
+
+WRONG = 'root ::= "a" )\nword ::= "of %d"\n\nrest ::= "c"'
+SAID = "the grammar cannot be parsed: expecting newline or end at )"
+RECURSIVE = "root ::= root"
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Callable[[str], Path]) -> Iterator[Model]:
+    made = Model(tiny("llama"), Engine(n_threads=1), Interrupt())
+    yield made
+    made.close()
+
+
+def complaint(model: Model, grammar: str) -> str:
+    try:
+        FilterChain(model, Sampling(grammar=grammar), (), (0,)).close()
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def test_grammars_of_many_threads_leave_standard_error_as_it_was(model: Model, capfd) -> None:
+    before, ended, n_lines = os.fstat(2), threading.Event(), 0
+
+    def write() -> int:
+        n = 0
+        while not ended.is_set():
+            os.write(2, b"another's line %d\n" % n)
+            n += 1
+        return n
+
+    with ThreadPoolExecutor(9) as threads:
+        writing = threads.submit(write)
+        grammars = [WRONG % n if n % 3 else RECURSIVE for n in range(300)]
+        said = list(threads.map(lambda grammar: complaint(model, grammar), grammars))
+        ended.set()
+        n_lines = writing.result()
+    assert os.path.samestat(before, os.fstat(2))
+    assert set(said[1::3] + said[2::3]) == {SAID}
+    assert all("left recursion" in each and "of " not in each for each in said[::3])
+    lines = sorted(capfd.readouterr().err.splitlines())
+    assert lines == sorted(f"another's line {n}" for n in range(n_lines)), "in whichever order"
+
+
+def test_another_threads_complaint_of_llama_cpp_is_not_taken_for_ones_own(model: Model, tmp_path: Path) -> None:
+    filters.forget_errors()
+    thread = threading.Thread(target=complaint, args=(model, RECURSIVE))
+    thread.start()
+    thread.join()
+    assert filters.last_error() == ""
+
+
+@pytest.mark.slow
+def test_a_server_tells_each_client_of_its_own_grammar(
+    tiny: Callable[[str], Path], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    with serving(tiny("llama"), environment, "--parallel", "4") as served:
+
+        def ask(n: int) -> tuple[int, str]:
+            own = {"grammar": WRONG % n if n % 2 else 'root ::= "yes"'}
+            said = [{"role": "user", "content": "hello"}]
+            reply = served.http.post("/v1/chat/completions", json={"messages": said, "pjlocal": own})
+            if reply.status_code == 200:
+                return 200, reply.json()["choices"][0]["message"]["content"]
+            return reply.status_code, reply.json()["error"]["message"]
+
+        with ThreadPoolExecutor(4) as clients:
+            replies = list(clients.map(ask, range(40)))
+        assert set(replies[::2]) == {(200, "yes")} and {status for status, _ in replies[1::2]} == {400}
+        assert all("expecting newline or end at )" in text and "of " not in text for _, text in replies[1::2])
+        links = {os.readlink(f"/proc/{served.process.pid}/fd/2")}
+        assert not any("deleted" in link for link in links) and next(iter(links)).startswith("pipe:")
+        status, said = served.end()
+        assert status == 0 and len(said.splitlines()) == 1, said
