@@ -152,6 +152,8 @@ def test_what_a_mode_has_no_use_for_is_told_once(tiny, caplog) -> None:
             (avoid, "mode plain has no use for --strength and --avoid"),
             ({"mode": "rewrite", "strength": "2"}, "mode rewrite has no use for --strength"),
             ({"mode": "prompt", "panel": True}, "mode prompt has no use for --panel"),
+            ({"mode": "args", "floor": 0.5, "lam": 2}, "mode args has no use for --floor and --lambda"),
+            ({"mode": "prompt", "lam": 2}, "mode prompt has no use for --lambda"),
             ({"mode": "judge", "aligner": "smollm2"}, "mode judge has no use for --aligner"),
         ):  # fmt: skip
             caplog.clear()

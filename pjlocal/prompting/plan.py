@@ -101,6 +101,8 @@ _IDLE: dict[str, tuple[Mode, ...]] = {
     "strength": ("plain", "rewrite"),
     "avoid": ("plain",),
     "panel": OF_ONE_VIEW,
+    "floor": ("plain", "rewrite", "args"),
+    "lam": ("plain", "rewrite", "prompt", "args"),
     "aligner": tuple(mode for mode in _ALL if mode != "rewrite"),
     "rule": tuple(mode for mode in _ALL if mode != "both"),
 }
@@ -116,11 +118,15 @@ def in_mode(generation: Generation, mode: Mode) -> Generation:
 
 
 def _idle_flags(generation: Generation, mode: Mode) -> list[str]:
-    """The flags of what was asked for and changes nothing in that mode."""
+    """The flags of settings that differ from their defaults and change nothing in that mode.
+
+    Rounds and floors are often set once for all answers: they are named only where a mode was asked for.
+    """
+    usual = () if generation.mode else ("lam", "floor")
     return [
         flag(f)
         for f in fields(generation)
-        if mode in _IDLE.get(f.name, ()) and getattr(generation, f.name) != f.default
+        if mode in _IDLE.get(f.name, ()) and getattr(generation, f.name) != f.default and f.name not in usual
     ]
 
 
@@ -153,6 +159,11 @@ def make_roles(request: Request) -> Roles:
         return Roles(mode, named, 1, [""], {}, None, [_adapters(generation)])
     if generation.panel and mode not in OF_ONE_VIEW:
         named = _panel(preferences)
+        if mode == "base" and len(named) > len(VIEW_NAMES):
+            raise UsageError(
+                f"mode base has a view that drafts and one that judges: --panel takes 2 preferences there, not "
+                f"{len(named)}. Leave --panel out, or use --mode judge"
+            )
     speakers, names = list(named.values()), list(named)
     if mode == "prompt":
         speakers, names = [list(chain.from_iterable(speakers))], ["prompt"]

@@ -77,6 +77,7 @@ def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
         (["vivid"], {"mode": "rewrite", "avoid": ("frmal",)}, "unknown preset 'frmal'"),
         (["vivid"], {"mode": "args", "rule": "mod"}, "--rule mod says how mode both weighs the preferences"),
         (["vivid"], {"panel": True}, "--panel takes 2 to 26 preferences"),
+        (["vivid", "formal", "simple"], {"panel": True, "mode": "base"}, "mode base has a view that drafts and one "),
         (["vivid", "formal"], {"rule": "mod"}, "--rule mod says how mode both weighs the preferences: add --mode both"),
         (["vivid:11"], {}, "the preference 'vivid:11': a strength is a number from -10 to 10, or auto (not '11')"),
         (["vivid:1e9"], {}, "the preference 'vivid:1e9': a strength is a number from -10 to 10, or auto (not '1e9')"),
