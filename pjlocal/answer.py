@@ -250,12 +250,10 @@ class Answer:
         return Voices(voices, voices, meter)
 
     def _guesser(self, views: ModelViews | Seat) -> Lookahead | None:
-        most = self._generation.lookahead
-        if not most or not views.rewinds:
+        most = min(self._generation.lookahead, views.most_rows - 1)
+        if most < 1 or not views.rewinds:
             return None
-        return Lookahead(
-            max(self.plan.prompts, key=len), min(most, views.most_rows - 1), lambda: views.prefill_s_per_token
-        )
+        return Lookahead(max(self.plan.prompts, key=len), most, lambda: views.prefill_s_per_token)
 
     def _is_end(self, token: int) -> bool:
         return not self._generation.ignore_end and self._pool.model.is_end(token)

@@ -106,9 +106,11 @@ def serve(
     path = find_model(model)
     called = shown_name(path)
     short = model if model and Path(model).name == model else called if model else EMBEDDED
-    names = Names(short.removesuffix(".gguf"), {called, called.removesuffix(".gguf")}, load_config().personas)
+    personas = load_config().personas
+    names = Names(short.removesuffix(".gguf"), {called, called.removesuffix(".gguf")}, personas)
     interrupt, metrics = Interrupt(), Metrics()
-    load = partial(Resident, path, engine, parallel, interrupt)
+    lookaheads = (persona.generation.get("lookahead", 0) for persona in personas.values())
+    load = partial(Resident, path, engine, parallel, interrupt, max(request.generation.lookahead, *lookaheads, 0))
     worker = Worker(load, parallel + queue, unload_after, interrupt, metrics)
     with listen(host, port) as listening:
         with on_sigint(interrupt), Spinner() as spinner:

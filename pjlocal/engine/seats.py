@@ -64,17 +64,20 @@ class SharedContext:
     Args:
         n_seq: sequences: a view of an answer takes one.
         n_ctx: tokens that each may hold.
+        n_rows: tokens that each may feed at a time with the logits behind each; answers that want more get these.
 
     Raises:
         ModelError: there is not enough memory.
     """
 
-    def __init__(self, model: Model, engine: Engine, n_seq: int, n_ctx: int, interrupt: Interrupt) -> None:
+    def __init__(
+        self, model: Model, engine: Engine, n_seq: int, n_ctx: int, interrupt: Interrupt, n_rows: int = 1
+    ) -> None:
         check_memory(model, engine, n_seq, n_ctx)
         self.model = model
         self.n_ctx = n_ctx
         self.n_seq = n_seq
-        self.n_rows = 1
+        self.n_rows = n_rows if model.trimmable else 1
         self.interrupt = interrupt
         self.n_reads = 0  # calls of `decode`
         self.n_decodes = 0  # llama_decode calls, and tokens read, for tests and statistics
@@ -82,12 +85,8 @@ class SharedContext:
         self.decode_s = 0.0  # spent in llama_decode
         self._n_left = 0  # answers that have left
         self._sequences = [_Sequence(number) for number in range(n_seq)]
-        self._engine = engine
-        self._context = self._made(self.n_rows)
-
-    def _made(self, n_rows: int) -> Context:
-        n_threads = self._engine.n_threads or physical_cores()
-        return Context(self.model, self._engine, self.n_ctx, self.n_seq, n_threads, self.interrupt, n_rows)
+        n_threads = engine.n_threads or physical_cores()
+        self._context = Context(model, engine, n_ctx, n_seq, n_threads, interrupt, self.n_rows)
 
     def close(self) -> None:
         self._context.close()
@@ -101,24 +100,6 @@ class SharedContext:
     def most_rows(self) -> int:
         """The most tokens that every sequence may feed at once with the logits behind each."""
         return min(self.n_rows, self._context.n_batch // self.n_seq)
-
-    def plan_for(self, n_rows: int) -> None:
-        """Have every sequence feed so many tokens at a time from now on, where that is more.  What it has read stays;
-        the logits of the last decode are gone.
-
-        Raises:
-            ModelError: there is not enough memory.
-        """
-        if n_rows <= self.n_rows:
-            return
-        made = self._made(n_rows)
-        for sequence in self._sequences:
-            if sequence.cached and not made.restore(sequence.number, self._context.state(sequence.number)):
-                made.close()
-                raise ModelError("llama.cpp cannot take over what was read")
-        self._context.close()
-        self._context = made
-        self.n_rows = n_rows
 
     def seat(self) -> Seat:
         """A place for one more answer; it takes sequences when its prompts are known."""
@@ -313,8 +294,6 @@ class Seat:
                 "a LoRA adapter or control vector changes a whole context, which answers written side by side share: "
                 "have them written one at a time (--parallel 1)"
             )
-        if self.rewinds:
-            self._shared.plan_for(n_rows)
         return self
 
     # What the schedules call.

@@ -123,7 +123,8 @@ def _together(
 ) -> Iterator[AnswerRecord]:
     most_views = max(len(item.plan.prompts) for item in planned)
     n_ctx = -(-max(item.room for item in planned) // 256) * 256
-    shared = SharedContext(planned[0].judge.model, engine, parallel * most_views, n_ctx, interrupt)
+    n_rows = 1 + max(item.plan.request.generation.lookahead for item in planned)
+    shared = SharedContext(planned[0].judge.model, engine, parallel * most_views, n_ctx, interrupt, n_rows)
     try:
         written: dict[Job, tuple[Planned, list[TokenEvent]]] = {}
 

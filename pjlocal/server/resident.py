@@ -79,13 +79,14 @@ class Resident:
 
     Args:
         parallel: answers of two views that are written at once.
+        lookahead: the most tokens that an answer may guess ahead; a request that asks for more gets these.
 
     Raises:
         ModelError: a model that cannot be used, or too little memory for so many answers.
         Interrupted: on request.
     """
 
-    def __init__(self, path: Path, engine: Engine, parallel: int, interrupt: Interrupt) -> None:
+    def __init__(self, path: Path, engine: Engine, parallel: int, interrupt: Interrupt, lookahead: int = 0) -> None:
         self._engine = engine
         self._interrupt = interrupt
         with ExitStack() as undo:
@@ -96,7 +97,7 @@ class Resident:
             n_seq = max(_LEAST_VIEWS, _VIEWS * parallel)
             self.n_ctx = context_limit(self.model, engine)
             try:
-                self.shared = SharedContext(self.model, engine, n_seq, self.n_ctx, interrupt)
+                self.shared = SharedContext(self.model, engine, n_seq, self.n_ctx, interrupt, 1 + lookahead)
             except ModelError as error:
                 raise ModelError(f"{error} (or a smaller --parallel)") from None
             undo.callback(self.shared.close)

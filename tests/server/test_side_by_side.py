@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -123,3 +124,13 @@ def test_a_conversation_that_goes_on_is_not_read_again(served: Served) -> None:
     held = served.metric("pjlocal_prompt_tokens_held_total")
     ask(served, messages=said)
     assert served.metric("pjlocal_prompt_tokens_held_total") - held > n_first - 20 - 5  # its prompt, at the least
+
+
+def test_a_request_cannot_enlarge_what_the_server_has_in_memory(served: Served) -> None:
+    def resident_mib() -> int:
+        status = Path(f"/proc/{served.process.pid}/status").read_text()
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) // 1024
+
+    text, before = ask(served), resident_mib()
+    assert ask(served, pjlocal={"lookahead": 31}) == text
+    assert resident_mib() < before + 16  # a second context takes 70 MiB
