@@ -23,19 +23,24 @@ LONG = "Tell me of the sun, the rain and the sea, " * 8
 
 
 class Served:
-    """A server that runs; what it says on standard error is kept."""
+    """A server that runs; what it says on standard error is kept.  `http` sends the page's token."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.said: list[str] = []
-        self.port = self._read_port()
+        self.port, self.token = self._read_greeting()
+        self.greeting = "".join(self.said)
         self._reader = threading.Thread(target=self._keep_reading)
         self._reader.start()
-        self.http = httpx2.Client(base_url=self.url, timeout=60)
+        self.http = httpx2.Client(base_url=self.url, timeout=60, headers={"Authorization": f"Bearer {self.token}"})
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def page(self, chat: str = "") -> str:
+        """The address of the page as the server prints it; ``chat`` is what stands behind it, as in ``#3``."""
+        return f"{self.url}/?token={self.token}{chat}"
 
     def openai(self, key: str = "none", retries: int = 0) -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=retries)
@@ -58,12 +63,12 @@ class Served:
         self._reader.join()
         return status, "".join(self.said)
 
-    def _read_port(self) -> int:
+    def _read_greeting(self) -> tuple[int, str]:
         assert self.process.stderr
         for line in self.process.stderr:
             self.said.append(line)
-            if found := re.search(r"answers at http://\S+:(\d+)/v1", line):
-                return int(found[1])
+            if found := re.search(r"http://\S+:(\d+)/\?token=(\S+)", line):
+                return int(found[1]), found[2]
         raise AssertionError("".join(self.said))
 
     def _keep_reading(self) -> None:

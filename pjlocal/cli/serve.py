@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..settings import Engine
 from .options import ModelOption, takes_settings
 
 _SERVER = "Server"
+_TOKEN_BYTES = 24  # of the secret in the page's address
 
 
 @takes_settings(max_tokens=1024)
@@ -59,7 +61,8 @@ def serve(
         typer.Option(
             envvar="PJLOCAL_API_KEY",
             show_envvar=True,
-            help="What clients must show as their key; needed on an address that other machines reach.",
+            help="The key that clients must send; required on an address that other machines reach. Other users of "
+            "this machine can see it in the list of processes, but not PJLOCAL_API_KEY.",
             rich_help_panel=_SERVER,
         ),
     ] = None,
@@ -78,7 +81,7 @@ def serve(
     """Answer OpenAI's protocol over HTTP. What is given here holds where a request says nothing."""
     try:
         from ..server.app import create_app
-        from ..server.guard import is_loopback
+        from ..server.guard import check_key, is_loopback
         from ..server.metrics import Metrics
         from ..server.nearby import Nearby, listen_nearby
         from ..server.recording import SavedAs
@@ -95,8 +98,8 @@ def serve(
     from ..gguf.ollama import shown_name
     from ..prompting.plan import make_roles  # loads llama.cpp, which other commands may do without
 
-    if api_key == "":
-        raise UsageError("--api-key must not be empty: leave it out, or give a key")
+    if api_key is not None:
+        check_key(api_key)
     local = is_loopback(host)
     if not local and api_key is None:
         raise UsageError(f"other machines reach {host}: give --api-key (or PJLOCAL_API_KEY), or leave --host out")
@@ -118,12 +121,15 @@ def serve(
             resident = worker.load()
             n_ctx, about = resident.n_ctx, resident.about
         saved_as = SavedAs(lasting_name(model), called)
-        app = create_app(worker, names, request, metrics, n_ctx, saved_as, key=api_key, local=local, origins=cors)
+        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        app = create_app(
+            worker, names, request, metrics, n_ctx, saved_as, token=token, key=api_key, local=local, origins=cors
+        )
         number = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         at = f"http://{shown}:{number}"
         with listen_nearby(path, engine) as near:
-            print(
-                f"pjlocal: {names.model} answers at {at}/v1, and in a browser at {at} (Ctrl-C ends it)", file=sys.stderr
-            )
+            whom = "with your key" if api_key else "without a key: every user of this machine may ask (see --api-key)"
+            print(f"pjlocal: {names.model} answers at {at}/v1, {whom}", file=sys.stderr)
+            print(f"pjlocal: in your browser, with your chats: {at}/?token={token} (Ctrl-C ends it)", file=sys.stderr)
             return answer(app, listening, worker, Nearby(worker, parallel, about), near)

@@ -36,6 +36,7 @@ def create_app(
     n_ctx: int,
     saved_as: SavedAs,
     *,
+    token: str,
     key: str | None = None,
     local: bool = True,
     origins: Sequence[str] = (),
@@ -45,9 +46,9 @@ def create_app(
     Args:
         defaults: what answers are written under where a request does not say.
         n_ctx: the most tokens that a request may want.
-        key, local, origins: see `Guard`.
+        token, key, local, origins: see `Guard`.
     """
-    middleware = [Middleware(Guard, key=key, local=local, origins=origins, metrics=metrics)]
+    middleware = [Middleware(Guard, key=key, token=token, local=local, origins=origins, metrics=metrics)]
     if origins:
         cors = Middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], max_age=600

@@ -24,7 +24,7 @@ from .worker import Busy, Stopping
 log = logging.getLogger("pjlocal")
 
 _OPEN = ("/health", *FILES)  # to those who have no key
-_OWN = "/api/"  # is for the server's own page, wherever else web pages may ask from: there are the user's chats
+_OWN = "/api/"  # is for the server's own page: there are the user's chats
 _RETRY_AFTER_S = 1
 _MOST_SAID = 1000  # characters of an error, which may quote what was sent
 _HUNG_UP = 499  # as web servers count clients that did not wait
@@ -90,6 +90,21 @@ def refusal(error: Exception) -> JSONResponse:
     return JSONResponse(body, status, headers)
 
 
+def check_key(key: str) -> None:
+    """Refuse an API key that no client can send in a header.
+
+    Raises:
+        UsageError: it is empty, or has other characters than printable ASCII, or spaces at its ends.
+    """
+    if not key:
+        raise UsageError("--api-key must not be empty: leave it out, or give a key")
+    if not (key.isascii() and key.isprintable()) or key != key.strip():
+        raise UsageError(
+            "--api-key (PJLOCAL_API_KEY) may have printable ASCII characters alone, and no spaces or line ends around "
+            "them: no client could send this key in a header"
+        )
+
+
 def is_loopback(host: str) -> bool:
     """Whether nobody but this machine reaches an address."""
     try:
@@ -102,14 +117,18 @@ class Guard:
     """Stands before the routes.
 
     Args:
-        key: what clients must show; None lets all in.
+        key: what clients must send; None opens all but `/api`.
+        token: opens `/api`, as the key does.
         local: whether it is reached by a name of this machine alone.  A web page can have its own name lead here.
         origins: from where web pages may ask, besides the server's own; ``*`` is everywhere.
     """
 
-    def __init__(self, app: ASGIApp, key: str | None, local: bool, origins: Sequence[str], metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, key: str | None, token: str, local: bool, origins: Sequence[str], metrics: Metrics
+    ) -> None:
         self._app = app
         self._key = key
+        self._token = token
         self._local = local
         self._origins = origins
         self._metrics = metrics
@@ -150,7 +169,15 @@ class Guard:
         if origin and not self._may_ask(origin, host):
             said = f"web pages of {origin} may not ask this server: --cors {origin} lets them"
             return JSONResponse(error_body(said, "permission_error"), 403)
-        if self._key is not None and path not in _OPEN and not _is_shown(self._key, headers.get("authorization", "")):
+        sent = headers.get("authorization", "")
+        if path.startswith(_OWN):
+            if not (_is_sent(self._token, sent) or (self._key is not None and _is_sent(self._key, sent))):
+                said = (
+                    "/api is for this server's own page: open the address with ?token= that pjlocal serve printed, or "
+                    "send its token, or the API key, in the header Authorization: Bearer TOKEN"
+                )
+                return JSONResponse(error_body(said, "authentication_error", "invalid_token"), 401)
+        elif self._key is not None and path not in _OPEN and not _is_sent(self._key, sent):
             said = "the key is missing or wrong: send the header Authorization: Bearer KEY"
             return JSONResponse(error_body(said, "authentication_error", "invalid_api_key"), 401)
         return None
@@ -172,7 +199,7 @@ def _host(header: str) -> str:
         return ""
 
 
-def _is_shown(key: str, header: str) -> bool:
-    """Whether the header shows the key; how long that takes to tell says nothing of it."""
-    scheme, _, shown = header.partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode(), key.encode())
+def _is_sent(secret: str, header: str) -> bool:
+    """Whether the header holds the secret; the time that this takes does not depend on how much of it is right."""
+    scheme, _, sent = header.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), secret.encode())

@@ -12,6 +12,7 @@ from browser import Chromium, Page
 from exported_chats import accepted, resampled
 from on_the_page import SETTINGS, WRITTEN, ask, click
 from saved_chats import a_turn, saved
+from served import Served
 
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
@@ -28,7 +29,7 @@ axe.run({ resultTypes: ['violations'] }).then(({ violations }) => {
 
 
 @pytest.fixture
-def seen(page: Callable[..., Chromium]) -> Iterator[Callable[..., Chromium]]:
+def seen(page: Callable[..., Chromium], served: Served) -> Iterator[Callable[..., Chromium]]:
     """Opens the page in a window of some width, light or dark."""
 
     def load(address: str, width: int, scheme: str) -> Chromium:
@@ -37,7 +38,7 @@ def seen(page: Callable[..., Chromium]) -> Iterator[Callable[..., Chromium]]:
         emulated = [{"name": name, "value": value} for name, value in features.items()]
         chromium("Emulation.setEmulatedMedia", features=emulated)
         chromium.size(width, 700)
-        chromium.open(chromium.eval("location.origin") + address)
+        chromium.open(served.page(address))
         chromium.wait_for("document.querySelector('#list li')")
         return chromium
 
@@ -59,7 +60,7 @@ def found_by_axe(page: Page) -> list[list[str]]:
 def test_axe_finds_nothing(seen, store: Store, width: int, scheme: str) -> None:
     answer = [accepted("Cats **purr**"), resampled(" because", instead=" bark", position=1), accepted(" `so`", 2)]
     session = saved(store, "Cats", Turn("Why?", answer, SETTINGS, "stop"), settings=SETTINGS)
-    chromium = seen("/", width, scheme)
+    chromium = seen("", width, scheme)
     assert found_by_axe(chromium) == [], "empty"
     chromium.eval("document.querySelectorAll('aside details').forEach((part) => (part.open = true))")
     assert found_by_axe(chromium) == [], "preferences and chats"
@@ -84,10 +85,12 @@ def test_axe_finds_nothing(seen, store: Store, width: int, scheme: str) -> None:
     click(chromium, "Compare")
     chromium.wait_for("document.querySelector('#columns .t') && !document.querySelector('#columns [aria-busy]')")
     assert found_by_axe(chromium) == [], "compared"
+    chromium.eval("document.getElementById('refused').hidden = false; asking.showModal()")
+    assert found_by_axe(chromium) == [], "the question for the token"
 
 
 def test_everything_has_a_name_and_a_place_for_those_who_do_not_see_it(page, store: Store) -> None:
-    chromium = page(f"/#{saved(store, 'names', a_turn(), settings=SETTINGS).id}")
+    chromium = page(f"#{saved(store, 'names', a_turn(), settings=SETTINGS).id}")
     chromium.wait_for(WRITTEN)
     chromium("Accessibility.enable")
     nodes = [n for n in chromium("Accessibility.getFullAXTree")["nodes"] if not n["ignored"]]
@@ -122,7 +125,7 @@ def test_everything_has_a_name_and_a_place_for_those_who_do_not_see_it(page, sto
 def test_text_can_be_read_in_light_and_dark_and_on_a_phone(seen, store: Store, width: int, scheme: str) -> None:
     text = "A " + "wide" * 200 + "\n\n```\n" + "code " * 100 + "\n```\n\n| a | b |\n|-|-|\n| " + "c" * 300 + " | d |"
     session = saved(store, "wide", Turn("Why" * 100, [accepted(text)], SETTINGS, "stop"), settings=SETTINGS)
-    chromium = seen(f"/#{session.id}", width, scheme)
+    chromium = seen(f"#{session.id}", width, scheme)
     chromium.wait_for("document.querySelector('#turns .t') && document.querySelector('#list small')")
     assert chromium.eval("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert chromium.eval("document.querySelector('#settings').open") == (width > 960)

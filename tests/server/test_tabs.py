@@ -30,8 +30,8 @@ def open_tabs(
     """Opens the page at an address in two tabs; the second is in front."""
     with chromium.tab() as second:
 
-        def load(address: str = "/") -> tuple[Page, Page]:
-            second.open(served.url + address)
+        def load(address: str = "") -> tuple[Page, Page]:
+            second.open(served.page(address))
             second.wait_for("document.querySelector('#list li')")
             return page(address), second
 
@@ -80,7 +80,7 @@ def test_a_chat_that_one_tab_begins_names_or_deletes_is_so_listed_in_the_other(o
 @pytest.mark.slow
 def test_two_tabs_go_on_in_one_chat_and_both_show_all_of_it(open_tabs, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
-    first, second = open_tabs(f"/#{session.id}")
+    first, second = open_tabs(f"#{session.id}")
     ask(second, "From the second")
     second.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
     first.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
@@ -110,7 +110,7 @@ fetch = async (path, options) => {
 def test_of_two_replies_the_newer_one_is_shown_whichever_comes_first(page, store: Store, opening: bool) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
     changed = f"new BroadcastChannel('pjlocal').postMessage({session.id})"
-    chromium = page("/" if opening else f"/#{session.id}")
+    chromium = page("" if opening else f"#{session.id}")
     if not opening:
         chromium.wait_for(WRITTEN)
     chromium.eval(HOLD % "GET")
@@ -126,7 +126,7 @@ def test_of_two_replies_the_newer_one_is_shown_whichever_comes_first(page, store
 
 def test_a_question_that_is_asked_while_a_chat_is_loaded_is_asked_there(page, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
-    chromium = page("/")
+    chromium = page()
     chromium.eval(HOLD % "GET")
     chromium.eval(f"location.hash = {session.id}")
     chromium.wait_for("asked === 1")
@@ -141,7 +141,7 @@ def test_what_is_done_to_one_chat_does_nothing_to_that_opened_meanwhile(
     page, store: Store, method: str, button: str
 ) -> None:
     first, second = (saved(store, name, a_turn(name), settings=SETTINGS) for name in ("first", "second"))
-    chromium = page(f"/#{first.id}")
+    chromium = page(f"#{first.id}")
     chromium.wait_for(WRITTEN)
     click(chromium, {"PATCH": "Rename", "DELETE": "Delete"}[method])
     chromium.eval(HOLD % method)
@@ -157,7 +157,7 @@ def test_what_is_done_to_one_chat_does_nothing_to_that_opened_meanwhile(
 @pytest.mark.slow
 def test_two_tabs_that_ask_in_one_chat_at_once_lose_nothing(open_tabs, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
-    tabs = open_tabs(f"/#{session.id}")
+    tabs = open_tabs(f"#{session.id}")
     for name, tab in zip(("one", "two"), tabs, strict=True):  # none of them has heard of the other
         tab.eval(f"question.value = '{name}'; document.getElementById('ask').requestSubmit()")
     for tab in tabs:
@@ -173,7 +173,7 @@ def test_two_tabs_that_ask_in_one_chat_at_once_lose_nothing(open_tabs, store: St
 
 def test_where_a_chat_has_gone_on_elsewhere_one_sees_how_before_one_asks(page, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
-    chromium = page(f"/#{session.id}")
+    chromium = page(f"#{session.id}")
     chromium.wait_for(WRITTEN)
     store.add_turn(session.id, a_turn("From the terminal", "Yes"))
     chromium.eval("question.value = 'And now?'; document.getElementById('ask').requestSubmit()")
@@ -187,7 +187,7 @@ def test_where_a_chat_has_gone_on_elsewhere_one_sees_how_before_one_asks(page, s
 
 def test_the_question_that_is_edited_is_the_one_that_was_chosen(page, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
-    chromium = page(f"/#{session.id}")
+    chromium = page(f"#{session.id}")
     click(chromium, "Edit")
     chromium.type(" there")
     store.add_turn(session.id, a_turn("From the terminal", "Yes"))
@@ -199,7 +199,7 @@ def test_the_question_that_is_edited_is_the_one_that_was_chosen(page, store: Sto
 
 def test_a_chat_is_renamed_by_keyboard_and_a_title_that_names_nothing_is_refused_in_a_line(page, store: Store) -> None:
     session = saved(store, "Old", a_turn(), settings=SETTINGS)
-    chromium = page(f"/#{session.id}")
+    chromium = page(f"#{session.id}")
     click(chromium, "Rename")
     assert chromium.eval("document.activeElement.value") == "Old"
     chromium.type("12")
@@ -219,7 +219,7 @@ def test_a_chat_is_renamed_by_keyboard_and_a_title_that_names_nothing_is_refused
 
 def test_deleting_a_chat_asks_first(page, store: Store) -> None:
     session = saved(store, "doomed", a_turn(), settings=SETTINGS)
-    chromium = page(f"/#{session.id}")
+    chromium = page(f"#{session.id}")
     click(chromium, "Delete")
     assert chromium.eval(FOCUS) == "Cancel" and "doomed" in chromium.eval(
         "document.querySelector('dialog[open]').innerText"
@@ -241,7 +241,7 @@ def test_deleting_a_chat_asks_first(page, store: Store) -> None:
 @pytest.mark.parametrize("wanted", ["ask", "rename", "delete"])
 def test_of_a_chat_that_is_gone_meanwhile_the_page_says_so_and_begins_another(page, store: Store, wanted: str) -> None:
     session: Session = saved(store, "gone", a_turn(), settings=SETTINGS)
-    chromium = page(f"/#{session.id}")
+    chromium = page(f"#{session.id}")
     chromium.wait_for(WRITTEN)
     store.remove(session.id)
     if wanted == "ask":
@@ -262,7 +262,7 @@ def test_of_a_chat_that_is_gone_meanwhile_the_page_says_so_and_begins_another(pa
 @pytest.mark.slow
 def test_a_chat_that_is_deleted_in_the_other_tab_while_it_is_answered_ends_here(open_tabs, store: Store) -> None:
     session = saved(store, "endless", settings=ENDLESS)
-    first, second = open_tabs(f"/#{session.id}")
+    first, second = open_tabs(f"#{session.id}")
     second.front()
     ask(second, "Go on")
     second.wait_for(f"{TOKENS} > 5")

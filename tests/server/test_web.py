@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx2
 import pytest
 from browser import Chromium
 from exported_chats import HOSTILE, accepted, resampled
@@ -64,7 +63,7 @@ def test_a_conversation_shows_who_wrote_what_and_is_saved(page: Callable[..., Ch
 
 def test_a_tokens_numbers_show_where_one_points_and_where_the_keyboard_is(page, store: Store) -> None:
     of = [accepted("Cats"), resampled(" purr", instead=" bark", position=1), accepted(" often", 2)]
-    chromium = page(f"/#{saved(store, 'numbers', Turn('Why?', of, SETTINGS, 'stop')).id}")
+    chromium = page(f"#{saved(store, 'numbers', Turn('Why?', of, SETTINGS, 'stop')).id}")
     chromium.wait_for(TOKENS)
     assert chromium.eval("document.getElementById('token').hidden")
     chromium.hover(".t.resampled")
@@ -96,7 +95,7 @@ def test_a_tokens_numbers_show_where_one_points_and_where_the_keyboard_is(page, 
 @pytest.mark.slow
 def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: Store) -> None:
     session = saved(store, "endless", settings=ENDLESS)
-    chromium = page(f"/#{session.id}")
+    chromium = page(f"#{session.id}")
     ask(chromium, "Go on")
     chromium.wait_for(f"{TOKENS} > 30")
     click(chromium, "Stop")
@@ -127,7 +126,7 @@ def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: S
 @pytest.mark.slow
 def test_a_page_that_is_loaded_anew_in_the_middle_has_all_that_was_written(page, store: Store) -> None:
     session = saved(store, "endless", a_turn("Hello", "Hi you"), settings=ENDLESS)
-    chromium = page(f"/#{session.id}")
+    chromium = page(f"#{session.id}")
     ask(chromium, "Go on")
     chromium.wait_for(f"{TOKENS} > 30")
     chromium("Page.reload")
@@ -149,7 +148,7 @@ def test_nothing_planted_runs_and_nothing_is_fetched_from_elsewhere(page, store:
     texts = [*HOSTILE, *HOSTILE_MARKDOWN]
     turns = [Turn(text, [accepted(text)], {"mode": text, "preferences": {"a": [text]}}, "stop") for text in texts]
     session = saved(store, " ".join(HOSTILE[:-1]), *turns, settings={"preferences": {"a": texts[:3], "b": []}})
-    chromium = page(f"/#{session.id}")
+    chromium = page(f"#{session.id}")
     chromium.wait_for(f"document.querySelectorAll('article').length === {len(texts)}")
     for number in range(1, len(texts) + 1):
         chromium.hover(f"article:nth-of-type({number}) .t")
@@ -231,7 +230,7 @@ def rendered(chromium: Chromium, source: str) -> str:
 
 def test_modes_are_compared_side_by_side_and_not_saved(page, store: Store) -> None:
     session = saved(store, "compare", a_turn("Which?", "That one"), settings=SETTINGS)
-    chromium = page(f"/#{session.id}")
+    chromium = page(f"#{session.id}")
     click(chromium, "Compare modes")
     chromium.eval("document.querySelector('[name=prompt]').checked = false")
     click(chromium, "Compare")
@@ -272,19 +271,64 @@ def test_chats_of_the_terminal_are_found_opened_and_exported(page, store: Store)
     assert chromium.eval("file").startswith("# Lighthouse\n")
 
 
+SECRET = "sessionStorage.getItem('pjlocal-secret')"
+ASKED = "document.getElementById('asking').open"
+LIST = "document.querySelector('#list li')"
+
+
+def test_the_token_leaves_the_address_and_serves_the_tab_when_it_is_loaded_anew(page, store: Store, served) -> None:
+    session = saved(store, "Lighthouse", a_turn(), settings=SETTINGS)
+    chromium = page(f"#{session.id}")
+    chromium.wait_for(WRITTEN)
+    address = f"{served.url}/#{session.id}"
+    assert chromium.eval(f"[location.href, {SECRET}]") == [address, served.token]
+    chromium("Page.reload")
+    chromium.wait_for(f"document.readyState === 'complete' && {LIST}")
+    chromium.wait_for(WRITTEN)
+    assert chromium.eval(f"[location.href, {ASKED}]") == [address, False]
+    assert not chromium.eval("localStorage.length || document.cookie"), "it is kept for the tab alone"
+
+
+def test_a_second_tab_has_the_token_of_the_first(page, chromium: Chromium, served: Served) -> None:
+    page()
+    with chromium.tab() as second:
+        second.open(served.url)
+        second.wait_for(LIST)
+        assert second.eval(f"[{SECRET}, {ASKED}]") == [served.token, False]
+
+
+def test_a_page_without_the_token_says_what_to_do_and_takes_the_address_that_was_printed(
+    page, chromium: Chromium, served: Served
+) -> None:
+    page()
+    for pasted in (served.page(), served.token):
+        chromium.eval("sessionStorage.clear()")
+        chromium.open(f"{served.url}/?token=of-an-earlier-start")
+        chromium.wait_for(f"{ASKED} && document.activeElement.id === 'key'")
+        said = chromium.eval("document.getElementById('asking').innerText")
+        assert "pjlocal serve" in said and "?token=" in said and "did not accept" in said
+        assert chromium.eval("location.search") == ""
+        chromium.type(pasted)
+        chromium.press("Enter")
+        chromium.wait_for(LIST)
+        assert chromium.eval(f"[{SECRET}, {ASKED}]") == [served.token, False]
+
+
 @pytest.mark.slow
-def test_where_the_server_wants_a_key_the_page_asks_for_it_and_keeps_it_for_the_tab(
+def test_the_page_takes_the_servers_key_as_well_and_keeps_it_for_the_tab(
     chromium: Chromium, tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path
 ) -> None:
     environment = server_environment | {"PJLOCAL_API_KEY": "secret", "PJLOCAL_DATABASE": str(database)}
     with serving(tiny("llama"), environment) as served:
-        assert httpx2.get(f"{served.url}/api/chats").status_code == 401
         chromium.open(f"{served.url}/")
-        for key in ("wrong", "secret"):
-            chromium.wait_for("document.getElementById('asking').open && document.activeElement.id === 'key'")
+        for key in ("wrong", "clé", "secret"):
+            chromium.wait_for(f"{ASKED} && document.activeElement.id === 'key'")
             chromium.type(key)
             chromium.press("Enter")
-            chromium.wait_for(f"sessionStorage.getItem('pjlocal-key') === '{key}'")
-        chromium.wait_for("document.querySelector('#list li')")
-        assert not chromium.eval("document.getElementById('asking').open || localStorage.length || document.cookie")
+            chromium.wait_for(f"{SECRET} === '{key.replace('é', '')}'")
+        chromium.wait_for(LIST)
+        assert not chromium.eval(f"{ASKED} || localStorage.length || document.cookie")
+        chromium.open(served.page())
+        chromium.wait_for(LIST)
+        assert chromium.eval(f"[{SECRET}, {ASKED}]") == [served.token, False]
         chromium.open("about:blank#")

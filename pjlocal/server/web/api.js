@@ -1,22 +1,30 @@
-/** What the server is asked.  Its key, where it has one, is kept for this tab alone. */
+/** What the server is asked.  Its secret, the token of the page's address or an API key, is kept for this tab alone. */
 
-const KEY = "pjlocal-key";
+const SECRET = "pjlocal-secret";
 const dialog = document.getElementById("asking");
-let asking = null; // one question for the key at a time
+const otherTabs = new BroadcastChannel(SECRET); // those of this page tell each other the secret
+const refused = new Set(); // secrets that did not open the server
+let finding = null; // one search for the secret at a time
+
+takeFromAddress();
+otherTabs.addEventListener("message", ({ data }) => {
+  const secret = sessionStorage.getItem(SECRET);
+  if (data === null && secret) otherTabs.postMessage(secret);
+});
 
 /** A response that went well.
  * Throws what the server says of one that did not, with its `code`. */
 export async function ask(path, { body, signal, method = body === undefined ? "GET" : "POST" } = {}) {
-  const key = sessionStorage.getItem(KEY);
+  const secret = sessionStorage.getItem(SECRET);
   const response = await fetch(path, {
     method,
-    headers: key ? { Authorization: `Bearer ${key}` } : {},
+    headers: secret ? { Authorization: `Bearer ${secret}` } : {},
     body: body === undefined ? undefined : JSON.stringify(body),
     signal,
   });
   if (response.status === 401) {
-    asking ??= askForKey().finally(() => (asking = null));
-    await asking;
+    refused.add(secret);
+    if (sessionStorage.getItem(SECRET) === secret) await (finding ??= find().finally(() => (finding = null)));
     return ask(path, { body, signal, method });
   }
   if (!response.ok) throw await refusal(response);
@@ -54,18 +62,45 @@ async function refusal(response) {
   }
 }
 
-function askForKey() {
+/** Take the token out of the address, where others could read it on the screen. */
+function takeFromAddress() {
+  const address = new URL(location.href);
+  const token = address.searchParams.get("token");
+  if (!token) return;
+  sessionStorage.setItem(SECRET, secretIn(token));
+  address.searchParams.delete("token");
+  history.replaceState(history.state, "", address);
+}
+
+/** The secret in what was pasted: a whole address, or a token or key.  A header holds nothing but printable ASCII. */
+function secretIn(text) {
+  return (/[?&]token=([^&#\s]+)/.exec(text)?.[1] ?? text).replace(/[^ -~]/g, "").trim();
+}
+
+async function find() {
+  sessionStorage.setItem(SECRET, (await fromOtherTab()) ?? (await fromUser()));
+}
+
+/** The secret that another tab of this page has; null where none has one that was not refused here. */
+function fromOtherTab() {
+  return new Promise((resolve) => {
+    const take = ({ data }) => data !== null && !refused.has(data) && end(data);
+    const end = (secret) => {
+      otherTabs.removeEventListener("message", take);
+      resolve(secret);
+    };
+    otherTabs.addEventListener("message", take);
+    otherTabs.postMessage(null);
+    setTimeout(end, 200, null);
+  });
+}
+
+function fromUser() {
   return new Promise((resolve) => {
     const field = document.getElementById("key");
+    document.getElementById("refused").hidden = !sessionStorage.getItem(SECRET);
     field.value = "";
-    dialog.addEventListener(
-      "close",
-      () => {
-        sessionStorage.setItem(KEY, field.value);
-        resolve();
-      },
-      { once: true },
-    );
+    dialog.addEventListener("close", () => resolve(secretIn(field.value)), { once: true });
     dialog.showModal();
   });
 }
