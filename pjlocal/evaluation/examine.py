@@ -73,6 +73,7 @@ def examine(
             model = Model(path, engine, interrupt)
             stack.callback(model.close)
             scorer = stack.enter_context(Scorer(model, engine, prompting, interrupt))
+            scorer.name = _name(path, examiners.scorers)
             _score(folder, run, answers, scorer, progress)
     if examiners.reward_model:
         with Ranker(examiners.reward_model, engine, prompting, interrupt) as ranker:
@@ -95,6 +96,11 @@ def check_examiners(examiners: Examiners, prompting: Prompting, engine: Engine, 
         if examiners.reward_model:
             stack.enter_context(Ranker(examiners.reward_model, engine, prompting, interrupt))
         _judge(examiners, engine, interrupt, stack)
+
+
+def _name(path: Path, others: Sequence[Path]) -> str:
+    """A scorer's name in the report: its file's, where no other scorer has the same."""
+    return path.name if sum(other.name == path.name for other in others) == 1 else str(path)
 
 
 def _check(folder: Folder, run: Run, answers: Sequence[AnswerRecord], progress: Progress) -> None:

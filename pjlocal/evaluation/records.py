@@ -13,7 +13,7 @@ from typing import IO, Any, TypeVar, get_type_hints
 
 from ..errors import OutputError, UsageError
 from ..gguf.ollama import model_file
-from ..gguf.split import beside_its_parts, part_paths
+from ..gguf.split import files_of
 from ..settings import Engine
 
 _DIGITS = 20  # of a key: 80 bits, so that a billion records do not collide
@@ -41,10 +41,8 @@ def digest_of(path: Path) -> str:
     Raises:
         UsageError: it cannot be read.
     """
-    file = model_file(path)
-    parts = [part for part in part_paths(beside_its_parts(file)) if part.is_file()] or [file]
     try:
-        digests = [_digest(part, (stat := part.stat()).st_size, stat.st_mtime_ns) for part in parts]
+        digests = [_digest(part, (stat := part.stat()).st_size, stat.st_mtime_ns) for part in files_of(model_file(path))]
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -86,6 +84,11 @@ class AnswerRecord:
     pushes: dict[str, float] = field(default_factory=dict)
     pieces: list[list[str | None]] = field(default_factory=list)
 
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """What the record is about: of two about the same, the later one counts."""
+        return (self.key,)
+
 
 @dataclass(frozen=True)
 class Score:
@@ -101,6 +104,10 @@ class Score:
     metric: str
     value: float
     by: str = ""
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        return self.answer, self.metric, self.by
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,10 @@ class Verdict:
     p_first: float
     p_second: float
     p_tie: float
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        return self.first, self.second, self.aspect, self.by
 
 
 PERSON = "person"
@@ -158,7 +169,10 @@ class Folder:
         return self.path / "run.json"
 
     def read(self, kind: type[Record]) -> dict[str, Record]:
-        """The records of a kind, by their keys, in the order in which they were written.
+        """The records of a kind that count, by their keys, in the order in which they were written.
+
+        Of two scores of the same answer by a model of the same name only the later one counts: the other was made with
+        another file, or by other settings, and is made again where it is wanted again.
 
         Raises:
             UsageError: a line is none; names it.
@@ -171,15 +185,16 @@ class Folder:
         except OSError as error:
             raise UsageError(f"cannot read {file}: {error.strerror or error}") from None
         simple = _simple_fields(kind)
-        records = {}
+        records: dict[tuple[str, ...], Record] = {}
         for number, line in enumerate(_whole_lines(data), 1):
             try:
                 record = _parsed(kind, line, simple)
             except (ValueError, TypeError, AttributeError, RecursionError):
                 wants = "take the line out, and the same command makes it again"
                 raise UsageError(f"{file} line {number} is not what pjlocal wrote: {wants}") from None
-            records[record.key] = record
-        return records
+            records.pop(record.subject, None)
+            records[record.subject] = record
+        return {record.key: record for record in records.values()}
 
     def hold(self, *kinds: type[AnswerRecord] | type[Score] | type[Verdict]) -> None:
         """Keep others from writing records of these kinds, until this is left.

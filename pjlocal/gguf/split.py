@@ -27,6 +27,12 @@ def beside_its_parts(path: Path) -> Path:
     return hop
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files of a model, the first part first: the file alone where it is not split."""
+    path = beside_its_parts(path)
+    return [part for part in part_paths(path) if part.is_file()] or [path]
+
+
 def part_paths(path: Path) -> list[Path]:
     """What a part and all others beside it are called, the first first; of any other name, a path that is no file."""
     part = _PART.search(path.name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import OutputError
+from ..gguf.split import files_of
 from .store import store_path
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def _folder() -> Path:
 def _files(pool: ViewPool, session_id: int, adapters: Sequence[Adapters]) -> list[Path]:
     """A file a view, named after everything that its content depends on: no other model takes it."""
     engine = pool.engine
-    of = (*_state(pool.model.path), engine.cache_type_k, engine.cache_type_v)
+    first, *parts = files_of(pool.model.path)
+    of = (*_state(first), engine.cache_type_k, engine.cache_type_v, *map(_state, parts))
     files = []
     for view, each in enumerate(adapters):
         adapted = [(*_state(Path(file)), scale) for file, scale in (*each.loras, *each.vectors)]

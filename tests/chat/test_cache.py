@@ -328,6 +328,24 @@ def test_where_the_memory_cannot_be_trimmed_commands_cost_the_new_tokens_too(tin
             assert fresh.ask("Something else").ids == cost.ids
 
 
+def test_a_saved_cache_is_of_every_part_of_a_model(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PJLOCAL_DATABASE", str(tmp_path / "chats.db"))
+    parts, session = tiny_models.write_split(tmp_path / "split.gguf"), Session(id=7)
+
+    def asked(question: str) -> Cost:
+        with talk(parts[0], session=session) as chat:
+            load_cache(chat.judge.pool, session, chat.judge.cast(chat.judge.generation).adapters)
+            cost = chat.ask(question)
+            save_cache(chat.judge.pool, session)
+            return cost
+
+    first, second = asked(QUESTIONS[0]), asked(QUESTIONS[1])
+    assert second.fed == second.new_to(first.held)
+    parts[-1].write_bytes(parts[-1].read_bytes())  # as when another model is put in its place
+    third = asked(QUESTIONS[2])
+    assert third.fed > third.new_to(second.held)
+
+
 def test_a_saved_cache_holds_as_many_views_as_the_last_answer_had(tiny, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PJLOCAL_DATABASE", str(tmp_path / "chats.db"))
     session = Session(id=7)

@@ -13,9 +13,12 @@ from tiny_models import write_llama
 from pjlocal import Engine, Prompting
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.engine.model import Model
+from pjlocal.evaluation.examine import Examiners, examine
 from pjlocal.evaluation.judges import Group, LocalJudge, Opinion
 from pjlocal.evaluation.question import Question
+from pjlocal.evaluation.records import Folder, Score
 from pjlocal.evaluation.reward import Scorer
+from pjlocal.evaluation.run import Run
 from pjlocal.evaluation.scoring import Judging, Pair, pairs_of, score_answers
 from pjlocal.evaluation.suite import Objectives, Suite, System
 
@@ -84,6 +87,40 @@ def test_a_model_that_changed_under_its_name_scores_and_judges_anew(tmp_path: Pa
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert all(a != b for a, b in zip(first, identities(), strict=True))
+
+
+def test_what_a_scorer_said_first_counts_again_where_it_is_asked_again(tiny: Callable[[str], Path], tmp_path) -> None:
+    """Two files of one name, one after the other: the report has the numbers of the one that was asked last."""
+    run, path = Run(SUITE, (), tuple(answer.key for answer in ANSWERS)), tmp_path / "m.gguf"
+    with Folder(tmp_path / "out") as folder:
+        for answer in ANSWERS:
+            folder.append(answer)
+
+        def fluency(seed: int) -> list[float]:
+            write_llama(path, seed=seed)
+            examiners = Examiners(scorers=(path,))
+            examine(folder, run, examiners, Prompting(), Engine(n_threads=1), Interrupt(), lambda *_: None, print)
+            return [score.value for score in folder.read(Score).values() if score.metric == "fluency"]
+
+        first, other = fluency(1), fluency(2)
+        assert fluency(1) == first != other and len(first) == len(ANSWERS)
+        size = (tmp_path / "out" / "scores.jsonl").stat().st_size
+        assert fluency(1) == first and (tmp_path / "out" / "scores.jsonl").stat().st_size == size
+
+
+def test_two_scorers_of_one_file_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "m.gguf" for folder in "ab"]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir()
+        write_llama(path, seed=seed)
+    run = Run(SUITE, (), tuple(answer.key for answer in ANSWERS))
+    with Folder(tmp_path / "out") as folder:
+        for answer in ANSWERS:
+            folder.append(answer)
+        examiners = Examiners(scorers=paths)
+        examine(folder, run, examiners, Prompting(), Engine(n_threads=1), Interrupt(), lambda *_: None, print)
+        by = {score.by for score in folder.read(Score).values() if score.by}
+    assert by == {str(path) for path in paths}
 
 
 def test_what_cannot_be_scored_is_told(model: Model, caplog: pytest.LogCaptureFixture) -> None:
