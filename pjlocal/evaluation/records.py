@@ -42,7 +42,8 @@ def digest_of(path: Path) -> str:
         UsageError: it cannot be read.
     """
     try:
-        digests = [_digest(part, (stat := part.stat()).st_size, stat.st_mtime_ns) for part in files_of(model_file(path))]
+        parts = files_of(model_file(path))
+        digests = [_digest(part, (stat := part.stat()).st_size, stat.st_mtime_ns) for part in parts]
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

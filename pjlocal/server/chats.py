@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from random import SystemRandom
@@ -30,6 +30,8 @@ from .replies import Reply
 from .wish import Names
 from .worker import Worker
 
+_NO_CHAT = "there is no saved chat of this number"
+_MOST_DIGITS = len(str(2**63))
 _TYPES = {"md": "text/markdown", "json": "application/json", "html": "text/html"}
 
 _T = TypeVar("_T")
@@ -37,7 +39,8 @@ _T = TypeVar("_T")
 
 def chat_routes(worker: Worker, names: Names, defaults: AnswerRequest, n_ctx: int, saved_as: SavedAs) -> list[Route]:
     """What the page can ask of the chats."""
-    written: dict[int, Recording] = {}  # by turn
+    begun: set[Recording] = set()  # turns that were accepted and are not at their end
+    accepting = asyncio.Lock()  # no chat goes on between the check that it has not and the turn's place in `begun`
 
     async def chats(request: Request) -> Response:
         query = request.query_params.get("q", "")
@@ -46,17 +49,17 @@ def chat_routes(worker: Worker, names: Names, defaults: AnswerRequest, n_ctx: in
         return as_json({"chats": [asdict(summary) for summary in await _stored(Store.summaries)]})
 
     async def chat(request: Request) -> Response:
-        return as_json(_described(await _opened(request.path_params["id"])))
+        return as_json(_described(await _opened(_number(request, "id"))))
 
     async def rename(request: Request) -> Response:
-        number = request.path_params["id"]
+        number = _number(request, "id")
         title = " ".join(validated(Naming, await read_body(request)).title.split())
         check_title(title)
         await _changed(number, lambda store: store.rename(number, title))
         return as_json({"title": title})
 
     async def remove(request: Request) -> Response:
-        number = request.path_params["id"]
+        number = _number(request, "id")
         await _changed(number, partial(remove_session, session_id=number))
         return Response(status_code=204)
 
@@ -64,62 +67,73 @@ def chat_routes(worker: Worker, names: Names, defaults: AnswerRequest, n_ctx: in
         form = request.path_params["form"]
         if form not in FORMATS:
             raise NotFound(f"no format {form!r}: there are {', '.join(FORMATS)}")
-        session = await _opened(request.path_params["id"])
+        session = await _opened(_number(request, "id"))
         headers = {"Content-Disposition": f'attachment; filename="chat-{session.id}.{form}"'}
         return Response(FORMATS[form](session), media_type=_TYPES[form], headers=headers)
 
     async def ask(request: Request) -> Response:
         asked = parse(Question, await read_body(request))
-        session = Session() if asked.session is None else await _opened(asked.session)
-        replaced = _found(session, asked.replacing)
-        _check_seen(session, asked, written)
-        before = [turn for turn in session.turns if turn is not replaced]
-        wanted = _gone_on(defaults, session).override(asked.config(n_ctx))
-        seed = _seed(wanted, replaced, asked.keep)
-        answers = Answers(worker, [wanted.replace(seed=seed)], as_messages(before, asked.question), None, shortens=True)
-        reply = Reply(names.model, chat=True, with_logprobs=False, with_events=True)
-        if not asked.keep:
-            return Answering(answers, partial(streamed, answers, reply, with_usage=False))
-        session.title = session.title or title_of(asked.question)
-        recording = Recording(answers, session, Turn(asked.question), wanted, seed, saved_as, replaced)
+        async with accepting:
+            _check_rests(asked, begun)
+            session = Session() if asked.session is None else await _opened(asked.session)
+            replaced = _found(session, asked)
+            before = [turn for turn in session.turns if turn is not replaced]
+            wanted = _gone_on(defaults, session).override(asked.config(n_ctx))
+            seed = _seed(wanted, replaced, asked.keep)
+            messages = as_messages(before, asked.question)
+            answers = Answers(worker, [wanted.replace(seed=seed)], messages, None, shortens=True)
+            reply = Reply(names.model, chat=True, with_logprobs=False, with_events=True)
+            if not asked.keep:
+                return Answering(answers, partial(streamed, answers, reply, with_usage=False))
+            session.title = session.title or title_of(asked.question)
+            recording = Recording(answers, session, Turn(asked.question), wanted, seed, saved_as, replaced)
+            begun.add(recording)
 
         async def end() -> None:
-            await recording.end()
-            if recording.turn.id is not None:
-                written.pop(recording.turn.id, None)
+            try:
+                await recording.end()
+            finally:
+                begun.discard(recording)
 
         return Answering(answers, partial(_recorded, recording, reply), end)
 
     async def _recorded(recording: Recording, reply: Reply) -> Response:
         told = recording.told()
         first = await anext(told)
-        turn_id = recording.turn.id  # None where the answer is empty
-        if turn_id is not None:
-            written[turn_id] = recording
         named = {
             "X-Pjlocal-Chat": recording.session.id,
-            "X-Pjlocal-Turn": turn_id,
+            "X-Pjlocal-Turn": recording.turn.id,  # None where the answer is empty
             "X-Pjlocal-Left-Out": recording.n_left_out,
         }
         headers = {name: str(number) for name, number in named.items() if number is not None}
         return as_stream(chunks(recording.answers, first, told, reply), headers)
 
     async def stop(request: Request) -> Response:
-        recording = written.get(request.path_params["turn"])
-        if recording is None:
+        turn = _number(request, "turn")
+        writing = [recording for recording in begun if recording.turn.id == turn]
+        if not writing:
             raise NotFound("nothing is written there")
-        recording.answers.stop()
+        writing[0].answers.stop()
         return Response(status_code=204)
 
     return [
         Route("/api/chats", chats),
-        Route("/api/chats/{id:int}", chat),
-        Route("/api/chats/{id:int}", rename, methods=["PATCH"]),
-        Route("/api/chats/{id:int}", remove, methods=["DELETE"]),
-        Route("/api/chats/{id:int}/export.{form}", export),
+        Route("/api/chats/{id}", chat),
+        Route("/api/chats/{id}", rename, methods=["PATCH"]),
+        Route("/api/chats/{id}", remove, methods=["DELETE"]),
+        Route("/api/chats/{id}/export.{form}", export),
         Route("/api/turns", ask, methods=["POST"]),
-        Route("/api/turns/{turn:int}/stop", stop, methods=["POST"]),
+        Route("/api/turns/{turn}/stop", stop, methods=["POST"]),
     ]
+
+
+def _number(request: Request, name: str) -> int:
+    """A chat's or a turn's number in the path; 0, which none has, for what is not one.
+
+    Starlette's convertor for numbers fails where Python reads none: beyond 4,300 digits.
+    """
+    text: str = request.path_params[name]
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
 
 
 async def _stored(read: Callable[[Store], _T]) -> _T:
@@ -148,7 +162,7 @@ async def _changed(number: int, change: Callable[[Store], None]) -> None:
     try:
         await asyncio.to_thread(changing)
     except RemovedError:
-        raise NoChat(f"there is no saved chat {number}") from None
+        raise NoChat(_NO_CHAT) from None
 
 
 async def _opened(number: int) -> Session:
@@ -160,33 +174,46 @@ async def _opened(number: int) -> Session:
     _check_number(number)
     try:
         return await _stored(lambda store: store.load(number))
-    except UsageError as error:
-        raise NoChat(str(error)) from None
+    except UsageError:
+        raise NoChat(_NO_CHAT) from None
 
 
 def _check_number(number: int) -> None:
-    """Raises NoChat: it is larger than any that the database can have."""
-    if number >= 2**63:
-        raise NoChat(f"there is no saved chat {number}")
+    """Raises NoChat: the database can have no such number."""
+    if not 0 < number < 2**63:
+        raise NoChat(_NO_CHAT)
 
 
-def _found(session: Session, turn_id: int | None) -> Turn | None:
-    """The turn that is replaced: the last, for what was said later would not fit another answer."""
-    if turn_id is None:
+def _found(session: Session, asked: Question) -> Turn | None:
+    """The turn that is replaced: the last, for what was said later would not fit another answer.
+
+    Raises:
+        GoneOn: the last turn is another one than whoever asks has seen.
+    """
+    last = session.turns[-1] if session.turns else None
+    if asked.keep and asked.after is not None and asked.after != (last.id if last else 0):
+        raise GoneOn("the chat has gone on elsewhere since: load the chat again")
+    if asked.replacing is None:
         return None
-    if not session.turns or session.turns[-1].id != turn_id:
+    if last is None or last.id != asked.replacing:
         raise GoneOn("only the last turn can be replaced, and that is another one: load the chat again")
-    return session.turns[-1]
+    return last
 
 
-def _check_seen(session: Session, asked: Question, written: dict[int, Recording]) -> None:
-    """Refuse to go on behind what whoever asks has not seen: another turn, or an answer that is still being written."""
+def _check_rests(asked: Question, begun: Iterable[Recording]) -> None:
+    """Refuse to go on in a chat in which another question was accepted and is not answered to its end.
+
+    Raises:
+        GoneOn: whoever asks has not seen that question.
+        Wrong: they have.
+    """
     if not asked.keep or (asked.after is None and asked.replacing is None):
         return
-    last = session.turns[-1].id if session.turns else None
-    if asked.after is not None and asked.after != (last or 0):
-        raise GoneOn("the chat has gone on elsewhere since: load the chat again")
-    if last in written and written[last].turn.finish_reason is None:
+    for recording in begun:
+        if recording.session.id is None or recording.session.id != asked.session or recording.is_over:
+            continue
+        if recording.turn.id is None or recording.turn.id not in (asked.after, asked.replacing):
+            raise GoneOn("another question is being answered in this chat: load the chat again")
         raise Wrong("the last answer is still being written, in another window: wait for its end, or stop it there")
 
 

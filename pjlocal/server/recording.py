@@ -56,6 +56,7 @@ class Recording:
         self._seed = seed
         self._saved_as = saved_as
         self._replaced = replaced
+        self.is_over = False  # and saved, as far as it can be
         self._saved = 0.0  # when
         self._writing = threading.Lock()  # a thread that writes goes on when its request is cancelled
 
@@ -76,6 +77,7 @@ class Recording:
             if isinstance(told, Done):
                 self.turn.finish(told.result)
                 await self._save()
+                self.is_over = True
             elif time.monotonic() - self._saved > _SAVE_S:
                 await self._save()
             yield index, told
@@ -83,16 +85,16 @@ class Recording:
 
     async def end(self) -> None:
         """Save what was stopped, by whoever did."""
-        if self.turn.finish_reason is not None or not self.turn.events:
-            return
-        self.turn.finish_reason = "interrupted"
-        self.turn.statistics = {"acceptance_rate": _acceptance_rate(self.turn)}
-        try:
-            await self._save()
-        except RemovedError:
-            pass  # by the user, this answer as well
-        except PjlocalError as error:  # nobody is there any more to be told
-            log.error("%s", error)
+        if self.turn.finish_reason is None and self.turn.events:
+            self.turn.finish_reason = "interrupted"
+            self.turn.statistics = {"acceptance_rate": _acceptance_rate(self.turn)}
+            try:
+                await self._save()
+            except RemovedError:
+                pass  # by the user, this answer as well
+            except PjlocalError as error:  # nobody is there any more to be told
+                log.error("%s", error)
+        self.is_over = True
 
     async def _save(self) -> None:
         if self.turn.events:

@@ -81,7 +81,7 @@ def _folder() -> Path:
 def _files(pool: ViewPool, session_id: int, adapters: Sequence[Adapters]) -> list[Path]:
     """A file a view, named after everything that its content depends on: no other model takes it."""
     engine = pool.engine
-    first, *parts = files_of(pool.model.path)
+    first, *parts = files_of(pool.model.file)
     of = (*_state(first), engine.cache_type_k, engine.cache_type_v, *map(_state, parts))
     files = []
     for view, each in enumerate(adapters):

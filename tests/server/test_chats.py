@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from saved_chats import a_turn, saved
-from served import Served, serving
+from served import Served, serving, when
 
 from pjlocal.events import TokenEvent
 from pjlocal.sessions.store import Store
@@ -216,6 +218,31 @@ def test_of_a_chat_that_is_gone_a_line_says_so_whatever_is_wanted_of_it(served: 
         assert (reply.status_code, error["code"]) == (404, "chat_not_found") and "\n" not in error["message"]
 
 
+@pytest.mark.parametrize(
+    "number", ["9" * 5000, "9" * 19, "9" * 20, str(2**63), "-1", "0", "1.0", "x", "²", "١", "1e3", "%00"]
+)
+def test_a_number_that_no_chat_can_have_is_a_chat_that_there_is_not(served: Served, number: str) -> None:
+    path = f"/api/chats/{number}"
+    for reply in (
+        served.http.get(path),
+        served.http.delete(path),
+        served.http.patch(path, json={"title": "x"}),
+        served.http.get(f"{path}/export.md"),
+        served.http.post(f"{TURNS}/{number}/stop"),
+    ):
+        assert reply.status_code == 404 and len(reply.text) < 300, reply.text
+
+
+@pytest.mark.parametrize("number", [-(2**63) - 1, -(2**63), -1, 0, 2**63 - 1, 2**63, 10**40])
+def test_a_question_in_a_chat_that_cannot_be_is_refused(served: Served, store: Store, number: int) -> None:
+    reply = served.http.post(TURNS, json={"question": "x", "session": number})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "chat_not_found")
+    session = saved(store, "numbers", a_turn())
+    for field in ("after", "replacing"):
+        reply = served.http.post(TURNS, json={"question": "x", "session": session.id, field: number})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "chat_gone_on")
+
+
 @pytest.mark.slow
 def test_a_chat_that_is_deleted_while_it_is_answered_takes_the_answer_with_it(served: Served, store: Store) -> None:
     session = saved(store, "endless", settings=ENDLESS)
@@ -257,3 +284,38 @@ def test_what_was_said_elsewhere_is_seen_before_a_chat_goes_on(served: Served, s
         assert [line for line in lines if line][-1] == "data: [DONE]"
     assert served.http.post(TURNS, json=body | {"after": first}).status_code == 200
     assert [turn.question for turn in store.load(session.id).turns] == ["first", "second"]
+
+
+def test_a_question_counts_from_when_it_is_accepted(served: Served, store: Store) -> None:
+    """Both places are taken: the first question waits for its first token when the second comes."""
+    session = saved(store, "two tabs", a_turn("Hello", "Hi you"))
+    (last,) = (turn.id for turn in store.load(session.id).turns)
+    body = {"session": session.id, "after": last, "pjlocal": {"max_tokens": 2}}
+    long = {"messages": [{"role": "user", "content": "go on"}], "stream": True, "max_tokens": 30_000}
+    long |= {"pjlocal": {"ignore_end": True}}
+    with ThreadPoolExecutor() as pool, ExitStack() as holding:
+        held = [
+            holding.enter_context(served.http.stream("POST", "/v1/chat/completions", json=long)).iter_lines()
+            for _ in range(2)
+        ]
+        assert all(map(next, held))
+        first = pool.submit(served.http.post, TURNS, json=body | {"question": "first"})
+        when(lambda: first.done() or served.metric("pjlocal_answers_now") == 3)
+        assert not first.done(), first.result().text
+        for where in ({}, {"replacing": last}, {"after": None, "replacing": last}):
+            second = served.http.post(TURNS, json=body | {"question": "second"} | where)
+            assert (second.status_code, second.json()["error"]["code"]) == (400, "chat_gone_on"), where
+        assert not first.done()
+        holding.close()
+        assert first.result().status_code == 200
+    assert [turn.question for turn in store.load(session.id).turns] == ["Hello", "first"]
+    body["after"] = store.load(session.id).turns[-1].id
+    assert served.http.post(TURNS, json=body | {"question": "second"}).status_code == 200
+
+
+def test_a_question_that_finds_no_place_leaves_its_chat_free(served: Served, store: Store) -> None:
+    session = saved(store, "free", a_turn("Hello", "Hi you"))
+    body = {"question": "first", "session": session.id, "after": store.load(session.id).turns[-1].id}
+    refused = served.http.post(TURNS, json=body | {"pjlocal": {"regex": "("}})
+    assert refused.status_code == 400, refused.text
+    assert served.http.post(TURNS, json=body).status_code == 200

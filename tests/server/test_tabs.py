@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from browser import Chromium, Page
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
 from saved_chats import a_turn, saved, texts
-from served import Served
+from served import Served, when
 
 from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
@@ -169,6 +170,32 @@ def test_two_tabs_that_ask_in_one_chat_at_once_lose_nothing(open_tabs, store: St
         tab.wait_for(f"document.querySelectorAll('article').length === {len(asked)}")
         assert tab.eval(QUESTIONS) == asked
         assert bool(tab.eval(TROUBLE)) == bool(tab.eval("question.value"))
+
+
+@pytest.mark.slow
+def test_while_one_tabs_question_waits_for_its_first_word_the_other_tab_does_not_go_on_without_it(
+    open_tabs, store: Store, served: Served
+) -> None:
+    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
+    first, second = open_tabs(f"#{session.id}")
+    endless = {"messages": [{"role": "user", "content": "go on"}], "max_tokens": 30_000, "stream": True}
+    endless |= {"pjlocal": {"ignore_end": True}}
+    with ExitStack() as others:
+        held = [
+            others.enter_context(served.http.stream("POST", "/v1/chat/completions", json=endless)).iter_lines()
+            for _ in range(2)
+        ]
+        assert all(map(next, held))
+        first.eval("question.value = 'one'; document.getElementById('ask').requestSubmit()")
+        when(lambda: served.metric("pjlocal_answers_now") == 3)
+        second.eval("question.value = 'two'; document.getElementById('ask').requestSubmit()")
+        second.wait_for(TROUBLE)
+        assert "gone on elsewhere" in second.eval(TROUBLE) and second.eval("question.value") == "two"
+    second.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN} && {WHOLE}")
+    assert first.eval(QUESTIONS) == second.eval(QUESTIONS) == ["Hello", "one"]
+    second.eval("document.getElementById('ask').requestSubmit()")
+    second.wait_for(f"document.querySelectorAll('article').length === 3 && {WRITTEN}")
+    assert [question for question, _ in texts(store, session)] == ["Hello", "one", "two"]
 
 
 def test_where_a_chat_has_gone_on_elsewhere_one_sees_how_before_one_asks(page, store: Store) -> None:

@@ -248,7 +248,7 @@ async function refused(error) {
   if (!goneOn) trouble(error.message);
   if (goneOn || stale) await refresh();
   if (!goneOn || chat === null || writing) return;
-  trouble("This chat has gone on elsewhere: here is how. Ask again if you still want to.");
+  trouble("This chat has gone on elsewhere: its new turn is above, or comes with its first word. Ask again if you still want to.");
   toEnd();
 }
 
