@@ -27,6 +27,10 @@ class ModelError(PjlocalError):
     """The model cannot be found, loaded or run, or there is not enough memory for it."""
 
 
+class RefusedError(ModelError):
+    """The model cannot write what this request asks for; it can write others."""
+
+
 class OutputError(PjlocalError):
     """Something that was generated cannot be written where it should go."""
 
@@ -71,7 +75,10 @@ def _place(error: BaseException) -> str:
     return "no line of Python"
 
 
+_LONGEST_WORD = 100  # characters; comparing longer ones takes long
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``did you mean this or that?``, of the names nearest to a wrong one; empty where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5) if len(word) <= _LONGEST_WORD else []
     return f"did you mean {' or '.join(near)}?" if near else ""

@@ -135,7 +135,7 @@ def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     limits = f.metadata
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{flag(f)} must be a finite number (not {value})")
     if (least := limits.get("least")) is not None and value < least:
         raise UsageError(f"{flag(f)} must be at least {least} (not {value})")
@@ -224,6 +224,7 @@ class Generation(Settings):
         "opposite; auto follows, token by token, how far they disagree with neutral. Of one preference: "
         "-p vivid:1.5 (default: auto in mode both, 1.5 in args, else 1).",
         metavar="S|auto",
+        or_number=True,
     )
     avoid: tuple[str, ...] = setting(
         (),
@@ -308,7 +309,7 @@ class Generation(Settings):
     ignore_end: bool = setting(False, "--ignore-end", help="Go on past the end-of-generation token.")
     stop: tuple[str, ...] = setting((), "--stop", help="Text that ends the answer (repeatable).")
     seed: int | None = setting(
-        None, "--seed", help="Seed of the answer; drawn at random when not given.", least=0, most=2**63 - 1
+        None, "--seed", help="Seed of the answer; drawn at random when not given, or -1.", least=-1, most=2**63 - 1
     )
 
     def __post_init__(self) -> None:
@@ -316,6 +317,8 @@ class Generation(Settings):
         if self.strength is not None:
             object.__setattr__(self, "strength", str(self.strength))  # a number, from Python
             parse_strength(self.strength)
+        if self.seed == -1:
+            object.__setattr__(self, "seed", None)
         if "" in self.stop:
             raise UsageError("--stop must not be empty: it would end every answer before its first token")
         for _, spec in self.adapters():

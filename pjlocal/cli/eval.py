@@ -164,6 +164,8 @@ def run_suite(
     models = _models(model, given)
     prefer = in_turn(request.views) if "prefer" in given else []  # those of the config file are for chats
     seed = request.generation.seed if "seed" in given else None
+    if "seed" in given and seed is None:
+        raise UsageError("--seed must be at least 0 (not -1): an evaluation can be run again with the same seeds")
     wanted = _changed(load_suite(suite), prefer, prompts, field, limit, sample, seed)
     wanted = with_models(wanted, models if len(models) > 1 else [])
     check_systems(wanted, request, given)

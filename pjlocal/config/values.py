@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -47,8 +49,7 @@ def checked(
     made: dict[str, Any] = {}
     for key, value in table.items():
         try:
-            or_number = fields[key].metadata.get("or_number") and type(value) is int
-            made[key] = str(value) if or_number else typed(key, hints[key], value)
+            made[key] = typed(key, hints[key], value, or_number=fields[key].metadata.get("or_number", False))
             if what := fields[key].metadata.get("file"):
                 made[key] = read_text(folder / user_path(value), what)
             if fields[key].metadata.get("adapter"):
@@ -63,24 +64,41 @@ def checked(
 
 def by_keys(message: str, settings: type[Settings]) -> str:
     """A message about settings, which names their flags, as it reads where they are keys."""
-    names = {flag(f): f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    return renamed(message, {flag(f): f.name for f in dataclasses.fields(settings)})  # type: ignore[arg-type]
+
+
+def renamed(message: str, names: Mapping[str, str]) -> str:
+    """A message with other names in the place of flags."""
     return re.sub(r"--[\w-]+", lambda match: names.get(match[0], match[0]), message)
 
 
-def typed(key: str, hint: Any, value: Any) -> Any:
+def typed(key: str, hint: Any, value: Any, or_number: bool = False) -> Any:
     """The value as that type.  Of words and numbers the settings themselves check which ones may be.
+
+    Args:
+        or_number: whether a text may be a number as well.
 
     Raises:
         UsageError: it is of another type.
     """
     hint = without_none(hint)
-    if get_origin(hint) is Literal or type(value) is hint:
+    if or_number and type(value) in (int, float):
+        return str(value)
+    if hint is int and type(value) is float and value.is_integer():
+        return int(value)
+    if type(value) is (str if get_origin(hint) is Literal else hint):
         return value
     if get_origin(hint) is tuple and isinstance(value, list) and all(type(item) is get_args(hint)[0] for item in value):
         return tuple(value)
     if hint is float and type(value) is int and abs(value) < 2**63:
         return float(value)
-    raise UsageError(f"{key} must be {kind(hint)} (not {value!r})")
+    shown = _as_json(value) if value is None or isinstance(value, bool | list | dict) else repr(value)
+    raise UsageError(f"{key} must be {kind(hint)} (not {shown})")
+
+
+def _as_json(value: Any) -> str:
+    """The value as it is written outside Python, at most some words of it."""
+    return textwrap.shorten(json.dumps(value, ensure_ascii=False, default=str), 100, placeholder=" …")
 
 
 def kind(hint: Any) -> str:

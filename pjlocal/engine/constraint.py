@@ -18,7 +18,7 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
-from ..errors import ModelError, UsageError
+from ..errors import RefusedError, UsageError
 from ..settings import Sampling
 from .model import Model
 
@@ -127,7 +127,7 @@ class Constraint:
         """The tokens that may come next; those that end the answer are among them exactly when it is complete.
 
         Raises:
-            ModelError: nothing can come, or what was written is no part of what is asked for.
+            RefusedError: nothing can come, or what was written is no part of what is asked for.
         """
         if self._mask is None:
             known = self._vocabulary
@@ -136,7 +136,7 @@ class Constraint:
             if self._matcher.is_accepting():
                 words |= known.ends
             if (error := self._matcher.get_error()) or not words.any():
-                raise ModelError(f"the answer cannot go on as asked for: {_reason(error) or 'no token leads on'}")
+                raise RefusedError(f"the answer cannot go on as asked for: {_reason(error) or 'no token leads on'}")
             self._mask = Mask(words, known.n_vocab)
         return self._mask
 

@@ -140,6 +140,8 @@ class Suite(Settings):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UsageError("seeds must be different numbers, at least one")
         for seed in self.seeds:
+            if seed < 0:  # -1 would be another one in every run
+                raise UsageError(f"--seed must be at least 0 (not {seed})")
             Generation(seed=seed, max_tokens=self.max_tokens)  # knows their limits
 
     def baseline_of(self, system: System) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 
 from ..engine.model import Model
-from ..errors import ModelError
+from ..errors import RefusedError
 from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
 from .pieces import Marks, tokens_of
@@ -147,7 +147,7 @@ class ChatTemplate:
         """Prompt tokens of one view, ready for the assistant's answer.
 
         Raises:
-            ModelError: the template refuses the conversation, or leaves out what is asked.
+            RefusedError: the template refuses the conversation, or leaves out what is asked.
         """
         if prompting.think != "auto" and not self.has_think_switch:
             self.warn_once(NO_THINK_SWITCH, f"think {prompting.think}: ")
@@ -176,18 +176,18 @@ class ChatTemplate:
         or leave out earlier thinking.
 
         Raises:
-            ModelError: something that was asked does not come into it.
+            RefusedError: something that was asked does not come into it.
         """
         words = [f"{PROBE}{number}x" for number, _ in enumerate(messages)]
         plain = [replace(message, content=word, tokens=()) for message, word in zip(messages, words, strict=True)]
         text = self._written(plain, prompting)
         missing = [m for m, word in zip(messages, words, strict=True) if word not in text.casefold()]
         if any(message is messages[-1] for message in missing):
-            raise ModelError(
+            raise RefusedError(
                 "the model's chat template leaves out what is asked: use a model that is made to chat in text"
             )
         if any(message.role != "assistant" for message in missing):
-            raise ModelError(
+            raise RefusedError(
                 "the model's chat template leaves out what was asked before: begin a new chat, or use another model"
             )
         if missing:
@@ -199,7 +199,7 @@ class ChatTemplate:
         try:
             return self._render([(message.role, message.content) for message in messages], variables)
         except Refusal as error:
-            raise ModelError(f"the model's chat template refuses the conversation: {error}") from None
+            raise RefusedError(f"the model's chat template refuses the conversation: {error}") from None
 
     def _controls(self, text: str) -> list[int]:
         return [token for token in self._model.tokenize(text, special=True) if self._model.is_control(token)]

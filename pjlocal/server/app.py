@@ -126,4 +126,4 @@ def _no_route(request: Request, error: Exception) -> Response:
 def _seeded(request: AnswerRequest, number: int) -> AnswerRequest:
     """The request for one of several answers: where there is a seed, each has its own, counted on from that."""
     seed = request.generation.seed
-    return request if seed is None else request.replace(seed=seed + number)
+    return request if seed is None else request.replace(seed=(seed + number) % 2**63)

@@ -24,9 +24,10 @@ from ..sessions.session import Session, Turn, title_of
 from ..sessions.store import RemovedError, Store, check_title
 from .answering import Answering, Answers, as_stream, chunks, read_body, streamed
 from .guard import GoneOn, NoChat, NotFound
-from .protocol import Naming, Question, Wrong, parse, validated
+from .protocol import Naming, Question, parse, validated
 from .recording import Recording, SavedAs
 from .replies import Reply
+from .unsupported import Wrong
 from .wish import Names
 from .worker import Worker
 

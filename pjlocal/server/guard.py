@@ -15,10 +15,11 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
-from ..errors import PjlocalError, UsageError, explain
+from ..errors import PjlocalError, RefusedError, UsageError, explain
 from ..sessions.store import RemovedError
 from .metrics import Metrics
 from .page import FILES
+from .terms import in_fields
 from .worker import Busy, Stopping
 
 log = logging.getLogger("pjlocal")
@@ -62,6 +63,7 @@ _STATUS: list[tuple[type[Exception], int, str, str | None]] = [
     (TooLarge, 413, "invalid_request_error", "too_large"),
     (TooSlow, 408, "invalid_request_error", "timeout"),
     (UsageError, 400, "invalid_request_error", None),
+    (RefusedError, 400, "invalid_request_error", None),
     (Exception, 500, "server_error", None),
 ]
 
@@ -81,7 +83,7 @@ def described(error: Exception) -> tuple[int, dict[str, Any]]:
             message = "something went wrong in the server, which has told more to whoever runs it"
     if len(message) > _MOST_SAID:
         message = f"{message[:_MOST_SAID]} …"
-    return status, error_body(message, kind, code, getattr(error, "field", None))
+    return status, error_body(in_fields(message), kind, code, getattr(error, "field", None))
 
 
 def refusal(error: Exception) -> JSONResponse:

@@ -6,45 +6,40 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, from_json
 
-from ..errors import UsageError
 from ..prompting.prompt import Message
 from ..request import Overrides
+from ..settings import FORMS
+from .terms import SHARED
+from .unsupported import UNSUPPORTED, Wrong, check_fields, check_nested
 from .wish import KEYS, asked
 
 MOST_CHOICES = 16  # answers that one request may want
 MOST_STOPS = 16
 
-#: Fields that would change the answer and are not to be had, with the values that ask for nothing.
-_NOT_HAD: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "modalities": (["text"],),
-    "audio": (),
-    "prediction": (),
-    "reasoning_effort": (),
-    "verbosity": ("medium",),
-    "web_search_options": (),
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-}
 _WHERE_SETTINGS_GO = 'settings of pjlocal\'s go under one key: {{"pjlocal": {{"{0}": ...}}}}'
 
 
-class Wrong(UsageError):
-    """A request that cannot be understood, and the field that is wrong."""
+def _without_nulls(values: Any) -> Any:
+    """An object without its fields that are null: every field may be, and then asks for nothing."""
+    return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
 
-    def __init__(self, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
+
+def _whole(number: Any) -> Any:
+    """A number as it is, but an integer where it is written as 1.0."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+_Whole = Annotated[int, BeforeValidator(_whole)]
+_Object = Annotated[dict[str, Any], BeforeValidator(_without_nulls)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True)
+
+    _given = model_validator(mode="before")(_without_nulls)
 
 
 class _Text(_Strict):
@@ -56,12 +51,12 @@ class _Text(_Strict):
 
 def _parts(said: Any) -> Any:
     """The parts of what was said: a text alone is one."""
-    if said is None:
-        return []
     return [{"type": "text", "text": said}] if isinstance(said, str) else said
 
 
 class _Said(_Strict):
+    model_config = ConfigDict(strict=True, extra="allow")
+
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[list[_Text], BeforeValidator(_parts)] = []
 
@@ -76,22 +71,35 @@ class _Schema(_Strict):
 
 
 class _Form(_Strict):
-    """What the answer must be."""
+    """What the answer must be.
+
+    schema_: as other servers take it, beside the type ``json_object``.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow")
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: _Schema | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
     def as_schema(self) -> str | None:
+        takes = {"json_object": "schema", "json_schema": "json_schema"}.get(self.type)
+        given = {"schema": self.schema_, "json_schema": self.json_schema, **(self.model_extra or {})}
+        for name, value in given.items():
+            if name != takes and value is not None:
+                raise Wrong(f"response_format.{name} has no meaning beside the type {self.type}", "response_format")
         if self.type == "text":
             return None
         if self.type == "json_object":
-            return json.dumps({"type": "object", "additionalProperties": True})
+            return json.dumps(self.schema_ or {"type": "object", "additionalProperties": True})
         if self.json_schema is None:
             raise Wrong("response_format.json_schema is missing", "response_format")
         return json.dumps(self.json_schema.schema_)
 
 
 class _InStream(_Strict):
+    model_config = ConfigDict(strict=True, extra="allow")
+
     include_usage: bool = False
 
 
@@ -100,23 +108,23 @@ def _listed(text: Any) -> Any:
 
 
 class Body(_Strict):
-    """What both kinds of request may say; what else OpenAI's clients may send changes nothing, or is refused."""
+    """What both kinds of request may say; other fields are ignored or refused (see `unsupported`)."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
     model: str | None = None
-    max_tokens: int | None = None
+    max_tokens: _Whole | None = None
     temperature: float | None = None
     top_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    seed: int | None = None
+    logit_bias: Annotated[dict[str, float], BeforeValidator(_without_nulls)] | None = None
+    seed: _Whole | None = None
     stop: Annotated[list[str] | None, BeforeValidator(_listed), Field(max_length=MOST_STOPS)] = None
-    n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES)] = None
+    n: Annotated[_Whole | None, Field(ge=1, le=MOST_CHOICES)] = None
     stream: bool | None = None
     stream_options: _InStream | None = None
-    pjlocal: dict[str, Any] | None = None
+    pjlocal: _Object | None = None
 
     @property
     def with_events(self) -> bool:
@@ -139,11 +147,11 @@ class Body(_Strict):
             UsageError: what it cannot.
         """
         values: dict[str, Any] = self._settings()
-        if self.logit_bias:
-            values["logit_bias"] = [f"{token}={bias}" for token, bias in self.logit_bias.items()]
         own = dict(self.pjlocal or {})
         if type(own.pop("events", False)) is not bool:
             raise Wrong("pjlocal.events must be true or false", "pjlocal")
+        if isinstance(stop := own.get("stop"), list) and len(stop) > MOST_STOPS:
+            raise Wrong(f"pjlocal.stop: there are at most {MOST_STOPS} texts that end an answer", "pjlocal")
         made = asked(values | own)
         if made.generation.get("max_tokens", 0) > n_ctx:
             raise Wrong(f"max_tokens must be at most {n_ctx}, for which the context has room", "max_tokens")
@@ -151,28 +159,33 @@ class Body(_Strict):
 
     def _settings(self) -> dict[str, Any]:
         """What is set by the same name on both sides."""
-        names = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        values = {name: value for name in SHARED if (value := getattr(self, name)) is not None}
+        if self.logit_bias is not None:
+            values["logit_bias"] = [f"{token}={bias}" for token, bias in self.logit_bias.items()]
+        return values
 
     def check_others(self) -> None:
-        """Refuse what would change the answer and is not to be had."""
-        for name, value in (self.model_extra or {}).items():
-            if value is None:
-                continue
-            if name in _NOT_HAD and value not in _NOT_HAD[name]:
-                raise Wrong(f"{name} is not to be had here: leave it out", name)
-            if name in KEYS:
+        """Refuse fields that would change the answer and are not supported.  Raises Wrong."""
+        others = self.model_extra or {}
+        for name in others:
+            if name in KEYS and name not in UNSUPPORTED:
                 raise Wrong(_WHERE_SETTINGS_GO.format(name), name)
+            for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
+                if name in kind.model_fields and not isinstance(self, Question):
+                    raise Wrong(f"{name} is a field of {path}, and not of this path: leave it out", name)
+        check_fields(others, type(self).model_fields)
+        if self.stream_options:
+            check_nested("stream_options", self.stream_options.model_extra or {}, "stream_options")
 
 
 class Chat(Body):
     """A conversation that wants an answer."""
 
     messages: Annotated[list[_Said], Field(min_length=1)]
-    max_completion_tokens: int | None = None
+    max_completion_tokens: _Whole | None = None
     response_format: _Form | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    top_logprobs: Annotated[_Whole | None, Field(ge=0, le=20)] = None
 
     @property
     def top(self) -> int | None:
@@ -188,11 +201,18 @@ class Chat(Body):
             raise Wrong("the last message must be the user's", "messages")
         return "\n\n".join(system), turns
 
+    def check_others(self) -> None:
+        super().check_others()
+        for number, message in enumerate(self.messages):
+            check_nested("messages", message.model_extra or {}, f"messages.{number}")
+
     def _settings(self) -> dict[str, Any]:
         values = super()._settings()
         if self.max_completion_tokens is not None:
             values["max_tokens"] = self.max_completion_tokens
         if self.response_format and (schema := self.response_format.as_schema()):
+            if given := [name for name in FORMS if (self.pjlocal or {}).get(name) is not None]:
+                raise Wrong(f"response_format and pjlocal.{given[0]} exclude each other: give one", "response_format")
             values["json_schema"] = schema
         return values
 
@@ -201,7 +221,7 @@ class Completion(Body):
     """A text that is to go on."""
 
     prompt: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1, max_length=1)]
-    logprobs: Annotated[int | None, Field(ge=0, le=5)] = None
+    logprobs: Annotated[_Whole | None, Field(ge=0, le=5)] = None
 
     @property
     def top(self) -> int | None:
@@ -221,9 +241,9 @@ class Question(Body):
     """
 
     question: Annotated[str, Field(min_length=1)]
-    session: int | None = None
-    after: int | None = None
-    replacing: int | None = None
+    session: _Whole | None = None
+    after: _Whole | None = None
+    replacing: _Whole | None = None
     keep: bool = True
 
 
@@ -255,10 +275,33 @@ def validated(kind: type[_Model], body: bytes) -> _Model:
         Wrong: it is no JSON, or not what such a request must say; names the field.
     """
     try:
-        return kind.model_validate_json(body)
+        values = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Wrong(f"the body must be JSON ({error})") from None
+    try:
+        return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        if first["type"] == "json_invalid":
-            raise Wrong(f"the body must be JSON ({first['msg']})") from None
+        first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))
-        raise Wrong(f"{field or 'the body'}: {first['msg']}", field or None) from None
+        raise Wrong(_in_words(field or "the body", first), field or None) from None
+
+
+#: What a value of a field must be, by pydantic's type of the error.
+_MUST_BE = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+
+
+def _in_words(field: str, error: ErrorDetails) -> str:
+    kind = error["type"]
+    if kind in _MUST_BE:
+        return f"{field} must be {_MUST_BE[kind]}"
+    return f"{field} is missing" if kind == "missing" else f"{field}: {error['msg']}"

@@ -7,11 +7,12 @@ from dataclasses import fields
 from itertools import chain
 from typing import Any, get_type_hints
 
-from ..config.values import by_keys, typed
+from ..config.values import typed
 from ..errors import UsageError, did_you_mean
 from ..prompting.preferences import presets
 from ..request import GROUPS, PREFERENCES, Overrides
 from ..settings import Generation, Settings
+from .terms import field_of
 
 #: Every key that a request may set.
 KEYS = (*PREFERENCES, *(key for table in GROUPS.values() for key in get_type_hints(table)))
@@ -39,11 +40,12 @@ def asked(values: Mapping[str, Any]) -> Overrides:
 
 def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, Any]:
     hints = get_type_hints(settings)
-    try:
-        made = {key: typed(key, hints[key], values[key]) for key in values if key in hints and values[key] is not None}
-        settings(**made)
-    except UsageError as error:
-        raise UsageError(by_keys(str(error), settings)) from None
+    made: dict[str, Any] = {}
+    for f in fields(settings):  # type: ignore[arg-type]
+        if values.get(f.name) is not None:
+            or_number = f.metadata.get("or_number", False)
+            made[f.name] = typed(field_of(f.name), hints[f.name], values[f.name], or_number)
+    settings(**made)
     return made
 
 

@@ -37,6 +37,7 @@ def shown(chat: Talk, line: str) -> str:
         ("/set stop 'the end' .", "generation", "stop", ("the end", "."), ()),
         ("/set stop a=b", "generation", "stop", ("a=b",), ()),
         ("/set seed 12", "generation", "seed", 12, None),
+        ("/set seed -1", "generation", "seed", None, None),
         ("/set temperature = 0.25", "sampling", "temperature", 0.25, 0.7),
         ("/set --top-p 0.5", "sampling", "top_p", 0.5, 0.9),
         ("/set top-k 0", "sampling", "top_k", 0, 20),

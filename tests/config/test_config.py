@@ -140,7 +140,7 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
         ("[samplng]\ntop_k = 1", "line 1: unknown key 'samplng': did you mean sampling?"),
         ("[prompting]\nzzz = 1", "line 2: unknown key 'zzz' in [prompting]: known are system, placement"),
         ("sampling.top_k = 1.5", "line 1: top_k must be a whole number (not 1.5)"),
-        ("engine = {n_ctx = true}", "line 1: n_ctx must be a whole number (not True)"),
+        ("engine = {n_ctx = true}", "line 1: n_ctx must be a whole number (not true)"),
         ("[sampling]\ntemperature = 'hot'", "line 2: temperature must be a number (not 'hot')"),
         ("[sampling]\ntop_p = 0", "line 2: top_p must be above 0 (not 0.0)"),
         ("[sampling]\nmin_p = nan", "line 2: min_p must be a finite number"),

@@ -47,6 +47,12 @@ def test_a_persona_goes_before_the_file_and_an_option_before_both(write) -> None
     assert settled("-P", "pirate-brief", "-p", "simple")["views"] == [["simple"], []]
 
 
+def test_numbers_may_be_written_in_either_way(write) -> None:
+    write("[generation]\nstrength = 1.5\nlam = 6.0\nseed = -1\n[personas.strong]\nstrength = 2")
+    assert settled()["generation"] == Generation(strength="1.5", lam=6, seed=None)
+    assert settled("-P", "strong")["generation"].strength == "2"
+
+
 def test_preferences_that_a_persona_places_set_those_aside_that_the_file_deals_out(write) -> None:
     write(FILE)
     values = settled("--persona", "placed")
@@ -89,7 +95,7 @@ def test_without_any_persona_it_is_said_how_to_have_one() -> None:
             "line 2: mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'bth')",
         ),
         ("[personas.a]\nfloor = 1", "line 2: floor must be below 1 (not 1.0)"),
-        ("[personas.a]\nstrength = 2", "line 2: strength must be a text in quotes (not 2)"),
+        ("[personas.a]\nstrength = true", "line 2: strength must be a text in quotes (not true)"),
         ("[personas.a]\nstrength = 'hard'", "line 2: a strength is a number from -10 to 10, or auto (not 'hard')"),
         ("[personas.a]\nprefer = ['vivdi']", "line 2: unknown preset 'vivdi': did you mean vivid?"),
         ("[personas.a]\nlam = 2\navoid = ['vivdi']", "line 3: unknown preset 'vivdi': did you mean vivid?"),

@@ -391,7 +391,7 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         (WHOLE + "limit = 3", "line 7: system 'prompt': limit belongs at the top, before the first table"),
         (WHOLE + "strenght = 2", "line 7: system 'prompt': unknown key 'strenght': did you mean strength?"),
         (WHOLE + "strength = 22", "line 7: system 'prompt': a strength is a number from -10 to 10"),
-        (WHOLE + "lam = true", "line 7: system 'prompt': lam must be a whole number (not True)"),
+        (WHOLE + "lam = true", "line 7: system 'prompt': lam must be a whole number (not true)"),
         (WHOLE + "temperature = -1", "line 7: system 'prompt': temperature must be at least 0"),
         (WHOLE + "mode = 1", "line 7: this is not TOML: "),
         (WHOLE + "seed = 1", "line 7: system 'prompt': the seed is the suite's: seeds = [0, 1] at the top"),

@@ -1,0 +1,349 @@
+"""Whatever a request's body says, the server does it, or refuses it in a line that names the field."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from jsonschema import validate
+from served import Served, serving
+
+CHAT, COMPLETION, TURN = "/v1/chat/completions", "/v1/completions", "/api/turns"
+GOOD: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1},
+    COMPLETION: {"prompt": "hello", "max_tokens": 1},
+    TURN: {"question": "hello", "keep": False, "max_tokens": 1},
+}
+FIELDS = {
+    CHAT: ["messages", "response_format", "max_completion_tokens", "logprobs", "top_logprobs"],
+    COMPLETION: ["prompt", "logprobs"],
+    TURN: ["question", "session", "after", "replacing", "keep"],
+}
+SHARED = [
+    "model", "max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias", "seed",
+    "stop", "n", "stream", "stream_options", "pjlocal",
+]  # fmt: skip
+OWN = [
+    "events", "prefer", "draft_prefer", "judge_prefer", "mode", "strength", "avoid", "floor", "rule", "panel",
+    "aligner", "lora", "lam", "decoding", "schedule", "lookahead", "ignore_end", "stop", "seed", "defaults", "top_k",
+    "min_p", "typical_p", "repeat_penalty", "penalty_last_n", "dry_multiplier", "dry_base", "dry_allowed_length",
+    "dry_last_n", "xtc_probability", "xtc_threshold", "logit_bias", "grammar", "json_schema", "regex", "lark",
+    "system", "placement", "think",
+]  # fmt: skip
+ODD = [
+    "null", "true", "false", "0", "1", "-1", "1.0", "1.5", "-1.5", "-0.0", "31", "1e400", "-1e400", "1e300",
+    str(2**31), str(2**63 - 1), str(2**63), str(-(2**63)), "9" * 400, "9" * 4000, '""', '" "', '"x"', '"\\u0000"',
+    '"\\ud800"', '"auto"', '"-5"', '"("', '"@/etc/passwd"', json.dumps("x" * 5000), "[]", "[null]", "[[]]", '[""]',
+    '["x"]', '["x", "y z"]', "[1]", '["\\u0000"]', "{}", '{"x": null}', '{"x": 1}', '{"type": "text"}',
+    '{"type": "json_object"}', '{"type": "json_schema"}', '{"": ""}', '{"1": "x"}', '{"1": 1e400}', "NaN",
+    "[" * 150 + "]" * 150,
+]  # fmt: skip
+#: Advice that only somebody at a terminal can follow.
+TERMINAL = re.compile(
+    r"(?<!with a larger)(?:^| )(?:--[a-z]|-[a-z] )|pjlocal (run|chat|serve|sessions|prefs|config)|@FILE|None|True|False"
+)
+
+
+@pytest.fixture(scope="module")
+def served(tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path) -> Iterator[Served]:
+    environment = server_environment | {"PJLOCAL_DATABASE": str(database)}
+    with serving(tiny("llama"), environment, "--ctx", "512", "--parallel", "2") as made:
+        yield made
+        status, said = made.end()
+        assert status == 0 and "Traceback" not in said and "bug" not in said, said
+
+
+def send(served: Served, path: str, **changes: Any) -> httpx2.Response:
+    return served.http.post(path, json=GOOD[path] | changes)
+
+
+def text(served: Served, path: str = CHAT, **changes: Any) -> list[str]:
+    reply = send(served, path, **changes)
+    assert reply.status_code == 200, reply.text
+    return [choice["message"]["content"] if path == CHAT else choice["text"] for choice in reply.json()["choices"]]
+
+
+def refusal(served: Served, path: str = CHAT, **changes: Any) -> str:
+    reply = send(served, path, **changes)
+    assert reply.status_code == 400, reply.text
+    error = reply.json()["error"]
+    assert error["type"] == "invalid_request_error" and "\n" not in error["message"]
+    message: str = error["message"]
+    return message
+
+
+def is_right(reply: httpx2.Response) -> bool:
+    """Whether it is an answer, or a refusal in a line that a client can follow."""
+    if reply.status_code == 200:
+        return '"server_error"' not in reply.text
+    if reply.status_code not in (400, 404):
+        return False
+    message = reply.json()["error"]["message"]
+    return bool(message) and "\n" not in message and len(message) < 1500 and not TERMINAL.search(message)
+
+
+def odd_bodies() -> Iterator[tuple[str, dict[str, str]]]:
+    """Every field with every odd value: a path, and the field as JSON spells it."""
+    for odd in ODD:
+        for path, fields in FIELDS.items():
+            yield from ((path, {name: odd}) for name in [*SHARED, *fields])
+        yield from ((CHAT, {"pjlocal": f'{{"{name}": {odd}}}'}) for name in OWN)
+        yield from ((CHAT, changes) for changes in nested(odd))
+
+
+def test_no_value_of_a_field_is_an_error_of_the_server(served: Served) -> None:
+    some = random.Random(9).sample(list(odd_bodies()), 60)
+    assert not list(filter(None, (fault(served, *one) for one in some)))
+
+
+@pytest.mark.slow
+def test_no_value_of_any_field_is_an_error_of_the_server(served: Served) -> None:
+    with ThreadPoolExecutor(2) as clients:
+        faults = clients.map(lambda one: fault(served, *one), odd_bodies())
+        assert not list(filter(None, faults))
+
+
+def nested(odd: str) -> Iterator[dict[str, str]]:
+    for inner in ("role", "content", "name", "tool_calls", "prefix"):
+        yield {"messages": f'[{{"role": "user", "content": "hello", "{inner}": {odd}}}]'}
+    for inner in ("type", "text"):
+        yield {"messages": f'[{{"role": "user", "content": [{{"type": "text", "text": "x", "{inner}": {odd}}}]}}]'}
+    for inner in ("include_usage", "continuous_usage_stats"):
+        yield {"stream": "true", "stream_options": f'{{"{inner}": {odd}}}'}
+    for kind in ("text", "json_object", "json_schema"):
+        for inner in ("schema", "json_schema"):
+            yield {"response_format": f'{{"type": "{kind}", "{inner}": {odd}}}'}
+    for inner in ("name", "schema", "strict"):
+        yield {"response_format": f'{{"type": "json_schema", "json_schema": {{"{inner}": {odd}}}}}'}
+
+
+def fault(served: Served, path: str, changes: dict[str, str]) -> str:
+    """What is wrong with the reply to a body whose fields are spelled as given; empty where nothing is."""
+    fields = {name: json.dumps(value) for name, value in GOOD[path].items()} | changes
+    sent = "{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}"
+    reply = served.http.post(path, content=sent.encode())
+    return "" if is_right(reply) else f"{sent[:300]}: {reply.status_code} {reply.text[:600]}"
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETION, TURN])
+def test_every_field_may_be_null(served: Served, path: str) -> None:
+    wanted = [name for name in [*SHARED, *FIELDS[path]] if name not in ("messages", "prompt", "question")]
+    reply = send(served, path, **(dict.fromkeys(wanted) | {"max_tokens": 2}))
+    assert reply.status_code == 200, reply.text
+    reply = send(served, path, pjlocal=dict.fromkeys(OWN))
+    assert reply.status_code == 200, reply.text
+    reply = send(served, path, **dict.fromkeys(["tools", "enable_thinking", "min_p", "format", "functions"]))
+    assert reply.status_code == 200, reply.text
+
+
+def test_every_field_inside_another_may_be_null(served: Served) -> None:
+    nothing = dict.fromkeys(["name", "tool_calls", "function_call", "refusal", "audio"])
+    said = [
+        {"role": "system", "content": None, **nothing},
+        {"role": "user", "content": "hello", **nothing},
+        {"role": "assistant", "content": None, **nothing},
+        {"role": "user", "content": [{"type": "text", "text": "hello", "image_url": None}], **nothing},
+    ]
+    schema = {"type": "json_schema", "json_schema": {"name": None, "description": None, "schema": None, "strict": None}}
+    for changes in (
+        {"messages": said}, {"stream_options": {"include_usage": None}}, {"logit_bias": {"5": None}},
+        {"response_format": schema}, {"response_format": {"type": "text", "json_schema": None}},
+        {"response_format": {"type": "json_object", "schema": None}},
+    ):  # fmt: skip
+        assert send(served, CHAT, **changes).status_code == 200, changes
+
+
+def test_a_null_in_a_schema_is_part_of_it(served: Served) -> None:
+    schema = {"type": "object", "properties": {"a": {"const": None}}, "required": ["a"]}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    (answer,) = text(served, response_format=form, max_tokens=40)
+    assert json.loads(answer) == {"a": None}
+
+
+def test_a_whole_number_may_be_written_with_a_point(served: Served) -> None:
+    whole: dict[str, Any] = {"max_tokens": 5, "seed": 3, "n": 2, "top_logprobs": 2, "logprobs": True, "temperature": 1}
+    own = {"ignore_end": True, "lam": 2, "top_k": 9, "prefer": ["vivid", "formal"]}
+    pointed = {name: float(value) if type(value) is int else value for name, value in whole.items()}
+    pointed_own = {name: float(value) if type(value) is int else value for name, value in own.items()}
+    expected = text(served, **whole, pjlocal=own)
+    assert text(served, **pointed, pjlocal=pointed_own) == expected
+    assert len(text(served, COMPLETION, logprobs=2.0, max_tokens=3.0)) == 1
+    for name, value in (("max_tokens", 64.5), ("max_tokens", True), ("n", True), ("seed", "3"), ("temperature", True)):
+        assert refusal(served, **{name: value}).startswith(f"{name} must be a")
+    for name, value in (("lam", 1.5), ("lam", True), ("top_k", "9"), ("floor", False), ("strength", True)):
+        assert refusal(served, pjlocal={name: value}).startswith(f"pjlocal.{name} must be a")
+
+
+def test_a_strength_may_be_a_number(served: Served) -> None:
+    own = {"prefer": ["vivid", "formal"], "ignore_end": True}
+    texts = {
+        str(strength): text(served, seed=1, max_tokens=9, pjlocal=own | {"strength": strength})
+        for strength in ("2", 2, 2.0, 1.5, "1.5", -1)
+    }
+    assert texts["2"] == texts["2.0"] and len(texts) == 4
+    assert "from -10 to 10" in refusal(served, pjlocal=own | {"strength": 11})
+
+
+def test_the_seed_minus_one_is_random_and_no_other_is_below_zero(served: Served) -> None:
+    long: dict[str, Any] = {"max_tokens": 20, "pjlocal": {"ignore_end": True}}
+    assert text(served, seed=-1, **long) != text(served, seed=-1, **long)
+    own = {"ignore_end": True, "seed": -1}
+    assert text(served, seed=5, max_tokens=20, pjlocal=own) != text(served, seed=5, max_tokens=20, pjlocal=own)
+    assert len(set(text(served, seed=-1.0, n=2, **long))) == 2
+    assert refusal(served, seed=-2) == "seed must be at least -1 (not -2)"
+    assert refusal(served, seed=2**63).startswith("seed must be at most")
+    assert send(served, TURN, seed=-1).status_code == 200
+
+
+def test_several_answers_count_their_seeds_on_past_the_largest(served: Served) -> None:
+    long: dict[str, Any] = {"max_tokens": 12, "pjlocal": {"ignore_end": True}}
+    together = text(served, seed=2**63 - 1, n=2, **long)
+    assert together == [*text(served, seed=2**63 - 1, **long), *text(served, seed=0, **long)]
+
+
+def test_a_schema_beside_json_object_is_kept(served: Served) -> None:
+    schema = {"type": "object", "properties": {"n": {"enum": [3, 4]}}, "required": ["n"], "additionalProperties": False}
+    (answer,) = text(served, response_format={"type": "json_object", "schema": schema}, max_tokens=60)
+    validate(json.loads(answer), schema)
+    for form in (
+        {"type": "json_schema", "schema": schema, "json_schema": {"schema": schema}},
+        {"type": "json_object", "json_schema": {"schema": schema}},
+        {"type": "text", "schema": schema},
+        {"type": "text", "grammar": "root ::= 'x'"},
+    ):
+        assert refusal(served, response_format=form).startswith("response_format.")
+    form = {"type": "json_object"}
+    assert "pjlocal.regex" in refusal(served, response_format=form, pjlocal={"regex": "a+"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("chat_template_kwargs", {"enable_thinking": False}, '{"pjlocal": {"think": "on"}} or "off"'),
+        ("enable_thinking", False, '{"pjlocal": {"think": "on"}} or "off"'),
+        ("thinking", {"type": "enabled", "budget_tokens": 100}, '"think"'),
+        ("reasoning", {"effort": "high"}, '"think"'),
+        ("reasoning_effort", "low", '"think"'),
+        ("guided_json", {"type": "object"}, "response_format"),
+        ("json_schema", {"type": "object"}, "response_format"),
+        ("format", "json", "response_format"),
+        ("structured_outputs", {"json": {}}, "response_format"),
+        ("guided_regex", "a+", '"regex"'),
+        ("guided_choice", ["yes", "no"], '"regex"'),
+        ("guided_grammar", "root ::= 'x'", '"grammar"'),
+        ("grammar", "root ::= 'x'", '{"pjlocal": {"grammar": ...}}'),
+        ("stop_token_ids", [2], "use stop"),
+        ("min_tokens", 5, "leave it out"),
+        ("ignore_eos", True, '"ignore_end": true'),
+        ("n_predict", 5, "use max_tokens"),
+        ("repetition_penalty", 1.2, '"repeat_penalty"'),
+        ("repeat_penalty", 1.2, '{"pjlocal": {"repeat_penalty": ...}}'),
+        ("best_of", 3, "leave it out"),
+        ("echo", True, "leave it out"),
+        ("suffix", "end", "leave it out"),
+        ("logit_processors", ["x"], "leave it out"),
+        ("prompt_logprobs", 1, "leave it out"),
+        ("prompt_logprobs", 0, "leave it out"),
+        ("add_generation_prompt", False, "leave it out"),
+        ("continue_final_message", True, "leave it out"),
+        ("mirostat", 2, "leave it out"),
+        ("n_probs", 3, "use logprobs"),
+        ("options", {"temperature": 0}, "fields of the request"),
+        ("do_sample", False, "temperature: 0"),
+        ("tools", [{}], "calls no tools"),
+        ("tool_choice", "required", "calls no tools"),
+        ("temprature", 0, "did you mean temperature"),
+    ],
+)
+def test_what_would_change_the_answer_and_cannot_be_had_is_refused(
+    served: Served, name: str, value: Any, advice: str
+) -> None:
+    for path in (CHAT, COMPLETION):
+        said = refusal(served, path, **{name: value})
+        assert name in said and advice in said, said
+
+
+def test_fields_of_messages_and_streams_that_change_the_answer_are_refused(served: Served) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    for role, inner in (("assistant", {"tool_calls": [call]}), ("user", {"images": ["x"]}), ("user", {"prefix": True})):
+        said = [{"role": role, "content": "x", **inner}, {"role": "user", "content": "x"}]
+        assert refusal(served, messages=said).startswith(f"messages.0.{next(iter(inner))} is not supported")
+    usage = {"continuous_usage_stats": True}
+    assert "include_usage" in refusal(served, stream=True, stream_options=usage)
+    assert "/v1/completions" in refusal(served, CHAT, prompt="x")
+    assert "/v1/chat/completions" in refusal(served, COMPLETION, response_format={"type": "json_object"})
+
+
+def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Served) -> None:
+    nothing: dict[str, Any] = {
+        "tools": [], "tool_choice": "auto", "chat_template_kwargs": {}, "stop_token_ids": [], "min_tokens": 0,
+        "ignore_eos": False, "repetition_penalty": 1.0, "best_of": 1, "echo": False, "suffix": "", "mirostat": 0,
+        "n_probs": 0, "add_generation_prompt": True, "continue_final_message": False, "length_penalty": 1.0,
+        "use_beam_search": False, "skip_special_tokens": True, "do_sample": True, "options": {}, "guided_choice": [],
+        "user": "me", "metadata": {"a": "b"}, "store": True, "service_tier": "flex", "cache_prompt": True,
+        "keep_alive": "5m", "parallel_tool_calls": True, "x_of_nobody": {"a": 1}, "stream_options": {"x": 1},
+    }  # fmt: skip
+    for path in (CHAT, COMPLETION):
+        seeded: dict[str, Any] = {"seed": 1, "max_tokens": 5, "pjlocal": {"ignore_end": True}}
+        assert text(served, path, **seeded, **nothing) == text(served, path, **seeded)
+    said = [{"role": "user", "content": "x", "name": "me", "tool_calls": [], "cache_control": {"type": "ephemeral"}}]
+    assert text(served, messages=said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"pjlocal": {"mode": "both"}}, 'needs a preference, as in: {"pjlocal": {"prefer": ["vivid", "creative"]}}'),
+        ({"pjlocal": {"avoid": ["formal"]}}, "pjlocal.avoid needs a preference"),
+        ({"pjlocal": {"strength": 2}}, "pjlocal.strength needs a preference"),
+        ({"pjlocal": {"prefer": ["vivid"], "panel": True}}, "pjlocal.panel takes 2 to 26 preferences"),
+        ({"pjlocal": {"prefer": ["vivid"], "rule": "mod"}}, 'add pjlocal.mode "both"'),
+        ({"pjlocal": {"prefer": ["a b:1", "c d", "e f:2"], "strength": 3}}, "or use pjlocal.panel"),
+        ({"pjlocal": {"prefer": ["vivd"]}}, "did you mean vivid"),
+        ({"pjlocal": {"prefer": ["nothing"]}}, "takes more than one word, as in 'Answer in rhyme')"),
+        ({"pjlocal": {"grammar": "nonsense"}}, "the grammar cannot be parsed"),
+        ({"pjlocal": {"regex": "a", "lark": "b"}}, "pjlocal.regex and pjlocal.lark exclude each other"),
+        ({"pjlocal": {"logit_bias": ["x"]}}, "logit_bias 'x' is not TOKEN=BIAS"),
+        ({"logit_bias": {"x y z": 1}}, "logit_bias 'x y z=1.0'"),
+        ({"logit_bias": {"99999999": 1}}, "logit_bias '99999999=1.0': the model has tokens"),
+        ({"stop": [""]}, "stop must not be empty"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1 (not 0)"),
+        ({"max_tokens": 10_000}, "max_tokens must be at most 512"),
+        ({"messages": [{"role": "user", "content": " "}]}, "the prompt is empty: say something"),
+        ({"messages": [{"role": "user", "content": "x " * 400}]}, "start the server with a larger --ctx"),
+        ({"messages": [{"role": "user", "content": "x " * 9000}]}, "far too long"),
+        ({"messages": []}, "messages: "),
+        ({"messages": None}, "messages is missing"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content must be a list"),
+        ({"pjlocal": {"top": 1}}, "unknown setting 'top'"),
+        ({"pjlocal": {"panel": 1}}, "pjlocal.panel must be true or false"),
+        ({"pjlocal": {"mode": "x"}}, "pjlocal.mode must be one of judge"),
+        ({"pjlocal": {"lora": ["x"]}}, "names no files"),
+        ({"pjlocal": {"stop": ["x"] * 17}}, "at most 16"),
+        ({"pjlocal": {"prefer": ["vivid", "formal", "simple"], "panel": True, "mode": "base"}}, "pjlocal.panel takes"),
+    ],
+)
+def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[str, Any], says: str) -> None:
+    said = refusal(served, **changes)
+    assert says in said
+    assert not TERMINAL.search(said), said
+
+
+def test_a_chat_that_is_not_there_is_told_without_advice_for_a_terminal(served: Served) -> None:
+    reply = send(served, TURN, session=12345)
+    assert reply.status_code == 404 and reply.json()["error"]["message"] == "there is no saved chat 12345"
+    assert served.http.get("/api/chats/12345").json()["error"]["message"] == "there is no saved chat 12345"
+
+
+def test_a_name_of_megabytes_is_refused_at_once(served: Served) -> None:
+    long = "x" * 1_000_000
+    for changes in ({long: 1}, {"pjlocal": {long: 1}}, {"pjlocal": {"prefer": [long]}}, {"pjlocal": {"mode": long}}):
+        reply = send(served, CHAT, **changes)
+        assert reply.status_code in (200, 400) and reply.elapsed.total_seconds() < 2
