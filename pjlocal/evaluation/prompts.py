@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import heapq
 import json
 import random
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import count, islice
+from io import BufferedReader, BytesIO
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from ..errors import UsageError, did_you_mean
 from ..textfile import user_path
 from ..visible import one_line
+from .extra import extra
 from .suite import Prompt
 
 #: The fields that hold the prompt where none is named: the first that is there.
@@ -29,6 +30,7 @@ _IDS = ("id", "prompt_id", "question_id")
 _MOST_ID = 40  # characters
 _MOST_LINE = 10_000_000  # bytes; what has a longer one is no file of prompts
 _MOST_JSON = 500_000_000  # bytes of a file that must be read whole
+_MOST_HEAD = 100  # lines, before the names of a table's columns and of these
 _DEEPEST = 5  # a text within lists and messages
 
 _Records = Iterator[tuple[str, Any]]  # each with its place, as messages name it
@@ -130,10 +132,10 @@ def _sample(prompts: Iterable[Prompt], limit: int | None, seed: int) -> list[Pro
 def _prompts(path: str, field: str | None) -> Iterator[Prompt]:
     """The prompts of a file; of no file, the project's own."""
     name, taken = field, set[str]()
-    for number, (place, record) in enumerate(_records(path), 1):
+    for number, (place, record) in enumerate(_records(path, field), 1):
         text = record
         if isinstance(record, dict):
-            name = name or next((known for known in FIELDS if known in record), None)
+            name = name or _known(record)
             if name not in record:
                 raise UsageError(f"{place} has no field {_no_such(name, record)}")
             text = record[name]
@@ -142,22 +144,28 @@ def _prompts(path: str, field: str | None) -> Iterator[Prompt]:
         text = _text(text, _DEEPEST)
         if text is None:
             raise UsageError(f"{place} holds no text" + (f" under {name!r}" if name else ""))
+        if isinstance(text, bytes):
+            text = _decoded(text, place)
         if text.strip():
             yield Prompt(_id(record, number, taken), _encodable(text.strip(), place))
     if not taken:
         raise UsageError(f"there are no prompts in {path}: it is empty")
 
 
-def _no_such(name: str | None, record: dict[str, Any]) -> str:
+def _known(names: Container[str]) -> str | None:
+    return next((known for known in FIELDS if known in names), None)
+
+
+def _no_such(name: str | None, record: Iterable[str]) -> str:
     known = f"it has {one_line(', '.join(record)) or 'none'}"
     if name is None:
         return f"that is known for a prompt: {known}. Name the right one with --field, or as field in the suite"
     return f"{name!r}: {did_you_mean(name, record) or known}"
 
 
-def _text(value: Any, depth: int) -> str | None:
+def _text(value: Any, depth: int) -> str | bytes | None:
     """The text of a field; of a list its first one, be it a message that is not the system's."""
-    if isinstance(value, str):
+    if isinstance(value, str | bytes):
         return value
     if isinstance(value, dict) and "system" not in (value.get("role"), value.get("from")):
         value = [value[key] for key in ("content", "value", "text") if key in value]
@@ -190,23 +198,31 @@ def _encodable(text: str, place: str) -> str:
 # From files to records.
 
 
-def _records(path: str) -> _Records:
+def _records(path: str, field: str | None) -> _Records:
     if not path:
         return _json_lines(Path(str(files(__package__).joinpath("prompts.jsonl"))))
     file = user_path(path)
-    kind = Path(file.stem).suffix if file.suffix.lower() == ".gz" else file.suffix
-    return _READERS.get(kind.lower(), _text_lines)(file)
+    kind = Path(file.stem if file.suffix.lower() in _PACKED else file.name).suffix.lower()
+    if kind in _ARCHIVES:
+        raise UsageError(f"cannot read prompts {path}: unpack it first, or pack it with gzip, bzip2 or zstd instead")
+    return _parquet(file, field) if kind == ".parquet" else _READERS.get(kind, _lines)(file)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file, unpacked where it is packed by gzip.  Raises UsageError for whatever goes wrong with it."""
+    """The file, unpacked where it is packed.  Raises UsageError for whatever goes wrong with it."""
+    codec = _PACKED.get(path.suffix.lower())
     try:
-        with open(path, "rb") as packed:
-            unpacked = gzip.GzipFile(fileobj=packed) if path.suffix.lower() == ".gz" else packed
-            yield cast(IO[bytes], unpacked)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"cannot read prompts {path}: {getattr(error, 'strerror', None) or error}") from None
+        with open(path, "rb") as file:
+            yield _unpacked(file, codec) if codec else file
+    except OSError as error:
+        raise UsageError(f"cannot read prompts {path}: {error.strerror or one_line(str(error))}") from None
+
+
+def _unpacked(file: IO[bytes], codec: str) -> IO[bytes]:
+    with extra():
+        from pyarrow import CompressedInputStream
+    return BufferedReader(CompressedInputStream(file, codec))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -229,10 +245,6 @@ def _decoded(data: bytes, place: str, encoding: str = "utf-8-sig") -> str:
     except UnicodeDecodeError:
         pass
     raise UsageError(f"{place} is not UTF-8 text: save it as UTF-8") from None
-
-
-def _text_lines(path: Path) -> _Records:
-    return _lines(path)
 
 
 def _json_lines(path: Path) -> _Records:
@@ -275,43 +287,89 @@ def _is_json_lines(text: str) -> bool:
         return False
 
 
-def _csv(path: Path) -> _Records:
-    """Rows under a first line of names, separated by what stands most often there."""
-    lines = _lines(path)
-    head = next(lines, ("", ""))[1]
-    rows = csv.reader(_chained(head, lines), delimiter=max(",;\t", key=head.count))
+def _csv(path: Path, delimiter: str = "") -> _Records:
+    """Rows under a first line of names, separated by the delimiter, or by the one that the names are separated by."""
+    lines = (line for _, line in _lines(path))
+    head: list[str] = []
+    while not (names := "".join(head)).strip() or names.count('"') % 2:  # a name goes on in the next line
+        if len(head) == _MOST_HEAD or not (line := next(lines, "")):
+            break
+        head.append(line)
+    csv.field_size_limit(_MOST_LINE)
+    rows = csv.reader(chain(head, lines), delimiter=delimiter or _delimiter(names), strict=True)
+    place = f"{path} line 1"
     try:
-        names = next(rows, [])
-        for row in rows:
-            place = f"{path} line {rows.line_num}"
-            if row and len(row) != len(names):
-                wants = "put quotes around a text that has a separator in it"
-                raise UsageError(f"{place} has {len(row)} fields, and the first line names {len(names)}: {wants}")
+        columns = next(filter(None, rows), [])
+        while True:
+            place = f"{path} line {rows.line_num + 1}"
+            row = next(rows, None)
+            if row is None:
+                return
+            if row and len(row) != len(columns):
+                wants = ": put quotes around a text that has a separator in it" if len(row) > len(columns) else ""
+                raise UsageError(f"{place} has {len(row)} fields, and the first line names {len(columns)}{wants}")
             if row:
-                yield place, dict(zip(names, row, strict=True))
+                yield place, dict(zip(columns, row, strict=True))
     except csv.Error as error:
-        raise UsageError(f"{path} line {rows.line_num}: this is not CSV: {error}") from None
+        said = next((wants for part, wants in _CSV_FAULTS.items() if part in str(error)), str(error))
+        raise UsageError(f"{place}: this is not CSV: {said}") from None
 
 
-def _chained(head: str, lines: Iterable[tuple[str, str]]) -> Iterator[str]:
-    yield head
-    for _, line in lines:
-        yield line
+#: What is wrong, by parts of what Python says of it.
+_CSV_FAULTS = {
+    "expected after": "quotes inside a quoted text must be doubled",
+    "unexpected end": "a quoted text has no end",
+    "new-line character": "save it with another kind of line ends",
+}
 
 
-def _parquet(path: Path) -> _Records:
-    try:
+def _delimiter(names: str) -> str:
+    """What stands most often between the names; where nothing does, there is one column, whatever stands in it."""
+    unquoted = re.sub(r'"[^"]*"', "", names)
+    most = max(",;\t", key=unquoted.count)
+    return most if most in unquoted else "\x1f"
+
+
+def _tsv(path: Path) -> _Records:
+    return _csv(path, "\t")
+
+
+def _parquet(path: Path, field: str | None) -> _Records:
+    """The rows, with no other columns than the prompt's and the id's: Python cannot hold every value of the others."""
+    with extra():
         import pyarrow
         from pyarrow import parquet
-    except ImportError:
-        raise UsageError(f"reading {path} needs a package for Parquet: pip install 'pjlocal[eval]'") from None
     with _opened(path) as file:
         try:
-            rows = (row for batch in parquet.ParquetFile(file).iter_batches(100) for row in batch.to_pylist())
-            for number, row in enumerate(rows, 1):
-                yield f"{path} row {number}", row
-        except (pyarrow.ArrowException, OSError) as error:
+            table = parquet.ParquetFile(file if file.seekable() else BytesIO(file.read()))
+            types = dict(zip(table.schema_arrow.names, map(_text_type, table.schema_arrow.types), strict=True))
+            name = field or _known(types)
+            if name not in types:
+                raise UsageError(f"{path} has no field {_no_such(name, types)}")
+            if not types[name]:
+                raise UsageError(f"{path} holds no text under {name!r}")
+            columns = {key: types[key] for key in (*_IDS, name) if types.get(key)}
+            rows = count(1)
+            for batch in table.iter_batches(100, columns=[*columns]):
+                for values in zip(*(batch[key].cast(kind).to_pylist() for key, kind in columns.items()), strict=True):
+                    yield f"{path} row {next(rows)}", dict(zip(columns, values, strict=True))
+        except (pyarrow.ArrowException, OSError, KeyError) as error:
             raise UsageError(f"{path} is no Parquet file that can be read: {one_line(str(error))}") from None
+
+
+def _text_type(kind: Any) -> Any:
+    """An Arrow type with only those of its fields that hold text or whole numbers; None where none does."""
+    from pyarrow import list_, struct, types
+
+    if types.is_dictionary(kind):
+        return _text_type(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        inner = _text_type(kind.value_type)
+        return inner and list_(inner)
+    if types.is_struct(kind):
+        fields = [(f.name, inner) for f in map(kind.field, range(kind.num_fields)) if (inner := _text_type(f.type))]
+        return struct(fields) if fields else None
+    return kind if types.is_integer(kind) or "string" in str(kind) or "binary" in str(kind) else None
 
 
 _READERS: dict[str, Callable[[Path], _Records]] = {
@@ -319,6 +377,8 @@ _READERS: dict[str, Callable[[Path], _Records]] = {
     ".ndjson": _json_lines,
     ".json": _json,
     ".csv": _csv,
-    ".tsv": _csv,
-    ".parquet": _parquet,
+    ".tsv": _tsv,
 }
+#: Codecs of packed files, by how their names end; and endings of what nothing here unpacks.
+_PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_ARCHIVES = (".zip", ".xz", ".lzma", ".lz4", ".br", ".z", ".7z", ".rar", ".tar", ".tgz")

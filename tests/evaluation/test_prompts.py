@@ -66,10 +66,35 @@ def test_every_format_gives_the_prompts(tmp_path: Path, name: str, text: str) ->
     assert texts(write(tmp_path / name, text)) == ["Why?", 'How so, and "when"?']
 
 
-def test_a_packed_file_is_unpacked(tmp_path: Path) -> None:
-    path = tmp_path / "validation.jsonl.gz"
-    path.write_bytes(gzip.compress(b'{"prompt": "Why?"}\n'))
-    assert texts(path) == ["Why?"]
+@pytest.mark.parametrize(("ending", "codec"), [(".gz", "gzip"), (".bz2", "bz2"), (".ZST", "zstd")])
+def test_a_packed_file_is_unpacked(tmp_path: Path, ending: str, codec: str) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [{"prompt": "Why?"}, {"prompt": "How?"}]
+    table = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), table)
+    contents = {
+        "a.jsonl": "\n".join(map(json.dumps, rows)).encode(),
+        "a.json": json.dumps(rows).encode(),
+        "a.csv": b"prompt,n\nWhy?,1\nHow?,2\n",
+        "a.txt": b"Why?\nHow?",
+        "a.parquet": table.getvalue().to_pybytes(),
+    }
+    for name, data in contents.items():
+        path = tmp_path / (name + ending)
+        with pyarrow.CompressedOutputStream(str(path), codec) as file:
+            file.write(data)
+        assert texts(path) == ["Why?", "How?"]
+        path.write_bytes(path.read_bytes()[:-6])
+        with pytest.raises(UsageError, match=r"cannot read prompts .* stream|is no Parquet file"):
+            texts(path)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.jsonl.xz", "a.csv.zip", "a.tar.gz", "a.7z", "a.json.lz4"])
+def test_what_is_packed_otherwise_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=rf"cannot read prompts .*{name}: unpack it first, or pack it with gzip"):
+        texts(write(tmp_path / name, "PK"))
 
 
 def test_parquet_gives_the_prompts(tmp_path: Path) -> None:
@@ -80,14 +105,72 @@ def test_parquet_gives_the_prompts(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"id": [7, 8], "prompt": ["Why?", "How?"]}), path)
     assert load_prompts(str(path)) == [Prompt("7", "Why?"), Prompt("8", "How?")]
     assert texts(path, field="prompt", limit=1) == ["Why?"]
-    with pytest.raises(UsageError, match=r"row 1 has no field 'promt': did you mean prompt\?"):
+    with pytest.raises(UsageError, match=r"a\.parquet has no field 'promt': did you mean prompt\?"):
         texts(path, field="promt")
+
+
+def test_parquet_gives_what_is_asked_for_whatever_stands_beside_it(tmp_path: Path) -> None:
+    """Nanoseconds and the year 10,000 are nothing that Python can hold; some data sets have their texts as bytes."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    nanoseconds = pyarrow.array([1, 2], pyarrow.timestamp("ns"))
+    years = pyarrow.array([253_402_300_800_000, 1], pyarrow.timestamp("ms"))
+    message = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string()), ("at", nanoseconds.type)])
+    talk = [
+        [{"role": "system", "content": "Be kind.", "at": 1}, {"role": "user", "content": ask, "at": 3}] for ask in "ab"
+    ]
+    columns = {
+        "id": nanoseconds,
+        "when": years,
+        "prompt": pyarrow.array([b"Why?", "Schön?".encode()]),
+        "messages": pyarrow.array(talk, pyarrow.list_(message)),
+        "kind": pyarrow.array(["x", "y"]).dictionary_encode(),
+        "view": pyarrow.array(["v", "w"], pyarrow.string_view()),
+        "broken": pyarrow.array([b"x", b"\xff"]),
+        "empty": pyarrow.array(["x", None]),
+        "packed": pyarrow.array([[b"p"], [b"q"]]),
+    }
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table(columns), path)
+    assert load_prompts(str(path)) == [Prompt("1", "Why?"), Prompt("2", "Schön?")]
+    for field, expected in {"messages": "ab", "kind": "xy", "view": "vw", "packed": "pq"}.items():
+        assert texts(path, field=field) == [*expected]
+    for field, said in {
+        "when": "a.parquet holds no text under 'when'",
+        "broken": "row 2 is not UTF-8 text",
+        "empty": "row 2 holds no text under 'empty'",
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            texts(path, field=field)
 
 
 def test_without_a_package_for_parquet_a_line_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"a\.parquet needs a package for Parquet: pip install 'pjlocal\[eval\]'"):
-        texts(write(tmp_path / "a.parquet", "x"))
+    for name in ("a.parquet", "a.jsonl.gz"):
+        with pytest.raises(UsageError, match=r"needs the package pyarrow: pip install 'pjlocal\[eval\]'"):
+            texts(write(tmp_path / name, "x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.csv", "prompt\nCats, dogs; birds\n", ["Cats, dogs; birds"]),
+        ("a.csv", 'prompt\n"Cats, dogs"\nNo, \tyes, "so"', ["Cats, dogs", 'No, \tyes, "so"']),
+        ("a.csv", '"last; first; middle",prompt\nx,Why?', ["Why?"]),
+        ("a.csv", '"a ""; ; ;"" b",prompt\nx,Why?', ["Why?"]),
+        ("a.csv", '"two\nlines; ; ;",prompt\nx,Why?', ["Why?"]),
+        ("a.csv", 'prompt\tn\nWhy?\t1\n', ["Why?"]),
+        ("a.csv", '\n\nn,prompt\n\n1,Why?\n', ["Why?"]),
+        ("a.csv", 'n,prompt\n1,"Why?\r\nHow?"\n', ["Why?\r\nHow?"]),
+        ("a.csv", "prompt\n" + "x" * 300_000, ["x" * 300_000]),
+        ("a.csv", 'n,prompt\n1,"' + "x\n" * 100_000 + 'x"\n', ["x\n" * 100_000 + "x"]),
+        ("a.tsv", "a,b,c,d\tprompt\nx\tWhy, so?\n", ["Why, so?"]),
+        ("a.TSV", "prompt\nWhy, so?\nHow; so?", ["Why, so?", "How; so?"]),
+    ],
+)  # fmt: skip
+def test_a_table_is_split_as_its_writer_meant(tmp_path: Path, name: str, text: str, expected: list[str]) -> None:
+    assert texts(write(tmp_path / name, text)) == expected
 
 
 def test_a_conversation_gives_its_first_question(tmp_path: Path) -> None:
@@ -216,9 +299,16 @@ _LIST = "must hold a list, of texts or of objects with one"
         ("a.json", '["x", {}]', r"item 2 has no field that is known for a prompt: it has none"),
         ("a.csv", "prompt,n\nHow so, and when?,1\n", r"line 2 has 3 fields, and the first line names 2: put quotes"),
         ("a.csv", "wish,n\nx,1\n", r"it has wish, n\. Name the right one with --field"),
-        ("a.csv", "prompt\n" + "x" * 140_000, r"line 2: this is not CSV: field larger than field limit"),
+        ("a.csv", 'n,prompt\n1,"a\nb"\n\n2,b,c\n', r"line 5 has 3 fields, and the first line names 2: put quotes"),
+        ("a.csv", 'prompt,n\n\n"To be" is what?,1\n', r"line 3: this is not CSV: quotes inside .* must be doubled"),
+        ("a.csv", 'prompt\n"To be" is what?\n', r"line 2: this is not CSV: quotes inside .* must be doubled"),
+        ("a.csv", 'prompt\nx\n"To be\nor\n', r"line 3: this is not CSV: a quoted text has no end"),
+        ("a.csv", "prompt,n\nx\n", r"line 2 has 1 fields, and the first line names 2$"),
+        ("a.csv", "prompt,n\rx,2\r", r"line 1: this is not CSV: save it with another kind of line ends"),
+        ("a.csv", 'prompt,"n', r"line 1: this is not CSV: a quoted text has no end"),
+        ("a.tsv", "prompt,n\nWhy?,1", r"it has prompt,n\. Name the right one with --field"),
         ("a.parquet", "x" * 100, r"a\.parquet is no Parquet file that can be read: "),
-        ("a.jsonl.gz", "x", "cannot read prompts .*Not a gzipped file"),
+        ("a.jsonl.gz", "x", "cannot read prompts .*Truncated compressed stream"),
         ("a.txt", "a\0b", r"line 1 is not UTF-8 text: save it as UTF-8"),
     ],
 )  # fmt: skip
