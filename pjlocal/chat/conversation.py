@@ -278,7 +278,7 @@ class Writing:
     @property
     def opened_thinking(self) -> bool:
         """Whether the prompt itself has opened the model's thinking."""
-        return opened_by(self._conversation.judge.model.text(self.answer.plan.prompts[0][-8:]))
+        return opened_by(self._conversation.judge.model.text(self.answer.plan.prompts[0][-32:]))
 
     def __iter__(self) -> Iterator[TokenEvent]:
         conversation, turn, replacing = self._conversation, self.turn, self._replacing

@@ -15,7 +15,7 @@ from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
 from .pieces import Marks, tokens_of
 from .rendering import PROBE, Role, attempt, dialogue, jinja, reaches
-from .thinking import MARKS
+from .thinking import MARKS, answer_start
 
 log = logging.getLogger("pjlocal")
 
@@ -126,7 +126,7 @@ class ChatTemplate:
         """A conversation without the answers that say nothing, and each question without one joined to the next."""
         turns: list[Message] = []
         unanswered = False
-        for message in conversation:
+        for message in map(self._without_refused_thoughts, conversation):
             if self._says_nothing(message):
                 unanswered = bool(turns) and turns[-1].role == "user"
             elif unanswered and message.role == "user":
@@ -136,6 +136,17 @@ class ChatTemplate:
                 turns.append(message)
                 unanswered = False
         return turns
+
+    def _without_refused_thoughts(self, message: Message) -> Message:
+        """An answer without its thoughts where the template refuses them in an answer's text, as that of gpt-oss does;
+        other templates leave them out, or keep them, by themselves."""
+        start = answer_start(message.content) if message.role == "assistant" else 0
+        if not start or self._takes_answer(message.content):
+            return message
+        ends = self._ends(message)
+        n_left_out = bisect_left(ends, start)
+        tokens = message.tokens[n_left_out:] if ends[n_left_out : n_left_out + 1] == [start] else ()
+        return replace(message, content=message.content[start:], tokens=tokens)
 
     def _says_nothing(self, message: Message) -> bool:
         """An empty answer; one of white space too, where the template takes it for empty and refuses it."""
@@ -153,8 +164,12 @@ class ChatTemplate:
             self.warn_once(NO_THINK_SWITCH, f"think {prompting.think}: ")
         messages = self.messages(conversation, preference, prompting)
         harmless = self._with_all_said(messages, prompting)
-        written = self._written(messages, prompting)
         marks = Marks("".join(message.content for message in messages))
+        try:
+            written = self._written(messages, prompting)
+        except ModelError:  # because of how an answer is worded: it has just taken as many of plain words
+            messages = [self._hidden(message, marks) for message in messages]
+            written = marks.reveal(self._written(messages, prompting))
         keep, keep_trimmed = partial(self._keep_tokens, trimmed=False), partial(self._keep_tokens, trimmed=True)
         for mark in (keep, keep_trimmed, self._protect):
             text = self._written([mark(message, marks) for message in messages], prompting)
@@ -219,6 +234,12 @@ class ChatTemplate:
             if spelling in text:
                 text = text.replace(spelling, marks.hide(spelling))
         return replace(message, content=text)
+
+    def _hidden(self, message: Message, marks: Marks) -> Message:
+        """An answer with a mark in the place of all its text."""
+        if message.role != "assistant" or not message.content:
+            return message
+        return replace(message, content=marks.hide(message.content), tokens=())
 
     def _keep_tokens(self, message: Message, marks: Marks, trimmed: bool) -> Message:
         """Put a mark in the place of what an answer's tokens spell of it: all, where no stop string has cut it.

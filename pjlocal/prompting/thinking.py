@@ -7,13 +7,34 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: How models mark it: DeepSeek-R1, Qwen3 and most others; a few; Magistral.
-MARKS = {"<think>": "</think>", "<thinking>": "</thinking>", "[THINK]": "[/THINK]"}
+#: How models mark it, the beginning with the end.
+MARKS = {
+    "<think>": "</think>",  # DeepSeek-R1, Qwen3 and most others
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",  # EXAONE Deep
+    "<seed:think>": "</seed:think>",  # Seed-OSS
+    "<mm:think>": "</mm:think>",  # MiniMax-M3
+    "[THINK]": "[/THINK]",  # Magistral
+    "◁think▷": "◁/think▷",  # Kimi-VL
+    "<|channel>thought": "<channel|>",  # Gemma 4
+    "<|channel|>": "<|channel|>final<|message|>",  # gpt-oss: every channel before the final one
+}
+_LONGEST_END = max(map(len, MARKS.values()))
 
 
 def opened_by(prompt: str) -> bool:
     """Whether the prompt itself opens the thinking, as some chat templates have it."""
     return prompt.rstrip().endswith(tuple(MARKS))
+
+
+def answer_start(text: str) -> int:
+    """Where the answer begins in a whole text: behind its thought; at its end where the thought has none."""
+    head = len(text) - len(text.lstrip())
+    mark = next((mark for mark in MARKS if text.startswith(mark, head)), None)
+    if mark is None:
+        return 0
+    end = text.find(MARKS[mark], head)
+    return len(text) if end < 0 else end + len(MARKS[mark])
 
 
 class Thinking(Generic[T]):
@@ -43,7 +64,7 @@ class Thinking(Generic[T]):
             self._text += text
             if any(end in self._text for end in self._ends):
                 self._ends = ()
-            self._text = self._text[-16:]
+            self._text = self._text[-_LONGEST_END:]
 
     def finish(self) -> Iterator[tuple[T, bool]]:
         """No more tokens come: yields those still held back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,22 @@ STRICT = (
     + CHATML
 )
 ONE_QUESTION = "{% if messages | length > 2 %}{{ raise_exception('one question only') }}{% endif %}" + CHATML
+
+#: As gpt-oss has it: an answer is what stands in its final channel, and channels in its text are refused.
+HARMONY = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "{% if '<|channel|>analysis<|message|>' in m['content'] or '<|channel|>final<|message|>' in m['content'] %}"
+    "{{ raise_exception('You have passed a message containing <|channel|> tags in the content field.') }}{% endif %}"
+    "{{ '<|start|>assistant<|channel|>final<|message|>' + m['content'] + '<|end|>' }}"
+    "{% else %}{{ '<|start|>' + m['role'] + '<|message|>' + m['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
+#: As Gemma 4 has it: channels leave the prompt wherever they stand.
+CHANNELS = (
+    "{% for m in messages %}{{ '<|turn>' + m['role'] + '\n' }}"
+    "{% for part in m['content'].split('<channel|>') %}{{ part.split('<|channel>')[0] | trim }}{% endfor %}"
+    "{{ '<turn|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\n' }}{% endif %}"
+)
 
 THINKS = 'root ::= "<think>\n" [a-z]{6} "\n</think>\n\n" [a-z]{5}'
 
@@ -72,6 +88,71 @@ def test_without_thoughts_nothing_is_read_again_even_after_some(tmp_path: Path) 
     for before, cost in pairwise(costs):
         kept = [common(h, p) for h, p in zip(before.held, cost.prompts, strict=True)]
         assert all(k >= len(p) for k, p in zip(kept, before.prompts, strict=True))
+
+
+def written(*texts: str) -> Sampling:
+    return Sampling(grammar=f"root ::= {' '.join(json.dumps(text, ensure_ascii=False) for text in texts)}")
+
+
+#: Of a model's first answer: what it writes before the answer proper, and behind it.
+ANALYSIS = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>"
+
+
+@pytest.mark.parametrize("added", [(), ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")])
+@pytest.mark.parametrize("thought", [ANALYSIS, ANALYSIS.replace("<|end|>", ""), "<|channel|>final<|message|>"])
+def test_a_chat_goes_on_behind_an_answer_in_channels(tmp_path: Path, thought: str, added: tuple[str, ...]) -> None:
+    model = tiny_models.write_llama(tmp_path / "oss.gguf", chat_template=HARMONY, add_bos=False, added=added)
+    with talk(model, prefer=(), sampling=written(f"{thought}It purrs"), max_tokens=150) as chat:
+        before = chat.ask("Why?")
+        assert chat.turns[0].answer == f"{thought}It purrs"
+        cost = chat.ask("And?")
+        assert prompt_text(chat, cost) == (
+            "<|start|>user<|message|>Why?<|end|><|start|>assistant<|channel|>final<|message|>It purrs<|end|>"
+            "<|start|>user<|message|>And?<|end|><|start|>assistant"
+        )
+        ends = list(accumulate(len(event.text) for event in before.events))
+        as_written = [event.id for event, end in zip(before.events, ends, strict=True) if end > len(thought)]
+        places = range(len(cost.prompts[0]))
+        text_ids = [id for id in as_written if not chat.judge.model.is_end(id)]
+        assert any(cost.prompts[0][at : at + len(text_ids)] == text_ids for at in places), "token by token"
+
+
+@pytest.mark.parametrize(
+    ("answer", "stays"),
+    [
+        ("<|channel|>analysis<|message|>Hm", ""),  # cut off by the limit
+        ("The mark <|channel|>final<|message|> says so", "The mark <|channel|>final<|message|> says so"),
+        (f"{ANALYSIS}Mark: {ANALYSIS}", f"Mark: {ANALYSIS}"),
+    ],
+)
+def test_no_wording_of_an_answer_ends_a_chat(tmp_path: Path, store, answer: str, stays: str) -> None:
+    model = model_with(tmp_path, HARMONY)
+    with talk(model, prefer=(), sampling=written(answer), max_tokens=250, store=store) as chat:
+        assert chat.say("Why?") == [] and chat.turns[0].answer == answer
+        assert chat.say("And?") == []
+        session = store.load(chat.conversation.session.id)
+    with talk(model, prefer=(), session=session, store=store) as chat:
+        text = prompt_text(chat, chat.ask("Or?"))
+        said = f"<|end|><|start|>assistant<|channel|>final<|message|>{stays}<|end|><|start|>user<|message|>"
+        assert text.startswith(f"<|start|>user<|message|>Why?{said if stays else chr(10) * 2}And?")
+
+
+@pytest.mark.parametrize(
+    ("template", "thought", "stays"),
+    [
+        (CHANNELS, "<|channel>thought\nHm\n<channel|>", ""),
+        (FORGETS_THOUGHTS.replace("think>", "thought>"), "<thought>Hm</thought>", ""),
+        (FORGETS_THOUGHTS.replace("think>", "mm:think>"), "<mm:think>Hm</mm:think>", ""),
+        (CHATML, "<seed:think>Hm</seed:think>", "<seed:think>Hm</seed:think>"),  # knows nothing of them
+    ],
+)
+def test_thoughts_leave_the_prompt_as_the_template_wants(
+    tmp_path: Path, template: str, thought: str, stays: str
+) -> None:
+    with talk(model_with(tmp_path, template), prefer=(), sampling=written(f"{thought}Yes"), max_tokens=60) as chat:
+        chat.ask("Why?")
+        text = prompt_text(chat, chat.ask("And?"))
+        assert f"\n{stays}Yes<" in text and text.count("Hm") == bool(stays)
 
 
 def test_think_off_asks_the_template_not_to(tmp_path: Path) -> None:

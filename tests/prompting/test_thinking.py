@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pjlocal.prompting.thinking import Thinking, opened_by
+from pjlocal.prompting.thinking import MARKS, Thinking, answer_start, opened_by
 
 # Thinking.
 
@@ -18,15 +18,33 @@ def told_apart(*tokens: str, opened: bool = False) -> tuple[str, str]:
     return thought, answer
 
 
-@pytest.mark.parametrize("mark", ["<think>", "<thinking>", "[THINK]"])
-def test_what_stands_between_the_marks_is_thought_however_they_are_split(mark: str) -> None:
-    end = mark.replace("<", "</").replace("[", "[/")
+@pytest.mark.parametrize(("mark", "end"), MARKS.items())
+def test_what_stands_between_the_marks_is_thought_however_they_are_split(mark: str, end: str) -> None:
     thought, answer = f"{mark}Hm, <b> </b>.\n{end}", "\n\nYes <think> so."
     assert told_apart(*thought, *answer) == (thought, answer)
     assert told_apart(mark, "Hm, <b> </b>.\n", end, answer) == (thought, answer)
     for cut in range(1, len(mark)):
         assert told_apart(mark[:cut], f"{mark[cut:]}Hm, <b> </b>.\n{end[:cut]}", end[cut:], answer) == (thought, answer)
     assert told_apart("\n", " ", thought, answer) == (f"\n {thought}", answer), "white space before it"
+
+
+@pytest.mark.parametrize(
+    ("thought", "answer"),
+    [
+        ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>", "Yes."),
+        ("<|channel|>analysis<|message|>Hm.<|start|>assistant<|channel|>final<|message|>", "Yes."),
+        ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary<|message|>b<|end|>"
+         "<|start|>assistant<|channel|>final<|message|>", "c"),
+        ("<|channel|>final<|message|>", "Yes."),
+        ("<|channel|>analysis<|message|>Hm", ""),
+        ("<|channel>thought\nHm\n<channel|>", "Yes."),
+        ("\n<seed:think>Hm</seed:think>", "\nYes."),
+        ("", "What <|channel|>final<|message|> means"),
+    ],
+)  # fmt: skip
+def test_the_answer_begins_behind_every_channel_but_the_final_one(thought: str, answer: str) -> None:
+    assert told_apart(*(thought + answer)) == (thought, answer)
+    assert answer_start(thought + answer) == len(thought)
 
 
 def test_a_token_that_ends_the_thought_belongs_to_it() -> None:
