@@ -17,6 +17,16 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
+#: As gpt-oss has it: an answer is what stands in its final channel, and channels in its text are refused.
+HARMONY = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "{% if '<|channel|>analysis<|message|>' in m['content'] or '<|channel|>final<|message|>' in m['content'] %}"
+    "{{ raise_exception('You have passed a message containing <|channel|> tags in the content field.') }}{% endif %}"
+    "{{ '<|start|>assistant<|channel|>final<|message|>' + m['content'] + '<|end|>' }}"
+    "{% else %}{{ '<|start|>' + m['role'] + '<|message|>' + m['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
+
 _CONTROL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 _WORDS = ["▁the", "▁a", "▁cat", "▁dog", "▁and", "▁sees", "▁sun", "ing", "[bold]", "[/]", "🎂", "日", "本"]
 _BOS, _EOS, _EOT = 1, 2, 4

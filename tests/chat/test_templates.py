@@ -17,6 +17,7 @@ from pjlocal.sessions.session import Session, Turn
 # Templates.
 
 CHATML = tiny_models.CHATML
+HARMONY = tiny_models.HARMONY
 TRIMS = CHATML.replace("message['content']", "message['content'] | trim")
 SHOUTS = CHATML.replace("message['content']", "(message['content'] | upper if message['role'] == 'user' else 'HM')")
 #: As Qwen3 has it: what was thought before an earlier answer leaves the prompt.
@@ -37,15 +38,6 @@ STRICT = (
 )
 ONE_QUESTION = "{% if messages | length > 2 %}{{ raise_exception('one question only') }}{% endif %}" + CHATML
 
-#: As gpt-oss has it: an answer is what stands in its final channel, and channels in its text are refused.
-HARMONY = (
-    "{% for m in messages %}{% if m['role'] == 'assistant' %}"
-    "{% if '<|channel|>analysis<|message|>' in m['content'] or '<|channel|>final<|message|>' in m['content'] %}"
-    "{{ raise_exception('You have passed a message containing <|channel|> tags in the content field.') }}{% endif %}"
-    "{{ '<|start|>assistant<|channel|>final<|message|>' + m['content'] + '<|end|>' }}"
-    "{% else %}{{ '<|start|>' + m['role'] + '<|message|>' + m['content'] + '<|end|>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
-)
 #: As Gemma 4 has it: channels leave the prompt wherever they stand.
 CHANNELS = (
     "{% for m in messages %}{{ '<|turn>' + m['role'] + '\n' }}"
