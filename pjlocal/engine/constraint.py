@@ -9,6 +9,7 @@ import ctypes
 import json
 import re
 import textwrap
+import threading
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,7 @@ class Constraint:
         self._model = model
         self._vocabulary = _vocabulary(model)
         self._matcher = _matcher(self._vocabulary.tokenizer, grammar)
+        self._lock = threading.Lock()  # views that decode side by side come in threads of their own
         self._position = 0
         self._mask: Mask | None = None
         if error := self._matcher.get_error():
@@ -111,17 +113,19 @@ class Constraint:
     def clone(self) -> Constraint:
         """A copy to look ahead with."""
         twin = object.__new__(Constraint)
-        twin.__dict__ = self.__dict__ | {"_matcher": self._matcher.deep_copy()}
+        with self._lock:
+            twin.__dict__ = self.__dict__ | {"_matcher": self._matcher.deep_copy(), "_lock": threading.Lock()}
         return twin
 
     def accept(self, position: int, token: int) -> None:
         """Learn of the token emitted at a position of the answer; what is known already changes nothing."""
-        if position < self._position:
-            return
-        self._position += 1
-        if not self._model.is_end(token):  # behind which the answer only goes on where that is ignored
-            self._mask = None
-            self._matcher.consume_token(token)
+        with self._lock:
+            if position < self._position:
+                return
+            self._position += 1
+            if not self._model.is_end(token):  # behind which the answer only goes on where that is ignored
+                self._mask = None
+                self._matcher.consume_token(token)
 
     def mask(self) -> Mask:
         """The tokens that may come next; those that end the answer are among them exactly when it is complete.
@@ -129,16 +133,17 @@ class Constraint:
         Raises:
             RefusedError: nothing can come, or what was written is no part of what is asked for.
         """
-        if self._mask is None:
-            known = self._vocabulary
-            bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
-            words = bits[: len(known.text)] & known.text
-            if self._matcher.is_accepting():
-                words |= known.ends
-            if (error := self._matcher.get_error()) or not words.any():
-                raise RefusedError(f"the answer cannot go on as asked for: {_reason(error) or 'no token leads on'}")
-            self._mask = Mask(words, known.n_vocab)
-        return self._mask
+        with self._lock:
+            if self._mask is None:
+                known = self._vocabulary
+                bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
+                words = bits[: len(known.text)] & known.text
+                if self._matcher.is_accepting():
+                    words |= known.ends
+                if (error := self._matcher.get_error()) or not words.any():
+                    raise RefusedError(f"the answer cannot go on as asked for: {_reason(error) or 'no token leads on'}")
+                self._mask = Mask(words, known.n_vocab)
+            return self._mask
 
 
 def make_constraint(model: Model, sampling: Sampling) -> Constraint | None:
@@ -199,17 +204,47 @@ def _translated(json_schema: str | None, regex: str | None, lark: str | None) ->
             return LLMatcher.grammar_from_json_schema(schema, overrides=_JSON)
         except ValueError as error:
             raise UsageError(f"the JSON schema cannot be used: {_reason(str(error))}") from None
-    text = regex if regex is not None else lark
-    if text is None:
+    if regex is None and lark is None:
         return None
-    if len(_RULE.findall(text)) > _MOST_RULES:
-        raise UsageError(f"the Lark grammar cannot be used: it has more than {_MOST_RULES} rules")
     from llguidance import LLMatcher
 
     try:
-        return LLMatcher.grammar_from_regex(text) if lark is None else LLMatcher.grammar_from_lark(text)
+        if lark is None:
+            return LLMatcher.grammar_from_regex(_in_ascii(regex or ""))
+        if len(_RULE.findall(lark)) > _MOST_RULES:
+            raise UsageError(f"the Lark grammar cannot be used: it has more than {_MOST_RULES} rules")
+        return LLMatcher.grammar_from_lark(lark)
     except UnicodeEncodeError:
         raise UsageError("the constraint is not valid UTF-8") from None
+
+
+#: What these stand for, instead of all scripts' digits, letters and spaces; valid within brackets as well.
+_ASCII = {
+    r"\d": "[[:digit:]]",
+    r"\D": "[[:^digit:]]",
+    r"\w": "[[:word:]]",
+    r"\W": "[[:^word:]]",
+    r"\s": "[[:space:]]",
+    r"\S": "[[:^space:]]",
+}
+
+
+def _in_ascii(regex: str) -> str:
+    """The expression with ``\\d``, ``\\w``, ``\\s`` and their opposites meaning ASCII, as in RE2.
+
+    An expression that is wrong as it stands stays as it is: what replaces the end of a range, as in ``[!-\\d]``, could
+    be read otherwise.
+
+    Raises:
+        UsageError: it ends in a backslash, over which llguidance passes.
+    """
+    from llguidance import LLMatcher
+
+    if not re.fullmatch(r"[^\\]*(?:\\.[^\\]*)*", regex, re.DOTALL):
+        raise UsageError("the regular expression cannot be used: it ends in a backslash")
+    if LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(regex)):
+        return regex
+    return re.sub(r"\\.", lambda match: _ASCII.get(match[0], match[0]), regex, flags=re.DOTALL)
 
 
 def _check_pattern(pattern: str) -> None:

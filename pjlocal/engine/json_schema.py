@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from math import lcm
 from typing import Any
@@ -102,10 +102,12 @@ class _Translation:
     def __init__(self, root: Schema, check_pattern: Callable[[str], None]) -> None:
         self._root = root
         self._check_pattern = check_pattern
-        self._names: dict[tuple[str, bool], str] = {}  # of what references point to, in `$defs` of the result
+        #: Names in ``$defs`` of the result, of what references point to; each translated for where it stands.
+        self._names: dict[tuple[str, _Joint | None], str] = {}
         self._definitions: dict[str, Schema] = {}
         self._depth = 0
-        self._alone = True  # whether nothing but the schema at hand says what the value is
+        self._joint: _Joint | None = None  # the schemas that describe the value at hand, where there are several
+        self._joints: dict[frozenset[int], _Joint] = {}  # by the schemas
         self._one_of: list[list[Schema]] = []
         self._multiples: list[Decimal] = []
         body, definitions = self._schema(root), self._definitions
@@ -126,7 +128,9 @@ class _Translation:
         self._depth += 1
         if self._depth > _LONGEST:
             raise Refused(f"its schemas and references lead more than {_LONGEST} deep")
-        alone_outside, self._alone = self._alone, self._alone and not _is_joined(schema)
+        outside = self._joint
+        if outside is None and _is_joined(schema):
+            self._joint = self._joint_of([schema])
         result: dict[str, Any] = {}
         for keyword, value in schema.items():
             if keyword in _ANNOTATIONS:
@@ -137,12 +141,58 @@ class _Translation:
             elif keyword == "x-guidance" or not keyword.startswith("x-"):
                 raise Refused(f"{_short(keyword)} is not supported")
         self._rewrite_items(schema, result)
+        if self._joint is None:
+            _close_object(result)
+        elif outside is None and (closing := self._closing(self._joint)) is not True:
+            result.setdefault("allOf", []).append(closing)
         _forget_what_is_required_anyway(result)
         _close_bounds(result)
-        if self._alone and _names_all(schema):
-            result["additionalProperties"] = False
-        self._alone = alone_outside
+        self._joint = outside
         self._depth -= 1
+        return result
+
+    # Objects have no other properties than their schemas name.  Where several schemas describe one value, only all of
+    # them together tell the names, so one more schema beside them says that there are no others.
+
+    def _joint_of(self, schemas: Sequence[Schema]) -> _Joint:
+        together: dict[int, dict[str, Any]] = {}
+        waiting = [*reversed(schemas)]
+        while waiting:
+            schema = waiting.pop()
+            if not isinstance(schema, dict) or id(schema) in together:
+                continue
+            together[id(schema)] = schema
+            if isinstance(reference := schema.get("$ref"), str):
+                waiting.append(_pointed_to(self._root, reference))
+            for keyword in ("oneOf", "anyOf", "allOf"):
+                if isinstance(options := schema.get(keyword), list):
+                    waiting += reversed(options)
+        key = frozenset(together)
+        if key not in self._joints:
+            self._joints[key] = _Joint(list(together.values()))
+        return self._joints[key]
+
+    def _closing(self, joint: _Joint, around: tuple[_Joint, ...] = ()) -> Schema:
+        """The schema that allows no other properties than those that are named; True where it would say nothing."""
+        if joint in around:
+            return True
+        inner: dict[str, Schema] = dict.fromkeys(joint.names, True)
+        if not joint.overlaps:
+            for name, schemas in joint.names.items():
+                if len(schemas) > 1:
+                    inner[name] = self._closing(self._joint_of(schemas), (*around, joint))
+        if joint.names_all:
+            patterns = {self._regex("patternProperties", pattern): True for pattern in joint.patterns}
+            closing = {"properties": inner, "additionalProperties": False}
+            return {**closing, "patternProperties": patterns} if patterns else closing
+        inner = {name: schema for name, schema in inner.items() if schema is not True}
+        return {"properties": inner} if inner else True
+
+    def _part(self, schema: Schema, joint: _Joint | None) -> Schema:
+        """The translated schema of a part of the value at hand, which is described by these schemas together."""
+        outside, self._joint = self._joint, joint
+        result = self._schema(schema)
+        self._joint = outside
         return result
 
     # One method a kind of keyword: look at the value, and put what llguidance is to see into the result.
@@ -199,7 +249,13 @@ class _Translation:
             self._one_of.append(result[keyword])
 
     def _items(self, result: dict[str, Any], keyword: str, value: Any) -> None:
+        outside = self._joint
+        self._joint = outside and outside.of_items
         (self._list if isinstance(value, list) else self._one)(result, keyword, value)
+        self._joint = outside
+
+    def _others(self, result: dict[str, Any], keyword: str, value: Any) -> None:
+        result[keyword] = self._part(value, self._joint and _ANY)
 
     def _rewrite_items(self, schema: dict[str, Any], result: dict[str, Any]) -> None:
         """A list of ``items``, in older drafts, is today's ``prefixItems``, and ``additionalItems`` then ``items``."""
@@ -218,10 +274,20 @@ class _Translation:
         for name in value:
             _check_spelling(keyword, name)
         result[keyword] = {
-            (self._regex(keyword, name) if patterns else name): self._schema(schema) for name, schema in value.items()
+            (self._regex(keyword, name) if patterns else name): self._part(schema, self._joint_of_named(name, patterns))
+            for name, schema in value.items()
         }
         if len(result[keyword]) < len(value):
             raise Refused(f"{keyword} says the same in two ways")
+
+    def _joint_of_named(self, name: str, is_pattern: bool) -> _Joint | None:
+        joint = self._joint
+        if joint is None:
+            return None
+        if is_pattern or joint.overlaps:
+            return _ANY
+        schemas = joint.names[name]
+        return self._joint_of(schemas) if len(schemas) > 1 else None
 
     def _required(self, result: dict[str, Any], keyword: str, value: Any) -> None:
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -237,7 +303,7 @@ class _Translation:
     def _reference(self, result: dict[str, Any], keyword: str, value: Any) -> None:
         if not isinstance(value, str):
             raise Refused(f"$ref must be a text (not {_short(value)})")
-        key = value, self._alone
+        key = value, self._joint
         if key not in self._names:
             self._names[key] = name = f"r{len(self._names)}"
             self._definitions[name] = self._schema(_pointed_to(self._root, value))
@@ -262,10 +328,10 @@ _KEYWORDS: Mapping[str, Callable[[_Translation, dict[str, Any], str, Any], None]
     "pattern": _Translation._pattern,
     "required": _Translation._required,
     "uniqueItems": _Translation._false_only,
-    "items": _Translation._items,
+    **dict.fromkeys(("items", "prefixItems", "additionalItems"), _Translation._items),
     **dict.fromkeys(("const", "enum"), _Translation._values),
-    **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems"), _Translation._list),
-    **dict.fromkeys(("additionalProperties", "additionalItems"), _Translation._one),
+    **dict.fromkeys(("anyOf", "oneOf", "allOf"), _Translation._list),
+    "additionalProperties": _Translation._others,
     **dict.fromkeys(("properties", "patternProperties"), _Translation._by_name),
     **dict.fromkeys(
         ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), _Translation._size
@@ -343,12 +409,52 @@ def _is_joined(schema: dict[str, Any]) -> bool:
     return "allOf" in schema or "patternProperties" in schema or len(applied) > 1 or bool(applied and others)
 
 
-def _names_all(schema: dict[str, Any]) -> bool:
-    """Whether ``properties`` may be all there are.  What a schema neither names nor speaks of is seldom meant, and a
-    small model goes on and on with it."""
-    properties = schema.get("properties", {})
-    said = {"additionalProperties", "minProperties"} & schema.keys()
-    return bool(properties) and not said and set(schema.get("required", ())) <= set(properties)
+_ARRAYS = {"items", "prefixItems", "additionalItems"}
+
+
+class _Joint:
+    """Schemas that describe one value together.
+
+    names: the schemas of each property that is named.
+    overlaps: whether a property may be described under other keywords than ``properties`` too.
+    names_all: whether the properties that are named are all there may be.
+    """
+
+    def __init__(self, schemas: Sequence[dict[str, Any]]) -> None:
+        said = set().union(*schemas)
+        self.names: dict[str, list[Schema]] = {}
+        for schema in schemas:
+            for name, of_it in _as(dict, schema.get("properties")).items():
+                self.names.setdefault(name, []).append(of_it)
+            for name in _as(list, schema.get("required")):
+                if isinstance(name, str):
+                    self.names.setdefault(name, [])
+        self.patterns = list(dict.fromkeys(p for each in schemas for p in _as(dict, each.get("patternProperties"))))
+        self.overlaps = bool({"patternProperties", "additionalProperties", "const", "enum"} & said)
+        is_open = bool({"additionalProperties", "minProperties", "const", "enum"} & said)
+        self.names_all = bool(self.names or self.patterns) and not is_open
+        self._has_one_list = sum(bool(_ARRAYS & each.keys()) for each in schemas) == 1
+
+    @property
+    def of_items(self) -> _Joint | None:
+        """The schemas that describe an item together, as far as that is known."""
+        return None if self._has_one_list else _ANY
+
+
+def _as(kind: type, value: Any) -> Any:
+    """The value, or an empty one of that kind where it is of another, which is refused elsewhere."""
+    return value if isinstance(value, kind) else kind()
+
+
+_ANY = _Joint([{"const": None}])  # of what is not looked into: objects stay open there
+
+
+def _close_object(result: dict[str, Any]) -> None:
+    """No other properties than those that are named: others are seldom meant, and a small model goes on and on."""
+    names = [*dict.fromkeys((*result.get("properties", ()), *result.get("required", ())))]
+    if names and "additionalProperties" not in result and result.get("minProperties", 0) <= len(names):
+        result["properties"] = dict.fromkeys(names, True) | result.get("properties", {})
+        result["additionalProperties"] = False
 
 
 def _forget_what_is_required_anyway(result: dict[str, Any]) -> None:
@@ -430,7 +536,9 @@ _ESCAPES = "dDwWsSbBnrtfvxupPk0123456789"  # letters and digits that ECMAScript 
 _GROUP = re.compile(r"\?(?:[:=!]|<[=!]|P?<\w+>)")
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _SPACES = r"\t-\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"  # ECMAScript's, not quite Unicode's
-_MEANS = {".": r"[^\n\r\u2028\u2029]", r"\s": f"[{_SPACES}]", r"\S": f"[^{_SPACES}]"}
+#: What these mean so that every validator agrees: \\s is the spaces of ASCII, and \\S none that ECMAScript knows.
+_MEANS = {".": r"[^\n\r\u2028\u2029]", r"\s": r"[\t-\r ]", r"\S": f"[^{_SPACES}]"}
+_MEANS_IN_NEGATED_CLASS = {r"\s": f"[{_SPACES}]", r"\S": r"[^\t-\r ]"}
 
 
 def _as_ecma_reads_it(pattern: str) -> str:
@@ -443,8 +551,11 @@ def _as_ecma_reads_it(pattern: str) -> str:
             part = _escape(pattern, i)
             _check_can_match(part)
         elif part == "[":
-            part = _class(pattern, i)
+            part, meaning = _class(pattern, i)
             _check_can_match(part)
+            regex.append(meaning)
+            i += len(part)
+            continue
         elif part == "(" and pattern.startswith("(?", i) and not _GROUP.match(pattern, i + 1):
             raise _not_alike(pattern[i : i + 3])
         elif pattern.startswith("{,", i):
@@ -463,17 +574,27 @@ def _escape(pattern: str, i: int) -> str:
     return found[0]
 
 
-def _class(pattern: str, i: int) -> str:
-    """The class that begins there, up to its bracket."""
-    end = i + 2 if pattern.startswith("[^", i) else i + 1
+def _class(pattern: str, i: int) -> tuple[str, str]:
+    """The class that begins there, up to its bracket, and what it means."""
+    begins = "[^" if pattern.startswith("[^", i) else "["
+    means = _MEANS_IN_NEGATED_CLASS if begins == "[^" else {name: _MEANS[name] for name in (r"\s", r"\S")}
+    end = i + len(begins)
     if pattern.startswith("]", end):
         raise _not_alike(pattern[i : end + 1])
+    parts = [begins]
     while end < len(pattern) and pattern[end] != "]":
         for odd in ("[", "&&", "--", "~~"):
             if pattern.startswith(odd, end):
                 raise _not_alike(odd)
-        end += len(_escape(pattern, end)) if pattern[end] == "\\" else 1
-    return pattern[i : end + 1]
+        part = _escape(pattern, end) if pattern[end] == "\\" else pattern[end]
+        if part in _CLASSES and parts[-1] == "-" and len(parts) > 2:  # a range has no end there; some read it as one
+            raise _not_alike(f"-{part}")
+        parts.append(part)
+        end += len(part)
+    return pattern[i : end + 1], "".join(means.get(part, part) for part in parts) + pattern[end : end + 1]
+
+
+_CLASSES = (r"\d", r"\D", r"\w", r"\W", r"\s", r"\S")
 
 
 def _not_alike(part: str) -> Refused:

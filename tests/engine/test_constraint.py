@@ -10,9 +10,11 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from llguidance import LLTokenizer
 
 from pjlocal import Engine, PersonaJudge, Sampling
 from pjlocal.decoding.judge import Distribution
+from pjlocal.engine import constraint
 from pjlocal.engine.constraint import Constraint, Mask, check_constraint, make_constraint
 from pjlocal.engine.filters import FilterChain
 from pjlocal.errors import ModelError, UsageError
@@ -248,21 +250,64 @@ def test_what_is_wrong_is_refused_before_a_model_is_looked_for(tmp_path: Path) -
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("regex", "text", "matches"),
+    [
+        (r"\d{4}-\d\d", "2024-01", True),
+        (r"\d{4}-\d\d", "٢٠٢٤-٠١", False),
+        (r"[\d.]", "٣", False),
+        (r"[\d.]", ".", True),
+        (r"[^\d]", "٣", True),
+        (r"\D", "٣", True),
+        (r"[-\D]", "3", False),
+        (r"\w+", "n_9", True),
+        (r"\w", "é", False),
+        (r"\W", "é", True),
+        (r"[^\W\d]", "é", False),
+        (r"[\w--\d]", "5", False),
+        (r"\s", "\u00a0", False),
+        (r"\s", "\t", True),
+        (r"\S", "\u00a0", True),
+        (r"\\d", r"\d", True),
+        (r"\\\d", r"\3", True),
+        (r"(?x) \d \s", "3 ", True),
+        ("(?x) \\d # [ \\d", "3", True),
+        (r"\p{Nd}", "٣", True),  # which names all scripts
+    ],
+)
+def test_digits_letters_and_spaces_are_those_of_ascii(regex: str, text: str, matches: bool) -> None:
+    sampling = Sampling(regex=regex)
+    check_constraint(sampling)
+    matcher = constraint._matcher(LLTokenizer("byte"), constraint._grammar(sampling))
+    data = list(text.encode())
+    assert (matcher.try_consume_tokens(data) == len(data) and matcher.is_accepting()) is matches
+
+
+@pytest.mark.parametrize("regex", [r"\d{8}", r"[\d]{8}"])
+def test_an_expression_writes_digits_of_ascii_alone(tiny, regex: str) -> None:
+    sampling = Sampling(regex=regex, temperature=5.0, top_k=0, top_p=1.0)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], sampling=sampling) as judge:
+        for seed in range(3):
+            assert re.fullmatch("[0-9]{8}", judge("When?", seed=seed, max_tokens=40).text)
+
+
 CHAIN = "\n".join(["start: a0", *(f"a{i}: a{i + 1}" for i in range(3000)), 'a3000: "x"'])
 
 
 @pytest.mark.parametrize(
-    ("constraint", "says"),
+    ("given", "says"),
     [
         ({"regex": "a{1000000000}"}, "too many expressions"),
         ({"regex": r"[^\s\S]"}, "nothing satisfies it"),
+        ({"regex": r"[!-\d]"}, "invalid range boundary"),
+        ({"regex": "a\\"}, "it ends in a backslash"),
         ({"regex": "(" * 5000 + "x" + ")" * 5000}, "nested"),
         ({"lark": CHAIN}, "more than 1000 rules"),
     ],
 )
-def test_what_is_too_large_is_refused_before_anything_is_written(constraint: dict[str, str], says: str) -> None:
+def test_what_is_too_large_is_refused_before_anything_is_written(given: dict[str, str], says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        check_constraint(Sampling(**constraint))
+        check_constraint(Sampling(**given))
 
 
 @pytest.mark.parametrize("multiple", [10, 100, 5000.0, 0.01])

@@ -66,6 +66,17 @@ def refusal(schema: Any) -> str:
 NODE = {"type": "object", "properties": {"k": {"type": "array", "items": {"$ref": "#/$defs/N"}, "maxItems": 2}}}
 
 A = {"type": "object", "properties": {"a": {"type": "integer"}}, "title": "A"}
+BASE = {"type": "object", "properties": {"id": {"type": "integer"}, "both": A}}
+OWN = {"next": {"$ref": "#/$defs/N"}, "at": A, "both": {"properties": {"b": {"type": "integer"}}}}
+INHERITED = {
+    "$defs": {"B": BASE, "N": {"allOf": [{"$ref": "#/$defs/B"}, {"type": "object", "properties": OWN}]}},
+    "$ref": "#/$defs/N",
+}
+ALTERNATIVES = {
+    "type": "object",
+    "properties": {"k": {"type": "integer"}},
+    "anyOf": [{"properties": {"a": {"type": "integer"}}, "required": ["a"]}, {"required": ["b"]}],
+}
 CHAIN = {f"d{i}": {"items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(3000)} | {"d3000": {}}
 
 SUPPORTED = {
@@ -157,8 +168,17 @@ def test_what_is_written_under_a_supported_keyword_validates(name: str) -> None:
         ({"type": "object", "patternProperties": {"^\n": {"type": "null"}}}, r'{"\u000a": 1}', False),
         ({"type": "string", "pattern": "^.$"}, r'"\r"', False),
         ({"type": "string", "pattern": r"^\S$"}, '"\ufeff"', False),
-        ({"type": "string", "pattern": r"^\s$"}, '"\u00a0"', True),
+        ({"type": "string", "pattern": r"^\s$"}, '" "', True),
+        ({"type": "string", "pattern": r"^\s$"}, '"\u00a0"', False),  # is valid by some validators, not by others
+        ({"type": "string", "pattern": r"^[\s.]$"}, '"\u00a0"', False),
+        ({"type": "string", "pattern": r"^[^\s]$"}, '"\ufeff"', False),
+        ({"type": "string", "pattern": r"^[^\S]$"}, '" "', True),
         ({"type": "string", "pattern": r"^\d$"}, '"٣"', False),
+        ({"type": "string", "pattern": r"^[\d.]$"}, '"٣"', False),
+        ({"type": "string", "pattern": r"^\w$"}, '"é"', False),
+        ({"type": "string", "pattern": r"^\W$"}, '"é"', True),
+        ({"type": "string", "pattern": r"^[-\d]$"}, '"-"', True),
+        ({"type": "string", "pattern": r"^[\w.-]+@[\w-]+\.\w+$"}, '"a.b@c-d.e"', True),
         ({"type": "string", "pattern": r"^\$[.]\.$"}, '"$.."', True),
         ({"type": "string", "minLength": 2}, '"🎂"', False),
         ({"type": "string", "maxLength": 1}, '"🎂"', True),
@@ -190,10 +210,33 @@ def test_what_is_written_under_a_supported_keyword_validates(name: str) -> None:
         ({"type": "object", "properties": {"a": {}}}, '{"b": 1}', False),  # is valid, and seldom meant
         ({"type": "object", "properties": {"a": {}}, "additionalProperties": True}, '{"b": 1}', True),
         ({"type": "object", "properties": {"a": {}}, "required": ["b"]}, '{"b": 1}', True),
+        ({"type": "object", "properties": {"a": {}}, "required": ["b"]}, '{"b": 1, "c": 1}', False),
+        ({"type": "object", "required": ["b"]}, '{"b": 1, "c": 1}', False),
+        ({"type": "object"}, '{"b": 1}', True),  # names no property
+        ({"type": "object", "properties": {}}, '{"b": 1}', True),
+        ({"type": "object", "properties": {"a": {}}, "minProperties": 0}, '{"b": 1}', False),
+        ({"type": "object", "patternProperties": {"^x": {}}}, '{"x1": 1}', True),
+        ({"type": "object", "patternProperties": {"^x": {}}}, '{"y": 1}', False),
         ({"allOf": [{"$ref": "#/$defs/a"}, {"properties": {"b": {}}}], "$defs": {"a": A}}, '{"a": 1, "b": 2}', True),
+        ({"allOf": [{"$ref": "#/$defs/a"}, {"properties": {"b": {}}}], "$defs": {"a": A}}, '{"a": 1, "c": 2}', False),
+        ({"allOf": [A, {"patternProperties": {"^x": {}}}]}, '{"a": 1, "x1": 2}', True),
+        ({"allOf": [A, {"patternProperties": {"^x": {}}}]}, '{"a": 1, "c": 2}', False),
+        ({"allOf": [A, {"additionalProperties": {"type": "integer"}}]}, '{"c": 2}', True),
+        ({"allOf": [{"items": A, "type": "array"}, {"maxItems": 2}]}, '[{"c": 2}]', False),
+        ({"allOf": [{"$ref": "#/$defs/a"}], "default": {}, "$defs": {"a": A}}, '{"c": 2}', False),
+        (INHERITED, '{"id": 1, "next": {"id": 2, "at": {"a": 1}}}', True),
+        (INHERITED, '{"next": {"c": 2}}', False),
+        (INHERITED, '{"at": {"c": 2}}', False),
+        (INHERITED, '{"both": {"a": 1, "b": 2}}', True),
+        (INHERITED, '{"both": {"c": 2}}', False),
+        (ALTERNATIVES, '{"k": 1, "a": 2}', True),
+        (ALTERNATIVES, '{"b": 2}', True),
+        (ALTERNATIVES, '{"k": 1}', False),
+        (ALTERNATIVES, '{"k": 1, "a": 2, "c": 3}', False),
         ({"anyOf": [{"$ref": "#/$defs/a"}, {"type": "null"}], "$defs": {"a": A}}, '{"a": 1, "b": 2}', False),
         ({"const": {"b": {"d": 1}}, "properties": {"b": {"properties": {"c": {}}}}}, '{"b": {"d": 1}}', True),
         ({"$ref": "#/$defs/a", "required": ["b"], "$defs": {"a": A}}, '{"a": 1, "b": 2}', True),
+        ({"$ref": "#/$defs/a", "required": ["b"], "$defs": {"a": A}}, '{"b": 2, "c": 2}', False),
         ({"type": "object", "properties": {"a": {}}}, '{"a": 1, "a": 2}', False),
     ],
 )  # fmt: skip
@@ -229,6 +272,8 @@ def test_texts_at_the_edge(schema: Any, text: str, valid: bool) -> None:
         ("pattern '[a-z&&[^b]]'", {"pattern": "[a-z&&[^b]]"}),
         ("pattern '(?i)a'", {"pattern": "(?i)a"}),
         (r"\A", {"pattern": r"\Aa"}),
+        (r"-\d", {"pattern": r"^[!-\d]$"}),
+        (r"-\s", {"pattern": r"^[!-\s]$"}),
         (r"\x00", {"pattern": r"^a\x00b$"}),
         (r"[\x00-\x02]", {"pattern": r"^a[\x00-\x02]b$"}),
         ("patternProperties '('", {"patternProperties": {"(": {}}}),
