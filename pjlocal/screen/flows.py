@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
-from rich.console import Console, RenderableType
-from rich.segment import Segment
+from rich.console import RenderableType
 from rich.text import Text
 
 from .markdown import finished_blocks, markdown
@@ -44,32 +42,16 @@ class LineFlow:
         if everything and self._line.plain:
             lines.append(self._line)
             self._line = Text()
-        for line in lines:
-            line.no_wrap, line.overflow = True, "ignore"
-        return list(lines)
+        return [_unwrapped(line) for line in lines]
 
     def rest(self) -> list[RenderableType]:
-        return [_Folded(self._line)] if self._line.plain else []
+        return [_unwrapped(self._line)] if self._line.plain else []
 
 
-class _Folded:
-    """A line cut where the screen ends, as a terminal does it."""
-
-    def __init__(self, line: Text) -> None:
-        self._line = line
-
-    def __rich_console__(self, console: Console, options: Any) -> Iterator[Any]:
-        row: list[Segment] = []
-        width = 0
-        for segment in self._line.render(console):
-            for character in segment.text:
-                cells = Segment(character).cell_length
-                if width + cells > options.max_width:
-                    yield from (*row, Segment.line())
-                    row, width = [], 0
-                row.append(Segment(character, segment.style))
-                width += cells
-        yield from row
+def _unwrapped(line: Text) -> Text:
+    """The line as it is: the terminal itself wraps it, so that a selection of it is one line."""
+    line.no_wrap, line.overflow = True, "ignore"
+    return line
 
 
 class MarkdownFlow:

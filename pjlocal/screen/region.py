@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.segment import Segment, SegmentLines
 
@@ -15,6 +16,38 @@ def reflows() -> bool:
     term = os.environ.get("TERM", "")
     cuts = term == "linux" or term.startswith("screen") or "XTERM_VERSION" in os.environ
     return "TMUX" in os.environ or not cuts
+
+
+def print_for_good(console: Console, renderable: RenderableType) -> None:
+    """Print what stays on the screen: the terminal wraps rows that are too long, so that a selection has no line ends
+    that the text does not have."""
+    console.print(renderable, crop=False, overflow="ignore")
+
+
+def _rows(console: Console, live: RenderableType) -> list[list[Segment]]:
+    """The rows in which `print_for_good` would appear on the screen."""
+    options = console.options.update(overflow="ignore")
+    width = options.max_width
+    return [row for line in Segment.split_lines(console.render(live, options)) for row in _wrapped(line, width)]
+
+
+def _wrapped(line: list[Segment], width: int) -> Iterator[list[Segment]]:
+    """A line cut where the screen ends, as a terminal does it."""
+    row: list[Segment] = []
+    filled = 0
+    for segment in line:
+        if filled + segment.cell_length <= width:
+            row.append(segment)
+            filled += segment.cell_length
+            continue
+        for character in segment.text:
+            cells = cell_len(character)
+            if row and filled + cells > width:
+                yield row
+                row, filled = [], 0
+            row.append(Segment(character, segment.style))
+            filled += cells
+    yield row
 
 
 class LiveRegion:
@@ -30,10 +63,10 @@ class LiveRegion:
     def draw(self, live: RenderableType, above: Sequence[RenderableType] = ()) -> None:
         """Print ``above`` for good, and show the end of ``live`` below it, as much as the screen has room for."""
         console = self._console
-        lines = console.render_lines(live, pad=False)[-max(1, console.height - 1) :] or [[]]
+        lines = _rows(console, live)[-max(1, console.height - 1) :] or [[]]
         with console.capture() as capture:
             for renderable in above:
-                console.print(renderable, crop=False)
+                print_for_good(console, renderable)
             console.print(SegmentLines(lines, new_lines=True), end="", crop=False)
         # A synchronized update (mode 2026), where the terminal knows it, shows nothing half drawn.
         text = capture.get().removesuffix("\n")
@@ -44,7 +77,7 @@ class LiveRegion:
         """Take the rows away, and print ``last`` in their place."""
         with self._console.capture() as capture:
             for renderable in last:
-                self._console.print(renderable, crop=False)
+                print_for_good(self._console, renderable)
         self._write(f"{self._erase()}\x1b[?25h{capture.get()}")
         self._widths = []
 

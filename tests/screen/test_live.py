@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+import pyte
 import pytest
 from rich.console import Console
 from rich.text import Text
-from terminal import MARKDOWN, Tmux
+from talking import plain_event
+from terminal import MARKDOWN, Screen, Tmux
 
-from pjlocal.screen.flows import MarkdownFlow
+from pjlocal.screen import live
+from pjlocal.screen.flows import LineFlow, MarkdownFlow
+from pjlocal.screen.live import LiveDisplay
 from pjlocal.screen.markdown import markdown
 from pjlocal.screen.region import LiveRegion
 
@@ -67,3 +71,40 @@ input()"""
     with Tmux(environment, tmp_path, [sys.executable, "-c", code], columns=80, lines=30) as tmux:
         tmux.until("done")
         assert tmux.text.split() == ["done"]
+
+
+STREAMED = {
+    "words": "Cats purr because a rhythm of the larynx makes the air in their throat tremble, in and out. " * 3,
+    "one long word": "x" * 400,
+    "wide": "猫は喉をゴロゴロと鳴らす生き物です。" * 12,
+    "wide, one cell shifted": "a" + "猫は喉をゴロゴロと鳴らす生き物です。" * 12,
+    "lines": "first\nsecond line that is a little longer\n\n    fourth\n",
+    "a full row": "y" * 80 + "\n" + "z" * 40 + "\n" + "w" * 30,
+}
+
+
+@pytest.mark.parametrize("columns", [30, 40, 80, 200])
+@pytest.mark.parametrize("text", STREAMED.values(), ids=STREAMED)
+@pytest.mark.parametrize("kind", ["text", "thoughts", "markdown"])
+def test_the_status_line_has_a_row_of_its_own_while_an_answer_streams(monkeypatch, kind, text, columns) -> None:
+    monkeypatch.setattr(live, "_REDRAW_S", 0)
+    monkeypatch.setattr(live, "_REDRAW_SHARE", 1e9)
+    screen = Screen(columns, 30, lambda reply: None)
+    terminal = pyte.Stream(screen)
+    console = Console(file=io.StringIO(), width=columns, height=30, force_terminal=True, color_system=None)
+    console.file.write = lambda written: terminal.feed(written.replace("\n", "\r\n"))  # type: ignore[method-assign]
+    flow = LineFlow() if kind == "text" else MarkdownFlow()
+    display = LiveDisplay(console, flow, status=lambda: Text("judge · 5 tokens/s"), opened_thinking=kind == "thoughts")
+    with display:
+        for at in range(0, len(text), 61):
+            display.show(plain_event(at, text[at : at + 61]))
+            *above, status = screen.text.split("\n")
+            assert status == "judge · 5 tokens/s"
+            shown = without_spaces("".join(above))
+            assert without_spaces(text[: at + 61]).startswith(shown)
+            assert len(shown) >= len(without_spaces(text[:at])) - 9, "it is shown as it comes"
+    assert without_spaces(screen.text) == without_spaces(text)
+
+
+def without_spaces(text: str) -> str:
+    return "".join(text.split())
