@@ -85,7 +85,7 @@ class Terminal:
     def line(self) -> str | None:
         """What stands at the prompt, up to the cursor; None where there is no prompt."""
         row = self.screen.row(self.screen.cursor.y)
-        waits = row.startswith("> ") and "context " in self.screen.row(self.screen.lines - 1)
+        waits = row.startswith("> ") and self.screen.row(self.screen.lines - 1).strip()
         return row[2 : self.screen.cursor.x] if waits else None
 
     @property

@@ -24,7 +24,7 @@ from prompt_toolkit.styles import Style
 from ..visible import visible
 from .chat import Chat
 from .commands.table import COMMANDS, is_command
-from .screen import status_line
+from .status import status_line
 
 log = logging.getLogger("pjlocal")
 

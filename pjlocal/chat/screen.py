@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,19 +12,15 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from ..engine.interrupt import Interrupted
-from ..events import pushes_text
-from ..prompting.plan import strength_in_force
-from ..request import in_turn
 from ..screen.choose import answer_tint
 from ..screen.console import Spinner, keys_unseen, make_console
 from ..screen.display import Display, when_ready
 from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
-from ..settings import ADAPTERS, JUDGED, Generation, View
+from ..settings import View
 from ..visible import one_line, visible
-from .conversation import Conversation, Progress, Writing
-
-log = logging.getLogger("pjlocal")
+from .conversation import Conversation, Writing
+from .status import status_line
 
 P = ParamSpec("P")
 
@@ -195,70 +189,3 @@ class TerminalScreen(_ConsoleScreen):
         with keys_unseen(), self._spinner as spinner:
             spinner.say(what)
             yield spinner
-
-
-def status_line(conversation: Conversation, width: int) -> Text:
-    """Roles, acceptance rate, speed and how full the context is, in one row; what does not fit is left out.
-
-    It stands below answers and the line that is typed, and ends neither by what it cannot tell: then it is empty.
-    """
-    try:
-        return _status(conversation, width)
-    except Exception as error:
-        log.debug("no status line:", exc_info=error)
-        return Text()
-
-
-def _status(conversation: Conversation, width: int) -> Text:
-    progress = conversation.progress()
-    numbers = [f"push {pushes_text(progress.pushes)}"] if progress.pushes else []
-    if progress.acceptance_rate is not None:
-        numbers.append(f"{progress.acceptance_rate:.0%} accepted")
-    if progress.tokens_per_second is not None:
-        numbers.append(f"{progress.tokens_per_second:.0f} tokens/s")
-    numbers.append(f"context {progress.used}/{progress.limit}")
-    return _fitted(_roles(conversation, progress), numbers, width)
-
-
-def _roles(conversation: Conversation, progress: Progress) -> list[str]:
-    """The mode with its strength, and who does what in it."""
-    generation = conversation.judge.request.generation
-    views = {view: [*wishes, *_own_adapters(generation, view)] for view, wishes in conversation.views.items()}
-    some = any(views.values())
-    mode = generation.mode or ("judge" if some else "plain")
-    if mode == "plain" or not some:
-        return [mode]
-    strength = strength_in_force(generation, mode)
-    force = "" if strength == "1" or generation.rule == "overlap" else f" ×{strength}"
-    avoided = [f"avoid: {', '.join(generation.avoid)}"] if generation.avoid else []
-    if mode not in JUDGED:
-        force = "" if mode == "rewrite" else force
-        return [f"{mode}{force}", ", ".join(in_turn(list(views.values()))), *avoided]
-    rule = "" if generation.rule == "push" else f" {generation.rule}"
-    does = {progress.drafts: " drafts", progress.judges: " judges", None: ""}
-    roles = [f"{view}{does.get(view, '')}: {', '.join(wishes) or 'no preference'}" for view, wishes in views.items()]
-    return [f"{mode}{rule} λ{generation.lam}{force}", *roles, *avoided]
-
-
-def _own_adapters(generation: Generation, view: str) -> list[str]:
-    """The names of the files that change that view alone, with their scales."""
-    return [os.path.basename(spec) for name in ADAPTERS.get(view, ()) for spec in getattr(generation, name)]
-
-
-def _fitted(parts: list[str], numbers: list[str], width: int) -> Text:
-    """Both, as far as they go into the width: long words about roles give way to the numbers."""
-    tail = Text(" · ".join(numbers))
-    if tail.cell_len > width:
-        tail = Text(tail.plain.replace(" accepted", "").replace("tokens", "tok"))
-    if tail.cell_len > width and tail.plain.startswith("push "):
-        tail = Text(tail.plain.partition(" · ")[2])
-    head = Text(" · ".join(one_line(part) for part in parts))
-    room = width - tail.cell_len - 3
-    if room >= 12:
-        head.truncate(room, overflow="ellipsis")
-        line = Text.assemble(head, " · ", tail)
-    else:
-        line = tail
-    line.truncate(width, overflow="ellipsis")
-    line.stylize("dim")
-    return line

@@ -167,7 +167,7 @@ class ChatTemplate:
         marks = Marks("".join(message.content for message in messages))
         try:
             written = self._written(messages, prompting)
-        except ModelError:  # because of how an answer is worded: it has just taken as many of plain words
+        except RefusedError:  # because of how an answer is worded: it has just taken as many of plain words
             messages = [self._hidden(message, marks) for message in messages]
             written = marks.reveal(self._written(messages, prompting))
         keep, keep_trimmed = partial(self._keep_tokens, trimmed=False), partial(self._keep_tokens, trimmed=True)

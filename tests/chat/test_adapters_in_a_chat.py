@@ -9,7 +9,7 @@ import pytest
 from talking import QUESTIONS, TEXT_ONLY, Talk, talk
 from tiny_models import write_llama, write_lora
 
-from pjlocal.chat.screen import status_line
+from pjlocal.chat.status import status_line
 from pjlocal.sessions.cache import load_cache, save_cache
 from pjlocal.sessions.session import Session
 

@@ -10,7 +10,7 @@ import pytest
 import tiny_models
 from talking import Talk, prompt_text, talk
 
-from pjlocal.chat.screen import status_line
+from pjlocal.chat.status import status_line
 from pjlocal.errors import UsageError
 from pjlocal.prompting import preferences
 
@@ -238,9 +238,8 @@ def test_preferences_may_have_strengths_and_the_status_line_tells_them(chat: Tal
     assert all(set(event.pushes) == {"a", "b", "avoid 1"} for event in turn.events)
     line = status_line(chat.conversation, 200).plain
     assert re.search(r" · push a [+-]\d\.\d\d b [+-]\d\.\d\d avoid 1 [+-]\d\.\d\d · ", line)
-    assert (
-        "push" not in status_line(chat.conversation, 60).plain and "context" in status_line(chat.conversation, 60).plain
-    )
+    assert "context" in line and "context" not in status_line(chat.conversation, 100).plain
+    assert "push" in status_line(chat.conversation, 100).plain
     chat.say("/mode both")
     chat.say("/strength default")
     assert status_line(chat.conversation, 200).plain.startswith("both λ4 ×auto · a")

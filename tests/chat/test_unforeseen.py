@@ -17,7 +17,7 @@ from pjlocal.chat import line as line_module
 from pjlocal.chat.commands.command import Command
 from pjlocal.chat.commands.table import COMMANDS
 from pjlocal.chat.conversation import Conversation
-from pjlocal.chat.screen import status_line
+from pjlocal.chat.status import status_line
 from pjlocal.engine.filters import FilterChain
 from pjlocal.engine.interrupt import Interrupted
 

@@ -1,0 +1,134 @@
+"""The status line: mode, preferences, pushes, speed, acceptance rate and context, as far as the screen has room."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from ..events import pushes_text
+from ..prompting.plan import strength_in_force
+from ..request import in_turn
+from ..settings import ADAPTERS, JUDGED, Generation
+from ..visible import one_line
+from .conversation import Conversation, Progress
+
+log = logging.getLogger("pjlocal")
+
+_BETWEEN = " · "
+#: Cells of a preference's name, where the whole text does not fit.
+_SHORT, _SHORTEST = 24, 12
+
+
+def status_line(conversation: Conversation, width: int) -> Text:
+    """What is in force and how the answer goes, in one row.
+
+    It stands below answers and the line that is typed, and ends neither by what it cannot tell: then it is empty.
+    """
+    try:
+        generation = conversation.judge.request.generation
+        views = {view: [*wishes, *_own_adapters(generation, view)] for view, wishes in conversation.views.items()}
+        return Text(status(generation, views, conversation.progress(), width), "dim")
+    except Exception as error:
+        log.debug("no status line:", exc_info=error)
+        return Text()
+
+
+def status(generation: Generation, views: Mapping[str, Sequence[str]], progress: Progress, width: int) -> str:
+    """The status line's text.
+
+    What matters most stands first.  Where not all of it fits, roles give way first, then long texts of preferences,
+    then the names of the views; then parts are left out from the right, whole.
+    """
+    heads = [
+        _head(generation, views, progress, roles=True),
+        _head(generation, views, progress),
+        _head(generation, views, progress, longest=_SHORT),
+        _head(generation, views, progress, longest=_SHORT, named=False),
+        _head(generation, views, progress, longest=_SHORTEST, named=False),
+    ]
+    numbers = _numbers(progress)
+    for head in heads:
+        if _fits([*head, *numbers], width):
+            return _BETWEEN.join([*head, *numbers])
+    head = next((head for head in heads[2:] if _fits(head, width)), heads[-1])
+    parts = [*head, *numbers]
+    while len(parts) > 1 and not _fits(parts, width):
+        parts.pop()
+    return _BETWEEN.join(parts) if _fits(parts, width) else ""
+
+
+def _fits(parts: Sequence[str], width: int) -> bool:
+    return cell_len(_BETWEEN.join(parts)) <= width
+
+
+def _numbers(progress: Progress) -> list[str]:
+    numbers = [f"push {pushes_text(progress.pushes)}"] if progress.pushes else []
+    if progress.tokens_per_second is not None:
+        numbers.append(f"{progress.tokens_per_second:.0f} tok/s")
+    if progress.acceptance_rate is not None:
+        numbers.append(f"{progress.acceptance_rate:.0%} accepted")
+    return [*numbers, f"context {progress.used}/{progress.limit}"]
+
+
+def _head(
+    generation: Generation,
+    views: Mapping[str, Sequence[str]],
+    progress: Progress,
+    *,
+    roles: bool = False,
+    named: bool = True,
+    longest: int | None = None,
+) -> list[str]:
+    """The mode, and what the answer shall be.
+
+    Args:
+        roles: say which view drafts and which judges.
+        named: with the views' names, and λ and strength behind the mode.
+        longest: cells of a preference's name.
+    """
+    some = any(views.values())
+    mode = generation.mode or ("judge" if some else "plain")
+    if mode == "plain" or not some:
+        return [mode]
+
+    def texts(wishes: Sequence[str]) -> str:
+        return ", ".join(_shortened(one_line(wish), longest) for wish in wishes)
+
+    avoided = [f"avoid: {texts(generation.avoid)}"] if generation.avoid else []
+    if mode not in JUDGED:
+        return [f"{mode}{_force(generation) if named else ''}", texts(in_turn(list(views.values()))), *avoided]
+    if not named:
+        return [mode, *filter(None, map(texts, views.values())), *avoided]
+    does = {progress.drafts: " drafts", progress.judges: " judges", None: ""} if roles else {}
+    wishes = [f"{view}{does.get(view, '')}: {texts(wishes) or 'no preference'}" for view, wishes in views.items()]
+    return [f"{mode}{_force(generation)}", *wishes, *avoided]
+
+
+def _force(generation: Generation) -> str:
+    """The rule, λ and the strength, where the mode has them and they are not the plain ones."""
+    mode = generation.mode or "judge"
+    strength = strength_in_force(generation, mode)
+    force = "" if strength == "1" or generation.rule == "overlap" or mode == "rewrite" else f" ×{strength}"
+    if mode not in JUDGED:
+        return force
+    rule = "" if generation.rule == "push" else f" {generation.rule}"
+    return f"{rule} λ{generation.lam}{force}"
+
+
+def _shortened(text: str, longest: int | None) -> str:
+    """The first words of a text that is longer than so many cells."""
+    if longest is None or cell_len(text) <= longest:
+        return text
+    start = Text(text)
+    start.truncate(longest - 1)
+    words = start.plain if text[len(start.plain)].isspace() else start.plain.rpartition(" ")[0]
+    return f"{(words or start.plain).rstrip(' ,.;:')}…"
+
+
+def _own_adapters(generation: Generation, view: str) -> list[str]:
+    """The names of the files that change that view alone, with their scales."""
+    return [os.path.basename(spec) for name in ADAPTERS.get(view, ()) for spec in getattr(generation, name)]
