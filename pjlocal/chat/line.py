@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import signal
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import ANSI, AnyFormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
+from prompt_toolkit.input.vt100_parser import Vt100Parser
+from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 
+from ..screen import suspend
 from ..visible import visible
 from .chat import Chat
 from .commands.table import COMMANDS, is_command
+from .screen import HOW_TO_LEAVE
 from .status import status_line
 
 log = logging.getLogger("pjlocal")
@@ -42,7 +51,11 @@ class Line:
 
     def __init__(self, chat: Chat, history: Path | None) -> None:
         self._chat = chat
+        self._interrupt = chat.conversation.judge.interrupt
         self._paste = Paste()
+        self._typed_ahead: list[bytes] = []  # before Ctrl-C that came outside the prompt
+        self._is_stopped = False  # whether it came since the last prompt
+        self._asks_to_leave = False  # whether Ctrl-C was pressed at an empty prompt
         self._session: PromptSession[str] = PromptSession(
             "> ",
             multiline=True,
@@ -51,28 +64,104 @@ class Line:
             completer=_Completer(chat),
             complete_while_typing=Condition(lambda: self._session.default_buffer.text.startswith("/")),
             complete_style=CompleteStyle.MULTI_COLUMN,
-            key_bindings=_keys(self._paste),
+            key_bindings=_keys(self._paste, self._clear, self._suspend),
             bottom_toolbar=self._toolbar,
             style=_NO_TOOLBAR,
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
-            enable_suspend=True,
             enable_open_in_editor=True,
         )
-        self._session.default_buffer.on_text_changed += self._paste.changed
+        self._session.default_buffer.on_text_changed += self._changed
+        self._interrupt.on_signal = self._on_signal
 
     def read(self) -> str:
         """One message or command, as it would be typed on one line by hand.
 
         Raises:
-            EOFError: the user leaves.
+            EOFError: the user leaves, or a signal ends the chat.
         """
-        text = self._paste.as_typed(self._session.prompt().removeprefix("\ufeff"))
+        with suspend.at_prompt(self._on_suspend):
+            typed = self._session.prompt(pre_run=self._begin, handle_sigint=False)
+        if self._interrupt.ended_by:
+            raise EOFError
+        text = self._paste.as_typed(typed.removeprefix("\ufeff"))
         self._paste.begins = ""
         return unquoted(text)
+
+    def _begin(self) -> None:
+        """Where the prompt begins: from now on Ctrl-C clears the line, and there is nothing else to be stopped."""
+        self._asks_to_leave = False
+        self._interrupt.clear()
+        if self._interrupt.ended_by:
+            self._session.app.exit(exception=EOFError)
+        elif self._is_stopped:
+            self._is_stopped = False
+            self._keep_unsent()
+
+    def _keep_unsent(self) -> None:
+        """After Ctrl-C, take whole lines out of what was typed before it; an unfinished line stays, to be edited."""
+        keys = get_typeahead(self._session.input)
+        typed = b"".join(self._typed_ahead).decode("utf-8", "replace")
+        self._typed_ahead.clear()
+        parser = Vt100Parser(keys.append)
+        parser.feed_and_flush(typed)
+        *lines, rest = _split(keys)
+        store_typeahead(self._session.input, rest)
+        unsent = [text for line in lines if (text := "".join(key.data for key in line if len(key.key) == 1))]
+        if unsent:
+            self._session.history.append_string("\n".join(unsent))
+            said = "1 line that was typed ahead was" if len(unsent) == 1 else f"{len(unsent)} lines typed ahead were"
+            self._chat.screen.say(f"({said} not sent; the arrow up brings back what was typed)")
+
+    def _on_signal(self, signum: int) -> bool:
+        """At the prompt, Ctrl-C clears the line and other signals leave; elsewhere, keep what was typed before."""
+        app = self._session.app
+        if app.is_running and not app.is_done and app.loop:
+            app.loop.call_soon_threadsafe(self._at_prompt)
+            return True
+        if signum == signal.SIGINT:
+            self._is_stopped = True
+            if suspend.has_changes() and (waiting := _waiting()):  # else an editor has the terminal
+                self._typed_ahead.append(waiting)
+        return False
+
+    def _at_prompt(self) -> None:
+        """What a signal does at the prompt."""
+        app = self._session.app
+        if app.is_done:  # a line was sent just before
+            self._interrupt.set()
+        elif self._interrupt.ended_by:
+            app.exit(exception=EOFError)
+        else:
+            app.key_processor.send_sigint()
+
+    def _clear(self) -> None:
+        """Ctrl-C at the prompt."""
+        buffer = self._session.default_buffer
+        self._asks_to_leave = not buffer.text
+        buffer.reset()
+        self._paste.begins = ""
+
+    def _changed(self, buffer: Buffer) -> None:
+        self._asks_to_leave = False
+        self._paste.changed(buffer)
+
+    def _on_suspend(self) -> None:
+        """SIGTSTP at the prompt, or in an editor that was opened there, which has the terminal as it was."""
+        app = self._session.app
+        if app.loop and not app._running_in_terminal:
+            app.loop.call_soon_threadsafe(self._suspend)
+        else:
+            suspend.stop()
+
+    def _suspend(self) -> None:
+        """Ctrl-Z at the prompt: the whole process group stops."""
+        run_in_terminal(suspend.stop_all)
 
     def _toolbar(self) -> AnyFormattedText:
         columns = self._session.output.get_size().columns - 1
         notice = f"{_PASTED} · " if self._paste.counts(self._session.default_buffer.text) else ""
+        if self._asks_to_leave:
+            notice = f"{HOW_TO_LEAVE} · "
         status = status_line(self._chat.conversation, max(1, columns - len(notice)))
         return ANSI(f"\x1b[2m{notice}{status.plain}\x1b[0m")
 
@@ -132,7 +221,28 @@ def _block_is_open(text: str) -> bool:
     return stripped.startswith(_QUOTES) and (len(stripped) < 2 * len(_QUOTES) or not stripped.endswith(_QUOTES))
 
 
-def _keys(paste: Paste) -> KeyBindings:
+def _split(keys: Iterable[KeyPress]) -> list[list[KeyPress]]:
+    """The lines that Enter ends, and the keys behind the last Enter."""
+    lines: list[list[KeyPress]] = [[]]
+    for key in keys:
+        if key.key == Keys.ControlM:
+            lines.append([])
+        else:
+            lines[-1].append(key)
+    return lines
+
+
+def _waiting() -> bytes:
+    """What was typed and is not read yet."""
+    descriptor = sys.stdin.fileno()
+    typed = b""
+    with suppress(OSError):  # the terminal is gone
+        while select.select([descriptor], [], [], 0)[0] and (part := os.read(descriptor, 4096)):
+            typed += part
+    return typed
+
+
+def _keys(paste: Paste, clear: Callable[[], None], suspend: Callable[[], None]) -> KeyBindings:
     keys = KeyBindings()
 
     @keys.add("enter")
@@ -151,9 +261,13 @@ def _keys(paste: Paste) -> KeyBindings:
         event.current_buffer.newline(copy_margin=False)
 
     @keys.add("c-c")
-    def clear(event: KeyPressEvent) -> None:
-        event.current_buffer.reset()
-        paste.begins = ""
+    @keys.add("<sigint>")
+    def stop(event: KeyPressEvent) -> None:
+        clear()
+
+    @keys.add("c-z")
+    def stop_process(event: KeyPressEvent) -> None:
+        suspend()
 
     @keys.add(Keys.BracketedPaste)
     def insert(event: KeyPressEvent) -> None:

@@ -8,13 +8,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..engine.interrupt import Interrupted, on_sigint
+from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import UsageError, explain
+from ..screen.console import keys_unseen
 from .chat import Chat
 from .commands.table import is_command, run
-from .screen import ERROR, PipeScreen, Screen, TerminalScreen
-
-_IMPATIENT_S = 2.0  # after the first Ctrl-C; a later one ends the chat
+from .screen import ERROR, HOW_TO_LEAVE, PipeScreen, Screen, TerminalScreen
 
 
 def make_screen() -> Screen:
@@ -35,17 +34,18 @@ def talk(chat: Chat, history: Path | None) -> int:
     """Handle lines until there are no more, or the user leaves; returns the exit status.
 
     On a terminal what went wrong was seen and is over; in a pipe the status tells of the last failure.
+
+    Raises:
+        Interrupted: Ctrl-C came where nobody types.
     """
     if not on_terminal():
-        _read_all(chat, _lines())
+        _read_all(chat)
         return chat.status
     from .line import Line
 
-    line = Line(chat, history)
-    while not chat.done:
-        interrupt = chat.conversation.judge.interrupt
-        interrupt.clear()
-        with on_sigint(interrupt, patience=_IMPATIENT_S):  # behind Enter, too
+    with keys_unseen(keeps_all=True):
+        line = Line(chat, history)
+        while not chat.done and not chat.conversation.judge.interrupt.ended_by:
             try:
                 text = line.read()
             except EOFError:
@@ -55,21 +55,22 @@ def talk(chat: Chat, history: Path | None) -> int:
     return 0
 
 
-def handle(chat: Chat, line: str) -> None:
+def handle(chat: Chat, line: str) -> bool:
     """A line: run the command, or ask the question.  What goes wrong is said in a line, and nothing that was said lost.
+
+    Returns whether Ctrl-C came meanwhile.
 
     Raises:
         OSError: the screen is lost: nobody sees the answers.
     """
     if not line.strip():
-        return
+        return False
     interrupt = chat.conversation.judge.interrupt
     try:
-        with on_sigint(interrupt, patience=_IMPATIENT_S):
-            if is_command(line):
-                run(chat, line)
-            else:
-                chat.answer(chat.conversation.ask(line[1:] if line.startswith("//") else line))
+        if is_command(line):
+            run(chat, line)
+        else:
+            chat.answer(chat.conversation.ask(line[1:] if line.startswith("//") else line))
     except Interrupted:  # an answer that has begun ends by itself
         said = "(stopped)" if is_command(line) else "(stopped before it said a word: the question is not kept)"
         chat.screen.say(said)
@@ -78,24 +79,41 @@ def handle(chat: Chat, line: str) -> None:
             raise
         said, chat.status = explain(error, "a file")
         chat.screen.say(said, ERROR)
-    finally:
+    stopped = interrupt.is_set()
+    if stopped:
         interrupt.clear()
+    return stopped
 
 
-def _read_all(chat: Chat, lines: Iterable[str]) -> None:
-    for line in lines:
-        handle(chat, line)
-        if chat.done:
+def _read_all(chat: Chat) -> None:
+    """Raises Interrupted: Ctrl-C came, and nobody types who could go on."""
+    interrupt = chat.conversation.judge.interrupt
+    types = sys.stdin.isatty()
+    for line in _lines(interrupt, types):
+        if handle(chat, line) and not types:
+            raise Interrupted
+        if chat.done or interrupt.ended_by:
             return
 
 
-def _lines() -> Iterable[str]:
-    """Lines of standard input, one at a time as they come; prompts on a terminal that cannot do more."""
-    asks = sys.stdin.isatty()
+def _lines(interrupt: Interrupt, types: bool) -> Iterable[str]:
+    """Lines of standard input, one at a time as they come.
+
+    Args:
+        types: somebody types them, on a terminal that cannot do more: there is a prompt.
+    """
     while True:
-        if asks:
+        if types:
             print("> ", end="", file=sys.stderr, flush=True)
-        raw = sys.stdin.buffer.readline()
+        try:
+            with interrupt.at_once():
+                raw = sys.stdin.buffer.readline()
+        except Interrupted:
+            if not types or interrupt.ended_by:
+                raise
+            interrupt.clear()
+            print(f"\n{HOW_TO_LEAVE}", file=sys.stderr)
+            continue
         if not raw:
             return
         # Windows begins a file with a mark of its encoding, and files may follow each other in a pipe.

@@ -26,6 +26,8 @@ P = ParamSpec("P")
 
 NOTICE, ERROR = "dim", "red"  # styles of what is said
 
+HOW_TO_LEAVE = "Ctrl-D or /quit leaves"
+
 _WIDE = 200  # columns of a table in a pipe
 
 

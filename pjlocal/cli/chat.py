@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection
 from contextlib import suppress
@@ -87,32 +88,33 @@ def chat(
     request = request.restore(stored).override(request.pick(given))
     _check_files(request.generation, stored.get("generation", {}).keys() - given)
     interrupt = Interrupt()
-    with on_sigint(interrupt), screen.wait("Loading the model"):
-        from ..server.served import make_judge
+    with on_sigint(interrupt, patience=math.inf):  # which never ends a chat that has begun
+        with screen.wait("Loading the model"):
+            from ..server.served import make_judge
 
-        near = server and not save_cache  # a server's caches cannot be saved
+            near = server and not save_cache  # a server's caches cannot be saved
 
-        def load(name: str | None) -> PersonaJudge:
-            return make_judge(name, server=near, engine=engine, interrupt=interrupt)
+            def load(name: str | None) -> PersonaJudge:
+                return make_judge(name, server=near, engine=engine, interrupt=interrupt)
 
-        judge = make_judge(model, server=near, request=request, engine=engine, interrupt=interrupt)
-    conversation = Conversation(judge, opened, Recorder(store, opened, screen.say), model, screen.say)
-    try:
-        talking = Chat(conversation, screen, view, load, store)
-        if save_cache:
-            with suppress(UsageError):  # what is in force cannot be had together: the next answer tells why
-                cache.load_cache(judge.pool, opened, judge.roles(judge.request).adapters)
-        talking.greet()
-        status = loop.talk(talking, store.path.with_suffix(".history") if store else None)
-        if save_cache and (size := cache.save_cache(conversation.judge.pool, conversation.session)):
-            screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
-        return status
-    finally:
+            judge = make_judge(model, server=near, request=request, engine=engine, interrupt=interrupt)
+        conversation = Conversation(judge, opened, Recorder(store, opened, screen.say), model, screen.say)
         try:
-            conversation.close()
+            talking = Chat(conversation, screen, view, load, store)
+            if save_cache:
+                with suppress(UsageError):  # what is in force cannot be had together: the next answer tells why
+                    cache.load_cache(judge.pool, opened, judge.roles(judge.request).adapters)
+            talking.greet()
+            status = loop.talk(talking, store.path.with_suffix(".history") if store else None)
+            if save_cache and (size := cache.save_cache(conversation.judge.pool, conversation.session)):
+                screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
+            return status
         finally:
-            if store:
-                store.close()
+            try:
+                conversation.close()
+            finally:
+                if store:
+                    store.close()
 
 
 def _store(screen: Screen, must: bool) -> Store | None:

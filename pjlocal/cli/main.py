@@ -9,7 +9,7 @@ import threading
 
 import typer
 
-from ..engine.interrupt import INTERRUPTED, Interrupted
+from ..engine.interrupt import INTERRUPTED, Ended, Interrupted
 from ..errors import explain
 from .app import app
 
@@ -19,7 +19,8 @@ _SWITCH_INTERVAL = 1e-4
 
 
 def main() -> None:
-    """Run the command line and exit: 0, 2 for wrong use, 1 for what fails at run time, 130 after Ctrl-C."""
+    """Run the command line and exit: 0, 2 for wrong use, 1 for what fails at run time, 130 after Ctrl-C,
+    128 + n after signal n."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
     sys.exit(_guarded())
 
@@ -43,6 +44,9 @@ def _guarded() -> int:
     except (BrokenPipeError, SystemExit):  # SystemExit is what Rich raises for a closed pipe
         _drop_stdout()
         return 0
+    except Ended as ended:
+        _flush_or_drop_stdout()
+        return ended.status
     except (KeyboardInterrupt, Interrupted, typer.Abort):
         return INTERRUPTED
     except Exception as error:
@@ -104,6 +108,14 @@ def _show_log() -> None:
     logger = logging.getLogger("pjlocal")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+
+
+def _flush_or_drop_stdout() -> None:
+    """The terminal may be gone, as after SIGHUP."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_stdout()
 
 
 def _drop_stdout() -> None:

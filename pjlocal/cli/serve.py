@@ -116,7 +116,7 @@ def serve(
     load = partial(Resident, path, engine, parallel, interrupt, max(request.generation.lookahead, *lookaheads, 0))
     worker = Worker(load, parallel + queue, unload_after, interrupt, metrics)
     with listen(host, port) as listening:
-        with on_sigint(interrupt), Spinner() as spinner:
+        with on_sigint(interrupt, ending=()), Spinner() as spinner:
             spinner.say("Loading the model")
             resident = worker.load()
             n_ctx, about = resident.n_ctx, resident.about

@@ -7,14 +7,27 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 INTERRUPTED = 130  # exit status after Ctrl-C
 
+#: Signals that end a command: as Ctrl-C does, and then for good.
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name))
+_ENDING_S = 2.0  # seconds that an ending command has; another such signal then kills the process
+
 
 class Interrupted(Exception):
     """The work was stopped on request; nothing is wrong."""
+
+    status = INTERRUPTED
+
+
+class Ended(Interrupted):
+    """A signal ended the command; ``status`` is the exit status that says which."""
+
+    def __init__(self, signum: int) -> None:
+        self.status = 128 + signum
 
 
 class Interrupt:
@@ -30,7 +43,9 @@ class Interrupt:
         self._requested = False
         self._stopping: list[None] = []  # one entry for each `stopping` under way
         self.nobody_looks = False
-        self.taken_over = False  # whether Ctrl-C sets the flag
+        self.ended_by = 0  # the first signal of `ENDING` that came
+        #: Asked first about each signal that `on_sigint` handles; True where nothing else is to be done.
+        self.on_signal: Callable[[int], bool] = lambda signum: False
         libc = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
         self.abort_callback = ctypes.cast(libc.strlen, ctypes.c_void_p)
         self.abort_data = ctypes.addressof(self._flag)
@@ -92,18 +107,23 @@ class Interrupt:
             if self.is_set():
                 raise Interrupted
             yield
-        except KeyboardInterrupt:
-            if not self.taken_over:
-                raise
-            raise Interrupted from None
         finally:
             self.nobody_looks = False
 
 
 @contextmanager
-def on_sigint(interrupt: Interrupt, patience: float = 0.0) -> Iterator[None]:
-    """Let Ctrl-C set the flag, so that work ends at a clean point; one that comes more than ``patience`` seconds
-    after it raises KeyboardInterrupt."""
+def on_sigint(
+    interrupt: Interrupt, patience: float = 0.0, ending: tuple[signal.Signals, ...] = ENDING
+) -> Iterator[None]:
+    """Let Ctrl-C set the flag, so that work ends at a clean point; within `Interrupt.at_once`, raise Interrupted.
+
+    Args:
+        patience: another Ctrl-C that comes more seconds after the first one raises KeyboardInterrupt.
+        ending: signals that set the flag too, and end the command.
+
+    Raises:
+        Ended: at the end, where a signal of ``ending`` came.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -112,18 +132,33 @@ def on_sigint(interrupt: Interrupt, patience: float = 0.0) -> Iterator[None]:
 
     def handle(signum: int, frame: object) -> None:
         nonlocal first
+        now = time.monotonic()
+        if signum in ending:
+            if not interrupt.ended_by:
+                interrupt.ended_by, first = signum, now
+            elif now - first >= _ENDING_S:
+                signal.signal(signum, signal.SIG_DFL)
+                signal.raise_signal(signum)
+        if interrupt.on_signal(signum):
+            return
+        was_set = interrupt.is_requested
+        interrupt.set()
         if interrupt.nobody_looks:
-            raise KeyboardInterrupt
-        if not interrupt.is_requested:
-            first = time.monotonic()
-            interrupt.set()
-        elif time.monotonic() - first >= patience:
+            interrupt.nobody_looks = False  # what cleans up behind it is not stopped
+            raise Interrupted
+        if not was_set:
+            first = now
+        elif signum == signal.SIGINT and now - first >= patience:
             raise KeyboardInterrupt
 
-    previous, was_taken_over = signal.signal(signal.SIGINT, handle), interrupt.taken_over
-    interrupt.taken_over = True
+    previous = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, *ending)}
+    taken = [signum for signum, before in previous.items() if signum == signal.SIGINT or before != signal.SIG_IGN]
+    for signum in taken:
+        signal.signal(signum, handle)
     try:
         yield
     finally:
-        interrupt.taken_over = was_taken_over
-        signal.signal(signal.SIGINT, previous)
+        for signum in taken:
+            signal.signal(signum, previous[signum])
+        if interrupt.ended_by:
+            raise Ended(interrupt.ended_by) from None

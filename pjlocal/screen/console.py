@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+from . import suspend
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,36 +35,85 @@ class Spinner:
     def say(self, text: str) -> None:
         if not sys.stderr.isatty():
             return
-        if self._status:
-            self._status.update(text)
-            return
-        console = make_console(sys.stderr)
-        if not console.is_dumb_terminal:
-            self._status = console.status(text)
-            self._status.start()
+        with suspend.busy():
+            if self._status:
+                self._status.update(text)
+                return
+            console = make_console(sys.stderr)
+            if not console.is_dumb_terminal:
+                self._status = console.status(text)
+                self._status.start()
+                suspend.add(self)
 
     def stop(self) -> None:
+        with suspend.busy():
+            if self._status:
+                suspend.remove(self)
+                self._status.stop()
+                self._status = None
+
+    def suspend(self) -> None:
         if self._status:
             self._status.stop()
-            self._status = None
+
+    def resume(self) -> None:
+        if self._status:
+            self._status = make_console(sys.stderr).status(self._status.status)  # a new one, which has drawn no rows
+            self._status.start()
+
+
+class _KeysUnseen:
+    """Terminal modes in which keys are not echoed and wait as they were typed.
+
+    Args:
+        keeps_all: Ctrl-C does not throw away what was typed before it.
+
+    Raises:
+        OSError, ValueError, AttributeError: standard input is no terminal.
+    """
+
+    def __init__(self, keeps_all: bool) -> None:
+        import termios
+
+        self._termios = termios
+        self._descriptor = sys.stdin.fileno()
+        self._before = termios.tcgetattr(self._descriptor)
+        self._now = [*self._before]
+        self._now[0] &= ~termios.ICRNL  # or Enter would come as Ctrl-J
+        self._now[3] &= ~(termios.ECHO | termios.ICANON)
+        self._now[3] |= termios.NOFLSH if keeps_all else 0
+        self._set(self._now)
+
+    def _set(self, modes: list[Any]) -> None:
+        with contextlib.suppress(self._termios.error):  # the terminal is gone
+            self._termios.tcsetattr(self._descriptor, self._termios.TCSANOW, modes)
+
+    def close(self) -> None:
+        self._set(self._before)
+
+    def suspend(self) -> None:
+        with contextlib.suppress(self._termios.error):
+            self._now = self._termios.tcgetattr(self._descriptor)
+        self._set(self._before)
+
+    def resume(self) -> None:
+        self._set(self._now)
 
 
 @contextlib.contextmanager
-def keys_unseen() -> Iterator[None]:
-    """What is typed while an answer streams is not echoed into it; it waits for the next prompt, as it was typed."""
-    try:
-        import termios
+def keys_unseen(keeps_all: bool = False) -> Iterator[None]:
+    """Keys that are typed within are not echoed into an answer; they wait for the next prompt, as they were typed.
 
-        descriptor = sys.stdin.fileno()
-        before = termios.tcgetattr(descriptor)
+    Args:
+        keeps_all: those before Ctrl-C, too.
+    """
+    try:
+        modes = _KeysUnseen(keeps_all)
     except (ImportError, OSError, ValueError, AttributeError):  # no terminal, or Windows
         yield
         return
-    quiet = [*before]
-    quiet[0] &= ~termios.ICRNL  # or Enter would come as Ctrl-J
-    quiet[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSANOW, before)
+    with suspend.in_force(modes):
+        try:
+            yield
+        finally:
+            modes.close()

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..prompting.thinking import Thinking
 from ..visible import visible
+from . import suspend
 from .display import Display
 from .flows import Flow
 from .region import LiveRegion
@@ -52,11 +53,15 @@ class LiveDisplay(Display):
         self._size = console.size
 
     def __enter__(self) -> LiveDisplay:
+        suspend.add(self)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._add(self._thinking.finish())
-        self._region.close(self._flow.take_finished(everything=True))
+        try:
+            self._add(self._thinking.finish())
+            self._region.close(self._flow.take_finished(everything=True))
+        finally:
+            suspend.remove(self)
 
     def show(self, event: TokenEvent) -> None:
         self._add(self._thinking.push(event, event.text))
@@ -70,6 +75,12 @@ class LiveDisplay(Display):
         self._draw()
         now = time.perf_counter()
         self._next_drawing = now + max(_REDRAW_S, (now - started) / _REDRAW_SHARE)
+
+    def suspend(self) -> None:
+        self._region.close()
+
+    def resume(self) -> None:
+        self._next_drawing = 0.0  # with the next token
 
     def announce(self, text: Text) -> None:
         """A line that is not of the answer, above what is still being written."""

@@ -78,7 +78,8 @@ class Pager:
 
         for key, act in self.keys.items():
             bind(key, act=self._anew(act))
-        bind("q", "c-c", "c-d", act=self.leave)
+        bind("q", "c-c", "<sigint>", "c-d", act=self.leave)
+        bind("c-z", act=lambda: self._app.suspend_to_background())
         bind("down", "j", act=lambda: self._scroll(1))
         bind("up", "k", act=lambda: self._scroll(-1))
         bind("pagedown", " ", act=lambda: self._scroll(self._height()))

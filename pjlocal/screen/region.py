@@ -9,6 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.segment import Segment, SegmentLines
 
+from . import suspend
+
 
 def reflows() -> bool:
     """Whether the terminal breaks its rows anew when it gets narrower.  Nearly all do; xterm itself, GNU screen and
@@ -60,6 +62,7 @@ class LiveRegion:
         self._console = console
         self._widths: list[int] = []  # of the rows on the screen, in cells
 
+    @suspend.busy()
     def draw(self, live: RenderableType, above: Sequence[RenderableType] = ()) -> None:
         """Print ``above`` for good, and show the end of ``live`` below it, as much as the screen has room for."""
         console = self._console
@@ -73,6 +76,7 @@ class LiveRegion:
         self._write(f"\x1b[?2026h\x1b[?25l{self._erase()}{text}\x1b[?2026l")
         self._widths = [Segment.get_line_length(line) for line in lines]
 
+    @suspend.busy()
     def close(self, last: Sequence[RenderableType] = ()) -> None:
         """Take the rows away, and print ``last`` in their place."""
         with self._console.capture() as capture:

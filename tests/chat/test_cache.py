@@ -334,7 +334,7 @@ def test_a_saved_cache_is_of_every_part_of_a_model(tmp_path: Path, monkeypatch) 
 
     def asked(question: str) -> Cost:
         with talk(parts[0], session=session) as chat:
-            load_cache(chat.judge.pool, session, chat.judge.cast(chat.judge.generation).adapters)
+            load_cache(chat.judge.pool, session, chat.judge.roles(chat.judge.request).adapters)
             cost = chat.ask(question)
             save_cache(chat.judge.pool, session)
             return cost

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from ...config.editor import edit_text
 from ...events import Result
-from ...screen import tables
+from ...screen import suspend, tables
 from ...screen.display import LIVING
 from .. import figures
 from ..chat import Chat
@@ -43,7 +43,8 @@ def regen(chat: Chat, words: str) -> None:
 @commands.add("/edit", "Open the last question in $EDITOR and ask it anew.")
 def edit(chat: Chat, words: str) -> None:
     last = chat.conversation.last
-    question = edit_text(last.question)
+    with suspend.undone():
+        question = edit_text(last.question)
     if not question or question == last.question.strip():
         chat.screen.say("the question is as it was: nothing is asked")
         return

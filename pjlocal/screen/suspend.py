@@ -1,0 +1,138 @@
+"""Ctrl-Z: before the process stops, the terminal gets back what was changed on it; afterwards it is changed again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+
+_SIGTSTP: signal.Signals | None = getattr(signal, "SIGTSTP", None)  # not on Windows
+
+
+class Change(Protocol):
+    """A change to the terminal, such as a hidden cursor, other modes, or rows that are drawn again and again."""
+
+    def suspend(self) -> None:
+        """Undo it, before the process stops."""
+
+    def resume(self) -> None:
+        """Make it again, when the process goes on: rows of other programs may be on the screen now."""
+
+
+_changes: list[Change] = []  # in force, the oldest first
+_previous: Any = None  # what SIGTSTP does when there are none
+_n_busy = 0
+_is_wanted = False
+#: What suspends a prompt, which restores the terminal by itself; None while there is no prompt.
+_prompt: Callable[[], None] | None = None
+
+
+def add(change: Change) -> None:
+    """From now on the change is in force."""
+    global _previous
+    if _SIGTSTP is None or threading.current_thread() is not threading.main_thread():
+        return
+    _changes.append(change)
+    if len(_changes) == 1:
+        _previous = signal.getsignal(_SIGTSTP)
+        if _previous != signal.SIG_IGN:
+            signal.signal(_SIGTSTP, _handle)
+
+
+def remove(change: Change) -> None:
+    """The change was undone."""
+    if change in _changes:
+        _changes.remove(change)
+        if not _changes and _SIGTSTP is not None:
+            signal.signal(_SIGTSTP, _previous)
+
+
+@contextmanager
+def in_force(change: Change) -> Iterator[None]:
+    """The change is in force within."""
+    add(change)
+    try:
+        yield
+    finally:
+        remove(change)
+
+
+def has_changes() -> bool:
+    """Whether any change is in force."""
+    return bool(_changes)
+
+
+@contextmanager
+def undone() -> Iterator[None]:
+    """Within, another program has the terminal as it was."""
+    changes = _changes[:]
+    _changes.clear()
+    for change in reversed(changes):
+        change.suspend()
+    try:
+        yield
+    finally:
+        for change in changes:
+            change.resume()
+        _changes[:0] = changes
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """Within, changes are drawn or made: the process stops only behind it."""
+    global _n_busy, _is_wanted
+    _n_busy += 1
+    try:
+        yield
+    finally:
+        _n_busy -= 1
+        if _is_wanted and not _n_busy:
+            _is_wanted = False
+            stop()
+
+
+@contextmanager
+def at_prompt(suspend: Callable[[], None]) -> Iterator[None]:
+    """Within there is a prompt, which is suspended by calling that."""
+    global _prompt
+    _prompt = suspend
+    try:
+        yield
+    finally:
+        _prompt = None
+
+
+def stop() -> None:
+    """Undo all changes, stop, and make them again once SIGCONT has come."""
+    assert _SIGTSTP is not None
+    for change in reversed(_changes):
+        with suppress(OSError):
+            change.suspend()
+    before = signal.signal(_SIGTSTP, signal.SIG_DFL)
+    signal.raise_signal(_SIGTSTP)  # returns when the process goes on
+    signal.signal(_SIGTSTP, before)
+    for change in _changes:
+        with suppress(OSError):
+            change.resume()
+
+
+def stop_all() -> None:
+    """As `stop`, with all processes of the group, as Ctrl-Z does on a terminal that is in its usual modes."""
+    assert _SIGTSTP is not None
+    before = signal.signal(_SIGTSTP, signal.SIG_IGN)
+    os.kill(0, _SIGTSTP)
+    signal.signal(_SIGTSTP, before)
+    stop()
+
+
+def _handle(signum: int, frame: object) -> None:
+    global _is_wanted
+    if _prompt:
+        _prompt()
+    elif _n_busy:
+        _is_wanted = True
+    else:
+        stop()
