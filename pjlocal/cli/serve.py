@@ -110,7 +110,8 @@ def serve(
     called = shown_name(path)
     short = model if model and Path(model).name == model else called if model else EMBEDDED
     personas = load_config().personas
-    names = Names(short.removesuffix(".gguf"), {called, called.removesuffix(".gguf")}, personas)
+    also = {called, called.removesuffix(".gguf"), called.removesuffix(":latest")}
+    names = Names(short.removesuffix(".gguf"), also, personas)
     interrupt, metrics = Interrupt(), Metrics()
     lookaheads = (persona.generation.get("lookahead", 0) for persona in personas.values())
     load = partial(Resident, path, engine, parallel, interrupt, max(request.generation.lookahead, *lookaheads, 0))

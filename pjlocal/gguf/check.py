@@ -21,6 +21,7 @@ NO_WEIGHTS = {"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"}  # nothing multi
 _MOST_LAYERS, _MOST_EXPERTS = 512, 1024  # llama.cpp's own
 _LONGEST_TOKEN = 4096  # bytes
 _MAY_BE_0 = ("_count", "_layers", "_func", "_type", "_step", "_id")  # ends of keys; a size or a rank is never 0
+_WITHOUT_ATTENTION = ("mamba", "rwkv")  # in the names of architectures
 _FEWEST_TOKENS = 32  # llama.cpp's own numbers for special tokens go to 11
 
 _Takes = Callable[[Value], bool]
@@ -105,6 +106,10 @@ def _of_architecture(header: Header) -> Iterator[str]:
         return header.of_architecture(key) or 0
 
     n_embd, n_head = of("embedding_length"), of("attention.head_count")
+    by_layer = metadata.array(f"{name}.attention.head_count")
+    has_heads = n_head or (by_layer and by_layer.type != "str" and by_layer.numbers().any())
+    if not has_heads and not any(kind in name for kind in _WITHOUT_ATTENTION):
+        yield f"{name}.attention.head_count is 0"
     if n_head and n_embd % n_head and not of("attention.key_length"):
         yield f"{name}.embedding_length {n_embd} is no multiple of its {n_head} heads"
     n_rot, width = of("rope.dimension_count"), of("attention.key_length") or (n_embd // n_head if n_head else 0)

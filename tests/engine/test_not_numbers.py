@@ -100,8 +100,8 @@ def test_answers_beside_it_go_on(tiny: Callable[[str], Path], flash: Any, n: int
     with PersonaJudge(tiny("broken_word"), prefer=["vivid", "creative"], engine=engine) as judge:
 
         def job(question: str) -> Job:
-            plan = judge.plan(question, generation)
-            made: Callable[[Seat], Answer] = lambda seat: Answer(seat, plan, generation, judge.sampling, 0.0)  # noqa: E731
+            plan = judge.plan(question, judge.request.with_group(generation))
+            made: Callable[[Seat], Answer] = lambda seat: Answer(seat, plan, 0.0)  # noqa: E731
             return Job(len(plan.prompts), made)
 
         alone = [judge(question, **generation.as_dict()).text for question in ("hello", "good bye " * 9)]
