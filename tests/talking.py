@@ -158,7 +158,7 @@ def talk(
     conversation = Conversation(judge, session, Recorder(store, session, screen.say), None, screen.say)
 
     def load(name: str | None) -> PersonaJudge:
-        return PersonaJudge(name if name is None else Path(name), engine=engine)
+        return PersonaJudge(name if name is None else Path(name), engine=engine, interrupt=judge.interrupt)
 
     try:
         yield Talk(Chat(conversation, screen, "text", load, store), screen)

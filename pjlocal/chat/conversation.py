@@ -211,8 +211,8 @@ class Conversation:
         try:
             self.judge = load(name)
         except (ModelError, Interrupted):
-            old.interrupt.clear()
-            self.judge = load(before)
+            with old.interrupt.ignored():
+                self.judge = load(before)
             raise
         else:
             self.model = name

@@ -43,6 +43,7 @@ class Interrupt:
         self._requested = False
         self._stopping: list[None] = []  # one entry for each `stopping` under way
         self.nobody_looks = False
+        self.is_ignored = False  # whether Ctrl-C changes nothing now
         self.ended_by = 0  # the first signal of `ENDING` that came
         #: Asked first about each signal that `on_sigint` handles; True where nothing else is to be done.
         self.on_signal: Callable[[int], bool] = lambda signum: False
@@ -95,6 +96,16 @@ class Interrupt:
             self._write_flag()
 
     @contextmanager
+    def ignored(self) -> Iterator[None]:
+        """Within, nothing stops, however often Ctrl-C is pressed."""
+        self.clear()
+        self.is_ignored = True
+        try:
+            yield
+        finally:
+            self.is_ignored = False
+
+    @contextmanager
     def at_once(self) -> Iterator[None]:
         """Where nobody looks at the flag for long: Ctrl-C stops what runs within, wherever it is.
 
@@ -139,14 +150,14 @@ def on_sigint(
             elif now - first >= _ENDING_S:
                 signal.signal(signum, signal.SIG_DFL)
                 signal.raise_signal(signum)
-        if interrupt.on_signal(signum):
+        if interrupt.on_signal(signum) or interrupt.is_ignored:
             return
         was_set = interrupt.is_requested
         interrupt.set()
         if interrupt.nobody_looks:
             interrupt.nobody_looks = False  # what cleans up behind it is not stopped
             raise Interrupted
-        if not was_set:
+        if not was_set or not first:  # where views close, the flag is set without Ctrl-C
             first = now
         elif signum == signal.SIGINT and now - first >= patience:
             raise KeyboardInterrupt
