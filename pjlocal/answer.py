@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from random import SystemRandom
@@ -15,7 +14,7 @@ from .decoding.schedule import Rules, Voices, algorithm1, lockstep
 from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
 from .engine.filters import FilterChain
-from .engine.interrupt import Interrupt, Interrupted
+from .engine.interrupt import Interrupt, Interrupted, running_s
 from .engine.model import Model
 from .engine.pool import Writer
 from .engine.seats import Seat
@@ -142,7 +141,7 @@ class Answer:
 
     def begin(self) -> None:
         """Read the prompts from now on."""
-        self._started = time.perf_counter()
+        self._started = running_s()
         self._stream = TextStream([*self._generation.stop, *self.plan.stops])
         self._decisions = self._decide()
 
@@ -167,7 +166,7 @@ class Answer:
         return [self.event(*item) for item in self._stream.finish()]
 
     def _count(self, decision: Decision) -> None:
-        now = time.perf_counter()
+        now = running_s()
         if not self.statistics.completion_tokens:
             self.statistics.prefill_s = now - self._started
             self._started = now

@@ -17,6 +17,20 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT"
 _ENDING_S = 2.0  # seconds that an ending command has; another such signal then kills the process
 
 
+_paused_s = 0.0
+
+
+def running_s() -> float:
+    """Seconds, as by `time.perf_counter`, on a clock that stands still while Ctrl-Z has stopped the process."""
+    return time.perf_counter() - _paused_s
+
+
+def add_pause(seconds: float) -> None:
+    """The process was stopped for so long."""
+    global _paused_s
+    _paused_s += seconds
+
+
 class Interrupted(Exception):
     """The work was stopped on request; nothing is wrong."""
 

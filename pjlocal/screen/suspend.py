@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
+
+from ..engine.interrupt import add_pause
 
 _SIGTSTP: signal.Signals | None = getattr(signal, "SIGTSTP", None)  # not on Windows
 
@@ -112,7 +115,9 @@ def stop() -> None:
         with suppress(OSError):
             change.suspend()
     before = signal.signal(_SIGTSTP, signal.SIG_DFL)
+    stopped = time.monotonic()
     signal.raise_signal(_SIGTSTP)  # returns when the process goes on
+    add_pause(time.monotonic() - stopped)
     signal.signal(_SIGTSTP, before)
     for change in _changes:
         with suppress(OSError):

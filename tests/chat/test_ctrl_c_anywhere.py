@@ -34,7 +34,7 @@ LONG = "Tell me " + "much " * 200
 
 @contextmanager
 def pressed_at(numbers: set[int]) -> Iterator[list[int]]:
-    """Ctrl-C before the lines of pjlocal's own code that are run as those numbers; counts the lines in a list of one."""
+    """Ctrl-C before the lines of pjlocal's own code that run as those numbers; counts lines in a list of one."""
     count = [0]
 
     def trace(frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:

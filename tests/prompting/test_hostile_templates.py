@@ -266,5 +266,7 @@ def test_ctrl_c_is_an_interruption_where_it_was_taken_over_and_itself_elsewhere(
         raise KeyboardInterrupt
     with on_sigint(interrupt), pytest.raises(Interrupted), interrupt.at_once():
         signal.raise_signal(signal.SIGINT)
+    assert interrupt.is_set()
+    interrupt.clear()
     with pytest.raises(KeyboardInterrupt), interrupt.at_once():
         raise KeyboardInterrupt
