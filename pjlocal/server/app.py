@@ -18,7 +18,7 @@ from starlette.routing import Route
 from ..request import Request as AnswerRequest
 from .answering import Answering, Answers, read_body, streamed, whole
 from .chats import chat_routes
-from .guard import Guard, NotFound, error_body
+from .guard import Guard, NotFound, error_body, not_served
 from .metrics import Metrics
 from .page import page_routes
 from .protocol import Body, Chat, Completion, parse
@@ -26,6 +26,12 @@ from .recording import SavedAs
 from .replies import Reply
 from .wish import Names
 from .worker import Worker
+
+_SERVED = (
+    "This server speaks OpenAI's Chat Completions API: POST /v1/chat/completions, POST /v1/completions and "
+    "GET /v1/models, with http://HOST:PORT/v1 as the base URL"
+)
+_MOST_PATH = 200  # characters of a path in an error
 
 
 def create_app(
@@ -81,7 +87,7 @@ def routes(worker: Worker, names: Names, defaults: AnswerRequest, metrics: Metri
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
         if names.find(name) is None:
-            raise NotFound(f"no model {name!r}: {names.nearest(name)}")
+            raise NotFound(names.unknown(name))
         return JSONResponse(_model(name, started))
 
     async def chat(request: Request) -> Response:
@@ -93,7 +99,7 @@ def routes(worker: Worker, names: Names, defaults: AnswerRequest, metrics: Metri
     def _answering(body: Body) -> Response:
         worn = names.find(body.model)
         if worn is None:
-            raise NotFound(f"no model {body.model!r}: {names.nearest(str(body.model))}")
+            raise NotFound(names.unknown(str(body.model)))
         system, said = body.said()
         asked = defaults.override(worn).override(body.config(n_ctx)).behind(system)
         reply = Reply(body.model or names.model, isinstance(body, Chat), body.top is not None, body.with_events)
@@ -119,7 +125,9 @@ def _model(name: str, created: int) -> dict[str, Any]:
 
 def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    said = f"{request.method} {request.url.path}: {error.detail}"
+    path = request.url.path
+    why = f"{not_served(path) or 'there is nothing here'}. {_SERVED}" if error.status_code == 404 else error.detail
+    said = f"{request.method} {path[:_MOST_PATH]}: {why}"
     return JSONResponse(error_body(said, "invalid_request_error"), error.status_code, error.headers)
 
 

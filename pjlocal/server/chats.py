@@ -32,6 +32,7 @@ from .wish import Names
 from .worker import Worker
 
 _NO_CHAT = "there is no saved chat of this number"
+_MOST_QUERY = 1000  # characters
 _MOST_DIGITS = len(str(2**63))
 _TYPES = {"md": "text/markdown", "json": "application/json", "html": "text/html"}
 
@@ -45,6 +46,8 @@ def chat_routes(worker: Worker, names: Names, defaults: AnswerRequest, n_ctx: in
 
     async def chats(request: Request) -> Response:
         query = request.query_params.get("q", "")
+        if len(query) > _MOST_QUERY:
+            raise Wrong(f"a search has at most {_MOST_QUERY} characters, and this has {len(query):,}", "q")
         if query.strip():
             return as_json({"hits": [asdict(hit) for hit in await _stored(lambda store: store.search(query))]})
         return as_json({"chats": [asdict(summary) for summary in await _stored(Store.summaries)]})
@@ -54,8 +57,9 @@ def chat_routes(worker: Worker, names: Names, defaults: AnswerRequest, n_ctx: in
 
     async def rename(request: Request) -> Response:
         number = _number(request, "id")
-        title = " ".join(validated(Naming, await read_body(request)).title.split())
+        title = validated(Naming, await read_body(request)).title
         check_title(title)
+        title = " ".join(title.split())
         await _changed(number, lambda store: store.rename(number, title))
         return as_json({"title": title})
 

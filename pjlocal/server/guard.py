@@ -27,7 +27,18 @@ log = logging.getLogger("pjlocal")
 _OPEN = ("/health", *FILES)  # to those who have no key
 _OWN = "/api/"  # is for the server's own page: there are the user's chats
 _RETRY_AFTER_S = 1
-_MOST_SAID = 1000  # characters of an error, which may quote what was sent
+#: What is not served, by its path.
+_NOT_SERVED = {
+    "/v1/messages": "Anthropic's Messages API is not served",
+    "/v1/responses": "OpenAI's Responses API is not served",
+    "/v1/embeddings": "embeddings are not served",
+    "/v1/audio": "speech is not served",
+    "/v1/images": "images are not served",
+    "/v1beta": "Google's Gemini API is not served",
+}
+_OLLAMA = "chat generate tags show version ps pull push create copy delete blobs embed embeddings"
+_NOT_SERVED |= {f"/api/{name}": "Ollama's API is not served" for name in _OLLAMA.split()}
+_MOST_SAID = 1000  # characters of an error
 _HUNG_UP = 499  # as web servers count clients that did not wait
 
 
@@ -69,7 +80,9 @@ _STATUS: list[tuple[type[Exception], int, str, str | None]] = [
 
 
 def error_body(message: str, kind: str, code: str | None = None, field: str | None = None) -> dict[str, Any]:
-    """An error as OpenAI writes it."""
+    """An error as OpenAI writes it, of bounded length: a message may quote what was sent."""
+    if len(message) > _MOST_SAID:
+        message = f"{message[:_MOST_SAID]} …"
     return {"error": {"message": message, "type": kind, "param": field, "code": code}}
 
 
@@ -81,9 +94,8 @@ def described(error: Exception) -> tuple[int, dict[str, Any]]:
         log.error("%s", message)
         if not isinstance(error, PjlocalError):
             message = "something went wrong in the server, which has told more to whoever runs it"
-    if len(message) > _MOST_SAID:
-        message = f"{message[:_MOST_SAID]} …"
-    return status, error_body(in_fields(message), kind, code, getattr(error, "field", None))
+    message = in_fields(message[: _MOST_SAID + 1])  # the rest of a text of megabytes would be cut anyway
+    return status, error_body(message, kind, code, getattr(error, "field", None))
 
 
 def refusal(error: Exception) -> JSONResponse:
@@ -113,6 +125,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def not_served(path: str) -> str | None:
+    """Which protocol is not served, where the path is one of another server's."""
+    return next((_NOT_SERVED[known] for known in _NOT_SERVED if f"{path}/".startswith(f"{known}/")), None)
 
 
 class Guard:
@@ -165,14 +182,15 @@ class Guard:
             return JSONResponse(error_body("this server is asked by an address of loopback", "permission_error"), 403)
         origin = headers.get("origin")
         host = headers.get("host", "")
-        if origin and path.startswith(_OWN) and not _is_own(origin, host):
+        own = path.startswith(_OWN) and not not_served(path)
+        if origin and own and not _is_own(origin, host):
             said = f"the saved chats are for this server's own page, and not for those of {origin}"
             return JSONResponse(error_body(said, "permission_error"), 403)
         if origin and not self._may_ask(origin, host):
             said = f"web pages of {origin} may not ask this server: --cors {origin} lets them"
             return JSONResponse(error_body(said, "permission_error"), 403)
         sent = headers.get("authorization", "")
-        if path.startswith(_OWN):
+        if own:
             if not (_is_sent(self._token, sent) or (self._key is not None and _is_sent(self._key, sent))):
                 said = (
                     "/api is for this server's own page: open the address with ?token= that pjlocal serve printed, or "

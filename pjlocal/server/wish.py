@@ -17,6 +17,7 @@ from .terms import field_of
 #: Every key that a request may set.
 KEYS = (*PREFERENCES, *(key for table in GROUPS.values() for key in get_type_hints(table)))
 #: Those that name files.
+_MOST_NAME = 1000  # characters of a model's name, presets and all
 _FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}
 
 
@@ -82,6 +83,8 @@ class Names:
 
     def find(self, name: str | None) -> Overrides | None:
         """What a name sets; None where it is no name.  Without one, and by the model's own, nothing."""
+        if name and len(name) > _MOST_NAME:
+            return None
         if not name or name.lower() in self._names:
             return Overrides()
         before, colon, last = name.rpartition(":")
@@ -93,6 +96,9 @@ class Names:
         wishes = worn.split("+")
         return Overrides(prefer=tuple(wishes)) if all(wish in presets() for wish in wishes) else None
 
-    def nearest(self, name: str) -> str:
+    def unknown(self, name: str) -> str:
         """What to say of a name that is none."""
-        return did_you_mean(name, self.all()) or f"there are {', '.join(self.all())}"
+        if len(name) > _MOST_NAME:
+            return f"a model's name has at most {_MOST_NAME} characters, and this has {len(name):,}"
+        near = did_you_mean(name, self.all()) or f"there are {', '.join(self.all())}"
+        return f"no model {name!r}: {near}"

@@ -66,5 +66,5 @@ class Session:
 
 def title_of(question: str) -> str:
     """What a chat is called that begins with a question: the beginning of that."""
-    line = " ".join(question.split())
+    line = " ".join(question.strip()[: 10 * _TITLE_LENGTH].split())
     return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1].rstrip() + "…"

@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,25 @@ def test_what_there_is_not_is_told_as_an_error_of_openais(served: Served) -> Non
         assert reply.status_code == status and reply.json()["error"]["message"].startswith(f"{method} {path}")
 
 
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/v1/messages", "Anthropic's Messages API"), ("/v1/messages/count_tokens", "Anthropic's Messages API"),
+        ("/v1/responses", "OpenAI's Responses API"), ("/v1/embeddings", "embeddings"),
+        ("/v1/audio/transcriptions", "speech"), ("/api/chat", "Ollama's API"), ("/api/generate", "Ollama's API"),
+        ("/api/tags", "Ollama's API"), ("/api/blobs/sha256:0", "Ollama's API"), ("/api/embed", "Ollama's API"),
+        ("/v1beta/models/gemini:generateContent", "Gemini"), ("/chat/completions", ""), ("/v1/v1/models", ""),
+        ("/" + "x" * 60_000, ""),
+    ],
+)  # fmt: skip
+def test_who_speaks_another_protocol_is_told_which_one_is_spoken_here(served: Served, path: str, says: str) -> None:
+    for method in ("GET", "POST"):
+        reply = served.http.request(method, path, content=b"{}")
+        error = reply.json()["error"]["message"]
+        assert reply.status_code == 404 and says in error and "OpenAI's Chat Completions API" in error
+        assert "/v1/chat/completions" in error and "\n" not in error and len(error) < 600
+
+
 def test_web_pages_of_others_may_not_ask(served: Served) -> None:
     for origin, status in (
         ("https://evil.example", 403), ("null", 403), ("https://friend.example", 200), (served.url, 200),
@@ -182,6 +202,42 @@ def hostile(choose: random.Random) -> tuple[bytes, bool]:
     if kind == 5:  # of another size than it says
         return whole(good, choose.choice((0, 1, len(good) - 1, len(good) + 1, 10**12, 10**30, -1))), False
     return choose.randbytes(choose.randrange(1, 300)), choose.random() < 0.5
+
+
+@pytest.mark.timed
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "m" * 4_000_000}, {"model": "vivid+" * 600_000 + "vivid"}, {"pjlocal": {"m" * 4_000_000: 1}},
+        {"pjlocal": {"prefer": ["v" * 4_000_000]}}, {"pjlocal": {"mode": "v" * 4_000_000}},
+    ],
+    ids=["model", "presets", "key", "preference", "mode"],
+)  # fmt: skip
+def test_a_name_of_megabytes_does_not_hold_up_others(served: Served, body: dict[str, Any]) -> None:
+    sent = json.dumps(GOOD | body)
+    longest = 0.0
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(served.http.post, CHAT, content=sent)
+        while not asking.done():
+            begun = time.monotonic()
+            httpx2.get(f"{served.url}/health")
+            longest = max(longest, time.monotonic() - begun)
+    reply = asking.result()
+    assert reply.status_code in (400, 404) and len(reply.text) < 2000
+    assert longest < 0.5, longest
+
+
+def test_a_path_or_search_of_any_length_is_refused_in_a_line(served: Served) -> None:
+    for path in (
+        "/v1/models/" + "m" * 60_000,
+        "/v1/models/" + "vivid+" * 9000 + "vivid",
+        "/api/chats?q=" + "a+" * 30_000,
+    ):
+        reply = served.http.get(path)
+        error = reply.json()["error"]["message"]
+        assert reply.status_code in (400, 404) and "at most 1000 characters" in error and len(error) < 200
+    origin = "https://" + "x" * 60_000
+    assert len(served.http.get("/v1/models", headers={"Origin": origin}).text) < 2000
 
 
 @pytest.mark.slow

@@ -33,6 +33,17 @@ def test_without_the_token_no_chat_is_listed_read_changed_or_begun(served: Serve
     assert store.load(session.id).title == "private"
 
 
+def test_a_client_of_ollamas_is_told_without_a_token_that_its_protocol_is_not_spoken(served: Served) -> None:
+    for method, path in (
+        ("POST", "/api/chat"),
+        ("POST", "/api/generate"),
+        ("GET", "/api/tags"),
+        ("GET", "/api/version"),
+    ):
+        reply = httpx2.request(method, served.url + path)
+        assert reply.status_code == 404 and "Ollama's API is not served" in reply.json()["error"]["message"]
+
+
 def test_without_a_key_programs_ask_as_they_like_and_the_greeting_says_so(served: Served) -> None:
     assert httpx2.post(served.url + CHAT, json=HELLO).status_code == 200
     assert httpx2.get(f"{served.url}/v1/models").status_code == 200
