@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sys
 from functools import partial
@@ -113,6 +114,7 @@ def serve(
     also = {called, called.removesuffix(".gguf"), called.removesuffix(":latest")}
     names = Names(short.removesuffix(".gguf"), also, personas)
     interrupt, metrics = Interrupt(), Metrics()
+    metrics.count_errors(logging.getLogger("pjlocal"))
     lookaheads = (persona.generation.get("lookahead", 0) for persona in personas.values())
     load = partial(Resident, path, engine, parallel, interrupt, max(request.generation.lookahead, *lookaheads, 0))
     worker = Worker(load, parallel + queue, unload_after, interrupt, metrics)

@@ -170,8 +170,9 @@ class Guard:
         except ClientDisconnect:
             begun = begun or _HUNG_UP
         except Exception as error:
+            response = refusal(error)  # which logs what is the server's fault
             if not begun:
-                await refusal(error)(scope, receive, counting)
+                await response(scope, receive, counting)
         finally:
             route = getattr(scope.get("endpoint"), "__name__", "none")
             self._metrics.requests.labels(route, str(begun)).inc()

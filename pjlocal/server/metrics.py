@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ..events import Result
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
+
+
+class _CountErrors(logging.Handler):
+    """Counts errors as they are logged, wherever that is."""
+
+    def __init__(self, errors: Counter) -> None:
+        super().__init__(logging.ERROR)
+        self._errors = errors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._errors.inc()
 
 
 class Metrics:
@@ -22,12 +35,17 @@ class Metrics:
         self.first_token = Histogram(
             "pjlocal_first_token_seconds", "From an order to its first token.", registry=of, buckets=_SECONDS
         )
+        self._errors = Counter("pjlocal_errors", "Errors that the server has logged.", registry=of)
         self._answers = Counter("pjlocal_answers", "Answers by how they ended.", ["finish_reason"], registry=of)
         self._completion = Counter("pjlocal_completion_tokens", "Tokens written.", registry=of)
         self._prompt = Counter("pjlocal_prompt_tokens", "Tokens of all views' prompts.", registry=of)
         self._held = Counter("pjlocal_prompt_tokens_held", "Those that were in memory already.", registry=of)
         self._accepted = Counter("pjlocal_accepted_tokens", "Drafted tokens that were accepted.", registry=of)
         self._resampled = Counter("pjlocal_resampled_tokens", "Drafted tokens that were rejected.", registry=of)
+
+    def count_errors(self, logger: logging.Logger) -> None:
+        """Count what this logger logs as an error from now on."""
+        logger.addHandler(_CountErrors(self._errors))
 
     def ended(self, how: str) -> None:
         """An answer has, by itself or by others."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.interrupt import Interrupted
-from ..errors import explain
+from ..errors import PjlocalError, explain
 from ..prompting.prompt import Message
 from ..request import Request
 from ..settings import Engine
@@ -29,6 +29,10 @@ _MOST_ASKED = 64 << 20  # bytes of a line; whoever writes more loads the model
 _PATIENCE_S = 10  # for a line to come
 
 Told = Head | Step | Done | Exception
+
+
+class _Unreadable(PjlocalError):
+    """What came by the socket is not a request."""
 
 
 @contextmanager
@@ -125,7 +129,10 @@ class Nearby:
     ) -> None:
         """Answer what is asked, one after the other, until the other side hangs up or the server stops."""
         try:
-            said = await asyncio.wait_for(asked.next(self._stopping), _PATIENCE_S)
+            try:
+                said = await asyncio.wait_for(asked.next(self._stopping), _PATIENCE_S)
+            except asyncio.TimeoutError:
+                raise _Unreadable(f"no request came within {_PATIENCE_S} seconds") from None
             while said is not None:
                 if "hello" in said:
                     await _say(writer, hello=asdict(self._about))
@@ -135,6 +142,7 @@ class Nearby:
         except ConnectionError:
             raise
         except Exception as error:  # whatever it is, the other side can do without
+            _log_fault(error)
             await _say(writer, refused=str(error))
 
     async def _answer(
@@ -148,16 +156,21 @@ class Nearby:
             with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
                 loop.call_soon_threadsafe(told.put_nowait, one)
 
-        prompt = _conversation(said["prompt"])
+        try:
+            request, prompt = Request().restore(said), _conversation(said["prompt"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise _Unreadable(f"not a request of this version of pjlocal: {error!r}") from None
         if len(self._orders) >= self._most and isinstance(prompt, str):
             raise Busy("others are being answered")
         talk.interrupt.clear()
-        order = SingleOrder(Request().restore(said), prompt, talk, tell)
+        order = SingleOrder(request, prompt, talk, tell)
         self._worker.submit([order])
         self._orders.add(order)
         telling = asyncio.ensure_future(_tell_all(writer, told))
         try:
             await asyncio.wait({telling, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():
+                telling.result()  # raises what kept it from its end
         finally:
             self._worker.cancel([order])
             self._orders.discard(order)
@@ -176,12 +189,16 @@ class _Asked:
         try:
             while line := await reader.readline():
                 said = json.loads(line)
+                if not isinstance(said, dict):
+                    raise ValueError("a line is not an object")
                 if "stop" in said:
                     talk.interrupt.set()
                 else:
                     self._lines.put_nowait(said)
             self._lines.put_nowait(None)
-        except Exception as error:  # no JSON, no end of a line, a connection that breaks
+        except (ValueError, RecursionError) as error:  # no JSON, or no end of a line
+            self._lines.put_nowait(_Unreadable(str(error)))
+        except Exception as error:  # such as a connection that breaks
             self._lines.put_nowait(error)
 
     async def next(self, stopping: asyncio.Event) -> dict[str, Any] | None:
@@ -229,8 +246,15 @@ def _in_words(told: Told) -> dict[str, Any]:
         return {"refused": str(told)}
     if isinstance(told, Interrupted):
         return {"interrupted": True}
+    _log_fault(told)
     message, status = explain(told)
     return {"error": message, "status": status}
+
+
+def _log_fault(error: Exception) -> None:
+    """Tell whoever runs the server of an error that nobody foresaw."""
+    if not isinstance(error, PjlocalError | ConnectionError):
+        log.error("%s", explain(error)[0])
 
 
 async def _say(writer: asyncio.StreamWriter, **said: Any) -> None:

@@ -377,3 +377,4 @@ def test_noise_on_the_socket_harms_nobody(served: Served, model: Path) -> None:
     assert answer and len(list(answer)) == 20
     with pytest.raises(UsageError, match="vvid"):
         near(model, make_request(["vvid"]))
+    assert served.metric("pjlocal_errors_total") == 0, "none of it is a fault of the server's"
