@@ -46,6 +46,11 @@ def read_text(path: str | Path, what: str) -> str:
     return text
 
 
+def owner_only(path: str, flags: int) -> int:
+    """An opener for `open`: a new file is its owner's alone (0600), for what was asked and answered is in it."""
+    return os.open(path, flags, 0o600)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file's text in one step, keeping its mode; a new file is its owner's alone (0600).
 

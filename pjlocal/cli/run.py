@@ -22,7 +22,7 @@ from ..screen.choose import make_display
 from ..screen.console import Spinner
 from ..screen.display import Silent, statistics_line, when_ready
 from ..settings import Engine, View
-from ..textfile import user_path
+from ..textfile import owner_only, user_path
 from .options import ModelOption, ServerOption, takes_settings
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Trace:
         elif target is not None:
             try:
                 path = user_path(target)
-                self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+                self._file = open(path, "a", encoding="utf-8", opener=owner_only)  # noqa: SIM115
                 if not _may_be_emptied(path):
                     raise UsageError(f"{target} exists and is no trace: give --trace another name")
             except OSError as error:

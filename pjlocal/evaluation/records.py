@@ -15,6 +15,7 @@ from ..errors import OutputError, UsageError
 from ..gguf.ollama import model_file
 from ..gguf.split import files_of
 from ..settings import Engine
+from ..textfile import owner_only
 
 _DIGITS = 20  # of a key: 80 bits, so that a billion records do not collide
 
@@ -252,7 +253,7 @@ class Folder:
         """Open for appending, without the half of a line that a break may have left behind."""
         if kind not in self._files:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = open(self.path / _FILES[kind], "ab+", buffering=0)  # noqa: SIM115
+            file = open(self.path / _FILES[kind], "ab+", buffering=0, opener=owner_only)  # noqa: SIM115
             file.seek(0)
             whole = sum(len(line) + 1 for line in _whole_lines(file.read()))
             file.truncate(whole)

@@ -112,10 +112,13 @@ def socket_path(model: Path, engine: Engine) -> Path | None:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether nobody but this user can have put something there."""
+    """Whether nobody but this user can have put something there, or another folder in its place."""
     try:
-        status = folder.lstat()
+        status, above = folder.lstat(), folder.parent.stat()
     except OSError:
+        return False
+    replaceable = above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
+    if above.st_uid not in (0, os.getuid()) or replaceable:
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
 

@@ -52,7 +52,8 @@ def _bound(path: Path) -> socket.socket | None:
     """Needs a name that nobody listens at: one that is left of a server that was killed is taken over."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (path.parent.parent, path.parent):  # of parents that are missing, `mkdir` sets no mode
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not is_private(path.parent):
             raise OSError(f"{path.parent} is open to others")
         if path.exists():
@@ -60,6 +61,7 @@ def _bound(path: Path) -> socket.socket | None:
                 raise OSError(f"another server listens at {path}")
             path.unlink()
         listening.bind(str(path))
+        path.chmod(0o600)  # nobody reaches it before it listens
         listening.listen()
     except OSError as error:  # such as a path that is too long for a socket; the server is of use without
         log.debug("pjlocal run will not find this server: %s", error)

@@ -25,7 +25,7 @@ from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import UsageError
 from pjlocal.events import Result, Statistics
 from pjlocal.request import Request, place
-from pjlocal.server.near import Lost, NearAnswer, ask, socket_path
+from pjlocal.server.near import Lost, NearAnswer, ask, is_private, socket_path
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -349,6 +349,18 @@ def test_a_socket_in_a_folder_that_is_open_to_others_is_nobodys(
         assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
 
 
+def test_a_folder_that_others_can_put_another_in_the_place_of_is_nobodys(tmp_path: Path) -> None:
+    folder = tmp_path / "runtime-1000" / "pjlocal"
+    for one in (folder.parent, folder):
+        one.mkdir(mode=0o700)
+    for mode, private in ((0o700, True), (0o755, True), (0o777, False), (0o1777, True)):  # the last as of /tmp
+        folder.parent.chmod(mode)
+        assert is_private(folder) == private, oct(mode)
+    if os.getuid() == 0:
+        os.chown(folder.parent, 65534, -1)
+        assert not is_private(folder)
+
+
 @pytest.mark.slow
 def test_the_socket_is_the_users_alone_and_goes_with_its_server(
     model: Path, server_environment: dict[str, str]
@@ -357,7 +369,8 @@ def test_the_socket_is_the_users_alone_and_goes_with_its_server(
     path = socket_path(model, ENGINE.replace(n_batch=400))
     assert path
     with serving(model, server_environment, *options) as first:
-        assert path.is_socket() and path.parent.stat().st_mode & 0o777 == 0o700
+        assert path.is_socket() and path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
         with serving(model, server_environment, *options) as second:  # which finds it taken
             assert run(model, server_environment, *options, "-n", "2").returncode == 0
             assert written(first) == 1 and written(second) == 0
