@@ -207,7 +207,7 @@ FORMS = ("grammar", "json_schema", "regex", "lark")
 
 @dataclass(frozen=True)
 class Generation(Settings):
-    """How the two views write one answer.  λ and the length limit are the defaults of the paper authors' program."""
+    """How the two views write one answer.  λ is the default of the paper authors' program."""
 
     mode: Mode | None = setting(
         None,
@@ -296,7 +296,7 @@ class Generation(Settings):
         help="lockstep judges each token as it is drafted; reference is the paper's Algorithm 1. Same text.",
     )
     max_tokens: int = setting(
-        128, "--max-tokens", "-n", help="Length limit of the answer, in tokens.", least=1, most=_INT32
+        1024, "--max-tokens", "-n", help="Length limit of the answer, in tokens.", least=1, most=_INT32
     )
     lookahead: int = setting(
         0,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SAVING = "Saved chats"
 
 
-@takes_settings(max_tokens=1024)
+@takes_settings()
 def chat(
     model: ModelOption = None,
     view: Annotated[

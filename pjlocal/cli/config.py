@@ -107,7 +107,7 @@ def add(
     if name.lower() in config.presets and not force:
         raise UsageError(f"there is a preset {name.lower()!r} already: --force replaces it")
     if text == "-":
-        text = read_stdin(wait_notice=False)
+        text = read_stdin()
     elif text.startswith("@"):
         text = read_text(text[1:], "preference file")
     set_preset(config_path(), name, text)

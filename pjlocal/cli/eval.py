@@ -100,7 +100,7 @@ def suites() -> None:
 
 
 @eval_app.command("run")
-@takes_settings(preferences=("prefer",))
+@takes_settings(preferences=("prefer",), max_tokens=128)  # as a suite's
 def run_suite(
     suite: Annotated[str, typer.Argument(help="A ready suite (pjlocal eval suites lists them), or a file.")] = "quick",
     *,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -36,7 +38,11 @@ _OUTPUT = "Output"
 @takes_settings()
 def run(
     prompt: Annotated[
-        str | None, typer.Argument(help="The prompt; standard input joins it. - reads all of it from there.")
+        str | None,
+        typer.Argument(
+            help="The prompt. What is piped in, or a file on standard input, stands before it; a file that a shell's "
+            "read loop has begun to read does not. In a loop over a pipe, give </dev/null. - is standard input alone."
+        ),
     ] = None,
     model: ModelOption = None,
     view: Annotated[
@@ -92,8 +98,8 @@ def run(
                     display.show(event)
     if uncorrected and not quiet:
         print("pjlocal: stopped before the correction: this is the first answer, as it was written", file=sys.stderr)
-    if result.finish_reason == "length" and result.statistics.completion_tokens < request.generation.max_tokens:
-        print("pjlocal: the context is full: a larger --ctx has room for a longer answer", file=sys.stderr)
+    if result.finish_reason == "length":
+        print(f"pjlocal: {_cut_off(result, request.generation)}", file=sys.stderr)
     if as_json:
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     if stats:
@@ -111,6 +117,15 @@ def _uncorrected(drafted: list[TokenEvent], result: Result) -> list[TokenEvent]:
     """The first answer where that is all there is: in mode rewrite, after Ctrl-C before the correction has begun."""
     stopped = result.finish_reason == "interrupted" and not result.statistics.completion_tokens
     return drafted if stopped else []
+
+
+def _cut_off(result: Result, generation: Generation) -> str:
+    """Where an answer was cut off, and what allows a longer one."""
+    n = result.statistics.completion_tokens
+    cut = f"the answer was cut off after {n} token{'' if n == 1 else 's'}"
+    if n < generation.max_tokens:
+        return f"{cut}: the context is full, and a larger --ctx has room for more"
+    return f"{cut}: a larger --max-tokens (-n) allows more"
 
 
 @dataclass(frozen=True)
@@ -165,29 +180,84 @@ def _from_there(answer: NearAnswer) -> Iterator[Written]:
 
 
 def read_prompt(argument: str | None) -> str:
-    """The prompt: what is piped in, then the argument.
+    """The prompt: standard input, then the argument.  A line says where both are.
 
     Raises:
         UsageError: no prompt at all, or piped bytes that are not UTF-8.
     """
-    piped = ""
-    if argument == "-" or not sys.stdin.isatty():
-        piped = read_stdin(wait_notice=argument not in (None, "-"))
+    if argument in (None, "-"):
+        piped = "" if argument is None and sys.stdin.isatty() else read_stdin()
+    else:
+        piped = read_stdin() if _is_for_the_prompt() else ""
     parts = [part for part in (piped, "" if argument == "-" else argument or "") if part.strip()]
     if not parts:
         raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
+    if len(parts) > 1:
+        n = f"{len(piped):,} character{'' if len(piped) == 1 else 's'}"
+        print(f"pjlocal: {n} of standard input stand before the prompt; </dev/null leaves them out", file=sys.stderr)
     return "\n\n".join(parts)
 
 
-def read_stdin(wait_notice: bool) -> str:
-    if wait_notice and os.name == "posix" and not select.select([sys.stdin], [], [], 2.0)[0]:
-        print("pjlocal: waiting for standard input to end (</dev/null where there is none)", file=sys.stderr)
+def _is_for_the_prompt() -> bool:
+    """Whether standard input is meant for a prompt that is an argument.
+
+    A terminal is not, nor a file that something else has begun to read: a shell's read loop, whose next lines would be
+    lost.  Such a loop over a pipe looks like a text piped in.
+    """
+    if sys.stdin.isatty():
+        return False
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig").strip("\r\n")
+        descriptor = sys.stdin.fileno()
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return os.lseek(descriptor, 0, os.SEEK_CUR) == 0
+        os.read(descriptor, 0)
+    except OSError as error:
+        return error.errno != errno.EBADF  # as nohup leaves it
+    return True
+
+
+_PATIENCE_S = 1.0  # for standard input, before a line says what is waited for
+_MOST_BYTES = 1 << 28  # of standard input: more than any context takes
+
+
+def read_stdin() -> str:
+    """All of standard input.
+
+    Raises:
+        UsageError: it cannot be read, or is no text.
+    """
+    try:
+        return b"".join(_parts_of_stdin()).decode("utf-8-sig").strip("\r\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"standard input is not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise UsageError(f"cannot read standard input: {error.strerror or error}") from None
+
+
+def _parts_of_stdin() -> Iterator[bytes]:
+    """What comes, to its end; a line says so where that takes long."""
+    try:
+        descriptor = sys.stdin.fileno()
+    except OSError:  # a test's
+        yield sys.stdin.buffer.read()
+        return
+    told, started, n_bytes = os.name != "posix", time.monotonic(), 0
+    while True:
+        if not told:
+            left = started + _PATIENCE_S - time.monotonic()
+            told = not select.select([descriptor], [], [], max(0.0, left))[0] or left < 0
+            if told:
+                ends = "Ctrl-D ends it" if sys.stdin.isatty() else "</dev/null where there is none"
+                print(f"pjlocal: waiting for standard input to end ({ends})", file=sys.stderr)
+        if os.name == "posix":  # whoever shares it may have made it one that does not wait
+            select.select([descriptor], [], [])
+        part = os.read(descriptor, 1 << 20)
+        if not part:
+            return
+        yield part
+        n_bytes += len(part)
+        if n_bytes > _MOST_BYTES:
+            raise UsageError(f"standard input is larger than {_MOST_BYTES >> 20} MiB")
 
 
 def _may_be_emptied(target: Path) -> bool:

@@ -23,7 +23,7 @@ _SERVER = "Server"
 _TOKEN_BYTES = 24  # of the secret in the page's address
 
 
-@takes_settings(max_tokens=1024)
+@takes_settings()
 def serve(
     model: ModelOption = None,
     host: Annotated[

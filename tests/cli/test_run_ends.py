@@ -49,6 +49,26 @@ def test_a_context_that_is_full_is_said(pjlocal, tiny) -> None:
     assert "the context is full" in one_line(result.stderr)
 
 
+CUT_OFF = "pjlocal: the answer was cut off after 3 tokens: a larger --max-tokens (-n) allows more"
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--trace", "-"), ("--mode", "rewrite")])
+def test_an_answer_that_is_cut_off_says_so_beside_the_answer(pjlocal, tiny, options: tuple[str, ...]) -> None:
+    result = pjlocal("run", "-m", tiny("llama"), "-p", "vivid", "-n", "3", "--ignore-end", *options, "hi")
+    assert result.returncode == 0 and one_line(result.stderr) == CUT_OFF
+    assert "cut off" not in result.stdout
+
+
+@pytest.mark.slow
+def test_a_whole_answer_says_nothing_and_has_room_for_1024_tokens(pjlocal, tiny) -> None:
+    model = ("-m", tiny("llama"), "--ctx", "1500")
+    result = pjlocal("run", *model, "--regex", "a|b", "hi")
+    assert result.stdout in ("a\n", "b\n") and result.stderr == ""
+    result = pjlocal("run", *model, "--ignore-end", "--json", "hi")
+    assert json.loads(result.stdout)["usage"]["completion_tokens"] == 1024
+    assert "cut off after 1024 tokens" in one_line(result.stderr)
+
+
 @pytest.mark.slow
 def test_a_full_disk_gets_one_line(environment) -> None:
     with open("/dev/full", "w") as full:

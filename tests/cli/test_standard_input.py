@@ -1,0 +1,100 @@
+"""What `pjlocal run` takes from standard input beside a prompt on the command line, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commandline import PJLOCAL
+
+
+@pytest.fixture
+def shell(environment: dict[str, str], tmp_path: Path, tiny) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a line of shell in which ``"$@"`` is pjlocal run with a tiny model."""
+    command = [*PJLOCAL, "run", "-m", str(tiny("llama")), "-n", "1", "--json"]
+    (tmp_path / "lines").write_text("one\ntwo two\nthree three three\n")
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        args = ["sh", "-c", line, "sh", *command]
+        options = {"capture_output": True, "env": environment, "cwd": tmp_path, "timeout": 60}
+        return subprocess.run(args, text=True, stdin=subprocess.DEVNULL, **options)
+
+    return run
+
+
+def n_tokens(output: str) -> list[int]:
+    return [json.loads(line)["usage"]["prompt_tokens"][0] for line in output.splitlines()]
+
+
+def joined(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if "standard input" in line]
+
+
+def test_a_read_loop_over_a_file_has_each_line_answered(shell) -> None:
+    loop = shell('while read -r line; do "$@" "$line"; done < lines')
+    each = shell('for line in one "two two" "three three three"; do "$@" "$line"; done')
+    assert n_tokens(loop.stdout) == n_tokens(each.stdout) and len(n_tokens(loop.stdout)) == 3
+    assert not joined(loop.stderr) and not joined(each.stderr)
+
+
+@pytest.mark.parametrize("given", ['cat lines | "$@" Summarise', '"$@" Summarise < lines'])
+def test_what_is_piped_in_stands_before_the_prompt_and_a_line_says_so(shell, given: str) -> None:
+    both = shell(f"{given}; \"$@\" 'one\ntwo two\nthree three three\n\nSummarise'")
+    assert len(n_tokens(both.stdout)) == 2 and len(set(n_tokens(both.stdout))) == 1
+    (line,) = joined(both.stderr)
+    assert line == "pjlocal: 29 characters of standard input stand before the prompt; </dev/null leaves them out"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("empty", ["</dev/null", "<&-", "0>/dev/null", "<<END\n\nEND"])
+def test_where_nothing_comes_in_the_prompt_is_what_was_said(shell, empty: str) -> None:
+    result = shell(f'"$@" Hello {empty}')
+    assert result.returncode == 0, result.stderr
+    assert n_tokens(result.stdout) == n_tokens(shell('"$@" Hello').stdout)
+    assert not joined(result.stderr)
+
+
+@pytest.mark.slow
+def test_without_a_prompt_the_rest_of_a_file_is_read(shell) -> None:
+    rest = shell(
+        '{ read -r line; "$@" -; } < lines; { read -r line; "$@"; } < lines; "$@" "two two\nthree three three"'
+    )
+    assert len(n_tokens(rest.stdout)) == 3 and len(set(n_tokens(rest.stdout))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [b"", b"the beginning\n"])
+def test_an_open_pipe_that_never_ends_is_told_of(environment, tiny, first: bytes) -> None:
+    command = [*PJLOCAL, "run", "-m", str(tiny("llama")), "-n", "1", "Hello"]
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        process.stdin.write(first)
+        process.stdin.flush()
+        started = time.monotonic()
+        line = process.stderr.readline().decode()
+        assert line == "pjlocal: waiting for standard input to end (</dev/null where there is none)\n"
+        assert time.monotonic() - started < 30
+        process.stdin.close()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_pipe_that_others_made_non_blocking_is_read_to_its_end(environment, tiny) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    command = [*PJLOCAL, "run", "-m", str(tiny("llama")), "-n", "1", "Hello"]
+    process = subprocess.Popen(command, env=environment, stdin=reading, stderr=subprocess.PIPE)
+    time.sleep(1)
+    os.write(writing, b"late")
+    os.close(writing)
+    os.close(reading)
+    told = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == 0 and "4 characters of standard input stand before the prompt" in told
