@@ -12,9 +12,13 @@ log = logging.getLogger("pjlocal")
 
 
 class PjlocalError(Exception):
-    """An error whose text is written for the person at the terminal."""
+    """An error whose text is written for a person.
+
+    in_flags: the text as the command line says it, where it names settings by the keywords of Python.
+    """
 
     exit_status = 1
+    in_flags: str | None = None
 
 
 class UsageError(PjlocalError):
@@ -45,7 +49,7 @@ def explain(error: BaseException, written: str = "the output") -> tuple[str, int
     """
     log.debug("details:", exc_info=error)
     if isinstance(error, PjlocalError):
-        return str(error), error.exit_status
+        return error.in_flags or str(error), error.exit_status
     if isinstance(error, MemoryError):
         return "not enough memory: use a smaller model or a smaller --ctx", 1
     if isinstance(error, OSError):

@@ -7,8 +7,10 @@ with PersonaJudge(prefer=["vivid", "creative"]) as judge:
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, partial
@@ -30,39 +32,54 @@ from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
 from .gguf.sampling import described, followed, left, recommended
+from .prompting.conversation import Prompt, parse_conversation
 from .prompting.jinja import TemplateProcess
 from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve_mode, write_prompts
 from .prompting.preferences import correction, prefix
 from .prompting.prompt import ChatTemplate, Message
-from .request import Request, changed, place
+from .request import GROUPS, Request, changed, in_turn, parse_views, place
 from .rewriting import Rewriting
+
+#: One text or several; or two lists of them, one for each view.
+Preferences = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Iterable[Iterable[str]] | None
+
+_by_keywords = settings.by_keywords(
+    *GROUPS.values(),
+    settings.Engine,
+    also={"--prefer": "prefer", "--draft-prefer": "draft_prefer", "--judge-prefer": "judge_prefer"},
+)
 
 
 class PersonaJudge:
     """A local model that answers under two preferences.
 
+    Settings may be given by name instead of in their groups: ``PersonaJudge(temperature=0, n_ctx=2048)``.
+
     Args:
         model: what `gguf.locate.find_model` understands: a GGUF path, a name or how it begins, ``org/repo``, or
             ``smollm2`` (the default); or a `Model` already loaded, which then stays open when this is closed.
-        prefer: preferences dealt to the two views in turn: presets, free text or ``@file``.
+        prefer: preferences dealt to the two views in turn: presets, free text or ``@file``; one text or several. Two
+            lists are the preferences of view a and of view b.
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
         request: all settings of an answer at once, instead of the preferences and the three groups above it.
         template: of a `Model` already loaded, where several share it; it then stays open when this is closed.
 
     Raises:
-        UsageError: preferences, a schema, an expression or a Lark grammar that cannot be used.
+        UsageError: preferences, a setting, a schema, an expression or a Lark grammar that cannot be used.
         ModelError: a model that cannot be used.
+        TypeError: an argument that there is not, or of another type.
     """
 
     served = False  # whether a server writes the answers: see `server.served`
 
+    @_by_keywords
     def __init__(
         self,
-        model: Model | str | Path | None = None,
-        prefer: Sequence[str] | str = (),
+        model: Model | str | os.PathLike[str] | None = None,
+        prefer: Preferences = (),
         *,
-        draft_prefer: Sequence[str] = (),
-        judge_prefer: Sequence[str] = (),
+        draft_prefer: Preferences = (),
+        judge_prefer: Preferences = (),
         prompting: settings.Prompting = settings.Prompting(),
         sampling: settings.Sampling = settings.Sampling(),
         generation: settings.Generation = settings.Generation(),
@@ -70,10 +87,16 @@ class PersonaJudge:
         engine: settings.Engine = settings.Engine(),
         interrupt: Interrupt | None = None,
         template: ChatTemplate | None = None,
+        **changes: Any,
     ) -> None:
         if request is None:
-            views = place([prefer] if isinstance(prefer, str) else prefer, draft_prefer, judge_prefer)
+            views, draft, judge = map(parse_views, (prefer, draft_prefer, judge_prefer))
+            if any(draft) or any(judge):
+                views = place(in_turn(views), in_turn(draft), in_turn(judge))
             request = Request(views, generation, sampling, prompting, changed(sampling))
+        of_engine = {f.name for f in dataclasses.fields(settings.Engine)} & changes.keys()
+        engine = engine.replace(**{name: changes.pop(name) for name in of_engine})
+        request = request.replace(**changes)
         self.request = request
         self.engine = engine
         self.interrupt = interrupt or Interrupt()
@@ -87,7 +110,11 @@ class PersonaJudge:
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the one that answers with it
         started = time.perf_counter()
         self._borrowed = isinstance(model, Model)
-        path = model if isinstance(model, Model | Path) else find_model(model)
+        if model is not None and not isinstance(model, Model | str | os.PathLike):
+            raise TypeError(f"a model is a name or a path, not {type(model).__name__}")
+        path = (
+            model if isinstance(model, Model) else Path(model) if isinstance(model, os.PathLike) else find_model(model)
+        )
         self._file = path.path if isinstance(path, Model) else path
         self.check_adapters(request.generation)
         self._borrowed_template = template is not None
@@ -122,19 +149,39 @@ class PersonaJudge:
         if not self._borrowed:
             self.model.close()
 
-    def __call__(self, prompt: str | Sequence[Message], **changes: Any) -> Result:
-        """The whole answer to a prompt; keyword arguments change settings for this answer."""
+    @_by_keywords
+    def __call__(self, prompt: Prompt, **changes: Any) -> Result:
+        """The whole answer to a prompt; arguments and errors as of `stream`."""
         answer = self.stream(prompt, **changes)
         for _ in answer:
             pass
         return answer.result
 
-    def prefer(self, views: Sequence[Sequence[str]]) -> None:
-        """Give view a and view b their preferences, from the next answer on.
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "prefer":  # a method, which an attribute would hide
+            self.prefer(value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def preferences(self) -> list[list[str]]:
+        """The preferences of view a and of view b; what is assigned is as for `prefer`."""
+        return [list(preferences) for preferences in self.request.views]
+
+    @preferences.setter
+    def preferences(self, prefer: Preferences) -> None:
+        self.prefer(prefer)
+
+    @_by_keywords
+    def prefer(self, prefer: Preferences) -> None:
+        """Give the views their preferences, from the next answer on: one text or several, which are dealt out, or two
+        lists, one for each view.
 
         Raises:
             UsageError: a preference that cannot be used; those in force stay.
+            TypeError: something else than texts.
         """
+        views = parse_views(prefer)
         for preferences in views:
             prefix(preferences)
         self.request = self.request.replace(views=views)
@@ -160,9 +207,22 @@ class PersonaJudge:
         check_adapters(generation, read_header(self._file))
         self._fitting = named
 
-    def stream(self, prompt: str | Sequence[Message], **changes: Any) -> Answer:
-        """The answer to a prompt, or to a conversation that ends with a user message, token by token."""
-        return self.answer(self.plan(prompt, self.request.replace(**changes)))
+    @_by_keywords
+    def stream(self, prompt: Prompt, **changes: Any) -> Answer:
+        """The answer to a text, or to messages of which the last is the user's, token by token.
+
+        Args:
+            changes: settings for this answer alone, by name: ``temperature=0, max_tokens=50``.
+
+        Raises:
+            UsageError: a prompt or a setting that cannot be used.
+            TypeError: a setting that there is not, or a prompt of another type.
+        """
+        system, conversation = parse_conversation(prompt)
+        request = self.request.replace(**changes)
+        if {*settings.FORMS} & changes.keys():
+            check_constraint(request.sampling)
+        return self.answer(self.plan(conversation, request.behind(system) if system else request))
 
     def answer(self, plan: Plan) -> Answer:
         """The answer that was planned, token by token.

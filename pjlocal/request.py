@@ -7,13 +7,14 @@ build a `Request`.  Each of them lays `Overrides` over it: the settings that it 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from .errors import UsageError
-from .settings import ADAPTERS, FORMS, VIEW_NAMES, Generation, Prompting, Sampling, Settings
+from .errors import UsageError, did_you_mean
+from .settings import ADAPTERS, FORMS, VIEW_NAMES, Engine, Generation, Prompting, Sampling, Settings
 from .textfile import user_path
 
 #: The groups of settings that a request has, by the name of the table that holds them in every file.
@@ -46,6 +47,37 @@ def place(prefer: Sequence[str], draft_prefer: Sequence[str] = (), judge_prefer:
     if prefer and (draft_prefer or judge_prefer):
         raise UsageError("--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one")
     return _as_views(deal(prefer) if prefer else [draft_prefer, judge_prefer])
+
+
+def parse_views(prefer: Any) -> Views:
+    """The preferences of view a and of view b, as a Python program gives them: one text or several, which are dealt; or
+    two lists, one for each view.
+
+    Raises:
+        TypeError: something else.
+        UsageError: more lists than views.
+    """
+    if prefer is None or isinstance(prefer, str | os.PathLike):
+        prefer = [] if prefer is None else [prefer]
+    if not isinstance(prefer, Iterable):
+        raise TypeError(f"preferences are texts, not {type(prefer).__name__}")
+    given = [*prefer]
+    if all(isinstance(preference, str | os.PathLike) for preference in given):
+        return _as_views(deal([*map(_as_text, given)]))
+    if not all(isinstance(view, Iterable) and not isinstance(view, str | bytes) for view in given):
+        raise TypeError(f"preferences are texts, or two lists of texts: one for each view (not {given!r:.100})")
+    if len(given) > len(VIEW_NAMES):
+        raise UsageError(f"there are two views, each with a list of preferences (not {len(given)})")
+    views = [[*map(_as_text, view)] for view in given]
+    return _as_views([*views, *([] for _ in VIEW_NAMES[len(views) :])])
+
+
+def _as_text(preference: Any) -> str:
+    if isinstance(preference, os.PathLike):
+        return f"@{os.fspath(preference)}"
+    if not isinstance(preference, str):
+        raise TypeError(f"a preference is a text, not {type(preference).__name__}")
+    return preference
 
 
 def in_turn(views: Sequence[Sequence[str]]) -> list[str]:
@@ -165,8 +197,11 @@ class Request:
         for name, group in GROUPS.items():
             keys = {f.name for f in dataclasses.fields(group)} & changes.keys()  # type: ignore[arg-type]
             groups[name] = getattr(self, name).replace(**{key: changes.pop(key) for key in keys})
-        if changes:
-            raise TypeError(f"no setting is named {' or '.join(map(repr, changes))}")
+        for name in changes:
+            if name in {f.name for f in dataclasses.fields(Engine)}:
+                raise TypeError(f"{name} belongs to the model: give it to PersonaJudge")
+            near = did_you_mean(name, (f.name for group in GROUPS.values() for f in dataclasses.fields(group)))  # type: ignore[arg-type]
+            raise TypeError(f"unexpected keyword argument {name!r}{near and f': {near}'}")
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)
 
     def pick(self, keys: Collection[str]) -> Overrides:

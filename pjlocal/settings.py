@@ -6,17 +6,21 @@ once.  A value is checked when the dataclass is made; behind that, code trusts i
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
+import json
 import math
+import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from .errors import UsageError
+from .errors import PjlocalError, UsageError
 from .textfile import read_text, user_path
 
 if TYPE_CHECKING:
@@ -50,19 +54,29 @@ def setting(default: Any, *flags: str, help: str, **limits: Any) -> Any:
 
 
 class Settings:
-    """Base of the settings: checks every field against its own limits.
+    """Base of the settings: takes the values that a Python program writes, and checks each against its limits.
 
     Raises:
-        UsageError: a value outside its limits, named by its flag.
+        UsageError: a value of another type, or outside its limits.
     """
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            _check(f, hints[f.name], getattr(self, f.name))
+        with by_keywords(type(self)):
+            for f in dataclasses.fields(self):  # type: ignore[arg-type]
+                value = _converted(f, hints[f.name], getattr(self, f.name))
+                object.__setattr__(self, f.name, value)
+                _check(f, hints[f.name], value)
+            self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse values that cannot be had together, or that no limit describes."""
 
     def replace(self, **changes: Any) -> Any:
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        """The settings with some changed; None leaves one as it is that cannot be None."""
+        hints = get_type_hints(type(self))
+        kept = {name: value for name, value in changes.items() if value is not None or _may_be_none(hints.get(name))}
+        return dataclasses.replace(self, **kept)  # type: ignore[type-var]
 
     def as_dict(self) -> dict[str, Any]:
         """Every field by name, as JSON can hold it."""
@@ -113,6 +127,10 @@ def _words(text: str) -> list[str]:
         raise UsageError(f"a quotation mark is missing in {text}") from None
 
 
+def _may_be_none(hint: Any) -> bool:
+    return hint is None or NoneType in get_args(hint)
+
+
 def without_none(hint: Any) -> Any:
     """The type in ``type | None``; any other as it is."""
     return next(x for x in get_args(hint) if x is not NoneType) if NoneType in get_args(hint) else hint
@@ -122,6 +140,72 @@ def flag(f: dataclasses.Field[Any]) -> str:
     """The long flag by which messages name a setting."""
     named = next((x for x in f.metadata.get("flags", ()) if x.startswith("--")), "--" + f.name.replace("_", "-"))
     return named.partition("/")[0]  # of --mmap/--no-mmap the one that sets it
+
+
+@contextlib.contextmanager
+def by_keywords(*groups: type[Settings], also: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """Within it, errors name the settings of these groups by the keywords of Python; `errors.explain`, which tells them
+    on the command line, goes on naming their flags.
+
+    Args:
+        also: other flags, with their keywords.
+    """
+    try:
+        yield
+    except PjlocalError as error:
+        names = {flag(f): f.name for group in groups for f in dataclasses.fields(group)} | dict(also)  # type: ignore[arg-type]
+        message = re.sub(r"--[a-z][\w-]*", lambda match: names.get(match[0], match[0]), str(error))
+        if message == str(error):
+            raise
+        renamed = copy.copy(error)
+        renamed.in_flags = error.in_flags or str(error)
+        renamed.args = (message, *error.args[1:])
+        raise renamed.with_traceback(error.__traceback__) from None
+
+
+_BEYOND_FLOATS = 2**1024
+_TYPES = {str: "a text", bool: "True or False", int: "a whole number", float: "a number"}
+
+
+def _converted(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
+    """What a Python program may write for a value of that type: a text for a list of one, a dict for a JSON schema, a
+    Path for a file's text or name, numbers of NumPy, and None for the default."""
+    if value is None:
+        return None if NoneType in get_args(hint) or f.default is dataclasses.MISSING else f.default
+    hint = without_none(hint)
+    if type(value) is hint:
+        return value
+    if getattr(value, "shape", None) == ():  # a scalar of NumPy
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        value = read_text(Path(value), f.metadata["file"]) if "file" in f.metadata else os.fspath(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int and is_number and value == value // 1:
+        return int(value)
+    if hint is float and isinstance(value, int) and is_number and abs(value) < _BEYOND_FLOATS:
+        return float(value)
+    if hint is str and is_number and f.metadata.get("or_number"):
+        return str(value)
+    if hint is str and f.name == "json_schema" and isinstance(value, Mapping | bool):
+        return _as_json(value)
+    if hint == tuple[str, ...]:
+        if isinstance(value, Mapping):
+            value = [f"{key}={number}" for key, number in value.items()]  # of a logit bias
+        texts = [value] if isinstance(value, str) or not isinstance(value, Iterable) else [*value]
+        texts = [os.fspath(text) if isinstance(text, os.PathLike) else text for text in texts]
+        if all(isinstance(text, str) for text in texts):
+            return tuple(texts)
+        raise UsageError(f"{flag(f)} must be a text or a list of texts (not {value!r:.100})")
+    if hint in _TYPES and not isinstance(value, hint):
+        raise UsageError(f"{flag(f)} must be {_TYPES[hint]} (not {value!r:.100})")
+    return value
+
+
+def _as_json(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--json-schema cannot be used: {error}") from None
 
 
 def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
@@ -312,10 +396,8 @@ class Generation(Settings):
         None, "--seed", help="Seed of the answer; drawn at random when not given, or -1.", least=-1, most=2**63 - 1
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_together(self) -> None:
         if self.strength is not None:
-            object.__setattr__(self, "strength", str(self.strength))  # a number, from Python
             parse_strength(self.strength)
         if self.seed == -1:
             object.__setattr__(self, "seed", None)
@@ -413,8 +495,7 @@ class Sampling(Settings):
         None, "--lark", help="A grammar in llguidance's Lark that the answer obeys.", file="Lark grammar file"
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_together(self) -> None:
         given = [flag(f) for f in dataclasses.fields(self) if f.name in FORMS and getattr(self, f.name) is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} exclude each other: give one")
@@ -498,9 +579,7 @@ class Engine(Settings):
     mlock: bool = setting(False, "--mlock", help="Keep the weights in memory: never swapped out.")
     verbose: bool = setting(False, "--verbose", help="Show llama.cpp's own log on standard error.")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "n_gpu_layers", str(self.n_gpu_layers))  # a number, from Python
+    def _check_together(self) -> None:
         if not re.fullmatch(r"auto|all|-1|\d{1,6}", self.n_gpu_layers):
             raise UsageError(f"--gpu-layers must be auto, all or a number of layers (not {self.n_gpu_layers!r})")
         if self.tensor_split is not None:

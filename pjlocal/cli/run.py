@@ -23,7 +23,7 @@ from ..request import Request
 from ..screen.choose import make_display
 from ..screen.console import Spinner
 from ..screen.display import Silent, statistics_line, when_ready
-from ..settings import Engine, View
+from ..settings import Engine, Generation, View
 from ..textfile import owner_only, user_path
 from .options import ModelOption, ServerOption, takes_settings
 
