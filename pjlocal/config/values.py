@@ -58,7 +58,7 @@ def checked(
                 made[key] = model_named(value, folder)
             settings(**{**rest, **made})
         except UsageError as error:
-            raise Wrong(by_keys(str(error), settings), *where, key) from None
+            raise Wrong(by_keys(error.in_flags or str(error), settings), *where, key) from None
     return made
 
 

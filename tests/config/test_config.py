@@ -111,7 +111,7 @@ def test_files_that_it_names_are_found_from_where_it_is(write, file, tmp_path) -
 
 def test_help_tells_the_built_in_defaults_and_does_not_need_the_file(write) -> None:
     plain = call(app, "run", "--help")
-    assert re.search(r"--max-tokens .*128", plain)
+    assert re.search(r"--max-tokens .*1024", plain)
     for text in ("[generation]\nmax_tokens = 7\n", "broken ="):
         write(text)
         assert call(app, "run", "--help") == plain

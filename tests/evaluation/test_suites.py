@@ -463,7 +463,7 @@ def test_a_suite_that_cannot_be_read_is_told_in_a_line(tmp_path: Path) -> None:
 
 
 def test_a_check_or_suite_made_in_python_is_held_to_its_limits_too() -> None:
-    with pytest.raises(UsageError, match="max-words must be at least 1"):
+    with pytest.raises(UsageError, match="max_words must be at least 1"):
         Check("c", max_words=0)
     with pytest.raises(UsageError, match="seeds must be different"):
         replace(load_suite("quick"), seeds=())

@@ -117,8 +117,8 @@ def test_what_cannot_be_had_together_is_told_in_a_line(prefer, generation, says:
         ({"strength": "hard"}, "a strength is a number from -10 to 10, or auto (not 'hard')"),
         ({"strength": 11}, "a strength is a number from -10 to 10, or auto (not '11')"),
         ({"strength": "nan"}, "a strength is a number"),
-        ({"floor": 1.0}, "--floor must be below 1 (not 1.0)"),
-        ({"floor": -0.1}, "--floor must be at least 0 (not -0.1)"),
+        ({"floor": 1.0}, "floor must be below 1 (not 1.0)"),
+        ({"floor": -0.1}, "floor must be at least 0 (not -0.1)"),
     ],
 )
 def test_strengths_and_floors_have_limits(values, says: str) -> None:
