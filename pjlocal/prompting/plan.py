@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import Field, dataclass, fields
 from itertools import chain
-from typing import get_args
+from typing import Any, get_args
 
 from ..engine.adapters import Adapters, make_adapters
 from ..engine.interrupt import Interrupt
 from ..engine.voices import Weight
 from ..errors import UsageError
-from ..request import Request, in_turn
+from ..request import PREFERENCES, Request, in_turn
 from ..settings import (
     ADAPTERS,
     OF_ONE_VIEW,
@@ -117,14 +117,36 @@ def in_mode(generation: Generation, mode: Mode) -> Generation:
     return generation.replace(mode=mode, **idle)  # type: ignore[no-any-return]
 
 
-def _idle_flags(generation: Generation, mode: Mode) -> list[str]:
-    """The flags of settings that differ from their defaults and change nothing in that mode.
+EVERYTHING = (*PREFERENCES, *(f.name for f in fields(Generation)))
+
+
+def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
+    """What is in force and changes nothing, each in a line.
+
+    Args:
+        given: the keys that are looked at, of preferences and of `Generation`.
+    """
+    lines = []
+    sets_views = not set(PREFERENCES).isdisjoint(given)
+    if roles.mode == "base" and VIEW_NAMES[1] not in roles.weights and (sets_views or "mode" in given):
+        lines.append("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
+    idle = [flag(f) for f in _idle(request.generation, roles.mode) if f.name in given]
+    if sets_views or "avoid" in given:
+        idle += _idle_strengths(request.generation, roles)
+    if idle:
+        who = "the rule overlap" if _takes_the_least(request.generation, roles) else f"mode {roles.mode}"
+        lines.append(f"{who} has no use for {' and '.join(idle)}")
+    return lines
+
+
+def _idle(generation: Generation, mode: Mode) -> list[Field[Any]]:
+    """The settings that differ from their defaults and change nothing in that mode.
 
     Rounds and floors are often set once for all answers: they are named only where a mode was asked for.
     """
     usual = () if generation.mode else ("lam", "floor")
     return [
-        flag(f)
+        f
         for f in fields(generation)
         if mode in _IDLE.get(f.name, ()) and getattr(generation, f.name) != f.default and f.name not in usual
     ]
@@ -312,17 +334,13 @@ def make_plan(
     Raises:
         UsageError: they leave no room for an answer in a context of ``limit`` tokens.
     """
-    generation = request.generation
     n_tokens = max(map(len, prompts))
     if n_tokens >= limit:
         raise UsageError(
             f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
             f"an answer. Shorten it by {n_tokens - limit + 1} tokens, or give a larger --ctx"
         )
-    if roles.mode == "base" and VIEW_NAMES[1] not in roles.weights:
-        template.warn_once("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
-    if idle := [*_idle_flags(generation, roles.mode), *_idle_strengths(generation, roles)]:
-        who = "the rule overlap" if _takes_the_least(generation, roles) else f"mode {roles.mode}"
-        template.warn_once(f"{who} has no use for {' and '.join(idle)}")
+    for warning in unused(request, roles, EVERYTHING):
+        template.warn_once(warning)
     shares_trunk = request.prompting.placement == "question"
     return Plan(request, roles, conversation, prompts, template.stops, shares_trunk)

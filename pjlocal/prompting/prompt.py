@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 
@@ -61,6 +61,8 @@ class ChatTemplate:
         self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is dialogue else ()
         #: What the user was warned of; once is enough.
         self.told: set[str] = set()
+        #: Takes the warnings instead, each time: a server passes them on to whoever asks.
+        self.listener: Callable[[str], None] | None = None
 
     def close(self) -> None:
         """End the process in which it runs."""
@@ -221,7 +223,9 @@ class ChatTemplate:
 
     def warn_once(self, what: str, before: str = "") -> None:
         """Tell the user something about what is asked with this model, the first time only."""
-        if what not in self.told:
+        if self.listener:
+            self.listener(f"{before}{what}")
+        elif what not in self.told:
             self.told.add(what)
             log.warning("%s%s", before, what)
 

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..prompting.plan import make_roles, unused
 from ..request import Request as AnswerRequest
 from .answering import Answering, Answers, read_body, streamed, whole
 from .chats import chat_routes
@@ -24,6 +25,7 @@ from .page import page_routes
 from .protocol import Body, Chat, Completion, parse
 from .recording import SavedAs
 from .replies import Reply
+from .unsupported import Wrong
 from .wish import Names
 from .worker import Worker
 
@@ -101,7 +103,10 @@ def routes(worker: Worker, names: Names, defaults: AnswerRequest, metrics: Metri
         if worn is None:
             raise NotFound(names.unknown(str(body.model)))
         system, said = body.said()
-        asked = defaults.override(worn).override(body.config(n_ctx)).behind(system)
+        overrides = body.config(n_ctx)
+        asked = defaults.override(worn).override(overrides).behind(system)
+        for warning in unused(asked, make_roles(asked), overrides.flat()):
+            raise Wrong(warning, "pjlocal")
         reply = Reply(body.model or names.model, isinstance(body, Chat), body.top is not None, body.with_events)
         answers = Answers(worker, [_seeded(asked, number) for number in range(body.n or 1)], said, body.top)
         if body.stream:

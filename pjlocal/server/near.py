@@ -11,6 +11,7 @@ Who asks imports neither llama.cpp nor the server's packages, which would take l
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import socket
@@ -34,6 +35,8 @@ from ..settings import Engine, Mode
 
 if TYPE_CHECKING:
     from ..prompting.prompt import Message
+
+log = logging.getLogger("pjlocal")
 
 ALIVE_S = 2.0  # between two lines of the server's, at most
 _TAKEN_S = 2.0  # within which it says whether it will
@@ -61,6 +64,7 @@ class Head:
     labels: the views' preferences in words.
     pushing: see `answer.Answer`.
     followed_sampling, placed: the filters that are the model's own, and where its layers are, in words.
+    warnings: what `pjlocal run` says on standard error before the answer.
     """
 
     mode: Mode
@@ -68,6 +72,7 @@ class Head:
     pushing: Sequence[str]
     followed_sampling: str
     placed: str
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,8 @@ class NearAnswer:
         self.drafted: list[TokenEvent] = []
         self._said = talk.said()
         self.head = Head(**next(self._told("head")))
+        for warning in self.head.warnings:
+            log.warning("%s", warning)
 
     def close(self) -> None:
         """Have no more of it written."""

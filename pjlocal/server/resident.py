@@ -160,7 +160,12 @@ class Resident:
         else:
             judge.prefer(request.views)
             judge.request = judge.with_model_defaults(request)
-        return Single(judge, said)
+        warnings: list[str] = []
+        self._template.listener = warnings.append
+        try:
+            return Single(judge, said, warnings)
+        finally:
+            self._template.listener = None
 
     def _judge(self, request: Request, interrupt: Interrupt) -> PersonaJudge:
         return PersonaJudge(
@@ -233,12 +238,16 @@ class Talk:
 class Single:
     """An answer on contexts of its own: in each byte what `pjlocal run` and `pjlocal chat` write, whoever asks besides.
 
+    Args:
+        warnings: are filled while it is planned.
+
     Raises:
         UsageError, ModelError: what `PersonaJudge.stream` raises.
     """
 
-    def __init__(self, judge: PersonaJudge, said: Sequence[Message] | str) -> None:
+    def __init__(self, judge: PersonaJudge, said: Sequence[Message] | str, warnings: Sequence[str]) -> None:
         self._judge = judge
+        self._warnings = warnings
         self._answer = judge.stream(said)
         self._events = iter(self._answer)
         self._views = judge.pool.in_use(len(self._answer.plan.prompts))
@@ -261,7 +270,7 @@ class Single:
     @property
     def head(self) -> Head:
         answer, judge = self._answer, self._judge
-        return Head(answer.mode, answer.labels, answer.pushing, judge.followed_sampling, judge.placed)
+        return Head(answer.mode, answer.labels, answer.pushing, judge.followed_sampling, judge.placed, self._warnings)
 
     @property
     def result(self) -> Result:

@@ -161,9 +161,10 @@ def test_every_field_inside_another_may_be_null(served: Served) -> None:
 
 
 def test_a_null_in_a_schema_is_part_of_it(served: Served) -> None:
-    schema = {"type": "object", "properties": {"a": {"const": None}}, "required": ["a"]}
+    inner = {"a": {"const": None}}
+    schema = {"type": "object", "properties": inner, "required": ["a"], "additionalProperties": False}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    (answer,) = text(served, response_format=form, max_tokens=40)
+    (answer,) = text(served, response_format=form, max_tokens=80, seed=1)
     assert json.loads(answer) == {"a": None}
 
 
@@ -210,7 +211,7 @@ def test_several_answers_count_their_seeds_on_past_the_largest(served: Served) -
 
 def test_a_schema_beside_json_object_is_kept(served: Served) -> None:
     schema = {"type": "object", "properties": {"n": {"enum": [3, 4]}}, "required": ["n"], "additionalProperties": False}
-    (answer,) = text(served, response_format={"type": "json_object", "schema": schema}, max_tokens=60)
+    (answer,) = text(served, response_format={"type": "json_object", "schema": schema}, max_tokens=80, seed=1)
     validate(json.loads(answer), schema)
     for form in (
         {"type": "json_schema", "schema": schema, "json_schema": {"schema": schema}},
@@ -334,6 +335,22 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
     said = refusal(served, **changes)
     assert says in said
     assert not TERMINAL.search(said), said
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        ({"mode": "plain", "strength": 2}, "mode plain has no use for pjlocal.strength"),
+        ({"mode": "plain", "avoid": ["formal"]}, "mode plain has no use for pjlocal.avoid"),
+        ({"mode": "rewrite", "prefer": ["vivid:2"]}, "mode rewrite has no use for the strength of vivid:2"),
+        ({"mode": "prompt", "panel": True, "prefer": ["vivid", "formal"]}, "mode prompt has no use for pjlocal.panel"),
+        ({"mode": "args", "lam": 9, "floor": 0.5}, "mode args has no use for pjlocal.floor and pjlocal.lam"),
+        ({"mode": "base", "prefer": ["vivid"]}, "view b has no preference: use pjlocal.judge_prefer"),
+    ],
+)
+def test_a_setting_for_which_the_mode_has_no_use_is_refused(served: Served, own: dict[str, Any], says: str) -> None:
+    assert says in refusal(served, pjlocal={"prefer": ["vivid", "creative"]} | own)
+    assert text(served, pjlocal={"prefer": ["vivid", "creative"], "mode": own["mode"], "panel": False, "lam": 4})
 
 
 def test_a_chat_that_is_not_there_is_told_without_advice_for_a_terminal(served: Served) -> None:

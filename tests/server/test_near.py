@@ -91,6 +91,15 @@ def test_each_event_and_the_result_are_those_of_a_model_loaded_here(
             assert no_times(answer.result.as_dict()) == no_times(expected.result.as_dict())
 
 
+def test_what_changes_nothing_is_said_by_run_and_not_by_the_server(
+    served: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    for _ in range(2):
+        result = run(model, server_environment, "-p", "vivid", "--mode", "plain", "--strength", "2", "-n", "2")
+        assert result.returncode == 0 and result.stderr == "pjlocal: mode plain has no use for --strength\n"
+    assert "has no use" not in "".join(served.said)
+
+
 def test_a_result_is_whole_on_the_other_side() -> None:
     draft = Result("a", "m", "plain", {}, 4, 1, "stop", Statistics([3], 2, decode_s=0.1))
     result = Result("b", "m", "rewrite", {"a": ["vivid"]}, 4, 1, "length", Statistics(), {"a": "auto"}, draft=draft)
@@ -117,7 +126,8 @@ def test_run_by_a_server_imports_no_llama_cpp(served: Served, model: Path, serve
         "import sys, atexit; from pjlocal.__main__ import main\n"
         "heavy = {'llama_cpp', 'numpy', 'starlette', 'uvicorn', 'jinja2', 'pjlocal.persona'}\n"
         "atexit.register(lambda: print('imported:', *heavy & sys.modules.keys()))\n"
-        f"sys.argv = ['pjlocal', 'run', '-m', {str(model)!r}, '--threads', '1', '-n', '3', '--stats', 'hello']\nmain()"
+        f"sys.argv = ['pjlocal', 'run', '-m', {str(model)!r}, '--threads', '1', '-n', '3', '--ignore-end', '--stats', "
+        "'hello']\nmain()"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], env=server_environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
