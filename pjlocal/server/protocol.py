@@ -302,6 +302,8 @@ _MUST_BE = {
 
 def _in_words(field: str, error: ErrorDetails) -> str:
     kind = error["type"]
+    if kind == "list_type" and field.endswith(("content", "prompt", "stop")):
+        return f"{field} must be a string or a list"
     if kind in _MUST_BE:
         return f"{field} must be {_MUST_BE[kind]}"
     return f"{field} is missing" if kind == "missing" else f"{field}: {error['msg']}"

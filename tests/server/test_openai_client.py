@@ -226,6 +226,14 @@ def test_what_cannot_be_had_is_refused_and_says_why(client: OpenAI, asked: dict[
         assert refused.value.type == "invalid_request_error"
 
 
+def test_none_is_what_is_not_given(client: OpenAI) -> None:
+    nothing: Any = dict.fromkeys(
+        ["stop", "seed", "n", "temperature", "logit_bias", "response_format", "stream_options"]
+    )
+    assert client.chat.completions.create(model="llama", messages=ASK, max_tokens=1, **nothing).choices
+    assert client.completions.create(model="llama", prompt="x", max_tokens=1, stop=None, suffix=None).choices
+
+
 def test_what_changes_nothing_is_passed_over(client: OpenAI) -> None:
     harmless: Any = {
         "user": "me",
