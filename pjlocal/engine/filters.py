@@ -15,7 +15,7 @@ from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
 from ..decoding.judge import Distribution, Uniforms
-from ..errors import ModelError, UsageError
+from ..errors import RefusedError, UsageError
 from ..settings import Sampling
 from .backend import captured_stderr, forget_errors, last_error
 from .constraint import Constraint, Mask
@@ -44,7 +44,7 @@ class _TokenDataArray(ctypes.Structure):
     ]
 
 
-class NothingLeft(ModelError):
+class NothingLeft(RefusedError):
     """No token survives the filters."""
 
 

@@ -12,12 +12,13 @@ from pydantic_core import ErrorDetails, from_json
 from ..prompting.prompt import Message
 from ..request import Overrides
 from ..settings import FORMS
-from .terms import SHARED
+from .terms import SHARED, field_of
 from .unsupported import UNSUPPORTED, Wrong, check_fields, check_nested
 from .wish import KEYS, asked
 
 MOST_CHOICES = 16  # answers that one request may want
 MOST_STOPS = 16
+_MOST_ITEMS = 1000  # of any other list: each bias, for one, is looked up for every view
 
 _WHERE_SETTINGS_GO = 'settings of pjlocal\'s go under one key: {{"pjlocal": {{"{0}": ...}}}}'
 
@@ -150,9 +151,12 @@ class Body(_Strict):
         own = dict(self.pjlocal or {})
         if type(own.pop("events", False)) is not bool:
             raise Wrong("pjlocal.events must be true or false", "pjlocal")
-        if isinstance(stop := own.get("stop"), list) and len(stop) > MOST_STOPS:
-            raise Wrong(f"pjlocal.stop: there are at most {MOST_STOPS} texts that end an answer", "pjlocal")
-        made = asked(values | own)
+        values |= own
+        for key, value in values.items():
+            most = MOST_STOPS if key == "stop" else _MOST_ITEMS
+            if isinstance(value, list) and len(value) > most:
+                raise Wrong(f"{field_of(key)} has {len(value):,} entries, and may have {most:,}", field_of(key))
+        made = asked(values)
         if made.generation.get("max_tokens", 0) > n_ctx:
             raise Wrong(f"max_tokens must be at most {n_ctx}, for which the context has room", "max_tokens")
         return made

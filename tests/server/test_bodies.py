@@ -322,6 +322,8 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"messages": [{"role": "user", "content": "x " * 9000}]}, "far too long"),
         ({"messages": []}, "messages: "),
         ({"messages": None}, "messages is missing"),
+        ({"logit_bias": {str(n): 1 for n in range(1001)}}, "logit_bias has 1,001 entries, and may have 1,000"),
+        ({"pjlocal": {"grammar": 'root ::= "\\x00"'}}, "no token survives the filters"),
         ({"stop": 5}, "stop must be a string or a list"),
         ({"stream": 1}, "stream must be true or false"),
         ({"pjlocal": []}, "pjlocal must be an object"),
@@ -330,7 +332,7 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"pjlocal": {"panel": 1}}, "pjlocal.panel must be true or false"),
         ({"pjlocal": {"mode": "x"}}, "pjlocal.mode must be one of judge"),
         ({"pjlocal": {"lora": ["x"]}}, "names no files"),
-        ({"pjlocal": {"stop": ["x"] * 17}}, "at most 16"),
+        ({"pjlocal": {"stop": ["x"] * 17}}, "stop has 17 entries, and may have 16"),
         ({"pjlocal": {"prefer": ["vivid", "formal", "simple"], "panel": True, "mode": "base"}}, "pjlocal.panel takes"),
     ],
 )
