@@ -68,7 +68,7 @@ def test_a_trace_file_is_left_alone_when_nothing_is_generated(pjlocal, tmp_path:
 
 @pytest.mark.slow
 def test_statistics_go_to_standard_error(pjlocal) -> None:
-    result = pjlocal("run", *PREFER, "-n", "20", "--stats", QUESTION)
+    result = pjlocal("run", *PREFER, "-n", "20", "--stats", "--threads", "2", QUESTION)
     assert re.fullmatch(
         r"20 tokens \| [\d.]+ tokens/s \| load [\d.]+ s \| prefill [\d.]+ s \(\d+ \+ \d+ tokens\) "
         r"\| acceptance rate \d+% \| \d+ rounds \| mean accepted run [\d.]+ \| all layers on the CPU "

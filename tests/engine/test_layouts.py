@@ -264,7 +264,8 @@ def test_what_was_read_stays_when_more_logits_are_asked_for(tiny, layout: str) -
 
 
 def test_more_logits_than_were_planned_for_end_no_process(tiny) -> None:
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as judge:
+    engine = Engine(layout="contexts")
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
         views = judge.pool.views(2, 64)
         views.start([[5, 6], [5, 7]])
         views.feed([8, 9])
