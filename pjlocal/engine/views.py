@@ -148,8 +148,16 @@ class ModelViews:
         """Read each view's prompt; what its cache already holds of it is kept.
 
         The last token is read by itself: llama.cpp rounds differently in batches of different shapes.  A prompt then
-        gives the same logits whether its beginning was still in the cache or not, with batches of up to 63 tokens; from
-        64 on, flash attention on a CPU takes another path, and logits of SmolLM2 were seen to differ by up to 1.
+        gives the same logits on a CPU, whether its beginning was still in the cache or not, if
+
+        - batches have up to 63 tokens: from 64 on, flash attention takes another path (SmolLM2's logits were seen to
+          differ by up to 1), and without it the sums depend on the batch's width;
+        - the weights are in Q4_0, Q4_1, Q5_0 or Q8_0: kernels for F16, BF16, F32 and K-quants round differently for one
+          token and for several;
+        - attention is whole.  Of a sliding window llama.cpp uses the cells again, in an order that depends on how many
+          tokens were read at a time and on what was taken back, and sums in that order (a random Gemma 3 of 270M's
+          shape: up to 0.4; with a cache that keeps all, `swa_full`, 0);
+        - a single sequence has one thread, from 256 tokens on (see `Context`).
 
         Where the memory cannot be trimmed at will there are checkpoints: where an answer has ended and this prompt goes
         on, or where earlier prompts have parted from it, and behind it.

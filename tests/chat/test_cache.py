@@ -22,9 +22,9 @@ from pjlocal.sessions.store import Store
 
 # The cache, from turn to turn.
 
-#: With fewer than 64 tokens in a batch llama.cpp rounds alike on a CPU, whatever the batch's shape.  From there on its
-#: flash attention works in tiles: the same prompt read in other pieces then has logits that differ by up to 1.1 on
-#: SmolLM2 Q4_1, which can be another text.
+#: With fewer than 64 tokens in a batch llama.cpp rounds alike on a CPU, whatever the batch's shape, where weights are
+#: in few bits and no window slides (`ModelViews.start` says more).  From there on its flash attention works in tiles:
+#: the same prompt read in other pieces then has logits that differ by up to 1.1 on SmolLM2 Q4_1: another text perhaps.
 ROUNDS_ALIKE = 32
 
 
