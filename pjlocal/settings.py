@@ -339,6 +339,7 @@ class Generation(Settings):
         help="In mode rewrite, the model that corrects the first answer, named as behind --model (default: the same).",
         metavar="MODEL",
         model=True,
+        unset="the same model",
     )
     lora: tuple[str, ...] = setting(
         (),
@@ -393,7 +394,12 @@ class Generation(Settings):
     ignore_end: bool = setting(False, "--ignore-end", help="Go on past the end-of-generation token.")
     stop: tuple[str, ...] = setting((), "--stop", help="Text that ends the answer (repeatable).")
     seed: int | None = setting(
-        None, "--seed", help="Seed of the answer; drawn at random when not given, or -1.", least=-1, most=2**63 - 1
+        None,
+        "--seed",
+        help="Seed of the answer; drawn at random when not given, or -1.",
+        least=-1,
+        most=2**63 - 1,
+        unset="random",
     )
 
     def _check_together(self) -> None:

@@ -51,6 +51,20 @@ def owner_only(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a file that a user named in a folder that does not exist: its name is mistyped.
+
+    Raises:
+        OutputError: the folder does not exist.
+    """
+    try:
+        path.parent.stat()
+    except FileNotFoundError:
+        raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist") from None
+    except OSError:
+        pass  # `write_text` says what is wrong
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file's text in one step, keeping its mode; a new file is its owner's alone (0600).
 

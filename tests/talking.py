@@ -10,7 +10,7 @@ from pathlib import Path
 import tiny_models
 from rich.console import Console
 
-from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling
+from pjlocal import Answer, Engine, Generation, PersonaJudge, Prompting, Sampling
 from pjlocal.chat.chat import Chat
 from pjlocal.chat.conversation import Conversation, Writing
 from pjlocal.chat.loop import handle
@@ -73,6 +73,18 @@ class FakeScreen:
         for n, event in enumerate(writing):
             self.answers[-1] += event.text
             self.on_event(n)
+
+    def show_turn(self, turn: Turn, view: str) -> None:
+        self.show(f"> {turn.question}", turn.answer)
+
+    def compared(self, answer: Answer, view: str, opened_thinking: bool) -> None:
+        self.show(answer.mode, "".join(event.text for event in answer))
+
+    def page(self, page: Callable[[int, bool], object], notice: str) -> None:
+        self.show(page(self.width, self.no_color))
+
+    def gap(self) -> None:
+        pass
 
     def wait(self, what: str) -> Spinner:
         return Spinner()

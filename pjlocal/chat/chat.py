@@ -62,6 +62,9 @@ class Chat:
         judge = self.conversation.judge
         by = " · written by your server" if judge.served else ""
         self.screen.greet(f"{judge.model.name}{by} · /help lists the commands")
+        if not self.conversation.session.turns:
+            changes = "changes the" if any(self.conversation.views.values()) else "sets"
+            self.screen.greet(f"/prefer {changes} preferences, as in /prefer vivid creative")
         self.screen.gap()
         if self.conversation.session.turns:
             self.show_where_we_were()
@@ -73,4 +76,5 @@ class Chat:
         n = len(session.turns)
         self.screen.greet(f"{session.title}: {n} {'turn' if n == 1 else 'turns'}")
         if session.turns:
-            self.screen.greet(f"\n> {session.turns[-1].question}\n\n{session.turns[-1].answer}")
+            self.screen.gap()
+            self.screen.show_turn(session.turns[-1], self.view)

@@ -88,11 +88,10 @@ class Conversation:
             request = request.replace(seed=(seed + 1) % 2**63)
         plan, first = self._fit(history, question, request)
         before = replacing or (history[-1] if history else None)
-        n_leave = first - (before.first if before else 0)
-        if n_leave > 0:
+        if first > (before.first if before else 0):
             self._say(
                 f"the context of {self.judge.context_limit} tokens is full: the model no longer sees the oldest "
-                f"{'exchange' if n_leave == 1 else f'{n_leave} exchanges'}. The session keeps them"
+                f"{'exchange' if first == 1 else f'{first} exchanges'}. The session keeps them"
             )
         self._answer = self.judge.answer(plan)
         turn = Turn(question, settings=self._in_force(plan, self._answer.seed), first=first)
@@ -128,6 +127,10 @@ class Conversation:
                 continue
             plan, _ = self._fit(history, last.question, request)
             yield mode, self.judge.answer(plan)
+
+    def opens_thinking(self, answer: Answer) -> bool:
+        """Whether an answer's prompt itself has opened the model's thinking."""
+        return opened_by(self.judge.model.text(answer.plan.prompts[0][-32:]))
 
     def progress(self) -> Progress:
         """How the answer goes that is being written, or how the last one went."""
@@ -278,7 +281,7 @@ class Writing:
     @property
     def opened_thinking(self) -> bool:
         """Whether the prompt itself has opened the model's thinking."""
-        return opened_by(self._conversation.judge.model.text(self.answer.plan.prompts[0][-32:]))
+        return self._conversation.opens_thinking(self.answer)
 
     def __iter__(self) -> Iterator[TokenEvent]:
         conversation, turn, replacing = self._conversation, self.turn, self._replacing

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..events import TokenEvent, pushes_text
+from ..events import Statistics, TokenEvent, pushes_text
 from ..screen.blame import blame
 from ..screen.choose import make_tint
 from ..screen.display import local_time
 from ..screen.tables import plain_table
+from ..screen.tint import Tint
 from ..sessions.session import Session, Turn
 from ..sessions.store import Summary
 from ..settings import View
@@ -25,9 +28,8 @@ _WHY_COLUMNS = 72  # the least width for all that is known of a token, but its p
 def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[RenderableType]:
     """The answer coloured by who wrote each token, or in the view ``push`` by what pulled it in; and every token's
     numbers, fewer where the screen is narrow."""
-    preferences, mode = turn.settings.get("preferences", {}), turn.settings.get("mode")
-    pushing = list(dict.fromkeys(name for event in turn.events for name in event.pushes))
-    tint = make_tint(view, preferences, mode, pushing, no_color) or blame(preferences, mode, no_color)
+    tint = turn_tint(turn, view, no_color) or blame(*_written_under(turn), no_color)
+    pushing = _pushing(turn)
     yield tint.legend
     text = Text()
     for event in turn.events:
@@ -65,6 +67,19 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
     yield table
 
 
+def turn_tint(turn: Turn, view: View, no_color: bool) -> Tint | None:
+    """The colours of an answer that was written before; None in a view without them."""
+    return make_tint(view, *_written_under(turn), _pushing(turn), no_color)
+
+
+def _written_under(turn: Turn) -> tuple[Mapping[str, Sequence[str]], str | None]:
+    return turn.settings.get("preferences", {}), turn.settings.get("mode")
+
+
+def _pushing(turn: Turn) -> list[str]:
+    return list(dict.fromkeys(name for event in turn.events for name in event.pushes))
+
+
 _UNMARKED = "not bold not underline not reverse"
 
 
@@ -88,6 +103,16 @@ def sessions(summaries: Iterable[Summary], current: int | None) -> Table:
         mark = "*" if s.id == current else ""
         table.add_row(mark, str(s.id), local_time(s.updated), str(s.n_turns), Text(one_line(s.title)))
     return table
+
+
+def facts(statistics: Statistics) -> str:
+    """How an answer was written, in a few words."""
+    told = [f"{statistics.completion_tokens} tokens"]
+    if statistics.acceptance_rate is not None:
+        told.append(f"{statistics.acceptance_rate:.0%} accepted")
+    if statistics.tokens_per_second:
+        told.append(f"{statistics.tokens_per_second:.0f} tok/s")
+    return " · ".join(told)
 
 
 def statistics(session: Session) -> Table:
@@ -119,8 +144,29 @@ def _form(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def commands(rows: Iterable[tuple[str, str]]) -> Table:
+def commands(rows: Iterable[tuple[str, str]], width: int) -> RenderableType:
+    """How each command is used and what it does: side by side, or one below the other on a narrow screen."""
+    if width < _HELP_COLUMNS:
+        lines = [
+            line for usage, what in rows for line in (_at_bars(usage, width), Padding(Text(what, "dim"), (0, 0, 0, 2)))
+        ]
+        return Group(*lines)
     table = plain_table("command", "what it does")
     for usage, what in rows:
-        table.add_row(Text(usage), Text(what))
+        table.add_row(_at_bars(usage, _USAGE_COLUMNS), Text(what))
+    table.columns[0].no_wrap = True
     return table
+
+
+_HELP_COLUMNS = 60  # the least width for both side by side
+_USAGE_COLUMNS = 32
+
+
+def _at_bars(usage: str, width: int) -> Text:
+    """A command's usage, broken between words and behind the bars of a choice."""
+    lines = [""]
+    for part in re.findall(r"[^\s|]+\|?|\s+", usage):
+        if len(lines[-1] + part.rstrip()) > width:
+            lines.append("  ")
+        lines[-1] += part
+    return Text("\n".join(line.rstrip() for line in lines))

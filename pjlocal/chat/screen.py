@@ -9,17 +9,24 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import IO, ParamSpec, Protocol
 
 from rich.console import Console, RenderableType
+from rich.rule import Rule
 from rich.text import Text
 
+from ..answer import Answer
 from ..engine.interrupt import Interrupted
+from ..events import FinishReason
+from ..prompting.thinking import was_opened
 from ..screen.choose import answer_tint
 from ..screen.console import Spinner, keys_unseen, make_console
 from ..screen.display import Display, when_ready
 from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
+from ..screen.tint import Tint
+from ..sessions.session import Turn
 from ..settings import View
 from ..visible import one_line, visible
 from .conversation import Conversation, Writing
+from .figures import facts, turn_tint
 from .status import status_line
 
 P = ParamSpec("P")
@@ -59,6 +66,15 @@ class Screen(Protocol):
 
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
         """An answer while it is written."""
+
+    def show_turn(self, turn: Turn, view: View) -> None:
+        """What was said before, for a person, as it was shown when it was written."""
+
+    def compared(self, answer: Answer, view: View, opened_thinking: bool) -> None:
+        """One of several answers to a question, while it is written."""
+
+    def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
+        """What a command was asked for, to be scrolled where the screen has no room for it."""
 
     def wait(self, what: str) -> AbstractContextManager[Spinner]:
         """A context in which something is waited for."""
@@ -116,10 +132,23 @@ class PipeScreen(_ConsoleScreen):
             self._console.print(renderable)
         self._file.flush()
 
+    def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
+        self.show(page(self.width, self.no_color))
+
     @_shows
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
         with Display(self._file) as display:
             for event in writing:
+                display.show(event)
+
+    def show_turn(self, turn: Turn, view: View) -> None:
+        pass
+
+    @_shows
+    def compared(self, answer: Answer, view: View, opened_thinking: bool) -> None:
+        print(f"{answer.mode}:", file=self._file)
+        with Display(self._file) as display:
+            for event in answer:
                 display.show(event)
 
     def wait(self, what: str) -> Spinner:
@@ -163,28 +192,68 @@ class TerminalScreen(_ConsoleScreen):
             events = when_ready(writing)
             spinner.stop()
             tint = answer_tint(view, writing.answer, console.no_color)
-            if tint:
-                console.print(tint.legend)
-            flow = MarkdownFlow() if view == "markdown" else LineFlow()
-            with LiveDisplay(
-                console,
-                flow,
-                style=tint.style if tint else lambda event: "",
-                status=lambda: status_line(conversation, console.width),
-                opened_thinking=writing.opened_thinking,
+            with self._live(
+                view, tint, writing.opened_thinking, lambda: status_line(conversation, console.width)
             ) as self._display:
                 try:
                     for event in events:
                         self._display.show(event)
                 finally:
                     self._display = None
-        if writing.turn.finish_reason == "interrupted":
-            if not writing.turn.events:
-                raise Interrupted
+        if writing.turn.finish_reason == "interrupted" and not writing.turn.events:
+            raise Interrupted
+        self._say_ending(writing.turn.finish_reason, len(writing.turn.events))
+
+    def _live(
+        self, view: View, tint: Tint | None, opened_thinking: bool, status: Callable[[], Text] | None
+    ) -> LiveDisplay:
+        if tint:
+            self._console.print(tint.legend)
+        return LiveDisplay(
+            self._console,
+            MarkdownFlow() if view == "markdown" else LineFlow(),
+            style=tint.style if tint else lambda event: "",
+            status=status,
+            opened_thinking=opened_thinking,
+        )
+
+    def _say_ending(self, reason: FinishReason | None, n_tokens: int) -> None:
+        if reason == "interrupted":
             self.say("(stopped)")
-        elif writing.turn.finish_reason == "length":
-            n = writing.turn.statistics["usage"]["completion_tokens"]
-            self.say(f"(cut off after {n} tokens; /set max-tokens allows more)")
+        elif reason == "length":
+            self.say(f"(cut off after {n_tokens} tokens; /set max-tokens allows more)")
+
+    @_shows
+    def show_turn(self, turn: Turn, view: View) -> None:
+        question = visible(turn.question).replace("\n", "\n  ")
+        self._console.print(Text(f"> {question}"))
+        with self._live(view, turn_tint(turn, view, self.no_color), was_opened(turn.answer), None) as display:
+            for event in turn.events:
+                display.show(event)
+        self._say_ending(turn.finish_reason, len(turn.events))
+
+    @_shows
+    def compared(self, answer: Answer, view: View, opened_thinking: bool) -> None:
+        self._console.print(Rule(answer.mode, style="dim"))
+        with keys_unseen(), self._spinner as spinner:
+            spinner.say(f"{answer.mode}: reading")
+            events = when_ready(answer)
+            spinner.stop()
+            tint = answer_tint(view, answer, self.no_color)
+            with self._live(view, tint, opened_thinking, lambda: Text(facts(answer.statistics), "dim")) as display:
+                for event in events:
+                    display.show(event)
+        self.say("(stopped)" if answer.finish_reason == "interrupted" else facts(answer.statistics))
+
+    @_shows
+    def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
+        renderable = page(self.width, self.no_color)
+        if len(self._console.render_lines(renderable)) < self._console.height:
+            self.show(renderable)
+            return
+        from ..screen.pager import Pager
+
+        Pager(page, lambda: notice, "arrows and space scroll, q leaves", {}).run()
 
     @contextmanager
     def wait(self, what: str) -> Iterator[Spinner]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..errors import UsageError
-from ..textfile import user_path, write_text
+from ..textfile import check_folder, user_path, write_text
 from ..visible import markdown_line, one_line
 from .compare import Comparison, Results, WinRow
 from .grid import Grid, markdown_grids, rich_grid
@@ -85,6 +85,7 @@ def write_report(
     path = user_path(target)
     if not force and os.path.lexists(path):
         raise UsageError(f"{target} exists already: choose another name, or give --force")
+    check_folder(path)
     write_text(path, form(results, comparison, facts))
 
 

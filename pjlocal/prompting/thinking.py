@@ -37,6 +37,11 @@ def answer_start(text: str) -> int:
     return len(text) if end < 0 else end + len(MARKS[mark])
 
 
+def was_opened(answer: str) -> bool:
+    """Whether the prompt had opened the thinking of a whole answer: then it closes what it did not open."""
+    return any(end in answer and mark not in answer for mark, end in MARKS.items())
+
+
 class Thinking(Generic[T]):
     """Says of each token of an answer whether it is thought: all up to the closing mark, where the answer begins with
     an opening one.  The first tokens are held back while they may still become an opening mark."""

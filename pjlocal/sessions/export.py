@@ -20,7 +20,7 @@ from .. import __version__
 from ..errors import OutputError, UsageError
 from ..events import TokenEvent, pushes_text
 from ..settings import JUDGED, PANEL_NAMES
-from ..textfile import user_path, write_text
+from ..textfile import check_folder, user_path, write_text
 from ..visible import goes_on, markdown_line, shown, shown_line, visible
 from .session import Session, Turn
 
@@ -44,6 +44,7 @@ def write_export(session: Session, target: Path, force: bool = False) -> None:
         raise OutputError(f"cannot write {target}: {error}") from None
     if not force and os.path.lexists(path):
         raise UsageError(f"{target} exists already: choose another name")
+    check_folder(path)
     write_text(path, form(session))
 
 

@@ -97,7 +97,8 @@ def test_at_the_end_of_a_chat(tiny, store: Store) -> None:
 
 def test_before_anything_was_said(chat: Talk, store: Store) -> None:
     store.path.unlink()
-    assert chat.say("/sessions") == [] and chat.say("Why?") == [] and as_saved(store.path)[1] == ["Why?"]
+    assert chat.say("/sessions") == ["there are no saved chats yet"]
+    assert chat.say("Why?") == [] and as_saved(store.path)[1] == ["Why?"]
 
 
 def test_what_takes_its_place_may_be_of_no_use_for_a_while(chat: Talk, store: Store) -> None:

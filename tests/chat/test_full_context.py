@@ -40,10 +40,10 @@ def test_when_the_context_is_full_the_oldest_exchanges_leave_in_whole(tmp_path: 
         assert 3 <= n_whole < 12
         said = chat.screen.said
         left = [n + 1 - len(questions) for n, questions in enumerate(seen)]
-        leaving = [b - a for a, b in zip([0, *left], left, strict=False) if b > a]
+        leaving = [b for a, b in zip([0, *left], left, strict=False) if b > a]
         assert [re.findall(r"oldest (?:(\d+) exchanges|(exchange))", line) for line in said] == [
             [("", "exchange")] if n == 1 else [(str(n), "")] for n in leaving
-        ], "a notice each time that some leave"
+        ], "a notice each time that some leave, which says how many are gone"
         assert len(leaving) <= 4, "which is not each turn"
         assert said[0].startswith("the context of 320 tokens is full: the model no longer sees the oldest")
         assert [turn.question for turn in store.load(chat.conversation.session.id).turns] == asked

@@ -24,7 +24,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_it_and_the_chat_goes_on(start, toy, sa
     assert text.startswith(turn.answer) and len(turn.answer) < len(text)
     assert words(chat.shown("Go")) == words(f"{turn.answer} (stopped)")
     chat.type("/compare\r")
-    chat.until(lambda: re.search(r"judge: \d+ tokens", chat.text))
+    chat.until(lambda: re.search(r"^\d+ tokens · ", chat.text, re.MULTILINE))
     chat.type("\x03")
     chat.at_prompt()
     shown = chat.shown("/compare")

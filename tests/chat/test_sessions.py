@@ -148,7 +148,7 @@ def test_a_chat_goes_on_with_its_turns_preferences_and_settings(start, toy, toy_
     chat.leave()
     for again in (("--continue",), ("--session", "weath")):
         chat = start(*again)
-        assert chat.text.startswith("toy.gguf · /help lists the commands\n\nWeather: 1 turn\n\n> Go\n\nRain.")
+        assert chat.text.startswith("toy.gguf · /help lists the commands\n\nWeather: 1 turn\n\n> Go\nRain.")
         assert "base λ2 · a: humorous · b: concise" in chat.text
         assert re.search(r"temperature +0.3 ", chat.say("/set temperature"))
         assert chat.say("/system") == "system text: Be kind."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ...config.editor import edit_text
-from ...events import Result
-from ...screen import suspend, tables
+from ...screen import suspend
 from ...screen.display import LIVING
 from .. import figures
 from ..chat import Chat
@@ -19,20 +19,20 @@ commands = Commands()
     "/why", "The last answer token by token: who drafted it, p, q, accepted or not, and what pushed it how far."
 )
 def why(chat: Chat, words: str) -> None:
-    chat.screen.show(*figures.why(chat.conversation.last, chat.view, chat.screen.no_color, chat.screen.width))
+    turn, view = chat.conversation.last, chat.view
+
+    def page(width: int, no_color: bool) -> RenderableType:
+        return Group(*figures.why(turn, view, no_color, width))
+
+    chat.screen.page(page, "the last answer, token by token")
 
 
-@commands.add("/compare", "Answer the last question in every mode, side by side.")
+@commands.add("/compare", "Answer the last question in every mode, one after the other.")
 def compare(chat: Chat, words: str) -> None:
-    results: list[Result] = []
-    with chat.screen.wait("Comparing") as spinner:
-        for name, answer in chat.conversation.compare():
-            for event in answer:
-                spinner.say(f"{name}: {event.position + 1} tokens")
-            results.append(answer.result)
-            if answer.finish_reason == "interrupted":
-                break
-    chat.screen.show(tables.comparison(results, chat.screen.width))
+    for _, answer in chat.conversation.compare():
+        chat.screen.compared(answer, chat.view, opened_thinking=chat.conversation.opens_thinking(answer))
+        if answer.finish_reason == "interrupted":
+            break
 
 
 @commands.add("/regen", "Answer the last question again.")
@@ -62,4 +62,8 @@ def stats(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     living = [f"{n} views {LIVING[layout]}" for n, layout in judge.living.items()]
     where = Text(", ".join([judge.placed, *living]))
+    if not chat.conversation.session.turns:
+        chat.screen.say("nothing was said yet")
+        chat.screen.show(where)
+        return
     chat.screen.show(figures.statistics(chat.conversation.session), where)

@@ -26,7 +26,10 @@ def new(chat: Chat, words: str) -> None:
 @commands.add("/sessions", "List the saved sessions.")
 def sessions(chat: Chat, words: str) -> None:
     chat.conversation.recorder.catch_up()
-    chat.screen.show(figures.sessions(chat.store.summaries(), chat.conversation.session.id))
+    if summaries := chat.store.summaries():
+        chat.screen.show(figures.sessions(summaries, chat.conversation.session.id))
+    else:
+        chat.screen.say("there are no saved chats yet")
 
 
 @commands.add("/load ID|TITLE", "Go on with a saved session.", lambda chat: [s.title for s in chat.store.summaries()])

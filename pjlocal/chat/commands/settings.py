@@ -7,7 +7,7 @@ import re
 from typing import Any, get_args
 
 from ...errors import UsageError, did_you_mean
-from ...prompting.plan import make_roles
+from ...prompting.plan import make_roles, resolve_mode, strength_in_force
 from ...prompting.prompt import NO_THINK_SWITCH
 from ...request import GROUPS
 from ...screen import tables
@@ -27,7 +27,7 @@ def set_(chat: Chat, words: str) -> None:
     name, _, value = re.sub(r"\s*=\s*|\s+", " ", words, count=1).partition(" ")
     judge = chat.conversation.judge
     if not name:
-        chat.screen.show(tables.settings(getattr(judge.request, group) for group in GROUPS))
+        chat.screen.show(tables.settings((getattr(judge.request, group) for group in GROUPS), _in_force(chat)))
         return
     set_named(chat, name.lstrip("-").replace("_", "-"), value.strip())
 
@@ -50,12 +50,19 @@ def set_named(chat: Chat, name: str, value: str) -> None:
                 make_roles(request)
             chat.conversation.put_in_force(request)
             chat.changed()
-        chat.screen.show(tables.settings([getattr(judge.request, attribute)], f.name))
+        chat.screen.show(tables.settings([getattr(judge.request, attribute)], _in_force(chat), f.name))
         return
     if _field(Engine, name):
         raise UsageError(f"{name} is fixed once the model is loaded: give it to pjlocal chat")
     near = did_you_mean(name, _names(Generation, Sampling, Prompting))
     raise UsageError(f"no setting {name!r}: {near or '/set lists them'}")
+
+
+def _in_force(chat: Chat) -> dict[str, str]:
+    """What the settings that nobody set come to."""
+    request = chat.conversation.judge.request
+    mode = resolve_mode(request)
+    return {"mode": mode, "strength": strength_in_force(request.generation, mode)}
 
 
 def _field(group: type[Settings], name: str) -> dataclasses.Field[Any] | None:

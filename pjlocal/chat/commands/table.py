@@ -15,7 +15,7 @@ general = Commands()
 
 @general.add("/help", "This list.")
 def help_(chat: Chat, words: str) -> None:
-    chat.screen.show(figures.commands((c.usage, c.help) for c in COMMANDS.values()))
+    chat.screen.show(figures.commands([(c.usage, c.help) for c in COMMANDS.values()], chat.screen.width))
     chat.screen.say(
         'Enter sends; Alt-Enter makes a new line, and so does Enter inside """ """. Ctrl-C stops an answer or clears '
         "the line; Ctrl-D leaves. A line that begins with // is a message that begins with /. What is pasted is text, "
