@@ -188,7 +188,7 @@ class TerminalScreen(_ConsoleScreen):
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
         console = self._console
         with keys_unseen(), self._spinner as spinner:
-            spinner.say("Writing a first answer" if writing.answer.plan.roles.mode == "rewrite" else "Reading")
+            spinner.say(_waiting_for(writing.answer))
             events = when_ready(writing)
             spinner.stop()
             tint = answer_tint(view, writing.answer, console.no_color)
@@ -236,7 +236,7 @@ class TerminalScreen(_ConsoleScreen):
     def compared(self, answer: Answer, view: View, opened_thinking: bool) -> None:
         self._console.print(Rule(answer.mode, style="dim"))
         with keys_unseen(), self._spinner as spinner:
-            spinner.say(f"{answer.mode}: reading")
+            spinner.say(_waiting_for(answer))
             events = when_ready(answer)
             spinner.stop()
             tint = answer_tint(view, answer, self.no_color)
@@ -253,10 +253,14 @@ class TerminalScreen(_ConsoleScreen):
             return
         from ..screen.pager import Pager
 
-        Pager(page, lambda: notice, "arrows and space scroll, q leaves", {}).run()
+        Pager(page, lambda: notice, "q leaves, space goes on", {}).run()
 
     @contextmanager
     def wait(self, what: str) -> Iterator[Spinner]:
         with keys_unseen(), self._spinner as spinner:
             spinner.say(what)
             yield spinner
+
+
+def _waiting_for(answer: Answer) -> str:
+    return "Writing a first answer" if answer.mode == "rewrite" else "Reading"

@@ -129,7 +129,7 @@ def _is_emphasis(mark: str, before: str, inner: str, after: str) -> bool:
         return any(map(str.isspace, inner))
     if mark == "*" and (inner[0] in "./)" or re.match(r"[A-Za-z0-9_(]", after)):
         return False
-    return mark[0] != "*" or not re.match(r"[A-Za-z0-9_)\]}/\\]", before)
+    return mark[0] != "*" or not re.match(r"[A-Za-z0-9_)\]}/\\^]", before)
 
 
 def _around_link(opening: Token, inner: str, before: str) -> tuple[list[Token], list[Token]]:
@@ -257,7 +257,8 @@ class _ListItem(ListItem):
     number = mark = ""
 
     def render_bullet(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        bullet = "•" if list(self.elements) else self.mark  # type: ignore[call-overload]
+        # A plus sign may be one, as in an addition or a list of changes.
+        bullet = "•" if self.mark != "+" and list(self.elements) else self.mark  # type: ignore[call-overload]
         mark = Segment(f" {bullet} ", console.get_style("markdown.item.bullet"))
         return _set_in(console, options, self.elements, self.style, mark, Segment("   "))
 

@@ -130,6 +130,9 @@ def test_export_writes_to_standard_output_or_a_file(store, tmp_path) -> None:
         call("export", "Birds", str(tmp_path / "birds.md"), "--format", "html", "--force")
     with pytest.raises(OutputError):
         call("export", "Birds", "/dev/null/birds.md")
+    with pytest.raises(OutputError, match=r"nowhere/birds\.md: the folder .*nowhere does not exist"):
+        call("export", "Birds", str(tmp_path / "nowhere" / "birds.md"))
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_rename_changes_the_title_and_nothing_else(store) -> None:

@@ -39,9 +39,10 @@ def printed(width: int, *renderables: RenderableType) -> str:
         ("007) Bond", " 007) Bond"),
         ("3. x\n4. y\n   - deep\n   - [ ] to do", " 3. x\n 4. y\n     • deep\n     • [ ] to do"),
         ("*", " *"),
+        ("+ 30\n- 12", " + 30\n\n • 12"),
         ("#", "#"),
         ("```", "```"),
-        ("2*3*4, 2**3**4, a*(b+c)*d", "2*3*4, 2**3**4, a*(b+c)*d"),
+        ("2*3*4, 2**3**4, a*(b+c)*d, a^*b^*", "2*3*4, 2**3**4, a*(b+c)*d, a^*b^*"),
         ("*.txt and *.md, (*.o) and (*.c)", "*.txt and *.md, (*.o) and (*.c)"),
         ("__init__.py, _private_, a_b_c", "__init__.py, _private_, a_b_c"),
         ("*one* **two** _three four_ **S**pecific **.NET**", "one two three four Specific .NET"),
@@ -153,9 +154,9 @@ for character in {f"see {ADDRESS} there{chr(10)}{chr(10)}```{chr(10)}{CODE}{chr(
     flow.add(character, "cyan", False)
     region.draw(Group(*flow.rest(), Text("status")), flow.take_finished())
 region.close(flow.take_finished(everything=True))
-input()"""
+input("done")"""
     with Tmux(environment, tmp_path, [sys.executable, "-c", code], columns=60, lines=30) as tmux:
-        tmux.until("The end.")
+        tmux.until("done")
         lines = [line.rstrip() for line in tmux.text.split("\n")]
     assert CODE in lines
     assert any(ADDRESS in line for line in lines)

@@ -24,7 +24,7 @@ def why(chat: Chat, words: str) -> None:
     def page(width: int, no_color: bool) -> RenderableType:
         return Group(*figures.why(turn, view, no_color, width))
 
-    chat.screen.page(page, "the last answer, token by token")
+    chat.screen.page(page, "/why")
 
 
 @commands.add("/compare", "Answer the last question in every mode, one after the other.")
