@@ -50,7 +50,7 @@ DRIVEN = (
     ("/persona pirate", r"^unknown persona 'pirate': pjlocal prefs save NAME keeps one$"),
     ("/mode base", r"^mode base$"),
     ("/lambda 6", r"lambda +6 "),
-    ("/set", r"avoid +none .*seed +random .*temperature +0.7 .*top-k +20 .*system +none "),
+    ("/set", r"avoid +none .*temperature +0.7 .*top-k +20 .*system +none "),
     ("/set temperature 0.5", r"temperature +0.5 "),
     ("/set temperatur 0.5", r"^no setting 'temperatur': did you mean temperature"),
     ("/set top-k many", r"^--top-k must be a whole number \(not 'many'\)$"),
