@@ -113,21 +113,21 @@ def _spelled_out(tokens: list[Token]) -> list[Token]:
             opened.append(i)
         elif token.nesting == -1:
             first = opened.pop()
-            inner = "".join(map(_written, tokens[first + 1 : i]))
+            inside = tokens[first + 1 : i]
             before = "".join(map(_written, tokens[max(0, first - 1) : first]))[-1:]
             after = "".join(map(_written, tokens[i + 1 : i + 2]))[:1]
             if token.type == "link_close":
-                made[first], made[i] = _around_link(tokens[first], inner, before)
-            elif not _is_emphasis(token.markup, before, inner, after):
+                made[first], made[i] = _around_link(tokens[first], "".join(map(_written, inside)), before)
+            elif not _is_emphasis(token.markup, before, map(_written, inside), after):
                 made[first] = made[i] = [_text(token.markup)]
     return [token for some in made for token in some]
 
 
-def _is_emphasis(mark: str, before: str, inner: str, after: str) -> bool:
+def _is_emphasis(mark: str, before: str, inner: Iterator[str], after: str) -> bool:
     """Whether marks around a text are meant to emphasize it: not those of 2*3*4, *.txt, __init__ or _name."""
     if mark[0] == "_":
-        return any(map(str.isspace, inner))
-    if mark == "*" and (inner[0] in "./)" or re.match(r"[A-Za-z0-9_(]", after)):
+        return any(re.search(r"\s", part) for part in inner)
+    if mark == "*" and (next(inner).startswith((".", "/", ")")) or re.match(r"[A-Za-z0-9_(]", after)):
         return False
     return mark[0] != "*" or not re.match(r"[A-Za-z0-9_)\]}/\\^]", before)
 
@@ -139,7 +139,7 @@ def _around_link(opening: Token, inner: str, before: str) -> tuple[list[Token], 
     if opening.info == "auto":
         usual = re.match(r"(https?|ftp|mailto):", address) is not None
         return ([_style("link_url", 1)], [_style("link_url", -1)]) if usual else ([_text("<")], [_text(">")])
-    if before.isalnum() or before in (")", "]") or not re.search(r"[/.:#?]", address):
+    if re.match(r"[A-Za-z0-9_)\]]", before) or not re.search(r"[/.:#?]", address):
         titled = f' "{title}"' if title else ""
         return [_text("[")], [_text(f"]({address}{titled})")]
     if inner == address and not title:

@@ -51,6 +51,8 @@ def printed(width: int, *renderables: RenderableType) -> str:
         ("&lt;b&gt; &copy; <b>x</b>", "&lt;b&gt; &copy; <b>x</b>"),
         ("<div>\n<p>hi</p>\n</div>", "<div>\n<p>hi</p>\n</div>"),
         ('[docs](https://a.b/ü?x=1&y=2 "Title")', 'docs (https://a.b/ü?x=1&y=2 "Title")'),
+        ("见[文档](https://a.b)", "见文档 (https://a.b)"),
+        ("*![](x.png)*", " (x.png)"),
         ("one ![a cat](cat.png) two", "one a cat (cat.png) two"),
         ("a [![badge](b.svg)](https://c.d) e", "a badge (b.svg) (https://c.d) e"),
         ("<https://x.org> <std:vector> f[i](x)", "https://x.org <std:vector> f[i](x)"),
