@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
-import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.application import Application, get_app_or_none, run_in_terminal
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
@@ -29,6 +26,7 @@ from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 
 from ..screen import suspend
+from ..screen.console import take_keys
 from ..visible import visible
 from .chat import Chat
 from .commands.table import COMMANDS, is_command
@@ -47,14 +45,16 @@ class Line:
 
     Args:
         history: a file of its owner's alone, or None to forget.
+        typed_ahead: bytes that `take_keys` has read; they come first.
     """
 
-    def __init__(self, chat: Chat, history: Path | None) -> None:
+    def __init__(self, chat: Chat, history: Path | None, typed_ahead: list[bytes]) -> None:
         self._chat = chat
         self._interrupt = chat.conversation.judge.interrupt
         self._paste = Paste()
-        self._typed_ahead: list[bytes] = []  # before Ctrl-C that came outside the prompt
-        self._is_stopped = False  # whether it came since the last prompt
+        self._typed_ahead = typed_ahead
+        self._n_before = 0  # how many of them were typed before Ctrl-C that came since the last prompt
+        self._is_stopped = False  # whether it came
         self._asks_to_leave = False  # whether Ctrl-C was pressed at an empty prompt
         self._session: PromptSession[str] = PromptSession(
             "> ",
@@ -93,19 +93,24 @@ class Line:
         self._interrupt.clear()
         if self._interrupt.ended_by:
             self._session.app.exit(exception=EOFError)
-        elif self._is_stopped:
-            self._is_stopped = False
-            self._keep_unsent()
+        else:
+            self._type_ahead()
 
-    def _keep_unsent(self) -> None:
-        """After Ctrl-C, take whole lines out of what was typed before it; an unfinished line stays, to be edited."""
-        keys = get_typeahead(self._session.input)
-        typed = b"".join(self._typed_ahead).decode("utf-8", "replace")
-        self._typed_ahead.clear()
-        parser = Vt100Parser(keys.append)
-        parser.feed_and_flush(typed)
-        *lines, rest = _split(keys)
-        store_typeahead(self._session.input, rest)
+    def _type_ahead(self) -> None:
+        """Type what was typed before the prompt came.
+
+        Of what was typed before Ctrl-C, whole lines are taken out; an unfinished one stays, to be edited.
+        """
+        typed, self._typed_ahead[:] = [*self._typed_ahead], []
+        keys = [*get_typeahead(self._session.input), *_parsed(typed[: self._n_before])]
+        if self._is_stopped:
+            *lines, keys = _split(keys)
+            self._keep_unsent(lines)
+        store_typeahead(self._session.input, [*keys, *_parsed(typed[self._n_before :])])
+        self._is_stopped, self._n_before = False, 0
+
+    def _keep_unsent(self, lines: list[list[KeyPress]]) -> None:
+        """Say that these are not sent, and keep their text in the history."""
         unsent = [text for line in lines if (text := "".join(key.data for key in line if len(key.key) == 1))]
         if unsent:
             self._session.history.append_string("\n".join(unsent))
@@ -114,22 +119,20 @@ class Line:
 
     def _on_signal(self, signum: int) -> bool:
         """At the prompt, Ctrl-C clears the line and other signals leave; elsewhere, keep what was typed before."""
-        app = self._session.app
-        if app.is_running and not app.is_done and app.loop:
-            app.loop.call_soon_threadsafe(self._at_prompt)
+        app = get_app_or_none()  # the prompt, or pages that a command shows
+        if app and app.is_running and not app.is_done and app.loop:
+            app.loop.call_soon_threadsafe(self._at_prompt, app)
             return True
         if signum == signal.SIGINT:
-            self._is_stopped = True
-            if suspend.has_changes() and (waiting := _waiting()):  # else an editor has the terminal
-                self._typed_ahead.append(waiting)
+            take_keys()
+            self._is_stopped, self._n_before = True, len(self._typed_ahead)
         return False
 
-    def _at_prompt(self) -> None:
-        """What a signal does at the prompt."""
-        app = self._session.app
+    def _at_prompt(self, app: Application[Any]) -> None:
+        """What a signal does at the prompt, and where pages are shown."""
         if app.is_done:  # a line was sent just before
             self._interrupt.set()
-        elif self._interrupt.ended_by:
+        elif self._interrupt.ended_by and app is self._session.app:
             app.exit(exception=EOFError)
         else:
             app.key_processor.send_sigint()
@@ -232,14 +235,11 @@ def _split(keys: Iterable[KeyPress]) -> list[list[KeyPress]]:
     return lines
 
 
-def _waiting() -> bytes:
-    """What was typed and is not read yet."""
-    descriptor = sys.stdin.fileno()
-    typed = b""
-    with suppress(OSError):  # the terminal is gone
-        while select.select([descriptor], [], [], 0)[0] and (part := os.read(descriptor, 4096)):
-            typed += part
-    return typed
+def _parsed(typed: Iterable[bytes]) -> list[KeyPress]:
+    """The keys that a terminal sends as those bytes."""
+    keys: list[KeyPress] = []
+    Vt100Parser(keys.append).feed_and_flush(b"".join(typed).decode("utf-8", "replace"))
+    return keys
 
 
 def _keys(paste: Paste, clear: Callable[[], None], suspend: Callable[[], None]) -> KeyBindings:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import UsageError, explain
-from ..screen.console import keys_unseen
+from ..screen.console import keys_kept
 from .chat import Chat
 from .commands.table import is_command, run
 from .screen import ERROR, HOW_TO_LEAVE, PipeScreen, Screen, TerminalScreen
@@ -43,8 +43,8 @@ def talk(chat: Chat, history: Path | None) -> int:
         return chat.status
     from .line import Line
 
-    with keys_unseen(keeps_all=True):
-        line = Line(chat, history)
+    with keys_kept() as keys:
+        line = Line(chat, history, keys)
         while not chat.done and not chat.conversation.judge.interrupt.ended_by:
             try:
                 text = line.read()

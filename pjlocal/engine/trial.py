@@ -43,7 +43,8 @@ def check_model(header: Header, interrupt: Interrupt, seconds: float | None = No
         return
     if seconds is None:
         seconds = max(_LEAST_S, header.n_file_bytes / _BYTES_A_SECOND)
-    ended = _try(header.path, seconds)
+    with interrupt.at_once():
+        ended = _try(header.path, seconds)
     if interrupt.is_set():
         raise Interrupted
     if ended:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import sys
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
@@ -35,6 +37,7 @@ class Spinner:
     def say(self, text: str) -> None:
         if not sys.stderr.isatty():
             return
+        take_keys()
         with suspend.busy():
             if self._status:
                 self._status.update(text)
@@ -62,11 +65,11 @@ class Spinner:
             self._status.start()
 
 
-class _KeysUnseen:
+class KeysUnseen:
     """Terminal modes in which keys are not echoed and wait as they were typed.
 
     Args:
-        keeps_all: Ctrl-C does not throw away what was typed before it.
+        keeps_all: Ctrl-C does not throw away what was typed before it; `taken` gets what `take` reads.
 
     Raises:
         OSError, ValueError, AttributeError: standard input is no terminal.
@@ -75,6 +78,8 @@ class _KeysUnseen:
     def __init__(self, keeps_all: bool) -> None:
         import termios
 
+        self.taken: list[bytes] = []
+        self._is_taking = False
         self._termios = termios
         self._descriptor = sys.stdin.fileno()
         self._before = termios.tcgetattr(self._descriptor)
@@ -88,6 +93,16 @@ class _KeysUnseen:
         with contextlib.suppress(self._termios.error):  # the terminal is gone
             self._termios.tcsetattr(self._descriptor, self._termios.TCSANOW, modes)
 
+    def take(self) -> None:
+        """Read what was typed until now.  Where 4 KiB wait, as of a paste, the terminal does not even see Ctrl-C."""
+        if self._is_taking or not suspend.has_changes():  # an editor has the terminal
+            return
+        self._is_taking = True
+        with contextlib.suppress(OSError):
+            while select.select([self._descriptor], [], [], 0)[0] and (part := os.read(self._descriptor, 4096)):
+                self.taken.append(part)
+        self._is_taking = False
+
     def close(self) -> None:
         self._set(self._before)
 
@@ -100,15 +115,20 @@ class _KeysUnseen:
         self._set(self._now)
 
 
-@contextlib.contextmanager
-def keys_unseen(keeps_all: bool = False) -> Iterator[None]:
-    """Keys that are typed within are not echoed into an answer; they wait for the next prompt, as they were typed.
+_keeper: KeysUnseen | None = None  # of a chat
 
-    Args:
-        keeps_all: those before Ctrl-C, too.
-    """
+
+def take_keys() -> None:
+    """Keep what was typed until now for the next prompt of a chat, where there is one."""
+    if _keeper:
+        _keeper.take()
+
+
+@contextlib.contextmanager
+def keys_unseen() -> Iterator[None]:
+    """Keys that are typed within are not echoed into an answer; they wait for the next prompt, as they were typed."""
     try:
-        modes = _KeysUnseen(keeps_all)
+        modes = KeysUnseen(keeps_all=False)
     except (ImportError, OSError, ValueError, AttributeError):  # no terminal, or Windows
         yield
         return
@@ -117,3 +137,20 @@ def keys_unseen(keeps_all: bool = False) -> Iterator[None]:
             yield
         finally:
             modes.close()
+
+
+@contextlib.contextmanager
+def keys_kept() -> Iterator[list[bytes]]:
+    """As `keys_unseen` for a whole chat, and Ctrl-C throws away nothing: `take_keys` puts keys into the list."""
+    global _keeper
+    try:
+        _keeper = KeysUnseen(keeps_all=True)
+    except (ImportError, OSError, ValueError, AttributeError):
+        yield []
+        return
+    with suspend.in_force(_keeper):
+        try:
+            yield _keeper.taken
+        finally:
+            _keeper.close()
+            _keeper = None

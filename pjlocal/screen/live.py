@@ -12,6 +12,7 @@ from rich.text import Text
 from ..prompting.thinking import Thinking
 from ..visible import visible
 from . import suspend
+from .console import take_keys
 from .display import Display
 from .flows import Flow
 from .region import LiveRegion
@@ -68,6 +69,7 @@ class LiveDisplay(Display):
         started = time.perf_counter()
         if started < self._next_drawing:
             return
+        take_keys()
         if self._console.size != self._size:
             self._size = self._console.size
             self._next_drawing = started + _SETTLE_S

@@ -64,7 +64,7 @@ class Pager:
             full_screen=True,
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
         )
-        self._app.run()
+        self._app.run(handle_sigint=False)  # whoever handles SIGINT goes on doing so
 
     def leave(self) -> None:
         self._app.exit()

@@ -102,7 +102,7 @@ def test_whole_lines_that_were_typed_before_ctrl_c_are_not_sent_and_can_be_broug
 @pytest.mark.slow
 def test_ctrl_c_stops_all_lines_of_a_paste_that_is_not_marked_as_one(start, toy, says, sessions) -> None:
     chat = start(*toy, *says(numbered(3000)))
-    chat.type("".join(f"line {i}\r" for i in range(50)))
+    chat.type("".join(f"line {i}{' more' * 20}\r" for i in range(50)))  # more than a terminal keeps by itself
     chat.until("word30")
     chat.type("\x03")
     chat.at_prompt()
@@ -112,7 +112,7 @@ def test_ctrl_c_stops_all_lines_of_a_paste_that_is_not_marked_as_one(start, toy,
     chat.at_prompt()
     chat.say("Again")
     chat.leave()
-    assert [turn.question for turn in sessions()[0].turns] == ["line 0", "Again"]
+    assert [turn.question for turn in sessions()[0].turns] == ["line 0" + " more" * 20, "Again"]
 
 
 @pytest.mark.slow
