@@ -32,7 +32,7 @@ def shown(chat: Talk, line: str) -> str:
         ("/set -l 3", "generation", "lam", 3, 4),
         ("/set mode base", "generation", "mode", "base", None),
         ("/set decoding greedy", "generation", "decoding", "greedy", "sample"),
-        ("/set max-tokens=50", "generation", "max_tokens", 50, 128),
+        ("/set max-tokens=50", "generation", "max_tokens", 50, 1024),
         ("/set ignore_end on", "generation", "ignore_end", True, False),
         ("/set stop 'the end' .", "generation", "stop", ("the end", "."), ()),
         ("/set stop a=b", "generation", "stop", ("a=b",), ()),
