@@ -54,7 +54,7 @@ def test_a_first_answer_leaves_room_for_its_correction(tiny) -> None:
         assert max(result.statistics.prompt_tokens) + result.statistics.completion_tokens == 400
     with (
         PersonaJudge(tiny("llama"), prefer=["vivid"], engine=Engine(n_ctx=64)) as judge,
-        pytest.raises(UsageError, match="larger --ctx"),
+        pytest.raises(UsageError, match="larger n_ctx"),
     ):
         judge("Hello", mode="rewrite")
 

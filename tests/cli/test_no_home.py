@@ -33,7 +33,7 @@ def homeless(environment: dict[str, str], tmp_path: Path) -> Run:
 
 
 def test_an_answer_needs_no_home(homeless: Run, tiny: Callable[[str], Path]) -> None:
-    result = homeless("run", "-m", tiny("llama"), "-n", "4", "hello")
+    result = homeless("run", "-m", tiny("llama"), "--regex", "a", "hello")
     assert result.returncode == 0 and not result.stderr and result.stdout
 
 

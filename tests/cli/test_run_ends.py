@@ -39,7 +39,8 @@ def test_a_closed_stream_is_no_crash(environment, closed: str) -> None:
     redirect = {"stdout": ">&-", "stderr": "2>&-"}[closed]
     line = f'"$@" run -p vivid --seed 1 -n 5 hi </dev/null {redirect}'
     result = subprocess.run(["sh", "-c", line, "sh", *PJLOCAL], env=environment, capture_output=True, timeout=60)
-    assert result.returncode == 0 and result.stderr == b""
+    assert result.returncode == 0
+    assert closed == "stderr" or b"cut off after 5 tokens" in one_line(result.stderr.decode()).encode()
     assert (len(result.stdout) > 3) == (closed == "stderr")
 
 

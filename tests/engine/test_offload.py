@@ -149,12 +149,12 @@ def test_weights_are_kept_in_memory_where_the_system_lets_them(tiny, monkeypatch
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"n_gpu_layers": "some"}, "--gpu-layers must be auto, all or a number of layers"),
-        ({"n_gpu_layers": "-2"}, "--gpu-layers must be auto"),
-        ({"tensor_split": "1,x"}, "--tensor-split must be up to 16 shares"),
-        ({"tensor_split": "0,0"}, "--tensor-split must be"),
-        ({"rpc": ("box",)}, "--rpc must be HOST:PORT"),
-        ({"rpc": ("box:99999",)}, "--rpc must be HOST:PORT"),
+        ({"n_gpu_layers": "some"}, "n_gpu_layers must be auto, all or a number of layers"),
+        ({"n_gpu_layers": "-2"}, "n_gpu_layers must be auto"),
+        ({"tensor_split": "1,x"}, "tensor_split must be up to 16 shares"),
+        ({"tensor_split": "0,0"}, "tensor_split must be"),
+        ({"rpc": ("box",)}, "rpc must be HOST:PORT"),
+        ({"rpc": ("box:99999",)}, "rpc must be HOST:PORT"),
     ],
 )
 def test_what_cannot_be_meant_is_wrong_use(wrong: dict, says: str) -> None:
@@ -229,7 +229,7 @@ def test_llama_cpps_own_log_is_shown_where_it_is_asked_for(tiny, caplog: pytest.
     [
         ("0", GIB, r"not enough memory: the KV cache of 2 x \d+ tokens"),
         ("1", GIB, r"not enough memory: the KV cache of 2 x \d+ tokens"),  # the output alone, which has no cache
-        ("all", 0, r"not enough memory of CUDA0: .* 0.0 MiB are free. .*or fewer --gpu-layers"),
+        ("all", 0, r"not enough memory of CUDA0: .* 0.0 MiB are free. .*or fewer n_gpu_layers"),
         ("all", 1 << 60, None),
     ],
 )
