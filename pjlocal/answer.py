@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from random import SystemRandom
@@ -25,6 +26,8 @@ from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
 from .settings import PANEL_NAMES, FixedLayout, Mode
 from .stream import TextStream
+
+_LOOK_S = 1e-3  # between two looks at whether another thread has stopped
 
 
 class Pool(Protocol):
@@ -90,6 +93,17 @@ class Answer:
         if self._thread not in (None, threading.get_ident()):
             raise UsageError("a PersonaJudge writes one answer at a time, and another thread is writing one")
         self._events.close()
+
+    def end(self) -> None:
+        """Write no more of it, whichever thread writes it; waits for that one to stop, which `Interrupt` tells it."""
+        while True:
+            try:
+                self._events.close()
+                return
+            except ValueError:  # its thread is at work on it
+                if self._thread == threading.get_ident():
+                    raise
+                time.sleep(_LOOK_S)
 
     @property
     def mode(self) -> Mode:

@@ -52,6 +52,12 @@ def explain(error: BaseException, written: str = "the output") -> tuple[str, int
         return error.in_flags or str(error), error.exit_status
     if isinstance(error, MemoryError):
         return "not enough memory: use a smaller model or a smaller --ctx", 1
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return (
+            "no thread can be started: memory, or the number of threads that the system allows (ulimit -v, ulimit -u), "
+            "has run out. Give fewer --threads, a smaller --ctx or a smaller model, or raise the limit",
+            1,
+        )
     if isinstance(error, OSError):
         what = f"cannot use {error.filename}" if error.filename else f"cannot write {written}"
         return f"{what}: {error.strerror or error}", OutputError.exit_status

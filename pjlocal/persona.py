@@ -57,12 +57,13 @@ class PersonaJudge:
 
     Args:
         model: what `gguf.locate.find_model` understands: a GGUF path, a name or how it begins, ``org/repo``, or
-            ``smollm2`` (the default); or a `Model` already loaded, which then stays open when this is closed.
+            ``smollm2`` (the default); or a `Model` already loaded, whose weights are freed when all who share it are
+            closed.
         prefer: preferences dealt to the two views in turn: presets, free text or ``@file``; one text or several. Two
             lists are the preferences of view a and of view b.
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
         request: all settings of an answer at once, instead of the preferences and the three groups above it.
-        template: of a `Model` already loaded, where several share it; it then stays open when this is closed.
+        template: of a `Model` already loaded, where several share it; its process ends when all of them are closed.
 
     Raises:
         UsageError: preferences, a setting, a schema, an expression or a Lark grammar that cannot be used.
@@ -109,7 +110,6 @@ class PersonaJudge:
         check_constraint(request.sampling)
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the one that answers with it
         started = time.perf_counter()
-        self._borrowed = isinstance(model, Model)
         if model is not None and not isinstance(model, Model | str | os.PathLike):
             raise TypeError(f"a model is a name or a path, not {type(model).__name__}")
         path = (
@@ -117,19 +117,25 @@ class PersonaJudge:
         )
         self._file = path.path if isinstance(path, Model) else path
         self.check_adapters(request.generation)
-        self._borrowed_template = template is not None
         process = None if template else TemplateProcess()  # which starts while the model is loaded
-        with ExitStack() as undo:
+        with ExitStack() as undo, ExitStack() as begun:
             if process:
-                undo.callback(process.close)
+                begun.callback(process.close)
             if isinstance(path, Model):
                 self.model = path
+                undo.callback(path.lifetime.hold(self))
             else:
                 self.model = Model(path, engine, self.interrupt, n_views=max(2, len(roles.prefixes)))
                 undo.callback(self.model.close)
             self.request = self.with_model_defaults(request)
-            self.template = template or ChatTemplate(self.model, process)
-            undo.pop_all()
+            if template:
+                self.template = template
+                undo.callback(template.lifetime.hold(self))
+            else:
+                self.template = ChatTemplate(self.model, process)
+                undo.callback(self.template.close)
+            begun.pop_all()
+            self._closing = undo.pop_all()
         self.pool = ViewPool(self.model, engine, self.interrupt)
         self.load_s = time.perf_counter() - started
 
@@ -140,14 +146,12 @@ class PersonaJudge:
         self.close()
 
     def close(self) -> None:
-        """End the answer being written, free the contexts, then the model."""
+        """End the answer being written, in whichever thread, and free the contexts; then the model and its template,
+        where nobody shares them."""
         self.pool.close()
         if self._aligner:
             self._aligner[1].close()
-        if not self._borrowed_template:
-            self.template.close()
-        if not self._borrowed:
-            self.model.close()
+        self._closing.close()
 
     @_by_keywords
     def __call__(self, prompt: Prompt, **changes: Any) -> Result:
@@ -192,6 +196,7 @@ class PersonaJudge:
         Raises:
             UsageError: a grammar, schema, expression or logit bias that cannot be understood or honoured.
         """
+        self.pool.check_open()
         check_constraint(sampling)
         FilterChain(self.model, sampling, (), (0,), make_constraint(self.model, sampling)).close()
 
@@ -231,6 +236,7 @@ class PersonaJudge:
             UsageError: in mode rewrite, there is no room for two answers.
             ModelError: in mode rewrite, a model that cannot correct one.
         """
+        self.pool.check_open()
         if plan.roles.mode == "rewrite":
             return self._rewriting(plan)
         return Answer(self.pool, plan, self.load_s)

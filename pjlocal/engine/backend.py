@@ -16,6 +16,8 @@ from typing import IO
 
 from llama_cpp import llama_cpp as lib
 
+from ..errors import ModelError
+
 log = logging.getLogger("pjlocal")
 
 _DEBUG, _ERROR = 1, 4  # GGML_LOG_LEVEL_*
@@ -42,17 +44,56 @@ def _on_log(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
         log.info(message.rstrip("\n"))
 
 
+@ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # type: ignore[untyped-decorator]
+def _on_abort(message: bytes) -> None:
+    """Say in a line why llama.cpp ends the process, which it does when this returns."""
+    file, _, why = " ".join(message.decode("utf-8", "replace").split()).partition(": ")
+    hint = "Is there not enough memory? Use a smaller --ctx or a smaller model" if _NO_MEMORY.search(why) else _ANOTHER
+    with suppress(OSError):
+        os.write(2, f"pjlocal: llama.cpp has aborted: {why} ({file.rpartition('/')[2]}). {hint}\n".encode())
+
+
+_NO_MEMORY = re.compile(r"alloc|out of memory|!= NULL|!= nullptr|buffer", re.IGNORECASE)
+_ANOTHER = "Use another model, or other options"
+
+
 _backend_ready = False
+_is_forked = False  # whether this process is a child of one that has used llama.cpp
 
 
 def init_backend(verbose: bool | None = None) -> None:
-    """Start llama.cpp's backends once and take over its log."""
+    """Start llama.cpp's backends once and take over its log.  Raises what `check_process` does."""
     global _backend_ready, _verbose
+    check_process()
     _verbose = _verbose if verbose is None else verbose
     lib.llama_log_set(_on_log, ctypes.c_void_p(0))
     if not _backend_ready:
         lib.llama_backend_init()
         _backend_ready = True
+        with suppress(AttributeError):  # an older ggml prints the message itself
+            lib._lib.ggml_set_abort_callback(_on_abort)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_note_fork)
+
+
+def _note_fork() -> None:
+    global _is_forked
+    _is_forked = True
+
+
+def check_process() -> None:
+    """Refuse to compute in a process that was forked from one that has used llama.cpp.
+
+    The threads of llama.cpp and OpenMP do not survive os.fork, and waiting for them would never end.
+
+    Raises:
+        ModelError: it was.
+    """
+    if _is_forked:
+        raise ModelError(
+            "llama.cpp cannot be used after os.fork, which its threads do not survive: begin a new process (with "
+            "multiprocessing's start method 'spawn') and load the model there"
+        )
 
 
 def forget_errors() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from llama_cpp import llama_cpp as lib
@@ -17,10 +19,11 @@ from ..errors import ModelError
 from ..gguf.fit import needed_by_place
 from ..settings import DEFAULT_N_CTX, Engine
 from .adapters import Adapters, put_in_force
-from .backend import forget_errors, last_error, ran_out_of_memory
+from .backend import check_process, forget_errors, last_error, ran_out_of_memory
 from .checkpoints import Checkpoint, Checkpoints
 from .devices import for_layers
 from .interrupt import Interrupt, Interrupted
+from .lifetime import Lifetime
 from .machine import in_bytes, memory
 from .model import Model
 from .threads import ThreadCount
@@ -107,7 +110,8 @@ class Context:
         forget_errors()
         self.handle = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
-            raise no_context(f"{n_ctx} tokens a view")
+            raise no_context(f"{n_ctx} tokens a view", model)
+        self._free = freed_with(self, self.handle, model)
         self.memory = lib.llama_get_memory(self.handle)
         #: Tokens that a running state takes back where a batch ended with them; 0 where the architecture cannot.
         self.n_snapshots = int(lib.llama_n_rs_seq(self.handle)) if model.recurrent else 0
@@ -120,9 +124,8 @@ class Context:
         self._logits: dict[int, Logits] = {}
 
     def close(self) -> None:
-        if self.handle:
-            lib.llama_free(self.handle)
-            self.handle = None
+        self._free()
+        self.handle = None
 
     @contextmanager
     def more_threads(self, n_threads: int) -> Iterator[None]:
@@ -149,9 +152,10 @@ class Context:
 
         Raises:
             Interrupted: the abort callback stopped it.
-            ModelError: llama.cpp failed.
+            ModelError: llama.cpp failed, or cannot be used in this process.
             ValueError: more logits are wanted than were planned for, of which llama.cpp would abort the process.
         """
+        check_process()
         if n_wanted > self._n_logits:
             raise ValueError(f"{n_wanted} rows of logits are wanted of a context that has room for {self._n_logits}")
         n = len(token)
@@ -287,6 +291,19 @@ class Context:
         return int(lib.llama_memory_seq_pos_max(self.memory, seq)) + 1
 
 
+def freed_with(owner: object, handle: Any, model: Model) -> weakref.finalize[..., object]:
+    """Frees a llama_context when called, or when its owner is garbage collected; the model lives until then."""
+    model.lifetime.acquire()
+    free = weakref.finalize(owner, _free, handle, model.lifetime)
+    free.atexit = False  # it may be in use by another thread
+    return free
+
+
+def _free(handle: Any, of_model: Lifetime) -> None:
+    lib.llama_free(handle)
+    of_model.release()
+
+
 def context_params(
     engine: Engine, n_ctx: int, n_batch: int, n_seq: int, n_threads: int, interrupt: Interrupt
 ) -> lib.llama_context_params:
@@ -306,12 +323,13 @@ def context_params(
     return params
 
 
-def no_context(size: str) -> ModelError:
+def no_context(size: str, model: Model) -> ModelError:
     """What to say where llama.cpp has made none."""
     reason = last_error()
     if not reason or ran_out_of_memory(reason):
         what = f"{reason}." if reason else "not enough memory?"
-        reason = f"{what} A smaller --ctx, --cache-type-k/-v q8_0 or fewer --gpu-layers need less"
+        fewer_layers = " or fewer --gpu-layers" if model.offload.n_gpu_layers else ""
+        reason = f"{what} A smaller --ctx or --cache-type-k/-v q8_0{fewer_layers} needs less"
     return ModelError(f"cannot make a context of {size}: {reason}")
 
 

@@ -112,6 +112,7 @@ class FilterChain:
 
     def _own(self) -> None:
         self._close = weakref.finalize(self, _free, self._samplers)
+        self._close.atexit = False  # another thread may be using them
 
     def _make_shortlist(self) -> Shortlist | WideShortlist | None:
         """None where the filters must see the whole vocabulary."""

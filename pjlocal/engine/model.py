@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from .backend import forget_errors as forget_errors
 from .backend import init_backend as init_backend
 from .backend import last_error, ran_out_of_memory
 from .interrupt import Interrupt, Interrupted
+from .lifetime import Lifetime
 from .machine import in_bytes, memory
 from .offload import choose, load_mode, told, warn_of_lock
 from .tokenizer import Tokenizer
@@ -41,6 +42,9 @@ _FINGERPRINT_BYTES = 2**20  # at each end of a model file
 
 class Model:
     """A loaded model.  Contexts made on it share its weights.
+
+    The weights are freed when the model is closed, or garbage collected, and so are the contexts on it and the judges
+    that share it.  Then the model refuses whatever is asked of it.
 
     Args:
         path: a GGUF file (of a split model: its first part, or a link to it), or a manifest of Ollama's.
@@ -81,16 +85,19 @@ class Model:
         self.offload = Offload() if vocab_only else choose(self.file, engine, n_views)
         if not engine.mmap and not vocab_only:
             self._check_memory()
-        self.handle = self._load(engine, interrupt, vocab_only)
+        self._handle = self._load(engine, interrupt, vocab_only)
+        #: Of the weights; contexts and others who need them are counted.
+        self.lifetime = Lifetime(f"the model {path.name}", partial(lib.llama_model_free, self._handle))
+        self._let_go = self.lifetime.hold(self)
         self._loras: dict[str, Any] = {}  # by file; llama.cpp frees them with the model
         try:
-            self.vocab = lib.llama_model_get_vocab(self.handle)
+            self._vocab = lib.llama_model_get_vocab(self._handle)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
             if not vocab_only:
                 self._check_use()
             if not self.offload.n_layers:  # nobody had to look into the file for them
                 self.offload = replace(self.offload, n_layers=int(lib.llama_model_n_layer(self.handle)) + 1)
-            self._tokenizer = Tokenizer(self.vocab)
+            self._tokenizer = Tokenizer(self._vocab)
             self._tell_unused()
         except BaseException:
             self.close()
@@ -118,7 +125,7 @@ class Model:
             reason = last_error()
             of_device = ran_out_of_memory(reason) and "CPU" not in reason
             if not of_device or not self.offload.n_gpu_layers or engine.gpu_layers is not None:
-                said = f"{reason or 'llama.cpp gives no reason'}{_hint(reason)}"
+                said = f"{reason or 'llama.cpp gives no reason'}{_hint(reason, self.offload)}"
                 raise ModelError(f"cannot load {self.path}: {said}")
             less = fewer(self.offload)
             log.warning(
@@ -153,10 +160,20 @@ class Model:
             )
 
     def close(self) -> None:
-        """Free the weights; every context on them must be gone."""
-        if self.handle:
-            lib.llama_model_free(self.handle)
-            self.handle = None
+        """Let go of the weights, which are freed when nobody else uses them."""
+        self._let_go()
+
+    @property
+    def handle(self) -> Any:
+        """llama.cpp's.  Raises UsageError where the weights are freed."""
+        self.lifetime.check()
+        return self._handle
+
+    @property
+    def vocab(self) -> Any:
+        """llama.cpp's.  Raises UsageError where the weights are freed."""
+        self.lifetime.check()
+        return self._vocab
 
     def has_lora(self, file: str) -> bool:
         """Whether that adapter is loaded."""
@@ -336,9 +353,10 @@ class Model:
                 want a space in front of a text, and behind a control token: here, none is put at the beginning.
 
         Raises:
-            UsageError: the text is not valid Unicode.
+            UsageError: the text is not valid Unicode, or the model is closed.
             MemoryError: a long text needs a thread, and there is no memory for one.
         """
+        self.lifetime.check()
         return self._tokenizer(text, special, goes_on)
 
     def piece(self, token: int, special: bool = False) -> bytes:
@@ -384,8 +402,10 @@ def being_written(path: Path) -> bool:
         return time.time() - path.stat().st_mtime < _JUST_NOW_S
 
 
-def _hint(reason: str) -> str:
+def _hint(reason: str, offload: Offload) -> str:
     if ran_out_of_memory(reason):
+        if not offload.n_gpu_layers:
+            return ". Is there not enough memory? Use a smaller model, or free some"
         return ". Is there not enough memory? --gpu-layers with a smaller number, or auto, needs less of a device's"
     if "not within the file bounds" in reason or "failed to read" in reason:
         return ". The file is cut short: download it again"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..settings import Engine
 from .backend import forget_errors
-from .context import Batch, Logits, check_decoded, check_memory, context_params, no_context
+from .context import Batch, Logits, check_decoded, check_memory, context_params, freed_with, no_context
 from .interrupt import Interrupt
 from .machine import physical_cores
 from .model import Model
@@ -96,7 +96,7 @@ class PackedReader:
 
     def close(self) -> None:
         if self._handle:
-            lib.llama_free(self._handle)
+            self._free()
             self._handle = None
 
     def read(self, texts: Sequence[Tokens], n_wanted: Sequence[int]) -> Iterator[tuple[int, int, Logits]]:
@@ -184,7 +184,8 @@ class PackedReader:
             self._handle = lib.llama_init_from_model(self.model.handle, params)
             if not self._handle:
                 self._n_ctx = 0
-                raise no_context(f"{n_tokens} tokens")
+                raise no_context(f"{n_tokens} tokens", self.model)
+            self._free = freed_with(self, self._handle, self.model)
         lib.llama_memory_clear(lib.llama_get_memory(self._handle), False)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
+from weakref import WeakSet
 
 from ..errors import UsageError
 from ..settings import Engine, FixedLayout
 from .adapters import Adapters
+from .backend import check_process
 from .context import check_memory, context_limit
 from .interrupt import Interrupt
 from .machine import physical_cores
@@ -21,7 +25,22 @@ class Writer(Protocol):
     """What feeds views until it is closed."""
 
     def close(self) -> None:
-        """Feed no more."""
+        """Feed no more.  Raises UsageError where another thread feeds."""
+
+    def end(self) -> None:
+        """Feed no more, whichever thread feeds; waits for it to stop."""
+
+
+_open: WeakSet[ViewPool] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Have a daemon thread that is writing an answer stop: llama.cpp crashes where the process ends meanwhile."""
+    for pool in list(_open):
+        with suppress(Exception):
+            pool.check_open()
+            pool.close()
 
 
 class ViewPool:
@@ -42,14 +61,19 @@ class ViewPool:
         self.context_limit = context_limit(model, engine)
         self._views: dict[int, ModelViews] = {}
         self._writer: Writer | None = None
+        _open.add(self)
+        self._opening = threading.Lock()  # guards what follows and the writer, where another thread closes
         self.meanwhile: Callable[[], bool] | None = None  # see `ModelViews`
         self.closed = False
 
     def close(self) -> None:
-        """End the answer being written, then free the contexts."""
-        self.closed = True
-        if self._writer:
-            self._writer.close()
+        """End the answer being written, in whichever thread, then free the contexts."""
+        with self._opening:
+            self.closed = True
+            writer = self._writer
+        if writer:
+            with self.interrupt.stopping():
+                writer.end()
         self._free()
 
     def _free(self) -> None:
@@ -59,7 +83,13 @@ class ViewPool:
         self._views.clear()
 
     def check_open(self) -> None:
-        """Raises UsageError where the pool is closed."""
+        """Refuse to answer.
+
+        Raises:
+            UsageError: the pool is closed.
+            ModelError: llama.cpp cannot be used in this process.
+        """
+        check_process()
         if self.closed:
             raise UsageError("this PersonaJudge is closed: make another")
 
@@ -73,7 +103,9 @@ class ViewPool:
         self.check_open()
         if self._writer:
             self._writer.close()
-        self._writer = writer
+        with self._opening:
+            self.check_open()
+            self._writer = writer
         try:
             yield
         except NotNumbers:

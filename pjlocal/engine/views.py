@@ -21,6 +21,7 @@ from typing import Any
 from ..errors import UsageError
 from ..settings import Engine, FixedLayout
 from .adapters import Adapters
+from .backend import check_process
 from .checkpoints import Checkpoint
 from .context import PROMPT_PIECE, Context, Logits
 from .interrupt import Interrupt
@@ -379,6 +380,7 @@ class ModelViews:
         return piece
 
     def _append(self, tokens: dict[int, Sequence[int]], rows: int) -> None:
+        check_process()  # whose threads may be gone
         self.wait()
         jobs: dict[int, list[tuple[int, int, Sequence[int]]]] = {}
         for view, fed in tokens.items():

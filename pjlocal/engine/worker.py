@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from queue import SimpleQueue
 
+from .backend import check_process
 from .interrupt import Interrupt
 
 
@@ -25,7 +27,9 @@ def apart(
 
     Raises:
         BaseException: what the job raised.
+        ModelError: llama.cpp cannot be used in this process.
     """
+    check_process()
     guard = threading.Lock()
     ended = threading.Event()
     errors: list[BaseException] = []
@@ -68,25 +72,32 @@ def _wait_for(ended: threading.Event) -> None:
             ended.wait()
 
 
+def _run_jobs(
+    jobs: SimpleQueue[Callable[[], None] | None], ended: threading.Event, errors: list[BaseException]
+) -> None:
+    while (job := jobs.get()) is not None:
+        try:
+            job()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            del job  # it has the views, which end this thread when they are collected
+            ended.set()
+
+
 class Worker:
     """A thread that runs one job at a time."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._ended = threading.Event()
-        self._error: BaseException | None = None
+        self._errors: list[BaseException] = []  # of the last job: one at most
         self._busy = False
-        self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-decode")
+        arguments = self._jobs, self._ended, self._errors  # not the worker, which ends the thread when it is collected
+        self._thread = threading.Thread(target=_run_jobs, args=arguments, daemon=True, name="pjlocal-decode")
         self._thread.start()
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            except BaseException as error:
-                self._error = error
-            finally:
-                self._ended.set()
+        end = weakref.finalize(self, self._jobs.put, None)
+        end.atexit = False
 
     def submit(self, job: Callable[[], None]) -> None:
         self._ended.clear()
@@ -96,11 +107,11 @@ class Worker:
     def wait(self) -> None:
         """Wait for the job under way, if any, and raise what it raised."""
         if self._busy:
+            check_process()  # without its thread, the job never ends
             self._ended.wait()
             self._busy = False
-            error, self._error = self._error, None
-            if error is not None:
-                raise error
+            if self._errors:
+                raise self._errors.pop()
 
     def close(self) -> None:
         self._jobs.put(None)

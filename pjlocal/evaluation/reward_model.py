@@ -22,7 +22,7 @@ import numpy as np
 from llama_cpp import _ggml
 from llama_cpp import llama_cpp as lib
 
-from ..engine.context import Batch, check_decoded, context_limit, context_params, no_context
+from ..engine.context import Batch, check_decoded, context_limit, context_params, freed_with, no_context
 from ..engine.interrupt import Interrupt
 from ..engine.machine import physical_cores
 from ..engine.model import Model, forget_errors
@@ -196,12 +196,13 @@ class Ranker:
         forget_errors()
         self._handle = lib.llama_init_from_model(self._model.handle, params)
         if not self._handle:
-            raise no_context(f"{n_tokens} tokens")
+            raise no_context(f"{n_tokens} tokens", self._model)
+        self._free_context = freed_with(self, self._handle, self._model)
         self._room = room
 
     def _free(self) -> None:
         if self._handle:
-            lib.llama_free(self._handle)
+            self._free_context()
             self._handle, self._room = None, 0
 
     def _tokens(self, answer: AnswerRecord, preference: str) -> list[int]:

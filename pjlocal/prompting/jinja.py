@@ -51,7 +51,12 @@ class TemplateProcess:
             self._process = start()
         except OSError as error:
             raise ModelError(f"cannot start the process for the chat template: {error.strerror or error}") from None
-        self.close = weakref.finalize(self, _end, self._process)
+        self.close = weakref.finalize(self, _end, self._process, os.getpid())
+
+    def end(self) -> None:
+        """End the process that is in use, for good."""
+        self._broken = "this chat template is closed"
+        self.close()
 
     def compile(self, template: str, **variables: str) -> None:
         """Take the template, and what is the same in all conversations.
@@ -211,7 +216,9 @@ def _be_the_child(asked_of: int, said_to: int) -> NoReturn:
         os._exit(0)
 
 
-def _end(process: _Process) -> None:
+def _end(process: _Process, begun_by: int) -> None:
+    if os.getpid() != begun_by:  # a child after os.fork: the process is its parent's
+        return
     process.kill()
     for pipe in (process.stdin, process.stdout):
         if pipe:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 
+from ..engine.lifetime import Lifetime
 from ..engine.model import Model
 from ..errors import RefusedError
 from ..settings import Prompting
@@ -56,6 +57,9 @@ class ChatTemplate:
         self._model = model
         self._piece = cache(model.piece)
         self._process = process or TemplateProcess()
+        #: Of the process; judges that share it are counted.
+        self.lifetime = Lifetime("this chat template", self._process.end)
+        self._let_go = self.lifetime.hold(self)
         self._render = jinja(model, self._process) or dialogue
         #: Stop strings that the way of writing needs.
         self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is dialogue else ()
@@ -65,8 +69,8 @@ class ChatTemplate:
         self.listener: Callable[[str], None] | None = None
 
     def close(self) -> None:
-        """End the process in which it runs."""
-        self._process.close()
+        """Let go of the process in which it runs, which ends when nobody else uses it."""
+        self._let_go()
 
     @cached_property
     def has_think_switch(self) -> bool:

@@ -97,7 +97,7 @@ def test_memory_that_does_not_do_means_fewer_layers_and_a_line(there, tiny, monk
     def load(path, params):
         tried.append(params.n_gpu_layers)
         if params.n_gpu_layers > 1:
-            backend._recent_errors.append("ggml_cuda: allocating 9.00 MiB: cudaMalloc failed: out of memory")
+            backend._errors.recent.append("ggml_cuda: allocating 9.00 MiB: cudaMalloc failed: out of memory")
             return None
         return real(path, params)
 
@@ -110,6 +110,21 @@ def test_memory_that_does_not_do_means_fewer_layers_and_a_line(there, tiny, monk
     loaded.close()
     with pytest.raises(ModelError, match=r"out of memory\. Is there not enough memory\? --gpu-layers"):
         Model(tiny("llama"), Engine(n_gpu_layers="all"), Interrupt())
+
+
+def test_without_a_card_nobody_is_told_to_offload_fewer_layers(tiny, monkeypatch) -> None:
+    def fail(*args):
+        backend._errors.recent.append("ggml_aligned_malloc: insufficient memory (attempted to allocate 11.25 MB)")
+
+    with PersonaJudge(tiny("llama")) as judge:
+        monkeypatch.setattr(model.lib, "llama_init_from_model", fail)
+        with pytest.raises(ModelError, match="insufficient memory") as said:
+            judge("hello")
+    assert "--ctx" in str(said.value) and "--gpu-layers" not in str(said.value)
+    monkeypatch.setattr(model.lib, "llama_model_load_from_file", fail)
+    with pytest.raises(ModelError, match="Is there not enough memory") as said:
+        Model(tiny("llama"), Engine(), Interrupt())
+    assert "--gpu-layers" not in str(said.value)
 
 
 def test_with_layers_on_a_card_auto_is_the_batch(there, tiny) -> None:

@@ -14,11 +14,10 @@ import httpx2
 import pytest
 from served import Served, serving, when
 
-from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling
+from pjlocal import Engine, Generation, PersonaJudge
 from pjlocal.engine.interrupt import Interrupt
-from pjlocal.prompting.preferences import placed
+from pjlocal.request import Request, place
 from pjlocal.server.near import ask
-from pjlocal.server.wish import Wish
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -99,9 +98,9 @@ def test_alone_it_is_read_in_whole_batches(served: Served) -> None:
     assert served.metric("pjlocal_decodes_total") - decodes < N_TOKENS / 512 + 2 + 5
 
 
-def wish() -> Wish:
+def make_request() -> Request:
     generation = Generation(seed=1, max_tokens=5, ignore_end=True)
-    return Wish(placed(("vivid", "creative")), Prompting(), Sampling(), generation, frozenset())
+    return Request(place(("vivid", "creative")), generation)
 
 
 @pytest.mark.slow
@@ -114,11 +113,11 @@ def test_a_long_prompt_from_the_command_line_lets_a_stream_go_on(
         if stream_is_there:
             with streaming(served) as stream:
                 n = stream.n
-                answer = ask(model, ENGINE, wish(), "again " + LONG, Interrupt())
+                answer = ask(model, ENGINE, make_request(), "again " + LONG, Interrupt())
                 assert answer is not None and len("".join(event.text for event in answer))
                 assert stream.n - n > 2 * N_TOKENS / PIECE, "two views, of which each reads half a piece"
         else:
-            answer = ask(model, ENGINE, wish(), LONG, Interrupt())
+            answer = ask(model, ENGINE, make_request(), LONG, Interrupt())
             assert answer is not None and "".join(event.text for event in answer) == alone
 
 
@@ -128,7 +127,7 @@ def test_others_are_begun_while_a_prompt_from_the_command_line_is_read(served: S
     texts = []
 
     def run() -> None:
-        answer = ask(model, ENGINE, wish(), "more " + LONG, Interrupt())
+        answer = ask(model, ENGINE, make_request(), "more " + LONG, Interrupt())
         assert answer is not None
         texts.append("".join(event.text for event in answer))
 
@@ -150,7 +149,7 @@ def test_one_that_hangs_up_while_its_prompt_is_read_frees_its_place(served: Serv
         interrupt = Interrupt()
         timer = threading.Timer(0.3, interrupt.set)
         timer.start()
-        answer = ask(model, ENGINE, wish(), "less " + LONG * 3, interrupt)
+        answer = ask(model, ENGINE, make_request(), "less " + LONG * 3, interrupt)
         if answer is not None:
             list(answer)
         when(lambda: served.metric("pjlocal_answers_now") == 1)

@@ -1,0 +1,60 @@
+"""Where memory or threads run out, the command says so in one line, and nothing but the answer reaches its output."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import PJLOCAL, one_line
+
+from pjlocal.errors import explain
+
+ABORTING = """
+from pjlocal.engine.backend import init_backend
+from llama_cpp import llama_cpp as lib
+init_backend()
+print("an answer", flush=True)
+lib._lib.ggml_abort(b"/a/folder/file.c", 12, b"GGML_ASSERT(%s) failed", b"ctx->mem_buffer != NULL")
+"""
+
+
+def test_where_llama_cpp_aborts_there_is_one_line_and_no_debugger() -> None:
+    result = subprocess.run([sys.executable, "-c", ABORTING], capture_output=True, text=True, timeout=60)
+    assert result.returncode < 0 and result.stdout == "an answer\n"
+    line = one_line(result.stderr)
+    assert line.startswith("pjlocal: llama.cpp has aborted: GGML_ASSERT(ctx->mem_buffer != NULL) failed (file.c:12). ")
+    assert "not enough memory" in line
+
+
+def test_a_thread_that_cannot_be_started_is_no_bug() -> None:
+    line, status = explain(RuntimeError("can't start new thread"))
+    assert status == 1 and "no thread can be started" in line and "ulimit" in line and "bug" not in line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v acts on Linux")
+def test_with_too_little_memory_there_is_an_answer_or_one_line(smollm2: Path, environment: Any) -> None:
+    """Where exactly it runs out differs from run to run."""
+    for kilobytes in range(260_000, 400_000, 20_000):
+        command = [
+            "sh",
+            "-c",
+            f'ulimit -v {kilobytes}; exec "$@"',
+            "sh",
+            *PJLOCAL,
+            "run",
+            "-p",
+            "vivid",
+            "--threads",
+            "2",
+        ]
+        result = subprocess.run(
+            [*command, "-n", "5", "hello"], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        if result.returncode == 0:
+            continue
+        line = one_line(result.stderr)
+        assert result.stdout.strip() == "" and "bug" not in line and "--gpu-layers" not in line, line
