@@ -31,8 +31,12 @@ def test_markdown_on_narrow_and_wide_screens(start, toy, says, columns: int) -> 
     assert b"forty columns.\r\n" in chat.raw, "rows end where their text ends"
     numbers = r" · \d+ tok/s · \d+% accepted · context \d+/8192" if columns == 200 else ""
     assert re.fullmatch(rf"judge λ4 · a.*: vivid · b.*: creative{numbers}", chat.screen.display[-1].rstrip())
-    table = chat.say("/why").splitlines()[-len(MARKDOWN) - 5 :]
-    assert any(re.fullmatch(r" *2 +R( +\w+)?( +[ab])(( +\d\.\d{3}| +-)){3}.*", row) for row in table)
+    chat.type("/why\r")
+    chat.until("q leaves")
+    chat.type("  ")
+    chat.until(
+        lambda: any(re.fullmatch(r" *40 .*( +[ab])(( +\d\.\d{3}| +-)){3}.*", row) for row in chat.screen.display)
+    )
 
 
 def colors(chat: Terminal, text: str) -> list[str]:
@@ -80,12 +84,16 @@ def test_the_push_view_shows_what_pulled_a_token_in(start, toy, says, sessions) 
 def test_no_color_is_obeyed(start, toy, says) -> None:
     chat = start(*toy, *says(MARKDOWN), "--view", "blame", NO_COLOR="1")
     chat.say("Go")
-    chat.say("/why")
+    chat.type("/why\r")
+    chat.until("q leaves")
+    chat.type("q")
+    chat.at_prompt()
     chat.say("/view markdown")
     chat.say("/regen")
     chat.say("/help")
     chat.leave()
-    assert "\x1b[7m" in chat.raw.decode().partition("/why")[2].partition("/view")[0], "who wrote it shows all the same"
+    why = chat.raw.decode().partition("/why")[2].partition("/view")[0]
+    assert re.search(r"\x1b\[(0;)?7m", why), "who wrote it shows all the same"
     codes = {code for codes in re.findall(rb"\x1b\[([\d;]*)m", chat.raw) for code in codes.split(b";")}
     assert codes <= {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"22", b"23", b"24", b"27"}
 
@@ -129,3 +137,19 @@ def test_what_is_finished_can_be_scrolled_to_while_the_rest_is_written(start, to
     chat.at_prompt()
     for i in range(20):
         assert chat.text.count(f"item {i}\n") == chat.text.count(f"def f{i}():\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("view", "text"),
+    [("text", numbered(60)), ("blame", numbered(60)), ("push", numbered(60)), ("markdown", f"<think>{numbered(60)}")],
+)
+def test_the_status_line_stands_alone_while_an_answer_streams(start, slow_toy, says, view: str, text: str) -> None:
+    chat = start(*slow_toy, *says(text), "--view", view)
+    chat.type("Go\r")
+    for n in range(5, 60, 10):
+        chat.until(lambda: f"word{n}" in chat.text.replace("\n", ""))
+        rows = [row for row in chat.screen.display if "judge λ4 · " in row]
+        assert all(row.startswith("judge λ4 · a") and "word" not in row for row in rows)
+    chat.at_prompt()
+    assert numbered(60).replace(" ", "") in re.sub(r"\s", "", chat.text)
