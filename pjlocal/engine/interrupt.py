@@ -166,12 +166,12 @@ def on_sigint(
                 signal.raise_signal(signum)
         if interrupt.on_signal(signum) or interrupt.is_ignored:
             return
-        was_set = interrupt.is_requested
+        was_requested = interrupt.is_requested
         interrupt.set()
         if interrupt.nobody_looks:
             interrupt.nobody_looks = False  # what cleans up behind it is not stopped
             raise Interrupted
-        if not was_set or not first:  # where views close, the flag is set without Ctrl-C
+        if not was_requested:
             first = now
         elif signum == signal.SIGINT and now - first >= patience:
             raise KeyboardInterrupt

@@ -206,7 +206,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_a_real_model_writes_validates(vivid_and_creative: PersonaJudge, name: str) -> None:
     schema, ends = CASES[name]
-    judge, before = vivid_and_creative, vivid_and_creative.sampling
+    judge, before = vivid_and_creative, vivid_and_creative.request.sampling
     judge.request = judge.request.with_group(Sampling(json_schema=json.dumps(schema)))
     try:
         result = judge("Write a letter to my landlord", seed=2, max_tokens=40)
@@ -221,7 +221,7 @@ def test_what_a_real_model_writes_validates(vivid_and_creative: PersonaJudge, na
 
 @pytest.mark.slow
 def test_an_expression_and_a_lark_grammar_hold(vivid_and_creative: PersonaJudge) -> None:
-    judge, before = vivid_and_creative, vivid_and_creative.sampling
+    judge, before = vivid_and_creative, vivid_and_creative.request.sampling
     lark = 'start: ("yes" | "no") " because " /[a-z ]{3,20}/ "."'
     try:
         for sampling in (Sampling(regex=r"(yes|no) because [a-z ]{3,20}\."), Sampling(lark=lark)):
