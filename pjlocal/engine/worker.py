@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from queue import SimpleQueue
 
 from .backend import check_process
@@ -72,17 +73,19 @@ def _wait_for(ended: threading.Event) -> None:
             ended.wait()
 
 
-def _run_jobs(
-    jobs: SimpleQueue[Callable[[], None] | None], ended: threading.Event, errors: list[BaseException]
-) -> None:
+def _run_jobs(jobs: SimpleQueue[Callable[[], None] | None]) -> None:
     while (job := jobs.get()) is not None:
-        try:
-            job()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            del job  # it has the views, which end this thread when they are collected
-            ended.set()
+        job()
+        del job  # it has the views, which end this thread when they are collected
+
+
+def _run(job: Callable[[], None], ended: threading.Event, errors: list[BaseException]) -> None:
+    try:
+        job()
+    except BaseException as error:
+        errors.append(error)
+    finally:
+        ended.set()
 
 
 class Worker:
@@ -93,8 +96,8 @@ class Worker:
         self._ended = threading.Event()
         self._errors: list[BaseException] = []  # of the last job: one at most
         self._busy = False
-        arguments = self._jobs, self._ended, self._errors  # not the worker, which ends the thread when it is collected
-        self._thread = threading.Thread(target=_run_jobs, args=arguments, daemon=True, name="pjlocal-decode")
+        # The thread does not know the worker, and ends when that is garbage collected.
+        self._thread = threading.Thread(target=_run_jobs, args=(self._jobs,), daemon=True, name="pjlocal-decode")
         self._thread.start()
         end = weakref.finalize(self, self._jobs.put, None)
         end.atexit = False
@@ -102,7 +105,7 @@ class Worker:
     def submit(self, job: Callable[[], None]) -> None:
         self._ended.clear()
         self._busy = True
-        self._jobs.put(job)
+        self._jobs.put(partial(_run, job, self._ended, self._errors))
 
     def wait(self) -> None:
         """Wait for the job under way, if any, and raise what it raised."""
