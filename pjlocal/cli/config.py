@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, get_type_hints
 
@@ -27,6 +28,7 @@ from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import PRESETS, resolve
 from ..request import GROUPS, Request, in_turn
+from ..screen.display import in_columns
 from ..settings import Sampling
 from ..textfile import read_text, write_text
 from ..visible import visible
@@ -71,10 +73,11 @@ def list_presets() -> None:
     presets = PRESETS | dict(own)
     width = max(map(len, [*presets, *personas]))
     for name, text in presets.items():
-        typer.echo(f"{name:{width}}  {'own' if name in own else 'built-in':8}  {visible(' '.join(text.split()))}")
+        head = f"{name:{width}}  {'own' if name in own else 'built-in':8}  "
+        typer.echo(in_columns(head, visible(" ".join(text.split())), sys.stdout))
     for name, persona in personas.items():
         sets = ", ".join(f"{key} = {tomlfile.value(value)}" for key, value in persona.flat().items())
-        typer.echo(f"{name:{width}}  persona   {visible(sets)}")
+        typer.echo(in_columns(f"{name:{width}}  persona   ", visible(sets), sys.stdout))
 
 
 _Name = Annotated[

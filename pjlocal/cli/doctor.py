@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import typer
 
+from ..screen.display import in_columns
 from ..visible import one_line
 from .models import JsonOption
 from .options import ModelOption
@@ -21,7 +23,8 @@ def doctor(model: ModelOption = None, as_json: JsonOption = False) -> int:
     for finding in findings(model):
         found.append(finding)
         if not as_json:
-            typer.echo(f"{_MARKS[finding.state]:6}  {finding.what:14}  {one_line(finding.text)}")
+            head = f"{_MARKS[finding.state]:6}  {finding.what:14}  "
+            typer.echo(in_columns(head, one_line(finding.text), sys.stdout))
     is_well = all(finding.state != "broken" for finding in found)
     if as_json:
         typer.echo(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import stat
 import sys
 import threading
 
@@ -32,6 +34,8 @@ def _guarded() -> int:
     threading.excepthook = lambda failed: _unforeseen(failed.exc_value)
     sys.unraisablehook = lambda failed: _unforeseen(failed.exc_value)
     try:
+        if len(sys.argv) == 1 and _is_piped():
+            return _fail("standard input goes to a command, as in: echo Hello | pjlocal run. See pjlocal --help", 2)
         command = typer.main.get_command(app)
         if "_PJLOCAL_COMPLETE" in os.environ:  # a shell asks what it may complete
             command.main(prog_name="pjlocal")
@@ -57,8 +61,34 @@ def _guarded() -> int:
         where = getattr(error, "ctx", None)
         failed = where.command_path if where else "pjlocal"
         if message := error.format_message():
-            return _fail(f"{message.rstrip('.')}. See {failed} --help", 2)
+            return _fail(f"{_with_advice(message, failed)} See {failed} --help", 2)
         return 2
+
+
+_ASKS = 'a prompt and its options go to run, as in: pjlocal run -p vivid "Why do cats purr?"'
+
+
+def _with_advice(message: str, command: str) -> str:
+    """What Typer says of wrong use as a sentence, with what to do where that is not said."""
+    message = message.rstrip(".").replace(": Value error, ", ": ")
+    if (
+        command == "pjlocal"
+        and re.match("No such (command|option)", message)
+        and not re.search("Did you|Poss", message)
+    ):
+        message = f"{message}: {_ASKS}"
+    elif command == "pjlocal run" and message.startswith("Got unexpected extra argument"):
+        message = f"{message}: put the prompt in quotes"
+    return message if message.endswith("?") else f"{message}."
+
+
+def _is_piped() -> bool:
+    """Whether standard input is a pipe or a file."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 def _fail(message: str, status: int) -> int:

@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ import typer
 
 from ..errors import UsageError, did_you_mean
 from ..screen.console import make_console
+from ..screen.display import in_columns
 from ..settings import Engine
 from ..visible import one_line
 from . import completion
@@ -50,12 +51,12 @@ def list_models(as_json: JsonOption = False) -> None:
     if not summaries:
         typer.echo("pjlocal: there are no models here yet: pjlocal models pull gets one", err=True)
         return
-    for line in _aligned([_HEAD, *map(_row, summaries)], _RIGHT):
-        typer.echo(line)
+    _print_table(_HEAD, [*map(_row, summaries)], _RIGHT)
 
 
 _HEAD = ("name", "from", "size", "architecture", "parameters", "quantization", "context", "chat template")
 _RIGHT = (2, 4, 6)  # columns of numbers
+_PLAIN = ("from", "size", "architecture", "quantization")  # columns that say without their heading what they tell
 
 
 def _row(model: Summary) -> tuple[str, ...]:
@@ -70,12 +71,11 @@ def _row(model: Summary) -> tuple[str, ...]:
 
 
 def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:
-    """The rows with their columns below each other, cut to a terminal's width; a shorter row's last cell goes on."""
+    """The rows with their columns below each other; a shorter row's last cell goes on."""
     from rich.cells import cell_len, set_cell_size
 
     whole = len(rows[0])
     widths = [max(cell_len(row[i]) for row in rows if i < len(row) - (len(row) < whole)) for i in range(whole)]
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     lines = []
     for row in rows:
         cells = [set_cell_size(cell, width) for cell, width in zip(row, widths, strict=False)]
@@ -84,9 +84,24 @@ def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:
                 cells[i] = " " * (widths[i] - cell_len(row[i])) + row[i]
         if len(row) < whole:
             cells[-1] = row[-1]
-        line = "  ".join(cells).rstrip()
-        lines.append(f"{set_cell_size(line, columns - 1)}…" if columns and cell_len(line) > columns else line)
+        lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: tuple[int, ...]) -> None:
+    """The rows as a table; on a terminal that is too narrow for it, each row's name and below it what it tells."""
+    from rich.cells import cell_len
+
+    lines = _aligned([head, *rows], right)
+    if sys.stdout.isatty() and max(map(cell_len, lines)) > shutil.get_terminal_size().columns:
+        lines = []
+        for name, *facts in rows:
+            if len(facts) == len(head) - 1:
+                named = zip(head[1:], facts, strict=True)
+                facts = [fact if what in _PLAIN else f"{what} {fact}" for what, fact in named]
+            lines += [name, in_columns("    ", ", ".join(facts), sys.stdout)]
+    for line in lines:
+        typer.echo(line)
 
 
 @models_app.command()
@@ -112,7 +127,7 @@ def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
     lines = _facts(found, header) | ({"note": f"this is {what}"} if what else _needs(memory))
     width = max(map(len, lines))
     for what, value in lines.items():
-        typer.echo(f"{what:{width}}  {one_line(value)}")
+        typer.echo(in_columns(f"{what:{width}}  ", one_line(value), sys.stdout))
 
 
 def _facts(found: Found, header: Header) -> dict[str, str]:
@@ -155,8 +170,7 @@ def pull(
 ) -> None:
     """Download a model from Hugging Face into its cache, where llama.cpp and others find it too."""
     if name is None:
-        for line in _catalogue():
-            typer.echo(line)
+        _print_catalogue()
         return
     from ..gguf.pull import check_room, choose, download, memory_warning
 
@@ -209,14 +223,14 @@ def _asked(name: str) -> Repository:
     raise UsageError(f"{name!r} is no ORG/REPO[:QUANTIZATION], nor a name of the catalogue: {near}")
 
 
-def _catalogue() -> list[str]:
+def _print_catalogue() -> None:
     from ..gguf.catalogue import CATALOGUE
 
     rows = [
         (entry.name, f"{entry.size_gb:.1f} GB", f"{entry.memory_gb:.1f} GB", entry.licence, entry.repo)
         for entry in CATALOGUE.values()
     ]
-    return _aligned([("name", "size", "memory", "licence", "repository"), *rows], right=(1, 2))
+    _print_table(("name", "size", "memory", "licence", "repository"), rows, right=(1, 2))
 
 
 def _say(text: str) -> None:

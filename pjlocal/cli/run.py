@@ -22,7 +22,7 @@ from ..errors import ModelError, OutputError, UsageError
 from ..request import Request
 from ..screen.choose import make_display
 from ..screen.console import Spinner
-from ..screen.display import Silent, statistics_line, when_ready
+from ..screen.display import Silent, in_columns, statistics_line, when_ready
 from ..settings import Engine, Generation, View
 from ..textfile import owner_only, user_path
 from .options import ModelOption, ServerOption, takes_settings
@@ -104,10 +104,8 @@ def run(
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     if stats:
         first = result.draft.statistics if result.draft else None
-        print(
-            statistics_line(result.statistics, first, written.followed_sampling, written.placed, result.layout),
-            file=sys.stderr,
-        )
+        line = statistics_line(result.statistics, first, written.followed_sampling, written.placed, result.layout)
+        print(in_columns("", line, sys.stderr), file=sys.stderr)
     if tracer.error:
         raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
     return INTERRUPTED if result.finish_reason == "interrupted" else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -23,6 +24,29 @@ def when_ready(events: Iterable[TokenEvent]) -> Iterator[TokenEvent]:
     """The same events; returns once the first of them is there."""
     rest = iter(events)
     return itertools.chain(list(itertools.islice(rest, 1)), rest)
+
+
+def in_columns(head: str, text: str, file: IO[str]) -> str:
+    """A line with a text behind its head; on a terminal the text goes on below itself, between words.
+
+    Other programs get one line.  A word that is longer than a row, such as a path, stays whole: the terminal breaks it
+    by itself, and what is copied from there is whole.
+    """
+    if not file.isatty():
+        return head + text
+    from rich.cells import cell_len
+
+    columns = os.get_terminal_size(file.fileno()).columns or 80
+    indent = cell_len(head) if cell_len(head) <= columns // 2 else 4
+    rows = [head] if indent == cell_len(head) else [head.rstrip(), " " * indent]
+    is_first = True
+    for word in text.split():
+        if not is_first and cell_len(rows[-1]) + 1 + cell_len(word) > columns:
+            rows.append(" " * indent)
+            is_first = True
+        rows[-1] += word if is_first else f" {word}"
+        is_first = False
+    return "\n".join(rows)
 
 
 class Display:

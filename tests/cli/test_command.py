@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commandline import PREFER, QUESTION, one_line
+from commandline import PJLOCAL, PREFER, QUESTION, one_line
 
 
 def test_the_readmes_first_command(pjlocal) -> None:
@@ -277,6 +277,35 @@ main()"""
     command = [sys.executable, "-c", code, "run", "-m", str(tiny("llama")), *PREFER, "-n", "1", "hi"]
     result = subprocess.run(command, capture_output=True, env=environment, stdin=subprocess.DEVNULL, check=True)
     assert result.stderr.splitlines()[-1] == b"[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (
+            ("Why do cats purr?",),
+            "No such command 'Why do cats purr?': a prompt and its options go to run, as in: pjlocal",
+        ),
+        (("-p", "vivid", "hi"), "No such option: -p: a prompt and its options go to run, as in: pjlocal run -p vivid"),
+        (("rnu", "hi"), "No such command 'rnu'. Did you mean 'run'? See pjlocal --help"),
+        (("models", "lst"), "No such command 'lst'. Did you mean 'list'? See pjlocal models --help"),
+        (
+            ("run", "why", "not"),
+            "Got unexpected extra argument(s) (not): put the prompt in quotes. See pjlocal run --help",
+        ),
+        ((), "standard input goes to a command, as in: echo Hello | pjlocal run. See pjlocal --help"),
+    ],
+)
+def test_a_prompt_without_its_command_is_told_where_it_goes(pjlocal, args: tuple[str, ...], says: str) -> None:
+    result = pjlocal(*args, stdin="Hello\n")
+    assert one_line(result.stderr).startswith(f"pjlocal: {says}")
+    assert (result.returncode, result.stdout) == (2, "")
+
+
+def test_without_anything_the_commands_are_listed(environment) -> None:
+    result = subprocess.run(PJLOCAL, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+    assert "Usage: pjlocal" in result.stdout + result.stderr
 
 
 def test_version_and_help(pjlocal) -> None:

@@ -22,7 +22,7 @@ from served import BIG, ENGINE, LONG, Served, serving, when
 
 from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling, TokenEvent
 from pjlocal.engine.interrupt import Interrupt
-from pjlocal.errors import UsageError
+from pjlocal.errors import UsageError, explain
 from pjlocal.events import Result, Statistics
 from pjlocal.request import Request, place
 from pjlocal.server.near import Lost, NearAnswer, ask, is_private, socket_path
@@ -117,7 +117,7 @@ def test_run_prints_and_traces_the_same_and_the_model_is_not_loaded(
     loaded = run(model, server_environment, *options, str(tmp_path / "own"), "--no-server")
     assert written(served) == before + 1
     assert by_server.returncode == loaded.returncode == 0
-    assert by_server.stderr == loaded.stderr and "cut off after 30 tokens" in one_line(loaded.stderr)
+    assert by_server.stderr == loaded.stderr
     assert no_times(json.loads(by_server.stdout)) == no_times(json.loads(loaded.stdout))
     assert (tmp_path / "near").read_bytes() == (tmp_path / "own").read_bytes()
 
@@ -244,7 +244,7 @@ def test_what_is_wrong_with_a_request_is_told_as_without_a_server(
         kinds: Any = {"prompting": wish.prompting, "sampling": wish.sampling, "generation": wish.generation}
         with pytest.raises(UsageError) as here, PersonaJudge(model, engine=ENGINE, **kinds) as judge:
             judge("hello")
-        assert str(by_server.value) == str(here.value)
+        assert explain(by_server.value) == explain(here.value)
 
 
 def test_an_answer_beside_others_is_the_same(served: Served, model: Path) -> None:

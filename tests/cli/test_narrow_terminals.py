@@ -1,0 +1,46 @@
+"""Lists and tables on terminals of any width: nothing is cut off, and no word that fits is broken."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pexpect
+import pytest
+from commandline import PJLOCAL, PREFER
+
+
+def rows(environment: dict[str, str], columns: int, *args: str) -> list[str]:
+    """What a command writes on a terminal, in the rows that it makes by itself."""
+    env = {**environment, "TERM": "xterm-256color"}
+    child = pexpect.spawn(PJLOCAL[0], [*PJLOCAL[1:], *args], env=env, dimensions=(30, columns), encoding="utf-8")
+    text = child.read()
+    child.close()
+    assert child.exitstatus == 0, text
+    return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text).replace("\r\n", "\n").splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("args", [("prefs", "list"), ("models", "list"), ("models", "pull")])
+def test_rows_fit_and_hold_every_word(environment, pjlocal, args: tuple[str, ...], columns: int) -> None:
+    shown = rows(environment, columns, *args)
+    assert all(len(row) <= columns or len(row.split()) == 1 for row in shown)
+    told = set(re.findall(r"[\w./:-]+", pjlocal(*args).stdout.partition("\n")[2]))  # below the headings
+    assert told <= set(re.findall(r"[\w./:-]+", "\n".join(shown)))
+    assert "…" not in "".join(shown)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [40, 80])
+def test_statistics_break_between_words(environment, tiny, columns: int) -> None:
+    shown = rows(environment, columns, "run", "-m", str(tiny("llama")), *PREFER, "-n", "3", "--stats", "hi")
+    start = next(i for i, row in enumerate(shown) if row.startswith("3 tokens |"))
+    assert max(map(len, shown[start:])) <= columns
+    assert " ".join(shown[start:]).rstrip().endswith("| views in contexts side by side")
+
+
+@pytest.mark.slow
+def test_a_path_that_does_not_fit_stays_whole(environment, pjlocal) -> None:
+    path = next(model["path"] for model in json.loads(pjlocal("models", "list", "--json").stdout))
+    assert any(row.endswith(path) for row in rows(environment, 40, "models", "info", "smollm2"))
