@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False  # as type checkers know it; importing typing here would take time in which Ctrl-C is not caught
 
 if TYPE_CHECKING:
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from .settings import Engine, Generation, Prompting, Sampling
 
 __version__ = "0.1.0"
+
+# Where llama.cpp aborts, it would run a debugger, whose text lands in standard output.  Read when it is loaded.
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 _WHERE = {
     "Answer": "answer",
