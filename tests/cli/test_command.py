@@ -17,7 +17,7 @@ def test_the_readmes_first_command(pjlocal) -> None:
     result = pjlocal("run", "-p", "vivid", "-p", "creative", QUESTION)
     assert result.returncode == 0
     assert len(result.stdout) > 20
-    assert result.stderr == ""
+    assert result.stderr == "" or "the answer was cut off" in one_line(result.stderr)
 
 
 def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
