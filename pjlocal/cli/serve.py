@@ -84,12 +84,13 @@ def serve(
         from ..server.app import create_app
         from ..server.guard import check_key, is_loopback
         from ..server.metrics import Metrics
+        from ..server.names import Names
         from ..server.nearby import Nearby, listen_nearby
+        from ..server.overrides import check_servable
         from ..server.recording import SavedAs
         from ..server.resident import Resident
         from ..server.serve import listen
         from ..server.serve import serve as answer
-        from ..server.wish import Names, check_servable
         from ..server.worker import Worker
     except ModuleNotFoundError as error:
         raise UsageError(

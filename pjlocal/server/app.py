@@ -21,12 +21,12 @@ from .answering import Answering, Answers, read_body, streamed, whole
 from .chats import chat_routes
 from .guard import Guard, NotFound, error_body, not_served
 from .metrics import Metrics
+from .names import Names
 from .page import page_routes
 from .protocol import Body, Chat, Completion, parse
 from .recording import SavedAs
 from .replies import Reply
 from .unsupported import Wrong
-from .wish import Names
 from .worker import Worker
 
 _SERVED = (

@@ -24,11 +24,11 @@ from ..sessions.session import Session, Turn, title_of
 from ..sessions.store import RemovedError, Store, check_title
 from .answering import Answering, Answers, as_stream, chunks, read_body, streamed
 from .guard import GoneOn, NoChat, NotFound
+from .names import Names
 from .protocol import Naming, Question, parse, validated
 from .recording import Recording, SavedAs
 from .replies import Reply
 from .unsupported import Wrong
-from .wish import Names
 from .worker import Worker
 
 _NO_CHAT = "there is no saved chat of this number"

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from ..prompting.preferences import presets
 from ..request import Request as AnswerRequest
 from ..settings import VIEW_NAMES, Mode, Placement
-from .wish import Names
+from .names import Names
 
 _SCRIPTS = ("answer", "api", "chats", "compare", "manage", "markdown", "page", "strip", "token", "turn", "views")
 #: What is served by its path: a file, and its type.

@@ -12,9 +12,9 @@ from pydantic_core import ErrorDetails, from_json
 from ..prompting.prompt import Message
 from ..request import Overrides
 from ..settings import FORMS
+from .overrides import KEYS, parse_overrides
 from .terms import SHARED, field_of
 from .unsupported import UNSUPPORTED, Wrong, check_fields, check_nested
-from .wish import KEYS, asked
 
 MOST_CHOICES = 16  # answers that one request may want
 MOST_STOPS = 16
@@ -157,7 +157,7 @@ class Body(_Strict):
             most = MOST_STOPS if key == "stop" else _MOST_ITEMS
             if isinstance(value, list) and len(value) > most:
                 raise Wrong(f"{field_of(key)} has {len(value):,} entries, and may have {most:,}", field_of(key))
-        made = asked(values)
+        made = parse_overrides(values)
         if made.generation.get("max_tokens", 0) > n_ctx:
             raise Wrong(f"max_tokens must be at most {n_ctx}, for which the context has room", "max_tokens")
         return made

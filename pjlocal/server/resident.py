@@ -30,7 +30,7 @@ from ..scheduler import Scheduler
 from ..sessions.asking import fitted
 from ..settings import Engine
 from .near import About, Head, Step
-from .wish import check_servable
+from .overrides import check_servable
 
 _VIEWS = 2  # that an answer takes, mostly
 _LEAST_VIEWS = 3  # that the server has room for: mode both has a neutral one
