@@ -153,14 +153,23 @@ def by_keywords(*groups: type[Settings], also: Mapping[str, str] = MappingProxyT
     try:
         yield
     except PjlocalError as error:
-        names = {flag(f): f.name for group in groups for f in dataclasses.fields(group)} | dict(also)  # type: ignore[arg-type]
-        message = re.sub(r"--[a-z][\w-]*", lambda match: names.get(match[0], match[0]), str(error))
+        message = rename_flags(str(error), flag_names(*groups) | dict(also))
         if message == str(error):
             raise
         renamed = copy.copy(error)
         renamed.in_flags = error.in_flags or str(error)
         renamed.args = (message, *error.args[1:])
         raise renamed.with_traceback(error.__traceback__) from None
+
+
+def flag_names(*groups: type[Settings]) -> dict[str, str]:
+    """The settings' names by their flags."""
+    return {flag(f): f.name for group in groups for f in dataclasses.fields(group)}  # type: ignore[arg-type]
+
+
+def rename_flags(message: str, names: Mapping[str, str]) -> str:
+    """The message with other names in place of flags; flags without another name stay."""
+    return re.sub(r"--[a-z][\w-]*", lambda match: names.get(match[0], match[0]), message)
 
 
 _BEYOND_FLOATS = 2**1024

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED, repository
 from ..prompting.preferences import resolve
-from ..settings import Settings, flag, with_whole_path, without_none
+from ..settings import Settings, flag_names, rename_flags, with_whole_path, without_none
 from ..textfile import read_text, user_path
 
 
@@ -64,12 +63,7 @@ def checked(
 
 def by_keys(message: str, settings: type[Settings]) -> str:
     """A message about settings, which names their flags, as it reads where they are keys."""
-    return renamed(message, {flag(f): f.name for f in dataclasses.fields(settings)})  # type: ignore[arg-type]
-
-
-def renamed(message: str, names: Mapping[str, str]) -> str:
-    """A message with other names in the place of flags."""
-    return re.sub(r"--[\w-]+", lambda match: names.get(match[0], match[0]), message)
+    return rename_flags(message, flag_names(settings))
 
 
 def typed(key: str, hint: Any, value: Any, or_number: bool = False) -> Any:

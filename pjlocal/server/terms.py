@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from typing import get_args, get_type_hints
 
-from ..config.values import renamed
 from ..request import GROUPS, PREFERENCES
-from ..settings import Engine, Settings, flag, without_none
+from ..settings import Engine, flag_names, rename_flags, without_none
 
 #: Settings that a request sets by the same name as OpenAI's clients; all others stand under the key ``pjlocal``.
 SHARED = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop")
@@ -21,23 +19,18 @@ def field_of(setting: str) -> str:
     return setting if setting in _TOP else f"pjlocal.{setting}"
 
 
-def _flags(settings: type[Settings]) -> dict[str, str]:
-    """The settings' names by their flags."""
-    return {flag(f): f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
-
-
 _FIELDS = {f"--{name.replace('_', '-')}": field_of(name) for name in PREFERENCES}
 _VALUES: dict[str, tuple[str, ...]] = {}  # of settings that are one of several words, by flag
 for _group in GROUPS.values():
     _hints = get_type_hints(_group)
-    for _flag, _name in _flags(_group).items():
+    for _flag, _name in flag_names(_group).items():
         _FIELDS[_flag] = field_of(_name)
         if words := [word for word in get_args(without_none(_hints[_name])) if isinstance(word, str)]:
             _VALUES[_flag] = tuple(words)
 
 _EXAMPLE = re.compile(r"(?<!\S)-p \w+(?: -p \w+)*")
 _CHOSEN = re.compile("|".join(f"({flag}) ({'|'.join(words)})" for flag, words in _VALUES.items()))
-_OPERATORS = re.compile(f"give (a larger|a smaller|fewer) ({'|'.join(_flags(Engine))})\\b")
+_OPERATORS = re.compile(f"give (a larger|a smaller|fewer) ({'|'.join(flag_names(Engine))})\\b")
 #: Commands of a terminal, and files, which requests do not name.
 _TERMINALS = re.compile(r"[,:](?: as in)? pjlocal [a-z].*|, or @FILE")
 
@@ -48,7 +41,7 @@ def in_fields(message: str) -> str:
     message = _EXAMPLE.sub(_as_json, message)
     message = _OPERATORS.sub(r"start the server with \1 \2", message)
     message = _CHOSEN.sub(_with_value, message)
-    return renamed(message, _FIELDS)
+    return rename_flags(message, _FIELDS)
 
 
 def _as_json(match: re.Match[str]) -> str:
