@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from random import SystemRandom
 from typing import Protocol
 
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
-from .decoding.schedule import Rules, Voices, algorithm1, lockstep
+from .decoding.schedule import Rows, Rules, Voice, Voices, algorithm1, lockstep
 from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
 from .engine.filters import FilterChain
@@ -28,6 +29,10 @@ from .settings import PANEL_NAMES, FixedLayout, Mode
 from .stream import TextStream
 
 _LOOK_S = 1e-3  # between two looks at whether another thread has stopped
+
+
+#: See `Answer`.
+Witness = Callable[[Voice, Rows, Decision], None]
 
 
 class Pool(Protocol):
@@ -60,9 +65,10 @@ class Answer:
     Args:
         pool: where its views live.
         load_s: seconds that loading the model took.
+        witness: gets each decision, the voice that made it, and what the views knew then, which is gone afterwards.
     """
 
-    def __init__(self, pool: Pool, plan: Plan, load_s: float) -> None:
+    def __init__(self, pool: Pool, plan: Plan, load_s: float, witness: Witness | None = None) -> None:
         seed = plan.request.generation.seed
         self.seed = SystemRandom().getrandbits(63) if seed is None else seed
         self.statistics = Statistics(load_s=load_s)
@@ -72,6 +78,7 @@ class Answer:
         self.drafted: list[TokenEvent] = []
         self._pool = pool
         self._generation = plan.request.generation
+        self._witness = witness
         self._texts: list[str] = []
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
@@ -202,6 +209,8 @@ class Answer:
             )
         self.layout = views.layout if len(prompts) > 1 else None
         voices = self._voices()
+        if witness := self._witness:
+            voices = replace(voices, witness=lambda rows, decision: witness(voices.judge(decision), rows, decision))
         # Freed with the last reference: what was fed last may still be read when nobody asks for more.
         views.shares_trunk = self.plan.shares_trunk
         metered = range(len(prompts)) if voices.meter else ()

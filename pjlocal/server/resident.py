@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..answer import Answer, Pool
 from ..decoding.judge import Decision
-from ..decoding.schedule import Rows, Voice, Voices
+from ..decoding.schedule import Rows, Voice
 from ..engine.context import PROMPT_PIECE, context_limit
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
@@ -129,7 +128,7 @@ class Resident:
         self._check_length(request, said)
         check_servable(request.generation)
         judge = self._judge(request, self._interrupt)  # which has nothing of its own that would have to be closed
-        request = judge.request
+        request = judge.request = judge.request.replace(schedule="lockstep")  # any schedule gives the same text
         judge.check(request.sampling)
         self._check_views(len(judge.roles(request).prefixes))
         if isinstance(said, str):
@@ -289,43 +288,37 @@ class Single:
         return (views.n_fed, views.n_decodes) if views else (0, 0)
 
 
-class Telling(Answer):
-    """An answer that remembers how probable its tokens were to the one who decided, before any filter.
+class TokenLogProbs:
+    """Remembers how probable each token was to the voice that decided, before any filter: an `answer.Witness`.
 
     Args:
-        top: alternatives to tell for each; None for no probabilities at all.
+        top: alternatives to tell for each token.
+        ignore_end: whether end tokens are tokens like any other; else nothing is remembered of them.
     """
 
-    def __init__(self, pool: Pool, planned: Planned, top: int | None) -> None:
-        plan = planned.plan
-        request = plan.request.replace(schedule="lockstep")  # which gives the same text as any other
-        super().__init__(pool, replace(plan, request=request), 0.0)
+    def __init__(self, model: Model, top: int, ignore_end: bool) -> None:
+        self._model = model
         self._top = top
-        self._seen: dict[int, LogProbs] = {}  # by position, until they are told
+        self._ignore_end = ignore_end
+        self._seen: dict[int, LogProbs] = {}  # by position, until `take`
 
-    def _voices(self) -> Voices:
-        voices = super()._voices()
-        if self._top is None:
-            return voices
-        return replace(voices, witness=lambda rows, decision: self._look(voices.judge(decision), rows, decision))
-
-    def _look(self, judge: Voice, rows: Rows, decision: Decision) -> None:
+    def __call__(self, judge: Voice, rows: Rows, decision: Decision) -> None:
         assert isinstance(judge, Alone | Combined)
-        if not self._is_end(decision.token):
-            known, log_probs = judge.unfiltered(rows)
-            ids = np.arange(len(log_probs)) if known is None else known
-            top = _most(log_probs, self._top or 0)
-            piece = self._pool.model.piece
-            at = int(ids.searchsorted(decision.token))
-            found = at < len(ids) and ids[at] == decision.token
-            self._seen[decision.position] = LogProbs(
-                piece(decision.token),
-                float(log_probs[at]) if found else IMPOSSIBLE,
-                [(piece(int(ids[i])), float(log_probs[i])) for i in top],
-            )
+        if self._model.is_end(decision.token) and not self._ignore_end:
+            return
+        known, log_probs = judge.unfiltered(rows)
+        ids = np.arange(len(log_probs)) if known is None else known
+        at = int(ids.searchsorted(decision.token))
+        found = at < len(ids) and ids[at] == decision.token
+        piece = self._model.piece
+        self._seen[decision.position] = LogProbs(
+            piece(decision.token),
+            float(log_probs[at]) if found else IMPOSSIBLE,
+            [(piece(int(ids[i])), float(log_probs[i])) for i in _most(log_probs, self._top)],
+        )
 
-    def tokens(self, events: Sequence[TokenEvent]) -> list[Token]:
-        """Its events with what was seen, once."""
+    def take(self, events: Sequence[TokenEvent]) -> list[Token]:
+        """The events with what is remembered of their tokens, which is forgotten then."""
         return [Token(event, self._seen.pop(event.position, None)) for event in events]
 
 

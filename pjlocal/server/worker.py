@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from ..answer import Answer
 from ..engine.interrupt import Interrupt
 from ..errors import PjlocalError, UsageError
 from ..events import Result, TokenEvent
@@ -18,7 +19,7 @@ from ..scheduler import Job
 from .metrics import Metrics
 from .near import Head, Step
 from .planner import Planner
-from .resident import Planned, Resident, Single, Talk, Telling, Token
+from .resident import Planned, Resident, Single, Talk, Token, TokenLogProbs
 
 _STOPPING = "the server is stopping"
 
@@ -59,6 +60,7 @@ class Order:
     shortens: bool = False
     came: float = field(default_factory=time.monotonic)
     planned: Planned | None = None
+    log_probs: TokenLogProbs | None = None
     job: Job | None = None
     begun: bool = False  # to tell of tokens
     drafted: list[TokenEvent] = field(default_factory=list)  # of a first answer, which another corrects
@@ -313,7 +315,11 @@ class Worker:
             self._end(order, error)
 
     def _write(self, resident: Resident, order: Order, planned: Planned) -> None:
-        job = Job(len(planned.plan.prompts), lambda seat: Telling(seat, planned, order.top))
+        plan = planned.plan
+        if order.top is not None:
+            ignore_end = plan.request.generation.ignore_end
+            order.log_probs = TokenLogProbs(resident.model, order.top, ignore_end)
+        job = Job(len(plan.prompts), lambda seat: Answer(seat, plan, 0.0, order.log_probs))
         resident.scheduler.submit(job)
         order.planned, order.job = planned, job
         self._orders[job] = order
@@ -379,14 +385,14 @@ class Worker:
 
     def _tell(self, order: Order, job: Job, events: Sequence[TokenEvent]) -> None:
         """Tell what has come; of a first answer nothing."""
-        assert order.planned and isinstance(job.answer, Telling)
+        assert order.planned
         if order.planned.then:
             order.drafted += events
             return
         if not order.begun:
             self._metrics.first_token.observe(time.monotonic() - order.came)
         order.begun = True
-        order.tell(job.answer.tokens(events))
+        order.tell(order.log_probs.take(events) if order.log_probs else list(map(Token, events)))
 
     def _finish(self, order: Order, job: Job) -> None:
         """An answer is written; a first one is corrected now, where it says something."""
