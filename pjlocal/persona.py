@@ -105,8 +105,6 @@ class PersonaJudge:
         self._file: Path | None = None  # of the model, once it is known
         self._fitting: tuple[tuple[str, str], ...] = ()  # the adapters that were found to fit it
         roles = self.roles(request)  # refuse what cannot be before the model is loaded
-        for preferences in request.views:
-            prefix(preferences)
         check_constraint(request.sampling)
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the one that answers with it
         started = time.perf_counter()
