@@ -177,7 +177,7 @@ _TYPES = {str: "a text", bool: "True or False", int: "a whole number", float: "a
 
 
 def _converted(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
-    """What a Python program may write for a value of that type: a text for a list of one, a dict for a JSON schema, a
+    """Convert the value that a Python program wrote: a text for a list of one, a dict for a JSON schema, a
     Path for a file's text or name, numbers of NumPy, and None for the default."""
     if value is None:
         return None if NoneType in get_args(hint) or f.default is dataclasses.MISSING else f.default

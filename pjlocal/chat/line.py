@@ -129,7 +129,7 @@ class Line:
         return False
 
     def _at_prompt(self, app: Application[Any]) -> None:
-        """What a signal does at the prompt, and where pages are shown."""
+        """Handle a signal at the prompt and in pages."""
         if app.is_done:  # a line was sent just before
             self._interrupt.set()
         elif self._interrupt.ended_by and app is self._session.app:

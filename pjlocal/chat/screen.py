@@ -68,13 +68,13 @@ class Screen(Protocol):
         """An answer while it is written."""
 
     def show_turn(self, turn: Turn, view: View) -> None:
-        """What was said before, for a person, as it was shown when it was written."""
+        """Show an earlier turn to a person, as it was shown when it was written."""
 
     def compared(self, answer: Answer, view: View, opened_thinking: bool) -> None:
         """One of several answers to a question, while it is written."""
 
     def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
-        """What a command was asked for, to be scrolled where the screen has no room for it."""
+        """Show the output of a command; the user scrolls it where the screen has no room for it."""
 
     def wait(self, what: str) -> AbstractContextManager[Spinner]:
         """A context in which something is waited for."""

@@ -24,7 +24,7 @@ _SHORT, _SHORTEST = 24, 12
 
 
 def status_line(conversation: Conversation, width: int) -> Text:
-    """What is in force and how the answer goes, in one row.
+    """The settings in force and the progress of the answer, in one row.
 
     It stands below answers and the line that is typed, and ends neither by what it cannot tell: then it is empty.
     """

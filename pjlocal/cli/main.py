@@ -69,7 +69,7 @@ _ASKS = 'a prompt and its options go to run, as in: pjlocal run -p vivid "Why do
 
 
 def _with_advice(message: str, command: str) -> str:
-    """What Typer says of wrong use as a sentence, with what to do where that is not said."""
+    """Typer's message about wrong use as a sentence, with advice where it gives none."""
     message = message.rstrip(".").replace(": Value error, ", ": ")
     if (
         command == "pjlocal"

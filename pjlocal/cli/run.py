@@ -233,7 +233,7 @@ def read_stdin() -> str:
 
 
 def _parts_of_stdin() -> Iterator[bytes]:
-    """What comes, to its end; a line says so where that takes long."""
+    """Read standard input to its end; print a line where that takes long."""
     try:
         descriptor = sys.stdin.fileno()
     except OSError:  # a test's

@@ -26,7 +26,7 @@ def free_memory(root: Path = _ROOT) -> int | None:
 def _folders(controller: str, root: Path) -> Iterator[Path]:
     """The folders of the process's cgroup and of all above it.
 
-    In a container their paths may be the host's, which do not exist there; then only the topmost folder does.
+    In a container the paths may be those of the host and not exist; then the topmost folder has the limits.
     """
     mounted = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory."""
+"""The cores and the memory that this process may use."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ class Model:
 
     @staticmethod
     def _not_for_this(header: Header) -> str | None:
-        """What a file is that cannot be used as this class does."""
+        """Say which kind of file it is, if it is not a model that writes text."""
         return no_model(header) or writes_no_text(header)
 
     def _check_use(self) -> None:

@@ -75,7 +75,7 @@ def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: In
 
 
 def _loaded(task: Task) -> tuple[str, str]:
-    """What the model is loaded with: answers with the same are written together."""
+    """The model and its engine settings: tasks that share them are written together."""
     return task.contestant.model, repr(task.contestant.engine)
 
 

@@ -324,7 +324,7 @@ _CSV_FAULTS = {
 
 
 def _delimiter(names: str) -> str:
-    """What stands most often between the names; where nothing does, there is one column, whatever stands in it."""
+    """The separator that occurs most often in the header; without any, the table has one column."""
     unquoted = re.sub(r'"[^"]*"', "", names)
     most = max(",;\t", key=unquoted.count)
     return most if most in unquoted else "\x1f"

@@ -88,7 +88,7 @@ class AnswerRecord:
 
     @property
     def subject(self) -> tuple[str, ...]:
-        """What the record is about: of two about the same, the later one counts."""
+        """The subject of the record: of two records with one subject, the later one counts."""
         return (self.key,)
 
 

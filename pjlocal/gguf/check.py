@@ -139,7 +139,7 @@ def _is_usual(key: str, value: Value) -> bool:
 
 
 def _of_unknown(least: int) -> _Takes:
-    """What a key that is not listed above may hold."""
+    """The limits of a key that is not listed above."""
     whole, number = _whole(least, (1 << 31) - 1), _number(-1e12, 1e12)
     return lambda value: isinstance(value, bool | str) or whole(value) or number(value)
 

@@ -311,7 +311,7 @@ def _read_file(path: Path) -> Header:
 
 
 def _instead(start: bytes) -> str:
-    """What a file that begins so is, and what to do."""
+    """The kind of a file that begins with these bytes, and what to do with it."""
     for beginning, says in _OTHER_FORMATS.items():
         if start.lower().lstrip().startswith(beginning):
             return says

@@ -6,7 +6,7 @@ from .header import Header
 
 
 def no_model(header: Header) -> str | None:
-    """What a whole file is that is no model; None for a model."""
+    """The kind of a file that holds no model; None for a model."""
     metadata, architecture = header.metadata, header.architecture
     kind = metadata.text("general.type")
     if kind == "adapter" or any(tensor.name.endswith(".lora_a") for tensor in header.tensors):
@@ -23,7 +23,7 @@ def no_model(header: Header) -> str | None:
 
 
 def writes_no_text(header: Header) -> str | None:
-    """What a model is that writes no text; None where the header does not say so."""
+    """The kind of a model that writes no text; None where the header does not say so."""
     pooling = header.of_architecture("pooling_type")
     if pooling == _RANK:
         return "a reranker, which writes no text: eval score --reward-model takes it"

@@ -212,7 +212,7 @@ def _same_entry(one: Path, other: Path) -> bool:
 
 
 def lasting_name(name: str | None) -> str:
-    """What means the same model from every folder and under every configuration: its file's whole path, Ollama's name,
+    """The name of a model in every folder and under every configuration: its absolute path, Ollama's name,
     or ``smollm2``.
 
     A bare name would not do, even one from the user's models folder: elsewhere it may mean a file that lies there.

@@ -148,7 +148,7 @@ def model_file(path: Path) -> Path:
 
 
 def shown_name(path: Path) -> str:
-    """What to call a model: by Ollama's name, also a blob that a manifest names; else by its file's name."""
+    """The display name of a model: Ollama's name, also for a blob that a manifest names; else its file's name."""
     if manifest := manifest_at(path):
         return manifest.name
     if path.name.startswith("sha256-") and path.absolute().parent.name == "blobs":

@@ -1,4 +1,4 @@
-"""What a Python program asks: a text, or messages as OpenAI's clients write them."""
+"""The prompt of a Python program: a text, or messages in the form of OpenAI's clients."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ EVERYTHING = (*PREFERENCES, *(f.name for f in fields(Generation)))
 
 
 def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
-    """What is in force and changes nothing, each in a line.
+    """The settings that have no effect, a message for each.
 
     Args:
         given: the keys that are looked at, of preferences and of `Generation`.

@@ -133,8 +133,8 @@ def _is_emphasis(mark: str, before: str, inner: Iterator[str], after: str) -> bo
 
 
 def _around_link(opening: Token, inner: str, before: str) -> tuple[list[Token], list[Token]]:
-    """What stands around the text of a link: its address behind it, or what was written, where that need be no link,
-    as in f[i](x)."""
+    """The texts before and behind the text of a link: its address; or the brackets as written where the source may not
+    mean a link, as in f[i](x)."""
     address, title = str(opening.attrs["href"]), opening.attrs.get("title")
     if opening.info == "auto":
         usual = re.match(r"(https?|ftp|mailto):", address) is not None

@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 def chat_routes(worker: Worker, names: Names, defaults: AnswerRequest, n_ctx: int, saved_as: SavedAs) -> list[Route]:
     """What the page can ask of the chats."""
     begun: set[Recording] = set()  # turns that were accepted and are not at their end
-    accepting = asyncio.Lock()  # no chat goes on between the check that it has not and the turn's place in `begun`
+    accepting = asyncio.Lock()  # held from the check of a chat's last turn until the new turn is in `begun`
 
     async def chats(request: Request) -> Response:
         query = request.query_params.get("q", "")
@@ -209,7 +209,7 @@ def _check_rests(asked: Question, begun: Iterable[Recording]) -> None:
     """Refuse to go on in a chat in which another question was accepted and is not answered to its end.
 
     Raises:
-        GoneOn: whoever asks has not seen that question.
+        GoneOn: the client has not seen that question.
         Wrong: they have.
     """
     if not asked.keep or (asked.after is None and asked.replacing is None):
@@ -223,8 +223,8 @@ def _check_rests(asked: Question, begun: Iterable[Recording]) -> None:
 
 
 def _gone_on(defaults: AnswerRequest, session: Session) -> AnswerRequest:
-    """What is in force in a chat, but for what the page says with every question: it shows what was in force, and where
-    it names no mode or strength, the user wants that of the preferences."""
+    """The settings in force in a chat, without mode and strength: the page sends these with every question, and where
+    it names none, they follow from the preferences."""
     return defaults.restore(session.settings).replace(mode=None, strength=None)
 
 

@@ -32,7 +32,7 @@ Told = Head | Step | Done | Exception
 
 
 class _Unreadable(PjlocalError):
-    """What came by the socket is not a request."""
+    """The bytes that came over the socket are not a request."""
 
 
 @contextmanager

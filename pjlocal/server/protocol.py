@@ -73,7 +73,7 @@ class _Schema(_Strict):
 
 
 class _Form(_Strict):
-    """What the answer must be.
+    """The form of the answer.
 
     schema_: as other servers take it, beside the type ``json_object``.
     """
@@ -110,7 +110,7 @@ def _listed(text: Any) -> Any:
 
 
 class Body(_Strict):
-    """What both kinds of request may say; other fields are ignored or refused (see `unsupported`)."""
+    """The fields that both kinds of request have; others are ignored or refused (see `unsupported`)."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 

@@ -59,7 +59,7 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     (Unsupported(nothing=(-1,)), ["thinking_budget", "thinking_budget_tokens", "thinking_token_budget"]),
     (Unsupported(nothing=(-1,)), ["reasoning_budget", "max_thinking_tokens"]),
     (Unsupported(nothing=("auto", "none")), ["reasoning_format"]),
-    # What the answer must be.
+    # The form of the answer.
     (_SCHEMA, ["guided_json", "json_schema", "format", "structured_outputs", "response_schema"]),
     (Unsupported(_SCHEMA.advice, ("text/plain",)), ["response_mime_type"]),
     (_instead('"regex": "..."'), ["guided_regex"]),
@@ -92,7 +92,7 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     (_PLAIN, ["samplers", "sampler_seq", "sampler_order", "sampler_priority"]),
     (_PLAIN, ["logits_processors", "logit_processors", "logits_processor", "vllm_xargs"]),
     (Unsupported("a request cannot load adapters, leave it out"), ["lora"]),
-    # What stands in the prompt.
+    # The prompt.
     (_TRUE, ["add_generation_prompt"]),
     (_PLAIN, ["continue_final_message", "echo", "suffix", "prediction", "raw", "context"]),
     (_PLAIN, ["template", "chat_template", "instruction_template", "documents", "citations", "safe_prompt"]),
@@ -104,7 +104,7 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     (Unsupported("use a message with the role system"), ["instructions"]),
     (Unsupported("send all messages"), ["previous_response_id", "conversation"]),
     (Unsupported("send temperature, max_tokens, ... as fields of the request"), ["options"]),
-    # What is told of the answer.
+    # Facts about the answer.
     (Unsupported("use logprobs", (*_NOTHING, 0)), ["n_probs", "num_logprobs"]),
     (_PLAIN, ["prompt_logprobs", "post_sampling_probs", "logprobs_mode", "allowed_logprobs", "response_fields"]),
     (_PLAIN, ["return_tokens", "return_token_ids", "return_tokens_as_token_ids", "return_prompt"]),
