@@ -1,0 +1,93 @@
+"""The settings of one answer: laid over each other in one way, and to JSON and back in one way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pjlocal.errors import UsageError
+from pjlocal.request import Overrides, Request, deal, in_turn, place
+from pjlocal.settings import Generation, Prompting, Sampling
+
+REQUEST = Request(
+    (("vivid", "formal"), ("creative",)),
+    Generation(mode="both", avoid=("humorous",), lora_a=("/x/pirate.gguf:0.5",), seed=3),
+    Sampling(temperature=0.5, logit_bias=("5=1",)),
+    Prompting(system="Be brief.", placement="system"),
+    frozenset({"temperature"}),
+)
+
+
+def test_json_gives_the_request_back() -> None:
+    saved = json.loads(json.dumps(REQUEST.as_dict()))
+    assert Request().restore(saved) == REQUEST
+
+
+def test_what_was_saved_is_laid_over_and_what_it_lacks_stays() -> None:
+    restored = REQUEST.restore({"preferences": {"a": ["concise"]}, "sampling": {"top_k": 5}})
+    assert restored.views == (("concise",), ())
+    assert restored.sampling == Sampling(top_k=5), "a table was saved whole"
+    assert (restored.generation, restored.prompting) == (REQUEST.generation, REQUEST.prompting)
+
+
+def test_files_are_named_by_their_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved = Request((("@a.txt",), ()), Generation(lora=("b.gguf:2",), avoid=("@c.txt",))).as_dict()
+    assert saved["preferences"]["a"] == [f"@{tmp_path}/a.txt"]
+    assert saved["generation"]["lora"] == [f"{tmp_path}/b.gguf:2"]
+    assert saved["generation"]["avoid"] == [f"@{tmp_path}/c.txt"]
+
+
+def test_overrides_set_what_they_name_and_nothing_else() -> None:
+    overrides = Overrides(prefer=("concise", "simple", "formal"), generation={"lam": 2}, sampling={"top_k": 0})
+    made = REQUEST.override(overrides)
+    assert made.views == (("concise", "formal"), ("simple",))
+    assert made.generation == REQUEST.generation.replace(lam=2)
+    assert made.sampling == REQUEST.sampling.replace(top_k=0)
+    assert made.prompting == REQUEST.prompting
+    assert made.explicit == {"temperature", "prefer", "lam", "top_k"}
+    assert REQUEST.override(Overrides()) == REQUEST
+
+
+def test_a_setting_takes_back_those_that_it_excludes() -> None:
+    made = Request(sampling=Sampling(regex="a+")).override(Overrides(sampling={"grammar": "root ::= 'b'"}))
+    assert made.sampling == Sampling(grammar="root ::= 'b'")
+    file = Overrides(prefer=("vivid",), sampling={"regex": "a+", "top_k": 3})
+    assert file.without({"draft_prefer", "lark"}) == Overrides(sampling={"top_k": 3})
+
+
+def test_picked_settings_win_over_what_is_restored() -> None:
+    saved = REQUEST.as_dict()
+    options = Request((("concise",), ()), Generation(lam=7), Sampling(temperature=0.1))
+    made = options.restore(saved).override(options.pick({"prefer", "lam", "temperature"}))
+    assert made.views == (("concise",), ())
+    assert made.generation == REQUEST.generation.replace(lam=7)
+    assert made.sampling == REQUEST.sampling.replace(temperature=0.1)
+    assert options.restore(saved).override(options.pick(())) == REQUEST
+
+
+def test_swapping_exchanges_preferences_and_adapters() -> None:
+    swapped = REQUEST.swap()
+    assert swapped.views == (("creative",), ("vivid", "formal"))
+    assert (swapped.generation.lora_a, swapped.generation.lora_b) == ((), ("/x/pirate.gguf:0.5",))
+    again = swapped.swap()
+    assert (again.views, again.generation) == (REQUEST.views, REQUEST.generation)
+
+
+def test_a_change_is_checked_and_counts_as_set() -> None:
+    made = REQUEST.replace(top_p=0.5, mode="judge")
+    assert (made.sampling.top_p, made.generation.mode) == (0.5, "judge") and made.explicit >= {"top_p", "mode"}
+    with pytest.raises(UsageError, match="top_p must be at most 1"):
+        REQUEST.replace(top_p=2.0)
+    with pytest.raises(TypeError, match=r"'temprature': did you mean temperature\?"):
+        REQUEST.replace(temprature=1)
+
+
+def test_preferences_are_dealt_in_turn_or_placed() -> None:
+    dealt = deal(["a", "b", "c"])
+    assert dealt == [["a", "c"], ["b"]] and in_turn(dealt) == ["a", "b", "c"]
+    assert place(["a", "b"]) == (("a",), ("b",)) and place([], ["a"], ["b", "c"]) == (("a",), ("b", "c"))
+    with pytest.raises(UsageError, match="use one"):
+        place(["a"], ["b"])
