@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Collection
@@ -86,6 +87,8 @@ def chat(
     else:
         model = lasting_name(model)
     request = request.restore(stored).override(request.pick(given))
+    if stored and "defaults" in given:  # the model's filters replace those that the chat was saved with
+        request = dataclasses.replace(request, explicit=given)
     _check_files(request.generation, stored.get("generation", {}).keys() - given)
     interrupt = Interrupt()
     with on_sigint(interrupt, patience=math.inf):  # which never ends a chat that has begun

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,27 @@ def test_flags_and_the_config_file_win_even_with_what_is_the_default_anyway(
     assert followed("-t", "0.7") == "top-p 0.95, min-p 0.05, repeat-penalty 1.1"
     plain = pjlocal("run", "-m", says, *PREFER, "-n", "2", "--stats", QUESTION)
     assert "sampling of the model" not in plain.stderr
+
+
+@pytest.mark.slow
+def test_a_chat_that_goes_on_keeps_what_was_set_in_it_and_takes_the_files_values_where_it_is_told_to(
+    pjlocal: Callable, says: Path, tmp_path: Path
+) -> None:
+    def temperature(*lines: str, options: tuple[str, ...] = ()) -> str:
+        session = () if "--no-save" in options else ("--session", "it")
+        result = pjlocal("chat", *session, *options, stdin="\n".join([*lines, "/set temperature"]))
+        assert result.returncode == 0, result.stderr
+        return re.findall(r"temperature +(\S+)", result.stdout)[-1]
+
+    options = ("-m", str(says), *PREFER, "-n", "2", "--sampling", "model")
+    assert temperature("/set temperature 0.25", "Hi", options=options) == "0.25"
+    assert temperature() == "0.25"
+    assert temperature(options=("--sampling", "model")) == "0.6"
+    assert temperature(options=("--sampling", "model", "-t", "0.7")) == "0.7"
+    (tmp_path / "config" / "pjlocal").mkdir(parents=True)
+    (tmp_path / "config" / "pjlocal" / "config.toml").write_text("[sampling]\ntemperature = 0.9\n")
+    assert temperature(options=("--sampling", "model")) == "0.6"
+    assert temperature(options=("-m", str(says), "--sampling", "model", "--no-save")) == "0.9"
 
 
 @pytest.mark.slow

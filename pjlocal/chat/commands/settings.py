@@ -45,7 +45,8 @@ def set_named(chat: Chat, name: str, value: str) -> None:
                 if f.name == "defaults":
                     changed = judge.settled(changed)
                 judge.check(changed)
-            request = judge.request.with_group(changed)
+            explicit = judge.request.explicit | {f.name}
+            request = dataclasses.replace(judge.request.with_group(changed), explicit=explicit)
             if isinstance(changed, Generation):
                 make_roles(request)
             chat.conversation.put_in_force(request)
