@@ -130,6 +130,8 @@ def save(
     views = list(saved["preferences"].values())
     values = {"prefer": in_turn(views), "draft_prefer": views[0], "judge_prefer": views[1]}
     values |= {key: value for group in GROUPS for key, value in saved[group].items()}
+    if values["seed"] is None:
+        values["seed"] = -1  # TOML has no null
     values = {key: value for key, value in values.items() if key in given}
     if not values:
         raise UsageError("say what the persona sets, as in: pjlocal prefs save brief -p concise --mode both")

@@ -14,7 +14,7 @@ from pjlocal.cli.config import config_app, prefs_app
 from pjlocal.config.config import load_config
 from pjlocal.errors import UsageError
 from pjlocal.prompting import preferences
-from pjlocal.request import Overrides
+from pjlocal.request import Overrides, Request
 from pjlocal.settings import Generation, Prompting, Sampling
 
 FILE = """
@@ -185,6 +185,13 @@ def test_a_persona_names_its_files_in_full(write, tmp_path: Path, monkeypatch) -
     monkeypatch.chdir(tmp_path)
     call(prefs_app, "save", "odd", "-p", "@odd.txt:2", "-p", "vivid")
     assert load_config().personas["odd"].prefer == (f"@{tmp_path}/odd.txt:2", "vivid")
+
+
+def test_a_persona_may_set_the_seed_to_random(write) -> None:
+    write("[generation]\nseed = 5\n")
+    call(prefs_app, "save", "any", "--seed", "-1")
+    assert call(prefs_app, "show", "any") == "seed = -1\n"
+    assert Request().override(load_config()).override(load_config().persona("any")).generation.seed is None
 
 
 @pytest.mark.parametrize(
