@@ -14,7 +14,6 @@ from rich.text import Text
 
 from ..answer import Answer
 from ..engine.interrupt import Interrupted
-from ..events import FinishReason
 from ..prompting.thinking import was_opened
 from ..screen.choose import answer_tint
 from ..screen.console import Spinner, keys_unseen, make_console
@@ -140,6 +139,8 @@ class PipeScreen(_ConsoleScreen):
         with Display(self._file) as display:
             for event in writing:
                 display.show(event)
+        if writing.turn.finish_reason == "length":
+            self.say(_cut_off(writing.turn))
 
     def show_turn(self, turn: Turn, view: View) -> None:
         pass
@@ -202,7 +203,7 @@ class TerminalScreen(_ConsoleScreen):
                     self._display = None
         if writing.turn.finish_reason == "interrupted" and not writing.turn.events:
             raise Interrupted
-        self._say_ending(writing.turn.finish_reason, len(writing.turn.events))
+        self._say_ending(writing.turn)
 
     def _live(
         self, view: View, tint: Tint | None, opened_thinking: bool, status: Callable[[], Text] | None
@@ -217,11 +218,11 @@ class TerminalScreen(_ConsoleScreen):
             opened_thinking=opened_thinking,
         )
 
-    def _say_ending(self, reason: FinishReason | None, n_tokens: int) -> None:
-        if reason == "interrupted":
+    def _say_ending(self, turn: Turn) -> None:
+        if turn.finish_reason == "interrupted":
             self.say("(stopped)")
-        elif reason == "length":
-            self.say(f"(cut off after {n_tokens} tokens; /set max-tokens allows more)")
+        elif turn.finish_reason == "length":
+            self.say(_cut_off(turn))
 
     @_shows
     def show_turn(self, turn: Turn, view: View) -> None:
@@ -230,7 +231,7 @@ class TerminalScreen(_ConsoleScreen):
         with self._live(view, turn_tint(turn, view, self.no_color), was_opened(turn.answer), None) as display:
             for event in turn.events:
                 display.show(event)
-        self._say_ending(turn.finish_reason, len(turn.events))
+        self._say_ending(turn)
 
     @_shows
     def compared(self, answer: Answer, view: View, opened_thinking: bool) -> None:
@@ -260,6 +261,15 @@ class TerminalScreen(_ConsoleScreen):
         with keys_unseen(), self._spinner as spinner:
             spinner.say(what)
             yield spinner
+
+
+def _cut_off(turn: Turn) -> str:
+    """Where an answer was cut off, and what allows a longer one."""
+    n = len(turn.events)
+    cut = f"cut off after {n} token{'' if n == 1 else 's'}"
+    if n < turn.settings.get("generation", {}).get("max_tokens", n):
+        return f"({cut}: the context is full; a larger --ctx has room for more)"
+    return f"({cut}; /set max-tokens allows more)"
 
 
 def _waiting_for(answer: Answer) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from commandline import PREFER
+from commandline import PREFER, one_line
+
+_CUT_OFF = "pjlocal: (cut off after 20 tokens; /set max-tokens allows more)"
 
 # In a pipe.
 
@@ -17,9 +19,22 @@ def test_a_pipe_gets_one_bare_answer_a_line(pjlocal, toy, says, sessions) -> Non
 @pytest.mark.slow
 def test_the_real_model_in_a_pipe_remembers(pjlocal) -> None:
     result = pjlocal("chat", *PREFER, "-n", "20", stdin="My name is Ada.\nWhat is my name?\n")
-    assert result.returncode == 0 and result.stderr == ""
+    assert result.returncode == 0 and set(result.stderr.splitlines()) <= {_CUT_OFF}
     assert "Ada" in result.stdout.splitlines()[-1]
     assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("-n", "3"), "cut off after 3 tokens; /set max-tokens allows more"),
+        (("-n", "900", "--ctx", "256"), "tokens: the context is full; a larger --ctx has room for more"),
+    ],
+)
+def test_an_answer_that_is_cut_off_in_a_pipe_is_told(pjlocal, toy, options: tuple[str, ...], says: str) -> None:
+    result = pjlocal("chat", *toy, *options, "--ignore-end", stdin="q1\n")
+    assert result.returncode == 0 and says in one_line(result.stderr)
+    assert "cut off" not in result.stdout
 
 
 def test_commands_in_a_pipe(pjlocal, toy, says, sessions) -> None:
