@@ -150,6 +150,9 @@ def keys_kept() -> Iterator[list[bytes]]:
         return
     with suspend.in_force(_keeper):
         try:
+            take_keys()
+            # The terminal turned Enter into a line feed before its modes were changed.
+            _keeper.taken[:] = [part.replace(b"\n", b"\r") for part in _keeper.taken]
             yield _keeper.taken
         finally:
             _keeper.close()

@@ -55,6 +55,14 @@ def test_the_status_line_tells_roles_acceptance_rate_speed_and_context(start, to
 
 
 @pytest.mark.slow
+def test_what_is_sent_while_the_command_starts_is_asked(start, toy, says) -> None:
+    chat = start(*toy, *says("Rain."), ready=False)
+    chat.type("Why?\rAnd then?\rNot yet")
+    chat.at_prompt("Not yet")
+    assert chat.shown("Why?").startswith("Rain.") and chat.shown("And then?").startswith("Rain.")
+
+
+@pytest.mark.slow
 def test_the_line_can_be_edited(start, toy, sessions) -> None:
     chat = start(*toy, "-n", "2")
     chat.type("Wht is thiss?")
