@@ -375,6 +375,7 @@ def _softmax_by_llama(s: Sampling) -> list[Any]:
 
 
 _MOST_BIAS = 1e6  # logits are of the order of ten, and float32 has an end
+_MOST_DIGITS = 18  # of a token's id; Python refuses to read numbers of thousands of digits
 
 
 def parse_bias(model: Model, entry: str) -> tuple[int, float]:
@@ -393,10 +394,9 @@ def parse_bias(model: Model, entry: str) -> tuple[int, float]:
     if bias > _MOST_BIAS:
         raise UsageError(f"--logit-bias {entry!r}: a bias is at most {_MOST_BIAS:,.0f}")
     if text.isdecimal():
-        token = int(text)
-        if token >= model.n_vocab:
+        if len(text) > _MOST_DIGITS or int(text) >= model.n_vocab:
             raise UsageError(f"--logit-bias {entry!r}: the model has tokens 0 to {model.n_vocab - 1}")
-        return token, bias
+        return int(text), bias
     tokens = model.tokenize(text, special=True)
     if len(tokens) != 1:
         raise UsageError(f"--logit-bias {entry!r}: {text!r} is {len(tokens)} tokens of this model, not one: {tokens}")

@@ -68,8 +68,18 @@ class _Said(_Strict):
 
 
 class _Schema(_Strict):
+    model_config = ConfigDict(strict=True, extra="allow")
+
     name: str = ""
+    description: str = ""
+    strict: bool = True
     schema_: dict[str, Any] = Field(default={}, alias="schema")
+
+    def check_others(self) -> None:
+        """Refuse other fields: without ``schema``, a schema's own keywords would have any JSON written."""
+        for name in self.model_extra or {}:
+            field = f"response_format.json_schema.{name}"
+            raise Wrong(f"unknown field {field}: the schema goes under response_format.json_schema.schema", field)
 
 
 class _Form(_Strict):
@@ -96,6 +106,7 @@ class _Form(_Strict):
             return json.dumps(self.schema_ or {"type": "object", "additionalProperties": True})
         if self.json_schema is None:
             raise Wrong("response_format.json_schema is missing", "response_format")
+        self.json_schema.check_others()
         return json.dumps(self.json_schema.schema_)
 
 

@@ -160,6 +160,11 @@ def test_every_field_inside_another_may_be_null(served: Served) -> None:
         assert send(served, CHAT, **changes).status_code == 200, changes
 
 
+def test_a_schema_that_stands_a_level_too_high_is_refused(served: Served) -> None:
+    form = {"type": "json_schema", "json_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+    assert "the schema goes under response_format.json_schema.schema" in refusal(served, response_format=form)
+
+
 def test_a_null_in_a_schema_is_part_of_it(served: Served) -> None:
     inner = {"a": {"const": None}}
     schema = {"type": "object", "properties": inner, "required": ["a"], "additionalProperties": False}
@@ -314,6 +319,7 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"pjlocal": {"logit_bias": ["x"]}}, "logit_bias 'x' is not TOKEN=BIAS"),
         ({"logit_bias": {"x y z": 1}}, "logit_bias 'x y z=1.0'"),
         ({"logit_bias": {"99999999": 1}}, "logit_bias '99999999=1.0': the model has tokens"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias '999"),
         ({"stop": [""]}, "stop must not be empty"),
         ({"max_tokens": 0}, "max_tokens must be at least 1 (not 0)"),
         ({"max_tokens": 10_000}, "max_tokens must be at most 512"),
