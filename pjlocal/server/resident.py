@@ -269,7 +269,8 @@ class Single:
     @property
     def head(self) -> Head:
         answer, judge = self._answer, self._judge
-        return Head(answer.mode, answer.labels, answer.pushing, judge.followed_sampling, judge.placed, self._warnings)
+        warnings = list(dict.fromkeys(self._warnings))  # the template warns again for each view
+        return Head(answer.mode, answer.labels, answer.pushing, judge.followed_sampling, judge.placed, warnings)
 
     @property
     def result(self) -> Result:

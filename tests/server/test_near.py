@@ -100,6 +100,15 @@ def test_what_changes_nothing_is_said_by_run_and_not_by_the_server(
     assert "has no use" not in "".join(served.said)
 
 
+def test_a_warning_is_said_once_however_many_views_there_are(
+    served: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    result = run(model, server_environment, "-p", "vivid", "-p", "creative", "--think", "on", "-n", "2")
+    assert [line for line in result.stderr.splitlines() if "no switch" in line] == [
+        "pjlocal: think on: this model's chat template has no switch for it"
+    ]
+
+
 def test_a_result_is_whole_on_the_other_side() -> None:
     draft = Result("a", "m", "plain", {}, 4, 1, "stop", Statistics([3], 2, decode_s=0.1))
     result = Result("b", "m", "rewrite", {"a": ["vivid"]}, 4, 1, "length", Statistics(), {"a": "auto"}, draft=draft)
