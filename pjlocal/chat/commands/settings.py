@@ -45,8 +45,8 @@ def set_named(chat: Chat, name: str, value: str) -> None:
                 if f.name == "defaults":
                     changed = judge.settled(changed)
                 judge.check(changed)
-            explicit = judge.request.explicit | {f.name}
-            request = dataclasses.replace(judge.request.with_group(changed), explicit=explicit)
+            # `replace` marks it as set by the user, so that the model's file does not override it.
+            request = judge.request.with_group(changed).replace(**{f.name: getattr(changed, f.name)})
             if isinstance(changed, Generation):
                 make_roles(request)
             chat.conversation.put_in_force(request)
