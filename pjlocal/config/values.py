@@ -87,7 +87,7 @@ def typed(key: str, hint: Any, value: Any, or_number: bool = False) -> Any:
     if hint is float and type(value) is int and abs(value) < 2**63:
         return float(value)
     shown = _as_json(value) if value is None or isinstance(value, bool | list | dict) else repr(value)
-    raise UsageError(f"{key} must be {kind(hint)} (not {shown})")
+    raise UsageError(f"{key} must be {'a number or ' if or_number else ''}{kind(hint)} (not {shown})")
 
 
 def _as_json(value: Any) -> str:

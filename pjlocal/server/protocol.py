@@ -330,6 +330,12 @@ _MUST_BE = {
     "dict_type": "an object",
     "model_type": "an object",
     "model_attributes_type": "an object",
+    "literal_error": "{expected}",
+    "less_than_equal": "at most {le}",
+    "greater_than_equal": "at least {ge}",
+    "too_long": "a list of at most {max_length}",
+    "too_short": "a list of at least {min_length}",
+    "string_too_short": "a string that is not empty",
 }
 
 
@@ -338,5 +344,5 @@ def _in_words(field: str, error: ErrorDetails) -> str:
     if kind == "list_type" and field.endswith(("content", "prompt", "stop")):
         return f"{field} must be a string or a list"
     if kind in _MUST_BE:
-        return f"{field} must be {_MUST_BE[kind]}"
+        return f"{field} must be {_MUST_BE[kind].format(**error.get('ctx', {}))}"
     return f"{field} is missing" if kind == "missing" else f"{field}: {error['msg']}"

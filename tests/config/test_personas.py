@@ -95,7 +95,7 @@ def test_without_any_persona_it_is_said_how_to_have_one() -> None:
             "line 2: mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'bth')",
         ),
         ("[personas.a]\nfloor = 1", "line 2: floor must be below 1 (not 1.0)"),
-        ("[personas.a]\nstrength = true", "line 2: strength must be a text in quotes (not true)"),
+        ("[personas.a]\nstrength = true", "line 2: strength must be a number or a text in quotes (not true)"),
         ("[personas.a]\nstrength = 'hard'", "line 2: a strength is a number from -10 to 10, or auto (not 'hard')"),
         ("[personas.a]\nprefer = ['vivdi']", "line 2: unknown preset 'vivdi': did you mean vivid?"),
         ("[personas.a]\nlam = 2\navoid = ['vivdi']", "line 3: unknown preset 'vivdi': did you mean vivid?"),
