@@ -37,11 +37,11 @@ from .prompting.jinja import TemplateProcess
 from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve_mode, write_prompts
 from .prompting.preferences import correction, prefix
 from .prompting.prompt import ChatTemplate, Message
-from .request import GROUPS, Request, changed, in_turn, parse_views, place
+from .request import GROUPS, PREFERENCES, Request, Views, changed, in_turn, parse_views, place
 from .rewriting import Rewriting
 
 #: One text or several; or two lists of them, one for each view.
-Preferences = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Iterable[Iterable[str]] | None
+Preferences = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Iterable[str | os.PathLike[str]]] | None
 
 _by_keywords = settings.by_keywords(
     *GROUPS.values(),
@@ -91,9 +91,7 @@ class PersonaJudge:
         **changes: Any,
     ) -> None:
         if request is None:
-            views, draft, judge = map(parse_views, (prefer, draft_prefer, judge_prefer))
-            if any(draft) or any(judge):
-                views = place(in_turn(views), in_turn(draft), in_turn(judge))
+            views = _views(prefer, draft_prefer, judge_prefer)
             request = Request(views, generation, sampling, prompting, changed(sampling))
         of_engine = {f.name for f in dataclasses.fields(settings.Engine)} & changes.keys()
         engine = engine.replace(**{name: changes.pop(name) for name in of_engine})
@@ -215,13 +213,16 @@ class PersonaJudge:
         """The answer to a text, or to messages of which the last is the user's, token by token.
 
         Args:
-            changes: settings for this answer alone, by name: ``temperature=0, max_tokens=50``.
+            changes: settings for this answer alone, by name: ``temperature=0, max_tokens=50``; and preferences, as
+                ``prefer=["concise"]``.
 
         Raises:
             UsageError: a prompt or a setting that cannot be used.
             TypeError: a setting that there is not, or a prompt of another type.
         """
         system, conversation = parse_conversation(prompt)
+        if named := {*PREFERENCES} & changes.keys():
+            changes["views"] = _views(**{name: changes.pop(name) for name in named})
         request = self.request.replace(**changes)
         if {*settings.FORMS} & changes.keys():
             check_constraint(request.sampling)
@@ -375,6 +376,12 @@ class PersonaJudge:
     def context_limit(self) -> int:
         """Tokens that a view may hold."""
         return self.pool.context_limit
+
+
+def _views(prefer: Preferences = (), draft_prefer: Preferences = (), judge_prefer: Preferences = ()) -> Views:
+    """The preferences of view a and of view b, dealt out or placed.  Raises what `parse_views` and `place` do."""
+    views, draft, judge = map(parse_views, (prefer, draft_prefer, judge_prefer))
+    return place(in_turn(views), in_turn(draft), in_turn(judge)) if any(draft) or any(judge) else views
 
 
 def _plain(request: Request, with_adapters: bool) -> Request:

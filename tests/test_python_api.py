@@ -69,6 +69,14 @@ def test_any_setting_may_be_changed_for_one_answer(judge: PersonaJudge) -> None:
     assert judge("Hi", seed=5).text == before
 
 
+def test_preferences_may_be_changed_for_one_answer(judge: PersonaJudge) -> None:
+    before = judge.preferences
+    assert judge("Hi", prefer=["concise", "vivid"]).preferences == {"a": ["concise"], "b": ["vivid"]}
+    assert judge("Hi", draft_prefer="concise", judge_prefer=["vivid"]).preferences == {"a": ["concise"], "b": ["vivid"]}
+    assert judge("Hi", prefer=None).mode == "plain"
+    assert judge.preferences == before
+
+
 def test_settings_may_be_given_by_name_when_the_model_is_loaded(tiny) -> None:
     named = {"temperature": np.float32(0.5), "stop": ["x", "y"], "n_ctx": 300, "system": "Be nice.", "strength": 2}
     with PersonaJudge(str(tiny("llama")), [["vivid"], ["formal"]], sampling=Sampling(top_k=7), **named) as judge:
@@ -194,7 +202,9 @@ with PersonaJudge(Path("a.gguf"), prefer=["vivid", "creative"], temperature=0, s
     judge.prefer("concise")
     judge.prefer(["concise"])
     judge.prefer([["concise"], ["vivid"]])
+    judge.prefer(["concise", Path("pirate.txt")])
     judge.preferences = ["concise"]
+    judge("Hi", prefer=["concise"])
     for event in judge.stream("Hi", seed=1):
         print(event.text, event.p)
 PersonaJudge("smollm2", "vivid", sampling=Sampling(top_k=1), generation=Generation(max_tokens=5))
