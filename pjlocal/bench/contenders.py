@@ -17,7 +17,7 @@ from ..engine.interrupt import Interrupt
 from ..engine.machine import physical_cores
 from ..engine.model import Model
 from ..engine.views import ModelViews
-from ..errors import UsageError
+from ..errors import ModelError, UsageError
 from ..persona import PersonaJudge
 from ..prompting.prompt import Message
 from ..screen.blame import BlameDisplay
@@ -150,15 +150,21 @@ def _library(
     from llama_cpp import Llama
 
     s = work.sampling
-    llama = Llama(
-        os.fspath(model.file),
-        n_ctx=n_ctx,
-        n_threads=n_threads,
-        n_threads_batch=n_threads,
-        n_gpu_layers=model.offload.n_gpu_layers,
-        use_mmap=work.engine.mmap,
-        verbose=False,
-    )
+    try:
+        llama = Llama(
+            os.fspath(model.file),
+            n_ctx=n_ctx,
+            n_threads=n_threads,
+            n_threads_batch=n_threads,
+            n_gpu_layers=model.offload.n_gpu_layers,
+            use_mmap=work.engine.mmap,
+            verbose=False,
+        )
+    except ValueError as error:  # it says no more than this
+        raise ModelError(
+            f"llama-cpp-python, which bench compares with, loads the model once more: {error}. "
+            "Is there not enough memory? Use a smaller model, or free some"
+        ) from None
     stack.callback(llama.close)
     request = judge.request.replace(mode="prompt")
     system = judge.template.messages(

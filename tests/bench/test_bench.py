@@ -12,6 +12,7 @@ from pjlocal.bench.measure import measure
 from pjlocal.bench.report import JUDGE, LIMIT, Report, Workload
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.engine.views import ModelViews
+from pjlocal.errors import ModelError
 
 LAYOUTS = ["contexts", "batched"]
 
@@ -47,6 +48,15 @@ def test_bench_is_interrupted_at_any_of_its_steps(tiny) -> None:
             measure(
                 tiny("llama"), WORK, interrupt, lambda *_, i=interrupt, left=left: next(left, None) is None and i.set()
             )
+
+
+def test_where_llama_cpp_python_cannot_load_the_model_too_a_line_says_so(tiny, monkeypatch) -> None:
+    def refuse(*args: object, **settings: object) -> None:
+        raise ValueError("Failed to load model from file: x.gguf")
+
+    monkeypatch.setattr("llama_cpp.Llama", refuse)
+    with pytest.raises(ModelError, match=r"loads the model once more: Failed to load .* Is there not enough memory\?"):
+        measure(tiny("llama"), WORK, Interrupt())
 
 
 @pytest.mark.parametrize("where", ["warming up: Algorithm 1 as written", "judge mode (contexts)"])
