@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_models
 
 from pjlocal.errors import ModelError
 from pjlocal.gguf.library import find_all, quantization_of
@@ -189,6 +190,13 @@ def test_what_is_beside_models_is_no_model(home: Path, put: Put) -> None:
     put(f"{HUB}/models--o--r/blobs/blob.gguf")
     put(".lmstudio/models/.hidden/x.gguf")
     assert names() == []
+
+
+def test_an_adapter_does_not_stand_in_the_way_of_a_model_that_begins_the_same(put: Put, tiny) -> None:
+    model = put(".lmstudio/models/a/b/pirate-7b.gguf", tiny("llama").read_bytes())
+    tiny_models.write_lora(model.with_name("pirate-lora.gguf"))
+    assert find_model("pirate") == model
+    assert find_model("pirate-l").name == "pirate-lora.gguf", "of which it is said what it is where it is opened"
 
 
 def test_the_beginning_of_a_name_is_enough_where_it_is_the_only_one(put: Put) -> None:
