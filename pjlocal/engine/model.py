@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ class Model:
             only_control = isinstance(stops, list) and all(map(self._is_control_text, stops))
             needless = {"stop"} if only_control else set()
             if says := manifest.unused(needless):
-                log.warning("%s: %s", manifest.name, says)
+                _warn_once(f"{manifest.name}: {says}")
 
     def _is_control_text(self, text: object) -> bool:
         """Whether a text spells a control token, which no answer shows."""
@@ -400,6 +400,12 @@ def being_written(path: Path) -> bool:
         return True
     except OSError:
         return time.time() - path.stat().st_mtime < _JUST_NOW_S
+
+
+@cache
+def _warn_once(line: str) -> None:
+    """An evaluation loads a model several times."""
+    log.warning("%s", line)
 
 
 def _hint(reason: str, offload: Offload) -> str:

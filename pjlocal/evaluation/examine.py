@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
+from ..gguf.ollama import shown_name
 from ..settings import Engine, Prompting
 from . import checks
 from .endpoint import EndpointJudge
@@ -99,8 +100,9 @@ def check_examiners(examiners: Examiners, prompting: Prompting, engine: Engine, 
 
 
 def _name(path: Path, others: Sequence[Path]) -> str:
-    """A scorer's name in the report: its file's, where no other scorer has the same."""
-    return path.name if sum(other.name == path.name for other in others) == 1 else str(path)
+    """A scorer's name in the report: the model's, where no other scorer has the same, else its path."""
+    name = shown_name(path)
+    return name if sum(shown_name(other) == name for other in others) == 1 else str(path)
 
 
 def _check(folder: Folder, run: Run, answers: Sequence[AnswerRecord], progress: Progress) -> None:

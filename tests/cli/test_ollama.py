@@ -79,6 +79,15 @@ def test_its_parameters_are_the_models_sampling(pjlocal: Callable, store: Path) 
 
 
 @pytest.mark.slow
+def test_an_evaluation_calls_it_by_its_name_and_tells_what_is_not_used_once(pjlocal, store: Path, tmp_path) -> None:
+    system, objectives = '[[systems]]\nname = "plain"\nmode = "plain"\n', '[[objectives]]\nname = "o"\n'
+    (tmp_path / "suite.toml").write_text(f'limit = 1\n{system}{objectives}prefer = ["vivid"]\n')
+    result = pjlocal("eval", "run", "suite.toml", "--out", "out", "-m", "anna/pirate", "-n", "2")
+    assert result.returncode == 0 and "Scores by anna/pirate:latest" in result.stdout
+    assert result.stderr.count("not used of what Ollama has for it") == 1
+
+
+@pytest.mark.slow
 def test_a_chat_and_its_copies_say_the_name(pjlocal: Callable, store: Path) -> None:
     chat = pjlocal("chat", "-m", "anna/pirate", *PREFER, "--max-tokens", "4", stdin="Hello\n/model\n/quit\n")
     assert "anna/pirate:latest" in chat.stdout + chat.stderr
