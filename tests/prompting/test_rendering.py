@@ -204,11 +204,12 @@ def test_where_there_is_one_or_nothing_was_asked_nothing_is_told(read, caplog) -
 def test_the_command_line_tells_of_it(tmp_path: Path, pjlocal) -> None:
     path = tiny_models.write_llama(tmp_path / "model.gguf")
     note = "pjlocal: think off: this model's chat template has no switch for it\n"
-    result = pjlocal("run", "-m", path, "-n", "1", "-p", "vivid", "-p", "simple", "--think", "off", "Hello")
+    one = ("-m", path, "--regex", "a")
+    result = pjlocal("run", *one, "-p", "vivid", "-p", "simple", "--think", "off", "Hello")
     assert (result.returncode, result.stderr) == (0, note)
-    result = pjlocal("chat", "-m", path, "-n", "1", "--think", "off", stdin="one\ntwo\n")
+    result = pjlocal("chat", *one, "--think", "off", stdin="one\ntwo\n")
     assert (result.returncode, result.stderr) == (0, note)
-    result = pjlocal("chat", "-m", path, "-n", "1", "--continue", stdin="three\n/think off\nfour\n")
+    result = pjlocal("chat", *one, "--continue", stdin="three\n/think off\nfour\n")
     assert result.returncode == 0 and result.stderr.count("no switch for it") == 2, "at the start, and when asked"
-    result = pjlocal("chat", "-m", path, "-n", "1", stdin="/think off\none\n")
+    result = pjlocal("chat", *one, stdin="/think off\none\n")
     assert result.stderr == "pjlocal: this model's chat template has no switch for it\npjlocal: think off\n"
