@@ -21,6 +21,8 @@ from .textfile import user_path
 GROUPS: dict[str, type[Settings]] = {"generation": Generation, "sampling": Sampling, "prompting": Prompting}
 #: The keys that say which preferences there are.
 PREFERENCES = ("prefer", "draft_prefer", "judge_prefer")
+#: Every key of a request.
+KEYS = (*PREFERENCES, *(f.name for group in GROUPS.values() for f in dataclasses.fields(group)))  # type: ignore[arg-type]
 #: Settings that exclude each other: giving one takes the others back.
 EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), FORMS)
 
@@ -200,7 +202,7 @@ class Request:
         for name in changes:
             if name in {f.name for f in dataclasses.fields(Engine)}:
                 raise TypeError(f"{name} belongs to the model: give it to PersonaJudge")
-            near = did_you_mean(name, (f.name for group in GROUPS.values() for f in dataclasses.fields(group)))  # type: ignore[arg-type]
+            near = did_you_mean(name, KEYS)
             raise TypeError(f"unexpected keyword argument {name!r}{near and f': {near}'}")
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)
 

@@ -12,7 +12,7 @@ import typer
 
 from ..config.config import Config, load_config
 from ..prompting.preferences import use_own
-from ..request import GROUPS, PREFERENCES, Overrides, Request, place
+from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, place
 from ..settings import Engine, Generation, Prompting, Sampling, Settings
 from ..textfile import read_text
 from . import completion
@@ -104,7 +104,8 @@ def _requested(values: dict[str, Any], persona: Overrides, config: Config, given
         for name, settings in GROUPS.items()
     }
     views = place(**preferences)
-    return Request(views, **groups, explicit=frozenset(given).union(config.flat()))
+    explicit = frozenset(given).union(config.flat()).intersection(KEYS)
+    return Request(views, **groups, explicit=explicit)
 
 
 def _options(settings: type[Settings], defaults: Mapping[str, Any]) -> list[inspect.Parameter]:

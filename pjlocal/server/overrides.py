@@ -9,12 +9,10 @@ from typing import Any, get_type_hints
 
 from ..config.values import typed
 from ..errors import UsageError, did_you_mean
-from ..request import GROUPS, PREFERENCES, Overrides
+from ..request import GROUPS, KEYS, PREFERENCES, Overrides
 from ..settings import Generation, Settings
 from .terms import field_of
 
-#: Every key that a request may set.
-KEYS = (*PREFERENCES, *(key for table in GROUPS.values() for key in get_type_hints(table)))
 #: Those that name files.
 _FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}
 

@@ -10,9 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails, from_json
 
 from ..prompting.prompt import Message
-from ..request import Overrides
+from ..request import KEYS, Overrides
 from ..settings import FORMS
-from .overrides import KEYS, parse_overrides
+from .overrides import parse_overrides
 from .terms import SHARED, field_of
 from .unsupported import UNSUPPORTED, Wrong, check_fields, check_nested
 
