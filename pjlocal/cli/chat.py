@@ -88,7 +88,7 @@ def chat(
         model = lasting_name(model)
     request = request.restore(stored).override(request.pick(given))
     if stored and "defaults" in given:  # the model's filters replace those that the chat was saved with
-        request = dataclasses.replace(request, explicit=given)
+        request = dataclasses.replace(request, explicit=request.explicit & given)
     _check_files(request.generation, stored.get("generation", {}).keys() - given)
     interrupt = Interrupt()
     with on_sigint(interrupt, patience=math.inf):  # which never ends a chat that has begun

@@ -15,7 +15,6 @@ from .catalogue import CATALOGUE
 from .library import Found, find_all
 from .ollama import manifest_at
 from .places import PJLOCAL, model_folders
-from .summary import summary
 
 EMBEDDED = "smollm2"
 PREFERRED = "Q4_K_M"  # quantization, of several
@@ -91,6 +90,8 @@ def _meant(name: str, known: list[Found]) -> Found | None:
         return exact[0]
     begin = [m for m in known if any(_begins(name, wanted) for name in m.names)]
     if len(begin) > 1:  # an adapter beside its model often begins as that does
+        from .summary import summary  # imports NumPy, which most commands do without
+
         begin = [m for m in begin if not summary(m).trouble] or begin
     if len(begin) > 1:
         raise ModelError(f"{name!r} is how several models begin: {_listed(begin)}. Name one of them")
