@@ -93,6 +93,8 @@ class PersonaJudge:
         if request is None:
             views = _views(prefer, draft_prefer, judge_prefer)
             request = Request(views, generation, sampling, prompting, changed(sampling))
+        elif any((prefer, draft_prefer, judge_prefer)):
+            raise TypeError("a request has its own preferences: leave prefer, draft_prefer and judge_prefer out")
         of_engine = {f.name for f in dataclasses.fields(settings.Engine)} & changes.keys()
         engine = engine.replace(**{name: changes.pop(name) for name in of_engine})
         request = request.replace(**changes)

@@ -13,6 +13,7 @@ import pytest
 
 from pjlocal import Engine, Generation, Message, PersonaJudge, Result, Sampling
 from pjlocal.errors import UsageError, explain
+from pjlocal.request import Request
 
 HI = {"role": "user", "content": "Hi"}
 
@@ -182,6 +183,11 @@ def test_the_same_holds_when_the_model_is_loaded(tiny, arguments, error, says) -
     assert str(raised.value).startswith(says)
     if error is UsageError:
         assert explain(raised.value)[0].startswith("--"), "the command line names its options"
+
+
+def test_a_request_and_preferences_beside_it_exclude_each_other() -> None:
+    with pytest.raises(TypeError, match="a request has its own preferences"):
+        PersonaJudge("none.gguf", prefer="vivid", request=Request())
 
 
 def test_a_model_is_a_name_or_a_path() -> None:
