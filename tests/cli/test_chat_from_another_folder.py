@@ -23,7 +23,7 @@ def chat(environment: dict[str, str], tmp_path: Path) -> Chat:
 
     def chat(folder: str, *args: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / folder).mkdir(exist_ok=True)
-        command = [*PJLOCAL, "chat", "-n", "2", "--threads", "1", *args]
+        command = [*PJLOCAL, "chat", "--regex", "a", "--threads", "1", *args]
         return subprocess.run(
             command, input="Why?\n", capture_output=True, text=True, env=environment, cwd=tmp_path / folder
         )

@@ -38,7 +38,7 @@ def test_an_answer_needs_no_home(homeless: Run, tiny: Callable[[str], Path]) -> 
 
 
 def test_a_chat_goes_on_unsaved_and_says_so_in_a_line(homeless: Run, tiny: Callable[[str], Path]) -> None:
-    result = homeless("chat", "-m", tiny("llama"), "-n", "4", stdin="hello\n")
+    result = homeless("chat", "-m", tiny("llama"), "--regex", "a", stdin="hello\n")
     assert result.returncode == 0 and result.stdout
     assert "PJLOCAL_DATABASE" in one_line(result.stderr) and "not saved" in result.stderr
 

@@ -57,7 +57,7 @@ def test_a_chat_goes_on_behind_a_path_that_cannot_be(pjlocal, tiny) -> None:
     lines = [f"/model {NOBODY}", f"/export {NOBODY}.md", f"/set grammar {NOBODY}", f"/prefer @{NOBODY}"]
     lines += [f"/model {'n' * 300}", f"/model /{'n' * 300}", "/model a\0b", "/model a\0/b", "/export a\0.md"]
     lines += ["/prefer @a\0b", "/set grammar a\0b", "/load a\0b"]
-    result = pjlocal("chat", "-m", tiny("llama"), "-n", "2", stdin="\n".join(["Why?", *lines, "How?\n"]))
+    result = pjlocal("chat", "-m", tiny("llama"), "--regex", "a", stdin="\n".join(["Why?", *lines, "How?\n"]))
     said = result.stderr.splitlines()
     assert len(said) == len(lines) and all(line.startswith("pjlocal: ") for line in said), said
     assert all("no home folder is known for ~nosuchuser" in line for line in said[:4])
@@ -78,11 +78,10 @@ def test_a_model_whose_name_is_not_utf8_is_used_shown_saved_and_exported(pjlocal
         result = pjlocal("run", "-m", name, *PREFER, "--regex", "a", "--json", "hi")
         assert json.loads(result.stdout)["model"] == odd_model.name and result.stderr == ""
     assert (
-        pjlocal("chat", "-m", ODD, "--save-cache", *PREFER, "-n", "2", "--session", "x", stdin="Why?\n").returncode == 0
+        pjlocal("chat", "-m", ODD, "--save-cache", *PREFER, "--regex", "a", "--session", "x", stdin="Why?\n").returncode
+        == 0
     )
-    assert pjlocal("chat", "--continue", "--save-cache", "-n", "2", stdin="Why?\n/model\n").stderr.startswith(
-        "pjlocal: caf"
-    )
+    assert pjlocal("chat", "--continue", "--save-cache", stdin="Why?\n/model\n").stderr.startswith("pjlocal: caf")
     (listed,) = json.loads(pjlocal("sessions", "list", "--json").stdout)
     assert listed["model"] == str(odd_model) and listed["n_turns"] == 2
     assert "caf" in pjlocal("sessions", "list").stdout and "caf" in pjlocal("sessions", "show", "x").stdout
@@ -102,7 +101,7 @@ def test_other_files_may_have_such_names_too(pjlocal, environment, odd_model, tm
     grammar.write_text('root ::= "Yes."\n')
     environment["PJLOCAL_DATABASE"] = str(tmp_path / ODD / "chats.db")
     environment["PJLOCAL_CONFIG"] = str(tmp_path / ODD / "config.toml")
-    Path(environment["PJLOCAL_CONFIG"]).write_text("[generation]\nmax_tokens = 3\n")
+    Path(environment["PJLOCAL_CONFIG"]).write_text("[generation]\nmax_tokens = 30\n")
     args = ("-m", odd_model, "-p", f"@{wish}", "-p", "vivid", "--grammar", grammar)
     assert pjlocal("run", *args, "--trace", trace, "hi").returncode == 0 and trace.read_text()
     result = pjlocal("chat", *args, "--save-cache", stdin="Why?\n/sessions\n")
@@ -117,7 +116,7 @@ def test_other_files_may_have_such_names_too(pjlocal, environment, odd_model, tm
 @pytest.mark.slow
 def test_commands_of_a_piped_chat_may_name_such_files_and_questions_may_not(pjlocal, odd_model, tiny, tmp_path) -> None:
     stdin = f"Why?\n/model {ODD}\n/export {ODD}.md\n".encode(errors="surrogateescape")
-    result = pjlocal("chat", "-m", tiny("llama"), "-n", "2", stdin=stdin)
+    result = pjlocal("chat", "-m", tiny("llama"), "--regex", "a", stdin=stdin)
     assert result.returncode == 0 and (tmp_path / f"{ODD}.md").exists()
     assert [line.partition(" caf")[0] for line in result.stderr.splitlines()] == ["pjlocal:", "pjlocal: written to"]
     result = pjlocal("chat", "-m", tiny("llama"), "-n", "2", stdin=b"caf\xe9?\n")

@@ -54,7 +54,7 @@ def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) 
     report = json.loads(pjlocal("run", *small, "-P", "brief", "--json", "hi").stdout)
     assert (report["mode"], report["strengths"]) == ("both", {"a": 2.0, "b": "auto"})
     chat = pjlocal("chat", *small, "--no-save", "-P", "brief", stdin="/mode\n/prefer\nhi\n")
-    assert chat.stderr.splitlines() == ["pjlocal: mode both", "pjlocal: a: concise:2", "pjlocal: b: simple"]
+    assert chat.stderr.splitlines()[:3] == ["pjlocal: mode both", "pjlocal: a: concise:2", "pjlocal: b: simple"]
     result = pjlocal("run", *small, "-P", "breif", "hi")
     assert result.returncode == 2 and "unknown persona 'breif': did you mean brief?" in one_line(result.stderr)
 
