@@ -235,7 +235,8 @@ class Talk:
 
 
 class Single:
-    """An answer on contexts of its own: in each byte what `pjlocal run` and `pjlocal chat` write, whoever asks besides.
+    """An answer on contexts of its own: the same as `pjlocal run` and `pjlocal chat` write, byte for byte where the
+    server writes nothing else meanwhile.
 
     Args:
         warnings: are filled while it is planned.
