@@ -147,7 +147,7 @@ def test_hundreds_of_presses_at_any_moment_and_every_next_answer_is_right(start,
     chance = random.Random(1)
     chat = start(*toy, "-n", "4", columns=200)
     chat.say("hello")
-    for n in range(150):
+    for n in range(60):
         chat.type(f"question {n}")
         chat.at_prompt(f"question {n}")
         chat.type("\r")

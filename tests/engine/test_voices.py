@@ -143,7 +143,7 @@ def any_generation(rng: random.Random) -> tuple[list[list[str]], dict[str, Any]]
     """Preferences and settings of any kind that may be had together."""
     mode = rng.choice(["judge", "judge", "base", "both", "both"])
     strengths = ["", ":0", ":-2", ":0.5", ":1", ":1.5", ":4", ":10", ":auto"]
-    n = rng.choice([1, 2, 2, 3, 4])
+    n = min(rng.choice([1, 2, 2, 3, 4]), 2 if mode == "base" else 4)  # base has two views that speak
     wishes = [wish + rng.choice(strengths) for wish in rng.sample(["vivid", "formal", "simple", "concise"], n)]
     settings: dict[str, Any] = {
         "mode": mode,
