@@ -329,7 +329,7 @@ def no_context(size: str, model: Model) -> ModelError:
     if not reason or ran_out_of_memory(reason):
         what = f"{reason}." if reason else "not enough memory?"
         fewer_layers = " or fewer --gpu-layers" if model.offload.n_gpu_layers else ""
-        reason = f"{what} A smaller --ctx or --cache-type-k/-v q8_0{fewer_layers} needs less"
+        reason = f"{what} A smaller --ctx or --cache-type-k and --cache-type-v q8_0{fewer_layers} needs less"
     return ModelError(f"cannot make a context of {size}: {reason}")
 
 
@@ -382,5 +382,5 @@ def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None
                 where, less = host.where, ""
             raise ModelError(
                 f"not enough memory{where}: the KV cache of {n_views} x {n_ctx} tokens takes {in_bytes(needed)} "
-                f"and {in_bytes(available)} are free. Give a smaller --ctx, --cache-type-k/-v q8_0{less}"
+                f"and {in_bytes(available)} are free. Give a smaller --ctx, --cache-type-k and --cache-type-v q8_0{less}"
             )

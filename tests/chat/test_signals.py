@@ -32,6 +32,14 @@ def shows_cursor(terminal: Terminal) -> bool:
     return terminal.raw.rfind(SHOW) > terminal.raw.rfind(HIDE)
 
 
+@pytest.fixture(autouse=True)
+def heeded_sighup() -> Iterator[None]:
+    """Whoever started the tests by nohup has SIGHUP ignored, here and in what is started here."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def writing(start, toy, says) -> Callable[..., Terminal]:
     """Starts a chat that is writing an answer of so many words."""

@@ -223,7 +223,7 @@ def test_the_layout_is_the_same_in_every_process_whatever_can_be_kept(pjlocal, t
 def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(tiny) -> None:
     with (
         PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_batch=8)) as judge,
-        pytest.raises(UsageError, match="--batch 8 is too small"),
+        pytest.raises(UsageError, match="n_batch 8 is too small"),
     ):
         judge("Hello", lam=20, schedule="reference", seed=1)
 

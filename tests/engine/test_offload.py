@@ -120,7 +120,7 @@ def test_without_a_card_nobody_is_told_to_offload_fewer_layers(tiny, monkeypatch
         monkeypatch.setattr(model.lib, "llama_init_from_model", fail)
         with pytest.raises(ModelError, match="insufficient memory") as said:
             judge("hello")
-    assert "--ctx" in str(said.value) and "--gpu-layers" not in str(said.value)
+    assert "n_ctx" in str(said.value) and "gpu" not in str(said.value)
     monkeypatch.setattr(model.lib, "llama_model_load_from_file", fail)
     with pytest.raises(ModelError, match="Is there not enough memory") as said:
         Model(tiny("llama"), Engine(), Interrupt())

@@ -139,7 +139,7 @@ def test_others_are_begun_while_a_prompt_from_the_command_line_is_read(served: S
         while not texts:
             assert post(served, f"hello {n}")
             n += 1
-        assert n > 3
+        assert n > 1, "while a prompt of eight whole batches was read"
     finally:
         thread.join()
 
