@@ -382,5 +382,6 @@ def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None
                 where, less = host.where, ""
             raise ModelError(
                 f"not enough memory{where}: the KV cache of {n_views} x {n_ctx} tokens takes {in_bytes(needed)} "
-                f"and {in_bytes(available)} are free. Give a smaller --ctx, --cache-type-k and --cache-type-v q8_0{less}"
+                f"and {in_bytes(available)} are free. Give a smaller --ctx, "
+                f"--cache-type-k and --cache-type-v q8_0{less}"
             )
