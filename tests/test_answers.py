@@ -44,6 +44,7 @@ def test_both_schedules_give_the_same_text_on_the_real_model(vivid_and_creative:
     assert texts(vivid_and_creative, schedule="lockstep") == texts(vivid_and_creative, schedule="reference")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lam", "decoding"),
     [(8, "sample"), *(pytest.param(*some, marks=pytest.mark.slow) for some in ((1, "sample"), (4, "greedy")))],
@@ -69,6 +70,7 @@ def test_the_schedules_agree_with_every_filter_on(smollm2: Path) -> None:
             assert a.text == b.text
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_the_text_and_another_seed_changes_it(vivid_and_creative: PersonaJudge) -> None:
     first, again, other = (vivid_and_creative(PROMPTS[2], seed=seed, max_tokens=40).text for seed in (1, 1, 2))
     assert first == again != other
@@ -81,6 +83,7 @@ def test_without_a_seed_one_is_drawn_and_told(vivid_and_creative: PersonaJudge) 
     assert vivid_and_creative(PROMPTS[2], max_tokens=20).seed != first.seed
 
 
+@pytest.mark.slow
 def test_the_trace_of_a_real_run_obeys_the_rules(vivid_and_creative: PersonaJudge) -> None:
     lam = 3
     answer = vivid_and_creative.stream(PROMPTS[0], seed=8, lam=lam, max_tokens=120)
@@ -148,6 +151,7 @@ def test_modes_with_one_view(vivid_and_creative: PersonaJudge, smollm2: Path) ->
             judge(PROMPTS[1], mode="judge")
 
 
+@pytest.mark.slow
 def test_the_length_limit_and_the_context_end_the_text(smollm2: Path) -> None:
     from pjlocal import Engine
 
@@ -190,6 +194,7 @@ SCHEMA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["judge", "base", "prompt", "plain"])
 @pytest.mark.parametrize("schedule", ["lockstep", pytest.param("reference", marks=pytest.mark.slow)])
 def test_with_a_schema_every_finished_text_conforms(smollm2: Path, mode: str, schedule: str) -> None:

@@ -31,7 +31,7 @@ judge = made()
 
 def run(model: Path, code: str) -> list[str]:
     """The lines that a program of the Python API prints; it ends by itself, in silence and with status 0."""
-    command = [sys.executable, "-c", BEGIN + code, str(model)]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", BEGIN + code, str(model)]  # of os.fork
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True)
     assert (result.returncode, result.stderr) == (0, ""), result
     return result.stdout.splitlines()
@@ -82,6 +82,7 @@ print(len(list(events)), answer.result.finish_reason, refusal(lambda: list(judge
     assert lines == ["length", "0 interrupted UsageError: this PersonaJudge is closed: make another"]
 
 
+@pytest.mark.slow
 def test_what_nobody_holds_any_more_is_freed_without_being_closed(tiny: Any) -> None:
     lines = run(
         tiny("llama"),
@@ -107,6 +108,7 @@ print(life.is_over, [thread.name for thread in threading.enumerate()][n_threads:
     assert lines == ["False", "True []"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["judge", "both", "rewrite"])
 def test_closing_in_another_thread_ends_the_answer_and_then_frees(tiny: Any, mode: str) -> None:
     lines = run(

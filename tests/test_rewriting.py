@@ -136,6 +136,7 @@ def test_ctrl_c_in_a_chats_first_answer_is_as_if_nothing_was_asked(tiny, monkeyp
         assert list(writing) == [] and chat.turns == []
 
 
+@pytest.mark.slow
 def test_the_oldest_turns_leave_room_for_two_answers(tiny) -> None:
     options = {"engine": Engine(n_ctx=700), "sampling": TEXT_ONLY, "max_tokens": 60, "ignore_end": True}
     with talk(tiny("llama"), mode="rewrite", **options) as chat:

@@ -59,6 +59,7 @@ def test_where_llama_cpp_python_cannot_load_the_model_too_a_line_says_so(tiny, m
         measure(tiny("llama"), WORK, Interrupt())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["warming up: Algorithm 1 as written", "judge mode (contexts)"])
 def test_ctrl_c_before_an_answers_first_token_ends_bench_as_anywhere_else(tiny, monkeypatch, where: str) -> None:
     interrupt = Interrupt()

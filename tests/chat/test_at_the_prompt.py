@@ -16,6 +16,7 @@ from pjlocal.sessions.store import Store
 # A conversation.
 
 
+@pytest.mark.slow
 def test_a_conversation_of_several_turns(start, sessions) -> None:
     chat = start(*PREFER, "-n", "20", columns=120)
     assert "SmolLM2-135M-Instruct" in chat.text

@@ -33,6 +33,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.slow
 def test_pasted_text_is_asked_as_it_is_and_says_so(chat, asked) -> None:
     for text in BLOCKS:
         chat.type(paste(text.replace("\n", "\r")))

@@ -54,6 +54,7 @@ def test_a_loaded_session_is_read_once_and_then_only_what_is_new(tiny, store: St
     assert first.fed == first.new_to([[], []]) and second.fed == second.new_to(first.held)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -140,6 +141,7 @@ def test_a_chat_that_is_not_saved_knows_no_sessions(tiny, tmp_path: Path) -> Non
 # Sessions, on a terminal.
 
 
+@pytest.mark.slow
 def test_a_chat_goes_on_with_its_turns_preferences_and_settings(start, toy, toy_model, says, sessions) -> None:
     chat = start(*toy, *says("Rain."), "--session", "Weather")
     chat.say("Go")

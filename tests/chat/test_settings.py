@@ -353,6 +353,7 @@ def test_the_filters_of_a_models_file_are_put_on_and_taken_off_and_go_with_the_m
         assert (chat.judge.request.sampling.temperature, chat.judge.request.sampling.top_k) == (0.7, 5)
 
 
+@pytest.mark.slow
 def test_a_filter_that_was_set_in_a_chat_is_not_the_models_when_the_chat_goes_on(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -56,6 +56,7 @@ def writing(start, toy, says) -> Callable[..., Terminal]:
 # Ctrl-C.
 
 
+@pytest.mark.slow
 def test_a_signal_at_the_prompt_clears_the_line_or_says_how_to_leave(start, toy, sessions) -> None:
     chat = start(*toy, "-n", "2")
     for clear in (press, lambda chat: chat.type("\x03")):

@@ -13,6 +13,7 @@ import pytest
 from commandline import PJLOCAL, PREFER, QUESTION, one_line
 
 
+@pytest.mark.slow
 def test_the_readmes_first_command(pjlocal) -> None:
     result = pjlocal("run", "-p", "vivid", "-p", "creative", QUESTION)
     assert result.returncode == 0
@@ -20,6 +21,7 @@ def test_the_readmes_first_command(pjlocal) -> None:
     assert result.stderr == "" or "the answer was cut off" in one_line(result.stderr)
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
     text = pjlocal("run", *PREFER, "-n", "20", QUESTION)
     assert "\x1b" not in text.stdout
@@ -38,6 +40,7 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
     assert set(report["timings"]) == {"load_s", "prefill_s", "decode_s", "tokens_per_second"}
 
 
+@pytest.mark.slow
 def test_the_trace_holds_a_line_a_token_and_joins_to_the_answer(pjlocal, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     trace.write_text('{"position": 0, "text": "an older trace"}\n')

@@ -134,6 +134,7 @@ def test_a_cache_or_a_context_of_another_kind_writes_and_scores_anew(
     assert len((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == 6
 
 
+@pytest.mark.slow
 def test_the_context_that_a_suite_gives_a_system_is_in_force(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_the_context_that_a_suite_gives_a_system_is_in_force(
     assert tokens["prompt"] == 200 and tokens["short"] < 30
 
 
+@pytest.mark.slow
 def test_two_at_once_in_a_folder_and_what_is_no_folder_are_refused(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ def model(tmp_path: Path) -> Path:
     return tiny_models.write_llama(tmp_path / "model.gguf", n_embd=256, n_layer=8, n_ff=1024)
 
 
+@pytest.mark.slow
 def test_a_chat_without_mmap_outlives_a_file_that_shrinks(model: Path, environment: dict[str, str]) -> None:
     command = [*PJLOCAL, "chat", "-m", str(model), "--no-mmap", "-n", "4"]
     chat = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)

@@ -43,6 +43,7 @@ def store(environment: dict[str, str]) -> Path:
     return store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["--server", "--no-server"])
 def test_it_is_called_by_its_name(pjlocal: Callable, store: Path, server: str) -> None:
     for given, name in (("plain", "plain:latest"), ("anna/pirate", "anna/pirate:latest")):
@@ -57,6 +58,7 @@ def test_every_name_is_listed(pjlocal: Callable, store: Path) -> None:
     assert pjlocal("models", "info", "anna/pirate").stdout.split()[:2] == ["name", "anna/pirate:latest"]
 
 
+@pytest.mark.slow
 def test_what_is_not_used_of_it_costs_a_line(pjlocal: Callable, store: Path) -> None:
     said, cut_off = pjlocal("run", "-m", "anna/pirate", "-n", "2", "Hello").stderr.splitlines()
     assert "cut off" in cut_off and said == (
@@ -69,6 +71,7 @@ def test_what_is_not_used_of_it_costs_a_line(pjlocal: Callable, store: Path) -> 
     assert pjlocal("run", "-m", "plain", "-n", "2", "--lora", adapter, "Hello").returncode == 0
 
 
+@pytest.mark.slow
 def test_its_parameters_are_the_models_sampling(pjlocal: Callable, store: Path) -> None:
     arguments = ("--sampling", "model", "-n", "2", "--stats", "Hello")
     said = pjlocal("run", "-m", "anna/pirate", *arguments).stderr

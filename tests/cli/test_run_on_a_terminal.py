@@ -40,6 +40,7 @@ class Terminal:
         return "\n".join(line.rstrip() for line in [*history, *self.screen.display]).strip()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_the_text_and_the_spinner_is_gone(environment, pjlocal) -> None:
     expected = pjlocal("run", *PREFER, "-n", "20", QUESTION).stdout
     terminal = Terminal(environment, "run", *PREFER, "-n", "20", QUESTION)

@@ -54,6 +54,7 @@ def test_a_closed_database_is_listed_shown_searched_and_exported(read, file) -> 
     assert [path.name for path in file.parent.iterdir()] == ["chats.db"]
 
 
+@pytest.mark.slow
 def test_so_is_one_that_another_process_has_open_or_left_behind(read, file, tmp_path) -> None:
     with Store() as store:
         saved(store, "Birds", a_turn("A bird?", "A grey heron."))

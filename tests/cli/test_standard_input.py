@@ -35,6 +35,7 @@ def joined(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if "standard input" in line]
 
 
+@pytest.mark.slow
 def test_a_read_loop_over_a_file_has_each_line_answered(shell) -> None:
     loop = shell('while read -r line; do "$@" "$line"; done < lines')
     each = shell('for line in one "two two" "three three three"; do "$@" "$line"; done')
@@ -42,6 +43,7 @@ def test_a_read_loop_over_a_file_has_each_line_answered(shell) -> None:
     assert not joined(loop.stderr) and not joined(each.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ['cat lines | "$@" Summarise', '"$@" Summarise < lines'])
 def test_what_is_piped_in_stands_before_the_prompt_and_a_line_says_so(shell, given: str) -> None:
     both = shell(f"{given}; \"$@\" 'one\ntwo two\nthree three three\n\nSummarise'")

@@ -90,6 +90,7 @@ def test_the_divergence_is_jensen_and_shannons() -> None:
 FALSE_ALARM_RATE = 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["push", "mod", "mixture", "overlap"])
 def test_a_judge_that_weighs_both_emits_exactly_the_combined_distribution(rule: str) -> None:
     """The paper's theorem with the combined p, whoever drafts: a chi-square test over 40,000 draws a draft

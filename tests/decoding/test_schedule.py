@@ -110,6 +110,7 @@ def run(
     return list(schedule(views, PROMPTS, Voices(voices, voices), rules, Uniforms(seed), **extra))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", range(1, 9))
 @pytest.mark.parametrize("swap", [True, False])
 def test_lockstep_equals_algorithm_1_token_for_token(lam: int, swap: bool) -> None:
@@ -207,6 +208,7 @@ def test_a_round_ends_after_a_resampled_or_a_bonus_token_and_only_then() -> None
 FALSE_ALARM_RATE = 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["sample"])
 @pytest.mark.parametrize("keep", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 def test_base_mode_emits_exactly_the_judges_distribution(keep: float, strategy) -> None:

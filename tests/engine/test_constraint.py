@@ -144,6 +144,7 @@ def test_a_constraint_of_tokens_that_the_model_has_not_is_refused(vivid_and_crea
         Constraint(vivid_and_creative.model, "start: nothing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_views", [1, 2])
 @pytest.mark.parametrize("layout", ["contexts", "batched"])
 def test_both_schedules_and_any_look_ahead_write_the_same_under_a_schema(tiny, layout, n_views) -> None:
@@ -203,6 +204,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_what_a_real_model_writes_validates(vivid_and_creative: PersonaJudge, name: str) -> None:
     schema, ends = CASES[name]

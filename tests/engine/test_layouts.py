@@ -211,6 +211,7 @@ def test_auto_is_contexts_where_two_views_have_a_thread_each(tiny, n_threads: in
         assert judge("Hello", seed=1, max_tokens=8, mode="plain").layout is None
 
 
+@pytest.mark.slow
 def test_the_layout_is_the_same_in_every_process_whatever_can_be_kept(pjlocal, tiny, tmp_path, environment) -> None:
     (tmp_path / "file").write_text("")
     environment["XDG_CACHE_HOME"] = str(tmp_path / "file")  # in which nothing can be written

@@ -155,6 +155,7 @@ def container() -> Iterator[Callable[..., list[str]]]:
             folder.rmdir()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="has no cgroups")
 def test_a_container_with_less_than_the_machine_is_told_and_obeyed(container, tiny, environment) -> None:
     if machine._physical_cores() < 2:

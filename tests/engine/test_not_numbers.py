@@ -116,6 +116,7 @@ def test_answers_beside_it_go_on(tiny: Callable[[str], Path], flash: Any, n: int
     assert [one.answer.result.text for one in (wanted[0], wanted[2]) if one.answer] == alone
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_one_line(pjlocal: Any, tiny: Callable[[str], Path]) -> None:
     model = tiny("not_numbers")
     for options in (("--strength", "2"), ("--mode", "both")):

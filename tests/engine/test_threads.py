@@ -103,6 +103,7 @@ class Restless(ThreadCount):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "follows"),
     [({}, True), ({"lookahead": 7}, True), ({"schedule": "reference"}, False), ({"mode": "plain"}, False)],

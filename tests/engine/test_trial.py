@@ -99,6 +99,7 @@ def test_what_ends_llama_cpp_is_told_in_a_line(model_with: Callable[..., Path], 
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_command_survives_it(model_with: Callable[..., Path], pjlocal) -> None:
     result = pjlocal("run", "-m", model_with(llama__block_count=0), "Hello")
     assert (result.returncode, result.stdout) == (1, "") and result.stderr.count("\n") == 1

@@ -128,6 +128,7 @@ def test_broken_off_at_any_moment_it_goes_on_and_does_nothing_twice(
     assert len(lines) == len(wanted) and breaks >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 40, 200])
 def test_half_a_line_is_written_anew(tiny: Callable[[str], Path], tmp_path: Path, cut: int) -> None:
     wanted = tasks(tiny("llama"))

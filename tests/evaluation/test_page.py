@@ -68,6 +68,7 @@ def test_nothing_that_an_answer_a_prompt_or_a_name_holds_runs(chromium: Chromium
         assert not re.search("[\x00-\x08\x0e-\x1f\u202e]", shown)
 
 
+@pytest.mark.slow
 def test_the_page_asks_for_nothing_from_outside_and_lets_no_other_script_run(
     chromium: Chromium, tmp_path: Path
 ) -> None:
@@ -156,6 +157,7 @@ def test_pieces_have_their_writers_colours_in_the_light_and_in_the_dark(chromium
     assert colors["dark"] == ["rgb(99, 211, 230)", "rgb(243, 139, 197)", "rgb(223, 227, 232)", "rgb(223, 227, 232)"]
 
 
+@pytest.mark.slow
 def test_without_javascript_it_is_a_long_page_that_says_so(chromium: Chromium, tmp_path: Path) -> None:
     path = written(tmp_path, page(answers(3)))
     chromium("Emulation.setScriptExecutionDisabled", value=True)

@@ -65,6 +65,7 @@ def test_another_model_scores_anew(model: Model, tiny: Callable[[str], Path]) ->
         other.close()
 
 
+@pytest.mark.slow
 def test_a_model_that_changed_under_its_name_scores_and_judges_anew(tmp_path: Path) -> None:
     """Also where its head, its end and its size are the same, as those of a merged adapter may be."""
     path = write_llama(tmp_path / "m.gguf", n_vocab=12_000)
@@ -198,6 +199,7 @@ def judge(model: Model, pairs: list[Pair], done: Collection[str] = ()) -> list:
         local.close()
 
 
+@pytest.mark.slow
 def test_a_local_judge_asks_both_orders_and_resuming_changes_no_bit(model: Model) -> None:
     pairs = pairs_of(ANSWERS, SUITE)
     verdicts = judge(model, pairs)

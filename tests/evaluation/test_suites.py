@@ -369,6 +369,7 @@ def test_the_pirate_check_is_not_met_by_a_plain_answer_on_any_other_subject(text
     assert not pirate().search(text)
 
 
+@pytest.mark.slow
 def test_no_prompt_meets_a_check_by_itself() -> None:
     checks = [check for objectives in load_suite("strength").objectives for check in objectives.checks if check.regex]
     assert len(checks) == 2

@@ -63,6 +63,7 @@ def test_so_does_what_a_chat_keeps_of_a_memory_that_cannot_be_trimmed(tiny: Call
     assert all(0.9 < len(checkpoint.memory) / expected < 1.1 for checkpoint in kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
 def test_it_holds_for_tiny_models_of_other_kinds(
     environment: dict[str, str], tiny: Callable[[str], Path], kind: str

@@ -98,6 +98,7 @@ def odd_bodies() -> Iterator[tuple[str, dict[str, str]]]:
         yield from ((CHAT, changes) for changes in nested(odd))
 
 
+@pytest.mark.slow
 def test_no_value_of_a_field_is_an_error_of_the_server(served: Served) -> None:
     some = random.Random(9).sample(list(odd_bodies()), 60)
     assert not list(filter(None, (fault(served, *one) for one in some)))

@@ -91,6 +91,7 @@ def test_each_event_and_the_result_are_those_of_a_model_loaded_here(
             assert no_times(answer.result.as_dict()) == no_times(expected.result.as_dict())
 
 
+@pytest.mark.slow
 def test_what_changes_nothing_is_said_by_run_and_not_by_the_server(
     served: Served, model: Path, server_environment: dict[str, str]
 ) -> None:
@@ -146,6 +147,7 @@ def test_run_by_a_server_imports_no_llama_cpp(served: Served, model: Path, serve
     assert "3 tokens" in result.stderr and "load 0.0" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["option", "environment", "config", "context", "version"])
 def test_a_server_that_is_not_wanted_or_does_not_suit_is_let_alone(
     served: Served,

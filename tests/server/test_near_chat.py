@@ -287,6 +287,7 @@ def chat(model: Path, environment: dict[str, str], *options: str) -> subprocess.
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, input=lines)
 
 
+@pytest.mark.slow
 def test_the_command_finds_the_server_and_says_the_same(
     served: Served, model: Path, server_environment: dict[str, str]
 ) -> None:

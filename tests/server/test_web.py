@@ -297,6 +297,7 @@ def test_a_second_tab_has_the_token_of_the_first(page, chromium: Chromium, serve
         assert second.eval(f"[{SECRET}, {ASKED}]") == [served.token, False]
 
 
+@pytest.mark.slow
 def test_a_page_without_the_token_says_what_to_do_and_takes_the_address_that_was_printed(
     page, chromium: Chromium, served: Served
 ) -> None:
