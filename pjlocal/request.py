@@ -198,7 +198,8 @@ class Request:
         groups: dict[str, Any] = {}
         for name, group in GROUPS.items():
             keys = {f.name for f in dataclasses.fields(group)} & changes.keys()  # type: ignore[arg-type]
-            groups[name] = getattr(self, name).replace(**{key: changes.pop(key) for key in keys})
+            if keys:  # making a group checks all its values
+                groups[name] = getattr(self, name).replace(**{key: changes.pop(key) for key in keys})
         for name in changes:
             if name in {f.name for f in dataclasses.fields(Engine)}:
                 raise TypeError(f"{name} belongs to the model: give it to PersonaJudge")

@@ -42,12 +42,7 @@ def apart(
             if given_up:
                 return
             begun = True
-        try:
-            job()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            ended.set()
+        _run(job, ended, errors)
 
     thread = threading.Thread(target=run, daemon=True, name="pjlocal-read")
     try:
@@ -80,6 +75,7 @@ def _run_jobs(jobs: SimpleQueue[Callable[[], None] | None]) -> None:
 
 
 def _run(job: Callable[[], None], ended: threading.Event, errors: list[BaseException]) -> None:
+    """Run a job; what it raises goes into ``errors``."""
     try:
         job()
     except BaseException as error:

@@ -93,11 +93,12 @@ def plan_tasks(
     planned = []
     for task in tasks:
         who = (task.contestant.system.name, task.objectives.name)
+        request = task.request
         if who not in judges:
-            judge = PersonaJudge(model, request=task.request, engine=engine, interrupt=interrupt, template=template)
+            judge = PersonaJudge(model, request=request, engine=engine, interrupt=interrupt, template=template)
             judges[who] = stack.enter_context(judge)
         try:
-            planned.append(Planned(task, judges[who], judges[who].plan(task.prompt.text, task.request)))
+            planned.append(Planned(task, judges[who], judges[who].plan(task.prompt.text, request)))
         except UsageError as error:
             raise UsageError(f"prompt {task.prompt.id}: {error}") from None
     return planned

@@ -1,4 +1,4 @@
-"""What a chat shows besides new answers: where it begins, what was said before, lists, and long figures."""
+"""A chat's first screen, earlier turns, lists and long figures."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def shows_cursor(terminal: Terminal) -> bool:
 
 @pytest.fixture(autouse=True)
 def heeded_sighup() -> Iterator[None]:
-    """Whoever started the tests by nohup has SIGHUP ignored, here and in what is started here."""
+    """Undo what nohup does: it makes the tests and the processes that they start ignore SIGHUP."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -224,19 +224,19 @@ def test_ctrl_d_while_an_answer_is_written_leaves_behind_it(start, toy, says, se
     assert [turn.answer for turn in sessions()[0].turns] == [text]
 
 
+def piped_chat(environment: dict[str, str], folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    """A chat whose streams are pipes."""
+    pipe = subprocess.PIPE
+    command = [*PJLOCAL, "chat", *options]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd=folder)
+
+
 @pytest.mark.slow
 def test_ctrl_c_without_a_terminal_ends_with_130_and_keeps_what_was_written(
     environment, tmp_path: Path, toy, says, sessions
 ) -> None:
     text = numbered(6000)
-    process = subprocess.Popen(
-        [*PJLOCAL, "chat", *toy, *says(text)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        cwd=tmp_path,
-    )
+    process = piped_chat(environment, tmp_path, *toy, *says(text))
     assert process.stdin and process.stdout and process.stderr
     process.stdin.write(b"one\ntwo\nthree\n")
     process.stdin.close()
@@ -250,14 +250,7 @@ def test_ctrl_c_without_a_terminal_ends_with_130_and_keeps_what_was_written(
 
 @pytest.mark.slow
 def test_ctrl_c_while_a_chat_waits_for_lines_of_a_pipe_ends_with_130(environment, tmp_path: Path, toy) -> None:
-    process = subprocess.Popen(
-        [*PJLOCAL, "chat", *toy, "-n", "2"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        cwd=tmp_path,
-    )
+    process = piped_chat(environment, tmp_path, *toy, "-n", "2")
     assert process.stdin and process.stdout and process.stderr
     process.stdin.write(b"one\n")
     process.stdin.flush()

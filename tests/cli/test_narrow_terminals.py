@@ -11,7 +11,7 @@ from commandline import PJLOCAL, PREFER
 
 
 def rows(environment: dict[str, str], columns: int, *args: str) -> list[str]:
-    """What a command writes on a terminal, in the rows that it makes by itself."""
+    """The rows that a command itself writes on a terminal."""
     env = {**environment, "TERM": "xterm-256color"}
     child = pexpect.spawn(PJLOCAL[0], [*PJLOCAL[1:], *args], env=env, dimensions=(30, columns), encoding="utf-8")
     text = child.read()
