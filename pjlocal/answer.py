@@ -5,22 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import SystemRandom
-from typing import Protocol
 
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Rows, Rules, Voice, Voices, algorithm1, lockstep
 from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
+from .engine.engine import Engine
 from .engine.filters import FilterChain
-from .engine.interrupt import Interrupt, Interrupted, running_s
-from .engine.model import Model
-from .engine.pool import Writer
-from .engine.seats import Seat
-from .engine.views import ModelViews
+from .engine.interrupt import running_s
+from .engine.slot import Needs, Slot
 from .engine.voices import Alone, Best, Combined, Floor, Meter, Reader, Weight, heard
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
@@ -31,30 +27,22 @@ from .stream import TextStream
 _LOOK_S = 1e-3  # between two looks at whether another thread has stopped
 
 
-#: See `Answer`.
-Witness = Callable[[Voice, Rows, Decision], None]
+#: Gets each decision, the voice that made it, and what the views knew then, which is gone afterwards.
+Observer = Callable[[Voice, Rows, Decision], None]
 
 
-class Pool(Protocol):
-    """Where an answer's views live: a `ViewPool` of its own, or a `Seat` among others."""
+@dataclass(frozen=True)
+class Rewrite:
+    """The two passes of mode rewrite: what Aligner (arXiv 2402.02416) does, by a model that takes instructions.
 
-    model: Model
-    interrupt: Interrupt
-    context_limit: int
+    draft: plan of the first answer, without preferences.
+    engine: of the model that corrects it.
+    correct: plans the correction from the first answer's text and tokens.
+    """
 
-    def views(
-        self,
-        n_views: int,
-        n_ctx: int,
-        prompts: Sequence[Sequence[int]],
-        adapters: Sequence[Adapters],
-        n_rows: int,
-    ) -> ModelViews | Seat:
-        """Views with room for ``n_ctx`` tokens each, which will begin with these prompts, read with these adapters, and
-        be fed at most ``n_rows`` at a time."""
-
-    def writing(self, writer: Writer) -> AbstractContextManager[None]:
-        """While this one is iterated over."""
+    draft: Plan
+    engine: Engine
+    correct: Callable[[str, tuple[int, ...]], Plan]
 
 
 class Answer:
@@ -63,30 +51,55 @@ class Answer:
     A judge writes one answer at a time: when another begins, this one ends.
 
     Args:
-        pool: where its views live.
+        engine: writes it.
         load_s: seconds that loading the model took.
-        witness: gets each decision, the voice that made it, and what the views knew then, which is gone afterwards.
+        observer: is called with each decision.
+        rewrite: a first answer is written before the first event, and corrected.  The events, `result` and `plan` are
+            those of the correction; `drafted` and `Result.draft` are the first answer.  Where that is stopped or empty,
+            it is not corrected.
     """
 
-    def __init__(self, pool: Pool, plan: Plan, load_s: float, witness: Witness | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        load_s: float,
+        observer: Observer | None = None,
+        rewrite: Rewrite | None = None,
+    ) -> None:
         seed = plan.request.generation.seed
         self.seed = SystemRandom().getrandbits(63) if seed is None else seed
-        self.statistics = Statistics(load_s=load_s)
-        self.finish_reason: FinishReason | None = None
+        self.engine = engine
         self.plan = plan
-        #: The token events of a first answer that this one corrects.
+        self.finish_reason: FinishReason | None = None
+        self.error: Exception | None = None
+        #: The token events of the first answer in mode rewrite.
         self.drafted: list[TokenEvent] = []
-        self._pool = pool
-        self._generation = plan.request.generation
-        self._witness = witness
+        self.layout: FixedLayout | None = None  # of its views, where there are several
+        self.begins_again = False
+        self.n_held = 0  # prompt tokens that were in the caches
+        self._load_s = load_s
+        self._observer = observer
+        self._rewrite = rewrite
+        self._draft: Result | None = None
+        self._started = 0.0  # when its prompts, then its first token, came
+        self._thread: int | None = None  # that began to iterate
+        self._prepare(rewrite.draft if rewrite else plan, Statistics(load_s=0.0 if rewrite else load_s))
+        self._events = self._run()
+
+    def _prepare(self, plan: Plan, statistics: Statistics) -> None:
+        """Get ready to write what was planned."""
+        self._current = plan
+        self.statistics = statistics
         self._texts: list[str] = []
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
-        self._limit = 0  # tokens that it may have
-        self.layout: FixedLayout | None = None  # of its views, where there are several
-        self._started = 0.0  # when its prompts, then its first token, came
-        self._thread: int | None = None  # that began to iterate
-        self._events = self._run()
+        generation, prompts = plan.request.generation, plan.prompts
+        longest = max(map(len, prompts))
+        self._limit = min(generation.max_tokens, self.engine.context_limit - longest)  # tokens that it may have
+        adapters = plan.roles.adapters or [Adapters()] * len(prompts)
+        #: What it needs of the engine.
+        self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_trunk)
 
     def __iter__(self) -> Iterator[TokenEvent]:
         return self._events
@@ -132,59 +145,120 @@ class Answer:
         """The answer so far; once the events are exhausted, the whole of it."""
         return Result(
             text="".join(self._texts),
-            model=self._pool.model.name,
+            model=self.engine.model.name,
             mode=self.plan.roles.mode,
             preferences=self.plan.roles.preferences,
-            lam=self._generation.lam,
+            lam=self.plan.request.generation.lam,
             seed=self.seed,
             finish_reason=self.finish_reason or "interrupted",
             statistics=self.statistics,
             strengths={name: "auto" if w.auto else w.strength for name, w in self.plan.roles.weights.items()},
-            offload=self._pool.model.offload.as_dict(),
+            offload=self.engine.model.offload.as_dict(),
             layout=self.layout,
             adapters=[each.as_dict() for each in self.plan.roles.adapters] if any(self.plan.roles.adapters) else [],
+            draft=self._draft,
         )
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more is written of it."""
+        return self.error is not None or self.finish_reason is not None
+
     def _run(self) -> Generator[TokenEvent]:
-        with self._pool.writing(self):
-            self._thread = threading.get_ident()
-            try:
-                self.begin()
-                while self.finish_reason is None:
-                    yield from self.decide()
-                    if self.finish_reason is None and self._pool.interrupt.is_set():
-                        raise Interrupted
-            except Interrupted:
-                self.finish_reason = "interrupted"
-            yield from self.finish()
+        while not self.is_done:
+            engine = self.engine  # of mode rewrite's second pass it may be another
+            with engine.writing(self):
+                self._thread = threading.get_ident()
+                engine.submit(self)
+                try:
+                    while engine.is_writing(self):
+                        for _, events in engine.step():
+                            yield from events
+                finally:
+                    engine.cancel(self)
+        if self.error:
+            raise self.error
 
-    # The steps of it, for who writes several at once.
+    # The steps of it, which the engine takes.
 
-    def begin(self) -> None:
-        """Read the prompts from now on."""
+    def begin(self, slot: Slot) -> None:
+        """Start reading the prompts."""
+        self.begins_again = False
         self._started = running_s()
-        self._stream = TextStream([*self._generation.stop, *self.plan.stops])
-        self._decisions = self._decide()
+        generation, prompts = self._current.request.generation, self._current.prompts
+        self._stream = TextStream([*generation.stop, *self._current.stops])
+        self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
+        self.layout = slot.layout
+        if generation.schedule == "reference" and len(prompts) > 1 and not slot.can_truncate:
+            raise UsageError(
+                "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
+                "use --schedule lockstep, which gives the same text"
+            )
+        voices = self._voices()
+        if observer := self._observer:
+            voices = replace(voices, witness=lambda rows, decision: observer(voices.judge(decision), rows, decision))
+        metered = range(len(prompts)) if voices.meter else ()
+        slot.reduce = Reader([*voices.drafts, *voices.judges], metered)  # type: ignore[list-item]
+        swap = self.plan.roles.mode != "base"
+        rules = Rules(generation.lam, swap, generation.decoding, self._limit, self._is_end)
+        uniforms = Uniforms(self.seed)
+        if generation.schedule == "reference":
+            self._decisions = algorithm1(slot, prompts, voices, rules, uniforms)
+        else:
+            self._decisions = lockstep(slot, prompts, voices, rules, uniforms, self._guesser(slot))
 
     def decide(self) -> list[TokenEvent]:
-        """One more token, and what it settles; ``finish_reason`` is set when it was the last."""
+        """One more token, and the events that this settles; ``finish_reason`` is set when it was the last."""
         decision = next(self._decisions, None)
         if decision is None:
             self.finish_reason = "length"
             return []
         self._count(decision)
         ended = self._is_end(decision.token)
-        piece = b"" if ended else self._pool.model.piece(decision.token)
+        piece = b"" if ended else self.engine.model.piece(decision.token)
         settled = [self.event(*item) for item in self._stream.push(decision, piece)]
         if ended or self._stream.stopped:
             self.finish_reason = "stop"
         elif self.statistics.completion_tokens == self._limit:
             self.finish_reason = "length"
-        return settled
+        return self._shown(settled)
 
-    def finish(self) -> list[TokenEvent]:
-        """What was still held back when the last token had come."""
-        return [self.event(*item) for item in self._stream.finish()]
+    def interrupt(self) -> None:
+        """End it as interrupted."""
+        self.finish_reason = "interrupted"
+
+    def finish(self, slot: Slot) -> list[TokenEvent]:
+        """The events that were held back until the last token had come.
+
+        Raises:
+            UsageError, ModelError: the first answer of mode rewrite cannot be corrected.
+        """
+        self.n_held += slot.n_held
+        events = self._shown([self.event(*item) for item in self._stream.finish()])
+        if self._rewrite and not self._draft:
+            self._begin_correction(self._rewrite)
+        return events
+
+    def _shown(self, events: list[TokenEvent]) -> list[TokenEvent]:
+        """The events, or none of a first answer that is to be corrected."""
+        if self._rewrite and not self._draft:
+            self.drafted += events
+            return []
+        return events
+
+    def _begin_correction(self, rewrite: Rewrite) -> None:
+        draft = self.result
+        self._draft = draft
+        self._texts, self.statistics = [], Statistics(load_s=self._load_s)
+        if self.error or draft.finish_reason == "interrupted" or not draft.text.strip():
+            return
+        plan = rewrite.correct(draft.text, tuple(event.id for event in self.drafted))
+        roles = replace(self.plan.roles, adapters=plan.roles.adapters)
+        self.plan = replace(plan, request=self.plan.request.replace(seed=self.seed), roles=roles)
+        self.engine = rewrite.engine
+        self.finish_reason = None
+        self.begins_again = True
+        self._prepare(self.plan, self.statistics)
 
     def _count(self, decision: Decision) -> None:
         now = running_s()
@@ -196,37 +270,11 @@ class Answer:
             self.statistics.pushed[name] = self.statistics.pushed.get(name, 0.0) + push
         self.statistics.decode_s = now - self._started
 
-    def _decide(self) -> Iterator[Decision]:
-        pool, prompts, generation = self._pool, self.plan.prompts, self._generation
-        self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
-        self._limit = min(generation.max_tokens, pool.context_limit - max(map(len, prompts)))
-        n_ctx = max(map(len, prompts)) + self._limit
-        views = pool.views(len(prompts), n_ctx, prompts, self.plan.roles.adapters, self._n_rows())
-        if generation.schedule == "reference" and len(prompts) > 1 and not views.trimmable:
-            raise UsageError(
-                "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
-                "use --schedule lockstep, which gives the same text"
-            )
-        self.layout = views.layout if len(prompts) > 1 else None
-        voices = self._voices()
-        if witness := self._witness:
-            voices = replace(voices, witness=lambda rows, decision: witness(voices.judge(decision), rows, decision))
-        # Freed with the last reference: what was fed last may still be read when nobody asks for more.
-        views.shares_trunk = self.plan.shares_trunk
-        metered = range(len(prompts)) if voices.meter else ()
-        views.reduce = Reader([*voices.drafts, *voices.judges], metered)  # type: ignore[list-item]
-        swap = self.plan.roles.mode != "base"
-        rules = Rules(generation.lam, swap, generation.decoding, self._limit, self._is_end)
-        uniforms = Uniforms(self.seed)
-        if generation.schedule == "reference":
-            return algorithm1(views, prompts, voices, rules, uniforms)
-        return lockstep(views, prompts, voices, rules, uniforms, self._guesser(views))
-
     def _n_rows(self) -> int:
         """Tokens that a view is fed at a time with the logits behind each: in Algorithm 1 the token before a draft, and
         the draft; else one, and what is guessed behind it."""
-        generation = self._generation
-        if generation.schedule == "reference" and len(self.plan.prompts) > 1:
+        generation = self._current.request.generation
+        if generation.schedule == "reference" and len(self._current.prompts) > 1:
             return generation.lam + 1
         return 1 + generation.lookahead
 
@@ -237,14 +285,14 @@ class Answer:
         choose from what the neutral view proposes.  Else each preference speaks for itself, pushed away from neutral
         where it has another strength than 1.
         """
-        roles, generation = self.plan.roles, self._generation
+        roles, generation = self.plan.roles, self._current.request.generation
         weights = list(roles.weights.values())
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
-        model, sampling = self._pool.model, self.plan.request.sampling
+        model, sampling = self.engine.model, self._current.request.sampling
         constraint = make_constraint(model, sampling)
 
         def chain(view: int, number: int) -> FilterChain:
-            return FilterChain(model, sampling, self.plan.prompts[view], (self.seed, 1 + number), constraint)
+            return FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint)
 
         def alone(view: int) -> Alone:
             return Alone(view, chain(view, view))
@@ -271,20 +319,20 @@ class Answer:
         voices = [own(view) for view in speakers]
         return Voices(voices, voices, meter)
 
-    def _guesser(self, views: ModelViews | Seat) -> Lookahead | None:
-        most = min(self._generation.lookahead, views.most_rows - 1)
-        if most < 1 or not views.rewinds:
+    def _guesser(self, slot: Slot) -> Lookahead | None:
+        most = min(self._current.request.generation.lookahead, slot.most_rows - 1)
+        if most < 1:
             return None
-        return Lookahead(max(self.plan.prompts, key=len), most, lambda: views.prefill_s_per_token)
+        return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def _is_end(self, token: int) -> bool:
-        return not self._generation.ignore_end and self._pool.model.is_end(token)
+        return not self._current.request.generation.ignore_end and self.engine.model.is_end(token)
 
     def event(self, decision: Decision, text: str) -> TokenEvent:
         """A decision with its text, as front ends see it."""
         self._texts.append(text)
         rejected = decision.rejected
-        model = self._pool.model
+        model = self.engine.model
         return TokenEvent(
             position=decision.position,
             id=decision.token,

@@ -10,24 +10,25 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from . import settings
-from .answer import Answer
+from .answer import Answer, Observer, Rewrite
 from .engine.constraint import check_constraint, make_constraint
+from .engine.engine import Engine, Writing
 from .engine.filters import FilterChain
 from .engine.interrupt import Interrupt
+from .engine.lanes import Capacity
 from .engine.machine import threads_in_words
 from .engine.model import Model
-from .engine.pool import ViewPool
 from .errors import UsageError
-from .events import Result
+from .events import Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
@@ -38,7 +39,6 @@ from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve
 from .prompting.preferences import correction, prefix
 from .prompting.prompt import ChatTemplate, Message
 from .request import GROUPS, PREFERENCES, Request, Views, changed, in_turn, parse_views, place
-from .rewriting import Rewriting
 
 #: One text or several; or two lists of them, one for each view.
 Preferences = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Iterable[str | os.PathLike[str]]] | None
@@ -134,7 +134,8 @@ class PersonaJudge:
                 undo.callback(self.template.close)
             begun.pop_all()
             self._closing = undo.pop_all()
-        self.pool = ViewPool(self.model, engine, self.interrupt)
+        #: Writes the answers.
+        self.decoder = Engine(self.model, engine, self.interrupt)
         self.load_s = time.perf_counter() - started
 
     def __enter__(self) -> PersonaJudge:
@@ -146,7 +147,7 @@ class PersonaJudge:
     def close(self) -> None:
         """End the answer being written, in whichever thread, and free the contexts; then the model and its template,
         where nobody shares them."""
-        self.pool.close()
+        self.decoder.close()
         if self._aligner:
             self._aligner[1].close()
         self._closing.close()
@@ -194,7 +195,7 @@ class PersonaJudge:
         Raises:
             UsageError: a grammar, schema, expression or logit bias that cannot be understood or honoured.
         """
-        self.pool.check_open()
+        self.decoder.check_open()
         check_constraint(sampling)
         FilterChain(self.model, sampling, (), (0,), make_constraint(self.model, sampling)).close()
 
@@ -222,25 +223,97 @@ class PersonaJudge:
             UsageError: a prompt or a setting that cannot be used.
             TypeError: a setting that there is not, or a prompt of another type.
         """
+        return self.answer(self._planned(prompt, changes))
+
+    def _planned(self, prompt: Prompt, changes: dict[str, Any]) -> Plan:
+        """The plan of the answer to a prompt with some settings changed."""
         system, conversation = parse_conversation(prompt)
+        changes = dict(changes)
         if named := {*PREFERENCES} & changes.keys():
             changes["views"] = _views(**{name: changes.pop(name) for name in named})
         request = self.request.replace(**changes)
         if {*settings.FORMS} & changes.keys():
             check_constraint(request.sampling)
-        return self.answer(self.plan(conversation, request.behind(system) if system else request))
+        return self.plan(conversation, request.behind(system) if system else request)
 
-    def answer(self, plan: Plan) -> Answer:
+    def answer(self, plan: Plan, engine: Engine | None = None, observer: Observer | None = None) -> Answer:
         """The answer that was planned, token by token.
+
+        Args:
+            engine: writes it, of those on this model; this judge's own by default.
+            observer: is called with each decision.
 
         Raises:
             UsageError: in mode rewrite, there is no room for two answers.
             ModelError: in mode rewrite, a model that cannot correct one.
         """
-        self.pool.check_open()
-        if plan.roles.mode == "rewrite":
-            return self._rewriting(plan)
-        return Answer(self.pool, plan, self.load_s)
+        self.decoder.check_open()
+        engine = engine or self.decoder
+        rewrite = self._rewrite(plan, engine) if plan.roles.mode == "rewrite" else None
+        return Answer(engine, plan, self.load_s, observer, rewrite)
+
+    @_by_keywords
+    def answers(self, prompts: Iterable[Prompt], parallel: int = 8, **changes: Any) -> Iterator[tuple[int, TokenEvent]]:
+        """Answers to several prompts, written side by side; each event with the number of its prompt.
+
+        All prompts are planned before the first one is answered.
+
+        Args:
+            parallel: answers that are written at once.
+            changes: as of `stream`.
+
+        Raises:
+            UsageError, TypeError: as of `stream`, of any prompt.
+        """
+        plans = [self._planned(prompt, changes) for prompt in prompts]
+        for number, _, events in self.write(plans, parallel):
+            for event in events:
+                yield number, event
+
+    def write(self, plans: Sequence[Plan], parallel: int) -> Iterator[tuple[int, Answer, list[TokenEvent]]]:
+        """Write the answers that were planned, ``parallel`` at once.
+
+        Answers that cannot share a context (adapters, another model that corrects, the schedule ``reference``) are
+        written one at a time, behind the others.
+
+        Yields:
+            Its plan's number, the answer, and its new events; ``answer.is_done`` with the last ones.
+
+        Raises:
+            UsageError, ModelError: one cannot be written; the others end too.
+        """
+        shared = [number for number, plan in enumerate(plans) if parallel > 1 and _can_share(plan)]
+        if shared:
+            yield from self._write_shared(plans, shared, parallel)
+        for number in sorted({*range(len(plans))} - {*shared}):
+            answer = self.answer(plans[number])
+            for event in answer:
+                yield number, answer, [event]
+            yield number, answer, []
+
+    def _write_shared(
+        self, plans: Sequence[Plan], numbers: Sequence[int], parallel: int
+    ) -> Iterator[tuple[int, Answer, list[TokenEvent]]]:
+        first = [self.answer(plans[number]) for number in numbers]
+        rewrites = any(plans[number].roles.mode == "rewrite" for number in numbers)
+        n_ctx = self.context_limit if rewrites else -(-max(answer.needs.n_ctx for answer in first) // 256) * 256
+        n_views, n_rows = (max(getattr(answer.needs, name) for answer in first) for name in ("n_views", "n_rows"))
+        capacity = Capacity(min(parallel, len(numbers)), n_views, n_ctx, n_rows, prompt_piece=None)
+        with closing(Engine(self.model, self.engine, self.interrupt, capacity)) as engine:
+            written: dict[Writing, tuple[int, Answer]] = {}
+            coming = iter(numbers)
+            while True:
+                for number in islice(coming, max(0, parallel - engine.n_waiting)):
+                    answer = self.answer(plans[number], engine)
+                    written[answer] = number, answer
+                    engine.submit(answer)
+                if engine.is_idle:
+                    return
+                for written_now, events in engine.step():
+                    number, answer = written[written_now]
+                    if answer.error:
+                        raise answer.error
+                    yield number, answer, events
 
     def room(self, request: Request, n_tokens: int) -> int:
         """The longest prompt that has room behind it for an answer of so many tokens; in mode rewrite, for two of them
@@ -252,14 +325,8 @@ class PersonaJudge:
         overhead = len(corrector._correction([Message("user", "-")], request, plain, "-", ()).prompts[0])
         return min(self.context_limit, corrector.context_limit) - 2 * n_tokens - overhead
 
-    def _rewriting(self, plan: Plan) -> Answer:
-        first, correct = self.in_two(plan)
-        draft = Answer(self.pool, first, 0.0)
-        return Rewriting(draft, plan, self._corrector(plan.request).pool, self.load_s, correct)
-
-    def in_two(self, plan: Plan) -> tuple[Plan, Callable[[str, tuple[int, ...]], Plan]]:
-        """In mode rewrite, the plan of the first answer, and a function that plans its correction from its text and
-        its tokens.
+    def _rewrite(self, plan: Plan, engine: Engine) -> Rewrite:
+        """The two passes of mode rewrite.
 
         Raises:
             UsageError: there is no room for two answers.
@@ -272,7 +339,7 @@ class PersonaJudge:
         if room < 2:
             raise UsageError("the context has no room for an answer and its correction: give a larger --ctx")
         shorter = request.replace(max_tokens=min(request.generation.max_tokens, room // 2))
-        return replace(plan, request=shorter), correct
+        return Rewrite(replace(plan, request=shorter), engine if corrector is self else corrector.decoder, correct)
 
     def _corrector(self, request: Request) -> PersonaJudge:
         """The judge on the model that corrects; it is loaded when it is first needed."""
@@ -327,7 +394,7 @@ class PersonaJudge:
 
     def prompts(self, conversation: Sequence[Message], request: Request, roles: Roles) -> list[list[int]]:
         """Each view's prompt tokens, be they more than fit.  Raises what `prompting.plan.write_prompts` does."""
-        self.pool.check_open()
+        self.decoder.check_open()
         return write_prompts(
             self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt
         )
@@ -365,9 +432,9 @@ class PersonaJudge:
         return described({name: said[name] for name in said if getattr(sampling, name) == said[name]}) or "none"
 
     @property
-    def living(self) -> dict[int, settings.FixedLayout]:
-        """Where the views live that are in use, by how many they are."""
-        return self.pool.living
+    def layouts(self) -> dict[int, settings.FixedLayout]:
+        """The layouts in use, by the number of views."""
+        return self.decoder.lanes.layouts
 
     @property
     def placed(self) -> str:
@@ -377,13 +444,19 @@ class PersonaJudge:
     @property
     def context_limit(self) -> int:
         """Tokens that a view may hold."""
-        return self.pool.context_limit
+        return self.decoder.context_limit
 
 
 def _views(prefer: Preferences = (), draft_prefer: Preferences = (), judge_prefer: Preferences = ()) -> Views:
     """The preferences of view a and of view b, dealt out or placed.  Raises what `parse_views` and `place` do."""
     views, draft, judge = map(parse_views, (prefer, draft_prefer, judge_prefer))
     return place(in_turn(views), in_turn(draft), in_turn(judge)) if any(draft) or any(judge) else views
+
+
+def _can_share(plan: Plan) -> bool:
+    """Whether the answer can be written in contexts that others use."""
+    generation = plan.request.generation
+    return generation.schedule != "reference" and not generation.aligner and not any(plan.roles.adapters)
 
 
 def _plain(request: Request, with_adapters: bool) -> Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import islice
 from math import nan
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 from llama_cpp import llama_cpp as lib
 
 from ..engine.context import Context
+from ..engine.engine import Engine
 from ..engine.interrupt import Interrupt
 from ..engine.machine import physical_cores
 from ..engine.model import Model
-from ..engine.views import ModelViews
+from ..engine.slot import Slot, needs
 from ..errors import ModelError, UsageError
 from ..persona import PersonaJudge
 from ..prompting.prompt import Message
@@ -52,9 +53,9 @@ def make_contenders(
     yield BARE, lambda seed: _bare(bare, one_prompt, work, seed)
 
     for layout in LAYOUTS:
-        views = ModelViews(model, work.engine, 2, _room(max(two_prompts, key=len), work), layout, interrupt)
-        stack.callback(views.close)
-        yield LIMIT.format(layout), lambda seed, views=views: _limit(views, two_prompts, work)  # type: ignore[misc]
+        engine = stack.enter_context(closing(Engine(model, work.engine.replace(layout=layout), interrupt)))
+        slot = stack.enter_context(engine.direct(needs(2, _room(max(two_prompts, key=len), work))))
+        yield LIMIT.format(layout), lambda seed, slot=slot: _limit(slot, two_prompts, work)  # type: ignore[misc]
 
     n_ctx = _room(one_prompt, work)
     yield LIBRARY, _library(model, judges["contexts"], work, stack, n_ctx, None)
@@ -65,7 +66,7 @@ def make_contenders(
     for layout in LAYOUTS:
         yield JUDGE.format(layout), _judged(JUDGE.format(layout), judges[layout], work, report)
     for layout in LAYOUTS:
-        if judges[layout].pool.layout(3) == layout:  # where there are few cores, one batch even if contexts are wanted
+        if judges[layout].decoder.lanes.layout(3) == layout:  # on few cores one batch, whatever is wanted
             yield THREE.format(layout), _judged(THREE.format(layout), judges[layout], work, report, mode="both")
     if work.lookahead:
         for layout in LAYOUTS:
@@ -124,14 +125,14 @@ def _bare(context: Context, prompt: Sequence[int], work: Workload, seed: int) ->
     return (work.n_tokens - 1) / elapsed
 
 
-def _limit(views: ModelViews, prompts: Sequence[Sequence[int]], work: Workload) -> float:
-    views.start(prompts)
-    views.wait()
+def _limit(slot: Slot, prompts: Sequence[Sequence[int]], work: Workload) -> float:
+    slot.start(prompts)
+    slot.logits(0)
     token = prompts[0][-1]
     started = time.perf_counter()
     for _ in range(work.n_tokens - 1):
-        views.feed([token])
-        views.wait()
+        slot.feed([token])
+        slot.logits(0)
     return (work.n_tokens - 1) / (time.perf_counter() - started)
 
 
@@ -220,14 +221,13 @@ def _judge(judge: PersonaJudge, work: Workload, seed: int, **changes: Any) -> tu
         with BlameDisplay(console, answer.result.preferences) as display:
             for event in islice(events, 1):
                 display.show(event)
-            views = judge.pool.views(len(answer.plan.prompts), 1)
-            started, decode_s = time.perf_counter(), views.decode_s
+            started, decode_s = time.perf_counter(), judge.decoder.lanes.decode_s
             n = 0
             for event in events:
                 display.show(event)
                 n += 1
             elapsed = time.perf_counter() - started
-    return n / elapsed, 1 - (views.decode_s - decode_s) / elapsed
+    return n / elapsed, 1 - (judge.decoder.lanes.decode_s - decode_s) / elapsed
 
 
 _PREFILL_TOKENS = 256
@@ -237,16 +237,17 @@ def read_prompts(model: Model, work: Workload, report: Report, interrupt: Interr
     """Read a prompt in both views together, and in one view alone with all threads, twice."""
     token = lib.llama_vocab_nl(model.vocab)
     prompt = [max(int(token), 0)] * _PREFILL_TOKENS
+    settings = work.engine.replace(layout="contexts")
     for name, n_views, times in (("both", 2, 1), ("two_single", 1, 2)):
-        views = ModelViews(model, work.engine, n_views, _PREFILL_TOKENS, "contexts", interrupt)
-        try:
-            elapsed = 0.0
+        elapsed = 0.0
+        with (
+            closing(Engine(model, settings, interrupt)) as engine,
+            engine.direct(needs(n_views, _PREFILL_TOKENS)) as slot,
+        ):
             for _ in range(times):
                 started = time.perf_counter()
-                views.start([prompt] * n_views)
-                views.wait()
+                slot.start([prompt] * n_views)
+                slot.logits(0)
                 elapsed += time.perf_counter() - started
-                views.rewind(len(prompt))
-            report.prefill.setdefault(name, []).append(elapsed)
-        finally:
-            views.close()
+                slot.rewind(len(prompt))
+        report.prefill.setdefault(name, []).append(elapsed)

@@ -19,6 +19,7 @@ from ..engine.filters import FilterChain
 from ..engine.interrupt import Interrupt, Interrupted
 from ..engine.machine import resident_bytes
 from ..engine.model import Model
+from ..engine.slot import needs
 from ..errors import UsageError
 from ..events import TokenEvent
 from ..persona import PersonaJudge
@@ -102,11 +103,9 @@ def measure(
 def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
     """Microseconds of each thing that is done once a token or view, on real logits: the median of 200 calls."""
     prompts = judge.plan(prompt, judge.request.replace(mode="judge")).prompts
-    views = judge.pool.views(2, max(map(len, prompts)) + 1)
-    reduce, views.reduce = views.reduce, lambda view, row, logits: logits.copy()
-    views.start(prompts)
-    a, b = views.logits(0), views.logits(1)
-    views.reduce = reduce
+    with judge.decoder.direct(needs(2, max(map(len, prompts)) + 1)) as slot:
+        slot.start(prompts)
+        a, b = slot.logits(0).copy(), slot.logits(1).copy()
     chain = FilterChain(judge.model, judge.request.sampling, prompts[0], (0, 1))
     short_a, short_b = chain.shorten(a), chain.shorten(b)
     q, p = chain(short_a), chain(short_b)

@@ -106,10 +106,10 @@ def chat(
             talking = Chat(conversation, screen, view, load, store)
             if save_cache:
                 with suppress(UsageError):  # what is in force cannot be had together: the next answer tells why
-                    cache.load_cache(judge.pool, opened, judge.roles(judge.request).adapters)
+                    cache.load_cache(judge.decoder, opened, judge.roles(judge.request).adapters)
             talking.greet()
             status = loop.talk(talking, store.path.with_suffix(".history") if store else None)
-            if save_cache and (size := cache.save_cache(conversation.judge.pool, conversation.session)):
+            if save_cache and (size := cache.save_cache(conversation.judge.decoder, conversation.session)):
                 screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
             return status
         finally:

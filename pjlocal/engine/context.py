@@ -6,8 +6,7 @@ import ctypes
 import os
 import time
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,22 +118,13 @@ class Context:
         self.adapters = Adapters()
         self._batch = Batch(self.n_batch)
         self._last_shape: tuple[list[int], int] = ([], 0)
-        self._n_threads = n_threads
+        self._n_threads = self._most_threads = n_threads
         self._threads = _thread_count(model, n_seq, n_threads)
         self._logits: dict[int, Logits] = {}
 
     def close(self) -> None:
         self._free()
         self.handle = None
-
-    @contextmanager
-    def more_threads(self, n_threads: int) -> Iterator[None]:
-        """While others that share the cores rest."""
-        lib.llama_set_n_threads(self.handle, n_threads, n_threads)
-        try:
-            yield
-        finally:
-            lib.llama_set_n_threads(self.handle, self._n_threads, self._n_threads)
 
     def adapt(self, adapters: Adapters) -> None:
         """Compute with these adapters from now on; what the memory holds was read with others, and must be dropped.
@@ -146,9 +136,14 @@ class Context:
             put_in_force(self.handle, self.model, adapters)
             self.adapters = adapters
 
-    def decode(self, token: Sequence[int], pos: Sequence[int], seq: list[int], n_wanted: int) -> None:
+    def decode(
+        self, token: Sequence[int], pos: Sequence[int], seq: list[int], n_wanted: int, n_threads: int | None = None
+    ) -> None:
         """One llama_decode of at most n_batch tokens, each with its position and sequence; the last ``n_wanted`` get
         logits.
+
+        Args:
+            n_threads: instead of those that the context was made with.
 
         Raises:
             Interrupted: the abort callback stopped it.
@@ -168,27 +163,27 @@ class Context:
             batch.logits[: n - n_wanted] = 0
             batch.logits[n - n_wanted : n] = 1
         batch.struct.n_tokens = n
-        status = self._step(n, seq[0] != seq[-1] and n == n_wanted)
+        status = self._step(n, seq[0] != seq[-1] and n == n_wanted, n_threads or self._most_threads)
         check_decoded(status, self._interrupt)
 
-    def _step(self, n: int, together: bool) -> int:
+    def _step(self, n: int, together: bool, n_threads: int) -> int:
         """llama_decode of the batch: with as many threads as do good where views read the same tokens together.
 
         Elsewhere their number stays as it is.  From 256 tokens on, flash attention over a single sequence divides its
         sums by the number of threads: the same seed would give another text on a busy machine (logits of SmolLM2 were
         seen to differ by up to 0.7; those of two sequences agree to the bit).
         """
-        threads = self._threads
-        if threads is None:
-            return int(lib.llama_decode(self.handle, self._batch.struct))
-        n_threads = threads.now if together else threads.most
+        threads = self._threads if together and n_threads == self._most_threads else None
+        n_threads = threads.now if threads else n_threads
         if n_threads != self._n_threads:
             self._n_threads = n_threads
             lib.llama_set_n_threads(self.handle, n_threads, n_threads)
+        if threads is None:
+            return int(lib.llama_decode(self.handle, self._batch.struct))
         started, started_cpu = time.perf_counter(), time.process_time()
         status = int(lib.llama_decode(self.handle, self._batch.struct))
         ended, ended_cpu = time.perf_counter(), time.process_time()
-        if together and n == self._n_seq:
+        if n == self._n_seq:
             threads.learn(ended, ended - started, ended_cpu - started_cpu)
         return status
 

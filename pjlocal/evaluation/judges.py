@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..engine.context import context_limit
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
-from ..engine.packed import PackedReader
+from ..engine.scoring import TextReader
 from ..errors import ModelError
 from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
@@ -84,7 +84,7 @@ class LocalJudge:
         if not all(map(len, self._spellings)):
             raise ModelError(f"{model.name} cannot judge: its vocabulary has no tokens for 1, 2 and 0")
         self._white = frozenset(_spelling(model, "").tolist())
-        self._reader = PackedReader(model, engine, interrupt)
+        self._reader = TextReader(model, engine, interrupt)
 
     def close(self) -> None:
         self._reader.close()

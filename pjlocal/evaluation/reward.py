@@ -12,8 +12,8 @@ the text is tokenized anew, behind that model's own chat template.  Where an ans
 that ends it is a token of it, since stopping is part of what a preference like ``concise`` asks for; where a limit has
 cut it off, it is not.
 
-Answers to one prompt are read together, what they have in common once; of quantized models that rounds otherwise than
-reading each by itself: SmolLM2's mean log-probabilities differed by up to 0.03, those of a model in float32 by 1e-6.
+What answers to one prompt begin with alike is read once; of quantized models that rounds otherwise than reading each by
+itself: SmolLM2's mean log-probabilities differed by up to 0.03, those of a model in float32 by 1e-6.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..decoding.combine import log_normalizer
 from ..engine.context import context_limit
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
-from ..engine.packed import PackedReader, Tokens
+from ..engine.scoring import TextReader, Tokens
 from ..engine.shortlist import NOT_NUMBERS
 from ..errors import ModelError
 from ..prompting.pieces import tokens_behind
@@ -50,7 +50,7 @@ class Scorer:
         self._prompting: Prompting = prompting.replace(placement="system")
         self._template = ChatTemplate(model)
         self._limit = context_limit(model, engine)
-        self._reader = PackedReader(model, engine, interrupt)
+        self._reader = TextReader(model, engine, interrupt)
         #: What its scores depend on, besides the answer and the preferences.
         self.identity = {
             "model": digest_of(model.path),

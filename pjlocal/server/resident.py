@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from ..decoding.judge import Decision
 from ..decoding.schedule import Rows, Voice
-from ..engine.context import PROMPT_PIECE, context_limit
+from ..engine.context import context_limit
+from ..engine.engine import Engine
 from ..engine.interrupt import Interrupt
+from ..engine.lanes import Capacity
 from ..engine.model import Model
-from ..engine.seats import SharedContext
-from ..engine.views import ModelViews
 from ..engine.voices import Alone, Combined
 from ..errors import ModelError, UsageError
 from ..events import Result, TokenEvent
@@ -25,14 +25,12 @@ from ..persona import PersonaJudge
 from ..prompting.plan import Plan
 from ..prompting.prompt import ChatTemplate, Message
 from ..request import Request
-from ..scheduler import Scheduler
 from ..sessions.asking import fitted
-from ..settings import Engine
+from ..settings import Engine as EngineSettings
 from .near import About, Head, Step
 from .overrides import check_servable
 
 _VIEWS = 2  # that an answer takes, mostly
-_LEAST_VIEWS = 3  # that the server has room for: mode both has a neutral one
 
 IMPOSSIBLE = -9999.0  # as OpenAI writes the logarithm of 0, which JSON cannot
 
@@ -64,12 +62,12 @@ class Token:
 class Planned:
     """An answer that is ready to be written.
 
-    then: in mode rewrite, what plans the correction of this one, once there is a result and its events.
+    judge: planned it, and makes the answer.
     n_left_out: exchanges that the prompt has no room for.
     """
 
     plan: Plan
-    then: Callable[[Result, Sequence[TokenEvent]], Planned] | None = None
+    judge: PersonaJudge
     n_left_out: int = 0
 
 
@@ -85,7 +83,9 @@ class Resident:
         Interrupted: on request.
     """
 
-    def __init__(self, path: Path, engine: Engine, parallel: int, interrupt: Interrupt, lookahead: int = 0) -> None:
+    def __init__(
+        self, path: Path, engine: EngineSettings, parallel: int, interrupt: Interrupt, lookahead: int = 0
+    ) -> None:
         self._engine = engine
         self._interrupt = interrupt
         with ExitStack() as undo:
@@ -93,15 +93,15 @@ class Resident:
             undo.callback(self.model.close)
             self._template = ChatTemplate(self.model)
             undo.callback(self._template.close)
-            n_seq = max(_LEAST_VIEWS, _VIEWS * parallel)
             self.n_ctx = context_limit(self.model, engine)
             try:
-                self.shared = SharedContext(self.model, engine, n_seq, self.n_ctx, interrupt, 1 + lookahead)
+                self.engine = Engine(
+                    self.model, engine, interrupt, Capacity(parallel, _VIEWS, self.n_ctx, 1 + lookahead)
+                )
             except ModelError as error:
                 raise ModelError(f"{error} (or a smaller --parallel)") from None
-            undo.callback(self.shared.close)
+            undo.callback(self.engine.close)
             self._closing = undo.pop_all()
-        self.scheduler = Scheduler(self.shared, PROMPT_PIECE)
 
     def close(self) -> None:
         self._closing.close()
@@ -130,7 +130,7 @@ class Resident:
         judge = self._judge(request, self._interrupt)  # which has nothing of its own that would have to be closed
         request = judge.request = judge.request.replace(schedule="lockstep")  # any schedule gives the same text
         judge.check(request.sampling)
-        self._check_views(len(judge.roles(request).prefixes))
+        self.engine.lanes.check_room(len(judge.roles(request).prefixes))
         if isinstance(said, str):
             plan = self._raw(judge, said)
         elif shortens:
@@ -138,18 +138,9 @@ class Resident:
             n_left_out += first_read
         else:
             plan = judge.plan(said, request)
-        if plan.roles.mode != "rewrite":
-            return Planned(plan, None, n_left_out)
-        if isinstance(said, str):
+        if plan.roles.mode == "rewrite" and isinstance(said, str):
             raise UsageError("mode rewrite corrects an answer: ask /v1/chat/completions for one")
-        first, correct = judge.in_two(plan)
-
-        def then(draft: Result, events: Sequence[TokenEvent]) -> Planned:
-            correction = correct(draft.text, tuple(event.id for event in events))
-            seeded = request.replace(seed=draft.seed)
-            return Planned(replace(correction, roles=plan.roles, request=seeded), None, n_left_out)
-
-        return Planned(first, then, n_left_out)
+        return Planned(plan, judge, n_left_out)
 
     def single(self, request: Request, said: Sequence[Message] | str, talk: Talk) -> Single:
         """An answer apart from all others, on what the talk has read so far.  Raises what `planned` does."""
@@ -170,13 +161,6 @@ class Resident:
         return PersonaJudge(
             self.model, request=request, engine=self._engine, interrupt=interrupt, template=self._template
         )
-
-    def _check_views(self, n_views: int) -> None:
-        if n_views > self.shared.n_seq:
-            raise UsageError(
-                f"this answer takes {n_views} views, and the server has room for {self.shared.n_seq}: it would have "
-                f"with --parallel {-(-n_views // _VIEWS)}"
-            )
 
     def _n_too_long(self, conversation: Sequence[Message]) -> int:
         """How many of the oldest exchanges cannot fit, however few tokens they have: they are not even counted."""
@@ -249,23 +233,37 @@ class Single:
         self._judge = judge
         self._warnings = warnings
         self._answer = judge.stream(said)
-        self._events = iter(self._answer)
-        self._views = judge.pool.in_use(len(self._answer.plan.prompts))
-        self._worked = self._work_of(self._views)  # before this answer
+        self._lanes = judge.decoder.lanes
+        self._before = self._lanes.n_fed, self._lanes.n_decodes
+        judge.decoder.submit(self._answer)
 
     def close(self) -> None:
         """Write no more of it."""
-        self._answer.close()
+        self._judge.decoder.cancel(self._answer)
 
-    def step(self, meanwhile: Callable[[], bool]) -> Step | None:
-        """Its next token; None behind the last one.  Raises what an `Answer` does.
+    def step(self, *, others_wait: bool) -> list[Step]:
+        """Write one more token, or read a piece of a prompt; the new events.
 
         Args:
-            meanwhile: lets others go on while a long prompt is read; whether there are any.
+            others_wait: whether other answers wait for this step.
+
+        Raises:
+            UsageError, ModelError: the answer cannot be written.
         """
-        self._judge.pool.meanwhile = meanwhile
-        event = next(self._events, None)
-        return None if event is None else Step(event, asdict(self._answer.statistics))
+        stepped = self._judge.decoder.step(others_wait=others_wait)
+        so_far = asdict(self._answer.statistics)
+        if self._answer.error:
+            raise self._answer.error
+        return [Step(event, so_far) for _, events in stepped for event in events]
+
+    @property
+    def is_done(self) -> bool:
+        return self._answer.is_done
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the first token is decided."""
+        return self._answer.statistics.completion_tokens > 0
 
     @property
     def head(self) -> Head:
@@ -280,14 +278,7 @@ class Single:
     @property
     def work(self) -> tuple[int, int]:
         """Tokens fed, and batches read."""
-        views = self._judge.pool.in_use(len(self._answer.plan.prompts))
-        fed, decodes = self._work_of(views)
-        before = self._worked if views is self._views else (0, 0)
-        return fed - before[0], decodes - before[1]
-
-    @staticmethod
-    def _work_of(views: ModelViews | None) -> tuple[int, int]:
-        return (views.n_fed, views.n_decodes) if views else (0, 0)
+        return self._lanes.n_fed - self._before[0], self._lanes.n_decodes - self._before[1]
 
 
 class TokenLogProbs:

@@ -13,10 +13,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..answer import Answer
+from ..answer import Answer, Observer
+from ..engine.engine import Engine as Decoder
 from ..engine.interrupt import Interrupt, Interrupted
 from ..engine.model import Model
-from ..engine.pool import ViewPool
 from ..errors import ModelError
 from ..events import Result, Statistics, TokenEvent
 from ..gguf.fit import Offload
@@ -70,7 +70,7 @@ class ServedJudge(PersonaJudge):
         about = talk.about()
         self._talk: Talk | None = talk
         self._answer: ServedAnswer | None = None  # the last one
-        self._living: dict[int, FixedLayout] = {}
+        self._layouts: dict[int, FixedLayout] = {}
         self._vocabulary = Model(path, engine, interrupt, trusted=True, vocab_only=True)
         self._vocabulary.offload = Offload(**about.offload)
         self._vocabulary.description = about.description
@@ -79,15 +79,15 @@ class ServedJudge(PersonaJudge):
         except BaseException:
             self._vocabulary.close()
             raise
-        self.pool.context_limit = about.context_limit
+        self.decoder.lanes.context_limit = about.context_limit
 
     @property
     def served(self) -> bool:  # type: ignore[override]
         return self._talk is not None
 
     @property
-    def living(self) -> dict[int, FixedLayout]:
-        return self._living if self._talk else super().living
+    def layouts(self) -> dict[int, FixedLayout]:
+        return self._layouts if self._talk else super().layouts
 
     def close(self) -> None:
         """Hang up, and free what is in memory here."""
@@ -98,14 +98,14 @@ class ServedJudge(PersonaJudge):
             self.model.close()
         self._vocabulary.close()
 
-    def answer(self, plan: Plan) -> Answer:
+    def answer(self, plan: Plan, engine: Decoder | None = None, observer: Observer | None = None) -> Answer:
         """The answer that was planned, token by token.  Raises what `PersonaJudge.answer` does."""
         if self._talk:
             try:
                 return self._served(plan)
             except Lost as lost:
                 self._load(str(lost))
-        return super().answer(plan)
+        return super().answer(plan, engine, observer)
 
     def _served(self, plan: Plan) -> Answer:
         """Raises Lost: no server writes it."""
@@ -113,12 +113,12 @@ class ServedJudge(PersonaJudge):
             raise Lost(why)
         if self._answer:
             self._answer.close()
-        answer = ServedAnswer(self.pool, plan, self.load_s)
+        answer = ServedAnswer(self.decoder, plan, self.load_s)
         # The filters are settled here: the server must not take others from the model's file.
         request = replace(plan.request.replace(seed=answer.seed), explicit=_ALL_FILTERS)
         assert self._talk and self._file
         try:
-            answer.ask(self._talk, request, self._living)
+            answer.ask(self._talk, request, self._layouts)
         except Lost:  # it may have been started anew meanwhile
             self._talk.close()
             talk = connect(self._file, self.engine, self.interrupt)
@@ -126,7 +126,7 @@ class ServedJudge(PersonaJudge):
                 raise Lost("the server is gone") from None
             self._talk = talk
             try:
-                answer.ask(talk, request, self._living)
+                answer.ask(talk, request, self._layouts)
             except Gone:
                 raise Lost("the server does not answer") from None
         self._answer = answer
@@ -139,8 +139,8 @@ class ServedJudge(PersonaJudge):
         self._talk.close()
         self.model = Model(self._file, self.engine, self.interrupt)  # else the next answer tries all again
         self._talk = None
-        self.pool.close()
-        self.pool = ViewPool(self.model, self.engine, self.interrupt)
+        self.decoder.close()
+        self.decoder = Decoder(self.model, self.engine, self.interrupt)
 
 
 class ServedAnswer(Answer):
@@ -156,12 +156,12 @@ class ServedAnswer(Answer):
             Lost: the server does not write it.
         """
         talk.ask(request, self.plan.conversation)
-        self._talk, self._living = talk, living
+        self._talk, self._layouts = talk, living
 
     def _run(self) -> Generator[TokenEvent]:
         talk = self._talk
         assert talk
-        with self._pool.writing(self):
+        with self.engine.writing(self):
             self._thread = threading.get_ident()
             try:
                 for said in talk.said():
@@ -184,7 +184,7 @@ class ServedAnswer(Answer):
 
     def _end(self, talk: Talk, result: Result) -> None:
         self.statistics, self.layout = result.statistics, result.layout
-        if result.layout and self._living is not None:
-            self._living[len(self.plan.prompts)] = result.layout
+        if result.layout and self._layouts is not None:
+            self._layouts[len(self.plan.prompts)] = result.layout
         talk.check_end(result)
         self.finish_reason = result.finish_reason

@@ -6,16 +6,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from ..answer import Answer
+from ..engine.engine import Writing
 from ..engine.interrupt import Interrupt
 from ..errors import PjlocalError, UsageError
 from ..events import Result, TokenEvent
 from ..prompting.prompt import Message
 from ..request import Request
-from ..scheduler import Job
 from .metrics import Metrics
 from .near import Head, Step
 from .planner import Planner
@@ -61,10 +61,8 @@ class Order:
     came: float = field(default_factory=time.monotonic)
     planned: Planned | None = None
     log_probs: TokenLogProbs | None = None
-    job: Job | None = None
+    answer: Answer | None = None
     begun: bool = False  # to tell of tokens
-    drafted: list[TokenEvent] = field(default_factory=list)  # of a first answer, which another corrects
-    draft: Result | None = None
 
 
 @dataclass(eq=False)
@@ -117,9 +115,8 @@ class Worker:
         self._planned: deque[tuple[AnyOrder, Planned | Single | Exception]] = deque()
         self._left: deque[Talk] = deque()
         self._stopping = False
-        self._orders: dict[Job, Order] = {}  # planned, of this thread alone
+        self._orders: dict[Writing, Order] = {}  # planned, of this thread alone
         self._singles: list[SingleOrder] = []  # as well
-        self._reading: set[SingleOrder] = set()  # of them, whose step is under way while others go on
         self._fault: Exception | None = None  # that nobody foresaw: the context may be in any state
         self._planning: set[AnyOrder] = set()  # what the planner has, and is still wanted
         self._talks: set[Talk] = set()  # that may have contexts
@@ -236,13 +233,6 @@ class Worker:
             left = list(self._left)
             for queue in (self._coming, self._gone, self._planned, self._left):
                 queue.clear()
-            for reading in self._reading:  # they are interrupted, and end when their step has returned
-                if reading in gone:
-                    gone.remove(reading)
-                    self._gone.append(reading)
-                if reading.talk in left:
-                    left.remove(reading.talk)
-                    self._left.append(reading.talk)
         for order in coming:
             self._begin(order)
         for order in gone:
@@ -252,19 +242,6 @@ class Worker:
         for talk in left:
             talk.left = True
             self._forget(talk)
-
-    def _give_turns(self) -> bool:
-        """Let all others go on while one reads a long prompt; whether there are any."""
-        self._look()
-        if self._orders:
-            self._step()
-        others = [single for single in self._singles if single.begun and single not in self._reading]
-        for single in others:
-            if single.single and not self._fault:
-                self._step_alone(single)
-        if self._fault:
-            raise self._fault
-        return bool(self._orders or others)
 
     def _has_work(self) -> bool:
         to_do = self._coming or self._gone or self._planned or self._left or self._orders or self._singles
@@ -315,40 +292,39 @@ class Worker:
             self._end(order, error)
 
     def _write(self, resident: Resident, order: Order, planned: Planned) -> None:
-        plan = planned.plan
         if order.top is not None:
-            ignore_end = plan.request.generation.ignore_end
+            ignore_end = planned.plan.request.generation.ignore_end
             order.log_probs = TokenLogProbs(resident.model, order.top, ignore_end)
-        job = Job(len(plan.prompts), lambda seat: Answer(seat, plan, 0.0, order.log_probs))
-        resident.scheduler.submit(job)
-        order.planned, order.job = planned, job
-        self._orders[job] = order
+        answer = planned.judge.answer(planned.plan, resident.engine, order.log_probs)
+        resident.engine.submit(answer)
+        order.planned, order.answer = planned, answer
+        self._orders[answer] = order
 
     def _drop(self, order: AnyOrder) -> None:
         """Write no more of it, where it is not at its end."""
-        if isinstance(order, Order) and order.job and self._resident:
-            self._resident.scheduler.cancel(order.job)
+        if isinstance(order, Order) and order.answer and self._resident:
+            self._resident.engine.cancel(order.answer)
         if order in self._wanted:
             self._end(order, None)
 
     def _step(self) -> None:
         """One more token of every answer that has a seat."""
         assert self._resident
-        shared = self._resident.shared
-        n_fed, n_decodes = shared.n_fed, shared.n_decodes
+        engine = self._resident.engine
+        n_fed, n_decodes = engine.lanes.n_fed, engine.lanes.n_decodes
         try:
-            told = self._resident.scheduler.step(others_wait=bool(self._singles))
+            told = engine.step(others_wait=bool(self._singles))
         except Exception as error:
             self._fault = error
             return
-        self._metrics.fed.inc(shared.n_fed - n_fed)
-        self._metrics.decodes.inc(shared.n_decodes - n_decodes)
-        for job, events in told:
-            order = self._orders[job]
+        self._metrics.fed.inc(engine.lanes.n_fed - n_fed)
+        self._metrics.decodes.inc(engine.lanes.n_decodes - n_decodes)
+        for answer, events in told:
+            order = self._orders[answer]
             if events:
-                self._tell(order, job, events)
-            if job.done:
-                self._finish(order, job)
+                self._tell(order, events)
+            if answer.is_done:
+                self._finish(order)
 
     def _fail_all(self, fault: Exception) -> None:
         """End all answers in hand, and begin the next with the model loaded anew."""
@@ -359,64 +335,50 @@ class Worker:
         self._fault = None
 
     def _step_alone(self, order: SingleOrder) -> None:
-        """One more token of an answer that is written by itself; the others go on while it reads its prompt."""
+        """One more token of an answer that is written by itself, or a piece of its prompt."""
         assert order.single
         single = order.single
-        self._reading.add(order)
         try:
-            step = single.step(self._give_turns)
+            steps = single.step(others_wait=bool(self._orders) or len(self._singles) > 1)
         except Exception as error:
-            self._reading.discard(order)
             self._end(order, error)
             return
-        self._reading.discard(order)
-        if not order.begun:
+        if single.has_begun and not order.begun:
             order.begun = True
             self._metrics.first_token.observe(time.monotonic() - order.came)
             order.tell(single.head)
-        if step:
+        for step in steps:
             order.tell(step)
-            return
-        fed, decodes = single.work
-        self._metrics.fed.inc(fed)
-        self._metrics.decodes.inc(decodes)
-        self._metrics.count(single.result, 0)
-        self._end(order, Done(single.result))
+        if single.is_done:
+            fed, decodes = single.work
+            self._metrics.fed.inc(fed)
+            self._metrics.decodes.inc(decodes)
+            self._metrics.count(single.result, 0)
+            self._end(order, Done(single.result))
 
-    def _tell(self, order: Order, job: Job, events: Sequence[TokenEvent]) -> None:
-        """Tell what has come; of a first answer nothing."""
-        assert order.planned
-        if order.planned.then:
-            order.drafted += events
-            return
+    def _tell(self, order: Order, events: Sequence[TokenEvent]) -> None:
         if not order.begun:
             self._metrics.first_token.observe(time.monotonic() - order.came)
         order.begun = True
         order.tell(order.log_probs.take(events) if order.log_probs else list(map(Token, events)))
 
-    def _finish(self, order: Order, job: Job) -> None:
-        """An answer is written; a first one is corrected now, where it says something."""
-        if job.error:
-            self._end(order, job.error)
+    def _finish(self, order: Order) -> None:
+        answer = order.answer
+        assert answer
+        if answer.error:
+            self._end(order, answer.error)
             return
-        assert order.planned and job.answer and job.seat
-        result, then = job.answer.result, order.planned.then
-        self._metrics.count(result, job.seat.n_held)
-        if not then or result.finish_reason == "interrupted" or not result.text.strip():
-            self._end(order, Done(replace(result, draft=order.draft)))
-            return
-        del self._orders[job]
-        order.job, order.draft = None, result
-        self._plan(order, partial(then, result, order.drafted))
+        self._metrics.count(answer.result, answer.n_held)
+        self._end(order, Done(answer.result))
 
     def _end(self, order: AnyOrder, told: Done | Exception | None) -> None:
         """Give its place to others; None where nobody is there any more to be told."""
         self._planning.discard(order)
         if isinstance(order, SingleOrder):
             self._close(order)
-        elif order.job:
-            del self._orders[order.job]
-            order.job = None
+        elif order.answer:
+            del self._orders[order.answer]
+            order.answer = None
         with self._changed:
             self._wanted.discard(order)
             self._metrics.orders.set(len(self._wanted))

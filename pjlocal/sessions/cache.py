@@ -14,46 +14,46 @@ from .store import store_path
 
 if TYPE_CHECKING:
     from ..engine.adapters import Adapters
-    from ..engine.pool import ViewPool
+    from ..engine.engine import Engine
     from .session import Session
     from .store import Store
 
 _ROOM = 256  # tokens, at the least, that a loaded cache leaves for what is said next
 
 
-def save_cache(pool: ViewPool, session: Session) -> int:
+def save_cache(engine: Engine, session: Session) -> int:
     """Write the caches of the views that the last answer had; returns their bytes, 0 where there is nothing to write.
 
     Raises:
         OutputError: they cannot be written.
     """
     read = _read_tokens(session)
-    views = pool.in_use(len(read))
-    if views is None or session.id is None:
+    adapters = engine.lanes.adapters(len(read))
+    if adapters is None or session.id is None:
         return 0
     remove_cache(session.id)
-    files = _files(pool, session.id, views.adapters)
+    files = _files(engine, session.id, adapters)
     try:
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
     except OSError as error:
         raise OutputError(f"cannot write the cache {files[0]}: {error.strerror or error}") from None
-    size = views.save(files)
+    size = engine.lanes.save(files)
     if not size:
         remove_cache(session.id)
         raise OutputError(f"cannot write the cache {files[0]}: is the disk full?")
     return size
 
 
-def load_cache(pool: ViewPool, session: Session, adapters: Sequence[Adapters]) -> None:
+def load_cache(engine: Engine, session: Session, adapters: Sequence[Adapters]) -> None:
     """Fill the views from a session's caches, where there are any of this model and these adapters of the views."""
     read = _read_tokens(session)
     if len(read) != len(adapters) or session.id is None:
         return
-    files = _files(pool, session.id, adapters)
+    files = _files(engine, session.id, adapters)
     if all(file.is_file() for file in files):
-        pool.views(len(files), min(max(read) + _ROOM, pool.context_limit), (), adapters).load(files)
+        engine.lanes.load(files, min(max(read) + _ROOM, engine.context_limit), adapters)
 
 
 def remove_session(store: Store, session_id: int) -> None:
@@ -78,11 +78,10 @@ def _folder() -> Path:
     return store_path().with_suffix(".caches")
 
 
-def _files(pool: ViewPool, session_id: int, adapters: Sequence[Adapters]) -> list[Path]:
+def _files(engine: Engine, session_id: int, adapters: Sequence[Adapters]) -> list[Path]:
     """A file a view, named after everything that its content depends on: no other model takes it."""
-    engine = pool.engine
-    first, *parts = files_of(pool.model.file)
-    of = (*_state(first), engine.cache_type_k, engine.cache_type_v, *map(_state, parts))
+    first, *parts = files_of(engine.model.file)
+    of = (*_state(first), engine.settings.cache_type_k, engine.settings.cache_type_v, *map(_state, parts))
     files = []
     for view, each in enumerate(adapters):
         adapted = [(*_state(Path(file)), scale) for file, scale in (*each.loras, *each.vectors)]

@@ -60,7 +60,7 @@ def undo(chat: Chat, words: str) -> None:
 @commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session; where layers and views are.")
 def stats(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
-    living = [f"{n} views {LIVING[layout]}" for n, layout in judge.living.items()]
+    living = [f"{n} views {LIVING[layout]}" for n, layout in judge.layouts.items()]
     where = Text(", ".join([judge.placed, *living]))
     if not chat.conversation.session.turns:
         chat.screen.say("nothing was said yet")

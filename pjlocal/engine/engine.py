@@ -1,0 +1,427 @@
+"""Answers being written on one model: every step reads what they have fed and has each decide one token.
+
+A single answer is a batch of one.  The views of an answer live in the sequences of one or more *lanes*, each a llama
+context.  In the layout ``batched`` all views are in one lane and one llama_decode reads a token of each, which reads
+the weights once: best on a GPU and wherever memory bandwidth is the limit.  In the layout ``contexts`` every view has
+a lane of its own, decoded side by side in threads: best for two views on two cores.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from ..errors import UsageError
+from ..settings import Engine as EngineSettings
+from .backend import check_process
+from .context import PROMPT_PIECE
+from .interrupt import Interrupt, Interrupted
+from .lanes import Capacity, Job, Lanes
+from .model import Model
+from .sequence import Lane
+from .sequence import Sequence as CacheSequence
+from .shortlist import NotNumbers
+from .slot import Needs, Slot
+
+
+class Writing(Protocol):
+    """An answer being written.
+
+    engine: writes it, from its next beginning on.
+    error: the exception that ended it.
+    is_done: whether nothing more is written of it.
+    begins_again: whether it has ended, and another prompt follows, for which it is submitted again.
+    """
+
+    engine: Engine
+    needs: Needs
+    error: Exception | None
+    begins_again: bool
+
+    @property
+    def is_done(self) -> bool: ...
+
+    def begin(self, slot: Slot) -> None:
+        """Start reading the prompts."""
+
+    def decide(self) -> list[Any]:
+        """Decide one token from the logits in the slot and feed it; the events that this settles.
+
+        Raises Interrupted, or the error that ends the answer.
+        """
+
+    def interrupt(self) -> None:
+        """Note that a stop was requested."""
+
+    def finish(self, slot: Slot) -> list[Any]:
+        """The events that were held back until the end."""
+
+
+class Writer(Protocol):
+    """An iteration over an answer, which keeps the engine busy."""
+
+    def close(self) -> None:
+        """Stop.  Raises UsageError where another thread iterates."""
+
+    def end(self) -> None:
+        """Stop, whichever thread iterates; waits for it."""
+
+
+_open: WeakSet[Engine] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Have a daemon thread that is writing an answer stop: llama.cpp crashes where the process ends meanwhile."""
+    for engine in list(_open):
+        with suppress(Exception):
+            engine.check_open()
+            engine.close()
+
+
+class Engine:
+    """Writes answers on a model, in the order in which they were submitted.
+
+    Without a ``capacity`` it writes one at a time.  The lanes are made when an answer needs them, kept for the next one
+    with as many views, and grow: a conversation that outgrows its context is not read again.
+
+    Several answers share lanes.  llama.cpp rounds differently in batches of different widths: beside others, an answer
+    may part from the one that its seed gives alone where two tokens are all but equally probable.
+
+    Args:
+        model: stays open when this is closed.
+        interrupt: stops the decode under way; every answer in flight then ends as interrupted.
+        capacity: for several answers at once.
+
+    Raises:
+        ModelError: there is not enough memory for the capacity.
+    """
+
+    def __init__(
+        self, model: Model, settings: EngineSettings, interrupt: Interrupt, capacity: Capacity | None = None
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.interrupt = interrupt
+        self.lanes = Lanes(model, settings, interrupt, capacity)
+        self.n_steps = 0
+        self.closed = False
+        self._capacity = capacity
+        self._waiting: deque[Writing] = deque()
+        self._in_flight: dict[Writing, Slot] = {}
+        self._direct: list[Slot] = []
+        self._n_released = 0
+        self._writer: Writer | None = None
+        self._opening = threading.Lock()  # guards `closed` and the writer, where another thread closes
+        _open.add(self)
+
+    @property
+    def context_limit(self) -> int:
+        """Tokens that a view may hold."""
+        return self.lanes.context_limit
+
+    def close(self) -> None:
+        """End the answer being written, in whichever thread, then free the contexts."""
+        with self._opening:
+            self.closed = True
+            writer = self._writer
+        if writer:
+            with self.interrupt.stopping():
+                writer.end()
+        self.lanes.close()
+
+    def check_open(self) -> None:
+        """Refuse to write.
+
+        Raises:
+            UsageError: the engine is closed.
+            ModelError: llama.cpp cannot be used in this process.
+        """
+        check_process()
+        if self.closed:
+            raise UsageError("this PersonaJudge is closed: make another")
+
+    @contextmanager
+    def writing(self, writer: Writer) -> Iterator[None]:
+        """While one iterates over its answer.  An iteration that was left unfinished ends.
+
+        Raises:
+            UsageError: the engine is closed, or another thread iterates.
+        """
+        self.check_open()
+        if self._writer:
+            self._writer.close()
+        with self._opening:
+            self.check_open()
+            self._writer = writer
+        try:
+            self._tidy()
+            yield
+        finally:
+            self._writer = None
+
+    # Answers.
+
+    def submit(self, answer: Writing) -> None:
+        """Write an answer when its turn has come.
+
+        Raises:
+            UsageError: it never would: it has more views than there is room for.
+        """
+        n_views = answer.needs.n_views
+        self.lanes.check_room(n_views)
+        self._waiting.append(answer)
+
+    def cancel(self, answer: Writing) -> None:
+        """Write no more of an answer; its place is free."""
+        if answer in self._waiting:
+            self._waiting.remove(answer)
+        if answer in self._in_flight:
+            if len(self._in_flight) == 1:
+                self.lanes.drop()
+            with suppress(Exception):  # it has failed, or was stopped, for all in flight: the next step says so
+                self.lanes.wait()
+            self._release(answer)
+
+    def is_writing(self, answer: Writing) -> bool:
+        """Whether the answer waits or is being written."""
+        return answer in self._in_flight or answer in self._waiting
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting and not self._in_flight
+
+    @property
+    def n_waiting(self) -> int:
+        return len(self._waiting)
+
+    def slot(self, answer: Writing) -> Slot:
+        """The slot of an answer in flight."""
+        return self._in_flight[answer]
+
+    @contextmanager
+    def direct(self, needs: Needs) -> Iterator[Slot]:
+        """A slot for a caller who starts, feeds and reads it without an answer: logits are decoded when asked for."""
+        self.check_open()
+        slot = Slot(self, needs)
+        self._direct.append(slot)
+        are_broken = False
+        try:
+            slot.open()
+            yield slot
+        except NotNumbers:
+            are_broken = True
+            raise
+        finally:
+            with suppress(Exception):
+                self.lanes.wait()
+            self._direct.remove(slot)
+            self._give_back(slot, are_broken=are_broken)
+
+    @property
+    def _slots(self) -> list[Slot]:
+        return [*self._in_flight.values(), *self._direct]
+
+    def step(self, *, others_wait: bool = False) -> list[tuple[Writing, list[Any]]]:
+        """Write one more token of every answer in flight whose prompts are read; each answer with its new events.
+
+        A fault of one answer ends that one alone (``error``); a fault of a lane ends all in flight.
+
+        Args:
+            others_wait: whether work outside of this engine waits for the step: then it is a short one.
+        """
+        self.n_steps += 1
+        if not self.lanes.are_busy:
+            self._admit()
+        failed = self._try_to_decode(others_wait)
+        events = [(answer, self._advance(answer, slot, failed)) for answer, slot in self._in_flight.items()]
+        for answer, _ in events:
+            if answer.is_done or answer.begins_again:
+                self._release(answer)
+            if answer.begins_again and answer.engine is self:
+                self._waiting.appendleft(answer)
+        if not self._waiting and all(slot.is_ready for slot in self._in_flight.values()):
+            self._launch()  # other lanes decode while the caller shows the events
+        return events
+
+    def _admit(self) -> None:
+        """Give waiting answers their slots, while there is room."""
+        while self._waiting and self._has_room(self._waiting[0]):
+            answer = self._waiting.popleft()
+            slot = self._in_flight[answer] = Slot(self, answer.needs)
+            try:
+                slot.open()
+                answer.begin(slot)
+            except Interrupted:
+                answer.interrupt()
+            except Exception as error:
+                answer.error = error
+
+    def _has_room(self, answer: Writing) -> bool:
+        return self.lanes.have_room(answer.needs.n_views) if self._capacity else not self._slots
+
+    def _advance(self, answer: Writing, slot: Slot, failed: Exception | None) -> list[Any]:
+        """Decide an answer's next token; the events that this settles, or the end of the answer."""
+        events: list[Any] = []
+        if not answer.is_done:
+            if not slot.is_ready and not failed:  # its prompts are still being read
+                return []
+            try:
+                if failed:
+                    raise failed
+                events = answer.decide()
+            except Interrupted:
+                answer.interrupt()
+            except Exception as error:
+                answer.error = error
+        if answer.is_done:
+            try:
+                events += answer.finish(slot)
+            except Interrupted:
+                answer.interrupt()
+            except Exception as error:
+                answer.error = answer.error or error
+        return events
+
+    def _release(self, answer: Writing) -> None:
+        """Give an answer's sequences to others; their caches stay, for prompts that begin alike.
+
+        llama.cpp multiplies values that are not numbers by 0 where they stand in cells that were emptied, which makes
+        no numbers of them.  It cannot erase one sequence: all of a lane are erased when none is in use.
+        """
+        self._give_back(self._in_flight.pop(answer), are_broken=isinstance(answer.error, NotNumbers))
+
+    def _give_back(self, slot: Slot, *, are_broken: bool = False) -> None:
+        self._n_released += 1
+        slot.close()
+        for sequence in slot.sequences:
+            sequence.release()
+            sequence.released = self._n_released
+            sequence.is_broken |= are_broken
+        for lane in {sequence.lane for sequence in slot.sequences}:
+            if any(each.is_broken for each in lane.sequences) and not any(each.in_use for each in lane.sequences):
+                lane.erase()
+
+    def settle(self, slot: Slot) -> None:
+        """Decode until a slot's rows are there.  Raises what decoding raises."""
+        while not slot.is_settled:
+            self._decode(False)
+
+    def decode_alone(self, sequence: CacheSequence) -> None:
+        """Decode what one sequence is fed, and nothing else."""
+        with self.lanes.recovering():
+            job = partial(sequence.lane.feed, [sequence], self._n_threads)
+            self.lanes.start({sequence.lane: job}, len(sequence.fed))
+            self.lanes.wait()
+
+    # Decoding.
+
+    def _try_to_decode(self, others_wait: bool) -> Exception | None:
+        """Decode; the error that this raises."""
+        try:
+            self._decode(others_wait)
+        except Exception as error:
+            return error
+        return None
+
+    def _decode(self, others_wait: bool) -> None:
+        """Read a piece of a prompt, then in one batch what the answers whose prompts are read have fed."""
+        with self.lanes.recovering():
+            if not self.lanes.are_busy:
+                if self.interrupt.is_set():
+                    raise Interrupted
+                self._read_prompts(others_wait)
+                self._launch()
+            self.lanes.wait()
+
+    def _read_prompts(self, others_wait: bool) -> None:
+        """Read about a batch of prompts, or a small piece where others wait for it."""
+        reading = [slot for slot in self._slots if not slot.is_ready]
+        is_alone = not others_wait and len(reading) == len(self._slots)
+        piece = (self._capacity.prompt_piece if self._capacity else PROMPT_PIECE) if not is_alone else None
+        n_read = 0
+        while reading and n_read < (piece or self.settings.n_batch):
+            slot = min(reading, key=_due)
+            if slot.has_to_read:
+                n_read += self._read_piece(slot, piece and piece - n_read)
+            else:
+                slot.go_on()
+            if slot.is_ready:
+                reading.remove(slot)
+
+    def _read_piece(self, slot: Slot, n_most: int | None) -> int:
+        """Read the next tokens of a slot's prompts, a batch in every lane or ``n_most`` in all; how many."""
+        by_lane: dict[Lane, list[CacheSequence]] = {}
+        for sequence in slot.sequences:
+            if sequence.to_read:
+                by_lane.setdefault(sequence.lane, []).append(sequence)
+        jobs: dict[Lane, Job] = {}
+        most = 0
+        for lane, sequences in by_lane.items():
+            n = min(lane.context.n_batch, max(1, n_most // len(by_lane))) if n_most else lane.context.n_batch
+            pieces = _first_of(sequences, n)
+            n_tokens = sum(len(piece) for _, piece in pieces)
+            most = max(most, n_tokens)
+            jobs[lane] = partial(lane.read, pieces, self.lanes.n_threads if slot.reads_alone else self._n_threads)
+        self.lanes.start(jobs, most)
+        slot.read_s += self.lanes.wait()
+        return most * len(jobs)
+
+    def _launch(self) -> None:
+        """Begin to decode what the answers whose prompts are read have fed."""
+        by_lane: dict[Lane, list[CacheSequence]] = {}
+        for slot in self._slots:
+            if slot.is_ready:
+                for sequence in slot.sequences:
+                    if sequence.fed:
+                        by_lane.setdefault(sequence.lane, []).append(sequence)
+        jobs = {lane: partial(lane.feed, _in_order(each), self._n_threads) for lane, each in by_lane.items()}
+        self.lanes.start(jobs, max((sum(len(s.fed) for s in each) for each in by_lane.values()), default=0))
+
+    @property
+    def _n_threads(self) -> int:
+        """Threads of each lane: the lanes of all answers in flight share the cores."""
+        lanes = {sequence.lane for slot in self._slots for sequence in slot.sequences}
+        return max(1, self.lanes.n_threads // max(1, len(lanes)))
+
+    def _tidy(self) -> None:
+        """Drop what Ctrl-C has left behind, wherever it came."""
+        self._waiting.clear()
+        self.lanes.drop()
+        with suppress(Exception):
+            self.lanes.wait()
+        for answer in list(self._in_flight):
+            self._release(answer)
+        for sequence in self.lanes:
+            sequence.release()
+        self.lanes.recover()
+
+
+def _due(slot: Slot) -> int:
+    """When a prompt is read: a short one before a long one, but not if it came much later.
+
+    Counted in tokens, as if all prompts were read at the same time: so none waits for ever.
+    """
+    return PROMPT_PIECE * slot.came + slot.n_to_read
+
+
+def _first_of(sequences: Sequence[CacheSequence], n: int) -> list[tuple[CacheSequence, list[int]]]:
+    """The first n tokens that sequences have to read, one sequence after the other."""
+    pieces = []
+    for sequence in _in_order(sequences):
+        if n > 0:
+            piece = sequence.to_read[:n]
+            pieces.append((sequence, piece))
+            n -= len(piece)
+    return pieces
+
+
+def _in_order(sequences: Iterable[CacheSequence]) -> list[CacheSequence]:
+    """By their numbers: llama.cpp computes together only what comes in the order of sequences."""
+    return sorted(sequences, key=lambda sequence: sequence.number)

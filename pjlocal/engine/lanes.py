@@ -1,0 +1,381 @@
+"""Where the views of answers live: llama contexts, made when they are needed, decoded side by side, and grown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ..errors import UsageError
+from ..settings import Engine as EngineSettings
+from ..settings import FixedLayout
+from . import prefix
+from .adapters import Adapters
+from .backend import check_process
+from .context import PROMPT_PIECE, check_memory, context_limit
+from .interrupt import Interrupt
+from .machine import physical_cores
+from .model import Model
+from .sequence import Lane, State
+from .sequence import Sequence as CacheSequence
+from .slot import Needs
+from .worker import Worker, apart
+
+#: Up to here the first lane is decoded by the thread that waits for it.  A thread more than there are cores would
+#: have to push aside llama.cpp's own, which spin between decodes: on the 2-core machine a step then took twice as long.
+#: Longer prompts are read apart, so that the main thread waits on a lock, where Ctrl-C reaches it.
+_FEW_TOKENS = 64
+
+_LEAST_SEQUENCES = 3  # of a lane for several answers: mode both has a neutral view
+
+Job = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Room for several answers at once, made up front.
+
+    n_answers, n_views: answers, and the views that most of them have.
+    n_ctx: tokens that each view may hold.
+    n_rows: tokens that each view may be fed at once with the logits behind each.
+    prompt_piece: prompt tokens that are read in a step while other answers are being written; None for whole batches,
+        which read faster and have those answers wait for seconds.
+    """
+
+    n_answers: int
+    n_views: int
+    n_ctx: int
+    n_rows: int = 1
+    prompt_piece: int | None = PROMPT_PIECE
+
+
+class LaneSet:
+    """The lanes of answers with the same number of views, and the threads that decode them beside the caller's."""
+
+    def __init__(self, lanes: Sequence[Lane], layout: FixedLayout) -> None:
+        self.lanes = list(lanes)
+        self.layout = layout
+        #: In the order of the last answer's views, where there are as many.
+        self.sequences = [sequence for lane in lanes for sequence in lane.sequences]
+
+    @property
+    def n_ctx(self) -> int:
+        return self.lanes[0].n_ctx
+
+    @property
+    def n_rows(self) -> int:
+        return self.lanes[0].n_rows
+
+    def close(self) -> None:
+        for lane in self.lanes:
+            lane.close()
+
+
+class Lanes:
+    """The lanes of an engine.
+
+    Without a ``capacity`` they are made for one answer, and kept by the number of its views: a mode of one view leaves
+    the caches of several alone.
+
+    Args:
+        model: stays open when this is closed.
+        interrupt: stops the decode under way.
+
+    Raises:
+        ModelError: there is not enough memory for the capacity.
+    """
+
+    def __init__(self, model: Model, settings: EngineSettings, interrupt: Interrupt, capacity: Capacity | None) -> None:
+        self.model = model
+        self.settings = settings
+        self.capacity = capacity
+        self.n_threads = settings.n_threads or physical_cores()
+        #: Tokens that a view may hold.
+        self.context_limit = context_limit(model, settings)
+        self.n_decodes = 0  # llama_decode calls, and tokens decoded: for tests and statistics
+        self.n_fed = 0
+        self.decode_s = 0.0  # spent in llama_decode: of lanes that decode at the same time, the slowest one's
+        self._interrupt = interrupt
+        self._sets: dict[int, LaneSet] = {}  # by their answers' number of views; 0 for any
+        self._under_way: list[Lane] = []  # whose jobs have begun
+        self._own_job: Job | None = None  # of the first of them, run by the thread that waits
+        if capacity:
+            self.context_limit = min(self.context_limit, capacity.n_ctx)
+            self._sets[0] = self._make_shared(capacity)
+
+    def layout(self, n_views: int, *, separate: bool = False) -> FixedLayout:
+        """The layout of an answer with ``n_views`` views.
+
+        ``auto`` is contexts where a CPU decodes two views with one thread each: no thread waits for another then, which
+        is 12 to 29 % faster on 2 cores.  Elsewhere it is one batch, which reads the weights once.
+
+        More than two contexts need a core each to decode side by side: on 2 cores, three views of SmolLM2 take 22 ms a
+        step in contexts and 15 in one batch.
+
+        Args:
+            separate: whether the views have different adapters, which llama.cpp puts on a whole context.
+
+        Raises:
+            UsageError: one batch was given for separate views.
+        """
+        wanted = self.settings.layout
+        if separate:
+            if wanted == "batched":
+                raise UsageError(
+                    "an adapter of one view (--lora-a, --control-vector-a, ...) changes a whole context, and in one "
+                    "batch all views share it: use --layout contexts"
+                )
+            return "contexts"
+        if wanted == "auto":
+            a_thread_each = n_views == self.n_threads == 2 and not self.model.offload.n_gpu_layers
+            return "contexts" if a_thread_each else "batched"
+        return "batched" if n_views > max(2, self.n_threads) else wanted
+
+    @property
+    def layouts(self) -> dict[int, FixedLayout]:
+        """The layouts in use, by the number of views; not of a single one."""
+        return {n: of_set.layout for n, of_set in sorted(self._sets.items()) if n > 1}
+
+    def check_room(self, n_views: int) -> None:
+        """Refuse an answer that has more views than there will ever be room for.
+
+        Raises:
+            UsageError: it has.
+        """
+        if self.capacity and n_views > (most := len(self._sets[0].sequences)):
+            least = -(-n_views // self.capacity.n_views)
+            raise UsageError(
+                f"this answer takes {n_views} views, and there is room for {most}: there would be with "
+                f"--parallel {least}"
+            )
+
+    def have_room(self, n_views: int) -> bool:
+        """Whether there are free sequences for an answer, of lanes for several."""
+        lanes = self._sets[0].lanes
+        n_free = [sum(sequence.is_free for sequence in lane.sequences) for lane in lanes]
+        if self.separates(n_views):
+            return sum(map(bool, n_free)) >= n_views
+        return max(n_free) >= n_views or (n_views > len(lanes[0].sequences) and sum(n_free) >= n_views)
+
+    def separates(self, n_views: int) -> bool:
+        """Whether the views of an answer go to lanes of their own."""
+        of_set = self._sets[0] if self.capacity else self._sets[n_views]
+        return of_set.layout == "contexts" and n_views <= len(of_set.lanes)
+
+    def _make_shared(self, capacity: Capacity) -> LaneSet:
+        layout = self.layout(capacity.n_views)
+        n_lanes = capacity.n_views if layout == "contexts" else 1
+        n_seq = max(_LEAST_SEQUENCES, capacity.n_answers * capacity.n_views // n_lanes)
+        n_rows = capacity.n_rows if self.model.trimmable else 1
+        return self._make(n_lanes, n_seq, capacity.n_ctx, n_rows, layout)
+
+    def _make(self, n_lanes: int, n_seq: int, n_ctx: int, n_rows: int, layout: FixedLayout) -> LaneSet:
+        check_memory(self.model, self.settings, n_lanes * n_seq, n_ctx)
+        lanes: list[Lane] = []
+        n_threads = max(1, self.n_threads // n_lanes)
+        try:
+            for number in range(n_lanes):
+                lane = Lane(self.model, self.settings, n_ctx, n_seq, n_threads, self._interrupt, n_rows)
+                lanes.append(lane)
+                lane.worker = Worker() if number else None
+        except BaseException:
+            for lane in lanes:
+                lane.close()
+            raise
+        return LaneSet(lanes, layout)
+
+    def for_answer(self, needs: Needs) -> LaneSet:
+        """Lanes with room for an answer.
+
+        Raises:
+            ModelError: there is not enough memory, or an adapter cannot be loaded.
+            UsageError: adapters that the layout or the other answers do not allow.
+        """
+        if self.capacity:
+            if any(needs.adapters):
+                raise UsageError(
+                    "a LoRA adapter or control vector changes a whole context, which answers written side by side "
+                    "share: have them written one at a time (--parallel 1)"
+                )
+            return self._sets[0]
+        layout = self.layout(needs.n_views, separate=needs.is_separate)
+        missing = [file for each in needs.adapters for file, _ in each.loras if not self.model.has_lora(file)]
+        for n, of_set in list(self._sets.items()):  # adapters must be loaded before contexts are made
+            if missing or (n == needs.n_views and needs.is_separate and of_set.layout != layout):
+                del self._sets[n]
+                of_set.close()
+        for file in missing:
+            self.model.lora(file)
+        before = self._sets.get(needs.n_views)
+        if before and before.n_ctx >= needs.n_ctx and before.n_rows >= needs.n_rows:
+            return before
+        return self._grow(before, needs, layout)
+
+    def _grow(self, before: LaneSet | None, needs: Needs, layout: FixedLayout) -> LaneSet:
+        """Lanes with room for twice as many tokens as before, which keep what was read."""
+        n_ctx, n_rows = needs.n_ctx, needs.n_rows
+        states: list[State] = []
+        if before:
+            layout = before.layout
+            n_rows = max(n_rows, before.n_rows)
+            n_ctx = max(n_ctx, before.n_ctx * (2 if before.n_ctx < n_ctx else 1))
+        n_ctx = min(-(-n_ctx // 256) * 256, max(self.context_limit, needs.n_ctx))
+        n_lanes = needs.n_views if layout == "contexts" else 1
+        if before:
+            check_memory(self.model, self.settings, needs.n_views, n_ctx)
+            states = [sequence.state() for sequence in before.sequences]
+            del self._sets[needs.n_views]
+            before.close()
+        made = self._make(n_lanes, needs.n_views // n_lanes, n_ctx, n_rows, layout)
+        self._sets[needs.n_views] = made
+        for sequence, state in zip(made.sequences, states, strict=False):
+            sequence.fill(state)
+        return made
+
+    def close(self) -> None:
+        """Free the contexts with all that they have read."""
+        with self._interrupt.stopping():
+            for of_set in self._sets.values():
+                of_set.close()
+        self._sets.clear()
+
+    def place(self, needs: Needs, prompts: Sequence[Sequence[int]]) -> list[CacheSequence]:
+        """A sequence for each prompt: the one that holds most of it already, as far as that is free."""
+        of_set = self.for_answer(needs)
+        free = [sequence for sequence in of_set.sequences if sequence.is_free]
+        numbers = {lane: number for number, lane in enumerate(of_set.lanes)}
+        caches = [
+            prefix.Cache(each.cached, each.lane.context.adapters, numbers[each.lane], each.released) for each in free
+        ]
+        separate = self.separates(needs.n_views)
+        chosen = [free[i] for i in prefix.assign(prompts, needs.adapters, caches, separate=separate)]
+        for sequence, adapters in zip(chosen, needs.adapters, strict=True):
+            sequence.in_use = True
+            sequence.adapt(adapters)
+        if not self.capacity:
+            of_set.sequences = chosen
+        return chosen
+
+    def sources(self, sequence: CacheSequence) -> list[CacheSequence]:
+        """The sequences whose memory this one could take a copy of.
+
+        llama.cpp hands no sequence's memory to a context with another number of them.
+        """
+        if not self.model.keeps_all:
+            return []
+        lane = sequence.lane
+        return [
+            other
+            for each in self._sets.values()
+            for other in each.sequences
+            if other is not sequence
+            and not other.is_broken
+            and len(other.lane.sequences) == len(lane.sequences)
+            and other.lane.context.adapters == lane.context.adapters
+        ]
+
+    # Caches on disk.
+
+    def save(self, files: Sequence[Path]) -> int:
+        """Write the caches of the last answer with as many views as files, a file each; their bytes, 0 where one cannot
+        be written."""
+        sizes = [sequence.save(file) for sequence, file in zip(self._sets[len(files)].sequences, files, strict=True)]
+        return sum(sizes) if all(sizes) else 0
+
+    def adapters(self, n_views: int) -> list[Adapters] | None:
+        """The adapters of the last answer with so many views; None where there was none."""
+        of_set = self._sets.get(n_views)
+        return [sequence.lane.context.adapters for sequence in of_set.sequences] if of_set else None
+
+    def load(self, files: Sequence[Path], n_ctx: int, adapters: Sequence[Adapters]) -> None:
+        """Fill the caches of views with room for ``n_ctx`` tokens from files that `save` wrote.
+
+        What cannot be taken will be read again.
+        """
+        sequences = self.for_answer(Needs(n_ctx, adapters)).sequences
+        for sequence, own, file in zip(sequences, adapters, files, strict=True):
+            sequence.adapt(own)
+            sequence.load(file)
+
+    def __iter__(self) -> Iterator[CacheSequence]:
+        return (sequence for of_set in self._sets.values() for lane in of_set.lanes for sequence in lane.sequences)
+
+    # Jobs.
+
+    @property
+    def are_busy(self) -> bool:
+        """Whether jobs have begun that nobody has waited for."""
+        return bool(self._under_way)
+
+    def start(self, jobs: Mapping[Lane, Job], n_tokens: int) -> None:
+        """Begin a job in each lane, of at most ``n_tokens``.
+
+        Jobs run in the lanes' own threads, but for the first one, which the thread that waits runs.
+        """
+        check_process()  # whose threads may be gone
+        for lane, job in jobs.items():
+            lane.begin_job()
+            if self._under_way and lane.worker:
+                lane.worker.submit(job)
+            else:
+                self._own_job = job if n_tokens <= _FEW_TOKENS else partial(apart, job, self._interrupt)
+            self._under_way.append(lane)
+
+    def wait(self) -> float:
+        """Wait for the jobs that have begun; the seconds that the slowest one has spent in llama_decode.
+
+        Raises:
+            Interrupted: they were stopped.
+            ModelError: llama.cpp failed.
+        """
+        own_job, self._own_job = self._own_job, None
+        others = [lane.worker.wait for lane in self._under_way[1:] if lane.worker]
+        errors = []
+        for wait in (own_job, *others):
+            try:
+                if wait:
+                    wait()
+            except Exception as error:
+                errors.append(error)
+        seconds = max((lane.decode_s for lane in self._under_way), default=0.0)
+        self.decode_s += seconds
+        self.n_decodes += sum(lane.n_decodes for lane in self._under_way)
+        self.n_fed += sum(lane.n_fed for lane in self._under_way)
+        self._under_way.clear()
+        if errors:
+            raise errors[0]
+        return seconds
+
+    def drop(self) -> None:
+        """Do not run the job that waits for `wait`."""
+        self._own_job = None
+
+    @contextmanager
+    def recovering(self) -> Iterator[None]:
+        """Leave caches that agree with the memory, and nothing to be read, however decoding ends within."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C, where nobody takes it over
+                self._abandon()
+            self.recover()
+            raise
+
+    def _abandon(self) -> None:
+        """Have all jobs under way end, whatever becomes of them."""
+        self.drop()
+        with self._interrupt.stopping():
+            for lane in self._under_way[1:]:
+                with suppress(Exception):
+                    if lane.worker:
+                        lane.worker.wait()
+        self._under_way.clear()
+
+    def recover(self) -> None:
+        """Leave nothing to be read, and make caches and memory agree."""
+        for sequence in self:
+            for queue in (sequence.to_read, sequence.unread, sequence.fed):
+                queue.clear()
+            sequence.recover()

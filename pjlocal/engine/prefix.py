@@ -1,0 +1,112 @@
+"""Which KV cache a prompt goes to, and whose beginning it copies: plain Python over lists of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
+
+Tokens = Sequence[int]
+
+#: Prompt tokens from which a shared beginning is read once and copied.
+WORTH_COPYING = 32
+#: Copy only if at least 1 of 10 copied tokens is reused: copying a token costs at most a tenth of computing it.
+_COPIED_PER_REUSED = 10
+_MOST_PERMUTED = 4  # views of an answer; of more there are too many orders to try
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A sequence's KV cache that a prompt may go to.
+
+    tokens: in memory.
+    adapters: they were read with.
+    lane: number of the context that holds it.
+    released: when it was in use last, counted in answers.
+    """
+
+    tokens: Tokens
+    adapters: object = None
+    lane: int = 0
+    released: int = 0
+
+
+def common_prefix(a: Tokens, b: Tokens) -> int:
+    """Length of the longest common prefix."""
+    n = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        n += 1
+    return n
+
+
+def assign(
+    prompts: Sequence[Tokens], adapters: Sequence[object], caches: Sequence[Cache], *, separate: bool = False
+) -> list[int]:
+    """The number of the cache for each prompt; there must be enough of them.
+
+    Prefer an empty cache to evicting one that is mostly useless here, as of another conversation that only begins
+    alike, and among equals the one released longest ago.  Of the caches chosen, each prompt then gets the one that
+    makes the prompts' common prefixes longest in sum: swapped preferences swap their caches.
+
+    Args:
+        adapters: that each prompt is read with; a cache of others is of no use to it.
+        separate: every prompt goes to a lane of its own; else all go to one lane, where one has room for them.
+    """
+    held = [
+        [common_prefix(prompt, cache.tokens) if cache.adapters == own else 0 for cache in caches]
+        for prompt, own in zip(prompts, adapters, strict=True)
+    ]
+
+    def fitness(prompt: int, number: int) -> tuple[bool, bool, int, int]:
+        cache, n_held = caches[number], held[prompt][number]
+        is_useful = 2 * n_held >= len(cache.tokens) > 0
+        return is_useful, not cache.tokens, n_held, -cache.released
+
+    chosen: list[int] = []
+    for prompt in range(len(prompts)):
+        left = [number for number in range(len(caches)) if number not in chosen]
+        lanes = {caches[number].lane for number in chosen}
+        if separate:
+            left = [number for number in left if caches[number].lane not in lanes]
+        else:
+            left = _of_one_lane(left, lanes, caches, len(prompts)) or left
+        chosen.append(max(left, key=partial(fitness, prompt)))
+    if len(prompts) > _MOST_PERMUTED:
+        return chosen
+
+    def held_by(order: Iterable[int]) -> int:
+        return sum(row[number] for row, number in zip(held, order, strict=True))
+
+    return list(max(permutations(sorted(chosen)), key=held_by))  # the first of the best: none changes places
+
+
+def _of_one_lane(left: Sequence[int], lanes: set[int], caches: Sequence[Cache], n: int) -> list[int]:
+    """The caches of the lane that is used already, or of lanes with room for all prompts."""
+    of_lane = [caches[number].lane for number in left]
+    allowed = lanes or {lane for lane in of_lane if of_lane.count(lane) >= n}
+    return [number for number in left if caches[number].lane in allowed]
+
+
+def shared_prefix(prompts: Sequence[Tokens]) -> int:
+    """Tokens that all prompts begin with, and that each has a token behind."""
+    first = prompts[0]
+    return min(min(common_prefix(first, prompt), len(prompt) - 1) for prompt in prompts)
+
+
+def source(prompt: Tokens, held: int, caches: Sequence[Tokens]) -> tuple[int, int] | None:
+    """The number of the cache to copy a prompt's beginning from, and how much of it; None where that does not pay.
+
+    Args:
+        held: tokens of the prompt that its own cache holds.
+    """
+    lengths = [min(common_prefix(prompt, cache), len(prompt) - 1) for cache in caches]
+    if not lengths:
+        return None
+    best = max(range(len(caches)), key=lengths.__getitem__)
+    n_more = lengths[best] - held
+    if n_more < WORTH_COPYING or _COPIED_PER_REUSED * n_more < len(caches[best]):
+        return None
+    return best, lengths[best]
