@@ -71,6 +71,7 @@ class Slot:
         self._engine = engine
         self._needs = needs
         self._stages: Iterator[None] | None = None
+        self._n_ahead = 0  # prompt tokens of which none is read yet
         self._lanes: LaneSet
 
     def open(self) -> None:
@@ -98,7 +99,7 @@ class Slot:
 
     @property
     def n_to_read(self) -> int:
-        return sum(len(sequence.to_read) for sequence in self.sequences)
+        return self._n_ahead + sum(len(sequence.to_read) for sequence in self.sequences)
 
     @property
     def has_to_read(self) -> bool:
@@ -144,6 +145,8 @@ class Slot:
         self.sequences = self._engine.lanes.place(self._needs, prompts)
         for view, sequence in enumerate(self.sequences):
             sequence.reduce = partial(self._reduce, view)
+        held = (prefix.common_prefix(each.cached, prompt) for each, prompt in zip(self.sequences, prompts, strict=True))
+        self._n_ahead = sum(map(len, prompts)) - sum(held)
         self._stages = self._reading(prompts)
 
     def forget(self) -> None:
@@ -224,6 +227,7 @@ class Slot:
         Where the memory cannot be rolled back at will there are checkpoints: where an answer has ended and this prompt
         goes on, or where earlier prompts have parted from it, and behind it.
         """
+        self._n_ahead = 0
         each = list(zip(self.sequences, prompts, strict=True))
         for sequence, prompt in each:
             self._copy_beginning(sequence, prompt)
