@@ -334,9 +334,9 @@ def test_a_saved_cache_is_of_every_part_of_a_model(tmp_path: Path, monkeypatch) 
 
     def asked(question: str) -> Cost:
         with talk(parts[0], session=session) as chat:
-            load_cache(chat.judge.pool, session, chat.judge.roles(chat.judge.request).adapters)
+            load_cache(chat.judge.decoder, session, chat.judge.roles(chat.judge.request).adapters)
             cost = chat.ask(question)
-            save_cache(chat.judge.pool, session)
+            save_cache(chat.judge.decoder, session)
             return cost
 
     first, second = asked(QUESTIONS[0]), asked(QUESTIONS[1])
@@ -351,9 +351,9 @@ def test_a_saved_cache_holds_as_many_views_as_the_last_answer_had(tiny, tmp_path
     session = Session(id=7)
     with talk(tiny("llama"), session=session, mode="both") as chat:
         before = chat.ask(QUESTIONS[0])
-        assert save_cache(chat.judge.pool, session) > 0
+        assert save_cache(chat.judge.decoder, session) > 0
     assert len(before.prompts) == 3 and len([*tmp_path.glob("chats.caches/*.kv")]) == 3
     with talk(tiny("llama"), session=session, mode="both") as chat:
-        load_cache(chat.judge.pool, session, chat.judge.roles(chat.judge.request).adapters)
+        load_cache(chat.judge.decoder, session, chat.judge.roles(chat.judge.request).adapters)
         cost = chat.ask(QUESTIONS[1])
         assert cost.fed == cost.new_to(before.held)
