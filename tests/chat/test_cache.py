@@ -83,7 +83,7 @@ def test_a_turn_reads_its_new_tokens_and_nothing_else(tiny, kind: str, layout: s
         costs, sizes = [], set()
         for question in QUESTIONS:
             costs.append(chat.ask(question))
-            sizes.add(chat.judge.pool.views(2, 1).n_ctx)
+            sizes |= {sequence.lane.n_ctx for sequence in chat.judge.decoder.lanes}
         model = chat.judge.model
         for before, cost, question in zip(costs, costs[1:], QUESTIONS[1:], strict=False):
             around = f"<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
@@ -226,7 +226,6 @@ def test_plain_mode_leaves_the_two_views_alone(three_turns: Talk) -> None:
 
 def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_turns: Talk) -> None:
     conversation, before = three_turns.conversation, three_turns.costs[-1]
-    three_turns.judge.pool.views(1, 1024)  # with room for all, so that its counts are not lost where it grows
     turns, fed = list(three_turns.turns), three_turns.n_fed()
     three_turns.say("/compare")
     for mode in ("judge", "base", "both", "prompt", "plain"):
