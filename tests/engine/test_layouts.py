@@ -22,7 +22,7 @@ from pjlocal.engine.slot import needs
 from pjlocal.errors import UsageError
 
 LAYOUTS = ["contexts", "batched"]
-REPETITIVE = "Repeat the words tick tock again and again: tick tock tick tock tick tock tick tock tick tock"
+REPETITIVE = "Repeat after me: " + ", ".join(4 * ["the cat sat on the mat"])
 
 
 def tokens(judge: PersonaJudge, prompts: list[str] = PROMPTS, **changes) -> list[list[int]]:
