@@ -168,7 +168,7 @@ def compare(results: Results) -> Comparison:
         tuple(_win_rows(judged, suite)),
         {
             by: statistics.steadiness([c.outcomes for c in judged if c.by == by and c.in_both_orders])
-            for by in _judges(judged)
+            for by in sorted({comparison.by for comparison in judged})
             if not is_person(by)
         },
         statistics.smallest_telling(n),
@@ -410,10 +410,6 @@ def _judged(results: Results) -> list[_Judged]:
         name = (mine.key, other.key, verdict.aspect, verdict.by)
         found.setdefault(name, _Judged(mine, other, verdict.aspect, verdict.by, {})).orders[leads] = verdict
     return sorted(found.values(), key=lambda c: (c.system.prompt_id, c.system.seed, c.system.key, c.against.key))
-
-
-def _judges(judged: Iterable[_Judged]) -> list[str]:
-    return sorted({comparison.by for comparison in judged})
 
 
 def _win_rows(judged: Sequence[_Judged], suite: Suite) -> Iterator[WinRow]:

@@ -25,9 +25,8 @@ _COLUMN = 36  # the least width at which two answers stand side by side
 
 @dataclass(frozen=True)
 class Question:
-    """Two answers in the order in which they are shown, and what is asked about them."""
+    """Two answers to one prompt in the order in which they are shown, and the aspect to compare them in."""
 
-    sheet: Sheet
     first: AnswerRecord
     second: AnswerRecord
     aspect: str
@@ -52,7 +51,7 @@ def questions(
             draws.shuffle(both)
             first, second = both
             if first and second and first.text.strip() != second.text.strip():
-                asked.append([Question(sheet, first, second, a) for a in aspects or (*sheet.prefer, QUALITY)])
+                asked.append([Question(first, second, a) for a in aspects or (*sheet.prefer, QUALITY)])
     draws.shuffle(asked)
     return [question for group in asked for question in group]
 
@@ -191,7 +190,7 @@ def ballot_paper(ballot: Ballot, width: int) -> RenderableType:
     ]
     asks = "Which answer is better?" if question.aspect == QUALITY else f"Which answer is more: {question.aspect}?"
     return Group(
-        Text(shown(question.sheet.prompt), "bold"),
+        Text(shown(question.first.prompt), "bold"),
         Text(),
         Group(*panels) if side == width else Columns(panels, padding=0, width=side),
         Text(shown_line(asks), "bold"),

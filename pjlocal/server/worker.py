@@ -343,7 +343,7 @@ class Worker:
         except Exception as error:
             self._end(order, error)
             return
-        if single.has_begun and not order.begun:
+        if (single.has_begun or single.is_done) and not order.begun:
             order.begun = True
             self._metrics.first_token.observe(time.monotonic() - order.came)
             order.tell(single.head)

@@ -83,7 +83,7 @@ def test_a_turn_reads_its_new_tokens_and_nothing_else(tiny, kind: str, layout: s
         costs, sizes = [], set()
         for question in QUESTIONS:
             costs.append(chat.ask(question))
-            sizes.add(chat.judge.pool.views(2, 1).n_ctx)
+            sizes |= {sequence.lane.n_ctx for sequence in chat.judge.decoder.lanes}
         model = chat.judge.model
         for before, cost, question in zip(costs, costs[1:], QUESTIONS[1:], strict=False):
             around = f"<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
@@ -226,7 +226,6 @@ def test_plain_mode_leaves_the_two_views_alone(three_turns: Talk) -> None:
 
 def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_turns: Talk) -> None:
     conversation, before = three_turns.conversation, three_turns.costs[-1]
-    three_turns.judge.pool.views(1, 1024)  # with room for all, so that its counts are not lost where it grows
     turns, fed = list(three_turns.turns), three_turns.n_fed()
     three_turns.say("/compare")
     for mode in ("judge", "base", "both", "prompt", "plain"):
@@ -334,9 +333,9 @@ def test_a_saved_cache_is_of_every_part_of_a_model(tmp_path: Path, monkeypatch) 
 
     def asked(question: str) -> Cost:
         with talk(parts[0], session=session) as chat:
-            load_cache(chat.judge.pool, session, chat.judge.roles(chat.judge.request).adapters)
+            load_cache(chat.judge.decoder, session, chat.judge.roles(chat.judge.request).adapters)
             cost = chat.ask(question)
-            save_cache(chat.judge.pool, session)
+            save_cache(chat.judge.decoder, session)
             return cost
 
     first, second = asked(QUESTIONS[0]), asked(QUESTIONS[1])
@@ -351,9 +350,9 @@ def test_a_saved_cache_holds_as_many_views_as_the_last_answer_had(tiny, tmp_path
     session = Session(id=7)
     with talk(tiny("llama"), session=session, mode="both") as chat:
         before = chat.ask(QUESTIONS[0])
-        assert save_cache(chat.judge.pool, session) > 0
+        assert save_cache(chat.judge.decoder, session) > 0
     assert len(before.prompts) == 3 and len([*tmp_path.glob("chats.caches/*.kv")]) == 3
     with talk(tiny("llama"), session=session, mode="both") as chat:
-        load_cache(chat.judge.pool, session, chat.judge.roles(chat.judge.request).adapters)
+        load_cache(chat.judge.decoder, session, chat.judge.roles(chat.judge.request).adapters)
         cost = chat.ask(QUESTIONS[1])
         assert cost.fed == cost.new_to(before.held)

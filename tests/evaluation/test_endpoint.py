@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -171,6 +172,15 @@ def test_a_huge_body_is_not_read_to_its_end(server: Server) -> None:
     judge = make_judge(server)
     assert ask(judge) == []
     assert list(judge.failures) == ["a reply of more than 1 MiB"]
+
+
+def test_a_packed_body_is_not_unpacked(server: Server) -> None:
+    """A few bytes could become a reply that fills the memory."""
+    server.script = says((gzip.compress(reply()), {"Content_Encoding": "gzip"}))
+    judge = make_judge(server)
+    assert ask(judge) == []
+    assert list(judge.failures) == ["a reply that is none of a chat"]
+    assert server.headers[0]["Accept-Encoding"] == "identity"
 
 
 @pytest.mark.parametrize("status", [429, 503, 500])

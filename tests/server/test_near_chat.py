@@ -86,11 +86,9 @@ def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -
 def test_the_server_reads_no_more_than_is_new(served: Served, model: Path) -> None:
     with chatting(model, server=False) as chat:
         said(chat, LONG)
-        views = chat.judge.pool.in_use(2)
-        assert views
-        before = views.n_fed
+        before = chat.judge.decoder.lanes.n_fed
         said(chat, "And then?")
-        expected = views.n_fed - before
+        expected = chat.judge.decoder.lanes.n_fed - before
     with chatting(model) as chat:
         said(chat, LONG)
         before = int(served.metric("pjlocal_tokens_fed_total"))
@@ -200,9 +198,9 @@ def test_ctrl_c_is_heeded_whatever_the_server_does(model: Path, server_environme
 @pytest.mark.parametrize("server", [True, False])
 def test_where_the_views_live_is_told_of_a_servers_too(served: Served, model: Path, server: bool) -> None:
     with chatting(model, server) as chat:
-        assert chat.judge.living == {}
+        assert chat.judge.layouts == {}
         said(chat, "One.")
-        assert chat.judge.living == {2: "batched"}
+        assert chat.judge.layouts == {2: "batched"}
 
 
 @pytest.mark.slow
