@@ -13,9 +13,9 @@ from pjlocal import Engine as EngineSettings
 from pjlocal import Generation, PersonaJudge, Prompting
 from pjlocal.answer import Answer
 from pjlocal.engine.engine import Engine
-from pjlocal.engine.lanes import Capacity
+from pjlocal.engine.lanes import Capacity, needs
 from pjlocal.engine.prefix import WORTH_COPYING, common_prefix, shared_prefix
-from pjlocal.engine.slot import Slot, needs
+from pjlocal.engine.slot import Slot
 from pjlocal.errors import ModelError, UsageError
 from pjlocal.events import TokenEvent
 
@@ -479,7 +479,7 @@ def test_in_two_lanes_the_views_of_every_answer_are_decoded_side_by_side(two_lan
             engine.submit(one)
         while not all(one.statistics.completion_tokens for one in wanted):
             engine.step()
-        assert all(len({sequence.lane for sequence in engine.slot(one).sequences}) == 2 for one in wanted)
+        assert all(len({sequence.lane for sequence in engine._in_flight[one].sequences}) == 2 for one in wanted)
         n_decodes = engine.lanes.n_decodes
         left = max(10 - one.statistics.completion_tokens for one in wanted)
         finish(engine)
@@ -499,7 +499,7 @@ def test_mode_both_beside_judge_answers_in_two_lanes(two_lanes: PersonaJudge) ->
             engine.submit(one)
         while not all(one.statistics.completion_tokens for one in made[:4]):
             engine.step()
-        lanes = [len({sequence.lane for sequence in engine.slot(one).sequences}) for one in made[:4]]
+        lanes = [len({sequence.lane for sequence in engine._in_flight[one].sequences}) for one in made[:4]]
         assert lanes == [2, 1, 2, 1]
         finish(engine)
         assert [one.result.text for one in made] == alone

@@ -17,9 +17,8 @@ from pjlocal import Engine, PersonaJudge
 from pjlocal.engine import context, lanes, worker
 from pjlocal.engine.engine import Engine as Writer
 from pjlocal.engine.interrupt import Interrupt
-from pjlocal.engine.lanes import Capacity
+from pjlocal.engine.lanes import Capacity, needs
 from pjlocal.engine.scoring import TextReader
-from pjlocal.engine.slot import needs
 from pjlocal.engine.threads import ThreadCount
 
 TASKS = Path("/proc/self/task")
