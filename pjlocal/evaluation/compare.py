@@ -252,7 +252,7 @@ def _measured(answers: Sequence[AnswerRecord], scores: Mapping[str, Mapping[Metr
         found[Metric("least", by)] = [
             (id, [of[m] for m in rewards]) for id, of in told if all(m in of for m in rewards)
         ]
-    return {metric: by_unit(found[metric]) for metric in sorted(found, key=_place) if found[metric]}
+    return {metric: by_unit(found[metric]) for metric in sorted(found, key=place) if found[metric]}
 
 
 def _numbers(answer: AnswerRecord, scores: Mapping[Metric, float]) -> Iterator[tuple[Metric, float]]:
@@ -275,7 +275,7 @@ def _rewards(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
     return {by: rewards for by, rewards in found.items() if len(rewards) > 1}
 
 
-def _place(metric: Metric) -> tuple[int, Metric]:
+def place(metric: Metric) -> tuple[int, Metric]:
     kind = metric.name.partition(":")[0]
     return _ORDER.index(kind) if kind in _ORDER else len(_ORDER), metric
 

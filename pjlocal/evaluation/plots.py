@@ -269,8 +269,8 @@ def _plot(figure: Figure, title: str) -> Plot:
 
 
 def inline(plot: Plot) -> str:
-    """A plot as a part of an HTML page."""
-    svg = plot.svg[plot.svg.index("<svg") :]
+    """A plot as a part of an HTML page, which writes the beginning of its ``svg`` element itself."""
+    svg = plot.svg.partition("<svg")[2]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     return _without_ids(svg)
 
