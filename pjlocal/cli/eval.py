@@ -285,7 +285,7 @@ def show(
     from ..evaluation.side_by_side import side_by_side
 
     with _opened(folder) as (opened, run):
-        rows = browser.chosen(side_by_side(_results(opened, run).answers, run.suite), systems, objectives)
+        rows = browser.choose(side_by_side(_results(opened, run).answers, run.suite), systems, objectives)
     browser.show(rows, run.suite, make_console(sys.stdout), sys.stdin.isatty() and sys.stdout.isatty())
 
 

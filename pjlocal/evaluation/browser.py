@@ -15,26 +15,21 @@ from ..errors import UsageError, did_you_mean
 from ..screen.blame import blame, written_style
 from ..visible import shown, shown_line
 from .records import AnswerRecord
-from .side_by_side import ALL, SideBySide, facts, legends, matching, spans
+from .side_by_side import ALL, SideBySide, facts, legends, matches, spans
 from .suite import Suite
 
 _COLUMN = 36  # the least width at which answers stand side by side
 
 
-def chosen(rows: Sequence[SideBySide], systems: Sequence[str], objectives: Sequence[str] = ()) -> list[SideBySide]:
+def choose(rows: Sequence[SideBySide], systems: Sequence[str], objectives: Sequence[str] = ()) -> list[SideBySide]:
     """The rows of those objectives with the answers of those systems, in the order in which they are named; all of
     them where none is.
 
     Raises:
         UsageError: no system or no objectives of that name.
     """
-    answered = dict.fromkeys(system for row in rows for system in row.answers)
-    known_objectives = dict.fromkeys(row.objectives for row in rows)
-    for what, names, known in (("system", systems, answered), ("objectives", objectives, known_objectives)):
-        for name in names:
-            if name not in known:
-                hint = did_you_mean(name, known) or f"there are {', '.join(known) or 'none'}"
-                raise UsageError(f"no {what} {name!r} in these answers: {hint}")
+    check_names("system", systems, [system for row in rows for system in row.answers])
+    check_names("objectives", objectives, [row.objectives for row in rows])
     found = [
         replace(row, answers={name: row.answers[name] for name in systems or row.answers if name in row.answers})
         for row in rows
@@ -43,7 +38,19 @@ def chosen(rows: Sequence[SideBySide], systems: Sequence[str], objectives: Seque
     return [row for row in found if row.answers]
 
 
-def rendered(row: SideBySide, suite: Suite, width: int, no_color: bool = False) -> RenderableType:
+def check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a name that is not among the answers'.
+
+    Raises:
+        UsageError: names it, and those that there are.
+    """
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, dict.fromkeys(known)) or f"there are {', '.join(dict.fromkeys(known)) or 'none'}"
+            raise UsageError(f"no {what} {name!r} in these answers: {hint}")
+
+
+def render_row(row: SideBySide, suite: Suite, width: int, no_color: bool = False) -> RenderableType:
     """A prompt and its answers: side by side as far as the width goes, or one below the other."""
     preferences = ", ".join(row.prefer)
     about = preferences if preferences == row.objectives else f"{row.objectives}: {preferences}"
@@ -57,10 +64,10 @@ def rendered(row: SideBySide, suite: Suite, width: int, no_color: bool = False) 
         for name, answer in row.answers.items()
     ]
     question = Text(shown_line(about), "dim"), Text(shown(row.prompt), "bold"), Text()
-    return Group(*question, *legend, abreast(boxes, width))
+    return Group(*question, *legend, place_boxes(boxes, width))
 
 
-def abreast(boxes: Sequence[Panel], width: int) -> RenderableType:
+def place_boxes(boxes: Sequence[Panel], width: int) -> RenderableType:
     """Boxes side by side, as many as the width has room for."""
     n_columns = max(1, min(len(boxes), width // _COLUMN))
     for box in boxes:
@@ -103,7 +110,7 @@ class Browser:
         self.words = words.strip() or self.words
         n = len(self.rows)
         for step in range(1, n + 1):
-            if matching(self.rows[(self.at + step) % n], self.words):
+            if matches(self.rows[(self.at + step) % n], self.words):
                 self.at, self.notice = (self.at + step) % n, ""
                 return
         self.notice = f"nothing found: {self.words}"
@@ -128,7 +135,7 @@ def show(rows: Sequence[SideBySide], suite: Suite, console: Console, on_terminal
     for number, row in enumerate(rows):
         if number:
             console.print()
-        console.print(rendered(row, suite, console.width, console.no_color))
+        console.print(render_row(row, suite, console.width, console.no_color))
 
 
 def _browse(rows: Sequence[SideBySide], suite: Suite) -> None:
@@ -138,7 +145,7 @@ def _browse(rows: Sequence[SideBySide], suite: Suite) -> None:
     browser = Browser(rows)
     steps = {"n": 1, "right": 1, "p": -1, "left": -1, "g": -len(rows), "G": len(rows)}
     Pager(
-        page=lambda width, no_color: rendered(browser.row, suite, width, no_color),
+        page=lambda width, no_color: render_row(browser.row, suite, width, no_color),
         notice=lambda: browser.status,
         hint="n next, p previous, / search, q quit",
         keys={key: partial(browser.turn, step) for key, step in steps.items()},

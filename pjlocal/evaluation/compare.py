@@ -34,15 +34,17 @@ class Metric(NamedTuple):
 _ORDER = (
     *("check", "checks", "least", "reward", "rank", "prompting", "fluency"),
     *("words", "tokens", "finished", "script", "distinct1", "distinct2", "repetition", "readability", "acceptance"),
+    *("tokens/s", "seconds an answer"),
 )
 _MORE_IS_BETTER = {"check", "checks", "least", "reward", "rank", "prompting", "fluency", "finished", "script"}
-_MORE_IS_BETTER |= {"distinct1", "distinct2"}
+_MORE_IS_BETTER |= {"distinct1", "distinct2", "tokens/s"}
+_LESS_IS_BETTER = {"repetition", "seconds an answer"}
 
 
 def direction(metric: Metric) -> int:
     """1 where more is better, -1 where less is, 0 where it depends on what was asked for."""
     kind = metric.name.partition(":")[0]
-    return 1 if kind in _MORE_IS_BETTER else -1 if kind == "repetition" else 0
+    return 1 if kind in _MORE_IS_BETTER else -1 if kind in _LESS_IS_BETTER else 0
 
 
 class PromptValue(NamedTuple):
@@ -77,6 +79,11 @@ class SystemRow:
     means: Mapping[Metric, Estimate]
     tokens_per_s: Estimate
     seconds: Estimate
+
+    @property
+    def numbers(self) -> dict[Metric, Estimate]:
+        """The means with what tells of speed, each by its name in a table."""
+        return {**self.means, Metric("tokens/s"): self.tokens_per_s, Metric("seconds an answer"): self.seconds}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..html import render, source
 from ..visible import shown_line
 from .plots import Plot, inline
 from .records import AnswerRecord
-from .side_by_side import ALL, Lead, SideBySide, facts, legends, spans
+from .side_by_side import Lead, SideBySide, facts, legends, spans
 from .suite import Suite
 from .table import Table
 
@@ -29,7 +29,7 @@ class Page:
 
     facts: in a few words each: models, prompts, judges.
     notes: sentences that one must know to read the rest.
-    leads: how far each answer is ahead of the baseline's, the furthest first; measured_by: by which measure.
+    leads: the margin of each answer over the baseline's, the largest first; measured_by: the name of the measure.
     """
 
     suite: Suite
@@ -57,21 +57,12 @@ def as_html(page: Page) -> str:
         order=[*dict.fromkeys([*(lead.at for lead in [*wins, *losses]), *range(len(page.answers))])],
         objectives=[*dict.fromkeys(row.objectives for row in page.answers)],
         systems=[*dict.fromkeys(system for row in page.answers for system in row.answers)],
-        legends=lambda row: _legends(row, page.suite),
+        legends=legends,
         facts_of=_facts,
         spans=spans,
         svg=inline,
-        shortened=_shortened,
+        shorten=_shorten,
     )
-
-
-def _legends(row: SideBySide, suite: Suite) -> list[list[tuple[str, str]]]:
-    """The views that wrote the answers, with their preferences."""
-    agreed = (ALL, "what they agree on")
-    return [
-        [*((name, ", ".join(wishes) or "no preference") for name, wishes in views.items()), *[agreed] * all_agreed]
-        for views, all_agreed in legends(row, suite)
-    ]
 
 
 def _facts(answer: AnswerRecord) -> list[str]:
@@ -79,6 +70,6 @@ def _facts(answer: AnswerRecord) -> list[str]:
     return [*facts(answer), *ending]
 
 
-def _shortened(text: str, most: int = 80) -> str:
+def _shorten(text: str, most: int = 80) -> str:
     line = shown_line(text)
     return line if len(line) <= most else f"{line[: most - 1]}…"

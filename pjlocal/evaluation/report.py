@@ -24,7 +24,7 @@ from .tables import judge_notes, metric_name, report_tables, telling_note
 
 
 def print_report(results: Results, comparison: Comparison, facts: Sequence[str], console: Console) -> None:
-    """Everything but the plots and the answers."""
+    """Print everything but the plots and the answers."""
     for fact in (*facts, telling_note(comparison), *judge_notes(comparison)):
         console.print(one_line(fact), markup=False, highlight=False)
     console.print()
@@ -32,7 +32,7 @@ def print_report(results: Results, comparison: Comparison, facts: Sequence[str],
 
 
 def print_tables(tables: Sequence[Table], console: Console) -> None:
-    """On a terminal, or in a pipe."""
+    """Print tables on a terminal or into a pipe."""
     for number, table in enumerate(tables):
         if number:
             console.print()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import groupby
 from statistics import fmean
 from typing import NamedTuple
 
 from ..request import deal
 from ..settings import PANEL_NAMES, VIEW_NAMES
-from ..visible import goes_on, shown
+from ..visible import shown, whole_characters
 from .records import AnswerRecord, Score, Verdict
 from .suite import Suite
 
@@ -49,7 +50,7 @@ class Legend(NamedTuple):
 
 
 class Lead(NamedTuple):
-    """How far a system's answer is ahead of the baseline's, from -1 (lost) to 1 (won); ``at``: where the two stand."""
+    """The margin of a system's answer over the baseline's, from -1 (lost) to 1 (won); ``at``: the place of the two."""
 
     at: int
     system: str
@@ -84,21 +85,24 @@ def spans(answer: AnswerRecord) -> list[Span]:
 
     A character that stands in two spans belongs to the first, as in an exported chat.
     """
-    parts: list[Span] = []
-    for text, kind, writer in answer.pieces or [[answer.text, "plain", None]]:
-        if not text:
-            continue
-        new = Span(text, kind or "plain", writer or (ALL if kind not in (None, "plain") else None))
-        last = parts[-1] if parts else None
-        if last and (goes_on(last.text, text[0]) or (last.kind, last.writer) == (new.kind, new.writer)):
-            parts[-1] = replace(last, text=last.text + text)
-        else:
-            parts.append(new)
-    return [replace(part, text=shown(part.text)) for part in parts]
+    pieces = answer.pieces or [[answer.text, None, None]]
+    parts = [
+        Span(
+            "".join(text or "" for text, *_ in same),
+            kind or "plain",
+            writer or (None if kind in (None, "plain") else ALL),
+        )
+        for same in whole_characters(pieces, lambda piece: piece[0] or "")
+        for _, kind, writer in same[:1]
+    ]
+    return [
+        Span(shown("".join(part.text for part in same)), kind, writer)
+        for (kind, writer), same in groupby(parts, lambda part: (part.kind, part.writer))
+    ]
 
 
 def legends(row: SideBySide, suite: Suite) -> list[Legend]:
-    """One for all answers that have the same views; none for those that one view decoded alone."""
+    """The legends of the answers, one for all that have the same views; none for those that one view decoded alone."""
     systems = {system.name: system for system in suite.systems}
     found: list[Legend] = []
     for name, answer in row.answers.items():
@@ -118,7 +122,7 @@ def facts(answer: AnswerRecord) -> list[str]:
     return [f"{answer.tokens} tokens", *([] if rate is None else [f"{rate:.0%} accepted"])]
 
 
-def matching(row: SideBySide, words: str) -> bool:
+def matches(row: SideBySide, words: str) -> bool:
     """Whether all the words stand in the prompt, the answers or the names, in whatever case."""
     text = " ".join([row.prompt, row.objectives, row.prompt_id, *(a.text for a in row.answers.values())])
     folded = text.casefold()
@@ -128,7 +132,7 @@ def matching(row: SideBySide, words: str) -> bool:
 def leads(
     rows: Iterable[SideBySide], suite: Suite, verdicts: Iterable[Verdict], scores: Iterable[Score]
 ) -> tuple[list[Lead], str]:
-    """How far each answer is ahead of its baseline's, the furthest first, and by which measure.
+    """The margin of each answer over its baseline's, the largest first, and the name of the measure.
 
     By the verdicts on the two, over all judges, aspects and orders; where there are none at all, by the mean
     difference of their implicit rewards, in parts of the largest one.

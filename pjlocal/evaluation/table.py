@@ -50,9 +50,9 @@ class Column:
 class Table:
     """A table; Rich prints it.
 
-    head: what the rows are, such as ``system``.
+    head: the kind of the rows, such as ``system``.
     names: of the rows.
-    notes: what one must know to read it.
+    notes: sentences that one must know to read it.
     """
 
     title: str
@@ -67,17 +67,17 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, tuple[Column, ...]]]:
-        """The columns by what stands above them; empty where nothing does."""
+        """The columns by their group; empty where they have none."""
         return [(group, tuple(some)) for group, some in groupby(self.columns, lambda column: column.group) if group]
 
     @property
     def full_title(self) -> str:
-        """The title with what would stand above all columns."""
+        """The title, with the group where all columns have the same."""
         return f"{self.title}: {self.groups[0][0]}" if len(self.groups) == 1 else self.title
 
     @property
     def headings(self) -> list[str]:
-        """The columns' headings, each with what stands above it and not above all."""
+        """The columns' headings, each with its group where there are several."""
         several = len(self.groups) > 1
         return [f"{column.group} {column.heading}".strip() if several else column.heading for column in self.columns]
 
@@ -96,7 +96,7 @@ class Table:
         yield from (Text(shown_line(note), "dim") for note in self.notes)
 
 
-def ranked(cells: Sequence[Cell], better: int = 1) -> tuple[Cell, ...]:
+def rank_cells(cells: Sequence[Cell], better: int = 1) -> tuple[Cell, ...]:
     """Cells with the best and the second best marked; values that look the same share a place.
 
     Args:

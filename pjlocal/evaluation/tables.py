@@ -1,4 +1,4 @@
-"""The tables of a report, shaped like the paper's: systems as rows, what was measured of each objective as columns.
+"""The tables of a report, shaped like the paper's: systems as rows, the metrics of each objective as columns.
 
 Wherever luck could have made a difference from the baseline, the table says so.
 """
@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from .compare import Comparison, Difference, FolderComparison, Metric, WinRow, direction, place
 from .statistics import UNFIT, Estimate
 from .suite import Suite
-from .table import NOISE, Cell, Column, Table, ranked
+from .table import NOISE, Cell, Column, Table, rank_cells
 
 _CHECKS = ("check", "checks")
 _SCORES = ("least", "reward", "prompting", "fluency", "rank")
+_SPEED = ("tokens/s", "seconds an answer")
 _COMPARED = ("check:all", "least", "fluency", "repetition")  # metrics whose differences have a table of their own
-_SUMMARY = ("check:all", "least", "prompting", "fluency", "repetition", "words")  # those that are averaged over all
+_SUMMARY = ("check:all", "least", "prompting", "fluency", "repetition", "words", "tokens/s")  # averaged over all
 _NAMES = {
     "least": "least served",
     "prompting": "under direct prompting",
@@ -27,7 +28,7 @@ _NAMES = {
     "distinct2": "distinct pairs",
 }
 _SHARES = {"check", "checks", "finished", "script", "distinct1", "distinct2", "repetition", "acceptance"}
-_COUNTS = {"words", "tokens", "readability"}
+_DECIMALS = {"words": 1, "tokens": 1, "readability": 1, "tokens/s": 1, "seconds an answer": 2}  # 3 of the others
 
 _PAIRED_NOTE = "Paired by prompt; intervals at 95 % by bootstrap."
 _SPEED_NOTE = "Where several answers are written at once, each waits for the others: --parallel 1 measures speed."
@@ -36,10 +37,18 @@ _NOISE_NOTE = (
 )
 
 
-class _Heading(NamedTuple):
-    """What stands above a column; better: 1 where more is, -1 where less is, 0 where neither is."""
+class _Value(NamedTuple):
+    """A cell with its place.
 
-    text: str
+    row, column: keys of the place.
+    heading, group: of the column.
+    better: 1 where more is, -1 where less is, 0 where neither is.
+    """
+
+    row: Any
+    column: Any
+    cell: Cell
+    heading: str
     group: str = ""
     better: int = 0
 
@@ -48,7 +57,11 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
     """All tables of an evaluation; what was not measured has none."""
     metrics = dict.fromkeys(metric for row in comparison.systems for metric in row.means)
     texts = {_kind(metric) for metric in metrics} - {*_CHECKS, *_SCORES}
-    times = _time_table(suite, comparison) if suite.shape == "time" else _speed_table(comparison)
+    times = (
+        _time_table(suite, comparison)
+        if suite.shape == "time"
+        else _metric_table(comparison, "Speed", _SPEED, "", _SPEED_NOTE)
+    )
     tables = [
         _summary_table(comparison),
         *(
@@ -68,23 +81,20 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
     return [table for table in tables if any(cell.text for column in table.columns for cell in column.cells)]
 
 
-def _table(
-    title: str,
-    rows: Mapping[Any, str],
-    columns: Mapping[Any, _Heading],
-    cells: Mapping[tuple[Any, Any], Cell],
-    notes: Iterable[str] = (),
-) -> Table:
-    """A table of systems with each column's best cells marked.
+def _table(title: str, rows: Mapping[Any, str], values: Iterable[_Value], notes: Iterable[str] = ()) -> Table:
+    """A table of systems with each column's best cells marked; the columns stand as they first come.
 
     Args:
-        rows, columns: what stands beside and above the cells, by keys.
-        cells: by the keys of row and column; those that are missing are empty.
+        rows: the systems' names by the keys of the rows.
     """
-    filled = (
-        Column(text, ranked([cells.get((row, column), Cell()) for row in rows], better), group)
-        for column, (text, group, better) in columns.items()
-    )
+    columns: dict[Any, dict[Any, _Value]] = {}
+    for value in values:
+        columns.setdefault(value.column, {})[value.row] = value
+    filled = []
+    for found in columns.values():
+        *_, heading, group, better = next(iter(found.values()))
+        cells = rank_cells([found[row].cell if row in found else Cell() for row in rows], better)
+        filled.append(Column(heading, cells, group))
     return Table(title, "system", tuple(rows.values()), tuple(filled), tuple(notes))
 
 
@@ -98,7 +108,7 @@ def telling_note(comparison: Comparison) -> str:
 
 
 def judge_notes(comparison: Comparison) -> list[str]:
-    """How steady each judge is, and which are unfit."""
+    """A sentence on each judge: how steady it is, and whether it is unfit."""
     return [_steadiness_note(comparison, by) for by in comparison.judges]
 
 
@@ -117,26 +127,18 @@ def _steadiness_note(comparison: Comparison, by: str) -> str:
 def _summary_table(comparison: Comparison) -> Table:
     """The means over the objectives of the most important metrics; an empty table where there is only one."""
     several = len({row.objectives for row in comparison.systems}) > 1
-    values: dict[tuple[str, Metric | None], list[float]] = {}
+    found: dict[tuple[str, Metric], list[float]] = {}
     for row in comparison.systems if several else ():
-        for metric, estimate in [*row.means.items(), (None, row.tokens_per_s)]:
-            values.setdefault((row.system, metric), []).append(estimate.value)
-    found = {metric for _, metric in values if metric and metric.name in _SUMMARY}
-    metrics = sorted(found, key=lambda metric: (_SUMMARY.index(metric.name), metric.by))
-    columns = {metric: _Heading(_full_name(metric), better=direction(metric)) for metric in metrics}
-    cells = {
-        (system, metric): estimated(
-            Estimate(sum(some) / len(some), len(some)), _form(metric) if metric else "{:.1f}".format
-        )
-        for (system, metric), some in values.items()
-    }
-    return _table(
-        "All objectives together",
-        _systems(comparison),
-        {**columns, None: _Heading("tokens/s", better=1)},
-        cells,
-        ["Means over the objectives that have it, each of them counting alike."],
-    )
+        for metric, estimate in row.numbers.items():
+            if metric.name in _SUMMARY:
+                found.setdefault((row.system, metric), []).append(estimate.value)
+    values = []
+    for (system, metric), some in found.items():
+        cell = make_cell(Estimate(sum(some) / len(some), len(some)), _form(metric))
+        values.append(_Value(system, metric, cell, _full_name(metric), better=direction(metric)))
+    values.sort(key=lambda value: (_SUMMARY.index(value.column.name), value.column.by))
+    note = "Means over the objectives that have it, each of them counting alike."
+    return _table("All objectives together", _systems(comparison), values, [note])
 
 
 def _systems(comparison: Comparison) -> dict[str, str]:
@@ -148,22 +150,16 @@ def _systems(comparison: Comparison) -> dict[str, str]:
 
 def _win_table(suite: Suite, comparison: Comparison, by: str, at_equal_length: bool) -> Table:
     rows = [row for row in comparison.wins if row.by == by]
-    cells = {
-        ((row.system, row.against), (row.objectives, row.aspect)): estimated(
-            row.result.length_controlled, _percent, interval=True
-        )
-        if at_equal_length
-        else estimated(row.result.rate, _percent, row.within_noise, interval=True)
-        for row in rows
-    }
+
+    def cell(row: WinRow) -> Cell:
+        if at_equal_length:
+            return make_cell(row.result.length_controlled, _percent, interval=True)
+        return make_cell(row.result.rate, _percent, row.within_noise, interval=True)
+
     return _table(
         f"Win rate{' at equal length' * at_equal_length} against {suite.baseline}, by {by}",
-        {
-            (row.system, row.against): row.system + f" (against {row.against})" * (row.against != suite.baseline)
-            for row in rows
-        },
-        {(row.objectives, row.aspect): _Heading(row.aspect, row.objectives, 1) for row in rows},
-        cells,
+        {(r.system, r.against): r.system + f" (against {r.against})" * (r.against != suite.baseline) for r in rows},
+        [_Value((r.system, r.against), (r.objectives, r.aspect), cell(r), r.aspect, r.objectives, 1) for r in rows],
         _win_notes(comparison, by, rows, at_equal_length),
     )
 
@@ -182,22 +178,20 @@ def _win_notes(comparison: Comparison, by: str, rows: Sequence[WinRow], at_equal
 # Scores
 
 
-def _metric_table(comparison: Comparison, title: str, kinds: Collection[str], by: str) -> Table:
+def _metric_table(comparison: Comparison, title: str, kinds: Collection[str], by: str, *notes: str) -> Table:
     """The metrics of these kinds, under all objectives."""
-    noise = {(d.objectives, d.system, d.metric): d.within_noise for d in comparison.differences}
-    columns: dict[tuple[str, Metric], _Heading] = {}
-    cells = {}
+    noise = {(d.objectives, d.system, d.metric) for d in comparison.differences if d.within_noise}
+    values = []
     for row in comparison.systems:
-        for metric, estimate in row.means.items():
+        for metric, estimate in row.numbers.items():
             if metric.by == by and _kind(metric) in kinds:
+                cell = make_cell(estimate, _form(metric), (row.objectives, row.system, metric) in noise)
                 column = row.objectives, metric
-                columns[column] = _Heading(metric_name(metric), row.objectives, direction(metric))
-                luck = noise.get((row.objectives, row.system, metric), False)
-                cells[row.system, column] = estimated(estimate, _form(metric), luck)
-    order = [*dict.fromkeys(row.objectives for row in comparison.systems)]
-    in_order = sorted(columns, key=lambda column: (order.index(column[0]), place(column[1])))
-    notes = [_NOISE_NOTE] if any(cell.noise for cell in cells.values()) else []
-    return _table(title, _systems(comparison), {column: columns[column] for column in in_order}, cells, notes)
+                values.append(_Value(row.system, column, cell, metric_name(metric), row.objectives, direction(metric)))
+    objectives = [*dict.fromkeys(row.objectives for row in comparison.systems)]
+    values.sort(key=lambda value: (objectives.index(value.group), place(value.column[1])))
+    noise_note = [_NOISE_NOTE] * any(value.cell.noise for value in values)
+    return _table(title, _systems(comparison), values, [*notes, *noise_note])
 
 
 def _baseline_tables(comparison: Comparison) -> list[Table]:
@@ -231,42 +225,26 @@ def _difference_table(title: str, differences: Sequence[Difference], *notes: str
     Args:
         named: whether each row names the system that it is compared with.
     """
-    return _table(
-        title,
-        {d.system: d.system + f" (less {d.baseline})" * named for d in differences},
-        {d.metric: _Heading(_full_name(d.metric)) for d in differences},
-        {
-            (d.system, d.metric): estimated(d.estimate, _signed(d.metric), d.within_noise, interval=True)
-            for d in differences
-        },
-        [*notes, _PAIRED_NOTE, _NOISE_NOTE],
-    )
+    rows = {d.system: d.system + f" (less {d.baseline})" * named for d in differences}
+    values = []
+    for d in differences:
+        cell = make_cell(d.estimate, _signed(d.metric), d.within_noise, interval=True)
+        values.append(_Value(d.system, d.metric, cell, _full_name(d.metric)))
+    return _table(title, rows, values, [*notes, _PAIRED_NOTE, _NOISE_NOTE])
 
 
 # Times
-
-
-def _speed_table(comparison: Comparison) -> Table:
-    columns, cells = {}, {}
-    for row in comparison.systems:
-        for text, estimate, form, better in (
-            ("tokens/s", row.tokens_per_s, "{:.1f}".format, 1),
-            ("seconds an answer", row.seconds, "{:.2f}".format, -1),
-        ):
-            columns[row.objectives, text] = _Heading(text, row.objectives, better)
-            cells[row.system, (row.objectives, text)] = estimated(estimate, form)
-    return _table("Speed", _systems(comparison), columns, cells, [_SPEED_NOTE])
 
 
 def _time_table(suite: Suite, comparison: Comparison) -> Table:
     """Seconds an answer, a row for each number of objectives: the paper's Table 5."""
     counts = {objectives.name: len(objectives.prefer) for objectives in suite.objectives}
     found = {
-        (row.objectives, row.system): estimated(row.seconds, "{:.2f}".format, interval=True)
+        (row.objectives, row.system): make_cell(row.seconds, "{:.2f}".format, interval=True)
         for row in comparison.systems
     }
     objectives, systems = dict.fromkeys(name for name, _ in found), _systems(comparison)
-    rows = [ranked([found.get((name, system), Cell()) for system in systems], -1) for name in objectives]
+    rows = [rank_cells([found.get((name, system), Cell()) for system in systems], -1) for name in objectives]
     columns = (Column(system, cells) for system, cells in zip(systems, zip(*rows, strict=True), strict=True))
     names = (f"{counts.get(name, '')} ({name})" for name in objectives)
     return Table("Seconds an answer", "objectives", tuple(names), tuple(columns), ("Intervals at 95 %.",))
@@ -280,16 +258,16 @@ def _kind(metric: Metric) -> str:
 
 
 def metric_name(metric: Metric) -> str:
-    """As a column's heading."""
+    """The metric's name as a column's heading."""
     return _NAMES.get(metric.name) or metric.name.partition(":")[2] or metric.name
 
 
 def _full_name(metric: Metric) -> str:
-    """With the model that says so."""
+    """The same with the name of the model that measured it."""
     return f"{metric_name(metric)} by {metric.by.removesuffix('.gguf')}" if metric.by else metric_name(metric)
 
 
-def estimated(estimate: Estimate, form: Callable[[float], str], noise: bool = False, interval: bool = False) -> Cell:
+def make_cell(estimate: Estimate, form: Callable[[float], str], noise: bool = False, interval: bool = False) -> Cell:
     """A number as it is shown; with its interval, where it has one and ``interval`` is set."""
     if not math.isfinite(estimate.value):
         return Cell()
@@ -304,7 +282,7 @@ _percent = "{:.0%}".format
 
 def _form(metric: Metric) -> Callable[[float], str]:
     kind = _kind(metric)
-    return _percent if kind in _SHARES else "{:.1f}".format if kind in _COUNTS else "{:.3f}".format
+    return _percent if kind in _SHARES else f"{{:.{_DECIMALS.get(kind, 3)}f}}".format
 
 
 def _signed(metric: Metric) -> Callable[[float], str]:

@@ -14,7 +14,7 @@ from rich.text import Text
 from ..errors import UsageError
 from ..screen.tables import plain_table
 from ..visible import shown, shown_line
-from .browser import abreast
+from .browser import check_names, place_boxes
 from .question import QUALITY
 from .records import PERSON, AnswerRecord, Folder, Verdict, key_of
 from .side_by_side import SideBySide
@@ -62,9 +62,7 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
         UsageError: names that make no pair.
     """
     answered = dict.fromkeys(system for row in rows for system in row.answers)
-    for name in systems:
-        if name not in answered:
-            raise UsageError(f"no system {name!r} in these answers: there are {', '.join(answered) or 'none'}")
+    check_names("system", systems, [*answered])
     if len(set(systems)) >= 2:
         return [(one, other) for at, one in enumerate(systems) for other in systems[at + 1 :] if one != other]
     baselines = suite.baselines
@@ -190,7 +188,7 @@ def ballot_paper(ballot: Ballot, width: int) -> RenderableType:
     return Group(
         Text(shown(question.row.prompt), "bold"),
         Text(),
-        abreast(boxes, width),
+        place_boxes(boxes, width),
         Text(shown_line(asks), "bold"),
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from math import exp
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..events import TokenEvent, pushes_text
 from ..html import render, view_color
 from ..settings import JUDGED
 from ..textfile import output_file, write_text
-from ..visible import goes_on, markdown_line, shown, shown_line, visible
+from ..visible import markdown_line, shown, shown_line, visible, whole_characters
 from .session import Session, Turn
 
 _UNTITLED = "Conversation"
@@ -92,13 +92,13 @@ def as_html(session: Session) -> str:
     """One page without scripts: every token in the colour of the view that wrote it, its numbers where one points."""
     count = f"{len(session.turns)} turn{'s' * (len(session.turns) != 1)}"
     legends = [_legend(turn) for turn in session.turns]
-    shared = legends[0] if legends and all(legend == legends[0] for legend in legends) else []
+    shared = legends[0] if legends and all(legend == legends[0] for legend in legends) else None
     turns = [
         {
             "question": turn.question,
             "facts": [*_facts(turn), *_share(turn)],
-            "legend": [] if shared else legend,
-            "tokens": map(_token, _together(turn.events)),
+            "legend": legend if shared is None and any(legend) else None,
+            "tokens": map(_token, whole_characters(turn.events, lambda event: event.text)),
             "ending": _ENDINGS.get(turn.finish_reason, ""),
         }
         for turn, legend in zip(session.turns, legends, strict=True)
@@ -107,7 +107,7 @@ def as_html(session: Session) -> str:
         "sessions/export.html",
         title=shown_line(session.title) or _UNTITLED,
         summary=f"{count} · {_date(session.created)} · pjlocal {__version__}",
-        legend=shared or [("a", ""), ("b", "")],
+        legend=shared if shared and any(shared) else ({"a": [""], "b": [""]}, False),
         turns=turns,
     )
 
@@ -181,16 +181,12 @@ def _closing_fence(text: str) -> str:
 _ALL = "all"
 
 
-def _legend(turn: Turn) -> list[tuple[str, str]]:
-    """The views that had a preference or wrote a token, and all of them where they judged at once."""
+def _legend(turn: Turn) -> tuple[dict[str, list[str]], bool]:
+    """The preferences of the views that had one or wrote a token, and whether a token was the choice of all views."""
     preferences = _preferences(turn)
     wrote = {_writer(event) for event in turn.events}
-    views = [
-        (name, ", ".join(map(str, preferences.get(name) or ["no preference"])))
-        for name in dict.fromkeys(["a", "b", *preferences])
-        if preferences.get(name) or name in wrote
-    ]
-    return [*views, *[(_ALL, "what they agree on")] * (_ALL in wrote)]
+    names = [name for name in dict.fromkeys(["a", "b", *preferences]) if preferences.get(name) or name in wrote]
+    return {name: preferences.get(name) or [] for name in names}, _ALL in wrote
 
 
 def _writer(event: TokenEvent) -> str | None:
@@ -206,25 +202,6 @@ def _share(turn: Turn) -> list[str]:
     names = [*sorted({"a", "b", *writers} - {_ALL}), *[_ALL] * (_ALL in writers)]
     shares = [f"{name} {writers.count(name) / len(writers):.0%}" for name in names]
     return [", ".join(shares).replace(" ", " wrote ", 1)]
-
-
-def _together(events: Iterable[TokenEvent]) -> list[list[TokenEvent]]:
-    """The tokens that have a text, together those between which a character (grapheme) is not finished.
-
-    Their parts would come apart on the screen, since a bold token has another font.
-    """
-    groups: list[list[TokenEvent]] = []
-    before = ""
-    for event in events:
-        if not event.text:
-            continue
-        if before and goes_on(before, event.text[0]):
-            groups[-1].append(event)
-        else:
-            groups.append([event])
-            before = ""
-        before += event.text
-    return groups
 
 
 def _token(group: Sequence[TokenEvent]) -> dict[str, Any]:

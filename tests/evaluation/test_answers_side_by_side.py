@@ -12,7 +12,7 @@ from pjlocal.evaluation.side_by_side import (
     Span,
     leads,
     legends,
-    matching,
+    matches,
     side_by_side,
     spans,
 )
@@ -58,7 +58,7 @@ def test_the_views_have_the_preferences_that_were_dealt_to_them() -> None:
 
 def test_words_are_found_in_prompts_and_answers_whatever_their_case() -> None:
     row = side_by_side(answers(1), SUITE)[0]
-    assert matching(row, "WHAT both") and matching(row, "") and not matching(row, "what whale")
+    assert matches(row, "WHAT both") and matches(row, "") and not matches(row, "what whale")
 
 
 def test_who_is_ahead_is_measured_by_the_verdicts_in_both_orders() -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from terminal import Terminal
 
 from pjlocal.errors import UsageError
-from pjlocal.evaluation.browser import Browser, chosen, show
+from pjlocal.evaluation.browser import Browser, choose, show
 from pjlocal.evaluation.side_by_side import SideBySide, side_by_side
 
 TESTS = Path(__file__).parents[1]
@@ -72,15 +72,15 @@ def test_answers_stand_side_by_side_or_one_below_the_other_where_it_is_narrow() 
 
 def test_two_systems_may_be_chosen_and_unknown_ones_are_told() -> None:
     of = side_by_side(answers(2), SUITE)
-    assert [[*row.answers] for row in chosen(of, ["both", "prompt"], ["sea"])] == [["both", "prompt"]] * 2
+    assert [[*row.answers] for row in choose(of, ["both", "prompt"], ["sea"])] == [["both", "prompt"]] * 2
     with pytest.raises(UsageError, match=r"no system 'juge' in these answers: did you mean judge\?"):
-        chosen(of, ["juge"])
+        choose(of, ["juge"])
     with pytest.raises(UsageError, match="no objectives 'x' in these answers: there are bright, sea"):
-        chosen(of, [], ["x"])
+        choose(of, [], ["x"])
 
 
 def test_colours_tell_who_wrote_what_and_without_colours_other_styles_do() -> None:
-    one = chosen(side_by_side(answers(1), SUITE), ["both"], ["bright"])
+    one = choose(side_by_side(answers(1), SUITE), ["both"], ["bright"])
     colored = printed(one, force_terminal=True, color_system="standard")
     assert "\x1b[36mboth\x1b[0m" in colored and "\x1b[35m says\x1b[0m" in colored, "by a, by b"
     assert "\x1b[4;35m that\x1b[0m" in colored and "\x1b[4m is\x1b[0m" in colored, "resampled by b, by all"

@@ -16,7 +16,7 @@ from pjlocal.errors import UsageError
 from pjlocal.evaluation.compare import Comparison, Results, compare, compare_folders
 from pjlocal.evaluation.report import as_json, as_markdown, as_page, folder_json, report_plots, write_report
 from pjlocal.evaluation.suite import Objectives, System
-from pjlocal.evaluation.table import Cell, Column, Table, markdown_tables, ranked
+from pjlocal.evaluation.table import Cell, Column, Table, markdown_tables, rank_cells
 from pjlocal.evaluation.tables import folder_tables, report_tables, telling_note
 
 N = 30
@@ -121,9 +121,9 @@ def test_all_objectives_together_come_first_each_counting_alike() -> None:
 
 def test_best_is_bold_second_underlined_and_equals_share_a_rank() -> None:
     column = [Cell("0.5", 0.5), Cell("0.7", 0.7), Cell("0.5", 0.5), Cell(), Cell("0.1", 0.1)]
-    assert [cell.rank for cell in ranked(column)] == [2, 1, 2, 0, 0]
-    assert [cell.rank for cell in ranked(column, -1)] == [2, 0, 2, 0, 1]
-    assert [cell.rank for cell in ranked([Cell("1", 1.0), Cell("1", 1.0)])] == [0, 0], "nobody is better"
+    assert [cell.rank for cell in rank_cells(column)] == [2, 1, 2, 0, 0]
+    assert [cell.rank for cell in rank_cells(column, -1)] == [2, 0, 2, 0, 1]
+    assert [cell.rank for cell in rank_cells([Cell("1", 1.0), Cell("1", 1.0)])] == [0, 0], "nobody is better"
     best = Cell("0.7", 0.7, rank=1)
     table = Table("T", "system", ("both", "judge"), (Column("x", (best, Cell("0.5", 0.5, rank=2, noise=True))),))
     text = told([table], force_terminal=True, color_system="standard")
