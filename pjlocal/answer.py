@@ -16,7 +16,8 @@ from .engine.constraint import make_constraint
 from .engine.engine import Engine
 from .engine.filters import FilterChain
 from .engine.interrupt import running_s
-from .engine.slot import Needs, Slot
+from .engine.lanes import Needs
+from .engine.slot import Slot
 from .engine.voices import Alone, Best, Combined, Floor, Meter, Reader, Weight, heard
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent

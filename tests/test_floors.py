@@ -26,8 +26,8 @@ GROUND = {
     "request",
     "unspaced",
 }  # of the hall: stand on nothing
-#: ... and what an answer is made of, how several are written, and the API.
-ANSWERS = {"events", "answer", "rewriting", "persona", "scheduler"}
+#: ... and what an answer is made of, and the API.
+ANSWERS = {"events", "answer", "persona"}
 MAY_KNOW: dict[str, set[str]] = {
     "decoding": set(),
     **dict.fromkeys(GROUND, GROUND),
@@ -37,9 +37,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "engine": {"decoding", "gguf", *GROUND},
     "prompting": {"engine", *GROUND},
     "answer": {"events", "decoding", "engine", "prompting", *GROUND},
-    "rewriting": {"answer", "events", "engine", "prompting", *GROUND},
-    "scheduler": {"answer", "events", "engine", *GROUND},
-    "persona": {"answer", "rewriting", "events", "engine", "prompting", "gguf", *GROUND},
+    "persona": {"answer", "events", "engine", "prompting", "gguf", *GROUND},
 }
 API = {*MAY_KNOW, "__init__"}  # the hall, where the version stands
 MAY_KNOW |= dict.fromkeys(("screen", "sessions", "config"), API)

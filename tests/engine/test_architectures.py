@@ -14,7 +14,8 @@ from pjlocal import Engine, PersonaJudge, Prompting, Sampling
 from pjlocal.engine.context import Context
 from pjlocal.engine.engine import Engine as Decoder
 from pjlocal.engine.interrupt import Interrupt, Interrupted
-from pjlocal.engine.slot import Slot, needs
+from pjlocal.engine.lanes import needs
+from pjlocal.engine.slot import Slot
 from pjlocal.errors import UsageError
 from pjlocal.gguf.header import in_words, read_header
 from pjlocal.prompting.prompt import Message

@@ -18,7 +18,7 @@ from pjlocal import Engine, PersonaJudge, Prompting, Sampling
 from pjlocal.decoding.guess import Lookahead
 from pjlocal.engine.engine import Engine as Decoder
 from pjlocal.engine.interrupt import Interrupt
-from pjlocal.engine.slot import needs
+from pjlocal.engine.lanes import needs
 from pjlocal.errors import UsageError
 
 LAYOUTS = ["contexts", "batched"]
@@ -279,7 +279,7 @@ def test_memory_is_the_weights_once_two_caches_and_little_more_however_long_the_
     code = """
 from pjlocal import PersonaJudge
 from pjlocal.engine.machine import resident_bytes
-from pjlocal.engine.slot import needs
+from pjlocal.engine.lanes import needs
 from pjlocal.gguf.memory import caches
 with PersonaJudge(prefer=["vivid", "creative"]) as judge:
     judge.decoder.lanes.for_answer(needs(2, 512))  # room for both answers

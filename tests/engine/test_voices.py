@@ -11,7 +11,7 @@ import pytest
 from scipy import special
 
 from pjlocal import Answer, Engine, Generation, PersonaJudge, Sampling
-from pjlocal.engine.slot import needs
+from pjlocal.engine.lanes import needs
 from pjlocal.engine.voices import Best
 from pjlocal.events import TokenEvent
 from pjlocal.prompting.plan import make_roles
