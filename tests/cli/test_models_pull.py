@@ -17,6 +17,7 @@ import pytest
 import tiny_models
 from commandline import PJLOCAL, one_line
 from hub import COMMIT, Hub
+from huggingface_hub import constants
 
 from pjlocal.gguf.pull import Choice, RemoteFile, memory_warning
 
@@ -24,10 +25,18 @@ MODEL = "org/Tiny-GGUF"
 
 
 @pytest.fixture
-def hub(environment: dict[str, str]) -> Iterator[Hub]:
+def hub(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     hub = Hub()
     environment["HF_ENDPOINT"] = hub.url
     environment["HF_HUB_DOWNLOAD_TIMEOUT"] = "5"
+    for name, value in (  # which the client reads from the environment when it is imported
+        ("ENDPOINT", hub.url),
+        ("HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", 5),
+        ("HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub")),
+        ("HF_TOKEN_PATH", str(tmp_path / "huggingface" / "token")),
+    ):
+        monkeypatch.setattr(constants, name, value)
     yield hub
     hub.close()
 
@@ -52,11 +61,11 @@ def pulled(result: subprocess.CompletedProcess[str]) -> Path:
 
 @pytest.mark.slow
 def test_a_pulled_model_answers_at_once_and_lies_where_others_find_it(
-    pjlocal: Callable, hub: Hub, cache: Path, tmp_path: Path
+    process: Callable, hub: Hub, cache: Path, tmp_path: Path
 ) -> None:
     data = tiny_models.write_llama(tmp_path / "tiny.gguf").read_bytes()
     hub.files[MODEL] = {"tiny-Q8_0.gguf": b"GGUF", "tiny-Q4_K_M.gguf": data, "mmproj-tiny-f16.gguf": b"x"}
-    result = pjlocal("models", "pull", MODEL)
+    result = process("models", "pull", MODEL)
     path = pulled(result)
     assert result.stderr.startswith(f"pjlocal: {MODEL}: Q4_K_M, ")
     assert "there are also Q8_0)" in result.stderr
@@ -65,10 +74,10 @@ def test_a_pulled_model_answers_at_once_and_lies_where_others_find_it(
     assert (cache / "refs" / "main").read_text() == COMMIT
     assert not [file for file in cache.rglob("*") if "incomplete" in file.name or file.name.endswith(".lock")]
     for name in (MODEL, f"{MODEL}:q4_k_m", "tiny-q4"):
-        answer = pjlocal("run", "-m", name, "-n", "1", "hello")
+        answer = process("run", "-m", name, "-n", "1", "hello")
         assert answer.returncode == 0, answer.stderr
     before = len(hub.asked)
-    assert pulled(pjlocal("models", "pull", MODEL)) == path
+    assert pulled(process("models", "pull", MODEL)) == path
     assert not [path for method, path, _ in hub.asked[before:] if method == "GET" and "resolve" in path]
 
 
@@ -196,18 +205,18 @@ def test_a_token_that_is_not_valid_is_said(pjlocal: Callable, hub: Hub, environm
 
 
 @pytest.mark.slow
-def test_a_hub_that_is_not_there_is_said(pjlocal: Callable, environment: dict[str, str]) -> None:
+def test_a_hub_that_is_not_there_is_said(process: Callable, environment: dict[str, str]) -> None:
     environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
-    assert "cannot reach http://127.0.0.1:9" in one_line(pjlocal("models", "pull", MODEL).stderr)
+    assert "cannot reach http://127.0.0.1:9" in one_line(process("models", "pull", MODEL).stderr)
     environment["HF_HUB_OFFLINE"] = "1"
-    assert "HF_HUB_OFFLINE is set" in one_line(pjlocal("models", "pull", MODEL).stderr)
+    assert "HF_HUB_OFFLINE is set" in one_line(process("models", "pull", MODEL).stderr)
 
 
 @pytest.mark.slow
-def test_a_hub_that_never_answers_is_said(pjlocal: Callable, hub: Hub, environment: dict[str, str]) -> None:
+def test_a_hub_that_never_answers_is_said(process: Callable, hub: Hub, environment: dict[str, str]) -> None:
     environment["HF_HUB_ETAG_TIMEOUT"] = "1"
     hub.silent.set()
-    result = pjlocal("models", "pull", MODEL)
+    result = process("models", "pull", MODEL)
     assert f"{hub.url} does not answer within 1 seconds" in one_line(result.stderr) and result.returncode == 1
 
 
