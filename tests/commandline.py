@@ -75,7 +75,13 @@ def call(args: list[str], environment: dict[str, str], folder: Path, stdin: byte
         return status, written.read(), complained.read()
 
 
-_get_command = cache(typer.main.get_command)  # it takes 40 ms
+def _get_command(app: typer.Typer) -> object:
+    return _made_command(app, os.environ.get("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"))
+
+
+@cache  # it takes 40 ms
+def _made_command(app: typer.Typer, detection: str | None, make=typer.main.get_command) -> object:
+    return make(app)
 
 
 @contextmanager

@@ -14,21 +14,26 @@ import pytest
 from commandline import PJLOCAL, PREFER, QUESTION, one_line
 
 
+@pytest.fixture
+def small(tiny) -> tuple[str | Path, ...]:
+    """Arguments for twenty tokens of a tiny model, all of them letters."""
+    return ("-m", tiny("llama"), *PREFER, "-n", "20", "--regex", "[a-z ]{400}")
+
+
 @pytest.mark.slow
-def test_the_readmes_first_command(pjlocal) -> None:
-    result = pjlocal("run", "-p", "vivid", "-p", "creative", QUESTION)
+def test_the_readmes_first_command(process) -> None:
+    result = process("run", "-p", "vivid", "-p", "creative", QUESTION)
     assert result.returncode == 0
     assert len(result.stdout) > 20
     assert result.stderr == "" or "the answer was cut off" in one_line(result.stderr)
 
 
-@pytest.mark.slow
-def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
-    text = pjlocal("run", *PREFER, "-n", "20", QUESTION)
+def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal, small) -> None:
+    text = pjlocal("run", *small, QUESTION)
     assert "\x1b" not in text.stdout
-    blame = pjlocal("run", *PREFER, "-n", "20", "--view", "blame", QUESTION)
+    blame = pjlocal("run", *small, "--view", "blame", QUESTION)
     assert blame.stdout == text.stdout
-    report = json.loads(pjlocal("run", *PREFER, "-n", "20", "--json", QUESTION).stdout)
+    report = json.loads(pjlocal("run", *small, "--json", QUESTION).stdout)
     assert report["text"] + "\n" == text.stdout
     assert set(report) == {
         "text", "model", "mode", "preferences", "lambda", "seed", "finish_reason", "usage", "acceptance_rate", "rounds",
@@ -41,18 +46,17 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
     assert set(report["timings"]) == {"load_s", "prefill_s", "decode_s", "tokens_per_second"}
 
 
-@pytest.mark.slow
-def test_the_trace_holds_a_line_a_token_and_joins_to_the_answer(pjlocal, tmp_path: Path) -> None:
+def test_the_trace_holds_a_line_a_token_and_joins_to_the_answer(pjlocal, small, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     trace.write_text('{"position": 0, "text": "an older trace"}\n')
-    text = pjlocal("run", *PREFER, "-n", "30", "--trace", trace, QUESTION).stdout
+    text = pjlocal("run", *small, "--trace", trace, QUESTION).stdout
     events = [json.loads(line) for line in trace.read_text().splitlines()]
     assert "".join(event["text"] for event in events).rstrip("\n") + "\n" == text
-    assert len(events) == 30
+    assert len(events) == 20
     names = {"position", "id", "text", "kind", "round", "draft", "p", "q", "accept_probability", "rejected"}
     names |= {"judge", "pushes"}
     assert set(events[0]) == names
-    assert pjlocal("run", *PREFER, "-n", "30", "--trace", "-", QUESTION).stdout == trace.read_text()
+    assert pjlocal("run", *small, "--trace", "-", QUESTION).stdout == trace.read_text()
 
 
 def test_a_trace_never_takes_the_place_of_another_file(pjlocal, tmp_path: Path) -> None:
@@ -70,9 +74,8 @@ def test_a_trace_file_is_left_alone_when_nothing_is_generated(pjlocal, tmp_path:
     assert trace.read_text() == '{"position": 0}\n'
 
 
-@pytest.mark.slow
-def test_statistics_go_to_standard_error(pjlocal) -> None:
-    result = pjlocal("run", *PREFER, "-n", "20", "--stats", "--threads", "2", QUESTION)
+def test_statistics_go_to_standard_error(pjlocal, small) -> None:
+    result = pjlocal("run", *small, "--stats", "--threads", "2", QUESTION)
     assert re.fullmatch(
         r"20 tokens \| [\d.]+ tokens/s \| load [\d.]+ s \| prefill [\d.]+ s \(\d+ \+ \d+ tokens\) "
         r"\| acceptance rate \d+% \| \d+ rounds \| mean accepted run [\d.]+ \| all layers on the CPU "
@@ -81,10 +84,9 @@ def test_statistics_go_to_standard_error(pjlocal) -> None:
     )
 
 
-@pytest.mark.slow
-def test_standard_input_joins_the_prompt(pjlocal, tmp_path: Path) -> None:
+def test_standard_input_joins_the_prompt(pjlocal, tiny) -> None:
     def prompt_tokens(*args: str, stdin: str = "") -> list[int]:
-        return json.loads(pjlocal("run", "-p", "concise", "-n", "1", "--json", *args, stdin=stdin).stdout)["usage"][
+        return json.loads(pjlocal("run", "-m", tiny("llama"), "-n", "1", "--json", *args, stdin=stdin).stdout)["usage"][
             "prompt_tokens"
         ]
 
@@ -94,15 +96,13 @@ def test_standard_input_joins_the_prompt(pjlocal, tmp_path: Path) -> None:
     assert prompt_tokens(stdin="one two three") == prompt_tokens("one two three")
 
 
-@pytest.mark.slow
-def test_a_preference_may_come_from_a_file_and_be_placed_exactly(pjlocal, tmp_path: Path) -> None:
+def test_a_preference_may_come_from_a_file_and_be_placed_exactly(pjlocal, tiny, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("Answer like a pirate.\n")
     args = ("--draft-prefer", "@mine.txt", "--judge-prefer", "vivid", "--judge-prefer", "Use short words only")
-    report = json.loads(pjlocal("run", *args, "--json", "-n", "2", "hi").stdout)
+    report = json.loads(pjlocal("run", "-m", tiny("llama"), *args, "--json", "-n", "2", "hi").stdout)
     assert report["preferences"] == {"a": ["@mine.txt"], "b": ["vivid", "Use short words only"]}
 
 
-@pytest.mark.slow
 def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal, environment, tmp_path, tiny) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "toy.gguf").symlink_to(tiny("llama"))
@@ -138,7 +138,6 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -206,7 +205,6 @@ def test_standard_input_that_is_not_utf8_is_refused(pjlocal) -> None:
 # What fails at run time: one line, exit status 1.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "says"),
     [
@@ -258,12 +256,11 @@ def test_an_allocation_that_fails_gets_one_line(process) -> None:
     assert "cannot make a context" in one_line(result.stderr)
 
 
-@pytest.mark.slow
-def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjlocal, tmp_path: Path) -> None:
-    result = pjlocal("run", *PREFER, "-n", "5", "--trace", tmp_path / "no" / "trace", "hi")
+def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjlocal, small, tmp_path: Path) -> None:
+    result = pjlocal("run", *small, "--trace", tmp_path / "no" / "trace", "hi")
     assert result.returncode == 1
     assert "cannot write the trace" in one_line(result.stderr)
-    result = pjlocal("run", *PREFER, "-n", "5", "--trace", "/dev/full", "hi")
+    result = pjlocal("run", *small, "--trace", "/dev/full", "hi")
     assert result.returncode == 1
     cut_off, error = result.stderr.splitlines()
     assert "cut off" in cut_off and "No space left on device" in error
@@ -291,7 +288,6 @@ main()"""
     assert result.stderr.splitlines()[-1] == b"[]"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -327,7 +323,6 @@ def test_version_and_help(pjlocal) -> None:
         assert option in text
 
 
-@pytest.mark.slow
 def test_a_mark_of_the_encoding_and_windows_line_ends_are_no_part_of_the_prompt(pjlocal, tiny) -> None:
     def n_tokens(stdin: bytes) -> int:
         result = pjlocal("run", "-m", tiny("llama"), "-n", "1", "--json", stdin=stdin)

@@ -65,7 +65,6 @@ def test_a_model_of_any_program_answers_by_its_name(pjlocal: Callable, home: Pat
     assert "pjlocal models pull org/other gets it" in one_line(wrong.stderr) and wrong.returncode == 1
 
 
-@pytest.mark.slow
 def test_info_tells_what_the_file_says_and_what_memory_it_needs(pjlocal: Callable, home: Path) -> None:
     told = pjlocal("models", "info", "smollm2", "--ctx", "4096")
     lines = dict(line.split(None, 1) for line in told.stdout.splitlines())
@@ -85,7 +84,6 @@ def test_info_tells_what_the_file_says_and_what_memory_it_needs(pjlocal: Callabl
     assert "broken.gguf is broken" in one_line(wrong.stderr) and wrong.returncode == 1
 
 
-@pytest.mark.slow
 def test_rm_asks_and_removes_only_what_is_pjlocals(pjlocal: Callable, home: Path) -> None:
     own = home / "data/pjlocal/models/mine.gguf"
     asked = pjlocal("models", "rm", "mine")
@@ -115,7 +113,6 @@ def test_rm_takes_all_parts_of_a_split_model_and_of_a_link_the_link(pjlocal: Cal
     assert Path(elsewhere).exists()
 
 
-@pytest.mark.slow
 def test_rm_and_info_mean_the_file_that_is_named_not_a_link_to_it(pjlocal: Callable, home: Path) -> None:
     own = home / "data/pjlocal/models"
     (own / "a-link.gguf").symlink_to("mine.gguf")

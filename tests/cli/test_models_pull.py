@@ -94,7 +94,6 @@ def test_the_quantization_asked_for_is_taken_or_those_there_are_named(pjlocal: C
     assert "holds no GGUF file" in one_line(none.stderr) and none.returncode == 1
 
 
-@pytest.mark.slow
 def test_a_split_quantization_comes_whole(pjlocal: Callable, hub: Hub, tmp_path: Path) -> None:
     parts = tiny_models.write_split(tmp_path / "big-Q4_K_M.gguf")
     hub.files[MODEL] = {f"Q4_K_M/{part.name}": part.read_bytes() for part in parts}
@@ -135,7 +134,6 @@ def test_a_download_that_was_broken_off_goes_on_in_the_next_run(pjlocal: Callabl
     assert hub.ranges_asked() == ["bytes=123456-"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kept", [b"x" * 1000, b"x" * 400_000], ids=["other bytes", "too many"])
 def test_what_is_left_of_another_download_does_no_harm(pjlocal: Callable, hub: Hub, cache: Path, kept: bytes) -> None:
     offered(hub, "tiny-Q4_K_M.gguf")
@@ -169,7 +167,6 @@ def test_a_file_that_is_not_what_was_promised_is_not_kept(
     assert not [file for file in cache.rglob("*") if file.is_file() and file.stat().st_size]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "headers", "says"),
     [
@@ -195,7 +192,6 @@ def test_what_the_hub_refuses_is_explained_in_a_line(
     assert re.search(says, one_line(result.stderr)), result.stderr
 
 
-@pytest.mark.slow
 def test_a_token_that_is_not_valid_is_said(pjlocal: Callable, hub: Hub, environment: dict[str, str]) -> None:
     hub.refuse[MODEL] = (401, {})
     environment["HF_TOKEN"] = "hf_old"
@@ -224,7 +220,6 @@ def _described(**sibling: object) -> bytes:
     return json.dumps({"id": MODEL, "sha": COMMIT, "siblings": [{"rfilename": "x-Q4_K_M.gguf", **sibling}]}).encode()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "says",
     [
@@ -267,7 +262,6 @@ def test_a_host_that_refuses_is_named(pjlocal: Callable, hub: Hub) -> None:
     assert f"{hub.url} refuses {MODEL} (status 404): mind the spelling, and whether HF_ENDPOINT" in told
 
 
-@pytest.mark.slow
 def test_names_of_the_catalogue_are_pulled_too(pjlocal: Callable, hub: Hub) -> None:
     listed = pjlocal("models", "pull").stdout
     assert "llama-3.2-3b" in listed and "bartowski/Llama-3.2-3B-Instruct-GGUF" in listed
