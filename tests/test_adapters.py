@@ -231,7 +231,6 @@ def test_the_command_takes_them_and_tells_what_was_in_force(tiny, tmp_path: Path
     assert [view["control_vector"] for view in report["adapters"]] == [{str(vector): 1.0}] * 2
 
 
-@pytest.mark.slow
 def test_a_wrong_one_costs_a_line(tiny, tmp_path: Path, lora: Path, pjlocal) -> None:
     for option, status, says in (
         (f"{lora}:9999", 2, "a scale is a number from -1000 to 1000"),

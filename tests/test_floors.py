@@ -31,6 +31,7 @@ ANSWERS = {"events", "answer", "persona"}
 MAY_KNOW: dict[str, set[str]] = {
     "decoding": set(),
     **dict.fromkeys(GROUND, GROUND),
+    "html": {"__init__", *GROUND},
     "events": {"decoding", *GROUND},
     "gguf": GROUND,
     "engine": {"decoding", "gguf", *GROUND},

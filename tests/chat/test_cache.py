@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +15,7 @@ from talking import KINDS, LAYOUTS, NO_CONTROL, QUESTIONS, TEXT_ONLY, Cost, Talk
 from pjlocal import Engine, PersonaJudge, Prompting, Sampling
 from pjlocal.engine.model import Model
 from pjlocal.sessions.cache import load_cache, save_cache
-from pjlocal.sessions.session import Session, Turn
+from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
 
 # The cache, from turn to turn.
@@ -94,27 +92,6 @@ def test_a_turn_reads_its_new_tokens_and_nothing_else(tiny, kind: str, layout: s
         splits = [model.tokenize(turn.answer, special=False) for turn in chat.turns]
     assert len(sizes) == 3, "the views grew, twice"
     assert any(cost.ids[:-1] != split[: len(cost.ids) - 1] for cost, split in zip(costs, splits, strict=True))
-
-
-@pytest.mark.timed
-@pytest.mark.slow
-def test_the_first_token_of_turn_ten_comes_in_a_fifth_of_the_time_of_reading_all_again(smollm2: Path) -> None:
-    line = (
-        "The cat went to sea in a small green boat, and the owl asked where the wind would take them both that night."
-    )
-    turns = [Turn(f"{n}. {line}", [plain_event(n)]) for n in range(9)]
-
-    def first_token_s(chat: Talk, number: int) -> float:
-        started = time.perf_counter()
-        next(iter(chat.conversation.ask(f"What did the owl ask, in {number} words?")))
-        chat.conversation.undo()
-        return time.perf_counter() - started
-
-    with talk(smollm2, session=Session(turns=list(turns)), max_tokens=1) as chat:
-        again, kept = [first_token_s(chat, 1)], [first_token_s(chat, n) for n in (2, 3, 4)]
-        with talk(chat.judge.model, session=Session(turns=list(turns)), max_tokens=1) as fresh:
-            again.append(first_token_s(fresh, 1))
-    assert statistics.median(kept) <= 0.2 * min(again), f"{statistics.median(kept) / min(again):.3f}"
 
 
 # What commands leave in the cache.
