@@ -246,9 +246,13 @@ class Lanes:
         of_set = self.for_answer(needs)
         free = [sequence for sequence in of_set.sequences if sequence.is_free]
         numbers = {lane: number for number, lane in enumerate(of_set.lanes)}
-        caches = [
-            prefix.Cache(each.cached, each.lane.context.adapters, numbers[each.lane], each.released) for each in free
-        ]
+        if needs.reuses:
+            caches = [
+                prefix.Cache(each.cached, each.lane.context.adapters, numbers[each.lane], each.released)
+                for each in free
+            ]
+        else:  # the first ones, as in lanes that were just made
+            caches = [prefix.Cache((), lane=numbers[each.lane]) for each in free]
         separate = self.separates(needs.n_views)
         chosen = [free[i] for i in prefix.assign(prompts, needs.adapters, caches, separate=separate)]
         for sequence, adapters in zip(chosen, needs.adapters, strict=True):
