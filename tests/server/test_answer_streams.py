@@ -204,12 +204,27 @@ def test_the_page_sends_the_settings_that_it_sets(served: Served) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_model_writes_the_same_by_the_socket(smollm2: Path, server_environment: dict[str, str]) -> None:
-    asked = make_request(["vivid", "creative"], max_tokens=40, ignore_end=False)
-    path = socket_path(smollm2, ENGINE)
-    with serving(smollm2, server_environment), PersonaJudge(smollm2, request=asked, engine=ENGINE) as judge:
-        transport = httpx2.HTTPTransport(uds=str(path))
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("kind", ["llama", "smollm2"])
+def test_a_run_has_the_same_bytes_by_a_server_however_many_threads_and_whatever_was_read_before(
+    request: pytest.FixtureRequest,
+    model: Path,
+    server_environment: dict[str, str],
+    kind: str,
+    n_threads: int,
+) -> None:
+    """With two threads, two views have a lane each."""
+    path = request.getfixturevalue("smollm2") if kind == "smollm2" else model
+    engine, wanted = ENGINE.replace(n_threads=n_threads), make_request(["vivid", "creative"], max_tokens=40)
+    prompts = ["Why do cats purr?", LONG, "Why do dogs bark? Tell me all about it.", f"{LONG}?"]
+    expected = []
+    for prompt in prompts:
+        with PersonaJudge(path, request=wanted, engine=engine) as judge:
+            expected.append([*judge.stream(prompt)])
+    with serving(path, server_environment, "--threads", str(n_threads)):
+        transport = httpx2.HTTPTransport(uds=str(socket_path(path, engine)))
         with httpx2.Client(transport=transport, base_url="http://pjlocal", timeout=60) as client:
-            for prompt in ("Why do cats purr?", LONG):
-                _, *tokens, _ = ask(client, body(asked, prompt))
-                assert [as_event(one["event"]) for one in tokens] == [*judge.stream(prompt)]
+            for prompt, events in [*zip(prompts, expected, strict=True)] * 2:
+                head, *tokens, _ = ask(client, body(wanted, prompt))
+                assert head["head"]["layout"] == ("contexts" if n_threads == 2 else "batched")
+                assert [as_event(one["event"]) for one in tokens] == events
