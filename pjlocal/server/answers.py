@@ -24,7 +24,7 @@ from ..sessions.session import Session, Turn, title_of
 from .auth import GoneOn, NotFound, described, refusal
 from .chats import as_json, open_chat
 from .names import Names
-from .protocol import Object, Strict, Whole, check_overrides, parse_request, validated
+from .protocol import Exact, Object, Whole, check_overrides, parse_request, validated
 from .streaming import Answering, Answers, as_event, as_stream, read_body
 from .unsupported import Wrong
 
@@ -32,13 +32,13 @@ ALIVE_S = 2.0  # between two lines of a stream, at most
 _MOST_BODY = 16 << 20  # bytes; a conversation comes with the tokens of its answers
 
 
-class _Said(Strict):
+class _Said(Exact):
     role: Literal["system", "developer", "user", "assistant"]
     content: str
     tokens: Annotated[list[int], Field(fail_fast=True)] = []  # noqa: RUF012
 
 
-class _InChat(Strict):
+class _InChat(Exact):
     """The next turn of a saved chat.
 
     id: None begins a chat.
@@ -54,7 +54,7 @@ class _InChat(Strict):
     keep: bool = True
 
 
-class _Body(Strict):
+class _Body(Exact):
     """A request for an answer.
 
     request: all settings, as `Request.as_dict` writes them.
@@ -73,7 +73,7 @@ class _Body(Strict):
     shortens: bool = False
 
 
-class _ToCheck(Strict):
+class _ToCheck(Exact):
     request: Object
 
 
@@ -157,7 +157,7 @@ def answer_routes(
             messages,
             shortens=body.shortens,
             first=body.first,
-            hears_warnings=True,
+            hears_warnings=body.request is not None,
             reuses=body.request is None or len(messages) > 1,  # else as `pjlocal run` writes it, byte for byte
         )
         return Answers(service, [job])
@@ -171,11 +171,11 @@ def answer_routes(
         request = _request(body, _as_gone_on(defaults, session))
         seed = turn_seed(request, replaced, keep=chat.keep)
         job = Job(
-            request.replace(seed=seed),
+            request.with_group(request.generation.replace(seed=seed)),
             as_messages(before, chat.question),
             shortens=True,
             first=body.first,
-            hears_warnings=True,
+            hears_warnings=body.request is not None,
         )
         if not chat.keep:
             return Answers(service, [job]), None

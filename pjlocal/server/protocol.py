@@ -46,6 +46,12 @@ class Strict(BaseModel):
     _given = model_validator(mode="before")(_without_nulls)
 
 
+class Exact(Strict):
+    """A body of pjlocal's own clients, which has no other fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
 class _Text(Strict):
     """A part of what was said.  Pictures and sounds are none."""
 
@@ -344,6 +350,7 @@ _MUST_BE = {
     "greater_than_equal": "at least {ge}",
     "too_long": "a list of at most {max_length}",
     "too_short": "a list of at least {min_length}",
+    "extra_forbidden": "left out: there is no such field",
     "string_too_short": "a string that is not empty",
 }
 
