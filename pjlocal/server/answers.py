@@ -22,11 +22,10 @@ from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service, S
 from ..sessions.asking import as_messages, turn_seed
 from ..sessions.session import Session, Turn, title_of
 from .auth import GoneOn, NotFound, described, refusal
+from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
 from .chats import as_json, open_chat
-from .names import Names
-from .protocol import Exact, Object, Whole, check_overrides, parse_request, validated
+from .openai import Names
 from .streaming import Answering, Answers, as_event, as_stream, read_body
-from .unsupported import Wrong
 
 ALIVE_S = 2.0  # between two lines of a stream, at most
 _MOST_BODY = 16 << 20  # bytes; a conversation comes with the tokens of its answers
@@ -35,7 +34,7 @@ _MOST_BODY = 16 << 20  # bytes; a conversation comes with the tokens of its answ
 class _Said(Exact):
     role: Literal["system", "developer", "user", "assistant"]
     content: str
-    tokens: Annotated[list[int], Field(fail_fast=True)] = []  # noqa: RUF012
+    tokens: list[int] = Field(default=[], fail_fast=True)
 
 
 class _InChat(Exact):

@@ -20,14 +20,12 @@ from ..request import Request as AnswerRequest
 from ..service import Job, ModelName, Service
 from .answers import answer_routes
 from .auth import Guard, NotFound, error_body, not_served
+from .bodies import Wrong
 from .chats import chat_routes
 from .metrics import Metrics
-from .names import Names
+from .openai import Body, Chat, Completion, Names, Reply, parse, streamed, whole
 from .page import page_routes
-from .protocol import Body, Chat, Completion, parse
-from .replies import Reply
-from .streaming import Answering, Answers, read_body, streamed, whole
-from .unsupported import Wrong
+from .streaming import Answering, Answers, read_body
 
 _SERVED = (
     "This server speaks OpenAI's Chat Completions API: POST /v1/chat/completions, POST /v1/completions and "
@@ -65,7 +63,7 @@ def create_app(
     return Starlette(
         routes=[
             *routes(service, names, defaults, metrics, model["context_limit"]),
-            *page_routes(names, defaults),
+            *page_routes(names.model, defaults),
             *chat_routes(),
             *answer_routes(service, names, defaults, model, saved_as),
         ],

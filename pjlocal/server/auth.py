@@ -18,9 +18,9 @@ from ..engine.interrupt import Interrupted
 from ..errors import PjlocalError, RefusedError, UsageError, explain
 from ..service import Busy, Stopping
 from ..sessions.store import RemovedError
+from .bodies import in_fields
 from .metrics import Metrics
 from .page import FILES
-from .terms import in_fields
 
 log = logging.getLogger("pjlocal")
 

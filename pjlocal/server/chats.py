@@ -19,9 +19,8 @@ from ..sessions.export import FORMATS
 from ..sessions.session import Session
 from ..sessions.store import RemovedError, Store, check_title
 from .auth import GoneOn, NoChat, NotFound
-from .protocol import Exact, Object, Whole, parse_request, validated
+from .bodies import Exact, Object, Whole, Wrong, parse_request, validated
 from .streaming import read_body
-from .unsupported import Wrong
 
 _NO_CHAT = "there is no saved chat of this number"
 _MOST_QUERY = 1000  # characters

@@ -20,7 +20,7 @@ from pjlocal.request import Request
 from pjlocal.server.app import create_app
 from pjlocal.server.auth import Guard
 from pjlocal.server.metrics import Metrics
-from pjlocal.server.names import Names
+from pjlocal.server.openai import Names
 from pjlocal.service import Job, ModelName, Service
 from pjlocal.sessions.store import Store
 
