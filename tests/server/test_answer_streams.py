@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,29 @@ def test_a_run_has_the_same_bytes_by_a_server_however_many_threads_and_whatever_
                 head, *tokens, _ = ask(client, body(wanted, prompt))
                 assert head["head"]["layout"] == ("contexts" if n_threads == 2 else "batched")
                 assert [as_event(one["event"]) for one in tokens] == events
+
+
+@pytest.mark.slow
+@pytest.mark.timed
+@pytest.mark.parametrize("hangs_up", [False, True], ids=["stopped", "hung up"])
+def test_a_prompt_that_is_read_in_one_long_batch_is_stopped_within_a_second(
+    smollm2: Path, server_environment: dict[str, str], hangs_up: bool
+) -> None:
+    asked = body(make_request(["vivid", "creative"]), "word " * 3500)  # seconds, on any machine
+    with (
+        serving(smollm2, server_environment, "--ctx", "8192", "--batch", "4096") as served,
+        served.http.stream("POST", "/api/answers", json=asked) as reply,
+    ):
+        time.sleep(0.5)
+        started = time.monotonic()
+        if hangs_up:
+            reply.close()
+            when(lambda: served.metric("pjlocal_answers_now") == 0)
+        else:
+            served.http.post(f"/api/answers/{reply.headers['X-Pjlocal-Answer']}/stop")
+            *_, end = streamed(reply.iter_lines())
+            assert end["result"]["finish_reason"] == "interrupted" and not end["result"]["text"]
+        assert time.monotonic() - started < 1
+        if hangs_up:
+            short = body(make_request(max_tokens=2), "hello")
+            assert ask(served.http, short)[-1]["result"]["finish_reason"] == "length", "the next one is written"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from saved_chats import a_turn, saved
 from served import Served, serving, streamed, when
@@ -356,3 +359,27 @@ def test_a_question_that_finds_no_place_leaves_its_chat_free(served: Served, sto
     last = store.load(session.id).turns[-1].id
     assert "regular expression" in refused(served, body("first", session.id, {"regex": "("}, after=last))[2]
     assert ask(served, "first", session.id, after=last)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_has_saved_every_token_that_was_shown(
+    tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
+) -> None:
+    database = tmp_path / "chats.db"
+    moments = random.Random(7)
+    for _ in range(8):
+        shown = []
+        with serving(tiny("llama"), environment | {"PJLOCAL_DATABASE": str(database)}, "--ctx", "32768") as served:
+            asked = body("hello", settings={"max_tokens": 30_000, "ignore_end": True})
+            with served.http.stream("POST", ANSWERS, json=asked) as reply, suppress(httpx2.TransportError):
+                events = streamed(reply.iter_lines())
+                head = next(events)["head"]
+                for number, event in enumerate(events):
+                    shown.append(event["event"]["id"])
+                    if number == 3:
+                        threading.Timer(moments.random() / 2, served.process.kill).start()
+            served.process.wait()
+        with Store(database) as store:
+            (turn,) = store.load(head["chat"]).turns
+        assert turn.id == head["turn"] and turn.finish_reason is None
+        assert len(shown) > 3 and [event.id for event in turn.events][: len(shown)] == shown
