@@ -475,19 +475,19 @@ class Service:
             work()
 
     def _prepare(self, model: LoadedModel, job: Job) -> None:
-        made: PreparedRequest | Checked | Exception
+        prepared: PreparedRequest | Checked | Exception
         try:
             if job.prompt is None:
                 model.check(job.request)
-                made = Checked()
+                prepared = Checked()
             else:
-                made = model.prepare(job)
+                prepared = model.prepare(job)
         except Exception as error:
-            made = error
+            prepared = error
         except BaseException as error:  # which would end the thread, and have all others wait for ever
-            made = PjlocalError(f"preparing ended: {error!r}")
+            prepared = PjlocalError(f"preparing ended: {error!r}")
         with self._changed:
-            self._ready.append((job, made))
+            self._ready.append((job, prepared))
             self._changed.notify()
 
     def _wait_for_preparer(self) -> None:
@@ -539,8 +539,8 @@ class Service:
             self._begin(job)
         for job in cancelled:
             self._cancel(job)
-        for job, made in ready:
-            self._take(job, made)
+        for job, prepared in ready:
+            self._take(job, prepared)
         for job in stopped:
             self._interrupt_job(job)
 
@@ -554,16 +554,16 @@ class Service:
         self._preparing.add(job)
         self._to_prepare.put(lambda: self._prepare(model, job))
 
-    def _take(self, job: Job, made: PreparedRequest | Checked | Exception) -> None:
+    def _take(self, job: Job, prepared: PreparedRequest | Checked | Exception) -> None:
         """Have an answer written that is prepared, where it is still wanted."""
         if job not in self._preparing:
             return
         self._preparing.remove(job)
-        if not isinstance(made, PreparedRequest):
-            self._end(job, made)
+        if not isinstance(prepared, PreparedRequest):
+            self._end(job, prepared)
             return
         try:
-            self._write(job, made)
+            self._write(job, prepared)
         except Exception as error:
             self._end(job, error)
 

@@ -31,7 +31,7 @@ ALIVE_S = 2.0  # between two lines of a stream, at most
 _MOST_BODY = 16 << 20  # bytes; a conversation comes with the tokens of its answers
 
 
-class _Said(Exact):
+class _Message(Exact):
     role: Literal["system", "developer", "user", "assistant"]
     content: str
     tokens: list[int] = Field(default=[], fail_fast=True)
@@ -66,7 +66,7 @@ class _Body(Exact):
 
     request: Object | None = None
     settings: Object | None = None
-    messages: Annotated[list[_Said] | None, Field(min_length=1, fail_fast=True)] = None
+    messages: Annotated[list[_Message] | None, Field(min_length=1, fail_fast=True)] = None
     chat: _InChat | None = None
     first: Annotated[Whole, Field(ge=0)] = 0
     shortens: bool = False
@@ -150,7 +150,7 @@ def answer_routes(
         """The answer to messages."""
         assert body.messages is not None
         request = _request(body, defaults)
-        system, messages = parse_conversation([_as_message(said) for said in body.messages])
+        system, messages = parse_conversation([_as_message(message) for message in body.messages])
         job = Job(
             request.behind(system) if system else request,
             messages,
@@ -247,9 +247,9 @@ def _as_events(news: News) -> list[dict[str, Any]]:
     ]
 
 
-def _as_message(said: _Said) -> Message:
-    role = "system" if said.role == "developer" else said.role
-    return Message(role, said.content, tuple(said.tokens))
+def _as_message(message: _Message) -> Message:
+    role = "system" if message.role == "developer" else message.role
+    return Message(role, message.content, tuple(message.tokens))
 
 
 def _as_gone_on(defaults: AnswerRequest, session: Session) -> AnswerRequest:
@@ -259,10 +259,10 @@ def _as_gone_on(defaults: AnswerRequest, session: Session) -> AnswerRequest:
 
 
 def _replaced(session: Session, chat: _InChat) -> Turn | None:
-    """The turn that is replaced: the last, for what was said later would not fit another answer.
+    """The turn that is replaced: the last, for later ones would not fit another answer.
 
     Raises:
-        GoneOn: the last turn is another one than whoever asks has seen.
+        GoneOn: the last turn is another one than the client has seen.
     """
     last = session.turns[-1] if session.turns else None
     if chat.keep and chat.after is not None and chat.after != (last.id if last else 0):

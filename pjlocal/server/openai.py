@@ -82,18 +82,18 @@ class Names:
 
 
 class _Text(Strict):
-    """A part of what was said.  Pictures and sounds are none."""
+    """A part of a message.  Pictures and sounds are none."""
 
     type: Literal["text"]
     text: str
 
 
-def _parts(said: Any) -> Any:
-    """The parts of what was said: a text alone is one."""
-    return [{"type": "text", "text": said}] if isinstance(said, str) else said
+def _parts(content: Any) -> Any:
+    """The parts of a message: a text alone is one."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class _Said(Strict):
+class _Message(Strict):
     model_config = ConfigDict(strict=True, extra="allow")
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -186,15 +186,15 @@ class Body(Strict):
         """How many alternatives are wanted for each token; None where no probabilities are."""
         raise NotImplementedError
 
-    def said(self) -> tuple[str, Sequence[Message] | str]:
+    def system_and_prompt(self) -> tuple[str, Sequence[Message] | str]:
         """The system text, and the conversation, or the text to go on with."""
         raise NotImplementedError
 
-    def config(self, n_ctx: int) -> Overrides:
-        """What the request sets, for a context of so many tokens.
+    def overrides(self, n_ctx: int) -> Overrides:
+        """The settings that the request sets, for a context of so many tokens.
 
         Raises:
-            UsageError: what it cannot.
+            UsageError: it cannot set them.
         """
         values: dict[str, Any] = self._settings()
         own = dict(self.pjlocal or {})
@@ -204,7 +204,7 @@ class Body(Strict):
         return check_overrides(values, n_ctx)
 
     def _settings(self) -> dict[str, Any]:
-        """What is set by the same name on both sides."""
+        """The settings that have the same name on both sides."""
         values = {name: value for name in SHARED if (value := getattr(self, name)) is not None}
         if self.logit_bias is not None:
             values["logit_bias"] = [f"{token}={bias}" for token, bias in self.logit_bias.items()]
@@ -227,7 +227,7 @@ class Body(Strict):
 class Chat(Body):
     """A conversation that wants an answer."""
 
-    messages: Annotated[list[_Said], Field(min_length=1)]
+    messages: Annotated[list[_Message], Field(min_length=1)]
     max_completion_tokens: Whole | None = None
     response_format: _Form | None = None
     logprobs: bool | None = None
@@ -239,8 +239,8 @@ class Chat(Body):
             raise Wrong("top_logprobs needs logprobs: true", "top_logprobs")
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def said(self) -> tuple[str, Sequence[Message]]:
-        """System texts stand at the head, wherever they were said."""
+    def system_and_prompt(self) -> tuple[str, Sequence[Message]]:
+        """The system texts, wherever they stand, and the other messages."""
         system = [message.text for message in self.messages if message.role in ("system", "developer")]
         turns = [Message(m.role, m.text) for m in self.messages if m.role == "user" or m.role == "assistant"]
         if not turns or turns[-1].role != "user":
@@ -273,7 +273,7 @@ class Completion(Body):
     def top(self) -> int | None:
         return self.logprobs
 
-    def said(self) -> tuple[str, str]:
+    def system_and_prompt(self) -> tuple[str, str]:
         return "", self.prompt[0]
 
 
@@ -321,19 +321,19 @@ class Reply:
     def chunk(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
         """What has come of an answer."""
         text = text_of(tokens)
-        said: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
+        fields: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
         if self.with_logprobs:
-            said["logprobs"] = self._logprobs(tokens)
+            fields["logprobs"] = self._logprobs(tokens)
         if self.with_events:
-            said["pjlocal"] = {"events": _events(tokens)}
-        return self._chunk(index, said)
+            fields["pjlocal"] = {"events": _events(tokens)}
+        return self._chunk(index, fields)
 
     def end(self, index: int, result: Result) -> dict[str, Any]:
         """The last chunk of an answer."""
-        said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        fields: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
         if self.with_events:
-            said["pjlocal"] = _summary(result)
-        return self._chunk(index, said, result.finish_reason)
+            fields["pjlocal"] = _summary(result)
+        return self._chunk(index, fields, result.finish_reason)
 
     def usage(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The chunk behind all answers that counts their tokens."""
@@ -344,29 +344,29 @@ class Reply:
         name = f"chatcmpl-{self.id}" if self.chat else f"cmpl-{self.id}"
         return {"id": name, "object": kind, "created": self.created, "model": self.model}
 
-    def _chunk(self, index: int, said: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-        choice = {"index": index, "logprobs": None, **said, "finish_reason": finish_reason}
+    def _chunk(self, index: int, fields: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": index, "logprobs": None, **fields, "finish_reason": finish_reason}
         return self._head(stream=True) | {"choices": [choice]}
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         assert choice.done
         result = choice.done.result
-        said: dict[str, Any] = (
+        fields: dict[str, Any] = (
             {"message": {"role": "assistant", "content": choice.text}} if self.chat else {"text": choice.text}
         )
-        said["logprobs"] = self._logprobs(choice.tokens) if self.with_logprobs else None
+        fields["logprobs"] = self._logprobs(choice.tokens) if self.with_logprobs else None
         if self.with_events:
-            said["pjlocal"] = {"events": _events(choice.tokens)} | _summary(result)
-        return {"index": index, **said, "finish_reason": result.finish_reason}
+            fields["pjlocal"] = {"events": _events(choice.tokens)} | _summary(result)
+        return {"index": index, **fields, "finish_reason": result.finish_reason}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
-        told = [token.log_probs for token in tokens if token.log_probs]
+        log_probs = [token.log_probs for token in tokens if token.log_probs]
         if self.chat:
-            return {"content": [_logprob(one) for one in told]}
+            return {"content": [_logprob(one) for one in log_probs]}
         return {
-            "tokens": [_readable(one.piece) for one in told],
-            "token_logprobs": [one.log_prob for one in told],
-            "top_logprobs": [{_readable(piece): log for piece, log in one.top} for one in told],
+            "tokens": [_readable(one.piece) for one in log_probs],
+            "token_logprobs": [one.log_prob for one in log_probs],
+            "top_logprobs": [{_readable(piece): log for piece, log in one.top} for one in log_probs],
         }
 
 
@@ -388,8 +388,8 @@ def _events(tokens: Sequence[Token]) -> list[dict[str, Any]]:
 
 def _summary(result: Result) -> dict[str, Any]:
     """What ``pjlocal run --json`` says of an answer, without the answer."""
-    told = result.as_dict()
-    return {key: told[key] for key in told if key not in ("text", "model", "finish_reason")}
+    report = result.as_dict()
+    return {key: report[key] for key in report if key not in ("text", "model", "finish_reason")}
 
 
 def _readable(piece: bytes) -> str:
@@ -400,8 +400,8 @@ def _one(piece: bytes, log_prob: float) -> dict[str, Any]:
     return {"token": _readable(piece), "logprob": log_prob, "bytes": list(piece)}
 
 
-def _logprob(told: LogProbs) -> dict[str, Any]:
-    return _one(told.piece, told.log_prob) | {"top_logprobs": [_one(*other) for other in told.top]}
+def _logprob(of: LogProbs) -> dict[str, Any]:
+    return _one(of.piece, of.log_prob) | {"top_logprobs": [_one(*other) for other in of.top]}
 
 
 async def whole(answers: Answers, reply: Reply) -> Response:

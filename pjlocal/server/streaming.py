@@ -44,7 +44,7 @@ async def _read_all(request: Request, most: int) -> bytes:
 
 @dataclass
 class Choice:
-    """One of the answers that a request wants, as far as it is told."""
+    """One of the answers that a request wants, as far as it has come."""
 
     tokens: list[Token] = field(default_factory=list)
     done: Done | None = None
@@ -75,7 +75,7 @@ class Answers:
         try:
             self._loop.call_soon_threadsafe(self._news.put_nowait, (index, news))
         except RuntimeError:
-            pass  # the loop is closed: nobody is left to be told
+            pass  # the loop is closed: nobody listens any more
 
     def submit(self) -> None:
         """Have them written.  Raises what `Service.submit` does."""
@@ -121,7 +121,7 @@ class Answers:
 
 
 class Answering(Response):
-    """The response to a request; no longer made, and its answers no longer written, when the client hangs up.
+    """The response to a request.  It ends, and its answers are cancelled, when the client hangs up.
 
     Args:
         end: is called when all is over, however it went.
@@ -165,7 +165,7 @@ async def _hung_up(receive: Receive) -> None:
 
 
 async def _never() -> Any:
-    """What a response is told that need not look whether the client is there: somebody else does."""
+    """Wait for ever, as a response does that need not look whether the client is there."""
     await asyncio.Event().wait()
 
 
