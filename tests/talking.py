@@ -14,9 +14,9 @@ from pjlocal import Answer, Engine, Generation, PersonaJudge, Prompting, Samplin
 from pjlocal.chat.chat import Chat
 from pjlocal.chat.conversation import Conversation, Writing
 from pjlocal.chat.loop import handle
-from pjlocal.chat.recorder import Recorder
 from pjlocal.events import TokenEvent
 from pjlocal.screen.console import Spinner
+from pjlocal.sessions.recorder import Recorder
 from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
 

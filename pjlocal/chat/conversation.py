@@ -18,10 +18,10 @@ from ..persona import PersonaJudge
 from ..prompting.plan import Plan, in_mode, make_roles
 from ..prompting.thinking import opened_by
 from ..request import Overrides, Request, deal, in_turn
-from ..sessions.asking import as_messages, fitted
-from ..sessions.session import Session, Turn, title_of
+from ..sessions.asking import as_messages, fitted, turn_seed, turn_settings
+from ..sessions.recorder import Recorder, Recording
+from ..sessions.session import Session, Turn
 from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Mode
-from .recorder import Recorder
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,7 @@ class Conversation:
         """
         history = [turn for turn in self.session.turns if turn is not replacing]
         request = self.judge.request
-        if replacing and request.generation.seed is not None:  # the same seed would give the same answer
-            seed = replacing.settings.get("seed", request.generation.seed)
-            request = request.replace(seed=(seed + 1) % 2**63)
+        request = request.replace(seed=turn_seed(request, replacing))
         plan, first = self._fit(history, question, request)
         before = replacing or (history[-1] if history else None)
         if first > (before.first if before else 0):
@@ -119,7 +117,7 @@ class Conversation:
         for mode in modes:
             request = self.judge.request
             request = request.with_group(in_mode(request.generation, mode))
-            request = request.replace(seed=last.settings.get("seed", request.generation.seed))
+            request = request.replace(seed=turn_seed(request, last, keep=False))
             try:
                 self.judge.roles(request)
             except UsageError as error:
@@ -245,15 +243,7 @@ class Conversation:
         return {"model": self.model, **request.as_dict()}
 
     def _in_force(self, plan: Plan, seed: int) -> dict[str, Any]:
-        generation = plan.request.generation
-        return self.settings() | {
-            "generation": generation.as_dict(),
-            "model": self.judge.model.name,
-            "mode": plan.roles.mode,
-            "preferences": plan.roles.preferences,
-            "lambda": generation.lam,
-            "seed": seed,
-        }
+        return turn_settings(self.settings(), plan.request, plan.roles, self.judge.model.name, seed)
 
     def _fit(self, history: list[Turn], question: str, request: Request) -> tuple[Plan, int]:
         """The prompt, without the oldest turns where they no longer fit; and the turn that it begins with."""
@@ -284,25 +274,11 @@ class Writing:
         return self._conversation.opens_thinking(self.answer)
 
     def __iter__(self) -> Iterator[TokenEvent]:
-        conversation, turn, replacing = self._conversation, self.turn, self._replacing
-        session, recorder = conversation.session, conversation.recorder
-        before = list(session.turns)
-        if replacing:
-            session.turns.remove(replacing)
-        session.turns.append(turn)
-        session.title = session.title or title_of(turn.question)
-        session.settings = conversation.settings()
-        recorder.begin(turn, replacing)
+        recording = Recording(self._conversation.recorder, self.turn, self._replacing)
+        recording.begin(self._conversation.settings())
         try:
             for event in self.answer:
-                turn.events.append(event)
-                recorder.token(turn, event)
+                recording.add(event)
                 yield event
         finally:
-            turn.finish(self.answer.result)
-            recorder.finish(turn)
-            if not turn.events:  # stopped before the first token: as if it had not been asked
-                session.turns[:] = before
-            gone = replacing if turn.events else turn
-            if gone:
-                recorder.undo(gone)
+            recording.finish(self.answer.result)

@@ -74,9 +74,9 @@ def chat(
     from ..chat import loop
     from ..chat.chat import Chat
     from ..chat.conversation import Conversation
-    from ..chat.recorder import Recorder
     from ..gguf.locate import lasting_name
     from ..sessions import cache
+    from ..sessions.recorder import Recorder
 
     screen = loop.make_screen()
     store = _store(screen, must=go_on or session is not None) if save else None

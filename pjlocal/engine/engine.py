@@ -192,6 +192,10 @@ class Engine:
         """Whether the answer waits or is being written."""
         return answer in self._in_flight or answer in self._waiting
 
+    def is_in_flight(self, answer: Writing) -> bool:
+        """Whether the answer is being written, and does not wait."""
+        return answer in self._in_flight
+
     @property
     def is_idle(self) -> bool:
         return not self._waiting and not self._in_flight

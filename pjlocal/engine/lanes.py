@@ -59,12 +59,15 @@ class Needs:
     adapters: of every view.
     n_rows: tokens that each is fed at once with the logits behind each.
     shares_prefix: whether the tokens that all prompts begin with are read once and copied.
+    reuses: whether caches of earlier answers are used.  llama.cpp rounds differently where a prompt is read in batches
+        of other widths: without them, an answer has the bytes that a model just loaded gives it.
     """
 
     n_ctx: int
     adapters: Sequence[Adapters]
     n_rows: int = 1
     shares_prefix: bool = False
+    reuses: bool = True
 
     @property
     def n_views(self) -> int:
@@ -276,9 +279,13 @@ class Lanes:
         of_set = self.for_answer(needs)
         free = [sequence for sequence in of_set.sequences if sequence.is_free]
         numbers = {lane: number for number, lane in enumerate(of_set.lanes)}
-        caches = [
-            prefix.Cache(each.cached, each.lane.context.adapters, numbers[each.lane], each.released) for each in free
-        ]
+        if needs.reuses:
+            caches = [
+                prefix.Cache(each.cached, each.lane.context.adapters, numbers[each.lane], each.released)
+                for each in free
+            ]
+        else:  # the first ones, as in lanes that were just made
+            caches = [prefix.Cache((), lane=numbers[each.lane]) for each in free]
         separate = self.separates(needs.n_views)
         chosen = [free[i] for i in prefix.assign(prompts, needs.adapters, caches, separate=separate)]
         for sequence, adapters in zip(chosen, needs.adapters, strict=True):

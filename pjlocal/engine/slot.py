@@ -125,6 +125,8 @@ class Slot:
         self.sequences = self._engine.lanes.place(self._needs, prompts)
         for view, sequence in enumerate(self.sequences):
             sequence.reduce = partial(self._reduce, view)
+            if not self._needs.reuses:
+                sequence.keep(0)
         held = (prefix.common_prefix(each.cached, prompt) for each, prompt in zip(self.sequences, prompts, strict=True))
         self._n_ahead = sum(map(len, prompts)) - sum(held)
         self._stages = self._reading(prompts)
@@ -209,8 +211,9 @@ class Slot:
         """
         self._n_ahead = 0
         each = list(zip(self.sequences, prompts, strict=True))
-        for sequence, prompt in each:
-            self._copy_beginning(sequence, prompt)
+        if self._needs.reuses:
+            for sequence, prompt in each:
+                self._copy_beginning(sequence, prompt)
         held = [prefix.common_prefix(sequence.cached, prompt) for sequence, prompt in each]
         self.n_held = sum(min(n, len(prompt) - 1) for n, prompt in zip(held, prompts, strict=True))
         if self._needs.shares_prefix and not self._needs.is_separate and len(prompts) > 1:
