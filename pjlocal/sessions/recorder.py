@@ -1,13 +1,14 @@
-"""Writes a chat down while it happens, and does not stop it where that fails."""
+"""Writes a chat down while it happens: every token is in the database before it is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
-from ..events import TokenEvent
-from ..sessions.session import Session, Turn
-from ..sessions.store import RemovedError, Store, StoreError
+from ..events import Result, TokenEvent
+from .session import Session, Turn, title_of
+from .store import RemovedError, Store, StoreError
 
 _Write = Callable[[Store], object]
 
@@ -21,13 +22,14 @@ class Recorder:
 
     Args:
         store: None saves nothing.
-        say: shows a line to the user.
+        say: shows a line to the user.  Without it, a failure is raised instead of tried again (StoreError).
     """
 
-    def __init__(self, store: Store | None, session: Session, say: Callable[[str], None]) -> None:
+    def __init__(self, store: Store | None, session: Session, say: Callable[[str], None] | None) -> None:
         self.store = store
         self.session = session
-        self._say = say
+        self._say = say or _say_nothing
+        self._raises = say is None
         self._behind: list[tuple[Session, _Write]] = []  # what the store lacks, in order
         self._said = ""  # why
         self._apart: list[tuple[Session, Turn]] = []  # turns that the store has besides those in their sessions
@@ -105,6 +107,8 @@ class Recorder:
         try:
             store.reopen()
         except StoreError as error:
+            if self._raises:
+                raise
             self._say_trouble(error)
             return False
         if self._behind and not self._said:
@@ -130,12 +134,16 @@ class Recorder:
         try:
             write(self.store)
         except RemovedError:
+            if self._raises:
+                raise
             self._say("this chat was removed from the saved ones: what is said from now on is saved as a new one")
             session.id = None
             for turn in session.turns:
                 turn.id = None
             return False
         except StoreError as error:
+            if self._raises:
+                raise
             self._say_trouble(error)
             return False
         return True
@@ -144,6 +152,49 @@ class Recorder:
         if str(error) != self._said:
             self._said = str(error)
             self._say(f"{error}. The chat goes on; saving is tried again with the next message")
+
+
+class Recording:
+    """A turn of the recorder's session that is being answered.
+
+    A turn whose answer is stopped before its first token is taken back, and the turn that it was to replace stays.
+    """
+
+    def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None) -> None:
+        self.turn = turn
+        self._recorder = recorder
+        self._session = recorder.session
+        self._replacing = replacing
+        self._before = list(self._session.turns)
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Add the turn to its session, which has these settings from now on."""
+        session = self._session
+        if self._replacing:
+            session.turns.remove(self._replacing)
+        session.turns.append(self.turn)
+        session.title = session.title or title_of(self.turn.question)
+        session.settings = dict(settings)
+        self._recorder.begin(self.turn, self._replacing)
+
+    def add(self, event: TokenEvent) -> None:
+        """Add a token of the answer."""
+        self.turn.events.append(event)
+        self._recorder.token(self.turn, event)
+
+    def finish(self, result: Result) -> None:
+        """The answer is whole, or was stopped."""
+        self.turn.finish(result)
+        self._recorder.finish(self.turn)
+        if not self.turn.events:
+            self._session.turns[:] = self._before
+        gone = self._replacing if self.turn.events else self.turn
+        if gone:
+            self._recorder.undo(gone)
+
+
+def _say_nothing(line: str) -> None:
+    pass
 
 
 # Each may be done again, where it is not known whether it was done.
