@@ -10,12 +10,10 @@ import json
 import logging
 import os
 import socket
-import stat
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
-from hashlib import sha256
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from itertools import chain, islice
 from pathlib import Path
@@ -26,9 +24,9 @@ from . import __version__
 from .engine.interrupt import Interrupt, Interrupted
 from .errors import PjlocalError, UsageError
 from .events import FinishReason, Result, Statistics, TokenEvent
-from .folders import runtime_folder
 from .prompting.preferences import PRESETS, presets, split_strength
 from .request import Request
+from .runtime_socket import is_private, socket_path
 from .settings import Engine, Mode
 
 log = logging.getLogger("pjlocal")
@@ -40,9 +38,6 @@ _SILENT_S = 20.0  # after which a server is taken for dead; while it writes, it 
 _STOPPING_S = 1.0  # that a server may take to stop
 _LOOK_S = 0.05  # between two looks at whether Ctrl-C was pressed
 _MOST_ERROR = 1 << 16  # bytes that are read of an error's body
-
-#: Variables of the environment that change what llama.cpp computes on, by their beginnings.
-_COMPUTING = ("GGML_", "CUDA_", "HIP_", "ROCR_")
 
 
 class ServerError(PjlocalError):
@@ -58,37 +53,6 @@ class ServerBusy(ServerError):
 
 
 # Finding a resident server.
-
-
-def socket_path(model: Path, engine: Engine) -> Path | None:
-    """The socket of a server that would write what this process would; None where there can be none.
-
-    The name differs for another model file, or one that has changed since, for other engine settings or presets, and
-    for another version.
-    """
-    folder = runtime_folder()
-    if folder is None or not hasattr(socket, "AF_UNIX"):
-        return None
-    try:
-        file = model.resolve()
-        status = file.stat()
-    except (OSError, RuntimeError):  # loading the model reports it
-        return None
-    computing = {name: value for name, value in os.environ.items() if name.startswith(_COMPUTING)}
-    same = [__version__, str(file), status.st_size, status.st_mtime_ns, engine.as_dict(), presets(), computing]
-    return folder / f"{sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]}.sock"
-
-
-def is_private(folder: Path) -> bool:
-    """Whether nobody but this user can have put something there, or another folder in its place."""
-    try:
-        status, above = folder.lstat(), folder.parent.stat()
-    except OSError:
-        return False
-    replaceable = above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
-    if above.st_uid not in (0, os.getuid()) or replaceable:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
 
 
 def find_server(model: Path, engine: Engine, interrupt: Interrupt) -> Server | None:
@@ -290,7 +254,7 @@ class Server:
         made.settimeout(_LOOK_S)
         made.patience = patience
         patience.restart()
-        return made  # type: ignore[no-any-return]
+        return made
 
     def _refusal(self, response: HTTPResponse) -> PjlocalError:
         """The error that a response tells."""
@@ -396,7 +360,7 @@ def _secured(plain: socket.socket, host: str) -> Any:
         pass
 
     context = ssl.create_default_context()
-    context.sslsocket_class = Secured  # type: ignore[assignment]
+    context.sslsocket_class = Secured
     return context.wrap_socket(plain, server_hostname=host)
 
 

@@ -239,9 +239,9 @@ class RemoteJudge:
         history = [turn for turn in session.turns if turn is not replacing]
         if self.saves and keep:
             seen = session.turns[-1].id if session.turns else 0
-            chat = {"id": session.id, "question": question, "after": seen, "keep": True}
-            chat["replacing"] = replacing and replacing.id
-            answer = self.server.answer(request, chat=chat)
+            replaced = replacing and replacing.id
+            chat = {"id": session.id, "question": question, "after": seen, "replacing": replaced, "keep": True}
+            answer = self.server.answer(request, chat=chat, first=_first(history))
         else:
             seed = turn_seed(request, replacing, keep=keep)
             request = request.replace(seed=SystemRandom().getrandbits(63) if seed is None else seed)

@@ -67,7 +67,7 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
         else:
             parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
             if parameter.name == "server":
-                parameters.append(_keyword("no_server", NoServerOption, False))
+                parameters.append(_keyword("no_server", _NoServerOption, False))
     if request:
         parameters.append(_keyword("persona", _PersonaOption, None))
     parameters.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
@@ -114,7 +114,7 @@ def which_server(named: str | bool | None, is_refused: bool) -> str | None:
     return None if not text or text in _ON else str(named).strip()
 
 
-def server_at(url: str | None, interrupt: Interrupt, given: Collection[str]) -> Server | None:
+def server_at(url: str | None, interrupt: Interrupt, given: Collection[str] = ()) -> Server | None:
     """The server that was named; None where none was.
 
     Args:
@@ -128,7 +128,7 @@ def server_at(url: str | None, interrupt: Interrupt, given: Collection[str]) -> 
     server = Server(url, interrupt)
     if "model" in given and not os.environ.get("PJLOCAL_MODEL"):
         raise UsageError(f"{server.name} has its own model: leave --model out, or give --no-server")
-    fixed = [flag(f) for f in dataclasses.fields(Engine) if f.name in given]  # type: ignore[arg-type]
+    fixed = [flag(f) for f in dataclasses.fields(Engine) if f.name in given]
     if fixed:
         log.warning("%s has its own settings of the engine: %s changes nothing", server.name, " and ".join(fixed))
     return server
@@ -221,7 +221,7 @@ ServerOption = Annotated[
         rich_help_panel=_PANELS[Engine],
     ),
 ]
-NoServerOption = Annotated[
+_NoServerOption = Annotated[
     bool,
     typer.Option("--no-server", help="Load the model here, whatever runs.", rich_help_panel=_PANELS[Engine]),
 ]
