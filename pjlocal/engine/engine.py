@@ -174,8 +174,7 @@ class Engine:
         Raises:
             UsageError: it never would: it has more views than there is room for.
         """
-        n_views = answer.needs.n_views
-        self.lanes.check_room(n_views)
+        self.lanes.check_room(answer.needs.n_views)
         self._waiting.append(answer)
 
     def cancel(self, answer: Writing) -> None:
@@ -193,6 +192,10 @@ class Engine:
         """Whether the answer waits or is being written."""
         return answer in self._in_flight or answer in self._waiting
 
+    def is_in_flight(self, answer: Writing) -> bool:
+        """Whether the answer is being written, and does not wait."""
+        return answer in self._in_flight
+
     @property
     def is_idle(self) -> bool:
         return not self._waiting and not self._in_flight
@@ -200,10 +203,6 @@ class Engine:
     @property
     def n_waiting(self) -> int:
         return len(self._waiting)
-
-    def slot(self, answer: Writing) -> Slot:
-        """The slot of an answer in flight."""
-        return self._in_flight[answer]
 
     @contextmanager
     def direct(self, needs: Needs) -> Iterator[Slot]:
@@ -393,9 +392,7 @@ class Engine:
     def _tidy(self) -> None:
         """Drop what Ctrl-C has left behind, wherever it came."""
         self._waiting.clear()
-        self.lanes.drop()
-        with suppress(Exception):
-            self.lanes.wait()
+        self.lanes.abandon()
         for answer in list(self._in_flight):
             self._release(answer)
         for sequence in self.lanes:

@@ -246,9 +246,13 @@ class Lanes:
         of_set = self.for_answer(needs)
         free = [sequence for sequence in of_set.sequences if sequence.is_free]
         numbers = {lane: number for number, lane in enumerate(of_set.lanes)}
-        caches = [
-            prefix.Cache(each.cached, each.lane.context.adapters, numbers[each.lane], each.released) for each in free
-        ]
+        if needs.reuses:
+            caches = [
+                prefix.Cache(each.cached, each.lane.context.adapters, numbers[each.lane], each.released)
+                for each in free
+            ]
+        else:  # the first ones, as in lanes that were just made
+            caches = [prefix.Cache((), lane=numbers[each.lane]) for each in free]
         separate = self.separates(needs.n_views)
         chosen = [free[i] for i in prefix.assign(prompts, needs.adapters, caches, separate=separate)]
         for sequence, adapters in zip(chosen, needs.adapters, strict=True):
@@ -312,16 +316,16 @@ class Lanes:
     def start(self, jobs: Mapping[Lane, Job], n_tokens: int) -> None:
         """Begin a job in each lane, of at most ``n_tokens``.
 
-        Jobs run in the lanes' own threads, but for the first one, which the thread that waits runs.
+        Jobs run in the lanes' own threads, but for one, which the thread that waits runs.
         """
         check_process()  # whose threads may be gone
-        for lane, job in jobs.items():
+        for lane in sorted(jobs, key=lambda lane: lane.worker is not None):  # the lane without a thread first
             lane.begin_job()
-            if self._under_way and lane.worker:
-                lane.worker.submit(job)
-            else:
-                self._own_job = job if n_tokens <= _FEW_TOKENS else partial(apart, job, self._interrupt)
             self._under_way.append(lane)
+            if lane.worker and lane is not self._under_way[0]:
+                lane.worker.submit(jobs[lane])
+            else:
+                self._own_job = jobs[lane] if n_tokens <= _FEW_TOKENS else partial(apart, jobs[lane], self._interrupt)
 
     def wait(self) -> float:
         """Wait for the jobs that have begun; the seconds that the slowest one has spent in llama_decode.
@@ -359,18 +363,19 @@ class Lanes:
             yield
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C, where nobody takes it over
-                self._abandon()
+                self.abandon()
             self.recover()
             raise
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """Have all jobs under way end, whatever becomes of them."""
         self.drop()
         with self._interrupt.stopping():
-            for lane in self._under_way[1:]:
-                with suppress(Exception):
-                    if lane.worker:
-                        lane.worker.wait()
+            for of_set in self._sets.values():
+                for lane in of_set.lanes:
+                    with suppress(Exception):
+                        if lane.worker:
+                            lane.worker.wait()
         self._under_way.clear()
 
     def recover(self) -> None:

@@ -29,12 +29,15 @@ class Needs:
     adapters: of every view.
     n_rows: tokens that each is fed at once with the logits behind each.
     shares_prefix: whether the tokens that all prompts begin with are read once and copied.
+    reuses: whether caches of earlier answers are used.  llama.cpp rounds differently where a prompt is read in batches
+        of other widths: without them, an answer has the bytes that a model just loaded gives it.
     """
 
     n_ctx: int
     adapters: Sequence[Adapters]
     n_rows: int = 1
     shares_prefix: bool = False
+    reuses: bool = True
 
     @property
     def n_views(self) -> int:
@@ -144,6 +147,8 @@ class Slot:
         self.sequences = self._engine.lanes.place(self._needs, prompts)
         for view, sequence in enumerate(self.sequences):
             sequence.reduce = partial(self._reduce, view)
+            if not self._needs.reuses:
+                sequence.keep(0)
         self._stages = self._reading(prompts)
 
     def forget(self) -> None:
@@ -225,8 +230,9 @@ class Slot:
         goes on, or where earlier prompts have parted from it, and behind it.
         """
         each = list(zip(self.sequences, prompts, strict=True))
-        for sequence, prompt in each:
-            self._copy_beginning(sequence, prompt)
+        if self._needs.reuses:
+            for sequence, prompt in each:
+                self._copy_beginning(sequence, prompt)
         held = [prefix.common_prefix(sequence.cached, prompt) for sequence, prompt in each]
         self.n_held = sum(min(n, len(prompt) - 1) for n, prompt in zip(held, prompts, strict=True))
         if self._needs.shares_prefix and not self._needs.is_separate and len(prompts) > 1:

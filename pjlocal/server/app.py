@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,17 +17,17 @@ from starlette.routing import Route
 
 from ..prompting.plan import make_roles, unused
 from ..request import Request as AnswerRequest
-from .answering import Answering, Answers, read_body, streamed, whole
+from ..service import Job, ModelName, Service
+from .answers import answer_routes
+from .auth import Guard, NotFound, error_body, not_served
 from .chats import chat_routes
-from .guard import Guard, NotFound, error_body, not_served
 from .metrics import Metrics
 from .names import Names
 from .page import page_routes
 from .protocol import Body, Chat, Completion, parse
-from .recording import SavedAs
 from .replies import Reply
+from .streaming import Answering, Answers, read_body, streamed, whole
 from .unsupported import Wrong
-from .worker import Worker
 
 _SERVED = (
     "This server speaks OpenAI's Chat Completions API: POST /v1/chat/completions, POST /v1/completions and "
@@ -37,12 +37,12 @@ _MOST_PATH = 200  # characters of a path in an error
 
 
 def create_app(
-    worker: Worker,
+    service: Service,
     names: Names,
     defaults: AnswerRequest,
     metrics: Metrics,
-    n_ctx: int,
-    saved_as: SavedAs,
+    model: Mapping[str, Any],
+    saved_as: ModelName,
     *,
     token: str,
     key: str | None = None,
@@ -53,7 +53,7 @@ def create_app(
 
     Args:
         defaults: what answers are written under where a request does not say.
-        n_ctx: the most tokens that a request may want.
+        model: facts about the model (see `LoadedModel.describe`).
         token, key, local, origins: see `Guard`.
     """
     middleware = [Middleware(Guard, key=key, token=token, local=local, origins=origins, metrics=metrics)]
@@ -64,21 +64,22 @@ def create_app(
         middleware.insert(0, cors)
     return Starlette(
         routes=[
-            *routes(worker, names, defaults, metrics, n_ctx),
+            *routes(service, names, defaults, metrics, model["context_limit"]),
             *page_routes(names, defaults),
-            *chat_routes(worker, names, defaults, n_ctx, saved_as),
+            *chat_routes(),
+            *answer_routes(service, names, defaults, model, saved_as),
         ],
         middleware=middleware,
         exception_handlers={HTTPException: _no_route},
     )
 
 
-def routes(worker: Worker, names: Names, defaults: AnswerRequest, metrics: Metrics, n_ctx: int) -> list[Route]:
+def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Metrics, n_ctx: int) -> list[Route]:
     """What can be asked."""
     started = int(time.time())
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok"}) if worker.alive else JSONResponse({"status": "stopping"}, 503)
+        return JSONResponse({"status": "ok"}) if service.is_open else JSONResponse({"status": "stopping"}, 503)
 
     async def measured(request: Request) -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -108,7 +109,8 @@ def routes(worker: Worker, names: Names, defaults: AnswerRequest, metrics: Metri
         for warning in unused(asked, make_roles(asked), overrides.flat()):
             raise Wrong(warning, "pjlocal")
         reply = Reply(body.model or names.model, isinstance(body, Chat), body.top is not None, body.with_events)
-        answers = Answers(worker, [_seeded(asked, number) for number in range(body.n or 1)], said, body.top)
+        jobs = [Job(_seeded(asked, number), said, top=body.top) for number in range(body.n or 1)]
+        answers = Answers(service, jobs)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
             return Answering(answers, partial(streamed, answers, reply, with_usage))

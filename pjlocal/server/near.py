@@ -12,25 +12,20 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import select
 import socket
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import PjlocalError, UsageError
 from ..events import Result, TokenEvent
-from ..folders import runtime_folder
-from ..prompting.preferences import presets
 from ..request import Request
+from ..runtime_socket import is_private, socket_path
 from ..settings import Engine, Mode
 
 if TYPE_CHECKING:
@@ -44,9 +39,6 @@ _SILENT_S = 20.0  # after which it is taken for dead
 _STOPPING_S = 1.0  # that it may take to stop
 _LOOK_S = 0.05  # between two looks at whether Ctrl-C was pressed
 _PART = 1 << 16
-
-#: Variables of the environment that change what llama.cpp computes on, by their beginnings.
-_COMPUTING = ("GGML_", "CUDA_", "HIP_", "ROCR_")
 
 
 class Lost(PjlocalError):
@@ -95,37 +87,6 @@ class About:
     context_limit: int
     description: str
     offload: dict[str, Any]
-
-
-def socket_path(model: Path, engine: Engine) -> Path | None:
-    """Where a server listens that would write what this process would; None where there can be none.
-
-    The name tells such servers from all others: those with another model file, or one that has changed since, with
-    other engine settings or presets, or of another version.
-    """
-    folder = runtime_folder()
-    if folder is None or not hasattr(socket, "AF_UNIX"):
-        return None
-    try:
-        file = model.resolve()
-        status = file.stat()
-    except (OSError, RuntimeError):  # which loading it tells of
-        return None
-    computing = {name: value for name, value in os.environ.items() if name.startswith(_COMPUTING)}
-    same = [__version__, str(file), status.st_size, status.st_mtime_ns, engine.as_dict(), presets(), computing]
-    return folder / f"{sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]}.sock"
-
-
-def is_private(folder: Path) -> bool:
-    """Whether nobody but this user can have put something there, or another folder in its place."""
-    try:
-        status, above = folder.lstat(), folder.parent.stat()
-    except OSError:
-        return False
-    replaceable = above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
-    if above.st_uid not in (0, os.getuid()) or replaceable:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
 
 
 def ask(model: Path, engine: Engine, request: Request, prompt: str, interrupt: Interrupt) -> NearAnswer | None:

@@ -44,18 +44,3 @@ def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, A
             made[f.name] = typed(field_of(f.name), hints[f.name], values[f.name], or_number)
     settings(**made)
     return made
-
-
-def check_servable(generation: Generation) -> None:
-    """Refuse what a server's answers cannot have, with one model and one context for all of them.
-
-    Raises:
-        UsageError: a line that says what.
-    """
-    if generation.aligner is not None:
-        raise UsageError("the server has one model: leave --aligner out")
-    for name, _ in generation.adapters():
-        raise UsageError(
-            "a LoRA adapter or control vector changes a whole context, which all of the server's answers share: leave "
-            f"--{name.replace('_', '-')} out"
-        )

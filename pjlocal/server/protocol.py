@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, from_json
 
+from ..errors import PjlocalError, UsageError
 from ..prompting.prompt import Message
-from ..request import KEYS, Overrides
+from ..request import KEYS, Overrides, Request
+from ..service import check_servable
 from ..settings import FORMS
 from .overrides import parse_overrides
 from .terms import SHARED, field_of
@@ -34,17 +36,17 @@ def _whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-_Whole = Annotated[int, BeforeValidator(_whole)]
-_Object = Annotated[dict[str, Any], BeforeValidator(_without_nulls)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Object = Annotated[dict[str, Any], BeforeValidator(_without_nulls)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(strict=True)
 
     _given = model_validator(mode="before")(_without_nulls)
 
 
-class _Text(_Strict):
+class _Text(Strict):
     """A part of what was said.  Pictures and sounds are none."""
 
     type: Literal["text"]
@@ -56,7 +58,7 @@ def _parts(said: Any) -> Any:
     return [{"type": "text", "text": said}] if isinstance(said, str) else said
 
 
-class _Said(_Strict):
+class _Said(Strict):
     model_config = ConfigDict(strict=True, extra="allow")
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -67,7 +69,7 @@ class _Said(_Strict):
         return "".join(part.text for part in self.content)
 
 
-class _Schema(_Strict):
+class _Schema(Strict):
     model_config = ConfigDict(strict=True, extra="allow")
 
     name: str = ""
@@ -82,7 +84,7 @@ class _Schema(_Strict):
             raise Wrong(f"unknown field {field}: the schema goes under response_format.json_schema.schema", field)
 
 
-class _Form(_Strict):
+class _Form(Strict):
     """The form of the answer.
 
     schema_: as other servers take it, beside the type ``json_object``.
@@ -110,7 +112,7 @@ class _Form(_Strict):
         return json.dumps(self.json_schema.schema_)
 
 
-class _InStream(_Strict):
+class _InStream(Strict):
     model_config = ConfigDict(strict=True, extra="allow")
 
     include_usage: bool = False
@@ -120,24 +122,24 @@ def _listed(text: Any) -> Any:
     return [text] if isinstance(text, str) else text
 
 
-class Body(_Strict):
+class Body(Strict):
     """The fields that both kinds of request have; others are ignored or refused (see `unsupported`)."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
     model: str | None = None
-    max_tokens: _Whole | None = None
+    max_tokens: Whole | None = None
     temperature: float | None = None
     top_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: Annotated[dict[str, float], BeforeValidator(_without_nulls)] | None = None
-    seed: _Whole | None = None
+    seed: Whole | None = None
     stop: Annotated[list[str] | None, BeforeValidator(_listed), Field(max_length=MOST_STOPS)] = None
-    n: Annotated[_Whole | None, Field(ge=1, le=MOST_CHOICES)] = None
+    n: Annotated[Whole | None, Field(ge=1, le=MOST_CHOICES)] = None
     stream: bool | None = None
     stream_options: _InStream | None = None
-    pjlocal: _Object | None = None
+    pjlocal: Object | None = None
 
     @property
     def with_events(self) -> bool:
@@ -164,14 +166,7 @@ class Body(_Strict):
         if type(own.pop("events", False)) is not bool:
             raise Wrong("pjlocal.events must be true or false", "pjlocal")
         values |= own
-        for key, value in values.items():
-            most = MOST_STOPS if key == "stop" else _MOST_ITEMS
-            if isinstance(value, list) and len(value) > most:
-                raise Wrong(f"{field_of(key)} has {len(value):,} entries, and may have {most:,}", field_of(key))
-        made = parse_overrides(values)
-        if made.generation.get("max_tokens", 0) > n_ctx:
-            raise Wrong(f"max_tokens must be at most {n_ctx}, for which the context has room", "max_tokens")
-        return made
+        return check_overrides(values, n_ctx)
 
     def _settings(self) -> dict[str, Any]:
         """What is set by the same name on both sides."""
@@ -187,7 +182,7 @@ class Body(_Strict):
             if name in KEYS and name not in UNSUPPORTED:
                 raise Wrong(_WHERE_SETTINGS_GO.format(name), name)
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
-                if name in kind.model_fields and not isinstance(self, Question):
+                if name in kind.model_fields:
                     raise Wrong(f"{name} is a field of {path}, and not of this path: leave it out", name)
         check_fields(others, type(self).model_fields)
         if self.stream_options:
@@ -198,10 +193,10 @@ class Chat(Body):
     """A conversation that wants an answer."""
 
     messages: Annotated[list[_Said], Field(min_length=1)]
-    max_completion_tokens: _Whole | None = None
+    max_completion_tokens: Whole | None = None
     response_format: _Form | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[_Whole | None, Field(ge=0, le=20)] = None
+    top_logprobs: Annotated[Whole | None, Field(ge=0, le=20)] = None
 
     @property
     def top(self) -> int | None:
@@ -237,7 +232,7 @@ class Completion(Body):
     """A text that is to go on."""
 
     prompt: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1, max_length=1)]
-    logprobs: Annotated[_Whole | None, Field(ge=0, le=5)] = None
+    logprobs: Annotated[Whole | None, Field(ge=0, le=5)] = None
 
     @property
     def top(self) -> int | None:
@@ -247,26 +242,39 @@ class Completion(Body):
         return "", self.prompt[0]
 
 
-class Question(Body):
-    """The next turn of a saved chat, with its token events.
+def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
+    """The settings that a body sets, for a context of so many tokens.
 
-    session: None begins a chat.
-    after: the last turn of it that was seen, 0 where there is none; what was not seen is not gone on with.
-    replacing: the turn that it is asked again, or instead, of.
-    keep: whether the turn is saved; else it is only looked at.
+    Raises:
+        UsageError: it cannot set them.
     """
+    for key, value in values.items():
+        most = MOST_STOPS if key == "stop" else _MOST_ITEMS
+        if isinstance(value, list) and len(value) > most:
+            raise Wrong(f"{field_of(key)} has {len(value):,} entries, and may have {most:,}", field_of(key))
+    made = parse_overrides(values)
+    if made.generation.get("max_tokens", 0) > n_ctx:
+        raise Wrong(f"max_tokens must be at most {n_ctx}, for which the context has room", "max_tokens")
+    return made
 
-    question: Annotated[str, Field(min_length=1)]
-    session: _Whole | None = None
-    after: _Whole | None = None
-    replacing: _Whole | None = None
-    keep: bool = True
 
+def parse_request(values: Mapping[str, Any]) -> Request:
+    """A request that `Request.as_dict` wrote.
 
-class Naming(_Strict):
-    """Another title for a saved chat."""
-
-    title: str
+    Raises:
+        UsageError: it is none, or has settings that no server takes.
+    """
+    try:
+        request = Request().restore(values)
+        named = [*request.views[0], *request.views[1], *request.generation.avoid]
+        if any(text.strip().startswith("@") for text in named):
+            raise UsageError("a request names no files of the server's: write the text out")
+        check_servable(request.generation)
+    except PjlocalError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"not a request of this version of pjlocal: {error!r}") from None
+    return request
 
 
 _Body = TypeVar("_Body", bound=Body)
@@ -284,8 +292,8 @@ def parse(kind: type[_Body], body: bytes) -> _Body:
     return made
 
 
-def validated(kind: type[_Model], body: bytes) -> _Model:
-    """A request's body.
+def validated(kind: type[_Model], body: bytes, most_values: int | None = _MOST_VALUES) -> _Model:
+    """A request's body, of so many values at most.
 
     Raises:
         Wrong: it is no JSON, or not what such a request must say; names the field.
@@ -294,7 +302,8 @@ def validated(kind: type[_Model], body: bytes) -> _Model:
         values = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Wrong(f"the body must be JSON ({error})") from None
-    _check_size(values)
+    if most_values is not None:
+        _check_size(values, most_values)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -303,18 +312,18 @@ def validated(kind: type[_Model], body: bytes) -> _Model:
         raise Wrong(_in_words(field or "the body", first), field or None) from None
 
 
-def _check_size(body: Any) -> None:
+def _check_size(body: Any, most: int) -> None:
     """Refuse a body of more values than a request needs.
 
     Nobody else is answered while they are looked at: 2,000,000 numbers in the place of messages took 12 seconds.
     """
-    left = _MOST_VALUES
+    left = most
     containers = [body] if isinstance(body, dict | list) else []
     while containers:
         container = containers.pop()
         left -= len(container)
         if left < 0:
-            raise Wrong(f"the body holds more than {_MOST_VALUES:,} values: send fewer messages or a smaller schema")
+            raise Wrong(f"the body holds more than {most:,} values: send fewer messages or a smaller schema")
         inside = container.values() if isinstance(container, dict) else container
         containers += [value for value in inside if isinstance(value, dict | list)]
 

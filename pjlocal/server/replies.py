@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from ..engine.log_probs import LogProbs
 from ..events import Result
-from .resident import LogProbs, Token
-from .worker import Done
+from ..service import Done, Token
 
 
 @dataclass

@@ -19,11 +19,11 @@ from served import BIG, ENGINE, LONG, Served, serving, when
 
 from pjlocal import Engine, Generation, TokenEvent
 from pjlocal.chat.conversation import Conversation
-from pjlocal.chat.recorder import Recorder
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError, UsageError
 from pjlocal.server.near import Lost
 from pjlocal.server.served import make_judge
+from pjlocal.sessions.recorder import Recorder
 from pjlocal.sessions.session import Session
 
 pytestmark = pytest.mark.usefixtures("here")

@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
 from ..errors import PjlocalError, RefusedError, UsageError, explain
+from ..service import Busy, Stopping
 from ..sessions.store import RemovedError
 from .metrics import Metrics
 from .page import FILES
 from .terms import in_fields
-from .worker import Busy, Stopping
 
 log = logging.getLogger("pjlocal")
 
@@ -86,20 +86,25 @@ def error_body(message: str, kind: str, code: str | None = None, field: str | No
     return {"error": {"message": message, "type": kind, "param": field, "code": code}}
 
 
-def described(error: Exception) -> tuple[int, dict[str, Any]]:
-    """The status and the body of an error.  What is not the client's fault is told to whoever runs the server too."""
+def described(error: Exception, *, in_flags: bool = False) -> tuple[int, dict[str, Any]]:
+    """The status and the body of an error.  What is not the client's fault is told to whoever runs the server too.
+
+    Args:
+        in_flags: whether settings are named as the command line names them; else as fields.
+    """
     status, kind, code = next(known[1:] for known in _STATUS if isinstance(error, known[0]))
     message = "the server is stopping" if isinstance(error, Interrupted) else explain(error)[0]
     if status == 500:
         log.error("%s", message)
         if not isinstance(error, PjlocalError):
             message = "something went wrong in the server, which has told more to whoever runs it"
-    message = in_fields(message[: _MOST_SAID + 1])  # the rest of a text of megabytes would be cut anyway
+    if not in_flags:
+        message = in_fields(message[: _MOST_SAID + 1])  # the rest of a text of megabytes would be cut anyway
     return status, error_body(message, kind, code, getattr(error, "field", None))
 
 
-def refusal(error: Exception) -> JSONResponse:
-    status, body = described(error)
+def refusal(error: Exception, *, in_flags: bool = False) -> JSONResponse:
+    status, body = described(error, in_flags=in_flags)
     headers = {"Retry-After": str(_RETRY_AFTER_S)} if status == 429 else None
     return JSONResponse(body, status, headers)
 
@@ -165,8 +170,8 @@ class Guard:
             await send(message)
 
         try:
-            app = self._refused(Headers(scope=scope), scope["path"]) or self._app
-            await app(scope, receive, counting)
+            refused = None if _is_local_socket(scope) else self._refused(Headers(scope=scope), scope["path"])
+            await (refused or self._app)(scope, receive, counting)
         except ClientDisconnect:
             begun = begun or _HUNG_UP
         except Exception as error:
@@ -206,6 +211,12 @@ class Guard:
     def _may_ask(self, origin: str, host: str) -> bool:
         """Whether web pages from there may: the server's own, and those that were named."""
         return "*" in self._origins or origin in self._origins or _is_own(origin, host)
+
+
+def _is_local_socket(scope: Scope) -> bool:
+    """Whether the client has come by the Unix socket, which its own user alone can open."""
+    server = scope.get("server")
+    return server is not None and server[1] is None
 
 
 def _is_own(origin: str, host: str) -> bool:

@@ -13,34 +13,34 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
-from ..request import Request as AnswerRequest
-from .guard import TooLarge, TooSlow, described
+from ..service import Checked, Done, Job, News, Service, Started, Token
+from .auth import TooLarge, TooSlow, described
 from .replies import Choice, Reply
-from .resident import Planned
-from .worker import Done, Order, Told, Worker
 
 MOST_BODY = 4 << 20  # bytes
 _PATIENCE_S = 30  # for a body to come
 
+_Written = Sequence[Token] | Done
 
-async def read_body(request: Request) -> bytes:
-    """The body.
+
+async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
+    """The body, of so many bytes at most.
 
     Raises:
         TooLarge, TooSlow: it is, or does not come.
     """
     try:
-        return await asyncio.wait_for(_read_all(request), _PATIENCE_S)
+        return await asyncio.wait_for(_read_all(request, most), _PATIENCE_S)
     except asyncio.TimeoutError:
         raise TooSlow(f"the body did not come within {_PATIENCE_S} seconds") from None
 
 
-async def _read_all(request: Request) -> bytes:
+async def _read_all(request: Request, most: int) -> bytes:
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > MOST_BODY:
-            raise TooLarge(f"the body has more than {MOST_BODY:,} bytes")
+        if len(body) > most:
+            raise TooLarge(f"the body has more than {most:,} bytes")
     return bytes(body)
 
 
@@ -48,59 +48,66 @@ class Answers:
     """The answers that one request wants.
 
     Args:
-        said, top, shortens: as for an `Order`.
+        jobs: without their ``tell``, which is set here.
     """
 
-    def __init__(
-        self, worker: Worker, asked: Sequence[AnswerRequest], said: Any, top: int | None, shortens: bool = False
-    ) -> None:
-        self._worker = worker
+    def __init__(self, service: Service, jobs: Sequence[Job]) -> None:
+        self._service = service
+        self._jobs = jobs
         self._loop = asyncio.get_running_loop()
-        self._told: asyncio.Queue[tuple[int, Told] | None] = asyncio.Queue()
-        self._orders = [Order(one, said, top, partial(self._tell, index), shortens) for index, one in enumerate(asked)]
-        self.choices = [Choice() for _ in asked]
+        self._news: asyncio.Queue[tuple[int, News]] = asyncio.Queue()
+        self.choices = [Choice() for _ in jobs]
+        self.was_stopped = False
+        for index, job in enumerate(jobs):
+            job.tell = partial(self._tell, index)
 
-    def _tell(self, index: int, told: Told) -> None:
+    def _tell(self, index: int, news: News) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._told.put_nowait, (index, told))
+            self._loop.call_soon_threadsafe(self._news.put_nowait, (index, news))
         except RuntimeError:
             pass  # the loop is closed: nobody is left to be told
 
-    async def told(self) -> AsyncIterator[tuple[int, Told]]:
-        """What is told of each, by its number, until all are done or `stop` is called.
-
-        Raises:
-            Exception: what the worker could not do.
-        """
-        self._worker.submit(self._orders)
-        while not all(choice.done for choice in self.choices):
-            item = await self._told.get()
-            if item is None:
-                return
-            index, told = item
-            if isinstance(told, Exception):
-                raise told
-            if isinstance(told, Done):
-                if told.result.finish_reason == "interrupted":
-                    raise Interrupted
-                self.choices[index].done = told
-            else:
-                self.choices[index].tokens += told
-            yield index, told
-
-    def leave(self) -> None:
-        """What is not written by now is not wanted."""
-        self._worker.cancel(self._orders)
-
-    def stop(self) -> None:
-        """The same, and nothing more is told of it."""
-        self.leave()
-        self._told.put_nowait(None)
+    def submit(self) -> None:
+        """Have them written.  Raises what `Service.submit` does."""
+        self._service.submit(self._jobs)
 
     @property
-    def planned(self) -> Sequence[Planned | None]:
-        """What each is written by, once it has begun."""
-        return [order.planned for order in self._orders]
+    def are_done(self) -> bool:
+        return all(choice.done for choice in self.choices)
+
+    async def next(self) -> tuple[int, News]:
+        """The next news of one of them, with its number.
+
+        Raises:
+            Exception: the service cannot write them.
+        """
+        index, news = await self._news.get()
+        choice = self.choices[index]
+        if isinstance(news, Exception):
+            raise news
+        if isinstance(news, Done):
+            if news.result.finish_reason == "interrupted" and not self.was_stopped:
+                raise Interrupted
+            choice.done = news
+        elif not isinstance(news, Started | Checked):
+            choice.tokens += news
+        return index, news
+
+    async def news(self) -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
+        """Their tokens and ends, until all are done.  Raises what `next` does."""
+        while not self.are_done:
+            index, news = await self.next()
+            if not isinstance(news, Started | Checked | Exception):
+                yield index, news
+
+    def cancel(self) -> None:
+        """Have no more written."""
+        self._service.cancel(self._jobs)
+
+    def stop(self) -> None:
+        """Have them end as they are."""
+        self.was_stopped = True
+        self._service.stop(self._jobs)
 
 
 class Answering(Response):
@@ -134,7 +141,7 @@ class Answering(Response):
                 raise ClientDisconnect
             responding.result()
         finally:
-            self._answers.leave()
+            self._answers.cancel()
             for task in (responding, hung_up):
                 task.cancel()
             await asyncio.gather(responding, hung_up, return_exceptions=True)
@@ -153,16 +160,18 @@ async def _never() -> Any:
 
 
 async def whole(answers: Answers, reply: Reply) -> Response:
-    async for _ in answers.told():
+    answers.submit()
+    async for _ in answers.news():
         pass
     return JSONResponse(reply.whole(answers.choices))
 
 
 async def streamed(answers: Answers, reply: Reply, with_usage: bool) -> Response:
     """A stream of events, once the first token is there: what goes wrong before that has a status of its own."""
-    told = answers.told()
-    first = await anext(told)
-    return as_stream(chunks(answers, first, told, reply, with_usage))
+    answers.submit()
+    news = answers.news()
+    first = await anext(news)
+    return as_stream(chunks(answers, first, news, reply, with_usage))
 
 
 def as_stream(events: AsyncIterator[bytes], headers: Mapping[str, str] = {}) -> Response:
@@ -173,32 +182,36 @@ def as_stream(events: AsyncIterator[bytes], headers: Mapping[str, str] = {}) -> 
 
 async def chunks(
     answers: Answers,
-    first: tuple[int, Told],
-    told: AsyncIterator[tuple[int, Told]],
+    first: tuple[int, _Written],
+    news: AsyncIterator[tuple[int, _Written]],
     reply: Reply,
-    with_usage: bool = False,
+    with_usage: bool,
 ) -> AsyncIterator[bytes]:
-    """The events of a stream, from what was told first on."""
+    """The events of a stream, from the first news on."""
     try:
         if reply.chat:
             for index, _ in enumerate(answers.choices):
-                yield _event(reply.begin(index))
-        yield _event(_chunk(reply, *first))
-        async for item in told:
-            yield _event(_chunk(reply, *item))
+                yield as_event(reply.begin(index))
+        yield as_event(_chunk(reply, *first))
+        async for item in news:
+            yield as_event(_chunk(reply, *item))
         if with_usage:
-            yield _event(reply.usage(answers.choices))
+            yield as_event(reply.usage(answers.choices))
         yield b"data: [DONE]\n\n"
     except Exception as error:  # in the middle of the stream it has no status any more
-        yield _event(described(error)[1])
+        yield as_event(described(error)[1])
 
 
-def _chunk(reply: Reply, index: int, told: Told) -> dict[str, Any]:
-    if isinstance(told, Done):
-        return reply.end(index, told.result)
-    assert not isinstance(told, Exception)
-    return reply.chunk(index, told)
+def _chunk(reply: Reply, index: int, news: _Written) -> dict[str, Any]:
+    if isinstance(news, Done):
+        return reply.end(index, news.result)
+    return reply.chunk(index, news)
 
 
-def _event(chunk: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode()
+def as_event(data: Mapping[str, Any], *, is_ascii: bool = False) -> bytes:
+    """An event of a stream.
+
+    Args:
+        is_ascii: escapes all other characters: settings may hold halves of surrogate pairs.
+    """
+    return f"data: {json.dumps(data, ensure_ascii=is_ascii)}\n\n".encode()

@@ -6,6 +6,9 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import h11
@@ -15,8 +18,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..engine.interrupt import INTERRUPTED
 from ..errors import PjlocalError
-from .nearby import Nearby
-from .worker import Worker
+from ..runtime_socket import is_private, socket_path
+from ..service import Service
+from ..settings import Engine
+
+log = logging.getLogger("pjlocal")
 
 #: Seconds that answers have to end after a first signal; then they are stopped, and told so.
 _PATIENCE_S = 0.5
@@ -35,6 +41,53 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         raise PjlocalError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+
+
+@contextmanager
+def listen_locally(model: Path, engine: Engine) -> Iterator[socket.socket | None]:
+    """A socket for this user's `pjlocal run` and `chat`; None where there can be none, or another server has it."""
+    path = socket_path(model, engine)
+    bound = _bound(path) if path else None
+    try:
+        yield bound
+    finally:
+        if bound and path:
+            bound.close()
+            path.unlink(missing_ok=True)
+
+
+def _bound(path: Path) -> socket.socket | None:
+    """Needs a name that nobody listens at: one that is left of a server that was killed is taken over."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        for folder in (path.parent.parent, path.parent):  # of parents that are missing, `mkdir` sets no mode
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not is_private(path.parent):
+            raise OSError(f"{path.parent} is open to others")
+        if path.exists():
+            if _is_listened_at(path):
+                raise OSError(f"another server listens at {path}")
+            path.unlink()
+        listening.bind(str(path))
+        path.chmod(0o600)  # nobody reaches it before it listens
+        listening.listen()
+    except OSError as error:  # such as a path that is too long for a socket; the server is of use without
+        log.debug("pjlocal run will not find this server: %s", error)
+        listening.close()
+        return None
+    return listening
+
+
+def _is_listened_at(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(1)
+        try:
+            client.connect(str(path))
+        except (ConnectionError, FileNotFoundError):
+            return False
+        except OSError:  # it does not come to accept
+            return True
+        return True
 
 
 class Connection(H11Protocol):
@@ -68,40 +121,24 @@ class Connection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which tells the worker of signals: the first one lets answers end, a second one does not."""
+    """uvicorn, which tells the service of signals: the first one lets answers end, a second one does not."""
 
-    def __init__(self, config: uvicorn.Config, worker: Worker, nearby: Nearby, near: socket.socket | None) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self._worker = worker
-        self._nearby = nearby
-        self._near = near
+        self._service = service
         self.status = 0
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self._near:
-            await self._nearby.start(self._near)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await asyncio.gather(super().shutdown(sockets), self._nearby.stop(_LAST_S))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             self.force_exit = True
         else:
             self.status = INTERRUPTED if sig == signal.SIGINT else 0
-        self._worker.stop(0.0 if self.should_exit else _PATIENCE_S)
+        self._service.end(0.0 if self.should_exit else _PATIENCE_S)
         self.should_exit = True
 
 
-def serve(
-    app: Starlette, listening: socket.socket, worker: Worker, nearby: Nearby, near: socket.socket | None = None
-) -> int:
-    """Answer until a signal comes; the exit status, which is 0 where that is what ends servers (SIGTERM).
-
-    Args:
-        near: where `pjlocal run` of the same user comes.
-    """
+def serve(app: Starlette, sockets: Sequence[socket.socket], service: Service) -> int:
+    """Answer until a signal comes; the exit status, which is 0 where that is what ends servers (SIGTERM)."""
     for name in ("uvicorn", "uvicorn.error", "asyncio"):  # of half a request, and the like
         logging.getLogger(name).setLevel(logging.CRITICAL)
     config = uvicorn.Config(
@@ -115,11 +152,11 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=_LAST_S,
     )
-    server = _Server(config, worker, nearby, near)
-    worker.start()
+    server = _Server(config, service)
+    service.start()
     try:
-        server.run([listening])
+        server.run(list(sockets))
     finally:
-        worker.stop(0.0)
-        worker.join(_LAST_S)
+        service.end(0.0)
+        service.join(_LAST_S)
     return server.status
