@@ -265,9 +265,7 @@ class Server:
             message = f"{self.name} answers with status {response.status}: is it pjlocal serve?"
         status = response.status
         if status == 401:
-            message = (
-                f"{self.name} wants a key: set {KEY_VARIABLE} to the key, or to the token, that it was started with"
-            )
+            message = f"{self.name} wants a key: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed"
         if status == 429:
             return ServerBusy(f"{self.name} is busy: {message}")
         if status == 503:

@@ -11,7 +11,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -86,7 +86,8 @@ def run(
     job = Job(model, request, read_prompt(prompt), engine, interrupt)
     with on_sigint(interrupt), Spinner() as spinner, Trace(trace) as tracer:
         spinner.say("Reading the prompt")
-        with job.written(named, server != OFF) or job.loaded(spinner) as written:
+        by_server = job.by_server(named, finds=server != OFF)
+        with _written(by_server) if by_server else job.loaded(spinner) as written:
             answer = written.answer
             events = when_ready(answer)
             spinner.stop()
@@ -149,17 +150,22 @@ class Job:
     engine: Engine
     interrupt: Interrupt
 
-    def written(self, named: Server | None, may_find_one: bool) -> AbstractContextManager[Written] | None:
-        """By the server that was named, or by a resident one that can be found; None where none of these writes it.
+    def by_server(self, named: Server | None = None, *, finds: bool = True) -> RemoteAnswer | None:
+        """The answer of the server that was named, or of a resident one, once its first token is there; None where
+        there is no such server, or the model can be loaded here instead.
+
+        Args:
+            finds: whether a resident server may be looked for.
 
         Raises:
-            PjlocalError: the server could not write it, and this process could not either, or no other may.
+            Interrupted: on request.
+            PjlocalError: the server could not write it, and this process could not either; or no other may.
         """
-        server = named or (self._resident() if may_find_one else None)
+        server = named or (self._resident() if finds else None)
         if server is None:
             return None
         try:
-            return _from_server(self._begun(server))
+            return self._begun(server)
         except ServerError:
             if named:
                 raise
@@ -174,12 +180,6 @@ class Job:
             return None
 
     def _begun(self, server: Server) -> RemoteAnswer:
-        """The answer, once its first token is there.
-
-        Raises:
-            Interrupted: there will be none.
-            PjlocalError: what `client.RemoteAnswer` raises.
-        """
         answer = server.answer(self.request, messages=[{"role": "user", "content": self.prompt}])
         answer.wait()
         if answer.started is None and answer.finish_reason == "interrupted":
@@ -203,7 +203,7 @@ class Job:
 
 
 @contextmanager
-def _from_server(answer: RemoteAnswer) -> Iterator[Written]:
+def _written(answer: RemoteAnswer) -> Iterator[Written]:
     started = answer.started
     with closing(answer):
         yield Written(answer, started.followed_sampling if started else "", started.placed if started else "")
