@@ -36,6 +36,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "gguf": GROUND,
     "engine": {"decoding", "gguf", *GROUND},
     "prompting": {"engine", *GROUND},
+    "runtime_socket": {"__init__", "prompting", *GROUND},
+    "client": {"__init__", "events", "runtime_socket", "engine", "prompting", *GROUND},
     "answer": {"events", "decoding", "engine", "prompting", *GROUND},
     "persona": {"answer", "events", "engine", "prompting", "gguf", *GROUND},
 }
@@ -44,8 +46,7 @@ MAY_KNOW |= dict.fromkeys(("screen", "sessions", "config"), API)
 MAY_KNOW["bench"] = API | {"screen"}
 MAY_KNOW["doctor"] = API | {"sessions", "config"}
 MAY_KNOW["service"] = API | {"sessions"}
-MAY_KNOW["runtime_socket"] = {"prompting", "__init__", *GROUND}
-MAY_KNOW["server"] = API | {"sessions", "config", "service", "runtime_socket"}
+MAY_KNOW["server"] = API | {"sessions", "config", "service"}
 MAY_KNOW["evaluation"] = API | {"screen", "config"}
 MAY_KNOW["chat"] = API | {"screen", "sessions", "config"}
 MAY_KNOW["cli"] = {*MAY_KNOW, "__init__"}

@@ -206,7 +206,7 @@ _TEMPLATE_HEAD = """\
 #view = "text"
 #save = true
 #save_cache = false
-#server = true"""
+#server = true  # or false, or the URL of one in quotes"""
 
 
 _TEMPLATE_END = """

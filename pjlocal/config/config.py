@@ -45,7 +45,7 @@ class Config(Overrides):
     view: View | None = None
     save: bool | None = None
     save_cache: bool | None = None
-    server: bool | None = None
+    server: bool | str | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
     personas: Mapping[str, Overrides] = field(default_factory=dict)

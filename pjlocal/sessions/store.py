@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -349,25 +349,7 @@ class Store:
         Raises:
             UsageError: no session, or several, are called so; names the nearest.
         """
-        sessions = self.summaries()
-        name = name.strip()
-        for session in sessions:
-            if str(session.id) == name:
-                return session.id
-        wanted = name.casefold()
-        titles = [(session.title.casefold(), session) for session in sessions if session.title]
-        for title, session in titles:
-            if title == wanted:
-                return session.id
-        begin = [session for title, session in titles if wanted and title.startswith(wanted)]
-        if len(begin) == 1:
-            return begin[0].id
-        if begin:
-            raise UsageError(f"several saved chats begin with {name!r}: {_listed(begin[:3])}")
-        near = difflib.get_close_matches(wanted, [title for title, _ in titles], n=3)
-        nearest = [next(session for title, session in titles if title == found) for found in dict.fromkeys(near)]
-        hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
-        raise UsageError(f"there is no saved chat {name!r}: {hint}")
+        return find_summary(self.summaries(), name)
 
     def search(self, query: str) -> list[Hit]:
         """The turns in which every word of ``query`` occurs, the newest first; the last word may be a beginning.
@@ -557,6 +539,28 @@ def _storable(text: str) -> str:
 def _row_id(cursor: sqlite3.Cursor) -> int:
     assert cursor.lastrowid is not None
     return cursor.lastrowid
+
+
+def find_summary(sessions: Sequence[Summary], name: str) -> int:
+    """The session that ``name`` means, of those in a list, the newest first; see `Store.find`."""
+    name = name.strip()
+    for session in sessions:
+        if str(session.id) == name:
+            return session.id
+    wanted = name.casefold()
+    titles = [(session.title.casefold(), session) for session in sessions if session.title]
+    for title, session in titles:
+        if title == wanted:
+            return session.id
+    begin = [session for title, session in titles if wanted and title.startswith(wanted)]
+    if len(begin) == 1:
+        return begin[0].id
+    if begin:
+        raise UsageError(f"several saved chats begin with {name!r}: {_listed(begin[:3])}")
+    near = difflib.get_close_matches(wanted, [title for title, _ in titles], n=3)
+    nearest = [next(session for title, session in titles if title == found) for found in dict.fromkeys(near)]
+    hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
+    raise UsageError(f"there is no saved chat {name!r}: {hint}")
 
 
 def _listed(sessions: list[Summary]) -> str:

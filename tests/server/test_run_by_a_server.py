@@ -13,19 +13,23 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commandline import PJLOCAL, one_line
 from served import BIG, ENGINE, LONG, Served, serving, when
+from talking import plain_event
 
 from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling, TokenEvent
+from pjlocal.cli.run import Job
+from pjlocal.client import RemoteAnswer, ServerError
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import UsageError, explain
 from pjlocal.events import Result, Statistics
 from pjlocal.request import Request, place
-from pjlocal.server.near import Lost, NearAnswer, ask, is_private, socket_path
+from pjlocal.runtime_socket import is_private, socket_path
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -41,10 +45,11 @@ def make_request(prefer: Sequence[str] = (), system: str = "", sampling: Any = N
     return Request(place(prefer), Generation(**generation), sampling or Sampling(), Prompting(system=system))
 
 
-def near(
+def by_server(
     model: Path, request: Request | None = None, prompt: str = "hello", engine: Engine = ENGINE
-) -> NearAnswer | None:
-    return ask(model, engine, request or make_request(), prompt, Interrupt())
+) -> RemoteAnswer | None:
+    """As `pjlocal run` has it; None where that would load the model."""
+    return Job(str(model), request or make_request(), prompt, engine, Interrupt()).by_server()
 
 
 def run(model: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
@@ -72,6 +77,7 @@ REQUESTS = [
     make_request(["vivid", "creative", "formal"], panel=True, lam=2),
     make_request(["vivid", "creative"], schedule="reference", decoding="greedy"),
     make_request(["vivid"], mode="prompt", lookahead=4, stop=("e",)),
+    make_request(["vivid", "concise"], mode="rewrite"),
     make_request(["vivid", "creative"], sampling=Sampling(regex="[a-z ]{5,30}", temperature=1.5, logit_bias=("5=1",))),
 ]
 
@@ -84,10 +90,10 @@ def test_each_event_and_the_result_are_those_of_a_model_loaded_here(
         expected = one.stream(LONG)
         events: list[TokenEvent] = list(expected)
         for _ in range(2):  # nor does it matter what was read before
-            answer = near(model, wanted, LONG)
+            answer = by_server(model, wanted, LONG)
             assert answer and (answer.mode, answer.labels) == (expected.mode, expected.labels)
             assert tuple(answer.pushing) == tuple(expected.pushing)
-            assert list(answer) == events
+            assert list(answer) == events and answer.drafted == expected.drafted
             assert no_times(answer.result.as_dict()) == no_times(expected.result.as_dict())
 
 
@@ -122,13 +128,13 @@ def test_run_prints_and_traces_the_same_and_the_model_is_not_loaded(
 ) -> None:
     options = ("-p", "vivid", "-p", "creative", "--seed", "3", "-n", "30", "--json", "--trace")
     before = written(served)
-    by_server = run(model, server_environment, *options, str(tmp_path / "near"))
+    served_run = run(model, server_environment, *options, str(tmp_path / "near"))
     assert written(served) == before + 1
     loaded = run(model, server_environment, *options, str(tmp_path / "own"), "--no-server")
     assert written(served) == before + 1
-    assert by_server.returncode == loaded.returncode == 0
-    assert by_server.stderr == loaded.stderr
-    assert no_times(json.loads(by_server.stdout)) == no_times(json.loads(loaded.stdout))
+    assert served_run.returncode == loaded.returncode == 0
+    assert served_run.stderr == loaded.stderr
+    assert no_times(json.loads(served_run.stdout)) == no_times(json.loads(loaded.stdout))
     assert (tmp_path / "near").read_bytes() == (tmp_path / "own").read_bytes()
 
 
@@ -179,17 +185,17 @@ def test_a_model_file_that_has_changed_is_not_the_servers(served: Served, model:
     status = model.stat()
     os.utime(model, (1e9, 1e9))
     try:
-        assert near(model) is None
+        assert by_server(model) is None
     finally:
         os.utime(model, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert near(model)
+    assert by_server(model)
 
 
 def test_what_needs_more_than_the_model_is_not_asked_of_a_server(model: Path, served: Served, tmp_path: Path) -> None:
     (tmp_path / "wish").write_text("Rhyme.")
-    assert near(model, make_request(["vivid"], mode="rewrite")) is None
-    assert near(model, make_request([f"@{tmp_path}/wish"])) is None
-    assert near(model, engine=ENGINE.replace(verbose=True)) is None
+    assert by_server(model, make_request(["vivid"], mode="rewrite", aligner=str(model))) is None
+    assert by_server(model, make_request([f"@{tmp_path}/wish"])) is None
+    assert by_server(model, engine=ENGINE.replace(verbose=True)) is None
 
 
 # What goes wrong on the way.
@@ -250,22 +256,22 @@ def test_what_is_wrong_with_a_request_is_told_as_without_a_server(
         make_request(system="word " * 3000),
         make_request(mode="both"),
     ):
-        with pytest.raises(UsageError) as by_server:
-            near(model, wish)
+        with pytest.raises(UsageError) as told_by_server:
+            by_server(model, wish)
         kinds: Any = {"prompting": wish.prompting, "sampling": wish.sampling, "generation": wish.generation}
         with pytest.raises(UsageError) as here, PersonaJudge(model, engine=ENGINE, **kinds) as judge:
             judge("hello")
-        assert explain(by_server.value) == explain(here.value)
+        assert explain(told_by_server.value) == explain(here.value)
 
 
 def test_an_answer_beside_others_is_the_same(served: Served, model: Path) -> None:
-    answer = near(model, make_request(["vivid"], max_tokens=50))
+    answer = by_server(model, make_request(["vivid"], max_tokens=50))
     assert answer
     alone = [event.text for event in answer]
     body = {"messages": [{"role": "user", "content": "go on"}], "max_tokens": 150, "pjlocal": {"ignore_end": True}}
     asking = threading.Thread(target=lambda: served.http.post("/v1/chat/completions", json=body))
     asking.start()
-    beside = [near(model, make_request(["vivid"], max_tokens=50)) for _ in range(2)]
+    beside = [by_server(model, make_request(["vivid"], max_tokens=50)) for _ in range(2)]
     assert all(one and [event.text for event in one] == alone for one in beside)
     asking.join()
 
@@ -273,8 +279,8 @@ def test_an_answer_beside_others_is_the_same(served: Served, model: Path) -> Non
 def test_more_at_once_than_the_server_writes_load_the_model(big: Served, model: Path) -> None:
     engine = ENGINE.replace(n_ctx=32768)
     wish = make_request(max_tokens=30_000)
-    held = [near(model, wish, engine=engine) for _ in range(2)]  # as many as --parallel says
-    assert all(held) and near(model, wish, engine=engine) is None
+    held = [by_server(model, wish, engine=engine) for _ in range(2)]  # as many as --parallel says
+    assert all(held) and by_server(model, wish, engine=engine) is None
     for one in held:
         assert one
         one.close()
@@ -325,20 +331,24 @@ def impostor(model: Path, *lines: bytes, hold: bool = False) -> Iterator[None]:
             path.unlink()
 
 
-TAKEN = b'{"taken": true}\n'
-HEAD = b'{"head": {"mode": "plain", "labels": {}, "pushing": [], "followed_sampling": "", "placed": ""}}\n'
+TAKEN = b"HTTP/1.1 200 OK\r\nX-Pjlocal-Answer: 1\r\nConnection: close\r\n\r\n"
+HEAD = b'data: {"head": {"mode": "plain"}}\n\n'
+BUSY = b'HTTP/1.1 429 Busy\r\nConnection: close\r\n\r\n{"error": {"message": "full"}}'
+FAILED = b"HTTP/1.1 500 Failed\r\nConnection: close\r\n\r\n"
+ENDING = b'HTTP/1.1 503 Stopping\r\nConnection: close\r\n\r\n{"error": {"message": "the server is stopping"}}'
 
 
 @pytest.mark.parametrize(
     "lines",
     [
-        [], [TAKEN], [TAKEN, b"{}\n"], [b'{"refused": "full"}\n'], [b"what?\n"], [b"[1]\n"], [TAKEN, HEAD[:50]],
-        [TAKEN, b'{"interrupted": true}\n'],
+        [], [TAKEN], [TAKEN, b"data: {}\n\n"], [BUSY], [FAILED], [ENDING], [b"what?\n"], [TAKEN, b"data: [1]\n\n"],
+        [TAKEN, HEAD], [TAKEN, HEAD[:20]], [TAKEN, b'data: {"head": 1}\n\n'], [TAKEN.replace(b"X-Pjlocal", b"X")],
+        [TAKEN, b'data: {"event": {}}\n\n'], [TAKEN, b"data: what\n\n"], [TAKEN, b": alive\n\n"],
     ],
 )  # fmt: skip
 def test_a_server_that_writes_nothing_is_as_good_as_none(model: Path, lines: list[bytes]) -> None:
     with impostor(model, *lines):
-        assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
+        assert by_server(model, engine=ENGINE.replace(n_ctx=300)) is None
 
 
 @pytest.mark.slow
@@ -346,16 +356,21 @@ def test_a_server_that_writes_nothing_is_as_good_as_none(model: Path, lines: lis
 def test_a_server_that_is_frozen_is_not_waited_for(model: Path) -> None:
     started = time.monotonic()
     with impostor(model, hold=True):
-        assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
+        assert by_server(model, engine=ENGINE.replace(n_ctx=300)) is None
     assert time.monotonic() - started < 10
 
 
+TOKEN = (
+    b"data: " + json.dumps({"event": plain_event(0).as_dict(), "statistics": asdict(Statistics())}).encode() + b"\n\n"
+)
+
+
 def test_a_server_that_falls_silent_in_the_middle_is_given_up(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pjlocal.server.near._SILENT_S", 0.3)
-    with impostor(model, TAKEN, HEAD, hold=True):
-        answer = near(model, engine=ENGINE.replace(n_ctx=300))
+    monkeypatch.setattr("pjlocal.client._SILENT_S", 0.3)
+    with impostor(model, TAKEN, HEAD, TOKEN, hold=True):
+        answer = by_server(model, engine=ENGINE.replace(n_ctx=300))
         assert answer
-        with pytest.raises(Lost, match="--no-server"):
+        with pytest.raises(ServerError, match="--no-server"):
             list(answer)
 
 
@@ -366,9 +381,10 @@ def test_a_socket_in_a_folder_that_is_open_to_others_is_nobodys(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     path = socket_path(model, ENGINE.replace(n_ctx=300))
     assert path
-    with impostor(model, TAKEN, HEAD):
+    with impostor(model, TAKEN, HEAD, TOKEN):
+        assert path.is_socket()
         path.parent.chmod(0o755)
-        assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
+        assert by_server(model, engine=ENGINE.replace(n_ctx=300)) is None
 
 
 def test_a_folder_that_others_can_put_another_in_the_place_of_is_nobodys(tmp_path: Path) -> None:
@@ -400,7 +416,8 @@ def test_the_socket_is_the_users_alone_and_goes_with_its_server(
     assert not path.exists()
 
 
-NOISE = (b"", b"\n", b"{", b"{}\n", b"[]\n", b"\xff" * 1000 + b"\n", b'{"prompt": 3}\n', b"[" * 99_999 + b"\n")
+NOISE = (b"", b"\n", b"{", b"GET / HTTP/9\r\n\r\n", b"\xff" * 1000 + b"\n", b"POST /api/answers HTTP/1.1\r\n\r\n")
+NOISE += (b"POST /api/answers HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + b"[" * 99_999,)
 
 
 def test_noise_on_the_socket_harms_nobody(served: Served, model: Path) -> None:
@@ -408,8 +425,8 @@ def test_noise_on_the_socket_harms_nobody(served: Served, model: Path) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(socket_path(model, ENGINE)))
             client.sendall(noise)
-    answer = near(model)
+    answer = by_server(model)
     assert answer and len(list(answer)) == 20
     with pytest.raises(UsageError, match="vvid"):
-        near(model, make_request(["vvid"]))
+        by_server(model, make_request(["vvid"]))
     assert served.metric("pjlocal_errors_total") == 0, "none of it is a fault of the server's"

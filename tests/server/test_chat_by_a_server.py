@@ -19,10 +19,11 @@ from served import BIG, ENGINE, LONG, Served, serving, when
 
 from pjlocal import Engine, Generation, TokenEvent
 from pjlocal.chat.conversation import Conversation
+from pjlocal.chat.judges import make_judge
+from pjlocal.client import ServerError
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError, UsageError
-from pjlocal.server.near import Lost
-from pjlocal.server.served import make_judge
+from pjlocal.request import Request, place
 from pjlocal.sessions.recorder import Recorder
 from pjlocal.sessions.session import Session
 
@@ -39,10 +40,8 @@ def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
 def chatting(model: Path, server: bool = True, engine: Engine = ENGINE, **settings: Any) -> Iterator[Conversation]:
     said: list[str] = []
     generation = Generation(**{"max_tokens": 12, "seed": 1, "ignore_end": True} | settings)
-    judge = make_judge(
-        str(model), server=server, engine=engine, interrupt=Interrupt(), prefer=["vivid", "creative"],
-        generation=generation,
-    )  # fmt: skip
+    request = Request(place(["vivid", "creative"]), generation)
+    judge = make_judge(str(model), finds=server, engine=engine, interrupt=Interrupt(), request=request)
     assert judge.served is server
     session = Session()
     conversation = Conversation(judge, session, Recorder(None, session, said.append), None, said.append)
@@ -78,17 +77,20 @@ def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -
                 chat.judge.request.generation.replace(mode="plain", stop=("e",), lookahead=4)
             )
             answers.append(said(chat, "Once more."))
-            answers += [[answer.result.text for _, answer in chat.compare() if list(answer)]] if not server else []
-            turns.append((answers[:5], [*map(no_times, chat.session.turns)], progress.used, progress.acceptance_rate))
+            compared = [begun.answer.result.text for begun in chat.compare() if list(begun.answer)]
+            turns.append(
+                (answers, compared, [*map(no_times, chat.session.turns)], progress.used, progress.acceptance_rate)
+            )
     assert turns[0] == turns[1]
 
 
 def test_the_server_reads_no_more_than_is_new(served: Served, model: Path) -> None:
     with chatting(model, server=False) as chat:
         said(chat, LONG)
-        before = chat.judge.decoder.lanes.n_fed
+        lanes = chat.judge.decoder.lanes
+        before = lanes.n_fed
         said(chat, "And then?")
-        expected = chat.judge.decoder.lanes.n_fed - before
+        expected = lanes.n_fed - before
     with chatting(model) as chat:
         said(chat, LONG)
         before = int(served.metric("pjlocal_tokens_fed_total"))
@@ -138,6 +140,8 @@ def test_what_no_server_writes_the_model_does_loaded_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wish").write_text("Rhyme.")
+    if "mode" in change:
+        change = {**change, "aligner": str(model)}
     answers = []
     for server in (True, False):
         with chatting(model, server) as chat:
@@ -162,7 +166,7 @@ def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
         writing = iter(chat.ask(LONG))
         events = [next(writing) for _ in range(5)]
         dying.process.send_signal(signum)
-        with pytest.raises(Lost, match="/regen asks again"):
+        with pytest.raises(ServerError, match="/regen asks again"):
             events += writing
         turn = chat.session.turns[-1]
         assert turn.finish_reason == "interrupted" and len(turn.events) >= 5
@@ -215,7 +219,7 @@ def test_a_model_that_cannot_be_loaded_here_is_tried_again_with_the_next_questio
         said(chat, "One.")
         dying.end()
         with monkeypatch.context() as patch:
-            patch.setattr("pjlocal.server.served.Model", fail)
+            patch.setattr("pjlocal.persona.Model", fail)
             with pytest.raises(ModelError, match="no memory"):
                 said(chat, "Two.")
         assert len(said(chat, "Two.")) == 12 and not chat.judge.served
