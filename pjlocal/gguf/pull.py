@@ -1,8 +1,8 @@
 """Download a model from Hugging Face into the cache that its own programs, llama.cpp and others share.
 
 huggingface_hub makes the requests, retries them and places the files; importing it takes 0.2 s, so functions here do.
-Its `hf_hub_download` (2.4) deletes a partial file when a download breaks or is interrupted, and does not verify
-checksums, so a large file's content is fetched here, with its `http_get`, before `hf_hub_download` finds it in the cache.
+Its `hf_hub_download` (2.4) deletes a partial file when a download breaks or is interrupted, and verifies no checksum:
+the content is fetched here, with its `http_get`, before `hf_hub_download` finds it in the cache.
 """
 
 from __future__ import annotations
