@@ -217,7 +217,7 @@ def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_su
         (["small.toml", "--judge-url", "http://127.0.0.1:1/v1"], "--judge-url needs the name of the model there"),
         (["small.toml", "--judge-url", "ftp://x", "--judge", "m"], "http"),
         (["small.toml", "-m", "text.gguf"], "text.gguf"),
-        (["bad.toml"], "bad.toml line 4"),
+        (["bad.toml"], "bad.toml: max_tokens must be a whole number"),
         (["small.toml", "--judge", "text.gguf"], "text.gguf"),
         (["small.toml", "--reward-model", "PLAIN"], "is no reward model"),
         (["small.toml", "--strength", "11"], "a strength is a number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import threading
@@ -291,7 +292,7 @@ def test_nobody_there_is_told_without_another_try(monkeypatch: pytest.MonkeyPatc
     async def no_wait(*args: object) -> None:
         raise AssertionError("it waits for another try")
 
-    monkeypatch.setattr(EndpointJudge, "_back_off", no_wait)
+    monkeypatch.setattr(asyncio, "sleep", no_wait)
     judge = EndpointJudge("http://127.0.0.1:9", "gpt", Interrupt())
     with pytest.raises(ModelError, match=r"cannot reach the judge at http://127.0.0.1:9/v1/chat/completions"):
         ask(judge)

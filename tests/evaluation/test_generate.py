@@ -21,7 +21,7 @@ from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.evaluation.generate import generate
 from pjlocal.evaluation.records import AnswerRecord, Folder, digest_of
-from pjlocal.evaluation.run import Run, Task, make_contestant, make_tasks, read_run, write_run
+from pjlocal.evaluation.run import AnsweringModel, Run, Task, make_contestant, make_tasks, read_run, write_run
 from pjlocal.evaluation.suite import Check, Objectives, Prompt, Suite, System
 from pjlocal.request import Request
 
@@ -54,7 +54,8 @@ def tasks(
 ) -> list[Task]:
     request = Request(generation=generation, sampling=Sampling(**sampling))
     contestants = [
-        make_contestant(suite, system, request, engine, (), str(model), "digest") for system in suite.systems
+        make_contestant(suite, system, request, engine, (), AnsweringModel(str(model), "digest"))
+        for system in suite.systems
     ]
     return make_tasks(suite, contestants, prompts)
 
