@@ -65,7 +65,7 @@ def test_filters_are_the_models_where_neither_the_user_nor_the_suite_sets_them(t
     model = tiny_models.write_llama(tmp_path / "says.gguf", recommends=says)
     suite = replace(SUITE, settings={"top_k": 20})
     asked = Request(sampling=Sampling(defaults="model", temperature=0.7), explicit=frozenset({"temperature"}))
-    made = make_contestant(suite, suite.systems[0], asked, ENGINE, (), str(model), "digest")
+    made = make_contestant(suite, suite.systems[0], asked, ENGINE, (), AnsweringModel(str(model), "digest"))
     assert made.request.sampling == Sampling(temperature=0.7, top_k=20, top_p=0.95)
 
 
