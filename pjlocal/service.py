@@ -159,6 +159,7 @@ class Job:
     recording: Recording | None = None
     has_started: bool = False
     is_stopped: bool = False
+    is_cancelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -428,6 +429,8 @@ class Service:
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Write no more of them, and tell no more: their places are free before the next token is read."""
+        for job in jobs:
+            job.is_cancelled = True
         self._leave(self._cancelled, jobs)
 
     def stop(self, jobs: Sequence[Job]) -> None:
@@ -619,6 +622,9 @@ class Service:
         self._monitor.decoded(engine.lanes.n_fed - n_fed, engine.lanes.n_decodes - n_decodes)
         for answer, events in news:
             job = self._writing[answer]
+            if job.is_cancelled:  # meanwhile
+                self._cancel(job)
+                continue
             try:
                 if events:
                     self._tell(job, events)
