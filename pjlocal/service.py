@@ -62,6 +62,7 @@ class Started:
     first: the turn that the prompt begins with; older ones had no room.
     opened_thinking: whether the prompt itself has opened the model's thinking.
     request: the settings in force, the filters of the model's file among them.
+    drafted: the events of the first answer, in mode rewrite.
     chat, turn: the rows of a turn that is saved.
     """
 
@@ -77,6 +78,7 @@ class Started:
     opened_thinking: bool
     layout: FixedLayout | None
     request: dict[str, Any]
+    drafted: Sequence[TokenEvent] = ()
     chat: int | None = None
     turn: int | None = None
 
@@ -159,6 +161,7 @@ class Job:
     recording: Recording | None = None
     has_started: bool = False
     is_stopped: bool = False
+    is_cancelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -428,6 +431,8 @@ class Service:
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Write no more of them, and tell no more: their places are free before the next token is read."""
+        for job in jobs:
+            job.is_cancelled = True
         self._leave(self._cancelled, jobs)
 
     def stop(self, jobs: Sequence[Job]) -> None:
@@ -619,6 +624,9 @@ class Service:
         self._monitor.decoded(engine.lanes.n_fed - n_fed, engine.lanes.n_decodes - n_decodes)
         for answer, events in news:
             job = self._writing[answer]
+            if job.is_cancelled:  # meanwhile
+                self._cancel(job)
+                continue
             try:
                 if events:
                     self._tell(job, events)
@@ -669,6 +677,7 @@ class Service:
                 opened_by(self._model.model.text(answer.plan.prompts[0][-32:])),
                 answer.layout,
                 prepared.request.as_dict(),
+                tuple(answer.drafted),
                 saved.session.id if saved else None,
                 saved.turn.id if saved else None,
             )
