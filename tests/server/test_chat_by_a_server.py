@@ -219,7 +219,7 @@ def test_a_model_that_cannot_be_loaded_here_is_tried_again_with_the_next_questio
         said(chat, "One.")
         dying.end()
         with monkeypatch.context() as patch:
-            patch.setattr("pjlocal.persona.Model", fail)
+            patch.setattr("pjlocal.persona.Model.__init__", fail)
             with pytest.raises(ModelError, match="no memory"):
                 said(chat, "Two.")
         assert len(said(chat, "Two.")) == 12 and not chat.judge.served
