@@ -63,6 +63,7 @@ class Started:
     opened_thinking: whether the prompt itself has opened the model's thinking.
     request: the settings in force, the filters of the model's file among them.
     chat, turn: the rows of a turn that is saved.
+    drafted: the first answer of mode rewrite.
     """
 
     mode: Mode
@@ -79,6 +80,7 @@ class Started:
     request: dict[str, Any]
     chat: int | None = None
     turn: int | None = None
+    drafted: Sequence[TokenEvent] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ class Job:
     recording: Recording | None = None
     has_started: bool = False
     is_stopped: bool = False
+    is_cancelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -428,6 +431,8 @@ class Service:
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Write no more of them, and tell no more: their places are free before the next token is read."""
+        for job in jobs:
+            job.is_cancelled = True
         self._leave(self._cancelled, jobs)
 
     def stop(self, jobs: Sequence[Job]) -> None:
@@ -475,19 +480,19 @@ class Service:
             work()
 
     def _prepare(self, model: LoadedModel, job: Job) -> None:
-        made: PreparedRequest | Checked | Exception
+        prepared: PreparedRequest | Checked | Exception
         try:
             if job.prompt is None:
                 model.check(job.request)
-                made = Checked()
+                prepared = Checked()
             else:
-                made = model.prepare(job)
+                prepared = model.prepare(job)
         except Exception as error:
-            made = error
+            prepared = error
         except BaseException as error:  # which would end the thread, and have all others wait for ever
-            made = PjlocalError(f"preparing ended: {error!r}")
+            prepared = PjlocalError(f"preparing ended: {error!r}")
         with self._changed:
-            self._ready.append((job, made))
+            self._ready.append((job, prepared))
             self._changed.notify()
 
     def _wait_for_preparer(self) -> None:
@@ -539,8 +544,8 @@ class Service:
             self._begin(job)
         for job in cancelled:
             self._cancel(job)
-        for job, made in ready:
-            self._take(job, made)
+        for job, prepared in ready:
+            self._take(job, prepared)
         for job in stopped:
             self._interrupt_job(job)
 
@@ -554,16 +559,16 @@ class Service:
         self._preparing.add(job)
         self._to_prepare.put(lambda: self._prepare(model, job))
 
-    def _take(self, job: Job, made: PreparedRequest | Checked | Exception) -> None:
+    def _take(self, job: Job, prepared: PreparedRequest | Checked | Exception) -> None:
         """Have an answer written that is prepared, where it is still wanted."""
         if job not in self._preparing:
             return
         self._preparing.remove(job)
-        if not isinstance(made, PreparedRequest):
-            self._end(job, made)
+        if not isinstance(prepared, PreparedRequest):
+            self._end(job, prepared)
             return
         try:
-            self._write(job, made)
+            self._write(job, prepared)
         except Exception as error:
             self._end(job, error)
 
@@ -619,6 +624,9 @@ class Service:
         self._monitor.decoded(engine.lanes.n_fed - n_fed, engine.lanes.n_decodes - n_decodes)
         for answer, events in news:
             job = self._writing[answer]
+            if job.is_cancelled:  # meanwhile
+                self._cancel(job)
+                continue
             try:
                 if events:
                     self._tell(job, events)
@@ -671,6 +679,7 @@ class Service:
                 prepared.request.as_dict(),
                 saved.session.id if saved else None,
                 saved.turn.id if saved else None,
+                tuple(answer.drafted),
             )
         )
 

@@ -14,6 +14,7 @@ from ..client import RemoteAnswer, Server, ServerError, Started, find_server, ke
 from ..engine.interrupt import Interrupt
 from ..errors import ModelError
 from ..gguf.locate import find_model
+from ..gguf.ollama import shown_name
 from ..gguf.sampling import followed, left
 from ..persona import PersonaJudge
 from ..prompting.plan import Roles, make_roles
@@ -132,7 +133,8 @@ def make_judge(
         found = path and find_server(path, engine, interrupt)
         if path and found:
             try:
-                return RemoteJudge(found, request, partial(LocalJudge, path, engine=engine, interrupt=interrupt))
+                load = partial(LocalJudge, path, engine=engine, interrupt=interrupt)
+                return RemoteJudge(found, request, load, name=shown_name(path))
             except ServerError:
                 pass
     return LocalJudge(model, request=request, engine=engine, interrupt=interrupt)
@@ -187,6 +189,7 @@ class RemoteJudge:
 
     Args:
         load: loads the model here, where the server does not write an answer.
+        name: the model's file name, where it is known; else the server's name of it.
         saves: whether the server keeps the session.
 
     Raises:
@@ -197,7 +200,13 @@ class RemoteJudge:
     served = True
 
     def __init__(
-        self, server: Server, request: Request, load: Callable[[], LocalJudge] | None = None, saves: bool = False
+        self,
+        server: Server,
+        request: Request,
+        load: Callable[[], LocalJudge] | None = None,
+        *,
+        name: str | None = None,
+        saves: bool = False,
     ) -> None:
         self.server = server
         self.interrupt = server.interrupt
@@ -205,7 +214,7 @@ class RemoteJudge:
         self._load = load
         about = server.model()
         try:
-            self.model = _Facts(about["name"], about["description"])
+            self.model = _Facts(name or about["name"], about["description"])
             self.lasting_name: str = about["lasting_name"]
             self.context_limit: int = about["context_limit"]
             self.recommended: dict[str, Any] = about["recommended"]

@@ -84,7 +84,7 @@ def serve(
         from ..server.app import create_app
         from ..server.auth import check_key, is_loopback
         from ..server.metrics import Metrics
-        from ..server.names import Names
+        from ..server.openai import Names
         from ..server.run import listen, listen_locally
         from ..server.run import serve as answer
     except ModuleNotFoundError as error:

@@ -22,23 +22,22 @@ from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service, S
 from ..sessions.asking import as_messages, turn_seed
 from ..sessions.session import Session, Turn, title_of
 from .auth import GoneOn, NotFound, described, refusal
+from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
 from .chats import as_json, open_chat
-from .names import Names
-from .protocol import Object, Strict, Whole, check_overrides, parse_request, validated
+from .openai import Names
 from .streaming import Answering, Answers, as_event, as_stream, read_body
-from .unsupported import Wrong
 
 ALIVE_S = 2.0  # between two lines of a stream, at most
 _MOST_BODY = 16 << 20  # bytes; a conversation comes with the tokens of its answers
 
 
-class _Said(Strict):
+class _Message(Exact):
     role: Literal["system", "developer", "user", "assistant"]
     content: str
-    tokens: Annotated[list[int], Field(fail_fast=True)] = []  # noqa: RUF012
+    tokens: list[int] = Field(default=[], fail_fast=True)
 
 
-class _InChat(Strict):
+class _InChat(Exact):
     """The next turn of a saved chat.
 
     id: None begins a chat.
@@ -54,7 +53,7 @@ class _InChat(Strict):
     keep: bool = True
 
 
-class _Body(Strict):
+class _Body(Exact):
     """A request for an answer.
 
     request: all settings, as `Request.as_dict` writes them.
@@ -67,13 +66,13 @@ class _Body(Strict):
 
     request: Object | None = None
     settings: Object | None = None
-    messages: Annotated[list[_Said] | None, Field(min_length=1, fail_fast=True)] = None
+    messages: Annotated[list[_Message] | None, Field(min_length=1, fail_fast=True)] = None
     chat: _InChat | None = None
     first: Annotated[Whole, Field(ge=0)] = 0
     shortens: bool = False
 
 
-class _ToCheck(Strict):
+class _ToCheck(Exact):
     request: Object
 
 
@@ -151,13 +150,13 @@ def answer_routes(
         """The answer to messages."""
         assert body.messages is not None
         request = _request(body, defaults)
-        system, messages = parse_conversation([_as_message(said) for said in body.messages])
+        system, messages = parse_conversation([_as_message(message) for message in body.messages])
         job = Job(
             request.behind(system) if system else request,
             messages,
             shortens=body.shortens,
             first=body.first,
-            hears_warnings=True,
+            hears_warnings=body.request is not None,
             reuses=body.request is None or len(messages) > 1,  # else as `pjlocal run` writes it, byte for byte
         )
         return Answers(service, [job])
@@ -171,11 +170,11 @@ def answer_routes(
         request = _request(body, _as_gone_on(defaults, session))
         seed = turn_seed(request, replaced, keep=chat.keep)
         job = Job(
-            request.replace(seed=seed),
+            request.with_group(request.generation.replace(seed=seed)),
             as_messages(before, chat.question),
             shortens=True,
             first=body.first,
-            hears_warnings=True,
+            hears_warnings=body.request is not None,
         )
         if not chat.keep:
             return Answers(service, [job]), None
@@ -248,9 +247,9 @@ def _as_events(news: News) -> list[dict[str, Any]]:
     ]
 
 
-def _as_message(said: _Said) -> Message:
-    role = "system" if said.role == "developer" else said.role
-    return Message(role, said.content, tuple(said.tokens))
+def _as_message(message: _Message) -> Message:
+    role = "system" if message.role == "developer" else message.role
+    return Message(role, message.content, tuple(message.tokens))
 
 
 def _as_gone_on(defaults: AnswerRequest, session: Session) -> AnswerRequest:
@@ -260,10 +259,10 @@ def _as_gone_on(defaults: AnswerRequest, session: Session) -> AnswerRequest:
 
 
 def _replaced(session: Session, chat: _InChat) -> Turn | None:
-    """The turn that is replaced: the last, for what was said later would not fit another answer.
+    """The turn that is replaced: the last, for later ones would not fit another answer.
 
     Raises:
-        GoneOn: the last turn is another one than whoever asks has seen.
+        GoneOn: the last turn is another one than the client has seen.
     """
     last = session.turns[-1] if session.turns else None
     if chat.keep and chat.after is not None and chat.after != (last.id if last else 0):

@@ -1,4 +1,4 @@
-"""The routes: each takes a request apart, orders answers, and sends what is told of them."""
+"""The application: OpenAI's routes, with those of the page, the saved chats and pjlocal's own clients."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from ..request import Request as AnswerRequest
 from ..service import Job, ModelName, Service
 from .answers import answer_routes
 from .auth import Guard, NotFound, error_body, not_served
+from .bodies import Wrong
 from .chats import chat_routes
 from .metrics import Metrics
-from .names import Names
+from .openai import Body, Chat, Completion, Names, Reply, parse, streamed, whole
 from .page import page_routes
-from .protocol import Body, Chat, Completion, parse
-from .replies import Reply
-from .streaming import Answering, Answers, read_body, streamed, whole
-from .unsupported import Wrong
+from .streaming import Answering, Answers, read_body
 
 _SERVED = (
     "This server speaks OpenAI's Chat Completions API: POST /v1/chat/completions, POST /v1/completions and "
@@ -52,7 +50,7 @@ def create_app(
     """The application.
 
     Args:
-        defaults: what answers are written under where a request does not say.
+        defaults: the settings of answers whose request does not say.
         model: facts about the model (see `LoadedModel.describe`).
         token, key, local, origins: see `Guard`.
     """
@@ -65,7 +63,7 @@ def create_app(
     return Starlette(
         routes=[
             *routes(service, names, defaults, metrics, model["context_limit"]),
-            *page_routes(names, defaults),
+            *page_routes(names.model, defaults),
             *chat_routes(),
             *answer_routes(service, names, defaults, model, saved_as),
         ],
@@ -75,7 +73,7 @@ def create_app(
 
 
 def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Metrics, n_ctx: int) -> list[Route]:
-    """What can be asked."""
+    """OpenAI's routes."""
     started = int(time.time())
 
     async def health(request: Request) -> Response:
@@ -100,16 +98,16 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         return _answering(parse(Completion, await read_body(request)))
 
     def _answering(body: Body) -> Response:
-        worn = names.find(body.model)
-        if worn is None:
+        named = names.find(body.model)
+        if named is None:
             raise NotFound(names.unknown(str(body.model)))
-        system, said = body.said()
-        overrides = body.config(n_ctx)
-        asked = defaults.override(worn).override(overrides).behind(system)
-        for warning in unused(asked, make_roles(asked), overrides.flat()):
+        system, prompt = body.system_and_prompt()
+        overrides = body.overrides(n_ctx)
+        request = defaults.override(named).override(overrides).behind(system)
+        for warning in unused(request, make_roles(request), overrides.flat()):
             raise Wrong(warning, "pjlocal")
         reply = Reply(body.model or names.model, isinstance(body, Chat), body.top is not None, body.with_events)
-        jobs = [Job(_seeded(asked, number), said, top=body.top) for number in range(body.n or 1)]
+        jobs = [Job(_seeded(request, number), prompt, top=body.top) for number in range(body.n or 1)]
         answers = Answers(service, jobs)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -134,8 +132,8 @@ def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     why = f"{not_served(path) or 'there is nothing here'}. {_SERVED}" if error.status_code == 404 else error.detail
-    said = f"{request.method} {path[:_MOST_PATH]}: {why}"
-    return JSONResponse(error_body(said, "invalid_request_error"), error.status_code, error.headers)
+    message = f"{request.method} {path[:_MOST_PATH]}: {why}"
+    return JSONResponse(error_body(message, "invalid_request_error"), error.status_code, error.headers)
 
 
 def _seeded(request: AnswerRequest, number: int) -> AnswerRequest:

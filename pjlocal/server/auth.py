@@ -1,4 +1,4 @@
-"""Who may ask, and what becomes of errors: nothing gets past that a client should not see, or ask."""
+"""The access to the server by key, token, host and origin, and the responses that errors become."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..engine.interrupt import Interrupted
 from ..errors import PjlocalError, RefusedError, UsageError, explain
 from ..service import Busy, Stopping
 from ..sessions.store import RemovedError
+from .bodies import in_fields
 from .metrics import Metrics
 from .page import FILES
-from .terms import in_fields
 
 log = logging.getLogger("pjlocal")
 
@@ -43,7 +43,7 @@ _HUNG_UP = 499  # as web servers count clients that did not wait
 
 
 class NotFound(UsageError):
-    """There is no such thing to ask of."""
+    """There is nothing by that name."""
 
 
 class NoChat(NotFound):
@@ -51,7 +51,7 @@ class NoChat(NotFound):
 
 
 class GoneOn(UsageError):
-    """A chat is no longer as whoever asks has seen it."""
+    """A chat is no longer as the client has seen it."""
 
 
 class TooLarge(UsageError):
@@ -183,29 +183,29 @@ class Guard:
             self._metrics.requests.labels(route, str(begun)).inc()
 
     def _refused(self, headers: Headers, path: str) -> JSONResponse | None:
-        """What to say to those who may not ask."""
+        """The response to a client without access; None where it has it."""
         if self._local and not is_loopback(_host(headers.get("host", ""))):
-            return JSONResponse(error_body("this server is asked by an address of loopback", "permission_error"), 403)
+            return JSONResponse(error_body("the Host header must be a loopback address", "permission_error"), 403)
         origin = headers.get("origin")
         host = headers.get("host", "")
         own = path.startswith(_OWN) and not not_served(path)
         if origin and own and not _is_own(origin, host):
-            said = f"the saved chats are for this server's own page, and not for those of {origin}"
-            return JSONResponse(error_body(said, "permission_error"), 403)
+            message = f"the saved chats are for this server's own page, and not for those of {origin}"
+            return JSONResponse(error_body(message, "permission_error"), 403)
         if origin and not self._may_ask(origin, host):
-            said = f"web pages of {origin} may not ask this server: --cors {origin} lets them"
-            return JSONResponse(error_body(said, "permission_error"), 403)
+            message = f"web pages of {origin} may not ask this server: --cors {origin} lets them"
+            return JSONResponse(error_body(message, "permission_error"), 403)
         sent = headers.get("authorization", "")
         if own:
             if not (_is_sent(self._token, sent) or (self._key is not None and _is_sent(self._key, sent))):
-                said = (
+                message = (
                     "/api is for this server's own page: open the address with ?token= that pjlocal serve printed, or "
                     "send its token, or the API key, in the header Authorization: Bearer TOKEN"
                 )
-                return JSONResponse(error_body(said, "authentication_error", "invalid_token"), 401)
+                return JSONResponse(error_body(message, "authentication_error", "invalid_token"), 401)
         elif self._key is not None and path not in _OPEN and not _is_sent(self._key, sent):
-            said = "the key is missing or wrong: send the header Authorization: Bearer KEY"
-            return JSONResponse(error_body(said, "authentication_error", "invalid_api_key"), 401)
+            message = "the key is missing or wrong: send the header Authorization: Bearer KEY"
+            return JSONResponse(error_body(message, "authentication_error", "invalid_api_key"), 401)
         return None
 
     def _may_ask(self, origin: str, host: str) -> bool:

@@ -19,9 +19,8 @@ from ..sessions.export import FORMATS
 from ..sessions.session import Session
 from ..sessions.store import RemovedError, Store, check_title
 from .auth import GoneOn, NoChat, NotFound
-from .protocol import Object, Strict, Whole, parse_request, validated
+from .bodies import Exact, Object, Whole, Wrong, parse_request, validated
 from .streaming import read_body
-from .unsupported import Wrong
 
 _NO_CHAT = "there is no saved chat of this number"
 _MOST_QUERY = 1000  # characters
@@ -31,14 +30,14 @@ _TYPES = {"md": "text/markdown", "json": "application/json", "html": "text/html"
 _T = TypeVar("_T")
 
 
-class _Change(Strict):
+class _Change(Exact):
     """A change of a saved chat."""
 
     title: str | None = None
     settings: Object | None = None
 
 
-class _Undo(Strict):
+class _Undo(Exact):
     turn: Whole
 
 

@@ -24,7 +24,7 @@ from ..settings import Engine
 
 log = logging.getLogger("pjlocal")
 
-#: Seconds that answers have to end after a first signal; then they are stopped, and told so.
+#: Seconds that answers have to end after a first signal; then they are stopped.
 _PATIENCE_S = 0.5
 PATIENCE_S = 30  # for the head of a request to come
 _LAST_S = 1  # after which connections that are still open are cut

@@ -1,26 +1,24 @@
-"""Answers on their way: from the worker's thread to whoever asked, until they are whole or nobody is there."""
+"""Answers on their way from the service to a client, until they are whole or the client hangs up."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
 from ..service import Checked, Done, Job, News, Service, Started, Token
-from .auth import TooLarge, TooSlow, described
-from .replies import Choice, Reply
+from .auth import TooLarge, TooSlow
 
 MOST_BODY = 4 << 20  # bytes
 _PATIENCE_S = 30  # for a body to come
-
-_Written = Sequence[Token] | Done
 
 
 async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
@@ -44,6 +42,18 @@ async def _read_all(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
+@dataclass
+class Choice:
+    """One of the answers that a request wants, as far as it has come."""
+
+    tokens: list[Token] = field(default_factory=list)
+    done: Done | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(token.event.text for token in self.tokens)
+
+
 class Answers:
     """The answers that one request wants.
 
@@ -65,7 +75,7 @@ class Answers:
         try:
             self._loop.call_soon_threadsafe(self._news.put_nowait, (index, news))
         except RuntimeError:
-            pass  # the loop is closed: nobody is left to be told
+            pass  # the loop is closed: nobody listens any more
 
     def submit(self) -> None:
         """Have them written.  Raises what `Service.submit` does."""
@@ -111,7 +121,7 @@ class Answers:
 
 
 class Answering(Response):
-    """The response to a request; no longer made, and its answers no longer written, when the client hangs up.
+    """The response to a request.  It ends, and its answers are cancelled, when the client hangs up.
 
     Args:
         end: is called when all is over, however it went.
@@ -155,57 +165,14 @@ async def _hung_up(receive: Receive) -> None:
 
 
 async def _never() -> Any:
-    """What a response is told that need not look whether the client is there: somebody else does."""
+    """Wait for ever, as a response does that need not look whether the client is there."""
     await asyncio.Event().wait()
-
-
-async def whole(answers: Answers, reply: Reply) -> Response:
-    answers.submit()
-    async for _ in answers.news():
-        pass
-    return JSONResponse(reply.whole(answers.choices))
-
-
-async def streamed(answers: Answers, reply: Reply, with_usage: bool) -> Response:
-    """A stream of events, once the first token is there: what goes wrong before that has a status of its own."""
-    answers.submit()
-    news = answers.news()
-    first = await anext(news)
-    return as_stream(chunks(answers, first, news, reply, with_usage))
 
 
 def as_stream(events: AsyncIterator[bytes], headers: Mapping[str, str] = {}) -> Response:
     """The response whose events come as they are written."""
     headers = {"Cache-Control": "no-cache", **headers}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-
-async def chunks(
-    answers: Answers,
-    first: tuple[int, _Written],
-    news: AsyncIterator[tuple[int, _Written]],
-    reply: Reply,
-    with_usage: bool,
-) -> AsyncIterator[bytes]:
-    """The events of a stream, from the first news on."""
-    try:
-        if reply.chat:
-            for index, _ in enumerate(answers.choices):
-                yield as_event(reply.begin(index))
-        yield as_event(_chunk(reply, *first))
-        async for item in news:
-            yield as_event(_chunk(reply, *item))
-        if with_usage:
-            yield as_event(reply.usage(answers.choices))
-        yield b"data: [DONE]\n\n"
-    except Exception as error:  # in the middle of the stream it has no status any more
-        yield as_event(described(error)[1])
-
-
-def _chunk(reply: Reply, index: int, news: _Written) -> dict[str, Any]:
-    if isinstance(news, Done):
-        return reply.end(index, news.result)
-    return reply.chunk(index, news)
 
 
 def as_event(data: Mapping[str, Any], *, is_ascii: bool = False) -> bytes:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from served import BIG, ENGINE, LONG, Served, serving, when
+from served import BIG, ENGINE, LONG, Served, serving, streamed, when
 
 from pjlocal import Generation, PersonaJudge, Prompting, Sampling, TokenEvent
 from pjlocal.events import Result
@@ -48,15 +48,11 @@ def body(request: Request, prompt: str = "hello", **more: Any) -> dict[str, Any]
     return {"request": request.as_dict(), "messages": [{"role": "user", "content": prompt}], **more}
 
 
-def events_of(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    return (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: "))
-
-
 def ask(client: httpx2.Client, asked: dict[str, Any]) -> list[dict[str, Any]]:
     reply = client.post("/api/answers", json=asked)
     assert reply.status_code == 200, reply.text
     assert reply.headers["content-type"].startswith("text/event-stream")
-    return [*events_of(iter(reply.text.splitlines()))]
+    return [*streamed(reply.text.splitlines())]
 
 
 def as_event(told: dict[str, Any]) -> TokenEvent:
@@ -125,14 +121,14 @@ def test_a_conversation_goes_on_with_the_tokens_of_its_answers_and_what_does_not
 def test_what_is_stopped_ends_with_a_result_and_a_client_that_hangs_up_frees_its_place(big: Served) -> None:
     endless = body(make_request(["vivid"], max_tokens=30_000))
     with big.http.stream("POST", "/api/answers", json=endless) as reply:
-        lines = events_of(reply.iter_lines())
+        lines = streamed(reply.iter_lines())
         for _ in range(5):
             next(lines)
         stop = f"/api/answers/{reply.headers['X-Pjlocal-Answer']}/stop"
         assert big.http.post(stop).status_code == 204
         *_, end = lines
     assert end["result"]["finish_reason"] == "interrupted" and end["result"]["statistics"]["completion_tokens"] >= 4
-    assert big.http.post(stop).status_code == 404
+    when(lambda: big.http.post(stop).status_code == 404)
     with big.http.stream("POST", "/api/answers", json=endless) as reply:
         next(reply.iter_lines())
     when(lambda: big.metric("pjlocal_answers_now") == 0)
@@ -189,7 +185,7 @@ WRONG: list[dict[str, Any]] = [
 def test_what_cannot_be_asked_is_refused_in_a_line(served: Served, by_socket: httpx2.Client, wrong: Any) -> None:
     reply = by_socket.post("/api/answers", json=wrong)
     if reply.status_code == 200:
-        (error,) = events_of(iter(reply.text.splitlines()))
+        (error,) = streamed(reply.text.splitlines())
         assert error["status"] == 2 and "\n" not in error["error"]
     else:
         assert reply.status_code == 400 and "\n" not in reply.json()["error"]["message"]
@@ -204,12 +200,53 @@ def test_the_page_sends_the_settings_that_it_sets(served: Served) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_model_writes_the_same_by_the_socket(smollm2: Path, server_environment: dict[str, str]) -> None:
-    asked = make_request(["vivid", "creative"], max_tokens=40, ignore_end=False)
-    path = socket_path(smollm2, ENGINE)
-    with serving(smollm2, server_environment), PersonaJudge(smollm2, request=asked, engine=ENGINE) as judge:
-        transport = httpx2.HTTPTransport(uds=str(path))
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("kind", ["llama", "smollm2"])
+def test_a_run_has_the_same_bytes_by_a_server_however_many_threads_and_whatever_was_read_before(
+    request: pytest.FixtureRequest,
+    model: Path,
+    server_environment: dict[str, str],
+    kind: str,
+    n_threads: int,
+) -> None:
+    """With two threads, two views have a lane each."""
+    path = request.getfixturevalue("smollm2") if kind == "smollm2" else model
+    engine, wanted = ENGINE.replace(n_threads=n_threads), make_request(["vivid", "creative"], max_tokens=40)
+    prompts = ["Why do cats purr?", LONG, "Why do dogs bark? Tell me all about it.", f"{LONG}?"]
+    expected = []
+    for prompt in prompts:
+        with PersonaJudge(path, request=wanted, engine=engine) as judge:
+            expected.append([*judge.stream(prompt)])
+    with serving(path, server_environment, "--threads", str(n_threads)):
+        transport = httpx2.HTTPTransport(uds=str(socket_path(path, engine)))
         with httpx2.Client(transport=transport, base_url="http://pjlocal", timeout=60) as client:
-            for prompt in ("Why do cats purr?", LONG):
-                _, *tokens, _ = ask(client, body(asked, prompt))
-                assert [as_event(one["event"]) for one in tokens] == [*judge.stream(prompt)]
+            for prompt, events in [*zip(prompts, expected, strict=True)] * 2:
+                head, *tokens, _ = ask(client, body(wanted, prompt))
+                assert head["head"]["layout"] == ("contexts" if n_threads == 2 else "batched")
+                assert [as_event(one["event"]) for one in tokens] == events
+
+
+@pytest.mark.slow
+@pytest.mark.timed
+@pytest.mark.parametrize("hangs_up", [False, True], ids=["stopped", "hung up"])
+def test_a_prompt_that_is_read_in_one_long_batch_is_stopped_within_a_second(
+    smollm2: Path, server_environment: dict[str, str], hangs_up: bool
+) -> None:
+    asked = body(make_request(["vivid", "creative"]), "word " * 3500)  # seconds, on any machine
+    with (
+        serving(smollm2, server_environment, "--ctx", "8192", "--batch", "4096") as served,
+        served.http.stream("POST", "/api/answers", json=asked) as reply,
+    ):
+        time.sleep(0.5)
+        started = time.monotonic()
+        if hangs_up:
+            reply.close()
+            when(lambda: served.metric("pjlocal_answers_now") == 0)
+        else:
+            served.http.post(f"/api/answers/{reply.headers['X-Pjlocal-Answer']}/stop")
+            *_, end = streamed(reply.iter_lines())
+            assert end["result"]["finish_reason"] == "interrupted" and not end["result"]["text"]
+        assert time.monotonic() - started < 1
+        if hangs_up:
+            short = body(make_request(max_tokens=2), "hello")
+            assert ask(served.http, short)[-1]["result"]["finish_reason"] == "length", "the next one is written"
