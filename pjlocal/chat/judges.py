@@ -230,8 +230,15 @@ class RemoteJudge:
         server.check(self.request)
 
     def close(self) -> None:
+        self._end_last()
+
+    def _end_last(self) -> None:
+        """End the last answer, and note where its views were."""
         if self._answer:
             self._answer.close()
+            if layout := self._answer.result.layout:
+                self._layouts[len(self._answer.statistics.prompt_tokens)] = layout
+            self._answer = None
 
     def load_here(self) -> LocalJudge | None:
         if self._load is None:
@@ -244,7 +251,7 @@ class RemoteJudge:
         self, session: Session, question: str, request: Request, replacing: Turn | None = None, keep: bool = True
     ) -> Begun:
         roles = make_roles(request)
-        self.close()
+        self._end_last()
         history = [turn for turn in session.turns if turn is not replacing]
         if self.saves and keep:
             seen = session.turns[-1].id if session.turns else 0
@@ -295,8 +302,7 @@ class RemoteJudge:
     @property
     def layouts(self) -> Mapping[int, FixedLayout]:
         """The layouts of the answers so far, by the number of views."""
-        if self._answer and (layout := self._answer.result.layout):
-            self._layouts[len(self._answer.statistics.prompt_tokens)] = layout
+        self._end_last()
         return self._layouts
 
     def think_notice(self) -> str:
