@@ -66,7 +66,7 @@ def find_server(model: Path, engine: Engine, interrupt: Interrupt) -> Server | N
 def kept_from_servers(request: Request) -> str:
     """Why no server writes such an answer; empty where one does.
 
-    A server has one model and no adapters, and does not read files, which may mean another one there.
+    A server has one model and no adapters, and does not read files, whose names may mean others there.
     """
     if request.generation.adapters():
         return "a server has no adapters"
@@ -142,6 +142,8 @@ class Server:
         """
         if why := kept_from_servers(request):
             raise ServerError(why) if self.is_resident else UsageError(f"{why}: leave it out, or give --no-server")
+        if self.is_resident and request.generation.schedule == "reference":  # elsewhere its text is as good
+            raise ServerError("a server has one schedule, lockstep")
 
     def as_body(self, request: Request) -> dict[str, Any]:
         """The request as the server reads it."""
@@ -483,6 +485,8 @@ class RemoteAnswer:
                     event = _event(said["event"])
                     self._texts.append(event.text)
                     yield event
+                if said.get("code") == "stopping":
+                    raise _stopped()
                 if "error" in said:
                     raise (UsageError if said.get("status") == UsageError.exit_status else PjlocalError)(said["error"])
                 if "result" in said:
@@ -508,13 +512,17 @@ class RemoteAnswer:
 
     def _end(self, result: Result) -> None:
         if result.finish_reason == "interrupted" and not self._patience.was_interrupted:
-            raise ServerGone("the server that was writing this was stopped: run it again")
+            raise _stopped()
         self._result = result
         self.statistics, self.finish_reason = result.statistics, result.finish_reason
 
 
 def _event(said: Mapping[str, Any]) -> TokenEvent:
     return TokenEvent.from_dict({name: value for name, value in said.items() if name != "writer"})
+
+
+def _stopped() -> ServerGone:
+    return ServerGone("the server that was writing this was stopped: run it again")
 
 
 def _broken_off() -> ServerGone:

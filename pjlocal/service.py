@@ -64,6 +64,7 @@ class Started:
     request: the settings in force, the filters of the model's file among them.
     drafted: the events of the first answer, in mode rewrite.
     chat, turn: the rows of a turn that is saved.
+    drafted: the first answer of mode rewrite.
     """
 
     mode: Mode
@@ -81,6 +82,7 @@ class Started:
     drafted: Sequence[TokenEvent] = ()
     chat: int | None = None
     turn: int | None = None
+    drafted: Sequence[TokenEvent] = ()
 
 
 @dataclass(frozen=True)
@@ -680,6 +682,7 @@ class Service:
                 tuple(answer.drafted),
                 saved.session.id if saved else None,
                 saved.turn.id if saved else None,
+                tuple(answer.drafted),
             )
         )
 

@@ -14,6 +14,7 @@ from ..client import RemoteAnswer, Server, ServerError, Started, find_server, ke
 from ..engine.interrupt import Interrupt
 from ..errors import ModelError
 from ..gguf.locate import find_model
+from ..gguf.ollama import shown_name
 from ..gguf.sampling import followed, left
 from ..persona import PersonaJudge
 from ..prompting.plan import Roles, make_roles
@@ -132,7 +133,8 @@ def make_judge(
         found = path and find_server(path, engine, interrupt)
         if path and found:
             try:
-                return RemoteJudge(found, request, partial(LocalJudge, path, engine=engine, interrupt=interrupt))
+                load = partial(LocalJudge, path, engine=engine, interrupt=interrupt)
+                return RemoteJudge(found, request, load, name=shown_name(path))
             except ServerError:
                 pass
     return LocalJudge(model, request=request, engine=engine, interrupt=interrupt)
@@ -187,6 +189,7 @@ class RemoteJudge:
 
     Args:
         load: loads the model here, where the server does not write an answer.
+        name: the model's file name, where it is known; else the server's name of it.
         saves: whether the server keeps the session.
 
     Raises:
@@ -197,7 +200,13 @@ class RemoteJudge:
     served = True
 
     def __init__(
-        self, server: Server, request: Request, load: Callable[[], LocalJudge] | None = None, saves: bool = False
+        self,
+        server: Server,
+        request: Request,
+        load: Callable[[], LocalJudge] | None = None,
+        *,
+        name: str | None = None,
+        saves: bool = False,
     ) -> None:
         self.server = server
         self.interrupt = server.interrupt
@@ -205,7 +214,7 @@ class RemoteJudge:
         self._load = load
         about = server.model()
         try:
-            self.model = _Facts(about["name"], about["description"])
+            self.model = _Facts(name or about["name"], about["description"])
             self.lasting_name: str = about["lasting_name"]
             self.context_limit: int = about["context_limit"]
             self.recommended: dict[str, Any] = about["recommended"]
@@ -221,8 +230,15 @@ class RemoteJudge:
         server.check(self.request)
 
     def close(self) -> None:
+        self._end_last()
+
+    def _end_last(self) -> None:
+        """End the last answer, and note where its views were."""
         if self._answer:
             self._answer.close()
+            if layout := self._answer.result.layout:
+                self._layouts[len(self._answer.statistics.prompt_tokens)] = layout
+            self._answer = None
 
     def load_here(self) -> LocalJudge | None:
         if self._load is None:
@@ -235,7 +251,7 @@ class RemoteJudge:
         self, session: Session, question: str, request: Request, replacing: Turn | None = None, keep: bool = True
     ) -> Begun:
         roles = make_roles(request)
-        self.close()
+        self._end_last()
         history = [turn for turn in session.turns if turn is not replacing]
         if self.saves and keep:
             seen = session.turns[-1].id if session.turns else 0
@@ -286,8 +302,7 @@ class RemoteJudge:
     @property
     def layouts(self) -> Mapping[int, FixedLayout]:
         """The layouts of the answers so far, by the number of views."""
-        if self._answer and (layout := self._answer.result.layout):
-            self._layouts[len(self._answer.statistics.prompt_tokens)] = layout
+        self._end_last()
         return self._layouts
 
     def think_notice(self) -> str:

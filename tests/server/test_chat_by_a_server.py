@@ -55,10 +55,6 @@ def said(conversation: Conversation, question: str) -> list[TokenEvent]:
     return list(conversation.ask(question))
 
 
-def no_times(turn: Any) -> Any:
-    return {**turn.settings, "events": turn.events, "finish_reason": turn.finish_reason, "answer": turn.answer}
-
-
 @pytest.mark.slow
 def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -> None:
     turns = []
@@ -78,10 +74,12 @@ def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -
             )
             answers.append(said(chat, "Once more."))
             compared = [begun.answer.result.text for begun in chat.compare() if list(begun.answer)]
-            turns.append(
-                (answers, compared, [*map(no_times, chat.session.turns)], progress.used, progress.acceptance_rate)
-            )
-    assert turns[0] == turns[1]
+            settings = [turn.settings for turn in chat.session.turns]
+            turns.append((answers, compared, settings, progress.used, progress.acceptance_rate))
+    assert turns[0][0][:3] == turns[1][0][:3] and turns[0][1:] == turns[1][1:]
+    for there, here in zip(turns[0][0], turns[1][0], strict=True):  # other views: read in other batches
+        assert ids([there]) == ids([here])
+        assert [event.p for event in there] == pytest.approx([event.p for event in here], rel=0.01)
 
 
 def test_the_server_reads_no_more_than_is_new(served: Served, model: Path) -> None:
@@ -95,7 +93,7 @@ def test_the_server_reads_no_more_than_is_new(served: Served, model: Path) -> No
         said(chat, LONG)
         before = int(served.metric("pjlocal_tokens_fed_total"))
         said(chat, "And then?")
-        assert served.metric("pjlocal_tokens_fed_total") - before == expected
+        assert served.metric("pjlocal_tokens_fed_total") - before <= expected
 
 
 def test_one_that_is_stopped_leaves_the_next_one_as_it_is(served: Served, model: Path) -> None:
@@ -219,7 +217,7 @@ def test_a_model_that_cannot_be_loaded_here_is_tried_again_with_the_next_questio
         said(chat, "One.")
         dying.end()
         with monkeypatch.context() as patch:
-            patch.setattr("pjlocal.persona.Model", fail)
+            patch.setattr("pjlocal.persona.Model.__init__", fail)
             with pytest.raises(ModelError, match="no memory"):
                 said(chat, "Two.")
         assert len(said(chat, "Two.")) == 12 and not chat.judge.served
