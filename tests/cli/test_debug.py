@@ -33,7 +33,7 @@ def broken(pjlocal: Run, environment: dict[str, str], monkeypatch: pytest.Monkey
     ("where", "command"),
     [
         ("pjlocal.persona.PersonaJudge", "run hello"),
-        ("pjlocal.server.served.make_judge", "chat"),
+        ("pjlocal.chat.judges.make_judge", "chat"),
         ("pjlocal.bench.measure.measure", "bench --quick"),
         ("pjlocal.sessions.store.store_path", "sessions list"),
         ("pjlocal.config.tomlfile.read", "config show"),
