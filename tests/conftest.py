@@ -21,12 +21,6 @@ from browser import Chromium  # noqa: E402
 from commandline import call, environment_in, start  # noqa: E402
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("timed"):
-            item.add_marker(pytest.mark.flaky(reruns=3, reruns_delay=3))
-
-
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     path = embedded_model()

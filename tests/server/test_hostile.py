@@ -17,7 +17,9 @@ import pytest
 from served import Served, serving
 
 KEY = "a secret of mine"
-CHAT = "/v1/chat/completions"
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+#: By its path, what a body must hold, and with which it is answered.
+BODIES = {CHAT: '"messages": [{"role": "user", "content": "x"}]', COMPLETIONS: '"prompt": "x"'}
 GOOD = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
 
 
@@ -52,41 +54,67 @@ def raw(served: Served, data: bytes, hang_up: bool = False) -> bytes:
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x"])
 def test_a_wrong_key_opens_nothing(served: Served, header: str) -> None:
-    for method, path in (("POST", CHAT), ("POST", "/v1/completions"), ("GET", "/v1/models"), ("GET", "/metrics")):
-        reply = httpx2.request(method, served.url + path, headers={"Authorization": header} if header else {})
-        assert reply.status_code == 401
-        assert reply.json()["error"]["code"] == "invalid_api_key"
-    assert httpx2.get(f"{served.url}/health").status_code == 200
+    with httpx2.Client(base_url=served.url, headers={"Authorization": header} if header else {}) as client:
+        for method, path in (("POST", CHAT), ("POST", COMPLETIONS), ("GET", "/v1/models"), ("GET", "/metrics")):
+            reply = client.request(method, path)
+            assert reply.status_code == 401
+            assert reply.json()["error"]["code"] == "invalid_api_key"
+        assert client.get("/health").status_code == 200
+
+
+def refused(served: Served, path: str, content: bytes) -> dict[str, str]:
+    """The error that a body gets."""
+    reply = served.http.post(path, content=content)
+    assert reply.status_code in (400, 404), (content[:80], reply.status_code, reply.text)
+    error = reply.json()["error"]
+    assert error["message"] and error["type"] == "invalid_request_error" and len(reply.text) < 2000
+    return error
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe", b"\0" * 100, b"{}", b"[" * 100_000, b'{"a":' * 100_000],
+)
+def test_a_body_that_is_no_request_is_refused_in_a_line(served: Served, path: str, content: bytes) -> None:
+    refused(served, path, content)
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("path", "text"),
     [
-        b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe", b"\0" * 100, b"{}", b'{"messages": []}', b'{"messages": 3}',
-        b'{"messages": [{"role": "user"}]}', b'{"messages": [{"role": "root", "content": "x"}]}',
-        b'{"messages": [{"role": "user", "content": {"a": 1}}]}',
-        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
-        b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 1e999}',
-        b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": -1}',
-        b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}',
-        b'{"messages": [{"role": "user", "content": "x"}], "seed": 99999999999999999999999}',
-        b'{"messages": [{"role": "user", "content": "x"}], "stop": [""]}',
-        b'{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"cat": 1e300}}',
-        b'{"messages": [{"role": "user", "content": "x"}], "prompt": "x", "model": "' + b"m" * 100_000 + b'"}',
-        b'{"messages": [{"role": "user", "content": "x"}], "pjlocal": {"prefer": "vivid"}}',
-        b'{"messages": [{"role": "user", "content": "x"}], "pjlocal": {"aligner": "/etc/passwd"}}',
-        b'{"messages": [{"role": "user", "content": "x"}], "pjlocal": {"grammar": "nonsense"}}',
-        b'{"messages": [{"role": "user", "content": "x"}], "pjlocal": {"regex": "("}}',
-        b'{"messages": [{"role": "user", "content": "x"}], "pjlocal": {"events": "yes"}}',
-        b"[" * 100_000, b'{"a":' * 100_000,
+        *((CHAT, f'"messages": {messages}') for messages in (
+            "[]", "3", '[{"role": "user"}]', '[{"role": "root", "content": "x"}]',
+            '[{"role": "user", "content": {"a": 1}}]', '[{"role": "user", "content": "\\ud800"}]',
+        )),
+        (CHAT, f'{BODIES[CHAT]}, "prompt": "x"'),
+        *((COMPLETIONS, f'"prompt": {prompt}') for prompt in (
+            "[]", "3", "null", '""', '{"a": 1}', '"\\ud800"', '["a", 3]', '["a", "b"]', "[1, 2]",
+        )),
+        (COMPLETIONS, f'{BODIES[COMPLETIONS]}, "messages": []'),
     ],
 )  # fmt: skip
-def test_a_body_that_is_no_request_is_refused_in_a_line(served: Served, content: bytes) -> None:
-    for path in (CHAT, "/v1/completions"):
-        reply = served.http.post(path, content=content)
-        assert reply.status_code in (400, 404), (content[:80], reply.status_code, reply.text)
-        error = reply.json()["error"]
-        assert error["message"] and error["type"] == "invalid_request_error" and len(reply.text) < 2000
+def test_what_says_nothing_or_too_much_is_refused_in_a_line(served: Served, path: str, text: str) -> None:
+    refused(served, path, f"{{{text}}}".encode())
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ('"max_tokens": 1e999', "max_tokens"), ('"max_tokens": -1', "max_tokens"), ('"temperature": NaN', "JSON"),
+        ('"seed": 99999999999999999999999', "seed"), ('"stop": [""]', "stop"), ('"logit_bias": {"cat": 1e300}', "bias"),
+        (f'"model": "{"m" * 100_000}"', "100,000"), ('"pjlocal": {"prefer": "vivid"}', "pjlocal.prefer"),
+        ('"pjlocal": {"aligner": "/etc/passwd"}', "no files"), ('"pjlocal": {"grammar": "nonsense"}', "grammar"),
+        ('"pjlocal": {"regex": "("}', "unclosed group"), ('"pjlocal": {"events": "yes"}', "pjlocal.events"),
+    ],
+    ids=["endless", "negative", "nan", "seed", "stop", "bias", "model", "prefer", "file", "grammar", "regex", "events"],
+)  # fmt: skip
+def test_a_field_that_cannot_be_is_refused_by_what_is_wrong_with_it(
+    served: Served, path: str, field: str, says: str
+) -> None:
+    assert served.http.post(path, content=f'{{{BODIES[path]}, "max_tokens": 1}}').status_code == 200
+    assert says in refused(served, path, f"{{{BODIES[path]}, {field}}}".encode())["message"]
 
 
 def test_a_body_without_end_is_cut_off(served: Served) -> None:
@@ -203,7 +231,6 @@ def hostile(choose: random.Random) -> tuple[bytes, bool]:
     return choose.randbytes(choose.randrange(1, 300)), choose.random() < 0.5
 
 
-@pytest.mark.timed
 @pytest.mark.parametrize(
     "body",
     [
@@ -225,7 +252,7 @@ def test_a_body_of_megabytes_does_not_hold_up_others(served: Served, body: dict[
     before = seconds()
     reply = served.http.post(CHAT, content=json.dumps(GOOD | body))
     assert reply.status_code in (400, 404) and len(reply.text) < 2000
-    assert seconds() - before < 1
+    assert seconds() - before < 1, "0.3 at most here; what else runs on the machine does not count"
 
 
 def test_a_path_or_search_of_any_length_is_refused_in_a_line(served: Served) -> None:

@@ -50,7 +50,6 @@ def listening(served: Served) -> tuple[list[str], threading.Thread]:
 
 
 @pytest.mark.slow
-@pytest.mark.timed
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_stops_what_is_written_and_says_so_to_who_listens(
     tiny: Callable[[str], Path], environment: dict[str, str], signum: int, status: int
@@ -62,10 +61,9 @@ def test_a_signal_stops_what_is_written_and_says_so_to_who_listens(
     ):
         idler.sendall(half)  # for the rest of which nobody waits
         lines, thread = listening(served)
-        started = time.monotonic()
         assert served.end(signum) == (status, served.greeting)
-        assert time.monotonic() - started < 10  # a second, where nothing else runs
         thread.join()
+        assert len([line for line in lines if line]) < ENDLESS["max_tokens"]
         assert "the server is stopping" in [line for line in lines if line][-1]
 
 
@@ -131,19 +129,18 @@ def test_a_model_that_has_gone_meanwhile_is_told_and_served_again_when_it_is_bac
 
 
 @pytest.mark.slow
-@pytest.mark.timed
 def test_answers_go_on_while_a_template_takes_its_time(environment: dict[str, str], tmp_path: Path) -> None:
     loop = "{% for i in range(400) %}{{ range(9999) | sum - range(9999) | sum }}{% endfor %}"
     template = f"{{% if 'slowly' in messages[-1].content %}}{loop}{{% endif %}}{CHATML}"
     path = tiny_models.write_llama(tmp_path / "m.gguf", chat_template=template)
     with serving(path, environment, "--ctx", "32768") as served:
         lines, thread = listening(served)
-        before, started = len(lines), time.monotonic()
+        before = len(lines)
         said = [{"role": "user", "content": "slowly"}]
         reply = served.http.post(CHAT, json=ENDLESS | {"messages": said, "max_tokens": 1, "stream": False})
-        took, n_told = time.monotonic() - started, len(lines) - before
+        n_told = len(lines) - before
         assert reply.status_code == 200, reply.text
-        assert took > 0.2 and n_told > 50, (took, n_told)
+        assert n_told > 50
         served.end()
         thread.join()
 

@@ -22,6 +22,7 @@ def test_without_the_token_no_chat_is_listed_read_changed_or_begun(served: Serve
     session = saved(store, "private", a_turn("Who?", "Nobody."))
     headers = {"Authorization": header.format(served.token).encode("latin-1")} if header else {}
     path = f"/api/chats/{session.id}"
+    client = httpx2.Client(base_url=served.url, headers=headers)
     for method, where in (
         ("GET", "/api/chats"), ("GET", "/api/chats?q=Nobody"), ("GET", path), ("GET", f"{path}/export.md"),
         ("PATCH", path), ("DELETE", path), ("POST", f"{path}/undo"),
@@ -29,9 +30,10 @@ def test_without_the_token_no_chat_is_listed_read_changed_or_begun(served: Serve
         ("GET", "/api/model"), ("POST", "/api/check"),
         ("HEAD", "/api/chats"), ("OPTIONS", path), ("GET", "/%61pi/chats"), ("GET", "/api/none"),
     ):  # fmt: skip
-        reply = httpx2.request(method, served.url + where, headers=headers)
+        reply = client.request(method, where)
         assert reply.status_code == 401, (method, where)
         assert method == "HEAD" or "?token=" in reply.json()["error"]["message"]
+    client.close()
     assert store.load(session.id).title == "private"
 
 

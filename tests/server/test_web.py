@@ -193,10 +193,9 @@ def test_markdown_becomes_elements_and_what_is_none_stays_text(page, source: str
 
 
 @pytest.mark.slow
-@pytest.mark.timed
-def test_no_markdown_takes_long(page) -> None:
+def test_no_markdown_takes_for_ever(page) -> None:
+    """Chromium is waited for 20 seconds: an expression that tries every way to match would take years."""
     chromium = page()
-    begun = time.monotonic()
     for part in (
         "*a ",
         "**a *",
@@ -214,8 +213,7 @@ def test_no_markdown_takes_long(page) -> None:
         "~~",
         "\\",
     ):
-        rendered(chromium, part * (8000 // len(part)))
-    assert time.monotonic() - begun < 10
+        rendered(chromium, part * (32_000 // len(part)))
 
 
 def rendered(chromium: Chromium, source: str) -> str:
