@@ -154,12 +154,11 @@ def rm(
         if not yes and not sys.stdin.isatty():
             raise UsageError(f"nobody can be asked here whether to remove {title!r}: give --yes")
         if yes or typer.confirm(f"Remove {title!r} ({session_id}) for good?", err=True):
-            if context.obj:
-                store.remove(session_id)
-                return
-            from ..sessions.cache import remove_session
+            store.remove(session_id)
+            if not context.obj:
+                from ..sessions.cache import remove_cache
 
-            remove_session(store, session_id)
+                remove_cache(session_id)
 
 
 @sessions_app.command()
