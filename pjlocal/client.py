@@ -126,7 +126,7 @@ class Server:
         self._host, self._is_secure = host, parts.scheme == "https"
         self._port = port or (443 if self._is_secure else 80)
         self._path = parts.path.rstrip("/").removesuffix("/v1")
-        self._key = self._key or parse_qs(parts.query).get("token", [None])[0]  # of the address that it prints
+        self._key = parse_qs(parts.query).get("token", [self._key])[0]  # of the address that it prints
         self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._path}"
 
     @property

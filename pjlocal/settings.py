@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType, NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from types import MappingProxyType, NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import PjlocalError, UsageError
 from .textfile import read_text, user_path
@@ -143,6 +143,11 @@ def without_none(hint: Any) -> Any:
     return next(x for x in get_args(hint) if x is not NoneType) if NoneType in get_args(hint) else hint
 
 
+def is_in_union(hint: Any, value: Any) -> bool:
+    """Whether the value has one of the types in a union, as in ``bool | str | None``."""
+    return get_origin(hint) in (Union, UnionType) and type(value) in get_args(hint)
+
+
 def flag(f: dataclasses.Field[Any]) -> str:
     """The long flag by which messages name a setting."""
     named = next((x for x in f.metadata.get("flags", ()) if x.startswith("--")), "--" + f.name.replace("_", "-"))
@@ -188,6 +193,8 @@ def _converted(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     Path for a file's text or name, numbers of NumPy, and None for the default."""
     if value is None:
         return None if NoneType in get_args(hint) or f.default is dataclasses.MISSING else f.default
+    if is_in_union(hint, value):
+        return value
     hint = without_none(hint)
     if type(value) is hint:
         return value

@@ -8,13 +8,13 @@ import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED, repository
 from ..prompting.preferences import resolve
-from ..settings import Settings, flag_names, rename_flags, with_whole_path, without_none
+from ..settings import Settings, flag_names, is_in_union, rename_flags, with_whole_path, without_none
 from ..textfile import read_text, user_path
 
 
@@ -75,7 +75,7 @@ def typed(key: str, hint: Any, value: Any, or_number: bool = False) -> Any:
     Raises:
         UsageError: it is of another type.
     """
-    if get_origin(hint) in (Union, UnionType) and type(value) in get_args(hint):
+    if is_in_union(hint, value):
         return value
     hint = without_none(hint)
     if or_number and type(value) in (int, float):
