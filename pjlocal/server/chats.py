@@ -53,7 +53,8 @@ def chat_routes() -> list[Route]:
         return as_json({"chats": [asdict(summary) for summary in await _stored(Store.summaries)]})
 
     async def chat(request: Request) -> Response:
-        return as_json(_described(await open_chat(_number(request, "id"))))
+        with_undone = request.query_params.get("undone") == "true"
+        return as_json(_described(await open_chat(_number(request, "id"), with_undone=with_undone)))
 
     async def change(request: Request) -> Response:
         number = _number(request, "id")
@@ -141,15 +142,15 @@ async def _changed(number: int, change: Callable[[Store], None]) -> None:
         raise NoChat(_NO_CHAT) from None
 
 
-async def open_chat(number: int) -> Session:
-    """A chat.
+async def open_chat(number: int, *, with_undone: bool = False) -> Session:
+    """A chat, with its undone turns too if they are wanted.
 
     Raises:
         NoChat: there is none.
     """
     _check_number(number)
     try:
-        return await _stored(lambda store: store.load(number))
+        return await _stored(lambda store: store.load(number, with_undone))
     except UsageError:
         raise NoChat(_NO_CHAT) from None
 

@@ -92,6 +92,7 @@ def test_each_event_and_the_result_are_those_of_a_model_loaded_here(
             assert (head["mode"], head["labels"]) == (expected.mode, expected.labels)
             assert (tuple(head["pushing"]), head["layout"]) == (expected.pushing, expected.layout)
             assert Request().restore(head["request"]) == wanted
+            assert [TokenEvent.from_dict(event) for event in head["drafted"]] == expected.drafted
             if wanted.generation.schedule == "reference":  # another way to the same text
                 assert [one["event"]["text"] for one in tokens] == [event.text for event in events]
             else:

@@ -125,11 +125,12 @@ def test_what_is_only_compared_is_not_saved_and_has_the_seed_of_what_it_is_compa
 def test_the_last_turn_can_be_undone_and_no_other(served: Served, store: Store) -> None:
     session = saved(store, "undone", a_turn("One"), a_turn("Two"))
     first, last = (turn.id for turn in store.load(session.id).turns)
-    path = f"/api/chats/{session.id}/undo"
-    assert served.http.post(path, json={"turn": first}).json()["error"]["code"] == "chat_gone_on"
-    assert served.http.post(path, json={"turn": last}).status_code == 204
+    path = f"/api/chats/{session.id}"
+    assert served.http.post(f"{path}/undo", json={"turn": first}).json()["error"]["code"] == "chat_gone_on"
+    assert served.http.post(f"{path}/undo", json={"turn": last}).status_code == 204
     assert [turn.question for turn in store.load(session.id).turns] == ["One"]
-    assert len(store.load(session.id, with_undone=True).turns) == 2
+    turns = [len(served.http.get(f"{path}{query}").json()["turns"]) for query in ("", "?undone=true")]
+    assert turns == [1, 2]
     assert served.http.post("/api/chats/99999/undo", json={"turn": last}).status_code == 404
 
 
