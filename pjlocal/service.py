@@ -62,7 +62,6 @@ class Started:
     first: the turn that the prompt begins with; older ones had no room.
     opened_thinking: whether the prompt itself has opened the model's thinking.
     request: the settings in force, the filters of the model's file among them.
-    drafted: the events of the first answer, in mode rewrite.
     chat, turn: the rows of a turn that is saved.
     drafted: the first answer of mode rewrite.
     """
@@ -79,7 +78,6 @@ class Started:
     opened_thinking: bool
     layout: FixedLayout | None
     request: dict[str, Any]
-    drafted: Sequence[TokenEvent] = ()
     chat: int | None = None
     turn: int | None = None
     drafted: Sequence[TokenEvent] = ()
@@ -679,7 +677,6 @@ class Service:
                 opened_by(self._model.model.text(answer.plan.prompts[0][-32:])),
                 answer.layout,
                 prepared.request.as_dict(),
-                tuple(answer.drafted),
                 saved.session.id if saved else None,
                 saved.turn.id if saved else None,
                 tuple(answer.drafted),

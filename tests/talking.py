@@ -98,7 +98,6 @@ class Talk:
         self.chat = chat
         self.screen = screen
         self.conversation = chat.conversation
-        self._seen: dict[int, object] = {}
 
     @property
     def judge(self) -> LocalJudge:
@@ -115,9 +114,8 @@ class Talk:
         return self.screen.said[before:]
 
     def n_fed(self) -> int:
-        """Tokens fed so far, over all views; those that had to grow counted too."""
-        self._seen.update((id(views), views) for views in self.judge.pool._views.values())
-        return sum(views.n_fed for views in self._seen.values())
+        """Tokens fed so far, over all views."""
+        return self.judge.decoder.lanes.n_fed
 
     def ask(self, question: str, writing: Writing | None = None) -> Cost:
         """Ask a question, or iterate over an answer; what it cost."""

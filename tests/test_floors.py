@@ -26,11 +26,12 @@ GROUND = {
     "request",
     "unspaced",
 }  # of the hall: stand on nothing
-#: ... and what an answer is made of, how several are written, and the API.
+#: ... and what an answer is made of, and the API.
 ANSWERS = {"events", "answer", "persona"}
 MAY_KNOW: dict[str, set[str]] = {
     "decoding": set(),
     **dict.fromkeys(GROUND, GROUND),
+    "html": {"__init__", *GROUND},
     "events": {"decoding", *GROUND},
     "gguf": GROUND,
     "engine": {"decoding", "gguf", *GROUND},

@@ -23,13 +23,12 @@ from ..config.config import (
     set_preset,
 )
 from ..config.editor import edit_file
-from ..config.values import kind
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import PRESETS, resolve
 from ..request import GROUPS, Request, in_turn
 from ..screen.display import in_columns
-from ..settings import Sampling
+from ..settings import Sampling, kind
 from ..textfile import read_text, write_text
 from ..visible import visible
 from . import completion

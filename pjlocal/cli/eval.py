@@ -281,15 +281,15 @@ def compare_folders(
 ) -> None:
     """Compare two evaluations, prompt by prompt: the second's numbers less the first's."""
     from ..evaluation import compare
-    from ..evaluation.report import print_grids
-    from ..evaluation.tables import folder_grids, folder_json
+    from ..evaluation.report import folder_json, print_tables
+    from ..evaluation.tables import folder_tables
 
     with _opened(first) as (one, run), _opened(second) as (other, other_run):
         compared = compare.compare_folders(_results(one, run), _results(other, other_run), first.name)
     if as_json:
         sys.stdout.write(folder_json(compared))
     else:
-        print_grids(folder_grids(compared, first.name, second.name), make_console(sys.stdout))
+        print_tables(folder_tables(compared, first.name, second.name), make_console(sys.stdout))
 
 
 @eval_app.command("show")
@@ -299,12 +299,12 @@ def show(
     objectives: Annotated[list[str], typer.Option("--objectives", help="Objectives to show (repeatable).")] = [],
 ) -> None:
     """Page through the answers side by side, in the colours of who wrote what."""
-    from ..evaluation import show
-    from ..evaluation.sheets import sheets
+    from ..evaluation import browser
+    from ..evaluation.side_by_side import side_by_side
 
     with _opened(folder) as (opened, run):
-        of = show.chosen(sheets(_results(opened, run).answers, run.suite), systems, objectives)
-    show.show(of, run.suite, make_console(sys.stdout), sys.stdin.isatty() and sys.stdout.isatty())
+        rows = browser.choose(side_by_side(_results(opened, run).answers, run.suite), systems, objectives)
+    browser.show(rows, run.suite, make_console(sys.stdout), sys.stdin.isatty() and sys.stdout.isatty())
 
 
 @eval_app.command("vote")
@@ -322,13 +322,13 @@ def vote(
         raise UsageError("eval vote asks on a terminal, and this is none")
     from ..evaluation import vote
     from ..evaluation.records import Verdict, voter
-    from ..evaluation.sheets import sheets
+    from ..evaluation.side_by_side import side_by_side
 
     with _opened(folder) as (opened, run):
-        of = sheets(_results(opened, run).answers, run.suite)
-        pairs = vote.all_pairs(of, run.suite, systems)
+        rows = side_by_side(_results(opened, run).answers, run.suite)
+        pairs = vote.all_pairs(rows, run.suite, systems)
         opened.hold(Verdict)
-        ballot = vote.Ballot(vote.questions(of, pairs, aspects, seed), opened, voter(by))
+        ballot = vote.Ballot(vote.questions(rows, pairs, aspects, seed), opened, voter(by))
         vote.vote_on(ballot)
         console = make_console(sys.stdout)
         console.print(vote.revealed(vote.tally(ballot.asked, ballot.votes(), run.suite)))

@@ -155,7 +155,7 @@ def rm(
             raise UsageError(f"nobody can be asked here whether to remove {title!r}: give --yes")
         if yes or typer.confirm(f"Remove {title!r} ({session_id}) for good?", err=True):
             store.remove(session_id)
-            if not context.obj:
+            if not context.obj:  # a server removes the caches itself
                 from ..sessions.cache import remove_cache
 
                 remove_cache(session_id)

@@ -22,12 +22,12 @@ from ..settings import Engine as EngineSettings
 from .backend import check_process
 from .context import PROMPT_PIECE
 from .interrupt import Interrupt, Interrupted
-from .lanes import Capacity, Job, Lanes
+from .lanes import Capacity, Job, Lanes, Needs
 from .model import Model
 from .sequence import Lane
 from .sequence import Sequence as CacheSequence
 from .shortlist import NotNumbers
-from .slot import Needs, Slot
+from .slot import Slot
 
 
 class Writing(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..client import Server
-from ..errors import OutputError, UsageError
+from ..errors import UsageError
 from ..gguf.header import read_header
 from ..gguf.ollama import shown_name
 from ..gguf.sampling import followed, recommended
@@ -232,11 +232,9 @@ def write_run(folder: Folder, run: Run) -> None:
         "keys": list(run.keys),
         "made_with": dict(run.made_with),
     }
-    try:
+    with folder.writing():
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.run_file, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder.path}: {error.strerror or error}") from None
 
 
 def read_run(folder: Folder) -> Run:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..client import Server, ServerError
+from .finding import Hit, Summary, find
 from .recorder import Recorder
-from .store import Hit, Summary, find_summary
 
 if TYPE_CHECKING:  # they bring NumPy, which a list of chats need not wait for
     from .session import Session, Turn
@@ -46,7 +46,7 @@ class RemoteStore:
 
     def find(self, name: str) -> int:
         """The session that ``name`` means; see `Store.find`."""
-        return find_summary(self.summaries(), name)
+        return find(name, self.summaries())
 
     def search(self, query: str) -> list[Hit]:
         """The turns in which every word of ``query`` occurs; see `Store.search`."""

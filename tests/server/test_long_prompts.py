@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -97,9 +98,10 @@ def test_alone_it_is_read_in_whole_batches(served: Served) -> None:
     assert served.metric("pjlocal_decodes_total") - decodes < N_TOKENS / 512 + 2 + 5
 
 
-def run(model: Path, prompt: str, timeout: float = 60) -> str:
+def run(model: Path, prompt: str, timeout: float = 60, **changes: Any) -> str:
     """The text that `pjlocal run` gets by the socket."""
     request = Request(place(("vivid", "creative")), Generation(seed=1, max_tokens=5, ignore_end=True))
+    request = request.replace(**changes)
     asked = {"request": request.as_dict(), "messages": [{"role": "user", "content": prompt}]}
     transport = httpx2.HTTPTransport(uds=str(socket_path(model, ENGINE)))
     with httpx2.Client(transport=transport, base_url="http://pjlocal", timeout=timeout) as client:
@@ -118,7 +120,7 @@ def test_a_long_prompt_from_the_command_line_lets_a_stream_go_on(
         if stream_is_there:
             with streaming(served) as stream:
                 n = stream.n
-                assert run(model, "again " + LONG)
+                assert run(model, "again " + LONG, placement="system")  # else what both begin with is read once
                 assert stream.n - n > 2 * N_TOKENS / PIECE, "two views, of which each reads half a piece"
         else:
             assert run(model, LONG) == alone

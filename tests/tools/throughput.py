@@ -1,7 +1,7 @@
 """Tokens a second at 1, 2, 4 and 8 clients, beside llama-cpp-python's own server: for people, not for pytest.
 
     $ pip install "llama-cpp-python[server]"
-    $ python tests/server/throughput.py
+    $ python tests/tools/throughput.py
 
 Each server answers in turn, at each number of clients, by OpenAI's protocol: the same questions on the same model.
 llama-cpp-python's reads one prompt a token, so the fair neighbour is mode plain; mode judge reads two, and both three.

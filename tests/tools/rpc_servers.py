@@ -6,7 +6,7 @@ It wants a llama-cpp-python that knows RPC, which takes eight minutes to build o
 tests.  In an environment of its own:
 
     $ CMAKE_ARGS="-DGGML_RPC=on" pip install --no-cache-dir --no-binary llama-cpp-python ".[test]"
-    $ python tests/rpc_servers.py [MODEL]
+    $ python tests/tools/rpc_servers.py [MODEL]
 """
 
 from __future__ import annotations

@@ -15,25 +15,30 @@ from rich.console import Console
 from terminal import Terminal
 
 from pjlocal.errors import UsageError
-from pjlocal.evaluation.sheets import Sheet, sheets
-from pjlocal.evaluation.show import Leafing, chosen, print_all, show
+from pjlocal.evaluation.browser import Browser, choose, show
+from pjlocal.evaluation.side_by_side import SideBySide, side_by_side
 
 TESTS = Path(__file__).parents[1]
 SHOW = """
 import sys
 from evaluated import SUITE, answers
-from pjlocal.evaluation.sheets import sheets
-from pjlocal.evaluation.show import show
+from pjlocal.evaluation.browser import show
+from pjlocal.evaluation.side_by_side import side_by_side
 from pjlocal.screen.console import make_console
 long = " ".join(f"word{n}" for n in range(200))
 records = answers(3) + answers(4, objectives=("long",), text=long)[9:]
-show(sheets(records, SUITE), SUITE, make_console(sys.stdout), sys.argv[1] == "page")
+show(side_by_side(records, SUITE), SUITE, make_console(sys.stdout), sys.argv[1] == "page")
 """
 
 
-def printed(of: list[Sheet], width: int = 120, **options: object) -> str:
+def printed(of: list[SideBySide], width: int = 120, **options: object) -> str:
     file = io.StringIO()
-    print_all(of, SUITE, Console(file=file, width=width, highlight=False, markup=False, emoji=False, **options))
+    show(
+        of,
+        SUITE,
+        Console(file=file, width=width, highlight=False, markup=False, emoji=False, **options),
+        on_terminal=False,
+    )
     return file.getvalue()
 
 
@@ -57,7 +62,7 @@ def start(env: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Termina
 
 
 def test_answers_stand_side_by_side_or_one_below_the_other_where_it_is_narrow() -> None:
-    one = sheets(answers(1, objectives=("bright",)), SUITE)
+    one = side_by_side(answers(1, objectives=("bright",)), SUITE)
     wide, narrow = printed(one), printed(one, width=40)
     assert any("prompt" in row and "judge" in row and "both" in row for row in wide.splitlines())
     assert not any("prompt" in row and "judge" in row for row in narrow.splitlines())
@@ -66,16 +71,16 @@ def test_answers_stand_side_by_side_or_one_below_the_other_where_it_is_narrow() 
 
 
 def test_two_systems_may_be_chosen_and_unknown_ones_are_told() -> None:
-    of = sheets(answers(2), SUITE)
-    assert [[*sheet.answers] for sheet in chosen(of, ["both", "prompt"], ["sea"])] == [["both", "prompt"]] * 2
+    of = side_by_side(answers(2), SUITE)
+    assert [[*row.answers] for row in choose(of, ["both", "prompt"], ["sea"])] == [["both", "prompt"]] * 2
     with pytest.raises(UsageError, match=r"no system 'juge' in these answers: did you mean judge\?"):
-        chosen(of, ["juge"])
+        choose(of, ["juge"])
     with pytest.raises(UsageError, match="no objectives 'x' in these answers: there are bright, sea"):
-        chosen(of, [], ["x"])
+        choose(of, [], ["x"])
 
 
 def test_colours_tell_who_wrote_what_and_without_colours_other_styles_do() -> None:
-    one = chosen(sheets(answers(1), SUITE), ["both"], ["bright"])
+    one = choose(side_by_side(answers(1), SUITE), ["both"], ["bright"])
     colored = printed(one, force_terminal=True, color_system="standard")
     assert "\x1b[36mboth\x1b[0m" in colored and "\x1b[35m says\x1b[0m" in colored, "by a, by b"
     assert "\x1b[4;35m that\x1b[0m" in colored and "\x1b[4m is\x1b[0m" in colored, "resampled by b, by all"
@@ -88,26 +93,26 @@ def test_nothing_in_an_answer_gives_the_terminal_orders() -> None:
     records = [
         answer("both", n, text, objectives=text, pieces=[[text, "bonus", "b"]]) for n, text in enumerate(HOSTILE)
     ]
-    text = printed(sheets(records, SUITE))
+    text = printed(side_by_side(records, SUITE))
     assert "\x1b" not in text and "\u202e" not in text and "[bold]" in text
     text.encode()
 
 
 def test_one_leafs_up_to_the_ends_and_a_search_goes_round() -> None:
-    leafing = Leafing(sheets(answers(3, objectives=("bright",)), SUITE))
-    leafing.turn(-1)
-    assert leafing.at == 0
-    leafing.search("is 3?")
-    assert leafing.at == 2 and leafing.notice == ""
-    leafing.turn(1)
-    assert leafing.at == 2
-    leafing.search("what")
-    assert leafing.at == 0, "round"
-    leafing.search("whale")
-    assert leafing.at == 0 and "nothing found: whale" in leafing.status
-    leafing.search("is 2")
-    leafing.search("")
-    assert leafing.at == 1, "the only one that has it"
+    browser = Browser(side_by_side(answers(3, objectives=("bright",)), SUITE))
+    browser.turn(-1)
+    assert browser.at == 0
+    browser.search("is 3?")
+    assert browser.at == 2 and browser.notice == ""
+    browser.turn(1)
+    assert browser.at == 2
+    browser.search("what")
+    assert browser.at == 0, "round"
+    browser.search("whale")
+    assert browser.at == 0 and "nothing found: whale" in browser.status
+    browser.search("is 2")
+    browser.search("")
+    assert browser.at == 1, "the only one that has it"
 
 
 def test_no_answers_are_one_clear_line() -> None:

@@ -1,4 +1,4 @@
-"""Many clients for minutes: `python tests/server/load.py --requests 1000 --clients 32`, for people, not for pytest.
+"""Many clients for minutes: `python tests/tools/load.py --requests 1000 --clients 32`, for people, not for pytest.
 
 Starts a server on a model, asks it by OpenAI's protocol, each request with a seed of its own, and hangs up on some.  At
 the end: how many were lost, how many texts are not what the seed gives alone (asked again one by one), the server's

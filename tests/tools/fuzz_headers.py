@@ -1,6 +1,6 @@
 """Mutated GGUF headers, and what becomes of them: none may end the process, take a second, or 100 MB.
 
-python tests/gguf/fuzz_headers.py [--seed 1] [--checks 100000] [--loads 5000]
+python tests/tools/fuzz_headers.py [--seed 1] [--checks 100000] [--loads 5000]
 
 Each mutation is checked as pjlocal does before a load; what passes is loaded in a child, with a context and a step.
 The same seed gives the same mutations.  A mutation that fails is kept under --keep, named after what it did.
