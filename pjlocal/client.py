@@ -71,9 +71,9 @@ def kept_from_servers(request: Request) -> str:
     if request.generation.adapters():
         return "a server has no adapters"
     if request.generation.aligner:
-        return "a server has one model, and no aligner"
+        return "a server has one model, and no second one for --aligner"
     named = (*chain.from_iterable(request.views), *request.generation.avoid)
-    return "a server reads no files, as @FILE names one" if any(text.strip().startswith("@") for text in named) else ""
+    return "a server reads no files (@FILE)" if any(text.strip().startswith("@") for text in named) else ""
 
 
 def _spelled_out(request: Request) -> Request:
@@ -126,7 +126,7 @@ class Server:
         self._host, self._is_secure = host, parts.scheme == "https"
         self._port = port or (443 if self._is_secure else 80)
         self._path = parts.path.rstrip("/").removesuffix("/v1")
-        self._key = self._key or parse_qs(parts.query).get("token", [None])[0]  # of the address that it prints
+        self._key = parse_qs(parts.query).get("token", [self._key])[0]  # of the address that it prints
         self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._path}"
 
     @property
@@ -141,7 +141,7 @@ class Server:
             UsageError: of another one.
         """
         if why := kept_from_servers(request):
-            raise ServerError(why) if self.is_resident else UsageError(f"{why}: leave it out, or give --no-server")
+            raise ServerError(why) if self.is_resident else UsageError(f"{why}: --no-server loads the model here")
         if self.is_resident and request.generation.schedule == "reference":  # elsewhere its text is as good
             raise ServerError("a server has one schedule, lockstep")
 

@@ -144,6 +144,11 @@ def without_none(hint: Any) -> Any:
     return next(x for x in get_args(hint) if x is not NoneType) if NoneType in get_args(hint) else hint
 
 
+def is_in_union(hint: Any, value: Any) -> bool:
+    """Whether the value has one of the types in a union, as in ``bool | str | None``."""
+    return get_origin(hint) in (Union, UnionType) and type(value) in get_args(hint)
+
+
 def flag(f: dataclasses.Field[Any]) -> str:
     """The long flag by which messages name a setting."""
     named = next((x for x in f.metadata.get("flags", ()) if x.startswith("--")), "--" + f.name.replace("_", "-"))
@@ -214,7 +219,7 @@ def typed(name: str, hint: Any, value: Any, or_number: bool = False, show: Calla
     Raises:
         UsageError: it is of another type.
     """
-    if get_origin(hint) in (Union, UnionType) and type(value) in get_args(hint):
+    if is_in_union(hint, value):
         return value
     hint = without_none(hint)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -239,6 +244,8 @@ def _converted(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     Path for a file's text or name, a NumPy number, or None for the default."""
     if value is None:
         return None if NoneType in get_args(hint) or f.default is dataclasses.MISSING else f.default
+    if is_in_union(hint, value):
+        return value
     hint = without_none(hint)
     if type(value) is hint:
         return value

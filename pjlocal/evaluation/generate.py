@@ -73,7 +73,8 @@ def generate_there(folder: Folder, tasks: Sequence[Task], server: Server, parall
     todo = [task for task in tasks if task.key not in have]
     done = len(tasks) - len(todo)
     progress(done, len(tasks))
-    for request in dict.fromkeys(task.request.replace(seed=0) for task in todo):
+    requests = (task.request.replace(seed=0) for task in todo)
+    for request in {repr(request): request for request in requests}.values():
         server.check_can_write(request)
         server.check(request)
     told: set[str] = set()

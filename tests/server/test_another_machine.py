@@ -1,0 +1,270 @@
+"""``--server URL``: a server on another machine writes the answers and keeps the chats."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from commandline import PJLOCAL, one_line
+from served import BIG, Served, serving, when
+
+from pjlocal.sessions.session import Session
+from pjlocal.sessions.store import Store
+
+#: What writes as the server does.
+HERE = ("--threads", "1", "--no-server")
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of the other machine."""
+    return tmp_path_factory.mktemp("there") / "chats.db"
+
+
+@pytest.fixture(scope="module")
+def served(model: Path, server_environment: dict[str, str], there: Path) -> Iterator[Served]:
+    environment = server_environment | {"PJLOCAL_DATABASE": str(there), "PJLOCAL_CONFIG": "/dev/null"}
+    with serving(model, environment, *BIG) as made:
+        yield made
+
+
+@pytest.fixture
+def here(tmp_path: Path, server_environment: dict[str, str], served: Served) -> dict[str, str]:
+    """The environment of this machine, on which no server runs."""
+    return server_environment | {
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "PJLOCAL_DATABASE": str(tmp_path / "chats.db"),
+        "PJLOCAL_CONFIG": str(tmp_path / "config.toml"),
+        "PJLOCAL_API_KEY": served.token,
+    }
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def pjlocal(here: dict[str, str]) -> Run:
+    def run(*command: str, said: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        env = here | environment
+        return subprocess.run(
+            [*PJLOCAL, *command], env=env, capture_output=True, text=True, timeout=120, input=said or None
+        )
+
+    return run
+
+
+@pytest.fixture
+def chat(pjlocal: Run, served: Served) -> Run:
+    """A chat in a pipe, a line each."""
+
+    def chat(*lines: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        options = ("--seed", "1", "-n", "8", *options)
+        return pjlocal("chat", "--server", served.url, *options, said="".join(f"{line}\n" for line in lines))
+
+    return chat
+
+
+@pytest.fixture
+def saved(there: Path) -> Callable[[], Session]:
+    """The chat that was used last, as the other machine has it."""
+
+    def saved() -> Session:
+        with Store(there) as store:
+            latest = store.latest()
+            assert latest
+            return store.load(latest)
+
+    return saved
+
+
+@pytest.mark.slow
+def test_run_prints_and_traces_what_it_does_without_the_server(
+    pjlocal: Run, served: Served, model: Path, tmp_path: Path
+) -> None:
+    options = ("run", "hello", "-p", "vivid", "-p", "creative", "--seed", "3", "-n", "30", "--json", "--trace")
+    by_server = pjlocal(*options, str(tmp_path / "there"), "--server", served.url)
+    loaded = pjlocal(*options, str(tmp_path / "here"), "-m", str(model), *BIG, *HERE)
+    assert by_server.returncode == loaded.returncode == 0 and by_server.stderr == loaded.stderr
+    without_times = [{**json.loads(made.stdout), "timings": None} for made in (by_server, loaded)]
+    assert without_times[0] == without_times[1]
+    assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
+
+
+def test_presets_and_the_url_come_from_this_machines_configuration(
+    pjlocal: Run, served: Served, model: Path, tmp_path: Path
+) -> None:
+    presets = '[presets]\npirate = "Talk like a pirate."\n'
+    (tmp_path / "config.toml").write_text(f'server = "{served.url}"\n{presets}')
+    options = ("run", "hello", "-p", "pirate:1.5", "-p", "creative", "--seed", "3", "-n", "10")
+    by_server = pjlocal(*options)
+    assert served.metric("pjlocal_answers_now") == 0 and by_server.returncode == 0, by_server.stderr
+    assert by_server.stdout == pjlocal(*options, "-m", str(model), *BIG, *HERE).stdout
+    assert by_server.stdout == pjlocal(*options, PJLOCAL_SERVER=served.page(), PJLOCAL_API_KEY="").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--server", "nowhere"), "--server takes a URL, as in http://localhost:8473"),
+        (("--server", "http://localhost:1"), "cannot reach the server at http://localhost:1"),
+        (("--server", "URL", "-m", "toy"), "has its own model: leave --model out"),
+        (("--server", "URL", "-p", "@wish.md"), "reads no files"),
+        (("--server", "URL", "--lora", "some.gguf"), "no adapters"),
+        (("--server", "URL", "-p", "vvid"), "did you mean vivid?"),
+        (("--server", "URL", "--regex", "("), "the regular expression cannot be used"),
+        (("--server", "URL", "--system", "word " * 20_000), "the prompt is"),
+        (("--server", "URL/nowhere"), "there is nothing here"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_line(
+    pjlocal: Run, served: Served, options: tuple[str, ...], told: str
+) -> None:
+    made = pjlocal("run", "hello", *(option.replace("URL", served.url) for option in options))
+    assert made.returncode in (1, 2) and made.stdout == ""
+    assert told in one_line(made.stderr)
+
+
+def test_a_key_is_asked_for(pjlocal: Run, served: Served) -> None:
+    for key in ("", "wrong"):
+        made = pjlocal("run", "hello", "--server", served.url, PJLOCAL_API_KEY=key)
+        assert made.returncode == 2 and "wants a key: set PJLOCAL_API_KEY" in one_line(made.stderr)
+
+
+def test_ctrl_c_stops_the_answer_there(served: Served, here: dict[str, str]) -> None:
+    command = [*PJLOCAL, "run", "hello", "--server", served.url, "-n", "30000", "--ignore-end"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=here, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout and process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, "")
+    when(lambda: served.metric("pjlocal_answers_now") == 0)
+
+
+def test_a_chat_is_kept_there_and_goes_on_there(chat: Run, saved: Callable[[], Session], here: dict[str, str]) -> None:
+    made = chat("One.", "Two.", options=("-p", "vivid"))
+    assert made.returncode == 0
+    session = saved()
+    assert [turn.question for turn in session.turns] == ["One.", "Two."] and session.title == "One."
+    assert [turn.finish_reason for turn in session.turns] == ["length", "length"]
+    assert made.stdout.split() == [word for turn in session.turns for word in _shown(turn.answer).split()]
+    again = chat("/prefer", "Three.", options=("--continue",))
+    assert again.returncode == 0 and "a: vivid" in again.stderr
+    assert [turn.question for turn in saved().turns] == ["One.", "Two.", "Three."]
+    assert not Path(here["PJLOCAL_DATABASE"]).exists()
+
+
+def _shown(text: str) -> str:
+    from pjlocal.visible import visible
+
+    return visible(text)
+
+
+def test_what_commands_change_is_changed_there(chat: Run, saved: Callable[[], Session], tmp_path: Path) -> None:
+    exported = tmp_path / "chat.json"
+    made = chat(
+        "/title Named before", "One.", "Two.", "/regen", "Three.", "/undo", "/compare", "/set temperature 0.5",
+        f"/export {exported}", "/sessions", "/title Named after",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "Named before" in made.stdout and "taken back: Three." in made.stderr
+    session = saved()
+    assert session.title == "Named after" and session.settings["sampling"]["temperature"] == 0.5
+    assert [turn.question for turn in session.turns] == ["One.", "Two."]
+    assert [turn.settings["seed"] for turn in session.turns] == [1, 2]
+    turns = json.loads(exported.read_text())["turns"]
+    assert [turn["answer"] for turn in turns] == [turn.answer for turn in session.turns]
+    assert [turn["settings"] for turn in turns] == [turn.settings | {"model": "llama"} for turn in session.turns]
+
+
+def test_what_the_server_refuses_changes_nothing_and_the_chat_goes_on(chat: Run, saved: Callable[[], Session]) -> None:
+    made = chat("One.", "word " * 40_000, "/set regex (", "/model other", "Two.")
+    assert "the prompt is" in made.stderr and "the regular expression" in made.stderr and "one model" in made.stderr
+    assert [turn.question for turn in saved().turns] == ["One.", "Two."]
+
+
+def test_a_chat_that_is_not_saved_is_saved_nowhere(chat: Run, there: Path) -> None:
+    with Store(there) as store:
+        before = store.summaries()
+        assert chat("One.", "Two.", options=("--no-save",)).returncode == 0
+        assert store.summaries() == before
+
+
+def test_a_chat_that_went_on_elsewhere_is_not_gone_on_with_unseen(
+    chat: Run, saved: Callable[[], Session], here: dict[str, str], served: Served
+) -> None:
+    chat("One.")
+    command = [*PJLOCAL, "chat", "--server", served.url, "--continue", "-n", "8"]
+    with subprocess.Popen(command, env=here, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as behind:
+        assert behind.stdin
+        behind.stdin.write("/title Open\n")
+        behind.stdin.flush()
+        when(lambda: saved().title == "Open")
+        chat("Two.", options=("--continue",))
+        _, stderr = behind.communicate("Three.\n", timeout=60)
+    assert "load the chat again" in stderr
+    assert [turn.question for turn in saved().turns] == ["One.", "Two."]
+
+
+@pytest.mark.slow
+def test_sessions_are_those_of_the_server(chat: Run, pjlocal: Run, served: Served, there: Path, tmp_path: Path) -> None:
+    chat("What of the unheard-of word?")
+
+    def sessions(*command: str) -> str:
+        made = pjlocal("sessions", "--server", served.url, *command)
+        assert made.returncode == 0, made.stderr
+        return made.stdout
+
+    number = str(json.loads(sessions("list", "--json"))[0]["id"])
+    environment = {"PJLOCAL_DATABASE": str(there)}
+    for command in (("list",), ("show", number), ("export", number, "--format", "json"), ("search", "unheard")):
+        assert sessions(*command) == pjlocal("sessions", "--no-server", *command, **environment).stdout
+    sessions("rename", number, "Another title")
+    assert "Another title" in sessions("list")
+    sessions("export", "another", str(tmp_path / "chat.html"))
+    assert (tmp_path / "chat.html").read_text().startswith("<!doctype html>")
+    sessions("rm", "another", "--yes")
+    assert "Another title" not in sessions("list")
+    assert sessions("path") == f"{served.url}\n"
+
+
+def test_a_server_that_ends_leaves_the_chat_with_a_line(
+    model: Path, server_environment: dict[str, str], here: dict[str, str]
+) -> None:
+    with serving(model, server_environment | {"PJLOCAL_CONFIG": "/dev/null"}, *BIG) as dying:
+        command = [*PJLOCAL, "chat", "--server", dying.page(), "--ignore-end", "-n", "30000"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, env=here, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as chatting:
+            assert chatting.stdin and chatting.stdout
+            chatting.stdin.write("Hello.\n")
+            chatting.stdin.flush()
+            assert chatting.stdout.read(20)
+            dying.process.kill()
+            dying.wait()
+            _, stderr = chatting.communicate("Are you there?\n", timeout=60)
+    assert chatting.returncode == 1
+    assert "is gone: /regen asks again" in stderr and "cannot reach the server at" in stderr
+
+
+@pytest.mark.slow
+def test_an_evaluation_has_its_answers_written_there(pjlocal: Run, served: Served, model: Path, tmp_path: Path) -> None:
+    options = ("eval", "run", "quick", "--limit", "2", "--max-tokens", "6", "--no-reward", "--parallel", "4")
+    made = pjlocal(*options, "--server", served.url, "--out", str(tmp_path / "there"))
+    assert made.returncode == 0, made.stderr
+    again = pjlocal(*options, "--server", served.url, "--out", str(tmp_path / "there"))
+    assert again.returncode == 0 and again.stdout == made.stdout
+    assert pjlocal(*options, "-m", str(model), *BIG, *HERE[:2], "--out", str(tmp_path / "here")).returncode == 0
+    texts = [
+        {(answer["system"], answer["objectives"], answer["prompt_id"]): answer["text"] for answer in _answers(folder)}
+        for folder in (tmp_path / "there", tmp_path / "here")
+    ]
+    assert texts[0].keys() == texts[1].keys()
+    assert sum(texts[0][key] == texts[1][key] for key in texts[0]) >= len(texts[0]) - 1  # rounded otherwise
+
+
+def _answers(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
