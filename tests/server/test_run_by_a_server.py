@@ -365,14 +365,9 @@ def test_a_server_that_writes_nothing_is_as_good_as_none(model: Path, lines: lis
 
 
 def test_a_server_that_is_frozen_is_not_waited_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pjlocal.server.near._TAKEN_S", 0.1)
+    monkeypatch.setattr("pjlocal.client._RESIDENT_S", 0.1)
     with impostor(model, hold=True):
-<<<<<<< HEAD:tests/server/test_run_by_a_server.py
         assert by_server(model, engine=ENGINE.replace(n_ctx=300)) is None
-    assert time.monotonic() - started < 10
-=======
-        assert near(model, engine=ENGINE.replace(n_ctx=300)) is None
->>>>>>> w-tests:tests/server/test_near.py
 
 
 TOKEN = (
