@@ -34,6 +34,13 @@ def chat(tiny, store: Store) -> Iterator[Talk]:
         yield chat
 
 
+@pytest.fixture(scope="module")
+def lasting_chat(tiny) -> Iterator[Talk]:
+    """A chat for tests that leave its settings as they were; to begin one takes a tenth of a second."""
+    with talk(tiny("llama")) as chat:
+        yield chat
+
+
 @pytest.fixture
 def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     """Starts chats; each is ready for the first line."""

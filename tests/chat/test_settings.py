@@ -54,7 +54,8 @@ def shown(chat: Talk, line: str) -> str:
         ("/set avoid formal:2 'Be dull'", "generation", "avoid", ("formal:2", "Be dull"), ()),
     ],
 )
-def test_set_takes_a_value_of_every_type_and_takes_it_back(chat, line, group, name, value, default) -> None:
+def test_set_takes_a_value_of_every_type_and_takes_it_back(lasting_chat, line, group, name, value, default) -> None:
+    chat = lasting_chat
     assert shown(chat, line).strip()
     assert getattr(getattr(chat.judge.request, group), name) == value
     assert chat.conversation.settings()[group][name] == (list(value) if isinstance(value, tuple) else value)
@@ -126,8 +127,9 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/qqqqq", "unknown command /qqqqq: /help lists them"),
     ],
 )
-def test_what_cannot_be_set_is_said_in_a_line_and_changes_nothing(chat: Talk, line: str, says: str) -> None:
-    before = chat.conversation.settings()
+def test_what_cannot_be_set_is_said_in_a_line_and_changes_nothing(lasting_chat: Talk, line: str, says: str) -> None:
+    chat = lasting_chat
+    before, chat.chat.status = chat.conversation.settings(), 0
     (said,) = chat.say(line)
     assert said.startswith(says)
     assert chat.conversation.settings() == before
