@@ -21,7 +21,7 @@ from typing import Any
 from . import settings
 from .answer import Answer, Observer, Rewrite
 from .engine.constraint import check_constraint, make_constraint
-from .engine.engine import Engine, Writing
+from .engine.engine import Engine, EngineAnswer
 from .engine.filters import FilterChain
 from .engine.interrupt import Interrupt
 from .engine.lanes import Capacity
@@ -303,7 +303,7 @@ class PersonaJudge:
         n_views, n_rows = (max(getattr(of_it, name) for of_it, _ in needs) for name in ("n_views", "n_rows"))
         capacity = Capacity(min(parallel, len(numbers)), n_views, n_ctx, n_rows, prompt_piece=None)
         with closing(Engine(self.model, self.engine, self.interrupt, capacity)) as engine:
-            written: dict[Writing, tuple[int, Answer]] = {}
+            written: dict[EngineAnswer, tuple[int, Answer]] = {}
             coming = iter(numbers)
             while True:
                 for number in islice(coming, max(0, parallel - engine.n_waiting)):

@@ -15,7 +15,7 @@ from typing import Any
 
 from .answer import Answer
 from .engine.context import context_limit
-from .engine.engine import Engine, Writing
+from .engine.engine import Engine, EngineAnswer
 from .engine.interrupt import Interrupt
 from .engine.lanes import Capacity
 from .engine.log_probs import LogProbs, TokenLogProbs
@@ -394,7 +394,7 @@ class Service:
         self._is_stopping = self._stops_now = False
         # Of the engine's thread alone:
         self._preparing: set[Job] = set()
-        self._writing: dict[Writing, Job] = {}
+        self._writing: dict[EngineAnswer, Job] = {}
         self._to_prepare: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._preparer = threading.Thread(target=self._prepare_all, daemon=True, name="pjlocal-prepare")
         self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-service")

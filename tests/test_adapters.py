@@ -13,7 +13,7 @@ import pytest
 from tiny_models import write_control_vector, write_llama, write_lora
 
 from pjlocal import Engine, Generation, PersonaJudge
-from pjlocal.engine.engine import Engine as Writer
+from pjlocal.engine.engine import Engine as LiveEngine
 from pjlocal.engine.lanes import Capacity
 from pjlocal.errors import ModelError, UsageError
 
@@ -185,7 +185,7 @@ def test_a_cache_that_grows_keeps_its_adapters(judge: Make, lora: Path) -> None:
 
 def test_answers_written_side_by_side_have_none_and_say_so(judge: Make, lora: Path) -> None:
     one = judge("vivid", "creative")
-    with closing(Writer(one.model, Engine(n_threads=1), one.interrupt, Capacity(2, 2, 256))) as engine:
+    with closing(LiveEngine(one.model, Engine(n_threads=1), one.interrupt, Capacity(2, 2, 256))) as engine:
         adapted, plain = (
             one.answer(
                 one.plan("Hello", one.request.replace(seed=1, max_tokens=16, ignore_end=True, lora=files)), engine

@@ -30,7 +30,7 @@ from .shortlist import NotNumbers
 from .slot import Slot
 
 
-class Writing(Protocol):
+class EngineAnswer(Protocol):
     """An answer being written.
 
     engine: writes it, from its next beginning on.
@@ -63,7 +63,7 @@ class Writing(Protocol):
         """The events that were held back until the end."""
 
 
-class Writer(Protocol):
+class Iteration(Protocol):
     """An iteration over an answer, which keeps the engine busy."""
 
     def close(self) -> None:
@@ -113,11 +113,11 @@ class Engine:
         self.n_steps = 0
         self.closed = False
         self._capacity = capacity
-        self._waiting: deque[Writing] = deque()
-        self._in_flight: dict[Writing, Slot] = {}
+        self._waiting: deque[EngineAnswer] = deque()
+        self._in_flight: dict[EngineAnswer, Slot] = {}
         self._direct: list[Slot] = []
         self._n_released = 0
-        self._writer: Writer | None = None
+        self._writer: Iteration | None = None
         self._opening = threading.Lock()  # guards `closed` and the writer, where another thread closes
         _open.add(self)
 
@@ -148,7 +148,7 @@ class Engine:
             raise UsageError("this PersonaJudge is closed: make another")
 
     @contextmanager
-    def writing(self, writer: Writer) -> Iterator[None]:
+    def writing(self, writer: Iteration) -> Iterator[None]:
         """While one iterates over its answer.  An iteration that was left unfinished ends.
 
         Raises:
@@ -168,7 +168,7 @@ class Engine:
 
     # Answers.
 
-    def submit(self, answer: Writing) -> None:
+    def submit(self, answer: EngineAnswer) -> None:
         """Write an answer when its turn has come.
 
         Raises:
@@ -177,7 +177,7 @@ class Engine:
         self.lanes.check_room(answer.needs.n_views)
         self._waiting.append(answer)
 
-    def cancel(self, answer: Writing) -> None:
+    def cancel(self, answer: EngineAnswer) -> None:
         """Write no more of an answer; its place is free."""
         if answer in self._waiting:
             self._waiting.remove(answer)
@@ -188,11 +188,11 @@ class Engine:
                 self.lanes.wait()
             self._release(answer)
 
-    def is_writing(self, answer: Writing) -> bool:
+    def is_writing(self, answer: EngineAnswer) -> bool:
         """Whether the answer waits or is being written."""
         return answer in self._in_flight or answer in self._waiting
 
-    def is_in_flight(self, answer: Writing) -> bool:
+    def is_in_flight(self, answer: EngineAnswer) -> bool:
         """Whether the answer is being written, and does not wait."""
         return answer in self._in_flight
 
@@ -227,18 +227,15 @@ class Engine:
     def _slots(self) -> list[Slot]:
         return [*self._in_flight.values(), *self._direct]
 
-    def step(self, *, others_wait: bool = False) -> list[tuple[Writing, list[Any]]]:
+    def step(self) -> list[tuple[EngineAnswer, list[Any]]]:
         """Write one more token of every answer in flight whose prompts are read; each answer with its new events.
 
         A fault of one answer ends that one alone (``error``); a fault of a lane ends all in flight.
-
-        Args:
-            others_wait: whether work outside of this engine waits for the step: then it is a short one.
         """
         self.n_steps += 1
         if not self.lanes.are_busy:
             self._admit()
-        failed = self._try_to_decode(others_wait)
+        failed = self._try_to_decode()
         events = [(answer, self._advance(answer, slot, failed)) for answer, slot in self._in_flight.items()]
         for answer, _ in events:
             if answer.is_done or answer.begins_again:
@@ -262,10 +259,10 @@ class Engine:
             except Exception as error:
                 answer.error = error
 
-    def _has_room(self, answer: Writing) -> bool:
+    def _has_room(self, answer: EngineAnswer) -> bool:
         return self.lanes.have_room(answer.needs.n_views) if self._capacity else not self._slots
 
-    def _advance(self, answer: Writing, slot: Slot, failed: Exception | None) -> list[Any]:
+    def _advance(self, answer: EngineAnswer, slot: Slot, failed: Exception | None) -> list[Any]:
         """Decide an answer's next token; the events that this settles, or the end of the answer."""
         events: list[Any] = []
         if not answer.is_done:
@@ -288,7 +285,7 @@ class Engine:
                 answer.error = answer.error or error
         return events
 
-    def _release(self, answer: Writing) -> None:
+    def _release(self, answer: EngineAnswer) -> None:
         """Give an answer's sequences to others; their caches stay, for prompts that begin alike.
 
         llama.cpp multiplies values that are not numbers by 0 where they stand in cells that were emptied, which makes
@@ -310,7 +307,7 @@ class Engine:
     def settle(self, slot: Slot) -> None:
         """Decode until a slot's rows are there.  Raises what decoding raises."""
         while not slot.is_settled:
-            self._decode(False)
+            self._decode()
 
     def decode_alone(self, sequence: CacheSequence) -> None:
         """Decode what one sequence is fed, and nothing else."""
@@ -321,28 +318,28 @@ class Engine:
 
     # Decoding.
 
-    def _try_to_decode(self, others_wait: bool) -> Exception | None:
+    def _try_to_decode(self) -> Exception | None:
         """Decode; the error that this raises."""
         try:
-            self._decode(others_wait)
+            self._decode()
         except Exception as error:
             return error
         return None
 
-    def _decode(self, others_wait: bool) -> None:
+    def _decode(self) -> None:
         """Read a piece of a prompt, then in one batch what the answers whose prompts are read have fed."""
         with self.lanes.recovering():
             if not self.lanes.are_busy:
                 if self.interrupt.is_set():
                     raise Interrupted
-                self._read_prompts(others_wait)
+                self._read_prompts()
                 self._launch()
             self.lanes.wait()
 
-    def _read_prompts(self, others_wait: bool) -> None:
+    def _read_prompts(self) -> None:
         """Read about a batch of prompts, or a small piece where others wait for it."""
         reading = [slot for slot in self._slots if not slot.is_ready]
-        is_alone = not others_wait and len(reading) == len(self._slots)
+        is_alone = len(reading) == len(self._slots)
         piece = (self._capacity.prompt_piece if self._capacity else PROMPT_PIECE) if not is_alone else None
         n_read = 0
         while reading and n_read < (piece or self.settings.n_batch):

@@ -390,10 +390,7 @@ def test_a_prompt_that_is_alone_is_read_in_whole_batches(tiny: Callable[[str], P
     with in_pieces(tiny) as (judge, engine):
         engine.submit(answer(judge, engine, "word " * 40, generation))
         engine.step()
-        fed = engine.lanes.n_fed
-        assert fed >= 32
-        engine.step(others_wait=True)
-        assert engine.lanes.n_fed - fed <= 8
+        assert engine.lanes.n_fed >= 32
         finish(engine)
 
 

@@ -11,7 +11,7 @@ import pytest
 from commandline import one_line
 
 from pjlocal import Engine, PersonaJudge, Sampling
-from pjlocal.engine.engine import Engine as Writer
+from pjlocal.engine.engine import Engine as LiveEngine
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.lanes import Capacity
 from pjlocal.engine.model import Model
@@ -105,7 +105,7 @@ def test_answers_beside_it_go_on_and_so_do_those_behind_it(
         with PersonaJudge(tiny("broken_word"), prefer=["vivid", "creative"], engine=engine) as judge:
             alone = [judge(question, **how).text for question in (questions[0], questions[2])]
             capacity = Capacity(6 // 2, 2, 512)
-            with closing(Writer(judge.model, engine, judge.interrupt, capacity)) as writer:
+            with closing(LiveEngine(judge.model, engine, judge.interrupt, capacity)) as writer:
                 for _ in range(2):
                     wanted = [judge.answer(judge._planned(question, how), writer) for question in questions]
                     for answer in wanted:

@@ -15,7 +15,7 @@ from served import when
 
 from pjlocal import Engine, PersonaJudge
 from pjlocal.engine import context, lanes, worker
-from pjlocal.engine.engine import Engine as Writer
+from pjlocal.engine.engine import Engine as LiveEngine
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.lanes import Capacity, needs
 from pjlocal.engine.scoring import TextReader
@@ -162,7 +162,7 @@ def test_nor_does_what_reads_for_many(two_threads: PersonaJudge) -> None:
     with closing(TextReader(model, engine, interrupt)) as reader:
         assert list(reader.read([[1, *range(3, 100)]], [1]))
     when(lambda: n_tasks() <= before)
-    with closing(Writer(model, engine, interrupt, Capacity(2, 1, 256))) as writer:
+    with closing(LiveEngine(model, engine, interrupt, Capacity(2, 1, 256))) as writer:
         with writer.direct(needs(1, 256)) as slot:
             slot.start([[1, *range(3, 100)]])
             assert slot.logits(0).size
