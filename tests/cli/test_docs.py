@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tools import write_options
 import pjlocal as package
 from pjlocal.cli.app import app
 from pjlocal.cli.docs import documents
+from pjlocal.config.config import load_config
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(package.__file__).parent / "docs"
@@ -158,3 +161,38 @@ def understand(words: list[str], is_whole: bool = True) -> None:
     except Exception as error:
         if is_whole or type(error).__name__ not in ("MissingParameter", "NoArgsIsHelpError"):
             raise AssertionError(f"{shlex.join(words)}: {error}") from error
+
+
+@pytest.mark.slow
+def test_the_first_commands_of_the_readme_answer(environment: dict[str, str], tmp_path: Path) -> None:
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    for name, command in (("pjlocal", PJLOCAL), ("python", [sys.executable])):
+        (bin / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+        (bin / name).chmod(0o755)
+    env = environment | {"PATH": f"{bin}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    chapter = README.read_text(encoding="utf-8").partition("## 60 seconds")[2].partition("\n## ")[0]
+    typed = re.findall(r"^\$ (.*)$", chapter, re.MULTILINE)
+    assert len(typed) == 5
+    for command in typed:
+        done = subprocess.run(["bash", "-c", command], env=env, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.strip(), (command, done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [README, FOLDER / "scripts.md"], ids=lambda page: page.stem)
+def test_python_of_the_documents_runs(page: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    codes = [code for language, code in code_and_text(page)[0] if language == "python" and "PersonaJudge" in code]
+    assert codes
+    for code in codes:
+        env = environment | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
+def test_the_configuration_of_the_documents_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    [text] = [code for language, code in code_and_text(FOLDER / "configuration.md")[0] if language == "toml"]
+    file.write_text(text, encoding="utf-8")
+    config = load_config(file)
+    assert config.personas["pirate-brief"].flat()["mode"] == "both" and "pirate" in config.presets
