@@ -117,6 +117,12 @@ def test_the_page_of_options_is_current() -> None:
     assert same, "options have changed: run python tests/tools/write_options.py"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_scripts_that_are_named_exist(page: Path) -> None:
+    for name in re.findall(r"\btests/[\w/]+\.py", " ".join(page.read_text(encoding="utf-8").split())):
+        assert (ROOT / name).exists(), name
+
+
 def commands(text: str) -> Iterator[list[str]]:
     """The words of every command of the package in a text, without the variables that are set for it."""
     for line in text.replace("\\\n", " ").splitlines():
