@@ -16,7 +16,8 @@ from .engine.constraint import make_constraint
 from .engine.engine import Engine
 from .engine.filters import FilterChain
 from .engine.interrupt import running_s
-from .engine.slot import Needs, Slot
+from .engine.lanes import Needs
+from .engine.slot import Slot
 from .engine.voices import Alone, Best, Combined, Floor, Meter, Reader, Weight, heard
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
@@ -38,11 +39,13 @@ class Rewrite:
     draft: plan of the first answer, without preferences.
     engine: of the model that corrects it.
     correct: plans the correction from the first answer's text and tokens.
+    n_ctx: tokens that a view of the correction may come to hold.
     """
 
     draft: Plan
     engine: Engine
     correct: Callable[[str, tuple[int, ...]], Plan]
+    n_ctx: int
 
 
 class Answer:
@@ -124,6 +127,11 @@ class Answer:
                 if self._thread == threading.get_ident():
                     raise
                 time.sleep(_LOOK_S)
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens that a view may come to hold, in mode rewrite of either pass."""
+        return max(self.needs.n_ctx, self._rewrite.n_ctx if self._rewrite else 0)
 
     @property
     def mode(self) -> Mode:

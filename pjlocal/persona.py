@@ -287,17 +287,20 @@ class PersonaJudge:
             yield from self._write_shared(plans, shared, parallel)
         for number in sorted({*range(len(plans))} - {*shared}):
             answer = self.answer(plans[number])
+            last = []
             for event in answer:
-                yield number, answer, [event]
-            yield number, answer, []
+                if answer.is_done:
+                    last.append(event)
+                else:
+                    yield number, answer, [event]
+            yield number, answer, last
 
     def _write_shared(
         self, plans: Sequence[Plan], numbers: Sequence[int], parallel: int
     ) -> Iterator[tuple[int, Answer, list[TokenEvent]]]:
-        first = [self.answer(plans[number]) for number in numbers]
-        rewrites = any(plans[number].roles.mode == "rewrite" for number in numbers)
-        n_ctx = self.context_limit if rewrites else -(-max(answer.needs.n_ctx for answer in first) // 256) * 256
-        n_views, n_rows = (max(getattr(answer.needs, name) for answer in first) for name in ("n_views", "n_rows"))
+        needs = [(answer.needs, answer.n_ctx) for answer in map(self.answer, (plans[number] for number in numbers))]
+        n_ctx = -(-max(n_ctx for _, n_ctx in needs) // 256) * 256
+        n_views, n_rows = (max(getattr(of_it, name) for of_it, _ in needs) for name in ("n_views", "n_rows"))
         capacity = Capacity(min(parallel, len(numbers)), n_views, n_ctx, n_rows, prompt_piece=None)
         with closing(Engine(self.model, self.engine, self.interrupt, capacity)) as engine:
             written: dict[Writing, tuple[int, Answer]] = {}
@@ -313,6 +316,8 @@ class PersonaJudge:
                     number, answer = written[written_now]
                     if answer.error:
                         raise answer.error
+                    if answer.is_done:
+                        del written[answer]
                     yield number, answer, events
 
     def room(self, request: Request, n_tokens: int) -> int:
@@ -335,11 +340,15 @@ class PersonaJudge:
         corrector = self._corrector(request)
         plain = _plain(request, with_adapters=corrector is self)  # else they are not made for its model
         correct = partial(corrector._correction, plan.conversation, request, plain)
-        room = min(self.context_limit, corrector.context_limit) - len(correct("-", ()).prompts[0])
+        limit = min(self.context_limit, corrector.context_limit)
+        n_prompt, n_tokens = len(correct("-", ()).prompts[0]), request.generation.max_tokens
+        room = limit - n_prompt
         if room < 2:
             raise UsageError("the context has no room for an answer and its correction: give a larger --ctx")
-        shorter = request.replace(max_tokens=min(request.generation.max_tokens, room // 2))
-        return Rewrite(replace(plan, request=shorter), engine if corrector is self else corrector.decoder, correct)
+        n_first = min(n_tokens, room // 2)
+        draft = replace(plan, request=request.replace(max_tokens=n_first))
+        n_ctx = min(limit, n_prompt + n_first + n_tokens)
+        return Rewrite(draft, engine if corrector is self else corrector.decoder, correct, n_ctx)
 
     def _corrector(self, request: Request) -> PersonaJudge:
         """The judge on the model that corrects; it is loaded when it is first needed."""

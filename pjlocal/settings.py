@@ -14,12 +14,13 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType, NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from types import MappingProxyType, NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import PjlocalError, UsageError
 from .textfile import read_text, user_path
@@ -179,13 +180,63 @@ def rename_flags(message: str, names: Mapping[str, str]) -> str:
     return re.sub(r"--[a-z][\w-]*", lambda match: names.get(match[0], match[0]), message)
 
 
-_BEYOND_FLOATS = 2**1024
-_TYPES = {str: "a text", bool: "True or False", int: "a whole number", float: "a number"}
+_BEYOND_FLOATS = 2**1023
+_KINDS: Mapping[Any, str] = {
+    str: "a text in quotes",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple[int, ...]: "a list of whole numbers, as in [0, 1]",
+    tuple[str, ...]: 'a list of texts, as in ["one", "two"]',
+}
+
+
+def kind(hint: Any) -> str:
+    """A noun phrase for the values of a type."""
+    hint = without_none(hint)
+    return f"one of {', '.join(get_args(hint))}" if get_origin(hint) is Literal else _KINDS[hint]
+
+
+def _as_in_file(value: Any) -> str:
+    if value is None or isinstance(value, bool | list | dict):
+        return textwrap.shorten(json.dumps(value, ensure_ascii=False, default=str), 100, placeholder=" …")
+    return repr(value)
+
+
+def typed(name: str, hint: Any, value: Any, or_number: bool = False, show: Callable[[Any], str] = _as_in_file) -> Any:
+    """The value of a file or a request as that type; settings check the choices and limits themselves.
+
+    Args:
+        name: how messages name the setting.
+        or_number: accept a number where a text is expected.
+        show: how messages write a value.
+
+    Raises:
+        UsageError: it is of another type.
+    """
+    if get_origin(hint) in (Union, UnionType) and type(value) in get_args(hint):
+        return value
+    hint = without_none(hint)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if or_number and is_number:
+        return str(value)
+    if hint is int and is_number and value % 1 == 0:
+        return int(value)
+    if hint is float and is_number and (isinstance(value, float) or abs(value) < _BEYOND_FLOATS):
+        return float(value)
+    if hint in (str, bool) and isinstance(value, hint):
+        return value
+    if get_origin(hint) is Literal and isinstance(value, str):
+        return value
+    if get_origin(hint) is tuple and isinstance(value, list) and all(type(item) is get_args(hint)[0] for item in value):
+        return tuple(value)
+    expected = f"{'a number or ' if or_number else ''}{kind(hint)}"
+    raise UsageError(f"{name} must be {expected} (not {show(value):.100})")
 
 
 def _converted(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
-    """Convert the value that a Python program wrote: a text for a list of one, a dict for a JSON schema, a
-    Path for a file's text or name, numbers of NumPy, and None for the default."""
+    """The value that a Python program wrote, which may also be a text for a list of one, a dict for a JSON schema, a
+    Path for a file's text or name, a NumPy number, or None for the default."""
     if value is None:
         return None if NoneType in get_args(hint) or f.default is dataclasses.MISSING else f.default
     hint = without_none(hint)
@@ -195,13 +246,6 @@ def _converted(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
         value = value.item()
     if isinstance(value, os.PathLike):
         value = read_text(Path(value), f.metadata["file"]) if "file" in f.metadata else os.fspath(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int and is_number and value == value // 1:
-        return int(value)
-    if hint is float and isinstance(value, int) and is_number and abs(value) < _BEYOND_FLOATS:
-        return float(value)
-    if hint is str and is_number and f.metadata.get("or_number"):
-        return str(value)
     if hint is str and f.name == "json_schema" and isinstance(value, Mapping | bool):
         return _as_json(value)
     if hint == tuple[str, ...]:
@@ -212,9 +256,9 @@ def _converted(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
         if all(isinstance(text, str) for text in texts):
             return tuple(texts)
         raise UsageError(f"{flag(f)} must be a text or a list of texts (not {value!r:.100})")
-    if hint in _TYPES and not isinstance(value, hint):
-        raise UsageError(f"{flag(f)} must be {_TYPES[hint]} (not {value!r:.100})")
-    return value
+    if hint not in (str, bool, int, float):
+        return value
+    return typed(flag(f), hint, value, f.metadata.get("or_number", False), show=repr)
 
 
 def _as_json(value: Any) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from .errors import OutputError, UsageError
+
+Format = TypeVar("Format")
 
 
 def user_path(name: str | Path) -> Path:
@@ -51,18 +55,37 @@ def owner_only(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def check_folder(path: Path) -> None:
-    """Refuse a file that a user named in a folder that does not exist: its name is mistyped.
+def output_file(
+    target: Path, formats: Mapping[str, Format], force: bool, advice: str = "choose another name"
+) -> tuple[Path, Format]:
+    """The path of a file that a user wants written, and the format that its ending names.
+
+    Args:
+        formats: by the ending, without its dot.
+        force: whether a file that exists may be replaced.
+        advice: what to do about a file that exists.
 
     Raises:
-        OutputError: the folder does not exist.
+        UsageError: the ending names no format, or the file exists and ``force`` is not set.
+        OutputError: nothing can have this name, or the folder does not exist: its name is mistyped.
     """
+    form = formats.get(target.suffix.lower().removeprefix("."))
+    if form is None:
+        *others, last = (f".{ending}" for ending in formats)
+        raise UsageError(f"{target.name or target} names no format: end it in {', '.join(others)} or {last}")
+    try:
+        path = user_path(target)
+    except UsageError as error:
+        raise OutputError(f"cannot write {target}: {error}") from None
+    if not force and os.path.lexists(path):
+        raise UsageError(f"{target} exists already: {advice}")
     try:
         path.parent.stat()
     except FileNotFoundError:
         raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist") from None
     except OSError:
         pass  # `write_text` says what is wrong
+    return path, form
 
 
 def write_text(path: Path, text: str) -> None:

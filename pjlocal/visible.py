@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+Part = TypeVar("Part")
 
 # C0 and C1 controls but tab and newline, DEL, and the marks that reorder or hide text on a terminal.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff]")
@@ -47,8 +51,27 @@ def markdown_line(text: str) -> str:
     return re.sub(r"[\\`*\[\]<&~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", shown_line(text))
 
 
-def goes_on(before: str, char: str) -> bool:
-    """Whether ``char`` belongs to the character (grapheme) that ``before`` ends with: parts in two fonts fall apart."""
+def whole_characters(parts: Iterable[Part], text_of: Callable[[Part], str]) -> Iterator[list[Part]]:
+    """The parts of a text that are not empty, together those between which a character (grapheme) is not finished.
+
+    They would come apart on a screen, since a bold part has another font.
+    """
+    together: list[Part] = []
+    before = ""
+    for part in parts:
+        if not (text := text_of(part)):
+            continue
+        if before and not _goes_on(before, text[0]):
+            yield together
+            together, before = [], ""
+        together.append(part)
+        before += text
+    if together:
+        yield together
+
+
+def _goes_on(before: str, char: str) -> bool:
+    """Whether ``char`` belongs to the character (grapheme) that ``before`` ends with."""
     if "\U0001f1e6" <= char <= "\U0001f1ff":  # two regional indicators make a flag
         return len(before) % 2 != len(re.sub("[\U0001f1e6-\U0001f1ff]+$", "", before)) % 2
     return (

@@ -18,7 +18,7 @@ pytest.register_assert_rewrite(
 )  # so that they say what they found
 
 from browser import Chromium  # noqa: E402
-from commandline import PJLOCAL, environment_in  # noqa: E402
+from commandline import call, environment_in, start  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,22 +78,25 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return environment_in(tmp_path)
 
 
-@pytest.fixture
-def pjlocal(environment: dict[str, str], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command as a process, as a script would."""
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
+
+@pytest.fixture
+def pjlocal(environment: dict[str, str], tmp_path: Path) -> Run:
+    """Run the command in this process; it reads and writes files as it would in one of its own."""
+    return _runner(call, environment, tmp_path)
+
+
+@pytest.fixture
+def process(environment: dict[str, str], tmp_path: Path) -> Run:
+    """Run the command as a process, where a test is about one: its limits, its imports, what others see of it."""
+    return _runner(start, environment, tmp_path)
+
+
+def _runner(how: Callable[..., tuple[int, bytes, bytes]], environment: dict[str, str], folder: Path) -> Run:
     def run(*args: str | Path, stdin: str | bytes = "", **options: object) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(
-            [*PJLOCAL, *map(str, args)],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            env=environment,
-            cwd=tmp_path,
-            timeout=120,
-            **options,
-        )
-        return subprocess.CompletedProcess(
-            result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
-        )
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        status, written, complained = how([*map(str, args)], environment, folder, given, **options)
+        return subprocess.CompletedProcess(args, status, written.decode(), complained.decode())
 
     return run

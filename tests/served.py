@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from commandline import PJLOCAL
@@ -92,6 +94,11 @@ def serving(model: Path, environment: dict[str, str], *options: str) -> Iterator
         process.wait()
         if process.stderr:
             process.stderr.close()
+
+
+def streamed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The events of a stream of `/api/answers`."""
+    return (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: "))
 
 
 def when(condition: Callable[[], bool]) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 import tiny_models
 from rich.console import Console
 
-from pjlocal import Answer, Engine, Generation, PersonaJudge, Prompting, Sampling
+from pjlocal import Engine, Generation, Prompting, Sampling
 from pjlocal.chat.chat import Chat
 from pjlocal.chat.conversation import Conversation, Writing
+from pjlocal.chat.judges import Begun, LocalJudge
 from pjlocal.chat.loop import handle
-from pjlocal.chat.recorder import Recorder
 from pjlocal.events import TokenEvent
 from pjlocal.screen.console import Spinner
+from pjlocal.sessions.recorder import Recorder
 from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
 
@@ -77,8 +78,8 @@ class FakeScreen:
     def show_turn(self, turn: Turn, view: str) -> None:
         self.show(f"> {turn.question}", turn.answer)
 
-    def compared(self, answer: Answer, view: str, opened_thinking: bool) -> None:
-        self.show(answer.mode, "".join(event.text for event in answer))
+    def compared(self, begun: Begun, view: str) -> None:
+        self.show(begun.roles.mode, "".join(event.text for event in begun.answer))
 
     def page(self, page: Callable[[int, bool], object], notice: str) -> None:
         self.show(page(self.width, self.no_color))
@@ -97,10 +98,9 @@ class Talk:
         self.chat = chat
         self.screen = screen
         self.conversation = chat.conversation
-        self._seen: dict[int, object] = {}
 
     @property
-    def judge(self) -> PersonaJudge:
+    def judge(self) -> LocalJudge:
         return self.conversation.judge
 
     @property
@@ -114,9 +114,8 @@ class Talk:
         return self.screen.said[before:]
 
     def n_fed(self) -> int:
-        """Tokens fed so far, over all views; those that had to grow counted too."""
-        self._seen.update((id(views), views) for views in self.judge.pool._views.values())
-        return sum(views.n_fed for views in self._seen.values())
+        """Tokens fed so far, over all views."""
+        return self.judge.decoder.lanes.n_fed
 
     def ask(self, question: str, writing: Writing | None = None) -> Cost:
         """Ask a question, or iterate over an answer; what it cost."""
@@ -164,13 +163,13 @@ def talk(
 ) -> Iterator[Talk]:
     """A chat of short answers.  Its preferences stand where prompts only ever grow: what is read can be counted."""
     settings = Generation(**{"max_tokens": 8, "seed": 1} | generation)
-    judge = PersonaJudge(model, prefer, engine=engine, prompting=prompting, sampling=sampling, generation=settings)
+    judge = LocalJudge(model, prefer, engine=engine, prompting=prompting, sampling=sampling, generation=settings)
     screen = FakeScreen()
     session = session or Session()
     conversation = Conversation(judge, session, Recorder(store, session, screen.say), None, screen.say)
 
-    def load(name: str | None) -> PersonaJudge:
-        return PersonaJudge(name if name is None else Path(name), engine=engine, interrupt=judge.interrupt)
+    def load(name: str | None) -> LocalJudge:
+        return LocalJudge(name if name is None else Path(name), engine=engine, interrupt=judge.interrupt)
 
     try:
         yield Talk(Chat(conversation, screen, "text", load, store), screen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import pytest
 from tiny_models import write_control_vector, write_llama, write_lora
 
 from pjlocal import Engine, Generation, PersonaJudge
-from pjlocal.engine.seats import SharedContext
+from pjlocal.engine.engine import Engine as Writer
+from pjlocal.engine.lanes import Capacity
 from pjlocal.errors import ModelError, UsageError
-from pjlocal.scheduler import Job, Scheduler
 
 Make = Callable[..., PersonaJudge]
 
@@ -137,9 +138,9 @@ def test_three_views_live_in_contexts_where_one_has_an_adapter_of_its_own(judge:
     """Whatever the number of cores: three views without one live in a batch on two."""
     one = judge("vivid", "creative", mode="both", engine=Engine(n_threads=2))
     before = ids(one)
-    assert one.pool.views(3, 1).layout == "batched"
+    assert one.layouts[3] == "batched"
     ids(one, lora_a=(str(lora),))
-    assert one.pool.views(3, 1).layout == "contexts"
+    assert one.layouts[3] == "contexts"
     assert ids(one) == before
 
 
@@ -148,19 +149,19 @@ def test_what_was_read_with_another_adapter_is_read_again(judge: Make, lora: Pat
     one = judge("vivid", "creative", lora_a=(f"{lora}:0.5",))
     fresh = ids(judge("vivid", "creative", lora_a=(f"{lora}:0.25",)))
     ids(one)
-    before = one.pool.views(2, 1).n_fed
+    before = one.decoder.lanes.n_fed
     answer = one.stream("Hello there", seed=1, max_tokens=16, ignore_end=True, lora_a=(f"{lora}:0.25",))
     assert [event.id for event in answer] == fresh
-    assert one.pool.views(2, 1).n_fed - before == answer.statistics.prompt_tokens[0] + 1 + 2 * 15
+    assert one.decoder.lanes.n_fed - before == answer.statistics.prompt_tokens[0] + 1 + 2 * 15
 
 
 def test_views_that_change_places_take_their_caches_along(judge: Make, lora: Path) -> None:
     one = judge("vivid", "creative", lora_a=(str(lora),))
     ids(one)
-    before = one.pool.views(2, 1).n_fed
+    before = one.decoder.lanes.n_fed
     one.prefer([["creative"], ["vivid"]])
     ids(one, lora_a=(), lora_b=(str(lora),))
-    assert one.pool.views(2, 1).n_fed - before == 2 + 2 * 15
+    assert one.decoder.lanes.n_fed - before == 2 + 2 * 15
 
 
 def test_the_question_is_not_shared_between_views_with_other_adapters(judge: Make, lora: Path, tiny) -> None:
@@ -184,19 +185,19 @@ def test_a_cache_that_grows_keeps_its_adapters(judge: Make, lora: Path) -> None:
 
 def test_answers_written_side_by_side_have_none_and_say_so(judge: Make, lora: Path) -> None:
     one = judge("vivid", "creative")
-    generation = Generation(lora=(str(lora),), max_tokens=4)
-    shared = SharedContext(one.model, Engine(n_threads=1), 2, 256, one.interrupt)
-    try:
-        scheduler = Scheduler(shared)
-        plan = one.plan("Hello", one.request.with_group(generation))
-        from pjlocal.answer import Answer
-
-        job = Job(2, lambda seat: Answer(seat, plan, 0.0))
-        scheduler.submit(job)
-        scheduler.step()
-    finally:
-        shared.close()
-    assert isinstance(job.error, UsageError) and "--parallel 1" in str(job.error)
+    with closing(Writer(one.model, Engine(n_threads=1), one.interrupt, Capacity(2, 2, 256))) as engine:
+        adapted, plain = (
+            one.answer(
+                one.plan("Hello", one.request.replace(seed=1, max_tokens=16, ignore_end=True, lora=files)), engine
+            )
+            for files in ((str(lora),), ())
+        )
+        for each in (adapted, plain):
+            engine.submit(each)
+        while not engine.is_idle:
+            engine.step()
+    assert isinstance(adapted.error, UsageError) and "--parallel 1" in str(adapted.error)
+    assert plain.error is None and plain.result.text == one("Hello", seed=1, max_tokens=16, ignore_end=True).text
 
 
 def test_a_recurrent_model_and_one_with_a_sliding_window_take_adapters(tiny, tmp_path: Path) -> None:
@@ -230,7 +231,6 @@ def test_the_command_takes_them_and_tells_what_was_in_force(tiny, tmp_path: Path
     assert [view["control_vector"] for view in report["adapters"]] == [{str(vector): 1.0}] * 2
 
 
-@pytest.mark.slow
 def test_a_wrong_one_costs_a_line(tiny, tmp_path: Path, lora: Path, pjlocal) -> None:
     for option, status, says in (
         (f"{lora}:9999", 2, "a scale is a number from -1000 to 1000"),

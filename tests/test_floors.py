@@ -26,25 +26,27 @@ GROUND = {
     "request",
     "unspaced",
 }  # of the hall: stand on nothing
-#: ... and what an answer is made of, how several are written, and the API.
-ANSWERS = {"events", "answer", "rewriting", "persona", "scheduler"}
+#: ... and what an answer is made of, and the API.
+ANSWERS = {"events", "answer", "persona"}
 MAY_KNOW: dict[str, set[str]] = {
     "decoding": set(),
     **dict.fromkeys(GROUND, GROUND),
+    "html": {"__init__", *GROUND},
     "events": {"decoding", *GROUND},
     "gguf": GROUND,
     "engine": {"decoding", "gguf", *GROUND},
     "prompting": {"engine", *GROUND},
+    "runtime_socket": {"__init__", "prompting", *GROUND},
+    "client": {"__init__", "events", "runtime_socket", "engine", "prompting", *GROUND},
     "answer": {"events", "decoding", "engine", "prompting", *GROUND},
-    "rewriting": {"answer", "events", "engine", "prompting", *GROUND},
-    "scheduler": {"answer", "events", "engine", *GROUND},
-    "persona": {"answer", "rewriting", "events", "engine", "prompting", "gguf", *GROUND},
+    "persona": {"answer", "events", "engine", "prompting", "gguf", *GROUND},
 }
 API = {*MAY_KNOW, "__init__"}  # the hall, where the version stands
 MAY_KNOW |= dict.fromkeys(("screen", "sessions", "config"), API)
 MAY_KNOW["bench"] = API | {"screen"}
 MAY_KNOW["doctor"] = API | {"sessions", "config"}
-MAY_KNOW["server"] = API | {"sessions", "config"}
+MAY_KNOW["service"] = API | {"sessions"}
+MAY_KNOW["server"] = API | {"sessions", "config", "service"}
 MAY_KNOW["evaluation"] = API | {"screen", "config"}
 MAY_KNOW["chat"] = API | {"screen", "sessions", "config"}
 MAY_KNOW["cli"] = {*MAY_KNOW, "__init__"}

@@ -119,7 +119,7 @@ for delay in (0.0, 0.001, 0.005, 0.02):
     answer = judge.stream("Hi", mode="{mode}", **LONG)
     thread = threading.Thread(target=lambda: reasons.append(list(answer) and None or answer.result.finish_reason))
     thread.start()
-    while not judge.pool._writer:
+    while not judge.decoder._writer:
         pass
     time.sleep(delay)
     judge.close()

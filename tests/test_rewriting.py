@@ -41,7 +41,7 @@ def test_the_first_answer_is_the_plain_one_and_the_second_is_asked_to_correct_it
 def test_the_correction_reads_only_what_is_new_behind_the_first_answer(judge: PersonaJudge) -> None:
     answer = judge.stream("Hello", mode="rewrite", seed=1, max_tokens=12, ignore_end=True)
     list(answer)
-    fed = judge.pool.views(1, 1).n_fed
+    fed = judge.decoder.lanes.n_fed
     assert fed == len(answer.plan.prompts[0]) + 12 - 1, "the prompt with the first answer in it, once, and the answer"
 
 
@@ -66,11 +66,11 @@ def test_another_model_may_correct_it_and_is_loaded_once(tiny, monkeypatch) -> N
             result = judge(prompt, mode="rewrite", aligner=str(aligner), seed=1, max_tokens=8, ignore_end=True)
             assert (result.draft.model, result.model) == ("llama.gguf", "sliding_window.gguf")
         inner = judge._aligner[1]
-        assert inner.pool.views(1, 1).n_fed > 0
+        assert inner.decoder.lanes.n_fed > 0
         with pytest.raises(ModelError, match="no such model file"):
             judge("Hello", mode="rewrite", aligner="./nowhere.gguf")
         assert judge._aligner[1] is inner
-    assert inner.pool.closed
+    assert inner.decoder.closed
 
 
 def test_an_aligner_that_is_not_there_is_told_before_the_model_is_loaded(tmp_path: Path, pjlocal) -> None:
@@ -90,7 +90,7 @@ def test_ctrl_c_in_the_first_answer_leaves_no_answer_and_tells_what_was_drafted(
             judge.interrupt.set()
         return False
 
-    monkeypatch.setattr(answer._draft, "_is_end", stop)
+    monkeypatch.setattr(answer, "_is_end", stop)
     assert list(answer) == []
     assert (answer.finish_reason, answer.result.text) == ("interrupted", "")
     assert len(answer.drafted) == answer.result.draft.statistics.completion_tokens < 50
@@ -132,7 +132,7 @@ def test_a_chat_keeps_the_correction_alone(tiny) -> None:
 def test_ctrl_c_in_a_chats_first_answer_is_as_if_nothing_was_asked(tiny, monkeypatch) -> None:
     with talk(tiny("llama"), mode="rewrite", sampling=TEXT_ONLY, ignore_end=True) as chat:
         writing = chat.conversation.ask("Why?")
-        monkeypatch.setattr(writing.answer._draft, "_is_end", lambda token: bool(chat.judge.interrupt.set()))
+        monkeypatch.setattr(writing.answer, "_is_end", lambda token: bool(chat.judge.interrupt.set()))
         assert list(writing) == [] and chat.turns == []
 
 

@@ -501,9 +501,11 @@ def write_cross_encoder(path: Path) -> Path:
     return write_embedding(path, ranks=True)
 
 
-def write_reranker(path: Path, *, labels: Iterable[str] = ("yes", "no"), template: bool = True) -> Path:
+def write_reranker(
+    path: Path, *, labels: Iterable[str] = ("yes", "no"), template: bool = True, tensors_a_part: int = 0
+) -> Path:
     """Qwen3's architecture with a head, as its rerankers have: the probabilities of yes and no."""
-    w = _Writer(path, "qwen3", chat_template=None if template else CHATML)
+    w = _Writer(path, "qwen3", chat_template=None if template else CHATML, tensors_a_part=tensors_a_part)
     n_embd, n_layer, n_ff = 64, 2, 128
     w.sizes(n_embd, n_layer, 4, 4, n_ff, 512)
     w.add_key_length(16)

@@ -15,9 +15,10 @@ from llama_cpp import llama_cpp as lib
 from ..engine.context import Context
 from ..engine.engine import Engine
 from ..engine.interrupt import Interrupt
+from ..engine.lanes import needs
 from ..engine.machine import physical_cores
 from ..engine.model import Model
-from ..engine.slot import Slot, needs
+from ..engine.slot import Slot
 from ..errors import ModelError, UsageError
 from ..persona import PersonaJudge
 from ..prompting.prompt import Message

@@ -17,9 +17,9 @@ from llama_cpp import llama_cpp as lib
 from ..decoding.judge import Round, Uniforms, judge_token, propose
 from ..engine.filters import FilterChain
 from ..engine.interrupt import Interrupt, Interrupted
+from ..engine.lanes import needs
 from ..engine.machine import resident_bytes
 from ..engine.model import Model
-from ..engine.slot import needs
 from ..errors import UsageError
 from ..events import TokenEvent
 from ..persona import PersonaJudge

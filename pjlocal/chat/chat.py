@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import UsageError
-from ..persona import PersonaJudge
+from ..sessions.remote import RemoteStore
 from ..sessions.session import Session
 from ..sessions.store import Store
 from ..settings import View
 from .conversation import Conversation, Writing
+from .judges import Judge
 from .screen import Screen
 
 
@@ -26,13 +27,13 @@ class Chat:
     conversation: Conversation
     screen: Screen
     view: View
-    load: Callable[[str | None], PersonaJudge]
-    saved: Store | None
+    load: Callable[[str | None], Judge]
+    saved: Store | RemoteStore | None
     done: bool = False
     status: int = field(default=0, init=False)
 
     @property
-    def store(self) -> Store:
+    def store(self) -> Store | RemoteStore:
         """Where sessions are kept.
 
         Raises:
@@ -60,7 +61,7 @@ class Chat:
     def greet(self) -> None:
         """Where we are: the model, and what was said last."""
         judge = self.conversation.judge
-        by = " · written by your server" if judge.served else ""
+        by = f" · written by {judge.server.name}" if judge.server else ""
         self.screen.greet(f"{judge.model.name}{by} · /help lists the commands")
         if not self.conversation.session.turns:
             changes = "changes the" if any(self.conversation.views.values()) else "sets"

@@ -1,12 +1,14 @@
-"""A conversation with a `PersonaJudge`: what is asked, taken back, asked again and compared.  No terminal here."""
+"""A conversation with a judge: what is asked, taken back, asked again and compared.  No terminal here."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from ..answer import Answer
+from ..client import RemoteAnswer, ServerError, ServerGone
 from ..engine.interrupt import Interrupted
 from ..errors import ModelError, UsageError
 from ..events import TokenEvent
@@ -14,14 +16,15 @@ from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name
 from ..gguf.sampling import followed, left
-from ..persona import PersonaJudge
-from ..prompting.plan import Plan, in_mode, make_roles
-from ..prompting.thinking import opened_by
+from ..prompting.plan import in_mode, make_roles
 from ..request import Overrides, Request, deal, in_turn
-from ..sessions.asking import as_messages, fitted
-from ..sessions.session import Session, Turn, title_of
+from ..sessions.asking import turn_settings
+from ..sessions.recorder import Recorder, Recording
+from ..sessions.session import Session, Turn
 from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Mode
-from .recorder import Recorder
+from .judges import Begun, Judge
+
+log = logging.getLogger("pjlocal")
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,14 @@ class Conversation:
     """
 
     def __init__(
-        self, judge: PersonaJudge, session: Session, recorder: Recorder, model: str | None, say: Callable[[str], None]
+        self, judge: Judge, session: Session, recorder: Recorder, model: str | None, say: Callable[[str], None]
     ) -> None:
         self.judge = judge
         self.session = session
         self.recorder = recorder
         self.model = model
         self._say = say
-        self._answer: Answer | None = None  # the last one
+        self._answer: Answer | RemoteAnswer | None = None  # the last one
 
     def close(self) -> None:
         try:
@@ -81,21 +84,39 @@ class Conversation:
         Raises:
             UsageError: it cannot be asked; nothing has changed then.
         """
-        history = [turn for turn in self.session.turns if turn is not replacing]
-        request = self.judge.request
-        if replacing and request.generation.seed is not None:  # the same seed would give the same answer
-            seed = replacing.settings.get("seed", request.generation.seed)
-            request = request.replace(seed=(seed + 1) % 2**63)
-        plan, first = self._fit(history, question, request)
+        begun = self._begin(question, self.judge.request, replacing)
+        self._answer = begun.answer
+        return Writing(self, Turn(question), begun, replacing)
+
+    def _begin(self, question: str, request: Request, replacing: Turn | None, keep: bool = True) -> Begun:
+        """Have an answer begun; where the server that has the model does not write it, by the model loaded here."""
+        try:
+            return self.judge.begin(self.session, question, request, replacing, keep)
+        except ServerError as error:
+            judge = self.judge.load_here()
+            if judge is None:
+                raise
+            log.warning("the model is loaded here: %s", error)
+            self.judge.close()
+            self.judge = judge
+        return self.judge.begin(self.session, question, request, replacing, keep)
+
+    def begin_turn(self, turn: Turn, begun: Begun, replacing: Turn | None) -> None:
+        """Note the facts about a turn that are known when its answer starts; say where the oldest turns had no room."""
+        history = [other for other in self.session.turns if other is not replacing]
         before = replacing or (history[-1] if history else None)
-        if first > (before.first if before else 0):
+        turn.first = begun.first
+        if turn.first > (before.first if before else 0):
             self._say(
                 f"the context of {self.judge.context_limit} tokens is full: the model no longer sees the oldest "
-                f"{'exchange' if first == 1 else f'{first} exchanges'}. The session keeps them"
+                f"{'exchange' if turn.first == 1 else f'{turn.first} exchanges'}. The session keeps them"
             )
-        self._answer = self.judge.answer(plan)
-        turn = Turn(question, settings=self._in_force(plan, self._answer.seed), first=first)
-        return Writing(self, turn, self._answer, replacing)
+        answer = begun.answer
+        turn.settings = turn_settings(
+            self.settings(), begun.request, begun.roles, self.judge.model.name, answer.seed or 0
+        )
+        if isinstance(answer, RemoteAnswer) and answer.started and answer.started.chat is not None:
+            self.session.id, turn.id = answer.started.chat, answer.started.turn
 
     def regenerate(self) -> Writing:
         """The last question again, with other luck."""
@@ -104,33 +125,26 @@ class Conversation:
     def undo(self) -> Turn:
         """Take the last turn back."""
         turn = self.last
-        self.session.turns.remove(turn)
         self.recorder.undo(turn)
+        self.session.turns.remove(turn)
         return turn
 
-    def compare(self) -> Iterator[tuple[Mode, Answer]]:
+    def compare(self) -> Iterator[Begun]:
         """The last question's answer in every mode, with the same seed and history; none of them is kept.
 
         A mode that the preferences in force cannot have is left out, and a line says why.
         """
         last = self.last
-        history = [turn for turn in self.session.turns if turn is not last]
         modes: list[Mode] = list(get_args(Mode)) if self._prefers else ["plain"]
         for mode in modes:
             request = self.judge.request
             request = request.with_group(in_mode(request.generation, mode))
-            request = request.replace(seed=last.settings.get("seed", request.generation.seed))
             try:
                 self.judge.roles(request)
             except UsageError as error:
                 self._say(f"mode {mode} is left out: {error}")
                 continue
-            plan, _ = self._fit(history, last.question, request)
-            yield mode, self.judge.answer(plan)
-
-    def opens_thinking(self, answer: Answer) -> bool:
-        """Whether an answer's prompt itself has opened the model's thinking."""
-        return opened_by(self.judge.model.text(answer.plan.prompts[0][-32:]))
+            yield self._begin(last.question, request, last, keep=False)
 
     def progress(self) -> Progress:
         """How the answer goes that is being written, or how the last one went."""
@@ -201,7 +215,7 @@ class Conversation:
         self.judge.check(request.sampling)
         self.put_in_force(request)
 
-    def switch_model(self, name: str, load: Callable[[str | None], PersonaJudge]) -> None:
+    def switch_model(self, name: str, load: Callable[[str | None], Judge]) -> None:
         """Go on with another model; the one in use stays where that cannot be loaded.
 
         Raises:
@@ -244,22 +258,6 @@ class Conversation:
             request = request.replace(aligner=_lasting_aligner(request.generation.aligner))
         return {"model": self.model, **request.as_dict()}
 
-    def _in_force(self, plan: Plan, seed: int) -> dict[str, Any]:
-        generation = plan.request.generation
-        return self.settings() | {
-            "generation": generation.as_dict(),
-            "model": self.judge.model.name,
-            "mode": plan.roles.mode,
-            "preferences": plan.roles.preferences,
-            "lambda": generation.lam,
-            "seed": seed,
-        }
-
-    def _fit(self, history: list[Turn], question: str, request: Request) -> tuple[Plan, int]:
-        """The prompt, without the oldest turns where they no longer fit; and the turn that it begins with."""
-        first = history[-1].first if history else 0
-        return fitted(self.judge, as_messages(history, question), request, first)
-
 
 def _lasting_aligner(name: str) -> str:
     """The aligner as it means the same from every folder; one that is gone by the name it had."""
@@ -272,37 +270,30 @@ def _lasting_aligner(name: str) -> str:
 class Writing:
     """An answer being written and recorded: iterate over its token events."""
 
-    def __init__(self, conversation: Conversation, turn: Turn, answer: Answer, replacing: Turn | None) -> None:
+    def __init__(self, conversation: Conversation, turn: Turn, begun: Begun, replacing: Turn | None) -> None:
         self.turn = turn
-        self.answer = answer
+        self.answer = begun.answer
+        self._begun = begun
         self._conversation = conversation
         self._replacing = replacing
 
     @property
     def opened_thinking(self) -> bool:
-        """Whether the prompt itself has opened the model's thinking."""
-        return self._conversation.opens_thinking(self.answer)
+        """Whether the prompt itself has opened the model's thinking; known with the first event."""
+        return self._begun.opened_thinking
 
     def __iter__(self) -> Iterator[TokenEvent]:
-        conversation, turn, replacing = self._conversation, self.turn, self._replacing
-        session, recorder = conversation.session, conversation.recorder
-        before = list(session.turns)
-        if replacing:
-            session.turns.remove(replacing)
-        session.turns.append(turn)
-        session.title = session.title or title_of(turn.question)
-        session.settings = conversation.settings()
-        recorder.begin(turn, replacing)
+        conversation, turn = self._conversation, self.turn
+        self._begun.wait()  # nothing has changed where this fails
+        conversation.begin_turn(turn, self._begun, self._replacing)
+        recording = Recording(conversation.recorder, turn, self._replacing)
+        recording.begin(conversation.settings())
         try:
             for event in self.answer:
-                turn.events.append(event)
-                recorder.token(turn, event)
+                recording.add(event)
                 yield event
+        except ServerGone as gone:
+            raise ServerGone(f"{str(gone).partition(':')[0]}: /regen asks again") from None
         finally:
-            turn.finish(self.answer.result)
-            recorder.finish(turn)
-            if not turn.events:  # stopped before the first token: as if it had not been asked
-                session.turns[:] = before
-            gone = replacing if turn.events else turn
-            if gone:
-                recorder.undo(gone)
+            self.answer.close()
+            recording.finish(self.answer.result)

@@ -13,6 +13,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from ..answer import Answer
+from ..client import RemoteAnswer
 from ..engine.interrupt import Interrupted
 from ..prompting.thinking import was_opened
 from ..screen.choose import answer_tint
@@ -26,6 +27,7 @@ from ..settings import View
 from ..visible import one_line, visible
 from .conversation import Conversation, Writing
 from .figures import facts, turn_tint
+from .judges import Begun
 from .status import status_line
 
 P = ParamSpec("P")
@@ -69,7 +71,7 @@ class Screen(Protocol):
     def show_turn(self, turn: Turn, view: View) -> None:
         """Show an earlier turn to a person, as it was shown when it was written."""
 
-    def compared(self, answer: Answer, view: View, opened_thinking: bool) -> None:
+    def compared(self, begun: Begun, view: View) -> None:
         """One of several answers to a question, while it is written."""
 
     def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
@@ -146,10 +148,10 @@ class PipeScreen(_ConsoleScreen):
         pass
 
     @_shows
-    def compared(self, answer: Answer, view: View, opened_thinking: bool) -> None:
-        print(f"{answer.mode}:", file=self._file)
+    def compared(self, begun: Begun, view: View) -> None:
+        print(f"{begun.roles.mode}:", file=self._file)
         with Display(self._file) as display:
-            for event in answer:
+            for event in begun.answer:
                 display.show(event)
 
     def wait(self, what: str) -> Spinner:
@@ -234,14 +236,17 @@ class TerminalScreen(_ConsoleScreen):
         self._say_ending(turn)
 
     @_shows
-    def compared(self, answer: Answer, view: View, opened_thinking: bool) -> None:
-        self._console.print(Rule(answer.mode, style="dim"))
+    def compared(self, begun: Begun, view: View) -> None:
+        answer = begun.answer
+        self._console.print(Rule(begun.roles.mode, style="dim"))
         with keys_unseen(), self._spinner as spinner:
             spinner.say(_waiting_for(answer))
             events = when_ready(answer)
             spinner.stop()
             tint = answer_tint(view, answer, self.no_color)
-            with self._live(view, tint, opened_thinking, lambda: Text(facts(answer.statistics), "dim")) as display:
+            with self._live(
+                view, tint, begun.opened_thinking, lambda: Text(facts(answer.statistics), "dim")
+            ) as display:
                 for event in events:
                     display.show(event)
         self.say("(stopped)" if answer.finish_reason == "interrupted" else facts(answer.statistics))
@@ -272,5 +277,5 @@ def _cut_off(turn: Turn) -> str:
     return f"({cut}; /set max-tokens allows more)"
 
 
-def _waiting_for(answer: Answer) -> str:
+def _waiting_for(answer: Answer | RemoteAnswer) -> str:
     return "Writing a first answer" if answer.mode == "rewrite" else "Reading"

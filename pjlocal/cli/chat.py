@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,11 +17,11 @@ from ..errors import ModelError, UsageError
 from ..request import Request
 from ..settings import Engine, Generation, View, split_scale
 from . import completion
-from .options import ModelOption, ServerOption, takes_settings
+from .options import OFF, ModelOption, ServerOption, server_at, takes_settings
 
 if TYPE_CHECKING:
     from ..chat.screen import Screen
-    from ..persona import PersonaJudge
+    from ..sessions.remote import RemoteStore
     from ..sessions.session import Session
     from ..sessions.store import Store
 
@@ -60,7 +61,7 @@ def chat(
             rich_help_panel=_SAVING,
         ),
     ] = False,
-    server: ServerOption = True,
+    server: ServerOption = None,
     *,
     given: frozenset[str],
     request: Request,
@@ -69,47 +70,66 @@ def chat(
     """Chat under two preferences; /help in the chat lists its commands. In a pipe: one question a line."""
     if go_on and session is not None:
         raise UsageError("--continue and --session both say which chat: give one")
+    interrupt = Interrupt()
+    there = server_at(server, interrupt, given)
+    if there and save_cache and "save_cache" in given:
+        raise UsageError("--save-cache keeps what a model loaded here has read: leave it out, or give --no-server")
+    save_cache = save_cache and not there
     if not save and (go_on or session is not None):
         raise UsageError("--no-save knows no saved chats: leave out --continue and --session")
     from ..chat import loop
     from ..chat.chat import Chat
     from ..chat.conversation import Conversation
-    from ..chat.recorder import Recorder
+    from ..chat.judges import Judge, LocalJudge, RemoteJudge, make_judge
     from ..gguf.locate import lasting_name
     from ..sessions import cache
+    from ..sessions.recorder import Recorder
+    from ..sessions.remote import RemoteRecorder, RemoteStore
 
     screen = loop.make_screen()
-    store = _store(screen, must=go_on or session is not None) if save else None
-    opened = _opened(store, go_on, session)
+    chats = RemoteStore(there) if there and save else None
+    store = _store(screen, must=go_on or session is not None) if save and not there else None
+    opened = _opened(chats or store, go_on, session)
     stored = opened.settings
-    if "model" not in given and stored.get("model"):
+    if there:
+        model = None
+    elif "model" not in given and stored.get("model"):
         model = _same_model(stored["model"], screen)
     else:
         model = lasting_name(model)
     request = request.restore(stored).override(request.pick(given))
     if stored and "defaults" in given:  # the model's filters replace those that the chat was saved with
         request = dataclasses.replace(request, explicit=request.explicit & given)
-    _check_files(request.generation, stored.get("generation", {}).keys() - given)
-    interrupt = Interrupt()
+    if not there:
+        _check_files(request.generation, stored.get("generation", {}).keys() - given)
+    finds = server != OFF and not save_cache  # a server's caches cannot be saved
+
+    def load(name: str | None) -> Judge:
+        return make_judge(name, finds=finds, engine=engine, interrupt=interrupt)
+
     with on_sigint(interrupt, patience=math.inf):  # which never ends a chat that has begun
         with screen.wait("Loading the model"):
-            from ..server.served import make_judge
-
-            near = server and not save_cache  # a server's caches cannot be saved
-
-            def load(name: str | None) -> PersonaJudge:
-                return make_judge(name, server=near, engine=engine, interrupt=interrupt)
-
-            judge = make_judge(model, server=near, request=request, engine=engine, interrupt=interrupt)
-        conversation = Conversation(judge, opened, Recorder(store, opened, screen.say), model, screen.say)
+            if there:
+                judge: Judge = RemoteJudge(there, request, saves=save)
+            else:
+                judge = make_judge(model, finds=finds, engine=engine, interrupt=interrupt, request=request)
+        if isinstance(judge, RemoteJudge) and there:
+            model = judge.lasting_name
+        recorder = RemoteRecorder(chats, opened, screen.say) if chats else Recorder(store, opened, screen.say)
+        conversation = Conversation(judge, opened, recorder, model, screen.say)
         try:
-            talking = Chat(conversation, screen, view, load, store)
-            if save_cache:
+            talking = Chat(conversation, screen, view, load, chats or store)
+            if save_cache and isinstance(judge, LocalJudge):
                 with suppress(UsageError):  # what is in force cannot be had together: the next answer tells why
                     cache.load_cache(judge.decoder, opened, judge.roles(judge.request).adapters)
             talking.greet()
-            status = loop.talk(talking, store.path.with_suffix(".history") if store else None)
-            if save_cache and (size := cache.save_cache(conversation.judge.decoder, conversation.session)):
+            status = loop.talk(talking, _history(save))
+            used = conversation.judge
+            if (
+                save_cache
+                and isinstance(used, LocalJudge)
+                and (size := cache.save_cache(used.decoder, conversation.session))
+            ):
                 screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
             return status
         finally:
@@ -135,7 +155,17 @@ def _store(screen: Screen, must: bool) -> Store | None:
         return None
 
 
-def _opened(store: Store | None, go_on: bool, name: str | None) -> Session:
+def _history(save: bool) -> Path | None:
+    """The file of the lines that were typed; None where nothing is saved."""
+    from ..sessions.store import StoreError, store_path
+
+    try:
+        return store_path().with_suffix(".history") if save else None
+    except StoreError:
+        return None
+
+
+def _opened(store: Store | RemoteStore | None, go_on: bool, name: str | None) -> Session:
     """The session asked for; a new one where none is, or none has that name."""
     from ..sessions.session import Session
 

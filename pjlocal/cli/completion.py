@@ -78,6 +78,6 @@ def sessions() -> Iterable[tuple[str, str]]:
 
 @_completes
 def documents() -> Iterable[tuple[str, str]]:
-    from .docs import documents
+    from .documents import topics
 
-    return documents().items()
+    return topics().items()

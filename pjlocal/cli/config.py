@@ -23,13 +23,12 @@ from ..config.config import (
     set_preset,
 )
 from ..config.editor import edit_file
-from ..config.values import kind
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import PRESETS, resolve
 from ..request import GROUPS, Request, in_turn
 from ..screen.display import in_columns
-from ..settings import Sampling
+from ..settings import Sampling, kind
 from ..textfile import read_text, write_text
 from ..visible import visible
 from . import completion
@@ -206,7 +205,7 @@ _TEMPLATE_HEAD = """\
 #view = "text"
 #save = true
 #save_cache = false
-#server = true"""
+#server = true  # or false, or the URL of one in quotes"""
 
 
 _TEMPLATE_END = """

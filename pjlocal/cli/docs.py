@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,7 @@ import typer
 from ..errors import UsageError, did_you_mean
 from ..screen.console import make_console
 from ..screen.display import in_columns
-from . import completion
+from . import completion, documents
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +33,7 @@ def docs(
     ] = None,
 ) -> None:
     """Show pjlocal's documents in the terminal."""
-    topics = documents()
+    topics = documents.topics()
     if topic is not None and topic not in topics:
         hint = did_you_mean(topic, topics) or f"there are {', '.join(topics)}"
         raise UsageError(f"there is no document {topic!r}: {hint}")
@@ -48,22 +47,13 @@ def docs(
             typer.echo(in_columns(f"{name:{width}}  ", about, sys.stdout))
 
 
-def documents() -> dict[str, str]:
-    """What each document is about, by topic, in the order of the index."""
-    return dict(re.findall(r"^- \[([\w-]+)\]\(\1\.md\): (.*)$", _read("README"), re.MULTILINE))
-
-
-def _read(topic: str) -> str:
-    return files("pjlocal").joinpath("docs", f"{topic}.md").read_text(encoding="utf-8")
-
-
 def _print_lines(word: str, topics: list[str]) -> None:
     wanted = " ".join(word.split()).casefold()
     if not wanted:
         raise UsageError("--search needs a word")
     found = False
     for topic in topics:
-        for number, line in enumerate(_read(topic).splitlines(), 1):
+        for number, line in enumerate(documents.read(topic).splitlines(), 1):
             if wanted in " ".join(line.split()).casefold():
                 typer.echo(in_columns(f"{topic}:{number}: ", line.strip(), sys.stdout))
                 found = True
@@ -73,7 +63,7 @@ def _print_lines(word: str, topics: list[str]) -> None:
 
 def _show(topic: str) -> None:
     """Page through a document on a terminal; other programs get its Markdown."""
-    text = _read(topic)
+    text = documents.read(topic)
     if not sys.stdout.isatty() or os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
         typer.echo(text, nl=False)
     elif not sys.stdin.isatty():

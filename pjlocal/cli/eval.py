@@ -18,7 +18,7 @@ from ..screen.console import make_console
 from ..settings import Engine, Prompting
 from ..textfile import user_path
 from . import completion
-from .options import takes_settings
+from .options import server_at, takes_settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -147,21 +147,31 @@ def run_suite(
     judge: _Judge = None,
     judge_url: _JudgeUrl = None,
     judge_pairs: _JudgePairs = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="PJLOCAL_SERVER",
+            help="A pjlocal serve that writes the answers; its key comes from PJLOCAL_API_KEY. Scorers run here.",
+        ),
+    ] = None,
     request: Request,
     engine: Engine,
     given: frozenset[str],
 ) -> int:
     """Answer a set of prompts with every system of a suite, score the answers, and report."""
     from ..evaluation.examine import check_examiners
-    from ..evaluation.generate import generate
+    from ..evaluation.generate import generate, generate_there
     from ..evaluation.prompts import load_prompts
     from ..evaluation.records import AnswerRecord, Folder, Score, Verdict, digest_of
-    from ..evaluation.run import Run, made_with, make_contestant, make_tasks, write_run
+    from ..evaluation.run import AnsweringModel, Run, made_with, make_contestant, make_tasks, model_there, write_run
     from ..evaluation.suite import check_systems, suite_engine, with_models, without_effect
     from ..evaluation.suitefile import load_suite
     from ..gguf.locate import find_model
 
-    models = _models(model, given)
+    interrupt = Interrupt()
+    there = server_at(server, interrupt, given)
+    models = [] if there else _models(model, given)
     prefer = in_turn(request.views) if "prefer" in given else []  # those of the config file are for chats
     seed = request.generation.seed if "seed" in given else None
     if "seed" in given and seed is None:
@@ -173,18 +183,23 @@ def run_suite(
         wanted.prompts, wanted.field, wanted.limit, wanted.sample, wanted.min_chars, wanted.max_chars
     )
     first = models[0] if models else None
-    paths = [find_model(system.model or first) for system in wanted.systems]
+    paths = [] if there else [find_model(system.model or first) for system in wanted.systems]
+    if there and reward and "reward" in given:
+        raise UsageError("--reward needs the model that answers here: give --scorer MODEL, or leave --server out")
     examiners = _examiners(paths if reward else [], scorer, reward_model, judge, judge_url, judge_pairs)
+    if there:
+        answering = [model_there(there, wanted)] * len(wanted.systems)
+    else:
+        answering = [AnsweringModel(str(path), digest_of(path)) for path in paths]
     contestants = [
-        make_contestant(wanted, system, request, engine, given, str(path), digest_of(path))
-        for system, path in zip(wanted.systems, paths, strict=True)
+        make_contestant(wanted, system, request, engine, given, each)
+        for system, each in zip(wanted.systems, answering, strict=True)
     ]
     tasks = make_tasks(wanted, contestants, questions)
     keys = tuple(task.key for task in tasks)
     run = Run(wanted, tuple(questions), keys, made_with(contestants, request, engine))
     engine = suite_engine(wanted, engine, given)
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
-    interrupt = Interrupt()
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         try:
             check_examiners(examiners, request.prompting, engine, interrupt)
@@ -195,7 +210,10 @@ def run_suite(
             write_run(folder, run)
             _say(_outlook(len(tasks), len(questions)))
             with _progress() as progress:
-                generate(folder, tasks, parallel, interrupt, lambda n, of: progress("answers", n, of))
+                if there:
+                    generate_there(folder, tasks, there, parallel, lambda n, of: progress("answers", n, of))
+                else:
+                    generate(folder, tasks, parallel, interrupt, lambda n, of: progress("answers", n, of))
                 _examine(folder, run, examiners, request.prompting, engine, interrupt)
         except Interrupted:
             _say("stopped; the same command goes on from here")
@@ -263,15 +281,15 @@ def compare_folders(
 ) -> None:
     """Compare two evaluations, prompt by prompt: the second's numbers less the first's."""
     from ..evaluation import compare
-    from ..evaluation.report import print_grids
-    from ..evaluation.tables import folder_grids, folder_json
+    from ..evaluation.report import folder_json, print_tables
+    from ..evaluation.tables import folder_tables
 
     with _opened(first) as (one, run), _opened(second) as (other, other_run):
         compared = compare.compare_folders(_results(one, run), _results(other, other_run), first.name)
     if as_json:
         sys.stdout.write(folder_json(compared))
     else:
-        print_grids(folder_grids(compared, first.name, second.name), make_console(sys.stdout))
+        print_tables(folder_tables(compared, first.name, second.name), make_console(sys.stdout))
 
 
 @eval_app.command("show")
@@ -281,12 +299,12 @@ def show(
     objectives: Annotated[list[str], typer.Option("--objectives", help="Objectives to show (repeatable).")] = [],
 ) -> None:
     """Page through the answers side by side, in the colours of who wrote what."""
-    from ..evaluation import show
-    from ..evaluation.sheets import sheets
+    from ..evaluation import browser
+    from ..evaluation.side_by_side import side_by_side
 
     with _opened(folder) as (opened, run):
-        of = show.chosen(sheets(_results(opened, run).answers, run.suite), systems, objectives)
-    show.show(of, run.suite, make_console(sys.stdout), sys.stdin.isatty() and sys.stdout.isatty())
+        rows = browser.choose(side_by_side(_results(opened, run).answers, run.suite), systems, objectives)
+    browser.show(rows, run.suite, make_console(sys.stdout), sys.stdin.isatty() and sys.stdout.isatty())
 
 
 @eval_app.command("vote")
@@ -304,13 +322,13 @@ def vote(
         raise UsageError("eval vote asks on a terminal, and this is none")
     from ..evaluation import vote
     from ..evaluation.records import Verdict, voter
-    from ..evaluation.sheets import sheets
+    from ..evaluation.side_by_side import side_by_side
 
     with _opened(folder) as (opened, run):
-        of = sheets(_results(opened, run).answers, run.suite)
-        pairs = vote.all_pairs(of, run.suite, systems)
+        rows = side_by_side(_results(opened, run).answers, run.suite)
+        pairs = vote.all_pairs(rows, run.suite, systems)
         opened.hold(Verdict)
-        ballot = vote.Ballot(vote.questions(of, pairs, aspects, seed), opened, voter(by))
+        ballot = vote.Ballot(vote.questions(rows, pairs, aspects, seed), opened, voter(by))
         vote.vote_on(ballot)
         console = make_console(sys.stdout)
         console.print(vote.revealed(vote.tally(ballot.asked, ballot.votes(), run.suite)))

@@ -5,17 +5,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from ..client import Server
 from ..config.config import Config, load_config
+from ..engine.interrupt import Interrupt
+from ..errors import UsageError
 from ..prompting.preferences import use_own
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, place
-from ..settings import Engine, Generation, Prompting, Sampling, Settings
+from ..settings import Engine, Generation, Prompting, Sampling, Settings, flag
 from ..textfile import read_text
 from . import completion
+
+log = logging.getLogger("pjlocal")
 
 _PANELS: dict[type[Settings], str] = {
     Generation: "How the two views write",
@@ -59,6 +66,8 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
             parameters += _options(hint, defaults)
         else:
             parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+            if parameter.name == "server":
+                parameters.append(_keyword("no_server", _NoServerOption, False))
     if request:
         parameters.append(_keyword("persona", _PersonaOption, None))
     parameters.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
@@ -75,6 +84,8 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
         for name, value in config.top().items():
             if name in values:
                 values[name] = list(value) if isinstance(value, tuple) else value
+        if "server" in values:
+            values["server"] = which_server(values["server"], values.pop("no_server"))
         for name, settings in groups.items():
             values[name] = _make(settings, values, config.of(settings))
         if request:
@@ -87,6 +98,40 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
+
+
+#: In place of a server's URL: none.
+OFF = "off"
+_OFF = ("0", "false", "no", OFF)
+_ON = ("1", "true", "yes", "on")
+
+
+def which_server(named: str | bool | None, is_refused: bool) -> str | None:
+    """The URL of the server that the options name; `OFF` for none, and None for one that may be found."""
+    text = str(named or "").strip().lower() if named is not False else OFF
+    if is_refused or text in _OFF:
+        return OFF
+    return None if not text or text in _ON else str(named).strip()
+
+
+def server_at(url: str | None, interrupt: Interrupt, given: Collection[str] = ()) -> Server | None:
+    """The server that was named; None where none was.
+
+    Args:
+        given: the options that were given.
+
+    Raises:
+        UsageError: not a URL; or an option is given that is the server's own.
+    """
+    if url is None or url == OFF:
+        return None
+    server = Server(url, interrupt)
+    if "model" in given and not os.environ.get("PJLOCAL_MODEL"):
+        raise UsageError(f"{server.name} has its own model: leave --model out, or give --no-server")
+    fixed = [flag(f) for f in dataclasses.fields(Engine) if f.name in given]
+    if fixed:
+        log.warning("%s has its own settings of the engine: %s changes nothing", server.name, " and ".join(fixed))
+    return server
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -165,14 +210,20 @@ ModelOption = Annotated[
     ),
 ]
 ServerOption = Annotated[
-    bool,
+    str | None,
     typer.Option(
-        "--server/--no-server",
+        "--server",
+        metavar="URL",
         envvar="PJLOCAL_SERVER",
-        help="Have a pjlocal serve of yours that runs with this model and these engine settings write the answer, "
-        "instead of loading the model; it is the same answer.",
+        help="A pjlocal serve, on this machine or another, that does the work and keeps the chats; its key comes from "
+        "PJLOCAL_API_KEY. Without it, a pjlocal serve of yours that runs here with this model and these engine "
+        "settings is found by itself, and gives the same answer as the model loaded here.",
         rich_help_panel=_PANELS[Engine],
     ),
+]
+_NoServerOption = Annotated[
+    bool,
+    typer.Option("--no-server", help="Load the model here, whatever runs.", rich_help_panel=_PANELS[Engine]),
 ]
 PreferOption = Annotated[
     list[str],

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import select
 import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from ..engine.interrupt import INTERRUPTED, Interrupt, on_sigint
+from ..client import RemoteAnswer, Server, ServerError, find_server
+from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import ModelError, OutputError, UsageError
 from ..request import Request
 from ..screen.choose import make_display
@@ -25,12 +27,13 @@ from ..screen.console import Spinner
 from ..screen.display import Silent, in_columns, statistics_line, when_ready
 from ..settings import Engine, Generation, View
 from ..textfile import owner_only, user_path
-from .options import ModelOption, ServerOption, takes_settings
+from .options import OFF, ModelOption, ServerOption, server_at, takes_settings
 
 if TYPE_CHECKING:
     from ..answer import Answer
     from ..events import Result, TokenEvent
-    from ..server.near import NearAnswer
+
+log = logging.getLogger("pjlocal")
 
 _OUTPUT = "Output"
 
@@ -68,8 +71,9 @@ def run(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
-    server: ServerOption = True,
+    server: ServerOption = None,
     *,
+    given: frozenset[str],
     request: Request,
     engine: Engine,
 ) -> int:
@@ -77,12 +81,13 @@ def run(
     quiet = as_json or trace == "-"
     if as_json and trace == "-":
         raise UsageError("--json and --trace - both want standard output: give --trace a file")
-    text = read_prompt(prompt)
     interrupt = Interrupt()
-    job = Job(model, request, text, engine, interrupt)
+    named = server_at(server, interrupt, given)
+    job = Job(model, request, read_prompt(prompt), engine, interrupt)
     with on_sigint(interrupt), Spinner() as spinner, Trace(trace) as tracer:
         spinner.say("Reading the prompt")
-        with (job.near() if server else None) or job.loaded(spinner) as written:
+        by_server = job.by_server(named, finds=server != OFF)
+        with _written(by_server) if by_server else job.loaded(spinner) as written:
             answer = written.answer
             events = when_ready(answer)
             spinner.stop()
@@ -130,7 +135,7 @@ def _cut_off(result: Result, generation: Generation) -> str:
 class Written:
     """An answer being written, with what there is to say of the model: see `statistics_line`."""
 
-    answer: Answer | NearAnswer
+    answer: Answer | RemoteAnswer
     followed_sampling: str
     placed: str
 
@@ -145,17 +150,43 @@ class Job:
     engine: Engine
     interrupt: Interrupt
 
-    def near(self) -> AbstractContextManager[Written] | None:
-        """By a server that has the model in memory; None where there is no such server."""
+    def by_server(self, named: Server | None = None, *, finds: bool = True) -> RemoteAnswer | None:
+        """The answer of the server that was named, or of a resident one, once its first token is there; None where
+        there is no such server, or the model can be loaded here instead.
+
+        Args:
+            finds: whether a resident server may be looked for.
+
+        Raises:
+            Interrupted: on request.
+            PjlocalError: the server could not write it, and this process could not either; or no other may.
+        """
+        server = named or (self._resident() if finds else None)
+        if server is None:
+            return None
+        try:
+            return self._begun(server)
+        except ServerError:
+            if named:
+                raise
+            return None
+
+    def _resident(self) -> Server | None:
         from ..gguf.locate import find_model
-        from ..server.near import ask
 
         try:
-            model = find_model(self.model)
-        except ModelError:  # which is told where it is loaded, after what else may be wrong
+            return find_server(find_model(self.model), self.engine, self.interrupt)
+        except ModelError:  # reported where it is loaded, after what else may be wrong
             return None
-        answer = ask(model, self.engine, self.request, self.prompt, self.interrupt)
-        return None if answer is None else _from_there(answer)
+
+    def _begun(self, server: Server) -> RemoteAnswer:
+        answer = server.answer(self.request, messages=[{"role": "user", "content": self.prompt}])
+        answer.wait()
+        if answer.started is None and answer.finish_reason == "interrupted":
+            raise Interrupted
+        for warning in answer.started.warnings if answer.started else ():
+            log.warning("%s", warning)
+        return answer
 
     @contextmanager
     def loaded(self, spinner: Spinner) -> Iterator[Written]:
@@ -172,9 +203,10 @@ class Job:
 
 
 @contextmanager
-def _from_there(answer: NearAnswer) -> Iterator[Written]:
+def _written(answer: RemoteAnswer) -> Iterator[Written]:
+    started = answer.started
     with closing(answer):
-        yield Written(answer, answer.head.followed_sampling, answer.head.placed)
+        yield Written(answer, started.followed_sampling if started else "", started.placed if started else "")
 
 
 def read_prompt(argument: str | None) -> str:

@@ -82,16 +82,11 @@ def serve(
     """Answer OpenAI's protocol over HTTP. What is given here holds where a request says nothing."""
     try:
         from ..server.app import create_app
-        from ..server.guard import check_key, is_loopback
+        from ..server.auth import check_key, is_loopback
         from ..server.metrics import Metrics
-        from ..server.names import Names
-        from ..server.nearby import Nearby, listen_nearby
-        from ..server.overrides import check_servable
-        from ..server.recording import SavedAs
-        from ..server.resident import Resident
-        from ..server.serve import listen
-        from ..server.serve import serve as answer
-        from ..server.worker import Worker
+        from ..server.openai import Names
+        from ..server.run import listen, listen_locally
+        from ..server.run import serve as answer
     except ModuleNotFoundError as error:
         raise UsageError(
             f"a server needs the package {error.name}: pip install 'pjlocal[serve]' (or '.[serve]' in a checkout)"
@@ -99,6 +94,7 @@ def serve(
     from ..gguf.locate import EMBEDDED, find_model, lasting_name
     from ..gguf.ollama import shown_name
     from ..prompting.plan import make_roles  # loads llama.cpp, which other commands may do without
+    from ..service import LoadedModel, ModelName, Service, check_servable
 
     if api_key is not None:
         check_key(api_key)
@@ -117,23 +113,23 @@ def serve(
     interrupt, metrics = Interrupt(), Metrics()
     metrics.count_errors(logging.getLogger("pjlocal"))
     lookaheads = (persona.generation.get("lookahead", 0) for persona in personas.values())
-    load = partial(Resident, path, engine, parallel, interrupt, max(request.generation.lookahead, *lookaheads, 0))
-    worker = Worker(load, parallel + queue, unload_after, interrupt, metrics)
+    lookahead = max(request.generation.lookahead, *lookaheads, 0)
+    load = partial(LoadedModel, path, engine, parallel, interrupt, lookahead=lookahead)
+    service = Service(load, parallel + queue, unload_after, interrupt, metrics)
     with listen(host, port) as listening:
         with on_sigint(interrupt, ending=()), Spinner() as spinner:
             spinner.say("Loading the model")
-            resident = worker.load()
-            n_ctx, about = resident.n_ctx, resident.about
-        saved_as = SavedAs(lasting_name(model), called)
+            loaded = service.load().describe(request)
+        saved_as = ModelName(lasting_name(model), called)
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         app = create_app(
-            worker, names, request, metrics, n_ctx, saved_as, token=token, key=api_key, local=local, origins=cors
+            service, names, request, metrics, loaded, saved_as, token=token, key=api_key, local=local, origins=cors
         )
         number = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         at = f"http://{shown}:{number}"
-        with listen_nearby(path, engine) as near:
+        with listen_locally(path, engine) as near:
             whom = "with your key" if api_key else "without a key: every user of this machine may ask (see --api-key)"
             print(f"pjlocal: {names.model} answers at {at}/v1, {whom}", file=sys.stderr)
             print(f"pjlocal: in your browser, with your chats: {at}/?token={token} (Ctrl-C ends it)", file=sys.stderr)
-            return answer(app, listening, worker, Nearby(worker, parallel, about), near)
+            return answer(app, [listening, near] if near else [listening], service)

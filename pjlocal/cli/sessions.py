@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..client import Server
+from ..config.config import load_config
+from ..engine.interrupt import Interrupt
 from ..errors import UsageError
 from ..gguf.ollama import shown_name
 from ..screen.display import local_time
 from ..visible import one_line, visible
 from . import completion
+from .options import server_at, which_server
 
 if TYPE_CHECKING:
+    from ..sessions.remote import RemoteStore
     from ..sessions.store import Store
 
 sessions_app = typer.Typer(help="Saved chats.", no_args_is_help=True)
@@ -31,12 +36,30 @@ _Name = Annotated[
 ]
 
 
+@sessions_app.callback()
+def _sessions(
+    context: typer.Context,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="PJLOCAL_SERVER",
+            help="The chats of that pjlocal serve instead of those here; its key comes from PJLOCAL_API_KEY.",
+        ),
+    ] = None,
+    no_server: Annotated[bool, typer.Option("--no-server", help="The chats here.")] = False,
+) -> None:
+    named = which_server(load_config().server if server is None else server, no_server)
+    context.obj = server_at(named, Interrupt())
+
+
 @sessions_app.command("list")
 def list_sessions(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list instead of the lines.")] = False,
 ) -> None:
     """Print every saved chat, the newest first."""
-    with _store() as store:
+    with _store(context) as store:
         summaries = store.summaries() if store else []
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(summary) for summary in summaries]))
@@ -53,23 +76,25 @@ def list_sessions(
 
 @sessions_app.command()
 def show(
+    context: typer.Context,
     name: _Name,
     undone: Annotated[bool, typer.Option("--all", help="Show the turns that were undone, too.")] = False,
 ) -> None:
     """Print a chat as Markdown text."""
     from ..sessions.export import as_markdown
 
-    with _named(name) as (store, session_id):
+    with _named(context, name) as (store, session_id):
         session = store.load(session_id, with_undone=undone)
     typer.echo(visible(as_markdown(session)), nl=False)
 
 
 @sessions_app.command()
 def search(
+    context: typer.Context,
     words: Annotated[list[str], typer.Argument(help="What the turn must contain; the last may be how a word begins.")],
 ) -> None:
     """Find the turns in which all the words occur, the newest first."""
-    with _store() as store:
+    with _store(context) as store:
         if store is None or store.latest() is None:
             _say_none_is_saved()
             return
@@ -82,6 +107,7 @@ def search(
 
 @sessions_app.command()
 def export(
+    context: typer.Context,
     name: _Name,
     file: Annotated[
         Path | None, typer.Argument(help="Where to write it (.md, .json or .html); standard output when left out.")
@@ -97,7 +123,7 @@ def export(
 
     if file and form and file.suffix.lower() != f".{form}":
         raise UsageError(f"{file} does not end in .{form}: leave --format out, or name the file so")
-    with _named(name) as (store, session_id):
+    with _named(context, name) as (store, session_id):
         session = store.load(session_id)
     if file:
         write_export(session, file, force)
@@ -106,44 +132,54 @@ def export(
 
 
 @sessions_app.command()
-def rename(name: _Name, title: Annotated[str, typer.Argument(help="The new title.")]) -> None:
+def rename(context: typer.Context, name: _Name, title: Annotated[str, typer.Argument(help="The new title.")]) -> None:
     """Give a chat another title."""
     title = " ".join(title.split())
     from ..sessions.store import check_title
 
     check_title(title)
-    with _named(name, reading=False) as (store, session_id):
+    with _named(context, name, reading=False) as (store, session_id):
         store.rename(session_id, title)
 
 
 @sessions_app.command()
 def rm(
-    name: _Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False
+    context: typer.Context,
+    name: _Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False,
 ) -> None:
     """Remove a chat, for good."""
-    with _named(name, reading=False) as (store, session_id):
+    with _named(context, name, reading=False) as (store, session_id):
         title = next(_title(summary.title) for summary in store.summaries() if summary.id == session_id)
         if not yes and not sys.stdin.isatty():
             raise UsageError(f"nobody can be asked here whether to remove {title!r}: give --yes")
         if yes or typer.confirm(f"Remove {title!r} ({session_id}) for good?", err=True):
-            from ..sessions.cache import remove_session
+            store.remove(session_id)
+            if not context.obj:  # a server removes the caches itself
+                from ..sessions.cache import remove_cache
 
-            remove_session(store, session_id)
+                remove_cache(session_id)
 
 
 @sessions_app.command()
-def path() -> None:
-    """Print where the database is, or would be."""
+def path(context: typer.Context) -> None:
+    """Print where the database is, or would be; of a server's chats, its URL."""
     from ..sessions.store import store_path
 
-    typer.echo(store_path())
+    server: Server | None = context.obj
+    typer.echo(server.url if server else store_path())
 
 
 @contextmanager
-def _store(*, reading: bool = True) -> Iterator[Store | None]:
-    """The database; None where there is none, since reading should not make one."""
+def _store(context: typer.Context, *, reading: bool = True) -> Iterator[Store | RemoteStore | None]:
+    """The database, or the server's chats; None where there is no database, since reading should not make one."""
     from ..sessions.store import Store, store_path
 
+    if context.obj:
+        from ..sessions.remote import RemoteStore
+
+        yield RemoteStore(context.obj)
+        return
     if not store_path().exists():
         yield None
         return
@@ -154,9 +190,9 @@ def _store(*, reading: bool = True) -> Iterator[Store | None]:
 
 
 @contextmanager
-def _named(name: str, *, reading: bool = True) -> Iterator[tuple[Store, int]]:
+def _named(context: typer.Context, name: str, *, reading: bool = True) -> Iterator[tuple[Store | RemoteStore, int]]:
     """The database, and the session in it that ``name`` means."""
-    with _store(reading=reading) as store:
+    with _store(context, reading=reading) as store:
         if store is None:
             raise UsageError(f"there is no saved chat {name!r}: none is saved yet")
         yield store, store.find(name)

@@ -45,7 +45,7 @@ class Config(Overrides):
     view: View | None = None
     save: bool | None = None
     save_cache: bool | None = None
-    server: bool | None = None
+    server: bool | str | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
     personas: Mapping[str, Overrides] = field(default_factory=dict)
@@ -86,7 +86,7 @@ def load_config(path: Path | None = None) -> Config:
     """What the file sets; a missing file sets nothing, nor does one that has no folder.
 
     Raises:
-        UsageError: the file cannot be read as UTF-8, is not TOML, or sets what cannot be; names the line.
+        UsageError: the file cannot be read as UTF-8, is not TOML, or sets what cannot be; names the key.
     """
     path = path or _config_path()
     text = tomlfile.read(path) if path else ""
@@ -95,7 +95,7 @@ def load_config(path: Path | None = None) -> Config:
     try:
         return _checked(tomlfile.parse(path, text).unwrap(), path.parent)
     except Wrong as wrong:
-        raise UsageError(f"{path} line {tomlfile.line_of(text, wrong.keys)}: {wrong}") from None
+        raise UsageError(f"{path}: {wrong.placed()}") from None
 
 
 def _checked(document: dict[str, Any], folder: Path) -> Config:
@@ -266,8 +266,7 @@ def remove_preset(path: Path, name: str) -> None:
     try:
         _checked(tomlfile.parse(path, text).unwrap(), path.parent)
     except Wrong as wrong:
-        where = ".".join(str(part) for part in wrong.keys if isinstance(part, str))
-        raise UsageError(f"cannot remove the preset {name!r}: {where} in {path} names it") from None
+        raise UsageError(f"cannot remove the preset {name!r}: {'.'.join(wrong.keys)} in {path} names it") from None
     write_text(path, text)
 
 

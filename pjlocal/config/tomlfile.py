@@ -1,10 +1,9 @@
-"""A TOML file that a person keeps by hand, read with line numbers for what is wrong."""
+"""A TOML file that a person edits: reading, parsing, and changes that leave the rest as it is."""
 
 from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,57 +34,52 @@ def parse(path: Path, text: str) -> TOMLDocument:
     """The text of the file as a document that can be edited.
 
     Raises:
-        UsageError: it is not TOML; names the line.
+        UsageError: it is not TOML; names the line where tomlkit does.
     """
     import tomlkit
-    from tomlkit.exceptions import TOMLKitError, UnexpectedCharError
+    from tomlkit.exceptions import ParseError, TOMLKitError, UnexpectedEofError
 
     try:
         return tomlkit.parse(text)
     except TOMLKitError as error:
-        at = error.line if isinstance(error, UnexpectedCharError) else line_of(text)
+        # A plain ParseError is a key that is set twice, and has the line behind it; the message names the key.
+        at = f" line {error.line}" if isinstance(error, ParseError) and type(error) is not ParseError else ""
         what = re.sub(r"\.?( at line \d+ col \d+)?$", "", str(error))
-        if repr("\0") in what:  # tomlkit's mark for the end of the text
+        if isinstance(error, UnexpectedEofError) or repr("\0") in what:  # tomlkit's mark for the end of the text
             what = "it ends too early"
-        raise UsageError(f"{path} line {at}: this is not TOML: {what}") from None
-
-
-def line_of(text: str, keys: Sequence[str | int] = ()) -> int:
-    """The line on which the statement begins that sets ``keys``, where a number is of a list's items; without keys, the
-    first that is not TOML.
-
-    tomlkit tells no positions, so the text is parsed again, statement by statement.
-    """
-    lines = text.split("\n")
-    ends = [0]
-    for end in range(1, len(lines) + 1):
-        if _parsed(lines[ends[-1] : end]) is not None:
-            ends.append(end)
-
-    def reached(end: int) -> bool:
-        node: Any = _parsed(lines[:end])
-        if node is None:
-            return True
-        for key in keys:
-            try:
-                node = node[key]
-            except (KeyError, IndexError):
-                return False
-        return bool(keys)
-
-    return ends[bisect_left(ends, True, key=reached) - 1] + 1
+        raise UsageError(f"{path}{at}: this is not TOML: {what}") from None
 
 
 def without_table(text: str, keys: Sequence[str]) -> str:
     """The text without the lines of a table that has a header of its own, up to the next header or to what is said
-    above that."""
+    above that; the whole text where there is no such header."""
     lines = text.splitlines(keepends=True)
-    first = line_of(text, keys) - 1
+    first = next((n for n, line in enumerate(lines) if _header(line) == [*keys]), None)
+    if first is None:
+        return text
     end = next((n for n in range(first + 1, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
     while end < len(lines) and end > first + 1 and lines[end - 1].lstrip()[:1] in ("", "#"):
         end -= 1
     before, behind = "".join(lines[:first]), "".join(lines[end:])
     return before + behind if behind.strip() or not before.strip() else before.rstrip() + "\n"
+
+
+def _header(line: str) -> list[str]:
+    """The keys of a table's header; empty for any other line."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    if not line.lstrip().startswith("["):
+        return []
+    try:
+        table: Any = tomlkit.parse(line).unwrap()
+    except TOMLKitError:
+        return []
+    keys = []
+    while isinstance(table, dict) and table:
+        ((key, table),) = table.items()
+        keys.append(key)
+    return keys
 
 
 def key(name: str) -> str:
@@ -96,13 +90,3 @@ def key(name: str) -> str:
 def value(of: object) -> str:
     """A text, a number, a truth or a list of texts as TOML writes it; JSON writes such values in the same way."""
     return json.dumps(of, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _parsed(lines: list[str]) -> TOMLDocument | None:
-    import tomlkit
-    from tomlkit.exceptions import TOMLKitError
-
-    try:
-        return tomlkit.parse("\n".join(lines))
-    except TOMLKitError:
-        return None

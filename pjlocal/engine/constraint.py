@@ -199,7 +199,7 @@ def _translated(json_schema: str | None, regex: str | None, lark: str | None) ->
 
         from .json_schema import for_llguidance
 
-        schema = json.dumps(for_llguidance(json_schema, _check_pattern))
+        schema = json.dumps(for_llguidance(json_schema, _error_of_schema))
         try:
             return LLMatcher.grammar_from_json_schema(schema, overrides=_JSON)
         except ValueError as error:
@@ -247,14 +247,11 @@ def _in_ascii(regex: str) -> str:
     return re.sub(r"\\.", lambda match: _ASCII.get(match[0], match[0]), regex, flags=re.DOTALL)
 
 
-def _check_pattern(pattern: str) -> None:
+def _error_of_schema(schema: Any) -> str:
+    """The fault that llguidance finds in a schema, empty if none."""
     from llguidance import LLMatcher
 
-    from .json_schema import Refused
-
-    grammar = LLMatcher.grammar_from_json_schema(json.dumps({"type": "string", "pattern": pattern}))
-    if error := LLMatcher.validate_grammar(grammar):
-        raise Refused(_reason(error))
+    return _reason(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON)))
 
 
 def _matcher(tokenizer: LLTokenizer, grammar: str) -> LLMatcher:

@@ -22,12 +22,12 @@ from ..settings import Engine as EngineSettings
 from .backend import check_process
 from .context import PROMPT_PIECE
 from .interrupt import Interrupt, Interrupted
-from .lanes import Capacity, Job, Lanes
+from .lanes import Capacity, Job, Lanes, Needs
 from .model import Model
 from .sequence import Lane
 from .sequence import Sequence as CacheSequence
 from .shortlist import NotNumbers
-from .slot import Needs, Slot
+from .slot import Slot
 
 
 class Writing(Protocol):
@@ -191,6 +191,10 @@ class Engine:
     def is_writing(self, answer: Writing) -> bool:
         """Whether the answer waits or is being written."""
         return answer in self._in_flight or answer in self._waiting
+
+    def is_in_flight(self, answer: Writing) -> bool:
+        """Whether the answer is being written, and does not wait."""
+        return answer in self._in_flight
 
     @property
     def is_idle(self) -> bool:

@@ -1,15 +1,15 @@
-"""A JSON schema as llguidance takes it: what that would drop or get wrong is refused here, by its keyword.
+"""A JSON schema rewritten for llguidance, which keeps it token by token.
 
-llguidance passes over keywords that it does not know, and reads some otherwise than the specification (draft 2020-12).
-So nothing reaches it that was not looked at: annotations are taken out, older spellings become today's, and what is
-left is on a list that the tests hold against the public test suite's kinds of cases.
+llguidance (1.9) resolves references, merges ``allOf`` and refuses keywords it knows but does not implement.  This
+module holds the rest: an allow-list, because llguidance ignores names it does not know; rewrites where it lets through
+texts that do not validate; and refusals of schemas that would crash it, take minutes or never end.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from math import lcm
 from typing import Any
@@ -17,23 +17,24 @@ from urllib.parse import unquote
 
 from ..errors import UsageError
 
-Schema = Any  # what JSON holds where a schema stands: a bool or an object
+Schema = Any  # a bool or an object
 
 _ANNOTATIONS = {
     *("$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$comment", "$defs", "definitions"),
     *("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly"),
     *("contentMediaType", "contentEncoding", "contentSchema", "discriminator"),
 }
-_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-_DEEPEST = 100  # brackets within brackets; llguidance reads JSON 128 deep
-_LONGEST = 150  # schemas one after the other; llguidance calls itself for each, and crashes on some 2,000
-_EXACT = 2**53  # llguidance computes in doubles, which hold whole numbers up to here
-_DIGITS = 15  # of other numbers; at 17 its bounds were seen to be off by one in the last place
-_MOST_MULTIPLE = 10_000  # in units of the last digit: its automaton has a state each, and 1,000,003 take 9 seconds
-_FINEST = 6  # digits behind the point of a multiple; 9 take half a second
+_SIZES = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_MAX_NESTING = 100  # brackets within brackets; llguidance reads JSON 128 deep
+_MAX_CHAIN = 150  # schemas one after the other; llguidance calls itself for each, and crashes on some 2,000
+_MAX_EXACT = 2**53  # llguidance computes in doubles, which hold whole numbers up to here
+_MAX_DIGITS = 15  # of other numbers; at 17 its bounds were off by one in the last place
+_MAX_MULTIPLE = 10_000  # in units of the last digit: its automaton has a state each, and 1,000,003 take 9 seconds
+_MAX_FRACTION = 6  # digits behind the point of a multiple; 9 take half a second
 
-# Some formats' own patterns let through what is none: days and seconds that no calendar has, the year 0, names in
-# Punycode that mean nothing.  These are what must hold besides.
+# llguidance's patterns of some formats accept days and seconds that no calendar has, the year 0, and names in Punycode
+# that decode to nothing.  These schemas must hold besides.
 _YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
 _LEAP_YEAR = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][48]|[2468]0|[13579][26])00)"
 _DAY = f"({_YEAR}-(02-[01][0-9]|02-2[0-8]|(0[13-9]|1[0-2])-[0-9]{{2}})|{_LEAP_YEAR}-02-29)"
@@ -49,76 +50,80 @@ _FORMATS: dict[str, Schema] = {
 
 
 class Refused(Exception):
-    """What cannot be honoured, beginning with its keyword."""
+    """A keyword that cannot be honoured; the message begins with it."""
 
 
-def for_llguidance(text: str, check_pattern: Callable[[str], None]) -> dict[str, Any]:
-    """The schema in a text, with nothing in it that llguidance does not enforce.
+def for_llguidance(text: str, error_of: Callable[[Schema], str]) -> dict[str, Any]:
+    """The schema in a text, rewritten so that llguidance enforces all of it.
 
     Args:
-        check_pattern: raises Refused for a regular expression that llguidance does not take.
+        error_of: returns what llguidance finds wrong with a schema, empty if nothing.
 
     Raises:
         UsageError: not a schema, or one that cannot be honoured; names the keyword.
     """
     try:
-        return _Translation(_parsed(text), check_pattern).result
-    except Refused as refused:
-        raise UsageError(f"the JSON schema cannot be used: {refused}") from None
-
-
-def _parsed(text: str) -> Any:
-    too_deep = Refused(f"it is nested more than {_DEEPEST} deep")
-    try:
-        value = json.loads(text, parse_constant=_no_number)
+        root = json.loads(text, parse_constant=_refuse_constant)
+        if _nesting(root) > _MAX_NESTING:
+            raise RecursionError
+        return _translated(root, error_of)
     except RecursionError:
-        raise too_deep from None
+        reason = f"it is nested more than {_MAX_NESTING} deep"
+    except Refused as refused:
+        reason = str(refused)
     except ValueError as error:
-        raise Refused(f"it is not JSON: {error}") from None
-    if _is_deep(value):
-        raise too_deep
-    return value
+        reason = f"it is not JSON: {error}"
+    raise UsageError(f"the JSON schema cannot be used: {reason}")
 
 
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return bool(level)
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number in JSON")
 
 
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+def _nesting(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_nesting, inner), default=0) if isinstance(value, dict | list) else 0
+
+
+def _translated(root: Schema, error_of: Callable[[Schema], str]) -> dict[str, Any]:
+    translation = _Translation(root, error_of)
+    body, definitions = translation.body, translation.definitions
+    _check_multiples(translation.multiples)
+    if not _is_finite(body, _finite(definitions)):
+        raise Refused("no value satisfies it")
+    if any(are_closed for _, _, are_closed in translation.one_ofs):
+        opened = _Translation(root, error_of, closes=False)
+        by_source = {source: options for options, source, _ in opened.one_ofs}
+        for options, source, are_closed in translation.one_ofs:
+            if are_closed:
+                _check_exclusive(options, by_source[source], definitions | opened.definitions, error_of)
+    result: dict[str, Any] = {} if body is True else body
+    return {**result, "$defs": definitions} if definitions else result
 
 
 class _Translation:
-    """One schema with all that it refers to."""
+    """A schema with all that it refers to.
 
-    def __init__(self, root: Schema, check_pattern: Callable[[str], None]) -> None:
+    Args:
+        closes: whether objects get no other properties than are named; without, ``oneOf`` becomes ``anyOf`` too.
+    """
+
+    def __init__(self, root: Schema, error_of: Callable[[Schema], str], *, closes: bool = True) -> None:
         self._root = root
-        self._check_pattern = check_pattern
-        #: Names in ``$defs`` of the result, of what references point to; each translated for where it stands.
+        self._error_of = error_of
+        self._closes = closes
+        #: Names in ``$defs`` of the result, by reference and by the schemas that describe its target together.
         self._names: dict[tuple[str, _Joint | None], str] = {}
-        self._definitions: dict[str, Schema] = {}
         self._depth = 0
-        self._joint: _Joint | None = None  # the schemas that describe the value at hand, where there are several
+        self._joint: _Joint | None = None  # of the value at hand, where several schemas describe it
         self._joints: dict[frozenset[int], _Joint] = {}  # by the schemas
-        self._one_of: list[list[Schema]] = []
-        self._multiples: list[Decimal] = []
-        body, definitions = self._schema(root), self._definitions
-        _check_multiples(self._multiples)
-        for options in self._one_of:
-            options[:] = [_followed(option, definitions) for option in options]
-        if not _is_finite(body, _finite(definitions)):
-            raise Refused("no value satisfies it")
-        if body is True:
-            body = {}
-        self.result: dict[str, Any] = {**body, "$defs": definitions} if definitions else body
+        self.definitions: dict[str, Schema] = {}
+        self.multiples: list[Decimal] = []
+        #: Options translated, the identity of the list they come from, and whether each of them is closed by itself.
+        self.one_ofs: list[tuple[list[Schema], int, bool]] = []
+        self.body = self._schema(root)
+        for options, _, _ in self.one_ofs:
+            options[:] = [_followed(option, self.definitions) for option in options]
 
     def _schema(self, schema: Schema) -> Schema:
         if isinstance(schema, bool):
@@ -126,30 +131,128 @@ class _Translation:
         if not isinstance(schema, dict):
             raise Refused(f"a schema is an object, true or false (not {_short(schema)})")
         self._depth += 1
-        if self._depth > _LONGEST:
-            raise Refused(f"its schemas and references lead more than {_LONGEST} deep")
+        if self._depth > _MAX_CHAIN:
+            raise Refused(f"its schemas and references lead more than {_MAX_CHAIN} deep")
         outside = self._joint
-        if outside is None and _is_joined(schema):
+        if self._closes and outside is None and _is_joined(schema):
             self._joint = self._joint_of([schema])
         result: dict[str, Any] = {}
         for keyword, value in schema.items():
-            if keyword in _ANNOTATIONS:
-                if keyword in ("$id", "id") and schema is not self._root:
-                    raise Refused(f"{keyword} inside a schema changes what its references mean")
-            elif keyword in _KEYWORDS:
-                _KEYWORDS[keyword](self, result, keyword, value)
-            elif keyword == "x-guidance" or not keyword.startswith("x-"):
-                raise Refused(f"{_short(keyword)} is not supported")
-        self._rewrite_items(schema, result)
-        if self._joint is None:
+            if keyword not in _ANNOTATIONS:
+                self._add(result, schema, keyword, value)
+            elif keyword in ("$id", "id") and schema is not self._root:
+                raise Refused(f"{keyword} inside a schema changes what its references mean")
+        if self._joint is None and self._closes:
             _close_object(result)
-        elif outside is None and (closing := self._closing(self._joint)) is not True:
+        elif outside is None and self._joint and (closing := self._closing(self._joint)) is not True:
             result.setdefault("allOf", []).append(closing)
-        _forget_what_is_required_anyway(result)
-        _close_bounds(result)
+        _drop_implied_minimum(result)
+        _include_bounds(result)
         self._joint = outside
         self._depth -= 1
         return result
+
+    def _add(self, result: dict[str, Any], schema: dict[str, Any], keyword: str, value: Any) -> None:
+        """Put a keyword into the result as llguidance is to see it."""
+        match keyword:
+            case "type":
+                pass
+            case "$ref":
+                value = f"#/$defs/{self._name(_expected(keyword, value, str))}"
+            case "const" | "enum":
+                if keyword == "enum" and not _expected(keyword, value, list):
+                    raise Refused("enum must not be empty")
+                _check_value(keyword, value)
+            case "required":
+                value = list(dict.fromkeys(_expected(keyword, value, list)))
+                for name in value:
+                    _check_characters(keyword, _expected(keyword, name, str))
+            case "pattern":
+                value = self._regex(keyword, value)
+            case "format":
+                if not isinstance(value, str) or value not in _FORMATS:
+                    raise Refused(f"format {_short(value)} is not supported; {', '.join(sorted(_FORMATS))} are")
+                if narrower := _FORMATS[value]:
+                    result.setdefault("allOf", []).append(narrower)
+            case "anyOf" | "allOf" | "oneOf":
+                self._add_options(result, keyword, value)
+                return
+            case "prefixItems":
+                value = self._items_list(keyword, value)
+            case "items" if isinstance(value, list):  # older drafts' prefixItems
+                if "prefixItems" in schema:
+                    raise Refused("items must be one schema beside prefixItems")
+                keyword, value = "prefixItems", self._items_list(keyword, value)
+            case "items":
+                value = self._part(value, self._joint and self._joint.of_items)
+            case "additionalItems":  # older drafts' items; means nothing without a list
+                if not isinstance(schema.get("items"), list):
+                    return
+                keyword, value = "items", self._part(value, self._joint and self._joint.of_items)
+            case "additionalProperties":
+                value = self._part(value, self._joint and _ANY)
+            case "properties" | "patternProperties":
+                value = self._by_name(keyword, value)
+            case "uniqueItems" if value is False:
+                return
+            case _ if keyword in _SIZES or keyword in _BOUNDS:
+                value = self._number(keyword, value)
+            case _ if keyword.startswith("x-") and keyword != "x-guidance":
+                return
+            case _:
+                raise Refused(f"{_short(keyword)} is not supported")
+        result[keyword] = value
+
+    def _items_list(self, keyword: str, value: Any) -> list[Schema]:
+        return [self._part(each, self._joint and self._joint.of_items) for each in _expected(keyword, value, list)]
+
+    def _add_options(self, result: dict[str, Any], keyword: str, value: Any) -> None:
+        options = [self._schema(option) for option in _expected(keyword, value, list)]
+        if keyword == "oneOf":
+            self.one_ofs.append((options, id(value), self._joint is None))
+            if not self._closes:
+                keyword, options = "allOf", [{"anyOf": options}]
+        if keyword == "allOf":  # where a format or a closing schema may stand already
+            result.setdefault(keyword, []).extend(options)
+        else:
+            result[keyword] = options
+
+    def _by_name(self, keyword: str, value: Any) -> dict[str, Schema]:
+        patterns = keyword == "patternProperties"
+        result = {}
+        for name, schema in _expected(keyword, value, dict).items():
+            _check_characters(keyword, name)
+            part = self._part(schema, self._joint_of_named(name, patterns))
+            result[self._regex(keyword, name) if patterns else name] = part
+        if len(result) < len(value):
+            raise Refused(f"{keyword} has two patterns that mean the same")
+        return result
+
+    def _number(self, keyword: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise Refused(f"{keyword} must be a number (not {_short(value)})")
+        _check_exact(keyword, value)
+        if keyword == "multipleOf":
+            self.multiples.append(Decimal(repr(value)))
+        return int(value) if keyword in _SIZES and value == int(value) else value
+
+    def _name(self, reference: str) -> str:
+        """The name in ``definitions`` of what a reference points to, as it is translated here."""
+        key = reference, self._joint
+        if key not in self._names:
+            self._names[key] = name = f"{'r' if self._closes else 'o'}{len(self._names)}"
+            self.definitions[name] = self._schema(_pointed_to(self._root, reference))
+        return self._names[key]
+
+    def _regex(self, keyword: str, pattern: Any) -> str:
+        _check_characters(keyword, _expected(keyword, pattern, str))
+        try:
+            regex = _as_ecma_reads_it(pattern)
+        except Refused as refused:
+            raise Refused(f"{keyword} {_short(pattern)}: {refused}") from None
+        if error := self._error_of({"type": "string", "pattern": regex}):
+            raise Refused(f"{keyword} {_short(pattern)}: {error}")
+        return regex
 
     # Objects have no other properties than their schemas name.  Where several schemas describe one value, only all of
     # them together tell the names, so one more schema beside them says that there are no others.
@@ -195,91 +298,6 @@ class _Translation:
         self._joint = outside
         return result
 
-    # One method a kind of keyword: look at the value, and put what llguidance is to see into the result.
-
-    def _size(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        self._number(result, keyword, value)
-        if value < 0 or value != int(value):
-            raise Refused(f"{keyword} must be a whole number (not {_short(value)})")
-        result[keyword] = int(value)
-
-    def _number(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise Refused(f"{keyword} must be a number (not {_short(value)})")
-        _check_exact(keyword, value)
-        if keyword == "multipleOf":
-            self._multiples.append(Decimal(repr(value)))
-        result[keyword] = value
-
-    def _values(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        if keyword == "enum" and (not isinstance(value, list) or not value):
-            raise Refused(f"enum must be a list of values (not {_short(value)})")
-        for part in _parts(value):
-            if isinstance(part, str):
-                _check_spelling(keyword, part)
-            else:
-                _check_exact(keyword, part)
-        result[keyword] = value
-
-    def _type(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        for name in value if isinstance(value, list) else [value]:
-            if name not in _TYPES:
-                raise Refused(f"type must be of {', '.join(_TYPES)} (not {_short(name)})")
-        result[keyword] = value
-
-    def _pattern(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        result[keyword] = self._regex(keyword, value)
-
-    def _format(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        if not isinstance(value, str) or value not in _FORMATS:
-            raise Refused(f"format {_short(value)} is not supported; {', '.join(sorted(_FORMATS))} are")
-        result[keyword] = value
-        if narrower := _FORMATS[value]:
-            result.setdefault("allOf", []).append(narrower)
-
-    def _one(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        result[keyword] = self._schema(value)
-
-    def _list(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        if not isinstance(value, list) or not value:
-            raise Refused(f"{keyword} must be a list of schemas (not {_short(value)})")
-        options = [self._schema(option) for option in value]
-        result.setdefault(keyword, []).extend(options)
-        if keyword == "oneOf":
-            self._one_of.append(result[keyword])
-
-    def _items(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        outside = self._joint
-        self._joint = outside and outside.of_items
-        (self._list if isinstance(value, list) else self._one)(result, keyword, value)
-        self._joint = outside
-
-    def _others(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        result[keyword] = self._part(value, self._joint and _ANY)
-
-    def _rewrite_items(self, schema: dict[str, Any], result: dict[str, Any]) -> None:
-        """A list of ``items``, in older drafts, is today's ``prefixItems``, and ``additionalItems`` then ``items``."""
-        additional = result.pop("additionalItems", None)
-        if isinstance(schema.get("items"), list):
-            if "prefixItems" in schema:
-                raise Refused("items must be one schema beside prefixItems")
-            result["prefixItems"] = result.pop("items")
-            if additional is not None:
-                result["items"] = additional
-
-    def _by_name(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        if not isinstance(value, dict):
-            raise Refused(f"{keyword} must be an object of schemas (not {_short(value)})")
-        patterns = keyword == "patternProperties"
-        for name in value:
-            _check_spelling(keyword, name)
-        result[keyword] = {
-            (self._regex(keyword, name) if patterns else name): self._part(schema, self._joint_of_named(name, patterns))
-            for name, schema in value.items()
-        }
-        if len(result[keyword]) < len(value):
-            raise Refused(f"{keyword} says the same in two ways")
-
     def _joint_of_named(self, name: str, is_pattern: bool) -> _Joint | None:
         joint = self._joint
         if joint is None:
@@ -289,114 +307,94 @@ class _Translation:
         schemas = joint.names[name]
         return self._joint_of(schemas) if len(schemas) > 1 else None
 
-    def _required(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise Refused(f"{keyword} must be a list of names (not {_short(value)})")
-        for name in value:
-            _check_spelling(keyword, name)
-        result[keyword] = list(dict.fromkeys(value))
 
-    def _false_only(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        if value is not False:
-            raise Refused(f"{keyword} is not supported")
-
-    def _reference(self, result: dict[str, Any], keyword: str, value: Any) -> None:
-        if not isinstance(value, str):
-            raise Refused(f"$ref must be a text (not {_short(value)})")
-        key = value, self._joint
-        if key not in self._names:
-            self._names[key] = name = f"r{len(self._names)}"
-            self._definitions[name] = self._schema(_pointed_to(self._root, value))
-        result[keyword] = f"#/$defs/{self._names[key]}"
-
-    def _regex(self, keyword: str, pattern: Any) -> str:
-        if not isinstance(pattern, str):
-            raise Refused(f"{keyword} must be a regular expression (not {_short(pattern)})")
-        _check_spelling(keyword, pattern)
-        try:
-            regex = _as_ecma_reads_it(pattern)
-            self._check_pattern(regex)
-        except Refused as refused:
-            raise Refused(f"{keyword} {_short(pattern)}: {refused}") from None
-        return regex
+_KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text"}
 
 
-_KEYWORDS: Mapping[str, Callable[[_Translation, dict[str, Any], str, Any], None]] = {
-    "$ref": _Translation._reference,
-    "type": _Translation._type,
-    "format": _Translation._format,
-    "pattern": _Translation._pattern,
-    "required": _Translation._required,
-    "uniqueItems": _Translation._false_only,
-    **dict.fromkeys(("items", "prefixItems", "additionalItems"), _Translation._items),
-    **dict.fromkeys(("const", "enum"), _Translation._values),
-    **dict.fromkeys(("anyOf", "oneOf", "allOf"), _Translation._list),
-    "additionalProperties": _Translation._others,
-    **dict.fromkeys(("properties", "patternProperties"), _Translation._by_name),
-    **dict.fromkeys(
-        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), _Translation._size
-    ),
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), _Translation._number),
-}
+def _expected(keyword: str, value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise Refused(f"{keyword} must be {_KINDS[kind]} (not {_short(value)})")
+    return value
 
 
 # Numbers.
 
 
 def _check_exact(keyword: str, number: float) -> None:
-    if abs(number) > _EXACT:
+    if abs(number) > _MAX_EXACT:
         raise Refused(f"{keyword} {_short(number)} is too large to be compared exactly")
-    if number != int(number) and len(Decimal(repr(number)).as_tuple().digits) > _DIGITS:
-        raise Refused(f"{keyword} {_short(number)} has more than {_DIGITS} digits")
+    if number != int(number) and len(Decimal(repr(number)).as_tuple().digits) > _MAX_DIGITS:
+        raise Refused(f"{keyword} {_short(number)} has more than {_MAX_DIGITS} digits")
 
 
 def _check_multiples(multiples: list[Decimal]) -> None:
-    """All of a schema's together: where several hold at once, so does their least common multiple."""
+    """Refuse what takes llguidance long: where several multiples hold at once, so does their least common multiple."""
     if any(multiple <= 0 for multiple in multiples):
         raise Refused("multipleOf must be above 0")
-    whole = [multiple.scaleb(_FINEST) for multiple in multiples]
-    if any(multiple != int(multiple) for multiple in whole):
-        raise Refused(f"multipleOf has at most {_FINEST} digits behind the point")
-    unit = 10 ** max((0, *(-int(m.normalize().as_tuple().exponent) for m in multiples)))
-    if lcm(*(int(multiple * unit) for multiple in multiples)) > _MOST_MULTIPLE:
-        raise Refused(f"multipleOf goes up to {_MOST_MULTIPLE}, in units of its last digit, all of them together")
+    unit = 10 ** max((0, *(-int(multiple.normalize().as_tuple().exponent) for multiple in multiples)))
+    if unit > 10**_MAX_FRACTION:
+        raise Refused(f"multipleOf has at most {_MAX_FRACTION} digits behind the point")
+    if lcm(*(int(multiple * unit) for multiple in multiples)) > _MAX_MULTIPLE:
+        raise Refused(f"multipleOf goes up to {_MAX_MULTIPLE}, in units of its last digit, all of them together")
 
 
 _LEAST = Decimal("1e-9")  # next to an excluded 0
 
 
-def _close_bounds(result: dict[str, Any]) -> None:
-    """An excluded bound becomes its neighbour included: 0.99999999999999999999 is below 1, but is read as 1."""
+def _include_bounds(result: dict[str, Any]) -> None:
+    """Replace an excluded bound by its neighbour: 0.99999999999999999999 is below 1, but validators read it as 1."""
     for bound, other, sign in (("exclusiveMinimum", "minimum", 1), ("exclusiveMaximum", "maximum", -1)):
         if bound in result and result.get("type") != "integer":
             excluded = Decimal(repr(result.pop(bound)))
-            step = Decimal(1).scaleb(excluded.adjusted() + 1 - _DIGITS) if excluded else _LEAST
+            step = Decimal(1).scaleb(excluded.adjusted() + 1 - _MAX_DIGITS) if excluded else _LEAST
             nearest = float(excluded + sign * step)
             result[other] = (max if sign > 0 else min)(nearest, result.get(other, nearest))
 
 
-def _parts(value: Any) -> Iterator[float | str]:
-    """The numbers and texts in a value, names included."""
-    if isinstance(value, dict):
-        yield from value
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _parts(item)
-    elif isinstance(value, int | float | str) and not isinstance(value, bool):
-        yield value
-
-
 # Texts.
 
-# Answers spell control characters by their short escapes alone: \u00.. would let a name be spelled in two ways, past
-# what holds for it.  What has none cannot be written, and llguidance would read "a\u0000b" as "ab".
+# Answers spell control characters by their short escapes alone, because \u00.. would let a name be spelled in two ways.
+# The others cannot be written, and llguidance would read "a\u0000b" as "ab".
 _CANNOT_WRITE = re.compile("[^\b\t\n\f\r\x20-\x7e\x80-\ud7ff\ue000-\U0010ffff]")
 
 
-def _check_spelling(keyword: str, text: str) -> None:
+def _check_characters(keyword: str, text: str) -> None:
     if found := _CANNOT_WRITE.search(text):
         raise Refused(f"{keyword} {_short(text)} has a character that is not supported: {found[0]!a}")
+
+
+def _check_value(keyword: str, value: Any) -> None:
+    """Check the numbers, texts and names in a value of ``const`` or ``enum``."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for inner in value:
+            _check_value(keyword, inner)
+    elif isinstance(value, str):
+        _check_characters(keyword, value)
+    elif isinstance(value, int | float):
+        _check_exact(keyword, value)
+
+
+# Options.
+
+
+def _check_exclusive(
+    options: list[Schema], opened: list[Schema], definitions: dict[str, Schema], error_of: Callable[[Schema], str]
+) -> None:
+    """Refuse a ``oneOf`` where a text written for one option may match another as the schema's author wrote it.
+
+    llguidance compares the closed options, and {"a": 1} is none of an option that names only b; but without
+    additionalProperties the option allows it.
+
+    Args:
+        opened: the same options with objects left open.
+    """
+    if not error_of({"$defs": definitions, "oneOf": opened}):
+        return
+    pairs = [{"oneOf": [option, {"anyOf": opened[:i] + opened[i + 1 :]}]} for i, option in enumerate(options)]
+    if len(options) > 1 and (error := error_of({"$defs": definitions, "type": "array", "prefixItems": pairs})):
+        raise Refused(error)
 
 
 # Objects.
@@ -407,9 +405,6 @@ def _is_joined(schema: dict[str, Any]) -> bool:
     applied = {"$ref", "allOf", "anyOf", "oneOf", "const", "enum"} & schema.keys()
     others = schema.keys() - applied - _ANNOTATIONS
     return "allOf" in schema or "patternProperties" in schema or len(applied) > 1 or bool(applied and others)
-
-
-_ARRAYS = {"items", "prefixItems", "additionalItems"}
 
 
 class _Joint:
@@ -433,7 +428,7 @@ class _Joint:
         self.overlaps = bool({"patternProperties", "additionalProperties", "const", "enum"} & said)
         is_open = bool({"additionalProperties", "minProperties", "const", "enum"} & said)
         self.names_all = bool(self.names or self.patterns) and not is_open
-        self._has_one_list = sum(bool(_ARRAYS & each.keys()) for each in schemas) == 1
+        self._has_one_list = sum(bool({"items", "prefixItems"} & each.keys()) for each in schemas) == 1
 
     @property
     def of_items(self) -> _Joint | None:
@@ -457,8 +452,8 @@ def _close_object(result: dict[str, Any]) -> None:
         result["additionalProperties"] = False
 
 
-def _forget_what_is_required_anyway(result: dict[str, Any]) -> None:
-    """``minProperties`` counts names, and llguidance may write one twice that ``properties`` does not list."""
+def _drop_implied_minimum(result: dict[str, Any]) -> None:
+    """Refuse ``minProperties`` where it counts: llguidance may write a name twice that ``properties`` does not list."""
     least = result.get("minProperties", 0)
     if least <= len(result.get("required", ())):
         result.pop("minProperties", None)
@@ -516,9 +511,9 @@ def _is_finite(schema: Schema, finite: set[str]) -> bool:
     for keyword in ("anyOf", "oneOf"):
         if keyword in schema and not any(_is_finite(option, finite) for option in schema[keyword]):
             return False
-    types = schema.get("type", _TYPES)
-    types = {types} if isinstance(types, str) else set(types)
-    if types - {"object", "array"}:
+    types = schema.get("type", "any")
+    types = types if isinstance(types, list) else [types]
+    if any(name not in ("object", "array") for name in types):
         return True
     properties, others = schema.get("properties", {}), schema.get("additionalProperties", True)
     patterns = "patternProperties" in schema
@@ -532,72 +527,62 @@ def _is_finite(schema: Schema, finite: set[str]) -> bool:
 
 # Regular expressions.
 
+_PART = re.compile(
+    r"\[(?P<negated>\^?)(?P<members>(?:\\.|[^\\\]])*)\]"  # a class
+    r"|(?P<odd>\(\?(?![:=!]|<[=!]|P?<\w+>).?|\{,)"  # flags, and what is text in one dialect
+    r"|\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)|.",
+    re.DOTALL,
+)
+_MEMBER = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)|&&|--|~~|.", re.DOTALL)
 _ESCAPES = "dDwWsSbBnrtfvxupPk0123456789"  # letters and digits that ECMAScript gives a meaning behind a backslash
-_GROUP = re.compile(r"\?(?:[:=!]|<[=!]|P?<\w+>)")
-_ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_CLASSES = (r"\d", r"\D", r"\w", r"\W", r"\s", r"\S")
 _SPACES = r"\t-\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"  # ECMAScript's, not quite Unicode's
-#: What these mean so that every validator agrees: \\s is the spaces of ASCII, and \\S none that ECMAScript knows.
+#: The narrowest meaning among validators: \\s is the spaces of ASCII, and \\S no space of ECMAScript.
 _MEANS = {".": r"[^\n\r\u2028\u2029]", r"\s": r"[\t-\r ]", r"\S": f"[^{_SPACES}]"}
-_MEANS_IN_NEGATED_CLASS = {r"\s": f"[{_SPACES}]", r"\S": r"[^\t-\r ]"}
+_MEANS_IN_CLASS = {
+    "": {r"\s": _MEANS[r"\s"], r"\S": _MEANS[r"\S"]},
+    "^": {r"\s": f"[{_SPACES}]", r"\S": r"[^\t-\r ]"},
+}
 
 
 def _as_ecma_reads_it(pattern: str) -> str:
     """The pattern in Rust's syntax, which llguidance reads; refused where that could mean something else."""
-    regex: list[str] = []
-    i = 0
-    while i < len(pattern):
-        part = pattern[i]
-        if part == "\\":
-            part = _escape(pattern, i)
+    regex = []
+    for match in _PART.finditer(pattern):
+        part = match[0]
+        if match["odd"]:
+            raise _ambiguous(part)
+        if match["members"] is not None:
+            regex.append(_class(match["negated"], match["members"]))
+        else:
+            _check_escape(part)
+            regex.append(_MEANS.get(part, part))
+        if len(part) > 1:
             _check_can_match(part)
-        elif part == "[":
-            part, meaning = _class(pattern, i)
-            _check_can_match(part)
-            regex.append(meaning)
-            i += len(part)
-            continue
-        elif part == "(" and pattern.startswith("(?", i) and not _GROUP.match(pattern, i + 1):
-            raise _not_alike(pattern[i : i + 3])
-        elif pattern.startswith("{,", i):
-            raise _not_alike("{,")
-        regex.append(_MEANS.get(part, part))
-        i += len(part)
     return "".join(regex)
 
 
-def _escape(pattern: str, i: int) -> str:
-    found = _ESCAPE.match(pattern, i)
-    if not found:
+def _class(negated: str, members: str) -> str:
+    parts = _MEMBER.findall(members)
+    if not parts:  # "[]a]" is one class in Rust
+        raise _ambiguous(f"[{negated}]")
+    for i, part in enumerate(parts):
+        _check_escape(part)
+        if part in ("[", "&&", "--", "~~"):
+            raise _ambiguous(part)
+        if part in _CLASSES and i > 1 and parts[i - 1] == "-":  # a range has no end there; some read it as one
+            raise _ambiguous(f"-{part}")
+    return f"[{negated}{''.join(_MEANS_IN_CLASS[negated].get(part, part) for part in parts)}]"
+
+
+def _check_escape(part: str) -> None:
+    if part == "\\":
         raise Refused("it ends in a backslash")
-    if found[0][1].isalnum() and found[0][1] not in _ESCAPES:
-        raise _not_alike(found[0])
-    return found[0]
+    if part[0] == "\\" and part[1].isalnum() and part[1] not in _ESCAPES:
+        raise _ambiguous(part)
 
 
-def _class(pattern: str, i: int) -> tuple[str, str]:
-    """The class that begins there, up to its bracket, and what it means."""
-    begins = "[^" if pattern.startswith("[^", i) else "["
-    means = _MEANS_IN_NEGATED_CLASS if begins == "[^" else {name: _MEANS[name] for name in (r"\s", r"\S")}
-    end = i + len(begins)
-    if pattern.startswith("]", end):
-        raise _not_alike(pattern[i : end + 1])
-    parts = [begins]
-    while end < len(pattern) and pattern[end] != "]":
-        for odd in ("[", "&&", "--", "~~"):
-            if pattern.startswith(odd, end):
-                raise _not_alike(odd)
-        part = _escape(pattern, end) if pattern[end] == "\\" else pattern[end]
-        if part in _CLASSES and parts[-1] == "-" and len(parts) > 2:  # a range has no end there; some read it as one
-            raise _not_alike(f"-{part}")
-        parts.append(part)
-        end += len(part)
-    return pattern[i : end + 1], "".join(means.get(part, part) for part in parts) + pattern[end : end + 1]
-
-
-_CLASSES = (r"\d", r"\D", r"\w", r"\W", r"\s", r"\S")
-
-
-def _not_alike(part: str) -> Refused:
+def _ambiguous(part: str) -> Refused:
     return Refused(f"{part} does not mean the same everywhere: escape it, or write it otherwise")
 
 
@@ -605,12 +590,12 @@ _SAMPLE = "".join(map(chr, (8, 9, 10, 12, 13, *range(0x20, 0x7F), *range(0x80, 0
 
 
 def _check_can_match(part: str) -> None:
-    """llguidance passes over a part that stands for nothing but characters that cannot be written."""
+    """Refuse a part that matches only characters that cannot be written: llguidance would pass over it."""
     if r"\x" in part or r"\u" in part or r"\v" in part:
         try:
             can = re.search(part, _SAMPLE)
         except re.error:
-            return  # llguidance will say
+            return  # llguidance will refuse it
         if not can and re.search(part, "".join(map(chr, range(0x80)))):
             raise Refused(f"{part} stands for a character that is not supported")
 

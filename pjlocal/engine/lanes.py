@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
 from ..settings import Engine as EngineSettings
@@ -20,7 +21,6 @@ from .machine import physical_cores
 from .model import Model
 from .sequence import Lane, State
 from .sequence import Sequence as CacheSequence
-from .slot import Needs
 from .worker import Worker, apart
 
 #: Up to here the first lane is decoded by the thread that waits for it.  A thread more than there are cores would
@@ -49,6 +49,39 @@ class Capacity:
     n_ctx: int
     n_rows: int = 1
     prompt_piece: int | None = PROMPT_PIECE
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an answer needs of the engine.
+
+    n_ctx: tokens that each view may come to hold.
+    adapters: of every view.
+    n_rows: tokens that each is fed at once with the logits behind each.
+    shares_prefix: whether the tokens that all prompts begin with are read once and copied.
+    reuses: whether caches of earlier answers are used.  llama.cpp rounds differently where a prompt is read in batches
+        of other widths: without them, an answer has the bytes that a model just loaded gives it.
+    """
+
+    n_ctx: int
+    adapters: Sequence[Adapters]
+    n_rows: int = 1
+    shares_prefix: bool = False
+    reuses: bool = True
+
+    @property
+    def n_views(self) -> int:
+        return len(self.adapters)
+
+    @property
+    def is_separate(self) -> bool:
+        """Whether the views need contexts of their own: llama.cpp puts adapters on a whole context."""
+        return len(set(self.adapters)) > 1
+
+
+def needs(n_views: int, n_ctx: int, **others: Any) -> Needs:
+    """The needs of views without adapters."""
+    return Needs(n_ctx, [Adapters()] * n_views, **others)
 
 
 class LaneSet:
@@ -246,9 +279,13 @@ class Lanes:
         of_set = self.for_answer(needs)
         free = [sequence for sequence in of_set.sequences if sequence.is_free]
         numbers = {lane: number for number, lane in enumerate(of_set.lanes)}
-        caches = [
-            prefix.Cache(each.cached, each.lane.context.adapters, numbers[each.lane], each.released) for each in free
-        ]
+        if needs.reuses:
+            caches = [
+                prefix.Cache(each.cached, each.lane.context.adapters, numbers[each.lane], each.released)
+                for each in free
+            ]
+        else:  # the first ones, as in lanes that were just made
+            caches = [prefix.Cache((), lane=numbers[each.lane]) for each in free]
         separate = self.separates(needs.n_views)
         chosen = [free[i] for i in prefix.assign(prompts, needs.adapters, caches, separate=separate)]
         for sequence, adapters in zip(chosen, needs.adapters, strict=True):

@@ -8,9 +8,9 @@ from ..settings import Engine as EngineSettings
 from .context import Logits
 from .engine import Engine
 from .interrupt import Interrupt
+from .lanes import needs
 from .model import Model
 from .shortlist import check_numbers
-from .slot import needs
 
 Tokens = Sequence[int]
 

@@ -3,52 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..errors import UsageError
 from ..settings import FixedLayout
 from . import prefix
-from .adapters import Adapters
 from .context import Logits
+from .lanes import Lanes, LaneSet, Needs
+from .model import Model
 from .sequence import Sequence as CacheSequence
-
-if TYPE_CHECKING:
-    from .engine import Engine
-    from .lanes import LaneSet
 
 _ENOUGH_TO_TIME = 16  # prompt tokens from which their speed says something
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What an answer needs of the engine.
+class Decoder(Protocol):
+    """The engine, as a slot knows it."""
 
-    n_ctx: tokens that each view may come to hold.
-    adapters: of every view.
-    n_rows: tokens that each is fed at once with the logits behind each.
-    shares_prefix: whether the tokens that all prompts begin with are read once and copied.
-    """
+    model: Model
+    lanes: Lanes
+    n_steps: int
 
-    n_ctx: int
-    adapters: Sequence[Adapters]
-    n_rows: int = 1
-    shares_prefix: bool = False
+    def settle(self, slot: Slot) -> None:
+        """Decode until the slot's rows are there."""
 
-    @property
-    def n_views(self) -> int:
-        return len(self.adapters)
-
-    @property
-    def is_separate(self) -> bool:
-        """Whether the views need contexts of their own: llama.cpp puts adapters on a whole context."""
-        return len(set(self.adapters)) > 1
-
-
-def needs(n_views: int, n_ctx: int, **others: Any) -> Needs:
-    """The needs of views without adapters."""
-    return Needs(n_ctx, [Adapters()] * n_views, **others)
+    def decode_alone(self, sequence: CacheSequence) -> None:
+        """Decode what one sequence is fed, and nothing else."""
 
 
 class Slot:
@@ -57,7 +37,7 @@ class Slot:
     Logits that nobody has decoded yet are decoded when they are asked for.
     """
 
-    def __init__(self, engine: Engine, needs: Needs) -> None:
+    def __init__(self, engine: Decoder, needs: Needs) -> None:
         self.sequences: list[CacheSequence] = []
         #: Makes of the row-th row of a view's logits (float32 [n_vocab], llama.cpp's memory, gone with the next decode)
         #: what the answer needs of it, in the thread that decoded it.
@@ -71,6 +51,7 @@ class Slot:
         self._engine = engine
         self._needs = needs
         self._stages: Iterator[None] | None = None
+        self._n_ahead = 0  # prompt tokens of which none is read yet
         self._lanes: LaneSet
 
     def open(self) -> None:
@@ -98,7 +79,7 @@ class Slot:
 
     @property
     def n_to_read(self) -> int:
-        return sum(len(sequence.to_read) for sequence in self.sequences)
+        return self._n_ahead + sum(len(sequence.to_read) for sequence in self.sequences)
 
     @property
     def has_to_read(self) -> bool:
@@ -144,6 +125,10 @@ class Slot:
         self.sequences = self._engine.lanes.place(self._needs, prompts)
         for view, sequence in enumerate(self.sequences):
             sequence.reduce = partial(self._reduce, view)
+            if not self._needs.reuses:
+                sequence.keep(0)
+        held = (prefix.common_prefix(each.cached, prompt) for each, prompt in zip(self.sequences, prompts, strict=True))
+        self._n_ahead = sum(map(len, prompts)) - sum(held)
         self._stages = self._reading(prompts)
 
     def forget(self) -> None:
@@ -224,9 +209,11 @@ class Slot:
         Where the memory cannot be rolled back at will there are checkpoints: where an answer has ended and this prompt
         goes on, or where earlier prompts have parted from it, and behind it.
         """
+        self._n_ahead = 0
         each = list(zip(self.sequences, prompts, strict=True))
-        for sequence, prompt in each:
-            self._copy_beginning(sequence, prompt)
+        if self._needs.reuses:
+            for sequence, prompt in each:
+                self._copy_beginning(sequence, prompt)
         held = [prefix.common_prefix(sequence.cached, prompt) for sequence, prompt in each]
         self.n_held = sum(min(n, len(prompt) - 1) for n, prompt in zip(held, prompts, strict=True))
         if self._needs.shares_prefix and not self._needs.is_separate and len(prompts) > 1:

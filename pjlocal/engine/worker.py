@@ -99,9 +99,10 @@ class Worker:
         end.atexit = False
 
     def submit(self, job: Callable[[], None]) -> None:
+        run = partial(_run, job, self._ended, self._errors)
         self._ended.clear()
-        self._busy = True
-        self._jobs.put(partial(_run, job, self._ended, self._errors))
+        self._busy = True  # no call between this and the next: Ctrl-C would leave a job to wait for that never came
+        self._jobs.put(run)
 
     def wait(self) -> None:
         """Wait for the job under way, if any, and raise what it raised."""

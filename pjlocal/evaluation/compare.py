@@ -34,15 +34,17 @@ class Metric(NamedTuple):
 _ORDER = (
     *("check", "checks", "least", "reward", "rank", "prompting", "fluency"),
     *("words", "tokens", "finished", "script", "distinct1", "distinct2", "repetition", "readability", "acceptance"),
+    *("tokens/s", "seconds an answer"),
 )
 _MORE_IS_BETTER = {"check", "checks", "least", "reward", "rank", "prompting", "fluency", "finished", "script"}
-_MORE_IS_BETTER |= {"distinct1", "distinct2"}
+_MORE_IS_BETTER |= {"distinct1", "distinct2", "tokens/s"}
+_LESS_IS_BETTER = {"repetition", "seconds an answer"}
 
 
 def direction(metric: Metric) -> int:
     """1 where more is better, -1 where less is, 0 where it depends on what was asked for."""
     kind = metric.name.partition(":")[0]
-    return 1 if kind in _MORE_IS_BETTER else -1 if kind == "repetition" else 0
+    return 1 if kind in _MORE_IS_BETTER else -1 if kind in _LESS_IS_BETTER else 0
 
 
 class PromptValue(NamedTuple):
@@ -77,6 +79,11 @@ class SystemRow:
     means: Mapping[Metric, Estimate]
     tokens_per_s: Estimate
     seconds: Estimate
+
+    @property
+    def numbers(self) -> dict[Metric, Estimate]:
+        """The means with what tells of speed, each by its name in a table."""
+        return {**self.means, Metric("tokens/s"): self.tokens_per_s, Metric("seconds an answer"): self.seconds}
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,7 @@ def compare(results: Results) -> Comparison:
         tuple(_win_rows(judged, suite)),
         {
             by: statistics.steadiness([c.outcomes for c in judged if c.by == by and c.in_both_orders])
-            for by in _judges(judged)
+            for by in sorted({comparison.by for comparison in judged})
             if not is_person(by)
         },
         statistics.smallest_telling(n),
@@ -252,7 +259,7 @@ def _measured(answers: Sequence[AnswerRecord], scores: Mapping[str, Mapping[Metr
         found[Metric("least", by)] = [
             (id, [of[m] for m in rewards]) for id, of in told if all(m in of for m in rewards)
         ]
-    return {metric: by_unit(found[metric]) for metric in sorted(found, key=_place) if found[metric]}
+    return {metric: by_unit(found[metric]) for metric in sorted(found, key=place) if found[metric]}
 
 
 def _numbers(answer: AnswerRecord, scores: Mapping[Metric, float]) -> Iterator[tuple[Metric, float]]:
@@ -275,7 +282,7 @@ def _rewards(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
     return {by: rewards for by, rewards in found.items() if len(rewards) > 1}
 
 
-def _place(metric: Metric) -> tuple[int, Metric]:
+def place(metric: Metric) -> tuple[int, Metric]:
     kind = metric.name.partition(":")[0]
     return _ORDER.index(kind) if kind in _ORDER else len(_ORDER), metric
 
@@ -410,10 +417,6 @@ def _judged(results: Results) -> list[_Judged]:
         name = (mine.key, other.key, verdict.aspect, verdict.by)
         found.setdefault(name, _Judged(mine, other, verdict.aspect, verdict.by, {})).orders[leads] = verdict
     return sorted(found.values(), key=lambda c: (c.system.prompt_id, c.system.seed, c.system.key, c.against.key))
-
-
-def _judges(judged: Iterable[_Judged]) -> list[str]:
-    return sorted({comparison.by for comparison in judged})
 
 
 def _win_rows(judged: Sequence[_Judged], suite: Suite) -> Iterator[WinRow]:

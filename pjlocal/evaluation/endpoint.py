@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import os
@@ -13,17 +12,19 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import ModelError, UsageError
 from ..visible import one_line
+from .extra import extra
 from .judges import Group, Opinion, opinion
 from .question import REPLIES, SYSTEM, Question
 
-if TYPE_CHECKING:
+with extra():
     import httpx2
+    import openai
 
 log = logging.getLogger("pjlocal")
 
@@ -34,23 +35,15 @@ _PATH = "/chat/completions"
 _TRIES = 6
 _MOST_WAIT_S = 300.0  # that a server may ask for
 _MOST_BYTES = 2**20  # of a reply
-_MOST_QUOTED = 200  # characters of what a server says of an error
-_HOPELESS = 5  # unusable replies, without a single usable one, after which it is asked no more
-_AGAIN = {408, 425, 429, 500, 502, 503, 504, 529}  # answers of a server that may say otherwise later
-_THIS_ONE = {400, 413, 422}  # ... that may be about this question alone
+_MOST_QUOTED = 200  # characters of a server's error message
+_HOPELESS = 5  # unusable replies, without a single usable one, after which the judge is given up
+_AGAIN = {408, 425, 429, 500, 502, 503, 504, 529}  # statuses that may change later
+_THIS_ONE = {400, 413, 422}  # statuses that may be about this question alone
 _POLL_S = 0.1  # how often Ctrl-C is looked for
 
 
-class _Unusable(Exception):
+class _Unusable(openai.OpenAIError):  # a kind that passes through the client unchanged
     """A question got no usable reply; others may."""
-
-
-class _Later(Exception):
-    """Worth another try, after so many seconds where the server says when."""
-
-    def __init__(self, what: str, wait_s: float | None = None) -> None:
-        super().__init__(what)
-        self.wait_s = wait_s
 
 
 class EndpointJudge:
@@ -58,6 +51,9 @@ class EndpointJudge:
 
     Its verdict is read from the probabilities of the first token of its reply; where the server gives none, from the
     text, if that is 1, 2 or 0 and nothing else.
+
+    Tries and timeouts are this class's and not the client's: the client tries a refused connection for 12 s, waits for
+    a server 120 s at most, and starts its timeout again with every byte.
 
     Args:
         url: of the server's API, with ``/chat/completions`` or without.
@@ -67,7 +63,7 @@ class EndpointJudge:
         delay_s: before the second try; it doubles with every other.
 
     Raises:
-        UsageError: no usable address, or a package is missing.
+        UsageError: no usable address.
     """
 
     def __init__(
@@ -80,7 +76,6 @@ class EndpointJudge:
         timeout_s: float = 60.0,
         delay_s: float = 1.0,
     ) -> None:
-        _http()
         self.url = _address(url)
         self.name = model
         self.identity = [self.url, model]
@@ -92,7 +87,7 @@ class EndpointJudge:
         self._delay_s = delay_s
         self._options: dict[str, Any] = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
         self._n_usable = 0
-        self._not_before = 0.0  # when the server wants to be asked again
+        self._not_before = 0.0  # the time at which the server asks for the next try
         parts = urlsplit(self.url)
         if self._key and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
             log.warning("%s is not encrypted: whoever listens on the way can read the key. Use https", self.url)
@@ -101,7 +96,7 @@ class EndpointJudge:
         """Nothing is kept open between two calls of `ask`."""
 
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
-        """What the model says of each question whose key is not ``done``, in the order in which it answers.
+        """Yield the verdict on each question whose key is not ``done``, in the order in which the model answers.
 
         Raises:
             Interrupted: it was stopped.
@@ -109,7 +104,7 @@ class EndpointJudge:
         """
         todo = iter([question for group in groups for question in group if question.key not in done])
         loop = asyncio.new_event_loop()
-        client = _http().AsyncClient(timeout=self._timeout_s)
+        client = self._client()
         asking: dict[asyncio.Task[Opinion], Question] = {}
         try:
             while True:
@@ -124,115 +119,99 @@ class EndpointJudge:
                 for task in sorted(finished, key=lambda task: task.exception() is not None):  # what failed may end it
                     question = asking.pop(task)
                     try:
-                        said = task.result()
+                        verdict = task.result()
                     except _Unusable as error:
-                        self._count(str(error))
+                        self._count_failure(str(error))
                     else:
                         self._n_usable += 1
-                        yield question, said
+                        yield question, verdict
         finally:
             loop.run_until_complete(_end(asking, client))
             loop.close()
 
-    def _count(self, reason: str) -> None:
+    def _count_failure(self, reason: str) -> None:
         self.failures[reason] += 1
         if not self._n_usable and self.failures.total() >= _HOPELESS:
             raise ModelError(f"the judge at {self.url} has given no usable reply so far: {reason}")
 
-    async def _opinion(self, client: httpx2.AsyncClient, question: Question) -> Opinion:
-        """Asked as often as it makes sense."""
+    def _client(self) -> openai.AsyncOpenAI:
+        """A client that neither retries nor follows redirects, which could lead the key elsewhere."""
+        http = openai.DefaultAsyncHttpxClient(follow_redirects=False, event_hooks={"response": [_read_whole]})
+        url, key = self.url.removesuffix(_PATH), self._key or "none"
+        return openai.AsyncOpenAI(base_url=url, api_key=key, timeout=None, max_retries=0, http_client=http)
+
+    async def _opinion(self, client: openai.AsyncOpenAI, question: Question) -> Opinion:
+        """The verdict on a question, which is asked again while the server is busy."""
         for number in range(_TRIES):
-            await self._wait_for_server()
+            while (wait_s := self._not_before - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+            after_s = self._delay_s * 2**number * random.uniform(0.5, 1.0)
             try:
-                return _read(await asyncio.wait_for(self._post(client, question), self._timeout_s))
+                return _read(await asyncio.wait_for(self._reply(client, question), self._timeout_s))
             except asyncio.TimeoutError:
-                error = _Later(f"no reply within {self._timeout_s:g} s")
-            except _Later as later:
-                error = later
+                why = f"no reply within {self._timeout_s:g} s"
+            except openai.APIStatusError as error:
+                why = self._status(error)
+                if (pause_s := _retry_after(error.response.headers.get("retry-after"))) is not None:
+                    if pause_s > _MOST_WAIT_S:
+                        raise ModelError(
+                            f"the judge at {self.url} wants to be left alone for {pause_s:.0f} s: score again then"
+                        ) from None
+                    self._not_before, after_s = max(self._not_before, time.monotonic() + pause_s), 0.0
+            except openai.APIConnectionError as error:
+                why = self._clean(str(error.__cause__) or type(error.__cause__).__name__)
+                if isinstance(error.__cause__, httpx2.ConnectError) and not self._n_usable:
+                    raise ModelError(f"cannot reach the judge at {self.url}: {why}") from None
             if number < _TRIES - 1:
-                await self._back_off(number, error)
+                await asyncio.sleep(after_s)
         raise ModelError(
-            f"the judge at {self.url} gave no reply in {_TRIES} tries ({error}): score again later, to go on from here"
+            f"the judge at {self.url} gave no reply in {_TRIES} tries ({why}): score again later, to go on from here"
         )
 
-    async def _wait_for_server(self) -> None:
-        while (wait_s := self._not_before - time.monotonic()) > 0:
-            await asyncio.sleep(wait_s)
-
-    async def _back_off(self, number: int, error: _Later) -> None:
-        """Wait twice as long each time, give or take, or all together until the server wants to be asked again."""
-        if error.wait_s is None:
-            await asyncio.sleep(self._delay_s * 2**number * random.uniform(0.5, 1.0))
-        elif error.wait_s > _MOST_WAIT_S:
-            raise ModelError(
-                f"the judge at {self.url} wants to be left alone for {error.wait_s:.0f} s: score again then"
-            )
-        else:
-            self._not_before = max(self._not_before, time.monotonic() + error.wait_s)
-
-    async def _post(self, client: httpx2.AsyncClient, question: Question) -> bytes:
-        """The body of the reply to one question, asked without what the server does not take.
+    async def _reply(self, client: openai.AsyncOpenAI, question: Question) -> Any:
+        """The reply to one question, asked without the options that the server refuses.
 
         Raises:
-            _Later, _Unusable: see there.
-            ModelError: it refuses for good.
+            openai.APIStatusError, openai.APIConnectionError: a later try may succeed.
+            _Unusable: the server refuses this question.
+            ModelError: it refuses all of them.
         """
+        messages: Any = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question.text}]
+        headers = {"Accept-Encoding": "identity"} | ({} if self._key else {"Authorization": openai.Omit()})
         while True:
             options = self._options
-            status, headers, body = await self._exchange(client, question, options)
-            if status == 200:
-                return body
-            complaint = self._quote(body)
-            what = f"status {status}{': ' if complaint else ''}{complaint}"
-            if 300 <= status < 400:
-                place = self._clean(headers.get("location", "nowhere"))
-                raise ModelError(
-                    f"the judge at {self.url} sends its guests on to {place}: give that address, if it is right"
+            try:
+                return await client.chat.completions.create(
+                    model=self.name, messages=messages, extra_headers=headers, **options
                 )
-            if status in _AGAIN:
-                raise _Later(what, _retry_after(headers.get("retry-after")))
-            if status not in _THIS_ONE:
-                raise ModelError(f"the judge at {self.url} refuses ({what}){_hint(status, bool(self._key))}")
-            less = _without_what_it_refuses(options, complaint)
-            if less is None:
-                raise _Unusable(what)
-            if options is self._options:  # else another question has changed them meanwhile
-                self._options = less
+            except openai.APIStatusError as error:
+                if error.status_code in _AGAIN:
+                    raise
+                if error.status_code not in _THIS_ONE:
+                    raise self._refusal(error) from None
+                less = _without_what_it_refuses(options, self._complaint(error))
+                if less is None:
+                    raise _Unusable(self._status(error)) from None
+                if options is self._options:  # else another question has changed them meanwhile
+                    self._options = less
 
-    async def _exchange(
-        self, client: httpx2.AsyncClient, question: Question, options: dict[str, Any]
-    ) -> tuple[int, httpx2.Headers, bytes]:
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question.text}]
-        headers = {"Accept-Encoding": "identity"}  # a body cannot be larger than what is read of it
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        http = _http()
-        try:
-            request = {"model": self.name, "messages": messages, **options}
-            async with client.stream("POST", self.url, json=request, headers=headers) as response:
-                body = b""
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) > _MOST_BYTES:
-                        raise _Unusable(f"a reply of more than {_MOST_BYTES // 2**20} MiB")
-                return response.status_code, response.headers, body
-        except http.ConnectError as error:
-            if not self._n_usable:
-                raise ModelError(f"cannot reach the judge at {self.url}: {self._clean(str(error))}") from None
-            raise _Later(self._clean(str(error))) from None
-        except http.TransportError as error:
-            raise _Later(self._clean(str(error) or type(error).__name__)) from None
+    def _refusal(self, error: openai.APIStatusError) -> ModelError:
+        """The error that ends everything."""
+        if 300 <= error.status_code < 400:
+            place = self._clean(error.response.headers.get("location", "nowhere"))
+            return ModelError(
+                f"the judge at {self.url} sends its guests on to {place}: give that address, if it is right"
+            )
+        hint = _hint(error.status_code, bool(self._key))
+        return ModelError(f"the judge at {self.url} refuses ({self._status(error)}){hint}")
 
-    def _quote(self, body: bytes) -> str:
-        """What a server says of an error, in a line."""
-        text = body.decode("utf-8", "replace")
-        try:
-            said = json.loads(text)
-            error = said.get("error", said)
-            text = str(error.get("message", error) if isinstance(error, dict) else error)
-        except (ValueError, AttributeError, RecursionError):
-            pass
-        return self._clean(text)
+    def _status(self, error: openai.APIStatusError) -> str:
+        return f"status {error.status_code}: {self._complaint(error)}".removesuffix(": ")
+
+    def _complaint(self, error: openai.APIStatusError) -> str:
+        """The server's error message, in a line."""
+        body = error.body
+        return self._clean(str((body.get("message", body) if isinstance(body, dict) else body) or ""))
 
     def _clean(self, text: str) -> str:
         """In a line, without the key, which a server may have repeated."""
@@ -242,20 +221,24 @@ class EndpointJudge:
         return line if len(line) <= _MOST_QUOTED else f"{line[:_MOST_QUOTED]} …"
 
 
-async def _end(tasks: Iterable[asyncio.Task[Opinion]], client: httpx2.AsyncClient) -> None:
+async def _end(tasks: Iterable[asyncio.Task[Opinion]], client: openai.AsyncOpenAI) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await client.aclose()
+    await client.close()
 
 
-def _http() -> Any:
-    """The HTTP library, which only an evaluation needs."""
-    try:
-        import httpx2
-    except ImportError:
-        raise UsageError("a judge behind an address needs one package more: pip install 'pjlocal[eval]'") from None
-    return httpx2
+async def _read_whole(response: httpx2.Response) -> None:
+    """Read a body that is not too large.  It is not unpacked, even if it is packed: that could make it larger."""
+    stream, body = response.stream, b""
+    assert isinstance(stream, httpx2.AsyncByteStream)
+    async for chunk in stream:
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            raise _Unusable(f"a reply of more than {_MOST_BYTES // 2**20} MiB")
+    await stream.aclose()
+    response.stream = httpx2.ByteStream(body)
+    response.headers.pop("content-encoding", None)
 
 
 def find_key() -> str:
@@ -305,7 +288,7 @@ def _hint(status: int, has_key: bool) -> str:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds that a server asks to wait, told as a number or a date."""
+    """The seconds that a server asks to wait, from a number or a date."""
     if not value:
         return None
     try:
@@ -337,20 +320,20 @@ def _without_what_it_refuses(options: dict[str, Any], complaint: str) -> dict[st
     return less
 
 
-def _read(body: bytes) -> Opinion:
-    """The verdict in a reply."""
+def _read(reply: Any) -> Opinion:
+    """The verdict in a reply, which the client has parsed but not checked."""
     try:
-        choice = json.loads(body)["choices"][0]
-        text = choice["message"]["content"]
-        listed = ((choice.get("logprobs") or {}).get("content") or [{}])[0].get("top_logprobs") or []
-        logs = {reply: [x["logprob"] for x in listed if x["token"].strip() == reply] for reply in REPLIES}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        choice = reply.choices[0]
+        text = choice.message.content
+        tokens = (choice.logprobs and choice.logprobs.content) or []
+        listed = [(x.token.strip(), x.logprob) for token in tokens[:1] for x in token.top_logprobs or ()]
+    except (LookupError, TypeError, AttributeError):
         raise _Unusable("a reply that is none of a chat") from None
-    weights = [_log_sum(logs[reply]) for reply in REPLIES]
+    weights = [_log_sum([value for token, value in listed if token == wanted]) for wanted in REPLIES]
     if max(weights) > -math.inf:
         return opinion(weights)
     if isinstance(text, str) and text.strip() in REPLIES:
-        return opinion([0.0 if reply == text.strip() else -math.inf for reply in REPLIES])
+        return opinion([0.0 if wanted == text.strip() else -math.inf for wanted in REPLIES])
     raise _Unusable("a reply other than 1, 2 or 0")
 
 

@@ -12,7 +12,6 @@ from ..engine.model import Model
 from ..gguf.ollama import shown_name
 from ..settings import Engine, Prompting
 from . import checks
-from .endpoint import EndpointJudge
 from .judges import Judge, LocalJudge
 from .records import AnswerRecord, Folder, Score, Verdict
 from .reward import Scorer
@@ -133,6 +132,8 @@ def _score(
 
 def _judge(examiners: Examiners, engine: Engine, interrupt: Interrupt, stack: ExitStack) -> Judge | None:
     if examiners.judge_url:
+        from .endpoint import EndpointJudge  # loads the client, which takes 0.8 s
+
         return EndpointJudge(examiners.judge_url, examiners.judge_model, interrupt)
     if not examiners.judge:
         return None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import groupby
 from pathlib import Path
 
 from ..answer import Answer
+from ..client import RemoteAnswer, Server, ServerBusy, Started
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import UsageError
 from ..events import TokenEvent
@@ -15,6 +19,10 @@ from ..prompting.plan import Plan
 from .records import AnswerRecord, Folder
 from .run import Task
 from .scoring import Progress
+
+log = logging.getLogger("pjlocal")
+
+_BUSY_S = 1.0  # until a busy server is asked again
 
 
 def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: Interrupt, progress: Progress) -> None:
@@ -49,6 +57,59 @@ def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: In
                     progress(done, len(tasks))
 
 
+def generate_there(folder: Folder, tasks: Sequence[Task], server: Server, parallel: int, progress: Progress) -> None:
+    """Have a server write every answer that the folder lacks; each is kept as soon as it is done.
+
+    Args:
+        parallel: answers that are asked for at once.
+
+    Raises:
+        Interrupted: on request; what was done is kept.
+        UsageError: a prompt or a setting that the server refuses.
+        ServerError: the server does not answer.
+        OutputError: an answer that cannot be kept.
+    """
+    have = folder.read(AnswerRecord)
+    todo = [task for task in tasks if task.key not in have]
+    done = len(tasks) - len(todo)
+    progress(done, len(tasks))
+    for request in dict.fromkeys(task.request.replace(seed=0) for task in todo):
+        server.check_can_write(request)
+        server.check(request)
+    told: set[str] = set()
+
+    def hear(started: Started) -> None:
+        for warning in started.warnings:
+            if warning not in told:
+                told.add(warning)
+                log.warning("%s", warning)
+
+    with ThreadPoolExecutor(parallel) as pool:
+        try:
+            for written in as_completed([pool.submit(_write_there, server, task, hear) for task in todo]):
+                folder.append(written.result())
+                done += 1
+                progress(done, len(tasks))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _write_there(server: Server, task: Task, hear: Callable[[Started], None]) -> AnswerRecord:
+    while True:
+        if server.interrupt.is_set():
+            raise Interrupted
+        try:
+            answer = server.answer(task.request, messages=[{"role": "user", "content": task.prompt.text}])
+        except ServerBusy:
+            time.sleep(_BUSY_S)
+            continue
+        answer.heard = hear
+        try:
+            return _record(task, answer, list(answer))
+        except UsageError as error:
+            raise UsageError(f"prompt {task.prompt.id}: {error}") from None
+
+
 def _loaded(task: Task) -> tuple[str, str]:
     """The model and its engine settings: tasks that share them are written together."""
     return task.contestant.model, repr(task.contestant.engine)
@@ -71,7 +132,7 @@ def plan_tasks(judge: PersonaJudge, tasks: Sequence[Task]) -> list[Plan]:
     return plans
 
 
-def _record(task: Task, answer: Answer, events: Sequence[TokenEvent]) -> AnswerRecord:
+def _record(task: Task, answer: Answer | RemoteAnswer, events: Sequence[TokenEvent]) -> AnswerRecord:
     result = answer.result
     if result.finish_reason == "interrupted":
         raise Interrupted

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..visible import shown_line
@@ -89,30 +90,24 @@ _STYLE: Any = {
 
 def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
     """A forest plot: a row a comparison, and a line where neither wins."""
-    with _figure(_WIDTH, 0.9 + 0.3 * (len(rates) + len({rate.group for rate in rates}))) as figure:
+    rows: list[Rate | str] = []
+    for group, some in groupby(rates, lambda rate: rate.group):
+        rows += [group, *some]
+    with _figure(_WIDTH, 0.9 + 0.3 * len(rows)) as figure:
         axes = figure.add_subplot()
-        labels: list[str] = []
-        group = None
-        for rate in rates:
-            if rate.group != group:
-                group = rate.group
-                labels.append(_label(group))
-            at = len(labels)
-            labels.append(_label(rate.label))
-            clear = rate.low > 0.5 or rate.high < 0.5
-            axes.plot([100 * rate.low, 100 * rate.high], [at, at], color=_COLORS[0], linewidth=1.4)
-            face = _COLORS[0] if clear else "white"
-            axes.plot(100 * rate.value, at, "o", color=_COLORS[0], markerfacecolor=face, markersize=6)
-            text = f"{rate.value:.0%} [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
-            axes.annotate(text, (102, at), annotation_clip=False, va="center", fontsize=8)
         axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        axes.set(xlim=(0, 100), ylim=(len(labels) - 0.4, -0.6), xlabel=f"% won against {_label(against)}")
-        axes.set_yticks(range(len(labels)), labels)
+        axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel=f"% won against {_label(against)}")
+        axes.set_yticks(range(len(rows)), [_label(row if isinstance(row, str) else row.label) for row in rows])
         axes.tick_params(axis="y", length=0)
-        headings = {rate.group for rate in rates}
-        for tick, label in zip(axes.get_yticklabels(), labels, strict=True):
-            if label in map(_label, headings) and label:
+        for at, (row, tick) in enumerate(zip(rows, axes.get_yticklabels(), strict=True)):
+            if isinstance(row, str):
                 tick.set_fontweight("bold")
+                continue
+            axes.plot([100 * row.low, 100 * row.high], [at, at], color=_COLORS[0], linewidth=1.4)
+            face = _COLORS[0] if row.low > 0.5 or row.high < 0.5 else "white"
+            axes.plot(100 * row.value, at, "o", color=_COLORS[0], markerfacecolor=face, markersize=6)
+            text = f"{row.value:.0%} [{100 * row.low:.0f}, {100 * row.high:.0f}]"
+            axes.annotate(text, (102, at), annotation_clip=False, va="center", fontsize=8)
         return _plot(figure, title)
 
 
@@ -269,8 +264,8 @@ def _plot(figure: Figure, title: str) -> Plot:
 
 
 def inline(plot: Plot) -> str:
-    """A plot as a part of an HTML page."""
-    svg = plot.svg[plot.svg.index("<svg") :]
+    """A plot as a part of an HTML page, which writes the beginning of its ``svg`` element itself."""
+    svg = plot.svg.partition("<svg")[2]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     return _without_ids(svg)
 

@@ -6,10 +6,10 @@ import csv
 import heapq
 import json
 import random
-import re
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from io import BufferedReader, BytesIO
 from itertools import chain, count, islice
@@ -30,7 +30,7 @@ _IDS = ("id", "prompt_id", "question_id")
 _MOST_ID = 40  # characters
 _MOST_LINE = 10_000_000  # bytes; what has a longer one is no file of prompts
 _MOST_JSON = 500_000_000  # bytes of a file that must be read whole
-_MOST_HEAD = 100  # lines, before the names of a table's columns and of these
+_MOST_HEAD = 100  # lines that are looked at for a table's separator
 _DEEPEST = 5  # a text within lists and messages
 
 _Records = Iterator[tuple[str, Any]]  # each with its place, as messages name it
@@ -288,17 +288,13 @@ def _is_json_lines(text: str) -> bool:
 
 
 def _csv(path: Path, delimiter: str = "") -> _Records:
-    """Rows under a first line of names, separated by the delimiter, or by the one that the names are separated by."""
+    """Rows under a first line of names, separated by the delimiter, or by the one that gives the most names."""
     lines = (line for _, line in _lines(path))
-    head: list[str] = []
-    while not (names := "".join(head)).strip() or names.count('"') % 2:  # a name goes on in the next line
-        if len(head) == _MOST_HEAD or not (line := next(lines, "")):
-            break
-        head.append(line)
+    head = list(islice(lines, _MOST_HEAD))
     csv.field_size_limit(_MOST_LINE)
-    rows = csv.reader(chain(head, lines), delimiter=delimiter or _delimiter(names), strict=True)
     place = f"{path} line 1"
     try:
+        rows = csv.reader(chain(head, lines), delimiter=delimiter or _delimiter(head), strict=True)
         columns = next(filter(None, rows), [])
         while True:
             place = f"{path} line {rows.line_num + 1}"
@@ -311,8 +307,8 @@ def _csv(path: Path, delimiter: str = "") -> _Records:
             if row:
                 yield place, dict(zip(columns, row, strict=True))
     except csv.Error as error:
-        said = next((wants for part, wants in _CSV_FAULTS.items() if part in str(error)), str(error))
-        raise UsageError(f"{place}: this is not CSV: {said}") from None
+        fault = next((fault for part, fault in _CSV_FAULTS.items() if part in str(error)), str(error))
+        raise UsageError(f"{place}: this is not CSV: {fault}") from None
 
 
 #: What is wrong, by parts of what Python says of it.
@@ -323,53 +319,43 @@ _CSV_FAULTS = {
 }
 
 
-def _delimiter(names: str) -> str:
-    """The separator that occurs most often in the header; without any, the table has one column."""
-    unquoted = re.sub(r'"[^"]*"', "", names)
-    most = max(",;\t", key=unquoted.count)
-    return most if most in unquoted else "\x1f"
-
-
-def _tsv(path: Path) -> _Records:
-    return _csv(path, "\t")
+def _delimiter(head: Sequence[str]) -> str:
+    """The separator that splits the first line into the most names; if none does, the table has one column."""
+    n_names = {mark: len(next(filter(None, csv.reader(head, delimiter=mark)), [])) for mark in ",;\t"}
+    most = max(n_names, key=lambda mark: n_names[mark])
+    return most if n_names[most] > 1 else "\x1f"
 
 
 def _parquet(path: Path, field: str | None) -> _Records:
-    """The rows, with no other columns than the prompt's and the id's: Python cannot hold every value of the others."""
+    """The rows, with only the texts and whole numbers of the prompt's and the id's columns.  Python cannot hold every
+    value of the others: a time in nanoseconds, the year 10,000."""
     with extra():
         import pyarrow
         from pyarrow import parquet
     with _opened(path) as file:
         try:
             table = parquet.ParquetFile(file if file.seekable() else BytesIO(file.read()))
-            types = dict(zip(table.schema_arrow.names, map(_text_type, table.schema_arrow.types), strict=True))
-            name = field or _known(types)
-            if name not in types:
-                raise UsageError(f"{path} has no field {_no_such(name, types)}")
-            if not types[name]:
+            names = table.schema_arrow.names
+            name = field or _known(names)
+            if name is None or name not in names:
+                raise UsageError(f"{path} has no field {_no_such(name, names)}")
+            leaves = [leaf.path for leaf in map(table.schema.column, range(len(table.schema))) if _is_text(leaf)]
+            columns = {key: [leaf for leaf in leaves if f"{leaf}.".startswith(f"{key}.")] for key in (*_IDS, name)}
+            columns = {key: of for key, of in columns.items() if of}
+            if name not in columns:
                 raise UsageError(f"{path} holds no text under {name!r}")
-            columns = {key: types[key] for key in (*_IDS, name) if types.get(key)}
             rows = count(1)
-            for batch in table.iter_batches(100, columns=[*columns]):
-                for values in zip(*(batch[key].cast(kind).to_pylist() for key, kind in columns.items()), strict=True):
+            for batch in table.iter_batches(100, columns=[*chain(*columns.values())]):
+                for values in zip(*(batch[key].to_pylist() for key in columns), strict=True):
                     yield f"{path} row {next(rows)}", dict(zip(columns, values, strict=True))
         except (pyarrow.ArrowException, OSError, KeyError) as error:
             raise UsageError(f"{path} is no Parquet file that can be read: {one_line(str(error))}") from None
 
 
-def _text_type(kind: Any) -> Any:
-    """An Arrow type with only those of its fields that hold text or whole numbers; None where none does."""
-    from pyarrow import list_, struct, types
-
-    if types.is_dictionary(kind):
-        return _text_type(kind.value_type)
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        inner = _text_type(kind.value_type)
-        return inner and list_(inner)
-    if types.is_struct(kind):
-        fields = [(f.name, inner) for f in map(kind.field, range(kind.num_fields)) if (inner := _text_type(f.type))]
-        return struct(fields) if fields else None
-    return kind if types.is_integer(kind) or "string" in str(kind) or "binary" in str(kind) else None
+def _is_text(leaf: Any) -> bool:
+    """Whether a column that Parquet stores holds text, as such or as bytes, or whole numbers."""
+    packed = leaf.physical_type in ("BYTE_ARRAY", "INT32", "INT64")
+    return packed and leaf.logical_type.type in ("STRING", "JSON", "ENUM", "INT", "NONE")
 
 
 _READERS: dict[str, Callable[[Path], _Records]] = {
@@ -377,7 +363,7 @@ _READERS: dict[str, Callable[[Path], _Records]] = {
     ".ndjson": _json_lines,
     ".json": _json,
     ".csv": _csv,
-    ".tsv": _tsv,
+    ".tsv": partial(_csv, delimiter="\t"),
 }
 #: Codecs of packed files, by how their names end; and endings of what nothing here unpacks.
 _PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}

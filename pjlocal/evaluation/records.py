@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -170,6 +171,16 @@ class Folder:
     def run_file(self) -> Path:
         return self.path / "run.json"
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raise OutputError if the folder cannot be written into, UsageError if another process has locked a file."""
+        try:
+            yield
+        except BlockingIOError:
+            raise UsageError(f"another pjlocal writes into {self.path}: wait for it, or name another folder") from None
+        except OSError as error:
+            raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
+
     def read(self, kind: type[Record]) -> dict[str, Record]:
         """The records of a kind that count, by their keys, in the order in which they were written.
 
@@ -207,13 +218,9 @@ class Folder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file: name a folder")
-        try:
+        with self.writing():
             for kind in kinds:
                 _lock(self._file(kind))
-        except BlockingIOError:
-            raise UsageError(f"another pjlocal writes into {self.path}: wait for it, or name another folder") from None
-        except OSError as error:
-            raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
 
     def append(self, record: AnswerRecord | Score | Verdict) -> None:
         """Write a record behind the others; it is on its way to the disk when this returns.
@@ -221,22 +228,19 @@ class Folder:
         Raises:
             OutputError: it cannot be written; what was written before stays whole.
         """
-        line = json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":")) + "\n"
-        try:
+        with self.writing():
             file = self._file(type(record))
             end = file.tell()
             try:
-                _write_all(file, line.encode())
+                _write_all(file, _line(record))
             except OSError:
                 file.truncate(end)
                 raise
-        except OSError as error:
-            raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
 
     def take_back(self, record: AnswerRecord | Score | Verdict) -> bool:
         """Remove the record that was written last of its kind; returns False where another has come behind it since."""
-        line = json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        try:
+        line = _line(record)
+        with self.writing():
             file = self._file(type(record))
             end = file.seek(0, os.SEEK_END)
             start = max(0, end - len(line))
@@ -245,8 +249,6 @@ class Folder:
             if last:
                 file.truncate(start)
             file.seek(0, os.SEEK_END)
-        except OSError as error:
-            raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
         return last
 
     def _file(self, kind: type) -> IO[bytes]:
@@ -260,6 +262,10 @@ class Folder:
             file.seek(0, os.SEEK_END)
             self._files[kind] = file
         return self._files[kind]
+
+
+def _line(record: AnswerRecord | Score | Verdict) -> bytes:
+    return json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _parsed(kind: type[Record], line: bytes, simple: Mapping[str, tuple[type, ...]]) -> Record:

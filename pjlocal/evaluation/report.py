@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from ..errors import UsageError
-from ..textfile import check_folder, user_path, write_text
+from .. import __version__
+from ..textfile import output_file, write_text
 from ..visible import markdown_line, one_line
-from .compare import Comparison, Results, WinRow
-from .grid import Grid, markdown_grids, rich_grid
+from .compare import Comparison, Difference, FolderComparison, Results, WinRow
+from .page import Page, as_html
 from .plots import Plot, Point, Rate, Series, lines, plane, win_rates
-from .sheets import leads, sheets
+from .side_by_side import leads, side_by_side
 from .suite import Suite, System
-from .tables import judge_notes, metric_name, report_grids, report_json, telling_note
+from .table import Table, markdown_tables
+from .tables import judge_notes, metric_name, report_tables, telling_note
 
 
 def print_report(results: Results, comparison: Comparison, facts: Sequence[str], console: Console) -> None:
-    """Everything but the plots and the answers."""
+    """Print everything but the plots and the answers."""
     for fact in (*facts, telling_note(comparison), *judge_notes(comparison)):
         console.print(one_line(fact), markup=False, highlight=False)
     console.print()
-    print_grids(report_grids(results.suite, comparison), console)
+    print_tables(report_tables(results.suite, comparison), console)
 
 
-def print_grids(grids: Sequence[Grid], console: Console) -> None:
-    """On a terminal, or in a pipe."""
-    for number, grid in enumerate(grids):
+def print_tables(tables: Sequence[Table], console: Console) -> None:
+    """Print tables on a terminal or into a pipe."""
+    for number, table in enumerate(tables):
         if number:
             console.print()
-        console.print(rich_grid(grid, console.width))
+        console.print(table)
 
 
 def as_markdown(results: Results, comparison: Comparison, facts: Sequence[str]) -> str:
     """The tables as a file to read."""
     suite = results.suite
     head = [f"# {markdown_line(suite.title or suite.name)}", " · ".join(map(markdown_line, facts))]
-    return "\n\n".join([*filter(None, head), markdown_grids(report_grids(suite, comparison))])
-
-
-def as_json(results: Results, comparison: Comparison, facts: Sequence[str]) -> str:
-    return report_json(results.suite, comparison)
+    return "\n\n".join([*filter(None, head), markdown_tables(report_tables(suite, comparison))])
 
 
 def as_page(results: Results, comparison: Comparison, facts: Sequence[str]) -> str:
@@ -53,14 +52,58 @@ def as_page(results: Results, comparison: Comparison, facts: Sequence[str]) -> s
     Raises:
         UsageError: the packages that draw the plots are missing.
     """
-    from .html import Page, as_html
-
     suite = results.suite
-    of = sheets(results.answers, suite)
-    ahead, told_by = leads(of, suite, results.verdicts, results.scores)
+    rows = side_by_side(results.answers, suite)
+    ahead, measured_by = leads(rows, suite, results.verdicts, results.scores)
     notes = [telling_note(comparison), *judge_notes(comparison)]
-    plots = report_plots(suite, comparison)
-    return as_html(Page(suite, facts, notes, report_grids(suite, comparison), plots, of, ahead, told_by))
+    tables, plots = report_tables(suite, comparison), report_plots(suite, comparison)
+    return as_html(Page(suite, facts, notes, tables, plots, rows, ahead, measured_by))
+
+
+def as_json(results: Results, comparison: Comparison, facts: Sequence[str]) -> str:
+    """All numbers as one object; those that are unknown are null."""
+    return _json(
+        {
+            "pjlocal": __version__,
+            "suite": results.suite.name,
+            "baseline": results.suite.baseline,
+            "prompts": comparison.prompts,
+            "smallest_telling": comparison.smallest_telling,
+            "smallest_found": comparison.smallest_found,
+            "judges": {
+                by: asdict(steady) | {"flip_rate": steady.flip_rate, "unfit": steady.unfit}
+                for by, steady in comparison.judges.items()
+            },
+            "systems": [
+                {name: value for name, value in vars(row).items() if name != "means"}
+                | {"tokens_per_s": asdict(row.tokens_per_s), "seconds": asdict(row.seconds)}
+                | {"metrics": [{"metric": m.name, "by": m.by} | asdict(mean) for m, mean in row.means.items()]}
+                for row in comparison.systems
+            ],
+            "differences": [_difference_dict(row) for row in comparison.differences],
+            "wins": [_row_dict(row) for row in comparison.wins],
+        }
+    )
+
+
+def folder_json(comparison: FolderComparison) -> str:
+    """The same of two evaluations."""
+    return _json(asdict(comparison) | {"differences": [_difference_dict(row) for row in comparison.differences]})
+
+
+def _difference_dict(row: Difference) -> dict[str, Any]:
+    return _row_dict(row) | {"metric": row.metric.name, "by": row.metric.by}
+
+
+def _row_dict(row: Difference | WinRow) -> dict[str, Any]:
+    extremes = {name: [value._asdict() for value in getattr(row, name)] for name in ("best", "worst")}
+    return asdict(row) | extremes | {"within_noise": row.within_noise}
+
+
+def _json(values: dict[str, Any]) -> str:
+    """JSON as the standard has it, without NaN and infinite numbers."""
+    standard = json.loads(json.dumps(values), parse_constant=lambda constant: None)
+    return json.dumps(standard, indent=1) + "\n"
 
 
 FORMATS: dict[str, Callable[[Results, Comparison, Sequence[str]], str]] = {
@@ -79,13 +122,7 @@ def write_report(
         UsageError: the ending names no format, the file exists and ``force`` is not set, or a package is missing.
         OutputError: it cannot be written.
     """
-    form = FORMATS.get(target.suffix.lower().removeprefix("."))
-    if form is None:
-        raise UsageError(f"{target.name or target} names no format: end it in .md, .json or .html")
-    path = user_path(target)
-    if not force and os.path.lexists(path):
-        raise UsageError(f"{target} exists already: choose another name, or give --force")
-    check_folder(path)
+    path, form = output_file(target, FORMATS, force, "choose another name, or give --force")
     write_text(path, form(results, comparison, facts))
 
 

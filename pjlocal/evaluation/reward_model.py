@@ -10,16 +10,13 @@ text is as the file wants it, by the first of these that it has:
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from llama_cpp import _ggml
 from llama_cpp import llama_cpp as lib
 
 from ..engine.context import Batch, check_decoded, context_limit, context_params, freed_with, no_context
@@ -53,7 +50,7 @@ class RewardModel(Model):
         return no_model(header)
 
     def _check_use(self) -> None:
-        if self.n_vocab <= 0 or not _has_any_tensor(self.file, _HEADS):
+        if self.n_vocab <= 0 or not any(tensor.name in _HEADS for tensor in self.header.tensors):
             raise ModelError(
                 f"{self.path} is no reward model: it has no head that gives a text a number. For the likelihood under "
                 "a model that writes text there is --scorer"
@@ -80,29 +77,6 @@ class RewardModel(Model):
         last = [end] if lib.llama_vocab_get_add_eos(vocab) and end >= 0 else []
         middle = [*last, *([sep] if lib.llama_vocab_get_add_sep(vocab) and sep >= 0 else [])]
         return first, middle, last
-
-
-def _has_any_tensor(path: Path, names: Sequence[str]) -> bool:
-    """Whether a GGUF file holds one of these."""
-    gguf = _ggml.libggml
-    gguf.gguf_init_from_file.restype = ctypes.c_void_p
-    gguf.gguf_init_from_file.argtypes = [ctypes.c_char_p, _Parameters]
-    gguf.gguf_find_tensor.restype = ctypes.c_int64
-    gguf.gguf_find_tensor.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-    gguf.gguf_free.argtypes = [ctypes.c_void_p]
-    header = gguf.gguf_init_from_file(os.fsencode(path), _Parameters(True, None))
-    if not header:
-        return False
-    try:
-        return any(gguf.gguf_find_tensor(header, name.encode()) >= 0 for name in names)
-    finally:
-        gguf.gguf_free(header)
-
-
-class _Parameters(ctypes.Structure):
-    """gguf_init_params: read the header alone, and make no tensors."""
-
-    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
 
 
 class Ranker:

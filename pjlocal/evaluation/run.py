@@ -6,11 +6,13 @@ import json
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import OutputError, UsageError
+from ..client import Server
+from ..errors import UsageError
 from ..gguf.header import read_header
 from ..gguf.ollama import shown_name
 from ..gguf.sampling import followed, recommended
@@ -80,14 +82,39 @@ class Run:
         return [f"models: {models}", f"{len(self.prompts)} prompts", versions, str(made.get("machine"))]
 
 
+@dataclass(frozen=True)
+class AnsweringModel:
+    """A model that answers.
+
+    name: its file, or its name where a server has it.
+    digest: of the file; where a server has it, of what the server tells of it.
+    recommended: the filters that it names, where a server has it.
+    """
+
+    name: str
+    digest: str
+    recommended: Mapping[str, Any] | None = None
+
+
+def model_there(server: Server, suite: Suite) -> AnsweringModel:
+    """The model that a server has.
+
+    Raises:
+        UsageError: a system of the suite names a model.
+        ServerError: the server does not answer.
+    """
+    for system in suite.systems:
+        if system.model:
+            raise UsageError(
+                f"the system {system.name} names a model, and {server.name} has its own: leave --server out"
+            )
+    about = server.model()
+    known = json.dumps([about["lasting_name"], about["description"]])
+    return AnsweringModel(about["name"], sha256(known.encode()).hexdigest(), about["recommended"])
+
+
 def make_contestant(
-    suite: Suite,
-    system: System,
-    request: Request,
-    engine: Engine,
-    given: Collection[str],
-    model: str,
-    digest: str,
+    suite: Suite, system: System, request: Request, engine: Engine, given: Collection[str], model: AnsweringModel
 ) -> Contestant:
     """How a system answers.
 
@@ -105,7 +132,7 @@ def make_contestant(
     strength = strength_in_force(request.generation, mode)
     request = request.with_group(in_mode(request.generation, mode)).with_group(_filters(request, model))
     engine = system_engine(suite, system, engine, given)
-    return Contestant(system, request, engine, strength, model, digest, _digests(request.generation))
+    return Contestant(system, request, engine, strength, model.name, model.digest, _digests(request.generation))
 
 
 def _digests(generation: Generation) -> dict[str, str]:
@@ -118,12 +145,14 @@ def _digests(generation: Generation) -> dict[str, str]:
     return {name: digest_of(path) for name, path in files.items()}
 
 
-def _filters(request: Request, model: str) -> Sampling:
+def _filters(request: Request, model: AnsweringModel) -> Sampling:
     """The filters as they will be, with those that the model's file names where they are to be the model's."""
     sampling = request.sampling
     if sampling.defaults == "own":
         return sampling
-    said = recommended(read_header(Path(model)).metadata.get, Path(model))
+    path, said = Path(model.name), model.recommended
+    if said is None:
+        said = recommended(read_header(path).metadata.get, path)
     settled: Sampling = followed(sampling, said, request.explicit).replace(defaults="own")
     return settled
 
@@ -203,11 +232,9 @@ def write_run(folder: Folder, run: Run) -> None:
         "keys": list(run.keys),
         "made_with": dict(run.made_with),
     }
-    try:
+    with folder.writing():
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.run_file, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder.path}: {error.strerror or error}") from None
 
 
 def read_run(folder: Folder) -> Run:

@@ -1,8 +1,9 @@
-"""A suite as a user writes it down, in TOML; every mistake is told with its line, before anything is generated."""
+"""A suite as a user writes it, in TOML; a mistake is refused, with its table and key, before anything is generated."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.resources import files
@@ -45,7 +46,7 @@ def load_suite(name: str) -> Suite:
     """The ready suite of that name, or else the one in that file.
 
     Raises:
-        UsageError: there is none, or it says what cannot be; names the line.
+        UsageError: there is none, or it says what cannot be; names the table.
     """
     if not name:
         raise UsageError("which suite? pjlocal eval suites lists those that are ready; or give a TOML file of your own")
@@ -60,8 +61,7 @@ def load_suite(name: str) -> Suite:
     try:
         return _suite(_Table(tomlfile.parse(path, text).unwrap(), path.parent), path.stem)
     except Wrong as wrong:
-        line = f" line {tomlfile.line_of(text, wrong.keys)}" if wrong.keys else ""  # what is missing has none
-        raise UsageError(f"{path}{line}: {wrong}") from None
+        raise UsageError(f"{path}: {wrong}") from None
 
 
 @dataclass(frozen=True)
@@ -71,26 +71,31 @@ class _Table:
     folder: from which the files that it names are found.
     where: the keys that lead to it.
     label: how messages name it.
+    outer: how they name the table that it stands in.
     """
 
     values: dict[str, Any]
     folder: Path
-    where: tuple[str | int, ...] = ()
+    where: tuple[str, ...] = ()
     label: str = ""
+    outer: str = ""
 
-    def wrong(self, message: str, *keys: str | int) -> Wrong:
-        return Wrong(self.label + message, *self.where, *keys)
+    def wrong(self, message: str, key: str = "") -> Wrong:
+        """The error of a key, which is named if the message does not do so."""
+        return Wrong(self.label + (message if re.search(rf"\b{key}\b", message) else f"{key}: {message}"))
 
     def tables(self, key: str) -> list[_Table]:
         """The tables of a list, at least one."""
-        header = f"[[{'.'.join(part for part in (*self.where, key) if isinstance(part, str))}]]"
+        where = (*self.where, key)
+        header = f"[[{'.'.join(where)}]]"
         tables = self.values.get(key)
         if tables is None or tables == []:
             raise self.wrong(f"there are no {key}: each is a table under {header}")
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             raise self.wrong(f"{key} must be tables, each under {header}", key)
         return [
-            _Table(table, self.folder, (*self.where, key, number), self.label) for number, table in enumerate(tables)
+            _Table(table, self.folder, where, f"{self.label}{header} number {n}: ", self.label)
+            for n, table in enumerate(tables, 1)
         ]
 
     def named(self, what: str, taken: Iterable[str]) -> tuple[str, _Table]:
@@ -102,7 +107,7 @@ class _Table:
             )
         if name in taken:
             raise self.wrong(f"there are two of the name {name!r}", "name")
-        return name, replace(self, label=f"{self.label}{what} {name!r}: ")
+        return name, replace(self, label=f"{self.outer}{what} {name!r}: ")
 
     def typed(self, key: str, hint: Any) -> Any:
         if key not in self.values:
@@ -116,9 +121,9 @@ class _Table:
         """Those values that stand under these keys, as the kind of settings takes them beside the rest of it."""
         values = {key: value for key, value in self.values.items() if key in keys}
         try:
-            return checked(values, kind, self.folder, *self.where, rest=rest)
+            return checked(values, kind, self.folder, rest=rest)
         except Wrong as wrong:
-            raise Wrong(self.label + str(wrong), *wrong.keys) from None
+            raise self.wrong(str(wrong), wrong.keys[-1]) from None
 
     def settings(self) -> dict[str, Any]:
         """Those of its values that are settings."""
@@ -241,7 +246,7 @@ def _check_together(table: _Table, suite: Suite) -> None:
             try:
                 check_system(suite, system, objectives, Request())
             except UsageError as error:
-                raise Wrong(by_keys(str(error), Generation), *one.where) from None
+                raise Wrong(by_keys(str(error), Generation)) from None
     _check_plain(table, suite)
 
 
@@ -254,13 +259,9 @@ def _check_system_name(table: _Table, name: str, names: list[str], key: str) -> 
 def _check_plain(table: _Table, suite: Suite) -> None:
     """What compares with plain answers needs some."""
     modes = {system.settings.get("mode", suite.settings.get("mode")) for system in suite.systems}
-    for number, objectives in enumerate(suite.objectives):
-        for at, check in enumerate(objectives.checks):
-            if check.needs_plain and "plain" not in modes:
-                where = ("objectives", number, "checks", at)
-                raise table.wrong(
-                    f"check {check.name!r} compares with plain answers: add a system of mode plain", *where
-                )
+    for check in (check for objectives in suite.objectives for check in objectives.checks):
+        if check.needs_plain and "plain" not in modes:
+            raise table.wrong(f"check {check.name!r} compares with plain answers: add a system of mode plain")
 
 
 def _without(table: _Table, key: str) -> _Table:

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -15,58 +14,54 @@ from rich.text import Text
 from ..errors import UsageError
 from ..screen.tables import plain_table
 from ..visible import shown, shown_line
+from .browser import check_names, place_boxes
 from .question import QUALITY
 from .records import PERSON, AnswerRecord, Folder, Verdict, key_of
-from .sheets import Sheet
+from .side_by_side import SideBySide
 from .suite import Suite
-
-_COLUMN = 36  # the least width at which two answers stand side by side
 
 
 @dataclass(frozen=True)
 class Question:
-    """Two answers in the order in which they are shown, and what is asked about them."""
+    """Two answers to one prompt in the order in which they are shown, and the aspect to compare them in."""
 
-    sheet: Sheet
     first: AnswerRecord
     second: AnswerRecord
     aspect: str
 
 
 def questions(
-    of: Iterable[Sheet], pairs: Iterable[tuple[str, str]], aspects: Sequence[str], seed: int
+    rows: Iterable[SideBySide], pairs: Iterable[tuple[str, str]], aspects: Sequence[str], seed: int
 ) -> list[Question]:
-    """Every pair of systems on every sheet, in an order drawn with the seed, as is who stands first.
+    """Every pair of systems on every row, in an order drawn with the seed, as is who stands first.
 
     All that is asked about the same two answers comes together, so that they are read once.  Answers that are the
     same word for word are left out: nobody could choose.
 
     Args:
-        aspects: what is asked about; empty: each preference of the sheet, then quality.
+        aspects: what is asked about; empty: each preference of the row, then quality.
     """
     draws = random.Random(seed)
     asked = []
-    for sheet in of:
+    for row in rows:
         for one, other in pairs:
-            both = [sheet.answers.get(one), sheet.answers.get(other)]
+            both = [row.answers.get(one), row.answers.get(other)]
             draws.shuffle(both)
             first, second = both
             if first and second and first.text.strip() != second.text.strip():
-                asked.append([Question(sheet, first, second, a) for a in aspects or (*sheet.prefer, QUALITY)])
+                asked.append([Question(first, second, a) for a in aspects or (*row.prefer, QUALITY)])
     draws.shuffle(asked)
     return [question for group in asked for question in group]
 
 
-def all_pairs(of: Iterable[Sheet], suite: Suite, systems: Sequence[str] = ()) -> list[tuple[str, str]]:
+def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] = ()) -> list[tuple[str, str]]:
     """The pairs of systems to vote on: two that are named, or each with its baseline.
 
     Raises:
         UsageError: names that make no pair.
     """
-    answered = dict.fromkeys(system for sheet in of for system in sheet.answers)
-    for name in systems:
-        if name not in answered:
-            raise UsageError(f"no system {name!r} in these answers: there are {', '.join(answered) or 'none'}")
+    answered = dict.fromkeys(system for row in rows for system in row.answers)
+    check_names("system", systems, [*answered])
     if len(set(systems)) >= 2:
         return [(one, other) for at, one in enumerate(systems) for other in systems[at + 1 :] if one != other]
     baselines = suite.baselines
@@ -184,16 +179,15 @@ def ballot_paper(ballot: Ballot, width: int) -> RenderableType:
     question = ballot.question
     if question is None:
         return Text("All votes are cast: q ends, u takes the last one back.")
-    side = width // 2 if width // 2 >= _COLUMN else width
-    panels = [
-        Panel(Text(shown(answer.text)), title=Text(str(number), "bold"), width=side)
+    boxes = [
+        Panel(Text(shown(answer.text)), title=Text(str(number), "bold"))
         for number, answer in enumerate((question.first, question.second), 1)
     ]
     asks = "Which answer is better?" if question.aspect == QUALITY else f"Which answer is more: {question.aspect}?"
     return Group(
-        Text(shown(question.sheet.prompt), "bold"),
+        Text(shown(question.first.prompt), "bold"),
         Text(),
-        Group(*panels) if side == width else Columns(panels, padding=0, width=side),
+        place_boxes(boxes, width),
         Text(shown_line(asks), "bold"),
     )
 

@@ -2,7 +2,7 @@
 
 llama.cpp asserts much of what it expects of a file, and a failed assertion ends the process.  A list of the assertions
 would never be complete: they are spread over the code of 150 architectures.  So each value is compared with those that
-models have.  Headers that pass have not ended the process (`tests/gguf/fuzz_headers.py`); another process tries the
+models have.  Headers that pass have not ended the process (`tests/tools/fuzz_headers.py`); another process tries the
 others first (`engine/trial.py`).  A new architecture, key or tokenizer is no reason: its values may still be ordinary.
 """
 

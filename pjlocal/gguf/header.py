@@ -11,8 +11,9 @@ import stat
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -95,7 +96,7 @@ class TensorInfo:
 
     @property
     def n_elements(self) -> int:
-        return _product(self.shape)
+        return prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -281,9 +282,7 @@ _NAME_THE_FIRST = "Of a split model name the first part, as in NAME-00001-of-000
 def _joined(first: Header, parts: tuple[Path, ...], others: list[Header]) -> Header:
     tensors = list(first.tensors)
     for number, other in enumerate(others, 1):
-        tensors += [
-            TensorInfo(info.name, info.shape, info.type, info.offset, info.n_bytes, number) for info in other.tensors
-        ]
+        tensors += [replace(tensor, part=number) for tensor in other.tensors]
     if len({tensor.name for tensor in tensors}) != len(tensors):
         raise ModelError(f"{first.path} is broken: two of its parts hold the same tensor. Download it again")
     expected = first.metadata.integer("split.tensors.count")
@@ -499,7 +498,7 @@ class _Reader:
         if n_dimensions > _MOST_DIMENSIONS:
             self._broken(f"the tensor {name} has {n_dimensions:,} dimensions, and {_MOST_DIMENSIONS} is the most")
         shape = struct.unpack(f"<{n_dimensions}Q", self._take(8 * n_dimensions, name))
-        if not all(shape) or _product(shape) >= _MOST_ELEMENTS:
+        if not all(shape) or prod(shape) >= _MOST_ELEMENTS:
             self._broken(f"the tensor {name} cannot be {' × '.join(f'{size:,}' for size in shape)}")
         number, offset = struct.unpack("<IQ", self._take(12, name))
         return name, shape, number, offset
@@ -512,10 +511,8 @@ class _Reader:
             return max(0, room)
         kind, block, n_bytes = TENSOR_TYPES[number]
         if (shape and shape[0] % block) or (not shape and block > 1):
-            self._broken(
-                f"the tensor {name} has rows of {_product(shape[:1]):,}, and {kind} comes in blocks of {block}"
-            )
-        return _product(shape) // block * n_bytes
+            self._broken(f"the tensor {name} has rows of {prod(shape[:1]):,}, and {kind} comes in blocks of {block}")
+        return prod(shape) // block * n_bytes
 
     # What all of it is made of.
 
@@ -574,9 +571,8 @@ class _Reader:
 
 _NEWEST_TENSOR_TYPE = 255
 
-_WINDOW = (
-    1 << 17
-)  # bytes read at once of an array of texts; with 1 << 20, which leaves the cache, it takes twice as long
+#: Bytes read at once of an array of texts; with 1 << 20, which leaves the cache, it takes twice as long.
+_WINDOW = 1 << 17
 _WINDOW_BY_TEXT = 64  # or so many for each; a window may end anywhere
 _FEW_TEXTS = 64
 _CHANCES = 16  # then all are passed over one by one
@@ -639,10 +635,3 @@ def _decoded(data: bytes) -> str:
 
 def _padded(n: int, alignment: int) -> int:
     return -(-n // alignment) * alignment
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    product = 1
-    for size in sizes:
-        product *= size
-    return product

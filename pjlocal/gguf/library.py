@@ -172,21 +172,11 @@ def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
 
 def _together(files: Iterable[Path]) -> Iterator[tuple[Path, list[Path]]]:
     """Each file with itself; of a split model the first part that is there, with all that are."""
-    split: dict[tuple[Path, str], list[Path]] = {}
+    models: dict[tuple[Path, str], list[Path]] = {}
     for path in files:
-        if match := _PART.search(path.name):
-            split.setdefault((path.parent, f"{path.name[: match.start()]}/{match[2]}"), []).append(path)
-    done: set[tuple[Path, str]] = set()
-    for path in files:
-        match = _PART.search(path.name)
-        if match is None:
-            yield path, [path]
-            continue
-        key = (path.parent, f"{path.name[: match.start()]}/{match[2]}")
-        if key not in done:
-            done.add(key)
-            parts = sorted(split[key])
-            yield parts[0], parts
+        models.setdefault((path.parent, part_of(path.name) or path.name), []).append(path)
+    for parts in map(sorted, models.values()):
+        yield parts[0], parts
 
 
 def _one(place: Place, first: Path, parts: list[Path]) -> Found:

@@ -83,11 +83,9 @@ def _meant(name: str, known: list[Found]) -> Found | None:
     Raises:
         ModelError: several begin so.
     """
+    if exact := _exact(name, known):
+        return exact
     wanted = name.lower()
-    each = list(every_name(known))
-    exact = [m for m in each if wanted in _spellings(m)] or [m for m in each if f"{wanted}:latest" in _spellings(m)]
-    if exact:
-        return exact[0]
     begin = [m for m in known if any(_begins(name, wanted) for name in m.names)]
     if len(begin) > 1:  # an adapter beside its model often begins as that does
         from .summary import summary  # imports NumPy, which most commands do without
@@ -96,6 +94,14 @@ def _meant(name: str, known: list[Found]) -> Found | None:
     if len(begin) > 1:
         raise ModelError(f"{name!r} is how several models begin: {_listed(begin)}. Name one of them")
     return next((m for m in every_name(begin) if _begins(m.name, wanted)), None)
+
+
+def _exact(name: str, known: list[Found]) -> Found | None:
+    """The model of that name; Ollama's may leave out ``:latest``."""
+    for wanted in (name.lower(), f"{name.lower()}:latest"):
+        if found := next((model for model in every_name(known) if wanted in _spellings(model)), None):
+            return found
+    return None
 
 
 def _begins(name: str, wanted: str) -> bool:
@@ -149,9 +155,8 @@ def _downloaded(name: str) -> Path:
     if name.startswith((".", "/", "~")):
         raise ModelError(f"no such model file: {name}")
     known = all_models()
-    for wanted in (name.lower(), f"{name.lower()}:latest"):
-        if exact := next((model for model in every_name(known) if wanted in _spellings(model)), None):
-            return exact.named
+    if exact := _exact(name, known):
+        return exact.named
     if asked is None:
         raise ModelError(f"no such model file: {name}")
     found = of_repository(asked, known)

@@ -1,7 +1,8 @@
-"""Getting a model from Hugging Face, into the cache that its own programs, llama.cpp and others share.
+"""Download a model from Hugging Face into the cache that its own programs, llama.cpp and others share.
 
-huggingface_hub asks and fetches; it is loaded when a function here is called (it takes 0.2 s).  What it does not do is
-done here: a download that broke goes on in the next run, and what came is held against the checksum.
+huggingface_hub makes the requests, retries them and places the files; importing it takes 0.2 s, so functions here do.
+Its `hf_hub_download` (2.4) deletes a partial file when a download breaks or is interrupted, and verifies no checksum:
+the content is fetched here, with its `http_get`, before `hf_hub_download` finds it in the cache.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from ..errors import ModelError, UsageError
 from .library import part_of, quantization_of
@@ -183,11 +186,8 @@ def check_room(choice: Choice) -> None:
 
 
 def memory_warning(choice: Choice) -> str | None:
-    """What to say of a model that is larger than this machine's memory."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
+    """The warning for a model that is larger than this machine's memory."""
+    memory = psutil.virtual_memory().total
     if choice.size < memory:
         return None
     return (
@@ -219,9 +219,8 @@ def download(choice: Choice, progress: Progress) -> Path:
     before = 0
     paths = []
     for file in choice.files:
-        done = before  # of the files before it
 
-        def so_far(what: str, n: int, done: int = done) -> None:
+        def so_far(what: str, n: int, done: int = before) -> None:
             progress(what, done + n, choice.size)
 
         paths.append(_fetched(choice, file, so_far))
@@ -327,7 +326,7 @@ def _blob(repo: str, sha256: str) -> Path:
 
 
 def _partial(blob: Path) -> Path:
-    """Of pjlocal's own: huggingface_hub's are not continued by itself, and may have holes."""
+    """Where the bytes that came are kept, under a name that huggingface_hub does not use."""
     return blob.with_name(f"{blob.name}.pjlocal.incomplete")
 
 

@@ -1,9 +1,9 @@
-"""The routes: each takes a request apart, orders answers, and sends what is told of them."""
+"""The application: OpenAI's routes, with those of the page, the saved chats and pjlocal's own clients."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,17 +17,15 @@ from starlette.routing import Route
 
 from ..prompting.plan import make_roles, unused
 from ..request import Request as AnswerRequest
-from .answering import Answering, Answers, read_body, streamed, whole
+from ..service import Job, ModelName, Service
+from .answers import answer_routes
+from .auth import Guard, NotFound, error_body, not_served
+from .bodies import Wrong
 from .chats import chat_routes
-from .guard import Guard, NotFound, error_body, not_served
 from .metrics import Metrics
-from .names import Names
+from .openai import Body, Chat, Completion, Names, Reply, parse, streamed, whole
 from .page import page_routes
-from .protocol import Body, Chat, Completion, parse
-from .recording import SavedAs
-from .replies import Reply
-from .unsupported import Wrong
-from .worker import Worker
+from .streaming import Answering, Answers, read_body
 
 _SERVED = (
     "This server speaks OpenAI's Chat Completions API: POST /v1/chat/completions, POST /v1/completions and "
@@ -37,12 +35,12 @@ _MOST_PATH = 200  # characters of a path in an error
 
 
 def create_app(
-    worker: Worker,
+    service: Service,
     names: Names,
     defaults: AnswerRequest,
     metrics: Metrics,
-    n_ctx: int,
-    saved_as: SavedAs,
+    model: Mapping[str, Any],
+    saved_as: ModelName,
     *,
     token: str,
     key: str | None = None,
@@ -52,8 +50,8 @@ def create_app(
     """The application.
 
     Args:
-        defaults: what answers are written under where a request does not say.
-        n_ctx: the most tokens that a request may want.
+        defaults: the settings of answers whose request does not say.
+        model: facts about the model (see `LoadedModel.describe`).
         token, key, local, origins: see `Guard`.
     """
     middleware = [Middleware(Guard, key=key, token=token, local=local, origins=origins, metrics=metrics)]
@@ -64,21 +62,22 @@ def create_app(
         middleware.insert(0, cors)
     return Starlette(
         routes=[
-            *routes(worker, names, defaults, metrics, n_ctx),
-            *page_routes(names, defaults),
-            *chat_routes(worker, names, defaults, n_ctx, saved_as),
+            *routes(service, names, defaults, metrics, model["context_limit"]),
+            *page_routes(names.model, defaults),
+            *chat_routes(),
+            *answer_routes(service, names, defaults, model, saved_as),
         ],
         middleware=middleware,
         exception_handlers={HTTPException: _no_route},
     )
 
 
-def routes(worker: Worker, names: Names, defaults: AnswerRequest, metrics: Metrics, n_ctx: int) -> list[Route]:
-    """What can be asked."""
+def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Metrics, n_ctx: int) -> list[Route]:
+    """OpenAI's routes."""
     started = int(time.time())
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok"}) if worker.alive else JSONResponse({"status": "stopping"}, 503)
+        return JSONResponse({"status": "ok"}) if service.is_open else JSONResponse({"status": "stopping"}, 503)
 
     async def measured(request: Request) -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -99,16 +98,17 @@ def routes(worker: Worker, names: Names, defaults: AnswerRequest, metrics: Metri
         return _answering(parse(Completion, await read_body(request)))
 
     def _answering(body: Body) -> Response:
-        worn = names.find(body.model)
-        if worn is None:
+        named = names.find(body.model)
+        if named is None:
             raise NotFound(names.unknown(str(body.model)))
-        system, said = body.said()
-        overrides = body.config(n_ctx)
-        asked = defaults.override(worn).override(overrides).behind(system)
-        for warning in unused(asked, make_roles(asked), overrides.flat()):
+        system, prompt = body.system_and_prompt()
+        overrides = body.overrides(n_ctx)
+        request = defaults.override(named).override(overrides).behind(system)
+        for warning in unused(request, make_roles(request), overrides.flat()):
             raise Wrong(warning, "pjlocal")
         reply = Reply(body.model or names.model, isinstance(body, Chat), body.top is not None, body.with_events)
-        answers = Answers(worker, [_seeded(asked, number) for number in range(body.n or 1)], said, body.top)
+        jobs = [Job(_seeded(request, number), prompt, top=body.top) for number in range(body.n or 1)]
+        answers = Answers(service, jobs)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
             return Answering(answers, partial(streamed, answers, reply, with_usage))
@@ -132,8 +132,8 @@ def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     why = f"{not_served(path) or 'there is nothing here'}. {_SERVED}" if error.status_code == 404 else error.detail
-    said = f"{request.method} {path[:_MOST_PATH]}: {why}"
-    return JSONResponse(error_body(said, "invalid_request_error"), error.status_code, error.headers)
+    message = f"{request.method} {path[:_MOST_PATH]}: {why}"
+    return JSONResponse(error_body(message, "invalid_request_error"), error.status_code, error.headers)
 
 
 def _seeded(request: AnswerRequest, number: int) -> AnswerRequest:

@@ -7,6 +7,7 @@ import logging
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ..events import Result
+from ..service import Monitor
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
 
@@ -22,17 +23,17 @@ class _CountErrors(logging.Handler):
         self._errors.inc()
 
 
-class Metrics:
+class Metrics(Monitor):
     """Counters of one server, apart from any others in the process."""
 
     def __init__(self) -> None:
         self._registry = of = CollectorRegistry()
         self.requests = Counter("pjlocal_requests", "Requests by route and status.", ["route", "status"], registry=of)
-        self.orders = Gauge("pjlocal_answers_now", "Answers that are written or wait.", registry=of)
-        self.loaded = Gauge("pjlocal_model_loaded", "Whether the model is in memory.", registry=of)
-        self.decodes = Counter("pjlocal_decodes", "Batches that the model has read.", registry=of)
-        self.fed = Counter("pjlocal_tokens_fed", "Tokens that the model has read, over all views.", registry=of)
-        self.first_token = Histogram(
+        self._jobs = Gauge("pjlocal_answers_now", "Answers that are written or wait.", registry=of)
+        self._loaded = Gauge("pjlocal_model_loaded", "Whether the model is in memory.", registry=of)
+        self._decodes = Counter("pjlocal_decodes", "Batches that the model has read.", registry=of)
+        self._fed = Counter("pjlocal_tokens_fed", "Tokens that the model has read, over all views.", registry=of)
+        self._first_token = Histogram(
             "pjlocal_first_token_seconds", "From an order to its first token.", registry=of, buckets=_SECONDS
         )
         self._errors = Counter("pjlocal_errors", "Errors that the server has logged.", registry=of)
@@ -47,12 +48,23 @@ class Metrics:
         """Count what this logger logs as an error from now on."""
         logger.addHandler(_CountErrors(self._errors))
 
+    def jobs(self, n: int) -> None:
+        self._jobs.set(n)
+
+    def loaded(self, is_loaded: bool) -> None:
+        self._loaded.set(is_loaded)
+
+    def decoded(self, n_tokens: int, n_decodes: int) -> None:
+        self._fed.inc(n_tokens)
+        self._decodes.inc(n_decodes)
+
+    def started(self, seconds: float) -> None:
+        self._first_token.observe(seconds)
+
     def ended(self, how: str) -> None:
-        """An answer has, by itself or by others."""
         self._answers.labels(how).inc()
 
-    def count(self, result: Result, n_held: int) -> None:
-        """All that was written of an answer, and read for it."""
+    def wrote(self, result: Result, n_held: int) -> None:
         statistics = result.statistics
         self._completion.inc(statistics.completion_tokens)
         self._prompt.inc(sum(statistics.prompt_tokens))

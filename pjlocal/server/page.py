@@ -12,7 +12,6 @@ from starlette.routing import Route
 from ..prompting.preferences import presets
 from ..request import Request as AnswerRequest
 from ..settings import VIEW_NAMES, Mode, Placement
-from .names import Names
 
 _SCRIPTS = ("answer", "api", "chats", "compare", "manage", "markdown", "page", "strip", "token", "turn", "views")
 #: What is served by its path: a file, and its type.
@@ -32,7 +31,7 @@ _HEADERS = {
 }
 
 
-def page_routes(names: Names, defaults: AnswerRequest) -> list[Route]:
+def page_routes(model: str, defaults: AnswerRequest) -> list[Route]:
     """The page's files, and what is in force where it says nothing."""
 
     async def page(request: Request) -> Response:
@@ -42,7 +41,7 @@ def page_routes(names: Names, defaults: AnswerRequest) -> list[Route]:
     async def about(request: Request) -> Response:
         return JSONResponse(
             {
-                "model": names.model,
+                "model": model,
                 "presets": presets(),
                 "modes": get_args(Mode),
                 "placements": get_args(Placement),

@@ -7,18 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UsageError
+from .bodies import Wrong
 
 #: Values that ask for nothing, of most fields; null is left out before.
 _NOTHING: tuple[Any, ...] = (False, [], {}, "")
-
-
-class Wrong(UsageError):
-    """A request that cannot be understood, and the field that is wrong."""
-
-    def __init__(self, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Between a chat and the model: the messages that a view reads of the turns, as many as its context has room for."""
+"""Between a chat and the model: the messages that a view reads of the turns, as many as its context has room for, and
+the settings that a turn is saved with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..prompting.prompt import Message
 from ..request import Request
@@ -11,7 +12,7 @@ from .session import Turn
 
 if TYPE_CHECKING:
     from ..persona import PersonaJudge
-    from ..prompting.plan import Plan
+    from ..prompting.plan import Plan, Roles
 
 _ROOM_SHARE = 4  # an answer's room in the context is at most a quarter of it
 _KEEP = 3 / 4  # of the room for the prompt is what stays when turns must leave, so that they seldom must
@@ -49,3 +50,38 @@ def fitted(judge: PersonaJudge, conversation: Sequence[Message], request: Reques
             first += 1
             prompts = prompts_from(first)
     return judge.planned(conversation[2 * first :], prompts, request, roles), first
+
+
+def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) -> int | None:
+    """The seed of a turn's answer; None for any.
+
+    A question that is asked again under a seed gets the next one: the same would give the same answer.
+
+    Args:
+        replacing: the turn that is asked again, or instead of.
+        keep: whether the answer takes its place; else it is compared with it, and has the same seed.
+    """
+    given = request.generation.seed
+    if replacing is None or (keep and given is None):
+        return given
+    seed = replacing.settings.get("seed", given)
+    return None if seed is None else (int(seed) + keep) % 2**63
+
+
+def turn_settings(settings: Mapping[str, Any], request: Request, roles: Roles, model: str, seed: int) -> dict[str, Any]:
+    """The settings that a turn is saved with.
+
+    Args:
+        settings: those of its session.
+        request: of its answer.
+        model: the name of the model's file.
+    """
+    return {
+        **settings,
+        "generation": request.generation.as_dict(),
+        "model": model,
+        "mode": roles.mode,
+        "preferences": roles.preferences,
+        "lambda": request.generation.lam,
+        "seed": seed,
+    }

@@ -6,22 +6,19 @@ What a model, a user or a file wrote is shown through `display.visible`; in JSON
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from html import escape
-from importlib.resources import files
 from math import exp
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import OutputError, UsageError
 from ..events import TokenEvent, pushes_text
-from ..settings import JUDGED, PANEL_NAMES
-from ..textfile import check_folder, user_path, write_text
-from ..visible import goes_on, markdown_line, shown, shown_line, visible
+from ..html import render, view_color
+from ..settings import JUDGED
+from ..textfile import output_file, write_text
+from ..visible import markdown_line, shown, shown_line, visible, whole_characters
 from .session import Session, Turn
 
 _UNTITLED = "Conversation"
@@ -35,16 +32,7 @@ def write_export(session: Session, target: Path, force: bool = False) -> None:
         UsageError: the ending names no format, or the file exists and ``force`` is not set.
         OutputError: it cannot be written.
     """
-    form = FORMATS.get(target.suffix.lower().removeprefix("."))
-    if form is None:
-        raise UsageError(f"{target.name or target} names no format: end it in .md, .json or .html")
-    try:
-        path = user_path(target)
-    except UsageError as error:
-        raise OutputError(f"cannot write {target}: {error}") from None
-    if not force and os.path.lexists(path):
-        raise UsageError(f"{target} exists already: choose another name")
-    check_folder(path)
+    path, form = output_file(target, FORMATS, force)
     write_text(path, form(session))
 
 
@@ -102,44 +90,32 @@ def _json_escape(match: re.Match[str]) -> str:
 
 def as_html(session: Session) -> str:
     """One page without scripts: every token in the colour of the view that wrote it, its numbers where one points."""
-    title = escape(_line(session.title) or _UNTITLED)
-    views = [_views(turn) for turn in session.turns]
-    shared = views[0] if views and all(view == views[0] for view in views) else None
-    turns = [_html_turn(turn, view if shared is None else "") for turn, view in zip(session.turns, views, strict=True)]
-    count = f"{len(turns)} turn{'s' * (len(turns) != 1)}"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="generator" content="pjlocal {__version__}">
-<title>{title}</title>
-<style>{_css()}</style>
-</head>
-<body>
-<header>
-<h1 dir="auto">{title}</h1>
-<p class="facts">{count} · {_date(session.created)} · pjlocal {__version__}</p>
-<ul class="legend">{shared or _view("a") + _view("b")}{_KINDS}</ul>
-<p class="hint">Point at a token to see its numbers. The Tab key goes from one resampled token to the next.</p>
-</header>
-<main>
-{"".join(turns)}</main>
-</body>
-</html>
-"""
+    count = f"{len(session.turns)} turn{'s' * (len(session.turns) != 1)}"
+    legends = [_legend(turn) for turn in session.turns]
+    shared = legends[0] if legends and all(legend == legends[0] for legend in legends) else None
+    turns = [
+        {
+            "question": turn.question,
+            "facts": [*_facts(turn), *_share(turn)],
+            "legend": legend if shared is None and any(legend) else None,
+            "tokens": map(_token, whole_characters(turn.events, lambda event: event.text)),
+            "ending": _ENDINGS.get(turn.finish_reason, ""),
+        }
+        for turn, legend in zip(session.turns, legends, strict=True)
+    ]
+    return render(
+        "sessions/export.html",
+        title=shown_line(session.title) or _UNTITLED,
+        summary=f"{count} · {_date(session.created)} · pjlocal {__version__}",
+        legend=shared if shared and any(shared) else ({"a": [""], "b": [""]}, False),
+        turns=turns,
+    )
 
 
 FORMATS: dict[str, Callable[[Session], str]] = {"md": as_markdown, "json": as_json, "html": as_html}
 
 
 # What the formats share.
-
-
-def _line(text: object) -> str:
-    return shown_line(str(text))
 
 
 def _time(seconds: float) -> datetime:
@@ -202,60 +178,15 @@ def _closing_fence(text: str) -> str:
 # HTML
 
 
-def _css() -> str:
-    colors, page = files("pjlocal") / "blame.css", files(__package__) / "export.css"
-    return colors.read_text(encoding="utf-8") + page.read_text(encoding="utf-8")
+_ALL = "all"
 
 
-def _html_turn(turn: Turn, views: str) -> str:
-    question = escape(shown(turn.question))
-    facts = " ".join(f"<bdi>{escape(_line(fact))}</bdi>" for fact in [*_facts(turn), *_share(turn)])
-    legend = f'<ul class="legend">{views}</ul>\n' if views else ""
-    answer = "".join(map(_html_cell, _cells(turn.events))) or '<span class="none">no answer</span>'
-    ending = _ENDINGS.get(turn.finish_reason, "")
-    return f"""<article>
-<h2 class="question" dir="auto">{question}</h2>
-<p class="facts">{facts}</p>
-{legend}<div class="answer" dir="auto">{answer}</div>
-{f'<p class="facts">{ending}</p>' if ending else ""}
-</article>
-"""
-
-
-def _view(name: str, wishes: Iterable[str] = ()) -> str:
-    """A view in the legend."""
-    text = escape(_line(", ".join(map(str, wishes))))
-    return f'<li class="{_class(name)}"><b>{escape(name)}</b>{text and f" <bdi>{text}</bdi>"}</li>'
-
-
-_KINDS = (
-    '<li><span class="resampled">resampled</span> in place of a rejected token</li>'
-    '<li><span class="bonus">bonus</span> after λ accepted ones</li>'
-)
-
-
-#: Colours that export.css has; the views of a larger panel begin with the first again.
-_N_COLORS = 6
-
-
-def _class(name: str) -> str:
-    """What gives a view its colour."""
-    return PANEL_NAMES[PANEL_NAMES.index(name) % _N_COLORS] if len(name) == 1 and name in PANEL_NAMES else ""
-
-
-def _views(turn: Turn) -> str:
-    """The views that had a preference or wrote a token, and all of them where they judged at once."""
+def _legend(turn: Turn) -> tuple[dict[str, list[str]], bool]:
+    """The preferences of the views that had one or wrote a token, and whether a token was the choice of all views."""
     preferences = _preferences(turn)
     wrote = {_writer(event) for event in turn.events}
-    views = [
-        _view(name, preferences.get(name) or ["no preference"])
-        for name in dict.fromkeys(["a", "b", *preferences])
-        if preferences.get(name) or name in wrote
-    ]
-    return "".join([*views, _view(_ALL, ["what they agree on"])] if _ALL in wrote else views)
-
-
-_ALL = "all"
+    names = [name for name in dict.fromkeys(["a", "b", *preferences]) if preferences.get(name) or name in wrote]
+    return {name: preferences.get(name) or [] for name in names}, _ALL in wrote
 
 
 def _writer(event: TokenEvent) -> str | None:
@@ -273,35 +204,17 @@ def _share(turn: Turn) -> list[str]:
     return [", ".join(shares).replace(" ", " wrote ", 1)]
 
 
-def _cells(events: Iterable[TokenEvent]) -> list[list[TokenEvent]]:
-    """The tokens that have a text, together those between which a character (grapheme) is not finished.
-
-    Their parts would come apart on the screen, since a bold token has another font.
-    """
-    cells: list[list[TokenEvent]] = []
-    before = ""
-    for event in events:
-        if not event.text:
-            continue
-        if before and goes_on(before, event.text[0]):
-            cells[-1].append(event)
-        else:
-            cells.append([event])
-            before = ""
-        before += event.text
-    return cells
-
-
-def _html_cell(cell: list[TokenEvent]) -> str:
-    first = cell[0]
-    text = shown("".join(event.text for event in cell))
-    tip = "\n\n".join(map(_tip, cell))
-    classes = ["t", _class(first.writer or ""), first.kind, "line-end" if text.lstrip(" ").startswith("\n") else ""]
-    stop = 0 if first.kind == "resampled" else -1  # a click or a tap holds any token; Tab has few to stop at
-    return (
-        f'<span class="{escape(" ".join(filter(None, classes)))}" tabindex="{stop}" data-tip="{escape(tip)}">'
-        f"{escape(text)}</span>"
-    )
+def _token(group: Sequence[TokenEvent]) -> dict[str, Any]:
+    """A token as the page shows it, or several that are one character."""
+    first = group[0]
+    text = shown("".join(event.text for event in group))
+    line_end = "line-end" if text.lstrip(" ").startswith("\n") else ""
+    return {
+        "text": text,
+        "classes": " ".join(filter(None, ["t", view_color(first.writer), first.kind, line_end])),
+        "tabindex": 0 if first.kind == "resampled" else -1,  # a click or a tap holds any token; Tab has few to stop at
+        "tip": "\n\n".join(map(_tip, group)),
+    }
 
 
 def _tip(event: TokenEvent) -> str:
@@ -328,7 +241,7 @@ def _tip(event: TokenEvent) -> str:
 def _push_rows(event: TokenEvent) -> list[str]:
     """How far each preference moved the token: in nats, and how many times as probable that makes it."""
     rows = [f"push {name:9}{nats:+6.2f}  ×{exp(min(nats, 99)):.3g}" for name, nats in event.pushes.items()]
-    return ["", *map(shown, rows)] if rows else []
+    return ["", *rows] if rows else []
 
 
 def _named(text: str, token: int) -> str:

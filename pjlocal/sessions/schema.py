@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from .faults import ForeignStoreError
+
 #: Marks a file as pjlocal's (PRAGMA application_id): "pjlc".
 APPLICATION_ID = 0x706A6C63
 
@@ -87,3 +94,36 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "UPDATE tokens SET judge = CASE draft WHEN 'a' THEN 'b' ELSE 'a' END WHERE draft IS NOT NULL",
     ),
 )
+
+
+def version_of(db: sqlite3.Connection, path: Path) -> int:
+    """How many migrations the file has had.
+
+    Raises:
+        StoreError: more than are known here, or it is another program's database.
+    """
+    version, application, empty = db.execute(
+        "SELECT user_version, application_id, NOT EXISTS (SELECT 1 FROM sqlite_master) "
+        "FROM pragma_user_version, pragma_application_id"
+    ).fetchone()
+    if application != APPLICATION_ID and not empty:
+        raise ForeignStoreError(
+            f"cannot use the saved chats in {path}: it belongs to another program: set PJLOCAL_DATABASE to another file"
+        )
+    if version > len(MIGRATIONS):
+        raise ForeignStoreError(
+            f"{path} was written by a newer pjlocal: update pjlocal, or set PJLOCAL_DATABASE to another file"
+        )
+    return int(version)
+
+
+def migrate(
+    db: sqlite3.Connection, path: Path, transaction: Callable[[], AbstractContextManager[sqlite3.Connection]]
+) -> None:
+    """Bring the tables up to date, one version at a time."""
+    while (version := version_of(db, path)) < len(MIGRATIONS):
+        with transaction():
+            if version_of(db, path) == version:  # else another process was faster
+                for statement in MIGRATIONS[version]:
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {version + 1}")

@@ -11,7 +11,7 @@ from pjlocal import Engine, Sampling
 from pjlocal.bench.measure import measure
 from pjlocal.bench.report import JUDGE, LIMIT, Report, Workload
 from pjlocal.engine.interrupt import Interrupt, Interrupted
-from pjlocal.engine.views import ModelViews
+from pjlocal.engine.slot import Slot
 from pjlocal.errors import ModelError
 
 LAYOUTS = ["contexts", "batched"]
@@ -70,7 +70,7 @@ def test_ctrl_c_before_an_answers_first_token_ends_bench_as_anywhere_else(tiny, 
 
     def progress(what: str, done: float) -> None:
         if what == where:
-            monkeypatch.setattr(ModelViews, "start", start)
+            monkeypatch.setattr(Slot, "start", start)
 
     with pytest.raises(Interrupted):
         measure(tiny("llama"), WORK, interrupt, progress)

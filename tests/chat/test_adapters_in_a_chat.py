@@ -71,10 +71,10 @@ def test_a_saved_cache_is_taken_by_views_with_the_same_adapters_alone(tiny, lora
     session = Session(id=7)
     with talk(tiny("llama"), session=session, lora_a=(str(lora),)) as chat:
         before = chat.ask(QUESTIONS[0])
-        assert save_cache(chat.judge.pool, session) > 0
+        assert save_cache(chat.judge.decoder, session) > 0
     for adapters, held in ({"lora_a": (str(lora),)}, before.held), ({}, [[], []]):
         with talk(tiny("llama"), session=session, **adapters) as chat:
-            load_cache(chat.judge.pool, session, chat.judge.roles(chat.judge.request).adapters)
+            load_cache(chat.judge.decoder, session, chat.judge.roles(chat.judge.request).adapters)
             cost = chat.ask(QUESTIONS[1])
             assert cost.fed == cost.new_to(held)
             chat.conversation.session.turns.pop()

@@ -17,19 +17,24 @@ import pytest
 from talking import LAYOUTS, Talk, talk
 
 import pjlocal
+import pjlocal.engine.lanes
 from pjlocal import Engine
 from pjlocal.chat.loop import handle
 from pjlocal.engine.context import Context
+from pjlocal.engine.engine import Engine as Decoder
 from pjlocal.engine.interrupt import on_sigint
+from pjlocal.engine.lanes import Lanes, LaneSet
 from pjlocal.engine.model import Model
-from pjlocal.engine.pool import ViewPool
-from pjlocal.engine.views import ModelViews
+from pjlocal.engine.sequence import Lane
+from pjlocal.engine.sequence import Sequence as CacheSequence
+from pjlocal.engine.slot import Slot
 from pjlocal.engine.worker import Worker
 from pjlocal.prompting.jinja import TemplateProcess
 from pjlocal.sessions.store import Store
 
 CODE = str(Path(pjlocal.__file__).parent)
 LONG = "Tell me " + "much " * 200
+GROWING = ("/mode judge", "/set lookahead 4", "hello")  # contexts with room for more logits take the place of others
 
 
 @contextmanager
@@ -69,14 +74,34 @@ def right_answer(chat: Talk, text: str) -> bool:
     return chat.screen.answers == [text]
 
 
-AT_CLOSING = [(ModelViews, "close"), (Worker, "close"), (Store, "finish_turn")]
+AT_CLOSING = [(LaneSet, "close"), (Worker, "close"), (Decoder, "_release"), (Store, "finish_turn")]
 ELSEWHERE = [
-    (ModelViews, "wait"),
-    (ModelViews, "_recover"),
+    (Decoder, "writing"),
+    (Decoder, "_tidy"),
+    (Decoder, "submit"),
+    (Decoder, "_admit"),
+    (Decoder, "step"),
+    (Decoder, "cancel"),
+    (Lanes, "for_answer"),
+    (Lanes, "_make"),
+    (Lanes, "place"),
+    (Lanes, "start"),
+    (Lanes, "wait"),
+    (Lanes, "recover"),
+    (Slot, "start"),
+    (Slot, "go_on"),
+    (Slot, "feed"),
+    (Slot, "close"),
+    (Lane, "read"),
+    (Lane, "feed"),
+    (CacheSequence, "fill"),
+    (CacheSequence, "release"),
+    (CacheSequence, "recover"),
+    (Worker, "submit"),
+    (Worker, "wait"),
+    (pjlocal.engine.lanes, "apart"),
     (Context, "close"),
     (Context, "decode"),
-    (ViewPool, "writing"),
-    (ViewPool, "_make_way"),
     (TemplateProcess, "_exchange"),
     (Store, "add_turn"),
     (Store, "add_token"),
@@ -88,7 +113,7 @@ ELSEWHERE = [
     ("where", "method"), [*AT_CLOSING, *(pytest.param(*one, marks=pytest.mark.slow) for one in ELSEWHERE)]
 )
 def test_a_press_while_something_is_closed_changed_or_saved_does_not_end_the_chat(
-    tiny, store: Store, monkeypatch: pytest.MonkeyPatch, where: type, method: str
+    tiny, store: Store, monkeypatch: pytest.MonkeyPatch, where: object, method: str
 ) -> None:
     """Before it, the next time behind it, and so on."""
     engine = Engine(n_ctx=2048, n_threads=1, layout="contexts")
@@ -97,9 +122,11 @@ def test_a_press_while_something_is_closed_changed_or_saved_does_not_end_the_cha
         text = chat.screen.answers[-1]
         original = getattr(where, method)
         before = itertools.cycle([True, False])
+        pressed = []
 
         def pressing(*args: Any, **options: Any) -> Any:
             first = next(before)
+            pressed.append(first)
             if first:
                 signal.raise_signal(signal.SIGINT)
             try:
@@ -110,8 +137,9 @@ def test_a_press_while_something_is_closed_changed_or_saved_does_not_end_the_cha
 
         with monkeypatch.context() as patch:
             patch.setattr(where, method, pressing)
-            for line in (LONG, "/regen", "/mode both", "hello", "/undo", "/compare"):
+            for line in (LONG, "/regen", "/mode both", "hello", "/undo", "/compare", *GROWING):
                 chat.say(line)
+        assert {*pressed} == {True, False}
         assert right_answer(chat, text)
 
 

@@ -37,7 +37,6 @@ def test_an_answer_that_is_cut_off_in_a_pipe_is_told(pjlocal, toy, options: tupl
     assert "cut off" not in result.stdout
 
 
-@pytest.mark.slow
 def test_commands_in_a_pipe(pjlocal, toy, says, sessions) -> None:
     args = ("chat", *toy, *says("Rain."))
     result = pjlocal(*args, stdin="/swap\nq1\n/view blame\n/regen\n/why\n/title T\n/quit\nq2\n")
@@ -64,7 +63,6 @@ def test_a_line_that_fails_in_a_pipe_is_told_and_the_rest_answered(pjlocal, toy,
     assert result.returncode == 1 and "no model 'nowhere'" in result.stderr
 
 
-@pytest.mark.slow
 def test_a_mark_of_the_encoding_is_no_part_of_a_line(pjlocal, toy, says, sessions) -> None:
     args = ("chat", *toy, *says("Rain."))
     result = pjlocal(*args, stdin=b"\xef\xbb\xbf/title T\r\nq1\r\n\xef\xbb\xbfq2 \xef\xbb\xbf\n//q3\n")

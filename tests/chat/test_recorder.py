@@ -155,7 +155,6 @@ def test_a_session_that_another_program_removed_goes_on_as_a_new_one(chat: Talk,
     assert chat.say("Anew?") == [] and kept(chat, store)
 
 
-@pytest.mark.slow
 def test_no_save_writes_nothing(pjlocal, tiny, tmp_path: Path, environment: dict[str, str]) -> None:
     result = pjlocal("chat", "-m", tiny("llama"), "--threads", "1", "-n", "8", "--no-save", stdin="Why?\nHow?\n")
     assert result.returncode == 0 and result.stdout and result.stderr.count("cut off") == result.stderr.count("\n")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commandline import PJLOCAL, one_line
+from commandline import call, one_line
 from terminal import database
 from tiny_models import write_lora
 
@@ -23,10 +23,9 @@ def chat(environment: dict[str, str], tmp_path: Path) -> Chat:
 
     def chat(folder: str, *args: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / folder).mkdir(exist_ok=True)
-        command = [*PJLOCAL, "chat", "--regex", "a", "--threads", "1", *args]
-        return subprocess.run(
-            command, input="Why?\n", capture_output=True, text=True, env=environment, cwd=tmp_path / folder
-        )
+        command = ["chat", "--regex", "a", "--threads", "1", *args]
+        status, written, complained = call(command, environment, tmp_path / folder, b"Why?\n")
+        return subprocess.CompletedProcess(command, status, written.decode(), complained.decode())
 
     return chat
 
@@ -48,7 +47,6 @@ def stands_at(path: Path, model: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_the_model_is_the_same_file_from_another_folder(chat: Chat, last, tiny, tmp_path, environment) -> None:
     own = stands_at(Path(environment["XDG_DATA_HOME"]) / "pjlocal" / "models" / "own.gguf", tiny("llama"))
     here = stands_at(tmp_path / "here" / "my.gguf", tiny("llama"))
@@ -63,7 +61,6 @@ def test_the_model_is_the_same_file_from_another_folder(chat: Chat, last, tiny, 
         assert last().settings["model"] == str(path) and len(last().turns) == 2
 
 
-@pytest.mark.slow
 def test_a_model_that_is_gone_is_named(chat: Chat, last, tiny, tmp_path) -> None:
     mine = stands_at(tmp_path / "here" / "my.gguf", tiny("llama"))
     chat("here", "-m", "./my.gguf")
@@ -77,7 +74,6 @@ def test_a_model_that_is_gone_is_named(chat: Chat, last, tiny, tmp_path) -> None
     assert last().settings["model"] == str(tiny("llama")) and len(last().turns) == 2
 
 
-@pytest.mark.slow
 def test_a_model_that_an_older_version_saved_as_it_was_typed_is_said_once(
     chat: Chat, last, tiny, tmp_path, environment
 ) -> None:
@@ -103,7 +99,6 @@ def test_a_chat_with_the_embedded_model_keeps_it_whatever_the_config_file_says(
     assert last().settings["model"] == "smollm2" and len(last().turns) == 2
 
 
-@pytest.mark.slow
 def test_files_of_preferences_are_the_same_from_another_folder(chat: Chat, last, tiny, tmp_path) -> None:
     (tmp_path / "here").mkdir()
     wish = tmp_path / "here" / "wish.txt"
@@ -117,7 +112,6 @@ def test_files_of_preferences_are_the_same_from_another_folder(chat: Chat, last,
     assert f"cannot read preference file {wish}: " in one_line(chat("there", "--continue").stderr)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("prefer", [(), ("-p", "vivid")])
 def test_a_chat_whose_adapter_is_gone_says_how_to_go_on_with_another_or_without(
     chat: Chat, last, tiny, tmp_path, prefer: tuple[str, ...]

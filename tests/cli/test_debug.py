@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from commandline import one_line
@@ -14,18 +14,17 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def broken(environment: dict[str, str], tmp_path: Path) -> Run:
+def broken(pjlocal: Run, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command with a function of it replaced by one that fails."""
 
+    def bug(*args: object, **options: object) -> None:
+        raise TypeError("oh \x1b[31m no")
+
     def run(where: str, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        module, _, name = where.rpartition(".")
-        code = (
-            f"import {module}\ndef bug(*args, **options): raise TypeError('oh \\x1b[31m no')\n"
-            f"{module}.{name} = bug\nfrom pjlocal.__main__ import main\nmain()"
-        )
-        env = environment | variables
-        command = [sys.executable, "-c", code, *args]
-        return subprocess.run(command, input="", capture_output=True, text=True, env=env, cwd=tmp_path)
+        monkeypatch.setattr(where, bug)
+        monkeypatch.setattr(faulthandler, "enable", lambda: None)  # pytest has its own
+        environment.update(variables)
+        return pjlocal(*args)
 
     return run
 
@@ -59,7 +58,7 @@ def test_debug_shows_the_traceback_without_what_a_terminal_obeys(
     assert "\x1b" not in result.stderr
 
 
-def test_debug_tells_where_c_code_crashed(broken: Run, environment: dict[str, str]) -> None:
+def test_debug_tells_where_c_code_crashed(environment: dict[str, str]) -> None:
     code = (
         "import ctypes, pjlocal.config.config as c\nc.tomlfile.read = lambda path: ctypes.string_at(0)\n"
         "from pjlocal.__main__ import main\nmain()"

@@ -18,7 +18,7 @@ from tools import write_options
 
 import pjlocal as package
 from pjlocal.cli.app import app
-from pjlocal.cli.docs import documents
+from pjlocal.cli.documents import topics
 from pjlocal.config.config import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -28,10 +28,10 @@ PAGES = [README, *sorted(FOLDER.glob("*.md"))]
 
 
 def test_every_document_is_listed_with_a_line_of_what_it_is_about(pjlocal) -> None:
-    assert {*documents()} == {page.stem for page in FOLDER.glob("*.md")} - {"README"}
+    assert {*topics()} == {page.stem for page in FOLDER.glob("*.md")} - {"README"}
     listed = pjlocal("docs").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == [*documents()]
-    assert all(line.endswith(about) for line, about in zip(listed, documents().values(), strict=True))
+    assert [line.split()[0] for line in listed] == [*topics()]
+    assert all(line.endswith(about) for line, about in zip(listed, topics().values(), strict=True))
 
 
 def test_a_pipe_gets_a_document_as_it_is_written(pjlocal) -> None:

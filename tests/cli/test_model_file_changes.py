@@ -33,7 +33,6 @@ def test_a_chat_without_mmap_outlives_a_file_that_shrinks(model: Path, environme
     assert chat.returncode == 0 and answers
 
 
-@pytest.mark.slow
 def test_run_and_config_and_environment_of_settings_know_it(pjlocal, model: Path, tmp_path: Path) -> None:
     assert pjlocal("run", "-m", model, "-n", "4", "--no-mmap", "hi").returncode == 0
     config = tmp_path / "config" / "pjlocal" / "config.toml"
@@ -49,7 +48,6 @@ def test_a_chat_says_that_it_is_fixed(pjlocal, model: Path, name: str) -> None:
     assert f"{name} is fixed once the model is loaded" in one_line(result.stderr)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".part", ".aria2", ".crdownload", ".incomplete"])
 def test_a_download_under_way_is_told_in_a_line(pjlocal, model: Path, ending: str) -> None:
     model.with_name(model.name + ending).touch()

@@ -17,6 +17,7 @@ import pytest
 import tiny_models
 from commandline import PJLOCAL, one_line
 from hub import COMMIT, Hub
+from huggingface_hub import constants
 
 from pjlocal.gguf.pull import Choice, RemoteFile, memory_warning
 
@@ -24,10 +25,18 @@ MODEL = "org/Tiny-GGUF"
 
 
 @pytest.fixture
-def hub(environment: dict[str, str]) -> Iterator[Hub]:
+def hub(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     hub = Hub()
     environment["HF_ENDPOINT"] = hub.url
     environment["HF_HUB_DOWNLOAD_TIMEOUT"] = "5"
+    for name, value in (  # which the client reads from the environment when it is imported
+        ("ENDPOINT", hub.url),
+        ("HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", 5),
+        ("HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub")),
+        ("HF_TOKEN_PATH", str(tmp_path / "huggingface" / "token")),
+    ):
+        monkeypatch.setattr(constants, name, value)
     yield hub
     hub.close()
 
@@ -52,11 +61,11 @@ def pulled(result: subprocess.CompletedProcess[str]) -> Path:
 
 @pytest.mark.slow
 def test_a_pulled_model_answers_at_once_and_lies_where_others_find_it(
-    pjlocal: Callable, hub: Hub, cache: Path, tmp_path: Path
+    process: Callable, hub: Hub, cache: Path, tmp_path: Path
 ) -> None:
     data = tiny_models.write_llama(tmp_path / "tiny.gguf").read_bytes()
     hub.files[MODEL] = {"tiny-Q8_0.gguf": b"GGUF", "tiny-Q4_K_M.gguf": data, "mmproj-tiny-f16.gguf": b"x"}
-    result = pjlocal("models", "pull", MODEL)
+    result = process("models", "pull", MODEL)
     path = pulled(result)
     assert result.stderr.startswith(f"pjlocal: {MODEL}: Q4_K_M, ")
     assert "there are also Q8_0)" in result.stderr
@@ -65,10 +74,10 @@ def test_a_pulled_model_answers_at_once_and_lies_where_others_find_it(
     assert (cache / "refs" / "main").read_text() == COMMIT
     assert not [file for file in cache.rglob("*") if "incomplete" in file.name or file.name.endswith(".lock")]
     for name in (MODEL, f"{MODEL}:q4_k_m", "tiny-q4"):
-        answer = pjlocal("run", "-m", name, "-n", "1", "hello")
+        answer = process("run", "-m", name, "-n", "1", "hello")
         assert answer.returncode == 0, answer.stderr
     before = len(hub.asked)
-    assert pulled(pjlocal("models", "pull", MODEL)) == path
+    assert pulled(process("models", "pull", MODEL)) == path
     assert not [path for method, path, _ in hub.asked[before:] if method == "GET" and "resolve" in path]
 
 
@@ -85,7 +94,6 @@ def test_the_quantization_asked_for_is_taken_or_those_there_are_named(pjlocal: C
     assert "holds no GGUF file" in one_line(none.stderr) and none.returncode == 1
 
 
-@pytest.mark.slow
 def test_a_split_quantization_comes_whole(pjlocal: Callable, hub: Hub, tmp_path: Path) -> None:
     parts = tiny_models.write_split(tmp_path / "big-Q4_K_M.gguf")
     hub.files[MODEL] = {f"Q4_K_M/{part.name}": part.read_bytes() for part in parts}
@@ -126,7 +134,6 @@ def test_a_download_that_was_broken_off_goes_on_in_the_next_run(pjlocal: Callabl
     assert hub.ranges_asked() == ["bytes=123456-"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kept", [b"x" * 1000, b"x" * 400_000], ids=["other bytes", "too many"])
 def test_what_is_left_of_another_download_does_no_harm(pjlocal: Callable, hub: Hub, cache: Path, kept: bytes) -> None:
     offered(hub, "tiny-Q4_K_M.gguf")
@@ -160,7 +167,6 @@ def test_a_file_that_is_not_what_was_promised_is_not_kept(
     assert not [file for file in cache.rglob("*") if file.is_file() and file.stat().st_size]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "headers", "says"),
     [
@@ -186,7 +192,6 @@ def test_what_the_hub_refuses_is_explained_in_a_line(
     assert re.search(says, one_line(result.stderr)), result.stderr
 
 
-@pytest.mark.slow
 def test_a_token_that_is_not_valid_is_said(pjlocal: Callable, hub: Hub, environment: dict[str, str]) -> None:
     hub.refuse[MODEL] = (401, {})
     environment["HF_TOKEN"] = "hf_old"
@@ -196,18 +201,18 @@ def test_a_token_that_is_not_valid_is_said(pjlocal: Callable, hub: Hub, environm
 
 
 @pytest.mark.slow
-def test_a_hub_that_is_not_there_is_said(pjlocal: Callable, environment: dict[str, str]) -> None:
+def test_a_hub_that_is_not_there_is_said(process: Callable, environment: dict[str, str]) -> None:
     environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
-    assert "cannot reach http://127.0.0.1:9" in one_line(pjlocal("models", "pull", MODEL).stderr)
+    assert "cannot reach http://127.0.0.1:9" in one_line(process("models", "pull", MODEL).stderr)
     environment["HF_HUB_OFFLINE"] = "1"
-    assert "HF_HUB_OFFLINE is set" in one_line(pjlocal("models", "pull", MODEL).stderr)
+    assert "HF_HUB_OFFLINE is set" in one_line(process("models", "pull", MODEL).stderr)
 
 
 @pytest.mark.slow
-def test_a_hub_that_never_answers_is_said(pjlocal: Callable, hub: Hub, environment: dict[str, str]) -> None:
+def test_a_hub_that_never_answers_is_said(process: Callable, hub: Hub, environment: dict[str, str]) -> None:
     environment["HF_HUB_ETAG_TIMEOUT"] = "1"
     hub.silent.set()
-    result = pjlocal("models", "pull", MODEL)
+    result = process("models", "pull", MODEL)
     assert f"{hub.url} does not answer within 1 seconds" in one_line(result.stderr) and result.returncode == 1
 
 
@@ -215,7 +220,6 @@ def _described(**sibling: object) -> bytes:
     return json.dumps({"id": MODEL, "sha": COMMIT, "siblings": [{"rfilename": "x-Q4_K_M.gguf", **sibling}]}).encode()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "says",
     [
@@ -258,7 +262,6 @@ def test_a_host_that_refuses_is_named(pjlocal: Callable, hub: Hub) -> None:
     assert f"{hub.url} refuses {MODEL} (status 404): mind the spelling, and whether HF_ENDPOINT" in told
 
 
-@pytest.mark.slow
 def test_names_of_the_catalogue_are_pulled_too(pjlocal: Callable, hub: Hub) -> None:
     listed = pjlocal("models", "pull").stdout
     assert "llama-3.2-3b" in listed and "bartowski/Llama-3.2-3B-Instruct-GGUF" in listed

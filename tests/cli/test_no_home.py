@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,25 +10,25 @@ from pathlib import Path
 
 import pytest
 from commandline import one_line
-
-HOMELESS = """
-import pwd, runpy
-def getpwuid(uid): raise KeyError(uid)
-pwd.getpwuid = getpwuid
-runpy.run_module("pjlocal", run_name="__main__")
-"""
+from huggingface_hub import constants
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def homeless(environment: dict[str, str], tmp_path: Path) -> Run:
+def homeless(pjlocal: Run, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command as a user whom the system does not know, with neither HOME nor XDG folders."""
-    env = {k: v for k, v in environment.items() if k != "HOME" and not k.startswith("XDG_")}
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in [name for name in environment if name == "HOME" or name.startswith("XDG_")]:
+        del environment[name]
 
     def run(*args: str | Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", HOMELESS, *map(str, args)]
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, env=env | variables, cwd=tmp_path)
+        environment.update(variables)
+        return pjlocal(*args, stdin=stdin)
 
     return run
 
@@ -88,7 +89,6 @@ def test_a_model_that_is_not_there_is_looked_for_where_there_are_folders(homeles
     assert result.returncode == 1 and "no model 'nothing'" in one_line(result.stderr)
 
 
-@pytest.mark.slow
 def test_models_are_listed_and_a_doctor_finds_nothing_broken(homeless: Run) -> None:
     listed = homeless("models", "list")
     assert listed.returncode == 0 and "smollm2" in listed.stdout and not listed.stderr
@@ -98,8 +98,9 @@ def test_models_are_listed_and_a_doctor_finds_nothing_broken(homeless: Run) -> N
         assert f"note    {what:14}  none: there is no home folder" in found.stdout
 
 
-def test_what_needs_a_home_says_so(homeless: Run, tmp_path: Path) -> None:
-    pulled = homeless("models", "pull", "org/repo", HF_HOME="~/.cache/huggingface")
+def test_what_needs_a_home_says_so(homeless: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")  # without HF_HOME and without a home
+    pulled = homeless("models", "pull", "org/repo")
     assert "there is no home folder to download to: set HOME, or HF_HOME" in one_line(pulled.stderr)
     installed = homeless("--install-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     assert one_line(installed.stderr) == "pjlocal: there is no home folder for this: set HOME"

@@ -14,7 +14,6 @@ ODD = os.fsdecode(b"caf\xe9")  # not UTF-8
 NOBODY = "~nosuchuser/x"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "status"),
     [
@@ -52,7 +51,6 @@ def test_nor_may_the_environment_name_it(pjlocal, environment, variable: str, ar
     assert f"cannot use the path {NOBODY}" in one_line(result.stderr) and result.returncode == status
 
 
-@pytest.mark.slow
 def test_a_chat_goes_on_behind_a_path_that_cannot_be(pjlocal, tiny) -> None:
     lines = [f"/model {NOBODY}", f"/export {NOBODY}.md", f"/set grammar {NOBODY}", f"/prefer @{NOBODY}"]
     lines += [f"/model {'n' * 300}", f"/model /{'n' * 300}", "/model a\0b", "/model a\0/b", "/export a\0.md"]

@@ -91,7 +91,7 @@ def test_an_evaluation_calls_it_by_its_name_and_tells_what_is_not_used_once(pjlo
 
 
 @pytest.mark.slow
-def test_a_chat_and_its_copies_say_the_name(pjlocal: Callable, store: Path) -> None:
+def test_a_chat_and_its_copies_say_the_name(pjlocal: Callable, process: Callable, store: Path) -> None:
     chat = pjlocal("chat", "-m", "anna/pirate", *PREFER, "--max-tokens", "4", stdin="Hello\n/model\n/quit\n")
     assert "anna/pirate:latest" in chat.stdout + chat.stderr
     assert "anna/pirate:latest" in pjlocal("sessions", "list").stdout
@@ -99,5 +99,5 @@ def test_a_chat_and_its_copies_say_the_name(pjlocal: Callable, store: Path) -> N
     for form in ("md", "html", "json"):
         exported = pjlocal("sessions", "export", "1", "--format", form)
         assert "anna/pirate:latest" in exported.stdout and "sha256-" not in exported.stdout, form
-    again = pjlocal("chat", "--continue", stdin="More\n/quit\n")
+    again = process("chat", "--continue", stdin="More\n/quit\n")
     assert again.returncode == 0 and "anna/pirate:latest" in again.stdout + again.stderr

@@ -21,7 +21,7 @@ prefer = ["vivid"]
 
 
 @pytest.mark.slow
-def test_no_file_with_a_chat_in_it_is_readable_by_others(pjlocal, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+def test_no_file_with_a_chat_in_it_is_readable_by_others(process, tiny: Callable[[str], Path], tmp_path: Path) -> None:
     model = ("-m", tiny("llama"), "--threads", "1")
     question = "Is this secret?"
     (tmp_path / "prompts.txt").write_text(f"{question}\n")
@@ -34,7 +34,7 @@ def test_no_file_with_a_chat_in_it_is_readable_by_others(pjlocal, tiny: Callable
         (("eval", "run", "suite.toml", "--out", "evaluated", *model), ""),
         (("eval", "report", "evaluated", "report.html"), ""),
     ):
-        result = pjlocal(*command, stdin=stdin, umask=0o022)
+        result = process(*command, stdin=stdin, umask=0o022)
         assert result.returncode == 0, (command, result.stderr)
     made = {path for path in {*tmp_path.rglob("*")} - before if path.is_file()}
     names = {path.name for path in made}

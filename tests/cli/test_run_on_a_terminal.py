@@ -40,10 +40,16 @@ class Terminal:
         return "\n".join(line.rstrip() for line in [*history, *self.screen.display]).strip()
 
 
+@pytest.fixture
+def small(tiny) -> tuple[str, ...]:
+    """Arguments for a tiny model that writes on to the end."""
+    return ("-m", str(tiny("llama")), "--ignore-end", "--threads", "1")
+
+
 @pytest.mark.slow
-def test_a_terminal_shows_the_text_and_the_spinner_is_gone(environment, pjlocal) -> None:
-    expected = pjlocal("run", *PREFER, "-n", "20", QUESTION).stdout
-    terminal = Terminal(environment, "run", *PREFER, "-n", "20", QUESTION)
+def test_a_terminal_shows_the_text_and_the_spinner_is_gone(environment, pjlocal, small) -> None:
+    expected = pjlocal("run", *PREFER, *small, "-n", "20", QUESTION).stdout
+    terminal = Terminal(environment, "run", *PREFER, *small, "-n", "20", QUESTION)
     terminal.finish()
     assert terminal.child.exitstatus == 0
     told = "pjlocal: the answer was cut off after 20 tokens: a larger --max-tokens (-n) allows more"
@@ -53,8 +59,8 @@ def test_a_terminal_shows_the_text_and_the_spinner_is_gone(environment, pjlocal)
 
 
 @pytest.mark.slow
-def test_the_blame_view_colours_by_writer_and_has_a_legend(environment) -> None:
-    terminal = Terminal(environment, "run", *PREFER, "-n", "60", "--view", "blame", QUESTION)
+def test_the_blame_view_colours_by_writer_and_has_a_legend(environment, small) -> None:
+    terminal = Terminal(environment, "run", *PREFER, *small, "-n", "60", "--view", "blame", QUESTION)
     raw = terminal.finish()
     assert terminal.text.splitlines()[0].split() == ["a:", "vivid", "b:", "creative", "resampled", "bonus"]
     assert b"\x1b[36m" in raw and b"\x1b[35m" in raw, "both views have a colour"
@@ -63,10 +69,12 @@ def test_the_blame_view_colours_by_writer_and_has_a_legend(environment) -> None:
 
 
 @pytest.mark.slow
-def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(environment) -> None:
-    raw = Terminal(environment, "run", *PREFER, "-n", "40", "--view", "blame", QUESTION, NO_COLOR="1").finish()
+def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(environment, small) -> None:
+    raw = Terminal(environment, "run", *PREFER, *small, "-n", "40", "--view", "blame", QUESTION, NO_COLOR="1").finish()
     assert not re.search(rb"\x1b\[[\d;]*3[0-9]m", raw)
-    raw = Terminal(environment, "run", *PREFER, "-n", "20", "--view", "markdown", QUESTION, TERM="dumb").finish()
+    raw = Terminal(
+        environment, "run", *PREFER, *small, "-n", "20", "--view", "markdown", QUESTION, TERM="dumb"
+    ).finish()
     assert b"\x1b" not in raw
 
 

@@ -13,7 +13,7 @@ from commandline import PJLOCAL, one_line
 from saved_chats import a_turn, saved
 from saved_chats import file as file
 
-from pjlocal.sessions import store as store_module
+from pjlocal.sessions import schema
 from pjlocal.sessions.schema import MIGRATIONS
 from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
@@ -87,7 +87,7 @@ def test_what_is_only_in_a_wal_file_that_cannot_be_read_is_said(read, file, tmp_
 
 def test_an_old_schema_is_said(read, file, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "MIGRATIONS", MIGRATIONS[:1])
+        patch.setattr(schema, "MIGRATIONS", MIGRATIONS[:1])
         with Store() as store:
             store.add_session(Session("Old"))
     result = read("sessions", "list")

@@ -46,7 +46,6 @@ def test_a_panel_names_its_views_and_each_judges_the_one_before(pjlocal, small, 
         assert event["judge"] == {"a": "b", "b": "c", "c": "a"}[event["draft"]]
 
 
-@pytest.mark.slow
 def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) -> None:
     environment["PJLOCAL_CONFIG"] = str(tmp_path / "config.toml")
     saved = pjlocal("prefs", "save", "brief", "-p", "concise:2", "-p", "simple", "--mode", "both")
@@ -59,7 +58,6 @@ def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) 
     assert result.returncode == 2 and "unknown persona 'breif': did you mean brief?" in one_line(result.stderr)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [

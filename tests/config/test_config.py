@@ -132,51 +132,51 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
     [
         (
             "\n# x\n[sampling]\ntemprature = 1",
-            "line 4: unknown key 'temprature' in [sampling]: did you mean temperature?",
+            ": unknown key 'temprature' in [sampling]: did you mean temperature?",
         ),
-        ("[generation]\nlambda = 3", "line 2: unknown key 'lambda' in [generation]: did you mean lam?"),
-        ("temperature = 1", "line 1: unknown key 'temperature': it belongs in [sampling]"),
-        ("[sampling]\nmodel = 'x'", "line 2: unknown key 'model' in [sampling]: it belongs at the top"),
-        ("[samplng]\ntop_k = 1", "line 1: unknown key 'samplng': did you mean sampling?"),
-        ("[prompting]\nzzz = 1", "line 2: unknown key 'zzz' in [prompting]: known are system, placement"),
-        ("sampling.top_k = 1.5", "line 1: top_k must be a whole number (not 1.5)"),
-        ("engine = {n_ctx = true}", "line 1: n_ctx must be a whole number (not true)"),
-        ("[sampling]\ntemperature = 'hot'", "line 2: temperature must be a number (not 'hot')"),
-        ("[sampling]\ntop_p = 0", "line 2: top_p must be above 0 (not 0.0)"),
-        ("[sampling]\nmin_p = nan", "line 2: min_p must be a finite number"),
-        ("[generation]\nlam = 0", "line 2: lam must be at least 1 (not 0)"),
+        ("[generation]\nlambda = 3", ": unknown key 'lambda' in [generation]: did you mean lam?"),
+        ("temperature = 1", ": unknown key 'temperature': it belongs in [sampling]"),
+        ("[sampling]\nmodel = 'x'", ": unknown key 'model' in [sampling]: it belongs at the top"),
+        ("[samplng]\ntop_k = 1", ": unknown key 'samplng': did you mean sampling?"),
+        ("[prompting]\nzzz = 1", ": unknown key 'zzz' in [prompting]: known are system, placement"),
+        ("sampling.top_k = 1.5", ": [sampling] top_k must be a whole number (not 1.5)"),
+        ("engine = {n_ctx = true}", ": [engine] n_ctx must be a whole number (not true)"),
+        ("[sampling]\ntemperature = 'hot'", ": [sampling] temperature must be a number (not 'hot')"),
+        ("[sampling]\ntop_p = 0", ": [sampling] top_p must be above 0 (not 0.0)"),
+        ("[sampling]\nmin_p = nan", ": [sampling] min_p must be a finite number"),
+        ("[generation]\nlam = 0", ": [generation] lam must be at least 1 (not 0)"),
         (
             "[generation]\nmode = 'jugde'",
-            "line 2: mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'jugde')",
+            ": [generation] mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'jugde')",
         ),
-        ("[generation]\nstop = 'x'", "line 2: stop must be a list of texts"),
-        ("[generation]\nstop = [\n  'x',\n  '',\n]", "line 2: stop must not be empty"),
-        ("view = 'blam'", "line 1: view must be one of text, blame, push, markdown (not 'blam')"),
-        ("save = 1", "line 1: save must be true or false (not 1)"),
-        ("sampling = 3", "line 1: sampling must be a table, as in [sampling]"),
-        ("prefer = ['vivid',\n  'vivdi']", "line 1: unknown preset 'vivdi': did you mean vivid?"),
-        ("prefer = ['vivid']\ndraft_prefer = ['concise']", "line 2: prefer deals the preferences out"),
-        ("[sampling]\n\ngrammar = 'no.gbnf'", "line 3: cannot read grammar file"),
+        ("[generation]\nstop = 'x'", ": [generation] stop must be a list of texts"),
+        ("[generation]\nstop = [\n  'x',\n  '',\n]", ": [generation] stop must not be empty"),
+        ("view = 'blam'", ": view must be one of text, blame, push, markdown (not 'blam')"),
+        ("save = 1", ": save must be true or false (not 1)"),
+        ("sampling = 3", ": sampling must be a table, as in [sampling]"),
+        ("prefer = ['vivid',\n  'vivdi']", ": prefer: unknown preset 'vivdi': did you mean vivid?"),
+        ("prefer = ['vivid']\ndraft_prefer = ['concise']", ": draft_prefer: prefer deals the preferences out"),
+        ("[sampling]\n\ngrammar = 'no.gbnf'", ": [sampling] grammar: cannot read grammar file"),
         (
             "[sampling]\njson_schema = 's.json'\ngrammar = 's.json'",
-            "line 3: grammar and json_schema exclude each other",
+            ": [sampling] grammar and json_schema exclude each other",
         ),
-        ("[presets]\nvivid = 'x'", "line 2: 'vivid' is a built-in preset: give yours another name"),
-        ("[presets]\n'two words' = 'x'", "line 2: a preset's name is one bare word"),
-        ("[presets]\nmine = 1", "line 2: mine must be a text in quotes (not 1)"),
-        ("[presets]\nmine = ' '", "line 2: the preset 'mine' is empty"),
-        ("[presets]\nmine = 'x'\nMine = 'x'", "line 3: there is a preset 'mine' already"),
-        ("save = true\n\nmodel = smollm2", "line 3: this is not TOML"),
-        ("prefer = [\n  'vivid'\n  'concise'\n]", "line 3: this is not TOML"),
-        ("save = true\nmodel = '''\n\n\nx", "line 2: this is not TOML"),
-        ("save = true\n\nsave = false\nview = 'text'", 'line 3: this is not TOML: Key "save" already exists'),
-        ("[engine]\n[sampling]\ntop_k = 1\n[engine]\nn_ctx = 9\n", "line 4: this is not TOML"),
+        ("[presets]\nvivid = 'x'", ": 'vivid' is a built-in preset: give yours another name"),
+        ("[presets]\n'two words' = 'x'", ": a preset's name is one bare word"),
+        ("[presets]\nmine = 1", ": [presets] mine must be a text in quotes (not 1)"),
+        ("[presets]\nmine = ' '", ": the preset 'mine' is empty"),
+        ("[presets]\nmine = 'x'\nMine = 'x'", ": [presets] Mine: there is a preset 'mine' already"),
+        ("save = true\n\nmodel = smollm2", " line 3: this is not TOML"),
+        ("prefer = [\n  'vivid'\n  'concise'\n]", " line 3: this is not TOML"),
+        ("save = true\nmodel = '''\n\n\nx", " line 5: this is not TOML: it ends too early"),
+        ("save = true\n\nsave = false\nview = 'text'", ': this is not TOML: Key "save" already exists'),
+        ("[engine]\n[sampling]\ntop_k = 1\n[engine]\nn_ctx = 9\n", ': this is not TOML: Key "engine" already exists'),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(write, file, text, says) -> None:
+def test_what_is_wrong_is_named_with_its_table_and_key(write, file, text, says) -> None:
     write(text)
     (file.parent / "s.json").write_text("{}")
-    with pytest.raises(UsageError, match=re.escape(f"config.toml {says}")):
+    with pytest.raises(UsageError, match=re.escape(f"config.toml{says}")):
         load_config()
 
 
@@ -208,7 +208,7 @@ def test_run_takes_the_file_and_stops_when_it_is_wrong(pjlocal, environment, wri
     write("[sampling]\ntemprature = 1\n")
     result = pjlocal("run", "hi")
     assert result.returncode == 2 and result.stdout == ""
-    assert "config.toml line 2: unknown key" in one_line(result.stderr)
+    assert "config.toml: unknown key 'temprature' in [sampling]" in one_line(result.stderr)
 
 
 def test_a_model_of_the_file_is_found_from_where_it_is_when_it_is_a_path_or_lies_there(write, file, tmp_path) -> None:
@@ -235,17 +235,20 @@ def test_a_model_of_the_file_is_found_from_where_it_is_when_it_is_a_path_or_lies
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("model = '~nosuchuser/x.gguf'", "line 1: cannot use the path ~nosuchuser/x.gguf: no home folder is known"),
-        ('model = "a/\\u0000"', "line 1: no file is called 'a/\\x00'"),
-        ("prefer = ['@~nosuchuser/x']", "line 1: cannot use the path ~nosuchuser/x: no home"),
-        ("[generation]\naligner = '~nosuchuser/x'", "line 2: cannot use the path ~nosuchuser/x: no home"),
-        ("[sampling]\ngrammar = '~nosuchuser/x'", "line 2: cannot use the path ~nosuchuser/x: no home"),
-        ('[sampling]\ngrammar = "\\u0000"', "line 2: no file is called '\\x00'"),
+        ("model = '~nosuchuser/x.gguf'", ": model: cannot use the path ~nosuchuser/x.gguf: no home folder is known"),
+        ('model = "a/\\u0000"', ": model: no file is called 'a/\\x00'"),
+        ("prefer = ['@~nosuchuser/x']", ": prefer: cannot use the path ~nosuchuser/x: no home"),
+        (
+            "[generation]\naligner = '~nosuchuser/x'",
+            ": [generation] aligner: cannot use the path ~nosuchuser/x: no home",
+        ),
+        ("[sampling]\ngrammar = '~nosuchuser/x'", ": [sampling] grammar: cannot use the path ~nosuchuser/x: no home"),
+        ('[sampling]\ngrammar = "\\u0000"', ": [sampling] grammar: no file is called '\\x00'"),
     ],
 )
-def test_a_path_that_cannot_be_is_named_with_its_line(write, text, says) -> None:
+def test_a_path_that_cannot_be_is_named_with_its_key(write, text, says) -> None:
     write(text)
-    with pytest.raises(UsageError, match=re.escape(f"config.toml {says}")):
+    with pytest.raises(UsageError, match=re.escape(f"config.toml{says}")):
         load_config()
 
 

@@ -82,31 +82,40 @@ def test_without_any_persona_it_is_said_how_to_have_one() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("personas = 3", "line 1: personas must be a table, as in [personas.NAME]"),
-        ("[personas]\nmine = 3", "line 2: personas.mine must be a table, as in [personas.mine]"),
-        ("[personas.'two words']\nlam = 3", "line 1: a persona's name is one bare word"),
-        ("[personas.vivid]\nlam = 3", "line 1: there is a preset 'vivid': give the persona another name"),
-        ("[personas.a]\nlam = 3\n[personas.A]\nlam = 3", "line 3: there is a persona 'a' already"),
-        ("[personas.a]\nlam = 3\n\nmod = 'both'", "line 4: unknown key 'mod' in [personas.a]: did you mean mode"),
-        ("[personas.a]\nn_ctx = 300", "line 2: unknown key 'n_ctx' in [personas.a]: "),
-        ("[personas.a]\nmodel = 'x'", "line 2: unknown key 'model' in [personas.a]: "),
+        ("personas = 3", ": personas must be a table, as in [personas.NAME]"),
+        ("[personas]\nmine = 3", ": [personas] mine: personas.mine must be a table, as in [personas.mine]"),
+        ("[personas.'two words']\nlam = 3", ": a persona's name is one bare word"),
+        ("[personas.vivid]\nlam = 3", ": there is a preset 'vivid': give the persona another name"),
+        ("[personas.a]\nlam = 3\n[personas.A]\nlam = 3", ": [personas] A: there is a persona 'a' already"),
+        ("[personas.a]\nlam = 3\n\nmod = 'both'", ": unknown key 'mod' in [personas.a]: did you mean mode"),
+        ("[personas.a]\nn_ctx = 300", ": unknown key 'n_ctx' in [personas.a]: "),
+        ("[personas.a]\nmodel = 'x'", ": unknown key 'model' in [personas.a]: "),
         (
             "[personas.a]\nmode = 'bth'",
-            "line 2: mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'bth')",
+            ": [personas.a] mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'bth')",
         ),
-        ("[personas.a]\nfloor = 1", "line 2: floor must be below 1 (not 1.0)"),
-        ("[personas.a]\nstrength = true", "line 2: strength must be a number or a text in quotes (not true)"),
-        ("[personas.a]\nstrength = 'hard'", "line 2: a strength is a number from -10 to 10, or auto (not 'hard')"),
-        ("[personas.a]\nprefer = ['vivdi']", "line 2: unknown preset 'vivdi': did you mean vivid?"),
-        ("[personas.a]\nlam = 2\navoid = ['vivdi']", "line 3: unknown preset 'vivdi': did you mean vivid?"),
-        ("[personas.a]\nprefer = ['vivid']\ndraft_prefer = ['formal']", "line 3: prefer deals the preferences out"),
-        ("[generation]\navoid = ['vivdi']", "line 2: unknown preset 'vivdi': did you mean vivid?"),
-        ("prefer = ['vivid:12']", "line 1: the preference 'vivid:12': a strength is a number from -10 to 10"),
+        ("[personas.a]\nfloor = 1", ": [personas.a] floor must be below 1 (not 1.0)"),
+        ("[personas.a]\nstrength = true", ": [personas.a] strength must be a number or a text in quotes (not true)"),
+        (
+            "[personas.a]\nstrength = 'hard'",
+            ": [personas.a] strength: a strength is a number from -10 to 10, or auto (not 'hard')",
+        ),
+        ("[personas.a]\nprefer = ['vivdi']", ": [personas.a] prefer: unknown preset 'vivdi': did you mean vivid?"),
+        (
+            "[personas.a]\nlam = 2\navoid = ['vivdi']",
+            ": [personas.a] avoid: unknown preset 'vivdi': did you mean vivid?",
+        ),
+        (
+            "[personas.a]\nprefer = ['vivid']\ndraft_prefer = ['formal']",
+            ": [personas.a] draft_prefer: prefer deals the preferences out",
+        ),
+        ("[generation]\navoid = ['vivdi']", ": [generation] avoid: unknown preset 'vivdi': did you mean vivid?"),
+        ("prefer = ['vivid:12']", ": prefer: the preference 'vivid:12': a strength is a number from -10 to 10"),
     ],
 )
-def test_what_is_wrong_with_a_persona_is_named_with_its_line(write, text: str, says: str) -> None:
+def test_what_is_wrong_with_a_persona_is_named_with_its_table_and_key(write, text: str, says: str) -> None:
     write(text)
-    with pytest.raises(UsageError, match=re.escape(f"config.toml {says}")):
+    with pytest.raises(UsageError, match=re.escape(f"config.toml{says}")):
         load_config()
 
 
@@ -129,7 +138,7 @@ def test_adapters_that_a_persona_names_are_found_from_where_the_file_is(write, f
     call(prefs_app, "save", "y", "--lora-b", "other.gguf:2")
     assert settled("-P", "y")["generation"].lora_b == (f"{Path.cwd()}/other.gguf:2",)
     write('[personas.x]\nlora = ["a.gguf:5000"]\n')
-    with pytest.raises(UsageError, match=r"line 2: .*a scale is a number from -1000 to 1000"):
+    with pytest.raises(UsageError, match=r"\[personas\.x\] lora: .*a scale is a number from -1000 to 1000"):
         load_config()
 
 

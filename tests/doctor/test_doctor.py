@@ -52,7 +52,7 @@ def test_what_is_broken_is_said_and_keeps_nothing_else_from_being_looked_at(
     assert {what for what, finding in found.items() if finding["state"] == "broken"} == {
         "configuration", "chats", "self-test",
     }  # fmt: skip
-    assert "line 1: unknown key 'mode'" in found["configuration"]["text"]
+    assert ": unknown key 'mode'" in found["configuration"]["text"]
     assert "bad.gguf" in found["self-test"]["text"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import chain
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 from talking import NO_CONTROL
 
 from pjlocal import Engine, PersonaJudge, Prompting, Sampling
+from pjlocal.engine.context import Context
+from pjlocal.engine.engine import Engine as Decoder
 from pjlocal.engine.interrupt import Interrupt, Interrupted
-from pjlocal.engine.views import ModelViews
+from pjlocal.engine.lanes import needs
+from pjlocal.engine.slot import Slot
 from pjlocal.errors import UsageError
 from pjlocal.gguf.header import in_words, read_header
 from pjlocal.prompting.prompt import Message
@@ -68,7 +72,7 @@ def alone(judge: PersonaJudge, prompt: str | Sequence[Message], **settings) -> l
 
 def n_fed(judge: PersonaJudge) -> int:
     """Tokens read so far, by both views."""
-    return sum(views.n_fed for views in judge.pool._views.values())
+    return judge.decoder.lanes.n_fed
 
 
 def turns(judge: PersonaJudge, questions: Sequence[str], answers: Sequence[Sequence[int]]) -> list[Message]:
@@ -116,13 +120,12 @@ def test_each_looks_ahead_and_says_the_same_in_fewer_passes(judge: PersonaJudge,
         return made[-1]
 
     monkeypatch.setattr("pjlocal.answer.Lookahead", scripted)
-    judge.pool.views(2, 512, n_rows=1 + width)
-    views = judge.pool.views(2, 1)
-    n_decodes, fed = views.n_decodes, views.n_fed
+    lanes = judge.decoder.lanes
+    n_decodes, fed = lanes.n_decodes, lanes.n_fed
     assert ids(judge, "Ahead", max_tokens=n, lookahead=width) == expected
-    n_passes = (views.n_decodes - n_decodes) // len(views._contexts)
+    n_passes = (lanes.n_decodes - n_decodes) // (2 if judge.engine.layout == "contexts" else 1)
     assert n_passes <= n / 2
-    n_read_again = (views.n_fed - fed) // 2 - n_passes - made[0].n_guessed
+    n_read_again = (lanes.n_fed - fed) // 2 - n_passes - made[0].n_guessed
     if judge.model.description.split()[0] in RUNNING_STATE:
         assert 0 < n_read_again < made[0].n_guessed, "what was guessed rightly, before what was not"
     else:
@@ -167,69 +170,90 @@ def test_prompts_that_begin_alike_are_read_once_from_the_third_on(judge: Persona
     assert costs[2] < costs[1] / 2
 
 
-@on(NOT_AT_WILL)
-def test_what_lies_far_behind_a_long_answer_is_taken_back_too(judge: PersonaJudge) -> None:
-    """Farther than a sliding window's cache reaches; also by views that had to grow meanwhile."""
-    layout = judge.engine.layout
-    prompts = [[5 + i % 90 for i in range(300)], [5 + i % 80 for i in range(290)]]
-    views, grown, fresh = (ModelViews(judge.model, engine(layout), 2, 1024, layout, Interrupt()) for _ in range(3))
-    views.start(prompts)
-    for n in range(400):
-        views.feed([100 + n % 97])
-    views.wait()
-    grown.restore(views.state())
-    fresh.start(prompts)
-    for other in (views, grown):
-        fed = other.n_fed
-        other.start(prompts)
-        assert other.cached == prompts and other.n_fed - fed == 2, "each view's last token"
+@contextmanager
+def decoder(judge: PersonaJudge, interrupt: Interrupt | None = None) -> Iterator[Decoder]:
+    """An engine that has read nothing."""
+    with closing(Decoder(judge.model, judge.engine, interrupt or Interrupt())) as made:
+        yield made
+
+
+def read(slot: Slot, tokens: Sequence[int]) -> None:
+    """Have both views read tokens one by one."""
+    for token in tokens:
+        slot.feed([token])
+        slot.logits(0)
+
+
+def cached(slot: Slot) -> list[list[int]]:
+    return [sequence.cached for sequence in slot.sequences]
+
+
+def assert_same_logits(slot: Slot, judge: PersonaJudge, prompts: Sequence[Sequence[int]]) -> None:
+    """The logits in a slot are those behind prompts that are read at once."""
+    with decoder(judge) as other, other.direct(needs(2, 1024)) as fresh:
+        fresh.start(prompts)
         for view in range(2):
-            np.testing.assert_allclose(other.logits(view), fresh.logits(view), atol=1e-3)
-    for made in (views, grown, fresh):
-        made.close()
+            np.testing.assert_allclose(slot.logits(view), fresh.logits(view), atol=1e-3)
+
+
+@pytest.mark.parametrize("n_ctx", [1024, 2048], ids=["as they are", "grown"])
+@on(NOT_AT_WILL)
+def test_what_lies_far_behind_a_long_answer_is_taken_back_too(judge: PersonaJudge, n_ctx: int) -> None:
+    """Farther than a sliding window's cache reaches; also by views that had to grow meanwhile."""
+    prompts = [[5 + i % 90 for i in range(300)], [5 + i % 80 for i in range(290)]]
+    with decoder(judge) as made:
+        with made.direct(needs(2, 1024)) as slot:
+            slot.start(prompts)
+            read(slot, [100 + n % 97 for n in range(400)])
+        with made.direct(needs(2, n_ctx)) as slot:
+            fed = made.lanes.n_fed
+            slot.start(prompts)
+            slot.logits(0)
+            assert slot.sequences[0].lane.n_ctx == n_ctx
+            assert cached(slot) == prompts and made.lanes.n_fed - fed == 2, "each view's last token"
+            assert_same_logits(slot, judge, prompts)
 
 
 @on(ARCHITECTURES)
-def test_a_token_that_was_half_read_leaves_nothing_behind(judge: PersonaJudge) -> None:
-    layout = judge.engine.layout
+def test_a_token_that_was_half_read_leaves_nothing_behind(judge: PersonaJudge, monkeypatch) -> None:
     prompts = [[5 + i % 90 for i in range(60)], [5 + i % 80 for i in range(50)]]
     interrupt = Interrupt()
-    views, fresh = (ModelViews(judge.model, engine(layout), 2, 256, layout, interrupt) for _ in range(2))
-    views.start(prompts)
-    views.feed([100])
-    views.wait()
-    interrupt.set()
-    views.feed([101])
-    with pytest.raises(Interrupted):
-        views.wait()
-    interrupt.clear()
-    held = [[*prompt, 100] for prompt in prompts]
-    assert all(cached == text[: len(cached)] for cached, text in zip(views.cached, held, strict=True))
-    read_again = [min(len(cached), len(prompt) - 1) for cached, prompt in zip(views.cached, prompts, strict=True)]
-    assert read_again == [59, 49], "nothing of the prompts but the last token"
-    for made in (views, fresh):
-        made.start([[*text, 102] for text in held])
-    for view in range(2):
-        np.testing.assert_allclose(views.logits(view), fresh.logits(view), atol=1e-3)
-    for made in (views, fresh):
-        made.close()
+    decode = Context.decode
+
+    def stopped(*args) -> None:
+        interrupt.set()
+        decode(*args)
+
+    with decoder(judge, interrupt) as made, made.direct(needs(2, 256)) as slot:
+        slot.start(prompts)
+        slot.logits(0)
+        read(slot, [100])
+        slot.feed([101])
+        with monkeypatch.context() as patch:
+            patch.setattr(Context, "decode", stopped)
+            with pytest.raises(Interrupted):
+                slot.logits(0)
+        interrupt.clear()
+        held = [[*prompt, 100] for prompt in prompts]
+        left = cached(slot)
+        assert all(tokens == text[: len(tokens)] for tokens, text in zip(left, held, strict=True))
+        read_again = [min(len(tokens), len(prompt) - 1) for tokens, prompt in zip(left, prompts, strict=True)]
+        assert read_again == [59, 49], "nothing of the prompts but the last token"
+        longer = [[*text, 102] for text in held]
+        slot.start(longer)
+        assert_same_logits(slot, judge, longer)
 
 
 @on(WITH_SNAPSHOTS)
 def test_tokens_of_several_batches_are_not_taken_back_from_snapshots_of_the_last(judge: PersonaJudge) -> None:
-    layout = judge.engine.layout
     prompts = [[5 + i % 90 for i in range(60)], [5 + i % 80 for i in range(50)]]
-    views, fresh = (ModelViews(judge.model, engine(layout), 2, 256, layout, Interrupt(), n_rows=8) for _ in range(2))
-    views.start(prompts)
-    for token in (100, 101, 102, 103):
-        views.feed([token])
-    views.rewind(3)
-    views.feed([104])
-    fresh.start([[*prompt, 100, 104] for prompt in prompts])
-    for view in range(2):
-        np.testing.assert_allclose(views.logits(view), fresh.logits(view), atol=1e-3)
-    for made in (views, fresh):
-        made.close()
+    with decoder(judge) as made, made.direct(needs(2, 256, n_rows=8)) as slot:
+        slot.start(prompts)
+        slot.logits(0)
+        read(slot, (100, 101, 102, 103))
+        slot.rewind(3)
+        slot.feed([104])
+        assert_same_logits(slot, judge, [[*prompt, 100, 104] for prompt in prompts])
 
 
 @on(ARCHITECTURES)

@@ -63,9 +63,16 @@ def refusal(schema: Any) -> str:
     return said
 
 
+def within(schema: Any) -> Any:
+    return {"type": "object", "properties": {"in": schema}, "required": ["in"]}
+
+
 NODE = {"type": "object", "properties": {"k": {"type": "array", "items": {"$ref": "#/$defs/N"}, "maxItems": 2}}}
 
 A = {"type": "object", "properties": {"a": {"type": "integer"}}, "title": "A"}
+B = {"type": "object", "properties": {"b": {"type": "integer"}}}
+HAS_A, HAS_B = A | {"required": ["a"]}, B | {"required": ["b"]}
+SHUT = {"additionalProperties": False}
 BASE = {"type": "object", "properties": {"id": {"type": "integer"}, "both": A}}
 OWN = {"next": {"$ref": "#/$defs/N"}, "at": A, "both": {"properties": {"b": {"type": "integer"}}}}
 INHERITED = {
@@ -114,6 +121,20 @@ SUPPORTED = {
     "anyOf": {"anyOf": [{"type": "integer", "maximum": 3}, {"type": "string", "maxLength": 1}]},
     "allOf": {"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 9}, {"multipleOf": 2}]},
     "oneOf": {"oneOf": [{"type": "null"}, {"type": "integer"}]},
+    "oneOf by what is required": {"oneOf": [HAS_A, HAS_B]},
+    "oneOf within oneOf": {"oneOf": [within({"oneOf": [HAS_A, HAS_B]}), {"type": "null"}]},
+    "oneOf of closed objects": {"oneOf": [HAS_A | SHUT, B | SHUT]},
+    "oneOf that leads to itself": {
+        "$defs": {
+            "Leaf": {"type": "object", "properties": {"value": {"type": "integer"}}, "required": ["value"]},
+            "Node": {
+                "type": "object",
+                "properties": {"of": {"type": "array", "items": {"$ref": "#"}, "maxItems": 1}},
+                "required": ["of"],
+            },
+        },
+        "oneOf": [{"$ref": "#/$defs/Leaf"}, {"$ref": "#/$defs/Node"}],
+    },
     "oneOf of references": {
         "$defs": {
             "Cat": {"type": "object", "properties": {"kind": {"const": "cat"}}, "required": ["kind"]},
@@ -262,6 +283,9 @@ def test_texts_at_the_edge(schema: Any, text: str, valid: bool) -> None:
         ("'maxLenght'", {"type": "object", "properties": {"a": {"type": "string", "maxLenght": 3}}}),
         ("'x-guidance'", {"x-guidance": {"lenient": True}, "type": "array"}),
         ("oneOf", {"oneOf": [{"type": "integer"}, {"type": "number"}]}),
+        ("oneOf", {"oneOf": [HAS_A, B]}),  # {"a": 1} matches both
+        ("oneOf", {"$defs": {"A": HAS_A, "B": B}, "oneOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]}),
+        ("oneOf", {"oneOf": [within(HAS_A), within(B)]}),
         ("minProperties", {"type": "object", "minProperties": 2}),
         ("format 'binary'", {"type": "string", "format": "binary"}),
         ("format 'int32'", {"type": "integer", "format": "int32"}),
@@ -401,3 +425,24 @@ def test_an_object_has_what_it_must_and_no_more(names: list[str], needed: int, o
     text = random_text(matcher(schema), seed)
     if text is not None:
         jsonschema.validate(json.loads(text), schema)
+
+
+kinds = st.sampled_from([{"type": "integer"}, {"type": "null"}, {"const": "x"}, {"const": "y"}, True])
+objects = st.builds(
+    lambda properties, needed, extra: {"type": "object", "properties": properties, "required": needed} | extra,
+    st.dictionaries(st.sampled_from("abc"), kinds, max_size=2),
+    st.lists(st.sampled_from("abc"), max_size=2, unique=True),
+    st.sampled_from([{}, {}, {"additionalProperties": False}, {"additionalProperties": True}]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(options=st.lists(objects | st.builds(within, objects), min_size=2, max_size=3), seed=st.integers(0, 99))
+def test_what_is_written_for_one_option_matches_no_other(options: list[Any], seed: int) -> None:
+    try:
+        first = matcher({"oneOf": options})
+    except UsageError:
+        return
+    text = random_text(first, seed)
+    if text is not None:
+        jsonschema.validate(json.loads(text), {"oneOf": options})

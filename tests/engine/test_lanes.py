@@ -12,8 +12,8 @@ import pytest
 from pjlocal import Engine as Settings
 from pjlocal.engine.engine import Engine
 from pjlocal.engine.interrupt import Interrupt
+from pjlocal.engine.lanes import needs
 from pjlocal.engine.model import Model
-from pjlocal.engine.slot import needs
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

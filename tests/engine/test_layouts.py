@@ -7,20 +7,22 @@ import logging
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from test_answers import PROMPTS
 from tiny_models import write_llama
 
-from pjlocal import Engine, PersonaJudge, Sampling
+from pjlocal import Engine, PersonaJudge, Prompting, Sampling
 from pjlocal.decoding.guess import Lookahead
+from pjlocal.engine.engine import Engine as Decoder
 from pjlocal.engine.interrupt import Interrupt
-from pjlocal.engine.views import ModelViews
+from pjlocal.engine.lanes import needs
 from pjlocal.errors import UsageError
 
 LAYOUTS = ["contexts", "batched"]
-REPETITIVE = "Repeat the words tick tock again and again: tick tock tick tock tick tock tick tock tick tock"
+REPETITIVE = "Repeat after me: " + ", ".join(4 * ["the cat sat on the mat"])
 
 
 def tokens(judge: PersonaJudge, prompts: list[str] = PROMPTS, **changes) -> list[list[int]]:
@@ -60,9 +62,8 @@ def test_three_views_and_more_give_the_same_text_in_every_layout(tiny, kind: str
         with PersonaJudge(tiny(kind), prefer=wishes, engine=engine) as judge:
             texts.append(tokens(judge, PROMPTS[:3], ignore_end=True, **settings))
             n_views = len(judge.roles(judge.request.replace(**settings)).prefixes)
-            made = judge.pool.views(n_views, 1)
-            assert n_views >= 3 and (layout == "auto" or made.layout == layout)
-            if made.trimmable:
+            assert n_views >= 3 and (layout == "auto" or judge.layouts == {n_views: layout})
+            if judge.model.trimmable:
                 assert tokens(judge, PROMPTS[:3], ignore_end=True, schedule="reference", **settings) == texts[-1]
     assert texts[0] == texts[1] == texts[2]
 
@@ -77,8 +78,8 @@ def test_a_strength_of_1_is_the_paper_and_costs_no_third_view(tiny) -> None:
         (["vivid", "creative"], "1"),
     ):
         with PersonaJudge(tiny("llama"), prefer=wishes) as judge:
-            found.append((tokens(judge, strength=strength), judge.pool.views(2, 1).n_fed))
-            assert [*judge.pool._views] == [2]
+            found.append((tokens(judge, strength=strength), judge.decoder.lanes.n_fed))
+            assert [*judge.layouts] == [2]
     assert found[0] == found[1] == found[2]
 
 
@@ -93,10 +94,9 @@ def test_look_ahead_never_changes_the_text_and_saves_passes_where_the_answer_rep
     with PersonaJudge(smollm2, prefer=["vivid", "creative"], sampling=sampling, engine=Engine(layout=layout)) as judge:
 
         def run(lookahead: int) -> tuple[list[int], int]:
-            views = judge.pool.views(2, 256)
-            before = views.n_decodes
+            before = judge.decoder.lanes.n_decodes
             ids = [e.id for e in judge.stream(REPETITIVE, seed=1, max_tokens=64, ignore_end=True, lookahead=lookahead)]
-            return ids, judge.pool.views(2, 256).n_decodes - before
+            return ids, judge.decoder.lanes.n_decodes - before
 
         (expected, plain), (guessed, fewer) = run(0), run(7)
         assert guessed == expected
@@ -114,11 +114,11 @@ def test_lockstep_costs_one_pass_and_one_token_a_view(tiny, layout: str) -> None
         n = 60
         answer = judge.stream("Hello", seed=1, max_tokens=n, ignore_end=True)
         list(answer)
-        views = judge.pool.views(2, 1)
+        lanes = judge.decoder.lanes
         prompt = sum(answer.statistics.prompt_tokens)
-        assert views.n_fed == prompt + 2 * (n - 1), "the last token is not read: nothing follows it"
+        assert lanes.n_fed == prompt + 2 * (n - 1), "the last token is not read: nothing follows it"
         passes_a_token = 2 if layout == "contexts" else 1
-        assert views.n_decodes == passes_a_token * (2 + n - 1), (
+        assert lanes.n_decodes == passes_a_token * (2 + n - 1), (
             "two for the prompt: all but its last token, and that one"
         )
 
@@ -130,7 +130,7 @@ def test_the_reference_schedule_reads_more_than_it_emits(tiny) -> None:
         with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as judge:
             answer = judge.stream("Hello", seed=1, max_tokens=100, ignore_end=True, schedule=schedule)
             list(answer)
-            fed[schedule] = judge.pool.views(2, 1).n_fed - sum(answer.statistics.prompt_tokens)
+            fed[schedule] = judge.decoder.lanes.n_fed - sum(answer.statistics.prompt_tokens)
     assert fed["lockstep"] == 2 * 99
     assert fed["reference"] > 1.1 * fed["lockstep"]
 
@@ -139,31 +139,29 @@ def test_one_view_reads_one_token_a_token(tiny) -> None:
     with PersonaJudge(tiny("llama")) as judge:
         answer = judge.stream("Hello", seed=1, max_tokens=40, ignore_end=True)
         list(answer)
-        assert judge.pool.views(1, 1).n_fed == answer.statistics.prompt_tokens[0] + 39
+        assert judge.decoder.lanes.n_fed == answer.statistics.prompt_tokens[0] + 39
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_prompt_that_was_read_is_not_read_again(tiny, layout: str) -> None:
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
         first = judge("Hello there", seed=1, max_tokens=20)
-        before = judge.pool.views(2, 1).n_fed
+        before = judge.decoder.lanes.n_fed
         assert judge("Hello there", seed=1, max_tokens=20).text == first.text
-        again = judge.pool.views(2, 1).n_fed - before
+        again = judge.decoder.lanes.n_fed - before
         assert again == 2 * first.statistics.completion_tokens, "each view's last prompt token, and the answer"
 
 
 def test_in_contexts_a_mode_with_more_views_or_fewer_reads_only_what_no_view_has_read(tiny) -> None:
-    engine = Engine(layout="contexts", n_threads=4)
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
+    options = {"engine": Engine(layout="contexts", n_threads=4), "prompting": Prompting(placement="system")}
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], **options) as judge:
 
         def fed(**settings) -> tuple[list[int], int]:
-            """The prompts' lengths, and the tokens read besides the answer's."""
-            answer = judge.stream("Hello there", seed=1, max_tokens=4, ignore_end=True, **settings)
-            seen = {id(views): views.n_fed for views in judge.pool._views.values()}
+            """The prompts' lengths, all of which it pays to copy, and the tokens read besides the answer's."""
+            answer = judge.stream(REPETITIVE, seed=1, max_tokens=4, ignore_end=True, **settings)
+            before = judge.decoder.lanes.n_fed
             list(answer)
-            n_views = len(answer.plan.prompts)
-            views = judge.pool.views(n_views, 1)
-            return answer.statistics.prompt_tokens, views.n_fed - seen.get(id(views), 0) - 3 * n_views
+            return answer.statistics.prompt_tokens, judge.decoder.lanes.n_fed - before - 3 * len(answer.plan.prompts)
 
         prompts, first = fed(mode="judge")
         assert first == sum(prompts)
@@ -174,7 +172,7 @@ def test_in_contexts_a_mode_with_more_views_or_fewer_reads_only_what_no_view_has
         assert fed(mode="judge")[1] == 2, "and back"
         fed(mode="plain")
         assert fed(mode="judge")[1] == 2 and fed(mode="plain")[1] == 1, "one view alone leaves them as they are"
-        assert [*judge.pool._views] == [2, 1]
+        assert judge.layouts == dict.fromkeys((2, 3, 4), "contexts"), "each number of views keeps its caches"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -192,11 +190,11 @@ def test_a_long_prompt_is_read_in_pieces(tiny, layout: str, kind: str) -> None:
     prompts = [[5 + i % 90 for i in range(n)] for n in (100, 37)]
     with PersonaJudge(tiny(kind)) as judge:
         for n_batch in (16, 512):
-            views = ModelViews(judge.model, Engine(n_batch=n_batch), 2, 256, layout, Interrupt())
-            views.start(prompts)
-            found.append([views.logits(view).copy() for view in range(2)])
-            assert views.cached == prompts
-            views.close()
+            decoder = Decoder(judge.model, Engine(n_batch=n_batch, layout=layout), Interrupt())
+            with closing(decoder), decoder.direct(needs(2, 256)) as slot:
+                slot.start(prompts)
+                found.append([slot.logits(view).copy() for view in range(2)])
+                assert [sequence.cached for sequence in slot.sequences] == prompts
     for a, b in zip(*found, strict=True):
         assert abs(a - b).max() < 1e-2
 
@@ -255,23 +253,24 @@ def test_memory_is_planned_for_the_logits_that_are_asked_for(tmp_path, caplog, m
 def test_what_was_read_stays_when_more_logits_are_asked_for(tiny, layout: str) -> None:
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
         first = judge("Hello there", seed=1, max_tokens=20, lam=9)
+        lanes = judge.decoder.lanes
         for settings in ({"lookahead": 7}, {"schedule": "reference"}):
-            views = judge.pool.views(2, 1)
+            before, n_fed = next(iter(lanes)).lane, lanes.n_fed
             answer = judge.stream("Hello there", seed=1, max_tokens=20, lam=9, **settings)
             assert "".join(event.text for event in answer) == first.text
-            made = judge.pool.views(2, 1)
-            assert made is not views and made.n_ctx == views.n_ctx
-            assert made.n_fed < sum(first.statistics.prompt_tokens), "the prompts were not read again"
+            made = next(iter(lanes)).lane
+            assert made is not before and made.n_ctx == before.n_ctx
+            assert lanes.n_fed - n_fed < sum(first.statistics.prompt_tokens), "the prompts were not read again"
 
 
 def test_more_logits_than_were_planned_for_end_no_process(tiny) -> None:
     engine = Engine(layout="contexts")
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
-        views = judge.pool.views(2, 64)
-        views.start([[5, 6], [5, 7]])
-        views.feed([8, 9])
+    with PersonaJudge(tiny("llama"), engine=engine) as judge, judge.decoder.direct(needs(2, 64)) as slot:
+        slot.start([[5, 6], [5, 7]])
+        slot.logits(0)
+        slot.feed([8, 9])
         with pytest.raises(ValueError, match="room for 1"):
-            views.wait()
+            slot.logits(0)
 
 
 @pytest.mark.slow
@@ -280,9 +279,10 @@ def test_memory_is_the_weights_once_two_caches_and_little_more_however_long_the_
     code = """
 from pjlocal import PersonaJudge
 from pjlocal.engine.machine import resident_bytes
+from pjlocal.engine.lanes import needs
 from pjlocal.gguf.memory import caches
 with PersonaJudge(prefer=["vivid", "creative"]) as judge:
-    judge.pool.views(2, 512)  # room for both answers
+    judge.decoder.lanes.for_answer(needs(2, 512))  # room for both answers
     judge("Tell me a story", seed=1, max_tokens=8, ignore_end=True)
     short = resident_bytes()
     judge("Tell me a story", seed=1, max_tokens=300, ignore_end=True)

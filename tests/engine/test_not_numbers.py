@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commandline import one_line
 
-from pjlocal import Engine, Generation, PersonaJudge, Sampling
-from pjlocal.answer import Answer
+from pjlocal import Engine, PersonaJudge, Sampling
+from pjlocal.engine.engine import Engine as Writer
 from pjlocal.engine.interrupt import Interrupt
+from pjlocal.engine.lanes import Capacity
 from pjlocal.engine.model import Model
-from pjlocal.engine.packed import PackedReader
-from pjlocal.engine.seats import Seat, SharedContext
+from pjlocal.engine.scoring import TextReader
 from pjlocal.errors import ModelError
-from pjlocal.scheduler import Job, Scheduler, write_all
 
 SAID = "the model's logits are not numbers: the file"
 KINDS = ["not_numbers", "one_not_a_number", "infinite"]
@@ -69,7 +69,7 @@ def test_every_filter_and_layout_says_so(broken: Model, filters: dict[str, Any])
 
 @pytest.mark.filterwarnings("error")
 def test_scoring_says_so(broken: Model) -> None:
-    with PackedReader(broken, ENGINE, Interrupt()) as reader, pytest.raises(ModelError, match=SAID):
+    with closing(TextReader(broken, ENGINE, Interrupt())) as reader, pytest.raises(ModelError, match=SAID):
         list(reader.read([[1, 300, 301], [1, 300, 302]], [2, 2]))
 
 
@@ -92,28 +92,29 @@ def test_the_next_answer_is_as_if_there_had_been_none(
     assert texts[0] == texts[1]
 
 
+@pytest.mark.parametrize("layout", ["contexts", "batched"])
 @pytest.mark.parametrize("flash", ["on", "off"])
 @pytest.mark.parametrize("n", [1, 100])
-def test_answers_beside_it_go_on(tiny: Callable[[str], Path], flash: Any, n: int) -> None:
-    engine = Engine(n_threads=1, flash_attn=flash, n_batch=32)
-    generation = Generation(mode="both", seed=1, max_tokens=20, ignore_end=True)
-    with PersonaJudge(tiny("broken_word"), prefer=["vivid", "creative"], engine=engine) as judge:
-
-        def job(question: str) -> Job:
-            plan = judge.plan(question, judge.request.with_group(generation))
-            made: Callable[[Seat], Answer] = lambda seat: Answer(seat, plan, 0.0)  # noqa: E731
-            return Job(len(plan.prompts), made)
-
-        alone = [judge(question, **generation.as_dict()).text for question in ("hello", "good bye " * 9)]
-        shared = SharedContext(judge.model, engine, 6, 512, judge.interrupt)
-        try:
-            wanted = [job("hello"), job("Q" * n), job("good bye " * 9)]
-            for _ in write_all(Scheduler(shared), wanted, ahead=3):
-                pass
-        finally:
-            shared.close()
-    assert SAID in str(wanted[1].error)
-    assert [one.answer.result.text for one in (wanted[0], wanted[2]) if one.answer] == alone
+def test_answers_beside_it_go_on_and_so_do_those_behind_it(
+    tiny: Callable[[str], Path], layout: Any, flash: Any, n: int
+) -> None:
+    engine = Engine(n_threads=2 if layout == "contexts" else 1, layout=layout, flash_attn=flash, n_batch=32)
+    for mode in ("judge", "both"):
+        how: dict[str, Any] = {"mode": mode, "seed": 1, "max_tokens": 20, "ignore_end": True}
+        questions = ("hello", "Q" * n, "good bye " * 9)
+        with PersonaJudge(tiny("broken_word"), prefer=["vivid", "creative"], engine=engine) as judge:
+            alone = [judge(question, **how).text for question in (questions[0], questions[2])]
+            capacity = Capacity(6 // 2, 2, 512)
+            with closing(Writer(judge.model, engine, judge.interrupt, capacity)) as writer:
+                for _ in range(2):
+                    wanted = [judge.answer(judge._planned(question, how), writer) for question in questions]
+                    for answer in wanted:
+                        writer.submit(answer)
+                    while not writer.is_idle:
+                        writer.step()
+                    assert SAID in str(wanted[1].error)
+                    assert [wanted[0].error, wanted[2].error] == [None, None]
+                    assert [wanted[0].result.text, wanted[2].result.text] == alone
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def test_with_layers_on_a_card_auto_is_the_batch(there, tiny) -> None:
     there(CPU, CARD)
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_threads=2)) as judge:
         result = judge("Hello", max_tokens=4)
-        assert judge.pool.views(2, 1).layout == "batched"
+        assert result.layout == "batched"
     assert result.as_dict()["offload"] == {
         "layers": 3,
         "layers_offloaded": 3,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import cycle
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from llama_cpp import llama_cpp as lib
 from served import when
 
 from pjlocal import Engine, PersonaJudge
-from pjlocal.engine import context, views, worker
+from pjlocal.engine import context, lanes, worker
+from pjlocal.engine.engine import Engine as Writer
 from pjlocal.engine.interrupt import Interrupt
-from pjlocal.engine.packed import PackedReader
-from pjlocal.engine.seats import SharedContext
+from pjlocal.engine.lanes import Capacity, needs
+from pjlocal.engine.scoring import TextReader
 from pjlocal.engine.threads import ThreadCount
 
 TASKS = Path("/proc/self/task")
@@ -157,15 +159,14 @@ def test_nor_does_what_reads_for_many(two_threads: PersonaJudge) -> None:
     model, engine, interrupt = two_threads.model, two_threads.engine, two_threads.interrupt
     two_threads("Hello", mode="plain", max_tokens=3)
     before = n_tasks()
-    with PackedReader(model, engine, interrupt) as reader:
+    with closing(TextReader(model, engine, interrupt)) as reader:
         assert list(reader.read([[1, *range(3, 100)]], [1]))
     when(lambda: n_tasks() <= before)
-    shared = SharedContext(model, engine, 2, 256, interrupt)
-    seat = shared.seat()
-    seat.start([[1, *range(3, 100)]])
-    shared.decode()
-    shared.close()
-    when(lambda: n_tasks() <= before)
+    with closing(Writer(model, engine, interrupt, Capacity(2, 1, 256))) as writer:
+        with writer.direct(needs(1, 256)) as slot:
+            slot.start([[1, *range(3, 100)]])
+            assert slot.logits(0).size
+        when(lambda: n_tasks() <= before)
 
 
 def n_tasks() -> int:
@@ -181,7 +182,7 @@ def test_after_a_keyboard_interrupt_it_goes_on_as_if_nothing_had_been_asked(
     expected = two_threads(LONG, seed=1, max_tokens=10).text
     two_threads("Hello", seed=1, max_tokens=3)
     with monkeypatch.context() as patch:
-        patch.setattr(views, "apart", interrupted)
+        patch.setattr(lanes, "apart", interrupted)
         with pytest.raises(KeyboardInterrupt):
             two_threads(LONG, seed=1, max_tokens=10)
     assert two_threads(LONG, seed=1, max_tokens=10).text == expected
@@ -190,10 +191,8 @@ def test_after_a_keyboard_interrupt_it_goes_on_as_if_nothing_had_been_asked(
 def test_what_was_not_fed_after_all_is_fed_next_time(two_threads: PersonaJudge) -> None:
     """Ctrl-C came behind the note of what is fed, and before it was."""
     expected = two_threads(LONG, seed=1, max_tokens=10).text
-    made = two_threads.pool.views(2, 1)
-    for view in range(2):
-        number, seq = made._place(view)
-        made._contexts[number].trim(seq, 10)
+    for sequence in two_threads.decoder.lanes:
+        sequence.lane.context.trim(sequence.number, 10)
     assert two_threads(LONG, seed=1, max_tokens=10).text == expected
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from scipy import special
 
-from pjlocal import Engine, Generation, PersonaJudge, Sampling
+from pjlocal import Answer, Engine, Generation, PersonaJudge, Sampling
+from pjlocal.engine.lanes import needs
 from pjlocal.engine.voices import Best
+from pjlocal.events import TokenEvent
 from pjlocal.prompting.plan import make_roles
 from pjlocal.request import deal
 
@@ -32,15 +34,14 @@ def test_the_k_most_probable_tokens_are_exactly_those(n_vocab: int, k: int) -> N
 
 
 def steps(judge: PersonaJudge, answer, n_views: int) -> list[list[np.ndarray]]:
-    """Each view's log-probabilities before each token of an answer, read by a judge of its own."""
+    """Each view's log-probabilities before each token of an answer, which is read again."""
     found = []
     ids = [event.id for event in answer]
-    views = judge.pool.views(n_views, 256)
-    views.reduce = lambda view, row, logits: logits.copy()
-    views.start(answer.plan.prompts)
-    for token in ids:
-        found.append([special.log_softmax(views.logits(view).astype(np.float64)) for view in range(n_views)])
-        views.feed([token])
+    with judge.decoder.direct(needs(n_views, 256)) as slot:
+        slot.start(answer.plan.prompts)
+        for token in ids:
+            found.append([special.log_softmax(slot.logits(view).astype(np.float64)) for view in range(n_views)])
+            slot.feed([token])
     return found
 
 
@@ -99,13 +100,14 @@ _PROMPT = 2  # tokens of every prompt
 
 
 class RandomViews:
-    """Views whose logits are a fixed random function of what they have read; the more alike, the more they agree."""
+    """A slot whose logits are a fixed random function of what its views have read; the more alike, the more they
+    agree."""
 
     layout = "contexts"
-    trimmable = rewinds = True
+    can_truncate = True
     most_rows = 64
+    n_held = 0
     prefill_s_per_token = None
-    shares_trunk = False
 
     def __init__(self, seed: int, n_vocab: int, apart: float) -> None:
         self.seed, self.n_vocab, self.apart = seed, n_vocab, apart
@@ -139,6 +141,15 @@ class RandomViews:
         return logits + np.float32(self.apart) * own.standard_normal(self.n_vocab, np.float32)
 
 
+def written(answer: Answer, slot: Any) -> list[TokenEvent]:
+    """The events of an answer that is written in a slot."""
+    answer.begin(slot)
+    events = []
+    while not answer.is_done:
+        events += answer.decide()
+    return events + answer.finish(slot)
+
+
 def any_generation(rng: random.Random) -> tuple[list[list[str]], dict[str, Any]]:
     """Preferences and settings of any kind that may be had together."""
     mode = rng.choice(["judge", "judge", "base", "both", "both"])
@@ -164,7 +175,7 @@ def any_generation(rng: random.Random) -> tuple[list[list[str]], dict[str, Any]]
 @pytest.mark.slow
 @pytest.mark.parametrize("top_k", [1, 3, 20, 0])
 @pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in (1, 2))])
-def test_the_schedules_agree_whatever_is_combined(tiny, monkeypatch, top_k: int, block: int) -> None:
+def test_the_schedules_agree_whatever_is_combined(tiny, top_k: int, block: int) -> None:
     """Over a thousand random cases: strengths of every sign, floors that leave one token or all, supports that have
     nothing in common (so few of the tokens are let pass), what is avoided, and panels of three and four."""
     rng = random.Random(100 * top_k + block)
@@ -178,10 +189,10 @@ def test_the_schedules_agree_whatever_is_combined(tiny, monkeypatch, top_k: int,
             apart = rng.choice([0.0, 0.3, 1.0, 4.0])
             texts = []
             for schedule in ("lockstep", "reference"):
-                views = RandomViews(case, judge.model.n_vocab, apart)
-                monkeypatch.setattr(judge.pool, "views", lambda *_, views=views: views)
+                slot = RandomViews(case, judge.model.n_vocab, apart)
                 answer = judge.answer(judge.planned([], prompts, request.replace(schedule=schedule), roles))
-                texts.append([(e.id, e.kind, e.draft, e.judge, e.p, e.q, e.pushes) for e in answer])
+                events = written(answer, slot)
+                texts.append([(e.id, e.kind, e.draft, e.judge, e.p, e.q, e.pushes) for e in events])
             assert texts[0] == texts[1], (preferences, settings)
             kinds |= {text[1] for text in texts[0]}
     assert kinds == {"accepted", "resampled", "bonus"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -161,13 +160,10 @@ def test_a_bad_expression_is_told_before_anything_is_generated(pattern: str) -> 
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.slow
-@pytest.mark.timed
-def test_an_expression_that_would_take_for_ever_is_given_up() -> None:
-    started = time.perf_counter()
-    with pytest.raises(UsageError, match=r"the check 'arr': .* takes longer than 1 s on one answer"):
+def test_an_expression_that_would_take_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_PATIENCE_S", 0.05)
+    with pytest.raises(UsageError, match=r"the check 'arr': .* takes longer than 0\.05 s on one answer"):
         told("a" * 60 + "b", Check("arr", regex="(a|aa)+$"))
-    assert time.perf_counter() - started < 5
 
 
 def test_a_scores_key_holds_all_that_it_depends_on() -> None:
@@ -186,18 +182,6 @@ def test_a_scores_key_holds_all_that_it_depends_on() -> None:
     compared = replace(check, shorter_than=0.5)
     assert keys("a", compared, "p")["check:c"] != keys("a", compared, "other")["check:c"]
     assert len(set(first.values())) == len(first)
-
-
-@pytest.mark.slow
-@pytest.mark.timed
-def test_two_thousand_answers_are_measured_in_seconds() -> None:
-    text = "The water should boil before the egg goes in, and it stays there for six minutes or so. Then eat it. " * 6
-    objectives = Objectives("o", ("concise", "x y"), (Check("c", regex=r"(?i)\begg\b"),))
-    plain = answer("long " * 200, key="plain")
-    started = time.process_time()
-    for i in range(2_000):
-        checks.scores(answer(f"{text} {i}", key=str(i)), objectives, plain)
-    assert time.process_time() - started < 8  # 1.2 s here
 
 
 @pytest.mark.parametrize(("package", "asked"), [("textstat", {}), ("regex", {"regex": "a"})])

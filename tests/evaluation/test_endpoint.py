@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import threading
 import time
@@ -173,6 +175,15 @@ def test_a_huge_body_is_not_read_to_its_end(server: Server) -> None:
     assert list(judge.failures) == ["a reply of more than 1 MiB"]
 
 
+def test_a_packed_body_is_not_unpacked(server: Server) -> None:
+    """A few bytes could become a reply that fills the memory."""
+    server.script = says((gzip.compress(reply()), {"Content_Encoding": "gzip"}))
+    judge = make_judge(server)
+    assert ask(judge) == []
+    assert list(judge.failures) == ["a reply that is none of a chat"]
+    assert server.headers[0]["Accept-Encoding"] == "identity"
+
+
 @pytest.mark.parametrize("status", [429, 503, 500])
 def test_a_busy_server_is_asked_again(server: Server, status: int) -> None:
     server.script = says((b"busy", status, {}), (b"busy", status, {}), (reply(), {}))
@@ -260,51 +271,49 @@ def test_a_cut_connection_is_tried_again(server: Server) -> None:
     assert ask(make_judge(server)) == [Opinion(1, 0, 0)]
 
 
-@pytest.mark.timed
 def test_a_server_that_stalls_or_drips_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "_TRIES", 2)
 
     def script(server: Server, handler: Handler, body: dict[str, Any]) -> None:
         handler.send_response(200)
         handler.end_headers()
-        while len(server.requests) == 2 and not server.over.wait(0.05):
-            handler.wfile.write(b" ")
-        server.over.wait(10)
+        n_waits = 200 if len(server.requests) == 2 else 1
+        for _ in range(n_waits):  # ten seconds either way, and then a reply
+            if not server.over.wait(10 / n_waits):
+                handler.wfile.write(b" ")
+        handler.wfile.write(reply())
 
     server.script = script
-    started = time.monotonic()
-    with pytest.raises(ModelError, match=r"no reply in 2 tries \(no reply within 0\.3 s"):
-        ask(make_judge(server, timeout_s=0.3))
-    assert time.monotonic() - started < 3
+    with pytest.raises(ModelError, match=r"no reply in 2 tries \(no reply within 0\.1 s"):
+        ask(make_judge(server, timeout_s=0.1))
 
 
-@pytest.mark.timed
-def test_nobody_there_is_told_at_once() -> None:
+def test_nobody_there_is_told_without_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_wait(*args: object) -> None:
+        raise AssertionError("it waits for another try")
+
+    monkeypatch.setattr(asyncio, "sleep", no_wait)
     judge = EndpointJudge("http://127.0.0.1:9", "gpt", Interrupt())
-    started = time.monotonic()
     with pytest.raises(ModelError, match=r"cannot reach the judge at http://127.0.0.1:9/v1/chat/completions"):
         ask(judge)
-    assert time.monotonic() - started < 1
 
 
-@pytest.mark.timed
-def test_an_interrupt_ends_it_within_a_second_and_what_came_is_kept(server: Server) -> None:
+def test_an_interrupt_waits_for_no_reply_and_what_came_is_kept(server: Server) -> None:
     interrupt = Interrupt()
+    waited_for: list[bool] = []
 
     def script(server: Server, handler: Handler, body: dict[str, Any]) -> None:
         if len(server.requests) > 2:
             interrupt.set()
-            server.over.wait(10)
+            waited_for.append(not server.over.wait(10))
         handler.say(reply())
 
     server.script = script
     came = []
-    started = time.monotonic()
     verdicts = make_judge(server, interrupt=interrupt, concurrency=2).ask([make_questions(10)], set())
     with pytest.raises(Interrupted):
         came.extend(iter(lambda: next(verdicts), None))
-    assert time.monotonic() - started < 1
-    assert len(came) == 2
+    assert len(came) == 2 and not waited_for
 
 
 def test_several_are_asked_at_a_time_and_what_is_known_is_not(server: Server) -> None:

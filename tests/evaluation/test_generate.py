@@ -21,7 +21,7 @@ from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.evaluation.generate import generate
 from pjlocal.evaluation.records import AnswerRecord, Folder, digest_of
-from pjlocal.evaluation.run import Run, Task, make_contestant, make_tasks, read_run, write_run
+from pjlocal.evaluation.run import AnsweringModel, Run, Task, make_contestant, make_tasks, read_run, write_run
 from pjlocal.evaluation.suite import Check, Objectives, Prompt, Suite, System
 from pjlocal.request import Request
 
@@ -54,7 +54,8 @@ def tasks(
 ) -> list[Task]:
     request = Request(generation=generation, sampling=Sampling(**sampling))
     contestants = [
-        make_contestant(suite, system, request, engine, (), str(model), "digest") for system in suite.systems
+        make_contestant(suite, system, request, engine, (), AnsweringModel(str(model), "digest"))
+        for system in suite.systems
     ]
     return make_tasks(suite, contestants, prompts)
 
@@ -64,7 +65,7 @@ def test_filters_are_the_models_where_neither_the_user_nor_the_suite_sets_them(t
     model = tiny_models.write_llama(tmp_path / "says.gguf", recommends=says)
     suite = replace(SUITE, settings={"top_k": 20})
     asked = Request(sampling=Sampling(defaults="model", temperature=0.7), explicit=frozenset({"temperature"}))
-    made = make_contestant(suite, suite.systems[0], asked, ENGINE, (), str(model), "digest")
+    made = make_contestant(suite, suite.systems[0], asked, ENGINE, (), AnsweringModel(str(model), "digest"))
     assert made.request.sampling == Sampling(temperature=0.7, top_k=20, top_p=0.95)
 
 

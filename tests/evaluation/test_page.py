@@ -10,24 +10,26 @@ import pytest
 from browser import Chromium
 from evaluated import HOSTILE, SUITE, answer, answers, verdict
 
-from pjlocal.evaluation.grid import Cell, Grid, Row
-from pjlocal.evaluation.html import Page, as_html
+from pjlocal.evaluation.page import Page, as_html
 from pjlocal.evaluation.plots import Point, Rate, plane, win_rates
 from pjlocal.evaluation.records import AnswerRecord
-from pjlocal.evaluation.sheets import leads, sheets
+from pjlocal.evaluation.side_by_side import leads, side_by_side
+from pjlocal.evaluation.table import Cell, Column, Table
 
-GRID = Grid("Who wins", "system", ("vivid",), (Row("both", (Cell("66%", 0.66, rank=1),)),), notes=("by m",))
+TABLE = Table("Who wins", "system", ("both",), (Column("vivid", (Cell("66%", 0.66, rank=1),)),), ("by m",))
 
 
 def page(records: list[AnswerRecord], *, title: str = "", verdicts=()) -> Page:
-    of = sheets(records, SUITE)
-    ahead, told_by = leads(of, SUITE, verdicts, [])
+    rows = side_by_side(records, SUITE)
+    ahead, measured_by = leads(rows, SUITE, verdicts, [])
     plots = [
         win_rates([Rate("both", 0.66, 0.55, 0.75, title or "vivid")], title or "Win rates", "prompt"),
         plane([Point(title or "both", 0.1, -1.0), Point("prompt", 0.0, -0.9)], "Reward against fluency", "x", "y"),
     ]
-    grid = GRID if not title else Grid(title, title, (title,), (Row(title, (Cell(title),)),), ((title, 1),), (title,))
-    return Page(SUITE, [title or "2 prompts"], [title or "Few."], [grid], plots, of, ahead, told_by)
+    hostile = Table(title, title, (title,), (Column(title, (Cell(title),), title),), (title,))
+    return Page(
+        SUITE, [title or "2 prompts"], [title or "Few."], [hostile if title else TABLE], plots, rows, ahead, measured_by
+    )
 
 
 def written(tmp_path: Path, what: Page) -> Path:

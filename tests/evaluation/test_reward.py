@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pjlocal.decoding.combine import log_normalizer
 from pjlocal.engine.context import Context
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.model import Model
+from pjlocal.engine.prefix import common_prefix
 from pjlocal.evaluation.records import AnswerRecord
 from pjlocal.evaluation.reward import Scorer
 from pjlocal.prompting.pieces import tokens_behind
@@ -110,20 +112,28 @@ def test_the_token_that_ends_an_answer_counts_where_it_ended_by_itself(model: Mo
     assert not np.isclose(cut, ended, atol=1e-6)
 
 
-def test_answers_to_one_prompt_are_read_together_and_what_they_share_once(tiny: Callable[[str], Path]) -> None:
+def test_of_answers_to_one_prompt_the_prompt_is_read_once(tiny: Callable[[str], Path]) -> None:
+    """But for its last token, whose logits every answer is scored with; the answers share nothing."""
     engine = Engine(n_threads=1, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
-    answers = [make_answer(text) for text in (TEXT, "the cat", TEXT, "the cat sees")]
+    answers = [make_answer(text) for text in (TEXT, "the cat", "a dog sees")]
     model = Model(tiny("llama"), engine, Interrupt())
     try:
         with Scorer(model, engine, Prompting(), Interrupt()) as scorer:
+            template, prefixes = ChatTemplate(model), {*scorer.metrics(PREFER).values()}
+            question = [Message("user", answers[0].prompt)]
+            prompts = sorted(template.tokens(question, text, Prompting(placement="system")) for text in prefixes)
+            template.close()
             one_by_one = [scores_of(scorer, answer, PREFER) for answer in answers]
-            n_fed = scorer.n_fed
+            n_alone = scorer.n_fed
             together = scorer.scores(answers, PREFER)
-            assert scorer.n_fed - n_fed < n_fed / 2
+            n_together = scorer.n_fed - n_alone
     finally:
         model.close()
-    for alone, packed in zip(one_by_one, together, strict=True):
-        assert packed == pytest.approx(alone, abs=1e-5)
+    n_shared = [0, *(common_prefix(a, b) for a, b in pairwise(prompts))]  # with the prompt before, also of one answer
+    saved = sum(len(prompt) - 1 - n for prompt, n in zip(prompts, n_shared, strict=True))
+    assert n_alone - n_together == 2 * saved > n_alone / 3
+    for alone, beside in zip(one_by_one, together, strict=True):
+        assert beside == pytest.approx(alone, abs=1e-5)
 
 
 def test_what_cannot_be_scored_has_no_scores(tiny: Callable[[str], Path]) -> None:

@@ -35,6 +35,13 @@ def test_a_reranker_without_a_template_of_its_own_reads_the_chat(tmp_path: Path)
     assert all(0 < value < 1 for value in rank(path, "the cat").values())
 
 
+def test_a_split_model_has_its_head_in_any_part(tmp_path: Path) -> None:
+    tiny_models.write_reranker(tmp_path / "split.gguf", tensors_a_part=8)
+    whole = tiny_models.write_reranker(tmp_path / "whole.gguf")
+    first = min(tmp_path.glob("split-*.gguf"))
+    assert rank(first, "the cat") == rank(whole, "the cat")
+
+
 def test_an_answer_that_is_too_long_has_no_rank(tiny: Callable[[str], Path]) -> None:
     assert rank(tiny("cross_encoder"), "the cat " * 600) == {}
 

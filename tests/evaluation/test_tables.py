@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from rich.console import Console
 
 from pjlocal.errors import UsageError
 from pjlocal.evaluation.compare import Comparison, Results, compare, compare_folders
-from pjlocal.evaluation.grid import Cell, Grid, Row, markdown_grids, ranked, rich_grid
-from pjlocal.evaluation.report import as_json, as_markdown, as_page, report_plots, write_report
+from pjlocal.evaluation.report import as_json, as_markdown, as_page, folder_json, report_plots, write_report
 from pjlocal.evaluation.suite import Objectives, System
-from pjlocal.evaluation.tables import folder_grids, folder_json, report_grids, telling_note
+from pjlocal.evaluation.table import Cell, Column, Table, markdown_tables, rank_cells
+from pjlocal.evaluation.tables import folder_tables, report_tables, telling_note
 
 N = 30
 
@@ -51,104 +52,109 @@ def compared() -> Comparison:
     return compare(results())
 
 
-def told(grids: list[Grid], width: int = 120, **options: object) -> str:
+def told(tables: list[Table], width: int = 120, **options: object) -> str:
     file = io.StringIO()
     console = Console(file=file, width=width, highlight=False, markup=False, **options)
-    for grid in grids:
-        console.print(rich_grid(grid, width))
+    for table in tables:
+        console.print(table)
     return file.getvalue()
 
 
-def cells(grids: list[Grid], title: str, row: str) -> list[Cell]:
-    (found,) = [one.cells for grid in grids if grid.title.startswith(title) for one in grid.rows if one.name == row]
-    return [*found]
+def interval(cell: Cell) -> list[int]:
+    """The ends of a win rate's interval as its text has them, in percent."""
+    return [int(end) for end in re.findall(r"(\d+)(?=[,\]])", cell.text)]
+
+
+def cells(tables: list[Table], title: str, row: str) -> list[Cell]:
+    (found,) = [some for table in tables if table.title.startswith(title) for name, some in table.rows if name == row]
+    return found
 
 
 def test_win_rates_stand_with_their_intervals_and_what_so_many_prompts_can_tell(compared: Comparison) -> None:
-    grids = report_grids(SUITE, compared)
-    both, judge = cells(grids, "Win rate against", "both")[0], cells(grids, "Win rate against", "judge")[0]
-    assert both.value == pytest.approx(0.9) and both.low and both.high and both.low < 0.9 < both.high
+    tables = report_tables(SUITE, compared)
+    both, judge = cells(tables, "Win rate against", "both")[0], cells(tables, "Win rate against", "judge")[0]
+    assert both.value == pytest.approx(0.9) and interval(both)[0] < 90 < interval(both)[1]
     assert both.text.startswith("90% [") and not both.noise and both.rank == 1
     assert judge.text.startswith("50% [") and judge.noise and judge.rank == 2
-    text = told(grids)
+    text = told(tables)
     assert "30 prompts tell win rates from 70% on from chance" in " ".join(text.split())
     assert "m turns over 0% of its 60" not in text and "of its 120 decisive verdicts" in text and "UNFIT" not in text
 
 
 def test_a_judge_that_turns_over_is_called_unfit_by_name() -> None:
     comparison = compare(results(turns_over=1.0))
-    text = " ".join(told(report_grids(SUITE, comparison)).split())
+    text = " ".join(told(report_tables(SUITE, comparison)).split())
     assert "m turns over 100% of its 120 decisive verdicts" in text and "UNFIT as a judge" in text
     assert "UNFIT" in as_page(results(turns_over=1.0), comparison, [])
 
 
 def test_what_luck_could_have_made_is_marked_and_the_baseline_is_not(compared: Comparison) -> None:
-    grids = report_grids(SUITE, compared)
+    tables = report_tables(SUITE, compared)
     title = "Scores by m, nats a token"
-    (columns,) = [grid.columns for grid in grids if grid.title == title]
-    assert columns == ("least served", "creative", "vivid", "fluency")
-    assert [cell.noise for cell in cells(grids, title, "judge")] == [True] * 4
-    assert not any(cell.noise for cell in cells(grids, title, "both") + cells(grids, title, "prompt"))
-    assert [cell.rank for cell in cells(grids, title, "both")] == [1, 1, 1, 0], "third in fluency, behind two equals"
+    (headings,) = [[column.heading for column in table.columns] for table in tables if table.title == title]
+    assert headings == ["least served", "creative", "vivid", "fluency"]
+    assert [cell.noise for cell in cells(tables, title, "judge")] == [True] * 4
+    assert not any(cell.noise for cell in cells(tables, title, "both") + cells(tables, title, "prompt"))
+    assert [cell.rank for cell in cells(tables, title, "both")] == [1, 1, 1, 0], "third in fluency, behind two equals"
 
 
 def test_checks_texts_and_speed_have_tables_of_their_own(compared: Comparison) -> None:
-    grids = report_grids(SUITE, compared)
-    assert [cell.text for cell in cells(grids, "Checks", "both")] == ["100%", "100%"]
-    assert cells(grids, "The texts", "prompt")[0].text == "55.5"
-    assert cells(grids, "Speed", "both")[1].text == "17.00"
+    tables = report_tables(SUITE, compared)
+    assert [cell.text for cell in cells(tables, "Checks", "both")] == ["100%", "100%"]
+    assert cells(tables, "The texts", "prompt")[0].text == "55.5"
+    assert cells(tables, "Speed", "both")[1].text == "17.00"
 
 
 def test_all_objectives_together_come_first_each_counting_alike() -> None:
     of_one = results()
     sea = [replace(a, key=f"sea {a.key}", objectives="sea") for a in of_one.answers if a.prompt_id != "p1"]
     more = [score(a, "words", 10, "") for a in sea] + [score(a, "check:all", 1, "") for a in sea]
-    grids = report_grids(
+    tables = report_tables(
         SUITE, compare(replace(of_one, answers=[*of_one.answers, *sea], scores=[*of_one.scores, *more]))
     )
-    assert grids[0].title == "All objectives together"
-    row = dict(zip(grids[0].columns, cells(grids, "All objectives", "both"), strict=True))
+    assert tables[0].title == "All objectives together"
+    row = dict(zip(tables[0].headings, cells(tables, "All objectives", "both"), strict=True))
     assert row["words"].value == pytest.approx((55.5 + 10) / 2) and row["all met"].text == "100%"
     assert row["fluency by m"].value == pytest.approx(-1.6)
-    assert not any(grid.title == "All objectives together" for grid in report_grids(SUITE, compare(of_one)))
+    assert not any(table.title == "All objectives together" for table in report_tables(SUITE, compare(of_one)))
 
 
 def test_best_is_bold_second_underlined_and_equals_share_a_rank() -> None:
     column = [Cell("0.5", 0.5), Cell("0.7", 0.7), Cell("0.5", 0.5), Cell(), Cell("0.1", 0.1)]
-    assert [cell.rank for cell in ranked(column)] == [2, 1, 2, 0, 0]
-    assert [cell.rank for cell in ranked(column, higher=False)] == [2, 0, 2, 0, 1]
-    assert [cell.rank for cell in ranked([Cell("1", 1.0), Cell("1", 1.0)])] == [0, 0], "nobody is better"
+    assert [cell.rank for cell in rank_cells(column)] == [2, 1, 2, 0, 0]
+    assert [cell.rank for cell in rank_cells(column, -1)] == [2, 0, 2, 0, 1]
+    assert [cell.rank for cell in rank_cells([Cell("1", 1.0), Cell("1", 1.0)])] == [0, 0], "nobody is better"
     best = Cell("0.7", 0.7, rank=1)
-    grid = Grid("T", "system", ("x",), (Row("both", (best,)), Row("judge", (Cell("0.5", 0.5, rank=2, noise=True),))))
-    text = told([grid], force_terminal=True, color_system="standard")
+    table = Table("T", "system", ("both", "judge"), (Column("x", (best, Cell("0.5", 0.5, rank=2, noise=True))),))
+    text = told([table], force_terminal=True, color_system="standard")
     assert "both      \x1b[1m0.7\x1b[0m\n" in text and "\x1b[2;4m≈ 0.5\x1b[0m" in text
-    assert "| both | **0.7** |\n| judge | ≈ <u>0.5</u> |" in markdown_grids([grid])
+    assert "| both | **0.7** |\n| judge | ≈ <u>0.5</u> |" in markdown_tables([table])
 
 
 @pytest.mark.parametrize("width", [120, 60, 34])
 def test_on_a_narrow_terminal_columns_come_below_and_no_value_is_folded(compared: Comparison, width: int) -> None:
-    grids = report_grids(SUITE, compared)
-    text = told(grids, width)
+    tables = report_tables(SUITE, compared)
+    text = told(tables, width)
     assert max(map(len, text.splitlines())) <= width
-    for grid in grids:
-        for row in grid.rows:
-            for cell in row.cells:
+    for table in tables:
+        for column in table.columns:
+            for cell in column.cells:
                 assert cell.text in text
 
 
 def test_names_from_a_file_are_text_everywhere() -> None:
     for text in HOSTILE:
-        grid = Grid(text, text, (text,), (Row(text, (Cell(text),)),), ((text, 1),), (text,))
-        for written in (told([grid]), markdown_grids([grid])):
+        table = Table(text, text, (text,), (Column(text, (Cell(text),), text),), (text,))
+        for written in (told([table]), markdown_tables([table])):
             assert "\x1b" not in written and "\u202e" not in written
             written.encode()
-        assert "<img" not in markdown_grids([grid]).replace(r"\<img", "")
-        assert markdown_grids([grid]).count("\n|") == 3
+        assert "<img" not in markdown_tables([table]).replace(r"\<img", "")
+        assert markdown_tables([table]).count("\n|") == 3
 
 
 def test_a_pipe_in_a_name_is_no_column() -> None:
-    grid = Grid("T", "system", ("a|b",), (Row("x|y", (Cell("1"),)),))
-    assert r"| x\|y | 1 |" in markdown_grids([grid]) and r"| system | a\|b |" in markdown_grids([grid])
+    table = Table("T", "system", ("x|y",), (Column("a|b", (Cell("1"),)),))
+    assert r"| x\|y | 1 |" in markdown_tables([table]) and r"| system | a\|b |" in markdown_tables([table])
 
 
 def test_json_has_all_numbers_and_no_nan() -> None:
@@ -174,9 +180,9 @@ def test_times_stand_by_the_number_of_objectives() -> None:
     )
     some = Results(suite, answers(4, objectives=("one", "two")))
     comparison = compare(some)
-    (grid, *_) = report_grids(suite, comparison)
-    assert (grid.title, grid.head) == ("Seconds an answer", "objectives")
-    assert [row.name for row in grid.rows] == ["1 (one)", "2 (two)"] and grid.columns == ("prompt", "judge", "both")
+    (table, *_) = report_tables(suite, comparison)
+    assert (table.title, table.head) == ("Seconds an answer", "objectives")
+    assert table.names == ("1 (one)", "2 (two)") and table.headings == ["prompt", "judge", "both"]
     assert [plot.title for plot in report_plots(suite, comparison)] == ["Time against number of objectives"]
 
 
@@ -196,10 +202,10 @@ def test_two_evaluations_are_told_apart_by_their_differences() -> None:
     some = results()
     better = replace(some, scores=[replace(s, value=s.value + 1) if s.metric == "fluency" else s for s in some.scores])
     comparison = compare_folders(some, better)
-    (grid,) = folder_grids(comparison, "first", "second")
-    assert grid.title == "bright: second less first"
-    at = grid.columns.index("fluency by m")
-    assert grid.rows[0].cells[at].text.startswith("+1.000") and not grid.rows[0].cells[at].noise
+    (table,) = folder_tables(comparison, "first", "second")
+    assert table.title == "bright: second less first"
+    cell = table.columns[table.headings.index("fluency by m")].cells[0]
+    assert cell.text.startswith("+1.000") and not cell.noise
     json.loads(folder_json(comparison), parse_constant=lambda name: pytest.fail(name))
 
 

@@ -16,7 +16,7 @@ from terminal import Terminal
 from pjlocal.errors import UsageError
 from pjlocal.evaluation.compare import Results, compare
 from pjlocal.evaluation.records import Folder, Verdict, voter
-from pjlocal.evaluation.sheets import Sheet, sheets
+from pjlocal.evaluation.side_by_side import SideBySide, side_by_side
 from pjlocal.evaluation.vote import Ballot, Question, all_pairs, ballot_paper, questions, revealed, tally
 
 TESTS = Path(__file__).parents[1]
@@ -26,16 +26,16 @@ from pathlib import Path
 from evaluated import SUITE, answers
 from pjlocal.evaluation.compare import Results, compare
 from pjlocal.evaluation.records import Folder
-from pjlocal.evaluation.sheets import sheets
+from pjlocal.evaluation.side_by_side import side_by_side
 from pjlocal.evaluation.vote import Ballot, questions, vote_on
 with Folder(Path(sys.argv[1])) as folder:
-    of = sheets(answers(2, objectives=("bright",)), SUITE)
+    of = side_by_side(answers(2, objectives=("bright",)), SUITE)
     vote_on(Ballot(questions(of, [("both", "prompt")], ["quality"], seed=1), folder))
 """
 
 
 def asked(prompts: int = 3, seed: int = 1, aspects: tuple[str, ...] = ("quality",)) -> list[Question]:
-    of = sheets(answers(prompts, objectives=("bright",)), SUITE)
+    of = side_by_side(answers(prompts, objectives=("bright",)), SUITE)
     return questions(of, [("both", "prompt"), ("judge", "prompt")], aspects, seed)
 
 
@@ -57,12 +57,12 @@ def test_all_aspects_of_two_answers_come_together_and_in_one_order() -> None:
 
 def test_answers_that_are_the_same_are_not_asked_about() -> None:
     same = [answer("both", 1, "The same."), answer("prompt", 1, " The same.\n"), answer("judge", 1, "Another.")]
-    found = questions(sheets(same, SUITE), [("both", "prompt"), ("judge", "prompt")], ["quality"], 0)
+    found = questions(side_by_side(same, SUITE), [("both", "prompt"), ("judge", "prompt")], ["quality"], 0)
     assert [{q.first.system, q.second.system} for q in found] == [{"judge", "prompt"}]
 
 
 def test_pairs_are_those_with_the_baseline_or_the_two_that_are_named() -> None:
-    of = sheets(answers(1), SUITE)
+    of = side_by_side(answers(1), SUITE)
     assert all_pairs(of, SUITE) == [("judge", "prompt"), ("both", "prompt")]
     assert all_pairs(of, SUITE, ["both"]) == [("both", "prompt")]
     assert all_pairs(of, SUITE, ["both", "judge"]) == [("both", "judge")]
@@ -126,7 +126,7 @@ def test_a_vote_behind_which_others_wrote_is_replaced_by_the_next(tmp_path: Path
 
 
 def test_the_paper_does_not_tell_who_wrote_what(tmp_path: Path) -> None:
-    of: list[Sheet] = sheets([answer("both", 1, "One.\x1b[2J"), answer("prompt", 1, "Two.")], SUITE)
+    of: list[SideBySide] = side_by_side([answer("both", 1, "One.\x1b[2J"), answer("prompt", 1, "Two.")], SUITE)
     with Folder(tmp_path) as folder:
         ballot = Ballot(questions(of, [("both", "prompt")], ["vivid"], 0), folder)
         file = io.StringIO()
@@ -170,7 +170,7 @@ def test_a_system_is_told_against_the_one_that_the_suite_compares_it_with(tmp_pa
         replace(SUITE.systems[-1], name="both", against="judge"),
     )
     with Folder(tmp_path) as folder:
-        of = sheets(answers(1, objectives=("bright",)), SUITE)
+        of = side_by_side(answers(1, objectives=("bright",)), SUITE)
         ballot = Ballot(questions(of, [("judge", "both")], ["quality"], seed=1), folder)
         ballot.vote(0)
         assert [*tally(ballot.asked, ballot.votes(), replace(SUITE, systems=systems))] == [("both", "judge", "quality")]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-FUZZ = Path(__file__).with_name("fuzz_headers.py")
+FUZZ = Path(__file__).parents[1] / "tools" / "fuzz_headers.py"
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def test_so_does_what_a_chat_keeps_of_a_memory_that_cannot_be_trimmed(tiny: Call
     with PersonaJudge(tiny(kind), prefer=["vivid", "creative"]) as judge:
         for n in range(4):
             judge("Why do cats purr, and " + n * "when " + "where?", seed=1, max_tokens=20, ignore_end=True)
-        kept = judge.pool.views(2, 1).state()[0].checkpoints
+        kept = next(iter(judge.decoder.lanes)).state().checkpoints
     expected = checkpoint_bytes(read_header(tiny(kind)), Engine())
     assert bool(kept) == bool(expected) and len(kept) <= MOST_CHECKPOINTS
     assert all(0.9 < len(checkpoint.memory) / expected < 1.1 for checkpoint in kept)

@@ -75,7 +75,6 @@ def test_a_chat_that_goes_on_keeps_what_was_set_in_it_and_takes_the_files_values
     assert temperature(options=("-m", str(says), "--sampling", "model", "--no-save")) == "0.9"
 
 
-@pytest.mark.slow
 def test_info_shows_what_the_file_says(pjlocal: Callable, says: Path, smollm2: Path) -> None:
     assert "temperature 0.6, top-k 40, top-p 0.95" in pjlocal("models", "info", says).stdout
     assert json.loads(pjlocal("models", "info", says, "--json").stdout)["sampling"]["temperature"] == 0.6

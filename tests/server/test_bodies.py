@@ -15,21 +15,21 @@ import pytest
 from jsonschema import validate
 from served import Served, serving
 
-CHAT, COMPLETION, TURN = "/v1/chat/completions", "/v1/completions", "/api/turns"
+CHAT, COMPLETION, ANSWER = "/v1/chat/completions", "/v1/completions", "/api/answers"
 GOOD: dict[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1},
     COMPLETION: {"prompt": "hello", "max_tokens": 1},
-    TURN: {"question": "hello", "keep": False, "max_tokens": 1},
-}
-FIELDS = {
-    CHAT: ["messages", "response_format", "max_completion_tokens", "logprobs", "top_logprobs"],
-    COMPLETION: ["prompt", "logprobs"],
-    TURN: ["question", "session", "after", "replacing", "keep"],
+    ANSWER: {"chat": {"question": "hello", "keep": False}, "settings": {"max_tokens": 1}},
 }
 SHARED = [
     "model", "max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias", "seed",
     "stop", "n", "stream", "stream_options", "pjlocal",
 ]  # fmt: skip
+FIELDS = {
+    CHAT: [*SHARED, "messages", "response_format", "max_completion_tokens", "logprobs", "top_logprobs"],
+    COMPLETION: [*SHARED, "prompt", "logprobs"],
+    ANSWER: ["request", "settings", "messages", "chat", "first", "shortens"],
+}
 OWN = [
     "events", "prefer", "draft_prefer", "judge_prefer", "mode", "strength", "avoid", "floor", "rule", "panel",
     "aligner", "lora", "lam", "decoding", "schedule", "lookahead", "ignore_end", "stop", "seed", "defaults", "top_k",
@@ -79,23 +79,24 @@ def refusal(served: Served, path: str = CHAT, **changes: Any) -> str:
     return message
 
 
-def is_right(reply: httpx2.Response) -> bool:
-    """Whether it is an answer, or a refusal in a line that a client can follow."""
+def is_right(reply: httpx2.Response, *, in_flags: bool = False) -> bool:
+    """Whether it is an answer, or a refusal in a line that a client can follow; `pjlocal run` can follow flags."""
     if reply.status_code == 200:
         return '"server_error"' not in reply.text
     if reply.status_code not in (400, 404):
         return False
     message = reply.json()["error"]["message"]
-    return bool(message) and "\n" not in message and len(message) < 1500 and not TERMINAL.search(message)
+    return bool(message) and "\n" not in message and len(message) < 1500 and (in_flags or not TERMINAL.search(message))
 
 
 def odd_bodies() -> Iterator[tuple[str, dict[str, str]]]:
     """Every field with every odd value: a path, and the field as JSON spells it."""
     for odd in ODD:
         for path, fields in FIELDS.items():
-            yield from ((path, {name: odd}) for name in [*SHARED, *fields])
+            yield from ((path, {name: odd}) for name in fields)
         yield from ((CHAT, {"pjlocal": f'{{"{name}": {odd}}}'}) for name in OWN)
         yield from ((CHAT, changes) for changes in nested(odd))
+        yield from ((ANSWER, changes) for changes in nested_of_an_answer(odd))
 
 
 @pytest.mark.slow
@@ -125,23 +126,47 @@ def nested(odd: str) -> Iterator[dict[str, str]]:
         yield {"response_format": f'{{"type": "json_schema", "json_schema": {{"{inner}": {odd}}}}}'}
 
 
+def nested_of_an_answer(odd: str) -> Iterator[dict[str, str]]:
+    for inner in ("question", "id", "after", "replacing", "keep", "other"):
+        yield {"chat": f'{{"question": "x", "keep": false, "{inner}": {odd}}}'}
+    for inner in ("role", "content", "tokens", "other"):
+        yield {"chat": "null", "messages": f'[{{"role": "user", "content": "hello", "{inner}": {odd}}}]'}
+    for group in ("preferences", "generation", "sampling", "prompting", "explicit"):
+        yield {"settings": "null", "request": f'{{"{group}": {odd}}}'}
+    for inner in OWN:
+        yield {"settings": f'{{"max_tokens": 1, "{inner}": {odd}}}'}
+        yield {"settings": "null", "request": f'{{"generation": {{"max_tokens": 1, "{inner}": {odd}}}}}'}
+
+
 def fault(served: Served, path: str, changes: dict[str, str]) -> str:
     """What is wrong with the reply to a body whose fields are spelled as given; empty where nothing is."""
     fields = {name: json.dumps(value) for name, value in GOOD[path].items()} | changes
     sent = "{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}"
     reply = served.http.post(path, content=sent.encode())
-    return "" if is_right(reply) else f"{sent[:300]}: {reply.status_code} {reply.text[:600]}"
+    return (
+        ""
+        if is_right(reply, in_flags="request" in changes)
+        else f"{sent[:300]}: {reply.status_code} {reply.text[:600]}"
+    )
 
 
-@pytest.mark.parametrize("path", [CHAT, COMPLETION, TURN])
+@pytest.mark.parametrize("path", [CHAT, COMPLETION])
 def test_every_field_may_be_null(served: Served, path: str) -> None:
-    wanted = [name for name in [*SHARED, *FIELDS[path]] if name not in ("messages", "prompt", "question")]
+    wanted = [name for name in FIELDS[path] if name not in ("messages", "prompt")]
     reply = send(served, path, **(dict.fromkeys(wanted) | {"max_tokens": 2}))
     assert reply.status_code == 200, reply.text
     reply = send(served, path, pjlocal=dict.fromkeys(OWN))
     assert reply.status_code == 200, reply.text
     reply = send(served, path, **dict.fromkeys(["tools", "enable_thinking", "min_p", "format", "functions"]))
     assert reply.status_code == 200, reply.text
+
+
+def test_every_field_of_pjlocals_own_requests_may_be_null(served: Served) -> None:
+    wanted = {name: None for name in FIELDS[ANSWER] if name not in ("chat", "settings")}
+    chat = dict.fromkeys(["id", "after", "replacing"]) | {"question": "hello", "keep": False}
+    settings = dict.fromkeys(OWN[1:]) | {"max_tokens": 2}
+    reply = send(served, ANSWER, **wanted, chat=chat, settings=settings)
+    assert reply.status_code == 200 and '"result"' in reply.text, reply.text
 
 
 def test_every_field_inside_another_may_be_null(served: Served) -> None:
@@ -206,7 +231,7 @@ def test_the_seed_minus_one_is_random_and_no_other_is_below_zero(served: Served)
     assert len(set(text(served, seed=-1.0, n=2, **long))) == 2
     assert refusal(served, seed=-2) == "seed must be at least -1 (not -2)"
     assert refusal(served, seed=2**63).startswith("seed must be at most")
-    assert send(served, TURN, seed=-1).status_code == 200
+    assert '"result"' in send(served, ANSWER, settings={"seed": -1, "max_tokens": 1}).text
 
 
 def test_several_answers_count_their_seeds_on_past_the_largest(served: Served) -> None:
@@ -371,7 +396,7 @@ def test_a_setting_for_which_the_mode_has_no_use_is_refused(served: Served, own:
 
 
 def test_a_chat_that_is_not_there_is_told_without_advice_for_a_terminal(served: Served) -> None:
-    for reply in (send(served, TURN, session=12345), served.http.get("/api/chats/12345")):
+    for reply in (send(served, ANSWER, chat={"question": "x", "id": 12345}), served.http.get("/api/chats/12345")):
         assert reply.status_code == 404 and "no saved chat" in reply.text
         assert not TERMINAL.search(reply.json()["error"]["message"])
 

@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
-import json
+import random
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from saved_chats import a_turn, saved
-from served import Served, serving, when
+from served import Served, serving, streamed, when
 
 from pjlocal.events import TokenEvent
+from pjlocal.request import Request, place
 from pjlocal.sessions.store import Store
 
 OPTIONS = ("--max-tokens", "12", "--cors", "*")
-TURNS = "/api/turns"
+ANSWERS = "/api/answers"
 ENDLESS = {"generation": {"max_tokens": 30_000, "ignore_end": True}}
 
 
-def ask(served: Served, question: str, **more: Any) -> tuple[httpx2.Headers, str, list[dict[str, Any]]]:
-    """What is answered: the headers, the text and the choices of all chunks."""
-    reply = served.http.post(TURNS, json={"question": question, **more})
+def body(question: str, session: int | None = None, settings: Any = None, **chat: Any) -> dict[str, Any]:
+    return {"chat": {"question": question, "id": session, **chat}, "settings": settings or {}}
+
+
+def ask(served: Served, *question: Any, **more: Any) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """The answer: its head, its token events and its result."""
+    reply = served.http.post(ANSWERS, json=body(*question, **more))
     assert reply.status_code == 200, reply.text
-    data = [line.removeprefix("data: ") for line in reply.text.split("\n\n") if line]
-    assert data.pop() == "[DONE]"
-    choices = [json.loads(one)["choices"][0] for one in data]
-    return reply.headers, "".join(choice["delta"].get("content", "") for choice in choices), choices
+    head, *tokens, end = streamed(reply.text.splitlines())
+    return head["head"], [token["event"] for token in tokens], end["result"]
+
+
+def refused(served: Served, asked: Any) -> tuple[int, str | None, str]:
+    """The status, the code and the line by which a question is refused, before or in the stream."""
+    reply = served.http.post(ANSWERS, json=asked)
+    if reply.status_code != 200:
+        error = reply.json()["error"]
+        return reply.status_code, error["code"], error["message"]
+    (error,) = streamed(reply.text.splitlines())
+    return 200, error["code"], error["error"]
 
 
 def test_a_turn_is_saved_as_the_terminal_saves_it(served: Served, store: Store) -> None:
-    headers, text, choices = ask(served, "Why do cats purr?", pjlocal={"mode": "judge", "seed": 3})
-    session = store.load(int(headers["X-Pjlocal-Chat"]))
+    head, tokens, result = ask(served, "Why do cats purr?", settings={"mode": "judge", "seed": 3})
+    session = store.load(head["chat"])
     (turn,) = session.turns
-    assert (session.title, turn.question, turn.answer) == ("Why do cats purr?", "Why do cats purr?", text)
-    assert turn.id == int(headers["X-Pjlocal-Turn"]) and turn.finish_reason == choices[-1]["finish_reason"]
-    told = [event for choice in choices for event in choice.get("pjlocal", {}).get("events", [])]
-    assert [TokenEvent.from_dict({k: e[k] for k in e if k != "writer"}) for e in told] == turn.events
+    assert (session.title, turn.question, turn.answer) == ("Why do cats purr?", "Why do cats purr?", result["text"])
+    assert turn.id == head["turn"] and turn.finish_reason == result["finish_reason"]
+    assert [TokenEvent.from_dict({k: e[k] for k in e if k != "writer"}) for e in tokens] == turn.events
     assert turn.settings["mode"] == "judge" and turn.settings["seed"] == 3 and turn.settings["model"] == "llama.gguf"
     assert turn.settings["preferences"] == {"a": ["vivid"], "b": ["concise"]} == session.settings["preferences"]
     assert session.settings["model"].endswith("/llama.gguf") and session.settings["generation"]["max_tokens"] == 12
@@ -49,17 +62,28 @@ def test_a_turn_is_saved_as_the_terminal_saves_it(served: Served, store: Store) 
 def test_a_chat_goes_on_with_what_was_said_and_what_is_in_force_there(served: Served, store: Store) -> None:
     settings = {"generation": {"max_tokens": 5, "mode": "plain"}, "sampling": {"temperature": 0.1}}
     session = saved(store, "From the terminal", a_turn("Hello", "Hi you"), settings=settings)
-    _, _, choices = ask(served, "And you?", session=session.id, pjlocal={"draft_prefer": ["vivid"], "judge_prefer": []})
+    _, _, result = ask(served, "And you?", session.id, {"draft_prefer": ["vivid"], "judge_prefer": []})
     went_on = store.load(session.id)
     assert [turn.question for turn in went_on.turns] == ["Hello", "And you?"] and went_on.title == "From the terminal"
-    assert choices[-1]["pjlocal"]["usage"]["completion_tokens"] == 5
+    assert result["statistics"]["completion_tokens"] == 5
     in_force = went_on.settings
     assert in_force["sampling"]["temperature"] == 0.1 and in_force["preferences"] == {"a": ["vivid"], "b": []}
     assert in_force["generation"]["mode"] is None, "the page names no mode: that of the preferences"
-    longer = choices[-1]["pjlocal"]["usage"]["prompt_tokens"]
-    alone = ask(served, "And you?", pjlocal={"draft_prefer": ["vivid"], "max_tokens": 5})[2]
-    shorter = alone[-1]["pjlocal"]["usage"]["prompt_tokens"]
+    longer = result["statistics"]["prompt_tokens"]
+    alone = ask(served, "And you?", settings={"draft_prefer": ["vivid"], "max_tokens": 5})[2]
+    shorter = alone["statistics"]["prompt_tokens"]
     assert [one > other for one, other in zip(longer, shorter, strict=True)] == [True, True]
+
+
+def test_a_terminal_sends_all_settings_and_these_are_those_of_the_chat(served: Served, store: Store) -> None:
+    session = saved(store, "endless", a_turn(), settings=ENDLESS)
+    request = Request(place(["formal"])).replace(max_tokens=4, ignore_end=True, mode="plain", schedule="reference")
+    asked = {"request": request.as_dict(), "chat": {"question": "And you?", "id": session.id}}
+    head, *tokens, _ = streamed(served.http.post(ANSWERS, json=asked).text.splitlines())
+    assert len(tokens) == 4 and head["head"]["chat"] == session.id
+    assert Request().restore(store.load(session.id).settings) == Request().restore(request.as_dict())
+    turn = store.load(session.id).turns[-1]
+    assert (turn.settings["generation"]["schedule"], turn.settings["seed"]) == ("reference", head["head"]["seed"])
 
 
 @pytest.mark.slow
@@ -71,65 +95,86 @@ def test_where_a_chat_no_longer_fits_its_oldest_exchanges_are_left_out(
         turns = [a_turn(f"Question {n}", "long " * 100) for n in range(12)]
         with Store(database) as store:
             session = saved(store, "long", a_turn("Very", "long" * 100_000), *turns)
-            headers, _, choices = ask(served, "And now?", session=session.id, pjlocal={"max_tokens": 3})
-            assert 4 < int(headers["X-Pjlocal-Left-Out"]) < 13
-            assert choices[-1]["pjlocal"]["usage"]["prompt_tokens"][0] < 1024 * 3 / 4
+            head, _, result = ask(served, "And now?", session.id, {"max_tokens": 3})
+            assert 4 < head["first"] < 13
+            assert result["statistics"]["prompt_tokens"][0] < 1024 * 3 / 4
             assert len(store.load(session.id).turns) == 14, "the chat keeps them"
 
 
 def test_an_answer_that_is_asked_again_takes_the_place_of_the_last(served: Served, store: Store) -> None:
-    headers, _, _ = ask(served, "Who?", pjlocal={"seed": 5})
-    chat, first = (int(headers[f"X-Pjlocal-{name}"]) for name in ("Chat", "Turn"))
-    again, _, _ = ask(served, "Who else?", session=chat, replacing=first)
+    head, _, _ = ask(served, "Who?", settings={"seed": 5})
+    chat, first = head["chat"], head["turn"]
+    again, _, _ = ask(served, "Who else?", chat, replacing=first)
     session = store.load(chat, with_undone=True)
     assert [turn.question for turn in store.load(chat).turns] == ["Who else?"]
-    assert [(turn.id, turn.settings["seed"]) for turn in session.turns] == [
-        (first, 5),
-        (int(again["X-Pjlocal-Turn"]), 6),
-    ]
-    stale = served.http.post(TURNS, json={"question": "Who?", "session": chat, "replacing": first})
-    assert stale.status_code == 400 and "load the chat again" in stale.text
+    assert [(turn.id, turn.settings["seed"]) for turn in session.turns] == [(first, 5), (again["turn"], 6)]
+    status, _, line = refused(served, body("Who?", chat, replacing=first))
+    assert status == 400 and "load the chat again" in line
 
 
 def test_what_is_only_compared_is_not_saved_and_has_the_seed_of_what_it_is_compared_with(served, store: Store) -> None:
-    headers, text, _ = ask(served, "Which?", pjlocal={"seed": 8})
-    chat, turn = (int(headers[f"X-Pjlocal-{name}"]) for name in ("Chat", "Turn"))
-    same = ask(served, "Which?", session=chat, replacing=turn, keep=False)
-    other = ask(served, "Which?", session=chat, replacing=turn, keep=False, pjlocal={"mode": "plain"})
-    assert same[1] == text and "X-Pjlocal-Turn" not in same[0]
-    assert other[2][-1]["pjlocal"]["seed"] == 8
+    head, _, result = ask(served, "Which?", settings={"seed": 8})
+    chat, turn = head["chat"], head["turn"]
+    same = ask(served, "Which?", chat, replacing=turn, keep=False)
+    other = ask(served, "Which?", chat, {"mode": "plain"}, replacing=turn, keep=False)
+    assert same[2]["text"] == result["text"] and same[0]["turn"] is None
+    assert other[2]["seed"] == 8
     assert [one.id for one in store.load(chat, with_undone=True).turns] == [turn]
+
+
+def test_the_last_turn_can_be_undone_and_no_other(served: Served, store: Store) -> None:
+    session = saved(store, "undone", a_turn("One"), a_turn("Two"))
+    first, last = (turn.id for turn in store.load(session.id).turns)
+    path = f"/api/chats/{session.id}"
+    assert served.http.post(f"{path}/undo", json={"turn": first}).json()["error"]["code"] == "chat_gone_on"
+    assert served.http.post(f"{path}/undo", json={"turn": last}).status_code == 204
+    assert [turn.question for turn in store.load(session.id).turns] == ["One"]
+    turns = [len(served.http.get(f"{path}{query}").json()["turns"]) for query in ("", "?undone=true")]
+    assert turns == [1, 2]
+    assert served.http.post("/api/chats/99999/undo", json={"turn": last}).status_code == 404
+
+
+def test_a_chats_settings_can_be_changed_without_a_question(served: Served, store: Store) -> None:
+    session = saved(store, "settings", a_turn(), settings=ENDLESS)
+    path = f"/api/chats/{session.id}"
+    settings = {"model": "llama.gguf", **Request(place(["formal"])).as_dict()}
+    assert served.http.patch(path, json={"settings": settings}).status_code == 200
+    assert store.load(session.id).settings == settings and store.load(session.id).title == "settings"
+    wrong = {"settings": Request(place(["@/etc/passwd"])).as_dict()}
+    assert served.http.patch(path, json=wrong).status_code == 400
+    assert store.load(session.id).settings == settings
 
 
 @pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "hung up"])
 def test_what_was_written_until_it_was_stopped_is_saved(served: Served, store: Store, stopped: bool) -> None:
     session = saved(store, "endless", settings=ENDLESS)
-    body = {"question": "hello", "session": session.id}
-    with served.http.stream("POST", TURNS, json=body) as reply:
-        lines = reply.iter_lines()
-        for _ in range(20):
-            next(lines)
-        turn = int(reply.headers["X-Pjlocal-Turn"])
-        assert [one.id for one in store.load(session.id).turns] == [turn], "its beginning is safe already"
+    with served.http.stream("POST", ANSWERS, json=body("hello", session.id)) as reply:
+        events = streamed(reply.iter_lines())
+        head = next(events)["head"]
+        shown = [next(events)["event"]["id"] for _ in range(20)]
+        (one,) = store.load(session.id).turns
+        assert one.id == head["turn"] and [event.id for event in one.events][:20] == shown, "it is safe already"
+        stop = f"{ANSWERS}/{reply.headers['X-Pjlocal-Answer']}/stop"
         if stopped:
-            assert served.http.post(f"{TURNS}/{turn}/stop").status_code == 204
-            assert [line for line in lines if line][-1] == "data: [DONE]"
+            assert served.http.post(stop).status_code == 204
+            *_, end = events
+            assert end["result"]["finish_reason"] == "interrupted"
     while (one := store.load(session.id).turns[0]).finish_reason is None:
         pass
-    assert one.finish_reason == "interrupted" and len(one.events) > 5
+    assert one.finish_reason == "interrupted" and len(one.events) >= 20
     assert 0 <= one.statistics["acceptance_rate"] <= 1
-    assert served.http.post(f"{TURNS}/{turn}/stop").status_code == 404
+    when(lambda: served.http.post(stop).status_code == 404)
     assert served.metric("pjlocal_answers_now") == 0
 
 
 def test_two_windows_on_one_chat_lose_nothing(served: Served, store: Store) -> None:
     session = saved(store, "two windows", settings=ENDLESS)
-    with served.http.stream("POST", TURNS, json={"question": "first", "session": session.id}) as reply:
-        lines = reply.iter_lines()
-        next(lines)
-        ask(served, "second", session=session.id, pjlocal={"max_tokens": 2, "ignore_end": False})
-        served.http.post(f"{TURNS}/{reply.headers['X-Pjlocal-Turn']}/stop")
-        assert [line for line in lines if line][-1] == "data: [DONE]"
+    with served.http.stream("POST", ANSWERS, json=body("first", session.id)) as reply:
+        events = streamed(reply.iter_lines())
+        next(events)
+        ask(served, "second", session.id, {"max_tokens": 2, "ignore_end": False})
+        served.http.post(f"{ANSWERS}/{reply.headers['X-Pjlocal-Answer']}/stop")
+        assert "result" in [*events][-1]
     turns = store.load(session.id).turns
     assert [(turn.question, turn.finish_reason) for turn in turns] == [("first", "interrupted"), ("second", "length")]
 
@@ -147,19 +192,21 @@ def test_chats_are_listed_searched_opened_and_exported(served: Served, store: St
         assert reply.text.startswith(start) and "attachment" in reply.headers["content-disposition"]
     for path in ("/api/chats/99999", f"/api/chats/{session.id}/export.exe"):
         assert served.http.get(path).status_code == 404
-    assert served.http.post(TURNS, json={"question": "x", "session": 99999}).status_code == 404
+    assert refused(served, body("x", 99999))[:2] == (404, "chat_not_found")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [{}, {"question": ""}, {"question": 3}, {"question": "x", "session": "1"}, {"question": "x", "mode": "both"},
-     {"question": "x", "pjlocal": {"mode": "none"}}, {"question": "x", "pjlocal": {"prefer": ["@/etc/passwd"]}},
-     {"question": "x", "replacing": 1}, {"question": "x", "pjlocal": {"draft_prefer": ["unheardof"]}}],
-)  # fmt: skip
-def test_what_cannot_be_asked_is_refused_in_a_line_and_leaves_nothing(served: Served, store: Store, body: Any) -> None:
+WRONG: list[Any] = [
+    {}, {"question": "x"}, body(""), body(3), body("x", "1"), {"chat": {"question": "x", "mode": "both"}, "mode": 3},
+    body("x", settings={"mode": "none"}), body("x", settings={"prefer": ["@/etc/passwd"]}), body("x", replacing=1),
+    body("x", settings={"draft_prefer": ["unheardof"]}), body("x", settings={"regex": "("}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=range(len(WRONG)))
+def test_what_cannot_be_asked_is_refused_in_a_line_and_leaves_nothing(served: Served, store: Store, wrong: Any) -> None:
     before = store.summaries()
-    reply = served.http.post(TURNS, json=body)
-    assert reply.status_code == 400 and reply.json()["error"]["message"]
+    status, _, line = refused(served, wrong)
+    assert status in (200, 400) and line and "\n" not in line and "--" not in line
     assert store.summaries() == before
 
 
@@ -167,7 +214,7 @@ def test_web_pages_of_others_read_no_chats_even_where_they_may_ask_for_answers(s
     evil = {"Origin": "https://evil.example"}
     assert served.http.get("/v1/models", headers=evil).status_code == 200
     assert served.http.get("/api/chats", headers=evil).status_code == 403
-    assert served.http.post(TURNS, json={"question": "x"}, headers=evil).status_code == 403
+    assert served.http.post(ANSWERS, json=body("x"), headers=evil).status_code == 403
     assert served.http.delete("/api/chats/1", headers=evil).status_code == 403
     assert served.http.get("/api/chats", headers={"Origin": served.url}).status_code == 200
 
@@ -212,7 +259,7 @@ def test_of_a_chat_that_is_gone_a_line_says_so_whatever_is_wanted_of_it(served: 
         served.http.get(path),
         served.http.patch(path, json={"title": "x"}),
         served.http.delete(path),
-        served.http.post(TURNS, json={"question": "x", "session": session.id}),
+        served.http.post(ANSWERS, json=body("x", session.id)),
     ):
         error = reply.json()["error"]
         assert (reply.status_code, error["code"]) == (404, "chat_not_found") and "\n" not in error["message"]
@@ -228,30 +275,29 @@ def test_a_number_that_no_chat_can_have_is_a_chat_that_there_is_not(served: Serv
         served.http.delete(path),
         served.http.patch(path, json={"title": "x"}),
         served.http.get(f"{path}/export.md"),
-        served.http.post(f"{TURNS}/{number}/stop"),
+        served.http.post(f"{path}/undo", json={"turn": 1}),
+        served.http.post(f"{ANSWERS}/{number}0000/stop"),
     ):
         assert reply.status_code == 404 and len(reply.text) < 300, reply.text
 
 
 @pytest.mark.parametrize("number", [-(2**63) - 1, -(2**63), -1, 0, 2**63 - 1, 2**63, 10**40])
 def test_a_question_in_a_chat_that_cannot_be_is_refused(served: Served, store: Store, number: int) -> None:
-    reply = served.http.post(TURNS, json={"question": "x", "session": number})
-    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "chat_not_found")
+    assert refused(served, body("x", number))[:2] == (404, "chat_not_found")
     session = saved(store, "numbers", a_turn())
     for field in ("after", "replacing"):
-        reply = served.http.post(TURNS, json={"question": "x", "session": session.id, field: number})
-        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "chat_gone_on")
+        assert refused(served, body("x", session.id, **{field: number}))[:2] == (400, "chat_gone_on")
 
 
 @pytest.mark.slow
 def test_a_chat_that_is_deleted_while_it_is_answered_takes_the_answer_with_it(served: Served, store: Store) -> None:
     session = saved(store, "endless", settings=ENDLESS)
-    with served.http.stream("POST", TURNS, json={"question": "hello", "session": session.id}) as reply:
-        lines = reply.iter_lines()
-        next(lines)
+    with served.http.stream("POST", ANSWERS, json=body("hello", session.id)) as reply:
+        events = streamed(reply.iter_lines())
+        next(events)
         assert served.http.delete(f"/api/chats/{session.id}").status_code == 204
-        said = json.loads([line for line in lines if line][-1].removeprefix("data: "))["error"]
-    assert said["code"] == "chat_not_found" and "the chat was removed" in said["message"]
+        *_, error = events
+    assert error["code"] == "chat_not_found" and "the chat was removed" in error["error"]
     while served.metric("pjlocal_answers_now"):
         pass
     assert session.id not in [summary.id for summary in store.summaries()]
@@ -259,30 +305,28 @@ def test_a_chat_that_is_deleted_while_it_is_answered_takes_the_answer_with_it(se
 
 def test_a_chat_that_is_renamed_while_it_is_answered_keeps_its_new_title(served: Served, store: Store) -> None:
     session = saved(store, "endless", settings=ENDLESS)
-    with served.http.stream("POST", TURNS, json={"question": "hello", "session": session.id}) as reply:
-        lines = reply.iter_lines()
-        next(lines)
+    with served.http.stream("POST", ANSWERS, json=body("hello", session.id)) as reply:
+        events = streamed(reply.iter_lines())
+        next(events)
         served.http.patch(f"/api/chats/{session.id}", json={"title": "Endless indeed"})
-        served.http.post(f"{TURNS}/{reply.headers['X-Pjlocal-Turn']}/stop")
-        assert [line for line in lines if line][-1] == "data: [DONE]"
+        served.http.post(f"{ANSWERS}/{reply.headers['X-Pjlocal-Answer']}/stop")
+        assert "result" in [*events][-1]
     assert store.load(session.id).title == "Endless indeed" and len(store.load(session.id).turns) == 1
 
 
 def test_what_was_said_elsewhere_is_seen_before_a_chat_goes_on(served: Served, store: Store) -> None:
     session = saved(store, "two windows", settings=ENDLESS)
-    body = {"question": "second", "session": session.id, "pjlocal": {"max_tokens": 2, "ignore_end": False}}
-    with served.http.stream("POST", TURNS, json={"question": "first", "session": session.id, "after": 0}) as reply:
-        lines = reply.iter_lines()
-        next(lines)
-        first = int(reply.headers["X-Pjlocal-Turn"])
-        unseen = served.http.post(TURNS, json=body | {"after": 0})
-        assert (unseen.status_code, unseen.json()["error"]["code"]) == (400, "chat_gone_on")
+    short = {"max_tokens": 2, "ignore_end": False}
+    with served.http.stream("POST", ANSWERS, json=body("first", session.id, after=0)) as reply:
+        events = streamed(reply.iter_lines())
+        first = next(events)["head"]["turn"]
+        assert refused(served, body("second", session.id, short, after=0))[:2] == (400, "chat_gone_on")
         for where in ({"after": first}, {"replacing": first}):
-            early = served.http.post(TURNS, json=body | where)
-            assert early.status_code == 400 and "still being written" in early.text
-        served.http.post(f"{TURNS}/{first}/stop")
-        assert [line for line in lines if line][-1] == "data: [DONE]"
-    assert served.http.post(TURNS, json=body | {"after": first}).status_code == 200
+            status, _, line = refused(served, body("second", session.id, short, **where))
+            assert status == 400 and "still being written" in line
+        served.http.post(f"{ANSWERS}/{reply.headers['X-Pjlocal-Answer']}/stop")
+        assert "result" in [*events][-1]
+    ask(served, "second", session.id, short, after=first)
     assert [turn.question for turn in store.load(session.id).turns] == ["first", "second"]
 
 
@@ -290,7 +334,7 @@ def test_a_question_counts_from_when_it_is_accepted(served: Served, store: Store
     """Both places are taken: the first question waits for its first token when the second comes."""
     session = saved(store, "two tabs", a_turn("Hello", "Hi you"))
     (last,) = (turn.id for turn in store.load(session.id).turns)
-    body = {"session": session.id, "after": last, "pjlocal": {"max_tokens": 2}}
+    short = {"max_tokens": 2}
     long = {"messages": [{"role": "user", "content": "go on"}], "stream": True, "max_tokens": 30_000}
     long |= {"pjlocal": {"ignore_end": True}}
     with ThreadPoolExecutor() as pool, ExitStack() as holding:
@@ -299,23 +343,44 @@ def test_a_question_counts_from_when_it_is_accepted(served: Served, store: Store
             for _ in range(2)
         ]
         assert all(map(next, held))
-        first = pool.submit(served.http.post, TURNS, json=body | {"question": "first"})
+        first = pool.submit(ask, served, "first", session.id, short, after=last)
         when(lambda: first.done() or served.metric("pjlocal_answers_now") == 3)
-        assert not first.done(), first.result().text
-        for where in ({}, {"replacing": last}, {"after": None, "replacing": last}):
-            second = served.http.post(TURNS, json=body | {"question": "second"} | where)
-            assert (second.status_code, second.json()["error"]["code"]) == (400, "chat_gone_on"), where
+        assert not first.done()
+        for where in ({"after": last}, {"after": last, "replacing": last}, {"replacing": last}):
+            assert refused(served, body("second", session.id, short, **where))[:2] == (400, "chat_gone_on"), where
         assert not first.done()
         holding.close()
-        assert first.result().status_code == 200
+        assert first.result()
     assert [turn.question for turn in store.load(session.id).turns] == ["Hello", "first"]
-    body["after"] = store.load(session.id).turns[-1].id
-    assert served.http.post(TURNS, json=body | {"question": "second"}).status_code == 200
+    assert ask(served, "second", session.id, short, after=store.load(session.id).turns[-1].id)
 
 
 def test_a_question_that_finds_no_place_leaves_its_chat_free(served: Served, store: Store) -> None:
     session = saved(store, "free", a_turn("Hello", "Hi you"))
-    body = {"question": "first", "session": session.id, "after": store.load(session.id).turns[-1].id}
-    refused = served.http.post(TURNS, json=body | {"pjlocal": {"regex": "("}})
-    assert refused.status_code == 400, refused.text
-    assert served.http.post(TURNS, json=body).status_code == 200
+    last = store.load(session.id).turns[-1].id
+    assert "regular expression" in refused(served, body("first", session.id, {"regex": "("}, after=last))[2]
+    assert ask(served, "first", session.id, after=last)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_has_saved_every_token_that_was_shown(
+    tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
+) -> None:
+    database = tmp_path / "chats.db"
+    moments = random.Random(7)
+    for _ in range(8):
+        shown = []
+        with serving(tiny("llama"), environment | {"PJLOCAL_DATABASE": str(database)}, "--ctx", "32768") as served:
+            asked = body("hello", settings={"max_tokens": 30_000, "ignore_end": True})
+            with served.http.stream("POST", ANSWERS, json=asked) as reply, suppress(httpx2.TransportError):
+                events = streamed(reply.iter_lines())
+                head = next(events)["head"]
+                for number, event in enumerate(events):
+                    shown.append(event["event"]["id"])
+                    if number == 3:
+                        threading.Timer(moments.random() / 2, served.process.kill).start()
+            served.process.wait()
+        with Store(database) as store:
+            (turn,) = store.load(head["chat"]).turns
+        assert turn.id == head["turn"] and turn.finish_reason is None
+        assert len(shown) > 3 and [event.id for event in turn.events][: len(shown)] == shown

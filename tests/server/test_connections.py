@@ -11,14 +11,14 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from pjlocal.server import serve
-from pjlocal.server.serve import Connection
+from pjlocal.server import run
+from pjlocal.server.run import Connection
 
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 
 
 async def slow_app(scope: Scope, receive: Receive, send: Send) -> None:
-    await asyncio.sleep(2 * serve.PATIENCE_S)
+    await asyncio.sleep(2 * run.PATIENCE_S)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
     await send({"type": "http.response.body", "body": b"late"})
 
@@ -43,7 +43,7 @@ def talk(scenario: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaita
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(run, "PATIENCE_S", 0.2)
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD[:3], HEAD])

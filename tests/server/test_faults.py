@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import socket
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from saved_chats import saved
-from served import serving
+from served import serving, streamed
 from starlette.types import Receive, Scope, Send
 
+from pjlocal.engine.interrupt import Interrupt
 from pjlocal.request import Request
-from pjlocal.server.guard import Guard
+from pjlocal.server.app import create_app
+from pjlocal.server.auth import Guard
 from pjlocal.server.metrics import Metrics
-from pjlocal.server.near import About
-from pjlocal.server.nearby import Nearby
+from pjlocal.server.openai import Names
+from pjlocal.service import Job, ModelName, Service
 from pjlocal.sessions.store import Store
 
 ENDLESS = {"generation": {"max_tokens": 30_000, "ignore_end": True}}
@@ -50,14 +51,14 @@ def test_a_database_that_breaks_in_the_middle_of_an_answer_is_told_logged_and_co
     with serving(tiny("llama"), environment | {"PJLOCAL_DATABASE": str(database)}, *options) as served:
         with Store(database) as store:
             session = saved(store, "endless", settings=ENDLESS)
-        body = {"question": "hello", "session": session.id}
-        with served.http.stream("POST", "/api/turns", json=body) as reply:
-            lines = reply.iter_lines()
-            next(lines)
+        body = {"chat": {"question": "hello", "id": session.id}}
+        with served.http.stream("POST", "/api/answers", json=body) as reply:
+            events = streamed(reply.iter_lines())
+            next(events)
             with sqlite3.connect(database) as db:
                 db.execute("DROP TABLE tokens")
-            error = json.loads([line for line in lines if line][-1].removeprefix("data: "))["error"]
-        assert error["type"] == "server_error" and "cannot use the saved chats" in error["message"]
+            *_, error = events
+        assert error["type"] == "server_error" and "cannot use the saved chats" in error["error"]
         assert served.metric("pjlocal_errors_total") >= 1
         _, said = served.end()
     assert said.removeprefix(served.greeting).startswith("pjlocal: cannot use the saved chats")
@@ -87,47 +88,32 @@ def test_an_error_that_nobody_foresaw_is_logged_and_counted_before_and_in_a_resp
     assert not any(b"foresaw" in message.get("body", b"") for message in sent)
 
 
-class _Faulty:
-    """A worker that fails as nobody foresaw."""
-
-    def __init__(self, when: str) -> None:
-        self._when = when
-
-    def submit(self, orders: list[Any]) -> None:
-        if self._when == "submitting":
-            raise KeyError("nobody foresaw this")
-        for order in orders:
-            order.tell(KeyError("nobody foresaw this") if self._when == "writing" else object())
-
-    def cancel(self, orders: list[Any]) -> None:
-        pass
-
-    def leave(self, talk: Any) -> None:
-        pass
-
-
-@pytest.mark.parametrize("when", ["submitting", "writing", "telling"])
-def test_a_fault_on_the_private_socket_is_logged_and_counted(
-    metrics: Metrics, caplog: pytest.LogCaptureFixture, tmp_path: Path, when: str
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_fault_in_the_service_is_told_logged_and_counted_before_and_in_a_stream(
+    metrics: Metrics, caplog: pytest.LogCaptureFixture, begun: bool
 ) -> None:
-    async def talk() -> dict[str, Any]:
-        worker: Any = _Faulty(when)
-        nearby = Nearby(worker, 2, About(300, "", {}))
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(str(tmp_path / "s"))
-            await nearby.start(listening)
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            writer.write(json.dumps(Request().as_dict() | {"prompt": "hello"}).encode() + b"\n")
-            said: dict[str, Any] = {"taken": True}
-            while "taken" in said:
-                said = json.loads(await reader.readline())
-            writer.close()
-            await nearby.stop(1)
-        return said
+    class Faulty(Service):
+        def submit(self, jobs: Sequence[Job]) -> None:
+            if not begun:
+                raise KeyError("nobody foresaw this")
+            for job in jobs:
+                job.tell(KeyError("nobody foresaw this"))
 
-    async def within() -> dict[str, Any]:
-        return await asyncio.wait_for(talk(), 20)
+        def cancel(self, jobs: Sequence[Job]) -> None:
+            pass
 
-    said = asyncio.run(within())
-    assert "refused" in said or "error" in said
+    model = {"context_limit": 512}
+    names = Names("llama", (), {})
+    service = Faulty(lambda stop: None, 2, None, Interrupt())  # type: ignore[arg-type,return-value]
+    app = create_app(service, names, Request(), metrics, model, ModelName("llama", "llama"), token="secret")
+    headers = {"Authorization": "Bearer secret", "Host": "localhost"}
+    asked = {"messages": [{"role": "user", "content": "hello"}], "request": Request().as_dict()}
+
+    async def ask() -> httpx2.Response:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
+            return await asyncio.wait_for(client.post("/api/answers", json=asked), 20)
+
+    reply = asyncio.run(ask())
+    assert reply.status_code == (200 if begun else 500) and "something went wrong" in reply.text
     assert n_errors(metrics) == 1 and "this is a bug in pjlocal" in caplog.text

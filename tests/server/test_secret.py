@@ -24,7 +24,9 @@ def test_without_the_token_no_chat_is_listed_read_changed_or_begun(served: Serve
     path = f"/api/chats/{session.id}"
     for method, where in (
         ("GET", "/api/chats"), ("GET", "/api/chats?q=Nobody"), ("GET", path), ("GET", f"{path}/export.md"),
-        ("PATCH", path), ("DELETE", path), ("POST", "/api/turns"), ("POST", "/api/turns/1/stop"), ("GET", "/api/about"),
+        ("PATCH", path), ("DELETE", path), ("POST", f"{path}/undo"),
+        ("POST", "/api/answers"), ("POST", "/api/answers/1/stop"), ("GET", "/api/about"),
+        ("GET", "/api/model"), ("POST", "/api/check"),
         ("HEAD", "/api/chats"), ("OPTIONS", path), ("GET", "/%61pi/chats"), ("GET", "/api/none"),
     ):  # fmt: skip
         reply = httpx2.request(method, served.url + where, headers=headers)

@@ -17,7 +17,8 @@ from exported_chats import HOSTILE, SETTINGS, STATISTICS, accepted, bonus, chat,
 from pjlocal import __version__
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.events import TokenEvent
-from pjlocal.sessions.export import FORMATS, _css, as_html, as_json, as_markdown, write_export
+from pjlocal.html import source
+from pjlocal.sessions.export import FORMATS, as_html, as_json, as_markdown, write_export
 from pjlocal.sessions.session import Session, Turn
 
 # JSON
@@ -281,7 +282,7 @@ def test_exports_of_older_versions_say_who_judged() -> None:
 def test_the_colours_of_views_can_be_read_and_told_apart_by_the_colour_blind(scheme: str) -> None:
     """WCAG AA as text on the page and on a card; and CIE76 distances of 20 for the three kinds of colour blindness
     (Machado 2009, complete)."""
-    light, dark = re.findall(r":root \{(.*?)\}", _css(), re.DOTALL)
+    light, dark = re.findall(r":root \{(.*?)\}", source("blame.css") + source("sessions/export.css"), re.DOTALL)
     colors = dict(re.findall(r"--(\w+): (#\w+)", light)) | (
         dict(re.findall(r"--(\w+): (#\w+)", dark)) if scheme == "dark" else {}
     )

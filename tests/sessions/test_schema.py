@@ -14,6 +14,7 @@ from saved_chats import file as file
 from saved_chats import store as store
 
 from pjlocal.events import TokenEvent
+from pjlocal.sessions import schema
 from pjlocal.sessions import store as store_module
 from pjlocal.sessions.schema import MIGRATIONS
 from pjlocal.sessions.session import Session, Turn
@@ -26,7 +27,7 @@ def saved_by_version(version: int, monkeypatch: pytest.MonkeyPatch, session: Ses
     """Make a database of an older version's tables, with that session in it as that version wrote it."""
     columns = "position, id, text, kind, round, draft, p, q, accept_probability, rejected"
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "MIGRATIONS", MIGRATIONS[:version])
+        patch.setattr(schema, "MIGRATIONS", MIGRATIONS[:version])
         patch.setattr(store_module, "_ADD_MISSING_TOKEN", f"INSERT INTO tokens VALUES ({', '.join('?' * 11)})")
         patch.setattr(store_module, "_token_row", lambda turn_id, event: (turn_id, *_old_values(event, columns)))
         with Store() as store:
@@ -42,7 +43,7 @@ def test_a_database_of_the_first_version_gains_the_search(file, monkeypatch) -> 
     session = Session("Birds", [a_turn("What stands there?", "A grey heron."), a_turn("And there?")])
     saved_by_version(1, monkeypatch, session)
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "MIGRATIONS", MIGRATIONS[:1])
+        patch.setattr(schema, "MIGRATIONS", MIGRATIONS[:1])
         with Store() as store:
             session.id = store.latest()
             store.set_undone(session.turns[1].id)
@@ -110,7 +111,7 @@ def test_the_database_of_another_program_is_refused_and_left_alone(file, version
 
 def test_a_migration_that_fails_leaves_the_version_before_it(file, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE new (a)", "CREATE TABLE turns (a)")))
+        patch.setattr(schema, "MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE new (a)", "CREATE TABLE turns (a)")))
         with pytest.raises(StoreError, match="table turns already exists"):
             Store()
     with Store() as store, closing(sqlite3.connect(file)) as db:

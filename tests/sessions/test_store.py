@@ -8,7 +8,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -182,8 +181,8 @@ def test_a_place_that_cannot_be_written_is_named(where, monkeypatch) -> None:
         Store()
 
 
-@pytest.mark.timed
-def test_a_locked_database_is_an_error_in_good_time_and_works_afterwards(store, file) -> None:
+def test_a_locked_database_is_an_error_after_the_time_that_was_given_and_works_afterwards(store, file) -> None:
+    assert store._db.execute("PRAGMA busy_timeout").fetchone()[0] == 200, "as the fixture has it, in milliseconds"
     session, turn = saved(store, "Busy"), Turn("Now?")
     store.add_turn(session.id, turn)
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
@@ -193,10 +192,8 @@ def test_a_locked_database_is_an_error_in_good_time_and_works_afterwards(store, 
             lambda: store.add_turn(session.id, a_turn()),
             lambda: store.add_session(Session("New")),
         ):
-            start = time.monotonic()
             with pytest.raises(StoreError, match=r"chats\.db: database is locked"):
                 write()
-            assert 0.15 < time.monotonic() - start < 1
         assert texts(store, session) == [("Now?", "")], "reading goes on"
         other.execute("COMMIT")
     turn.events = [token(0, "x")]
@@ -205,15 +202,12 @@ def test_a_locked_database_is_an_error_in_good_time_and_works_afterwards(store, 
     assert texts(store, session) == [("Now?", "x"), ("Why?", "Because.")]
 
 
-@pytest.mark.timed
-def test_a_new_file_that_another_process_holds_is_an_error_in_good_time(file) -> None:
+def test_a_new_file_that_another_process_holds_is_an_error(file) -> None:
     file.parent.mkdir()
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        start = time.monotonic()
         with pytest.raises(StoreError, match="database is locked"):
-            Store(timeout=0.2)
-        assert time.monotonic() - start < 1
+            Store(timeout=0.05)
         other.execute("COMMIT")
     Store().close()
 

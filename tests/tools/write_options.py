@@ -32,9 +32,8 @@ def page() -> str:
     """The text of the page."""
     parts: list[str] = [HEAD]
     first: dict[str, tuple[str, list[Row]]] = {}  # each panel, and the first command that has it
-    for name, command in [("pjlocal", app.registered_callback.callback), *_commands("pjlocal", app)]:
-        about = app.info.help if name == "pjlocal" else inspect.getdoc(command)
-        parts.append(f"## {name}\n\n{_cell(about or '')}\n")
+    for name, command, about in _commands("pjlocal", app):
+        parts.append(f"## {name}\n\n{_cell(about)}\n")
         arguments, panels = _declared(command)
         if arguments:
             parts.append(_table("argument", arguments))
@@ -47,11 +46,17 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _commands(name: str, group: typer.Typer) -> Iterator[tuple[str, Command]]:
-    """Every command below a group, with its whole name."""
+def _commands(name: str, group: typer.Typer) -> Iterator[tuple[str, Command, str]]:
+    """A group with options of its own, and every command below it: whole names, functions, and their help."""
+    if (callback := group.registered_callback) and callback.callback:
+        yield name, callback.callback, group.info.help or ""
     for command in group.registered_commands:
         assert command.callback
-        yield f"{name} {command.name or command.callback.__name__.replace('_', '-')}", command.callback
+        yield (
+            f"{name} {command.name or command.callback.__name__.replace('_', '-')}",
+            command.callback,
+            inspect.getdoc(command.callback) or "",
+        )
     for below in group.registered_groups:
         assert below.typer_instance
         yield from _commands(f"{name} {below.name}", below.typer_instance)

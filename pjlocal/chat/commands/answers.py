@@ -29,9 +29,9 @@ def why(chat: Chat, words: str) -> None:
 
 @commands.add("/compare", "Answer the last question in every mode, one after the other.")
 def compare(chat: Chat, words: str) -> None:
-    for _, answer in chat.conversation.compare():
-        chat.screen.compared(answer, chat.view, opened_thinking=chat.conversation.opens_thinking(answer))
-        if answer.finish_reason == "interrupted":
+    for begun in chat.conversation.compare():
+        chat.screen.compared(begun, chat.view)
+        if begun.answer.finish_reason == "interrupted":
             break
 
 

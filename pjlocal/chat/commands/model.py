@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+from ...errors import UsageError
 from ...gguf.locate import available_models
 from ...settings import View
 from ..chat import Chat
@@ -15,13 +16,17 @@ commands = Commands()
 @commands.add("/model [NAME]", "Show the model, or go on with another.", lambda chat: list(available_models()))
 def model(chat: Chat, words: str) -> None:
     conversation = chat.conversation
+    server = conversation.judge.server
+    named = server is not None and not server.is_resident
     if words:
+        if server and named:
+            raise UsageError(f"{server.name} has one model: pjlocal chat --no-server -m {words} goes on with another")
         with chat.screen.wait("Loading the model"):
             conversation.switch_model(words.strip("\"'"), chat.load)
         chat.changed()
     loaded = conversation.judge.model
     chat.screen.say(f"{loaded.name}: {loaded.description}, context {conversation.judge.context_limit} tokens a view")
-    if not words and (others := list(available_models())):
+    if not words and not named and (others := list(available_models())):
         chat.screen.say(f"to be had by name: {', '.join(others)}")
 
 

@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 from ...errors import UsageError, did_you_mean
 from ...prompting.plan import make_roles, resolve_mode, strength_in_force
-from ...prompting.prompt import NO_THINK_SWITCH
 from ...request import GROUPS
 from ...screen import tables
 from ...settings import Engine, Generation, Prompting, Sampling, Settings, Think, flag
@@ -94,7 +93,6 @@ def think(chat: Chat, words: str) -> None:
     if words:
         judge.request = judge.request.replace(think=one_of("/think", words, get_args(Think)))
         chat.changed()
-        if words != "auto" and not judge.template.has_think_switch:
-            chat.screen.say(NO_THINK_SWITCH)
-            judge.template.told.add(NO_THINK_SWITCH)
+        if words != "auto" and (notice := judge.think_notice()):
+            chat.screen.say(notice)
     chat.screen.say(f"think {judge.request.prompting.think}")

@@ -33,7 +33,7 @@ export async function ask(path, { body, signal, method = body === undefined ? "G
 
 export const json = async (path) => (await ask(path)).json();
 
-/** The events of a stream, until its end; an error in it is thrown. */
+/** The events of an answer, until its result; an error in the stream is thrown. */
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -43,11 +43,11 @@ export async function* events(response) {
     const parts = (text + value).split("\n\n");
     text = parts.pop();
     for (const part of parts) {
-      const data = part.replace(/^data: /, "");
-      if (data === "[DONE]") return;
-      const event = JSON.parse(data);
-      if (event.error) throw saying(event.error);
+      if (!part.startsWith("data: ")) continue; // a sign of life
+      const event = JSON.parse(part.slice("data: ".length));
+      if (event.error) throw saying({ message: event.error, code: event.code });
       yield event;
+      if (event.result) return;
     }
   }
 }

@@ -26,7 +26,7 @@ by("modes").addEventListener("submit", (event) => {
 });
 
 export function compare(chat, turn) {
-  asked = { session: chat, replacing: turn.id, question: turn.question };
+  asked = { id: chat, replacing: turn.id, question: turn.question };
   by("compared").textContent = visible(turn.question);
   by("columns").replaceChildren();
   by("comparison").showModal();
@@ -47,7 +47,7 @@ function column(mode, signal) {
   const trouble = element("p", "trouble");
   const place = element("section", "", heading, trouble, ...written.parts);
   place.setAttribute("aria-label", `Mode ${mode}`);
-  ask("api/turns", { body: { ...asked, keep: false, pjlocal: settings }, signal })
+  ask("api/answers", { body: { chat: { ...asked, keep: false }, settings }, signal })
     .then((response) => written.read(response))
     .catch((error) => {
       written.end("interrupted");

@@ -15,7 +15,7 @@ const others = new BroadcastChannel("pjlocal"); // this page in other tabs: each
 let chat = null; // its number, once it is saved
 let title = "";
 let turns = [];
-let writing = null; // the turn under way, with what stops it
+let writing = null; // the turn under way, with the number of its answer and what stops it
 let editing = null; // the turn whose question is asked anew
 let stale = false; // whether the chat was changed elsewhere while one was under way here
 let opening = null; // what loads the chat of the address
@@ -39,12 +39,11 @@ async function send(text, replaced) {
   show([...turns.filter((one) => one !== replaced), turn]);
   turn.element.scrollIntoView({ block: "end" });
   try {
-    const body = { question: text, session: chat, after, replacing: replaced?.id ?? null, pjlocal: settings };
-    const response = await ask("api/turns", { body, signal: stopping.signal });
+    const body = { chat: { id: chat, question: text, after, replacing: replaced?.id ?? null }, settings };
+    const response = await ask("api/answers", { body, signal: stopping.signal });
     if (writing?.turn !== turn) return; // another chat is open by now
-    named(turn, response.headers);
-    turn.written.leftOut = Number(response.headers.get("X-Pjlocal-Left-Out"));
-    await turn.written.read(response);
+    writing.number = response.headers.get("X-Pjlocal-Answer");
+    await turn.written.read(response, (head) => writing?.turn === turn && named(turn, head));
   } catch (error) {
     if (error.name !== "AbortError") failed = error;
   }
@@ -66,12 +65,11 @@ async function send(text, replaced) {
 }
 
 /** The chat and the turn are saved from now on. */
-function named(turn, headers) {
-  const [saved, id] = ["X-Pjlocal-Chat", "X-Pjlocal-Turn"].map((name) => headers.get(name));
-  if (id === null) return;
-  turn.id = Number(id);
+function named(turn, head) {
+  if (head.turn === null) return;
+  turn.id = head.turn;
   if (chat === null) {
-    chat = Number(saved);
+    chat = head.chat;
     history.replaceState(null, "", `#${chat}`);
     entitle(short(turn.question));
   }
@@ -82,9 +80,9 @@ const short = (text) => (text.length > 60 ? `${text.slice(0, 59).trimEnd()}…` 
 
 function stop() {
   if (!writing) return;
-  const { turn, stopping } = writing;
+  const { turn, number, stopping } = writing;
   if (turn.id === null) stopping.abort();
-  else ask(`api/turns/${turn.id}/stop`, { body: {} }).catch(() => stopping.abort());
+  else ask(`api/answers/${number}/stop`, { body: {} }).catch(() => stopping.abort());
 }
 
 function edit() {

@@ -27,20 +27,20 @@ export class Written {
     this.answer.formatted = formatted;
   }
 
-  /** Read the answer from a response's stream. */
-  async read(response) {
+  /** Read the answer from a response's stream; onHead is called with what is known when its first token comes. */
+  async read(response, onHead = () => {}) {
     try {
-      let finish = "interrupted";
-      for await (const { choices } of events(response)) {
-        for (const { pjlocal, finish_reason } of choices) {
-          if (pjlocal?.events) this.answer.add(pjlocal.events);
-          if (finish_reason) {
-            finish = finish_reason;
-            this.settings = pjlocal;
-          }
+      for await (const { head, event, result } of events(response)) {
+        if (head) {
+          this.leftOut = head.first;
+          onHead(head);
+        }
+        if (event) this.answer.add([event]);
+        if (result) {
+          this.settings = result;
+          this.end(result.finish_reason);
         }
       }
-      this.end(finish);
     } finally {
       if (this.finish === undefined) this.end("interrupted");
     }

@@ -1,0 +1,329 @@
+"""The judges of a chat: on a model that is loaded here, or on one that a server has in memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from random import SystemRandom
+from typing import Any, Protocol
+
+from ..answer import Answer
+from ..client import RemoteAnswer, Server, ServerError, Started, find_server, kept_from_servers
+from ..engine.interrupt import Interrupt
+from ..errors import ModelError
+from ..gguf.locate import find_model
+from ..gguf.ollama import shown_name
+from ..gguf.sampling import followed, left
+from ..persona import PersonaJudge
+from ..prompting.plan import Roles, make_roles
+from ..prompting.prompt import NO_THINK_SWITCH, Message
+from ..prompting.thinking import opened_by
+from ..request import Request
+from ..sessions.asking import as_messages, fitted, turn_seed
+from ..sessions.session import Session, Turn
+from ..settings import Engine, FixedLayout, Generation, Sampling
+
+log = logging.getLogger("pjlocal")
+
+_ALL_FILTERS = frozenset(f.name for f in fields(Sampling))
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An answer that is about to be written.
+
+    request, roles: what it is written under.
+    """
+
+    answer: Answer | RemoteAnswer
+    request: Request
+    roles: Roles
+
+    def wait(self) -> None:
+        """Wait until the facts below are known.
+
+        Raises:
+            UsageError: the prompt does not fit.
+            ServerError: the server is gone.
+        """
+
+    @property
+    def first(self) -> int:
+        """The turn that its prompt begins with."""
+        raise NotImplementedError
+
+    @property
+    def opened_thinking(self) -> bool:
+        """Whether the prompt itself has opened the model's thinking."""
+        raise NotImplementedError
+
+
+class Judge(Protocol):
+    """What a chat needs of a judge; see `PersonaJudge`."""
+
+    request: Request
+    interrupt: Interrupt
+
+    @property
+    def served(self) -> bool: ...
+    @property
+    def server(self) -> Server | None: ...
+    @property
+    def model(self) -> Named: ...
+    @property
+    def context_limit(self) -> int: ...
+    @property
+    def recommended(self) -> Mapping[str, Any]: ...
+    @property
+    def layouts(self) -> Mapping[int, FixedLayout]: ...
+    @property
+    def placed(self) -> str: ...
+    def close(self) -> None: ...
+    def check(self, sampling: Sampling) -> None: ...
+    def check_adapters(self, generation: Generation) -> None: ...
+    def roles(self, request: Request) -> Roles: ...
+    def settled(self, sampling: Sampling) -> Sampling: ...
+
+    def begin(
+        self, session: Session, question: str, request: Request, replacing: Turn | None = None, keep: bool = True
+    ) -> Begun:
+        """The answer to a question, behind the turns of a session.
+
+        Args:
+            replacing: the turn that is asked again, or instead of.
+            keep: whether the answer takes its place, and is not only compared with it.
+
+        Raises:
+            UsageError: it cannot be asked.
+            ServerError: the server does not write it.
+        """
+
+    def think_notice(self) -> str:
+        """What to say of a switch for thinking that the model does not have; empty where it has one."""
+
+    def load_here(self) -> Judge | None:
+        """The same judge on a model that is loaded here; None where there shall be none."""
+
+
+class Named(Protocol):
+    """A model's file name, and its kind in llama.cpp's words."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+
+
+def make_judge(
+    model: str | None, *, finds: bool, engine: Engine, interrupt: Interrupt, request: Request = Request()
+) -> Judge:
+    """A judge on a resident server that has the model, where one may be found and writes such answers; else on the
+    model, loaded here.
+
+    Raises:
+        UsageError, ModelError: what `PersonaJudge` raises.
+    """
+    if finds and not kept_from_servers(request):
+        try:
+            path = find_model(model)
+        except ModelError:  # reported where it is loaded, after what else may be wrong
+            path = None
+        found = path and find_server(path, engine, interrupt)
+        if path and found:
+            try:
+                load = partial(LocalJudge, path, engine=engine, interrupt=interrupt)
+                return RemoteJudge(found, request, load, name=shown_name(path))
+            except ServerError:
+                pass
+    return LocalJudge(model, request=request, engine=engine, interrupt=interrupt)
+
+
+class LocalJudge(PersonaJudge):
+    """A judge on a model that is loaded here."""
+
+    server = None
+
+    def begin(
+        self, session: Session, question: str, request: Request, replacing: Turn | None = None, keep: bool = True
+    ) -> Begun:
+        request = request.replace(seed=turn_seed(request, replacing, keep=keep))
+        history = [turn for turn in session.turns if turn is not replacing]
+        plan, first = fitted(self, as_messages(history, question), request, _first(history))
+        return _BegunHere(self.answer(plan), plan.request, plan.roles, first)
+
+    def think_notice(self) -> str:
+        if self.template.has_think_switch:
+            return ""
+        self.template.told.add(NO_THINK_SWITCH)
+        return NO_THINK_SWITCH
+
+    def load_here(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class _BegunHere(Begun):
+    answer: Answer
+    first: int = 0
+
+    @property
+    def opened_thinking(self) -> bool:
+        return opened_by(self.answer.engine.model.text(self.answer.plan.prompts[0][-32:]))
+
+
+def _first(history: list[Turn]) -> int:
+    """The turns that earlier prompts left out already."""
+    return history[-1].first if history else 0
+
+
+@dataclass(frozen=True)
+class _Facts:
+    name: str
+    description: str
+
+
+class RemoteJudge:
+    """A judge on the model that a server has in memory.
+
+    Args:
+        load: loads the model here, where the server does not write an answer.
+        name: the model's file name, where it is known; else the server's name of it.
+        saves: whether the server keeps the session.
+
+    Raises:
+        UsageError: a request that cannot be used.
+        ServerError: the server does not answer.
+    """
+
+    served = True
+
+    def __init__(
+        self,
+        server: Server,
+        request: Request,
+        load: Callable[[], LocalJudge] | None = None,
+        *,
+        name: str | None = None,
+        saves: bool = False,
+    ) -> None:
+        self.server = server
+        self.interrupt = server.interrupt
+        self.saves = saves
+        self._load = load
+        about = server.model()
+        try:
+            self.model = _Facts(name or about["name"], about["description"])
+            self.lasting_name: str = about["lasting_name"]
+            self.context_limit: int = about["context_limit"]
+            self.recommended: dict[str, Any] = about["recommended"]
+            self.placed: str = about["placed"]
+        except (LookupError, TypeError):
+            raise server.gone() from None
+        self._layouts: dict[int, FixedLayout] = {}
+        self._answer: RemoteAnswer | None = None  # the last one
+        self._told: set[str] = set()  # warnings
+        self.roles(request)
+        server.check_can_write(request)
+        self.request = request.with_group(followed(request.sampling, self.recommended, request.explicit))
+        server.check(self.request)
+
+    def close(self) -> None:
+        self._end_last()
+
+    def _end_last(self) -> None:
+        """End the last answer, and note where its views were."""
+        if self._answer:
+            self._answer.close()
+            if layout := self._answer.result.layout:
+                self._layouts[len(self._answer.statistics.prompt_tokens)] = layout
+            self._answer = None
+
+    def load_here(self) -> LocalJudge | None:
+        if self._load is None:
+            return None
+        judge = self._load()
+        judge.request = self.request
+        return judge
+
+    def begin(
+        self, session: Session, question: str, request: Request, replacing: Turn | None = None, keep: bool = True
+    ) -> Begun:
+        roles = make_roles(request)
+        self._end_last()
+        history = [turn for turn in session.turns if turn is not replacing]
+        if self.saves and keep:
+            seen = session.turns[-1].id if session.turns else 0
+            replaced = replacing and replacing.id
+            chat = {"id": session.id, "question": question, "after": seen, "replacing": replaced, "keep": True}
+            answer = self.server.answer(request, chat=chat, first=_first(history))
+        else:
+            seed = turn_seed(request, replacing, keep=keep)
+            request = request.replace(seed=SystemRandom().getrandbits(63) if seed is None else seed)
+            # The server must not take the filters from the model's file once more.
+            settled = replace(request, explicit=request.explicit | _ALL_FILTERS)
+            messages = list(map(_as_json, as_messages(history, question)))
+            answer = self.server.answer(settled, messages=messages, first=_first(history), shortens=True)
+        answer.expected = roles.mode
+        answer.heard = self._hear
+        self._answer = answer
+        return _BegunThere(answer, request, roles)
+
+    def _hear(self, started: Started) -> None:
+        """Note the facts of an answer that begins; warnings are repeated to no user."""
+        self.placed = started.placed
+        for warning in started.warnings:
+            if warning not in self._told:
+                self._told.add(warning)
+                log.warning("%s", warning)
+
+    def check(self, sampling: Sampling) -> None:
+        """Refuse filters that this model cannot have.  Raises UsageError."""
+        try:
+            self.server.check(self.request.with_group(sampling))
+        except ServerError:
+            if self._load is None:
+                raise
+            # Else the next question says so.
+
+    def check_adapters(self, generation: Generation) -> None:
+        """Refuse adapters, where no model is loaded here that could have them.  Raises UsageError."""
+        if self._load is None and generation.adapters():
+            self.server.check_can_write(Request(generation=generation))
+
+    def roles(self, request: Request) -> Roles:
+        self.check_adapters(request.generation)
+        return make_roles(request)
+
+    def settled(self, sampling: Sampling) -> Sampling:
+        return followed(left(sampling, self.recommended), self.recommended)
+
+    @property
+    def layouts(self) -> Mapping[int, FixedLayout]:
+        """The layouts of the answers so far, by the number of views."""
+        self._end_last()
+        return self._layouts
+
+    def think_notice(self) -> str:
+        return ""  # the next answer says so
+
+
+def _as_json(message: Message) -> dict[str, Any]:
+    return {"role": message.role, "content": message.content, "tokens": list(message.tokens)}
+
+
+@dataclass(frozen=True)
+class _BegunThere(Begun):
+    answer: RemoteAnswer
+
+    def wait(self) -> None:
+        self.answer.wait()
+
+    @property
+    def first(self) -> int:
+        return self.answer.started.first if self.answer.started else 0
+
+    @property
+    def opened_thinking(self) -> bool:
+        return self.answer.started is not None and self.answer.started.opened_thinking

@@ -1,0 +1,529 @@
+"""The HTTP API of ``pjlocal serve`` for pjlocal's own commands, over a Unix socket or TCP.
+
+A resident server of the same user is found by its socket; any other is named by its URL.  Nothing is imported beyond
+the standard library: llama.cpp or the server's packages would take longer to import than a short answer to write.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, fields
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from . import __version__
+from .engine.interrupt import Interrupt, Interrupted
+from .errors import PjlocalError, UsageError
+from .events import FinishReason, Result, Statistics, TokenEvent
+from .prompting.preferences import PRESETS, presets, split_strength
+from .request import Request
+from .runtime_socket import is_private, socket_path
+from .settings import Engine, Mode
+
+log = logging.getLogger("pjlocal")
+
+KEY_VARIABLE = "PJLOCAL_API_KEY"
+
+_RESIDENT_S = 2.0  # within which a resident server must answer; else the model is loaded here
+_SILENT_S = 20.0  # after which a server is taken for dead; while it writes, it sends a line every 2 s
+_STOPPING_S = 1.0  # that a server may take to stop
+_LOOK_S = 0.05  # between two looks at whether Ctrl-C was pressed
+_MOST_ERROR = 1 << 16  # bytes that are read of an error's body
+
+
+class ServerError(PjlocalError):
+    """The server does not write the answer, or not to its end."""
+
+
+class ServerGone(ServerError):
+    """No connection to the server, or it sends nothing any more."""
+
+
+class ServerBusy(ServerError):
+    """As many answers wait in the server as it lets wait."""
+
+
+# Finding a resident server.
+
+
+def find_server(model: Path, engine: Engine, interrupt: Interrupt) -> Server | None:
+    """A resident server with this model; None without its socket, or where llama.cpp's log shall be shown here."""
+    where = socket_path(model, engine)
+    if where is None or engine.verbose or not is_private(where.parent) or not where.is_socket():
+        return None
+    return Server(where, interrupt)
+
+
+def kept_from_servers(request: Request) -> str:
+    """Why no server writes such an answer; empty where one does.
+
+    A server has one model and no adapters, and does not read files, whose names may mean others there.
+    """
+    if request.generation.adapters():
+        return "a server has no adapters"
+    if request.generation.aligner:
+        return "a server has one model, and no aligner"
+    named = (*chain.from_iterable(request.views), *request.generation.avoid)
+    return "a server reads no files, as @FILE names one" if any(text.strip().startswith("@") for text in named) else ""
+
+
+def _spelled_out(request: Request) -> Request:
+    """The request with the texts of the user's own presets, which another machine does not know."""
+    own = {name: text for name, text in presets().items() if name not in PRESETS}
+
+    def spelled(spec: str) -> str:
+        name, strength = split_strength(spec)
+        text = own.get(name.strip().lower())
+        return spec if text is None else text if strength is None else f"{text}:{strength}"
+
+    if not own:
+        return request
+    avoid = tuple(map(spelled, request.generation.avoid))
+    return request.replace(views=[list(map(spelled, view)) for view in request.views], avoid=avoid)
+
+
+# The server.
+
+
+class Server:
+    """A server that has a model in memory.
+
+    Args:
+        where: its URL, or the socket of a resident one.
+        interrupt: ends what is waited for.
+
+    Raises:
+        UsageError: not a URL of HTTP.
+    """
+
+    def __init__(self, where: str | Path, interrupt: Interrupt) -> None:
+        self.interrupt = interrupt
+        self.is_resident = isinstance(where, Path)
+        self._socket = where if isinstance(where, Path) else None
+        self._key = None if self.is_resident else os.environ.get(KEY_VARIABLE)
+        self._host, self._port, self._is_secure, self._path = "localhost", 80, False, ""
+        self.url = str(where)
+        if not isinstance(where, Path):
+            self._parse(where)
+
+    def _parse(self, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = None
+        if not host or parts.scheme not in ("http", "https"):
+            raise UsageError(f"--server takes a URL, as in http://localhost:8473 (not {url!r})")
+        self._host, self._is_secure = host, parts.scheme == "https"
+        self._port = port or (443 if self._is_secure else 80)
+        self._path = parts.path.rstrip("/").removesuffix("/v1")
+        self._key = self._key or parse_qs(parts.query).get("token", [None])[0]  # of the address that it prints
+        self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._path}"
+
+    @property
+    def name(self) -> str:
+        return "your server" if self.is_resident else f"the server at {self.url}"
+
+    def check_can_write(self, request: Request) -> None:
+        """Refuse a request that no server can write.
+
+        Raises:
+            ServerError: of a resident server, instead of which the model can be loaded here.
+            UsageError: of another one.
+        """
+        if why := kept_from_servers(request):
+            raise ServerError(why) if self.is_resident else UsageError(f"{why}: leave it out, or give --no-server")
+        if self.is_resident and request.generation.schedule == "reference":  # elsewhere its text is as good
+            raise ServerError("a server has one schedule, lockstep")
+
+    def as_body(self, request: Request) -> dict[str, Any]:
+        """The request as the server reads it."""
+        return (request if self.is_resident else _spelled_out(request)).as_dict()
+
+    def answer(self, request: Request, **body: Any) -> RemoteAnswer:
+        """An answer that the server has accepted.
+
+        Args:
+            body: the rest of the body: ``messages`` or ``chat``.
+
+        Raises:
+            UsageError: it cannot be written.
+            ServerError: this server does not write it.
+            Interrupted: on request.
+        """
+        self.check_can_write(request)
+        patience = _Patience(self._first_s, self.interrupt)
+        response = self._open("POST", "/api/answers", patience, {"request": self.as_body(request), **body})
+        number = response.headers.get("X-Pjlocal-Answer")
+        if number is None:
+            response.close()
+            raise ServerGone(f"{self.name} is not a pjlocal server of this version")
+        return RemoteAnswer(self, response, patience, number)
+
+    def model(self) -> Any:
+        """The facts about the model.  Raises what `call` does."""
+        return self.call("GET", "/api/model")
+
+    def check(self, request: Request) -> None:
+        """Refuse a request that the model cannot be asked.  Raises what `call` does."""
+        self.call("POST", "/api/check", {"request": self.as_body(request)})
+
+    def stop(self, number: str) -> None:
+        """Have an answer end as interrupted.  Raises ServerError."""
+        patience = _Patience(_STOPPING_S, None)
+        self._open("POST", f"/api/answers/{quote(number, safe='')}/stop", patience, {}).close()
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON that a route answers; None where it answers nothing.
+
+        Raises:
+            UsageError: the server refuses it.
+            ServerError: the server does not answer.
+            Interrupted: on request.
+        """
+        with self._open(method, path, _Patience(self._first_s, self.interrupt), body) as response:
+            try:
+                text = response.read()
+                return json.loads(text) if text else None
+            except (OSError, HTTPException, ValueError) as error:
+                raise self.gone() from error
+
+    def gone(self) -> ServerGone:
+        return ServerGone("the server is gone" if self.is_resident else f"{self.name} does not answer: is it running?")
+
+    @property
+    def _first_s(self) -> float:
+        return _RESIDENT_S if self.is_resident else _SILENT_S
+
+    def _open(self, method: str, path: str, patience: _Patience, body: Mapping[str, Any] | None = None) -> HTTPResponse:
+        """The head of a response whose status is a success.  Raises what `call` does."""
+        headers = {"Connection": "close", "User-Agent": f"pjlocal/{__version__}"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        connection = HTTPConnection(self._host, self._port)
+        try:
+            connection.sock = self._connect(patience)
+            connection.request(method, f"{self._path}{path}", data, headers)
+            response = connection.getresponse()
+            if connection.sock:
+                connection.sock.close()  # as soon as the response is closed
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, OSError | HTTPException | ValueError):  # such as a key that is no header
+                raise self._unreachable(error) from error
+            raise
+        if response.status >= 400:
+            with response:
+                raise self._refusal(response)
+        return response
+
+    def _unreachable(self, error: Exception) -> PjlocalError:
+        if self.is_resident or isinstance(error, HTTPException | ConnectionResetError):
+            return self.gone()
+        return ServerGone(f"cannot reach {self.name}: {getattr(error, 'strerror', None) or error}")
+
+    def _connect(self, patience: _Patience) -> socket.socket:
+        with patience.at_once():
+            if self._socket:
+                made: _Plain | Any = _Plain(socket.AF_UNIX, socket.SOCK_STREAM)
+                try:
+                    made.settimeout(patience.seconds)
+                    made.connect(str(self._socket))
+                except BaseException:
+                    made.close()
+                    raise
+            else:
+                plain = socket.create_connection((self._host, self._port), patience.seconds)
+                try:
+                    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    made = _secured(plain, self._host) if self._is_secure else _Plain(fileno=plain.detach())
+                except BaseException:
+                    plain.close()
+                    raise
+        made.settimeout(_LOOK_S)
+        made.patience = patience
+        patience.restart()
+        return made
+
+    def _refusal(self, response: HTTPResponse) -> PjlocalError:
+        """The error that a response tells."""
+        try:
+            error = json.loads(response.read(_MOST_ERROR))["error"]
+            message = str(error["message"])
+        except (OSError, HTTPException, ValueError, LookupError, TypeError):
+            message = f"{self.name} answers with status {response.status}: is it pjlocal serve?"
+        status = response.status
+        if status == 401:
+            message = f"{self.name} wants a key: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed"
+        if status == 429:
+            return ServerBusy(f"{self.name} is busy: {message}")
+        if status == 503:
+            return ServerGone(f"{self.name}: {message}")
+        if status in (400, 409) or (status < 500 and not self.is_resident):
+            return UsageError(message)
+        return ServerError(message)
+
+
+class _Patience:
+    """How long the other side may be silent, and what Ctrl-C does meanwhile.
+
+    Args:
+        seconds: after which a server is taken for dead.
+        interrupt: ends the wait; None of one that nothing ends.
+    """
+
+    def __init__(self, seconds: float, interrupt: Interrupt | None) -> None:
+        self.seconds = seconds
+        self._interrupt = interrupt
+        #: Asks the other side to stop, once, where Ctrl-C shall not end the wait at once.
+        self.ask_to_stop: Callable[[], None] | None = None
+        self._is_stopping = False
+        self._heard = time.monotonic()
+
+    def restart(self) -> None:
+        """Something was heard."""
+        self._heard = time.monotonic()
+
+    def look(self) -> None:
+        """Heed Ctrl-C.  Raises Interrupted: on request, unless the other side has just been asked to stop."""
+        if not (self._interrupt and self._interrupt.is_set()):
+            return
+        if self._is_stopping and time.monotonic() - self._heard <= _STOPPING_S:
+            return
+        if self._is_stopping or self.ask_to_stop is None:
+            raise Interrupted
+        self._is_stopping = True
+        try:
+            self.ask_to_stop()
+        except PjlocalError:
+            raise Interrupted from None  # whatever the server does
+        self.restart()
+
+    def lose(self) -> None:
+        """Nothing comes at the moment.  Raises TimeoutError: nothing has come for too long."""
+        if time.monotonic() - self._heard > self.seconds:
+            raise TimeoutError("nothing comes")
+
+    @property
+    def was_interrupted(self) -> bool:
+        return self._is_stopping or (self._interrupt is not None and self._interrupt.is_set())
+
+    def at_once(self) -> AbstractContextManager[None]:
+        """A context in which Ctrl-C raises Interrupted."""
+        return self._interrupt.at_once() if self._interrupt else nullcontext()
+
+
+class _Plain(socket.socket):
+    """A socket that looks at its `patience` while it waits."""
+
+    patience: _Patience
+
+    def recv_into(self, *args: Any) -> int:
+        return self._waited(lambda: super(_Plain, self).recv_into(*args))
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        left = memoryview(data).cast("B")
+        while left:
+            left = left[self._waited(lambda left=left: self.send(left)) :]  # type: ignore[misc]
+
+    def _waited(self, transfer: Callable[[], int]) -> int:
+        """The number of bytes that a transfer moves, once it can."""
+        while True:
+            self.patience.look()
+            try:
+                n_bytes = transfer()
+            except TimeoutError:
+                self.patience.lose()
+            else:
+                self.patience.restart()
+                return n_bytes
+
+
+def _secured(plain: socket.socket, host: str) -> Any:
+    """The same over TLS."""
+    import ssl
+
+    class Secured(_Plain, ssl.SSLSocket):
+        pass
+
+    context = ssl.create_default_context()
+    context.sslsocket_class = Secured
+    return context.wrap_socket(plain, server_hostname=host)
+
+
+# An answer.
+
+
+@dataclass(frozen=True)
+class Started:
+    """What is known of an answer when its first token comes.
+
+    labels: the views' preferences in words; ``preferences`` are as the request names them.
+    pushing: see `answer.Answer`.
+    followed_sampling, placed: the filters that are the model's own, and where its layers are, in words.
+    warnings: what `pjlocal run` says on standard error before the answer.
+    first: older turns did not fit.
+    opened_thinking: whether the prompt itself has opened the model's thinking.
+    request: what is in force, as `Request.as_dict` writes it.
+    chat, turn: where the server saves it.
+    drafted: the token events of the first answer, in mode rewrite.
+    """
+
+    mode: Mode
+    labels: Mapping[str, list[str]] = field(default_factory=dict)
+    pushing: Sequence[str] = ()
+    preferences: Mapping[str, list[str]] = field(default_factory=dict)
+    seed: int | None = None
+    followed_sampling: str = ""
+    placed: str = ""
+    warnings: Sequence[str] = ()
+    first: int = 0
+    opened_thinking: bool = False
+    request: Mapping[str, Any] = field(default_factory=dict)
+    chat: int | None = None
+    turn: int | None = None
+    drafted: Sequence[Mapping[str, Any]] = ()
+
+
+_OF_STARTED = frozenset(f.name for f in fields(Started))
+
+
+class RemoteAnswer:
+    """An answer that a server writes: iterate over its token events, then look at `result`, as at an `Answer`'s.
+
+    `started` is known with the first event.
+    """
+
+    def __init__(self, server: Server, response: HTTPResponse, patience: _Patience, number: str) -> None:
+        self.server = server
+        self._response = response
+        self._patience = patience
+        patience.seconds = _SILENT_S
+        patience.ask_to_stop = lambda: server.stop(number)
+        self.started: Started | None = None
+        #: Is called when it starts.
+        self.heard: Callable[[Started], None] = lambda started: None
+        #: The mode, until it has started.
+        self.expected: Mode = "judge"
+        self.statistics = Statistics()
+        self.finish_reason: FinishReason | None = None
+        self._result: Result | None = None
+        self._texts: list[str] = []
+        self._events = self._run()
+        self._ahead: list[TokenEvent] = []  # those that `wait` has read
+
+    def wait(self) -> None:
+        """Wait for the first token.  Raises what iterating does."""
+        self._ahead += islice(self._events, 1)
+
+    def close(self) -> None:
+        """Have no more of it written."""
+        self._events.close()
+        self._response.close()
+
+    @property
+    def mode(self) -> Mode:
+        return self.started.mode if self.started else self.expected
+
+    @property
+    def labels(self) -> Mapping[str, list[str]]:
+        return self.started.labels if self.started else {}
+
+    @property
+    def pushing(self) -> Sequence[str]:
+        return self.started.pushing if self.started else ()
+
+    @property
+    def seed(self) -> int | None:
+        return self.started.seed if self.started else None
+
+    @property
+    def drafted(self) -> list[TokenEvent]:
+        """The token events of the first answer in mode rewrite."""
+        return [_event(said) for said in self.started.drafted] if self.started else []
+
+    @property
+    def result(self) -> Result:
+        """The answer so far; once the events are exhausted, the whole of it."""
+        if self._result:
+            return self._result
+        preferences = dict(self.started.preferences) if self.started else {}
+        text, seed = "".join(self._texts), self.seed or 0
+        return Result(text, "", self.mode, preferences, 0, seed, "interrupted", self.statistics)
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        """Its token events, as they come.
+
+        Raises:
+            ServerError: the server is gone in the middle.
+            UsageError: the prompt does not fit, or a setting cannot be used.
+            PjlocalError: the server could not go on.
+        """
+        ahead, self._ahead = self._ahead, []
+        return chain(ahead, self._events)
+
+    def _run(self) -> Generator[TokenEvent]:
+        try:
+            for said in self._said():
+                if "head" in said:
+                    self._start(said["head"])
+                if "event" in said:
+                    self.statistics = Statistics(**said["statistics"])
+                    event = _event(said["event"])
+                    self._texts.append(event.text)
+                    yield event
+                if said.get("code") == "stopping":
+                    raise _stopped()
+                if "error" in said:
+                    raise (UsageError if said.get("status") == UsageError.exit_status else PjlocalError)(said["error"])
+                if "result" in said:
+                    self._end(Result.from_whole(said["result"]))
+                    return
+            raise _broken_off()
+        except Interrupted:
+            self.finish_reason = "interrupted"
+        except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise _broken_off() from error
+        finally:
+            self._response.close()
+
+    def _said(self) -> Iterator[dict[str, Any]]:
+        """The events of the stream, as server-sent events write them."""
+        while line := self._response.readline():
+            if line.startswith(b"data:"):
+                yield json.loads(line[5:])
+
+    def _start(self, head: Mapping[str, Any]) -> None:
+        self.started = Started(**{name: value for name, value in head.items() if name in _OF_STARTED})
+        self.heard(self.started)
+
+    def _end(self, result: Result) -> None:
+        if result.finish_reason == "interrupted" and not self._patience.was_interrupted:
+            raise _stopped()
+        self._result = result
+        self.statistics, self.finish_reason = result.statistics, result.finish_reason
+
+
+def _event(said: Mapping[str, Any]) -> TokenEvent:
+    return TokenEvent.from_dict({name: value for name, value in said.items() if name != "writer"})
+
+
+def _stopped() -> ServerGone:
+    return ServerGone("the server that was writing this was stopped: run it again")
+
+
+def _broken_off() -> ServerGone:
+    return ServerGone("the server that was writing this is gone: run it again, or with --no-server")

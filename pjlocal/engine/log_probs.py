@@ -1,0 +1,73 @@
+"""How probable the tokens of an answer were to the view that decided them, as OpenAI's ``logprobs`` show it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..decoding.judge import Decision
+from ..decoding.schedule import Rows, Voice
+from .model import Model
+from .voices import Alone, Combined
+
+IMPOSSIBLE = -9999.0  # as OpenAI writes the logarithm of 0, which JSON cannot
+
+
+@dataclass(frozen=True)
+class LogProbs:
+    """The log-probability of a token before any filter.
+
+    piece: its bytes.
+    top: bytes and log-probability of the most probable tokens, the best first.
+    """
+
+    piece: bytes
+    log_prob: float
+    top: Sequence[tuple[bytes, float]]
+
+
+class TokenLogProbs:
+    """Remembers the log-probabilities of each token, before any filter: an `answer.Observer`.
+
+    Args:
+        top: alternatives that are remembered of each token.
+        ignore_end: whether end tokens are tokens like any other; else nothing is remembered of them.
+    """
+
+    def __init__(self, model: Model, top: int, ignore_end: bool) -> None:
+        self._model = model
+        self._top = top
+        self._ignore_end = ignore_end
+        self._seen: dict[int, LogProbs] = {}  # by position, until `take`
+
+    def __call__(self, judge: Voice, rows: Rows, decision: Decision) -> None:
+        assert isinstance(judge, Alone | Combined)
+        if self._model.is_end(decision.token) and not self._ignore_end:
+            return
+        known, log_probs = judge.unfiltered(rows)
+        ids = np.arange(len(log_probs)) if known is None else known
+        at = int(ids.searchsorted(decision.token))
+        found = at < len(ids) and ids[at] == decision.token
+        piece = self._model.piece
+        self._seen[decision.position] = LogProbs(
+            piece(decision.token),
+            float(log_probs[at]) if found else IMPOSSIBLE,
+            [(piece(int(ids[i])), float(log_probs[i])) for i in _most(log_probs, self._top)],
+        )
+
+    def take(self, position: int) -> LogProbs | None:
+        """The log-probabilities of the token at a position, which are forgotten then; None where none are known."""
+        return self._seen.pop(position, None)
+
+
+def _most(values: NDArray[Any], k: int) -> NDArray[np.intp]:
+    """Where the k greatest of [m] values stand, the greatest first."""
+    if k < len(values):
+        best = np.argpartition(values, -k)[len(values) - k :]
+    else:
+        best = np.arange(len(values))
+    return best[np.argsort(-values[best], kind="stable")]

@@ -1,0 +1,153 @@
+"""``pjlocal eval show``: the answers side by side in the terminal, in the colours of who wrote what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from ..errors import UsageError, did_you_mean
+from ..screen.blame import blame, written_style
+from ..visible import shown, shown_line
+from .records import AnswerRecord
+from .side_by_side import ALL, SideBySide, facts, legends, matches, spans
+from .suite import Suite
+
+_COLUMN = 36  # the least width at which answers stand side by side
+
+
+def choose(rows: Sequence[SideBySide], systems: Sequence[str], objectives: Sequence[str] = ()) -> list[SideBySide]:
+    """The rows of those objectives with the answers of those systems, in the order in which they are named; all of
+    them where none is.
+
+    Raises:
+        UsageError: no system or no objectives of that name.
+    """
+    check_names("system", systems, [system for row in rows for system in row.answers])
+    check_names("objectives", objectives, [row.objectives for row in rows])
+    found = [
+        replace(row, answers={name: row.answers[name] for name in systems or row.answers if name in row.answers})
+        for row in rows
+        if not objectives or row.objectives in objectives
+    ]
+    return [row for row in found if row.answers]
+
+
+def check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a name that is not among the answers'.
+
+    Raises:
+        UsageError: names it, and those that there are.
+    """
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, dict.fromkeys(known)) or f"there are {', '.join(dict.fromkeys(known)) or 'none'}"
+            raise UsageError(f"no {what} {name!r} in these answers: {hint}")
+
+
+def render_row(row: SideBySide, suite: Suite, width: int, no_color: bool = False) -> RenderableType:
+    """A prompt and its answers: side by side as far as the width goes, or one below the other."""
+    preferences = ", ".join(row.prefer)
+    about = preferences if preferences == row.objectives else f"{row.objectives}: {preferences}"
+    legend = [blame(views, "both" if agreed else None, no_color).legend for views, agreed in legends(row, suite)]
+    boxes = [
+        Panel(
+            _colored(answer, no_color),
+            title=Text(shown_line(name)),
+            subtitle=Text(" · ".join([*facts(answer), *["cut"] * (answer.finish_reason == "length")])),
+        )
+        for name, answer in row.answers.items()
+    ]
+    question = Text(shown_line(about), "dim"), Text(shown(row.prompt), "bold"), Text()
+    return Group(*question, *legend, place_boxes(boxes, width))
+
+
+def place_boxes(boxes: Sequence[Panel], width: int) -> RenderableType:
+    """Boxes side by side, as many as the width has room for."""
+    n_columns = max(1, min(len(boxes), width // _COLUMN))
+    for box in boxes:
+        box.width = width // n_columns
+    return Group(*boxes) if n_columns == 1 else Columns(boxes, padding=0, width=width // n_columns)
+
+
+def _colored(answer: AnswerRecord, no_color: bool) -> Text:
+    """An answer's text in the colours of who wrote it."""
+    text = Text()
+    for span in spans(answer):
+        text.append(span.text, written_style(None if span.writer == ALL else span.writer, span.kind, no_color))
+    return text if text else Text("no answer", "dim italic")
+
+
+@dataclass
+class Browser:
+    """A place among the rows, which keys and searches move.
+
+    words: those of the last search.
+    """
+
+    rows: Sequence[SideBySide]
+    at: int = 0
+    words: str = ""
+    notice: str = field(default="", init=False)
+
+    @property
+    def row(self) -> SideBySide:
+        return self.rows[self.at]
+
+    def turn(self, by: int) -> None:
+        """Go to another row; the first and the last are the ends."""
+        self.notice = ""
+        self.at = max(0, min(self.at + by, len(self.rows) - 1))
+
+    def search(self, words: str) -> None:
+        """Go to the next row in which the words stand, from the first again behind the last; no words: the last
+        search's."""
+        self.words = words.strip() or self.words
+        n = len(self.rows)
+        for step in range(1, n + 1):
+            if matches(self.rows[(self.at + step) % n], self.words):
+                self.at, self.notice = (self.at + step) % n, ""
+                return
+        self.notice = f"nothing found: {self.words}"
+
+    @property
+    def status(self) -> str:
+        place = f"{self.at + 1}/{len(self.rows)} {self.row.prompt_id}"
+        return " · ".join(filter(None, [self.notice, place]))
+
+
+def show(rows: Sequence[SideBySide], suite: Suite, console: Console, on_terminal: bool) -> None:
+    """Page through the rows where a person sees them, or print them all.
+
+    Raises:
+        UsageError: there is nothing to show.
+    """
+    if not rows:
+        raise UsageError("there are no answers yet: make them with pjlocal eval run")
+    if on_terminal:
+        _browse(rows, suite)
+        return
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        console.print(render_row(row, suite, console.width, console.no_color))
+
+
+def _browse(rows: Sequence[SideBySide], suite: Suite) -> None:
+    """Show one row at a time, on a terminal."""
+    from ..screen.pager import Pager
+
+    browser = Browser(rows)
+    steps = {"n": 1, "right": 1, "p": -1, "left": -1, "g": -len(rows), "G": len(rows)}
+    Pager(
+        page=lambda width, no_color: render_row(browser.row, suite, width, no_color),
+        notice=lambda: browser.status,
+        hint="n next, p previous, / search, q quit",
+        keys={key: partial(browser.turn, step) for key, step in steps.items()},
+        search=browser.search,
+    ).run()

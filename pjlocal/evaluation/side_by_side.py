@@ -1,0 +1,177 @@
+"""Answers side by side: every system's answer to the same prompt, for the same preferences and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import fmean
+from typing import NamedTuple
+
+from ..request import deal
+from ..settings import PANEL_NAMES, VIEW_NAMES
+from ..visible import shown, whole_characters
+from .records import AnswerRecord, Score, Verdict
+from .suite import Suite
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The systems' answers to one prompt under the same objectives and seed.
+
+    prefer: the objectives' preferences.
+    answers: by the system's name, in the suite's order.
+    """
+
+    objectives: str
+    prefer: tuple[str, ...]
+    prompt_id: str
+    prompt: str
+    seed: int
+    answers: Mapping[str, AnswerRecord]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of an answer that one view wrote in one way; ``writer`` is ``all`` where all views agreed on it, and None
+    where a view decoded alone."""
+
+    text: str
+    kind: str
+    writer: str | None
+
+
+class Legend(NamedTuple):
+    """The preferences of the views that wrote an answer, by the views' names, and whether all of them agreed on a part
+    of it."""
+
+    views: dict[str, list[str]]
+    agreed: bool
+
+
+class Lead(NamedTuple):
+    """The margin of a system's answer over the baseline's, from -1 (lost) to 1 (won); ``at``: the place of the two."""
+
+    at: int
+    system: str
+    margin: float
+
+
+ALL = "all"
+
+
+def side_by_side(answers: Iterable[AnswerRecord], suite: Suite) -> list[SideBySide]:
+    """The answers to the same prompt together: by the suite's objectives, then as the prompts came, then by seed."""
+    prefer = {objectives.name: objectives.prefer for objectives in suite.objectives}
+    objectives_at = {name: at for at, name in enumerate(prefer)}
+    system_at = {system.name: at for at, system in enumerate(suite.systems)}
+    prompt_at: dict[str, int] = {}
+    together: dict[tuple[int, int, int, str], list[AnswerRecord]] = {}
+    for answer in answers:
+        at = prompt_at.setdefault(answer.prompt_id, len(prompt_at))
+        place = objectives_at.get(answer.objectives, len(prefer)), at, answer.seed, answer.objectives
+        together.setdefault(place, []).append(answer)
+    rows = []
+    for (*_, seed, objectives), same in sorted(together.items(), key=lambda item: item[0]):
+        same.sort(key=lambda answer: system_at.get(answer.system, len(system_at)))
+        by_system = {answer.system: answer for answer in same}
+        first = same[0]
+        rows.append(SideBySide(objectives, prefer.get(objectives, ()), first.prompt_id, first.prompt, seed, by_system))
+    return rows
+
+
+def spans(answer: AnswerRecord) -> list[Span]:
+    """An answer's text as it may be shown, in as few spans as its writers and kinds allow.
+
+    A character that stands in two spans belongs to the first, as in an exported chat.
+    """
+    pieces = answer.pieces or [[answer.text, None, None]]
+    parts = [
+        Span(
+            "".join(text or "" for text, *_ in same),
+            kind or "plain",
+            writer or (None if kind in (None, "plain") else ALL),
+        )
+        for same in whole_characters(pieces, lambda piece: piece[0] or "")
+        for _, kind, writer in same[:1]
+    ]
+    return [
+        Span(shown("".join(part.text for part in same)), kind, writer)
+        for (kind, writer), same in groupby(parts, lambda part: (part.kind, part.writer))
+    ]
+
+
+def legends(row: SideBySide, suite: Suite) -> list[Legend]:
+    """The legends of the answers, one for all that have the same views; none for those that one view decoded alone."""
+    systems = {system.name: system for system in suite.systems}
+    found: list[Legend] = []
+    for name, answer in row.answers.items():
+        wrote = {span.writer for span in spans(answer)} - {None}
+        system = systems.get(name)
+        panel = bool(system and system.settings.get("panel")) or bool(wrote - {*VIEW_NAMES, ALL})
+        dealt = [[preference] for preference in row.prefer] if panel else deal(row.prefer)
+        legend = Legend(dict(zip(PANEL_NAMES, dealt, strict=False)), ALL in wrote)
+        if wrote and legend.views and legend not in found:
+            found.append(legend)
+    return found
+
+
+def facts(answer: AnswerRecord) -> list[str]:
+    """An answer's length and the share of its drafted tokens that was accepted, in a few words each."""
+    rate = answer.acceptance_rate
+    return [f"{answer.tokens} tokens", *([] if rate is None else [f"{rate:.0%} accepted"])]
+
+
+def matches(row: SideBySide, words: str) -> bool:
+    """Whether all the words stand in the prompt, the answers or the names, in whatever case."""
+    text = " ".join([row.prompt, row.objectives, row.prompt_id, *(a.text for a in row.answers.values())])
+    folded = text.casefold()
+    return all(word in folded for word in words.casefold().split())
+
+
+def leads(
+    rows: Iterable[SideBySide], suite: Suite, verdicts: Iterable[Verdict], scores: Iterable[Score]
+) -> tuple[list[Lead], str]:
+    """The margin of each answer over its baseline's, the largest first, and the name of the measure.
+
+    By the verdicts on the two, over all judges, aspects and orders; where there are none at all, by the mean
+    difference of their implicit rewards, in parts of the largest one.
+    """
+    pairs = [
+        (at, system.name, answer.key, other.key)
+        for at, row in enumerate(rows)
+        for system in suite.systems
+        if (answer := row.answers.get(system.name)) and (other := row.answers.get(suite.baseline_of(system) or ""))
+    ]
+    judged = _judged(verdicts)
+    if judged:
+        found = [Lead(at, name, judged[pair]) for at, name, *keys in pairs if (pair := (keys[0], keys[1])) in judged]
+        return sorted(found, key=lambda lead: -lead.margin), "the judges' verdicts"
+    rewards = _rewards(scores)
+    gaps = [
+        (at, name, rewards[answer] - rewards[other])
+        for at, name, answer, other in pairs
+        if answer in rewards and other in rewards
+    ]
+    most = max((abs(gap) for *_, gap in gaps), default=0.0) or 1.0
+    found = [Lead(at, name, gap / most) for at, name, gap in gaps]
+    return sorted(found, key=lambda lead: -lead.margin), "the implicit rewards"
+
+
+def _judged(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], float]:
+    """By two answers' keys, how far the first is ahead of the second."""
+    margins: dict[tuple[str, str], list[float]] = {}
+    for verdict in verdicts:
+        margin = verdict.p_first - verdict.p_second
+        margins.setdefault((verdict.first, verdict.second), []).append(margin)
+        margins.setdefault((verdict.second, verdict.first), []).append(-margin)
+    return {pair: fmean(values) for pair, values in margins.items()}
+
+
+def _rewards(scores: Iterable[Score]) -> dict[str, float]:
+    """By an answer's key, its mean implicit reward over preferences and scorers."""
+    values: dict[str, list[float]] = {}
+    for score in scores:
+        if score.metric.startswith("reward:"):
+            values.setdefault(score.answer, []).append(score.value)
+    return {answer: fmean(rewards) for answer, rewards in values.items()}

@@ -1,0 +1,53 @@
+"""HTML pages from Jinja2 templates.  No text that a model, a user or a file wrote becomes markup.
+
+Every value in a template is written through `visible.shown` and then escaped, so that no template can forget either.
+Templates, styles and scripts are files of this package; their names are relative to it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .settings import PANEL_NAMES
+from .visible import shown, shown_line
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_N_COLORS = 6  # colours in blame.css; the views of a larger panel begin with the first again
+
+
+def render(template: str, **values: Any) -> str:
+    """The page that a template makes of the values; the same values give the same text."""
+    return _environment().get_template(template).render(values)
+
+
+def source(name: str) -> str:
+    """The text of a file of this package."""
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def view_color(view: str | None) -> str:
+    """The class that gives a view its colour; empty where no single view wrote."""
+    return PANEL_NAMES[PANEL_NAMES.index(view) % _N_COLORS] if view and view in (*PANEL_NAMES,) else ""
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(__package__, ""),
+        autoescape=True,
+        finalize=lambda value: value if hasattr(value, "__html__") else shown(str(value)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(line=lambda value: shown_line(str(value)), color=view_color)
+    environment.globals.update(version=__version__, source=source)
+    return environment

@@ -1,0 +1,291 @@
+"""Answers as streams of token events, for the page and for `pjlocal run` and `chat`, and what these must know first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import asdict, dataclass
+from itertools import count
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .. import __version__
+from ..errors import PjlocalError
+from ..prompting.conversation import parse_conversation
+from ..prompting.prompt import Message
+from ..request import Request as AnswerRequest
+from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service, Started
+from ..sessions.asking import as_messages, turn_seed
+from ..sessions.session import Session, Turn, title_of
+from .auth import GoneOn, NotFound, described, refusal
+from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
+from .chats import as_json, open_chat
+from .openai import Names
+from .streaming import Answering, Answers, as_event, as_stream, read_body
+
+ALIVE_S = 2.0  # between two lines of a stream, at most
+_MOST_BODY = 16 << 20  # bytes; a conversation comes with the tokens of its answers
+
+
+class _Message(Exact):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+    tokens: list[int] = Field(default=[], fail_fast=True)
+
+
+class _InChat(Exact):
+    """The next turn of a saved chat.
+
+    id: None begins a chat.
+    after: the last turn of it that was seen, 0 where there is none; what was not seen is not gone on with.
+    replacing: the turn that it is asked again, or instead, of.
+    keep: whether the turn is saved; else it is only looked at.
+    """
+
+    question: Annotated[str, Field(min_length=1)]
+    id: Whole | None = None
+    after: Whole | None = None
+    replacing: Whole | None = None
+    keep: bool = True
+
+
+class _Body(Exact):
+    """A request for an answer.
+
+    request: all settings, as `Request.as_dict` writes them.
+    settings: instead of that, those that differ from the server's, or the chat's.
+    messages: the conversation.
+    chat: instead of that, a saved one.
+    first: the exchanges that have left the conversation already.
+    shortens: whether more may leave, where not all have room.
+    """
+
+    request: Object | None = None
+    settings: Object | None = None
+    messages: Annotated[list[_Message] | None, Field(min_length=1, fail_fast=True)] = None
+    chat: _InChat | None = None
+    first: Annotated[Whole, Field(ge=0)] = 0
+    shortens: bool = False
+
+
+class _ToCheck(Exact):
+    request: Object
+
+
+@dataclass(eq=False)
+class _Accepted:
+    """A question in a saved chat that was accepted and is not answered to its end."""
+
+    session: Session
+    turn: Turn
+
+    @property
+    def is_over(self) -> bool:
+        return self.turn.finish_reason is not None
+
+
+def answer_routes(
+    service: Service, names: Names, defaults: AnswerRequest, model: Mapping[str, Any], saved_as: ModelName
+) -> list[Route]:
+    """The routes.
+
+    Args:
+        defaults, model, saved_as: see `create_app`.
+    """
+    numbers = count(1)
+    being_written: dict[str, Answers] = {}
+    accepted: set[_Accepted] = set()
+    accepting = asyncio.Lock()  # held from the check of a chat's last turn until the new turn is in `accepted`
+
+    async def about(request: Request) -> Response:
+        named = {"name": names.model, "lasting_name": saved_as.lasting, "version": __version__}
+        return as_json(named | dict(model))
+
+    async def check(request: Request) -> Response:
+        try:
+            body = validated(_ToCheck, await read_body(request))
+            answers = Answers(service, [Job(parse_request(body.request))])
+            answers.submit()
+        except Exception as error:
+            return refusal(error, in_flags=True)
+        return Answering(answers, lambda: _checked(answers))
+
+    async def answer(request: Request) -> Response:
+        body = validated(_Body, await read_body(request, _MOST_BODY), most_values=None)
+        if (body.request is None) == (body.settings is None) and body.request is not None:
+            raise Wrong("request and settings exclude each other: give one")
+        if (body.messages is None) == (body.chat is None):
+            raise Wrong("give messages, or chat")
+        in_flags = body.request is not None
+        try:
+            if body.chat is None:
+                answers, turn = _outside(body), None
+                answers.submit()
+            else:
+                async with accepting:
+                    answers, turn = await _in_chat(body, body.chat)
+                    answers.submit()
+                    if turn:
+                        accepted.add(turn)
+        except Exception as error:
+            return refusal(error, in_flags=in_flags)
+        number = str(next(numbers))
+        being_written[number] = answers
+
+        async def respond() -> Response:
+            return as_stream(_events(answers, in_flags=in_flags), {"X-Pjlocal-Answer": number})
+
+        async def end() -> None:
+            being_written.pop(number, None)
+            if turn:
+                accepted.discard(turn)
+
+        return Answering(answers, respond, end)
+
+    def _outside(body: _Body) -> Answers:
+        """The answer to messages."""
+        assert body.messages is not None
+        request = _request(body, defaults)
+        system, messages = parse_conversation([_as_message(message) for message in body.messages])
+        job = Job(
+            request.behind(system) if system else request,
+            messages,
+            shortens=body.shortens,
+            first=body.first,
+            hears_warnings=body.request is not None,
+            reuses=body.request is None or len(messages) > 1,  # else as `pjlocal run` writes it, byte for byte
+        )
+        return Answers(service, [job])
+
+    async def _in_chat(body: _Body, chat: _InChat) -> tuple[Answers, _Accepted | None]:
+        """The answer to the next question of a saved chat."""
+        _check_rests(chat, accepted)
+        session = Session() if chat.id is None else await open_chat(chat.id)
+        replaced = _replaced(session, chat)
+        before = [turn for turn in session.turns if turn is not replaced]
+        request = _request(body, _as_gone_on(defaults, session))
+        seed = turn_seed(request, replaced, keep=chat.keep)
+        job = Job(
+            request.with_group(request.generation.replace(seed=seed)),
+            as_messages(before, chat.question),
+            shortens=True,
+            first=body.first,
+            hears_warnings=body.request is not None,
+        )
+        if not chat.keep:
+            return Answers(service, [job]), None
+        session.title = session.title or title_of(chat.question)
+        turn = Turn(chat.question)
+        job.saved = SavedTurn(session, turn, replaced, saved_as, request.generation.seed)
+        return Answers(service, [job]), _Accepted(session, turn)
+
+    def _request(body: _Body, base: AnswerRequest) -> AnswerRequest:
+        if body.request is not None:
+            return parse_request(body.request)
+        return base.override(check_overrides(body.settings or {}, model["context_limit"]))
+
+    async def stop(request: Request) -> Response:
+        answers = being_written.get(request.path_params["number"])
+        if answers is None:
+            raise NotFound("nothing is written there")
+        answers.stop()
+        return Response(status_code=204)
+
+    return [
+        Route("/api/model", about),
+        Route("/api/check", check, methods=["POST"]),
+        Route("/api/answers", answer, methods=["POST"]),
+        Route("/api/answers/{number}/stop", stop, methods=["POST"]),
+    ]
+
+
+async def _checked(answers: Answers) -> Response:
+    try:
+        await answers.next()
+    except Exception as error:
+        return refusal(error, in_flags=True)
+    return Response(status_code=204)
+
+
+async def _events(answers: Answers, *, in_flags: bool) -> AsyncIterator[bytes]:
+    """The events of the stream; comments while there are none."""
+    try:
+        while not answers.are_done:
+            try:
+                _, news = await asyncio.wait_for(answers.next(), ALIVE_S)
+            except asyncio.TimeoutError:
+                yield b": alive\n\n"
+                continue
+            for event in _as_events(news):
+                yield as_event(event, is_ascii=True)
+    except Exception as error:
+        status = error.exit_status if isinstance(error, PjlocalError) else 1
+        yield as_event(_error(error, status, in_flags=in_flags), is_ascii=True)
+
+
+def _error(error: Exception, status: int, *, in_flags: bool) -> dict[str, Any]:
+    facts = described(error, in_flags=in_flags)[1]["error"]
+    return {"error": facts.pop("message"), "status": status, **facts}
+
+
+def _as_events(news: News) -> list[dict[str, Any]]:
+    if isinstance(news, Started):
+        return [{"head": asdict(news)}]
+    if isinstance(news, Done):
+        return [{"result": news.result.whole()}]
+    assert not isinstance(news, Checked | Exception)
+    return [
+        {
+            "event": token.event.as_dict() | {"writer": token.event.writer},
+            "statistics": asdict(token.statistics),
+        }
+        for token in news
+    ]
+
+
+def _as_message(message: _Message) -> Message:
+    role = "system" if message.role == "developer" else message.role
+    return Message(role, message.content, tuple(message.tokens))
+
+
+def _as_gone_on(defaults: AnswerRequest, session: Session) -> AnswerRequest:
+    """The settings in force in a chat, without mode and strength: the page sends these with every question, and where
+    it names none, they follow from the preferences."""
+    return defaults.restore(session.settings).replace(mode=None, strength=None)
+
+
+def _replaced(session: Session, chat: _InChat) -> Turn | None:
+    """The turn that is replaced: the last, for later ones would not fit another answer.
+
+    Raises:
+        GoneOn: the last turn is another one than the client has seen.
+    """
+    last = session.turns[-1] if session.turns else None
+    if chat.keep and chat.after is not None and chat.after != (last.id if last else 0):
+        raise GoneOn("the chat has gone on elsewhere since: load the chat again")
+    if chat.replacing is None:
+        return None
+    if last is None or last.id != chat.replacing:
+        raise GoneOn("only the last turn can be replaced, and that is another one: load the chat again")
+    return last
+
+
+def _check_rests(chat: _InChat, accepted: Collection[_Accepted]) -> None:
+    """Refuse to go on in a chat in which another question was accepted and is not answered to its end.
+
+    Raises:
+        GoneOn: the client has not seen that question.
+        Wrong: they have.
+    """
+    if not chat.keep or (chat.after is None and chat.replacing is None):
+        return
+    for other in accepted:
+        if other.session.id is None or other.session.id != chat.id or other.is_over:
+            continue
+        if other.turn.id is None or other.turn.id not in (chat.after, chat.replacing):
+            raise GoneOn("another question is being answered in this chat: load the chat again")
+        raise Wrong("the last answer is still being written, in another window: wait for its end, or stop it there")

@@ -1,0 +1,237 @@
+"""The access to the server by key, token, host and origin, and the responses that errors become."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..engine.interrupt import Interrupted
+from ..errors import PjlocalError, RefusedError, UsageError, explain
+from ..service import Busy, Stopping
+from ..sessions.store import RemovedError
+from .bodies import in_fields
+from .metrics import Metrics
+from .page import FILES
+
+log = logging.getLogger("pjlocal")
+
+_OPEN = ("/health", *FILES)  # to those who have no key
+_OWN = "/api/"  # is for the server's own page: there are the user's chats
+_RETRY_AFTER_S = 1
+#: What is not served, by its path.
+_NOT_SERVED = {
+    "/v1/messages": "Anthropic's Messages API is not served",
+    "/v1/responses": "OpenAI's Responses API is not served",
+    "/v1/embeddings": "embeddings are not served",
+    "/v1/audio": "speech is not served",
+    "/v1/images": "images are not served",
+    "/v1beta": "Google's Gemini API is not served",
+}
+_OLLAMA = "chat generate tags show version ps pull push create copy delete blobs embed embeddings"
+_NOT_SERVED |= {f"/api/{name}": "Ollama's API is not served" for name in _OLLAMA.split()}
+_MOST_SAID = 1000  # characters of an error
+_HUNG_UP = 499  # as web servers count clients that did not wait
+
+
+class NotFound(UsageError):
+    """There is nothing by that name."""
+
+
+class NoChat(NotFound):
+    """There is no such chat, or no more."""
+
+
+class GoneOn(UsageError):
+    """A chat is no longer as the client has seen it."""
+
+
+class TooLarge(UsageError):
+    """A body larger than any that can be meant."""
+
+
+class TooSlow(UsageError):
+    """A body that does not come."""
+
+
+#: The status of an error, and OpenAI's names for its kind and for itself.
+_STATUS: list[tuple[type[Exception], int, str, str | None]] = [
+    (Busy, 429, "rate_limit_error", "rate_limit_exceeded"),
+    (Stopping, 503, "server_error", "stopping"),
+    (Interrupted, 503, "server_error", "stopping"),
+    (NoChat, 404, "invalid_request_error", "chat_not_found"),
+    (RemovedError, 404, "invalid_request_error", "chat_not_found"),
+    (NotFound, 404, "invalid_request_error", "model_not_found"),
+    (GoneOn, 400, "invalid_request_error", "chat_gone_on"),
+    (TooLarge, 413, "invalid_request_error", "too_large"),
+    (TooSlow, 408, "invalid_request_error", "timeout"),
+    (UsageError, 400, "invalid_request_error", None),
+    (RefusedError, 400, "invalid_request_error", None),
+    (Exception, 500, "server_error", None),
+]
+
+
+def error_body(message: str, kind: str, code: str | None = None, field: str | None = None) -> dict[str, Any]:
+    """An error as OpenAI writes it, of bounded length: a message may quote what was sent."""
+    if len(message) > _MOST_SAID:
+        message = f"{message[:_MOST_SAID]} …"
+    return {"error": {"message": message, "type": kind, "param": field, "code": code}}
+
+
+def described(error: Exception, *, in_flags: bool = False) -> tuple[int, dict[str, Any]]:
+    """The status and the body of an error.  What is not the client's fault is told to whoever runs the server too.
+
+    Args:
+        in_flags: whether settings are named as the command line names them; else as fields.
+    """
+    status, kind, code = next(known[1:] for known in _STATUS if isinstance(error, known[0]))
+    message = "the server is stopping" if isinstance(error, Interrupted) else explain(error)[0]
+    if status == 500:
+        log.error("%s", message)
+        if not isinstance(error, PjlocalError):
+            message = "something went wrong in the server, which has told more to whoever runs it"
+    if not in_flags:
+        message = in_fields(message[: _MOST_SAID + 1])  # the rest of a text of megabytes would be cut anyway
+    return status, error_body(message, kind, code, getattr(error, "field", None))
+
+
+def refusal(error: Exception, *, in_flags: bool = False) -> JSONResponse:
+    status, body = described(error, in_flags=in_flags)
+    headers = {"Retry-After": str(_RETRY_AFTER_S)} if status == 429 else None
+    return JSONResponse(body, status, headers)
+
+
+def check_key(key: str) -> None:
+    """Refuse an API key that no client can send in a header.
+
+    Raises:
+        UsageError: it is empty, or has other characters than printable ASCII, or spaces at its ends.
+    """
+    if not key:
+        raise UsageError("--api-key must not be empty: leave it out, or give a key")
+    if not (key.isascii() and key.isprintable()) or key != key.strip():
+        raise UsageError(
+            "--api-key (PJLOCAL_API_KEY) may have printable ASCII characters alone, and no spaces or line ends around "
+            "them: no client could send this key in a header"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def not_served(path: str) -> str | None:
+    """Which protocol is not served, where the path is one of another server's."""
+    return next((_NOT_SERVED[known] for known in _NOT_SERVED if f"{path}/".startswith(f"{known}/")), None)
+
+
+class Guard:
+    """Stands before the routes.
+
+    Args:
+        key: what clients must send; None opens all but `/api`.
+        token: opens `/api`, as the key does.
+        local: whether it is reached by a name of this machine alone.  A web page can have its own name lead here.
+        origins: from where web pages may ask, besides the server's own; ``*`` is everywhere.
+    """
+
+    def __init__(
+        self, app: ASGIApp, key: str | None, token: str, local: bool, origins: Sequence[str], metrics: Metrics
+    ) -> None:
+        self._app = app
+        self._key = key
+        self._token = token
+        self._local = local
+        self._origins = origins
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = 0  # the status that was sent
+
+        async def counting(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = message["status"]
+            await send(message)
+
+        try:
+            refused = None if _is_local_socket(scope) else self._refused(Headers(scope=scope), scope["path"])
+            await (refused or self._app)(scope, receive, counting)
+        except ClientDisconnect:
+            begun = begun or _HUNG_UP
+        except Exception as error:
+            response = refusal(error)  # which logs what is the server's fault
+            if not begun:
+                await response(scope, receive, counting)
+        finally:
+            route = getattr(scope.get("endpoint"), "__name__", "none")
+            self._metrics.requests.labels(route, str(begun)).inc()
+
+    def _refused(self, headers: Headers, path: str) -> JSONResponse | None:
+        """The response to a client without access; None where it has it."""
+        if self._local and not is_loopback(_host(headers.get("host", ""))):
+            return JSONResponse(error_body("the Host header must be a loopback address", "permission_error"), 403)
+        origin = headers.get("origin")
+        host = headers.get("host", "")
+        own = path.startswith(_OWN) and not not_served(path)
+        if origin and own and not _is_own(origin, host):
+            message = f"the saved chats are for this server's own page, and not for those of {origin}"
+            return JSONResponse(error_body(message, "permission_error"), 403)
+        if origin and not self._may_ask(origin, host):
+            message = f"web pages of {origin} may not ask this server: --cors {origin} lets them"
+            return JSONResponse(error_body(message, "permission_error"), 403)
+        sent = headers.get("authorization", "")
+        if own:
+            if not (_is_sent(self._token, sent) or (self._key is not None and _is_sent(self._key, sent))):
+                message = (
+                    "/api is for this server's own page: open the address with ?token= that pjlocal serve printed, or "
+                    "send its token, or the API key, in the header Authorization: Bearer TOKEN"
+                )
+                return JSONResponse(error_body(message, "authentication_error", "invalid_token"), 401)
+        elif self._key is not None and path not in _OPEN and not _is_sent(self._key, sent):
+            message = "the key is missing or wrong: send the header Authorization: Bearer KEY"
+            return JSONResponse(error_body(message, "authentication_error", "invalid_api_key"), 401)
+        return None
+
+    def _may_ask(self, origin: str, host: str) -> bool:
+        """Whether web pages from there may: the server's own, and those that were named."""
+        return "*" in self._origins or origin in self._origins or _is_own(origin, host)
+
+
+def _is_local_socket(scope: Scope) -> bool:
+    """Whether the client has come by the Unix socket, which its own user alone can open."""
+    server = scope.get("server")
+    return server is not None and server[1] is None
+
+
+def _is_own(origin: str, host: str) -> bool:
+    return origin in (f"http://{host}", f"https://{host}")
+
+
+def _host(header: str) -> str:
+    """The host in a header, without the port."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_sent(secret: str, header: str) -> bool:
+    """Whether the header holds the secret; the time that this takes does not depend on how much of it is right."""
+    scheme, _, sent = header.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), secret.encode())

@@ -1,0 +1,248 @@
+"""The JSON bodies of requests: read, checked and made into settings, with errors in their own terms.
+
+Messages of errors are written once, with the flags of the command line; `in_fields` makes fields of these.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from itertools import chain
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, from_json
+
+from ..config.values import typed
+from ..errors import PjlocalError, UsageError, did_you_mean
+from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request
+from ..service import check_servable
+from ..settings import Engine, Generation, Settings, flag_names, rename_flags, without_none
+
+MOST_STOPS = 16
+_MOST_ITEMS = 1000  # of any other list: each bias, for one, is looked up for every view
+_MOST_VALUES = 20_000  # in a body, over all its lists and objects
+
+
+class Wrong(UsageError):
+    """A request that cannot be understood, and the field that is wrong."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+# Its JSON.
+
+
+def without_nulls(values: Any) -> Any:
+    """An object without its fields that are null: every field may be, and then asks for nothing."""
+    return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
+
+
+def _whole(number: Any) -> Any:
+    """A number as it is, but an integer where it is written as 1.0."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Object = Annotated[dict[str, Any], BeforeValidator(without_nulls)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    _given = model_validator(mode="before")(without_nulls)
+
+
+class Exact(Strict):
+    """A body of pjlocal's own clients, which has no other fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def validated(kind: type[_Model], body: bytes, most_values: int | None = _MOST_VALUES) -> _Model:
+    """A request's body, of so many values at most.
+
+    Raises:
+        Wrong: it is no JSON, or not what such a request must say; names the field.
+    """
+    try:
+        values = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Wrong(f"the body must be JSON ({error})") from None
+    if most_values is not None:
+        _check_size(values, most_values)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise Wrong(_in_words(field or "the body", first), field or None) from None
+
+
+def _check_size(body: Any, most: int) -> None:
+    """Refuse a body of more values than a request needs.
+
+    Nobody else is answered while they are looked at: 2,000,000 numbers in the place of messages took 12 seconds.
+    """
+    left = most
+    containers = [body] if isinstance(body, dict | list) else []
+    while containers:
+        container = containers.pop()
+        left -= len(container)
+        if left < 0:
+            raise Wrong(f"the body holds more than {most:,} values: send fewer messages or a smaller schema")
+        inside = container.values() if isinstance(container, dict) else container
+        containers += [value for value in inside if isinstance(value, dict | list)]
+
+
+#: What a value of a field must be, by pydantic's type of the error.
+_MUST_BE = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "literal_error": "{expected}",
+    "less_than_equal": "at most {le}",
+    "greater_than_equal": "at least {ge}",
+    "too_long": "a list of at most {max_length}",
+    "too_short": "a list of at least {min_length}",
+    "extra_forbidden": "left out: there is no such field",
+    "string_too_short": "a string that is not empty",
+}
+
+
+def _in_words(field: str, error: ErrorDetails) -> str:
+    kind = error["type"]
+    if kind == "list_type" and field.endswith(("content", "prompt", "stop")):
+        return f"{field} must be a string or a list"
+    if kind in _MUST_BE:
+        return f"{field} must be {_MUST_BE[kind].format(**error.get('ctx', {}))}"
+    return f"{field} is missing" if kind == "missing" else f"{field}: {error['msg']}"
+
+
+# The settings in it.
+
+#: Those that name files.
+_FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}
+
+
+def _parse_overrides(values: Mapping[str, Any]) -> Overrides:
+    """The settings of a body, by key, held to the types and limits of `pjlocal.settings`.
+
+    Raises:
+        UsageError: an unknown key, or a value that a setting cannot have.
+    """
+    for key in values:
+        if key not in KEYS:
+            near = did_you_mean(key, KEYS) or f"known are {', '.join(KEYS)}"
+            raise UsageError(f"unknown setting {key!r}: {near}")
+    tables: dict[str, Any] = {name: _checked(values, settings) for name, settings in GROUPS.items()}
+    tops = _checked({key: values[key] for key in PREFERENCES if key in values}, Overrides)
+    preferences = chain(*tops.values(), tables["generation"].get("avoid", ()))
+    if any(preference.strip().startswith("@") for preference in preferences) or _FILES & tables["generation"].keys():
+        raise UsageError("a request names no files of the server's: write the text out, or keep it as a persona there")
+    return Overrides(**tops, **tables)
+
+
+def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, Any]:
+    hints = get_type_hints(settings)
+    made: dict[str, Any] = {}
+    for f in fields(settings):  # type: ignore[arg-type]
+        if values.get(f.name) is not None:
+            or_number = f.metadata.get("or_number", False)
+            made[f.name] = typed(field_of(f.name), hints[f.name], values[f.name], or_number)
+    settings(**made)
+    return made
+
+
+def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
+    """The settings that a body sets, for a context of so many tokens.
+
+    Raises:
+        UsageError: it cannot set them.
+    """
+    for key, value in values.items():
+        most = MOST_STOPS if key == "stop" else _MOST_ITEMS
+        if isinstance(value, list) and len(value) > most:
+            raise Wrong(f"{field_of(key)} has {len(value):,} entries, and may have {most:,}", field_of(key))
+    made = _parse_overrides(values)
+    if made.generation.get("max_tokens", 0) > n_ctx:
+        raise Wrong(f"max_tokens must be at most {n_ctx}, for which the context has room", "max_tokens")
+    return made
+
+
+def parse_request(values: Mapping[str, Any]) -> Request:
+    """A request that `Request.as_dict` wrote.
+
+    Raises:
+        UsageError: it is none, or has settings that no server takes.
+    """
+    try:
+        request = Request().restore(values)
+        named = [*request.views[0], *request.views[1], *request.generation.avoid]
+        if any(text.strip().startswith("@") for text in named):
+            raise UsageError("a request names no files of the server's: write the text out")
+        check_servable(request.generation)
+    except PjlocalError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"not a request of this version of pjlocal: {error!r}") from None
+    return request
+
+
+# Errors in its terms.
+
+#: Settings that a request sets by the same name as OpenAI's clients; all others stand under the key ``pjlocal``.
+SHARED = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop")
+_TOP = (*SHARED, "logit_bias")
+
+
+def field_of(setting: str) -> str:
+    """The field of a request that sets it."""
+    return setting if setting in _TOP else f"pjlocal.{setting}"
+
+
+_FIELDS = {f"--{name.replace('_', '-')}": field_of(name) for name in PREFERENCES}
+_VALUES: dict[str, tuple[str, ...]] = {}  # of settings that are one of several words, by flag
+for _group in GROUPS.values():
+    _hints = get_type_hints(_group)
+    for _flag, _name in flag_names(_group).items():
+        _FIELDS[_flag] = field_of(_name)
+        if words := [word for word in get_args(without_none(_hints[_name])) if isinstance(word, str)]:
+            _VALUES[_flag] = tuple(words)
+
+_EXAMPLE = re.compile(r"(?<!\S)-p \w+(?: -p \w+)*")
+_CHOSEN = re.compile("|".join(f"({flag}) ({'|'.join(words)})" for flag, words in _VALUES.items()))
+_OPERATORS = re.compile(f"give (a larger|a smaller|fewer) ({'|'.join(flag_names(Engine))})\\b")
+#: Commands of a terminal, and files, which requests do not name.
+_TERMINALS = re.compile(r"[,:](?: as in)? pjlocal [a-z].*|, or @FILE")
+
+
+def in_fields(message: str) -> str:
+    """A message as a client of the server can follow it: settings are fields, and flags those of the server's start."""
+    message = _TERMINALS.sub("", message)
+    message = _EXAMPLE.sub(_as_json, message)
+    message = _OPERATORS.sub(r"start the server with \1 \2", message)
+    message = _CHOSEN.sub(_with_value, message)
+    return rename_flags(message, _FIELDS)
+
+
+def _as_json(match: re.Match[str]) -> str:
+    return json.dumps({"pjlocal": {"prefer": re.findall(r"-p (\w+)", match[0])}})
+
+
+def _with_value(match: re.Match[str]) -> str:
+    flag, word = filter(None, match.groups())
+    return f'{_FIELDS[flag]} "{word}"'

@@ -1,0 +1,754 @@
+"""A model in one thread, which writes the answers of all who submit them side by side, and saves those of chats."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from .answer import Answer
+from .engine.context import context_limit
+from .engine.engine import Engine, Writing
+from .engine.interrupt import Interrupt
+from .engine.lanes import Capacity
+from .engine.log_probs import LogProbs, TokenLogProbs
+from .engine.model import Model
+from .errors import ModelError, PjlocalError, UsageError
+from .events import Result, Statistics, TokenEvent
+from .persona import PersonaJudge
+from .prompting.plan import Plan
+from .prompting.prompt import ChatTemplate, Message
+from .prompting.thinking import opened_by
+from .request import Request
+from .sessions.asking import fitted, turn_settings
+from .sessions.recorder import Recorder, Recording
+from .sessions.session import Session, Turn
+from .sessions.store import RemovedError, Store, StoreError
+from .settings import Engine as EngineSettings
+from .settings import FixedLayout, Generation, Mode
+
+log = logging.getLogger("pjlocal")
+
+_VIEWS = 2  # that most answers have
+
+_MOST_PER_TOKEN = 32  # characters; of a prompt that has more of them a token, only counting would take long
+
+_STOPPING = "the server is stopping"
+
+
+class Busy(PjlocalError):
+    """Every place is taken, those to wait in too."""
+
+
+class Stopping(PjlocalError):
+    """No more jobs are taken, and those in hand end."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The facts about an answer that are known when its first token comes.
+
+    labels: the views' preferences in words.
+    pushing: see `answer.Answer`.
+    followed_sampling, placed: the filters that are the model's own, and where its layers are, in words.
+    warnings: lines for the user.
+    first: the turn that the prompt begins with; older ones had no room.
+    opened_thinking: whether the prompt itself has opened the model's thinking.
+    request: the settings in force, the filters of the model's file among them.
+    chat, turn: the rows of a turn that is saved.
+    drafted: the first answer of mode rewrite.
+    """
+
+    mode: Mode
+    labels: dict[str, list[str]]
+    pushing: Sequence[str]
+    preferences: dict[str, list[str]]
+    seed: int
+    followed_sampling: str
+    placed: str
+    warnings: Sequence[str]
+    first: int
+    opened_thinking: bool
+    layout: FixedLayout | None
+    request: dict[str, Any]
+    chat: int | None = None
+    turn: int | None = None
+    drafted: Sequence[TokenEvent] = ()
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token's event, the answer's statistics up to it, and its log-probabilities where the job asks for them."""
+
+    event: TokenEvent
+    statistics: Statistics
+    log_probs: LogProbs | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of an answer."""
+
+    result: Result
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A request can be written."""
+
+
+#: The news of a job: `Started`, then tokens, then its end or an error.
+News = Started | Sequence[Token] | Done | Checked | Exception
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """What the model is called in saved chats: its lasting name, and the name of its file."""
+
+    lasting: str
+    file: str
+
+
+@dataclass(frozen=True)
+class SavedTurn:
+    """A turn that is saved while it is answered.
+
+    replacing: the turn that is hidden once this one has an answer.
+    seed: the session's setting; that of the job's request is this turn's own.
+    """
+
+    session: Session
+    turn: Turn
+    replacing: Turn | None
+    model: ModelName
+    seed: int | None
+
+
+@dataclass(eq=False)
+class Job:
+    """An answer to write; or, without a prompt, a request to check.
+
+    prompt: the conversation, or a text to go on with.
+    tell: is called in the service's threads with each `News`, and must neither wait nor raise.
+    top: alternatives of which the log-probabilities are told with each token; None for no log-probabilities.
+    shortens: whether the oldest exchanges are left out where not all fit.
+    first: exchanges that are left out already.
+    hears_warnings: whether warnings are told; else they are logged.
+    reuses: see `engine.slot.Needs`.
+    """
+
+    request: Request
+    prompt: Sequence[Message] | str | None = None
+    tell: Callable[[News], None] = lambda news: None
+    top: int | None = None
+    shortens: bool = False
+    first: int = 0
+    hears_warnings: bool = False
+    reuses: bool = True
+    saved: SavedTurn | None = None
+    came: float = field(default_factory=time.monotonic)
+    prepared: PreparedRequest | None = None
+    answer: Answer | None = None
+    log_probs: TokenLogProbs | None = None
+    store: Store | None = None
+    recording: Recording | None = None
+    has_started: bool = False
+    is_stopped: bool = False
+    is_cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    """An answer that is ready to be written.
+
+    judge: plans, and makes the answer.
+    request: the settings in force.
+    first: the turn that the prompt begins with.
+    """
+
+    plan: Plan
+    judge: PersonaJudge
+    request: Request
+    first: int
+    warnings: Sequence[str]
+
+
+class Monitor:
+    """Hears of the work that a service does; this one ignores it."""
+
+    def jobs(self, n: int) -> None:
+        """So many jobs are being written or wait."""
+
+    def loaded(self, is_loaded: bool) -> None:
+        """Whether the model is in memory."""
+
+    def decoded(self, n_tokens: int, n_decodes: int) -> None:
+        """Tokens were decoded, in so many batches."""
+
+    def started(self, seconds: float) -> None:
+        """A first token has come, so long after its job."""
+
+    def wrote(self, result: Result, n_held: int) -> None:
+        """An answer has ended; so many tokens of its prompts were in the caches."""
+
+    def ended(self, how: str) -> None:
+        """A job has ended."""
+
+
+def check_servable(generation: Generation) -> None:
+    """Refuse settings that answers which share one model and its contexts cannot have.
+
+    Raises:
+        UsageError: a line that says which.
+    """
+    if generation.aligner is not None:
+        raise UsageError("the server has one model: leave --aligner out")
+    for name, _ in generation.adapters():
+        raise UsageError(
+            "a LoRA adapter or control vector changes a whole context, which all of the server's answers share: leave "
+            f"--{name.replace('_', '-')} out"
+        )
+
+
+class LoadedModel:
+    """A model with its chat template, and an engine for several answers.
+
+    Args:
+        interrupt: stops loading, and preparing requests.
+        stop: stops the engine.
+        parallel: answers of two views that are written at once.
+        lookahead: the most tokens that an answer may guess ahead; a request that asks for more gets these.
+
+    Raises:
+        ModelError: a model that cannot be used, or too little memory for so many answers.
+        Interrupted: on request.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: EngineSettings,
+        parallel: int,
+        interrupt: Interrupt,
+        stop: Interrupt,
+        lookahead: int = 0,
+    ) -> None:
+        self._settings = settings
+        self._interrupt = interrupt
+        with ExitStack() as undo:
+            self.model = Model(path, settings, interrupt)
+            undo.callback(self.model.close)
+            self._template = ChatTemplate(self.model)
+            undo.callback(self._template.close)
+            self.n_ctx = context_limit(self.model, settings)
+            try:
+                capacity = Capacity(parallel, _VIEWS, self.n_ctx, 1 + lookahead)
+                self.engine = Engine(self.model, settings, stop, capacity)
+            except ModelError as error:
+                raise ModelError(f"{error} (or a smaller --parallel)") from None
+            undo.callback(self.engine.close)
+            self._closing = undo.pop_all()
+
+    def close(self) -> None:
+        self._closing.close()
+
+    def describe(self, defaults: Request) -> dict[str, Any]:
+        """Facts about the model, as JSON holds them."""
+        judge = self._judge(defaults)
+        return {
+            "context_limit": self.n_ctx,
+            "description": self.model.description,
+            "offload": asdict(self.model.offload),
+            "placed": judge.placed,
+            "recommended": judge.recommended,
+            "request": defaults.as_dict(),
+        }
+
+    def check(self, request: Request) -> PersonaJudge:
+        """A judge for a request that can be written.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        check_servable(request.generation)
+        judge = self._judge(request)  # whose own engine makes no contexts, so that it need not be closed
+        judge.check(judge.request.sampling)
+        self.engine.lanes.check_room(len(judge.roles(request).prefixes))
+        return judge
+
+    def prepare(self, job: Job) -> PreparedRequest:
+        """Plan the answer of a job.
+
+        Raises:
+            UsageError: it cannot be asked of this model, or has no room in the context.
+            ModelError: the chat template refuses the conversation.
+            Interrupted: on request.
+        """
+        warnings: list[str] = []
+        self._template.listener = warnings.append if job.hears_warnings else None
+        try:
+            assert job.prompt is not None
+            prompt, first = job.prompt, job.first
+            if not isinstance(prompt, str):
+                first += self._n_too_long(prompt[2 * first :]) if job.shortens else 0
+                prompt = prompt[2 * first :]
+            self._check_length(job.request, prompt)
+            judge = self.check(job.request)
+            in_force = judge.request
+            request = judge.request = in_force.replace(schedule="lockstep")  # any schedule gives the same text
+            if isinstance(prompt, str):
+                plan = self._plan_raw(judge, prompt)
+            elif job.shortens:
+                plan, n_left_out = fitted(judge, prompt, request)
+                first += n_left_out
+            else:
+                plan = judge.plan(prompt, request)
+        finally:
+            self._template.listener = None
+        # The template warns again for each view.
+        return PreparedRequest(plan, judge, in_force, first, [*dict.fromkeys(warnings)])
+
+    def _judge(self, request: Request) -> PersonaJudge:
+        return PersonaJudge(
+            self.model, request=request, engine=self._settings, interrupt=self._interrupt, template=self._template
+        )
+
+    def _n_too_long(self, conversation: Sequence[Message]) -> int:
+        """How many of the oldest exchanges cannot fit, however few tokens they have: they are not even counted."""
+        lengths = [len(message.content) for message in conversation]
+        left, first = sum(lengths), 0
+        while 2 * first + 1 < len(lengths) and left > _MOST_PER_TOKEN * self.n_ctx:
+            left -= lengths[2 * first] + lengths[2 * first + 1]
+            first += 1
+        return first
+
+    def _check_length(self, request: Request, prompt: Sequence[Message] | str) -> None:
+        length = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
+        length += len(request.prompting.system)
+        if length > _MOST_PER_TOKEN * self.n_ctx:
+            raise UsageError(
+                f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
+            )
+
+    def _plan_raw(self, judge: PersonaJudge, text: str) -> Plan:
+        """The plan of a text that is to go on: no template is around it; a preference stands above it."""
+        if not text:
+            raise UsageError("the prompt is empty: give the text that is to go on")
+        request = judge.request
+        roles = judge.roles(request)
+        if roles.mode == "rewrite":
+            raise UsageError("mode rewrite corrects an answer: ask /v1/chat/completions for one")
+        heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
+        prompts = [self._tokens(f"{head}\n\n{text}" if head else text) for head in heads]
+        plan = judge.planned([Message("user", text)], prompts, request, roles)
+        return replace(plan, stops=(), shares_trunk=False)
+
+    def _tokens(self, text: str) -> list[int]:
+        """The tokens of a whole prompt, which may hold control tokens, as those for filling in the middle."""
+        tokens, bos = self.model.tokenize(text, special=True), self.model.bos
+        return tokens if bos is None or tokens[:1] == [bos] else [bos, *tokens]
+
+
+class Service:
+    """Writes the answers of jobs; every method may be called from any thread.
+
+    Two threads do the work.  One has the engine.  The other prepares requests: a template or a long text takes its
+    time, and answers go on meanwhile.
+
+    Args:
+        load: brings the model into memory; its engine heeds the interrupt that it is given.
+        places: jobs that are written or wait, at most.
+        unload_after: seconds without a job after which the model leaves the memory; None keeps it.
+        interrupt: stops loading and preparing.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Interrupt], LoadedModel],
+        places: int,
+        unload_after: float | None,
+        interrupt: Interrupt,
+        monitor: Monitor | None = None,
+    ) -> None:
+        self.places = places
+        self._load = load
+        self._unload_after = unload_after
+        self._interrupt = interrupt
+        self._stop_engine = Interrupt()
+        self._monitor = monitor or Monitor()
+        self._model: LoadedModel | None = None
+        self._changed = threading.Condition()  # guards what follows
+        self._wanted: set[Job] = set()  # all that are not at their end
+        self._coming: deque[Job] = deque()
+        self._cancelled: deque[Job] = deque()
+        self._stopped: deque[Job] = deque()
+        self._ready: deque[tuple[Job, PreparedRequest | Checked | Exception]] = deque()
+        self._alone: Job | None = None  # for which the engine decodes now, and for no other
+        self._is_stopping = self._stops_now = False
+        # Of the engine's thread alone:
+        self._preparing: set[Job] = set()
+        self._writing: dict[Writing, Job] = {}
+        self._to_prepare: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._preparer = threading.Thread(target=self._prepare_all, daemon=True, name="pjlocal-prepare")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-service")
+
+    def load(self) -> LoadedModel:
+        """Bring the model into memory before the first job.  Raises what loading raises."""
+        self._model = self._load(self._stop_engine)
+        self._monitor.loaded(True)
+        return self._model
+
+    def start(self) -> None:
+        self._preparer.start()
+        self._thread.start()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Write them when their turn has come: all of them, or none.
+
+        Raises:
+            UsageError: there will never be as many places.
+            Busy: there are not now.
+            Stopping: nothing is written any more.
+        """
+        if len(jobs) > self.places:
+            raise UsageError(f"{len(jobs)} answers are more than the {self.places} that the server has places for")
+        with self._changed:
+            if self._is_stopping:
+                raise Stopping(_STOPPING)
+            if len(self._wanted) + len(jobs) > self.places:
+                raise Busy(f"the server is busy: {len(self._wanted)} answers are written or wait. Try again soon")
+            self._wanted |= set(jobs)
+            self._monitor.jobs(len(self._wanted))
+            self._coming += jobs
+            self._changed.notify()
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        """Write no more of them, and tell no more: their places are free before the next token is read."""
+        for job in jobs:
+            job.is_cancelled = True
+        self._leave(self._cancelled, jobs)
+
+    def stop(self, jobs: Sequence[Job]) -> None:
+        """End them as interrupted."""
+        self._leave(self._stopped, jobs)
+
+    def _leave(self, queue: deque[Job], jobs: Sequence[Job]) -> None:
+        with self._changed:
+            queue += jobs
+            if self._alone in jobs:
+                self._stop_engine.set()
+            self._changed.notify()
+
+    def end(self, patience: float) -> None:
+        """Take no more jobs, and interrupt those that are not written after so many seconds."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        if patience:
+            timer = threading.Timer(patience, self._stop_now)
+            timer.daemon = True
+            timer.start()
+        else:
+            self._stop_now()
+
+    def _stop_now(self) -> None:
+        self._interrupt.set()
+        with self._changed:
+            self._stops_now = True
+            self._stop_engine.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether jobs are taken."""
+        return self._thread.is_alive() and not self._is_stopping
+
+    def join(self, timeout: float) -> None:
+        """Wait until all is written and the model is gone."""
+        self._thread.join(timeout)
+
+    # The thread that prepares requests.
+
+    def _prepare_all(self) -> None:
+        while work := self._to_prepare.get():
+            work()
+
+    def _prepare(self, model: LoadedModel, job: Job) -> None:
+        prepared: PreparedRequest | Checked | Exception
+        try:
+            if job.prompt is None:
+                model.check(job.request)
+                prepared = Checked()
+            else:
+                prepared = model.prepare(job)
+        except Exception as error:
+            prepared = error
+        except BaseException as error:  # which would end the thread, and have all others wait for ever
+            prepared = PjlocalError(f"preparing ended: {error!r}")
+        with self._changed:
+            self._ready.append((job, prepared))
+            self._changed.notify()
+
+    def _wait_for_preparer(self) -> None:
+        done = threading.Event()
+        self._to_prepare.put(done.set)
+        done.wait()
+
+    # The thread that has the engine.
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:  # where it ends by something that nobody foresaw too
+            with self._changed:
+                self._is_stopping = True
+                left = list(self._wanted)
+            for job in left:
+                self._end(job, Stopping(_STOPPING))
+            self._unload()
+            self._to_prepare.put(None)
+
+    def _work(self) -> None:
+        """Until it shall stop and nothing is left."""
+        while True:
+            with self._changed:
+                idles = self._model and not self._preparing
+                awake = self._changed.wait_for(self._has_work, self._unload_after if idles else None)
+            if not awake:
+                self._unload()
+                continue
+            self._look()
+            if self._writing:
+                self._step()
+            if self._is_stopping and not (self._preparing or self._writing):
+                return
+
+    def _has_work(self) -> bool:
+        to_do = self._coming or self._cancelled or self._stopped or self._ready or self._writing
+        return bool(to_do or (self._is_stopping and not self._preparing))
+
+    def _look(self) -> None:
+        """Take note of what has come from other threads."""
+        with self._changed:
+            coming, ready = list(self._coming), list(self._ready)
+            cancelled, stopped = list(self._cancelled), list(self._stopped)
+            for queue in (self._coming, self._cancelled, self._stopped, self._ready):
+                queue.clear()
+        for job in coming:
+            self._begin(job)
+        for job in cancelled:
+            self._cancel(job)
+        for job, prepared in ready:
+            self._take(job, prepared)
+        for job in stopped:
+            self._interrupt_job(job)
+
+    def _begin(self, job: Job) -> None:
+        """Have a request prepared."""
+        try:
+            model = self._model or self.load()
+        except Exception as error:
+            self._end(job, error)
+            return
+        self._preparing.add(job)
+        self._to_prepare.put(lambda: self._prepare(model, job))
+
+    def _take(self, job: Job, prepared: PreparedRequest | Checked | Exception) -> None:
+        """Have an answer written that is prepared, where it is still wanted."""
+        if job not in self._preparing:
+            return
+        self._preparing.remove(job)
+        if not isinstance(prepared, PreparedRequest):
+            self._end(job, prepared)
+            return
+        try:
+            self._write(job, prepared)
+        except Exception as error:
+            self._end(job, error)
+
+    def _write(self, job: Job, prepared: PreparedRequest) -> None:
+        assert self._model
+        engine = self._model.engine
+        if job.top is not None:
+            ignore_end = prepared.request.generation.ignore_end
+            job.log_probs = TokenLogProbs(self._model.model, job.top, ignore_end)
+        answer = prepared.judge.answer(prepared.plan, engine, job.log_probs)
+        answer.needs = replace(answer.needs, reuses=job.reuses)
+        engine.submit(answer)
+        job.prepared, job.answer = prepared, answer
+        self._writing[answer] = job
+        if job.is_stopped:
+            self._interrupt_job(job)
+
+    def _cancel(self, job: Job) -> None:
+        if job.answer and self._model:
+            self._model.engine.cancel(job.answer)
+        if job in self._wanted:
+            self._end(job, None)
+
+    def _interrupt_job(self, job: Job) -> None:
+        """End a job as interrupted: the next step takes it out of the engine where it is being written."""
+        job.is_stopped = True
+        if not job.answer or not self._model:
+            return
+        job.answer.interrupt()
+        if not self._model.engine.is_in_flight(job.answer):
+            self._model.engine.cancel(job.answer)
+            self._finish(job)
+
+    def _step(self) -> None:
+        """Write one more token of every answer that has a slot."""
+        assert self._model
+        engine = self._model.engine
+        n_fed, n_decodes = engine.lanes.n_fed, engine.lanes.n_decodes
+        with self._changed:
+            self._alone = next(iter(self._writing.values())) if len(self._writing) == 1 else None
+            if self._alone in self._stopped or self._alone in self._cancelled:
+                return
+        try:
+            news = engine.step()
+        except Exception as error:  # that nobody foresaw: the contexts may be in any state
+            self._fail_all(error)
+            return
+        finally:
+            with self._changed:
+                self._alone = None
+                if not self._stops_now:
+                    self._stop_engine.clear()
+        self._monitor.decoded(engine.lanes.n_fed - n_fed, engine.lanes.n_decodes - n_decodes)
+        for answer, events in news:
+            job = self._writing[answer]
+            if job.is_cancelled:  # meanwhile
+                self._cancel(job)
+                continue
+            try:
+                if events:
+                    self._tell(job, events)
+                if answer.is_done:
+                    self._finish(job)
+            except Exception as error:  # the turn cannot be saved
+                engine.cancel(answer)
+                self._end(job, error)
+
+    def _fail_all(self, fault: Exception) -> None:
+        """End all answers in hand, and begin the next with the model loaded anew."""
+        for job in [*self._writing.values(), *self._preparing]:
+            self._end(job, fault)
+        self._unload()
+
+    def _tell(self, job: Job, events: Sequence[TokenEvent]) -> None:
+        """Tell of tokens, once they are saved."""
+        assert job.answer
+        if not job.has_started:
+            self._monitor.started(time.monotonic() - job.came)
+            if job.saved:
+                self._record(job, job.saved)
+            self._start(job)
+        statistics = replace(job.answer.statistics, pushed=dict(job.answer.statistics.pushed))
+        log_probs = job.log_probs
+        if job.recording:
+            for event in events:
+                job.recording.add(event)
+        job.tell([Token(e, statistics, log_probs.take(e.position) if log_probs else None) for e in events])
+
+    def _start(self, job: Job) -> None:
+        """Tell how an answer is written, before its first token."""
+        job.has_started = True
+        assert job.prepared and job.answer and self._model
+        answer, prepared = job.answer, job.prepared
+        saved = job.saved if job.recording else None
+        job.tell(
+            Started(
+                answer.mode,
+                answer.labels,
+                answer.pushing,
+                answer.plan.roles.preferences,
+                answer.seed,
+                prepared.judge.followed_sampling,
+                prepared.judge.placed,
+                prepared.warnings,
+                prepared.first,
+                opened_by(self._model.model.text(answer.plan.prompts[0][-32:])),
+                answer.layout,
+                prepared.request.as_dict(),
+                saved.session.id if saved else None,
+                saved.turn.id if saved else None,
+                tuple(answer.drafted),
+            )
+        )
+
+    def _record(self, job: Job, saved: SavedTurn) -> None:
+        """Begin to save a turn."""
+        assert job.prepared and job.answer
+        roles, request = job.answer.plan.roles, job.prepared.request
+        request = request.with_group(request.generation.replace(seed=saved.seed))
+        settings = {"model": saved.model.lasting, **request.as_dict()}
+        saved.turn.settings = turn_settings(settings, request, roles, saved.model.file, job.answer.seed)
+        job.store = Store()
+        job.recording = Recording(Recorder(job.store, saved.session, None), saved.turn, saved.replacing)
+        job.recording.begin(settings)
+
+    def _finish(self, job: Job) -> None:
+        answer = job.answer
+        assert answer
+        if answer.error:
+            self._end(job, answer.error)
+            return
+        self._monitor.wrote(answer.result, answer.n_held)
+        if not job.has_started:
+            self._start(job)
+        self._save_end(job)
+        self._end(job, Done(answer.result))
+
+    def _save_end(self, job: Job) -> None:
+        """Save how a turn has ended; one without a token was not saved."""
+        recording, job.recording = job.recording, None
+        try:
+            if recording and job.answer:
+                recording.finish(job.answer.result)
+        finally:
+            if job.store:
+                job.store.close()
+                job.store = None
+
+    def _end(self, job: Job, news: Done | Checked | Exception | None) -> None:
+        """Give its place to others; None tells nothing."""
+        try:
+            self._save_end(job)
+        except RemovedError:
+            pass  # by the user, this answer as well
+        except PjlocalError as error:
+            if not isinstance(news, StoreError):  # else that says it
+                log.error("%s", error)
+        self._preparing.discard(job)
+        if job.answer:
+            self._writing.pop(job.answer, None)
+            job.answer = None
+        with self._changed:
+            self._wanted.discard(job)
+            self._monitor.jobs(len(self._wanted))
+        self._monitor.ended(_how(news))
+        if news is not None:
+            job.tell(news)
+
+    def _unload(self) -> None:
+        if self._model:
+            self._wait_for_preparer()  # which may be using it for what nobody wants any more
+            self._monitor.loaded(False)
+            self._model.close()
+            self._model = None
+
+
+def _how(news: Done | Checked | Exception | None) -> str:
+    """How a job ended, in a word."""
+    if isinstance(news, Done):
+        return news.result.finish_reason
+    if isinstance(news, Checked):
+        return "checked"
+    return "cancelled" if news is None else "error"

@@ -1,0 +1,50 @@
+"""Errors of the database of chats."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from ..errors import OutputError
+
+
+class StoreError(OutputError):
+    """The database of chats cannot be used, now or at all; names the file and the reason."""
+
+
+class RemovedError(StoreError):
+    """The session was removed, by another process."""
+
+
+class UnwritableError(StoreError):
+    """Nothing can be written where it is."""
+
+
+class ForeignStoreError(StoreError):
+    """The file is a newer pjlocal's, or another program's."""
+
+
+REMOVED = "the chat was removed"
+
+#: What to say, by a part of what SQLite says.
+_REASONS = {
+    "is locked": "database is locked (another program is writing to it: try again)",
+    "is full": "database or disk is full (make room, or set PJLOCAL_DATABASE to a file on another disk)",
+    "not a database": "file is not a database (set PJLOCAL_DATABASE to another file)",
+    "no such module": "this Python's SQLite has no full-text search (FTS5): use another build of Python",
+    "FOREIGN KEY": REMOVED,
+    "closed database": "another file has taken its place",
+    "readonly database": "nothing can be written there (set PJLOCAL_DATABASE to another file)",
+    "unable to open": "unable to open database file (may you read and write it, and its folder?)",
+}
+#: What of it means that nothing can be written.
+_UNWRITABLE = ("readonly database", "unable to open database file", os.strerror(errno.EROFS), os.strerror(errno.EACCES))
+
+
+def fault(path: Path, reason: str) -> StoreError:
+    """The error to raise for what SQLite or the file system says."""
+    said = next((text for part, text in _REASONS.items() if part in reason), reason)
+    unwritable = any(part in reason for part in _UNWRITABLE)
+    kind = RemovedError if said == REMOVED else UnwritableError if unwritable else StoreError
+    return kind(f"cannot use the saved chats in {path}: {said}")

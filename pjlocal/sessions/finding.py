@@ -1,0 +1,112 @@
+"""Finding a saved chat: by its title, or by the words that were written in it."""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import UsageError
+from . import words
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A session in a list.
+
+    n_turns: those that were not undone.
+    model: by its lasting name (older versions: as the user named it, or None).
+    updated: seconds since the epoch.
+    """
+
+    id: int
+    title: str
+    n_turns: int
+    model: str | None
+    updated: float
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A turn that a search found.
+
+    snippet: the words around the match, in the question or the answer.
+    created: seconds since the epoch.
+    """
+
+    session_id: int
+    title: str
+    turn_id: int
+    question: str
+    snippet: str
+    created: float
+
+
+_SNIPPET_WORDS, _SNIPPET_CHARACTERS = 16, 48  # of a hit, where words or single characters are counted
+_LONGEST_TITLE = 200
+
+
+def check_title(title: str) -> None:
+    """Refuse what would not name a session.
+
+    Raises:
+        UsageError: it is empty, long, or a number, which means the session of that number.
+    """
+    if not title.strip():
+        raise UsageError("a chat's title must not be empty")
+    if len(title) > _LONGEST_TITLE:
+        raise UsageError(f"a chat's title has at most {_LONGEST_TITLE} characters, and this has {len(title)}")
+    if title.strip().isdecimal():
+        raise UsageError(f"a number cannot be a title: {title.strip()} means the chat of that number")
+
+
+def find(name: str, sessions: Sequence[Summary]) -> int:
+    """The session that ``name`` means: an id, a title (of several, the first), or how only one title begins.
+
+    Case makes no difference.
+
+    Raises:
+        UsageError: no session, or several, are called so; names the nearest.
+    """
+    name = name.strip()
+    for session in sessions:
+        if str(session.id) == name:
+            return session.id
+    wanted = name.casefold()
+    titles = [(session.title.casefold(), session) for session in sessions if session.title]
+    for title, session in titles:
+        if title == wanted:
+            return session.id
+    begin = [session for title, session in titles if wanted and title.startswith(wanted)]
+    if len(begin) == 1:
+        return begin[0].id
+    if begin:
+        raise UsageError(f"several saved chats begin with {name!r}: {_listed(begin[:3])}")
+    near = difflib.get_close_matches(wanted, [title for title, _ in titles], n=3)
+    nearest = [next(session for title, session in titles if title == found) for found in dict.fromkeys(near)]
+    hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
+    raise UsageError(f"there is no saved chat {name!r}: {hint}")
+
+
+def search(db: sqlite3.Connection, query: str) -> list[Hit]:
+    """The turns in which every word of ``query`` occurs, the newest first; the last word may be a beginning.
+
+    Undone turns are left out, and of an answer that was never finished only the question is searched.
+    """
+    wanted = words.match(query)
+    if not wanted:
+        return []
+    n_words = _SNIPPET_CHARACTERS if words.apart(query) != query else _SNIPPET_WORDS
+    rows = db.execute(
+        "SELECT session_id, title, turns.id AS turn_id, turns.question, "
+        "snippet(turns_text, -1, '', '', '…', ?) AS snippet, turns.created "
+        "FROM turns_text JOIN turns ON turns.id = turns_text.rowid JOIN sessions ON sessions.id = session_id "
+        "WHERE turns_text MATCH ? AND NOT undone ORDER BY turns.id DESC",
+        (n_words, wanted),
+    ).fetchall()
+    return [Hit(**dict(row) | {"snippet": words.together(row["snippet"])}) for row in rows]
+
+
+def _listed(sessions: Sequence[Summary]) -> str:
+    return ", ".join(f"{session.title} ({session.id})" for session in sessions)

@@ -1,0 +1,227 @@
+"""Writes a chat down while it happens: every token is in the database before it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from ..events import Result, TokenEvent
+from .session import Session, Turn, title_of
+from .store import RemovedError, Store, StoreError
+
+_Write = Callable[[Store], object]
+
+
+class Recorder:
+    """Puts every turn and token of the session in force into the store at once.
+
+    What cannot be written (a full disk, a locked database) is kept in memory and tried again with the next turn and at
+    the end; one line says so, and one when all is saved again.  Where the database itself is deleted or replaced, the
+    whole session is written again, to what is at its path then.
+
+    Args:
+        store: None saves nothing.
+        say: shows a line to the user.  Without it, a failure is raised instead of tried again (StoreError).
+    """
+
+    def __init__(self, store: Store | None, session: Session, say: Callable[[str], None] | None) -> None:
+        self.store = store
+        self.session = session
+        self._say = say or _say_nothing
+        self._raises = say is None
+        self._behind: list[tuple[Session, _Write]] = []  # what the store lacks, in order
+        self._said = ""  # why
+        self._apart: list[tuple[Session, Turn]] = []  # turns that the store has besides those in their sessions
+
+    def close(self) -> None:
+        """Write what the store lacks; a line says so where that cannot be done."""
+        self.catch_up()
+        if self._behind:
+            self._say("what was said since then is not saved")
+
+    def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
+        """A turn begins: its question is safe from now on, and so are the session's settings.
+
+        The turn that it is to replace stays as well, until it is undone.
+        """
+        session = self.session
+        if replacing:
+            self._apart.append((session, replacing))
+        self._do(lambda store: _save(store, session), lambda store: _write(store, session, turn))
+
+    def token(self, turn: Turn, event: TokenEvent) -> None:
+        """A token of its answer was written."""
+        session, turn_id = self.session, turn.id
+        if turn_id is None or self._behind:
+            return  # `finish` writes it
+        if self.store and self.store.replaced:
+            self.catch_up()
+        elif not self._try(session, lambda store: store.add_token(turn_id, event)):
+            self._behind.append((session, lambda store: _write(store, session, turn)))
+
+    def finish(self, turn: Turn) -> None:
+        """Its answer is whole, or was stopped."""
+        session = self.session
+        self._do(lambda store: _write(store, session, turn))
+
+    def undo(self, turn: Turn) -> None:
+        """The turn is to be hidden."""
+        turn.undone = True
+        self._apart.append((self.session, turn))
+        self._do(lambda store: _hide(store, turn))
+
+    def save_settings(self) -> None:
+        """The session's settings have changed."""
+        session = self.session
+        self._do(lambda store: _save(store, session))
+
+    def rename(self) -> None:
+        """The session's title has changed."""
+        session = self.session
+        self._do(lambda store: _rename(store, session))
+
+    def catch_up(self) -> None:
+        """Write what the store lacks; a session that it refuses holds up no other."""
+        if not self._follow():
+            return
+        left: list[tuple[Session, _Write]] = []
+        for session, write in self._behind:
+            if any(session is stuck for stuck, _ in left) or not self._try(session, write):
+                left.append((session, write))
+        self._behind = left
+        if self._said and not left:
+            self._said = ""
+            self._say("the chat is saved again, all of it")
+
+    def _follow(self) -> bool:
+        """Go on with the file that is at the store's path now; False where that cannot be used.
+
+        Another file than before has nothing of the chat, and gets all of it.
+        """
+        store = self.store
+        if store is None or not store.replaced:
+            return True
+        sessions = {id(session): session for session in (*(session for session, _ in self._behind), self.session)}
+        self._behind = [write for session in sessions.values() for write in self._anew(session)]
+        try:
+            store.reopen()
+        except StoreError as error:
+            if self._raises:
+                raise
+            self._say_trouble(error)
+            return False
+        if self._behind and not self._said:
+            self._say(f"{store.path} was deleted or replaced: this chat is saved there again, all of it")
+        return True
+
+    def _anew(self, session: Session) -> list[tuple[Session, _Write]]:
+        """What puts a whole session into a store that has nothing of it, turns that were taken back too."""
+        session.id = None
+        turns = [*(turn for apart_from, turn in self._apart if apart_from is session), *session.turns]
+        for turn in turns:
+            turn.id = None
+        distinct = {id(turn): turn for turn in turns}.values()
+        return [(session, partial(_write, session=session, turn=turn)) for turn in distinct]
+
+    def _do(self, *writes: _Write) -> None:
+        self._behind += [(self.session, write) for write in writes]
+        self.catch_up()
+
+    def _try(self, session: Session, write: _Write) -> bool:
+        if self.store is None:
+            return True
+        try:
+            write(self.store)
+        except RemovedError:
+            if self._raises:
+                raise
+            self._say("this chat was removed from the saved ones: what is said from now on is saved as a new one")
+            session.id = None
+            for turn in session.turns:
+                turn.id = None
+            return False
+        except StoreError as error:
+            if self._raises:
+                raise
+            self._say_trouble(error)
+            return False
+        return True
+
+    def _say_trouble(self, error: StoreError) -> None:
+        if str(error) != self._said:
+            self._said = str(error)
+            self._say(f"{error}. The chat goes on; saving is tried again with the next message")
+
+
+class Recording:
+    """A turn of the recorder's session that is being answered.
+
+    A turn whose answer is stopped before its first token is taken back, and the turn that it was to replace stays.
+    """
+
+    def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None) -> None:
+        self.turn = turn
+        self._recorder = recorder
+        self._session = recorder.session
+        self._replacing = replacing
+        self._before = list(self._session.turns)
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Add the turn to its session, which has these settings from now on."""
+        session = self._session
+        if self._replacing:
+            session.turns.remove(self._replacing)
+        session.turns.append(self.turn)
+        session.title = session.title or title_of(self.turn.question)
+        session.settings = dict(settings)
+        self._recorder.begin(self.turn, self._replacing)
+
+    def add(self, event: TokenEvent) -> None:
+        """Add a token of the answer."""
+        self.turn.events.append(event)
+        self._recorder.token(self.turn, event)
+
+    def finish(self, result: Result) -> None:
+        """The answer is whole, or was stopped."""
+        self.turn.finish(result)
+        self._recorder.finish(self.turn)
+        if not self.turn.events:
+            self._session.turns[:] = self._before
+        gone = self._replacing if self.turn.events else self.turn
+        if gone:
+            self._recorder.undo(gone)
+
+
+def _say_nothing(line: str) -> None:
+    pass
+
+
+# Each may be done again, where it is not known whether it was done.
+
+
+def _write(store: Store, session: Session, turn: Turn) -> None:
+    """As much of the turn as there is."""
+    session_id = store.add_session(session) if session.id is None else session.id
+    if turn.id is None:
+        store.add_turn(session_id, turn)
+    else:
+        store.finish_turn(turn)
+    if turn.undone:
+        _hide(store, turn)
+
+
+def _hide(store: Store, turn: Turn) -> None:
+    if turn.id is not None:
+        store.set_undone(turn.id)
+
+
+def _save(store: Store, session: Session) -> None:
+    """The settings; a session without turns is not kept."""
+    if session.id is not None:
+        store.save_settings(session)
+
+
+def _rename(store: Store, session: Session) -> None:
+    if session.id is not None:
+        store.rename(session.id, session.title)

@@ -1,0 +1,145 @@
+"""The chats that a server on another machine keeps: read, found, renamed and deleted as those of a `Store`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..client import Server, ServerError
+from .finding import Hit, Summary, find
+from .recorder import Recorder
+
+if TYPE_CHECKING:  # they bring NumPy, which a list of chats need not wait for
+    from .session import Session, Turn
+
+
+class RemoteStore:
+    """The chats of a server.
+
+    Raises:
+        UsageError: from every method, what the server refuses.
+        ServerError: from every method, the server does not answer.
+    """
+
+    unread = ""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def __enter__(self) -> RemoteStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is open between two calls."""
+
+    def summaries(self) -> list[Summary]:
+        """Every session, the newest first."""
+        return [Summary(**chat) for chat in self._read("/api/chats", "chats")]
+
+    def latest(self) -> int | None:
+        """The session that was updated last; None where there is none."""
+        return next((summary.id for summary in self.summaries()), None)
+
+    def find(self, name: str) -> int:
+        """The session that ``name`` means; see `Store.find`."""
+        return find(name, self.summaries())
+
+    def search(self, query: str) -> list[Hit]:
+        """The turns in which every word of ``query`` occurs; see `Store.search`."""
+        return [Hit(**hit) for hit in self._read(f"/api/chats?q={quote(query, safe='')}", "hits")] if query else []
+
+    def load(self, session_id: int, with_undone: bool = False) -> Session:
+        """A session with its turns."""
+        path = f"/api/chats/{session_id}{'?undone=true' if with_undone else ''}"
+        try:
+            return _session(self.server.call("GET", path))
+        except (LookupError, TypeError, AttributeError) as error:
+            raise self._strange() from error
+
+    def rename(self, session_id: int, title: str) -> None:
+        """Change the title and nothing else."""
+        self._change(session_id, {"title": title})
+
+    def save_settings(self, session: Session) -> None:
+        """Save the settings that the session goes on with."""
+        assert session.id is not None
+        self._change(session.id, {"settings": session.settings})
+
+    def undo(self, session_id: int, turn_id: int) -> None:
+        """Hide a turn."""
+        self.server.call("POST", f"/api/chats/{session_id}/undo", {"turn": turn_id})
+
+    def remove(self, session_id: int) -> None:
+        """Delete a session with all its turns."""
+        self.server.call("DELETE", f"/api/chats/{session_id}")
+
+    def _change(self, session_id: int, values: Mapping[str, Any]) -> None:
+        self.server.call("PATCH", f"/api/chats/{session_id}", values)
+
+    def _read(self, path: str, key: str) -> list[dict[str, Any]]:
+        try:
+            return list(self.server.call("GET", path)[key])
+        except (LookupError, TypeError) as error:
+            raise self._strange() from error
+
+    def _strange(self) -> ServerError:
+        return ServerError(f"{self.server.name} is not a pjlocal server of this version")
+
+
+def _session(values: Mapping[str, Any]) -> Session:
+    """A session as the server describes it."""
+    from ..events import TokenEvent
+    from .session import Session, Turn
+
+    def turn(values: Mapping[str, Any]) -> Turn:
+        events = [
+            TokenEvent.from_dict({name: value for name, value in event.items() if name != "writer"})
+            for event in values["events"]
+        ]
+        kept = ("question", "settings", "finish_reason", "statistics", "created", "id")
+        return Turn(events=events, **{name: values[name] for name in kept if name in values})
+
+    kept = ("title", "settings", "created", "updated", "id")
+    turns = [turn(each) for each in values["turns"]]
+    return Session(turns=turns, **{name: values[name] for name in kept if name in values})
+
+
+class RemoteRecorder(Recorder):
+    """Follows a session that a server keeps: the server saves turns as it writes them; the rest is sent to it.
+
+    Raises:
+        UsageError, ServerError: as `RemoteStore`.
+    """
+
+    def __init__(self, chats: RemoteStore, session: Session, say: Callable[[str], None]) -> None:
+        super().__init__(None, session, say)
+        self._chats = chats
+        self._replacing: Turn | None = None
+        self._is_named = False  # by the user, before its first turn
+
+    def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
+        self._replacing = replacing
+
+    def finish(self, turn: Turn) -> None:
+        if self._is_named and self.session.id is not None:
+            self._is_named = False
+            self.rename()
+
+    def undo(self, turn: Turn) -> None:
+        turn.undone = True
+        if turn.id is not None and turn is not self._replacing and self.session.id is not None:
+            self._chats.undo(self.session.id, turn.id)
+
+    def save_settings(self) -> None:
+        if self.session.id is not None:
+            self._chats.save_settings(self.session)
+
+    def rename(self) -> None:
+        if self.session.id is None:
+            self._is_named = True
+        else:
+            self._chats.rename(self.session.id, self.session.title)

@@ -1,0 +1,538 @@
+"""Answers written side by side are what each is by itself, and none disturbs another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pjlocal import Engine as EngineSettings
+from pjlocal import Generation, PersonaJudge, Prompting
+from pjlocal.answer import Answer
+from pjlocal.engine.engine import Engine
+from pjlocal.engine.lanes import Capacity, needs
+from pjlocal.engine.prefix import WORTH_COPYING, common_prefix, shared_prefix
+from pjlocal.engine.slot import Slot
+from pjlocal.errors import ModelError, UsageError
+from pjlocal.events import TokenEvent
+
+QUESTIONS = [
+    f"Tell me {n} things about {what}." for n in ("two", "many") for what in ("cats", "the rain", "a long walk")
+]
+MODES = ("plain", "prompt", "judge", "both", "base")  # of one, two and three views
+ONE_THREAD = EngineSettings(n_threads=1)
+TWO_LANES = EngineSettings(n_threads=2, layout="contexts")
+
+
+def generations(n: int = len(QUESTIONS), **changes: object) -> list[Generation]:
+    return [
+        Generation(mode=MODES[i % len(MODES)], seed=i, max_tokens=12 + 5 * (i % 3), ignore_end=True).replace(**changes)  # type: ignore[arg-type]
+        for i in range(n)
+    ]
+
+
+def answer(judge: PersonaJudge, engine: Engine, question: str, generation: Generation) -> Answer:
+    return judge.answer(judge.plan(question, judge.request.with_group(generation)), engine)
+
+
+def answers(judge: PersonaJudge, engine: Engine, wanted: Sequence[Generation]) -> list[Answer]:
+    return [answer(judge, engine, *each) for each in zip(QUESTIONS, wanted, strict=False)]
+
+
+@contextmanager
+def sharing(
+    judge: PersonaJudge, n_seq: int, *, n_views: int = 1, n_ctx: int = 256, n_rows: int = 1, **capacity: Any
+) -> Iterator[Engine]:
+    """An engine with room for so many views in all, of answers with ``n_views`` each."""
+    of_it = Capacity(n_seq // n_views, n_views, n_ctx, n_rows, **capacity)
+    with closing(Engine(judge.model, judge.engine, judge.interrupt, of_it)) as engine:
+        yield engine
+
+
+def written(engine: Engine, wanted: Sequence[Answer]) -> list[str]:
+    """The texts, as the events told them."""
+    texts = dict.fromkeys(wanted, "")
+    for one in wanted:
+        engine.submit(one)
+    while not engine.is_idle:
+        for one, events in engine.step():
+            texts[one] += "".join(event.text for event in events)
+    for one in wanted:
+        assert one.error is None, one.error
+        assert texts[one] == one.result.text
+    return list(texts.values())
+
+
+def finish(engine: Engine) -> None:
+    while not engine.is_idle:
+        engine.step()
+
+
+def n_free(engine: Engine) -> int:
+    return sum(sequence.is_free for sequence in engine.lanes)
+
+
+def n_read(*wanted: Answer) -> tuple[int, int]:
+    """Tokens that are read of the prompts of answers that come one after the other, and those held already.
+
+    What an earlier prompt begins with is copied, but for the last token of each; so is what an answer's views share.
+    """
+    n, n_held = 0, 0
+    before: list[Sequence[int]] = []
+    for prompts in (one.plan.prompts for one in wanted):
+        common = [max((common_prefix(other, prompt[:-1]) for other in before), default=0) for prompt in prompts]
+        held = [each if each >= WORTH_COPYING else 0 for each in common]
+        n_held += sum(held)
+        n_shared = shared_prefix(prompts)
+        if len(prompts) > 1 and n_shared - min(held) >= WORTH_COPYING:
+            n += n_shared - min(max(held), n_shared)
+            held = [max(n_shared, each) for each in held]
+        n += sum(map(len, prompts)) - sum(held)
+        before += prompts
+    return n, n_held
+
+
+@pytest.fixture
+def judge(tiny: Callable[[str], Path]) -> Iterator[PersonaJudge]:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=ONE_THREAD) as made:
+        yield made
+
+
+@pytest.fixture
+def two_lanes(tiny: Callable[[str], Path]) -> Iterator[PersonaJudge]:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=TWO_LANES) as made:
+        yield made
+
+
+@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
+@pytest.mark.parametrize("n_seq", [3, 7, 16])
+def test_every_answer_is_what_its_seed_gives_alone(tiny: Callable[[str], Path], kind: str, n_seq: int) -> None:
+    with PersonaJudge(tiny(kind), prefer=["vivid", "creative"], engine=ONE_THREAD) as judge:
+        alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(), strict=True)]
+        with sharing(judge, n_seq) as engine:
+            assert written(engine, answers(judge, engine, generations())) == alone
+
+
+def test_one_batch_reads_what_all_answers_feed(tiny: Callable[[str], Path]) -> None:
+    settings = EngineSettings(n_threads=1, n_batch=1024)  # of which one reads all prompts
+    with (
+        PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=settings) as judge,
+        sharing(judge, 8) as engine,
+    ):
+        wanted = answers(judge, engine, generations(4, mode="judge", max_tokens=10))
+        written(engine, wanted)
+        assert engine.lanes.n_decodes == 2 * 4 + 10, "each answer's shared beginning and its ends, then a batch a token"
+        assert engine.lanes.n_fed == n_read(*wanted)[0] + 8 * 9
+
+
+def test_a_place_is_free_again_when_its_answer_ends_and_what_was_read_there_is_kept(judge: PersonaJudge) -> None:
+    generation = Generation(mode="judge", seed=1, max_tokens=5, ignore_end=True)
+    with sharing(judge, 2, n_views=2) as engine:
+        free = n_free(engine)
+        first, again = (answer(judge, engine, QUESTIONS[0], generation) for _ in range(2))
+        texts = written(engine, [first, again])
+        assert texts[0] == texts[1]
+        assert n_free(engine) == free and engine.is_idle
+        n_fed = n_read(first)[0] + 2 * 2 * 4 + 2  # of the second's prompts the last tokens alone
+        assert engine.lanes.n_fed == n_fed
+
+
+def test_room_for_one_answer_alone_will_do(judge: PersonaJudge) -> None:
+    generation = Generation(mode="both", seed=1, max_tokens=5, ignore_end=True)
+    alone = [judge(question, **generation.as_dict()).text for question in QUESTIONS[:3]]
+    with sharing(judge, 3, n_views=3) as engine:
+        wanted = [answer(judge, engine, question, generation) for question in QUESTIONS[:3]]
+        assert written(engine, wanted) == alone
+
+
+def test_what_prompts_begin_with_in_common_is_read_once(tiny: Callable[[str], Path]) -> None:
+    """Of an answer's views, and of answers that are written at the same time."""
+    generation = Generation(mode="both", seed=1, max_tokens=5, ignore_end=True)
+    questions = ["word " * 30 + ending for ending in ("one", "two")]
+    settings = EngineSettings(n_threads=1, n_batch=32)  # wider batches round otherwise
+    with PersonaJudge(
+        tiny("llama"), prefer=["vivid", "creative"], prompting=Prompting(placement="question"), engine=settings
+    ) as judge:
+        alone = [judge(question, **generation.as_dict()).text for question in questions]
+        with sharing(judge, 6) as engine:
+            wanted = [answer(judge, engine, question, generation) for question in questions]
+            assert written(engine, wanted) == alone
+            read, held = n_read(*wanted)
+            assert engine.lanes.n_fed == read + 6 * 4 < 0.4 * sum(sum(map(len, one.plan.prompts)) for one in wanted)
+            assert wanted[0].n_held + wanted[1].n_held == held > 0
+
+
+@pytest.mark.parametrize("kind", ["sliding_window", "recurrent"])
+def test_a_memory_that_cannot_be_cut_is_not_copied(tiny: Callable[[str], Path], kind: str) -> None:
+    """But for what an answer's views share, which is copied as a whole when it is read."""
+    generation = Generation(mode="judge", seed=1, max_tokens=5, ignore_end=True)
+    with (
+        PersonaJudge(tiny(kind), prefer=["vivid", "creative"], engine=ONE_THREAD) as judge,
+        sharing(judge, 4) as engine,
+    ):
+        wanted = [answer(judge, engine, "word " * 30, generation) for _ in range(2)]
+        written(engine, wanted)
+        prompts = wanted[0].plan.prompts
+        assert engine.lanes.n_fed == 2 * (sum(map(len, prompts)) - shared_prefix(prompts) + 2 * 4)
+        assert wanted[0].n_held == wanted[1].n_held == 0
+
+
+def test_look_ahead_changes_no_text(judge: PersonaJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pjlocal.decoding.guess import Lookahead
+
+    guessed = 0
+
+    def widest(self: Lookahead, most: int) -> int:
+        nonlocal guessed
+        guessed = max(guessed, most - 1)
+        return most
+
+    monkeypatch.setattr(Lookahead, "_best_width", widest)
+    for n_rows in (1, 3, 5):  # where the lanes have room for fewer, an answer guesses fewer
+        with sharing(judge, 6, n_rows=n_rows) as engine:
+            plain = written(engine, answers(judge, engine, generations()))
+            assert written(engine, answers(judge, engine, generations(lookahead=4))) == plain
+            assert guessed == n_rows - 1
+
+
+def test_a_fault_of_one_answer_ends_that_one_alone(judge: PersonaJudge) -> None:
+    check_that_faults_end_nobody_else(judge, 8)
+
+
+def test_a_fault_of_one_answer_ends_that_one_alone_in_two_lanes(two_lanes: PersonaJudge) -> None:
+    check_that_faults_end_nobody_else(two_lanes, 8, n_views=2)
+
+
+def check_that_faults_end_nobody_else(judge: PersonaJudge, n_seq: int, **room: int) -> None:
+    alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(3), strict=False)]
+    with sharing(judge, n_seq, **room) as engine:
+        free = n_free(engine)
+        wanted = answers(judge, engine, generations(3))
+        never, breaks, unfinished = answers(judge, engine, generations(3, mode="judge"))
+
+        def broken(slot: Slot) -> None:
+            raise UsageError("a fault of its own")
+
+        decide, left = breaks.decide, [1, 2, 3]
+
+        def breaking() -> list[TokenEvent]:
+            if not left:
+                raise ModelError("a fault in the middle")
+            left.pop()
+            return decide()
+
+        def finishing(slot: Slot) -> list[TokenEvent]:
+            raise ModelError("a fault at the end")
+
+        never.begin, breaks.decide, unfinished.finish = broken, breaking, finishing  # type: ignore[method-assign]
+        faulty = [never, breaks, unfinished]
+        for one in (*faulty, *wanted):
+            engine.submit(one)
+        finish(engine)
+        errors = ["a fault of its own", "a fault in the middle", "a fault at the end"]
+        assert [str(one.error) for one in faulty] == errors
+        assert [one.result.text for one in wanted] == alone
+        assert n_free(engine) == free
+
+
+def test_an_interrupt_ends_all_that_are_written_and_keeps_their_texts(judge: PersonaJudge) -> None:
+    check_that_an_interrupt_ends_all(judge, 6)
+
+
+def test_an_interrupt_ends_all_in_two_lanes(two_lanes: PersonaJudge) -> None:
+    check_that_an_interrupt_ends_all(two_lanes, 6, n_views=2)
+
+
+def check_that_an_interrupt_ends_all(judge: PersonaJudge, n_seq: int, **room: int) -> None:
+    alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(4), strict=False)]
+    with sharing(judge, n_seq, **room) as engine:
+        wanted = answers(judge, engine, generations(3, max_tokens=50))
+        for one in wanted:
+            engine.submit(one)
+        while not all(one.statistics.completion_tokens > 2 for one in wanted):
+            engine.step()
+        judge.interrupt.set()
+        finish(engine)
+        judge.interrupt.clear()
+        for one in wanted:
+            assert one.result.finish_reason == "interrupted" and one.result.text and one.error is None
+        assert written(engine, answers(judge, engine, generations(4))) == alone, "the caches are sound"
+
+
+def test_what_is_cancelled_frees_its_place(judge: PersonaJudge) -> None:
+    with sharing(judge, 4) as engine:
+        wanted = answers(judge, engine, generations(3, mode="judge", max_tokens=50))
+        for one in wanted:
+            engine.submit(one)
+        engine.step()
+        assert n_free(engine) == 0 and engine.n_waiting == 1
+        engine.cancel(wanted[0])
+        engine.step()
+        assert engine.n_waiting == 0 and engine.is_writing(wanted[2]) and not engine.is_writing(wanted[0])
+        for one in wanted:
+            engine.cancel(one)
+        assert engine.is_idle and n_free(engine) == 4
+
+
+def test_cancelling_in_the_middle_changes_no_other_text(judge: PersonaJudge) -> None:
+    check_cancelling(judge, 9)
+
+
+def test_cancelling_in_the_middle_changes_no_other_text_in_two_lanes(two_lanes: PersonaJudge) -> None:
+    check_cancelling(two_lanes, 8, n_views=2)
+
+
+def check_cancelling(judge: PersonaJudge, n_seq: int, **room: int) -> None:
+    """Cancel at every point: waiting, while its prompts are read, and after one to four tokens."""
+    alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(3), strict=False)]
+    for n_steps in range(6):
+        with sharing(judge, n_seq, **room) as engine:
+            free = n_free(engine)
+            wanted = answers(judge, engine, generations(3))
+            gone = answers(judge, engine, generations(4, mode="judge", max_tokens=50))[3]
+            for one in (wanted[0], gone, *wanted[1:]):
+                engine.submit(one)
+            for _ in range(n_steps):
+                engine.step()
+            engine.cancel(gone)
+            n_tokens = gone.statistics.completion_tokens
+            finish(engine)
+            assert [one.result.text for one in wanted] == alone
+            assert gone.statistics.completion_tokens == n_tokens, "nothing more was written of it"
+            assert n_free(engine) == free
+
+
+def test_a_prompt_longer_than_a_batch_is_read_in_several(tiny: Callable[[str], Path]) -> None:
+    settings = EngineSettings(n_threads=1, n_batch=16)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=settings) as judge:
+        generation = Generation(mode="judge", seed=3, max_tokens=8, ignore_end=True)
+        alone = judge(QUESTIONS[0], **generation.as_dict()).text
+        with sharing(judge, 4) as engine:
+            wanted = [answer(judge, engine, QUESTIONS[0], generation) for _ in range(2)]
+            assert written(engine, wanted) == [alone, alone]
+
+
+def test_one_that_looks_ahead_may_join_those_that_do_not(judge: PersonaJudge) -> None:
+    plain, ahead = (Generation(mode="judge", seed=3, max_tokens=30, ignore_end=True, lookahead=n) for n in (0, 7))
+    alone = judge(QUESTIONS[0], **plain.as_dict()).text
+    with sharing(judge, 4, n_rows=8) as engine:
+        first, second = (answer(judge, engine, QUESTIONS[0], generation) for generation in (plain, ahead))
+        engine.submit(first)
+        engine.step()
+        engine.step()
+        read = engine.lanes.n_fed
+        engine.submit(second)
+        engine.step()
+        assert engine.lanes.n_fed < 2.2 * read, "the prompts of the second, and a token of each"
+        finish(engine)
+        assert [one.result.text for one in (first, second)] == [alone, alone]
+
+
+def started(engine: Engine, one: Answer) -> None:
+    """Submit an answer and step until its first token is there."""
+    engine.submit(one)
+    while not one.statistics.completion_tokens:
+        engine.step()
+
+
+def test_a_long_prompt_holds_up_nobody(tiny: Callable[[str], Path]) -> None:
+    settings = EngineSettings(n_threads=1, n_batch=8)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=settings) as judge:
+        generation = Generation(mode="judge", seed=3, max_tokens=8, ignore_end=True)
+        alone = [judge(question, **generation.as_dict()).text for question in ("Hello.", "word " * 30)]
+        with sharing(judge, 4, prompt_piece=None) as engine:
+            short = answer(judge, engine, "Hello.", generation)
+            long = answer(judge, engine, "word " * 30, generation)
+            started(engine, short)
+            engine.submit(long)
+            while not short.is_done:
+                fed = engine.lanes.n_fed
+                engine.step()
+                assert engine.lanes.n_fed - fed <= 2 * 8 + 4
+            assert not long.statistics.completion_tokens
+            finish(engine)
+            assert [one.result.text for one in (short, long)] == alone
+
+
+@contextmanager
+def in_pieces(tiny: Callable[[str], Path], n_seq: int = 4) -> Iterator[tuple[PersonaJudge, Engine]]:
+    """An engine that reads 8 prompt tokens in a step while several answers are in flight."""
+    settings = EngineSettings(n_threads=1, n_batch=32)  # wider batches round otherwise
+    with (
+        PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=settings) as judge,
+        sharing(judge, n_seq, n_ctx=512, prompt_piece=8) as engine,
+    ):
+        yield judge, engine
+
+
+def test_a_long_prompt_is_read_in_pieces_while_others_are_written(tiny: Callable[[str], Path]) -> None:
+    generation = Generation(mode="judge", seed=3, max_tokens=50, ignore_end=True)
+    with in_pieces(tiny) as (judge, engine):
+        alone = [judge(question, **generation.as_dict()).text for question in ("Hello.", "word " * 40)]
+        short = answer(judge, engine, "Hello.", generation)
+        long = answer(judge, engine, "word " * 40, generation)
+        started(engine, short)
+        engine.submit(long)
+        while not long.statistics.completion_tokens:
+            fed, n = engine.lanes.n_fed, short.statistics.completion_tokens
+            engine.step()
+            assert engine.lanes.n_fed - fed <= 8 + 4, "a piece, and a token of each view"
+            assert short.statistics.completion_tokens == n + 1
+        finish(engine)
+        assert [one.result.text for one in (short, long)] == alone
+
+
+def test_a_prompt_that_is_alone_is_read_in_whole_batches(tiny: Callable[[str], Path]) -> None:
+    generation = Generation(mode="plain", seed=3, max_tokens=2, ignore_end=True)
+    with in_pieces(tiny) as (judge, engine):
+        engine.submit(answer(judge, engine, "word " * 40, generation))
+        engine.step()
+        fed = engine.lanes.n_fed
+        assert fed >= 32
+        engine.step(others_wait=True)
+        assert engine.lanes.n_fed - fed <= 8
+        finish(engine)
+
+
+def test_a_short_prompt_goes_before_a_long_one_and_none_waits_for_ever(tiny: Callable[[str], Path]) -> None:
+    generation = Generation(mode="plain", seed=3, max_tokens=1, ignore_end=True)
+    questions = iter(f"{letter}{letter}" for letter in "abcdefghijklmnopqrstuvwxyz" * 9)
+    with in_pieces(tiny, n_seq=3) as (judge, engine):
+        long = answer(judge, engine, "word " * 40, generation)
+        engine.submit(long)
+        first = answer(judge, engine, "hello", generation)
+        engine.submit(first)
+        while not first.is_done:
+            engine.step()
+        n_fed = engine.lanes.n_fed
+        assert not long.is_done and n_fed < 3 * len(first.plan.prompts[0])
+        n_steps = 0
+        while not long.is_done:  # however many come behind it
+            for _ in range(max(0, 2 - engine.n_waiting)):
+                engine.submit(answer(judge, engine, next(questions), generation))
+            engine.step()
+            n_steps += 1
+        assert n_steps < len(long.plan.prompts[0])
+        finish(engine)
+
+
+def test_a_conversation_finds_what_was_read_of_it_when_others_have_talked_meanwhile(judge: PersonaJudge) -> None:
+    questions = [letter * 60 for letter in "xyz"]  # which begin as the template has them begin
+    generation = Generation(mode="plain", seed=1, max_tokens=5, ignore_end=True)
+    with sharing(judge, 3) as engine:
+        written(engine, [answer(judge, engine, question, generation) for question in questions[:1]])
+        written(engine, [answer(judge, engine, question, generation) for question in questions[1:]])
+        for question in questions:
+            again, fed = answer(judge, engine, question, generation), engine.lanes.n_fed
+            written(engine, [again])
+            assert engine.lanes.n_fed - fed == 1 + 4  # of the prompt the last token alone
+            assert again.n_held == len(again.plan.prompts[0]) - 1
+
+
+def test_more_views_than_there_is_room_for_are_refused(judge: PersonaJudge) -> None:
+    generation = generations(1, mode="both", avoid=("formal",))[0]
+    with sharing(judge, 1) as engine:
+        with pytest.raises(UsageError, match="4 views, and there is room for 3: there would be with --parallel 4"):
+            engine.submit(answer(judge, engine, QUESTIONS[0], generation))
+        assert engine.is_idle
+    with sharing(judge, 4) as engine:
+        assert written(engine, [answer(judge, engine, QUESTIONS[0], generation)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["batched", "contexts"])
+def test_on_the_real_model_too(smollm2: Path, layout: Any) -> None:
+    with PersonaJudge(smollm2, prefer=["vivid", "creative"], engine=EngineSettings(layout=layout)) as judge:
+        wanted = generations(max_tokens=24, ignore_end=False)
+        alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, wanted, strict=True)]
+        with sharing(judge, 12, n_views=2) as engine:
+            assert written(engine, answers(judge, engine, wanted)) == alone
+
+
+# In contexts: a lane for each of two views.
+
+
+@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
+@pytest.mark.parametrize("n_answers", [1, 2, 4])
+def test_in_two_lanes_every_answer_is_what_its_seed_gives_alone(
+    tiny: Callable[[str], Path], kind: str, n_answers: int
+) -> None:
+    """Of one, two and three views: three have no lane each, and go to one lane together."""
+    with PersonaJudge(tiny(kind), prefer=["vivid", "creative"], engine=TWO_LANES) as judge:
+        alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(), strict=True)]
+        with sharing(judge, 2 * n_answers, n_views=2) as engine:
+            wanted = answers(judge, engine, generations())
+            assert written(engine, wanted) == alone
+        layouts = {one.mode: one.layout for one in wanted}
+        expected = {"judge": "contexts", "base": "contexts", "both": "batched", "plain": None, "prompt": None}
+        assert layouts == expected
+
+
+def test_in_two_lanes_the_views_of_every_answer_are_decoded_side_by_side(two_lanes: PersonaJudge) -> None:
+    """And those of other answers with them: each lane reads a token of every answer in one batch."""
+    with sharing(two_lanes, 6, n_views=2) as engine:
+        wanted = answers(two_lanes, engine, generations(3, mode="judge", max_tokens=10))
+        for one in wanted:
+            engine.submit(one)
+        while not all(one.statistics.completion_tokens for one in wanted):
+            engine.step()
+        assert all(len({sequence.lane for sequence in engine._in_flight[one].sequences}) == 2 for one in wanted)
+        n_decodes = engine.lanes.n_decodes
+        left = max(10 - one.statistics.completion_tokens for one in wanted)
+        finish(engine)
+        assert n_decodes + 2 * left >= engine.lanes.n_decodes > n_decodes + 2 * (left - 2)
+
+
+def test_mode_both_beside_judge_answers_in_two_lanes(two_lanes: PersonaJudge) -> None:
+    """An answer of three views is in one lane, whose others go on, and its neighbours in both."""
+    wanted = [
+        Generation(mode=mode, seed=i, max_tokens=12, ignore_end=True)  # type: ignore[arg-type]
+        for i, mode in enumerate(("judge", "both", "judge", "both", "judge", "judge"))
+    ]
+    alone = [two_lanes(q, **g.as_dict()).text for q, g in zip(QUESTIONS, wanted, strict=True)]
+    with sharing(two_lanes, 12, n_views=2) as engine:
+        made = answers(two_lanes, engine, wanted)
+        for one in made:
+            engine.submit(one)
+        while not all(one.statistics.completion_tokens for one in made[:4]):
+            engine.step()
+        lanes = [len({sequence.lane for sequence in engine._in_flight[one].sequences}) for one in made[:4]]
+        assert lanes == [2, 1, 2, 1]
+        finish(engine)
+        assert [one.result.text for one in made] == alone
+
+
+def test_an_answer_of_many_views_waits_for_room_and_those_behind_it_wait_for_their_turn(
+    two_lanes: PersonaJudge,
+) -> None:
+    with sharing(two_lanes, 4, n_views=2) as engine:  # three sequences in each of two lanes
+        first = answers(two_lanes, engine, generations(3, mode="judge", max_tokens=20))
+        both, last = answers(two_lanes, engine, generations(2, mode="both", max_tokens=4))
+        for one in (*first, both, last):
+            engine.submit(one)
+        engine.step()
+        assert n_free(engine) == 0 and engine.n_waiting == 2
+        finish(engine)
+        assert all(one.result.finish_reason == "length" for one in (*first, both, last))
+
+
+# A slot without an answer.
+
+
+def test_a_slot_is_read_without_an_answer(judge: PersonaJudge) -> None:
+    engine = judge.decoder
+    with engine.direct(needs(2, 256)) as slot:
+        slot.start([[5, 6, 7], [5, 6, 8]])
+        first = [slot.logits(view).copy() for view in range(2)]
+        slot.feed([9])
+        assert engine.lanes.n_fed == 6, "nothing is decoded before it is asked for"
+        assert slot.logits(0).shape == first[0].shape and engine.lanes.n_fed == 8
+    assert judge("Hello", max_tokens=3, ignore_end=True).statistics.completion_tokens == 3
+    with engine.direct(needs(2, 256)) as slot:
+        slot.forget()
+        slot.start([[5, 6, 7], [5, 6, 8]])
+        again = [slot.logits(view) for view in range(2)]
+        assert all((a == b).all() for a, b in zip(first, again, strict=True))

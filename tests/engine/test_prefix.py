@@ -1,0 +1,189 @@
+"""Which KV cache a prompt goes to, and whose beginning it copies: plain lists of tokens, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pjlocal.engine.prefix import WORTH_COPYING, Cache, assign, common_prefix, shared_prefix, source
+
+SYSTEM = [*range(100, 140)]
+QUESTION = [*range(200, 260)]
+ANSWER = [*range(300, 320)]
+NEXT = [*range(400, 410)]
+VIVID, CREATIVE, FORMAL, CONCISE = ([start, start + 1, start + 2] for start in (1, 4, 7, 10))
+
+
+def placed(
+    prompts: Sequence[Sequence[int]],
+    caches: Sequence[Sequence[int] | Cache],
+    adapters: Sequence[object] = (),
+    *,
+    separate: bool = False,
+) -> list[int]:
+    """The caches' numbers by prompt; a list of tokens is a cache in lane 0 that was never used."""
+    made = [each if isinstance(each, Cache) else Cache(each) for each in caches]
+    return assign(prompts, adapters or [None] * len(prompts), made, separate=separate)
+
+
+def test_a_common_prefix_ends_where_tokens_differ_or_one_text_ends() -> None:
+    assert common_prefix([1, 2, 3], [1, 2, 4]) == 2
+    assert common_prefix([1, 2], [1, 2, 3]) == common_prefix([1, 2, 3], [1, 2]) == 2
+    assert common_prefix([], [1]) == common_prefix([2], [1]) == 0
+
+
+def test_a_conversation_goes_on_in_the_caches_of_its_last_turn() -> None:
+    views = [[*VIVID, *QUESTION, *ANSWER], [*CREATIVE, *QUESTION, *ANSWER]]
+    assert placed([view + NEXT for view in views], views) == [0, 1]
+
+
+def test_a_new_model_gives_the_views_its_caches_in_order() -> None:
+    assert placed([VIVID, CREATIVE, FORMAL], [[], [], []]) == [0, 1, 2]
+
+
+def test_swapped_preferences_swap_their_caches() -> None:
+    views = [[*VIVID, *QUESTION], [*CREATIVE, *QUESTION]]
+    assert placed([view + NEXT for view in reversed(views)], views) == [1, 0]
+
+
+def test_preferences_that_go_round_in_a_circle_take_their_caches_along() -> None:
+    views = [[*each, *QUESTION] for each in (VIVID, CREATIVE, FORMAL, CONCISE)]
+    assert placed([views[i] + NEXT for i in (1, 2, 3, 0)], views) == [1, 2, 3, 0]
+
+
+def test_views_of_which_none_has_read_more_stay_where_they_are() -> None:
+    """What they begin with in common, each cache holds as well as the other."""
+    caches = [[*SYSTEM, *VIVID], [*SYSTEM, *CREATIVE]]
+    assert placed([[*SYSTEM, *FORMAL], [*SYSTEM, *CONCISE]], caches) == [0, 1]
+
+
+def test_one_view_that_stays_keeps_its_cache_and_the_new_one_gets_the_other() -> None:
+    caches = [[*SYSTEM, *VIVID], [*SYSTEM, *CREATIVE]]
+    assert placed([[*SYSTEM, *FORMAL], [*SYSTEM, *VIVID, *NEXT]], caches) == [1, 0]
+
+
+def test_the_caches_are_dealt_for_the_sum_and_not_one_prompt_after_the_other() -> None:
+    """Cache 0 holds one token more of the first prompt than cache 1, and all of the second."""
+    caches = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 9]]
+    prompts = [[1, 2, 3, 4, 7], [1, 2, 3, 4, 5, 6, 8]]
+    assert placed(prompts, caches) == [1, 0]
+
+
+def test_fewer_views_take_the_caches_that_hold_them() -> None:
+    caches = [[*each, *QUESTION] for each in (VIVID, CREATIVE, FORMAL)]
+    assert placed([[*FORMAL, *QUESTION, *NEXT]], caches) == [2]
+    assert placed([[*FORMAL, *QUESTION, *NEXT], [*VIVID, *QUESTION, *NEXT]], caches) == [2, 0]
+
+
+def test_more_views_take_empty_caches_besides() -> None:
+    caches = [[*VIVID, *QUESTION], [*CREATIVE, *QUESTION], []]
+    prompts = [[*each, *QUESTION, *NEXT] for each in (VIVID, FORMAL, CREATIVE)]
+    assert placed(prompts, caches) == [0, 2, 1]
+
+
+def test_more_than_four_views_each_get_a_cache_of_their_own() -> None:
+    """Of five there are too many orders to try all: each takes the best one left."""
+    views = [[number, *QUESTION] for number in range(6)]
+    assert placed([views[i] + NEXT for i in (5, 4, 3, 2, 1, 0)], views) == [5, 4, 3, 2, 1, 0]
+    assert placed(views, [[]] * 6) == [0, 1, 2, 3, 4, 5]
+
+
+def test_requests_that_begin_alike_do_not_take_each_others_conversations() -> None:
+    """Both conversations begin with the same system text, which is less than half of what the cache holds."""
+    conversation = [*SYSTEM, *QUESTION]
+    assert placed([[*SYSTEM, *NEXT]], [conversation, []]) == [1], "an empty cache, and the beginning is copied"
+    assert placed([[*SYSTEM, *QUESTION, *NEXT]], [[], conversation]) == [1], "its own conversation"
+
+
+def test_a_cache_of_which_half_is_of_use_goes_before_an_empty_one() -> None:
+    cache = [*range(10)]
+    assert placed([[*range(5), 99]], [[], cache]) == [1]
+    assert placed([[*range(4), 99]], [[], cache]) == [0]
+
+
+def test_of_useful_caches_the_one_that_holds_most_is_taken() -> None:
+    caches = [[*SYSTEM, *QUESTION], [*SYSTEM, *QUESTION, *ANSWER], SYSTEM]
+    assert placed([[*SYSTEM, *QUESTION, *ANSWER, *NEXT]], caches) == [1]
+
+
+def test_among_useless_caches_the_one_released_longest_ago_is_evicted() -> None:
+    caches = [Cache([1, *QUESTION], released=7), Cache([2, *QUESTION], released=3), Cache([3, *QUESTION], released=5)]
+    assert placed([NEXT], caches) == [1]
+    assert sorted(placed([NEXT, ANSWER], caches)) == [1, 2]
+
+
+def test_a_cache_with_a_little_of_the_prompt_goes_before_one_with_nothing() -> None:
+    caches = [Cache([9, *QUESTION], released=1), Cache([*SYSTEM[:5], *QUESTION], released=2)]
+    assert placed([SYSTEM], caches) == [1]
+
+
+def test_in_contexts_every_view_has_a_lane_of_its_own() -> None:
+    caches = [Cache([*VIVID, *QUESTION], lane=0), Cache([*CREATIVE, *QUESTION], lane=0), Cache([], lane=1)]
+    prompts = [[*VIVID, *QUESTION, *NEXT], [*CREATIVE, *QUESTION, *NEXT]]
+    assert placed(prompts, caches) == [0, 1]
+    assert placed(prompts, caches, separate=True) == [0, 2]
+
+
+def test_swapped_preferences_swap_their_lanes() -> None:
+    views = [[*VIVID, *QUESTION], [*CREATIVE, *QUESTION]]
+    caches = [Cache([], lane=0), Cache(views[0], lane=0), Cache(views[1], lane=1), Cache([], lane=1)]
+    assert placed([view + NEXT for view in reversed(views)], caches, separate=True) == [2, 1]
+
+
+def test_views_that_are_decoded_together_go_to_one_lane_that_has_room_for_all() -> None:
+    """Though the only free cache of lane 0 holds the first of them."""
+    caches = [Cache([*VIVID, *QUESTION], lane=0), *(Cache([], lane=1) for _ in range(3))]
+    prompts = [[*each, *QUESTION] for each in (VIVID, CREATIVE, FORMAL)]
+    assert placed(prompts, caches) == [1, 2, 3]
+    assert placed(prompts[:1], caches) == [0], "one view alone goes where it was"
+    roomy = [*caches, Cache([], lane=0), Cache([], lane=0)]
+    assert placed(prompts, roomy) == [0, 4, 5]
+
+
+def test_where_no_lane_has_room_for_all_they_are_spread() -> None:
+    caches = [Cache([], lane=0), Cache([], lane=0), Cache([], lane=1), Cache([], lane=1)]
+    assert sorted(placed([VIVID, CREATIVE, FORMAL], caches)) == [0, 1, 2]
+
+
+def test_what_was_read_with_other_adapters_is_of_no_use() -> None:
+    caches = [Cache([*VIVID, *QUESTION], "pirate"), Cache([*CREATIVE, *QUESTION], "calm")]
+    prompts = [[*VIVID, *QUESTION, *NEXT], [*CREATIVE, *QUESTION, *NEXT]]
+    assert placed(prompts, caches, ["pirate", "calm"]) == [0, 1]
+    assert placed(prompts[::-1], caches, ["calm", "pirate"]) == [1, 0], "swapped with their adapters"
+    assert placed(prompts[:1], caches, ["calm"]) == [0], "neither is of use, and the order stays"
+    assert placed(prompts[:1], [*caches, Cache([], "calm")], ["calm"]) == [2], "an empty one goes first"
+
+
+# Beginnings.
+
+
+def test_a_shared_prefix_leaves_every_prompt_a_token_behind_it() -> None:
+    assert shared_prefix([[1, 2, 3], [1, 2, 4], [1, 2, 3, 4]]) == 2
+    assert shared_prefix([[1, 2], [1, 2, 3]]) == 1, "the last token of a prompt is read by itself"
+    assert shared_prefix([[1, 2], [1, 2]]) == 1
+    assert shared_prefix([[1], [2]]) == 0
+
+
+def test_a_beginning_is_copied_from_the_cache_that_holds_most_of_it() -> None:
+    prompt = [*SYSTEM, *QUESTION]
+    assert source(prompt, 0, [[*SYSTEM, 1], [*SYSTEM, *QUESTION[:30], 1], [1]]) == (1, 70)
+    assert source(prompt, 0, [prompt]) == (0, 99), "all but the last token, which is read for its logits"
+    assert source(prompt, 0, []) is None
+
+
+@pytest.mark.parametrize("held", [0, 5])
+def test_too_little_to_gain_is_read_and_not_copied(held: int) -> None:
+    prompt = [*range(1000)]
+
+    def copied(n: int) -> bool:
+        return source(prompt, held, [[*range(n), -1]]) is not None
+
+    assert copied(held + WORTH_COPYING) and not copied(held + WORTH_COPYING - 1)
+
+
+def test_a_long_cache_is_not_copied_for_a_tenth_of_it() -> None:
+    """A copied token takes up to a tenth of the time of one that is read."""
+    prompt = [*range(50), -1]
+    assert source(prompt, 0, [[*range(500)]]) == (0, 50)
+    assert source(prompt, 0, [[*range(501)]]) is None

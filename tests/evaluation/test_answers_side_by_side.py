@@ -1,0 +1,81 @@
+"""Answers side by side: who said what to which prompt, who wrote which piece, and who is ahead."""
+
+from __future__ import annotations
+
+import pytest
+from evaluated import SUITE, answer, answers, score, verdict
+
+from pjlocal.evaluation.records import AnswerRecord
+from pjlocal.evaluation.side_by_side import (
+    Legend,
+    SideBySide,
+    Span,
+    leads,
+    legends,
+    matches,
+    side_by_side,
+    spans,
+)
+
+
+def test_answers_to_one_prompt_stand_together_in_the_suites_order() -> None:
+    found = side_by_side([*answers(2), answer("judge", 1, seed=7)], SUITE)
+    assert [(row.objectives, row.prompt_id, row.seed) for row in found] == [
+        ("bright", "p1", 0), ("bright", "p1", 7), ("bright", "p2", 0), ("sea", "p1", 0), ("sea", "p2", 0),
+    ]  # fmt: skip
+    assert [*found[0].answers] == ["prompt", "judge", "both"] and [*found[1].answers] == ["judge"]
+    assert found[3].prefer == ("Talk like a pirate.", "concise")
+
+
+def test_neighbours_of_one_writer_are_one_span_and_no_character_is_cut_in_two() -> None:
+    parts = [["e", "accepted", "a"], ["\u0301t", "bonus", "b"], ["\u0301", "bonus", "b"], ["é!", "bonus", "b"],
+             ["", "resampled", "a"], [" yes\r\n", "resampled", None], ["\x1b", "plain", None]]  # fmt: skip
+    assert spans(answer("both", 1, "x", pieces=parts)) == [
+        Span("e\u0301t\u0301", "accepted", "a"),
+        Span("é!", "bonus", "b"),
+        Span(" yes\n", "resampled", "all"),
+        Span("␛", "plain", None),
+    ]
+
+
+def of(*systems: AnswerRecord, prefer: tuple[str, ...] = ("vivid", "creative", "concise")) -> SideBySide:
+    return SideBySide("bright", prefer, "p1", "What is 1?", 0, {answer.system: answer for answer in systems})
+
+
+def test_an_answer_without_pieces_is_one_that_nobody_is_named_for() -> None:
+    plain = answer("prompt", 1, "All of it")
+    assert spans(plain) == [Span("All of it", "plain", None)] and legends(of(plain, prefer=("vivid",)), SUITE) == []
+
+
+def test_the_views_have_the_preferences_that_were_dealt_to_them() -> None:
+    judge, both, alone = answer("judge", 1), answer("both", 1), answer("prompt", 1)
+    dealt = {"a": ["vivid", "concise"], "b": ["creative"]}
+    assert legends(of(judge, both, alone), SUITE) == [Legend(dealt, agreed=True)], "the same views are said once"
+    panel = answer("judge", 1, pieces=[["x", "accepted", "c"]])
+    each = {"a": ["vivid"], "b": ["creative"], "c": ["concise"]}
+    assert legends(of(panel, both), SUITE) == [Legend(each, agreed=False), Legend(dealt, agreed=True)]
+
+
+def test_words_are_found_in_prompts_and_answers_whatever_their_case() -> None:
+    row = side_by_side(answers(1), SUITE)[0]
+    assert matches(row, "WHAT both") and matches(row, "") and not matches(row, "what whale")
+
+
+def test_who_is_ahead_is_measured_by_the_verdicts_in_both_orders() -> None:
+    base, judge, both = answer("prompt", 1), answer("judge", 1), answer("both", 1)
+    verdicts = [verdict(judge, base, 0.9), verdict(base, judge, 0.7), verdict(base, both, 1.0), verdict(judge, both, 1)]
+    found, measured_by = leads(
+        side_by_side([base, judge, both], SUITE), SUITE, verdicts, [score(judge, "reward:vivid", 9)]
+    )
+    assert measured_by == "the judges' verdicts"
+    assert [(lead.system, pytest.approx(lead.margin)) for lead in found] == [("judge", 0.2), ("both", -1.0)]
+
+
+def test_where_nobody_judged_the_rewards_tell() -> None:
+    base, judge, both = answer("prompt", 1), answer("judge", 1), answer("both", 1)
+    values = [score(base, "reward:vivid", 0.1), score(base, "reward:creative", 0.3), score(judge, "reward:vivid", 0.1),
+              score(both, "reward:vivid", 0.6), score(both, "words", 900)]  # fmt: skip
+    found, measured_by = leads(side_by_side([base, judge, both], SUITE), SUITE, [], values)
+    assert measured_by == "the implicit rewards"
+    assert [(lead.system, pytest.approx(lead.margin)) for lead in found] == [("both", 1.0), ("judge", -0.25)]
+    assert leads(side_by_side([judge], SUITE), SUITE, [], values)[0] == []

@@ -1,0 +1,173 @@
+"""Answers side by side in a terminal: in the colours of who wrote what, to be leafed through, scrolled and searched."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from evaluated import HOSTILE, SUITE, answer, answers
+from rich.console import Console
+from terminal import Terminal
+
+from pjlocal.errors import UsageError
+from pjlocal.evaluation.browser import Browser, choose, show
+from pjlocal.evaluation.side_by_side import SideBySide, side_by_side
+
+TESTS = Path(__file__).parents[1]
+SHOW = """
+import sys
+from evaluated import SUITE, answers
+from pjlocal.evaluation.browser import show
+from pjlocal.evaluation.side_by_side import side_by_side
+from pjlocal.screen.console import make_console
+long = " ".join(f"word{n}" for n in range(200))
+records = answers(3) + answers(4, objectives=("long",), text=long)[9:]
+show(side_by_side(records, SUITE), SUITE, make_console(sys.stdout), sys.argv[1] == "page")
+"""
+
+
+def printed(of: list[SideBySide], width: int = 120, **options: object) -> str:
+    file = io.StringIO()
+    show(
+        of,
+        SUITE,
+        Console(file=file, width=width, highlight=False, markup=False, emoji=False, **options),
+        on_terminal=False,
+    )
+    return file.getvalue()
+
+
+@pytest.fixture
+def env(environment: dict[str, str]) -> dict[str, str]:
+    return environment | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]), "TERM": "xterm-256color"}
+
+
+@pytest.fixture
+def start(env: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    started = []
+
+    def begin(columns: int = 120, lines: int = 30, **more: str) -> Terminal:
+        command = (sys.executable, "-c", SHOW)
+        started.append(Terminal(env | more, tmp_path, ("page",), columns, lines, command))
+        return started[-1]
+
+    yield begin
+    for terminal in started:
+        terminal.child.close(force=True)
+
+
+def test_answers_stand_side_by_side_or_one_below_the_other_where_it_is_narrow() -> None:
+    one = side_by_side(answers(1, objectives=("bright",)), SUITE)
+    wide, narrow = printed(one), printed(one, width=40)
+    assert any("prompt" in row and "judge" in row and "both" in row for row in wide.splitlines())
+    assert not any("prompt" in row and "judge" in row for row in narrow.splitlines())
+    assert narrow.index("─ prompt ─") < narrow.index("─ judge ─") < narrow.index("─ both ─")
+    assert max(map(len, wide.splitlines())) <= 120 and max(map(len, narrow.splitlines())) <= 40
+
+
+def test_two_systems_may_be_chosen_and_unknown_ones_are_told() -> None:
+    of = side_by_side(answers(2), SUITE)
+    assert [[*row.answers] for row in choose(of, ["both", "prompt"], ["sea"])] == [["both", "prompt"]] * 2
+    with pytest.raises(UsageError, match=r"no system 'juge' in these answers: did you mean judge\?"):
+        choose(of, ["juge"])
+    with pytest.raises(UsageError, match="no objectives 'x' in these answers: there are bright, sea"):
+        choose(of, [], ["x"])
+
+
+def test_colours_tell_who_wrote_what_and_without_colours_other_styles_do() -> None:
+    one = choose(side_by_side(answers(1), SUITE), ["both"], ["bright"])
+    colored = printed(one, force_terminal=True, color_system="standard")
+    assert "\x1b[36mboth\x1b[0m" in colored and "\x1b[35m says\x1b[0m" in colored, "by a, by b"
+    assert "\x1b[4;35m that\x1b[0m" in colored and "\x1b[4m is\x1b[0m" in colored, "resampled by b, by all"
+    bare = printed(one, force_terminal=True, color_system="standard", no_color=True)
+    assert "\x1b[3" not in bare.replace("\x1b[3m", "") and "\x1b[7m says\x1b[0m" in bare
+    assert "a: vivid  b: creative  all: what they agree on  resampled  bonus" in printed(one)
+
+
+def test_nothing_in_an_answer_gives_the_terminal_orders() -> None:
+    records = [
+        answer("both", n, text, objectives=text, pieces=[[text, "bonus", "b"]]) for n, text in enumerate(HOSTILE)
+    ]
+    text = printed(side_by_side(records, SUITE))
+    assert "\x1b" not in text and "\u202e" not in text and "[bold]" in text
+    text.encode()
+
+
+def test_one_leafs_up_to_the_ends_and_a_search_goes_round() -> None:
+    browser = Browser(side_by_side(answers(3, objectives=("bright",)), SUITE))
+    browser.turn(-1)
+    assert browser.at == 0
+    browser.search("is 3?")
+    assert browser.at == 2 and browser.notice == ""
+    browser.turn(1)
+    assert browser.at == 2
+    browser.search("what")
+    assert browser.at == 0, "round"
+    browser.search("whale")
+    assert browser.at == 0 and "nothing found: whale" in browser.status
+    browser.search("is 2")
+    browser.search("")
+    assert browser.at == 1, "the only one that has it"
+
+
+def test_no_answers_are_one_clear_line() -> None:
+    with pytest.raises(UsageError, match="there are no answers yet"):
+        show([], SUITE, Console(), on_terminal=False)
+
+
+def test_a_terminal_shows_a_page_at_a_time(start: Callable[..., Terminal]) -> None:
+    terminal = start()
+    terminal.until("What is 1?")
+    terminal.until("1/7 p1")
+    assert "─ judge ─" in terminal.text and "vivid" in terminal.text
+    terminal.type("n")
+    terminal.until("What is 2?")
+    assert "What is 1?" not in terminal.text
+    terminal.type("p")
+    terminal.until("What is 1?")
+    terminal.type("/is 3\r")
+    terminal.until("3/7 p3")
+    terminal.type("/nowhere\r")
+    terminal.until("nothing found: nowhere")
+    terminal.type("/abc\x1b")
+    terminal.until("3/7 p3")
+    terminal.type("q")
+    assert terminal.end() == 0
+
+
+def test_a_long_answer_scrolls_and_the_status_says_what_is_below(start: Callable[..., Terminal]) -> None:
+    terminal = start(columns=50, lines=12)
+    terminal.until("1/7")
+    terminal.type("G")
+    terminal.until("rows below")
+    terminal.until("word0")
+    terminal.type(" ")
+    terminal.until(lambda: "word0 " not in terminal.text)
+    terminal.type("\x1b[F")  # End
+    terminal.until("word199")
+    terminal.until(lambda: "rows below" not in terminal.text)
+    terminal.type("\x1b[H")
+    terminal.until("word0 ")
+    terminal.resize(100)
+    terminal.until(lambda: "word9 " in terminal.text)
+    terminal.type("\x03")
+    assert terminal.end() == 0
+
+
+def test_no_color_is_obeyed(start: Callable[..., Terminal]) -> None:
+    terminal = start(NO_COLOR="1")
+    terminal.until("What is 1?")
+    terminal.type("q")
+    assert terminal.end() == 0
+    assert b"\x1b[36m" not in terminal.raw and b";36m" not in terminal.raw
+    assert b"\x1b[0;7m" in terminal.raw or b";7m" in terminal.raw, "in reverse"
+
+
+def test_a_pipe_gets_everything_and_may_be_closed(env: dict[str, str], tmp_path: Path) -> None:
+    result = subprocess.run([sys.executable, "-c", SHOW, "all"], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout.count("What is") == 7 and "\x1b" not in result.stdout

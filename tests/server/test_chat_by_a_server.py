@@ -1,0 +1,306 @@
+"""`pjlocal chat` by a server of the same user: turn for turn what the model would write, loaded here."""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import PJLOCAL
+from served import BIG, ENGINE, LONG, Served, serving, when
+
+from pjlocal import Engine, Generation, TokenEvent
+from pjlocal.chat.conversation import Conversation
+from pjlocal.chat.judges import make_judge
+from pjlocal.client import ServerError
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.errors import ModelError, UsageError
+from pjlocal.request import Request, place
+from pjlocal.sessions.recorder import Recorder
+from pjlocal.sessions.session import Session
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+@pytest.fixture(scope="module")
+def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
+    with serving(model, server_environment) as made:
+        yield made
+
+
+@contextmanager
+def chatting(model: Path, server: bool = True, engine: Engine = ENGINE, **settings: Any) -> Iterator[Conversation]:
+    said: list[str] = []
+    generation = Generation(**{"max_tokens": 12, "seed": 1, "ignore_end": True} | settings)
+    request = Request(place(["vivid", "creative"]), generation)
+    judge = make_judge(str(model), finds=server, engine=engine, interrupt=Interrupt(), request=request)
+    assert judge.served is server
+    session = Session()
+    conversation = Conversation(judge, session, Recorder(None, session, said.append), None, said.append)
+    try:
+        yield conversation
+    finally:
+        conversation.close()
+
+
+def said(conversation: Conversation, question: str) -> list[TokenEvent]:
+    return list(conversation.ask(question))
+
+
+@pytest.mark.slow
+def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -> None:
+    turns = []
+    for server in (True, False):
+        with chatting(model, server) as chat:
+            answers = [said(chat, LONG), said(chat, "And then?")]
+            progress = chat.progress()
+            answers.append(list(chat.regenerate()))
+            chat.swap()
+            chat.judge.request = chat.judge.request.with_group(
+                chat.judge.request.generation.replace(mode="both", strength="1.5", avoid=("formal",))
+            )
+            answers.append(said(chat, "Go on."))
+            chat.undo()
+            chat.judge.request = chat.judge.request.with_group(
+                chat.judge.request.generation.replace(mode="plain", stop=("e",), lookahead=4)
+            )
+            answers.append(said(chat, "Once more."))
+            compared = [begun.answer.result.text for begun in chat.compare() if list(begun.answer)]
+            settings = [turn.settings for turn in chat.session.turns]
+            turns.append((answers, compared, settings, progress.used, progress.acceptance_rate))
+    assert turns[0][0][:3] == turns[1][0][:3] and turns[0][1:] == turns[1][1:]
+    for there, here in zip(turns[0][0], turns[1][0], strict=True):  # other views: read in other batches
+        assert ids([there]) == ids([here])
+        assert [event.p for event in there] == pytest.approx([event.p for event in here], rel=0.01)
+
+
+def test_the_server_reads_no_more_than_is_new(served: Served, model: Path) -> None:
+    with chatting(model, server=False) as chat:
+        said(chat, LONG)
+        lanes = chat.judge.decoder.lanes
+        before = lanes.n_fed
+        said(chat, "And then?")
+        expected = lanes.n_fed - before
+    with chatting(model) as chat:
+        said(chat, LONG)
+        before = int(served.metric("pjlocal_tokens_fed_total"))
+        said(chat, "And then?")
+        assert served.metric("pjlocal_tokens_fed_total") - before <= expected
+
+
+def test_one_that_is_stopped_leaves_the_next_one_as_it_is(served: Served, model: Path) -> None:
+    answers = []
+    for server in (True, False):
+        with chatting(model, server, max_tokens=3000) as chat:
+            writing = iter(chat.ask(LONG))
+            events = [next(writing) for _ in range(5)]
+            chat.judge.interrupt.set()
+            events += writing
+            assert chat.session.turns[-1].finish_reason == "interrupted" and len(events) < 3000
+            chat.judge.interrupt.clear()
+            chat.undo()
+            chat.judge.request = chat.judge.request.replace(max_tokens=12)
+            answers.append(said(chat, "And then?"))
+    assert answers[0] == answers[1]
+
+
+def test_one_that_is_left_ends_on_the_server_and_the_chat_goes_on(served: Served, model: Path) -> None:
+    with chatting(model, max_tokens=3000) as chat:
+        writing = iter(chat.ask(LONG))
+        next(writing)
+        writing.close()  # type: ignore[attr-defined]
+        chat.judge.request = chat.judge.request.replace(max_tokens=12)
+        assert len(said(chat, "And then?")) == 12 and chat.judge.served
+    when(lambda: served.metric("pjlocal_answers_now") == 0)
+
+
+def test_what_cannot_be_asked_is_told_and_nothing_changes(served: Served, model: Path) -> None:
+    with chatting(model) as chat:
+        said(chat, "One.")
+        with pytest.raises(UsageError, match="nosuch"):
+            chat.prefer([["@nosuch"], []])
+        with pytest.raises(UsageError):
+            said(chat, "word " * 9000)
+        assert len(said(chat, "Two.")) == 12 and len(chat.session.turns) == 2 and chat.judge.served
+
+
+@pytest.mark.parametrize("change", [{"mode": "rewrite"}, {"avoid": ("@wish",)}])
+def test_what_no_server_writes_the_model_does_loaded_here(
+    served: Served, model: Path, change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wish").write_text("Rhyme.")
+    if "mode" in change:
+        change = {**change, "aligner": str(model)}
+    answers = []
+    for server in (True, False):
+        with chatting(model, server) as chat:
+            answers.append(said(chat, LONG))
+            chat.judge.request = chat.judge.request.with_group(
+                chat.judge.request.generation.replace(mode="both").replace(**change)
+            )
+            with caplog.at_level(logging.WARNING):
+                answers.append(said(chat, "And then?"))
+            assert not chat.judge.served
+    assert answers[:2] == answers[2:]
+    assert caplog.text.count("the model is loaded here") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
+    model: Path, server_environment: dict[str, str], signum: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = ENGINE.replace(n_ctx=32768)
+    with serving(model, server_environment, *BIG) as dying, chatting(model, engine=engine, max_tokens=30_000) as chat:
+        writing = iter(chat.ask(LONG))
+        events = [next(writing) for _ in range(5)]
+        dying.process.send_signal(signum)
+        with pytest.raises(ServerError, match="/regen asks again"):
+            events += writing
+        turn = chat.session.turns[-1]
+        assert turn.finish_reason == "interrupted" and len(turn.events) >= 5
+        dying.wait()
+        chat.judge.request = chat.judge.request.replace(max_tokens=12)
+        with caplog.at_level(logging.WARNING):
+            again = list(chat.regenerate())
+        assert len(again) == 12 and not chat.judge.served
+        assert caplog.messages == ["the model is loaded here: the server is gone"]
+
+
+@pytest.mark.slow
+@pytest.mark.timed
+def test_ctrl_c_is_heeded_whatever_the_server_does(model: Path, server_environment: dict[str, str]) -> None:
+    engine = ENGINE.replace(n_ctx=32768, n_batch=300)
+    options = (*BIG, "--batch", "300")
+    with (
+        serving(model, server_environment, *options) as frozen,
+        chatting(model, engine=engine, max_tokens=9000) as chat,
+    ):
+        writing = iter(chat.ask(LONG))
+        events = [next(writing) for _ in range(5)]
+        frozen.process.send_signal(signal.SIGSTOP)
+        try:
+            chat.judge.interrupt.set()
+            started = time.monotonic()
+            events += writing
+            assert time.monotonic() - started < 10 and chat.session.turns[-1].finish_reason == "interrupted"
+        finally:
+            frozen.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("server", [True, False])
+def test_where_the_views_live_is_told_of_a_servers_too(served: Served, model: Path, server: bool) -> None:
+    with chatting(model, server) as chat:
+        assert chat.judge.layouts == {}
+        said(chat, "One.")
+        assert chat.judge.layouts == {2: "batched"}
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_here_is_tried_again_with_the_next_question(
+    model: Path, server_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise ModelError("no memory")
+
+    engine = ENGINE.replace(n_batch=301)
+    with serving(model, server_environment, "--batch", "301") as dying, chatting(model, engine=engine) as chat:
+        said(chat, "One.")
+        dying.end()
+        with monkeypatch.context() as patch:
+            patch.setattr("pjlocal.persona.Model.__init__", fail)
+            with pytest.raises(ModelError, match="no memory"):
+                said(chat, "Two.")
+        assert len(said(chat, "Two.")) == 12 and not chat.judge.served
+
+
+@pytest.mark.slow
+@pytest.mark.timed
+def test_a_server_that_was_started_anew_goes_on_with_the_chat(model: Path, server_environment: dict[str, str]) -> None:
+    engine = ENGINE.replace(n_batch=32)  # rounds alike, whatever is read together
+    with chatting(model, server=False, engine=engine) as chat:
+        expected = [said(chat, LONG), said(chat, "And then?")]
+    with serving(model, server_environment, "--batch", "32") as first, chatting(model, engine=engine) as chat:
+        answers = [said(chat, LONG)]
+        started = time.monotonic()
+        first.end()  # which a chat that says nothing does not hold up
+        assert time.monotonic() - started < 5
+        with serving(model, server_environment, "--batch", "32") as second:
+            answers.append(said(chat, "And then?"))
+            assert chat.judge.served and second.metric("pjlocal_tokens_fed_total") > 0
+    assert answers == expected
+
+
+@pytest.mark.slow
+def test_a_model_that_was_unloaded_meanwhile_is_loaded_again(model: Path, server_environment: dict[str, str]) -> None:
+    options = ("--batch", "300", "--unload-after", "0.2")
+    with (
+        serving(model, server_environment, *options) as served,
+        chatting(model, engine=ENGINE.replace(n_batch=300)) as chat,
+    ):
+        said(chat, LONG)
+        when(lambda: served.metric("pjlocal_model_loaded") == 0)
+        assert len(said(chat, "And then?")) == 12 and chat.judge.served
+
+
+@pytest.mark.slow
+def test_several_chats_and_runs_at_once_do_not_mix(served: Served, model: Path) -> None:
+    """Their prompts are then read in pieces, and llama.cpp rounds otherwise: of this model of random weights an answer
+    may part where two tokens are all but equally probable."""
+
+    def talk(question: str, server: bool, into: dict[str, Any]) -> None:
+        with chatting(model, server) as chat:
+            into[question] = [said(chat, question), said(chat, "And then?")]
+
+    expected: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    questions = [f"What of {n}?" for n in range(4)]
+    for question in questions:
+        talk(question, False, expected)
+    threads = [threading.Thread(target=talk, args=(question, True, found)) for question in questions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    same = [ids(found[question]) == ids(expected[question]) for question in questions]
+    assert sum(same) >= len(questions) - 1
+    for question in questions:
+        assert found[question][0][0].p == pytest.approx(expected[question][0][0].p, rel=0.01)
+
+
+def ids(turns: list[list[TokenEvent]]) -> list[list[int]]:
+    return [[event.id for event in events] for events in turns]
+
+
+def chat(model: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    command = [*PJLOCAL, "chat", "-m", str(model), "--threads", "1", "-p", "vivid", "-p", "creative", *options]
+    lines = "One.\n/mode both\nTwo.\n/stats\n"
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, input=lines)
+
+
+@pytest.mark.slow
+def test_the_command_finds_the_server_and_says_the_same(
+    served: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    options = ("--seed", "1", "-n", "12", "--no-save")
+    fed = served.metric("pjlocal_tokens_fed_total")
+    by_server = chat(model, server_environment, *options)
+    more = served.metric("pjlocal_tokens_fed_total")
+    assert more > fed
+    alone = chat(model, server_environment, *options, "--no-server")
+    assert served.metric("pjlocal_tokens_fed_total") == more
+    assert by_server.returncode == alone.returncode == 0
+    assert by_server.stderr == alone.stderr
+    times = re.compile(r"[\d.]+ s\b|\b\d+\.\d\b")
+    assert times.sub("", by_server.stdout).split() == times.sub("", alone.stdout).split()
+    saving = chat(model, server_environment, *options[:-1], "--save-cache")  # which only a cache of its own can be
+    assert saving.returncode == 0 and served.metric("pjlocal_tokens_fed_total") == more

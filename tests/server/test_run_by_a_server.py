@@ -1,0 +1,446 @@
+"""`pjlocal run` by a server of the same user: the same bytes, without being told, and never worse than without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import PJLOCAL, one_line
+from served import BIG, ENGINE, LONG, Served, serving, when
+from talking import plain_event
+
+from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling, TokenEvent
+from pjlocal.cli.run import Job
+from pjlocal.client import RemoteAnswer, ServerError
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.errors import UsageError, explain
+from pjlocal.events import Result, Statistics
+from pjlocal.request import Request, place
+from pjlocal.runtime_socket import is_private, socket_path
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+@pytest.fixture(scope="module")
+def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
+    with serving(model, server_environment) as made:
+        yield made
+
+
+def make_request(prefer: Sequence[str] = (), system: str = "", sampling: Any = None, **generation: Any) -> Request:
+    generation = {"seed": 1, "max_tokens": 20, "ignore_end": True} | generation
+    return Request(place(prefer), Generation(**generation), sampling or Sampling(), Prompting(system=system))
+
+
+def by_server(
+    model: Path, request: Request | None = None, prompt: str = "hello", engine: Engine = ENGINE
+) -> RemoteAnswer | None:
+    """As `pjlocal run` has it; None where that would load the model."""
+    return Job(str(model), request or make_request(), prompt, engine, Interrupt()).by_server()
+
+
+def run(model: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    command = [*PJLOCAL, "run", "-m", str(model), "--threads", "1", *options, "hello"]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+    )
+
+
+def written(served: Served) -> float:
+    """Answers that the server has written to their ends."""
+    text = served.http.get("/metrics").text
+    return sum(map(float, re.findall(r"^pjlocal_answers_total\{.*\} ([\d.e+]+)$", text, re.MULTILINE)))
+
+
+def no_times(report: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in report.items() if key != "timings"}
+
+
+REQUESTS = [
+    make_request(),
+    make_request(["vivid", "creative"], max_tokens=60),
+    make_request(["vivid:1.5", "concise"], mode="both", avoid=("formal",)),
+    make_request(["vivid", "concise"], mode="args", system="You are a cook."),
+    make_request(["vivid", "creative", "formal"], panel=True, lam=2),
+    make_request(["vivid", "creative"], decoding="greedy"),
+    make_request(["vivid"], mode="prompt", lookahead=4, stop=("e",)),
+    make_request(["vivid", "creative"], sampling=Sampling(regex="[a-z ]{5,30}", temperature=1.5, logit_bias=("5=1",))),
+]
+
+
+@pytest.mark.parametrize("wanted", REQUESTS)
+def test_each_event_and_the_result_are_those_of_a_model_loaded_here(
+    served: Served, model: Path, wanted: Request
+) -> None:
+    with PersonaJudge(model, request=wanted, engine=ENGINE) as one:
+        expected = one.stream(LONG)
+        events: list[TokenEvent] = list(expected)
+        for _ in range(2):  # nor does it matter what was read before
+            answer = by_server(model, wanted, LONG)
+            assert answer and (answer.mode, answer.labels) == (expected.mode, expected.labels)
+            assert tuple(answer.pushing) == tuple(expected.pushing)
+            assert list(answer) == events
+            assert no_times(answer.result.as_dict()) == no_times(expected.result.as_dict())
+
+
+def test_a_correction_comes_with_the_first_answer(served: Served, model: Path) -> None:
+    wanted = make_request(["vivid", "concise"], mode="rewrite")
+    with PersonaJudge(model, request=wanted, engine=ENGINE) as one:
+        expected = one.stream("hello")
+        events = list(expected)
+        answer = by_server(model, wanted)
+        assert answer and list(answer) == events and answer.drafted == expected.drafted
+        assert no_times(answer.result.as_dict())["text"] == expected.result.text and answer.result.draft
+
+
+@pytest.mark.slow
+def test_what_changes_nothing_is_said_by_run_and_not_by_the_server(
+    served: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    for _ in range(2):
+        result = run(model, server_environment, "-p", "vivid", "--mode", "plain", "--strength", "2", "-n", "2")
+        assert result.returncode == 0 and "pjlocal: mode plain has no use for --strength" in result.stderr.splitlines()
+    assert "has no use" not in "".join(served.said)
+
+
+def test_a_warning_is_said_once_however_many_views_there_are(
+    served: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    result = run(model, server_environment, "-p", "vivid", "-p", "creative", "--think", "on", "-n", "2")
+    assert [line for line in result.stderr.splitlines() if "no switch" in line] == [
+        "pjlocal: think on: this model's chat template has no switch for it"
+    ]
+
+
+def test_a_result_is_whole_on_the_other_side() -> None:
+    draft = Result("a", "m", "plain", {}, 4, 1, "stop", Statistics([3], 2, decode_s=0.1))
+    result = Result("b", "m", "rewrite", {"a": ["vivid"]}, 4, 1, "length", Statistics(), {"a": "auto"}, draft=draft)
+    assert Result.from_whole(json.loads(json.dumps(result.whole()))) == result
+
+
+@pytest.mark.slow
+def test_run_prints_and_traces_the_same_and_the_model_is_not_loaded(
+    served: Served, model: Path, server_environment: dict[str, str], tmp_path: Path
+) -> None:
+    options = ("-p", "vivid", "-p", "creative", "--seed", "3", "-n", "30", "--json", "--trace")
+    before = written(served)
+    served_run = run(model, server_environment, *options, str(tmp_path / "near"))
+    assert written(served) == before + 1
+    loaded = run(model, server_environment, *options, str(tmp_path / "own"), "--no-server")
+    assert written(served) == before + 1
+    assert served_run.returncode == loaded.returncode == 0
+    assert served_run.stderr == loaded.stderr
+    assert no_times(json.loads(served_run.stdout)) == no_times(json.loads(loaded.stdout))
+    assert (tmp_path / "near").read_bytes() == (tmp_path / "own").read_bytes()
+
+
+def test_run_by_a_server_imports_no_llama_cpp(served: Served, model: Path, server_environment: dict[str, str]) -> None:
+    code = (
+        "import sys, atexit; from pjlocal.__main__ import main\n"
+        "heavy = {'llama_cpp', 'numpy', 'starlette', 'uvicorn', 'jinja2', 'pjlocal.persona'}\n"
+        "atexit.register(lambda: print('imported:', *heavy & sys.modules.keys()))\n"
+        f"sys.argv = ['pjlocal', 'run', '-m', {str(model)!r}, '--threads', '1', '-n', '3', '--ignore-end', '--stats', "
+        "'hello']\nmain()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=server_environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert result.stdout.endswith("imported:\n"), result
+    assert "3 tokens" in result.stderr and "load 0.0" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["option", "environment", "config", "context", "version"])
+def test_a_server_that_is_not_wanted_or_does_not_suit_is_let_alone(
+    served: Served,
+    model: Path,
+    server_environment: dict[str, str],
+    tmp_path: Path,
+    how: str,
+) -> None:
+    environment = dict(server_environment)
+    options: tuple[str, ...] = ("-n", "2")
+    if how == "option":
+        options += ("--no-server",)
+    elif how == "environment":
+        environment["PJLOCAL_SERVER"] = "0"
+    elif how == "config":
+        environment["PJLOCAL_CONFIG"] = str(tmp_path / "config.toml")
+        (tmp_path / "config.toml").write_text("server = false\n")
+    elif how == "context":
+        options += ("--ctx", "200")
+    else:
+        environment["PJLOCAL_CONFIG"] = str(tmp_path / "config.toml")
+        (tmp_path / "config.toml").write_text('[presets]\nvivid2 = "Be vivid."\n')  # which that server has not
+    before = written(served)
+    result = run(model, environment, *options)
+    assert result.returncode == 0 and result.stdout and written(served) == before
+
+
+def test_a_model_file_that_has_changed_is_not_the_servers(served: Served, model: Path) -> None:
+    status = model.stat()
+    os.utime(model, (1e9, 1e9))
+    try:
+        assert by_server(model) is None
+    finally:
+        os.utime(model, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert by_server(model)
+
+
+def test_what_needs_more_than_the_model_is_not_asked_of_a_server(model: Path, served: Served, tmp_path: Path) -> None:
+    (tmp_path / "wish").write_text("Rhyme.")
+    assert by_server(model, make_request(["vivid"], mode="rewrite", aligner=str(model))) is None
+    assert by_server(model, make_request([f"@{tmp_path}/wish"])) is None
+    assert by_server(model, make_request(["vivid"], schedule="reference")) is None
+    assert by_server(model, engine=ENGINE.replace(verbose=True)) is None
+
+
+# What goes wrong on the way.
+
+ENDLESS = (*BIG, "-n", "30000", "--ignore-end")
+
+
+@pytest.fixture(scope="module")
+def big(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
+    """A server with room for answers that do not end."""
+    with serving(model, server_environment, *BIG) as made:
+        yield made
+
+
+@contextmanager
+def endless(model: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A `run` in the middle of an answer."""
+    command = [*PJLOCAL, "run", "-m", str(model), "--threads", "1", *ENDLESS, "hello"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout and process.stdout.read(20)
+            yield process
+        finally:
+            process.kill()
+
+
+def test_ctrl_c_stops_the_answer_on_the_server(big: Served, model: Path, server_environment: dict[str, str]) -> None:
+    stopped = 'pjlocal_answers_total{finish_reason="interrupted"}'
+    with endless(model, server_environment) as process:
+        assert big.metric("pjlocal_answers_now") == 1
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130 and stderr == ""
+    when(lambda: big.metric("pjlocal_answers_now") == 0)
+    assert big.metric(stopped) == 1
+
+
+def test_a_run_that_is_killed_leaves_nothing_being_written(
+    big: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    with endless(model, server_environment) as process:
+        process.kill()
+    when(lambda: big.metric("pjlocal_answers_now") == 0)
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_a_request_is_told_as_without_a_server(
+    served: Served, model: Path, server_environment: dict[str, str]
+) -> None:
+    told = [run(model, server_environment, "-p", "vvid", *more) for more in ((), ("--no-server",))]
+    assert told[0].returncode == told[1].returncode == 2
+    assert one_line(told[0].stderr) == one_line(told[1].stderr)
+    for wish in (
+        make_request(sampling=Sampling(regex="(")),
+        make_request(system="word " * 3000),
+        make_request(mode="both"),
+    ):
+        with pytest.raises(UsageError) as told_by_server:
+            by_server(model, wish)
+        kinds: Any = {"prompting": wish.prompting, "sampling": wish.sampling, "generation": wish.generation}
+        with pytest.raises(UsageError) as here, PersonaJudge(model, engine=ENGINE, **kinds) as judge:
+            judge("hello")
+        assert explain(told_by_server.value) == explain(here.value)
+
+
+def test_an_answer_beside_others_is_the_same(served: Served, model: Path) -> None:
+    answer = by_server(model, make_request(["vivid"], max_tokens=50))
+    assert answer
+    alone = [event.text for event in answer]
+    body = {"messages": [{"role": "user", "content": "go on"}], "max_tokens": 150, "pjlocal": {"ignore_end": True}}
+    asking = threading.Thread(target=lambda: served.http.post("/v1/chat/completions", json=body))
+    asking.start()
+    beside = [by_server(model, make_request(["vivid"], max_tokens=50)) for _ in range(2)]
+    assert all(one and [event.text for event in one] == alone for one in beside)
+    asking.join()
+
+
+@pytest.mark.slow
+def test_more_at_once_than_the_server_has_places_for_load_the_model(
+    model: Path, server_environment: dict[str, str]
+) -> None:
+    engine = ENGINE.replace(n_ctx=32768, n_batch=200)
+    wish = make_request(max_tokens=30_000)
+    with serving(model, server_environment, *BIG, "--batch", "200", "--queue", "0") as full:
+        held = [by_server(model, wish, engine=engine) for _ in range(2)]  # as many as --parallel says
+        assert all(held) and by_server(model, wish, engine=engine) is None
+        for one in held:
+            assert one
+            one.close()
+        when(lambda: full.metric("pjlocal_answers_now") == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_that_ends_in_the_middle_ends_run_with_a_line(
+    model: Path, server_environment: dict[str, str], signum: int
+) -> None:
+    with serving(model, server_environment, *BIG, "--batch", "500") as dying:
+        command = [*PJLOCAL, "run", "-m", str(model), "--threads", "1", *ENDLESS, "--batch", "500", "hello"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, env=server_environment, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stdout and process.stdout.read(20)
+            dying.process.send_signal(signum)
+            _, stderr = process.communicate(timeout=30)
+        assert process.returncode == 1 and "run it again" in one_line(stderr)
+    result = run(model, server_environment, *BIG, "--batch", "500", "-n", "2")  # of a killed one the socket is left
+    assert result.returncode == 0 and "cut off after 2 tokens" in one_line(result.stderr)
+
+
+@contextmanager
+def impostor(model: Path, *lines: bytes, hold: bool = False) -> Iterator[None]:
+    """Something that listens where the server would, says this to whoever comes, and hangs up, or holds the line."""
+    path = socket_path(model, ENGINE.replace(n_ctx=300))
+    assert path
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def talk() -> None:
+            with suppress(OSError), listening.accept()[0] as client:  # nobody may come, or not wait
+                client.recv(1 << 20)
+                client.sendall(b"".join(lines))
+                if hold:
+                    client.recv(1 << 20)  # until the other side hangs up
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            path.unlink()
+
+
+TAKEN = b"HTTP/1.1 200 OK\r\nX-Pjlocal-Answer: 1\r\nConnection: close\r\n\r\n"
+HEAD = b'data: {"head": {"mode": "plain"}}\n\n'
+BUSY = b'HTTP/1.1 429 Busy\r\nConnection: close\r\n\r\n{"error": {"message": "full"}}'
+FAILED = b"HTTP/1.1 500 Failed\r\nConnection: close\r\n\r\n"
+ENDING = b'HTTP/1.1 503 Stopping\r\nConnection: close\r\n\r\n{"error": {"message": "the server is stopping"}}'
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [], [TAKEN], [TAKEN, b"data: {}\n\n"], [BUSY], [FAILED], [ENDING], [b"what?\n"], [TAKEN, b"data: [1]\n\n"],
+        [TAKEN, HEAD], [TAKEN, HEAD[:20]], [TAKEN, b'data: {"head": 1}\n\n'], [TAKEN.replace(b"X-Pjlocal", b"X")],
+        [TAKEN, b'data: {"event": {}}\n\n'], [TAKEN, b"data: what\n\n"], [TAKEN, b": alive\n\n"],
+    ],
+)  # fmt: skip
+def test_a_server_that_writes_nothing_is_as_good_as_none(model: Path, lines: list[bytes]) -> None:
+    with impostor(model, *lines):
+        assert by_server(model, engine=ENGINE.replace(n_ctx=300)) is None
+
+
+@pytest.mark.slow
+@pytest.mark.timed
+def test_a_server_that_is_frozen_is_not_waited_for(model: Path) -> None:
+    started = time.monotonic()
+    with impostor(model, hold=True):
+        assert by_server(model, engine=ENGINE.replace(n_ctx=300)) is None
+    assert time.monotonic() - started < 10
+
+
+TOKEN = (
+    b"data: " + json.dumps({"event": plain_event(0).as_dict(), "statistics": asdict(Statistics())}).encode() + b"\n\n"
+)
+
+
+def test_a_server_that_falls_silent_in_the_middle_is_given_up(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pjlocal.client._SILENT_S", 0.3)
+    with impostor(model, TAKEN, HEAD, TOKEN, hold=True):
+        answer = by_server(model, engine=ENGINE.replace(n_ctx=300))
+        assert answer
+        with pytest.raises(ServerError, match="--no-server"):
+            list(answer)
+
+
+def test_a_socket_in_a_folder_that_is_open_to_others_is_nobodys(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    path = socket_path(model, ENGINE.replace(n_ctx=300))
+    assert path
+    with impostor(model, TAKEN, HEAD, TOKEN):
+        assert path.is_socket()
+        path.parent.chmod(0o755)
+        assert by_server(model, engine=ENGINE.replace(n_ctx=300)) is None
+
+
+def test_a_folder_that_others_can_put_another_in_the_place_of_is_nobodys(tmp_path: Path) -> None:
+    folder = tmp_path / "runtime-1000" / "pjlocal"
+    for one in (folder.parent, folder):
+        one.mkdir(mode=0o700)
+    for mode, private in ((0o700, True), (0o755, True), (0o777, False), (0o1777, True)):  # the last as of /tmp
+        folder.parent.chmod(mode)
+        assert is_private(folder) == private, oct(mode)
+    if os.getuid() == 0:
+        os.chown(folder.parent, 65534, -1)
+        assert not is_private(folder)
+
+
+@pytest.mark.slow
+def test_the_socket_is_the_users_alone_and_goes_with_its_server(
+    model: Path, server_environment: dict[str, str]
+) -> None:
+    options = ("--batch", "400")
+    path = socket_path(model, ENGINE.replace(n_batch=400))
+    assert path
+    with serving(model, server_environment, *options) as first:
+        assert path.is_socket() and path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        with serving(model, server_environment, *options) as second:  # which finds it taken
+            assert run(model, server_environment, *options, "-n", "2").returncode == 0
+            assert written(first) == 1 and written(second) == 0
+        assert path.is_socket()
+    assert not path.exists()
+
+
+NOISE = (b"", b"\n", b"{", b"GET / HTTP/9\r\n\r\n", b"\xff" * 1000 + b"\n", b"POST /api/answers HTTP/1.1\r\n\r\n")
+NOISE += (b"POST /api/answers HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + b"[" * 99_999,)
+
+
+def test_noise_on_the_socket_harms_nobody(served: Served, model: Path) -> None:
+    for noise in NOISE:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(socket_path(model, ENGINE)))
+            client.sendall(noise)
+    answer = by_server(model)
+    assert answer and len(list(answer)) == 20
+    with pytest.raises(UsageError, match="vvid"):
+        by_server(model, make_request(["vvid"]))
+    assert served.metric("pjlocal_errors_total") == 0, "none of it is a fault of the server's"
