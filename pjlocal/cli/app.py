@@ -12,6 +12,7 @@ from .. import __version__
 from .bench import bench
 from .chat import chat
 from .config import config_app, prefs_app
+from .docs import docs
 from .doctor import doctor
 from .eval import eval_app
 from .models import models_app
@@ -58,7 +59,7 @@ def _app(
     pass
 
 
-for command in (run, chat, serve, bench, doctor):
+for command in (run, chat, serve, bench, doctor, docs):
     app.command()(command)
 app.add_typer(models_app, name="models")
 app.add_typer(sessions_app, name="sessions")

@@ -1,4 +1,4 @@
-"""What a shell completes behind an option: names of models, presets, personas and chats."""
+"""What a shell completes behind an option: names of models, presets, personas, chats and documents."""
 
 from __future__ import annotations
 
@@ -74,3 +74,10 @@ def sessions() -> Iterable[tuple[str, str]]:
         summaries = store.summaries()
     names = [(summary.title, f"chat {summary.id}") for summary in summaries]
     return [*names, *((str(summary.id), summary.title) for summary in summaries)]
+
+
+@_completes
+def documents() -> Iterable[tuple[str, str]]:
+    from .documents import topics
+
+    return topics().items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
@@ -21,6 +22,7 @@ from rich.console import Console, RenderableType
 from ..visible import one_line
 
 _STATUS_ROWS = 1
+_STYLE = re.compile(r"\x1b\[[\d;]*m")
 
 
 @dataclass
@@ -30,7 +32,9 @@ class Pager:
     page: what is to be read, for a width in columns, and whether without colours.
     hint: which keys there are; it stands where it may be cut off.
     keys: what a key does; the pages begin at their top again after it.
-    search: what is done with the words that are typed behind a slash; None where nothing can be searched.
+    search: what is done with the words that are typed behind a slash; None scrolls to the next row that contains them,
+        and n to the one after it.
+    widest: columns that a page takes at most.
     """
 
     page: Callable[[int, bool], RenderableType]
@@ -38,6 +42,9 @@ class Pager:
     hint: str
     keys: Mapping[str, Callable[[], None]]
     search: Callable[[str], None] | None = None
+    widest: int | None = None
+    _found: str = ""  # the words of the last search
+    _hit: int = -1  # the row that contains them
     _top: int = 0  # row of the page that stands in the first row of the screen
     _rows: list[str] = field(default_factory=list)
     _drawn_for: int | None = None  # columns
@@ -86,8 +93,9 @@ class Pager:
         bind("pageup", "b", act=lambda: self._scroll(-self._height()))
         bind("home", act=lambda: self._scroll(-len(self._rows)))
         bind("end", act=lambda: self._scroll(len(self._rows)))
-        if self.search:
-            bind("/", act=lambda: self._app.layout.focus(self._words))
+        bind("/", act=lambda: self._app.layout.focus(self._words))
+        if self.search is None:
+            bind("n", act=lambda: self._find(self._found))
 
         @bindings.add("c-c", filter=searching)
         @bindings.add("escape", filter=searching, eager=True)
@@ -108,11 +116,24 @@ class Pager:
         self._top, self._drawn_for = 0, None
 
     def _search(self, buffer: Buffer) -> bool:
-        assert self.search
-        self.search(buffer.text)
         self._app.layout.focus(self._body)
-        self._redraw()
+        if self.search is None:
+            self._find(buffer.text.strip() or self._found)
+        else:
+            self.search(buffer.text)
+            self._redraw()
         return False  # the words go
+
+    def _find(self, words: str) -> None:
+        """Scroll to the next row that contains the words; behind the last, to the first again."""
+        is_seen = words == self._found and self._top <= self._hit < self._top + self._height()
+        first = self._hit + 1 if is_seen else self._top
+        self._found, self._hit = words, -1
+        for row in [*range(first, len(self._rows)), *range(first)] if words else []:
+            if words.casefold() in _STYLE.sub("", self._rows[row]).casefold():
+                self._hit = row
+                self._scroll(row - self._top)
+                return
 
     def _height(self) -> int:
         return max(1, self._app.output.get_size().rows - _STATUS_ROWS)
@@ -125,15 +146,20 @@ class Pager:
         columns = self._app.output.get_size().columns
         if self._drawn_for != columns:
             no_color = bool(os.environ.get("NO_COLOR"))
-            self._rows = drawn(self.page(columns, no_color), columns, no_color).split("\n")
-            self._drawn_for = columns
+            width = min(columns, self.widest or columns)
+            self._rows = drawn(self.page(width, no_color), width, no_color).split("\n")
+            self._drawn_for, self._hit = columns, -1
         self._scroll(0)
-        return ANSI("\n".join(self._rows[self._top : self._top + self._height()]))
+        rows = self._rows[self._top : self._top + self._height()]
+        if 0 <= self._hit - self._top < len(rows):
+            rows[self._hit - self._top] = f"\x1b[7m{_STYLE.sub('', self._rows[self._hit])}\x1b[0m"
+        return ANSI("\n".join(rows))
 
     def _status_line(self) -> ANSI:
         unseen = len(self._rows) - self._top - self._height()
         below = f"{unseen} rows below" if unseen > 0 else ""
-        parts = [self.notice(), below, self.hint]
+        missed = f"nothing found: {self._found}" if self._found and self._hit < 0 else ""
+        parts = [self.notice(), missed, below, self.hint]
         return ANSI(f"\x1b[2m{one_line(' · '.join(filter(None, parts)))}\x1b[0m")
 
 

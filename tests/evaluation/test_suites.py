@@ -13,6 +13,7 @@ from evaluated import SUITE
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pjlocal
 from pjlocal.errors import UsageError
 from pjlocal.evaluation.prompts import FIELDS, load_prompts
 from pjlocal.evaluation.suite import (
@@ -140,14 +141,14 @@ def test_a_suite_is_what_was_written(suite, tmp_path: Path) -> None:
     assert made.systems[1].views(made.objectives[0]) == [["Talk like a pirate:1"], [brief]]
 
 
-def test_the_readmes_suite_is_one(suite) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    [text] = [block for block in re.findall(r"```toml\n(.*?)```", readme, re.DOTALL) if "[[objectives]]" in block]
+def test_the_documents_suite_is_one(suite) -> None:
+    document = (Path(pjlocal.__file__).parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    [text] = [block for block in re.findall(r"```toml\n(.*?)```", document, re.DOTALL) if "[[objectives]]" in block]
     made = suite(text)
     assert [system.name for system in made.systems] == ["prompt", "both at 2", "pirate alone"]
     assert [check.name for check in made.objectives[0].checks] == ["pirate", "short"]
-    assert all(name in readme for name in ready_suites() if not name.startswith("table"))
-    assert all(f"`{field}`" in readme for field in FIELDS)
+    assert all(name in document for name in ready_suites() if not name.startswith("table"))
+    assert all(f"`{field}`" in document for field in FIELDS)
 
 
 def test_what_is_left_out_has_a_default(suite) -> None:

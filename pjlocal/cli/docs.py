@@ -1,0 +1,90 @@
+"""``pjlocal docs``: the documents that are shipped with the package."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UsageError, did_you_mean
+from ..screen.console import make_console
+from ..screen.display import in_columns
+from . import completion, documents
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_WIDEST = 110  # columns of text; longer rows are hard to read
+
+
+def docs(
+    topic: Annotated[
+        str | None,
+        typer.Argument(help="The document to show; a list of all when left out.", autocompletion=completion.documents),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search", "-s", metavar="WORD", help="Print the lines that contain WORD, of all documents or one."
+        ),
+    ] = None,
+) -> None:
+    """Show pjlocal's documents in the terminal."""
+    topics = documents.topics()
+    if topic is not None and topic not in topics:
+        hint = did_you_mean(topic, topics) or f"there are {', '.join(topics)}"
+        raise UsageError(f"there is no document {topic!r}: {hint}")
+    if search is not None:
+        _print_lines(search, [topic] if topic else [*topics])
+    elif topic:
+        _show(topic)
+    else:
+        width = max(map(len, topics))
+        for name, about in topics.items():
+            typer.echo(in_columns(f"{name:{width}}  ", about, sys.stdout))
+
+
+def _print_lines(word: str, topics: list[str]) -> None:
+    wanted = " ".join(word.split()).casefold()
+    if not wanted:
+        raise UsageError("--search needs a word")
+    found = False
+    for topic in topics:
+        for number, line in enumerate(documents.read(topic).splitlines(), 1):
+            if wanted in " ".join(line.split()).casefold():
+                typer.echo(in_columns(f"{topic}:{number}: ", line.strip(), sys.stdout))
+                found = True
+    if not found:
+        typer.echo("pjlocal: nothing found", err=True)
+
+
+def _show(topic: str) -> None:
+    """Page through a document on a terminal; other programs get its Markdown."""
+    text = documents.read(topic)
+    if not sys.stdout.isatty() or os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
+        typer.echo(text, nl=False)
+    elif not sys.stdin.isatty():
+        console = make_console(sys.stdout)
+        console.print(_rendered(text), width=min(console.width, _WIDEST))
+    else:
+        from ..screen.pager import Pager
+
+        Pager(
+            lambda width, no_color: _rendered(text),
+            lambda: topic,
+            "space next, b back, / search, n again, q quit",
+            {},
+            widest=_WIDEST,
+        ).run()
+
+
+def _rendered(text: str) -> RenderableType:
+    from rich.markdown import Markdown
+
+    # Links between documents name the command instead, which a terminal can follow.
+    text = re.sub(r"\]\((\w+)\.md(#[\w-]+)?\)", r"] (`pjlocal docs \1`)", text)
+    text = re.sub(r"\[([^][]+)\] \(`", r"\1 (`", text)
+    return Markdown(text, code_theme="ansi_dark", hyperlinks=False)

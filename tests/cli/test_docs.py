@@ -1,0 +1,204 @@
+"""The documents: listed, shown and searched in the terminal; their links, commands and options are true."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from commandline import PJLOCAL, one_line
+from terminal import Terminal
+from tools import write_options
+
+import pjlocal as package
+from pjlocal.cli.app import app
+from pjlocal.cli.documents import topics
+from pjlocal.config.config import load_config
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path(package.__file__).parent / "docs"
+README = ROOT / "README.md"
+PAGES = [README, *sorted(FOLDER.glob("*.md"))]
+
+
+def test_every_document_is_listed_with_a_line_of_what_it_is_about(pjlocal) -> None:
+    assert {*topics()} == {page.stem for page in FOLDER.glob("*.md")} - {"README"}
+    listed = pjlocal("docs").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == [*topics()]
+    assert all(line.endswith(about) for line, about in zip(listed, topics().values(), strict=True))
+
+
+def test_a_pipe_gets_a_document_as_it_is_written(pjlocal) -> None:
+    assert pjlocal("docs", "server").stdout == (FOLDER / "server.md").read_text(encoding="utf-8")
+
+
+def test_an_unknown_document_is_one_line_that_names_the_nearest(pjlocal) -> None:
+    done = pjlocal("docs", "sever")
+    assert done.returncode == 2 and "did you mean server" in one_line(done.stderr)
+
+
+def test_a_search_prints_the_lines_that_contain_the_words(pjlocal) -> None:
+    lines = pjlocal("docs", "--search", "Retry-after").stdout.splitlines()
+    assert lines and all("retry-after" in line.casefold() for line in lines)
+    topic, number, _ = lines[0].split(":", 2)
+    assert "Retry-After" in (FOLDER / f"{topic}.md").read_text(encoding="utf-8").splitlines()[int(number) - 1]
+    assert all(line.startswith("page:") for line in pjlocal("docs", "page", "--search", "the").stdout.splitlines())
+    none = pjlocal("docs", "--search", "xyzzy")
+    assert (none.returncode, none.stdout, none.stderr) == (0, "", "pjlocal: nothing found\n")
+
+
+@pytest.fixture
+def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    started = []
+
+    def begin(*args: str, **more: str) -> Terminal:
+        env = environment | {"TERM": "xterm-256color"} | more
+        started.append(Terminal(env, tmp_path, args, 100, 20, (*PJLOCAL, "docs")))
+        return started[-1]
+
+    yield begin
+    for terminal in started:
+        terminal.child.close(force=True)
+
+
+def test_a_terminal_pages_through_a_document_and_finds_words_in_it(start: Callable[..., Terminal]) -> None:
+    terminal = start("server")
+    terminal.until("rows below")
+    assert "/ search" in terminal.text and "](" not in terminal.text
+    for word in ("Retry-After", "Prometheus"):
+        terminal.type(f"/{word.lower()}\r")
+        terminal.until(word)
+    terminal.type("/xyzzy\r")
+    terminal.until("nothing found: xyzzy")
+    terminal.type("q")
+    assert terminal.end() == 0
+
+
+def test_a_terminal_without_cursor_keys_gets_the_text(start: Callable[..., Terminal]) -> None:
+    terminal = start("page", TERM="dumb")
+    assert terminal.end() == 0
+    assert terminal.text.startswith("# ")
+
+
+# What the documents say.
+
+
+def code_and_text(page: Path) -> tuple[list[tuple[str, str]], str]:
+    """The blocks of code, each with its language, and the text without them."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    return blocks, re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.*)$", code_and_text(page)[1], re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", code_and_text(page)[1]):
+        if not target.startswith(("http://", "https://")):
+            name, _, anchor = target.partition("#")
+            file = (page.parent / name).resolve() if name else page
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
+
+
+def test_the_page_of_options_is_current() -> None:
+    same = write_options.FILE.read_text(encoding="utf-8") == write_options.page()
+    assert same, "options have changed: run python tests/tools/write_options.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_scripts_that_are_named_exist(page: Path) -> None:
+    for name in re.findall(r"\btests/[\w/]+\.py", " ".join(page.read_text(encoding="utf-8").split())):
+        assert (ROOT / name).exists(), name
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every command of the package in a text, without the variables that are set for it."""
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=";|&")
+        lexer.whitespace_split = True
+        for separates, words in itertools.groupby(lexer, lambda word: set(word) <= set(";|&")):
+            words = [*itertools.dropwhile(lambda word: re.match(r"\w+=", word), words)]
+            if not separates and words[:1] == ["pjlocal"]:
+                yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_are_understood(page: Path) -> None:
+    blocks, text = code_and_text(page)
+    for language, block in blocks:
+        if language == "console":
+            typed = "\n".join(line for line in block.splitlines() if line.startswith("$ ") or line.endswith("\\"))
+            for words in commands(typed):
+                understand(words)
+    for code in re.findall(r"`(pjlocal [^`]+)`", text):
+        for words in commands(" ".join(code.split())):
+            understand(words, is_whole=False)
+
+
+def understand(words: list[str], is_whole: bool = True) -> None:
+    """Parse a command without running it; fails where pjlocal would refuse its words.
+
+    is_whole: nothing that it needs may be left out, as it may in a sentence about it.
+    """
+    if "..." in words or words == ["NAME"]:
+        return
+    command, context = typer.main.get_command(app), None
+    try:
+        while True:
+            context = command.make_context(command.name or "pjlocal", [*words], parent=context)
+            rest = [*getattr(context, "_protected_args", []), *context.args]
+            if not hasattr(command, "resolve_command") or not rest:
+                return
+            _, command, words = command.resolve_command(context, rest)
+    except (typer.Exit, SystemExit):
+        pass  # --help and --version end here
+    except Exception as error:
+        if is_whole or type(error).__name__ not in ("MissingParameter", "NoArgsIsHelpError"):
+            raise AssertionError(f"{shlex.join(words)}: {error}") from error
+
+
+@pytest.mark.slow
+def test_the_first_commands_of_the_readme_answer(environment: dict[str, str], tmp_path: Path) -> None:
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    for name, command in (("pjlocal", PJLOCAL), ("python", [sys.executable])):
+        (bin / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+        (bin / name).chmod(0o755)
+    env = environment | {"PATH": f"{bin}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    chapter = README.read_text(encoding="utf-8").partition("## 60 seconds")[2].partition("\n## ")[0]
+    typed = re.findall(r"^\$ (.*)$", chapter, re.MULTILINE)
+    assert len(typed) == 5
+    for command in typed:
+        done = subprocess.run(["bash", "-c", command], env=env, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.strip(), (command, done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [README, FOLDER / "scripts.md"], ids=lambda page: page.stem)
+def test_python_of_the_documents_runs(page: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    codes = [code for language, code in code_and_text(page)[0] if language == "python" and "PersonaJudge" in code]
+    assert codes
+    for code in codes:
+        env = environment | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
+def test_the_configuration_of_the_documents_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    [text] = [code for language, code in code_and_text(FOLDER / "configuration.md")[0] if language == "toml"]
+    file.write_text(text, encoding="utf-8")
+    config = load_config(file)
+    assert config.personas["pirate-brief"].flat()["mode"] == "both" and "pirate" in config.presets
