@@ -119,6 +119,7 @@ class Engine:
         self._n_released = 0
         self._writer: Iteration | None = None
         self._opening = threading.Lock()  # guards `closed` and the writer, where another thread closes
+        self._stepping = threading.RLock()  # held while the contexts are used
         _open.add(self)
 
     @property
@@ -127,14 +128,18 @@ class Engine:
         return self.lanes.context_limit
 
     def close(self) -> None:
-        """End the answer being written, in whichever thread, then free the contexts."""
+        """End the answers being written, in whichever thread, then free the contexts."""
         with self._opening:
             self.closed = True
             writer = self._writer
-        if writer:
-            with self.interrupt.stopping():
+        with self.interrupt.stopping():
+            if writer:
                 writer.end()
-        self.lanes.close()
+            with self._stepping:
+                for answer in [*self._waiting, *self._in_flight]:
+                    answer.interrupt()
+                    self.cancel(answer)
+                self.lanes.close()
 
     def check_open(self) -> None:
         """Refuse to write.
@@ -172,8 +177,9 @@ class Engine:
         """Write an answer when its turn has come.
 
         Raises:
-            UsageError: it never would: it has more views than there is room for.
+            UsageError: it never would: it has more views than there is room for, or the engine is closed.
         """
+        self.check_open()
         self.lanes.check_room(answer.needs.n_views)
         self._waiting.append(answer)
 
@@ -232,6 +238,10 @@ class Engine:
 
         A fault of one answer ends that one alone (``error``); a fault of a lane ends all in flight.
         """
+        with self._stepping:
+            return [] if self.closed else self._step(others_wait)
+
+    def _step(self, others_wait: bool) -> list[tuple[Writing, list[Any]]]:
         self.n_steps += 1
         if not self.lanes.are_busy:
             self._admit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -514,6 +515,36 @@ def test_an_answer_of_many_views_waits_for_room_and_those_behind_it_wait_for_the
         assert n_free(engine) == 0 and engine.n_waiting == 2
         finish(engine)
         assert all(one.result.finish_reason == "length" for one in (*first, both, last))
+
+
+@pytest.mark.parametrize("layout", ["batched", "contexts"])
+def test_closing_in_another_thread_ends_the_answers_and_frees_nothing_under_a_step(
+    tiny: Callable[[str], Path], layout: Any
+) -> None:
+    """A program may end while a daemon thread writes answers."""
+    settings = EngineSettings(n_threads=2, layout=layout)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=settings) as judge:
+        engine = Engine(judge.model, settings, judge.interrupt, Capacity(4, 2, 512))
+        wanted = answers(judge, engine, generations(5, mode="judge", max_tokens=400))
+        begun = threading.Event()
+
+        def write() -> None:
+            for one in wanted:
+                engine.submit(one)
+            while not engine.is_idle:
+                if any(events for _, events in engine.step()):
+                    begun.set()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        assert begun.wait(60)
+        engine.close()
+        thread.join(60)
+        assert not thread.is_alive()
+        assert [one.finish_reason for one in wanted] == ["interrupted"] * 5
+        assert engine.step() == [] and not judge.interrupt.is_set()
+        with pytest.raises(UsageError, match="closed"):
+            engine.submit(wanted[0])
 
 
 # A slot without an answer.
