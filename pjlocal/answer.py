@@ -37,13 +37,13 @@ class Rewrite:
     """The two passes of mode rewrite: what Aligner (arXiv 2402.02416) does, by a model that takes instructions.
 
     draft: plan of the first answer, without preferences.
-    engine: of the model that corrects it.
+    engine: of the model that corrects it, where that is another one.
     correct: plans the correction from the first answer's text and tokens.
     n_ctx: tokens that a view of the correction may come to hold.
     """
 
     draft: Plan
-    engine: Engine
+    engine: Engine | None
     correct: Callable[[str, tuple[int, ...]], Plan]
     n_ctx: int
 
@@ -263,7 +263,7 @@ class Answer:
         plan = rewrite.correct(draft.text, tuple(event.id for event in self.drafted))
         roles = replace(self.plan.roles, adapters=plan.roles.adapters)
         self.plan = replace(plan, request=self.plan.request.replace(seed=self.seed), roles=roles)
-        self.engine = rewrite.engine
+        self.engine = rewrite.engine or self.engine
         self.finish_reason = None
         self.begins_again = True
         self._prepare(self.plan, self.statistics)

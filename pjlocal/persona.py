@@ -248,15 +248,15 @@ class PersonaJudge:
             ModelError: in mode rewrite, a model that cannot correct one.
         """
         self.decoder.check_open()
-        engine = engine or self.decoder
-        rewrite = self._rewrite(plan, engine) if plan.roles.mode == "rewrite" else None
-        return Answer(engine, plan, self.load_s, observer, rewrite)
+        rewrite = self._rewrite(plan) if plan.roles.mode == "rewrite" else None
+        return Answer(engine or self.decoder, plan, self.load_s, observer, rewrite)
 
     @_by_keywords
     def answers(self, prompts: Iterable[Prompt], parallel: int = 8, **changes: Any) -> Iterator[tuple[int, TokenEvent]]:
         """Answers to several prompts, written side by side; each event with the number of its prompt.
 
-        All prompts are planned before the first one is answered.
+        All prompts are planned before the first one is answered.  A stop by `Interrupt`, and closing this judge, ends
+        them all.
 
         Args:
             parallel: answers that are written at once.
@@ -282,10 +282,13 @@ class PersonaJudge:
         Raises:
             UsageError, ModelError: one cannot be written; the others end too.
         """
-        shared = [number for number, plan in enumerate(plans) if parallel > 1 and _can_share(plan)]
-        if shared:
-            yield from self._write_shared(plans, shared, parallel)
-        for number in sorted({*range(len(plans))} - {*shared}):
+        together = {n: self.answer(plan) for n, plan in enumerate(plans) if parallel > 1 and _can_share(plan)}
+        one_by_one = [number for number in range(len(plans)) if number not in together]
+        if together:
+            yield from self._write_together(together, parallel)
+        for number in one_by_one:
+            if self.decoder.closed:
+                return
             answer = self.answer(plans[number])
             last = []
             for event in answer:
@@ -295,20 +298,21 @@ class PersonaJudge:
                     yield number, answer, [event]
             yield number, answer, last
 
-    def _write_shared(
-        self, plans: Sequence[Plan], numbers: Sequence[int], parallel: int
+    def _write_together(
+        self, answers: dict[int, Answer], parallel: int
     ) -> Iterator[tuple[int, Answer, list[TokenEvent]]]:
-        needs = [(answer.needs, answer.n_ctx) for answer in map(self.answer, (plans[number] for number in numbers))]
-        n_ctx = -(-max(n_ctx for _, n_ctx in needs) // 256) * 256
-        n_views, n_rows = (max(getattr(of_it, name) for of_it, _ in needs) for name in ("n_views", "n_rows"))
-        capacity = Capacity(min(parallel, len(numbers)), n_views, n_ctx, n_rows, prompt_piece=None)
+        n_views, n_rows = (
+            max(getattr(each.needs, name) for each in answers.values()) for name in ("n_views", "n_rows")
+        )
+        n_ctx = -(-max(answer.n_ctx for answer in answers.values()) // 256) * 256
+        capacity = Capacity(min(parallel, len(answers)), n_views, n_ctx, n_rows, prompt_piece=None)
         with closing(Engine(self.model, self.engine, self.interrupt, capacity)) as engine:
             written: dict[EngineAnswer, tuple[int, Answer]] = {}
-            coming = iter(numbers)
-            while True:
-                for number in islice(coming, max(0, parallel - engine.n_waiting)):
-                    answer = self.answer(plans[number], engine)
+            while not (self.decoder.closed or engine.closed):
+                for number in [*islice(answers, max(0, parallel - engine.n_waiting))]:
+                    answer = answers.pop(number)
                     written[answer] = number, answer
+                    answer.engine = engine
                     engine.submit(answer)
                 if engine.is_idle:
                     return
@@ -330,7 +334,7 @@ class PersonaJudge:
         overhead = len(corrector._correction([Message("user", "-")], request, plain, "-", ()).prompts[0])
         return min(self.context_limit, corrector.context_limit) - 2 * n_tokens - overhead
 
-    def _rewrite(self, plan: Plan, engine: Engine) -> Rewrite:
+    def _rewrite(self, plan: Plan) -> Rewrite:
         """The two passes of mode rewrite.
 
         Raises:
@@ -348,7 +352,7 @@ class PersonaJudge:
         n_first = min(n_tokens, room // 2)
         draft = replace(plan, request=request.replace(max_tokens=n_first))
         n_ctx = min(limit, n_prompt + n_first + n_tokens)
-        return Rewrite(draft, engine if corrector is self else corrector.decoder, correct, n_ctx)
+        return Rewrite(draft, None if corrector is self else corrector.decoder, correct, n_ctx)
 
     def _corrector(self, request: Request) -> PersonaJudge:
         """The judge on the model that corrects; it is loaded when it is first needed."""

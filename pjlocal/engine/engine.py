@@ -239,9 +239,9 @@ class Engine:
         A fault of one answer ends that one alone (``error``); a fault of a lane ends all in flight.
         """
         with self._stepping:
-            return [] if self.closed else self._step(others_wait)
+            return [] if self.closed else self._step()
 
-    def _step(self, others_wait: bool) -> list[tuple[Writing, list[Any]]]:
+    def _step(self) -> list[tuple[EngineAnswer, list[Any]]]:
         self.n_steps += 1
         if not self.lanes.are_busy:
             self._admit()
