@@ -120,6 +120,7 @@ class Engine:
         self._writer: Iteration | None = None
         self._opening = threading.Lock()  # guards `closed` and the writer, where another thread closes
         self._stepping = threading.RLock()  # held while the contexts are used
+        self._is_freed = False  # until then a closed engine takes steps, in which its answers end
         _open.add(self)
 
     @property
@@ -140,6 +141,7 @@ class Engine:
                     answer.interrupt()
                     self.cancel(answer)
                 self.lanes.close()
+                self._is_freed = True
 
     def check_open(self) -> None:
         """Refuse to write.
@@ -239,7 +241,7 @@ class Engine:
         A fault of one answer ends that one alone (``error``); a fault of a lane ends all in flight.
         """
         with self._stepping:
-            return [] if self.closed else self._step()
+            return [] if self._is_freed else self._step()
 
     def _step(self) -> list[tuple[EngineAnswer, list[Any]]]:
         self.n_steps += 1
