@@ -265,6 +265,8 @@ class PersonaJudge:
         Raises:
             UsageError, TypeError: as of `stream`, of any prompt.
         """
+        if isinstance(prompts, str):
+            raise TypeError("several prompts are a list of them: give [prompt]")
         plans = [self._planned(prompt, changes) for prompt in prompts]
         for number, _, events in self.write(plans, parallel):
             for event in events:
