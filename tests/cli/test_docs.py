@@ -154,6 +154,8 @@ def understand(words: list[str], is_whole: bool = True) -> None:
     """
     if "..." in words or words == ["NAME"]:
         return
+    if words == ["--install-completion"]:  # which parsing alone would run, for whoever runs the tests
+        return
     command, context = typer.main.get_command(app), None
     try:
         while True:

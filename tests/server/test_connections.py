@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -87,3 +88,12 @@ def test_an_answer_that_takes_long_is_waited_for() -> None:
         return await reader.read()
 
     assert talk(scenario).endswith(b"late")
+
+
+def test_a_reply_on_a_kept_connection_does_not_wait_for_an_acknowledgement() -> None:
+    with (
+        run.listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
