@@ -267,7 +267,11 @@ class Server:
             message = f"{self.name} answers with status {response.status}: is it pjlocal serve?"
         status = response.status
         if status == 401:
-            message = f"{self.name} wants a key: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed"
+            problem = "refuses this key" if self._key else "wants a key"
+            message = (
+                f"{self.name} {problem}: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed at its "
+                "start (another one each time)"
+            )
         if status == 429:
             return ServerBusy(f"{self.name} is busy: {message}")
         if status == 503:

@@ -256,7 +256,7 @@ class PersonaJudge:
         """Answers to several prompts, written side by side; each event with the number of its prompt.
 
         All prompts are planned before the first one is answered.  A stop by `Interrupt`, and closing this judge, ends
-        them all.
+        them all, without an error; `write` tells each answer's finish reason.
 
         Args:
             parallel: answers that are written at once.
@@ -267,6 +267,8 @@ class PersonaJudge:
         """
         if isinstance(prompts, str):
             raise TypeError("several prompts are a list of them: give [prompt]")
+        if type(parallel) is not int or parallel < 1:
+            raise UsageError(f"parallel must be a whole number of at least 1 (not {parallel!r})")
         plans = [self._planned(prompt, changes) for prompt in prompts]
         for number, _, events in self.write(plans, parallel):
             for event in events:

@@ -44,10 +44,10 @@ def store(environment: dict[str, str]) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", ["--server", "--no-server"])
-def test_it_is_called_by_its_name(pjlocal: Callable, store: Path, server: str) -> None:
+@pytest.mark.parametrize("server", [(), ("--no-server",)])
+def test_it_is_called_by_its_name(pjlocal: Callable, store: Path, server: tuple[str, ...]) -> None:
     for given, name in (("plain", "plain:latest"), ("anna/pirate", "anna/pirate:latest")):
-        result = pjlocal("run", "-m", given, "-n", "2", "--json", server, "Hello")
+        result = pjlocal("run", "-m", given, "-n", "2", "--json", *server, "Hello")
         assert json.loads(result.stdout)["model"] == name
 
 

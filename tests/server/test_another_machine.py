@@ -129,9 +129,9 @@ def test_what_cannot_be_done_is_one_clear_line(
 
 
 def test_a_key_is_asked_for(pjlocal: Run, served: Served) -> None:
-    for key in ("", "wrong"):
+    for key, problem in (("", "wants a key"), ("wrong", "refuses this key")):
         made = pjlocal("run", "hello", "--server", served.url, PJLOCAL_API_KEY=key)
-        assert made.returncode == 2 and "wants a key: set PJLOCAL_API_KEY" in one_line(made.stderr)
+        assert made.returncode == 2 and f"{problem}: set PJLOCAL_API_KEY" in one_line(made.stderr)
 
 
 def test_ctrl_c_stops_the_answer_there(served: Served, here: dict[str, str]) -> None:
