@@ -309,8 +309,10 @@ class PersonaJudge:
             max(getattr(each.needs, name) for each in answers.values()) for name in ("n_views", "n_rows")
         )
         n_ctx = -(-max(answer.n_ctx for answer in answers.values()) // 256) * 256
-        capacity = Capacity(min(parallel, len(answers)), n_views, n_ctx, n_rows, prompt_piece=None)
-        with closing(Engine(self.model, self.engine, self.interrupt, capacity)) as engine:
+        capacity = Capacity(min(parallel, len(answers)), n_views, n_ctx, n_rows, prompt_piece=None, worth_copying=16)
+        # Many answers are written 5 to 15 % faster in one wide batch than in two lanes (8 answers, two cores).
+        settings = self.engine.replace(layout="batched") if self.engine.layout == "auto" else self.engine
+        with closing(Engine(self.model, settings, self.interrupt, capacity)) as engine:
             written: dict[EngineAnswer, tuple[int, Answer]] = {}
             while not (self.decoder.closed or engine.closed):
                 for number in [*islice(answers, max(0, parallel - engine.n_waiting))]:

@@ -42,6 +42,7 @@ class Capacity:
     n_rows: tokens that each view may be fed at once with the logits behind each.
     prompt_piece: prompt tokens that are read in a step while other answers are being written; None for whole batches,
         which read faster and have those answers wait for seconds.
+    worth_copying: prompt tokens from which a beginning that two sequences share is copied.
     """
 
     n_answers: int
@@ -49,6 +50,7 @@ class Capacity:
     n_ctx: int
     n_rows: int = 1
     prompt_piece: int | None = PROMPT_PIECE
+    worth_copying: int = prefix.WORTH_COPYING
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Lanes:
         self.model = model
         self.settings = settings
         self.capacity = capacity
+        self.worth_copying = capacity.worth_copying if capacity else prefix.WORTH_COPYING
         self.n_threads = settings.n_threads or physical_cores()
         #: Tokens that a view may hold.
         self.context_limit = context_limit(model, settings)

@@ -96,17 +96,18 @@ def shared_prefix(prompts: Sequence[Tokens]) -> int:
     return min(min(common_prefix(first, prompt), len(prompt) - 1) for prompt in prompts)
 
 
-def source(prompt: Tokens, held: int, caches: Sequence[Tokens]) -> tuple[int, int] | None:
+def source(prompt: Tokens, held: int, caches: Sequence[Tokens], worth: int = WORTH_COPYING) -> tuple[int, int] | None:
     """The number of the cache to copy a prompt's beginning from, and how much of it; None where that does not pay.
 
     Args:
         held: tokens of the prompt that its own cache holds.
+        worth: tokens from which copying pays.
     """
     lengths = [min(common_prefix(prompt, cache), len(prompt) - 1) for cache in caches]
     if not lengths:
         return None
     best = max(range(len(caches)), key=lengths.__getitem__)
     n_more = lengths[best] - held
-    if n_more < WORTH_COPYING or _COPIED_PER_REUSED * n_more < len(caches[best]):
+    if n_more < worth or _COPIED_PER_REUSED * n_more < len(caches[best]):
         return None
     return best, lengths[best]

@@ -218,7 +218,7 @@ class Slot:
         self.n_held = sum(min(n, len(prompt) - 1) for n, prompt in zip(held, prompts, strict=True))
         if self._needs.shares_prefix and not self._needs.is_separate and len(prompts) > 1:
             n_shared = prefix.shared_prefix(prompts)
-            if n_shared - min(held) >= prefix.WORTH_COPYING:
+            if n_shared - min(held) >= self._engine.lanes.worth_copying:
                 yield from self._reading_shared(prompts[0][:n_shared], held)
                 held = [prefix.common_prefix(sequence.cached, prompt) for sequence, prompt in each]
         keeps = [max(0, min(n, len(prompt) - 1)) for n, prompt in zip(held, prompts, strict=True)]
@@ -242,7 +242,7 @@ class Slot:
         """Take a copy of what another sequence holds of a prompt, where that pays."""
         others = self._engine.lanes.sources(sequence)
         held = prefix.common_prefix(sequence.cached, prompt)
-        found = prefix.source(prompt, held, [other.cached for other in others])
+        found = prefix.source(prompt, held, [other.cached for other in others], self._engine.lanes.worth_copying)
         if found:
             number, n_tokens = found
             sequence.fill(others[number].state())
