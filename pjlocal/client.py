@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from itertools import chain, islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from . import __version__
 from .engine.interrupt import Interrupt, Interrupted
 from .errors import PjlocalError, UsageError
-from .events import FinishReason, Result, Statistics, TokenEvent
+from .events import FinishReason, Result, Started, Statistics, TokenEvent
 from .prompting.preferences import PRESETS, presets, split_strength
 from .request import Request
 from .runtime_socket import is_private, socket_path
@@ -371,37 +371,6 @@ def _secured(plain: socket.socket, host: str) -> Any:
 # An answer.
 
 
-@dataclass(frozen=True)
-class Started:
-    """What is known of an answer when its first token comes.
-
-    labels: the views' preferences in words; ``preferences`` are as the request names them.
-    pushing: see `answer.Answer`.
-    followed_sampling, placed: the filters that are the model's own, and where its layers are, in words.
-    warnings: what `pjlocal run` says on standard error before the answer.
-    first: older turns did not fit.
-    opened_thinking: whether the prompt itself has opened the model's thinking.
-    request: what is in force, as `Request.as_dict` writes it.
-    chat, turn: where the server saves it.
-    drafted: the token events of the first answer, in mode rewrite.
-    """
-
-    mode: Mode
-    labels: Mapping[str, list[str]] = field(default_factory=dict)
-    pushing: Sequence[str] = ()
-    preferences: Mapping[str, list[str]] = field(default_factory=dict)
-    seed: int | None = None
-    followed_sampling: str = ""
-    placed: str = ""
-    warnings: Sequence[str] = ()
-    first: int = 0
-    opened_thinking: bool = False
-    request: Mapping[str, Any] = field(default_factory=dict)
-    chat: int | None = None
-    turn: int | None = None
-    drafted: Sequence[Mapping[str, Any]] = ()
-
-
 _OF_STARTED = frozenset(f.name for f in fields(Started))
 
 
@@ -457,7 +426,7 @@ class RemoteAnswer:
     @property
     def drafted(self) -> list[TokenEvent]:
         """The token events of the first answer in mode rewrite."""
-        return [_event(said) for said in self.started.drafted] if self.started else []
+        return list(self.started.drafted) if self.started else []
 
     @property
     def result(self) -> Result:
@@ -511,7 +480,8 @@ class RemoteAnswer:
                 yield json.loads(line[5:])
 
     def _start(self, head: Mapping[str, Any]) -> None:
-        self.started = Started(**{name: value for name, value in head.items() if name in _OF_STARTED})
+        known = {name: value for name, value in head.items() if name in _OF_STARTED}
+        self.started = Started(**known | {"drafted": list(map(_event, head.get("drafted", ())))})
         self.heard(self.started)
 
     def _end(self, result: Result) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -175,3 +175,35 @@ class Result:
         draft = values["draft"]
         statistics = Statistics(**values["statistics"])
         return cls(**values | {"statistics": statistics, "draft": draft and cls.from_whole(draft)})
+
+
+@dataclass(frozen=True)
+class Started:
+    """The facts about an answer that are known when its first token comes, as a server tells them.
+
+    labels: the views' preferences in words; ``preferences`` are as the request names them.
+    pushing: see `answer.Answer`.
+    followed_sampling, placed: the filters that are the model's own, and where its layers are, in words.
+    warnings: lines for the user.
+    first: the turn that the prompt begins with; older ones had no room.
+    opened_thinking: whether the prompt itself has opened the model's thinking.
+    request: the settings in force, the filters of the model's file among them, as `Request.as_dict` writes them.
+    chat, turn: the rows of a turn that the server saves.
+    drafted: the first answer of mode rewrite.
+    """
+
+    mode: settings.Mode
+    labels: Mapping[str, list[str]] = field(default_factory=dict)
+    pushing: Sequence[str] = ()
+    preferences: Mapping[str, list[str]] = field(default_factory=dict)
+    seed: int | None = None
+    followed_sampling: str = ""
+    placed: str = ""
+    warnings: Sequence[str] = ()
+    first: int = 0
+    opened_thinking: bool = False
+    layout: settings.FixedLayout | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
+    chat: int | None = None
+    turn: int | None = None
+    drafted: Sequence[TokenEvent] = ()

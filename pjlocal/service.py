@@ -21,7 +21,7 @@ from .engine.lanes import Capacity
 from .engine.log_probs import LogProbs, TokenLogProbs
 from .engine.model import Model
 from .errors import ModelError, PjlocalError, UsageError
-from .events import Result, Statistics, TokenEvent
+from .events import Result, Started, Statistics, TokenEvent
 from .persona import PersonaJudge
 from .prompting.plan import Plan
 from .prompting.prompt import ChatTemplate, Message
@@ -32,7 +32,7 @@ from .sessions.recorder import Recorder, Recording
 from .sessions.session import Session, Turn
 from .sessions.store import RemovedError, Store, StoreError
 from .settings import Engine as EngineSettings
-from .settings import FixedLayout, Generation, Mode
+from .settings import Generation
 
 log = logging.getLogger("pjlocal")
 
@@ -49,38 +49,6 @@ class Busy(PjlocalError):
 
 class Stopping(PjlocalError):
     """No more jobs are taken, and those in hand end."""
-
-
-@dataclass(frozen=True)
-class Started:
-    """The facts about an answer that are known when its first token comes.
-
-    labels: the views' preferences in words.
-    pushing: see `answer.Answer`.
-    followed_sampling, placed: the filters that are the model's own, and where its layers are, in words.
-    warnings: lines for the user.
-    first: the turn that the prompt begins with; older ones had no room.
-    opened_thinking: whether the prompt itself has opened the model's thinking.
-    request: the settings in force, the filters of the model's file among them.
-    chat, turn: the rows of a turn that is saved.
-    drafted: the first answer of mode rewrite.
-    """
-
-    mode: Mode
-    labels: dict[str, list[str]]
-    pushing: Sequence[str]
-    preferences: dict[str, list[str]]
-    seed: int
-    followed_sampling: str
-    placed: str
-    warnings: Sequence[str]
-    first: int
-    opened_thinking: bool
-    layout: FixedLayout | None
-    request: dict[str, Any]
-    chat: int | None = None
-    turn: int | None = None
-    drafted: Sequence[TokenEvent] = ()
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from random import SystemRandom
 from typing import Any, Protocol
 
 from ..answer import Answer
-from ..client import RemoteAnswer, Server, ServerError, Started, find_server, kept_from_servers
+from ..client import RemoteAnswer, Server, ServerError, find_server, kept_from_servers
 from ..engine.interrupt import Interrupt
 from ..errors import ModelError
+from ..events import Started
 from ..gguf.locate import find_model
 from ..gguf.ollama import shown_name
 from ..gguf.sampling import followed, left
@@ -61,7 +62,7 @@ class Begun:
 
 
 class Judge(Protocol):
-    """What a chat needs of a judge; see `PersonaJudge`."""
+    """The part of a `PersonaJudge` that a chat uses."""
 
     request: Request
     interrupt: Interrupt
@@ -101,7 +102,7 @@ class Judge(Protocol):
         """
 
     def think_notice(self) -> str:
-        """What to say of a switch for thinking that the model does not have; empty where it has one."""
+        """A line where the model has no switch for thinking; empty where it has one."""
 
     def load_here(self) -> Judge | None:
         """The same judge on a model that is loaded here; None where there shall be none."""

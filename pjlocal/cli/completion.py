@@ -1,4 +1,4 @@
-"""What a shell completes behind an option: names of models, presets, personas, chats and documents."""
+"""Names that a shell completes behind an option: names of models, presets, personas, chats and documents."""
 
 from __future__ import annotations
 

@@ -112,7 +112,6 @@ class Engine:
         self.lanes = Lanes(model, settings, interrupt, capacity)
         self.n_steps = 0
         self.closed = False
-        self._capacity = capacity
         self._waiting: deque[EngineAnswer] = deque()
         self._in_flight: dict[EngineAnswer, Slot] = {}
         self._direct: list[Slot] = []
@@ -272,7 +271,7 @@ class Engine:
                 answer.error = error
 
     def _has_room(self, answer: EngineAnswer) -> bool:
-        return self.lanes.have_room(answer.needs.n_views) if self._capacity else not self._slots
+        return self.lanes.have_room(answer.needs.n_views) if self.lanes.capacity else not self._slots
 
     def _advance(self, answer: EngineAnswer, slot: Slot, failed: Exception | None) -> list[Any]:
         """Decide an answer's next token; the events that this settles, or the end of the answer."""
@@ -352,7 +351,7 @@ class Engine:
         """Read about a batch of prompts, or a small piece where others wait for it."""
         reading = [slot for slot in self._slots if not slot.is_ready]
         is_alone = len(reading) == len(self._slots)
-        piece = (self._capacity.prompt_piece if self._capacity else PROMPT_PIECE) if not is_alone else None
+        piece = (self.lanes.capacity.prompt_piece if self.lanes.capacity else PROMPT_PIECE) if not is_alone else None
         n_read = 0
         while reading and n_read < (piece or self.settings.n_batch):
             slot = min(reading, key=_due)

@@ -87,7 +87,7 @@ def needs(n_views: int, n_ctx: int, **others: Any) -> Needs:
 
 
 class LaneSet:
-    """The lanes of answers with the same number of views, and the threads that decode them beside the caller's."""
+    """The lanes of answers with the same number of views."""
 
     def __init__(self, lanes: Sequence[Lane], layout: FixedLayout) -> None:
         self.lanes = list(lanes)

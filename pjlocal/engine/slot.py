@@ -93,7 +93,7 @@ class Slot:
     def close(self) -> None:
         self._stages = None
 
-    # What the schedules call.
+    # Methods that the schedules call.
 
     @property
     def can_truncate(self) -> bool:
@@ -151,7 +151,7 @@ class Slot:
             sequence.fed[:] = tokens
 
     def logits(self, view: int, row: int = 0) -> Any:
-        """What `reduce` has made of the logits behind the row-th of the tokens fed last.
+        """The result of `reduce` for the logits behind the row-th of the tokens fed last.
 
         Raises:
             Interrupted, ModelError: they could not be decoded.

@@ -10,10 +10,10 @@ from itertools import groupby
 from pathlib import Path
 
 from ..answer import Answer
-from ..client import RemoteAnswer, Server, ServerBusy, Started
+from ..client import RemoteAnswer, Server, ServerBusy
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import UsageError
-from ..events import TokenEvent
+from ..events import Started, TokenEvent
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
 from .records import AnswerRecord, Folder

@@ -15,10 +15,11 @@ from starlette.routing import Route
 
 from .. import __version__
 from ..errors import PjlocalError
+from ..events import Started
 from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message
 from ..request import Request as AnswerRequest
-from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service, Started
+from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service
 from ..sessions.asking import as_messages, turn_seed
 from ..sessions.session import Session, Turn, title_of
 from .auth import GoneOn, NotFound, described, refusal

@@ -296,7 +296,7 @@ def parse(kind: type[_Body], body: bytes) -> _Body:
 
 @dataclass(frozen=True)
 class Reply:
-    """What all that is sent of one request has in common.
+    """The fields that all replies to one request share.
 
     chat: whether a conversation is answered; else a text goes on.
     with_logprobs, with_events: what rides along.
@@ -319,7 +319,7 @@ class Reply:
         return self._chunk(index, {"delta": {"role": "assistant", "content": ""}})
 
     def chunk(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
-        """What has come of an answer."""
+        """The chunk of an answer's new tokens."""
         text = text_of(tokens)
         fields: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
         if self.with_logprobs:
@@ -387,7 +387,7 @@ def _events(tokens: Sequence[Token]) -> list[dict[str, Any]]:
 
 
 def _summary(result: Result) -> dict[str, Any]:
-    """What ``pjlocal run --json`` says of an answer, without the answer."""
+    """The fields of ``pjlocal run --json`` about an answer, without its text."""
     report = result.as_dict()
     return {key: report[key] for key in report if key not in ("text", "model", "finish_reason")}
 

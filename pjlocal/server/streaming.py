@@ -14,7 +14,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
-from ..service import Checked, Done, Job, News, Service, Started, Token
+from ..events import Started
+from ..service import Checked, Done, Job, News, Service, Token
 from .auth import TooLarge, TooSlow
 
 MOST_BODY = 4 << 20  # bytes

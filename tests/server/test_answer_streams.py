@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from served import BIG, ENGINE, LONG, Served, serving, streamed, when
+from served import BIG, ENGINE, LONG, Served, no_times, serving, streamed, when
 
 from pjlocal import Generation, PersonaJudge, Prompting, Sampling, TokenEvent
 from pjlocal.events import Result
@@ -57,12 +57,6 @@ def ask(client: httpx2.Client, asked: dict[str, Any]) -> list[dict[str, Any]]:
 
 def as_event(told: dict[str, Any]) -> TokenEvent:
     return TokenEvent.from_dict({key: value for key, value in told.items() if key != "writer"})
-
-
-def no_times(report: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: no_times(value) if key == "draft" and value else value for key, value in report.items() if key != "timings"
-    }
 
 
 REQUESTS = [

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from commandline import PJLOCAL, one_line
-from served import BIG, ENGINE, LONG, Served, serving, when
+from served import BIG, ENGINE, LONG, Served, no_times, serving, when
 from talking import plain_event
 
 from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling, TokenEvent
@@ -62,10 +62,6 @@ def written(served: Served) -> float:
     """Answers that the server has written to their ends."""
     text = served.http.get("/metrics").text
     return sum(map(float, re.findall(r"^pjlocal_answers_total\{.*\} ([\d.e+]+)$", text, re.MULTILINE)))
-
-
-def no_times(report: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in report.items() if key != "timings"}
 
 
 REQUESTS = [
