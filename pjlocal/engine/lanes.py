@@ -189,11 +189,8 @@ class Lanes:
 
     def have_room(self, n_views: int) -> bool:
         """Whether there are free sequences for an answer, of lanes for several."""
-        lanes = self._sets[0].lanes
-        n_free = [sum(sequence.is_free for sequence in lane.sequences) for lane in lanes]
-        if self.separates(n_views):
-            return sum(map(bool, n_free)) >= n_views
-        return max(n_free) >= n_views or (n_views > len(lanes[0].sequences) and sum(n_free) >= n_views)
+        n_free = [sum(sequence.is_free for sequence in lane.sequences) for lane in self._sets[0].lanes]
+        return (sum(map(bool, n_free)) if self.separates(n_views) else sum(n_free)) >= n_views
 
     def separates(self, n_views: int) -> bool:
         """Whether the views of an answer go to lanes of their own."""
