@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answer_records import make_answer
 from evaluated import SUITE
 from hypothesis import given
 from hypothesis import strategies as st
 
 import pjlocal
 from pjlocal.errors import UsageError
+from pjlocal.evaluation.checks import met
 from pjlocal.evaluation.prompts import FIELDS, load_prompts
 from pjlocal.evaluation.suite import (
     Check,
@@ -273,6 +275,8 @@ def test_what_is_no_suite_is_told_in_a_line(broken: Any) -> None:
 def test_the_ready_suites_are_those_of_the_paper_and_of_this_project() -> None:
     assert ready_suites() == [
         "modes",
+        "pairs",
+        "pairs-final",
         "panel",
         "pirate",
         "quick",
@@ -296,6 +300,32 @@ def test_every_system_of_a_ready_suite_can_answer(name: str) -> None:
         for objectives in suite.objectives:
             request = system_request(suite, system, Request()).replace(views=system.views(objectives))
             assert make_roles(request).mode == request.generation.mode, "a ready suite says the mode of every system"
+
+
+#: An answer that meets both preferences of each pair.
+MEETS = {
+    "cowboy + 25 words": "Well howdy, partner! I reckon the sky is blue 'cause that light gets scattered.",
+    "Spanish + bullets": "- El cielo es azul por la luz del sol.\n- Las nubes son blancas y grandes.",
+    "lower case + closing words": "the sky scatters blue light most. hope that helps!",
+    "an animal + one sentence": "A good plan is like a fox that knows every path through the wood.",
+    "excited + a number": "Wow! That is amazing! Rayleigh explained it in 1871!",
+    "numbered steps + French": "1. Le ciel est bleu.\n2. La lumière est dans les nuages et il y en a plus.",
+    "knight + a question": "Verily, the sky is blue, good sir. What quest brings thee here?",
+    "German + 20 words": "Der Himmel ist blau, weil die Luft das Licht streut.",
+    "bold + food": "The sky is **blue**, like a bowl of berries.",
+    "capitals + emoji": "THE SKY IS BLUE 😎",
+    "the sea + The end.": "Light is scattered over the ocean. The end.",
+    "a first word + one line": "Well, the air scatters blue light most.",
+}
+PLAIN = "The sky appears blue. Air scatters short waves of light more than long ones, as physicists found."
+
+
+@pytest.mark.parametrize("name", ["pairs", "pairs-final"])
+def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_answer(name: str) -> None:
+    for objectives in load_suite(name).objectives:
+        for check in objectives.checks:
+            assert met(check, make_answer(MEETS[objectives.name])), check.name
+        assert not all(met(check, make_answer(PLAIN)) for check in objectives.checks), objectives.name
 
 
 @pytest.mark.parametrize("name", [f"table{number}" for number in range(1, 6)])
