@@ -28,6 +28,24 @@ PRESETS: dict[str, str] = {
     "friendly": "Be friendly: talk like a kind friend.",
 }
 
+#: Words that people try, by the preset that means the same: the nearest spelling of "warm" is "harmless".
+_MEANINGS = {
+    "helpful": "useful practical",
+    "harmless": "safe ethical careful cautious",
+    "humorous": "funny witty humor humour joking playful comic amusing",
+    "correct": "accurate true factual honest precise right",
+    "informative": "detailed thorough long verbose educational rich complete",
+    "professional": "business expert businesslike serious",
+    "creative": "imaginative original inventive artistic",
+    "touching": "emotional moving heartfelt poetic",
+    "vivid": "descriptive colorful colourful lively sensory",
+    "concise": "short brief terse blunt succinct compact",
+    "simple": "easy plain clear basic childlike",
+    "formal": "polite official impersonal academic",
+    "friendly": "warm kind casual nice cheerful enthusiastic informal gentle supportive",
+}
+_LIKE = {word: preset for preset, words in _MEANINGS.items() for word in words.split()}
+
 _own: dict[str, str] = {}
 
 _HOW_FREE_TEXT = "a preference of your own takes more than one word, as in 'Answer in rhyme', or @FILE"
@@ -64,9 +82,17 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
         name, colon, strength = spec.partition(":")
         if colon and name.lower() in known:
             _check_strength(spec, strength)
-        hint = did_you_mean(spec.lower(), known) or f"known are {', '.join(known)}"
+        hint = _hint(name.lower(), known)
         raise UsageError(f"unknown preset {spec!r}: {hint} ({_HOW_FREE_TEXT})")
     return spec
+
+
+def _hint(word: str, known: Mapping[str, str]) -> str:
+    """The preset that was meant: by its meaning, else by its spelling; else all of them."""
+    like = _LIKE.get(word)
+    if like in known:
+        return f"did you mean {like}?"
+    return did_you_mean(word, known) or f"known are {', '.join(known)}"
 
 
 _STRENGTH = re.compile(r"(?P<text>.*[^\s:]):(?P<strength>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|auto)", re.DOTALL)

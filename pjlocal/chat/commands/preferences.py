@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any, get_args
@@ -12,6 +12,7 @@ from typing import Any, get_args
 from ...config import tomlfile
 from ...config.config import load_config
 from ...errors import UsageError
+from ...prompting.dials import STEP, add, adjust
 from ...prompting.plan import make_roles, resolve_mode
 from ...prompting.preferences import presets, resolve, use_own
 from ...request import deal
@@ -44,17 +45,11 @@ def prefer(chat: Chat, words: str) -> None:
             after = list((before | {view: [*kept, *wishes]}).values())
             new = after if len(after) == len(VIEW_NAMES) else deal(list(chain.from_iterable(after)))
         else:
-            new = _added(conversation.judge.request.views, wishes) if verb == "add" else deal(wishes)
+            new = add(conversation.judge.request, wishes) if verb == "add" else deal(wishes)
         conversation.prefer(new)
         chat.changed()
     for name, wishes in conversation.views.items():
         chat.screen.say(f"{name}: {', '.join(wishes) or 'no preference'}")
-
-
-def _added(views: Sequence[Sequence[str]], wishes: list[str]) -> list[list[str]]:
-    """The two views' preferences, and more of them; the views' turns go on where they stand."""
-    more = deal(wishes) if len(views[0]) <= len(views[1]) else deal(wishes)[::-1]
-    return [[*old, *new] for old, new in zip(views, more, strict=True)]
 
 
 def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, str]:
@@ -89,6 +84,37 @@ def _wishes(words: str) -> list[str]:
             raise
         return [words.strip("\"'")]
     return wishes
+
+
+@commands.add(
+    "/more PREFERENCE",
+    "A preference half a step stronger; adds it where it is absent, as in /more vivid.",
+    lambda chat: list(presets()),
+)
+def more(chat: Chat, words: str) -> None:
+    _adjust(chat, words, STEP)
+
+
+@commands.add(
+    "/less PREFERENCE",
+    "A preference half a step weaker; removes it at 0, and avoids it where it is absent, as in /less formal.",
+    lambda chat: list(presets()),
+)
+def less(chat: Chat, words: str) -> None:
+    _adjust(chat, words, -STEP)
+
+
+def _adjust(chat: Chat, words: str, step: float) -> None:
+    if not words:
+        raise UsageError("name a preference, as in /more vivid or /less formal")
+    request = adjust(chat.conversation.judge.request, words.strip("\"'"), step)
+    if request.generation.avoid:
+        make_roles(request)
+    chat.conversation.put_in_force(request)
+    chat.changed()
+    in_force = [f"{name}: {', '.join(wishes) or 'no preference'}" for name, wishes in chat.conversation.views.items()]
+    avoided = request.generation.avoid
+    chat.screen.say(" · ".join([*in_force, *([f"avoid: {', '.join(avoided)}"] if avoided else [])]))
 
 
 @commands.add("/swap", "Exchange the preferences of the two views; of a panel, let the next one come first.")

@@ -1,0 +1,61 @@
+"""More or less of a preference: its strength by half a step, from avoided to asked for."""
+
+from __future__ import annotations
+
+from ..request import Request, deal
+from ..settings import parse_strength
+from .plan import resolve_mode, strength_in_force
+from .preferences import resolve, split_strength
+
+STEP = 0.5
+_AUTO = 1.5  # about what the strength auto comes to: 1.3, and the divergence of the views
+
+
+def adjust(request: Request, preference: str, step: float) -> Request:
+    """The request with a preference stronger or weaker by ``step``.
+
+    A preference that is absent is added at the usual strength, or avoided at one step where it shall be less.  At 0 it
+    is removed.
+
+    Raises:
+        UsageError: no preference of that name, or a strength beyond its limits.
+    """
+    name = split_strength(preference)[0].strip()
+    resolve(name)
+    for view, preferences in enumerate(request.views):
+        for at, given in enumerate(preferences):
+            if _is(given, name):
+                new = _spelled(name, _strength(request, given) + step)
+                changed = [*preferences[:at], *new, *preferences[at + 1 :]]
+                return request.replace(views=[*request.views[:view], changed, *request.views[view + 1 :]])
+    avoided = request.generation.avoid
+    for at, given in enumerate(avoided):
+        if _is(given, name):
+            strength = float(split_strength(given)[1] or 1)
+            return request.replace(avoid=(*avoided[:at], *_spelled(name, strength - step), *avoided[at + 1 :]))
+    if step < 0:
+        return request.replace(avoid=(*avoided, *_spelled(name, -step)))
+    return request.replace(views=add(request, [name]))
+
+
+def add(request: Request, preferences: list[str]) -> list[list[str]]:
+    """The two views' preferences, and more of them: dealt on from where they stand."""
+    views = request.views
+    more = deal(preferences) if len(views[0]) <= len(views[1]) else deal(preferences)[::-1]
+    return [[*old, *new] for old, new in zip(views, more, strict=True)]
+
+
+def _is(given: str, name: str) -> bool:
+    return split_strength(given)[0].strip().lower() == name.lower()
+
+
+def _strength(request: Request, given: str) -> float:
+    own = split_strength(given)[1] or strength_in_force(request.generation, resolve_mode(request))
+    value = parse_strength(own)
+    return _AUTO if value is None else value
+
+
+def _spelled(name: str, strength: float) -> list[str]:
+    """The preference with its strength; nothing at 0 or below.  Raises UsageError beyond the limits."""
+    parse_strength(spelled := f"{strength:g}")
+    return [f"{name}:{spelled}"] if strength > 0 else []

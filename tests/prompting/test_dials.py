@@ -1,0 +1,43 @@
+"""More or less of a preference: half a step at a time, from avoided over absent to asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from pjlocal.errors import UsageError
+from pjlocal.prompting.dials import STEP, adjust
+from pjlocal.request import Request
+
+START = Request().replace(views=[["vivid"], ["Talk like a pirate"]])
+
+
+def turned(request: Request, *steps: tuple[str, float]) -> tuple[object, tuple[str, ...]]:
+    for preference, step in steps:
+        request = adjust(request, preference, step)
+    return [list(view) for view in request.views], request.generation.avoid
+
+
+def test_a_preference_gets_stronger_and_weaker_and_goes_at_zero() -> None:
+    assert turned(START, ("vivid", STEP)) == ([["vivid:1.5"], ["Talk like a pirate"]], ())
+    assert turned(START, ("VIVID", -STEP)) == ([["VIVID:0.5"], ["Talk like a pirate"]], ())
+    assert turned(START, ("vivid", -STEP), ("vivid", -STEP)) == ([[], ["Talk like a pirate"]], ())
+    assert turned(START, ("talk like a pirate", STEP))[0][1] == ["talk like a pirate:1.5"]
+
+
+def test_an_absent_preference_is_added_or_avoided_and_comes_back() -> None:
+    assert turned(START, ("concise", STEP)) == ([["vivid", "concise"], ["Talk like a pirate"]], ())
+    assert turned(START, ("formal", -STEP)) == ([["vivid"], ["Talk like a pirate"]], ("formal:0.5",))
+    assert turned(START, ("formal", -STEP), ("formal", -STEP))[1] == ("formal:1",)
+    assert turned(START, ("formal", -STEP), ("formal", STEP)) == ([["vivid"], ["Talk like a pirate"]], ())
+
+
+def test_the_usual_strength_is_that_of_the_mode() -> None:
+    assert turned(START.replace(mode="both"), ("vivid", STEP))[0][0] == ["vivid:2"]  # auto is about 1.5
+    assert turned(START.replace(strength="3"), ("vivid", STEP))[0][0] == ["vivid:3.5"]
+
+
+def test_an_unknown_word_and_a_strength_beyond_the_limit_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown preset 'warm': did you mean friendly\?"):
+        adjust(START, "warm", STEP)
+    with pytest.raises(UsageError, match="a strength is a number from -10 to 10"):
+        turned(START, *[("vivid", STEP)] * 19)
