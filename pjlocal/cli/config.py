@@ -6,11 +6,13 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..config import tomlfile
+from ..config.character import read_character
 from ..config.config import (
     TABLES,
     TOP,
@@ -141,6 +143,23 @@ def save(
 
         make_roles(request)
     set_persona(config_path(), name, values, replace=force)
+
+
+@prefs_app.command("import")
+def import_card(
+    file: Annotated[Path, typer.Argument(help="A character card, as JSON or PNG.", show_default=False)],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The persona's name: one bare word (default: the character's).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a persona of that name.")] = False,
+) -> None:
+    """Save a character card as a persona, which run and chat put on with -P NAME."""
+    character = read_character(file)
+    persona = name or character.persona
+    if not persona:
+        raise UsageError("the character's name has no letters for a persona's name: give one with --name")
+    set_persona(config_path(), persona, {"system": character.system}, replace=force)
+    typer.echo(f"pjlocal: saved as the persona {persona}: pjlocal chat -P {persona}", err=True)
 
 
 @prefs_app.command()

@@ -1,0 +1,113 @@
+"""Character cards, version 1 to 3, as JSON or inside a PNG picture: what they say as the system text of a persona.
+
+The format: https://github.com/malfoyslastname/character-card-spec-v2
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..textfile import user_path
+
+_MOST_BYTES = 32 * 1024 * 1024  # of a card, picture and all
+_PNG = b"\x89PNG\r\n\x1a\n"
+_CHUNKS = (b"ccv3", b"chara")  # the newer one goes first
+
+
+@dataclass(frozen=True)
+class Character:
+    """A character.
+
+    persona: a name that a persona can have.
+    system: the system text.
+    """
+
+    persona: str
+    system: str
+
+
+def read_character(path: Path) -> Character:
+    """The character of a card.
+
+    Raises:
+        UsageError: the file cannot be read, or is no card.
+    """
+    try:
+        with user_path(path).open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    if len(content) > _MOST_BYTES:
+        raise UsageError(f"{path} is larger than {_MOST_BYTES // 2**20} MiB: it is no character card")
+    values = _card(path, content)
+    data = values.get("data") if isinstance(values.get("data"), dict) else values
+    return _character(path, data)
+
+
+def _card(path: Path, content: bytes) -> dict[str, Any]:
+    if content.startswith(_PNG):
+        texts = dict(_text_chunks(content))
+        encoded = next((texts[name] for name in _CHUNKS if name in texts), None)
+        if encoded is None:
+            raise UsageError(f"{path} is a picture without a character card in it")
+        try:
+            content = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            raise UsageError(f"the character card in {path} is broken: it is not base64") from None
+    try:
+        values = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no character card: it is not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} is no character card: its JSON is not an object")
+    return values
+
+
+def _text_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The name and the text of each tEXt chunk of a PNG picture, as far as the picture is whole."""
+    at = len(_PNG)
+    while at + 8 <= len(content):
+        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        data = content[at + 8 : at + 8 + length]
+        if kind == b"tEXt" and len(data) == length:
+            name, _, text = data.partition(b"\0")
+            yield name, text
+        at += length + 12  # with length, kind and checksum
+
+
+def _character(path: Path, data: dict[str, Any]) -> Character:
+    name = _text(data, "name")
+    if not name:
+        raise UsageError(f"{path} is no character card: it names no character")
+    parts = [
+        re.sub(r"\{\{original\}\}", "", _text(data, "system_prompt"), flags=re.IGNORECASE),
+        f"You are {name}. Stay in this role.",
+        _text(data, "description"),
+        _titled("Personality", _text(data, "personality")),
+        _titled("Scenario", _text(data, "scenario")),
+        _titled("How you speak", re.sub(r"(?im)^<START>\s*", "", _text(data, "mes_example"))),
+        _titled("You began the conversation with", _text(data, "first_mes")),
+        _text(data, "post_history_instructions"),
+    ]
+    system = "\n\n".join(part.strip() for part in parts if part.strip())
+    system = re.sub(r"\{\{char\}\}|<BOT>", lambda _: name, system, flags=re.IGNORECASE)
+    system = re.sub(r"\{\{user\}\}|<USER>", "the user", system, flags=re.IGNORECASE)
+    persona = re.sub(r"[\W_]+", "-", name.lower()).strip("-")
+    return Character(persona, system)
+
+
+def _text(data: dict[str, Any], key: str) -> str:
+    value = data.get(key)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _titled(title: str, text: str) -> str:
+    return f"{title}:\n{text}" if text else ""
