@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
+from typing import Any
 
 from ..engine.lifetime import Lifetime
 from ..engine.model import Model
@@ -216,7 +217,9 @@ class ChatTemplate:
         return text
 
     def _written(self, messages: Sequence[Message], prompting: Prompting) -> str:
-        variables = {} if prompting.think == "auto" else _think(prompting.think == "on")
+        variables: dict[str, Any] = {} if prompting.think == "auto" else _think(prompting.think == "on")
+        if prompting.reasoning_effort:
+            variables["reasoning_effort"] = prompting.reasoning_effort
         try:
             return self._render([(message.role, message.content) for message in messages], variables)
         except Refusal as error:

@@ -23,7 +23,7 @@ from .auth import Guard, NotFound, error_body, not_served
 from .bodies import Wrong
 from .chats import chat_routes
 from .metrics import Metrics
-from .openai import Body, Chat, Completion, Names, Reply, parse, streamed, whole
+from .openai import MOST_CHOICES, Body, Chat, Completion, Names, Reply, parse, streamed, whole
 from .page import page_routes
 from .streaming import Answering, Answers, read_body
 
@@ -57,7 +57,12 @@ def create_app(
     middleware = [Middleware(Guard, key=key, token=token, local=local, origins=origins, metrics=metrics)]
     if origins:
         cors = Middleware(
-            CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], max_age=600
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Pjlocal-Warning"],
+            max_age=600,
         )
         middleware.insert(0, cors)
     return Starlette(
@@ -101,13 +106,22 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         named = names.find(body.model)
         if named is None:
             raise NotFound(names.unknown(str(body.model)))
-        system, prompt = body.system_and_prompt()
-        overrides = body.overrides(n_ctx)
-        request = defaults.override(named).override(overrides).behind(system)
-        for warning in unused(request, make_roles(request), overrides.flat()):
+        system, prompts = body.system_and_prompts()
+        persona, overrides = body.persona(n_ctx), body.overrides(n_ctx)
+        request = defaults.override(named).override(persona).override(overrides).behind(system)
+        for warning in unused(request, make_roles(request), persona.flat() | overrides.flat()):
             raise Wrong(warning, "pjlocal")
-        reply = Reply(body.model or names.model, isinstance(body, Chat), body.top is not None, body.with_events)
-        jobs = [Job(_seeded(request, number), prompt, top=body.top) for number in range(body.n or 1)]
+        n, top = body.n or 1, body.top
+        if n * len(prompts) > MOST_CHOICES:
+            raise Wrong(f"n times the prompts must be at most {MOST_CHOICES} answers", "prompt")
+        reply = Reply(
+            body.model or names.model, isinstance(body, Chat), top is not None, body.with_events, n, body.echoes
+        )
+        jobs = [
+            Job(_seeded(request, number), prompt, top=top, hears_warnings=True)
+            for prompt in prompts
+            for number in range(n)
+        ]
         answers = Answers(service, jobs)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)

@@ -68,6 +68,7 @@ class Answers:
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[tuple[int, News]] = asyncio.Queue()
         self.choices = [Choice() for _ in jobs]
+        self.warnings: list[str] = []  # what of the settings has no effect, as far as it is known
         self.was_stopped = False
         for index, job in enumerate(jobs):
             job.tell = partial(self._tell, index)
@@ -100,7 +101,9 @@ class Answers:
             if news.result.finish_reason == "interrupted" and not self.was_stopped:
                 raise Interrupted
             choice.done = news
-        elif not isinstance(news, Started | Checked):
+        elif isinstance(news, Started):
+            self.warnings = [*dict.fromkeys([*self.warnings, *news.warnings])]
+        elif not isinstance(news, Checked):
             choice.tokens += news
         return index, news
 
