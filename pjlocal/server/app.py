@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,19 +17,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..prompting.plan import make_roles, unused
+from ..prompting.tools import Tools
 from ..request import Request as AnswerRequest
 from ..service import Job, ModelName, Service
 from .answers import answer_routes
 from .auth import Guard, NotFound, error_body, not_served
-from .bodies import Wrong
+from .bodies import Wrong, validated
 from .chats import chat_routes
 from .metrics import Metrics
 from .openai import Body, Chat, Completion, Names, Reply, parse, streamed, whole
 from .page import page_routes
+from .responses import Responses, ResponsesReply
 from .streaming import Answering, Answers, read_body
+from .tools import NOT_OFFERED, WARNING, Calling, arrange
 
 _SERVED = (
-    "This server speaks OpenAI's Chat Completions API: POST /v1/chat/completions, POST /v1/completions and "
+    "This server speaks OpenAI's API: POST /v1/chat/completions, POST /v1/responses, POST /v1/completions and "
     "GET /v1/models, with http://HOST:PORT/v1 as the base URL"
 )
 _MOST_PATH = 200  # characters of a path in an error
@@ -92,12 +96,29 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         return JSONResponse(_model(name, started))
 
     async def chat(request: Request) -> Response:
-        return _answering(parse(Chat, await read_body(request)))
+        return await _answering(parse(Chat, await read_body(request)))
 
     async def completion(request: Request) -> Response:
-        return _answering(parse(Completion, await read_body(request)))
+        return await _answering(parse(Completion, await read_body(request)))
 
-    def _answering(body: Body) -> Response:
+    async def responses(request: Request) -> Response:
+        asked = validated(Responses, await read_body(request))
+        body = asked.as_chat()
+        answers, calling, headers = await _ask(body)
+        reply = ResponsesReply(asked, body.model or names.model, calling)
+        return Answering(answers, partial(reply.streamed if asked.stream else reply.whole, answers, headers))
+
+    async def _answering(body: Body) -> Response:
+        answers, calling, headers = await _ask(body)
+        model = body.model or names.model
+        reply = Reply(model, isinstance(body, Chat), body.top is not None, body.with_events, calling)
+        if body.stream:
+            with_usage = bool(body.stream_options and body.stream_options.include_usage)
+            return Answering(answers, partial(streamed, answers, reply, headers, with_usage))
+        return Answering(answers, partial(whole, answers, reply, headers))
+
+    async def _ask(body: Body) -> tuple[Answers, Calling | None, dict[str, str]]:
+        """The answers that a request wants, how they may call functions, and headers for them."""
         named = names.find(body.model)
         if named is None:
             raise NotFound(names.unknown(str(body.model)))
@@ -106,13 +127,15 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         request = defaults.override(named).override(overrides).behind(system)
         for warning in unused(request, make_roles(request), overrides.flat()):
             raise Wrong(warning, "pjlocal")
-        reply = Reply(body.model or names.model, isinstance(body, Chat), body.top is not None, body.with_events)
-        jobs = [Job(_seeded(request, number), prompt, top=body.top) for number in range(body.n or 1)]
-        answers = Answers(service, jobs)
-        if body.stream:
-            with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return Answering(answers, partial(streamed, answers, reply, with_usage))
-        return Answering(answers, partial(whole, answers, reply))
+        calling, headers, tools = None, {}, Tools()
+        if isinstance(body, Chat) and (functions := body.functions):
+            calling = await asyncio.to_thread(arrange, functions, body.must_call, service.call_support, request)
+            if calling:
+                request, tools = request.override(calling.settings), calling.tools
+            else:
+                headers = {WARNING: NOT_OFFERED}
+        jobs = [Job(_seeded(request, n), prompt, top=body.top, tools=tools) for n in range(body.n or 1)]
+        return Answers(service, jobs), calling, headers
 
     return [
         Route("/health", health),
@@ -121,6 +144,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         Route("/v1/models/{name:path}", model),
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", completion, methods=["POST"]),
+        Route("/v1/responses", responses, methods=["POST"]),
     ]
 
 

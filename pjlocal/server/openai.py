@@ -20,12 +20,14 @@ from ..errors import did_you_mean
 from ..events import Result
 from ..prompting.preferences import presets
 from ..prompting.prompt import Message
+from ..prompting.tools import make_call
 from ..request import KEYS, Overrides
 from ..service import Done, Token
 from ..settings import FORMS
 from .auth import described
 from .bodies import MOST_STOPS, SHARED, Object, Strict, Whole, Wrong, check_overrides, validated, without_nulls
 from .streaming import Answers, Choice, as_event, as_stream
+from .tools import Calling, Offering, Reader, SentMessage, as_messages
 from .unsupported import UNSUPPORTED, check_fields, check_nested
 
 MOST_CHOICES = 16  # answers that one request may want
@@ -93,10 +95,10 @@ def _parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class _Message(Strict):
+class _Message(SentMessage):
     model_config = ConfigDict(strict=True, extra="allow")
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[list[_Text], BeforeValidator(_parts)] = Field(default=[])
 
     @property
@@ -214,7 +216,9 @@ class Body(Strict):
         """Refuse fields that would change the answer and are not supported.  Raises Wrong."""
         others = self.model_extra or {}
         for name in others:
-            if name in KEYS and name not in UNSUPPORTED:
+            if name in UNSUPPORTED:
+                continue
+            if name in KEYS:
                 raise Wrong(_WHERE_SETTINGS_GO.format(name), name)
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
                 if name in kind.model_fields:
@@ -224,7 +228,7 @@ class Body(Strict):
             check_nested("stream_options", self.stream_options.model_extra or {}, "stream_options")
 
 
-class Chat(Body):
+class Chat(Offering, Body):
     """A conversation that wants an answer."""
 
     messages: Annotated[list[_Message], Field(min_length=1)]
@@ -242,9 +246,9 @@ class Chat(Body):
     def system_and_prompt(self) -> tuple[str, Sequence[Message]]:
         """The system texts, wherever they stand, and the other messages."""
         system = [message.text for message in self.messages if message.role in ("system", "developer")]
-        turns = [Message(m.role, m.text) for m in self.messages if m.role == "user" or m.role == "assistant"]
-        if not turns or turns[-1].role != "user":
-            raise Wrong("the last message must be the user's", "messages")
+        turns = as_messages(m for m in self.messages if m.role not in ("system", "developer"))
+        if not turns or turns[-1].role not in ("user", "tool"):
+            raise Wrong("the last message must be the user's, or the result of a function", "messages")
         return "\n\n".join(system), turns
 
     def check_others(self) -> None:
@@ -300,12 +304,16 @@ class Reply:
 
     chat: whether a conversation is answered; else a text goes on.
     with_logprobs, with_events: what rides along.
+    calling: how the answers may call functions.
+    readers: of each answer, by its number.
     """
 
     model: str
     chat: bool
     with_logprobs: bool
     with_events: bool
+    calling: Calling | None = None
+    readers: dict[int, Reader] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -320,8 +328,7 @@ class Reply:
 
     def chunk(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
         """The chunk of an answer's new tokens."""
-        text = text_of(tokens)
-        fields: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
+        fields: dict[str, Any] = {"delta": self._delta(index, tokens)} if self.chat else {"text": text_of(tokens)}
         if self.with_logprobs:
             fields["logprobs"] = self._logprobs(tokens)
         if self.with_events:
@@ -330,14 +337,38 @@ class Reply:
 
     def end(self, index: int, result: Result) -> dict[str, Any]:
         """The last chunk of an answer."""
-        fields: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        reader = self._reader(index)
+        rest = reader.finish().text
+        fields: dict[str, Any] = {"delta": {"content": rest} if rest else {}} if self.chat else {"text": ""}
         if self.with_events:
             fields["pjlocal"] = _summary(result)
-        return self._chunk(index, fields, result.finish_reason)
+        return self._chunk(index, fields, reader.finish_reason(result.finish_reason))
 
     def usage(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The chunk behind all answers that counts their tokens."""
         return self._head(stream=True) | {"choices": [], "usage": usage(choices)}
+
+    def _reader(self, index: int) -> Reader:
+        return self.readers.setdefault(index, Reader(self.calling))
+
+    def _delta(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
+        reader = self._reader(index)
+        part = reader.push([token.event for token in tokens])
+        delta: dict[str, Any] = {} if part.arguments and not part.text else {"content": part.text}
+        if part.begins:
+            delta["tool_calls"] = [{"index": 0, **make_call(reader.id, reader.name, part.arguments)}]
+        elif part.arguments:
+            delta["tool_calls"] = [{"index": 0, "function": {"arguments": part.arguments}}]
+        return delta
+
+    def _message(self, index: int, choice: Choice) -> dict[str, Any]:
+        reader = self._reader(index)
+        part, rest = reader.push([token.event for token in choice.tokens]), reader.finish()
+        message: dict[str, Any] = {"role": "assistant", "content": part.text + rest.text}
+        if reader.name:
+            message["content"] = message["content"].strip() or None
+            message["tool_calls"] = [make_call(reader.id, reader.name, part.arguments)]
+        return message
 
     def _head(self, stream: bool) -> dict[str, Any]:
         kind = ("chat.completion.chunk" if stream else "chat.completion") if self.chat else "text_completion"
@@ -351,13 +382,11 @@ class Reply:
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         assert choice.done
         result = choice.done.result
-        fields: dict[str, Any] = (
-            {"message": {"role": "assistant", "content": choice.text}} if self.chat else {"text": choice.text}
-        )
+        fields: dict[str, Any] = {"message": self._message(index, choice)} if self.chat else {"text": choice.text}
         fields["logprobs"] = self._logprobs(choice.tokens) if self.with_logprobs else None
         if self.with_events:
             fields["pjlocal"] = {"events": _events(choice.tokens)} | _summary(result)
-        return {"index": index, **fields, "finish_reason": result.finish_reason}
+        return {"index": index, **fields, "finish_reason": self._reader(index).finish_reason(result.finish_reason)}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
         log_probs = [token.log_probs for token in tokens if token.log_probs]
@@ -404,34 +433,24 @@ def _logprob(of: LogProbs) -> dict[str, Any]:
     return _one(of.piece, of.log_prob) | {"top_logprobs": [_one(*other) for other in of.top]}
 
 
-async def whole(answers: Answers, reply: Reply) -> Response:
-    answers.submit()
-    async for _ in answers.news():
-        pass
-    return JSONResponse(reply.whole(answers.choices))
+async def whole(answers: Answers, reply: Reply, headers: Mapping[str, str]) -> Response:
+    await answers.finish()
+    return JSONResponse(reply.whole(answers.choices), headers=headers)
 
 
-async def streamed(answers: Answers, reply: Reply, with_usage: bool) -> Response:
-    """A stream of events, once the first token is there: what goes wrong before that has a status of its own."""
-    answers.submit()
-    news = answers.news()
-    first = await anext(news)
-    return as_stream(chunks(answers, first, news, reply, with_usage))
+async def streamed(answers: Answers, reply: Reply, headers: Mapping[str, str], with_usage: bool) -> Response:
+    news = await answers.begin()
+    return as_stream(chunks(answers, news, reply, with_usage), headers)
 
 
 async def chunks(
-    answers: Answers,
-    first: tuple[int, _Written],
-    news: AsyncIterator[tuple[int, _Written]],
-    reply: Reply,
-    with_usage: bool,
+    answers: Answers, news: AsyncIterator[tuple[int, _Written]], reply: Reply, with_usage: bool
 ) -> AsyncIterator[bytes]:
     """The events of a stream, from the first news on."""
     try:
         if reply.chat:
             for index, _ in enumerate(answers.choices):
                 yield as_event(reply.begin(index))
-        yield as_event(_chunk(reply, *first))
         async for item in news:
             yield as_event(_chunk(reply, *item))
         if with_usage:

@@ -111,6 +111,26 @@ class Answers:
             if not isinstance(news, Started | Checked | Exception):
                 yield index, news
 
+    async def finish(self) -> None:
+        """Have them written to their ends.  Raises what `submit` and `next` do."""
+        self.submit()
+        async for _ in self.news():
+            pass
+
+    async def begin(self) -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
+        """Have them written; their `news`, once the first token is there: what goes wrong before that is raised here,
+        and can have a status of its own."""
+        self.submit()
+        news = self.news()
+        first = await anext(news)
+
+        async def from_first() -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
+            yield first
+            async for item in news:
+                yield item
+
+        return from_first()
+
     def cancel(self) -> None:
         """Have no more written."""
         self._service.cancel(self._jobs)

@@ -30,7 +30,7 @@ def _instead(setting: str, *nothing: Any) -> Unsupported:
 
 
 _PLAIN = Unsupported()
-_TOOLS = Unsupported("this server calls no tools, leave it out")
+_TOOLS = Unsupported("use tools, on /v1/chat/completions or /v1/responses")
 _THINK = Unsupported('use {"pjlocal": {"think": "on"}} or "off"', ({},))
 _MAX_TOKENS = Unsupported("use max_tokens", ())
 _SCHEMA = Unsupported('use response_format with the type "json_schema"')
@@ -95,6 +95,7 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     (Unsupported("use messages"), ["input", "inputs"]),
     (Unsupported("use a message with the role system"), ["instructions"]),
     (Unsupported("send all messages"), ["previous_response_id", "conversation"]),
+    (Unsupported("wait for the answer, or stream it"), ["background"]),
     (Unsupported("send temperature, max_tokens, ... as fields of the request"), ["options"]),
     # Facts about the answer.
     (Unsupported("use logprobs", (*_NOTHING, 0)), ["n_probs", "num_logprobs"]),
@@ -121,7 +122,7 @@ HARMLESS = frozenset(
 
 #: Of a message.
 _IN_MESSAGES: dict[str, Unsupported] = {
-    **dict.fromkeys(("tool_calls", "function_call"), _TOOLS),
+    "function_call": Unsupported("use tool_calls"),
     **dict.fromkeys(("images", "audio"), _TEXT),
     **dict.fromkeys(("prefix", "partial"), Unsupported("an answer cannot be gone on with, leave it out")),
 }

@@ -167,7 +167,7 @@ def test_who_speaks_another_protocol_is_told_which_one_is_spoken_here(served: Se
     for method in ("GET", "POST"):
         reply = served.http.request(method, path, content=b"{}")
         error = reply.json()["error"]["message"]
-        assert reply.status_code == 404 and says in error and "OpenAI's Chat Completions API" in error
+        assert reply.status_code == 404 and says in error and "OpenAI's API" in error
         assert "/v1/chat/completions" in error and "\n" not in error and len(error) < 600
 
 
