@@ -257,7 +257,8 @@ class ChatTemplate:
         content, ends = message.content, self._ends(message)
         begin, end = 0, len(content)
         if trimmed:
-            begin = max((content.rfind(mark) + len(mark) for mark in MARKS.values() if mark in content), default=0)
+            closes = [marks.close for marks in MARKS]
+            begin = max((content.rfind(close) + len(close) for close in closes if close in content), default=0)
             begin = len(content) - len(content[begin:].lstrip())
             end = len(content.rstrip())
         first = bisect_left(ends, begin)
