@@ -25,7 +25,6 @@ from .events import Result, Started, Statistics, TokenEvent
 from .persona import PersonaJudge
 from .prompting.plan import Plan
 from .prompting.prompt import ChatTemplate, Message
-from .prompting.thinking import opened_by
 from .prompting.tools import CallSupport, Tools
 from .request import Request
 from .sessions.asking import fitted, turn_settings
@@ -324,7 +323,7 @@ class LoadedModel:
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
         prompts = [self._tokens(f"{head}\n\n{text}" if head else text) for head in heads]
         plan = judge.planned([Message("user", text)], prompts, request, roles)
-        return replace(plan, stops=(), shares_trunk=False)
+        return replace(plan, stops=(), shares_trunk=False, may_think=False)
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a whole prompt, which may hold control tokens, as those for filling in the middle."""
@@ -653,7 +652,6 @@ class Service:
                 prepared.judge.placed,
                 prepared.warnings,
                 prepared.first,
-                opened_by(self._model.model.text(answer.plan.prompts[0][-32:])),
                 answer.layout,
                 prepared.request.as_dict(),
                 saved.session.id if saved else None,

@@ -67,6 +67,8 @@ class Plan:
     prompts: each view's tokens.
     stops: the stop strings of the chat template.
     shares_trunk: what all prompts begin with may be read once for all: they part at the question's end.
+    may_think: whether an opening mark at the answer's beginning opens a thought; in a text that goes on, only the
+        prompt opens one.
     """
 
     request: Request
@@ -75,6 +77,7 @@ class Plan:
     prompts: list[list[int]]
     stops: tuple[str, ...]
     shares_trunk: bool
+    may_think: bool = True
 
 
 def resolve_mode(request: Request) -> Mode:

@@ -19,7 +19,7 @@ from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
 from .pieces import Marks, tokens_of
 from .rendering import PROBE, Role, Said, attempt, dialogue, jinja, reaches
-from .thinking import MARKS, answer_start
+from .thinking import MARKS, answer_start, opened_by
 from .tools import CallSupport, Control, Spelled, Tools, described, find_support, in_words, map_texts
 
 log = logging.getLogger("pjlocal")
@@ -225,8 +225,8 @@ class ChatTemplate:
 
     def _opening(self, prompt: str, tools: Tools) -> str:
         """The beginning of a call behind a prompt, and behind the end of the thinking that the prompt opens."""
-        opened = next((end for mark, end in MARKS.items() if prompt.rstrip().endswith(mark)), None)
-        return f"{opened}\n\n{tools.opening}" if opened and tools.opening else tools.opening
+        thought = opened_by(prompt) if tools.opening else None
+        return f"{thought.before}{thought.close}{thought.behind}{tools.opening}" if thought else tools.opening
 
     def _with_all_said(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
         """The prompt with plain words in the place of what is said.
@@ -308,7 +308,8 @@ class ChatTemplate:
         content, ends = message.content, self._ends(message)
         begin, end = 0, len(content)
         if trimmed:
-            begin = max((content.rfind(mark) + len(mark) for mark in MARKS.values() if mark in content), default=0)
+            closes = [marks.close for marks in MARKS]
+            begin = max((content.rfind(close) + len(close) for close in closes if close in content), default=0)
             begin = len(content) - len(content[begin:].lstrip())
             end = len(content.rstrip())
         first = bisect_left(ends, begin)

@@ -131,8 +131,8 @@ def find_support(render: Render, spelled: Callable[[str], Spelled]) -> CallSuppo
         opening, name, rest = text.partition(_NAME)
         found = _ARGUMENTS.search(rest)
         if name and found:
-            for end in MARKS.values():  # some templates write an empty thought in front
-                opening = opening.rpartition(end)[2]
+            for marks in MARKS:  # some templates write an empty thought in front
+                opening = opening.rpartition(marks.close)[2]
             syntax = CallSyntax(spelled(opening.lstrip()), spelled(rest[: found.start()]))
             return CallSupport(shows_tools, syntax, in_text)
     return CallSupport(shows_tools)

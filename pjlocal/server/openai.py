@@ -27,7 +27,7 @@ from ..settings import FORMS
 from .auth import described
 from .bodies import MOST_STOPS, SHARED, Object, Strict, Whole, Wrong, check_overrides, validated, without_nulls
 from .streaming import Answers, Choice, as_event, as_stream
-from .tools import Calling, Offering, Reader, SentMessage, as_messages
+from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
 from .unsupported import UNSUPPORTED, check_fields, check_nested
 
 MOST_CHOICES = 16  # answers that one request may want
@@ -328,7 +328,8 @@ class Reply:
 
     def chunk(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
         """The chunk of an answer's new tokens."""
-        fields: dict[str, Any] = {"delta": self._delta(index, tokens)} if self.chat else {"text": text_of(tokens)}
+        reader = self._reader(index)
+        fields = self._added(reader, reader.push([token.event for token in tokens]))
         if self.with_logprobs:
             fields["logprobs"] = self._logprobs(tokens)
         if self.with_events:
@@ -338,8 +339,7 @@ class Reply:
     def end(self, index: int, result: Result) -> dict[str, Any]:
         """The last chunk of an answer."""
         reader = self._reader(index)
-        rest = reader.finish().text
-        fields: dict[str, Any] = {"delta": {"content": rest} if rest else {}} if self.chat else {"text": ""}
+        fields = self._added(reader, reader.finish())
         if self.with_events:
             fields["pjlocal"] = _summary(result)
         return self._chunk(index, fields, reader.finish_reason(result.finish_reason))
@@ -351,24 +351,30 @@ class Reply:
     def _reader(self, index: int) -> Reader:
         return self.readers.setdefault(index, Reader(self.calling))
 
-    def _delta(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
-        reader = self._reader(index)
-        part = reader.push([token.event for token in tokens])
-        delta: dict[str, Any] = {} if part.arguments and not part.text else {"content": part.text}
+    def _added(self, reader: Reader, part: Part) -> dict[str, Any]:
+        """The fields of a chunk that adds a part to an answer."""
+        if not self.chat:
+            return {"text": part.text}
+        delta: dict[str, Any] = {"content": part.text} if part.text else {}
+        if part.thinking:
+            delta["reasoning_content"] = part.thinking
         if part.begins:
             delta["tool_calls"] = [{"index": 0, **make_call(reader.id, reader.name, part.arguments)}]
         elif part.arguments:
             delta["tool_calls"] = [{"index": 0, "function": {"arguments": part.arguments}}]
-        return delta
+        return {"delta": delta}
 
-    def _message(self, index: int, choice: Choice) -> dict[str, Any]:
-        reader = self._reader(index)
-        part, rest = reader.push([token.event for token in choice.tokens]), reader.finish()
-        message: dict[str, Any] = {"role": "assistant", "content": part.text + rest.text}
+    def _whole(self, reader: Reader, part: Part) -> dict[str, Any]:
+        """The fields of a whole answer."""
+        if not self.chat:
+            return {"text": part.text}
+        message: dict[str, Any] = {"role": "assistant", "content": part.text}
+        if part.thinking:
+            message["reasoning_content"] = part.thinking
         if reader.name:
-            message["content"] = message["content"].strip() or None
+            message["content"] = part.text.strip() or None
             message["tool_calls"] = [make_call(reader.id, reader.name, part.arguments)]
-        return message
+        return {"message": message}
 
     def _head(self, stream: bool) -> dict[str, Any]:
         kind = ("chat.completion.chunk" if stream else "chat.completion") if self.chat else "text_completion"
@@ -382,11 +388,12 @@ class Reply:
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         assert choice.done
         result = choice.done.result
-        fields: dict[str, Any] = {"message": self._message(index, choice)} if self.chat else {"text": choice.text}
+        reader = self._reader(index)
+        fields = self._whole(reader, reader.read([token.event for token in choice.tokens]))
         fields["logprobs"] = self._logprobs(choice.tokens) if self.with_logprobs else None
         if self.with_events:
             fields["pjlocal"] = {"events": _events(choice.tokens)} | _summary(result)
-        return {"index": index, **fields, "finish_reason": self._reader(index).finish_reason(result.finish_reason)}
+        return {"index": index, **fields, "finish_reason": reader.finish_reason(result.finish_reason)}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
         log_probs = [token.log_probs for token in tokens if token.log_probs]
@@ -405,10 +412,6 @@ def usage(choices: Sequence[Choice]) -> dict[str, Any]:
     prompt = max(max(one.result.statistics.prompt_tokens, default=0) for one in done)
     completion = sum(one.result.statistics.completion_tokens for one in done)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def text_of(tokens: Sequence[Token]) -> str:
-    return "".join(token.event.text for token in tokens)
 
 
 def _events(tokens: Sequence[Token]) -> list[dict[str, Any]]:

@@ -142,6 +142,9 @@ class _Kind:
 
 
 _KINDS = {
+    "reasoning": _Kind(
+        "rs", "text", "response.reasoning_summary_text", ("response.reasoning_summary_part", "summary_index")
+    ),
     "message": _Kind("msg", "text", "response.output_text", ("response.content_part", "content_index")),
     "function_call": _Kind("fc", "arguments", "response.function_call_arguments"),
 }
@@ -169,13 +172,16 @@ class _Item:
 
     @property
     def part(self) -> dict[str, Any]:
+        if self.kind == "reasoning":
+            return {"type": "summary_text", "text": self.text}
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
 
     def as_dict(self) -> dict[str, Any]:
         made = {"id": f"{self.names.prefix}_{self.id}", "type": self.kind, "status": self.status}
         if self.kind == "function_call":
             return made | {"call_id": self.call.id, "name": self.call.name, "arguments": self.text}
-        return made | {"role": "assistant", "content": [self.part] if self.status != "in_progress" else []}
+        parts = [self.part] if self.status != "in_progress" else []
+        return made | ({"summary": parts} if self.kind == "reasoning" else {"role": "assistant", "content": parts})
 
 
 class ResponsesReply:
@@ -226,9 +232,11 @@ class ResponsesReply:
         return self._grow(self._reader.push([token.event for token in tokens]))
 
     def _grow(self, part: Part) -> Iterator[bytes]:
+        if part.thinking:
+            yield from self._write("reasoning", part.thinking)
         text = self._space + part.text
         self._space = ""
-        if text.strip() or (text and self._items):
+        if text.strip() or (text and self._items and self._items[-1].kind == "message"):
             yield from self._write("message", text)
         else:
             self._space = text
@@ -237,7 +245,7 @@ class ResponsesReply:
 
     def _end(self, done: Done) -> Iterator[bytes]:
         yield from self._grow(self._reader.finish())
-        if not self._items:
+        if not self._items or self._items[-1].kind == "reasoning":
             yield from self._write("message", self._space)
         yield from self._close("incomplete" if done.result.finish_reason == "length" else "completed")
 
@@ -312,10 +320,11 @@ class ResponsesReply:
 
 def _usage(answers: Answers) -> dict[str, Any]:
     counted = usage(answers.choices)
+    thinking = sum(choice.done.result.statistics.thinking_tokens for choice in answers.choices if choice.done)
     return {
         "input_tokens": counted["prompt_tokens"],
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": counted["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": thinking},
         "total_tokens": counted["total_tokens"],
     }

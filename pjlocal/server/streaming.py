@@ -50,10 +50,6 @@ class Choice:
     tokens: list[Token] = field(default_factory=list)
     done: Done | None = None
 
-    @property
-    def text(self) -> str:
-        return "".join(token.event.text for token in self.tokens)
-
 
 class Answers:
     """The answers that one request wants.

@@ -15,6 +15,7 @@ from ..engine.constraint import check_constraint, json_rule
 from ..errors import UsageError
 from ..events import TokenEvent
 from ..prompting.prompt import Message
+from ..prompting.thinking import ThinkingText
 from ..prompting.tools import IN_JSON, CallSupport, CallSyntax, Control, Tools
 from ..request import Overrides, Request
 from ..settings import FORMS, Sampling
@@ -156,8 +157,10 @@ def as_messages(messages: Iterable[SentMessage]) -> list[Message]:
 
 @dataclass(frozen=True)
 class Part:
-    """The text that some tokens add to an answer, and to the arguments of its call; ``begins`` with the first."""
+    """The text that some tokens add to an answer, to the thinking before it, and to the arguments of its call;
+    ``begins`` with the first of these."""
 
+    thinking: str = ""
     text: str = ""
     arguments: str = ""
     begins: bool = False
@@ -181,49 +184,59 @@ class Calling:
 
 @dataclass
 class Reader:
-    """Tells the call in an answer from its text, token by token."""
+    """Tells the thinking, the text and the call in an answer apart, token by token."""
 
     calling: Calling | None
     name: str = ""  # of the function that is called
     #: As Mistral's templates want it in later prompts: nine letters and digits.
     id: str = field(default_factory=lambda: uuid4().hex[:9])
+    _texts: ThinkingText = field(default_factory=ThinkingText)
     _held: str = ""  # text that may become the head of a call
     _is_marked: bool = False
     _is_over: bool = False  # no call can begin any more
 
     def push(self, events: Sequence[TokenEvent]) -> Part:
-        parts = [self._push(event) for event in events]
-        text, arguments = "".join(part.text for part in parts), "".join(part.arguments for part in parts)
-        return Part(text, arguments, any(part.begins for part in parts))
+        return _joined([self._push(event.id, *self._texts.push(event)) for event in events])
+
+    def read(self, events: Sequence[TokenEvent]) -> Part:
+        """All of an answer."""
+        return _joined([self.push(events), self.finish()])
 
     def finish(self) -> Part:
         """The text that was held back."""
+        last = self._push(None, *self._texts.finish())
         held, self._held = self._held, ""
-        return Part(held)
+        return _joined([last, Part(text=held)])
 
     def finish_reason(self, reason: str) -> str:
         return "tool_calls" if self.name and reason == "stop" else reason
 
-    def _push(self, event: TokenEvent) -> Part:
+    def _push(self, token: int | None, thinking: str, text: str) -> Part:
         if self.name:
-            return Part(arguments=event.text)
+            return Part(thinking, arguments=text)
         if self.calling is None or self._is_over:
-            return Part(event.text)
+            return Part(thinking, text)
         mark = self.calling.mark
         if isinstance(mark, Control) and not self._is_marked:
-            self._is_marked = event.id == mark.id
-            return Part(event.text)
-        held = self._held + event.text
+            self._is_marked = token == mark.id
+            return Part(thinking, text)
+        held = self._held + text
         heads = {f"{head}{{": head for head in self.calling.heads}  # the arguments are an object
         places = range(len(held)) if isinstance(mark, str) else range(1)
         for at in places:
             if head := next((head for head in heads if held.startswith(head, at)), None):
                 self.name, self._held = self.calling.heads[heads[head]], ""
-                return Part(held[:at], held[at + len(heads[head]) :], begins=True)
+                return Part(thinking, held[:at], held[at + len(heads[head]) :], begins=True)
         keep = next((at for at in places if any(head.startswith(held[at:]) for head in heads)), len(held))
         self._is_over = not isinstance(mark, str) and keep > 0
         self._held = held[keep:]
-        return Part(held[:keep])
+        return Part(thinking, held[:keep])
+
+
+def _joined(parts: Sequence[Part]) -> Part:
+    names = ("thinking", "text", "arguments")
+    texts = {name: "".join(getattr(part, name) for part in parts) for name in names}
+    return Part(**texts, begins=any(part.begins for part in parts))
 
 
 def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport, request: Request) -> Calling | None:

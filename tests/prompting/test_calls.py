@@ -121,7 +121,7 @@ def test_a_call_is_opened_behind_the_prompt_and_not_within_a_thought(judge_of: T
     asked = [Message("user", "Weather?")]
     assert read(judge_of(hermes), asked, Tools([], opening)).endswith(f"assistant\n{opening}")
     thinking = hermes.replace("assistant\n' }}", "assistant\n<think>\n' }}")
-    assert read(judge_of(thinking), asked, Tools([], opening)).endswith(f"<think>\n</think>\n\n{opening}")
+    assert read(judge_of(thinking), asked, Tools([], opening)).endswith(f"<think>\n\n</think>\n\n{opening}")
 
 
 def test_a_preference_with_the_question_stays_there_when_a_result_follows(judge_of: Template) -> None:
