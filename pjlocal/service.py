@@ -99,6 +99,14 @@ class SavedTurn:
     seed: int | None
 
 
+@dataclass(frozen=True)
+class Raw:
+    """A text to go on with, or its tokens; without a chat template."""
+
+    text: str = ""
+    tokens: Sequence[int] = ()
+
+
 @dataclass(eq=False)
 class Job:
     """An answer to write; or, without a prompt, a request to check.
@@ -114,7 +122,7 @@ class Job:
     """
 
     request: Request
-    prompt: Sequence[Message] | str | None = None
+    prompt: Sequence[Message] | Raw | None = None
     tell: Callable[[News], None] = lambda news: None
     top: int | None = None
     shortens: bool = False
@@ -271,14 +279,14 @@ class LoadedModel:
         try:
             assert job.prompt is not None
             prompt, first = job.prompt, job.first
-            if not isinstance(prompt, str):
+            if not isinstance(prompt, Raw):
                 first += self._n_too_long(prompt[2 * first :]) if job.shortens else 0
                 prompt = prompt[2 * first :]
             self._check_length(job.request, prompt, job.tools)
             judge = self.check(job.request)
             in_force = judge.request
             request = judge.request = in_force.replace(schedule="lockstep")  # any schedule gives the same text
-            if isinstance(prompt, str):
+            if isinstance(prompt, Raw):
                 plan = self._plan_raw(judge, prompt)
             elif job.shortens:
                 plan, n_left_out = fitted(judge, prompt, request)
@@ -304,25 +312,28 @@ class LoadedModel:
             first += 1
         return first
 
-    def _check_length(self, request: Request, prompt: Sequence[Message] | str, tools: Tools) -> None:
-        texts = [prompt] if isinstance(prompt, str) else [f"{m.content}{m.others or ''}" for m in prompt]
+    def _check_length(self, request: Request, prompt: Sequence[Message] | Raw, tools: Tools) -> None:
+        texts = [prompt.text] if isinstance(prompt, Raw) else [f"{m.content}{m.others or ''}" for m in prompt]
         length = sum(map(len, (*texts, request.prompting.system, str(tools.offered))))
         if length > _MOST_PER_TOKEN * self.n_ctx:
             raise UsageError(
                 f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
             )
 
-    def _plan_raw(self, judge: PersonaJudge, text: str) -> Plan:
+    def _plan_raw(self, judge: PersonaJudge, raw: Raw) -> Plan:
         """The plan of a text that is to go on: no template is around it; a preference stands above it."""
-        if not text:
+        if not raw.text and not raw.tokens:
             raise UsageError("the prompt is empty: give the text that is to go on")
+        if not all(0 <= token < self.model.n_vocab for token in raw.tokens):
+            raise UsageError(f"the prompt's tokens must be those of the model: 0 to {self.model.n_vocab - 1}")
         request = judge.request
         roles = judge.roles(request)
         if roles.mode == "rewrite":
             raise UsageError("mode rewrite corrects an answer: ask /v1/chat/completions for one")
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
-        prompts = [self._tokens(f"{head}\n\n{text}" if head else text) for head in heads]
-        plan = judge.planned([Message("user", text)], prompts, request, roles)
+        texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
+        prompts = [[*(self._tokens(text) if text else ()), *raw.tokens] for text in texts]
+        plan = judge.planned([Message("user", raw.text)], prompts, request, roles)
         return replace(plan, stops=(), shares_trunk=False, may_think=False)
 
     def _tokens(self, text: str) -> list[int]:

@@ -255,6 +255,8 @@ class ChatTemplate:
 
     def _written(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
         variables: dict[str, Any] = {} if prompting.think == "auto" else _think(prompting.think == "on")
+        if prompting.reasoning_effort:
+            variables["reasoning_effort"] = prompting.reasoning_effort
         if tools.offered:
             variables["tools"] = tools.offered
         try:

@@ -6,6 +6,7 @@ To be held beside the reference of https://platform.openai.com/docs/api-referenc
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,17 +23,29 @@ from ..prompting.preferences import presets
 from ..prompting.prompt import Message
 from ..prompting.tools import make_call
 from ..request import KEYS, Overrides
-from ..service import Done, Token
-from ..settings import FORMS
+from ..service import Done, Raw, Token
+from ..visible import one_line
 from .auth import described
-from .bodies import MOST_STOPS, SHARED, Object, Strict, Whole, Wrong, check_overrides, validated, without_nulls
+from .bodies import (
+    MOST_STOPS,
+    Object,
+    Strict,
+    Whole,
+    Wrong,
+    check_overrides,
+    in_fields,
+    split_persona,
+    validated,
+    without_nulls,
+)
 from .streaming import Answers, Choice, as_event, as_stream
+from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, asks_nothing, flat, merged, settings_of
 from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
 from .unsupported import UNSUPPORTED, check_fields, check_nested
 
 MOST_CHOICES = 16  # answers that one request may want
+_MOST_TOP = 100  # alternatives that may be asked for with each token
 
-_WHERE_SETTINGS_GO = 'settings of pjlocal\'s go under one key: {{"pjlocal": {{"{0}": ...}}}}'
 _MOST_NAME = 1000  # characters of a model's name, presets and all
 
 _Written = Sequence[Token] | Done
@@ -125,28 +138,36 @@ class _Form(Strict):
     """The form of the answer.
 
     schema_: as other servers take it, beside the type ``json_object``.
+    grammar, pattern: of Fireworks' type ``grammar`` and Together's ``regex``.
     """
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: Literal["text", "json_object", "json_schema", "grammar", "regex"]
     json_schema: _Schema | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    grammar: str | None = None
+    pattern: str | None = None
 
-    def as_schema(self) -> str | None:
-        takes = {"json_object": "schema", "json_schema": "json_schema"}.get(self.type)
-        given = {"schema": self.schema_, "json_schema": self.json_schema, **(self.model_extra or {})}
+    def settings(self) -> dict[str, Any]:
+        """The setting that it stands for."""
+        takes = {"json_object": "schema", "json_schema": "json_schema", "grammar": "grammar", "regex": "pattern"}
+        given = {name: getattr(self, name) for name in ("json_schema", "grammar", "pattern")}
+        given |= {"schema": self.schema_, **(self.model_extra or {})}
+        own = takes.get(self.type)
         for name, value in given.items():
-            if name != takes and value is not None:
+            if name != own and value is not None:
                 raise Wrong(f"response_format.{name} has no meaning beside the type {self.type}", "response_format")
         if self.type == "text":
-            return None
+            return {}
         if self.type == "json_object":
-            return json.dumps(self.schema_ or {"type": "object", "additionalProperties": True})
-        if self.json_schema is None:
-            raise Wrong("response_format.json_schema is missing", "response_format")
-        self.json_schema.check_others()
-        return json.dumps(self.json_schema.schema_)
+            return {"json_schema": as_schema(self.schema_ or ANY_OBJECT)}
+        if own is None or given[own] is None:
+            raise Wrong(f"response_format.{own} is missing", "response_format")
+        if self.json_schema:
+            self.json_schema.check_others()
+            return {"json_schema": json.dumps(self.json_schema.schema_)}
+        return {"regex": self.pattern} if self.pattern else dict(SYNONYMS["guided_grammar"](self.grammar))
 
 
 class _InStream(Strict):
@@ -159,8 +180,15 @@ def _listed(text: Any) -> Any:
     return [text] if isinstance(text, str) else text
 
 
+def _biases(biases: Any) -> Any:
+    """Biases by token; llama.cpp takes a list of pairs as well, of which false forbids the token."""
+    if isinstance(biases, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in biases):
+        biases = {str(token): -math.inf if bias is False else bias for token, bias in biases}
+    return without_nulls(biases)
+
+
 class Body(Strict):
-    """The fields that both kinds of request have; others are ignored or refused (see `unsupported`)."""
+    """The fields that both kinds of request have; for others see `synonyms` and `unsupported`."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -170,10 +198,12 @@ class Body(Strict):
     top_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: Annotated[dict[str, float], BeforeValidator(without_nulls)] | None = None
+    logit_bias: Annotated[dict[str, float], BeforeValidator(_biases)] | None = None
     seed: Whole | None = None
     stop: Annotated[list[str] | None, BeforeValidator(_listed), Field(max_length=MOST_STOPS)] = None
     n: Annotated[Whole | None, Field(ge=1, le=MOST_CHOICES)] = None
+    best_of: Whole | None = None
+    response_format: _Form | None = None
     stream: bool | None = None
     stream_options: _InStream | None = None
     pjlocal: Object | None = None
@@ -188,9 +218,18 @@ class Body(Strict):
         """How many alternatives are wanted for each token; None where no probabilities are."""
         raise NotImplementedError
 
-    def system_and_prompt(self) -> tuple[str, Sequence[Message] | str]:
-        """The system text, and the conversation, or the text to go on with."""
+    @property
+    def echoes(self) -> Sequence[str]:
+        """The texts that stand before the answers, one for each prompt; none where nothing is repeated."""
+        return ()
+
+    def system_and_prompts(self) -> tuple[str, Sequence[Sequence[Message] | Raw]]:
+        """The system text, and the conversation, or the texts to go on with."""
         raise NotImplementedError
+
+    def persona(self, n_ctx: int) -> Overrides:
+        """The settings at the head of the system message.  Raises what `overrides` does."""
+        return Overrides()
 
     def overrides(self, n_ctx: int) -> Overrides:
         """The settings that the request sets, for a context of so many tokens.
@@ -198,34 +237,33 @@ class Body(Strict):
         Raises:
             UsageError: it cannot set them.
         """
-        values: dict[str, Any] = self._settings()
         own = dict(self.pjlocal or {})
         if type(own.pop("events", False)) is not bool:
             raise Wrong("pjlocal.events must be true or false", "pjlocal")
-        values |= own
-        return check_overrides(values, n_ctx)
+        given = [*settings_of(self._fields())]
+        if self.response_format:
+            given += [("response_format", *item) for item in self.response_format.settings().items()]
+        given += [(f"pjlocal.{name}", name, value) for name, value in own.items()]
+        return check_overrides(merged(given), n_ctx)
 
-    def _settings(self) -> dict[str, Any]:
-        """The settings that have the same name on both sides."""
-        values = {name: value for name in SHARED if (value := getattr(self, name)) is not None}
-        if self.logit_bias is not None:
-            values["logit_bias"] = [f"{token}={bias}" for token, bias in self.logit_bias.items()]
-        return values
+    def _fields(self) -> dict[str, Any]:
+        """The fields that may set something, with their values."""
+        known = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+        return flat(known | (self.model_extra or {}))
 
     def check_others(self) -> None:
         """Refuse fields that would change the answer and are not supported.  Raises Wrong."""
-        others = self.model_extra or {}
-        for name in others:
-            if name in UNSUPPORTED:
-                continue
-            if name in KEYS:
-                raise Wrong(_WHERE_SETTINGS_GO.format(name), name)
+        others = flat(self.model_extra or {})
+        for name in [name for name, value in others.items() if not asks_nothing(value) and name not in UNSUPPORTED]:
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
                 if name in kind.model_fields:
                     raise Wrong(f"{name} is a field of {path}, and not of this path: leave it out", name)
-        check_fields(others, type(self).model_fields)
+        known = {*type(self).model_fields, *SYNONYMS, *KEYS}
+        check_fields({name: value for name, value in others.items() if name not in known}, known)
         if self.stream_options:
             check_nested("stream_options", self.stream_options.model_extra or {}, "stream_options")
+        if self.best_of not in (None, 1, self.n):
+            raise Wrong("best_of must be n: every answer is sent", "best_of")
 
 
 class Chat(Offering, Body):
@@ -233,9 +271,8 @@ class Chat(Offering, Body):
 
     messages: Annotated[list[_Message], Field(min_length=1)]
     max_completion_tokens: Whole | None = None
-    response_format: _Form | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[Whole | None, Field(ge=0, le=20)] = None
+    top_logprobs: Annotated[Whole | None, Field(ge=0, le=_MOST_TOP)] = None
 
     @property
     def top(self) -> int | None:
@@ -243,42 +280,56 @@ class Chat(Offering, Body):
             raise Wrong("top_logprobs needs logprobs: true", "top_logprobs")
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def system_and_prompt(self) -> tuple[str, Sequence[Message]]:
+    def system_and_prompts(self) -> tuple[str, Sequence[Sequence[Message]]]:
         """The system texts, wherever they stand, and the other messages."""
-        system = [message.text for message in self.messages if message.role in ("system", "developer")]
         turns = as_messages(m for m in self.messages if m.role not in ("system", "developer"))
         if not turns or turns[-1].role not in ("user", "tool"):
             raise Wrong("the last message must be the user's, or the result of a function", "messages")
-        return "\n\n".join(system), turns
+        return split_persona(self._system)[1], [turns]
+
+    @property
+    def _system(self) -> str:
+        return "\n\n".join(message.text for message in self.messages if message.role in ("system", "developer"))
+
+    def persona(self, n_ctx: int) -> Overrides:
+        return check_overrides(split_persona(self._system)[0], n_ctx)
 
     def check_others(self) -> None:
         super().check_others()
         for number, message in enumerate(self.messages):
             check_nested("messages", message.model_extra or {}, f"messages.{number}")
 
-    def _settings(self) -> dict[str, Any]:
-        values = super()._settings()
-        if self.max_completion_tokens is not None:
-            values["max_tokens"] = self.max_completion_tokens
-        if self.response_format and (schema := self.response_format.as_schema()):
-            if given := [name for name in FORMS if (self.pjlocal or {}).get(name) is not None]:
-                raise Wrong(f"response_format and pjlocal.{given[0]} exclude each other: give one", "response_format")
-            values["json_schema"] = schema
-        return values
+
+def _prompts(prompt: Any) -> Any:
+    """The prompts of a request: a text, or a list of tokens, is one."""
+    is_one = isinstance(prompt, str) or (isinstance(prompt, list) and prompt and type(prompt[0]) is int)
+    return [prompt] if is_one else prompt
 
 
 class Completion(Body):
-    """A text that is to go on."""
+    """Texts that are to go on, each given as a text or as tokens."""
 
-    prompt: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1, max_length=1)]
-    logprobs: Annotated[Whole | None, Field(ge=0, le=5)] = None
+    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts), Field(min_length=1, max_length=MOST_CHOICES)]
+    logprobs: Annotated[Whole | None, Field(ge=0, le=_MOST_TOP)] = None
+    echo: bool | None = None
 
     @property
     def top(self) -> int | None:
         return self.logprobs
 
-    def system_and_prompt(self) -> tuple[str, str]:
-        return "", self.prompt[0]
+    @property
+    def echoes(self) -> Sequence[str]:
+        if not self.echo:
+            return ()
+        if self.logprobs is not None:
+            raise Wrong("echo takes no logprobs: the prompt's are not computed", "echo")
+        texts = [prompt for prompt in self.prompt if isinstance(prompt, str)]
+        if len(texts) < len(self.prompt):
+            raise Wrong("echo takes prompts that are texts, not tokens", "echo")
+        return texts
+
+    def system_and_prompts(self) -> tuple[str, Sequence[Raw]]:
+        return "", [Raw(prompt) if isinstance(prompt, str) else Raw(tokens=prompt) for prompt in self.prompt]
 
 
 _Body = TypeVar("_Body", bound=Body)
@@ -304,6 +355,8 @@ class Reply:
 
     chat: whether a conversation is answered; else a text goes on.
     with_logprobs, with_events: what rides along.
+    n: answers to each prompt.
+    echoes: the text that stands before the answers to each prompt, if any.
     calling: how the answers may call functions.
     readers: of each answer, by its number.
     """
@@ -312,6 +365,8 @@ class Reply:
     chat: bool
     with_logprobs: bool
     with_events: bool
+    n: int = 1
+    echoes: Sequence[str] = ()
     calling: Calling | None = None
     readers: dict[int, Reader] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid4().hex)
@@ -320,11 +375,16 @@ class Reply:
     def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The answers at once."""
         listed = [self._choice(index, choice) for index, choice in enumerate(choices)]
-        return self._head(stream=False) | {"choices": listed, "usage": usage(choices)}
+        return self._head(stream=False) | {"choices": listed, "usage": usage(choices, self.n)}
 
-    def begin(self, index: int) -> dict[str, Any]:
-        """The first chunk of an answer, which says who speaks."""
-        return self._chunk(index, {"delta": {"role": "assistant", "content": ""}})
+    def begin(self, n_choices: int) -> list[dict[str, Any]]:
+        """The first chunk of each answer, which says who speaks, or repeats the prompt."""
+        if self.chat:
+            return [self._chunk(i, {"delta": {"role": "assistant", "content": ""}}) for i in range(n_choices)]
+        return [self._chunk(i, {"text": self._echo(i)}) for i in range(n_choices) if self.echoes]
+
+    def _echo(self, index: int) -> str:
+        return self.echoes[index // self.n] if self.echoes else ""
 
     def chunk(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
         """The chunk of an answer's new tokens."""
@@ -346,7 +406,7 @@ class Reply:
 
     def usage(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The chunk behind all answers that counts their tokens."""
-        return self._head(stream=True) | {"choices": [], "usage": usage(choices)}
+        return self._head(stream=True) | {"choices": [], "usage": usage(choices, self.n)}
 
     def _reader(self, index: int) -> Reader:
         return self.readers.setdefault(index, Reader(self.calling))
@@ -364,10 +424,10 @@ class Reply:
             delta["tool_calls"] = [{"index": 0, "function": {"arguments": part.arguments}}]
         return {"delta": delta}
 
-    def _whole(self, reader: Reader, part: Part) -> dict[str, Any]:
+    def _whole(self, reader: Reader, part: Part, echo: str) -> dict[str, Any]:
         """The fields of a whole answer."""
         if not self.chat:
-            return {"text": part.text}
+            return {"text": echo + part.text}
         message: dict[str, Any] = {"role": "assistant", "content": part.text}
         if part.thinking:
             message["reasoning_content"] = part.thinking
@@ -389,7 +449,7 @@ class Reply:
         assert choice.done
         result = choice.done.result
         reader = self._reader(index)
-        fields = self._whole(reader, reader.read([token.event for token in choice.tokens]))
+        fields = self._whole(reader, reader.read([token.event for token in choice.tokens]), self._echo(index))
         fields["logprobs"] = self._logprobs(choice.tokens) if self.with_logprobs else None
         if self.with_events:
             fields["pjlocal"] = {"events": _events(choice.tokens)} | _summary(result)
@@ -406,11 +466,15 @@ class Reply:
         }
 
 
-def usage(choices: Sequence[Choice]) -> dict[str, Any]:
-    """Tokens of a request: of its prompt those of the longest view, which is what must fit into the context."""
-    done = [choice.done for choice in choices if choice.done]
-    prompt = max(max(one.result.statistics.prompt_tokens, default=0) for one in done)
-    completion = sum(one.result.statistics.completion_tokens for one in done)
+def usage(choices: Sequence[Choice], n: int = 1) -> dict[str, Any]:
+    """Tokens of a request: of each prompt those of the longest view, which is what must fit into the context.
+
+    Args:
+        n: answers to each prompt.
+    """
+    done = [choice.done.result.statistics for choice in choices if choice.done]
+    prompt = sum(max(one.prompt_tokens, default=0) for one in done[::n])
+    completion = sum(one.completion_tokens for one in done)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
@@ -436,14 +500,20 @@ def _logprob(of: LogProbs) -> dict[str, Any]:
     return _one(of.piece, of.log_prob) | {"top_logprobs": [_one(*other) for other in of.top]}
 
 
-async def whole(answers: Answers, reply: Reply, headers: Mapping[str, str]) -> Response:
+async def whole(answers: Answers, reply: Reply) -> Response:
     await answers.finish()
-    return JSONResponse(reply.whole(answers.choices), headers=headers)
+    return JSONResponse(reply.whole(answers.choices), headers=warning_header(answers))
 
 
-async def streamed(answers: Answers, reply: Reply, headers: Mapping[str, str], with_usage: bool) -> Response:
+async def streamed(answers: Answers, reply: Reply, with_usage: bool) -> Response:
     news = await answers.begin()
-    return as_stream(chunks(answers, news, reply, with_usage), headers)
+    return as_stream(chunks(answers, news, reply, with_usage), warning_header(answers))
+
+
+def warning_header(answers: Answers) -> dict[str, str]:
+    """The header that says which wishes have no effect, as thinking switched off where the template has no switch."""
+    text = in_fields("; ".join(answers.warnings)).encode("ascii", "replace").decode()
+    return {"X-Pjlocal-Warning": one_line(text)} if text else {}
 
 
 async def chunks(
@@ -451,9 +521,8 @@ async def chunks(
 ) -> AsyncIterator[bytes]:
     """The events of a stream, from the first news on."""
     try:
-        if reply.chat:
-            for index, _ in enumerate(answers.choices):
-                yield as_event(reply.begin(index))
+        for chunk in reply.begin(len(answers.choices)):
+            yield as_event(chunk)
         async for item in news:
             yield as_event(_chunk(reply, *item))
         if with_usage:

@@ -6,7 +6,7 @@ To be held beside the reference of https://platform.openai.com/docs/api-referenc
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,7 @@ from ..prompting.tools import make_call
 from ..service import Done, Token
 from .auth import described
 from .bodies import Object, Strict, Whole, Wrong, checked
-from .openai import Chat, usage
+from .openai import Chat, usage, warning_header
 from .streaming import Answers, as_event, as_stream
 from .tools import Calling, Part, Reader
 
@@ -42,11 +42,9 @@ class Responses(Strict):
 
     input: str | list[Object]
     instructions: str = ""
-    max_output_tokens: Whole | None = None
     text: _Text = _Text()
     tools: list[Object] = Field(default=[])
     tool_choice: str | Object = "auto"
-    reasoning: Object = Field(default={})
     stream: bool = False
     top_logprobs: Whole = 0
 
@@ -59,12 +57,8 @@ class Responses(Strict):
         if self.top_logprobs:
             raise Wrong("top_logprobs is not supported here: use /v1/chat/completions", "top_logprobs")
         values: dict[str, Any] = {**(self.model_extra or {}), "messages": [*self._messages()]}
-        if self.max_output_tokens is not None:
-            values["max_completion_tokens"] = self.max_output_tokens
         if self.text.format.get("type") != "text":
             values["response_format"] = self._response_format()
-        if effort := self.reasoning.get("effort"):
-            values["reasoning_effort"] = effort
         if self.tools:
             values["tools"] = [{"type": tool.get("type"), "function": tool} for tool in self.tools]
         try:
@@ -202,16 +196,17 @@ class ResponsesReply:
         self._id = uuid4().hex
         self._created = int(time.time())
 
-    async def whole(self, answers: Answers, headers: Mapping[str, str]) -> Response:
+    async def whole(self, answers: Answers) -> Response:
         await answers.finish()
         (choice,) = answers.choices
         assert choice.done
         for _ in (*self._add(choice.tokens), *self._end(choice.done)):
             pass
-        return JSONResponse(self._response(answers), headers=headers)
+        return JSONResponse(self._response(answers), headers=warning_header(answers))
 
-    async def streamed(self, answers: Answers, headers: Mapping[str, str]) -> Response:
-        return as_stream(self._stream(answers, await answers.begin()), headers)
+    async def streamed(self, answers: Answers) -> Response:
+        news = await answers.begin()
+        return as_stream(self._stream(answers, news), warning_header(answers))
 
     async def _stream(
         self, answers: Answers, news: AsyncIterator[tuple[int, Sequence[Token] | Done]]
@@ -300,13 +295,13 @@ class ResponsesReply:
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "instructions": asked.instructions or None,
-            "max_output_tokens": asked.max_output_tokens,
+            "max_output_tokens": others.get("max_output_tokens"),
             "metadata": others.get("metadata", {}),
             "model": self._model,
             "output": [item.as_dict() for item in self._items] if choice.done else [],
             "parallel_tool_calls": False,
             "previous_response_id": None,
-            "reasoning": {"effort": asked.reasoning.get("effort"), "summary": None},
+            "reasoning": {"effort": (others.get("reasoning") or {}).get("effort"), "summary": None},
             "store": False,
             "temperature": others.get("temperature"),
             "text": {"format": asked.text.format},

@@ -56,14 +56,16 @@ class Answers:
 
     Args:
         jobs: without their ``tell``, which is set here.
+        warnings: those that are known already.
     """
 
-    def __init__(self, service: Service, jobs: Sequence[Job]) -> None:
+    def __init__(self, service: Service, jobs: Sequence[Job], warnings: Sequence[str] = ()) -> None:
         self._service = service
         self._jobs = jobs
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[tuple[int, News]] = asyncio.Queue()
         self.choices = [Choice() for _ in jobs]
+        self.warnings = [*warnings]  # what of the settings has no effect, as far as it is known
         self.was_stopped = False
         for index, job in enumerate(jobs):
             job.tell = partial(self._tell, index)
@@ -96,7 +98,9 @@ class Answers:
             if news.result.finish_reason == "interrupted" and not self.was_stopped:
                 raise Interrupted
             choice.done = news
-        elif not isinstance(news, Started | Checked):
+        elif isinstance(news, Started):
+            self.warnings = [*dict.fromkeys([*self.warnings, *news.warnings])]
+        elif not isinstance(news, Checked):
             choice.tokens += news
         return index, news
 

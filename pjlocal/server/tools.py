@@ -19,10 +19,7 @@ from ..prompting.thinking import ThinkingText
 from ..prompting.tools import IN_JSON, CallSupport, CallSyntax, Control, Tools
 from ..request import Overrides, Request
 from ..settings import FORMS, Sampling
-from .bodies import Strict, Wrong, field_of
-
-#: The answer's header that says what was done otherwise than the request may expect.
-WARNING = "X-Pjlocal-Warning"
+from .bodies import Strict, Wrong
 
 NOT_OFFERED = (
     "tools were not offered: with tool_choice auto, the chat template of the model must show tools and write calls of "
@@ -283,7 +280,7 @@ def _rules(functions: Sequence[Function], between: str) -> Iterator[str]:
 def _choice(syntax: CallSyntax, sampling: Sampling) -> Iterator[str]:
     """The rules of an answer that is text, in the form that it must have, or comes to a call."""
     if others := [name for name in FORMS if name != "json_schema" and getattr(sampling, name) is not None]:
-        raise Wrong(f"tools and {field_of(others[0])} exclude each other where tool_choice is auto", "tools")
+        raise Wrong(f"tools and {others[0]} exclude each other where tool_choice is auto", "tools")
     opening, mark = syntax.opening, syntax.mark
     yield f"TEXT: {_ANYTHING}"
     if sampling.json_schema is not None:
