@@ -22,9 +22,11 @@ from .engine.voices import Alone, Best, Combined, Floor, Meter, Reader, Weight, 
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
+from .prompting.thinking import Thinking, opened_by, split
 from .settings import PANEL_NAMES, FixedLayout, Mode
 from .stream import TextStream
 
+_PROMPT_END = 32  # tokens, among which the mark of a thought may stand
 _LOOK_S = 1e-3  # between two looks at whether another thread has stopped
 
 
@@ -94,7 +96,10 @@ class Answer:
         """Get ready to write what was planned."""
         self._current = plan
         self.statistics = statistics
-        self._texts: list[str] = []
+        self._written: list[TokenEvent] = []
+        self._thinking = Thinking()
+        self._undecided: list[Decision] = []  # which may be thought or not
+        self._thoughts: TextStream[Decision] = TextStream()
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
         self._stop_tokens: set[int] = set()
@@ -152,8 +157,10 @@ class Answer:
     @property
     def result(self) -> Result:
         """The answer so far; once the events are exhausted, the whole of it."""
+        thinking, text = split(self._written)
         return Result(
-            text="".join(self._texts),
+            text=text,
+            thinking=thinking,
             model=self.engine.model.name,
             mode=self.plan.roles.mode,
             preferences=self.plan.roles.preferences,
@@ -195,6 +202,8 @@ class Answer:
         self.begins_again = False
         self._started = running_s()
         generation, prompts = self._current.request.generation, self._current.prompts
+        opened = opened_by(self.engine.model.text(prompts[0][-_PROMPT_END:]))
+        self._thinking = Thinking(opened, self._current.may_think)
         self._stream = TextStream([*generation.stop, *self._current.stops])
         model = self.engine.model
         self._stop_tokens = {parse_token(model, text, f"--stop-token {text!r}") for text in generation.stop_token}
@@ -225,14 +234,15 @@ class Answer:
             self.finish_reason = "length"
             return []
         self._count(decision)
-        ended = self._is_end(decision.token)
-        piece = b"" if ended else self.engine.model.piece(decision.token)
-        settled = [self.event(*item) for item in self._stream.push(decision, piece)]
-        if ended or self._stream.stopped:
+        self._undecided.append(decision)
+        self._thinking.accept(self._spelled(decision.token))
+        is_thought = self._thinking.is_thought
+        events = [] if is_thought is None else self._settle(is_thought)
+        if self._is_end(decision.token) or self._stream.stopped:
             self.finish_reason = "stop"
         elif self.statistics.completion_tokens == self._limit:
             self.finish_reason = "length"
-        return self._shown(settled)
+        return self._shown(events)
 
     def interrupt(self) -> None:
         """End it as interrupted."""
@@ -245,10 +255,37 @@ class Answer:
             UsageError, ModelError: the first answer of mode rewrite cannot be corrected.
         """
         self.n_held += slot.n_held
-        events = self._shown([self.event(*item) for item in self._stream.finish()])
+        events = self._settle(thought=False)
+        events = self._shown([*events, *(self.event(*item, thought=False) for item in self._stream.finish())])
         if self._rewrite and not self._draft:
             self._begin_correction(self._rewrite)
         return events
+
+    def _settle(self, thought: bool) -> list[TokenEvent]:
+        """The events whose text is settled, now that the last tokens are known to be thought or not.
+
+        Stop strings end an answer, and no thought.
+        """
+        decisions, self._undecided = self._undecided, []
+        if thought:
+            pairs = [pair for each in decisions for pair in self._thoughts.push(each, self._piece(each, thought))]
+            return [self.event(*pair, thought) for pair in pairs]
+        events = [self.event(*pair, thought=True) for pair in self._thoughts.finish()]
+        for each in decisions:
+            piece = b"" if self._stream.stopped else self._piece(each, thought)
+            events += [self.event(*pair, thought) for pair in self._stream.push(each, piece)]
+        return events
+
+    def _spelled(self, token: int) -> bytes:
+        """The bytes of a token, a control token's spelling included, but for one that ends the answer."""
+        return b"" if self._is_end(token) else self.engine.model.piece(token, special=True)
+
+    def _piece(self, decision: Decision, thought: bool) -> bytes:
+        """The bytes that a token adds to the text: in a thought, control tokens are spelled."""
+        token, model = decision.token, self.engine.model
+        if self._is_end(token):
+            return b""
+        return model.piece(token, special=thought and not model.is_end(token))
 
     def _shown(self, events: list[TokenEvent]) -> list[TokenEvent]:
         """The events, or none of a first answer that is to be corrected."""
@@ -260,10 +297,10 @@ class Answer:
     def _begin_correction(self, rewrite: Rewrite) -> None:
         draft = self.result
         self._draft = draft
-        self._texts, self.statistics = [], Statistics(load_s=self._load_s)
+        self._written, self.statistics = [], Statistics(load_s=self._load_s)
         if self.error or draft.finish_reason == "interrupted" or not draft.text.strip():
             return
-        plan = rewrite.correct(draft.text, tuple(event.id for event in self.drafted))
+        plan = rewrite.correct(draft.text, tuple(event.id for event in self.drafted if not event.thought))
         roles = replace(self.plan.roles, adapters=plan.roles.adapters)
         self.plan = replace(plan, request=self.plan.request.replace(seed=self.seed), roles=roles)
         self.engine = rewrite.engine or self.engine
@@ -277,8 +314,6 @@ class Answer:
             self.statistics.prefill_s = now - self._started
             self._started = now
         self.statistics.count(decision)
-        for name, push in zip(self.plan.roles.weights, decision.pushes, strict=False):
-            self.statistics.pushed[name] = self.statistics.pushed.get(name, 0.0) + push
         self.statistics.decode_s = now - self._started
 
     def _n_rows(self) -> int:
@@ -340,12 +375,13 @@ class Answer:
         ignores_end = self._current.request.generation.ignore_end
         return token in self._stop_tokens or (not ignores_end and self.engine.model.is_end(token))
 
-    def event(self, decision: Decision, text: str) -> TokenEvent:
+    def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
         """A decision with its text, as front ends see it."""
-        self._texts.append(text)
         rejected = decision.rejected
         model = self.engine.model
-        return TokenEvent(
+        pushes = dict(zip(self.plan.roles.weights, decision.pushes, strict=False))
+        self.statistics.count_settled(pushes, thought)
+        event = TokenEvent(
             position=decision.position,
             id=decision.token,
             text=text,
@@ -357,8 +393,11 @@ class Answer:
             accept_probability=decision.accept_probability,
             rejected=rejected and RejectedToken(rejected.token, model.text([rejected.token]), rejected.p, rejected.q),
             judge=self._judge_of(decision),
-            pushes=dict(zip(self.plan.roles.weights, decision.pushes, strict=False)),
+            pushes=pushes,
+            thought=thought,
         )
+        self._written.append(event)
+        return event
 
     def _judge_of(self, decision: Decision) -> str | None:
         if decision.draft is None or self.plan.roles.mode == "both":

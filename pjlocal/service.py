@@ -25,7 +25,7 @@ from .events import Result, Started, Statistics, TokenEvent
 from .persona import PersonaJudge
 from .prompting.plan import Plan
 from .prompting.prompt import ChatTemplate, Message
-from .prompting.thinking import opened_by
+from .prompting.tools import CallSupport, Tools
 from .request import Request
 from .sessions.asking import fitted, turn_settings
 from .sessions.recorder import Recorder, Recording
@@ -118,6 +118,7 @@ class Job:
     first: exchanges that are left out already.
     hears_warnings: whether warnings are told; else they are logged.
     reuses: see `engine.slot.Needs`.
+    tools: the functions that the answer may call.
     """
 
     request: Request
@@ -128,6 +129,7 @@ class Job:
     first: int = 0
     hears_warnings: bool = False
     reuses: bool = True
+    tools: Tools = Tools()
     saved: SavedTurn | None = None
     came: float = field(default_factory=time.monotonic)
     prepared: PreparedRequest | None = None
@@ -235,6 +237,11 @@ class LoadedModel:
     def close(self) -> None:
         self._closing.close()
 
+    @property
+    def call_support(self) -> CallSupport:
+        """How the model's chat template shows functions and writes calls of them."""
+        return self._template.call_support
+
     def describe(self, defaults: Request) -> dict[str, Any]:
         """Facts about the model, as JSON holds them."""
         judge = self._judge(defaults)
@@ -275,7 +282,7 @@ class LoadedModel:
             if not isinstance(prompt, Raw):
                 first += self._n_too_long(prompt[2 * first :]) if job.shortens else 0
                 prompt = prompt[2 * first :]
-            self._check_length(job.request, prompt)
+            self._check_length(job.request, prompt, job.tools)
             judge = self.check(job.request)
             in_force = judge.request
             request = judge.request = in_force.replace(schedule="lockstep")  # any schedule gives the same text
@@ -285,7 +292,7 @@ class LoadedModel:
                 plan, n_left_out = fitted(judge, prompt, request)
                 first += n_left_out
             else:
-                plan = judge.plan(prompt, request)
+                plan = judge.plan(prompt, request, job.tools)
         finally:
             self._template.listener = None
         # The template warns again for each view.
@@ -305,9 +312,9 @@ class LoadedModel:
             first += 1
         return first
 
-    def _check_length(self, request: Request, prompt: Sequence[Message] | Raw) -> None:
-        length = len(prompt.text) if isinstance(prompt, Raw) else sum(len(message.content) for message in prompt)
-        length += len(request.prompting.system)
+    def _check_length(self, request: Request, prompt: Sequence[Message] | Raw, tools: Tools) -> None:
+        texts = [prompt.text] if isinstance(prompt, Raw) else [f"{m.content}{m.others or ''}" for m in prompt]
+        length = sum(map(len, (*texts, request.prompting.system, str(tools.offered))))
         if length > _MOST_PER_TOKEN * self.n_ctx:
             raise UsageError(
                 f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
@@ -327,7 +334,7 @@ class LoadedModel:
         texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
         prompts = [[*(self._tokens(text) if text else ()), *raw.tokens] for text in texts]
         plan = judge.planned([Message("user", raw.text)], prompts, request, roles)
-        return replace(plan, stops=(), shares_trunk=False)
+        return replace(plan, stops=(), shares_trunk=False, may_think=False)
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a whole prompt, which may hold control tokens, as those for filling in the middle."""
@@ -363,6 +370,8 @@ class Service:
         self._stop_engine = Interrupt()
         self._monitor = monitor or Monitor()
         self._model: LoadedModel | None = None
+        #: How the model's chat template shows functions and writes calls of them, once it was loaded.
+        self.call_support = CallSupport()
         self._changed = threading.Condition()  # guards what follows
         self._wanted: set[Job] = set()  # all that are not at their end
         self._coming: deque[Job] = deque()
@@ -381,6 +390,7 @@ class Service:
     def load(self) -> LoadedModel:
         """Bring the model into memory before the first job.  Raises what loading raises."""
         self._model = self._load(self._stop_engine)
+        self.call_support = self._model.call_support
         self._monitor.loaded(True)
         return self._model
 
@@ -653,7 +663,6 @@ class Service:
                 prepared.judge.placed,
                 prepared.warnings,
                 prepared.first,
-                opened_by(self._model.model.text(answer.plan.prompts[0][-32:])),
                 answer.layout,
                 prepared.request.as_dict(),
                 saved.session.id if saved else None,

@@ -20,7 +20,6 @@ from ..gguf.sampling import followed, left
 from ..persona import PersonaJudge
 from ..prompting.plan import Roles, make_roles
 from ..prompting.prompt import NO_THINK_SWITCH, Message
-from ..prompting.thinking import opened_by
 from ..request import Request
 from ..sessions.asking import as_messages, fitted, turn_seed
 from ..sessions.session import Session, Turn
@@ -53,11 +52,6 @@ class Begun:
     @property
     def first(self) -> int:
         """The turn that its prompt begins with."""
-        raise NotImplementedError
-
-    @property
-    def opened_thinking(self) -> bool:
-        """Whether the prompt itself has opened the model's thinking."""
         raise NotImplementedError
 
 
@@ -168,10 +162,6 @@ class LocalJudge(PersonaJudge):
 class _BegunHere(Begun):
     answer: Answer
     first: int = 0
-
-    @property
-    def opened_thinking(self) -> bool:
-        return opened_by(self.answer.engine.model.text(self.answer.plan.prompts[0][-32:]))
 
 
 def _first(history: list[Turn]) -> int:
@@ -324,7 +314,3 @@ class _BegunThere(Begun):
     @property
     def first(self) -> int:
         return self.answer.started.first if self.answer.started else 0
-
-    @property
-    def opened_thinking(self) -> bool:
-        return self.answer.started is not None and self.answer.started.opened_thinking

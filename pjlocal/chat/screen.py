@@ -15,7 +15,6 @@ from rich.text import Text
 from ..answer import Answer
 from ..client import RemoteAnswer
 from ..engine.interrupt import Interrupted
-from ..prompting.thinking import was_opened
 from ..screen.choose import answer_tint
 from ..screen.console import Spinner, keys_unseen, make_console
 from ..screen.display import Display, when_ready
@@ -195,9 +194,7 @@ class TerminalScreen(_ConsoleScreen):
             events = when_ready(writing)
             spinner.stop()
             tint = answer_tint(view, writing.answer, console.no_color)
-            with self._live(
-                view, tint, writing.opened_thinking, lambda: status_line(conversation, console.width)
-            ) as self._display:
+            with self._live(view, tint, lambda: status_line(conversation, console.width)) as self._display:
                 try:
                     for event in events:
                         self._display.show(event)
@@ -207,9 +204,7 @@ class TerminalScreen(_ConsoleScreen):
             raise Interrupted
         self._say_ending(writing.turn)
 
-    def _live(
-        self, view: View, tint: Tint | None, opened_thinking: bool, status: Callable[[], Text] | None
-    ) -> LiveDisplay:
+    def _live(self, view: View, tint: Tint | None, status: Callable[[], Text] | None) -> LiveDisplay:
         if tint:
             self._console.print(tint.legend)
         return LiveDisplay(
@@ -217,7 +212,6 @@ class TerminalScreen(_ConsoleScreen):
             MarkdownFlow() if view == "markdown" else LineFlow(),
             style=tint.style if tint else lambda event: "",
             status=status,
-            opened_thinking=opened_thinking,
         )
 
     def _say_ending(self, turn: Turn) -> None:
@@ -230,7 +224,7 @@ class TerminalScreen(_ConsoleScreen):
     def show_turn(self, turn: Turn, view: View) -> None:
         question = visible(turn.question).replace("\n", "\n  ")
         self._console.print(Text(f"> {question}"))
-        with self._live(view, turn_tint(turn, view, self.no_color), was_opened(turn.answer), None) as display:
+        with self._live(view, turn_tint(turn, view, self.no_color), None) as display:
             for event in turn.events:
                 display.show(event)
         self._say_ending(turn)
@@ -244,9 +238,7 @@ class TerminalScreen(_ConsoleScreen):
             events = when_ready(answer)
             spinner.stop()
             tint = answer_tint(view, answer, self.no_color)
-            with self._live(
-                view, tint, begun.opened_thinking, lambda: Text(facts(answer.statistics), "dim")
-            ) as display:
+            with self._live(view, tint, lambda: Text(facts(answer.statistics), "dim")) as display:
                 for event in events:
                     display.show(event)
         self.say("(stopped)" if answer.finish_reason == "interrupted" else facts(answer.statistics))

@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # imported where a constraint is given: others need not wait 
 _MOST_RULES = 1000
 _RULE = re.compile(r"^[ \t]*[!?]*\w+[^:\n\"/]*:", re.MULTILINE)
 
+_TOKEN = re.compile(r"<\[(\d+)\]>")  # a token by its number, in a Lark grammar
+
 _MOST_CHOICES = 100_000  # at a place; its own 2,000 are too few for an object of 510 properties, and no faster
 
 _NARROW = 8  # a mask with bits in fewer than one of so many words is read token by token
@@ -110,6 +112,11 @@ class Constraint:
         self._model = model
         self._vocabulary = _vocabulary(model)
         self._matcher = None if grammar is None else _matcher(self._vocabulary.tokenizer, grammar)
+        self._text = self._vocabulary.text  # a bit a token that may come: one without text where the grammar names it
+        if named := [int(token) for token in _TOKEN.findall(grammar or "")]:
+            flags = np.zeros(model.n_vocab, np.bool_)
+            flags[[token for token in named if token < model.n_vocab]] = True
+            self._text = self._text | _bits(flags)
         self._min_tokens = min_tokens
         self._lock = threading.Lock()  # views that decode side by side come in threads of their own
         self._position = 0
@@ -159,7 +166,7 @@ class Constraint:
         if matcher is None:
             return known.all & ~known.ends, True, ""
         bits = np.frombuffer(matcher.compute_bitmask(), np.uint32)
-        return bits[: len(known.text)] & known.text, matcher.is_accepting(), matcher.get_error()
+        return bits[: len(known.text)] & self._text, matcher.is_accepting(), matcher.get_error()
 
 
 def make_constraint(model: Model, sampling: Sampling, min_tokens: int = 0) -> Constraint | None:
@@ -179,7 +186,7 @@ def check_constraint(sampling: Sampling) -> None:
         return
     from llguidance import LLTokenizer
 
-    matcher = _matcher(LLTokenizer("byte"), grammar)
+    matcher = _matcher(LLTokenizer("byte"), _TOKEN.sub("<[0]>", grammar))
     allowed = _allowed(matcher)
     reason = _reason(matcher.get_error())
     if not reason and len(allowed) <= 1 and matcher.is_stopped() and not matcher.is_accepting():
@@ -198,6 +205,17 @@ def _allowed(matcher: LLMatcher) -> NDArray[np.intp]:
     words = b"" if matcher.is_error() else matcher.compute_bitmask()
     allowed: NDArray[np.intp] = np.unpackbits(np.frombuffer(words, np.uint8), bitorder="little").nonzero()[0]
     return allowed
+
+
+def json_rule(schema: str) -> str:
+    """A JSON schema as a part of a rule of a Lark grammar.
+
+    Raises:
+        UsageError: it is wrong or not supported.
+    """
+    from .json_schema import for_llguidance
+
+    return f"%json {json.dumps({'x-guidance': _JSON, **for_llguidance(schema, _error_of_schema)})}"
 
 
 _NAMES = {"json_schema": "the JSON schema", "regex": "the regular expression", "lark": "the Lark grammar"}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.text import Text
 
-from ..prompting.thinking import Thinking
 from ..visible import visible
 from . import suspend
 from .console import take_keys
@@ -31,7 +30,6 @@ class LiveDisplay(Display):
     Args:
         style: a token's, as Rich writes it.
         status: asked for the status line whenever it is drawn; None for none.
-        opened_thinking: the prompt itself opens the thinking.
     """
 
     def __init__(
@@ -41,14 +39,12 @@ class LiveDisplay(Display):
         *,
         style: Callable[[TokenEvent], str] = lambda event: "",
         status: Callable[[], Text] | None = None,
-        opened_thinking: bool = False,
     ) -> None:
         super().__init__(console.file)
         self._console = console
         self._flow = flow
         self._style = style
         self._status = status
-        self._thinking: Thinking[TokenEvent] = Thinking(opened_thinking)
         self._region = LiveRegion(console)
         self._next_drawing = 0.0
         self._size = console.size
@@ -59,13 +55,12 @@ class LiveDisplay(Display):
 
     def __exit__(self, *exc: object) -> None:
         try:
-            self._add(self._thinking.finish())
             self._region.close(self._flow.take_finished(everything=True))
         finally:
             suspend.remove(self)
 
     def show(self, event: TokenEvent) -> None:
-        self._add(self._thinking.push(event, event.text))
+        self._flow.add(visible(event.text), self._style(event), event.thought)
         started = time.perf_counter()
         if started < self._next_drawing:
             return
@@ -95,7 +90,3 @@ class LiveDisplay(Display):
             rows.append(self._status())
         if rows or above:
             self._region.draw(Group(*rows), above)
-
-    def _add(self, pieces: Iterator[tuple[TokenEvent, bool]]) -> None:
-        for event, thought in pieces:
-            self._flow.add(visible(event.text), self._style(event), thought)

@@ -80,6 +80,11 @@ def validated(kind: type[_Model], body: bytes, most_values: int | None = _MOST_V
         raise Wrong(f"the body must be JSON ({error})") from None
     if most_values is not None:
         _check_size(values, most_values)
+    return checked(kind, values)
+
+
+def checked(kind: type[_Model], values: Any) -> _Model:
+    """The same for JSON that was read.  Raises Wrong."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -21,6 +21,7 @@ from ..errors import UsageError, did_you_mean
 from ..events import Result
 from ..prompting.preferences import presets
 from ..prompting.prompt import Message
+from ..prompting.tools import make_call
 from ..request import KEYS, Overrides
 from ..service import Done, Raw, Token
 from ..visible import one_line
@@ -40,7 +41,8 @@ from .bodies import (
 )
 from .streaming import Answers, Choice, as_event, as_stream
 from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
-from .unsupported import check_fields, check_nested
+from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
+from .unsupported import UNSUPPORTED, check_fields, check_nested
 
 MOST_CHOICES = 16  # answers that one request may want
 _MOST_TOP = 100  # alternatives that may be asked for with each token
@@ -107,10 +109,10 @@ def _parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class _Message(Strict):
+class _Message(SentMessage):
     model_config = ConfigDict(strict=True, extra="allow")
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[list[_Text], BeforeValidator(_parts)] = Field(default=[])
 
     @property
@@ -257,7 +259,7 @@ class Body(Strict):
     def check_others(self) -> None:
         """Refuse fields that would change the answer and are not supported.  Raises Wrong."""
         others = flat(self.model_extra or {})
-        for name in [name for name, value in others.items() if value is not False]:
+        for name in [name for name, value in others.items() if value is not False and name not in UNSUPPORTED]:
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
                 if name in kind.model_fields:
                     raise Wrong(f"{name} is a field of {path}, and not of this path: leave it out", name)
@@ -269,7 +271,7 @@ class Body(Strict):
             raise Wrong("best_of must be n: every answer is sent", "best_of")
 
 
-class Chat(Body):
+class Chat(Offering, Body):
     """A conversation that wants an answer."""
 
     messages: Annotated[list[_Message], Field(min_length=1)]
@@ -285,9 +287,9 @@ class Chat(Body):
 
     def system_and_prompts(self) -> tuple[str, Sequence[Sequence[Message]]]:
         """The system texts, wherever they stand, and the other messages."""
-        turns = [Message(m.role, m.text) for m in self.messages if m.role == "user" or m.role == "assistant"]
-        if not turns or turns[-1].role != "user":
-            raise Wrong("the last message must be the user's", "messages")
+        turns = as_messages(m for m in self.messages if m.role not in ("system", "developer"))
+        if not turns or turns[-1].role not in ("user", "tool"):
+            raise Wrong("the last message must be the user's, or the result of a function", "messages")
         return split_persona(self._system)[1], [turns]
 
     @property
@@ -360,6 +362,8 @@ class Reply:
     with_logprobs, with_events: what rides along.
     n: answers to each prompt.
     echoes: the text that stands before the answers to each prompt, if any.
+    calling: how the answers may call functions.
+    readers: of each answer, by its number.
     """
 
     model: str
@@ -368,6 +372,8 @@ class Reply:
     with_events: bool
     n: int = 1
     echoes: Sequence[str] = ()
+    calling: Calling | None = None
+    readers: dict[int, Reader] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -387,8 +393,8 @@ class Reply:
 
     def chunk(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
         """The chunk of an answer's new tokens."""
-        text = text_of(tokens)
-        fields: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
+        reader = self._reader(index)
+        fields = self._added(reader, reader.push([token.event for token in tokens]))
         if self.with_logprobs:
             fields["logprobs"] = self._logprobs(tokens)
         if self.with_events:
@@ -397,14 +403,43 @@ class Reply:
 
     def end(self, index: int, result: Result) -> dict[str, Any]:
         """The last chunk of an answer."""
-        fields: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        reader = self._reader(index)
+        fields = self._added(reader, reader.finish())
         if self.with_events:
             fields["pjlocal"] = _summary(result)
-        return self._chunk(index, fields, result.finish_reason)
+        return self._chunk(index, fields, reader.finish_reason(result.finish_reason))
 
     def usage(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The chunk behind all answers that counts their tokens."""
         return self._head(stream=True) | {"choices": [], "usage": usage(choices, self.n)}
+
+    def _reader(self, index: int) -> Reader:
+        return self.readers.setdefault(index, Reader(self.calling))
+
+    def _added(self, reader: Reader, part: Part) -> dict[str, Any]:
+        """The fields of a chunk that adds a part to an answer."""
+        if not self.chat:
+            return {"text": part.text}
+        delta: dict[str, Any] = {"content": part.text} if part.text else {}
+        if part.thinking:
+            delta["reasoning_content"] = part.thinking
+        if part.begins:
+            delta["tool_calls"] = [{"index": 0, **make_call(reader.id, reader.name, part.arguments)}]
+        elif part.arguments:
+            delta["tool_calls"] = [{"index": 0, "function": {"arguments": part.arguments}}]
+        return {"delta": delta}
+
+    def _whole(self, reader: Reader, part: Part, echo: str) -> dict[str, Any]:
+        """The fields of a whole answer."""
+        if not self.chat:
+            return {"text": echo + part.text}
+        message: dict[str, Any] = {"role": "assistant", "content": part.text}
+        if part.thinking:
+            message["reasoning_content"] = part.thinking
+        if reader.name:
+            message["content"] = part.text.strip() or None
+            message["tool_calls"] = [make_call(reader.id, reader.name, part.arguments)]
+        return {"message": message}
 
     def _head(self, stream: bool) -> dict[str, Any]:
         kind = ("chat.completion.chunk" if stream else "chat.completion") if self.chat else "text_completion"
@@ -418,15 +453,12 @@ class Reply:
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         assert choice.done
         result = choice.done.result
-        fields: dict[str, Any] = (
-            {"message": {"role": "assistant", "content": choice.text}}
-            if self.chat
-            else {"text": self._echo(index) + choice.text}
-        )
+        reader = self._reader(index)
+        fields = self._whole(reader, reader.read([token.event for token in choice.tokens]), self._echo(index))
         fields["logprobs"] = self._logprobs(choice.tokens) if self.with_logprobs else None
         if self.with_events:
             fields["pjlocal"] = {"events": _events(choice.tokens)} | _summary(result)
-        return {"index": index, **fields, "finish_reason": result.finish_reason}
+        return {"index": index, **fields, "finish_reason": reader.finish_reason(result.finish_reason)}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
         log_probs = [token.log_probs for token in tokens if token.log_probs]
@@ -449,10 +481,6 @@ def usage(choices: Sequence[Choice], n: int = 1) -> dict[str, Any]:
     prompt = sum(max(one.prompt_tokens, default=0) for one in done[::n])
     completion = sum(one.completion_tokens for one in done)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def text_of(tokens: Sequence[Token]) -> str:
-    return "".join(token.event.text for token in tokens)
 
 
 def _events(tokens: Sequence[Token]) -> list[dict[str, Any]]:
@@ -478,38 +506,28 @@ def _logprob(of: LogProbs) -> dict[str, Any]:
 
 
 async def whole(answers: Answers, reply: Reply) -> Response:
-    answers.submit()
-    async for _ in answers.news():
-        pass
-    return JSONResponse(reply.whole(answers.choices), headers=_warning(answers))
+    await answers.finish()
+    return JSONResponse(reply.whole(answers.choices), headers=warning_header(answers))
 
 
 async def streamed(answers: Answers, reply: Reply, with_usage: bool) -> Response:
-    """A stream of events, once the first token is there: what goes wrong before that has a status of its own."""
-    answers.submit()
-    news = answers.news()
-    first = await anext(news)
-    return as_stream(chunks(answers, first, news, reply, with_usage), _warning(answers))
+    news = await answers.begin()
+    return as_stream(chunks(answers, news, reply, with_usage), warning_header(answers))
 
 
-def _warning(answers: Answers) -> dict[str, str]:
+def warning_header(answers: Answers) -> dict[str, str]:
     """The header that says which wishes have no effect, as thinking switched off where the template has no switch."""
     text = in_fields("; ".join(answers.warnings)).encode("ascii", "replace").decode()
     return {"X-Pjlocal-Warning": one_line(text)} if text else {}
 
 
 async def chunks(
-    answers: Answers,
-    first: tuple[int, _Written],
-    news: AsyncIterator[tuple[int, _Written]],
-    reply: Reply,
-    with_usage: bool,
+    answers: Answers, news: AsyncIterator[tuple[int, _Written]], reply: Reply, with_usage: bool
 ) -> AsyncIterator[bytes]:
     """The events of a stream, from the first news on."""
     try:
         for chunk in reply.begin(len(answers.choices)):
             yield as_event(chunk)
-        yield as_event(_chunk(reply, *first))
         async for item in news:
             yield as_event(_chunk(reply, *item))
         if with_usage:

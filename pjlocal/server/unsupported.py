@@ -29,7 +29,7 @@ class Unsupported:
 _DRY_BREAKERS = ["\n", ":", '"', "*"]  # llama.cpp's own
 
 _PLAIN = Unsupported()
-_TOOLS = Unsupported("this server calls no tools, leave it out")
+_TOOLS = Unsupported("use tools, on /v1/chat/completions or /v1/responses")
 _TEXT = Unsupported("only text can be sent, leave it out")
 _ZERO = Unsupported(nothing=(*NOTHING, 0))
 _ONE = Unsupported(nothing=(*NOTHING, 1))
@@ -78,6 +78,7 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     (Unsupported("use messages"), ["input", "inputs"]),
     (Unsupported("use a message with the role system"), ["instructions"]),
     (Unsupported("send all messages"), ["previous_response_id", "conversation"]),
+    (Unsupported("wait for the answer, or stream it"), ["background"]),
     (Unsupported("send temperature, max_tokens, ... as fields of the request"), ["options"]),
     # Facts about the answer.
     (Unsupported("use logprobs", (*NOTHING, 0)), ["n_probs", "num_logprobs"]),
@@ -106,7 +107,7 @@ HARMLESS = frozenset(
 
 #: Of a message.
 _IN_MESSAGES: dict[str, Unsupported] = {
-    **dict.fromkeys(("tool_calls", "function_call"), _TOOLS),
+    "function_call": Unsupported("use tool_calls"),
     **dict.fromkeys(("images", "audio"), _TEXT),
     **dict.fromkeys(("prefix", "partial"), Unsupported("an answer cannot be gone on with, leave it out")),
 }

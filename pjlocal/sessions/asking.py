@@ -23,7 +23,7 @@ def as_messages(turns: Sequence[Turn], question: str) -> list[Message]:
     messages = []
     for turn in turns:
         messages.append(Message("user", turn.question))
-        messages.append(Message("assistant", turn.answer, tuple(event.id for event in turn.events)))
+        messages.append(Message("assistant", turn.text, tuple(event.id for event in turn.events)))
     return [*messages, Message("user", question)]
 
 

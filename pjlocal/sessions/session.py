@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..events import FinishReason, Result, TokenEvent
+from ..prompting.thinking import split
 
 _TITLE_LENGTH = 60
 
@@ -36,8 +37,19 @@ class Turn:
     first: int = field(default=0, compare=False)
 
     @property
-    def answer(self) -> str:
+    def text(self) -> str:
+        """All that the model wrote, its thinking with the marks around it included."""
         return "".join(event.text for event in self.events)
+
+    @property
+    def answer(self) -> str:
+        """The answer alone."""
+        return split(self.events)[1]
+
+    @property
+    def thinking(self) -> str:
+        """What the model thought before it, without the marks around it."""
+        return split(self.events)[0]
 
     def finish(self, result: Result) -> None:
         """The answer is whole, or was stopped."""

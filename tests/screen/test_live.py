@@ -94,10 +94,10 @@ def test_the_status_line_has_a_row_of_its_own_while_an_answer_streams(monkeypatc
     console = Console(file=io.StringIO(), width=columns, height=30, force_terminal=True, color_system=None)
     console.file.write = lambda written: terminal.feed(written.replace("\n", "\r\n"))  # type: ignore[method-assign]
     flow = LineFlow() if kind == "text" else MarkdownFlow()
-    display = LiveDisplay(console, flow, status=lambda: Text("judge · 5 tokens/s"), opened_thinking=kind == "thoughts")
+    display = LiveDisplay(console, flow, status=lambda: Text("judge · 5 tokens/s"))
     with display:
         for at in range(0, len(text), 61):
-            display.show(plain_event(at, text[at : at + 61]))
+            display.show(plain_event(at, text[at : at + 61], thought=kind == "thoughts"))
             *above, status = screen.text.split("\n")
             assert status == "judge · 5 tokens/s"
             shown = without_spaces("".join(above))

@@ -18,9 +18,11 @@ from served import Served, serving
 from pjlocal.server.synonyms import SYNONYMS
 
 CHAT, COMPLETION, ANSWER = "/v1/chat/completions", "/v1/completions", "/api/answers"
+RESPONSES = "/v1/responses"
 GOOD: dict[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1},
     COMPLETION: {"prompt": "hello", "max_tokens": 1},
+    RESPONSES: {"input": "hello", "max_output_tokens": 1},
     ANSWER: {"chat": {"question": "hello", "keep": False}, "settings": {"max_tokens": 1}},
 }
 OTHER_NAMES = [name for name in SYNONYMS if "." not in name and name != "max_completion_tokens"]
@@ -29,8 +31,9 @@ SHARED = [
     "stop", "n", "best_of", "response_format", "stream", "stream_options", "pjlocal", *OTHER_NAMES,
 ]  # fmt: skip
 FIELDS = {
-    CHAT: [*SHARED, "messages", "max_completion_tokens", "logprobs", "top_logprobs"],
+    CHAT: [*SHARED, "messages", "max_completion_tokens", "logprobs", "top_logprobs", "tools", "tool_choice"],
     COMPLETION: [*SHARED, "prompt", "logprobs", "echo"],
+    RESPONSES: [*SHARED, "input", "instructions", "text", "tools", "tool_choice", "reasoning", "top_logprobs"],
     ANSWER: ["request", "settings", "messages", "chat", "first", "shortens"],
 }
 OWN = [
@@ -100,6 +103,7 @@ def odd_bodies() -> Iterator[tuple[str, dict[str, str]]]:
             yield from ((path, {name: odd}) for name in fields)
         yield from ((CHAT, {"pjlocal": f'{{"{name}": {odd}}}'}) for name in OWN)
         yield from ((CHAT, changes) for changes in nested(odd))
+        yield from ((RESPONSES, changes) for changes in nested_of_a_response(odd))
         yield from ((ANSWER, changes) for changes in nested_of_an_answer(odd))
 
 
@@ -117,7 +121,13 @@ def test_no_value_of_any_field_is_an_error_of_the_server(served: Served) -> None
 
 
 def nested(odd: str) -> Iterator[dict[str, str]]:
-    for inner in ("role", "content", "name", "tool_calls", "prefix"):
+    for inner in ("type", "function", "id"):
+        yield {"tools": f'[{{"type": "function", "function": {{"name": "f"}}, "{inner}": {odd}}}]'}
+        called = f'{{"type": "function", "function": {{"name": "f", "arguments": "x"}}, "{inner}": {odd}}}'
+        yield {"messages": f'[{{"role": "assistant", "tool_calls": [{called}]}}, {{"role": "user", "content": "x"}}]'}
+    for inner in ("name", "description", "parameters"):
+        yield {"tools": f'[{{"function": {{"name": "f", "{inner}": {odd}}}}}]', "tool_choice": '"required"'}
+    for inner in ("role", "content", "name", "tool_calls", "tool_call_id", "prefix"):
         yield {"messages": f'[{{"role": "user", "content": "hello", "{inner}": {odd}}}]'}
     for inner in ("type", "text"):
         yield {"messages": f'[{{"role": "user", "content": [{{"type": "text", "text": "x", "{inner}": {odd}}}]}}]'}
@@ -128,6 +138,20 @@ def nested(odd: str) -> Iterator[dict[str, str]]:
             yield {"response_format": f'{{"type": "{kind}", "{inner}": {odd}}}'}
     for inner in ("name", "schema", "strict"):
         yield {"response_format": f'{{"type": "json_schema", "json_schema": {{"{inner}": {odd}}}}}'}
+
+
+def nested_of_a_response(odd: str) -> Iterator[dict[str, str]]:
+    for inner in ("type", "role", "content", "id", "call_id", "name", "arguments", "output"):
+        for kind in ("message", "function_call", "function_call_output"):
+            said = {"type": f'"{kind}"', "role": '"user"'} | {inner: odd}
+            item = ", ".join(f'"{name}": {value}' for name, value in said.items())
+            yield {"input": f'[{{"role": "user", "content": "x"}}, {{{item}}}, {{"role": "user", "content": "x"}}]'}
+    for inner in ("type", "text"):
+        yield {"input": f'[{{"role": "user", "content": [{{"type": "input_text", "text": "x", "{inner}": {odd}}}]}}]'}
+    for inner in ("type", "name", "parameters", "description"):
+        yield {"tools": f'[{{"type": "function", "name": "f", "{inner}": {odd}}}]', "tool_choice": '"required"'}
+    for inner in ("type", "name", "schema"):
+        yield {"text": f'{{"format": {{"type": "json_schema", "{inner}": {odd}}}}}'}
 
 
 def nested_of_an_answer(odd: str) -> Iterator[dict[str, str]]:
@@ -280,8 +304,8 @@ def test_a_schema_beside_json_object_is_kept(served: Served) -> None:
         ("n_probs", 3, "use logprobs"),
         ("options", {"temperature": 0}, "fields of the request"),
         ("do_sample", False, "temperature: 0"),
-        ("tools", [{}], "calls no tools"),
-        ("tool_choice", "required", "calls no tools"),
+        ("functions", [{}], "use tools"),
+        ("function_call", {"name": "f"}, "use tools"),
         ("temprature", 0, "did you mean temperature"),
     ],
 )
@@ -294,13 +318,18 @@ def test_what_would_change_the_answer_and_cannot_be_had_is_refused(
 
 
 def test_fields_of_messages_and_streams_that_change_the_answer_are_refused(served: Served) -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    for role, inner in (("assistant", {"tool_calls": [call]}), ("user", {"images": ["x"]}), ("user", {"prefix": True})):
+    call = {"name": "f", "arguments": "{}"}
+    for role, inner in (
+        ("assistant", {"function_call": call}),
+        ("user", {"images": ["x"]}),
+        ("user", {"prefix": True}),
+    ):
         said = [{"role": role, "content": "x", **inner}, {"role": "user", "content": "x"}]
         assert refusal(served, messages=said).startswith(f"messages.0.{next(iter(inner))} is not supported")
     usage = {"continuous_usage_stats": True}
     assert "include_usage" in refusal(served, stream=True, stream_options=usage)
     assert "/v1/completions" in refusal(served, CHAT, prompt="x")
+    assert "/v1/chat/completions" in refusal(served, COMPLETION, tools=[{}])
     assert "/v1/chat/completions" in refusal(served, COMPLETION, top_logprobs=1)
 
 
@@ -344,7 +373,7 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"messages": [{"role": "user", "content": "x " * 400}]}, "start the server with a larger --ctx"),
         ({"messages": [{"role": "user", "content": "x " * 9000}]}, "far too long"),
         ({"messages": []}, "messages must be a list of at least 1"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role must be 'system', 'developer', 'user' or"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role must be 'system', 'developer', 'user',"),
         ({"n": 17}, "n must be at most 16"),
         ({"n": 0}, "n must be at least 1"),
         ({"stop": ["x"] * 17}, "stop must be a list of at most 16"),

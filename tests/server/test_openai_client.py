@@ -197,7 +197,7 @@ def test_a_bare_text_goes_on(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}, "tools is not supported: "),
+        ({"extra_body": {"functions": [{"name": "f", "parameters": {}}]}}, "functions is not supported: use tools"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "text"),
         ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "must be the user's"),
         ({"temperature": -1}, "temperature must be at least 0"),
