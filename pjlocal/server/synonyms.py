@@ -133,6 +133,10 @@ _GROUPS: list[tuple[Meaning, list[str]]] = [
     (_think, ["think", "enable_thinking", "thinking", "thinking.type", "reasoning.enabled"]),
     (_think, ["chat_template_kwargs.enable_thinking", "chat_template_kwargs.thinking"]),
     (_effort, ["reasoning_effort", "reasoning.effort", "chat_template_kwargs.reasoning_effort"]),
+    (_setting("think_tokens", nothing=(-1,)), ["thinking_budget", "thinking_budget_tokens", "thinking_token_budget"]),
+    (_setting("think_tokens", nothing=(-1,)), ["reasoning_budget", "max_thinking_tokens"]),
+    (_setting("think_tokens", nothing=(-1,)), ["reasoning.max_tokens", "thinking.budget_tokens"]),
+    (_setting("think_tokens", nothing=(-1,)), ["chat_template_kwargs.thinking_budget"]),
 ]
 #: By name; of a field inside another, with a point between them.
 SYNONYMS: dict[str, Meaning] = {name: meaning for meaning, names in _GROUPS for name in names}

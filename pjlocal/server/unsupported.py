@@ -44,8 +44,6 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     (Unsupported(_TEXT.advice, (["text"], [])), ["modalities"]),
     # Thinking.
     (_TRUE, ["include_reasoning"]),
-    (Unsupported(nothing=(-1,)), ["thinking_budget", "thinking_budget_tokens", "thinking_token_budget"]),
-    (Unsupported(nothing=(-1,)), ["reasoning_budget", "max_thinking_tokens"]),
     (Unsupported(nothing=("auto", "none")), ["reasoning_format"]),
     # The form of the answer.
     (Unsupported('use response_format with the type "json_schema"', (*NOTHING, "text/plain")), ["response_mime_type"]),

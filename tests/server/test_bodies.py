@@ -42,7 +42,7 @@ OWN = [
     "seed", "defaults", "top_k", "min_p", "top_n_sigma", "typical_p", "repeat_penalty", "penalty_last_n",
     "dry_multiplier", "dry_base", "dry_allowed_length", "dry_last_n", "xtc_probability", "xtc_threshold",
     "logit_bias", "grammar", "json_schema", "regex", "lark",
-    "system", "placement", "think", "reasoning_effort",
+    "system", "placement", "think", "reasoning_effort", "think_tokens", "push_thoughts",
 ]  # fmt: skip
 ODD = [
     "null", "true", "false", "0", "1", "-1", "1.0", "1.5", "-1.5", "-0.0", "31", "1e400", "-1e400", "1e300",

@@ -134,6 +134,12 @@ def test_the_body_of_a_graphical_client_is_taken_as_it_is(served: Served, name: 
         ({"think": "high"}, {"reasoning_effort": "high"}),
         ({"reasoning": {"effort": "medium", "summary": "auto", "exclude": False}}, {"reasoning_effort": "medium"}),
         ({"chat_template_kwargs": {"reasoning_effort": "high"}}, {"reasoning_effort": "high"}),
+        *((fields, {"think_tokens": 50}) for fields in (
+            {"thinking_budget": 50}, {"reasoning_budget": 50}, {"max_thinking_tokens": 50},
+            {"reasoning": {"max_tokens": 50}}, {"chat_template_kwargs": {"thinking_budget": 50}},
+        )),
+        ({"thinking": {"type": "enabled", "budget_tokens": 50}}, {"think": "on", "think_tokens": 50}),
+        ({"reasoning_budget": -1}, {}),
         ({"user": "prefer: vivid", "metadata": {"prefer": ["vivid"]}}, {}),
     ],
     ids=str,
