@@ -25,7 +25,7 @@ from .auth import Guard, NotFound, error_body, not_served
 from .bodies import Wrong, validated
 from .chats import chat_routes
 from .metrics import Metrics
-from .openai import MOST_CHOICES, Body, Chat, Completion, Names, Reply, parse, streamed, whole
+from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply, parse, streamed, whole
 from .page import page_routes
 from .responses import Responses, ResponsesReply
 from .streaming import Answering, Answers, read_body
@@ -65,7 +65,7 @@ def create_app(
             allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["X-Pjlocal-Warning"],
+            expose_headers=[WARNING],
             max_age=600,
         )
         middleware.insert(0, cors)

@@ -46,7 +46,8 @@ from .unsupported import UNSUPPORTED, check_fields, check_nested
 
 MOST_CHOICES = 16  # answers that one request may want
 _MOST_TOP = 100  # alternatives that may be asked for with each token
-
+#: The answer's header that says what is done otherwise than the request may expect.
+WARNING = "X-Pjlocal-Warning"
 _MOST_NAME = 1000  # characters of a model's name, presets and all
 
 _Written = Sequence[Token] | Done
@@ -153,9 +154,9 @@ class _Form(Strict):
     def settings(self) -> dict[str, Any]:
         """The setting that it stands for."""
         takes = {"json_object": "schema", "json_schema": "json_schema", "grammar": "grammar", "regex": "pattern"}
-        given = {name: getattr(self, name) for name in ("json_schema", "grammar", "pattern")}
+        own = takes.get(self.type, "")
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("json_schema", "grammar", "pattern")}
         given |= {"schema": self.schema_, **(self.model_extra or {})}
-        own = takes.get(self.type)
         for name, value in given.items():
             if name != own and value is not None:
                 raise Wrong(f"response_format.{name} has no meaning beside the type {self.type}", "response_format")
@@ -163,12 +164,12 @@ class _Form(Strict):
             return {}
         if self.type == "json_object":
             return {"json_schema": as_schema(self.schema_ or ANY_OBJECT)}
-        if own is None or given[own] is None:
+        if not given[own]:
             raise Wrong(f"response_format.{own} is missing", "response_format")
         if self.json_schema:
             self.json_schema.check_others()
             return {"json_schema": json.dumps(self.json_schema.schema_)}
-        return {"regex": self.pattern} if self.pattern else dict(SYNONYMS["guided_grammar"](self.grammar))
+        return {"regex": self.pattern} if self.pattern else dict(SYNONYMS["grammar"](self.grammar))
 
 
 class _InStream(Strict):
@@ -516,9 +517,9 @@ async def streamed(answers: Answers, reply: Reply, with_usage: bool) -> Response
 
 
 def warning_header(answers: Answers) -> dict[str, str]:
-    """The header that says which wishes have no effect, as thinking switched off where the template has no switch."""
+    """The header with the warnings that are known; empty where there are none."""
     text = in_fields("; ".join(answers.warnings)).encode("ascii", "replace").decode()
-    return {"X-Pjlocal-Warning": one_line(text)} if text else {}
+    return {WARNING: one_line(text)} if text else {}
 
 
 async def chunks(

@@ -130,7 +130,7 @@ _GROUPS: list[tuple[Meaning, list[str]]] = [
     (_setting("regex", _choice), ["guided_choice", "structured_outputs.choice"]),
     (_grammar, ["grammar", "guided_grammar", "grammar_string", "ebnf", "structured_outputs.grammar"]),
     # Thinking.
-    (_think, ["think", "enable_thinking", "thinking", "thinking.type", "reasoning.enabled"]),
+    (_think, ["think", "enable_thinking", "thinking", "thinking.type", "reasoning", "reasoning.enabled"]),
     (_think, ["chat_template_kwargs.enable_thinking", "chat_template_kwargs.thinking"]),
     (_effort, ["reasoning_effort", "reasoning.effort", "chat_template_kwargs.reasoning_effort"]),
     (_setting("think_tokens", nothing=(-1,)), ["thinking_budget", "thinking_budget_tokens", "thinking_token_budget"]),

@@ -48,6 +48,7 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     # The form of the answer.
     (Unsupported('use response_format with the type "json_schema"', (*NOTHING, "text/plain")), ["response_mime_type"]),
     (_PLAIN, ["guided_whitespace_pattern"]),
+    (Unsupported("it must be an object"), ["structured_outputs", "chat_template_kwargs"]),
     # Where it ends.
     (_ZERO, ["t_max_predict_ms", "n_indent"]),
     (_PLAIN, ["include_stop_str_in_output"]),

@@ -289,6 +289,7 @@ def test_a_schema_beside_json_object_is_kept(served: Served) -> None:
     [
         ("chat_template_kwargs", {"tone": "dry"}, "chat_template_kwargs.tone is not supported"),
         ("structured_outputs", {"structural_tag": "x"}, "structured_outputs.structural_tag is not supported"),
+        ("structured_outputs", "x", "it must be an object"),
         ("response_mime_type", "application/json", "response_format"),
         ("guided_whitespace_pattern", "x", "leave it out"),
         ("json_of_somebody", {"a": 1}, "use response_format"),

@@ -124,7 +124,8 @@ def test_the_body_of_a_graphical_client_is_taken_as_it_is(served: Served, name: 
         # Thinking.
         *((fields, {"think": "off"}) for fields in (
             {"enable_thinking": False}, {"think": False}, {"thinking": False}, {"thinking": {"type": "disabled"}},
-            {"reasoning_effort": "none"}, {"reasoning": {"effort": "none"}}, {"reasoning": {"enabled": False}},
+            {"reasoning_effort": "none"}, {"reasoning": {"effort": "none"}}, {"reasoning": False},
+            {"reasoning": {"enabled": False}},
             {"chat_template_kwargs": {"enable_thinking": False}}, {"chat_template_kwargs": {"thinking": False}},
         )),
         ({"thinking": {"type": "enabled"}, "enable_thinking": True}, {"think": "on"}),
