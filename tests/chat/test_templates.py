@@ -155,7 +155,8 @@ def test_a_thought_between_control_tokens_is_read_again_as_it_was_written(tmp_pa
     with talk(model, prefer=(), sampling=sampling, max_tokens=50, think_tokens=4, schedule=schedule) as chat:
         before = chat.ask("Why?")
         (turn,) = chat.turns
-        assert turn.text.startswith("[THINK]") and turn.text.endswith(f"[/THINK]{turn.answer}") and len(turn.answer) == 3
+        assert turn.text.startswith("[THINK]") and turn.text.endswith(f"[/THINK]{turn.answer}")
+        assert len(turn.answer) == 3
         cost = chat.ask("And?")
     written = [event.id for event in before.events if event.text]
     assert cost.prompts[0][len(before.prompts[0]) :][: len(written)] == written
