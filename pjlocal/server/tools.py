@@ -264,8 +264,7 @@ def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport
     if not (support.shows_tools and support.syntax and support.syntax.can_be_chosen):
         return None
     lark = [*_choice(support.syntax, request.sampling), *_rules(functions, between.lark)]
-    opening = "" if isinstance(syntax.mark, Control) else syntax.opening.shown
-    heads = {f"{opening}{function.name}{between.shown}": function.name for function in functions}
+    heads = {f"{syntax.opening.shown}{function.name}{between.shown}": function.name for function in functions}
     return Calling(Tools(offered), Overrides(sampling={"lark": "\n".join(lark)}), heads, syntax.mark)
 
 
