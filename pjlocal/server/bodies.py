@@ -21,7 +21,7 @@ from ..config.values import typed
 from ..errors import PjlocalError, UsageError, did_you_mean
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request
 from ..service import check_servable
-from ..settings import Engine, Generation, Settings, flag_names, rename_flags, without_none
+from ..settings import Engine, Generation, Settings, flag, flag_names, rename_flags, without_none
 
 MOST_STOPS = 16
 _MOST_ITEMS = 1000  # of any other list: each bias, for one, is looked up for every view
@@ -176,7 +176,7 @@ def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, A
     for f in fields(settings):  # type: ignore[arg-type]
         if values.get(f.name) is not None:
             or_number = f.metadata.get("or_number", False)
-            made[f.name] = typed(f.name, hints[f.name], values[f.name], or_number)
+            made[f.name] = typed(flag(f), hints[f.name], values[f.name], or_number)
     settings(**made)
     return made
 
@@ -190,11 +190,27 @@ def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
     for key, value in values.items():
         most = MOST_STOPS if key == "stop" else _MOST_ITEMS
         if isinstance(value, list) and len(value) > most:
-            raise Wrong(f"{key} has {len(value):,} entries, and may have {most:,}", key)
+            raise UsageError(f"{_flag_of(key)} has {len(value):,} entries, and may have {most:,}")
     n_tokens = values.get("max_tokens")
     if same(n_tokens, -1) or (isinstance(n_tokens, int | float) and n_tokens > n_ctx):
         values = {**values, "max_tokens": n_ctx}
     return _parse_overrides(values)
+
+
+def in_sent_fields(error: UsageError, fields: Mapping[str, str]) -> Wrong:
+    """An error of `check_overrides` that names the fields by which the settings were sent.
+
+    Args:
+        fields: by setting.
+    """
+    message = error.in_flags or str(error)
+    names = {_flag_of(setting): field for setting, field in fields.items()}
+    field = next((name for flag, name in names.items() if message.startswith(f"{flag} ")), None)
+    return Wrong(rename_flags(message, names), field)
+
+
+def _flag_of(setting: str) -> str:
+    return next((flag for flag, name in _FIELDS.items() if name == setting), setting)
 
 
 _PERSONA = "[pjlocal]"  # the first line of a system text with settings

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
 from ..engine.log_probs import LogProbs
-from ..errors import did_you_mean
+from ..errors import UsageError, did_you_mean
 from ..events import Result
 from ..prompting.preferences import presets
 from ..prompting.prompt import Message
@@ -34,12 +34,13 @@ from .bodies import (
     Wrong,
     check_overrides,
     in_fields,
+    in_sent_fields,
     split_persona,
     validated,
     without_nulls,
 )
 from .streaming import Answers, Choice, as_event, as_stream
-from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, asks_nothing, flat, merged, settings_of
+from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
 from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
 from .unsupported import UNSUPPORTED, check_fields, check_nested
 
@@ -244,7 +245,11 @@ class Body(Strict):
         if self.response_format:
             given += [("response_format", *item) for item in self.response_format.settings().items()]
         given += [(f"pjlocal.{name}", name, value) for name, value in own.items()]
-        return check_overrides(merged(given), n_ctx)
+        values, fields = merged(given)
+        try:
+            return check_overrides(values, n_ctx)
+        except UsageError as error:
+            raise in_sent_fields(error, fields) from None
 
     def _fields(self) -> dict[str, Any]:
         """The fields that may set something, with their values."""
@@ -254,7 +259,7 @@ class Body(Strict):
     def check_others(self) -> None:
         """Refuse fields that would change the answer and are not supported.  Raises Wrong."""
         others = flat(self.model_extra or {})
-        for name in [name for name, value in others.items() if not asks_nothing(value) and name not in UNSUPPORTED]:
+        for name in [name for name, value in others.items() if value is not False and name not in UNSUPPORTED]:
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
                 if name in kind.model_fields:
                     raise Wrong(f"{name} is a field of {path}, and not of this path: leave it out", name)

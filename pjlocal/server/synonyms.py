@@ -169,8 +169,8 @@ def settings_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             yield field, field, value
 
 
-def merged(given: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
-    """The settings that fields set.
+def merged(given: Iterable[tuple[str, str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings that fields set, and the field of each.
 
     Args:
         given: field, setting and value.
@@ -181,8 +181,10 @@ def merged(given: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     fields: dict[str, str] = {}
     for field, setting, value in given:
-        group = "form" if setting in FORMS else setting
-        if (other := fields.setdefault(group, field)) != field and not same(values.get(setting), value):
+        rivals = FORMS if setting in FORMS else (setting,)
+        other = next((fields[rival] for rival in rivals if rival in fields), field)
+        if other != field and not same(values.get(setting), value):
             raise Wrong(f"{other} and {field} exclude each other: give one", field)
         values[setting] = value
-    return values
+        fields.setdefault(setting, field)
+    return values, fields

@@ -238,7 +238,8 @@ def test_a_whole_number_may_be_written_with_a_point(served: Served) -> None:
     for name, value in (("max_tokens", 64.5), ("max_tokens", True), ("n", True), ("seed", "3"), ("temperature", True)):
         assert refusal(served, **{name: value}).startswith(f"{name} must be a")
     for name, value in (("lam", 1.5), ("lam", True), ("top_k", "9"), ("floor", False), ("strength", True)):
-        assert refusal(served, pjlocal={name: value}).startswith(f"{name} must be a")
+        assert refusal(served, pjlocal={name: value}).startswith(f"pjlocal.{name} must be a")
+        assert refusal(served, **{name: value}).startswith(f"{name} must be a")
 
 
 def test_a_strength_may_be_a_number(served: Served) -> None:
@@ -384,11 +385,11 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"pjlocal": []}, "pjlocal must be an object"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content must be a string or a list"),
         ({"pjlocal": {"top": 1}}, "unknown setting 'top'"),
-        ({"pjlocal": {"panel": 1}}, "panel must be true or false"),
-        ({"pjlocal": {"strength": True}}, "strength must be a number or a text in quotes (not true)"),
-        ({"pjlocal": {"mode": "x"}}, "mode must be one of judge"),
+        ({"pjlocal": {"panel": 1}}, "pjlocal.panel must be true or false"),
+        ({"pjlocal": {"strength": True}}, "pjlocal.strength must be a number or a text in quotes (not true)"),
+        ({"pjlocal": {"mode": "x"}}, "pjlocal.mode must be one of judge"),
         ({"pjlocal": {"lora": ["x"]}}, "names no files"),
-        ({"pjlocal": {"stop": ["x"] * 17}}, "stop has 17 entries, and may have 16"),
+        ({"pjlocal": {"stop": ["x"] * 17}}, "pjlocal.stop has 17 entries, and may have 16"),
         ({"pjlocal": {"prefer": ["vivid", "formal", "simple"], "panel": True, "mode": "base"}}, "panel takes"),
     ],
 )

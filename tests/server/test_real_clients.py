@@ -13,7 +13,7 @@ import pytest
 from real_clients import CLIENTS, FEATURES
 from served import Served, serving
 
-PENDING = ("tools", "continuation")
+PENDING = ("continuation",)
 
 
 @pytest.fixture(scope="module")

@@ -173,6 +173,8 @@ def test_a_setting_at_the_top_does_what_it_does_under_the_key(served: Served) ->
     own = {"prefer": ["vivid", "concise"], "mode": "both", "top_k": 5, "ignore_end": True, "seed": 3, "max_tokens": 12}
     assert texts(served, **own) == texts(served, pjlocal=own)
     assert refusal(served, top_k="many") == "top_k must be a whole number (not 'many')"
+    assert refusal(served, n_predict=0) == "n_predict must be at least 1 (not 0)"
+    assert refusal(served, dry_penalty_last_n="all") == "dry_penalty_last_n must be a whole number (not 'all')"
     assert refusal(served, prefer=["@/etc/passwd"]).startswith("a request names no files")
 
 
