@@ -14,7 +14,7 @@ from .decoding.schedule import Rows, Rules, Voice, Voices, algorithm1, lockstep
 from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
 from .engine.engine import Engine
-from .engine.filters import FilterChain
+from .engine.filters import FilterChain, parse_token
 from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.slot import Slot
@@ -102,6 +102,7 @@ class Answer:
         self._thoughts: TextStream[Decision] = TextStream()
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
+        self._stop_tokens: set[int] = set()
         generation, prompts = plan.request.generation, plan.prompts
         longest = max(map(len, prompts))
         self._limit = min(generation.max_tokens, self.engine.context_limit - longest)  # tokens that it may have
@@ -204,6 +205,8 @@ class Answer:
         opened = opened_by(self.engine.model.text(prompts[0][-_PROMPT_END:]))
         self._thinking = Thinking(opened, self._current.may_think)
         self._stream = TextStream([*generation.stop, *self._current.stops])
+        model = self.engine.model
+        self._stop_tokens = {parse_token(model, text, f"--stop-token {text!r}") for text in generation.stop_token}
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         self.layout = slot.layout
         if generation.schedule == "reference" and len(prompts) > 1 and not slot.can_truncate:
@@ -332,7 +335,7 @@ class Answer:
         weights = list(roles.weights.values())
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
         model, sampling = self.engine.model, self._current.request.sampling
-        constraint = make_constraint(model, sampling)
+        constraint = make_constraint(model, sampling, generation.min_tokens)
 
         def chain(view: int, number: int) -> FilterChain:
             return FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint)
@@ -369,7 +372,8 @@ class Answer:
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def _is_end(self, token: int) -> bool:
-        return not self._current.request.generation.ignore_end and self.engine.model.is_end(token)
+        ignores_end = self._current.request.generation.ignore_end
+        return token in self._stop_tokens or (not ignores_end and self.engine.model.is_end(token))
 
     def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
         """A decision with its text, as front ends see it."""
