@@ -15,7 +15,7 @@ from .decoding.schedule import Rows, Rules, Voice, Voices, algorithm1, lockstep
 from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
 from .engine.engine import Engine
-from .engine.filters import FilterChain
+from .engine.filters import FilterChain, parse_token
 from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.slot import Slot
@@ -103,6 +103,7 @@ class Answer:
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
         self._phase: ThinkingPhase[Any]
+        self._stop_tokens: set[int] = set()
         generation, prompts = plan.request.generation, plan.prompts
         longest = max(map(len, prompts))
         self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # tokens that it may have
@@ -203,6 +204,8 @@ class Answer:
         self._started = running_s()
         generation, prompts = self._current.request.generation, self._current.prompts
         self._stream = TextStream([*generation.stop, *self._current.stops])
+        model = self.engine.model
+        self._stop_tokens = {parse_token(model, text, f"--stop-token {text!r}") for text in generation.stop_token}
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         self.layout = slot.layout
         if generation.schedule == "reference" and len(prompts) > 1 and not slot.can_truncate:
@@ -283,7 +286,7 @@ class Answer:
             openings = {token for token in first if model.is_cut_out(token)}
         return ThinkingPhase(
             Thinking(opened, may_begin=self._current.may_think),
-            lambda token: b"" if self._is_end(token) else model.piece(token, special=True),
+            lambda token: b"" if self._ends_generation(token) else model.piece(token, special=True),
             lambda text: model.tokenize(text, special=True, goes_on=True),
             Forced,
             request.generation.think_tokens,
@@ -295,7 +298,7 @@ class Answer:
     def _piece(self, decision: Decision, thought: bool) -> bytes:
         """The bytes that a token adds to the text: in a thought, control tokens are spelled."""
         token, model = decision.token, self.engine.model
-        if self._is_end(token):
+        if self._ends_generation(token) or (token in self._stop_tokens and not thought):
             return b""
         return model.piece(token, special=thought and not model.is_end(token))
 
@@ -347,7 +350,7 @@ class Answer:
         weights = list(roles.weights.values())
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
         model, sampling = self.engine.model, self._current.request.sampling
-        constraint = make_constraint(model, sampling)
+        constraint = make_constraint(model, sampling, generation.min_tokens)
         gate = self._phase if self._phase.is_constrained else None
 
         def chain(view: int, number: int) -> FilterChain:
@@ -390,6 +393,11 @@ class Answer:
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def _is_end(self, token: int) -> bool:
+        """Whether the answer ends with the last token; a stop token ends no thought."""
+        stops = token in self._stop_tokens and not self._phase.thinking.is_thought
+        return stops or self._ends_generation(token)
+
+    def _ends_generation(self, token: int) -> bool:
         return not self._current.request.generation.ignore_end and self.engine.model.is_end(token)
 
     def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:

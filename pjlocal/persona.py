@@ -38,6 +38,7 @@ from .prompting.jinja import TemplateProcess
 from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve_mode, write_prompts
 from .prompting.preferences import correction, prefix
 from .prompting.prompt import ChatTemplate, Message
+from .prompting.tools import Tools
 from .request import GROUPS, PREFERENCES, Request, Views, changed, in_turn, parse_views, place
 
 #: One text or several; or two lists of them, one for each view.
@@ -402,7 +403,7 @@ class PersonaJudge:
             self._find_aligner(request.generation.aligner)
         return roles
 
-    def plan(self, prompt: str | Sequence[Message], request: Request) -> Plan:
+    def plan(self, prompt: str | Sequence[Message], request: Request, tools: Tools = Tools()) -> Plan:
         """The request with each view's prompt tokens.
 
         Raises:
@@ -410,13 +411,15 @@ class PersonaJudge:
         """
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
         roles = self.roles(request)
-        return self.planned(conversation, self.prompts(conversation, request, roles), request, roles)
+        return self.planned(conversation, self.prompts(conversation, request, roles, tools), request, roles)
 
-    def prompts(self, conversation: Sequence[Message], request: Request, roles: Roles) -> list[list[int]]:
+    def prompts(
+        self, conversation: Sequence[Message], request: Request, roles: Roles, tools: Tools = Tools()
+    ) -> list[list[int]]:
         """Each view's prompt tokens, be they more than fit.  Raises what `prompting.plan.write_prompts` does."""
         self.decoder.check_open()
         return write_prompts(
-            self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt
+            self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt, tools
         )
 
     def planned(

@@ -61,8 +61,8 @@ Row = NDArray[np.float32] | Candidates | Distribution  #: logits behind a token,
 class FilterChain:
     """One view's filters: logits are shortened to candidates, and candidates become a `judge.Distribution`.
 
-    The order is llama.cpp's: grammar (or constraint), logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC,
-    temperature.
+    The order is llama.cpp's: grammar (or constraint), logit bias, penalties, DRY, top-n-sigma, top-k, typical, top-p,
+    min-p, XTC, temperature.
     Penalties and DRY look back on the prompt's end as well as on the answer, as llama.cpp's own programs do.
 
     Args:
@@ -392,6 +392,8 @@ def _sees_whole_vocabulary(model: Model, s: Sampling) -> list[Any]:
                 4,
             )
         )
+    if s.top_n_sigma:
+        samplers.append(lib.llama_sampler_init_top_n_sigma(s.top_n_sigma))
     return samplers
 
 
@@ -433,14 +435,26 @@ def parse_bias(model: Model, entry: str) -> tuple[int, float]:
         raise UsageError(f"--logit-bias {entry!r} is not TOKEN=BIAS, as in 'hello=-5' or '42=-inf'")
     if bias > _MOST_BIAS:
         raise UsageError(f"--logit-bias {entry!r}: a bias is at most {_MOST_BIAS:,.0f}")
+    return parse_token(model, text, f"--logit-bias {entry!r}"), bias
+
+
+def parse_token(model: Model, text: str, what: str) -> int:
+    """A token by its id, or by a text that is one token.
+
+    Args:
+        what: how errors name the setting and its value.
+
+    Raises:
+        UsageError: not one token, or no such id.
+    """
     if text.isdecimal():
         if len(text) > _MOST_DIGITS or int(text) >= model.n_vocab:
-            raise UsageError(f"--logit-bias {entry!r}: the model has tokens 0 to {model.n_vocab - 1}")
-        return int(text), bias
+            raise UsageError(f"{what}: the model has tokens 0 to {model.n_vocab - 1}")
+        return int(text)
     tokens = model.tokenize(text, special=True)
     if len(tokens) != 1:
-        raise UsageError(f"--logit-bias {entry!r}: {text!r} is {len(tokens)} tokens of this model, not one: {tokens}")
-    return tokens[0], bias
+        raise UsageError(f"{what}: {text!r} is {len(tokens)} tokens of this model, not one: {tokens}")
+    return tokens[0]
 
 
 def _chain(samplers: Sequence[Any]) -> Any:

@@ -25,6 +25,7 @@ from ..settings import (
 )
 from .preferences import prefix, split_strength
 from .prompt import ChatTemplate, Message
+from .tools import Tools
 
 _MOST_PER_TOKEN = 256  # characters; longer tokens than that are not to be expected
 
@@ -305,6 +306,7 @@ def write_prompts(
     prompting: Prompting,
     limit: int,
     interrupt: Interrupt,
+    tools: Tools = Tools(),
 ) -> list[list[int]]:
     """Each view's prompt tokens, be they more than fit into a context of ``limit`` tokens.
 
@@ -312,7 +314,7 @@ def write_prompts(
         UsageError: nothing is said, or so much that it cannot fit, and only splitting it into tokens would take long.
         ModelError: the template refuses the conversation.
     """
-    if not conversation or not conversation[-1].content.strip():
+    if not conversation or not (conversation[-1].content.strip() or conversation[-1].role == "tool"):
         raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
     length = len(conversation[-1].content)
     if length > _MOST_PER_TOKEN * limit:
@@ -321,7 +323,7 @@ def write_prompts(
             f"about {4 * limit:,}. Shorten it, or give a larger --ctx"
         )
     with interrupt.at_once():
-        return [template.tokens(conversation, prefix, prompting) for prefix in prefixes]
+        return [template.tokens(conversation, prefix, prompting, tools) for prefix in prefixes]
 
 
 def make_plan(
