@@ -43,7 +43,6 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     (_TEXT, ["audio", "images", "image_data", "multimodal_data"]),
     (Unsupported(_TEXT.advice, (["text"], [])), ["modalities"]),
     # Thinking.
-    (_TRUE, ["include_reasoning"]),
     (Unsupported(nothing=(-1,)), ["thinking_budget", "thinking_budget_tokens", "thinking_token_budget"]),
     (Unsupported(nothing=(-1,)), ["reasoning_budget", "max_thinking_tokens"]),
     (Unsupported(nothing=("auto", "none")), ["reasoning_format"]),
