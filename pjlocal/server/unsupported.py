@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .bodies import Wrong
-from .synonyms import NOTHING, asks_nothing
+from .synonyms import NOTHING, is_one_of
 
 
 @dataclass(frozen=True)
@@ -159,5 +159,5 @@ def check_nested(where: str, others: Mapping[str, Any], path: str) -> None:
 
 
 def _check(path: str, field: Unsupported, value: Any) -> None:
-    if not asks_nothing(value, field.nothing):
+    if not is_one_of(value, field.nothing):
         raise Wrong(f"{path} is not supported: {field.advice}", path)
