@@ -49,6 +49,7 @@ SplitMode = Literal["layer", "row", "none"]
 FlashAttention = Literal["auto", "on", "off"]
 SamplingDefaults = Literal["own", "model"]
 View = Literal["text", "blame", "push", "markdown"]
+Thoughts = Literal["show", "hide", "stderr"]
 
 
 def setting(default: Any, *flags: str, help: str, **limits: Any) -> Any:

@@ -19,7 +19,8 @@ from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
 from .pieces import Marks, tokens_of
 from .rendering import PROBE, Role, Said, attempt, dialogue, jinja, reaches
-from .thinking import MARKS, answer_start, opened_by
+from .thinking import HARMONY, MARKS, answer_start, opened_by
+from .thinking import Marks as ThinkingMarks
 from .tools import CallSupport, Control, Spelled, Tools, described, find_support, in_words, map_texts
 
 log = logging.getLogger("pjlocal")
@@ -32,12 +33,15 @@ class Message:
 
     ``others`` are fields as OpenAI's messages have them: ``tool_calls`` of an answer, ``tool_call_id`` and ``name`` of
     a function's result, whose role is ``tool``.
+
+    ``thinking`` is the thinking before an answer, of a client that sends it back apart from the content.
     """
 
     role: Role
     content: str
     tokens: tuple[int, ...] = ()
     others: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    thinking: str = ""
 
 
 #: Ends an answer of a model without a chat template, before it writes the user's next turn itself.
@@ -153,7 +157,7 @@ class ChatTemplate:
         """A conversation without the answers that say nothing, and each question without one joined to the next."""
         turns: list[Message] = []
         unanswered = False
-        for message in map(self._without_refused_thoughts, conversation):
+        for message in map(self._without_refused_thoughts, map(self._with_thinking, conversation)):
             if self._says_nothing(message):
                 unanswered = bool(turns) and turns[-1].role == "user"
             elif unanswered and message.role == "user":
@@ -163,6 +167,22 @@ class ChatTemplate:
                 turns.append(message)
                 unanswered = False
         return turns
+
+    def _with_thinking(self, message: Message) -> Message:
+        """An answer with its thinking in its content, as the model would have written it, for the template to keep or
+        leave out; without it where the template knows no marks of thinking."""
+        marks = self._thinking_marks
+        says_something = message.role == "assistant" and (message.content.strip() or message.others)
+        if not message.thinking or marks is None or not says_something:
+            return message
+        thought = f"{marks.open}{marks.before}{message.thinking}{marks.before}{marks.close}{marks.behind}"
+        return replace(message, content=thought + message.content, thinking="")
+
+    @cached_property
+    def _thinking_marks(self) -> ThinkingMarks | None:
+        """The marks of thinking that the template speaks of; none for gpt-oss, whose template leaves thoughts out."""
+        template = self._model.chat_template or ""
+        return next((marks for marks in MARKS if marks.open in template and marks is not HARMONY), None)
 
     def _without_refused_thoughts(self, message: Message) -> Message:
         """An answer without its thoughts where the template refuses them in an answer's text, as that of gpt-oss does;
@@ -325,20 +345,24 @@ class ChatTemplate:
     def _ends(self, message: Message) -> list[int]:
         """Where each token's text ends in the message, a zero before them; as far as the tokens spell the message.
 
-        A control token spells nothing: one in the middle of an answer must not come into the prompt.  Nor does a token
-        of another model that the conversation was begun with, unless it spells the same here.
+        A control token spells nothing, unless it marks thinking: one in the middle of an answer must not come into the
+        prompt.  Nor does a token of another model that the conversation was begun with, unless it spells the same here.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         ends = [0]
         for token in message.tokens:
             if token >= self._model.n_vocab:
                 break
-            piece = self._piece(token)
+            piece = self._piece(token) or self._mark(token)
             text = decoder.decode(piece)
             if not piece or not message.content.startswith(text, ends[-1]):
                 break
             ends.append(ends[-1] + len(text))
         return ends
+
+    def _mark(self, token: int) -> bytes:
+        """The spelling of a control token that stands in the text of thinking; empty of those that end an answer."""
+        return b"" if self._model.is_end(token) else self._model.piece(token, special=True)
 
     @cached_property
     def _control_spellings(self) -> list[str]:

@@ -119,19 +119,21 @@ _ARGUMENTS = re.compile(rf'\{{\s*"{_KEY}"\s*:\s*"{_VALUE}"\s*\}}')
 def find_support(render: Render, spelled: Callable[[str], Spelled]) -> CallSupport:
     """Find out how a template shows functions and writes calls, from what it makes of one."""
     variables = {"tools": [_TOOL]}
-    head = attempt(render, [("user", "hello")], variables) or ""
+    head = attempt(render, [("user", PROBE)], variables) or ""
     shows_tools = _NAME in head
+    opened = [at for marks in MARKS if (at := head.find(marks.open, head.rfind(PROBE))) >= 0]
+    head = head[: min(opened, default=len(head))]  # without a thought that the prompt opens, or leaves empty
     for in_text in (False, True):
         arguments: Any = {_KEY: _VALUE}
         call = make_call("pjlocal00", _NAME, json.dumps(arguments) if in_text else arguments)
-        said = [("user", "hello"), ("assistant", "", {"tool_calls": [call]})]
+        said = [("user", PROBE), ("assistant", "", {"tool_calls": [call]})]
         text = attempt(render, said, {**variables, "add_generation_prompt": False}) or ""  # type: ignore[arg-type]
         same = next((n for n, (a, b) in enumerate(zip(head, text, strict=False)) if a != b), min(len(head), len(text)))
         text = text[same:]
         opening, name, rest = text.partition(_NAME)
         found = _ARGUMENTS.search(rest)
         if name and found:
-            for marks in MARKS:  # some templates write an empty thought in front
+            for marks in MARKS:
                 opening = opening.rpartition(marks.close)[2]
             syntax = CallSyntax(spelled(opening.lstrip()), spelled(rest[: found.start()]))
             return CallSupport(shows_tools, syntax, in_text)

@@ -43,7 +43,6 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     (_TEXT, ["audio", "images", "image_data", "multimodal_data"]),
     (Unsupported(_TEXT.advice, (["text"], [])), ["modalities"]),
     # Thinking.
-    (_TRUE, ["include_reasoning"]),
     (Unsupported(nothing=("auto", "none")), ["reasoning_format"]),
     # The form of the answer.
     (Unsupported('use response_format with the type "json_schema"', (*NOTHING, "text/plain")), ["response_mime_type"]),
@@ -99,7 +98,8 @@ HARMLESS = frozenset(
         "mirostat_tau", "mirostat_eta", "dynatemp_exponent", "add_special_tokens", "spaces_between_special_tokens",
         "priority", "request_id", "timings_per_token", "return_progress", "cache_salt",
         "tool_prompt", "early_stopping", "session_id", "chat_id", "id",
-        "guided_decoding_backend", "structured_outputs._backend", "reasoning.summary", "reasoning.generate_summary",
+        "guided_decoding_backend", "structured_outputs._backend", "reasoning.summary", "reasoning.exclude",
+        "reasoning.generate_summary",
         "rep_pen_slope", "adaptive_decay", "truncation_length", "api_type", "api_server", "legacy_api",
     ]
 )  # fmt: skip

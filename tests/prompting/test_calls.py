@@ -63,9 +63,12 @@ def test_a_templates_own_way_to_write_a_call_is_found(
     assert support.syntax.mark == mark and support.syntax.can_be_chosen
 
 
-def test_a_thought_in_front_of_a_call_is_no_part_of_it(judge_of: Template) -> None:
-    thinking = tool_templates.HERMES.replace("'<tool_call>", "'<think>\n\n</think>\n\n<tool_call>")
-    syntax = judge_of(thinking).template.call_support.syntax
+@pytest.mark.parametrize("thought", ["", "<think>\n\n</think>\n\n"])
+@pytest.mark.parametrize("opened", ["", "<think>\n", "<think>\n\n</think>\n\n"])
+def test_a_thought_in_front_of_a_call_is_no_part_of_it(judge_of: Template, thought: str, opened: str) -> None:
+    template = tool_templates.HERMES.replace("'<tool_call>", f"'{thought}<tool_call>")
+    template = template.replace("assistant\n' }}", f"assistant\n{opened}' }}}}")
+    syntax = judge_of(template).template.call_support.syntax
     assert syntax and syntax.opening.whole == '<tool_call>\n{"name": "'
 
 

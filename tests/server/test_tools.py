@@ -124,6 +124,64 @@ def test_text_may_stand_in_front_of_a_call(client: OpenAI) -> None:
     raise AssertionError("no answer had both")
 
 
+@pytest.mark.parametrize(
+    ("template", "first"),
+    [(tool_templates.LLAMA, '{"name": "'), (tool_templates.MISTRAL, "<|im_start|>"), (tool_templates.DEEPSEEK, "<s>")],
+    ids=["llama", "mistral", "deepseek"],
+)
+def test_each_template_has_calls_in_its_own_form(
+    tmp_path: Path, server_environment: dict[str, str], template: str, first: str
+) -> None:
+    added = [first] if first.startswith("{") else []  # so that it is one token
+    path = tiny_models.write_llama(tmp_path / "model.gguf", chat_template=template, added=added, n_ctx_train=2048)
+    with serving(path, server_environment) as served:
+        asked = served.openai()
+        for choice in (NAMED, "required", "auto"):
+            biases: Any = {"logit_bias": [f"{first}=100"]} if choice == "auto" else {}
+            made = call(asked, tools=[WEATHER, TIME], tool_choice=choice, extra_body={"pjlocal": biases})
+            validate(json.loads(made.arguments), CITY if made.name == "weather" else {"maxProperties": 0})
+        asks: Any = {"model": "", "messages": ASK, "tools": [WEATHER], "max_tokens": 9}
+        quiet = {"logit_bias": [f"{first}=-100"], "ignore_end": True}
+        message = asked.chat.completions.create(**asks, extra_body={"pjlocal": quiet}).choices[0].message
+        assert message.content and not message.tool_calls
+
+
+def test_thoughts_stand_before_a_call_in_a_field_of_their_own(
+    tmp_path: Path, server_environment: dict[str, str]
+) -> None:
+    template = tool_templates.HERMES.replace("assistant\n' }}", "assistant\n<think>\n' }}")
+    path = tmp_path / "model.gguf"
+    tiny_models.write_llama(path, chat_template=template, added=[MARK, "</think>"], n_ctx_train=2048)
+    biases: Any = {"pjlocal": {"logit_bias": ["</think>=6", f"{MARK}=6"]}}
+    asked: Any = {"model": "", "messages": ASK, "tools": [WEATHER], "max_tokens": 300, "extra_body": biases}
+    with serving(path, server_environment) as served:
+        client = served.openai()
+        for seed in range(30):
+            message: Any = client.chat.completions.create(**asked, seed=seed).choices[0].message
+            if message.tool_calls and hasattr(message, "reasoning_content"):
+                break
+        else:
+            raise AssertionError("no answer had both")
+        assert "</think>" not in message.reasoning_content + (message.content or "")
+        validate(json.loads(message.tool_calls[0].function.arguments), CITY)
+        chunks = [chunk.choices[0].delta for chunk in client.chat.completions.create(**asked, seed=seed, stream=True)]
+        assert "".join(getattr(each, "reasoning_content", "") for each in chunks) == message.reasoning_content
+        flat = {"type": "function", **WEATHER["function"]}
+        with client.responses.stream(
+            model="", input=ASK, tools=[flat], extra_body=biases | {"seed": seed, "max_tokens": 300}
+        ) as stream:
+            names = [*dict.fromkeys(event.type for event in stream)]
+            thought, *_, made = stream.get_final_response().output
+        assert thought.type == "reasoning" and thought.summary[0].text == message.reasoning_content
+        assert made.type == "function_call" and made.arguments == message.tool_calls[0].function.arguments
+        assert names[2:5] == [
+            "response.output_item.added", "response.reasoning_summary_part.added",
+            "response.reasoning_summary_text.delta",
+        ]  # fmt: skip
+        forced = client.chat.completions.create(**asked, tool_choice=NAMED).choices[0].message
+        assert forced.tool_calls and not hasattr(forced, "reasoning_content")
+
+
 def test_what_is_not_offered_is_told_in_a_header(client: OpenAI, plain: Served) -> None:
     asked: Any = {"model": "", "messages": ASK, "max_tokens": 3, "tools": [WEATHER]}
     reply = plain.openai().chat.completions.with_raw_response.create(**asked)

@@ -237,7 +237,7 @@ def test_several_prompts_go_on_in_one_request(served: Served) -> None:
     assert [choice["text"] for choice in reply["choices"]] == alone
     assert [choice["index"] for choice in reply["choices"]] == [0, 1, 2, 3]
     each = [send(served, COMPLETION, prompt=prompt, **how).json()["usage"]["prompt_tokens"] for prompt in prompts]
-    assert reply["usage"] == {"prompt_tokens": sum(each), "completion_tokens": 24, "total_tokens": sum(each) + 24}
+    assert [reply["usage"][f"{kind}_tokens"] for kind in ("prompt", "completion")] == [sum(each), 24]
     echoed = send(served, COMPLETION, prompt=prompts, n=2, echo=True, **how).json()["choices"]
     repeated = [prompt for prompt in prompts for _ in range(2)]
     assert [choice["text"] for choice in echoed] == [f"{p}{t}" for p, t in zip(repeated, alone, strict=True)]
