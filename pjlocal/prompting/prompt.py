@@ -107,10 +107,12 @@ class ChatTemplate:
         return CallSupport() if self._render is dialogue else find_support(self._render, self._spelled)
 
     def _spelled(self, text: str) -> Spelled:
-        known = "|".join(re.escape(each) for each in self._control_spellings if each in text)
-        pieces = [piece for piece in re.split(f"({known})", text) if piece] if known else [text] if text else []
-        controls = {piece: self._model.tokenize(piece, special=True)[0] for piece in pieces[:] if self._controls(piece)}
-        return Spelled(tuple(Control(controls[piece], piece) if piece in controls else piece for piece in pieces))
+        controls = {
+            each: self._model.tokenize(each, special=True)[0] for each in self._control_spellings if each in text
+        }
+        cuts = "|".join(map(re.escape, controls))
+        pieces = re.split(f"({cuts})", text) if cuts else [text]
+        return Spelled(tuple(Control(controls[p], p) if p in controls else p for p in pieces if p))
 
     def _takes_answer(self, answer: str) -> bool:
         said: list[tuple[Role, str]] = [("user", "hello"), ("assistant", answer), ("user", "hello")]

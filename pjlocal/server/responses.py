@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
 from ..prompting.tools import make_call
@@ -35,16 +35,21 @@ class _Text(Strict):
     format: Object = Field(default={"type": "text"})
 
 
+def _items(text: Any) -> Any:
+    """The items of an input: a text alone is a message."""
+    return [{"role": "user", "content": text}] if isinstance(text, str) else text
+
+
 class Responses(Strict):
     """A request; its other fields are those of chat completions."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    input: str | list[Object]
+    input: Annotated[list[Object], BeforeValidator(_items), Field(min_length=1)]
     instructions: str = ""
     text: _Text = _Text()
     tools: list[Object] = Field(default=[])
-    tool_choice: str | Object = "auto"
+    tool_choice: Any = "auto"
     stream: bool = False
     top_logprobs: Whole = 0
 
@@ -56,7 +61,7 @@ class Responses(Strict):
         """
         if self.top_logprobs:
             raise Wrong("top_logprobs is not supported here: use /v1/chat/completions", "top_logprobs")
-        values: dict[str, Any] = {**(self.model_extra or {}), "messages": [*self._messages()]}
+        values: dict[str, Any] = {**(self.model_extra or {}), "messages": self._messages()}
         if self.text.format.get("type") != "text":
             values["response_format"] = self._response_format()
         if self.tools:
@@ -75,28 +80,30 @@ class Responses(Strict):
         others = {name: value for name, value in self.text.format.items() if name != "type"}
         return {"type": kind, **({"json_schema": others} if kind == "json_schema" else others)}
 
-    def _messages(self) -> Iterator[dict[str, Any]]:
+    def _messages(self) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = []
         if self.instructions:
-            yield {"role": "system", "content": self.instructions}
-        items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
-        if not items:
-            raise Wrong("input must not be empty", "input")
-        for number, item in enumerate(items):
+            messages.append({"role": "system", "content": self.instructions})
+        for number, item in enumerate(self.input):
             kind = item.get("type", "message")
             if kind == "message":
                 if item.get("role") not in _ROLES:
                     raise Wrong(f"input.{number}.role must be one of {', '.join(_ROLES)}", "input")
-                yield {"role": item.get("role"), "content": _text(item.get("content"), f"input.{number}.content")}
+                text = _text(item.get("content"), f"input.{number}.content")
+                messages.append({"role": item.get("role"), "content": text})
             elif kind == "function_call":
                 call = make_call(item.get("call_id", ""), item.get("name", ""), item.get("arguments", "{}"))
-                yield {"role": "assistant", "tool_calls": [call]}
+                if not messages or messages[-1]["role"] != "assistant":
+                    messages.append({"role": "assistant"})
+                messages[-1].setdefault("tool_calls", []).append(call)
             elif kind == "function_call_output":
                 text = _text(item.get("output"), f"input.{number}.output")
-                yield {"role": "tool", "tool_call_id": item.get("call_id", ""), "content": text}
+                messages.append({"role": "tool", "tool_call_id": item.get("call_id", ""), "content": text})
             elif kind == "item_reference":
                 raise Wrong(f"input.{number} refers to an item, and nothing is kept here: send all messages", "input")
             elif kind != "reasoning":  # the thoughts of an earlier answer, which the model does not read again
                 raise Wrong(f"input.{number}.type {kind!r:.100} is not supported: only text and functions are", "input")
+        return messages
 
 
 def _renamed(message: str) -> str:
