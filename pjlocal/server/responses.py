@@ -5,8 +5,9 @@ To be held beside the reference of https://platform.openai.com/docs/api-referenc
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 from uuid import uuid4
@@ -102,7 +103,10 @@ class Responses(Strict):
             elif kind == "item_reference":
                 raise Wrong(f"input.{number} refers to an item, and nothing is kept here: send all messages", "input")
             elif kind != "reasoning":  # the thoughts of an earlier answer, which the model does not read again
-                raise Wrong(f"input.{number}.type {kind!r:.100} is not supported: only text and functions are", "input")
+                raise Wrong(
+                    f"input.{number}.type {json.dumps(kind)[:100]} is not supported: only text and functions are",
+                    "input",
+                )
         return messages
 
 
@@ -189,12 +193,14 @@ class ResponsesReply:
     """The reply to a request, which grows with the tokens of its answer.
 
     Args:
+        chat: the request as one for a chat completion.
         model: the name that the request gives.
         calling: how the answer may call functions.
     """
 
-    def __init__(self, asked: Responses, model: str, calling: Calling | None) -> None:
+    def __init__(self, asked: Responses, chat: Chat, model: str, calling: Calling | None) -> None:
         self._asked = asked
+        self._chat = chat
         self._model = model
         self._reader = Reader(calling)
         self._items: list[_Item] = []
@@ -290,8 +296,8 @@ class ResponsesReply:
 
     def _response(self, answers: Answers) -> dict[str, Any]:
         """The response object, as far as it has come."""
-        asked = self._asked
-        others = asked.model_extra or {}
+        asked, chat = self._asked, self._chat
+        metadata, reasoning = (_as_object(asked.model_extra, name) for name in ("metadata", "reasoning"))
         (choice,) = answers.choices
         status = self._items[-1].status if choice.done and self._items else "in_progress"
         return {
@@ -302,22 +308,28 @@ class ResponsesReply:
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "instructions": asked.instructions or None,
-            "max_output_tokens": others.get("max_output_tokens"),
-            "metadata": others.get("metadata", {}),
+            "max_output_tokens": (chat.model_extra or {}).get("max_output_tokens"),
+            "metadata": metadata,
             "model": self._model,
             "output": [item.as_dict() for item in self._items] if choice.done else [],
             "parallel_tool_calls": False,
             "previous_response_id": None,
-            "reasoning": {"effort": (others.get("reasoning") or {}).get("effort"), "summary": None},
+            "reasoning": {"effort": reasoning.get("effort"), "summary": None},
             "store": False,
-            "temperature": others.get("temperature"),
-            "text": {"format": asked.text.format},
+            "temperature": chat.temperature,
+            "text": {"format": asked.text.format if chat.response_format else {"type": "text"}},
             "tool_choice": asked.tool_choice,
-            "tools": [{"strict": True, **tool} for tool in asked.tools],
-            "top_p": others.get("top_p"),
+            "tools": [{"type": "function", "strict": True, **tool.function.model_dump()} for tool in chat.tools],
+            "top_p": chat.top_p,
             "truncation": "disabled",
             "usage": _usage(answers) if choice.done else None,
         }
+
+
+def _as_object(fields: Mapping[str, Any] | None, name: str) -> dict[str, str]:
+    """A field that is an object of texts; of others, which nothing depends on, those that are."""
+    value = (fields or {}).get(name)
+    return {key: text for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
 
 
 def _usage(answers: Answers) -> dict[str, Any]:
