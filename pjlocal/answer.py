@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import SystemRandom
+from typing import Any
 
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
@@ -18,12 +19,12 @@ from .engine.filters import FilterChain, parse_token
 from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.slot import Slot
-from .engine.voices import Alone, Best, Combined, Floor, Meter, Reader, Weight, heard
+from .engine.voices import Alone, Best, Combined, Floor, Forced, Meter, Reader, Weight, heard
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
-from .prompting.thinking import Thinking, opened_by, split
-from .settings import PANEL_NAMES, FixedLayout, Mode
+from .prompting.thinking import MARKS, Thinking, ThinkingPhase, opened_by, split
+from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode
 from .stream import TextStream
 
 _PROMPT_END = 32  # tokens, among which the mark of a thought may stand
@@ -97,15 +98,15 @@ class Answer:
         self._current = plan
         self.statistics = statistics
         self._written: list[TokenEvent] = []
-        self._thinking = Thinking()
         self._undecided: list[Decision] = []  # which may be thought or not
         self._thoughts: TextStream[Decision] = TextStream()
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
+        self._phase: ThinkingPhase[Any]
         self._stop_tokens: set[int] = set()
         generation, prompts = plan.request.generation, plan.prompts
         longest = max(map(len, prompts))
-        self._limit = min(generation.max_tokens, self.engine.context_limit - longest)  # tokens that it may have
+        self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # tokens that it may have
         adapters = plan.roles.adapters or [Adapters()] * len(prompts)
         #: What it needs of the engine.
         self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_trunk)
@@ -202,8 +203,6 @@ class Answer:
         self.begins_again = False
         self._started = running_s()
         generation, prompts = self._current.request.generation, self._current.prompts
-        opened = opened_by(self.engine.model.text(prompts[0][-_PROMPT_END:]))
-        self._thinking = Thinking(opened, self._current.may_think)
         self._stream = TextStream([*generation.stop, *self._current.stops])
         model = self.engine.model
         self._stop_tokens = {parse_token(model, text, f"--stop-token {text!r}") for text in generation.stop_token}
@@ -214,13 +213,14 @@ class Answer:
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
                 "use --schedule lockstep, which gives the same text"
             )
+        self._phase = self._make_phase()
         voices = self._voices()
-        if observer := self._observer:
-            voices = replace(voices, witness=lambda rows, decision: observer(voices.judge(decision), rows, decision))
+        if self._observer:
+            voices = replace(voices, witness=self._observer)
         metered = range(len(prompts)) if voices.meter else ()
         slot.reduce = Reader([*voices.drafts, *voices.judges], metered)  # type: ignore[list-item]
         swap = self.plan.roles.mode != "base"
-        rules = Rules(generation.lam, swap, generation.decoding, self._limit, self._is_end)
+        rules = Rules(generation.lam, swap, generation.decoding, self._limit, self._is_end, self._phase)
         uniforms = Uniforms(self.seed)
         if generation.schedule == "reference":
             self._decisions = algorithm1(slot, prompts, voices, rules, uniforms)
@@ -235,12 +235,11 @@ class Answer:
             return []
         self._count(decision)
         self._undecided.append(decision)
-        self._thinking.accept(self._spelled(decision.token))
-        is_thought = self._thinking.is_thought
+        is_thought = self._phase.thinking.is_thought
         events = [] if is_thought is None else self._settle(is_thought)
         if self._is_end(decision.token) or self._stream.stopped:
             self.finish_reason = "stop"
-        elif self.statistics.completion_tokens == self._limit:
+        elif self.statistics.completion_tokens >= min(self._limit, self._phase.limit):
             self.finish_reason = "length"
         return self._shown(events)
 
@@ -276,14 +275,30 @@ class Answer:
             events += [self.event(*pair, thought) for pair in self._stream.push(each, piece)]
         return events
 
-    def _spelled(self, token: int) -> bytes:
-        """The bytes of a token, a control token's spelling included, but for one that ends the answer."""
-        return b"" if self._is_end(token) else self.engine.model.piece(token, special=True)
+    def _make_phase(self) -> ThinkingPhase[Any]:
+        """The state of the thinking, before the first token."""
+        model, request = self.engine.model, self._current.request
+        opened = opened_by(model.text(self._current.prompts[0][-_PROMPT_END:]))
+        is_constrained = any(getattr(request.sampling, form) is not None for form in FORMS)
+        openings: set[int] = set()
+        if is_constrained and self._current.may_think and not opened and request.prompting.think != "off":
+            first = [model.tokenize(marks.open, special=True)[0] for marks in MARKS]
+            openings = {token for token in first if model.is_cut_out(token)}
+        return ThinkingPhase(
+            Thinking(opened, may_begin=self._current.may_think),
+            lambda token: b"" if self._ends_generation(token) else model.piece(token, special=True),
+            lambda text: model.tokenize(text, special=True, goes_on=True),
+            Forced,
+            request.generation.think_tokens,
+            request.generation.max_tokens,
+            openings,
+            is_constrained,
+        )
 
     def _piece(self, decision: Decision, thought: bool) -> bytes:
         """The bytes that a token adds to the text: in a thought, control tokens are spelled."""
         token, model = decision.token, self.engine.model
-        if self._is_end(token):
+        if self._ends_generation(token) or (token in self._stop_tokens and not thought):
             return b""
         return model.piece(token, special=thought and not model.is_end(token))
 
@@ -336,9 +351,15 @@ class Answer:
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
         model, sampling = self.engine.model, self._current.request.sampling
         constraint = make_constraint(model, sampling, generation.min_tokens)
+        gate = self._phase if self._phase.is_constrained else None
 
         def chain(view: int, number: int) -> FilterChain:
-            return FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint)
+            return FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint, gate)
+
+        if self._phase.openings:
+            self._phase.allows = chain(0, 0).allows
+        if roles.neutral is not None and not generation.push_thoughts:
+            self._phase.thinker = Alone(roles.neutral, chain(roles.neutral, -1), reads_early=False)
 
         def alone(view: int) -> Alone:
             return Alone(view, chain(view, view))
@@ -372,8 +393,12 @@ class Answer:
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def _is_end(self, token: int) -> bool:
-        ignores_end = self._current.request.generation.ignore_end
-        return token in self._stop_tokens or (not ignores_end and self.engine.model.is_end(token))
+        """Whether the answer ends with the last token; a stop token ends no thought."""
+        stops = token in self._stop_tokens and not self._phase.thinking.is_thought
+        return stops or self._ends_generation(token)
+
+    def _ends_generation(self, token: int) -> bool:
+        return not self._current.request.generation.ignore_end and self.engine.model.is_end(token)
 
     def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
         """A decision with its text, as front ends see it."""

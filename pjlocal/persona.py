@@ -352,12 +352,13 @@ class PersonaJudge:
         plain = _plain(request, with_adapters=corrector is self)  # else they are not made for its model
         correct = partial(corrector._correction, plan.conversation, request, plain)
         limit = min(self.context_limit, corrector.context_limit)
-        n_prompt, n_tokens = len(correct("-", ()).prompts[0]), request.generation.max_tokens
+        n_prompt, n_tokens = len(correct("-", ()).prompts[0]), request.generation.most_tokens
         room = limit - n_prompt
         if room < 2:
             raise UsageError("the context has no room for an answer and its correction: give a larger --ctx")
         n_first = min(n_tokens, room // 2)
-        draft = replace(plan, request=request.replace(max_tokens=n_first))
+        n_thinking = n_tokens - request.generation.max_tokens
+        draft = replace(plan, request=request.replace(max_tokens=max(1, n_first - n_thinking)))
         n_ctx = min(limit, n_prompt + n_first + n_tokens)
         return Rewrite(draft, None if corrector is self else corrector.decoder, correct, n_ctx)
 

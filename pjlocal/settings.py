@@ -49,6 +49,7 @@ SplitMode = Literal["layer", "row", "none"]
 FlashAttention = Literal["auto", "on", "off"]
 SamplingDefaults = Literal["own", "model"]
 View = Literal["text", "blame", "push", "markdown"]
+Thoughts = Literal["show", "hide", "stderr"]
 
 
 def setting(default: Any, *flags: str, help: str, **limits: Any) -> Any:
@@ -300,6 +301,7 @@ def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
 
 
 _INT32 = 2**31 - 1
+_MOST_MARKS = 64  # tokens of the marks around the thinking
 _MOST_DEVICES = 16  # of llama.cpp's build
 DEFAULT_N_CTX = 8192  # of a view, at most, where --ctx does not say
 _MOST_STRENGTH = 10
@@ -451,6 +453,21 @@ class Generation(Settings):
     max_tokens: int = setting(
         1024, "--max-tokens", "-n", help="Length limit of the answer, in tokens.", least=1, most=_INT32
     )
+    think_tokens: int | None = setting(
+        None,
+        "--think-tokens",
+        help="Length limit of a reasoning model's thinking, in tokens: there it is ended, and the answer begins, which "
+        "has --max-tokens to itself (default: thinking and answer share --max-tokens).",
+        least=0,
+        most=_INT32,
+        unset="shares --max-tokens",
+    )
+    push_thoughts: bool = setting(
+        False,
+        "--push-thoughts/--no-push-thoughts",
+        help="Have the preferences push the thinking of a reasoning model too, where there is a neutral view that "
+        "would think without them.",
+    )
     lookahead: int = setting(
         0,
         "--lookahead",
@@ -489,6 +506,11 @@ class Generation(Settings):
             raise UsageError("--stop must not be empty: it would end every answer before its first token")
         for _, spec in self.adapters():
             split_scale(spec)
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens of the thinking, its marks and the answer together."""
+        return self.max_tokens + (0 if self.think_tokens is None else self.think_tokens + _MOST_MARKS)
 
     def adapters(self) -> tuple[tuple[str, str], ...]:
         """Every adapter, of whichever view, behind the name of its setting."""

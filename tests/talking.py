@@ -49,6 +49,7 @@ class FakeScreen:
     width = 100
     lost = False
     no_color = True
+    thoughts = "hide"
 
     def __init__(self) -> None:
         self.said: list[str] = []

@@ -22,7 +22,7 @@ from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
 from ..screen.tint import Tint
 from ..sessions.session import Turn
-from ..settings import View
+from ..settings import Thoughts, View
 from ..visible import one_line, visible
 from .conversation import Conversation, Writing
 from .figures import facts, turn_tint
@@ -43,6 +43,9 @@ class Screen(Protocol):
 
     lost: bool
     """Whether it cannot be written to any more, as a closed window or a full disk."""
+
+    thoughts: Thoughts
+    """How the thoughts before an answer are shown."""
 
     @property
     def width(self) -> int:
@@ -86,6 +89,7 @@ class _ConsoleScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self.lost = False
+        self.thoughts: Thoughts = "hide"
 
     @property
     def width(self) -> int:
@@ -137,11 +141,11 @@ class PipeScreen(_ConsoleScreen):
 
     @_shows
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
-        with Display(self._file) as display:
+        with Display(self._file, self.thoughts) as display:
             for event in writing:
                 display.show(event)
-        if writing.turn.finish_reason == "length":
-            self.say(_cut_off(writing.turn))
+        if writing.turn.finish_reason != "interrupted" and (ending := _ending(writing.turn)):
+            self.say(ending)
 
     def show_turn(self, turn: Turn, view: View) -> None:
         pass
@@ -149,7 +153,7 @@ class PipeScreen(_ConsoleScreen):
     @_shows
     def compared(self, begun: Begun, view: View) -> None:
         print(f"{begun.roles.mode}:", file=self._file)
-        with Display(self._file) as display:
+        with Display(self._file, self.thoughts) as display:
             for event in begun.answer:
                 display.show(event)
 
@@ -210,15 +214,14 @@ class TerminalScreen(_ConsoleScreen):
         return LiveDisplay(
             self._console,
             MarkdownFlow() if view == "markdown" else LineFlow(),
+            thoughts=self.thoughts,
             style=tint.style if tint else lambda event: "",
             status=status,
         )
 
     def _say_ending(self, turn: Turn) -> None:
-        if turn.finish_reason == "interrupted":
-            self.say("(stopped)")
-        elif turn.finish_reason == "length":
-            self.say(_cut_off(turn))
+        if ending := _ending(turn):
+            self.say(ending)
 
     @_shows
     def show_turn(self, turn: Turn, view: View) -> None:
@@ -260,10 +263,20 @@ class TerminalScreen(_ConsoleScreen):
             yield spinner
 
 
-def _cut_off(turn: Turn) -> str:
+def _ending(turn: Turn) -> str:
+    """How an answer ended, where it is not whole; empty where it is."""
+    while_thinking = " while thinking, without an answer" if turn.events and turn.events[-1].thought else ""
+    if turn.finish_reason == "interrupted":
+        return f"(stopped{while_thinking})"
+    if turn.finish_reason == "length":
+        return _cut_off(turn, while_thinking)
+    return f"(ended{while_thinking})" if while_thinking else ""
+
+
+def _cut_off(turn: Turn, while_thinking: str) -> str:
     """Where an answer was cut off, and what allows a longer one."""
     n = len(turn.events)
-    cut = f"cut off after {n} token{'' if n == 1 else 's'}"
+    cut = f"cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
     if n < turn.settings.get("generation", {}).get("max_tokens", n):
         return f"({cut}: the context is full; a larger --ctx has room for more)"
     return f"({cut}; /set max-tokens allows more)"

@@ -11,9 +11,10 @@ import json
 import re
 import textwrap
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -50,6 +51,18 @@ _JSON: JsonCompileOptions = {
 }
 
 
+class Gate(Protocol):
+    """The part of a text that a constraint, or a grammar, is about."""
+
+    @property
+    def start(self) -> int | None:
+        """The position of the first token that it is about; None while that is still to come."""
+
+    @property
+    def openings(self) -> Collection[int]:
+        """Tokens that may begin the text although the constraint does not allow them."""
+
+
 class Mask:
     """The tokens that may come next.
 
@@ -62,6 +75,13 @@ class Mask:
         self._n_vocab = n_vocab
         (self._used,) = words.nonzero()
         self.narrow = len(self._used) * _NARROW <= len(words)
+
+    def with_tokens(self, ids: Collection[int]) -> Mask:
+        """A mask that allows these tokens too."""
+        words = self._words.copy()
+        for token in ids:
+            words[token >> 5] |= np.uint32(1 << (token & 31))
+        return Mask(words, self._n_vocab)
 
     def allows(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of these tokens may come."""
@@ -137,12 +157,16 @@ class Constraint:
         with self._lock:
             if position < self._position:
                 return
-            self._position += 1
+            self._position = position + 1
             if self._position == self._min_tokens:
                 self._mask = None
             if self._matcher and not self._model.is_end(token):  # behind which the answer goes on if that is ignored
                 self._mask = None
                 self._matcher.consume_token(token)
+
+    def allows(self, token: int) -> bool:
+        """Whether the token may come next."""
+        return bool(self.mask().allows(np.array([token])).all())
 
     def mask(self) -> Mask:
         """The tokens that may come next; those that end the answer are among them exactly when it is complete.

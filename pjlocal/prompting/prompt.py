@@ -327,20 +327,24 @@ class ChatTemplate:
     def _ends(self, message: Message) -> list[int]:
         """Where each token's text ends in the message, a zero before them; as far as the tokens spell the message.
 
-        A control token spells nothing: one in the middle of an answer must not come into the prompt.  Nor does a token
-        of another model that the conversation was begun with, unless it spells the same here.
+        A control token spells nothing, unless it marks thinking: one in the middle of an answer must not come into the
+        prompt.  Nor does a token of another model that the conversation was begun with, unless it spells the same here.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         ends = [0]
         for token in message.tokens:
             if token >= self._model.n_vocab:
                 break
-            piece = self._piece(token)
+            piece = self._piece(token) or self._mark(token)
             text = decoder.decode(piece)
             if not piece or not message.content.startswith(text, ends[-1]):
                 break
             ends.append(ends[-1] + len(text))
         return ends
+
+    def _mark(self, token: int) -> bytes:
+        """The spelling of a control token that stands in the text of thinking; empty of those that end an answer."""
+        return b"" if self._model.is_end(token) else self._model.piece(token, special=True)
 
     @cached_property
     def _control_spellings(self) -> list[str]:

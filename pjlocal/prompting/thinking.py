@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import sys
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,16 @@ class Thinking:
 
     Args:
         opened: the marks of the thinking that the prompt opens.
-        expected: False of a text that no thinking begins in.
+        may_begin: whether an opening mark at the beginning opens it.
     """
 
-    def __init__(self, opened: Marks | None = None, expected: bool = True) -> None:
+    def __init__(self, opened: Marks | None = None, may_begin: bool = True) -> None:
         #: Whether the last token is thought; None while the tokens so far may become an opening mark.
-        self.is_thought: bool | None = None if opened or expected else False
+        self.is_thought: bool | None = None if opened or may_begin else False
         self.marks = opened
         self.n_tokens = 0  # of the thinking, with its marks
-        self.is_closed = not (opened or expected)
-        self._text = b""  # of the tokens that may become a mark
+        self.is_closed = not (opened or may_begin)
+        self._text = b""  # of the last tokens, which may become a mark
 
     def accept(self, spelled: bytes) -> None:
         """Learn of the next token by its bytes, a control token's spelling included."""
@@ -94,6 +96,105 @@ class Thinking:
         """Whether the next token is thought as well."""
         return self.marks is not None and not self.is_closed
 
+    @property
+    def ending(self) -> str:
+        """The text that ends an open thought: its closing mark, with what models write around it."""
+        if self.marks is None:
+            return ""
+        before = "" if self.marks.before.isspace() and self._text.endswith(b"\n") else self.marks.before
+        return f"{before}{self.marks.close}{self.marks.behind}"
+
+    @property
+    def ends_with_mark(self) -> bool:
+        """Whether the last token ended with the closing mark itself."""
+        return self.marks is not None and self.is_closed and self._text.endswith(self.marks.close.encode())
+
+
+class Voice(Protocol):
+    """Decides tokens, and may remember those that were emitted: a `decoding.schedule.Voice`."""
+
+    def accept(self, token: int, /) -> None: ...
+
+
+V = TypeVar("V", bound=Voice)
+
+
+@dataclass
+class ThinkingPhase(Generic[V]):
+    """The way an answer's tokens are decided while the model thinks: a `decoding.schedule.Phase`, and an
+    `engine.constraint.Gate`.
+
+    thinking: follows the answer.
+    spell: the bytes of a token, a control token's spelling included.
+    split: the tokens of a text in which control tokens are spelled, within an answer.
+    force: a voice that knows the next token.
+    most: tokens of the thinking, at which it is ended; None for as many as the whole answer may have.
+    most_answer: tokens of the answer behind it.
+    openings: tokens with which a constrained answer may begin to think.
+    is_constrained: whether the answer is.  It begins behind the white space that follows the closing mark, or with
+        the first token, where the constraint itself allows what opens the thinking: then it is about that too.
+    """
+
+    thinking: Thinking
+    spell: Callable[[int], bytes]
+    split: Callable[[str], list[int]]
+    force: Callable[[int], V]
+    most: int | None
+    most_answer: int
+    openings: Collection[int] = ()
+    is_constrained: bool = False
+    #: Decides what is thought; None leaves it to the rounds.
+    thinker: V | None = None
+    #: Whether the constraint itself allows a token at the beginning.
+    allows: Callable[[int], bool] = lambda token: False
+    _n_tokens: int = 0
+    _forced: deque[int] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.start: int | None = None if self.thinking.is_open else 0
+        self._end_in_time()
+
+    @property
+    def voice(self) -> V | None:
+        if self._forced:
+            return self.force(self._forced[0])
+        return self.thinker if self.thinking.is_open else None
+
+    @property
+    def limit(self) -> int:
+        if self.most is None:
+            return self.most_answer
+        if self.thinking.is_open or self._forced:
+            return sys.maxsize
+        return self.most_answer + (self.thinking.n_tokens if self.thinking.is_closed else 0)
+
+    @property
+    def may_change(self) -> bool:
+        return bool(self._forced) or not self.thinking.is_closed
+
+    def accept(self, token: int) -> None:
+        thinking = self.thinking
+        if self._n_tokens == 0 and token in self.openings and not self.allows(token):
+            self.start = None
+        self._n_tokens += 1
+        if self.thinker:
+            self.thinker.accept(token)
+        was_open = thinking.is_open
+        thinking.accept(self.spell(token))
+        if self._forced:
+            self._forced.popleft()
+        elif was_open and self.is_constrained and thinking.ends_with_mark and thinking.marks and self.start is None:
+            self._forced += self.split(thinking.marks.behind)
+        self._end_in_time()
+        if self.start is None and thinking.is_closed and not self._forced:
+            self.start = self._n_tokens
+
+    def _end_in_time(self) -> None:
+        """End the thinking where it has the tokens that it may have, unless a constraint is about it."""
+        may_end = self.thinking.is_open and not self._forced and (self.start is None or not self.is_constrained)
+        if may_end and self.most is not None and self.thinking.n_tokens >= self.most:
+            self._forced += self.split(self.thinking.ending)
+
 
 class Token(Protocol):
     """A token of which it is known whether it is thought, such as `events.TokenEvent`."""
@@ -113,6 +214,7 @@ class ThinkingText:
     def __init__(self) -> None:
         self._marks: Marks | None = None
         self._held = ""  # of the thinking
+        self._n_last = 0  # characters of its last token
         self._has_begun = False  # the opening mark is known, or there is none
         self._has_thought = self._has_answered = False  # some text of it came out
 
@@ -120,6 +222,7 @@ class ThinkingText:
         """The text that an event adds to the thinking, and to the answer."""
         if event.thought:
             self._held += event.text
+            self._n_last = len(event.text)
             self._has_begun = self._has_begun or self._begins()
             return self._take(self._settled()) if self._has_begun else "", ""
         if self._has_answered:
@@ -134,15 +237,24 @@ class ThinkingText:
     def finish(self) -> tuple[str, str]:
         """The rest of the thinking, and what its last token adds to the answer."""
         held = self._held
-        end, close = max(((held.rfind(close), close) for close in self._closes), default=(-1, ""))
-        behind = len(held) if end < 0 else end + len(close)
-        thinking = self._take(len(_LAST.sub("", held[: behind - len(close)]).rstrip()))
+        end, behind = max(self._ends(), default=(len(held), len(held)))
+        thinking = self._take(len(_LAST.sub("", held[:end]).rstrip()))
         self._held = ""
         return thinking, held[behind:].lstrip()
 
     @property
     def _closes(self) -> list[str]:
         return [marks.close for marks in ([self._marks] if self._marks else MARKS)]
+
+    def _ends(self) -> list[tuple[int, int]]:
+        """Where closing marks begin and end that may be the thinking's own.
+
+        Where the prompt has opened it, all marks are looked for.  One that more thoughts follow is a quotation.
+        """
+        held, n_before = self._held, len(self._held) - self._n_last
+        find = held.find if self._marks else held.rfind
+        found = [(at, at + len(close)) for close in self._closes if (at := find(close)) >= 0]
+        return [(at, end) for at, end in found if self._marks or end > n_before or not held[end:].strip()]
 
     def _begins(self) -> bool:
         """Take the opening mark away; False where more of it may come."""
@@ -156,11 +268,11 @@ class ThinkingText:
 
     def _settled(self) -> int:
         """How many characters of what is held cannot become part of a mark any more."""
-        begins = self._closes
+        begins, ends = self._closes, [at for at, _ in self._ends()]
         if self._marks is HARMONY:
             self._held = _CHANNEL.sub("\n\n", self._held)
             begins = [*_BEFORE_CHANNEL, *begins]
-        ends = [at for begin in begins if (at := self._held.find(begin)) >= 0]
+            ends = [at for begin in begins if (at := self._held.find(begin)) >= 0]
         for n in range(1, max(map(len, begins))):
             if any(begin.startswith(self._held[-n:]) for begin in begins):
                 ends.append(max(0, len(self._held) - n))

@@ -19,11 +19,16 @@ _KEEP = 3 / 4  # of the room for the prompt is what stays when turns must leave,
 
 
 def as_messages(turns: Sequence[Turn], question: str) -> list[Message]:
-    """What a view reads of the turns, and then of the question."""
+    """What a view reads of the turns, and then of the question.
+
+    An answer stands there with its thinking, which its template keeps or leaves out; a thought without an answer does
+    not.
+    """
     messages = []
     for turn in turns:
         messages.append(Message("user", turn.question))
-        messages.append(Message("assistant", turn.text, tuple(event.id for event in turn.events)))
+        written = turn.text if turn.answer else ""
+        messages.append(Message("assistant", written, tuple(event.id for event in turn.events)))
     return [*messages, Message("user", question)]
 
 
@@ -39,7 +44,7 @@ def fitted(judge: PersonaJudge, conversation: Sequence[Message], request: Reques
     """
     limit = judge.context_limit
     roles = judge.roles(request)
-    room = judge.room(request, min(request.generation.max_tokens, limit // _ROOM_SHARE))
+    room = judge.room(request, min(request.generation.most_tokens, limit // _ROOM_SHARE))
 
     def prompts_from(first: int) -> list[list[int]]:
         return judge.prompts(conversation[2 * first :], request, roles)
