@@ -102,8 +102,8 @@ class Answer:
         self._thoughts: TextStream[Decision] = TextStream()
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
-        self._phase: ThinkingPhase[Any]
         self._stop_tokens: set[int] = set()
+        self._phase: ThinkingPhase[Any]
         generation, prompts = plan.request.generation, plan.prompts
         longest = max(map(len, prompts))
         self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # tokens that it may have

@@ -157,9 +157,9 @@ class Constraint:
         with self._lock:
             if position < self._position:
                 return
-            self._position = position + 1
-            if self._position == self._min_tokens:
+            if self._position < self._min_tokens <= position + 1:
                 self._mask = None
+            self._position = position + 1
             if self._matcher and not self._model.is_end(token):  # behind which the answer goes on if that is ignored
                 self._mask = None
                 self._matcher.consume_token(token)
