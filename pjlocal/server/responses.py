@@ -23,7 +23,7 @@ from .openai import Chat, usage, warning_header
 from .streaming import Answers, as_event, as_stream
 from .tools import Calling, Part, Reader
 
-_TEXTS = ("input_text", "output_text", "text")
+_TEXTS = ("input_text", "output_text", "summary_text", "text")
 _ROLES = ("user", "assistant", "system", "developer")
 #: The fields of a chat completion, as they are called here; the longest first.
 _NAMES = {"response_format.json_schema": "text.format", "response_format": "text.format", ".function.": "."}
@@ -90,8 +90,11 @@ class Responses(Strict):
             if kind == "message":
                 if item.get("role") not in _ROLES:
                     raise Wrong(f"input.{number}.role must be one of {', '.join(_ROLES)}", "input")
-                text = _text(item.get("content"), f"input.{number}.content")
-                messages.append({"role": item.get("role"), "content": text})
+                content = {"content": _text(item.get("content"), f"input.{number}.content")}
+                if messages and item["role"] == "assistant" and messages[-1].keys() == {"role", "reasoning_content"}:
+                    messages[-1] |= content
+                else:
+                    messages.append({"role": item["role"], **content})
             elif kind == "function_call":
                 call = make_call(item.get("call_id", ""), item.get("name", ""), item.get("arguments", "{}"))
                 if not messages or messages[-1]["role"] != "assistant":
@@ -102,7 +105,10 @@ class Responses(Strict):
                 messages.append({"role": "tool", "tool_call_id": item.get("call_id", ""), "content": text})
             elif kind == "item_reference":
                 raise Wrong(f"input.{number} refers to an item, and nothing is kept here: send all messages", "input")
-            elif kind != "reasoning":  # the thoughts of an earlier answer, which the model does not read again
+            elif kind == "reasoning":
+                text = _text(item.get("summary"), f"input.{number}.summary")
+                messages.append({"role": "assistant", "reasoning_content": text})
+            else:
                 raise Wrong(
                     f"input.{number}.type {json.dumps(kind)[:100]} is not supported: only text and functions are",
                     "input",
@@ -240,7 +246,7 @@ class ResponsesReply:
         return self._grow(self._reader.push([token.event for token in tokens]))
 
     def _grow(self, part: Part) -> Iterator[bytes]:
-        if part.thinking:
+        if part.thinking and self._chat.include_reasoning is not False:
             yield from self._write("reasoning", part.thinking)
         text = self._space + part.text
         self._space = ""
