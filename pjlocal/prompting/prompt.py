@@ -394,7 +394,7 @@ def _calls_in_words(conversation: Sequence[Message]) -> list[Message]:
     for message in conversation:
         if "tool_calls" in message.others:
             text = "\n\n".join(filter(None, (message.content, in_words(message.others["tool_calls"]))))
-            message = Message("assistant", text)
+            message = replace(message, content=text, others={})
         elif message.role == "tool":
             name = message.others.get("name")
             message = Message("user", f"Result of {name}: {message.content}" if name else f"Result: {message.content}")

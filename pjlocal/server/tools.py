@@ -131,7 +131,7 @@ class Offering(Strict):
         chosen = [function for function in functions if function.name == name]
         if not chosen:
             known = ", ".join(function.name for function in functions) or "none"
-            raise Wrong(f"tool_choice names {name!r:.100}, and tools has: {known}", "tool_choice")
+            raise Wrong(f"tool_choice names {json.dumps(name)[:100]}, and tools has: {known}", "tool_choice")
         return chosen[:1]
 
     @property
