@@ -23,8 +23,8 @@ from ..settings import FORMS, Sampling
 from .bodies import Strict, Wrong
 
 NOT_OFFERED = (
-    "tools were not offered: with tool_choice auto, the chat template of the model must show tools and write calls of "
-    "them as JSON behind a mark. Name a function in tool_choice to have it called"
+    "tools were not offered: this model's chat template shows no tools, or writes calls in a form that cannot be told "
+    "from text. Name a function in tool_choice, or use tool_choice required, to have one called"
 )
 _ANYTHING = r"/(.|\n)*/"
 
