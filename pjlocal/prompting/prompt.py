@@ -111,10 +111,12 @@ class ChatTemplate:
         return CallSupport() if self._render is dialogue else find_support(self._render, self._spelled)
 
     def _spelled(self, text: str) -> Spelled:
-        known = "|".join(re.escape(each) for each in self._control_spellings if each in text)
-        pieces = [piece for piece in re.split(f"({known})", text) if piece] if known else [text] if text else []
-        controls = {piece: self._model.tokenize(piece, special=True)[0] for piece in pieces[:] if self._controls(piece)}
-        return Spelled(tuple(Control(controls[piece], piece) if piece in controls else piece for piece in pieces))
+        controls = {
+            each: self._model.tokenize(each, special=True)[0] for each in self._control_spellings if each in text
+        }
+        cuts = "|".join(map(re.escape, controls))
+        pieces = re.split(f"({cuts})", text) if cuts else [text]
+        return Spelled(tuple(Control(controls[p], p) if p in controls else p for p in pieces if p))
 
     def _takes_answer(self, answer: str) -> bool:
         said: list[tuple[Role, str]] = [("user", "hello"), ("assistant", answer), ("user", "hello")]
@@ -273,7 +275,7 @@ class ChatTemplate:
             self.warn_once("the model's chat template leaves out earlier answers: the model does not see them")
         return text
 
-    def _written(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
+    def _written(self, messages: Sequence[Message], prompting: Prompting, tools: Tools = Tools()) -> str:
         variables: dict[str, Any] = {} if prompting.think == "auto" else _think(prompting.think == "on")
         if prompting.reasoning_effort:
             variables["reasoning_effort"] = prompting.reasoning_effort
@@ -392,7 +394,7 @@ def _calls_in_words(conversation: Sequence[Message]) -> list[Message]:
     for message in conversation:
         if "tool_calls" in message.others:
             text = "\n\n".join(filter(None, (message.content, in_words(message.others["tool_calls"]))))
-            message = Message("assistant", text)
+            message = replace(message, content=text, others={})
         elif message.role == "tool":
             name = message.others.get("name")
             message = Message("user", f"Result of {name}: {message.content}" if name else f"Result: {message.content}")

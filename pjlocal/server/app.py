@@ -110,7 +110,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         asked = validated(Responses, await read_body(request))
         body = asked.as_chat()
         answers, calling = await _ask(body)
-        reply = ResponsesReply(asked, body.model or names.model, calling)
+        reply = ResponsesReply(asked, body, body.model or names.model, calling)
         return Answering(answers, partial(reply.streamed if asked.stream else reply.whole, answers))
 
     async def _answering(body: Body) -> Response:

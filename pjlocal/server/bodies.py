@@ -134,7 +134,7 @@ _MUST_BE = {
 
 def _in_words(field: str, error: ErrorDetails) -> str:
     kind = error["type"]
-    if kind == "list_type" and field.endswith(("content", "prompt", "stop")):
+    if kind == "list_type" and field.endswith(("content", "prompt", "stop", "input")):
         return f"{field} must be a string or a list"
     if kind in _MUST_BE:
         return f"{field} must be {_MUST_BE[kind].format(**error.get('ctx', {}))}"

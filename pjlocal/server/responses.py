@@ -5,13 +5,14 @@ To be held beside the reference of https://platform.openai.com/docs/api-referenc
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
 from ..prompting.tools import make_call
@@ -22,7 +23,7 @@ from .openai import Chat, usage, warning_header
 from .streaming import Answers, as_event, as_stream
 from .tools import Calling, Part, Reader
 
-_TEXTS = ("input_text", "output_text", "text")
+_TEXTS = ("input_text", "output_text", "summary_text", "text")
 _ROLES = ("user", "assistant", "system", "developer")
 #: The fields of a chat completion, as they are called here; the longest first.
 _NAMES = {"response_format.json_schema": "text.format", "response_format": "text.format", ".function.": "."}
@@ -35,16 +36,21 @@ class _Text(Strict):
     format: Object = Field(default={"type": "text"})
 
 
+def _items(text: Any) -> Any:
+    """The items of an input: a text alone is a message."""
+    return [{"role": "user", "content": text}] if isinstance(text, str) else text
+
+
 class Responses(Strict):
     """A request; its other fields are those of chat completions."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    input: str | list[Object]
+    input: Annotated[list[Object], BeforeValidator(_items), Field(min_length=1)]
     instructions: str = ""
     text: _Text = _Text()
     tools: list[Object] = Field(default=[])
-    tool_choice: str | Object = "auto"
+    tool_choice: Any = "auto"
     stream: bool = False
     top_logprobs: Whole = 0
 
@@ -56,7 +62,7 @@ class Responses(Strict):
         """
         if self.top_logprobs:
             raise Wrong("top_logprobs is not supported here: use /v1/chat/completions", "top_logprobs")
-        values: dict[str, Any] = {**(self.model_extra or {}), "messages": [*self._messages()]}
+        values: dict[str, Any] = {**(self.model_extra or {}), "messages": self._messages()}
         if self.text.format.get("type") != "text":
             values["response_format"] = self._response_format()
         if self.tools:
@@ -75,28 +81,39 @@ class Responses(Strict):
         others = {name: value for name, value in self.text.format.items() if name != "type"}
         return {"type": kind, **({"json_schema": others} if kind == "json_schema" else others)}
 
-    def _messages(self) -> Iterator[dict[str, Any]]:
+    def _messages(self) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = []
         if self.instructions:
-            yield {"role": "system", "content": self.instructions}
-        items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
-        if not items:
-            raise Wrong("input must not be empty", "input")
-        for number, item in enumerate(items):
+            messages.append({"role": "system", "content": self.instructions})
+        for number, item in enumerate(self.input):
             kind = item.get("type", "message")
             if kind == "message":
                 if item.get("role") not in _ROLES:
                     raise Wrong(f"input.{number}.role must be one of {', '.join(_ROLES)}", "input")
-                yield {"role": item.get("role"), "content": _text(item.get("content"), f"input.{number}.content")}
+                content = {"content": _text(item.get("content"), f"input.{number}.content")}
+                if messages and item["role"] == "assistant" and messages[-1].keys() == {"role", "reasoning_content"}:
+                    messages[-1] |= content
+                else:
+                    messages.append({"role": item["role"], **content})
             elif kind == "function_call":
                 call = make_call(item.get("call_id", ""), item.get("name", ""), item.get("arguments", "{}"))
-                yield {"role": "assistant", "tool_calls": [call]}
+                if not messages or messages[-1]["role"] != "assistant":
+                    messages.append({"role": "assistant"})
+                messages[-1].setdefault("tool_calls", []).append(call)
             elif kind == "function_call_output":
                 text = _text(item.get("output"), f"input.{number}.output")
-                yield {"role": "tool", "tool_call_id": item.get("call_id", ""), "content": text}
+                messages.append({"role": "tool", "tool_call_id": item.get("call_id", ""), "content": text})
             elif kind == "item_reference":
                 raise Wrong(f"input.{number} refers to an item, and nothing is kept here: send all messages", "input")
-            elif kind != "reasoning":  # the thoughts of an earlier answer, which the model does not read again
-                raise Wrong(f"input.{number}.type {kind!r:.100} is not supported: only text and functions are", "input")
+            elif kind == "reasoning":
+                text = _text(item.get("summary"), f"input.{number}.summary")
+                messages.append({"role": "assistant", "reasoning_content": text})
+            else:
+                raise Wrong(
+                    f"input.{number}.type {json.dumps(kind)[:100]} is not supported: only text and functions are",
+                    "input",
+                )
+        return messages
 
 
 def _renamed(message: str) -> str:
@@ -182,12 +199,14 @@ class ResponsesReply:
     """The reply to a request, which grows with the tokens of its answer.
 
     Args:
+        chat: the request as one for a chat completion.
         model: the name that the request gives.
         calling: how the answer may call functions.
     """
 
-    def __init__(self, asked: Responses, model: str, calling: Calling | None) -> None:
+    def __init__(self, asked: Responses, chat: Chat, model: str, calling: Calling | None) -> None:
         self._asked = asked
+        self._chat = chat
         self._model = model
         self._reader = Reader(calling)
         self._items: list[_Item] = []
@@ -227,7 +246,7 @@ class ResponsesReply:
         return self._grow(self._reader.push([token.event for token in tokens]))
 
     def _grow(self, part: Part) -> Iterator[bytes]:
-        if part.thinking:
+        if part.thinking and self._chat.include_reasoning is not False:
             yield from self._write("reasoning", part.thinking)
         text = self._space + part.text
         self._space = ""
@@ -283,8 +302,8 @@ class ResponsesReply:
 
     def _response(self, answers: Answers) -> dict[str, Any]:
         """The response object, as far as it has come."""
-        asked = self._asked
-        others = asked.model_extra or {}
+        asked, chat = self._asked, self._chat
+        metadata, reasoning = (_as_object(asked.model_extra, name) for name in ("metadata", "reasoning"))
         (choice,) = answers.choices
         status = self._items[-1].status if choice.done and self._items else "in_progress"
         return {
@@ -295,22 +314,28 @@ class ResponsesReply:
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "instructions": asked.instructions or None,
-            "max_output_tokens": others.get("max_output_tokens"),
-            "metadata": others.get("metadata", {}),
+            "max_output_tokens": (chat.model_extra or {}).get("max_output_tokens"),
+            "metadata": metadata,
             "model": self._model,
             "output": [item.as_dict() for item in self._items] if choice.done else [],
             "parallel_tool_calls": False,
             "previous_response_id": None,
-            "reasoning": {"effort": (others.get("reasoning") or {}).get("effort"), "summary": None},
+            "reasoning": {"effort": reasoning.get("effort"), "summary": None},
             "store": False,
-            "temperature": others.get("temperature"),
-            "text": {"format": asked.text.format},
+            "temperature": chat.temperature,
+            "text": {"format": asked.text.format if chat.response_format else {"type": "text"}},
             "tool_choice": asked.tool_choice,
-            "tools": [{"strict": True, **tool} for tool in asked.tools],
-            "top_p": others.get("top_p"),
+            "tools": [{"type": "function", "strict": True, **tool.function.model_dump()} for tool in chat.tools],
+            "top_p": chat.top_p,
             "truncation": "disabled",
             "usage": _usage(answers) if choice.done else None,
         }
+
+
+def _as_object(fields: Mapping[str, Any] | None, name: str) -> dict[str, str]:
+    """A field that is an object of texts; of others, which nothing depends on, those that are."""
+    value = (fields or {}).get(name)
+    return {key: text for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
 
 
 def _usage(answers: Answers) -> dict[str, Any]:

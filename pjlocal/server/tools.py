@@ -5,25 +5,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ..engine.constraint import check_constraint, json_rule
 from ..errors import UsageError
 from ..events import TokenEvent
 from ..prompting.prompt import Message
 from ..prompting.thinking import ThinkingText
-from ..prompting.tools import IN_JSON, CallSupport, CallSyntax, Control, Tools
+from ..prompting.tools import IN_JSON, CallSupport, CallSyntax, Control, Tools, make_call
 from ..request import Overrides, Request
 from ..settings import FORMS, Sampling
 from .bodies import Strict, Wrong
 
 NOT_OFFERED = (
-    "tools were not offered: with tool_choice auto, the chat template of the model must show tools and write calls of "
-    "them as JSON behind a mark. Name a function in tool_choice to have it called"
+    "tools were not offered: this model's chat template shows no tools, or writes calls in a form that cannot be told "
+    "from text. Name a function in tool_choice, or use tool_choice required, to have one called"
 )
 _ANYTHING = r"/(.|\n)*/"
 
@@ -62,11 +63,15 @@ class Tool(Strict):
     function: Function
 
 
+def _as_text(arguments: Any) -> Any:
+    return json.dumps(arguments) if isinstance(arguments, dict) else arguments
+
+
 class Called(Strict):
-    """The function in a call, of a message or of ``tool_choice``."""
+    """The function in a call."""
 
     name: str
-    arguments: str | dict[str, Any] = "{}"
+    arguments: Annotated[str, BeforeValidator(_as_text)] = "{}"
 
 
 class Call(Strict):
@@ -79,11 +84,9 @@ class Call(Strict):
     def as_dict(self) -> dict[str, Any]:
         """The call as chat templates take it: with its arguments as an object, if they are one."""
         arguments: Any = self.function.arguments
-        try:
-            arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-        except ValueError:
-            pass
-        return {"id": self.id, "type": self.type, "function": {"name": self.function.name, "arguments": arguments}}
+        with suppress(ValueError, RecursionError):
+            arguments = json.loads(arguments or "{}")
+        return make_call(self.id, self.function.name, arguments)
 
 
 class SentMessage(Strict):
@@ -105,7 +108,7 @@ class Offering(Strict):
     """The fields of a request that offer functions."""
 
     tools: list[Tool] = Field(default=[])
-    tool_choice: str | dict[str, Any] = "auto"
+    tool_choice: Any = "auto"
 
     @property
     def functions(self) -> list[Function]:
@@ -115,7 +118,7 @@ class Offering(Strict):
             Wrong: ``tool_choice`` names another.
         """
         functions = [tool.function for tool in self.tools]
-        if isinstance(self.tool_choice, str):
+        if not isinstance(self.tool_choice, dict):
             if self.tool_choice not in ("none", "auto", "required", "any"):
                 raise Wrong("tool_choice must be 'none', 'auto', 'required' or the name of a function", "tool_choice")
             if self.must_call and not functions:
@@ -123,11 +126,12 @@ class Offering(Strict):
             return [] if self.tool_choice == "none" else functions
         if self.tool_choice.get("type") != "function":
             raise Wrong("tool_choice.type must be 'function'", "tool_choice")
-        name = (self.tool_choice.get("function") or self.tool_choice).get("name")
+        named = self.tool_choice.get("function")
+        name = (named if isinstance(named, dict) else self.tool_choice).get("name")  # the Responses API has it flat
         chosen = [function for function in functions if function.name == name]
         if not chosen:
             known = ", ".join(function.name for function in functions) or "none"
-            raise Wrong(f"tool_choice names {name!r:.100}, and tools has: {known}", "tool_choice")
+            raise Wrong(f"tool_choice names {json.dumps(name)[:100]}, and tools has: {known}", "tool_choice")
         return chosen[:1]
 
     @property

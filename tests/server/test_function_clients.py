@@ -1,4 +1,4 @@
-"""Clients that ask for data by a function, or by the Responses API: they get data, with their defaults."""
+"""Clients that get nested data by a function, in parts, and by the Responses API, whatever the template is."""
 
 from __future__ import annotations
 
@@ -48,21 +48,11 @@ def test_instructor_gets_data_whole_and_in_parts(served: Served) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
-def test_langchain_gets_data(served: Served, method: Any) -> None:
-    langchain = pytest.importorskip("langchain_openai")
-    model = langchain.ChatOpenAI(model="model", base_url=f"{served.url}/v1", api_key="none", max_tokens=300)
-    assert isinstance(model.with_structured_output(Trip, method=method).invoke("Two days in Paris."), Trip)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["OpenAIChatModel", "OpenAIResponsesModel"])
-def test_pydantic_ai_gets_data(served: Served, kind: str) -> None:
+def test_pydantic_ai_gets_data_by_responses(served: Served) -> None:
     ai = pytest.importorskip("pydantic_ai")
     models = pytest.importorskip("pydantic_ai.models.openai")
-    provider = pytest.importorskip("pydantic_ai.providers.openai").OpenAIProvider(
-        base_url=f"{served.url}/v1", api_key="none"
-    )
-    model = getattr(models, kind)("model", provider=provider)
+    providers = pytest.importorskip("pydantic_ai.providers.openai")
+    provider = providers.OpenAIProvider(base_url=f"{served.url}/v1", api_key="none")
+    model = models.OpenAIResponsesModel("model", provider=provider)
     agent = ai.Agent(model, output_type=Trip, model_settings={"max_tokens": 300})
     assert isinstance(agent.run_sync("Two days in Paris.").output, Trip)
