@@ -286,7 +286,7 @@ class Answer:
             openings = {token for token in first if model.is_cut_out(token)}
         return ThinkingPhase(
             Thinking(opened, may_begin=self._current.may_think),
-            lambda token: b"" if self._is_end(token) else model.piece(token, special=True),
+            lambda token: b"" if self._ends_generation(token) else model.piece(token, special=True),
             lambda text: model.tokenize(text, special=True, goes_on=True),
             Forced,
             request.generation.think_tokens,
@@ -298,7 +298,7 @@ class Answer:
     def _piece(self, decision: Decision, thought: bool) -> bytes:
         """The bytes that a token adds to the text: in a thought, control tokens are spelled."""
         token, model = decision.token, self.engine.model
-        if self._is_end(token):
+        if self._ends_generation(token) or (token in self._stop_tokens and not thought):
             return b""
         return model.piece(token, special=thought and not model.is_end(token))
 
@@ -393,8 +393,12 @@ class Answer:
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def _is_end(self, token: int) -> bool:
-        ignores_end = self._current.request.generation.ignore_end
-        return token in self._stop_tokens or (not ignores_end and self.engine.model.is_end(token))
+        """Whether the answer ends with the last token; a stop token ends no thought."""
+        stops = token in self._stop_tokens and not self._phase.thinking.is_thought
+        return stops or self._ends_generation(token)
+
+    def _ends_generation(self, token: int) -> bool:
+        return not self._current.request.generation.ignore_end and self.engine.model.is_end(token)
 
     def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
         """A decision with its text, as front ends see it."""

@@ -127,6 +127,8 @@ def _ending(result: Result, generation: Generation) -> str:
     while_thinking = " while thinking, without an answer" if is_thought_alone else ""
     if result.finish_reason == "stop" and is_thought_alone:
         return f"the model ended{while_thinking}"
+    if result.finish_reason == "interrupted" and is_thought_alone:
+        return f"stopped{while_thinking}"
     if result.finish_reason != "length":
         return ""
     n = result.statistics.completion_tokens
@@ -135,8 +137,8 @@ def _ending(result: Result, generation: Generation) -> str:
     cut = f"{written} was cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
     if n_limited < generation.max_tokens:
         return f"{cut}: the context is full, and a larger --ctx has room for more"
-    ends = ", --think-tokens ends thoughts" if is_thought_alone else ""
-    return f"{cut}: a larger --max-tokens (-n) allows more{ends}"
+    instead = ", --think-tokens ends the thinking in time, and --think off leaves it out" if is_thought_alone else ""
+    return f"{cut}: a larger --max-tokens (-n) allows more{instead}"
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,7 @@ class ThinkingText:
     def __init__(self) -> None:
         self._marks: Marks | None = None
         self._held = ""  # of the thinking
+        self._n_last = 0  # characters of its last token
         self._has_begun = False  # the opening mark is known, or there is none
         self._has_thought = self._has_answered = False  # some text of it came out
 
@@ -221,6 +222,7 @@ class ThinkingText:
         """The text that an event adds to the thinking, and to the answer."""
         if event.thought:
             self._held += event.text
+            self._n_last = len(event.text)
             self._has_begun = self._has_begun or self._begins()
             return self._take(self._settled()) if self._has_begun else "", ""
         if self._has_answered:
@@ -235,15 +237,24 @@ class ThinkingText:
     def finish(self) -> tuple[str, str]:
         """The rest of the thinking, and what its last token adds to the answer."""
         held = self._held
-        end, close = max(((held.rfind(close), close) for close in self._closes), default=(-1, ""))
-        behind = len(held) if end < 0 else end + len(close)
-        thinking = self._take(len(_LAST.sub("", held[: behind - len(close)]).rstrip()))
+        end, behind = max(self._ends(), default=(len(held), len(held)))
+        thinking = self._take(len(_LAST.sub("", held[:end]).rstrip()))
         self._held = ""
         return thinking, held[behind:].lstrip()
 
     @property
     def _closes(self) -> list[str]:
         return [marks.close for marks in ([self._marks] if self._marks else MARKS)]
+
+    def _ends(self) -> list[tuple[int, int]]:
+        """Where closing marks begin and end that may be the thinking's own.
+
+        Where the prompt has opened it, all marks are looked for.  One that more thoughts follow is a quotation.
+        """
+        held, n_before = self._held, len(self._held) - self._n_last
+        find = held.find if self._marks else held.rfind
+        found = [(at, at + len(close)) for close in self._closes if (at := find(close)) >= 0]
+        return [(at, end) for at, end in found if self._marks or end > n_before or not held[end:].strip()]
 
     def _begins(self) -> bool:
         """Take the opening mark away; False where more of it may come."""
@@ -257,11 +268,11 @@ class ThinkingText:
 
     def _settled(self) -> int:
         """How many characters of what is held cannot become part of a mark any more."""
-        begins = self._closes
+        begins, ends = self._closes, [at for at, _ in self._ends()]
         if self._marks is HARMONY:
             self._held = _CHANNEL.sub("\n\n", self._held)
             begins = [*_BEFORE_CHANNEL, *begins]
-        ends = [at for begin in begins if (at := self._held.find(begin)) >= 0]
+            ends = [at for begin in begins if (at := self._held.find(begin)) >= 0]
         for n in range(1, max(map(len, begins))):
             if any(begin.startswith(self._held[-n:]) for begin in begins):
                 ends.append(max(0, len(self._held) - n))
