@@ -393,7 +393,7 @@ class Answer:
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def _is_end(self, token: int) -> bool:
-        """Whether the answer ends with the last token; a stop token ends no thought."""
+        """True if the answer ends with the last token; a stop token ends no thought."""
         stops = token in self._stop_tokens and not self._phase.thinking.is_thought
         return stops or self._ends_generation(token)
 

@@ -165,7 +165,7 @@ class Constraint:
                 self._matcher.consume_token(token)
 
     def allows(self, token: int) -> bool:
-        """Whether the token may come next."""
+        """True if the token may come next."""
         return bool(self.mask().allows(np.array([token])).all())
 
     def mask(self) -> Mask:
