@@ -293,6 +293,8 @@ class LoadedModel:
                 first += n_left_out
             else:
                 plan = judge.plan(prompt, request, job.tools)
+                if job.tools.opening:  # the answer goes on within a call, in which no thought begins
+                    plan = replace(plan, may_think=False)
         finally:
             self._template.listener = None
         # The template warns again for each view.

@@ -30,6 +30,14 @@ MISTRAL = _writing(
 )
 #: DeepSeek's, which takes the arguments as a text.
 DEEPSEEK = _writing("{{ '<s>' + call.type + '<|im_start|>' + call.function.name + '\n' + call.function.arguments }}")
+#: gpt-oss's, whose calls begin within the head of the answer.
+HARMONY = (
+    _SHOWN
+    + "{% for m in messages %}{{ '<|im_start|>' + m['role'] }}{% for call in m.tool_calls or [] %}"
+    + "{{ ' to=functions.' + call.function.name + '<s>json\n' + call.function.arguments | tojson }}"
+    + "{% else %}{{ '\n' + m['content'] }}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    + "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+)
 #: Gemma's, whose arguments are not JSON.
 GEMMA = _writing(
     "{{ '<call>' + call.function.name + '{' }}"

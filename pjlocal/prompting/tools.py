@@ -135,8 +135,9 @@ def find_support(render: Render, spelled: Callable[[str], Spelled]) -> CallSuppo
         if name and found:
             for marks in MARKS:
                 opening = opening.rpartition(marks.close)[2]
-            syntax = CallSyntax(spelled(opening.lstrip()), spelled(rest[: found.start()]))
-            return CallSupport(shows_tools, syntax, in_text)
+            if opening.lstrip()[:1] in "<[{":  # a mark, or JSON; gpt-oss has a space before "to=functions."
+                opening = opening.lstrip()
+            return CallSupport(shows_tools, CallSyntax(spelled(opening), spelled(rest[: found.start()])), in_text)
     return CallSupport(shows_tools)
 
 

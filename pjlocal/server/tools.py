@@ -226,7 +226,7 @@ class Reader:
             return Part(thinking, text)
         held = self._held + text
         heads = {f"{head}{{": head for head in self.calling.heads}  # the arguments are an object
-        places = range(len(held)) if isinstance(mark, str) else range(1)
+        places = [at for at, character in enumerate(held) if character == mark[0]] if isinstance(mark, str) else [0]
         for at in places:
             if head := next((head for head in heads if held.startswith(head, at)), None):
                 self.name, self._held = self.calling.heads[heads[head]], ""

@@ -63,6 +63,12 @@ def test_a_templates_own_way_to_write_a_call_is_found(
     assert support.syntax.mark == mark and support.syntax.can_be_chosen
 
 
+def test_a_call_that_begins_in_the_head_of_the_answer_can_be_forced_and_not_chosen(judge_of: Template) -> None:
+    syntax = judge_of(tool_templates.HARMONY).template.call_support.syntax
+    assert syntax and not syntax.can_be_chosen
+    assert (syntax.opening.whole, syntax.between.whole) == (" to=functions.", "<s>json\n")
+
+
 @pytest.mark.parametrize("thought", ["", "<think>\n\n</think>\n\n"])
 @pytest.mark.parametrize("opened", ["", "<think>\n", "<think>\n\n</think>\n\n"])
 def test_a_thought_in_front_of_a_call_is_no_part_of_it(judge_of: Template, thought: str, opened: str) -> None:
