@@ -22,6 +22,7 @@ from .engine.voices import Alone, Best, Combined, Floor, Meter, Reader, Weight, 
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
+from .prompting.thinking import opened_by, without_thoughts
 from .settings import PANEL_NAMES, FixedLayout, Mode
 from .stream import TextStream
 
@@ -149,6 +150,17 @@ class Answer:
         return () if roles.neutral is None else tuple(roles.weights)
 
     @property
+    def opened_thinking(self) -> bool:
+        """Whether the prompt itself has opened the model's thinking, in front of the answer's beginning."""
+        prompt = self.plan.prompts[0]
+        return opened_by(self.engine.model.text(prompt[: len(prompt) - self.plan.n_begun][-32:]))
+
+    @property
+    def n_given(self) -> int:
+        """The number of its tokens that the request gives; events number the others behind them."""
+        return len(self._current.given)
+
+    @property
     def result(self) -> Result:
         """The answer so far; once the events are exhausted, the whole of it."""
         return Result(
@@ -224,12 +236,22 @@ class Answer:
         self._count(decision)
         ended = self._is_end(decision.token)
         piece = b"" if ended else self.engine.model.piece(decision.token)
-        settled = [self.event(*item) for item in self._stream.push(decision, piece)]
+        settled = self._given() if self.statistics.completion_tokens == 1 else []
+        settled += [self.event(*item) for item in self._stream.push(decision, piece)]
         if ended or self._stream.stopped:
             self.finish_reason = "stop"
         elif self.statistics.completion_tokens == self._limit:
             self.finish_reason = "length"
         return self._shown(settled)
+
+    def _given(self) -> list[TokenEvent]:
+        """The events of the beginning that the request gives."""
+        stream: TextStream[int] = TextStream()
+        piece = self.engine.model.piece
+        settled = [item for token in self._current.given for item in stream.push(token, piece(token))]
+        settled += stream.finish()
+        self._texts += [text for _, text in settled]
+        return [TokenEvent.given(position, text, token) for position, (token, text) in enumerate(settled)]
 
     def interrupt(self) -> None:
         """End it as interrupted."""
@@ -298,6 +320,10 @@ class Answer:
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
         model, sampling = self.engine.model, self._current.request.sampling
         constraint = make_constraint(model, sampling)
+        if self._current.n_begun and sampling.grammar is not None:
+            raise UsageError("--grammar takes no beginning of an answer: use --lark")
+        if self._current.n_begun and constraint:
+            constraint.begin(without_thoughts(model.text(self._current.begun)))
 
         def chain(view: int, number: int) -> FilterChain:
             return FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint)
@@ -342,7 +368,7 @@ class Answer:
         rejected = decision.rejected
         model = self.engine.model
         return TokenEvent(
-            position=decision.position,
+            position=self.n_given + decision.position,
             id=decision.token,
             text=text,
             kind=decision.kind,

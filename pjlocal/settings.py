@@ -704,6 +704,9 @@ class Prompting(Settings):
         help="Where a preference stands: behind the question, where it is heard best and what stands before it is read "
         "once for all views; in the system message; or in a user turn of its own.",
     )
+    begin: str = setting(
+        "", "--begin", help="The first words of the answer, which the model continues.", metavar="TEXT"
+    )
     think: Think = setting(
         "auto",
         "--think",

@@ -13,6 +13,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from ..answer import Answer
+from ..attachments import without_texts
 from ..client import RemoteAnswer
 from ..engine.interrupt import Interrupted
 from ..prompting.thinking import was_opened
@@ -228,7 +229,7 @@ class TerminalScreen(_ConsoleScreen):
 
     @_shows
     def show_turn(self, turn: Turn, view: View) -> None:
-        question = visible(turn.question).replace("\n", "\n  ")
+        question = visible(without_texts(turn.question)).replace("\n", "\n  ")
         self._console.print(Text(f"> {question}"))
         with self._live(view, turn_tint(turn, view, self.no_color), was_opened(turn.answer), None) as display:
             for event in turn.events:
@@ -270,11 +271,11 @@ class TerminalScreen(_ConsoleScreen):
 
 def _cut_off(turn: Turn) -> str:
     """Where an answer was cut off, and what allows a longer one."""
-    n = len(turn.events)
+    n = turn.statistics["usage"]["completion_tokens"]
     cut = f"cut off after {n} token{'' if n == 1 else 's'}"
     if n < turn.settings.get("generation", {}).get("max_tokens", n):
         return f"({cut}: the context is full; a larger --ctx has room for more)"
-    return f"({cut}; /set max-tokens allows more)"
+    return f"({cut}; /continue goes on, /set max-tokens allows more)"
 
 
 def _waiting_for(answer: Answer | RemoteAnswer) -> str:

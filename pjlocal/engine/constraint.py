@@ -110,6 +110,16 @@ class Constraint:
         if error := self._matcher.get_error():
             raise UsageError(f"the constraint cannot be used with this model: {_reason(error)}")
 
+    def begin(self, text: str) -> None:
+        """Learn of the text in front of the first token.
+
+        Raises:
+            UsageError: the answer cannot begin with it.
+        """
+        self._matcher.consume_tokens(self._model.tokenize(text, special=False))
+        if self._matcher.get_error():
+            raise UsageError(f"the answer cannot begin with {text!r:.100}: the form that it must have does not")
+
     def clone(self) -> Constraint:
         """A copy to look ahead with."""
         twin = object.__new__(Constraint)

@@ -14,9 +14,9 @@ from ..engine.model import Model
 from ..errors import RefusedError
 from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
-from .pieces import Marks, tokens_of
+from .pieces import Marks, tokens_behind, tokens_of
 from .rendering import PROBE, Role, attempt, dialogue, jinja, reaches
-from .thinking import MARKS, answer_start
+from .thinking import MARKS, answer_start, closing, was_opened
 
 log = logging.getLogger("pjlocal")
 
@@ -37,6 +37,8 @@ DIALOGUE_STOPS = ("\nUser:",)
 #: What templates call the switch for thinking aloud: Qwen3, SmolLM3 and their kin the first, Granite and DeepSeek V3.1
 #: the second.
 _THINK_NAMES = ("enable_thinking", "thinking")
+
+_TAIL = 32  # tokens at a prompt's end, in which a mark that opens thinking has room
 
 #: What to say where there is none.
 NO_THINK_SWITCH = "this model's chat template has no switch for it"
@@ -161,11 +163,19 @@ class ChatTemplate:
         return not message.content or not self._takes_white_answers
 
     def tokens(self, conversation: Sequence[Message], preference: str, prompting: Prompting) -> list[int]:
-        """Prompt tokens of one view, ready for the assistant's answer.
+        """Prompt tokens of one view, ready for the assistant's answer; for the rest of it, where the conversation ends
+        with the assistant's message.
+
+        That message stands behind the prompt with which the model began it, and not in the template: templates strip
+        it, close it or refuse it, and the KV caches hold it in this form.
 
         Raises:
             RefusedError: the template refuses the conversation, or leaves out what is asked.
         """
+        *asked, last = conversation
+        if last.role == "assistant":
+            prompt = self.tokens(asked, preference, prompting)
+            return [*prompt, *self._beginning(prompt, last)]
         if prompting.think != "auto" and not self.has_think_switch:
             self.warn_once(NO_THINK_SWITCH, f"think {prompting.think}: ")
         messages = self.messages(conversation, preference, prompting)
@@ -189,6 +199,29 @@ class ChatTemplate:
         if bos is not None and tokens[:1] != [bos]:
             tokens.insert(0, bos)
         return tokens
+
+    def n_begun(self, conversation: Sequence[Message], prompting: Prompting) -> int:
+        """The number of tokens at the end of each view's prompt that begin the answer."""
+        last = conversation[-1]
+        if last.role != "assistant":
+            return 0
+        return len(self._beginning(self.tokens([Message("user", "hello")], "", prompting), last))
+
+    def _beginning(self, prompt: Sequence[int], message: Message) -> list[int]:
+        """The tokens of an answer's beginning behind a prompt.  Those that the model wrote stay as they are.
+
+        Where the prompt opens the model's thinking, a beginning without tokens closes it: its author saw the answer.
+        """
+        model, text = self._model, message.content
+        ends = self._ends(message)
+        tokens = list(message.tokens[: bisect_left(ends, ends[-1])])  # without half a character at its end
+        text = text[ends[-1] :]
+        if text and not message.tokens:
+            if self._render is dialogue and not text[0].isspace():
+                text = f" {text}"  # as a model writes it behind the colon
+            if (end := closing(model.text(prompt[-_TAIL:]))) and not was_opened(text):
+                tokens += tokens_behind(model, prompt, end)
+        return tokens + tokens_behind(model, [*prompt, *tokens], text)
 
     def _with_all_said(self, messages: Sequence[Message], prompting: Prompting) -> str:
         """The prompt with plain words in the place of what is said.

@@ -27,6 +27,12 @@ def opened_by(prompt: str) -> bool:
     return prompt.rstrip().endswith(tuple(MARKS))
 
 
+def closing(prompt: str) -> str:
+    """The text that ends the thinking which a prompt has opened; empty where it has opened none."""
+    mark = next((mark for mark in MARKS if prompt.rstrip().endswith(mark)), None)
+    return f"\n{MARKS[mark]}\n\n" if mark else ""
+
+
 def answer_start(text: str) -> int:
     """Where the answer begins in a whole text: behind its thought; at its end where the thought has none."""
     head = len(text) - len(text.lstrip())
@@ -35,6 +41,13 @@ def answer_start(text: str) -> int:
         return 0
     end = text.find(MARKS[mark], head)
     return len(text) if end < 0 else end + len(MARKS[mark])
+
+
+def without_thoughts(text: str) -> str:
+    """The text behind the last mark that ends a thought."""
+    for end in MARKS.values():
+        text = text.rpartition(end)[2]
+    return text.lstrip()
 
 
 def was_opened(answer: str) -> bool:

@@ -98,6 +98,8 @@ class _Message(Strict):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[list[_Text], BeforeValidator(_parts)] = Field(default=[])
+    prefix: bool | None = None
+    partial: bool | None = None
 
     @property
     def text(self) -> str:
@@ -217,7 +219,7 @@ class Body(Strict):
             if name in KEYS and name not in UNSUPPORTED:
                 raise Wrong(_WHERE_SETTINGS_GO.format(name), name)
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
-                if name in kind.model_fields:
+                if name in kind.model_fields and name not in UNSUPPORTED:
                     raise Wrong(f"{name} is a field of {path}, and not of this path: leave it out", name)
         check_fields(others, type(self).model_fields)
         if self.stream_options:
@@ -232,6 +234,8 @@ class Chat(Body):
     response_format: _Form | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[Whole | None, Field(ge=0, le=20)] = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
     @property
     def top(self) -> int | None:
@@ -240,17 +244,25 @@ class Chat(Body):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def system_and_prompt(self) -> tuple[str, Sequence[Message]]:
-        """The system texts, wherever they stand, and the other messages."""
+        """The system texts, wherever they stand, and the other messages.  An answer at their end is continued."""
         system = [message.text for message in self.messages if message.role in ("system", "developer")]
         turns = [Message(m.role, m.text) for m in self.messages if m.role == "user" or m.role == "assistant"]
-        if not turns or turns[-1].role != "user":
-            raise Wrong("the last message must be the user's", "messages")
+        if all(turn.role != "user" for turn in turns):
+            raise Wrong("messages must have one of the user's", "messages")
+        if turns[-1].role == "user" and (self.continue_final_message or self.add_generation_prompt is False):
+            field = "continue_final_message" if self.continue_final_message else "add_generation_prompt"
+            raise Wrong(f"{field} continues an answer: the last message must be the assistant's", field)
         return "\n\n".join(system), turns
 
     def check_others(self) -> None:
         super().check_others()
         for number, message in enumerate(self.messages):
             check_nested("messages", message.model_extra or {}, f"messages.{number}")
+            begins = message.role == "assistant" and number == len(self.messages) - 1
+            for name in ("prefix", "partial"):
+                if getattr(message, name) and not begins:
+                    field = f"messages.{number}.{name}"
+                    raise Wrong(f"{field} is for an assistant's message at the end, which is continued", field)
 
     def _settings(self) -> dict[str, Any]:
         values = super()._settings()

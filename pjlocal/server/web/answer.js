@@ -82,7 +82,7 @@ export class Answer {
       const event = this.#tokens[n];
       const begin = Math.max(from, this.#starts[n]);
       const end = Math.min(to, this.#starts[n] + event.text.length);
-      const kind = ["resampled", "bonus"].includes(event.kind) ? event.kind : "";
+      const kind = ["resampled", "bonus", "given"].includes(event.kind) ? event.kind : "";
       const span = element("span", ["t", viewClass(event.writer), kind].filter(Boolean).join(" "), visible(this.text.slice(begin, end)));
       eventOf.set(span, event);
       nodes.push(span);
