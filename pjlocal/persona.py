@@ -38,6 +38,7 @@ from .prompting.jinja import TemplateProcess
 from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve_mode, write_prompts
 from .prompting.preferences import correction, prefix
 from .prompting.prompt import ChatTemplate, Message
+from .prompting.tools import Tools
 from .request import GROUPS, PREFERENCES, Request, changed, make_views, parse_views
 
 #: One text or several; or two lists of them, one for each view.
@@ -360,12 +361,13 @@ class PersonaJudge:
         plain = _plain(request, with_adapters=corrector is self)  # else they are not made for its model
         correct = partial(corrector._correction, plan.conversation, request, plain)
         limit = min(self.context_limit, corrector.context_limit)
-        n_prompt, n_tokens = len(correct("-", ()).prompts[0]), request.generation.max_tokens
+        n_prompt, n_tokens = len(correct("-", ()).prompts[0]), request.generation.most_tokens
         room = limit - n_prompt
         if room < 2:
             raise UsageError("the context has no room for an answer and its correction: give a larger --ctx")
         n_first = min(n_tokens, room // 2)
-        draft = replace(plan, request=request.replace(max_tokens=n_first))
+        n_thinking = n_tokens - request.generation.max_tokens
+        draft = replace(plan, request=request.replace(max_tokens=max(1, n_first - n_thinking)))
         n_ctx = min(limit, n_prompt + n_first + n_tokens)
         return Rewrite(draft, None if corrector is self else corrector.decoder, correct, n_ctx)
 
@@ -410,7 +412,7 @@ class PersonaJudge:
             self._find_aligner(request.generation.aligner)
         return roles
 
-    def plan(self, prompt: str | Sequence[Message], request: Request) -> Plan:
+    def plan(self, prompt: str | Sequence[Message], request: Request, tools: Tools = Tools()) -> Plan:
         """The request with each view's prompt tokens.
 
         Raises:
@@ -418,13 +420,15 @@ class PersonaJudge:
         """
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
         roles = self.roles(request)
-        return self.planned(conversation, self.prompts(conversation, request, roles), request, roles)
+        return self.planned(conversation, self.prompts(conversation, request, roles, tools), request, roles)
 
-    def prompts(self, conversation: Sequence[Message], request: Request, roles: Roles) -> list[list[int]]:
+    def prompts(
+        self, conversation: Sequence[Message], request: Request, roles: Roles, tools: Tools = Tools()
+    ) -> list[list[int]]:
         """Each view's prompt tokens, be they more than fit.  Raises what `prompting.plan.write_prompts` does."""
         self.decoder.check_open()
         return write_prompts(
-            self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt
+            self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt, tools
         )
 
     def planned(

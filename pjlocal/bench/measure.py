@@ -115,7 +115,7 @@ def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
 
     def event() -> list[TokenEvent]:
         stream: TextStream[Any] = TextStream()
-        return [answer.event(d, text) for d, text in stream.push(decision, judge.model.piece(decision.token))]
+        return [answer.event(d, text, False) for d, text in stream.push(decision, judge.model.piece(decision.token))]
 
     calls: dict[str, Callable[[], Any]] = {
         "shorten, a view": lambda: chain.shorten(a),

@@ -302,11 +302,6 @@ class Writing:
         self._conversation = conversation
         self._replacing = replacing
 
-    @property
-    def opened_thinking(self) -> bool:
-        """Whether the prompt itself has opened the model's thinking; known with the first event."""
-        return self._begun.opened_thinking
-
     def __iter__(self) -> Iterator[TokenEvent]:
         conversation, turn = self._conversation, self.turn
         self._begun.wait()  # nothing has changed where this fails

@@ -54,11 +54,6 @@ class Begun:
         """The turn that its prompt begins with."""
         raise NotImplementedError
 
-    @property
-    def opened_thinking(self) -> bool:
-        """Whether the prompt itself has opened the model's thinking."""
-        raise NotImplementedError
-
 
 class Judge(Protocol):
     """The part of a `PersonaJudge` that a chat uses."""
@@ -173,10 +168,6 @@ class LocalJudge(PersonaJudge):
 class _BegunHere(Begun):
     answer: Answer
     first: int = 0
-
-    @property
-    def opened_thinking(self) -> bool:
-        return self.answer.opened_thinking
 
 
 def _first(history: list[Turn]) -> int:
@@ -333,7 +324,3 @@ class _BegunThere(Begun):
     @property
     def first(self) -> int:
         return self.answer.started.first if self.answer.started else 0
-
-    @property
-    def opened_thinking(self) -> bool:
-        return self.answer.started is not None and self.answer.started.opened_thinking

@@ -18,7 +18,7 @@ from ..engine.interrupt import Interrupt
 from ..errors import UsageError
 from ..prompting.preferences import use_own
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, place
-from ..settings import Engine, Generation, Prompting, Sampling, Settings, flag
+from ..settings import Engine, Generation, Prompting, Sampling, Settings, Thoughts, flag
 from ..textfile import read_text
 from . import completion
 
@@ -211,6 +211,16 @@ ModelOption = Annotated[
         help="A GGUF file; a name of pjlocal models list, or how it begins; ORG/REPO[:QUANTIZATION], once pulled; or "
         "smollm2 (the default).",
         autocompletion=completion.models,
+    ),
+]
+OUTPUT = "Output"
+ThoughtsOption = Annotated[
+    Thoughts,
+    typer.Option(
+        "--thoughts",
+        help="Whether a reasoning model's thoughts are shown above the answer or go to standard error. hide counts "
+        "their tokens on a terminal, and says nothing of them in a pipe.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 ServerOption = Annotated[

@@ -28,7 +28,7 @@ from ..screen.console import Spinner
 from ..screen.display import Silent, in_columns, statistics_line, when_ready
 from ..settings import Engine, Generation, View
 from ..textfile import owner_only, user_path
-from .options import OFF, ModelOption, ServerOption, server_at, takes_settings
+from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, server_at, takes_settings
 
 if TYPE_CHECKING:
     from ..answer import Answer
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pjlocal")
 
-_OUTPUT, _BATCH = "Output", "Many prompts"
+_BATCH = "Many prompts"
 
 
 @takes_settings()
@@ -64,22 +64,23 @@ def run(
         typer.Option(
             help="How a terminal shows the answer; blame colours each token by the view that wrote it, push by "
             "the preference that pulled it in.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = "text",
+    thoughts: ThoughtsOption = "hide",
     stats: Annotated[
-        bool, typer.Option("--stats", help="Print counts and speeds to standard error.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--stats", help="Print counts and speeds to standard error.", rich_help_panel=OUTPUT)
     ] = False,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="Print one JSON object at the end instead of the text.", rich_help_panel=_OUTPUT),
+        typer.Option("--json", help="Print one JSON object at the end instead of the text.", rich_help_panel=OUTPUT),
     ] = False,
     trace: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
             help="Write one JSON line a token to FILE (- for standard output, instead of the text).",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     batch: Annotated[
@@ -137,7 +138,7 @@ def run(
             spinner.stop()
             for event in answer.drafted:
                 tracer.write(event, first_answer=True)
-            with Silent() if quiet else make_display(view, sys.stdout, answer) as display:
+            with Silent() if quiet else make_display(view, sys.stdout, answer, thoughts) as display:
                 for event in events:
                     tracer.write(event)
                     display.show(event)
@@ -147,8 +148,8 @@ def run(
                     display.show(event)
     if uncorrected and not quiet:
         print("pjlocal: stopped before the correction: this is the first answer, as it was written", file=sys.stderr)
-    if result.finish_reason == "length":
-        print(f"pjlocal: {_cut_off(result, request.generation)}", file=sys.stderr)
+    if ending := _ending(result, request.generation):
+        print(f"pjlocal: {ending}", file=sys.stderr)
     if as_json:
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     if stats:
@@ -192,10 +193,17 @@ def _uncorrected(drafted: list[TokenEvent], result: Result) -> list[TokenEvent]:
     return drafted if stopped else []
 
 
-def _cut_off(result: Result, generation: Generation) -> str:
-    """Where an answer was cut off, and what allows a longer one."""
+def _ending(result: Result, generation: Generation) -> str:
+    """Where an answer was cut off, and what allows a longer one; empty where it is whole."""
+    is_thought_alone = bool(result.thinking and not result.text)
+    while_thinking = " while thinking, without an answer" if is_thought_alone else ""
+    if result.finish_reason == "stop" and is_thought_alone:
+        return f"the model ended{while_thinking}"
+    if result.finish_reason != "length":
+        return ""
     n = result.statistics.completion_tokens
-    cut = f"the answer was cut off after {n} token{'' if n == 1 else 's'}"
+    written = "the model" if is_thought_alone else "the answer"
+    cut = f"{written} was cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
     if n < generation.max_tokens:
         return f"{cut}: the context is full, and a larger --ctx has room for more"
     return f"{cut}: a larger --max-tokens (-n) allows more"

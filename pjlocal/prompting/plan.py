@@ -25,6 +25,7 @@ from ..settings import (
 )
 from .preferences import prefix, split_strength
 from .prompt import ChatTemplate, Message
+from .tools import Tools
 
 _MOST_PER_TOKEN = 256  # characters; longer tokens than that are not to be expected
 
@@ -66,6 +67,8 @@ class Plan:
     prompts: each view's tokens.
     stops: the stop strings of the chat template.
     shares_trunk: what all prompts begin with may be read once for all: they part at the question's end.
+    may_think: whether an opening mark at the answer's beginning opens a thought; in a text that goes on, only the
+        prompt opens one.
     n_begun: tokens at the end of each prompt that begin the answer.
     """
 
@@ -75,6 +78,7 @@ class Plan:
     prompts: list[list[int]]
     stops: tuple[str, ...]
     shares_trunk: bool
+    may_think: bool = True
     n_begun: int = 0
 
     @property
@@ -85,7 +89,7 @@ class Plan:
     @property
     def given(self) -> list[int]:
         """Those of them that the request gives (``begin``), and not the conversation: they are part of the answer."""
-        return self.begun if self.conversation[-1].role == "user" else []
+        return [] if self.conversation[-1].role == "assistant" else self.begun
 
 
 def resolve_mode(request: Request) -> Mode:
@@ -314,6 +318,7 @@ def write_prompts(
     prompting: Prompting,
     limit: int,
     interrupt: Interrupt,
+    tools: Tools = Tools(),
 ) -> list[list[int]]:
     """Each view's prompt tokens, be they more than fit into a context of ``limit`` tokens.
 
@@ -321,10 +326,10 @@ def write_prompts(
         UsageError: nothing is said, or so much that it cannot fit, and only splitting it into tokens would take long.
         ModelError: the template refuses the conversation.
     """
-    question = next((message.content for message in reversed(conversation) if message.role == "user"), "")
-    if not question.strip():
+    asked = next((message for message in reversed(conversation) if message.role != "assistant"), None)
+    if not asked or not (asked.content.strip() or asked.role == "tool"):
         raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
-    length = len(question)
+    length = len(asked.content)
     if length > _MOST_PER_TOKEN * limit:
         raise UsageError(
             f"the prompt is far too long: {length:,} characters, where a context of {limit:,} tokens has room for "
@@ -332,7 +337,9 @@ def write_prompts(
         )
     with interrupt.at_once():
         begun = with_beginning(conversation, prompting)
-        return [template.tokens(begun, prefix, prompting) for prefix in prefixes]
+        if tools.opening and begun[-1].role == "assistant":
+            raise UsageError("an answer that must be a call takes no beginning")
+        return [template.tokens(begun, prefix, prompting, tools) for prefix in prefixes]
 
 
 def with_beginning(conversation: Sequence[Message], prompting: Prompting) -> Sequence[Message]:
@@ -367,4 +374,4 @@ def make_plan(
         template.warn_once(warning)
     shares_trunk = request.prompting.placement == "question"
     n_begun = template.n_begun(with_beginning(conversation, request.prompting), request.prompting)
-    return Plan(request, roles, conversation, prompts, template.stops, shares_trunk, n_begun)
+    return Plan(request, roles, conversation, prompts, template.stops, shares_trunk, n_begun=n_begun)

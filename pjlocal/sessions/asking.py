@@ -20,11 +20,16 @@ _KEEP = 3 / 4  # of the room for the prompt is what stays when turns must leave,
 
 def as_messages(turns: Sequence[Turn], turn: Turn) -> list[Message]:
     """What a view reads of the turns, and then of the one that is to be answered; tokens that this one has already
-    begin its answer."""
+    begin its answer.
+
+    An answer stands there with its thinking, which its template keeps or leaves out; a thought without an answer does
+    not.
+    """
     messages = []
     for each in (*turns, turn):
         messages.append(Message("user", each.question))
-        messages.append(Message("assistant", each.answer, tuple(event.id for event in each.events)))
+        written = each.text if each.answer or each is turn else ""
+        messages.append(Message("assistant", written, tuple(event.id for event in each.events)))
     return messages if turn.events else messages[:-1]
 
 
@@ -45,7 +50,7 @@ def fitted(judge: PersonaJudge, conversation: Sequence[Message], request: Reques
     """
     last, limit = n_exchanges(conversation), judge.context_limit
     roles = judge.roles(request)
-    room = judge.room(request, min(request.generation.max_tokens, limit // _ROOM_SHARE))
+    room = judge.room(request, min(request.generation.most_tokens, limit // _ROOM_SHARE))
 
     def prompts_from(first: int) -> list[list[int]]:
         return judge.prompts(conversation[2 * first :], request, roles)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..attachments import without_texts
 from ..events import FinishReason, Result, TokenEvent
+from ..prompting.thinking import split
 
 _TITLE_LENGTH = 60
 
@@ -37,20 +38,33 @@ class Turn:
     first: int = field(default=0, compare=False)
 
     @property
-    def answer(self) -> str:
+    def text(self) -> str:
+        """All that the model wrote, its thinking with the marks around it included."""
         return "".join(event.text for event in self.events)
+
+    @property
+    def answer(self) -> str:
+        """The answer alone."""
+        return split(self.events)[1]
+
+    @property
+    def thinking(self) -> str:
+        """What the model thought before it, without the marks around it."""
+        return split(self.events)[0]
 
     def continued(self) -> Turn:
         """The same question, with the answer as the beginning of a longer one: behind an answer that the model has
         ended, which it would end again, comes a new paragraph."""
         events = self._with_text()
         if events and self.finish_reason == "stop" and not events[-1].text.endswith("\n"):
-            events.append(TokenEvent.given(len(events), "\n\n"))
+            events.append(TokenEvent.given(len(events), "\n\n", thought=events[-1].thought))
         return Turn(self.question, events)
 
     def edited(self, answer: str) -> Turn:
-        """The turn with another answer; its tokens stay as far as they are the same from the beginning and the end."""
-        old = self._with_text()
+        """The turn with another answer; its tokens stay as far as they are the same from the beginning and the end.
+        The thinking stays."""
+        events = self._with_text()
+        thoughts, old = ([event for event in events if event.thought is which] for which in (True, False))
         first, begin = 0, 0
         while first < len(old) and answer.startswith(old[first].text, begin):
             begin += len(old[first].text)
@@ -60,10 +74,13 @@ class Turn:
             end -= len(old[last - 1].text)
             last -= 1
         between = [TokenEvent.given(0, answer[begin:end])] if begin < end else []
-        events = [replace(event, position=n) for n, event in enumerate([*old[:first], *between, *old[last:]])]
+        events = [*thoughts, *old[:first], *between, *old[last:]]
         ends_as_before = last < len(old) or answer == self.answer
         return replace(
-            self, events=events, finish_reason=self.finish_reason if ends_as_before else "interrupted", id=None
+            self,
+            events=[replace(event, position=n) for n, event in enumerate(events)],
+            finish_reason=self.finish_reason if ends_as_before else "interrupted",
+            id=None,
         )
 
     def _with_text(self) -> list[TokenEvent]:

@@ -58,6 +58,33 @@ def test_a_channel_is_no_part_of_the_prompt(tmp_path: Path) -> None:
     assert text == "<|start|>user<|message|>Hello<|end|><|start|>assistant<|channel|>final<|message|>Ahoy"
 
 
+def test_a_beginning_stands_behind_what_the_template_puts_before_an_answer(tmp_path: Path) -> None:
+    text = prompt(model(tmp_path, tiny_models.HARMONY), "Ahoy")
+    assert text.endswith("<|start|>assistant<|channel|>final<|message|>Ahoy")
+    thinks = "('<think>\n\n</think>\n\n' if m['role'] == 'assistant' and loop.last else '')"
+    qwen3 = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + "
+        + thinks
+        + " + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    assert prompt(model(tmp_path, qwen3), "Ahoy") == f"{OPEN}<think>\n\n</think>\n\nAhoy"
+
+
+def test_what_begins_an_answer_is_thought_as_far_as_it_is(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, OPENS_THINKING), max_tokens=4, ignore_end=True, seed=1) as judge:
+        answer = judge.stream("Hello", begin="Ahoy")
+        given = [event for event in answer if event.kind == "given"]
+        assert "".join(event.text for event in given if not event.thought) == "Ahoy"
+        assert answer.result.text.startswith("Ahoy") and answer.result.thinking == ""
+        tokens = tuple(judge.model.tokenize("the cat", special=False))
+        cut = [Message("user", "Hello"), Message("assistant", "the cat", tokens)]
+        assert all(event.thought for event in judge.stream(cut)), "it goes on thinking"
+        closed = judge.model.tokenize("</think>\n\nthe", special=False)
+        done = [cut[0], Message("assistant", "the cat</think>\n\nthe", (*tokens, *closed))]
+        assert not any(event.thought for event in judge.stream(done))
+
+
 def test_a_beginning_of_the_answer_closes_thoughts_that_the_prompt_opens(tmp_path: Path) -> None:
     path = model(tmp_path, OPENS_THINKING)
     assert prompt(path, "Ahoy") == f"{OPEN}<think>\n\n</think>\n\nAhoy"

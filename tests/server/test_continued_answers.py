@@ -61,7 +61,7 @@ def test_log_probabilities_are_those_of_the_new_tokens(served: Served) -> None:
 @pytest.mark.parametrize(
     ("body", "field", "says"),
     [
-        ({"messages": [BEGUN]}, "messages", "messages must have one of the user's"),
+        ({"messages": [BEGUN]}, "messages", "the last message must be the user's, the result"),
         ({"messages": [Q], "continue_final_message": True}, "continue_final_message", "the last message must be"),
         ({"messages": [Q], "add_generation_prompt": False}, "add_generation_prompt", "the last message must be"),
         ({"messages": [Q | {"prefix": True}]}, "messages.0.prefix", "is for an assistant's message at the end"),
@@ -78,7 +78,7 @@ def test_what_cannot_be_continued_is_refused(served: Served, body: Any, field: s
 
 def test_a_text_that_goes_on_takes_no_beginning(served: Served) -> None:
     reply = served.http.post("/v1/completions", json={"prompt": "Once", "pjlocal": {"begin": "the cat"}})
-    assert reply.status_code == 400 and "pjlocal.begin is for conversations" in reply.json()["error"]["message"]
+    assert reply.status_code == 400 and "begin is for conversations" in reply.json()["error"]["message"]
 
 
 # Saved chats.

@@ -7,8 +7,11 @@ from rich.text import Text
 
 from ...attachments import read_attachment, without_texts
 from ...config.editor import edit_text
+from ...errors import UsageError
 from ...screen import suspend
 from ...screen.display import LIVING
+from ...sessions.session import Turn
+from ...settings import Thoughts
 from .. import figures
 from ..chat import Chat
 from .command import Commands, one_of
@@ -16,6 +19,7 @@ from .command import Commands, one_of
 commands = Commands()
 
 _EDITED = ("question", "answer")
+_SHOWN: dict[str, Thoughts] = {"on": "show", "off": "hide"}
 
 
 @commands.add(
@@ -28,6 +32,38 @@ def why(chat: Chat, words: str) -> None:
         return Group(*figures.why(turn, view, no_color, width))
 
     chat.screen.page(page, "/why")
+
+
+@commands.add(
+    "/thoughts [N|on|off]",
+    "Show what the model thought before the last answer, or before the answer of turn N; on shows thoughts with every "
+    "answer, off only how many tokens they have.",
+    lambda chat: [*_SHOWN],
+)
+def thoughts(chat: Chat, words: str) -> None:
+    if words in _SHOWN:
+        chat.screen.thoughts = _SHOWN[words]
+        chat.screen.say(f"thoughts {words}")
+        return
+    turn, view = _turn(chat, words), chat.view
+    if turn.thinking:
+        chat.screen.page(lambda width, no_color: figures.thoughts(turn, view, no_color), "/thoughts")
+    else:
+        chat.screen.say("this answer came without thoughts")
+
+
+def _turn(chat: Chat, number: str) -> Turn:
+    """A turn by its number, the last without one.
+
+    Raises:
+        UsageError: there is none.
+    """
+    last, turns = chat.conversation.last, chat.conversation.session.turns
+    if not number:
+        return last
+    if not number.isdecimal() or not 0 < int(number) <= len(turns):
+        raise UsageError(f"/thoughts takes on, off or the number of a turn, from 1 to {len(turns)} (not {number!r})")
+    return turns[int(number) - 1]
 
 
 @commands.add("/compare", "Answer the last question in every mode, one after the other.")
