@@ -376,14 +376,15 @@ class Answer:
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
         model, sampling = self.engine.model, self._current.request.sampling
         constraint = make_constraint(model, sampling, generation.min_tokens)
-        if self._current.n_begun and sampling.grammar is not None:
-            raise UsageError("--grammar takes no beginning of an answer: use --lark")
-        if constraint and (begun := [token for token, thought in self._begun if not thought]):
+        begun = [token for token, thought in self._begun if not thought]
+        if constraint:
             constraint.begin(model.text(begun))
         gate = self._phase if self._phase.is_constrained else None
 
         def chain(view: int, number: int) -> FilterChain:
-            return FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint, gate)
+            made = FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint, gate)
+            made.begin(begun)
+            return made
 
         if self._phase.openings:
             self._phase.allows = chain(0, 0).allows

@@ -58,13 +58,16 @@ def test_mode_rewrite_begins_both_answers_and_continues_none(judge: PersonaJudge
 
 
 def test_a_form_holds_for_the_answer_with_its_beginning(judge: PersonaJudge) -> None:
-    schema = {"type": "object", "properties": {"a": {"enum": [1, 22, 333]}}, "required": ["a"]}
-    result = judge("Hi", begin='{"a": 3', json_schema=schema, max_tokens=20)
-    assert json.loads(result.text) == {"a": 333}
+    assert judge("Hi", begin="a3", regex="a(1|22|333)b", max_tokens=20).text == "a333b"
+    schema = {"enum": ["cat"]}
+    assert json.loads(judge("Hi", begin='"c', json_schema=schema, max_tokens=20).text) == "cat"
     with pytest.raises(UsageError, match="the answer cannot begin with 'Ahoy'"):
         judge("Hi", begin="Ahoy", json_schema=schema)
-    with pytest.raises(UsageError, match="grammar takes no beginning of an answer: use lark"):
-        judge("Hi", begin="Ahoy", grammar='root ::= "Ahoy" [a-z]+')
+    grammar = 'root ::= "Ahoy" [xy]+'
+    text = judge("Hi", begin="Ahoy", grammar=grammar, max_tokens=3).text
+    assert text.startswith("Ahoy") and {*text[4:]} <= {*"xy"} and len(text) == 7
+    with pytest.raises(UsageError, match="the answer cannot begin with 'Avast'"):
+        judge("Hi", begin="Avast", grammar=grammar)
     assert judge("Hi", max_tokens=2).text is not None, "the judge goes on"
 
 
