@@ -103,8 +103,8 @@ class Answer:
         self._thoughts: TextStream[Decision] = TextStream()
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
-        self._phase: ThinkingPhase[Any]
         self._stop_tokens: set[int] = set()
+        self._phase: ThinkingPhase[Any]
         generation, prompts = plan.request.generation, plan.prompts
         longest = max(map(len, prompts))
         self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # tokens that it may have
@@ -423,7 +423,7 @@ class Answer:
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def _is_end(self, token: int) -> bool:
-        """Whether the answer ends with the last token; a stop token ends no thought."""
+        """True if the answer ends with the last token; a stop token ends no thought."""
         stops = token in self._stop_tokens and not self._phase.thinking.is_thought
         return stops or self._ends_generation(token)
 

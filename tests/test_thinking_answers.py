@@ -141,6 +141,15 @@ def test_a_stop_string_ends_no_thought(tmp_path: Path) -> None:
     assert (result.text, result.finish_reason) == ("", "stop")
 
 
+def test_a_stop_token_ends_no_thought(tmp_path: Path) -> None:
+    settings = {"think_tokens": 20, "max_tokens": 40, "ignore_end": True, "stop_token": ["a"]}
+    for schedule in ("lockstep", "reference"):
+        with judge(tmp_path, opening(MARKS[0]), logit_bias=("a=100",), prefer=["vivid", "concise"], **settings) as one:
+            result = one("Why?", schedule=schedule)
+        assert "aaaaaaaaa" in result.thinking
+        assert (result.text, result.finish_reason) == ("", "stop")
+
+
 @pytest.mark.parametrize("form", [{"grammar": ANSWER}, {"regex": "[a-z]{5}"}, {"json_schema": '{"const": "hello"}'}])
 @pytest.mark.parametrize("mode", MODES[:6], ids=lambda mode: " ".join(map(str, mode.values())))
 def test_a_constraint_begins_behind_a_thought_that_the_prompt_opens(tmp_path, form, mode) -> None:

@@ -276,11 +276,14 @@ def _ending(turn: Turn) -> str:
 
 def _cut_off(turn: Turn, while_thinking: str) -> str:
     """Where an answer was cut off, and what allows a longer one."""
-    n = turn.statistics["usage"]["completion_tokens"]
+    n, generation = turn.statistics["usage"]["completion_tokens"], turn.settings.get("generation", {})
+    answered = [event for event in turn.events[-n:] if not event.thought]
+    n_limited = n if generation.get("think_tokens") is None else len(answered)
     cut = f"cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
-    if n < turn.settings.get("generation", {}).get("max_tokens", n):
+    if n_limited < generation.get("max_tokens", n):
         return f"({cut}: the context is full; a larger --ctx has room for more)"
-    return f"({cut}; /continue goes on, /set max-tokens allows more)"
+    instead = ", /set think-tokens ends the thinking in time" if while_thinking else ""
+    return f"({cut}; /continue goes on, /set max-tokens allows more{instead})"
 
 
 def _waiting_for(answer: Answer | RemoteAnswer) -> str:

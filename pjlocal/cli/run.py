@@ -199,14 +199,18 @@ def _ending(result: Result, generation: Generation) -> str:
     while_thinking = " while thinking, without an answer" if is_thought_alone else ""
     if result.finish_reason == "stop" and is_thought_alone:
         return f"the model ended{while_thinking}"
+    if result.finish_reason == "interrupted" and is_thought_alone:
+        return f"stopped{while_thinking}"
     if result.finish_reason != "length":
         return ""
     n = result.statistics.completion_tokens
+    n_limited = n if generation.think_tokens is None else result.statistics.answer_tokens
     written = "the model" if is_thought_alone else "the answer"
     cut = f"{written} was cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
-    if n < generation.max_tokens:
+    if n_limited < generation.max_tokens:
         return f"{cut}: the context is full, and a larger --ctx has room for more"
-    return f"{cut}: a larger --max-tokens (-n) allows more"
+    instead = ", --think-tokens ends the thinking in time, and --think off leaves it out" if is_thought_alone else ""
+    return f"{cut}: a larger --max-tokens (-n) allows more{instead}"
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class Phase(Protocol):
 
     @property
     def voice(self) -> Voice | None:
-        """Decides the next token alone; None where the rounds go on."""
+        """The voice that decides the next token alone; None where the rounds go on."""
 
     @property
     def limit(self) -> int:
@@ -126,7 +126,7 @@ class Phase(Protocol):
 
     @property
     def may_change(self) -> bool:
-        """Whether the next token may end the phase: then no draft looks beyond it."""
+        """True if the next token may end the phase: then no draft looks beyond it."""
 
     def accept(self, token: int) -> None:
         """Learn of an emitted token, before the voices do."""
@@ -162,7 +162,7 @@ class Rules:
         voices.accept(token)
 
     def is_last(self, n_tokens: int, token: int) -> bool:
-        """Whether the answer of so many tokens ends with its last one."""
+        """True if the answer of so many tokens ends with its last one."""
         return n_tokens >= self.most or self.is_end(token)
 
     @property

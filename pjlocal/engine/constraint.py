@@ -169,15 +169,15 @@ class Constraint:
         with self._lock:
             if position < self._position:
                 return
-            self._position = position + 1
-            if self._position == self._min_tokens:
+            if self._position < self._min_tokens <= position + 1:
                 self._mask = None
+            self._position = position + 1
             if self._matcher and not self._model.is_end(token):  # behind which the answer goes on if that is ignored
                 self._mask = None
                 self._matcher.consume_token(token)
 
     def allows(self, token: int) -> bool:
-        """Whether the token may come next."""
+        """True if the token may come next."""
         return bool(self.mask().allows(np.array([token])).all())
 
     def mask(self) -> Mask:

@@ -184,7 +184,7 @@ class FilterChain:
 
     @property
     def _binds(self) -> bool:
-        """Whether the next token is one that the constraint, or the grammar, is about."""
+        """True if the constraint, or the grammar, is about the next token."""
         if self._gate is None:
             return True
         return self._gate.start is not None and self._position >= self._gate.start
@@ -202,7 +202,7 @@ class FilterChain:
         return mask.with_tokens(self._openings) if self._openings else mask
 
     def allows(self, token: int) -> bool:
-        """Whether the constraint, or the grammar, itself allows a token at its next place."""
+        """True if the constraint, or the grammar, itself allows a token at its next place."""
         if self._grammar:
             self._fill(Candidates(np.array([token], np.int32), np.zeros(1, np.float32)))
             lib.llama_sampler_apply(self._grammar, self._array_pointer)

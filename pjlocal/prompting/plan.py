@@ -117,6 +117,7 @@ _IDLE: dict[str, tuple[Mode, ...]] = {
     "strength": ("plain", "rewrite"),
     "avoid": ("plain",),
     "panel": OF_ONE_VIEW,
+    "push_thoughts": OF_ONE_VIEW,
     "floor": ("plain", "rewrite", "args"),
     "lam": ("plain", "rewrite", "prompt", "args"),
     "aligner": tuple(mode for mode in _ALL if mode != "rewrite"),

@@ -19,7 +19,8 @@ from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
 from .pieces import Marks, tokens_behind, tokens_of
 from .rendering import PROBE, Role, Said, attempt, dialogue, jinja, reaches
-from .thinking import MARKS, Thinking, answer_start, opened_by
+from .thinking import HARMONY, MARKS, Thinking, answer_start, opened_by
+from .thinking import Marks as ThinkingMarks
 from .tools import CallSupport, Control, Spelled, Tools, described, find_support, in_words, map_texts
 
 log = logging.getLogger("pjlocal")
@@ -32,12 +33,15 @@ class Message:
 
     ``others`` are fields as OpenAI's messages have them: ``tool_calls`` of an answer, ``tool_call_id`` and ``name`` of
     a function's result, whose role is ``tool``.
+
+    ``thinking`` is the thinking before an answer, of a client that sends it back apart from the content.
     """
 
     role: Role
     content: str
     tokens: tuple[int, ...] = ()
     others: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    thinking: str = ""
 
 
 #: Ends an answer of a model without a chat template, before it writes the user's next turn itself.
@@ -155,7 +159,7 @@ class ChatTemplate:
         """A conversation without the answers that say nothing, and each question without one joined to the next."""
         turns: list[Message] = []
         unanswered = False
-        for message in map(self._without_refused_thoughts, conversation):
+        for message in map(self._without_refused_thoughts, map(self._with_thinking, conversation)):
             if self._says_nothing(message):
                 unanswered = bool(turns) and turns[-1].role == "user"
             elif unanswered and message.role == "user":
@@ -165,6 +169,22 @@ class ChatTemplate:
                 turns.append(message)
                 unanswered = False
         return turns
+
+    def _with_thinking(self, message: Message) -> Message:
+        """An answer with its thinking in its content, as the model would have written it, for the template to keep or
+        leave out; without it where the template knows no marks of thinking."""
+        marks = self._thinking_marks
+        says_something = message.role == "assistant" and (message.content.strip() or message.others)
+        if not message.thinking or marks is None or not says_something:
+            return message
+        thought = f"{marks.open}{marks.before}{message.thinking}{marks.before}{marks.close}{marks.behind}"
+        return replace(message, content=thought + message.content, thinking="")
+
+    @cached_property
+    def _thinking_marks(self) -> ThinkingMarks | None:
+        """The marks of thinking that the template speaks of; none for gpt-oss, whose template leaves thoughts out."""
+        template = self._model.chat_template or ""
+        return next((marks for marks in MARKS if marks.open in template and marks is not HARMONY), None)
 
     def _without_refused_thoughts(self, message: Message) -> Message:
         """An answer without its thoughts where the template refuses them in an answer's text, as that of gpt-oss does;

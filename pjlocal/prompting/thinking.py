@@ -12,9 +12,9 @@ from typing import Generic, Protocol, TypeVar
 
 @dataclass(frozen=True)
 class Marks:
-    """How a family of models marks its thinking.
+    """The marks around the thinking of a family of models.
 
-    before, behind: white space that the models put before and behind the closing mark.
+    before, behind: text that the models write before and behind the closing mark, most often white space.
     """
 
     open: str
@@ -51,8 +51,10 @@ def opened_by(prompt: str) -> Marks | None:
 
 
 class Thinking:
-    """Follows an answer token by token, and knows of each token whether it is thought: all up to the closing mark, and
-    a token of white space behind it, where the answer begins with an opening mark or the prompt has opened one.
+    """The state of an answer's thinking, token by token.
+
+    Where the answer begins with an opening mark, or the prompt has opened the thinking, all tokens up to the closing
+    mark are thought, and so are those of white space behind it.
 
     Args:
         opened: the marks of the thinking that the prompt opens.
@@ -93,7 +95,7 @@ class Thinking:
 
     @property
     def is_open(self) -> bool:
-        """Whether the next token is thought as well."""
+        """True if the next token is thought as well."""
         return self.marks is not None and not self.is_closed
 
     @property
@@ -106,12 +108,12 @@ class Thinking:
 
     @property
     def ends_with_mark(self) -> bool:
-        """Whether the last token ended with the closing mark itself."""
+        """True if the last token ended with the closing mark itself."""
         return self.marks is not None and self.is_closed and self._text.endswith(self.marks.close.encode())
 
 
 class Voice(Protocol):
-    """Decides tokens, and may remember those that were emitted: a `decoding.schedule.Voice`."""
+    """A `decoding.schedule.Voice`."""
 
     def accept(self, token: int, /) -> None: ...
 

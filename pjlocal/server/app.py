@@ -120,6 +120,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
             isinstance(body, Chat),
             body.top is not None,
             body.with_events,
+            body.include_reasoning is not False,
             body.n or 1,
             body.echoes,
             calling,

@@ -209,6 +209,7 @@ class Body(Strict):
     response_format: _Form | None = None
     stream: bool | None = None
     stream_options: _InStream | None = None
+    include_reasoning: bool | None = None
     pjlocal: Object | None = None
 
     @property
@@ -372,6 +373,7 @@ class Reply:
 
     chat: whether a conversation is answered; else a text goes on.
     with_logprobs, with_events: what rides along.
+    with_thinking: whether the thinking comes too.
     n: answers to each prompt.
     echoes: the text that stands before the answers to each prompt, if any.
     calling: how the answers may call functions.
@@ -382,6 +384,7 @@ class Reply:
     chat: bool
     with_logprobs: bool
     with_events: bool
+    with_thinking: bool = True
     n: int = 1
     echoes: Sequence[str] = ()
     calling: Calling | None = None
@@ -432,9 +435,7 @@ class Reply:
         """The fields of a chunk that adds a part to an answer."""
         if not self.chat:
             return {"text": part.text}
-        delta: dict[str, Any] = {"content": part.text} if part.text else {}
-        if part.thinking:
-            delta["reasoning_content"] = part.thinking
+        delta: dict[str, Any] = self._thinking(part) | ({"content": part.text} if part.text else {})
         if part.begins:
             delta["tool_calls"] = [{"index": 0, **make_call(reader.id, reader.name, part.arguments)}]
         elif part.arguments:
@@ -445,13 +446,14 @@ class Reply:
         """The fields of a whole answer."""
         if not self.chat:
             return {"text": echo + part.text}
-        message: dict[str, Any] = {"role": "assistant", "content": part.text}
-        if part.thinking:
-            message["reasoning_content"] = part.thinking
+        message: dict[str, Any] = {"role": "assistant", "content": part.text} | self._thinking(part)
         if reader.name:
             message["content"] = part.text.strip() or None
             message["tool_calls"] = [make_call(reader.id, reader.name, part.arguments)]
         return {"message": message}
+
+    def _thinking(self, part: Part) -> dict[str, str]:
+        return {"reasoning_content": part.thinking} if part.thinking and self.with_thinking else {}
 
     def _head(self, stream: bool) -> dict[str, Any]:
         kind = ("chat.completion.chunk" if stream else "chat.completion") if self.chat else "text_completion"
@@ -473,7 +475,8 @@ class Reply:
         return {"index": index, **fields, "finish_reason": reader.finish_reason(result.finish_reason)}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
-        log_probs = [token.log_probs for token in tokens if token.log_probs]
+        """Those of the answer alone."""
+        log_probs = [token.log_probs for token in tokens if token.log_probs and not token.event.thought]
         if self.chat:
             return {"content": [_logprob(one) for one in log_probs]}
         return {
@@ -492,7 +495,13 @@ def usage(choices: Sequence[Choice], n: int = 1) -> dict[str, Any]:
     done = [choice.done.result.statistics for choice in choices if choice.done]
     prompt = sum(max(one.prompt_tokens, default=0) for one in done[::n])
     completion = sum(one.completion_tokens for one in done)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    thinking = sum(one.thinking_tokens for one in done)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "completion_tokens_details": {"reasoning_tokens": thinking},
+    }
 
 
 def _events(tokens: Sequence[Token]) -> list[dict[str, Any]]:
@@ -502,7 +511,7 @@ def _events(tokens: Sequence[Token]) -> list[dict[str, Any]]:
 def _summary(result: Result) -> dict[str, Any]:
     """The fields of ``pjlocal run --json`` about an answer, without its text."""
     report = result.as_dict()
-    return {key: report[key] for key in report if key not in ("text", "model", "finish_reason")}
+    return {key: report[key] for key in report if key not in ("text", "thinking", "model", "finish_reason")}
 
 
 def _readable(piece: bytes) -> str:

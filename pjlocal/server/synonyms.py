@@ -24,26 +24,29 @@ _MANY = 2**31 - 1  # tokens to look back on: all
 ANY_OBJECT = json.dumps({"type": "object", "additionalProperties": True})
 
 
-def asks_nothing(value: Any, nothing: Iterable[Any] = NOTHING) -> bool:
-    """Whether a field's value is one of those that ask for nothing."""
-    return any(same(value, each) for each in nothing)
+def is_one_of(value: Any, values: Iterable[Any] = NOTHING) -> bool:
+    """Whether a field's value is one of these; by default, of those that ask for nothing."""
+    return any(same(value, each) for each in values)
 
 
-def _setting(name: str, as_setting: Callable[[Any], Any] = lambda value: value, *nothing: Any) -> Meaning:
-    """The meaning of a field that sets one setting, and of ``nothing``, which leaves it as it is."""
+def _setting(
+    name: str, as_setting: Callable[[Any], Any] = lambda value: value, nothing: tuple[Any, ...] = ()
+) -> Meaning:
+    """The meaning of a field that sets one setting.
+
+    Args:
+        as_setting: the value as the setting takes it.
+        nothing: further values that leave the setting as it is.
+    """
 
     def meaning(value: Any) -> Mapping[str, Any]:
-        return {} if asks_nothing(value, (*NOTHING, *nothing)) else {name: as_setting(value)}
+        return {} if is_one_of(value, (*NOTHING, *nothing)) else {name: as_setting(value)}
 
     return meaning
 
 
-def _all_if_below_zero(value: Any) -> Any:
-    return _MANY if same(value, -1) else value
-
-
-def _off_if_below_zero(value: Any) -> Any:
-    return 0 if same(value, -1) else value
+def _minus_one_is(number: int) -> Callable[[Any], Any]:
+    return lambda value: number if same(value, -1) else value
 
 
 def _list(value: Any) -> Any:
@@ -58,17 +61,11 @@ def _biases(value: Any) -> Any:
     return [f"{token}={bias}" for token, bias in value.items()] if isinstance(value, dict) else value
 
 
-def as_schema(value: Any) -> Any:
-    """A JSON schema as its setting takes it: a text."""
+def as_schema(value: Any) -> str:
+    """A JSON schema as its setting takes it: a text.  ``json`` and true stand for any object."""
+    if is_one_of(value, ("json", True)):
+        return ANY_OBJECT
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _format(value: Any) -> Any:
-    return ANY_OBJECT if value == "json" else as_schema(value)
-
-
-def _any_object(value: Any) -> Any:
-    return ANY_OBJECT if value is True else value
 
 
 def _choice(value: Any) -> Any:
@@ -81,13 +78,9 @@ def _grammar(value: Any) -> Mapping[str, Any]:
     if isinstance(value, dict):
         name = {"json": "json_schema", "regex": "regex"}.get(str(value.get("type")))
         return {name: as_schema(value.get("value"))} if name else {"grammar": value}
-    if asks_nothing(value):
+    if is_one_of(value):
         return {}
     return {"lark" if isinstance(value, str) and "::=" not in value else "grammar": value}
-
-
-def _gbnf(value: Any) -> Mapping[str, Any]:
-    return _grammar(value) if isinstance(value, dict) or asks_nothing(value) else {"grammar": value}
 
 
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
@@ -121,22 +114,21 @@ _GROUPS: list[tuple[Meaning, list[str]]] = [
     (_setting("ignore_end"), ["ignore_eos", "ban_eos_token"]),
     # How tokens are chosen.
     (_setting("seed"), ["random_seed", "sampler_seed"]),
-    (_setting("top_k", _off_if_below_zero), ["top_k"]),
-    (_setting("typical_p", lambda p: p, 1), ["typical"]),
-    (_setting("top_n_sigma", _off_if_below_zero), ["top_n_sigma", "nsigma"]),
-    (_setting("repeat_penalty", lambda penalty: penalty, 1), ["repetition_penalty", "rep_pen"]),
-    (_setting("penalty_last_n", _all_if_below_zero), ["repeat_last_n", "repetition_penalty_range", "rep_pen_range"]),
-    (_setting("dry_last_n", _all_if_below_zero), ["dry_penalty_last_n"]),
+    (_setting("top_k", _minus_one_is(0)), ["top_k"]),
+    (_setting("typical_p", nothing=(1,)), ["typical"]),
+    (_setting("top_n_sigma", _minus_one_is(0)), ["top_n_sigma", "nsigma"]),
+    (_setting("repeat_penalty", nothing=(1,)), ["repetition_penalty", "rep_pen"]),
+    (_setting("penalty_last_n", _minus_one_is(_MANY)), ["repeat_last_n", "repetition_penalty_range", "rep_pen_range"]),
+    (_setting("dry_last_n", _minus_one_is(_MANY)), ["dry_penalty_last_n"]),
     (_setting("logit_bias", _biases), ["logit_bias"]),
     (_setting("lora"), ["lora"]),
     # What the answer must be.
-    (_setting("json_schema", as_schema), ["json_schema", "guided_json", "response_schema", "structured_outputs.json"]),
-    (_setting("json_schema", _format), ["format"]),
-    (_setting("json_schema", _any_object), ["guided_json_object", "structured_outputs.json_object"]),
+    (_setting("json_schema", as_schema), ["json_schema", "guided_json", "structured_outputs.json"]),
+    (_setting("json_schema", as_schema), ["response_schema", "format"]),
+    (_setting("json_schema", as_schema), ["guided_json_object", "structured_outputs.json_object"]),
     (_setting("regex"), ["guided_regex", "structured_outputs.regex"]),
     (_setting("regex", _choice), ["guided_choice", "structured_outputs.choice"]),
-    (_gbnf, ["grammar"]),
-    (_grammar, ["guided_grammar", "grammar_string", "ebnf", "structured_outputs.grammar"]),
+    (_grammar, ["grammar", "guided_grammar", "grammar_string", "ebnf", "structured_outputs.grammar"]),
     # Thinking.
     (_think, ["think", "enable_thinking", "thinking", "thinking.type", "reasoning.enabled"]),
     (_think, ["chat_template_kwargs.enable_thinking", "chat_template_kwargs.thinking"]),

@@ -87,9 +87,11 @@ class Call(Strict):
 
 
 class SentMessage(Strict):
-    """The fields of a message that are about calls."""
+    """The fields of a message beside its text: calls, and the thinking before it."""
 
     role: str
+    reasoning_content: str = ""
+    reasoning: str = ""
     tool_calls: list[Call] = Field(default=[])
     tool_call_id: str = ""
     name: str = ""
@@ -145,7 +147,8 @@ def as_messages(messages: Iterable[SentMessage]) -> list[Message]:
         elif message.role == "tool":
             named = message.name or names.get(message.tool_call_id, "")
             others = {"tool_call_id": message.tool_call_id, **({"name": named} if named else {})}
-        made.append(Message(message.role, message.text, others=others))  # type: ignore[arg-type]
+        thinking = message.reasoning_content or message.reasoning
+        made.append(Message(message.role, message.text, others=others, thinking=thinking))  # type: ignore[arg-type]
     return made
 
 

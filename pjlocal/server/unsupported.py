@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .bodies import Wrong
-from .synonyms import NOTHING, asks_nothing
+from .synonyms import NOTHING, is_one_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     (_TEXT, ["audio", "images", "image_data", "multimodal_data"]),
     (Unsupported(_TEXT.advice, (["text"], [])), ["modalities"]),
     # Thinking.
-    (_TRUE, ["include_reasoning"]),
     (Unsupported(nothing=(-1,)), ["thinking_budget", "thinking_budget_tokens", "thinking_token_budget"]),
     (Unsupported(nothing=(-1,)), ["reasoning_budget", "max_thinking_tokens"]),
     (Unsupported(nothing=("auto", "none")), ["reasoning_format"]),
@@ -159,5 +158,5 @@ def check_nested(where: str, others: Mapping[str, Any], path: str) -> None:
 
 
 def _check(path: str, field: Unsupported, value: Any) -> None:
-    if not asks_nothing(value, field.nothing):
+    if not is_one_of(value, field.nothing):
         raise Wrong(f"{path} is not supported: {field.advice}", path)

@@ -37,6 +37,8 @@ def shown(chat: Talk, line: str) -> str:
         ("/set max-tokens=50", "generation", "max_tokens", 50, 1024),
         ("/set ignore_end on", "generation", "ignore_end", True, False),
         ("/set min-tokens 5", "generation", "min_tokens", 5, 0),
+        ("/set think-tokens 50", "generation", "think_tokens", 50, None),
+        ("/set push-thoughts on", "generation", "push_thoughts", True, False),
         ("/set stop-token 42 '</s>'", "generation", "stop_token", ("42", "</s>"), ()),
         ("/set stop 'the end' .", "generation", "stop", ("the end", "."), ()),
         ("/set stop a=b", "generation", "stop", ("a=b",), ()),

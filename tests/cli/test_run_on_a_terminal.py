@@ -154,4 +154,6 @@ def test_thoughts_are_counted_or_shown(environment, tiny, tmp_path) -> None:
     cut = Terminal(environment, *args, "-n", "12", columns=200)
     cut.finish()
     told = "pjlocal: the model was cut off after 12 tokens while thinking, without an answer: "
-    assert cut.text.splitlines() == ["Thought for 12 tokens", f"{told}a larger --max-tokens (-n) allows more"]
+    told += "a larger --max-tokens (-n) allows more, --think-tokens ends the thinking in time, "
+    told += "and --think off leaves it out"
+    assert cut.text.splitlines() == ["Thought for 12 tokens", told]

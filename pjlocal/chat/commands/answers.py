@@ -38,7 +38,7 @@ def why(chat: Chat, words: str) -> None:
     "/thoughts [N|on|off]",
     "Show what the model thought before the last answer, or before the answer of turn N; on shows thoughts with every "
     "answer, off only how many tokens they have.",
-    lambda chat: [*_SHOWN],
+    lambda chat: list(_SHOWN),
 )
 def thoughts(chat: Chat, words: str) -> None:
     if words in _SHOWN:
