@@ -99,6 +99,7 @@ class Answer:
         self.statistics = statistics
         self._written: list[TokenEvent] = []
         self._undecided: list[Decision] = []  # which may be thought or not
+        self._begun: list[tuple[int, bool]] = []  # tokens that begin the answer, and whether each is thought
         self._thoughts: TextStream[Decision] = TextStream()
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
@@ -154,6 +155,11 @@ class Answer:
         """The names of the preferences whose pushes its events tell; none without a neutral view."""
         roles = self.plan.roles
         return () if roles.neutral is None else tuple(roles.weights)
+
+    @property
+    def n_given(self) -> int:
+        """The number of its tokens that the request gives; events number the others behind them."""
+        return len(self._current.given)
 
     @property
     def result(self) -> Result:
@@ -236,12 +242,24 @@ class Answer:
         self._count(decision)
         self._undecided.append(decision)
         is_thought = self._phase.thinking.is_thought
-        events = [] if is_thought is None else self._settle(is_thought)
+        events = self._give() if self.statistics.completion_tokens == 1 else []
+        events += [] if is_thought is None else self._settle(is_thought)
         if self._is_end(decision.token) or self._stream.stopped:
             self.finish_reason = "stop"
         elif self.statistics.completion_tokens >= min(self._limit, self._phase.limit):
             self.finish_reason = "length"
         return self._shown(events)
+
+    def _give(self) -> list[TokenEvent]:
+        """The events of the beginning that the request gives."""
+        stream: TextStream[tuple[int, bool]] = TextStream()
+        piece = self.engine.model.piece
+        given = self._begun[: self.n_given]
+        settled = [item for each in given for item in stream.push(each, piece(each[0], special=each[1]))]
+        settled += stream.finish()
+        events = [TokenEvent.given(n, text, token, thought) for n, ((token, thought), text) in enumerate(settled)]
+        self._written += events
+        return events
 
     def interrupt(self) -> None:
         """End it as interrupted."""
@@ -276,16 +294,23 @@ class Answer:
         return events
 
     def _make_phase(self) -> ThinkingPhase[Any]:
-        """The state of the thinking, before the first token."""
+        """The state of the thinking, before the first token, and behind what begins the answer already."""
         model, request = self.engine.model, self._current.request
-        opened = opened_by(model.text(self._current.prompts[0][-_PROMPT_END:]))
+        begun, prompt = self._current.begun, self._current.prompts[0]
+        opened = opened_by(model.text(prompt[: len(prompt) - len(begun)][-_PROMPT_END:]))
+        thinking = Thinking(opened, may_begin=self._current.may_think)
+        self._begun = []
+        for token in begun:
+            thinking.accept(model.piece(token, special=True))
+            self._begun.append((token, bool(thinking.is_thought)))
+        thinking.n_tokens = 0
         is_constrained = any(getattr(request.sampling, form) is not None for form in FORMS)
         openings: set[int] = set()
-        if is_constrained and self._current.may_think and not opened and request.prompting.think != "off":
+        if is_constrained and self._current.may_think and not opened and not begun and request.prompting.think != "off":
             first = [model.tokenize(marks.open, special=True)[0] for marks in MARKS]
             openings = {token for token in first if model.is_cut_out(token)}
         return ThinkingPhase(
-            Thinking(opened, may_begin=self._current.may_think),
+            thinking,
             lambda token: b"" if self._ends_generation(token) else model.piece(token, special=True),
             lambda text: model.tokenize(text, special=True, goes_on=True),
             Forced,
@@ -351,10 +376,15 @@ class Answer:
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
         model, sampling = self.engine.model, self._current.request.sampling
         constraint = make_constraint(model, sampling, generation.min_tokens)
+        begun = [token for token, thought in self._begun if not thought]
+        if constraint:
+            constraint.begin(model.text(begun))
         gate = self._phase if self._phase.is_constrained else None
 
         def chain(view: int, number: int) -> FilterChain:
-            return FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint, gate)
+            made = FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint, gate)
+            made.begin(begun)
+            return made
 
         if self._phase.openings:
             self._phase.allows = chain(0, 0).allows
@@ -407,7 +437,7 @@ class Answer:
         pushes = dict(zip(self.plan.roles.weights, decision.pushes, strict=False))
         self.statistics.count_settled(pushes, thought)
         event = TokenEvent(
-            position=decision.position,
+            position=self.n_given + decision.position,
             id=decision.token,
             text=text,
             kind=decision.kind,

@@ -35,13 +35,14 @@ class TokenEvent:
     resampled token ``accept_probability`` is that of the ``rejected`` one.  ``draft`` is the view that drafted in
     this round, ``judge`` the one that judged, where it was one alone; an accepted token was written by the first, a
     resampled or bonus token by the other.  ``pushes`` says by name how far each preference moved the token's
-    log-probability (nats), where a neutral view tells.
+    log-probability (nats), where a neutral view tells.  A ``given`` token, which begins the answer or was
+    edited, is not the model's.
     """
 
     position: int
     id: int
     text: str
-    kind: Kind
+    kind: Kind | Literal["given"]
     round: int
     draft: str | None
     p: float
@@ -51,6 +52,11 @@ class TokenEvent:
     judge: str | None = None
     pushes: dict[str, float] = field(default_factory=dict)
     thought: bool = False
+
+    @classmethod
+    def given(cls, position: int, text: str, token: int = 0, thought: bool = False) -> TokenEvent:
+        """Text of an answer that the model did not write; the token 0 stands for any."""
+        return cls(position, token, text, "given", 0, None, 1.0, None, None, thought=thought)
 
     @property
     def writer(self) -> str | None:

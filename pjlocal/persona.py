@@ -27,7 +27,7 @@ from .engine.interrupt import Interrupt
 from .engine.lanes import Capacity
 from .engine.machine import threads_in_words
 from .engine.model import Model
-from .errors import UsageError
+from .errors import PjlocalError, UsageError
 from .events import Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
@@ -39,7 +39,7 @@ from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve
 from .prompting.preferences import correction, prefix
 from .prompting.prompt import ChatTemplate, Message
 from .prompting.tools import Tools
-from .request import GROUPS, PREFERENCES, Request, Views, changed, in_turn, parse_views, place
+from .request import GROUPS, PREFERENCES, Request, changed, make_views, parse_views
 
 #: One text or several; or two lists of them, one for each view.
 Preferences = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Iterable[str | os.PathLike[str]]] | None
@@ -92,7 +92,7 @@ class PersonaJudge:
         **changes: Any,
     ) -> None:
         if request is None:
-            views = _views(prefer, draft_prefer, judge_prefer)
+            views = make_views(prefer, draft_prefer, judge_prefer)
             request = Request(views, generation, sampling, prompting, changed(sampling))
         elif any((prefer, draft_prefer, judge_prefer)):
             raise TypeError("a request has its own preferences: leave prefer, draft_prefer and judge_prefer out")
@@ -231,7 +231,7 @@ class PersonaJudge:
         system, conversation = parse_conversation(prompt)
         changes = dict(changes)
         if named := {*PREFERENCES} & changes.keys():
-            changes["views"] = _views(**{name: changes.pop(name) for name in named})
+            changes["views"] = make_views(**{name: changes.pop(name) for name in named})
         request = self.request.replace(**changes)
         if {*settings.FORMS} & changes.keys():
             check_constraint(request.sampling)
@@ -275,11 +275,16 @@ class PersonaJudge:
             for event in events:
                 yield number, event
 
-    def write(self, plans: Sequence[Plan], parallel: int) -> Iterator[tuple[int, Answer, list[TokenEvent]]]:
+    def write(
+        self, plans: Sequence[Plan], parallel: int, *, keep_errors: bool = False
+    ) -> Iterator[tuple[int, Answer, list[TokenEvent]]]:
         """Write the answers that were planned, ``parallel`` at once.
 
         Answers that cannot share a context (adapters, another model that corrects, the schedule ``reference``) are
         written one at a time, behind the others.
+
+        Args:
+            keep_errors: whether the others are written where one cannot be: its ``answer.error`` is set at its end.
 
         Yields:
             Its plan's number, the answer, and its new events; ``answer.is_done`` with the last ones.
@@ -290,21 +295,25 @@ class PersonaJudge:
         together = {n: self.answer(plan) for n, plan in enumerate(plans) if parallel > 1 and _can_share(plan)}
         one_by_one = [number for number in range(len(plans)) if number not in together]
         if together:
-            yield from self._write_together(together, parallel)
+            yield from self._write_together(together, parallel, keep_errors)
         for number in one_by_one:
             if self.decoder.closed:
                 return
             answer = self.answer(plans[number])
             last = []
-            for event in answer:
-                if answer.is_done:
-                    last.append(event)
-                else:
-                    yield number, answer, [event]
+            try:
+                for event in answer:
+                    if answer.is_done:
+                        last.append(event)
+                    else:
+                        yield number, answer, [event]
+            except PjlocalError:
+                if not keep_errors or not answer.error:
+                    raise
             yield number, answer, last
 
     def _write_together(
-        self, answers: dict[int, Answer], parallel: int
+        self, answers: dict[int, Answer], parallel: int, keep_errors: bool
     ) -> Iterator[tuple[int, Answer, list[TokenEvent]]]:
         n_views, n_rows = (
             max(getattr(each.needs, name) for each in answers.values()) for name in ("n_views", "n_rows")
@@ -325,7 +334,7 @@ class PersonaJudge:
                     return
                 for written_now, events in engine.step():
                     number, answer = written[written_now]
-                    if answer.error:
+                    if answer.error and not keep_errors:
                         raise answer.error
                     if answer.is_done:
                         del written[answer]
@@ -468,12 +477,6 @@ class PersonaJudge:
     def context_limit(self) -> int:
         """Tokens that a view may hold."""
         return self.decoder.context_limit
-
-
-def _views(prefer: Preferences = (), draft_prefer: Preferences = (), judge_prefer: Preferences = ()) -> Views:
-    """The preferences of view a and of view b, dealt out or placed.  Raises what `parse_views` and `place` do."""
-    views, draft, judge = map(parse_views, (prefer, draft_prefer, judge_prefer))
-    return place(in_turn(views), in_turn(draft), in_turn(judge)) if any(draft) or any(judge) else views
 
 
 def _can_share(plan: Plan) -> bool:

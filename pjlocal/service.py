@@ -27,7 +27,7 @@ from .prompting.plan import Plan
 from .prompting.prompt import ChatTemplate, Message
 from .prompting.tools import CallSupport, Tools
 from .request import Request
-from .sessions.asking import fitted, turn_settings
+from .sessions.asking import fitted, n_exchanges, turn_settings
 from .sessions.recorder import Recorder, Recording
 from .sessions.session import Session, Turn
 from .sessions.store import RemovedError, Store, StoreError
@@ -309,7 +309,7 @@ class LoadedModel:
         """How many of the oldest exchanges cannot fit, however few tokens they have: they are not even counted."""
         lengths = [len(message.content) for message in conversation]
         left, first = sum(lengths), 0
-        while 2 * first + 1 < len(lengths) and left > _MOST_PER_TOKEN * self.n_ctx:
+        while first < n_exchanges(conversation) and left > _MOST_PER_TOKEN * self.n_ctx:
             left -= lengths[2 * first] + lengths[2 * first + 1]
             first += 1
         return first
@@ -330,6 +330,8 @@ class LoadedModel:
             raise UsageError(f"the prompt's tokens must be those of the model: 0 to {self.model.n_vocab - 1}")
         request = judge.request
         roles = judge.roles(request)
+        if request.prompting.begin:
+            raise UsageError("--begin is for conversations: write these words at the end of the prompt")
         if roles.mode == "rewrite":
             raise UsageError("mode rewrite corrects an answer: ask /v1/chat/completions for one")
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
@@ -646,7 +648,8 @@ class Service:
         if job.recording:
             for event in events:
                 job.recording.add(event)
-        job.tell([Token(e, statistics, log_probs.take(e.position) if log_probs else None) for e in events])
+        n_given = job.answer.n_given
+        job.tell([Token(e, statistics, log_probs.take(e.position - n_given) if log_probs else None) for e in events])
 
     def _start(self, job: Job) -> None:
         """Tell how an answer is written, before its first token."""

@@ -626,7 +626,7 @@ class Engine(Settings):
         least=8,
         most=_INT32,
     )
-    n_batch: int = setting(512, "--batch", help="Prompt tokens read at a time.", least=1, most=65536)
+    n_batch: int = setting(512, "--batch-size", "--batch", help="Prompt tokens read at a time.", least=1, most=65536)
     n_threads: int | None = setting(
         None,
         "--threads",
@@ -742,6 +742,9 @@ class Prompting(Settings):
         "--placement",
         help="Where a preference stands: behind the question, where it is heard best and what stands before it is read "
         "once for all views; in the system message; or in a user turn of its own.",
+    )
+    begin: str = setting(
+        "", "--begin", help="The first words of the answer, which the model continues.", metavar="TEXT"
     )
     think: Think = setting(
         "auto",

@@ -13,6 +13,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from ..answer import Answer
+from ..attachments import without_texts
 from ..client import RemoteAnswer
 from ..engine.interrupt import Interrupted
 from ..screen.choose import answer_tint
@@ -225,7 +226,7 @@ class TerminalScreen(_ConsoleScreen):
 
     @_shows
     def show_turn(self, turn: Turn, view: View) -> None:
-        question = visible(turn.question).replace("\n", "\n  ")
+        question = visible(without_texts(turn.question)).replace("\n", "\n  ")
         self._console.print(Text(f"> {question}"))
         with self._live(view, turn_tint(turn, view, self.no_color), None) as display:
             for event in turn.events:
@@ -275,13 +276,14 @@ def _ending(turn: Turn) -> str:
 
 def _cut_off(turn: Turn, while_thinking: str) -> str:
     """Where an answer was cut off, and what allows a longer one."""
-    n, generation = len(turn.events), turn.settings.get("generation", {})
-    n_limited = n if generation.get("think_tokens") is None else sum(not event.thought for event in turn.events)
+    n, generation = turn.statistics["usage"]["completion_tokens"], turn.settings.get("generation", {})
+    answered = [event for event in turn.events[-n:] if not event.thought]
+    n_limited = n if generation.get("think_tokens") is None else len(answered)
     cut = f"cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
     if n_limited < generation.get("max_tokens", n):
         return f"({cut}: the context is full; a larger --ctx has room for more)"
     instead = ", /set think-tokens ends the thinking in time" if while_thinking else ""
-    return f"({cut}; /set max-tokens allows more{instead})"
+    return f"({cut}; /continue goes on, /set max-tokens allows more{instead})"
 
 
 def _waiting_for(answer: Answer | RemoteAnswer) -> str:

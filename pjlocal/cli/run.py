@@ -10,7 +10,7 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from ..attachments import Attachment, read_attachment, with_attachments
 from ..client import RemoteAnswer, Server, ServerError, find_server
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import ModelError, OutputError, UsageError
@@ -32,8 +33,11 @@ from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, ser
 if TYPE_CHECKING:
     from ..answer import Answer
     from ..events import Result, TokenEvent
+    from ..persona import PersonaJudge
 
 log = logging.getLogger("pjlocal")
+
+_BATCH = "Many prompts"
 
 
 @takes_settings()
@@ -46,6 +50,15 @@ def run(
         ),
     ] = None,
     model: ModelOption = None,
+    file: Annotated[
+        list[str],
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="A text file before the prompt, with its name (repeatable).",
+        ),
+    ] = [],
     view: Annotated[
         View,
         typer.Option(
@@ -70,21 +83,54 @@ def run(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="FILE",
+            help="Answer every row of a file instead: a text (a prompt a line), JSON lines, JSON or CSV. A row may "
+            "have preferences and settings of its own, by their names.",
+            rich_help_panel=_BATCH,
+        ),
+    ] = None,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Where the answers of --batch go, as JSON lines; rows that are there are not answered again.",
+            rich_help_panel=_BATCH,
+        ),
+    ] = "-",
+    parallel: Annotated[
+        int, typer.Option(min=1, max=64, help="Answers of --batch that are written at once.", rich_help_panel=_BATCH)
+    ] = 8,
     server: ServerOption = None,
     *,
     given: frozenset[str],
     request: Request,
     engine: Engine,
 ) -> int:
-    """Answer one prompt under two preferences."""
+    """Answer one prompt under two preferences, or a file of prompts."""
+    if batch is not None and batch.isdecimal() and not os.path.exists(batch):  # what the flag meant before
+        engine, given, batch = engine.replace(n_batch=int(batch)), given | {"n_batch"}, None
+    if batch is not None:
+        if prompt is not None or file or trace is not None:
+            raise UsageError("--batch has its own prompts and output: leave the prompt, --file and --trace out")
+        return _run_batch(batch, out, parallel, Job(model, request, "", engine, Interrupt()), server, given)
+    if not {"out", "parallel"}.isdisjoint(given):
+        raise UsageError("--out and --parallel belong to --batch FILE: add it, or leave them out")
     quiet = as_json or trace == "-"
     if as_json and trace == "-":
         raise UsageError("--json and --trace - both want standard output: give --trace a file")
     interrupt = Interrupt()
     named = server_at(server, interrupt, given)
-    job = Job(model, request, read_prompt(prompt), engine, interrupt)
+    attachments = [*map(read_attachment, file)]
+    job = Job(model, request, with_attachments(attachments, read_prompt(prompt)), engine, interrupt, attachments)
     with on_sigint(interrupt), Spinner() as spinner, Trace(trace) as tracer:
-        spinner.say("Reading the prompt")
+        if not attachments:  # of which lines are shown
+            spinner.say("Reading the prompt")
         by_server = job.by_server(named, finds=server != OFF)
         with _written(by_server) if by_server else job.loaded(spinner) as written:
             answer = written.answer
@@ -113,6 +159,32 @@ def run(
     if tracer.error:
         raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
     return INTERRUPTED if result.finish_reason == "interrupted" else 0
+
+
+def _run_batch(source: str, out: str, parallel: int, job: Job, url: str | None, given: Collection[str]) -> int:
+    from .batch import Row, run_batch, write_here, write_there
+
+    named = server_at(url, job.interrupt, given)
+
+    def write_all(rows: Sequence[Row], write: Callable[[Row, str], None]) -> None:
+        server = named or (job.resident() if rows and url != OFF else None)
+        if server and (named or _writes(server, [row.request for row in rows])):
+            write_there(server, rows, parallel, write)
+        elif rows:
+            with job.loaded_judge() as judge:
+                write_here(judge, rows, parallel, write)
+
+    return run_batch(source, out, job.request, job.interrupt, write_all)
+
+
+def _writes(server: Server, requests: Sequence[Request]) -> bool:
+    """Whether a resident server writes answers to all of them."""
+    try:
+        for request in requests:
+            server.check_can_write(request)
+    except ServerError:
+        return False
+    return True
 
 
 def _uncorrected(drafted: list[TokenEvent], result: Result) -> list[TokenEvent]:
@@ -159,6 +231,7 @@ class Job:
     prompt: str
     engine: Engine
     interrupt: Interrupt
+    attachments: Sequence[Attachment] = ()
 
     def by_server(self, named: Server | None = None, *, finds: bool = True) -> RemoteAnswer | None:
         """The answer of the server that was named, or of a resident one, once its first token is there; None where
@@ -171,9 +244,10 @@ class Job:
             Interrupted: on request.
             PjlocalError: the server could not write it, and this process could not either; or no other may.
         """
-        server = named or (self._resident() if finds else None)
+        server = named or (self.resident() if finds else None)
         if server is None:
             return None
+        self._show_sizes(lambda text: None)
         try:
             return self._begun(server)
         except ServerError:
@@ -181,7 +255,8 @@ class Job:
                 raise
             return None
 
-    def _resident(self) -> Server | None:
+    def resident(self) -> Server | None:
+        """A server of the same user that has the model; None where there is none."""
         from ..gguf.locate import find_model
 
         try:
@@ -198,18 +273,31 @@ class Job:
             log.warning("%s", warning)
         return answer
 
+    def _show_sizes(self, n_tokens: Callable[[str], int | None]) -> None:
+        """Tell on a terminal how long the files are that are sent."""
+        if sys.stderr.isatty():
+            for attachment in self.attachments:
+                print(f"pjlocal: {attachment.size(n_tokens(attachment.text))}", file=sys.stderr)
+
     @contextmanager
     def loaded(self, spinner: Spinner) -> Iterator[Written]:
         """By the model, loaded here."""
         spinner.say("Loading the model")
-        from ..persona import PersonaJudge
-
-        with PersonaJudge(self.model, request=self.request, engine=self.engine, interrupt=self.interrupt) as one:
+        with self.loaded_judge() as one:
+            if self.attachments:
+                spinner.stop()
+                self._show_sizes(lambda text: len(one.model.tokenize(text, special=False)))
             spinner.say("Reading the prompt")
             answer = one.stream(self.prompt)
             if answer.mode == "rewrite":
                 spinner.say("Writing a first answer")
             yield Written(answer, one.followed_sampling, one.placed)
+
+    def loaded_judge(self) -> PersonaJudge:
+        """The model, loaded here."""
+        from ..persona import PersonaJudge
+
+        return PersonaJudge(self.model, request=self.request, engine=self.engine, interrupt=self.interrupt)
 
 
 @contextmanager

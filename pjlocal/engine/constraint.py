@@ -144,6 +144,18 @@ class Constraint:
         if self._matcher and (error := self._matcher.get_error()):
             raise UsageError(f"the constraint cannot be used with this model: {_reason(error)}")
 
+    def begin(self, text: str) -> None:
+        """Learn of the text in front of the first token.
+
+        Raises:
+            UsageError: the answer cannot begin with it.
+        """
+        if self._matcher is None:
+            return
+        self._matcher.consume_tokens(self._model.tokenize(text, special=False))
+        if self._matcher.get_error():
+            raise cannot_begin(text)
+
     def clone(self) -> Constraint:
         """A copy to look ahead with."""
         twin = object.__new__(Constraint)
@@ -191,6 +203,11 @@ class Constraint:
             return known.all & ~known.ends, True, ""
         bits = np.frombuffer(matcher.compute_bitmask(), np.uint32)
         return bits[: len(known.text)] & self._text, matcher.is_accepting(), matcher.get_error()
+
+
+def cannot_begin(text: str) -> UsageError:
+    """The error about an answer whose beginning is no part of what it must be."""
+    return UsageError(f"the answer cannot begin with {text!r:.100}: the form that it must have does not")
 
 
 def make_constraint(model: Model, sampling: Sampling, min_tokens: int = 0) -> Constraint | None:

@@ -18,7 +18,7 @@ from ..decoding.judge import Distribution, Uniforms
 from ..errors import RefusedError, UsageError
 from ..settings import Sampling
 from .backend import captured_stderr, forget_errors, last_error
-from .constraint import Constraint, Gate, Mask
+from .constraint import Constraint, Gate, Mask, cannot_begin
 from .model import Model
 from .shortlist import LONGEST, NOT_NUMBERS, NotNumbers, Shortlist, WideShortlist, make_shortlist
 
@@ -208,6 +208,17 @@ class FilterChain:
             lib.llama_sampler_apply(self._grammar, self._array_pointer)
             return bool(self._logits[0] > -np.inf)
         return self._constraint is None or self._constraint.allows(token)
+
+    def begin(self, tokens: Sequence[int]) -> None:
+        """Have the grammar learn of the tokens in front of the first one, as the constraint does by `Constraint.begin`.
+
+        Raises:
+            UsageError: the answer cannot begin with them.
+        """
+        for token in tokens if self._grammar else ():
+            if not self.allows(token):  # which llama.cpp would end the process for
+                raise cannot_begin(self._model.text(tokens))
+            lib.llama_sampler_accept(self._grammar, token)
 
     def _apply_grammar(self) -> None:
         n = self._array.size

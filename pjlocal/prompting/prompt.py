@@ -17,9 +17,9 @@ from ..engine.model import Model
 from ..errors import RefusedError
 from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
-from .pieces import Marks, tokens_of
+from .pieces import Marks, tokens_behind, tokens_of
 from .rendering import PROBE, Role, Said, attempt, dialogue, jinja, reaches
-from .thinking import HARMONY, MARKS, answer_start, opened_by
+from .thinking import HARMONY, MARKS, Thinking, answer_start, opened_by
 from .thinking import Marks as ThinkingMarks
 from .tools import CallSupport, Control, Spelled, Tools, described, find_support, in_words, map_texts
 
@@ -50,6 +50,8 @@ DIALOGUE_STOPS = ("\nUser:",)
 #: What templates call the switch for thinking aloud: Qwen3, SmolLM3 and their kin the first, Granite and DeepSeek V3.1
 #: the second.
 _THINK_NAMES = ("enable_thinking", "thinking")
+
+_TAIL = 32  # tokens at a prompt's end, in which a mark that opens thinking has room
 
 #: What to say where there is none.
 NO_THINK_SWITCH = "this model's chat template has no switch for it"
@@ -206,11 +208,19 @@ class ChatTemplate:
     def tokens(
         self, conversation: Sequence[Message], preference: str, prompting: Prompting, tools: Tools = Tools()
     ) -> list[int]:
-        """Prompt tokens of one view, ready for the assistant's answer.
+        """Prompt tokens of one view, ready for the assistant's answer; for the rest of it, where the conversation ends
+        with the assistant's message.
+
+        That message stands behind the prompt with which the model began it, and not in the template: templates strip
+        it, close it or refuse it, and the KV caches hold it in this form.
 
         Raises:
             RefusedError: the template refuses the conversation, or leaves out what is asked.
         """
+        *asked, last = conversation
+        if last.role == "assistant":
+            prompt = self.tokens(asked, preference, prompting, tools)
+            return [*prompt, *self._beginning(prompt, last, prompting)]
         if tools.offered and not self.call_support.shows_tools:
             system = "\n\n".join(filter(None, (prompting.system, described(tools.offered))))
             prompting, tools = prompting.replace(system=system), replace(tools, offered=())
@@ -244,6 +254,44 @@ class ChatTemplate:
         if bos is not None and tokens[:1] != [bos]:
             tokens.insert(0, bos)
         return tokens
+
+    def n_begun(self, conversation: Sequence[Message], prompting: Prompting) -> int:
+        """The number of tokens at the end of each view's prompt that begin the answer."""
+        last = conversation[-1]
+        if last.role != "assistant":
+            return 0
+        return len(self._beginning(self.tokens([Message("user", "hello")], "", prompting), last, prompting))
+
+    def _beginning(self, prompt: Sequence[int], message: Message, prompting: Prompting) -> list[int]:
+        """The tokens of an answer's beginning behind a prompt.  Those that the model wrote stay as they are.
+
+        One without tokens begins the answer itself: the model's thinking ends before it where the prompt has opened it,
+        and the template's own text stands between them, as the final channel of gpt-oss.
+        """
+        model, text = self._model, message.content
+        ends = self._ends(message)
+        tokens = list(message.tokens[: bisect_left(ends, ends[-1])])  # without half a character at its end
+        text = text[ends[-1] :]
+        if text and not message.tokens and not answer_start(text):
+            opened = opened_by(model.text(prompt[-_TAIL:]))
+            head = Thinking(opened).ending if opened else self._answer_head(prompting)
+            if opened and opened.close in text:
+                head = ""
+            if text[0].isspace():
+                head = head.rstrip(" ")
+            tokens += model.tokenize(head, special=True, goes_on=True) if head.strip() else []
+            text = text if head.strip() else f"{head}{text}"
+        return tokens + tokens_behind(model, [*prompt, *tokens], text)
+
+    def _answer_head(self, prompting: Prompting) -> str:
+        """The text that the template puts between the prompt and an answer."""
+        said = [Message("user", "hello"), Message("assistant", PROBE)]
+        try:
+            asked, answered = (self._written(said[:n], prompting, Tools()) for n in (1, 2))
+        except RefusedError:
+            return ""
+        end = answered.find(PROBE)
+        return answered[len(asked) : end] if end >= 0 and answered.startswith(asked) else ""
 
     def _opening(self, prompt: str, tools: Tools) -> str:
         """The beginning of a call behind a prompt, and behind the end of the thinking that the prompt opens."""

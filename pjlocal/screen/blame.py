@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 _NO_COLOR = ("", "reverse", "italic", "reverse italic", "dim", "reverse dim", "dim italic", "reverse dim italic")
-_KIND_STYLES = {"resampled": "underline", "bonus": "bold", "accepted": "", "plain": ""}
+_KIND_STYLES = {"resampled": "underline", "bonus": "bold", "given": "dim", "accepted": "", "plain": ""}
 
 
 def blame_style(event: TokenEvent, no_color: bool = False) -> str:

@@ -115,6 +115,8 @@ class _Message(SentMessage):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[list[_Text], BeforeValidator(_parts)] = Field(default=[])
+    prefix: bool | None = None
+    partial: bool | None = None
 
     @property
     def text(self) -> str:
@@ -269,7 +271,7 @@ class Body(Strict):
         others = flat(self.model_extra or {})
         for name in [name for name, value in others.items() if value is not False and name not in UNSUPPORTED]:
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
-                if name in kind.model_fields:
+                if name in kind.model_fields and name not in UNSUPPORTED:
                     raise Wrong(f"{name} is a field of {path}, and not of this path: leave it out", name)
         known = {*type(self).model_fields, *SYNONYMS, *KEYS}
         check_fields({name: value for name, value in others.items() if name not in known}, known)
@@ -286,6 +288,8 @@ class Chat(Offering, Body):
     max_completion_tokens: Whole | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[Whole | None, Field(ge=0, le=_MOST_TOP)] = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
     @property
     def top(self) -> int | None:
@@ -294,10 +298,13 @@ class Chat(Offering, Body):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def system_and_prompts(self) -> tuple[str, Sequence[Sequence[Message]]]:
-        """The system texts, wherever they stand, and the other messages."""
+        """The system texts, wherever they stand, and the other messages.  An answer at their end is continued."""
         turns = as_messages(m for m in self.messages if m.role not in ("system", "developer"))
-        if not turns or turns[-1].role not in ("user", "tool"):
-            raise Wrong("the last message must be the user's, or the result of a function", "messages")
+        if all(turn.role == "assistant" for turn in turns) or turns[-1].others.get("tool_calls"):
+            raise Wrong("the last message must be the user's, the result of a function, or a begun answer", "messages")
+        if turns[-1].role != "assistant" and (self.continue_final_message or self.add_generation_prompt is False):
+            field = "continue_final_message" if self.continue_final_message else "add_generation_prompt"
+            raise Wrong(f"{field} continues an answer: the last message must be the assistant's", field)
         return split_persona(self._system)[1], [turns]
 
     @property
@@ -311,6 +318,11 @@ class Chat(Offering, Body):
         super().check_others()
         for number, message in enumerate(self.messages):
             check_nested("messages", message.model_extra or {}, f"messages.{number}")
+            begins = message.role == "assistant" and number == len(self.messages) - 1
+            for name in ("prefix", "partial"):
+                if getattr(message, name) and not begins:
+                    field = f"messages.{number}.{name}"
+                    raise Wrong(f"{field} is for an assistant's message at the end, which is continued", field)
 
 
 def _prompts(prompt: Any) -> Any:

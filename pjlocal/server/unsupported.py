@@ -108,7 +108,6 @@ HARMLESS = frozenset(
 _IN_MESSAGES: dict[str, Unsupported] = {
     "function_call": Unsupported("use tool_calls"),
     **dict.fromkeys(("images", "audio"), _TEXT),
-    **dict.fromkeys(("prefix", "partial"), Unsupported("an answer cannot be gone on with, leave it out")),
 }
 _IN_STREAM_OPTIONS = {"continuous_usage_stats": Unsupported("use include_usage: usage comes at the end")}
 _TABLES = {"messages": _IN_MESSAGES, "stream_options": _IN_STREAM_OPTIONS}

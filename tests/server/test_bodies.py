@@ -299,8 +299,6 @@ def test_a_schema_beside_json_object_is_kept(served: Served) -> None:
         ("logit_processors", ["x"], "leave it out"),
         ("prompt_logprobs", 1, "leave it out"),
         ("prompt_logprobs", 0, "leave it out"),
-        ("add_generation_prompt", False, "leave it out"),
-        ("continue_final_message", True, "leave it out"),
         ("mirostat", 2, "leave it out"),
         ("n_probs", 3, "use logprobs"),
         ("options", {"temperature": 0}, "fields of the request"),
@@ -320,11 +318,7 @@ def test_what_would_change_the_answer_and_cannot_be_had_is_refused(
 
 def test_fields_of_messages_and_streams_that_change_the_answer_are_refused(served: Served) -> None:
     call = {"name": "f", "arguments": "{}"}
-    for role, inner in (
-        ("assistant", {"function_call": call}),
-        ("user", {"images": ["x"]}),
-        ("user", {"prefix": True}),
-    ):
+    for role, inner in (("assistant", {"function_call": call}), ("user", {"images": ["x"]})):
         said = [{"role": role, "content": "x", **inner}, {"role": "user", "content": "x"}]
         assert refusal(served, messages=said).startswith(f"messages.0.{next(iter(inner))} is not supported")
     usage = {"continuous_usage_stats": True}

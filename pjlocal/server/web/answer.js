@@ -117,7 +117,7 @@ class Thoughts {
 
 /** A token in the colour of its writer, or the part of it between two of its characters. */
 function token(event, from = 0, to = event.text.length) {
-  const kind = ["resampled", "bonus"].includes(event.kind) ? event.kind : "";
+  const kind = ["resampled", "bonus", "given"].includes(event.kind) ? event.kind : "";
   const classes = ["t", viewClass(event.writer), kind].filter(Boolean).join(" ");
   const span = element("span", classes, visible(event.text.slice(from, to)));
   eventOf.set(span, event);
