@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import SystemRandom
+from typing import Any
 
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
@@ -14,17 +15,19 @@ from .decoding.schedule import Rows, Rules, Voice, Voices, algorithm1, lockstep
 from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
 from .engine.engine import Engine
-from .engine.filters import FilterChain
+from .engine.filters import FilterChain, parse_token
 from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.slot import Slot
-from .engine.voices import Alone, Best, Combined, Floor, Meter, Reader, Weight, heard
+from .engine.voices import Alone, Best, Combined, Floor, Forced, Meter, Reader, Weight, heard
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
-from .settings import PANEL_NAMES, FixedLayout, Mode
+from .prompting.thinking import MARKS, Thinking, ThinkingPhase, opened_by, split
+from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode
 from .stream import TextStream
 
+_PROMPT_END = 32  # tokens, among which the mark of a thought may stand
 _LOOK_S = 1e-3  # between two looks at whether another thread has stopped
 
 
@@ -94,12 +97,17 @@ class Answer:
         """Get ready to write what was planned."""
         self._current = plan
         self.statistics = statistics
-        self._texts: list[str] = []
+        self._written: list[TokenEvent] = []
+        self._undecided: list[Decision] = []  # which may be thought or not
+        self._begun: list[tuple[int, bool]] = []  # tokens that begin the answer, and whether each is thought
+        self._thoughts: TextStream[Decision] = TextStream()
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
+        self._stop_tokens: set[int] = set()
+        self._phase: ThinkingPhase[Any]
         generation, prompts = plan.request.generation, plan.prompts
         longest = max(map(len, prompts))
-        self._limit = min(generation.max_tokens, self.engine.context_limit - longest)  # tokens that it may have
+        self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # tokens that it may have
         adapters = plan.roles.adapters or [Adapters()] * len(prompts)
         #: What it needs of the engine.
         self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_trunk)
@@ -149,10 +157,17 @@ class Answer:
         return () if roles.neutral is None else tuple(roles.weights)
 
     @property
+    def n_given(self) -> int:
+        """The number of its tokens that the request gives; events number the others behind them."""
+        return len(self._current.given)
+
+    @property
     def result(self) -> Result:
         """The answer so far; once the events are exhausted, the whole of it."""
+        thinking, text = split(self._written)
         return Result(
-            text="".join(self._texts),
+            text=text,
+            thinking=thinking,
             model=self.engine.model.name,
             mode=self.plan.roles.mode,
             preferences=self.plan.roles.preferences,
@@ -195,6 +210,8 @@ class Answer:
         self._started = running_s()
         generation, prompts = self._current.request.generation, self._current.prompts
         self._stream = TextStream([*generation.stop, *self._current.stops])
+        model = self.engine.model
+        self._stop_tokens = {parse_token(model, text, f"--stop-token {text!r}") for text in generation.stop_token}
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         self.layout = slot.layout
         if generation.schedule == "reference" and len(prompts) > 1 and not slot.can_truncate:
@@ -202,13 +219,14 @@ class Answer:
                 "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
                 "use --schedule lockstep, which gives the same text"
             )
+        self._phase = self._make_phase()
         voices = self._voices()
-        if observer := self._observer:
-            voices = replace(voices, witness=lambda rows, decision: observer(voices.judge(decision), rows, decision))
+        if self._observer:
+            voices = replace(voices, witness=self._observer)
         metered = range(len(prompts)) if voices.meter else ()
         slot.reduce = Reader([*voices.drafts, *voices.judges], metered)  # type: ignore[list-item]
         swap = self.plan.roles.mode != "base"
-        rules = Rules(generation.lam, swap, generation.decoding, self._limit, self._is_end)
+        rules = Rules(generation.lam, swap, generation.decoding, self._limit, self._is_end, self._phase)
         uniforms = Uniforms(self.seed)
         if generation.schedule == "reference":
             self._decisions = algorithm1(slot, prompts, voices, rules, uniforms)
@@ -222,14 +240,26 @@ class Answer:
             self.finish_reason = "length"
             return []
         self._count(decision)
-        ended = self._is_end(decision.token)
-        piece = b"" if ended else self.engine.model.piece(decision.token)
-        settled = [self.event(*item) for item in self._stream.push(decision, piece)]
-        if ended or self._stream.stopped:
+        self._undecided.append(decision)
+        is_thought = self._phase.thinking.is_thought
+        events = self._give() if self.statistics.completion_tokens == 1 else []
+        events += [] if is_thought is None else self._settle(is_thought)
+        if self._is_end(decision.token) or self._stream.stopped:
             self.finish_reason = "stop"
-        elif self.statistics.completion_tokens == self._limit:
+        elif self.statistics.completion_tokens >= min(self._limit, self._phase.limit):
             self.finish_reason = "length"
-        return self._shown(settled)
+        return self._shown(events)
+
+    def _give(self) -> list[TokenEvent]:
+        """The events of the beginning that the request gives."""
+        stream: TextStream[tuple[int, bool]] = TextStream()
+        piece = self.engine.model.piece
+        given = self._begun[: self.n_given]
+        settled = [item for each in given for item in stream.push(each, piece(each[0], special=each[1]))]
+        settled += stream.finish()
+        events = [TokenEvent.given(n, text, token, thought) for n, ((token, thought), text) in enumerate(settled)]
+        self._written += events
+        return events
 
     def interrupt(self) -> None:
         """End it as interrupted."""
@@ -242,10 +272,60 @@ class Answer:
             UsageError, ModelError: the first answer of mode rewrite cannot be corrected.
         """
         self.n_held += slot.n_held
-        events = self._shown([self.event(*item) for item in self._stream.finish()])
+        events = self._settle(thought=False)
+        events = self._shown([*events, *(self.event(*item, thought=False) for item in self._stream.finish())])
         if self._rewrite and not self._draft:
             self._begin_correction(self._rewrite)
         return events
+
+    def _settle(self, thought: bool) -> list[TokenEvent]:
+        """The events whose text is settled, now that the last tokens are known to be thought or not.
+
+        Stop strings end an answer, and no thought.
+        """
+        decisions, self._undecided = self._undecided, []
+        if thought:
+            pairs = [pair for each in decisions for pair in self._thoughts.push(each, self._piece(each, thought))]
+            return [self.event(*pair, thought) for pair in pairs]
+        events = [self.event(*pair, thought=True) for pair in self._thoughts.finish()]
+        for each in decisions:
+            piece = b"" if self._stream.stopped else self._piece(each, thought)
+            events += [self.event(*pair, thought) for pair in self._stream.push(each, piece)]
+        return events
+
+    def _make_phase(self) -> ThinkingPhase[Any]:
+        """The state of the thinking, before the first token, and behind what begins the answer already."""
+        model, request = self.engine.model, self._current.request
+        begun, prompt = self._current.begun, self._current.prompts[0]
+        opened = opened_by(model.text(prompt[: len(prompt) - len(begun)][-_PROMPT_END:]))
+        thinking = Thinking(opened, may_begin=self._current.may_think)
+        self._begun = []
+        for token in begun:
+            thinking.accept(model.piece(token, special=True))
+            self._begun.append((token, bool(thinking.is_thought)))
+        thinking.n_tokens = 0
+        is_constrained = any(getattr(request.sampling, form) is not None for form in FORMS)
+        openings: set[int] = set()
+        if is_constrained and self._current.may_think and not opened and not begun and request.prompting.think != "off":
+            first = [model.tokenize(marks.open, special=True)[0] for marks in MARKS]
+            openings = {token for token in first if model.is_cut_out(token)}
+        return ThinkingPhase(
+            thinking,
+            lambda token: b"" if self._ends_generation(token) else model.piece(token, special=True),
+            lambda text: model.tokenize(text, special=True, goes_on=True),
+            Forced,
+            request.generation.think_tokens,
+            request.generation.max_tokens,
+            openings,
+            is_constrained,
+        )
+
+    def _piece(self, decision: Decision, thought: bool) -> bytes:
+        """The bytes that a token adds to the text: in a thought, control tokens are spelled."""
+        token, model = decision.token, self.engine.model
+        if self._ends_generation(token) or (token in self._stop_tokens and not thought):
+            return b""
+        return model.piece(token, special=thought and not model.is_end(token))
 
     def _shown(self, events: list[TokenEvent]) -> list[TokenEvent]:
         """The events, or none of a first answer that is to be corrected."""
@@ -257,10 +337,10 @@ class Answer:
     def _begin_correction(self, rewrite: Rewrite) -> None:
         draft = self.result
         self._draft = draft
-        self._texts, self.statistics = [], Statistics(load_s=self._load_s)
+        self._written, self.statistics = [], Statistics(load_s=self._load_s)
         if self.error or draft.finish_reason == "interrupted" or not draft.text.strip():
             return
-        plan = rewrite.correct(draft.text, tuple(event.id for event in self.drafted))
+        plan = rewrite.correct(draft.text, tuple(event.id for event in self.drafted if not event.thought))
         roles = replace(self.plan.roles, adapters=plan.roles.adapters)
         self.plan = replace(plan, request=self.plan.request.replace(seed=self.seed), roles=roles)
         self.engine = rewrite.engine or self.engine
@@ -274,8 +354,6 @@ class Answer:
             self.statistics.prefill_s = now - self._started
             self._started = now
         self.statistics.count(decision)
-        for name, push in zip(self.plan.roles.weights, decision.pushes, strict=False):
-            self.statistics.pushed[name] = self.statistics.pushed.get(name, 0.0) + push
         self.statistics.decode_s = now - self._started
 
     def _n_rows(self) -> int:
@@ -297,10 +375,21 @@ class Answer:
         weights = list(roles.weights.values())
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
         model, sampling = self.engine.model, self._current.request.sampling
-        constraint = make_constraint(model, sampling)
+        constraint = make_constraint(model, sampling, generation.min_tokens)
+        begun = [token for token, thought in self._begun if not thought]
+        if constraint:
+            constraint.begin(model.text(begun))
+        gate = self._phase if self._phase.is_constrained else None
 
         def chain(view: int, number: int) -> FilterChain:
-            return FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint)
+            made = FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint, gate)
+            made.begin(begun)
+            return made
+
+        if self._phase.openings:
+            self._phase.allows = chain(0, 0).allows
+        if roles.neutral is not None and not generation.push_thoughts:
+            self._phase.thinker = Alone(roles.neutral, chain(roles.neutral, -1), reads_early=False)
 
         def alone(view: int) -> Alone:
             return Alone(view, chain(view, view))
@@ -334,15 +423,21 @@ class Answer:
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def _is_end(self, token: int) -> bool:
+        """True if the answer ends with the last token; a stop token ends no thought."""
+        stops = token in self._stop_tokens and not self._phase.thinking.is_thought
+        return stops or self._ends_generation(token)
+
+    def _ends_generation(self, token: int) -> bool:
         return not self._current.request.generation.ignore_end and self.engine.model.is_end(token)
 
-    def event(self, decision: Decision, text: str) -> TokenEvent:
+    def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
         """A decision with its text, as front ends see it."""
-        self._texts.append(text)
         rejected = decision.rejected
         model = self.engine.model
-        return TokenEvent(
-            position=decision.position,
+        pushes = dict(zip(self.plan.roles.weights, decision.pushes, strict=False))
+        self.statistics.count_settled(pushes, thought)
+        event = TokenEvent(
+            position=self.n_given + decision.position,
             id=decision.token,
             text=text,
             kind=decision.kind,
@@ -353,8 +448,11 @@ class Answer:
             accept_probability=decision.accept_probability,
             rejected=rejected and RejectedToken(rejected.token, model.text([rejected.token]), rejected.p, rejected.q),
             judge=self._judge_of(decision),
-            pushes=dict(zip(self.plan.roles.weights, decision.pushes, strict=False)),
+            pushes=pushes,
+            thought=thought,
         )
+        self._written.append(event)
+        return event
 
     def _judge_of(self, decision: Decision) -> str | None:
         if decision.draft is None or self.plan.roles.mode == "both":

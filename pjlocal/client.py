@@ -25,6 +25,7 @@ from .engine.interrupt import Interrupt, Interrupted
 from .errors import PjlocalError, UsageError
 from .events import FinishReason, Result, Started, Statistics, TokenEvent
 from .prompting.preferences import PRESETS, presets, split_strength
+from .prompting.thinking import split
 from .request import Request
 from .runtime_socket import is_private, socket_path
 from .settings import Engine, Mode
@@ -394,7 +395,7 @@ class RemoteAnswer:
         self.statistics = Statistics()
         self.finish_reason: FinishReason | None = None
         self._result: Result | None = None
-        self._texts: list[str] = []
+        self._written: list[TokenEvent] = []
         self._events = self._run()
         self._ahead: list[TokenEvent] = []  # those that `wait` has read
 
@@ -434,8 +435,9 @@ class RemoteAnswer:
         if self._result:
             return self._result
         preferences = dict(self.started.preferences) if self.started else {}
-        text, seed = "".join(self._texts), self.seed or 0
-        return Result(text, "", self.mode, preferences, 0, seed, "interrupted", self.statistics)
+        thinking, text = split(self._written)
+        seed = self.seed or 0
+        return Result(text, "", self.mode, preferences, 0, seed, "interrupted", self.statistics, thinking=thinking)
 
     def __iter__(self) -> Iterator[TokenEvent]:
         """Its token events, as they come.
@@ -456,7 +458,7 @@ class RemoteAnswer:
                 if "event" in said:
                     self.statistics = Statistics(**said["statistics"])
                     event = _event(said["event"])
-                    self._texts.append(event.text)
+                    self._written.append(event)
                     yield event
                 if said.get("code") == "stopping":
                     raise _stopped()

@@ -26,19 +26,23 @@ class RejectedToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """One emitted token.  The events' texts joined are the answer.
+    """One emitted token.  The events' texts joined are what the model wrote: its thinking, and then the answer.
+
+    ``thought`` marks the tokens of the model's thinking, its marks and the white space behind them included.  Their
+    text spells control tokens too; `prompting.thinking` takes the marks away.
 
     p and q are the emitted token's probabilities under the judge and the draft, after each view's filters; for a
     resampled token ``accept_probability`` is that of the ``rejected`` one.  ``draft`` is the view that drafted in
     this round, ``judge`` the one that judged, where it was one alone; an accepted token was written by the first, a
     resampled or bonus token by the other.  ``pushes`` says by name how far each preference moved the token's
-    log-probability (nats), where a neutral view tells.
+    log-probability (nats), where a neutral view tells.  A ``given`` token, which begins the answer or was
+    edited, is not the model's.
     """
 
     position: int
     id: int
     text: str
-    kind: Kind
+    kind: Kind | Literal["given"]
     round: int
     draft: str | None
     p: float
@@ -47,6 +51,12 @@ class TokenEvent:
     rejected: RejectedToken | None = None
     judge: str | None = None
     pushes: dict[str, float] = field(default_factory=dict)
+    thought: bool = False
+
+    @classmethod
+    def given(cls, position: int, text: str, token: int = 0, thought: bool = False) -> TokenEvent:
+        """Text of an answer that the model did not write; the token 0 stands for any."""
+        return cls(position, token, text, "given", 0, None, 1.0, None, None, thought=thought)
 
     @property
     def writer(self) -> str | None:
@@ -75,19 +85,24 @@ class Statistics:
     """Counts and times of one answer; times in seconds."""
 
     prompt_tokens: list[int] = field(default_factory=list)
-    completion_tokens: int = 0
+    completion_tokens: int = 0  # of the thinking and the answer
+    thinking_tokens: int = 0
     accepted: int = 0
     resampled: int = 0
     rounds: int = 0
     load_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
-    pushed: dict[str, float] = field(default_factory=dict)  # the tokens' pushes, summed up
+    pushed: dict[str, float] = field(default_factory=dict)  # the pushes of the answer's tokens, summed up
+
+    @property
+    def answer_tokens(self) -> int:
+        return self.completion_tokens - self.thinking_tokens
 
     @property
     def mean_pushes(self) -> dict[str, float]:
-        """How far each preference has moved the text, in nats a token; empty where no neutral view tells."""
-        return {name: total / self.completion_tokens for name, total in self.pushed.items()}
+        """How far each preference has moved the answer, in nats a token; empty where no neutral view tells."""
+        return {name: total / self.answer_tokens for name, total in self.pushed.items()}
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -112,10 +127,20 @@ class Statistics:
         self.resampled += decision.kind == "resampled"
         self.rounds = decision.round + 1
 
+    def count_settled(self, pushes: Mapping[str, float], thought: bool) -> None:
+        """Count a token of which it is known whether it is thought."""
+        self.thinking_tokens += thought
+        for name, push in pushes.items() if not thought else ():
+            self.pushed[name] = self.pushed.get(name, 0.0) + push
+
 
 @dataclass(frozen=True)
 class Result:
-    """A finished answer."""
+    """A finished answer.
+
+    text: the answer alone.
+    thinking: what the model thought before it, without the marks around it; empty where it did not think.
+    """
 
     text: str
     model: str
@@ -135,6 +160,7 @@ class Result:
     layout: settings.FixedLayout | None = None
     #: The first answer, which this one corrects, in mode rewrite.
     draft: Result | None = None
+    thinking: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """What ``pjlocal run --json`` prints."""
@@ -142,6 +168,7 @@ class Result:
         draft = self.draft and self.draft.as_dict()
         return {
             "text": self.text,
+            "thinking": self.thinking,
             "model": self.model,
             "mode": self.mode,
             "preferences": self.preferences,
@@ -152,7 +179,11 @@ class Result:
             "lambda": self.lam,
             "seed": self.seed,
             "finish_reason": self.finish_reason,
-            "usage": {"prompt_tokens": s.prompt_tokens, "completion_tokens": s.completion_tokens},
+            "usage": {
+                "prompt_tokens": s.prompt_tokens,
+                "completion_tokens": s.completion_tokens,
+                "thinking_tokens": s.thinking_tokens,
+            },
             "acceptance_rate": s.acceptance_rate,
             "rounds": s.rounds,
             "pushes": s.mean_pushes,
@@ -186,7 +217,6 @@ class Started:
     followed_sampling, placed: the filters that are the model's own, and where its layers are, in words.
     warnings: lines for the user.
     first: the turn that the prompt begins with; older ones had no room.
-    opened_thinking: whether the prompt itself has opened the model's thinking.
     request: the settings in force, the filters of the model's file among them, as `Request.as_dict` writes them.
     chat, turn: the rows of a turn that the server saves.
     drafted: the first answer of mode rewrite.
@@ -201,7 +231,6 @@ class Started:
     placed: str = ""
     warnings: Sequence[str] = ()
     first: int = 0
-    opened_thinking: bool = False
     layout: settings.FixedLayout | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
     chat: int | None = None

@@ -27,7 +27,7 @@ from .engine.interrupt import Interrupt
 from .engine.lanes import Capacity
 from .engine.machine import threads_in_words
 from .engine.model import Model
-from .errors import UsageError
+from .errors import PjlocalError, UsageError
 from .events import Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
@@ -38,7 +38,8 @@ from .prompting.jinja import TemplateProcess
 from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve_mode, write_prompts
 from .prompting.preferences import correction, prefix
 from .prompting.prompt import ChatTemplate, Message
-from .request import GROUPS, PREFERENCES, Request, Views, changed, in_turn, parse_views, place
+from .prompting.tools import Tools
+from .request import GROUPS, PREFERENCES, Request, changed, make_views, parse_views
 
 #: One text or several; or two lists of them, one for each view.
 Preferences = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Iterable[str | os.PathLike[str]]] | None
@@ -91,7 +92,7 @@ class PersonaJudge:
         **changes: Any,
     ) -> None:
         if request is None:
-            views = _views(prefer, draft_prefer, judge_prefer)
+            views = make_views(prefer, draft_prefer, judge_prefer)
             request = Request(views, generation, sampling, prompting, changed(sampling))
         elif any((prefer, draft_prefer, judge_prefer)):
             raise TypeError("a request has its own preferences: leave prefer, draft_prefer and judge_prefer out")
@@ -230,7 +231,7 @@ class PersonaJudge:
         system, conversation = parse_conversation(prompt)
         changes = dict(changes)
         if named := {*PREFERENCES} & changes.keys():
-            changes["views"] = _views(**{name: changes.pop(name) for name in named})
+            changes["views"] = make_views(**{name: changes.pop(name) for name in named})
         request = self.request.replace(**changes)
         if {*settings.FORMS} & changes.keys():
             check_constraint(request.sampling)
@@ -274,11 +275,16 @@ class PersonaJudge:
             for event in events:
                 yield number, event
 
-    def write(self, plans: Sequence[Plan], parallel: int) -> Iterator[tuple[int, Answer, list[TokenEvent]]]:
+    def write(
+        self, plans: Sequence[Plan], parallel: int, *, keep_errors: bool = False
+    ) -> Iterator[tuple[int, Answer, list[TokenEvent]]]:
         """Write the answers that were planned, ``parallel`` at once.
 
         Answers that cannot share a context (adapters, another model that corrects, the schedule ``reference``) are
         written one at a time, behind the others.
+
+        Args:
+            keep_errors: whether the others are written where one cannot be: its ``answer.error`` is set at its end.
 
         Yields:
             Its plan's number, the answer, and its new events; ``answer.is_done`` with the last ones.
@@ -289,21 +295,25 @@ class PersonaJudge:
         together = {n: self.answer(plan) for n, plan in enumerate(plans) if parallel > 1 and _can_share(plan)}
         one_by_one = [number for number in range(len(plans)) if number not in together]
         if together:
-            yield from self._write_together(together, parallel)
+            yield from self._write_together(together, parallel, keep_errors)
         for number in one_by_one:
             if self.decoder.closed:
                 return
             answer = self.answer(plans[number])
             last = []
-            for event in answer:
-                if answer.is_done:
-                    last.append(event)
-                else:
-                    yield number, answer, [event]
+            try:
+                for event in answer:
+                    if answer.is_done:
+                        last.append(event)
+                    else:
+                        yield number, answer, [event]
+            except PjlocalError:
+                if not keep_errors or not answer.error:
+                    raise
             yield number, answer, last
 
     def _write_together(
-        self, answers: dict[int, Answer], parallel: int
+        self, answers: dict[int, Answer], parallel: int, keep_errors: bool
     ) -> Iterator[tuple[int, Answer, list[TokenEvent]]]:
         n_views, n_rows = (
             max(getattr(each.needs, name) for each in answers.values()) for name in ("n_views", "n_rows")
@@ -324,7 +334,7 @@ class PersonaJudge:
                     return
                 for written_now, events in engine.step():
                     number, answer = written[written_now]
-                    if answer.error:
+                    if answer.error and not keep_errors:
                         raise answer.error
                     if answer.is_done:
                         del written[answer]
@@ -351,12 +361,13 @@ class PersonaJudge:
         plain = _plain(request, with_adapters=corrector is self)  # else they are not made for its model
         correct = partial(corrector._correction, plan.conversation, request, plain)
         limit = min(self.context_limit, corrector.context_limit)
-        n_prompt, n_tokens = len(correct("-", ()).prompts[0]), request.generation.max_tokens
+        n_prompt, n_tokens = len(correct("-", ()).prompts[0]), request.generation.most_tokens
         room = limit - n_prompt
         if room < 2:
             raise UsageError("the context has no room for an answer and its correction: give a larger --ctx")
         n_first = min(n_tokens, room // 2)
-        draft = replace(plan, request=request.replace(max_tokens=n_first))
+        n_thinking = n_tokens - request.generation.max_tokens
+        draft = replace(plan, request=request.replace(max_tokens=max(1, n_first - n_thinking)))
         n_ctx = min(limit, n_prompt + n_first + n_tokens)
         return Rewrite(draft, None if corrector is self else corrector.decoder, correct, n_ctx)
 
@@ -401,7 +412,7 @@ class PersonaJudge:
             self._find_aligner(request.generation.aligner)
         return roles
 
-    def plan(self, prompt: str | Sequence[Message], request: Request) -> Plan:
+    def plan(self, prompt: str | Sequence[Message], request: Request, tools: Tools = Tools()) -> Plan:
         """The request with each view's prompt tokens.
 
         Raises:
@@ -409,13 +420,15 @@ class PersonaJudge:
         """
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
         roles = self.roles(request)
-        return self.planned(conversation, self.prompts(conversation, request, roles), request, roles)
+        return self.planned(conversation, self.prompts(conversation, request, roles, tools), request, roles)
 
-    def prompts(self, conversation: Sequence[Message], request: Request, roles: Roles) -> list[list[int]]:
+    def prompts(
+        self, conversation: Sequence[Message], request: Request, roles: Roles, tools: Tools = Tools()
+    ) -> list[list[int]]:
         """Each view's prompt tokens, be they more than fit.  Raises what `prompting.plan.write_prompts` does."""
         self.decoder.check_open()
         return write_prompts(
-            self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt
+            self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt, tools
         )
 
     def planned(
@@ -464,12 +477,6 @@ class PersonaJudge:
     def context_limit(self) -> int:
         """Tokens that a view may hold."""
         return self.decoder.context_limit
-
-
-def _views(prefer: Preferences = (), draft_prefer: Preferences = (), judge_prefer: Preferences = ()) -> Views:
-    """The preferences of view a and of view b, dealt out or placed.  Raises what `parse_views` and `place` do."""
-    views, draft, judge = map(parse_views, (prefer, draft_prefer, judge_prefer))
-    return place(in_turn(views), in_turn(draft), in_turn(judge)) if any(draft) or any(judge) else views
 
 
 def _can_share(plan: Plan) -> bool:

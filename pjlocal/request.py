@@ -74,6 +74,12 @@ def parse_views(prefer: Any) -> Views:
     return _as_views([*views, *([] for _ in VIEW_NAMES[len(views) :])])
 
 
+def make_views(prefer: Any = (), draft_prefer: Any = (), judge_prefer: Any = ()) -> Views:
+    """The preferences of view a and of view b, dealt out or placed.  Raises what `parse_views` and `place` do."""
+    views, draft, judge = map(parse_views, (prefer, draft_prefer, judge_prefer))
+    return place(in_turn(views), in_turn(draft), in_turn(judge)) if any(draft) or any(judge) else views
+
+
 def _as_text(preference: Any) -> str:
     if isinstance(preference, os.PathLike):
         return f"@{os.fspath(preference)}"

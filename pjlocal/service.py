@@ -25,9 +25,9 @@ from .events import Result, Started, Statistics, TokenEvent
 from .persona import PersonaJudge
 from .prompting.plan import Plan
 from .prompting.prompt import ChatTemplate, Message
-from .prompting.thinking import opened_by
+from .prompting.tools import CallSupport, Tools
 from .request import Request
-from .sessions.asking import fitted, turn_settings
+from .sessions.asking import fitted, n_exchanges, turn_settings
 from .sessions.recorder import Recorder, Recording
 from .sessions.session import Session, Turn
 from .sessions.store import RemovedError, Store, StoreError
@@ -99,6 +99,14 @@ class SavedTurn:
     seed: int | None
 
 
+@dataclass(frozen=True)
+class Raw:
+    """A text to go on with, or its tokens; without a chat template."""
+
+    text: str = ""
+    tokens: Sequence[int] = ()
+
+
 @dataclass(eq=False)
 class Job:
     """An answer to write; or, without a prompt, a request to check.
@@ -110,16 +118,18 @@ class Job:
     first: exchanges that are left out already.
     hears_warnings: whether warnings are told; else they are logged.
     reuses: see `engine.slot.Needs`.
+    tools: the functions that the answer may call.
     """
 
     request: Request
-    prompt: Sequence[Message] | str | None = None
+    prompt: Sequence[Message] | Raw | None = None
     tell: Callable[[News], None] = lambda news: None
     top: int | None = None
     shortens: bool = False
     first: int = 0
     hears_warnings: bool = False
     reuses: bool = True
+    tools: Tools = Tools()
     saved: SavedTurn | None = None
     came: float = field(default_factory=time.monotonic)
     prepared: PreparedRequest | None = None
@@ -227,6 +237,11 @@ class LoadedModel:
     def close(self) -> None:
         self._closing.close()
 
+    @property
+    def call_support(self) -> CallSupport:
+        """How the model's chat template shows functions and writes calls of them."""
+        return self._template.call_support
+
     def describe(self, defaults: Request) -> dict[str, Any]:
         """Facts about the model, as JSON holds them."""
         judge = self._judge(defaults)
@@ -264,20 +279,22 @@ class LoadedModel:
         try:
             assert job.prompt is not None
             prompt, first = job.prompt, job.first
-            if not isinstance(prompt, str):
+            if not isinstance(prompt, Raw):
                 first += self._n_too_long(prompt[2 * first :]) if job.shortens else 0
                 prompt = prompt[2 * first :]
-            self._check_length(job.request, prompt)
+            self._check_length(job.request, prompt, job.tools)
             judge = self.check(job.request)
             in_force = judge.request
             request = judge.request = in_force.replace(schedule="lockstep")  # any schedule gives the same text
-            if isinstance(prompt, str):
+            if isinstance(prompt, Raw):
                 plan = self._plan_raw(judge, prompt)
             elif job.shortens:
                 plan, n_left_out = fitted(judge, prompt, request)
                 first += n_left_out
             else:
-                plan = judge.plan(prompt, request)
+                plan = judge.plan(prompt, request, job.tools)
+                if job.tools.opening:  # the answer goes on within a call, in which no thought begins
+                    plan = replace(plan, may_think=False)
         finally:
             self._template.listener = None
         # The template warns again for each view.
@@ -292,31 +309,36 @@ class LoadedModel:
         """How many of the oldest exchanges cannot fit, however few tokens they have: they are not even counted."""
         lengths = [len(message.content) for message in conversation]
         left, first = sum(lengths), 0
-        while 2 * first + 1 < len(lengths) and left > _MOST_PER_TOKEN * self.n_ctx:
+        while first < n_exchanges(conversation) and left > _MOST_PER_TOKEN * self.n_ctx:
             left -= lengths[2 * first] + lengths[2 * first + 1]
             first += 1
         return first
 
-    def _check_length(self, request: Request, prompt: Sequence[Message] | str) -> None:
-        length = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
-        length += len(request.prompting.system)
+    def _check_length(self, request: Request, prompt: Sequence[Message] | Raw, tools: Tools) -> None:
+        texts = [prompt.text] if isinstance(prompt, Raw) else [f"{m.content}{m.others or ''}" for m in prompt]
+        length = sum(map(len, (*texts, request.prompting.system, str(tools.offered))))
         if length > _MOST_PER_TOKEN * self.n_ctx:
             raise UsageError(
                 f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
             )
 
-    def _plan_raw(self, judge: PersonaJudge, text: str) -> Plan:
+    def _plan_raw(self, judge: PersonaJudge, raw: Raw) -> Plan:
         """The plan of a text that is to go on: no template is around it; a preference stands above it."""
-        if not text:
+        if not raw.text and not raw.tokens:
             raise UsageError("the prompt is empty: give the text that is to go on")
+        if not all(0 <= token < self.model.n_vocab for token in raw.tokens):
+            raise UsageError(f"the prompt's tokens must be those of the model: 0 to {self.model.n_vocab - 1}")
         request = judge.request
         roles = judge.roles(request)
+        if request.prompting.begin:
+            raise UsageError("--begin is for conversations: write these words at the end of the prompt")
         if roles.mode == "rewrite":
             raise UsageError("mode rewrite corrects an answer: ask /v1/chat/completions for one")
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
-        prompts = [self._tokens(f"{head}\n\n{text}" if head else text) for head in heads]
-        plan = judge.planned([Message("user", text)], prompts, request, roles)
-        return replace(plan, stops=(), shares_trunk=False)
+        texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
+        prompts = [[*(self._tokens(text) if text else ()), *raw.tokens] for text in texts]
+        plan = judge.planned([Message("user", raw.text)], prompts, request, roles)
+        return replace(plan, stops=(), shares_trunk=False, may_think=False)
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a whole prompt, which may hold control tokens, as those for filling in the middle."""
@@ -352,6 +374,8 @@ class Service:
         self._stop_engine = Interrupt()
         self._monitor = monitor or Monitor()
         self._model: LoadedModel | None = None
+        #: How the model's chat template shows functions and writes calls of them, once it was loaded.
+        self.call_support = CallSupport()
         self._changed = threading.Condition()  # guards what follows
         self._wanted: set[Job] = set()  # all that are not at their end
         self._coming: deque[Job] = deque()
@@ -370,6 +394,7 @@ class Service:
     def load(self) -> LoadedModel:
         """Bring the model into memory before the first job.  Raises what loading raises."""
         self._model = self._load(self._stop_engine)
+        self.call_support = self._model.call_support
         self._monitor.loaded(True)
         return self._model
 
@@ -623,7 +648,8 @@ class Service:
         if job.recording:
             for event in events:
                 job.recording.add(event)
-        job.tell([Token(e, statistics, log_probs.take(e.position) if log_probs else None) for e in events])
+        n_given = job.answer.n_given
+        job.tell([Token(e, statistics, log_probs.take(e.position - n_given) if log_probs else None) for e in events])
 
     def _start(self, job: Job) -> None:
         """Tell how an answer is written, before its first token."""
@@ -642,7 +668,6 @@ class Service:
                 prepared.judge.placed,
                 prepared.warnings,
                 prepared.first,
-                opened_by(self._model.model.text(answer.plan.prompts[0][-32:])),
                 answer.layout,
                 prepared.request.as_dict(),
                 saved.session.id if saved else None,

@@ -40,6 +40,7 @@ Decoding = Literal["sample", "greedy"]
 Schedule = Literal["lockstep", "reference"]
 Placement = Literal["system", "user-turn", "question"]
 Think = Literal["auto", "on", "off"]
+Effort = Literal["low", "medium", "high"]
 FixedLayout = Literal["contexts", "batched"]
 Layout = Literal["contexts", "batched", "auto"]
 LAYOUTS: tuple[FixedLayout, ...] = get_args(FixedLayout)
@@ -48,6 +49,7 @@ SplitMode = Literal["layer", "row", "none"]
 FlashAttention = Literal["auto", "on", "off"]
 SamplingDefaults = Literal["own", "model"]
 View = Literal["text", "blame", "push", "markdown"]
+Thoughts = Literal["show", "hide", "stderr"]
 
 
 def setting(default: Any, *flags: str, help: str, **limits: Any) -> Any:
@@ -299,6 +301,7 @@ def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
 
 
 _INT32 = 2**31 - 1
+_MOST_MARKS = 64  # tokens of the marks around the thinking
 _MOST_DEVICES = 16  # of llama.cpp's build
 DEFAULT_N_CTX = 8192  # of a view, at most, where --ctx does not say
 _MOST_STRENGTH = 10
@@ -450,6 +453,21 @@ class Generation(Settings):
     max_tokens: int = setting(
         1024, "--max-tokens", "-n", help="Length limit of the answer, in tokens.", least=1, most=_INT32
     )
+    think_tokens: int | None = setting(
+        None,
+        "--think-tokens",
+        help="Length limit of a reasoning model's thinking, in tokens: there it is ended, and the answer begins, which "
+        "has --max-tokens to itself (default: thinking and answer share --max-tokens).",
+        least=0,
+        most=_INT32,
+        unset="shares --max-tokens",
+    )
+    push_thoughts: bool = setting(
+        False,
+        "--push-thoughts/--no-push-thoughts",
+        help="Have the preferences push the thinking of a reasoning model too, where there is a neutral view that "
+        "would think without them.",
+    )
     lookahead: int = setting(
         0,
         "--lookahead",
@@ -458,8 +476,18 @@ class Generation(Settings):
         least=0,
         most=31,
     )
+    min_tokens: int = setting(
+        0,
+        "--min-tokens",
+        help="Tokens before which no end-of-generation token may come, unless a constraint leaves nothing else.",
+        least=0,
+        most=_INT32,
+    )
     ignore_end: bool = setting(False, "--ignore-end", help="Go on past the end-of-generation token.")
     stop: tuple[str, ...] = setting((), "--stop", help="Text that ends the answer (repeatable).")
+    stop_token: tuple[str, ...] = setting(
+        (), "--stop-token", help="Token that ends the answer, by its id or its text (repeatable).", metavar="TOKEN"
+    )
     seed: int | None = setting(
         None,
         "--seed",
@@ -478,6 +506,11 @@ class Generation(Settings):
             raise UsageError("--stop must not be empty: it would end every answer before its first token")
         for _, spec in self.adapters():
             split_scale(spec)
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens of the thinking, its marks and the answer together."""
+        return self.max_tokens + (0 if self.think_tokens is None else self.think_tokens + _MOST_MARKS)
 
     def adapters(self) -> tuple[tuple[str, str], ...]:
         """Every adapter, of whichever view, behind the name of its setting."""
@@ -519,6 +552,12 @@ class Sampling(Settings):
         0.9, "--top-p", help="Keep the most probable tokens up to this mass; 1 keeps all.", above=0, most=1
     )
     min_p: float = setting(0.0, "--min-p", help="Drop tokens below this share of the best; 0 is off.", least=0, most=1)
+    top_n_sigma: float = setting(
+        0.0,
+        "--top-n-sigma",
+        help="Drop tokens whose logit is more than this many standard deviations below the best one; 0 is off.",
+        least=0,
+    )
     typical_p: float = setting(1.0, "--typical-p", help="Locally typical mass; 1 is off.", above=0, most=1)
     repeat_penalty: float = setting(
         1.0, "--repeat-penalty", help="Divide logits of recent tokens; 1 is off.", least=0.001, most=1000
@@ -587,7 +626,7 @@ class Engine(Settings):
         least=8,
         most=_INT32,
     )
-    n_batch: int = setting(512, "--batch", help="Prompt tokens read at a time.", least=1, most=65536)
+    n_batch: int = setting(512, "--batch-size", "--batch", help="Prompt tokens read at a time.", least=1, most=65536)
     n_threads: int | None = setting(
         None,
         "--threads",
@@ -704,8 +743,17 @@ class Prompting(Settings):
         help="Where a preference stands: behind the question, where it is heard best and what stands before it is read "
         "once for all views; in the system message; or in a user turn of its own.",
     )
+    begin: str = setting(
+        "", "--begin", help="The first words of the answer, which the model continues.", metavar="TEXT"
+    )
     think: Think = setting(
         "auto",
         "--think",
         help="Whether a reasoning model thinks aloud before it answers, where its chat template lets one choose.",
+    )
+    reasoning_effort: Effort | None = setting(
+        None,
+        "--reasoning-effort",
+        help="How long a model thinks whose chat template reads an effort, as gpt-oss's does.",
+        unset="the template's own",
     )

@@ -49,6 +49,7 @@ class FakeScreen:
     width = 100
     lost = False
     no_color = True
+    thoughts = "hide"
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -177,8 +178,8 @@ def talk(
         conversation.close()
 
 
-def plain_event(position: int, text: str = "Yes.") -> TokenEvent:
-    return TokenEvent(position, 10, text, "plain", 0, None, 1.0, None, None)
+def plain_event(position: int, text: str = "Yes.", thought: bool = False) -> TokenEvent:
+    return TokenEvent(position, 10, text, "plain", 0, None, 1.0, None, None, thought=thought)
 
 
 def model_with(tmp_path: Path, template: str | None) -> Path:

@@ -25,6 +25,7 @@ GROUND = {
     "settings",
     "request",
     "unspaced",
+    "attachments",
 }  # of the hall: stand on nothing
 #: ... and what an answer is made of, and the API.
 ANSWERS = {"events", "answer", "persona"}

@@ -154,7 +154,7 @@ def test_preferences_that_cannot_be_are_refused_and_those_in_force_stay(preferri
         ([{"role": "tool", "content": "Hi"}], {}, UsageError, "a message's role is user, assistant, system or"),
         ([HI | {"tool_calls": [1]}], {}, UsageError, "a message has a role and a content: leave out tool_calls"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], {}, UsageError, "a message's content is a text"),
-        ([HI, {"role": "assistant", "content": "Ho"}], {}, UsageError, "the last message must be the user's"),
+        ([{"role": "assistant", "content": "Ho"}], {}, UsageError, "the prompt is empty"),
     ],
 )
 def test_what_cannot_be_is_refused_by_the_names_of_python(judge, prompt, changes, error, says) -> None:

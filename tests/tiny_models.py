@@ -33,7 +33,7 @@ _BOS, _EOS, _EOT = 1, 2, 4
 
 
 def _vocabulary(
-    n_vocab: int | None, words: Iterable[str], added: Iterable[str]
+    n_vocab: int | None, words: Iterable[str], added: Iterable[str], controls: Iterable[str]
 ) -> tuple[list[str], list[gguf.TokenType]]:
     tokens = [*_CONTROL, *(f"<0x{byte:02X}>" for byte in range(256)), *map(chr, range(33, 127)), "▁", "\n", *_WORDS]
     tokens += words
@@ -41,8 +41,8 @@ def _vocabulary(
     types = [gguf.TokenType.NORMAL] * len(tokens)
     types[: len(_CONTROL)] = [gguf.TokenType.UNKNOWN] + [gguf.TokenType.CONTROL] * (len(_CONTROL) - 1)
     types[len(_CONTROL) : len(_CONTROL) + 256] = [gguf.TokenType.BYTE] * 256
-    added = list(added)
-    return [*tokens, *added], [*types, *[gguf.TokenType.USER_DEFINED] * len(added)]
+    more = {**dict.fromkeys(added, gguf.TokenType.USER_DEFINED), **dict.fromkeys(controls, gguf.TokenType.CONTROL)}
+    return [*tokens, *more], [*types, *more.values()]
 
 
 _MERGES = ["A A", "AA AA", "t h", "th e", "Ġ the", "Ġ Ġ", "ĠĠ ĠĠ", "Ċ Ċ", "1 1"]
@@ -64,6 +64,7 @@ class _Writer(gguf.GGUFWriter):
 
     words: tokens besides those of every test vocabulary; SentencePiece builds each from two others.
     added: tokens whose spelling llama.cpp looks for before it splits the rest of a text.
+    controls: more control tokens.
     space_prefix: whether a space comes in front of a text, as SentencePiece has it by default.
     name: llama.cpp knows some models by it.
     recommends: filters that the file names, as llama.cpp calls them.
@@ -82,6 +83,7 @@ class _Writer(gguf.GGUFWriter):
         quantized: bool = False,
         words: Iterable[str] = (),
         added: Iterable[str] = (),
+        controls: Iterable[str] = (),
         space_prefix: bool = False,
         name: str | None = None,
         tensors_a_part: int = 0,
@@ -95,7 +97,7 @@ class _Writer(gguf.GGUFWriter):
         self._rng = np.random.default_rng(seed)
         self._dtype = dtype
         self._quantized = quantized
-        tokens, types = _byte_pairs() if splitter else _vocabulary(n_vocab, words, added)
+        tokens, types = _byte_pairs() if splitter else _vocabulary(n_vocab, words, added, controls)
         self.n_vocab = len(tokens)
         self.add_tokenizer_model("gpt2" if splitter else "llama")
         if splitter:

@@ -22,7 +22,8 @@ from ..engine.slot import Slot
 from ..errors import ModelError, UsageError
 from ..persona import PersonaJudge
 from ..prompting.prompt import Message
-from ..screen.blame import BlameDisplay
+from ..screen.blame import blame
+from ..screen.tint import TintedDisplay
 from ..settings import LAYOUTS, FixedLayout
 from .report import (
     BARE,
@@ -219,7 +220,7 @@ def _judge(judge: PersonaJudge, work: Workload, seed: int, **changes: Any) -> tu
     with open(os.devnull, "w") as nowhere:
         console = Console(file=nowhere, force_terminal=True, highlight=False, markup=False)
         events = iter(answer)
-        with BlameDisplay(console, answer.result.preferences) as display:
+        with TintedDisplay(console, blame(answer.result.preferences, None)) as display:
             for event in islice(events, 1):
                 display.show(event)
             started, decode_s = time.perf_counter(), judge.decoder.lanes.decode_s

@@ -115,7 +115,8 @@ def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
 
     def event() -> list[TokenEvent]:
         stream: TextStream[Any] = TextStream()
-        return [answer.event(d, text) for d, text in stream.push(decision, judge.model.piece(decision.token))]
+        settled = stream.push(decision, judge.model.piece(decision.token))
+        return [answer.event(each, text, thought=False) for each, text in settled]
 
     calls: dict[str, Callable[[], Any]] = {
         "shorten, a view": lambda: chain.shorten(a),

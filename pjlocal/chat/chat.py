@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..attachments import Attachment, with_attachments
 from ..errors import UsageError
 from ..sessions.remote import RemoteStore
 from ..sessions.session import Session
@@ -22,6 +23,7 @@ class Chat:
     load: makes a judge on a model by name, with the chat's engine settings.
     saved: where sessions are kept; None for nowhere.
     status: the exit status.
+    attachments: files that the next question brings.
     """
 
     conversation: Conversation
@@ -31,6 +33,7 @@ class Chat:
     saved: Store | RemoteStore | None
     done: bool = False
     status: int = field(default=0, init=False)
+    attachments: list[Attachment] = field(default_factory=list, init=False)
 
     @property
     def store(self) -> Store | RemoteStore:
@@ -46,6 +49,15 @@ class Chat:
     def answer(self, writing: Writing) -> None:
         """Show an answer while it is written."""
         self.screen.answer(writing, self.conversation, self.view)
+
+    def ask(self, question: str) -> None:
+        """Show the answer to a question, behind the files that were read for it."""
+        writing = self.conversation.ask(with_attachments(self.attachments, question))
+        try:
+            self.answer(writing)
+        finally:
+            if writing.turn in self.conversation.session.turns:
+                self.attachments.clear()
 
     def changed(self) -> None:
         """Settings have changed: the session goes on with them when it is opened again."""

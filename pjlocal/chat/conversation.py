@@ -84,14 +84,17 @@ class Conversation:
         Raises:
             UsageError: it cannot be asked; nothing has changed then.
         """
-        begun = self._begin(question, self.judge.request, replacing)
-        self._answer = begun.answer
-        return Writing(self, Turn(question), begun, replacing)
+        return self._write(Turn(question), self.judge.request, replacing)
 
-    def _begin(self, question: str, request: Request, replacing: Turn | None, keep: bool = True) -> Begun:
+    def _write(self, turn: Turn, request: Request, replacing: Turn | None) -> Writing:
+        begun = self._begin(turn, request, replacing)
+        self._answer = begun.answer
+        return Writing(self, turn, begun, replacing)
+
+    def _begin(self, turn: Turn, request: Request, replacing: Turn | None, keep: bool = True) -> Begun:
         """Have an answer begun; where the server that has the model does not write it, by the model loaded here."""
         try:
-            return self.judge.begin(self.session, question, request, replacing, keep)
+            return self.judge.begin(self.session, turn, request, replacing, keep)
         except ServerError as error:
             judge = self.judge.load_here()
             if judge is None:
@@ -99,7 +102,7 @@ class Conversation:
             log.warning("the model is loaded here: %s", error)
             self.judge.close()
             self.judge = judge
-        return self.judge.begin(self.session, question, request, replacing, keep)
+        return self.judge.begin(self.session, turn, request, replacing, keep)
 
     def begin_turn(self, turn: Turn, begun: Begun, replacing: Turn | None) -> None:
         """Note the facts about a turn that are known when its answer starts; say where the oldest turns had no room."""
@@ -121,6 +124,28 @@ class Conversation:
     def regenerate(self) -> Writing:
         """The last question again, with other luck."""
         return self.ask(self.last.question, replacing=self.last)
+
+    def continue_answer(self, max_tokens: int | None = None) -> Writing:
+        """The last answer, and more of it: a turn that takes the place of the last one.
+
+        Args:
+            max_tokens: how much more, at most; None for the setting's tokens.
+
+        Raises:
+            UsageError: there is no answer, or none that can be continued; nothing has changed then.
+        """
+        last = self.last
+        if not last.answer:
+            raise UsageError("the last answer is empty: /regen asks again")
+        request = self.judge.request
+        if max_tokens is not None:
+            request = request.replace(max_tokens=max_tokens)
+        return self._write(last.continued(), request, last)
+
+    def edit_answer(self, answer: str) -> None:
+        """Give the last turn another answer."""
+        last = self.last
+        self.recorder.replace(last.edited(answer), last)
 
     def undo(self) -> Turn:
         """Take the last turn back."""
@@ -144,7 +169,7 @@ class Conversation:
             except UsageError as error:
                 self._say(f"mode {mode} is left out: {error}")
                 continue
-            yield self._begin(last.question, request, last, keep=False)
+            yield self._begin(Turn(last.question), request, last, keep=False)
 
     def progress(self) -> Progress:
         """How the answer goes that is being written, or how the last one went."""
@@ -277,11 +302,6 @@ class Writing:
         self._conversation = conversation
         self._replacing = replacing
 
-    @property
-    def opened_thinking(self) -> bool:
-        """Whether the prompt itself has opened the model's thinking; known with the first event."""
-        return self._begun.opened_thinking
-
     def __iter__(self) -> Iterator[TokenEvent]:
         conversation, turn = self._conversation, self.turn
         self._begun.wait()  # nothing has changed where this fails
@@ -289,9 +309,9 @@ class Writing:
         recording = Recording(conversation.recorder, turn, self._replacing)
         recording.begin(conversation.settings())
         try:
+            yield from list(turn.events)  # of an answer that is continued
             for event in self.answer:
-                recording.add(event)
-                yield event
+                yield recording.add(event)
         except ServerGone as gone:
             raise ServerGone(f"{str(gone).partition(':')[0]}: /regen asks again") from None
         finally:

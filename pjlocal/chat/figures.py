@@ -14,7 +14,7 @@ from rich.text import Text
 from ..events import Statistics, TokenEvent, pushes_text
 from ..screen.blame import blame
 from ..screen.choose import make_tint
-from ..screen.display import local_time
+from ..screen.display import THOUGHT, local_time
 from ..screen.tables import plain_table
 from ..screen.tint import Tint
 from ..sessions.session import Session, Turn
@@ -33,7 +33,7 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
     yield tint.legend
     text = Text()
     for event in turn.events:
-        text.append(visible(event.text), tint.style(event))
+        text.append(visible(event.text), f"{THOUGHT if event.thought else ''} {tint.style(event)}")
     yield text
     yield Text()
     pushes = [f"push {name}" for name in pushing]
@@ -65,6 +65,14 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
                 Text(instead),
             )
     yield table
+
+
+def thoughts(turn: Turn, view: View, no_color: bool) -> RenderableType:
+    """The thoughts before an answer, in a view with colours each token in its own."""
+    tint = turn_tint(turn, view, no_color)
+    if tint is None:
+        return Text(visible(turn.thinking))
+    return Group(tint.legend, Text.assemble(*((visible(e.text), tint.style(e)) for e in turn.events if e.thought)))
 
 
 def turn_tint(turn: Turn, view: View, no_color: bool) -> Tint | None:

@@ -20,7 +20,6 @@ from ..gguf.sampling import followed, left
 from ..persona import PersonaJudge
 from ..prompting.plan import Roles, make_roles
 from ..prompting.prompt import NO_THINK_SWITCH, Message
-from ..prompting.thinking import opened_by
 from ..request import Request
 from ..sessions.asking import as_messages, fitted, turn_seed
 from ..sessions.session import Session, Turn
@@ -55,11 +54,6 @@ class Begun:
         """The turn that its prompt begins with."""
         raise NotImplementedError
 
-    @property
-    def opened_thinking(self) -> bool:
-        """Whether the prompt itself has opened the model's thinking."""
-        raise NotImplementedError
-
 
 class Judge(Protocol):
     """The part of a `PersonaJudge` that a chat uses."""
@@ -88,9 +82,9 @@ class Judge(Protocol):
     def settled(self, sampling: Sampling) -> Sampling: ...
 
     def begin(
-        self, session: Session, question: str, request: Request, replacing: Turn | None = None, keep: bool = True
+        self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
     ) -> Begun:
-        """The answer to a question, behind the turns of a session.
+        """The answer to a turn's question, behind the turns of a session; the rest of it, where it is begun.
 
         Args:
             replacing: the turn that is asked again, or instead of.
@@ -100,6 +94,9 @@ class Judge(Protocol):
             UsageError: it cannot be asked.
             ServerError: the server does not write it.
         """
+
+    def n_tokens(self, text: str) -> int | None:
+        """The number of tokens of a text; None where the model is not here."""
 
     def think_notice(self) -> str:
         """A line where the model has no switch for thinking; empty where it has one."""
@@ -147,12 +144,15 @@ class LocalJudge(PersonaJudge):
     server = None
 
     def begin(
-        self, session: Session, question: str, request: Request, replacing: Turn | None = None, keep: bool = True
+        self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
     ) -> Begun:
         request = request.replace(seed=turn_seed(request, replacing, keep=keep))
-        history = [turn for turn in session.turns if turn is not replacing]
-        plan, first = fitted(self, as_messages(history, question), request, _first(history))
+        history = [other for other in session.turns if other is not replacing]
+        plan, first = fitted(self, as_messages(history, turn), request, _first(history))
         return _BegunHere(self.answer(plan), plan.request, plan.roles, first)
+
+    def n_tokens(self, text: str) -> int:
+        return len(self.model.tokenize(text, special=False))
 
     def think_notice(self) -> str:
         if self.template.has_think_switch:
@@ -168,10 +168,6 @@ class LocalJudge(PersonaJudge):
 class _BegunHere(Begun):
     answer: Answer
     first: int = 0
-
-    @property
-    def opened_thinking(self) -> bool:
-        return opened_by(self.answer.engine.model.text(self.answer.plan.prompts[0][-32:]))
 
 
 def _first(history: list[Turn]) -> int:
@@ -249,22 +245,23 @@ class RemoteJudge:
         return judge
 
     def begin(
-        self, session: Session, question: str, request: Request, replacing: Turn | None = None, keep: bool = True
+        self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
     ) -> Begun:
         roles = make_roles(request)
         self._end_last()
-        history = [turn for turn in session.turns if turn is not replacing]
+        history = [other for other in session.turns if other is not replacing]
         if self.saves and keep:
             seen = session.turns[-1].id if session.turns else 0
             replaced = replacing and replacing.id
-            chat = {"id": session.id, "question": question, "after": seen, "replacing": replaced, "keep": True}
+            chat = {"id": session.id, "question": turn.question, "after": seen, "replacing": replaced, "keep": True}
+            chat["continues"] = bool(turn.events)
             answer = self.server.answer(request, chat=chat, first=_first(history))
         else:
             seed = turn_seed(request, replacing, keep=keep)
             request = request.replace(seed=SystemRandom().getrandbits(63) if seed is None else seed)
             # The server must not take the filters from the model's file once more.
             settled = replace(request, explicit=request.explicit | _ALL_FILTERS)
-            messages = list(map(_as_json, as_messages(history, question)))
+            messages = list(map(_as_json, as_messages(history, turn)))
             answer = self.server.answer(settled, messages=messages, first=_first(history), shortens=True)
         answer.expected = roles.mode
         answer.heard = self._hear
@@ -306,6 +303,9 @@ class RemoteJudge:
         self._end_last()
         return self._layouts
 
+    def n_tokens(self, text: str) -> None:
+        return None
+
     def think_notice(self) -> str:
         return ""  # the next answer says so
 
@@ -324,7 +324,3 @@ class _BegunThere(Begun):
     @property
     def first(self) -> int:
         return self.answer.started.first if self.answer.started else 0
-
-    @property
-    def opened_thinking(self) -> bool:
-        return self.answer.started is not None and self.answer.started.opened_thinking

@@ -70,7 +70,7 @@ def handle(chat: Chat, line: str) -> bool:
         if is_command(line):
             run(chat, line)
         else:
-            chat.answer(chat.conversation.ask(line[1:] if line.startswith("//") else line))
+            chat.ask(line[1:] if line.startswith("//") else line)
     except Interrupted:  # an answer that has begun ends by itself
         said = "(stopped)" if is_command(line) else "(stopped before it said a word: the question is not kept)"
         chat.screen.say(said)

@@ -13,9 +13,9 @@ from rich.rule import Rule
 from rich.text import Text
 
 from ..answer import Answer
+from ..attachments import without_texts
 from ..client import RemoteAnswer
 from ..engine.interrupt import Interrupted
-from ..prompting.thinking import was_opened
 from ..screen.choose import answer_tint
 from ..screen.console import Spinner, keys_unseen, make_console
 from ..screen.display import Display, when_ready
@@ -23,7 +23,7 @@ from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
 from ..screen.tint import Tint
 from ..sessions.session import Turn
-from ..settings import View
+from ..settings import Thoughts, View
 from ..visible import one_line, visible
 from .conversation import Conversation, Writing
 from .figures import facts, turn_tint
@@ -44,6 +44,9 @@ class Screen(Protocol):
 
     lost: bool
     """Whether it cannot be written to any more, as a closed window or a full disk."""
+
+    thoughts: Thoughts
+    """How the thoughts before an answer are shown."""
 
     @property
     def width(self) -> int:
@@ -87,6 +90,7 @@ class _ConsoleScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self.lost = False
+        self.thoughts: Thoughts = "hide"
 
     @property
     def width(self) -> int:
@@ -138,11 +142,11 @@ class PipeScreen(_ConsoleScreen):
 
     @_shows
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
-        with Display(self._file) as display:
+        with Display(self._file, self.thoughts) as display:
             for event in writing:
                 display.show(event)
-        if writing.turn.finish_reason == "length":
-            self.say(_cut_off(writing.turn))
+        if writing.turn.finish_reason != "interrupted" and (ending := _ending(writing.turn)):
+            self.say(ending)
 
     def show_turn(self, turn: Turn, view: View) -> None:
         pass
@@ -150,7 +154,7 @@ class PipeScreen(_ConsoleScreen):
     @_shows
     def compared(self, begun: Begun, view: View) -> None:
         print(f"{begun.roles.mode}:", file=self._file)
-        with Display(self._file) as display:
+        with Display(self._file, self.thoughts) as display:
             for event in begun.answer:
                 display.show(event)
 
@@ -195,9 +199,7 @@ class TerminalScreen(_ConsoleScreen):
             events = when_ready(writing)
             spinner.stop()
             tint = answer_tint(view, writing.answer, console.no_color)
-            with self._live(
-                view, tint, writing.opened_thinking, lambda: status_line(conversation, console.width)
-            ) as self._display:
+            with self._live(view, tint, lambda: status_line(conversation, console.width)) as self._display:
                 try:
                     for event in events:
                         self._display.show(event)
@@ -207,30 +209,26 @@ class TerminalScreen(_ConsoleScreen):
             raise Interrupted
         self._say_ending(writing.turn)
 
-    def _live(
-        self, view: View, tint: Tint | None, opened_thinking: bool, status: Callable[[], Text] | None
-    ) -> LiveDisplay:
+    def _live(self, view: View, tint: Tint | None, status: Callable[[], Text] | None) -> LiveDisplay:
         if tint:
             self._console.print(tint.legend)
         return LiveDisplay(
             self._console,
             MarkdownFlow() if view == "markdown" else LineFlow(),
+            thoughts=self.thoughts,
             style=tint.style if tint else lambda event: "",
             status=status,
-            opened_thinking=opened_thinking,
         )
 
     def _say_ending(self, turn: Turn) -> None:
-        if turn.finish_reason == "interrupted":
-            self.say("(stopped)")
-        elif turn.finish_reason == "length":
-            self.say(_cut_off(turn))
+        if ending := _ending(turn):
+            self.say(ending)
 
     @_shows
     def show_turn(self, turn: Turn, view: View) -> None:
-        question = visible(turn.question).replace("\n", "\n  ")
+        question = visible(without_texts(turn.question)).replace("\n", "\n  ")
         self._console.print(Text(f"> {question}"))
-        with self._live(view, turn_tint(turn, view, self.no_color), was_opened(turn.answer), None) as display:
+        with self._live(view, turn_tint(turn, view, self.no_color), None) as display:
             for event in turn.events:
                 display.show(event)
         self._say_ending(turn)
@@ -244,9 +242,7 @@ class TerminalScreen(_ConsoleScreen):
             events = when_ready(answer)
             spinner.stop()
             tint = answer_tint(view, answer, self.no_color)
-            with self._live(
-                view, tint, begun.opened_thinking, lambda: Text(facts(answer.statistics), "dim")
-            ) as display:
+            with self._live(view, tint, lambda: Text(facts(answer.statistics), "dim")) as display:
                 for event in events:
                     display.show(event)
         self.say("(stopped)" if answer.finish_reason == "interrupted" else facts(answer.statistics))
@@ -268,13 +264,26 @@ class TerminalScreen(_ConsoleScreen):
             yield spinner
 
 
-def _cut_off(turn: Turn) -> str:
+def _ending(turn: Turn) -> str:
+    """How an answer ended, where it is not whole; empty where it is."""
+    while_thinking = " while thinking, without an answer" if turn.events and turn.events[-1].thought else ""
+    if turn.finish_reason == "interrupted":
+        return f"(stopped{while_thinking})"
+    if turn.finish_reason == "length":
+        return _cut_off(turn, while_thinking)
+    return f"(ended{while_thinking})" if while_thinking else ""
+
+
+def _cut_off(turn: Turn, while_thinking: str) -> str:
     """Where an answer was cut off, and what allows a longer one."""
-    n = len(turn.events)
-    cut = f"cut off after {n} token{'' if n == 1 else 's'}"
-    if n < turn.settings.get("generation", {}).get("max_tokens", n):
+    n, generation = turn.statistics["usage"]["completion_tokens"], turn.settings.get("generation", {})
+    answered = [event for event in turn.events[-n:] if not event.thought]
+    n_limited = n if generation.get("think_tokens") is None else len(answered)
+    cut = f"cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
+    if n_limited < generation.get("max_tokens", n):
         return f"({cut}: the context is full; a larger --ctx has room for more)"
-    return f"({cut}; /set max-tokens allows more)"
+    instead = ", /set think-tokens ends the thinking in time" if while_thinking else ""
+    return f"({cut}; /continue goes on, /set max-tokens allows more{instead})"
 
 
 def _waiting_for(answer: Answer | RemoteAnswer) -> str:

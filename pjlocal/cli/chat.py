@@ -17,7 +17,7 @@ from ..errors import ModelError, UsageError
 from ..request import Request
 from ..settings import Engine, Generation, View, split_scale
 from . import completion
-from .options import OFF, ModelOption, ServerOption, server_at, takes_settings
+from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, server_at, takes_settings
 
 if TYPE_CHECKING:
     from ..chat.screen import Screen
@@ -35,9 +35,11 @@ def chat(
         View,
         typer.Option(
             help="How answers are shown; blame colours each token by the view that wrote it, push by the preference "
-            "that pulled it in."
+            "that pulled it in.",
+            rich_help_panel=OUTPUT,
         ),
     ] = "markdown",
+    thoughts: ThoughtsOption = "hide",
     go_on: Annotated[
         bool, typer.Option("--continue", "-c", help="Go on with the chat used last.", rich_help_panel=_SAVING)
     ] = False,
@@ -87,6 +89,7 @@ def chat(
     from ..sessions.remote import RemoteRecorder, RemoteStore
 
     screen = loop.make_screen()
+    screen.thoughts = thoughts
     chats = RemoteStore(there) if there and save else None
     store = _store(screen, must=go_on or session is not None) if save and not there else None
     opened = _opened(chats or store, go_on, session)

@@ -222,6 +222,7 @@ _TEMPLATE_HEAD = """\
 #draft_prefer = ["vivid"]
 #judge_prefer = ["creative"]
 #view = "text"
+#thoughts = "show"
 #save = true
 #save_cache = false
 #server = true  # or false, or the URL of one in quotes"""

@@ -15,14 +15,13 @@ from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import UsageError
 from ..request import Request, in_turn
 from ..screen.console import make_console
+from ..screen.progress import progress_bars
 from ..settings import Engine, Prompting
 from ..textfile import user_path
 from . import completion
 from .options import server_at, takes_settings
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from ..evaluation.compare import Results
     from ..evaluation.examine import Examiners
     from ..evaluation.records import Folder
@@ -209,7 +208,7 @@ def run_suite(
             _say_what_stays(folder, run)
             write_run(folder, run)
             _say(_outlook(len(tasks), len(questions)))
-            with _progress() as progress:
+            with progress_bars() as progress:
                 if there:
                     generate_there(folder, tasks, there, parallel, lambda n, of: progress("answers", n, of))
                 else:
@@ -407,7 +406,7 @@ def _examine(
 ) -> None:
     from ..evaluation.examine import examine
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         examine(folder, run, examiners, prompting, engine, interrupt, progress, _say)
 
 
@@ -460,34 +459,3 @@ def _print_report(folder: Folder, run: Run) -> None:
 
     results = _results(folder, run)
     print_report(results, compare(results), run.facts, make_console(sys.stdout))
-
-
-@contextmanager
-def _progress() -> Iterator[_Progress]:
-    """How far it is, and how long it will take, on standard error where that is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = make_console(sys.stderr)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield _Progress(bar)
-
-
-class _Progress:
-    """A bar for each thing that is done."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        from ..visible import one_line
-
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(one_line(what), total=total)
-        self._bar.update(self._tasks[what], completed=done, total=total)

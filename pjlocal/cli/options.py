@@ -18,7 +18,7 @@ from ..engine.interrupt import Interrupt
 from ..errors import UsageError
 from ..prompting.preferences import use_own
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, place
-from ..settings import Engine, Generation, Prompting, Sampling, Settings, flag
+from ..settings import Engine, Generation, Prompting, Sampling, Settings, Thoughts, flag
 from ..textfile import read_text
 from . import completion
 
@@ -51,7 +51,10 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
     groups: dict[str, type[Settings]] = {}
     request: str | None = None  # the name of the parameter
     parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    infos = [info for parameter in own for info in getattr(parameter.annotation, "__metadata__", ())]
+    taken = {spelled for info in infos for spelled in (info.default, *(info.param_decls or ()))}  # the first is there
+    for parameter in own:
         if parameter.name == "given":
             continue
         hint = parameter.annotation  # get_type_hints would hide an option's Annotated in an Optional on Python 3.10
@@ -60,10 +63,10 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
             at = 1 + next((i for i, p in enumerate(parameters) if p.name == "model"), -1)
             parameters[at:at] = [_keyword(name, _PREFERENCE_OPTIONS[name], []) for name in preferences]
             for settings in GROUPS.values():
-                parameters += _options(settings, defaults)
+                parameters += _options(settings, defaults, taken)
         elif isinstance(hint, type) and issubclass(hint, Settings):
             groups[parameter.name] = hint
-            parameters += _options(hint, defaults)
+            parameters += _options(hint, defaults, taken)
         else:
             parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
             if parameter.name == "server":
@@ -153,7 +156,8 @@ def _requested(values: dict[str, Any], persona: Overrides, config: Config, given
     return Request(views, **groups, explicit=explicit)
 
 
-def _options(settings: type[Settings], defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
+def _options(settings: type[Settings], defaults: Mapping[str, Any], taken: Collection[str]) -> list[inspect.Parameter]:
+    """The options of these settings, but for flags that the command has taken for its own."""
     hints = get_type_hints(settings)
     parameters = []
     for f in dataclasses.fields(settings):  # type: ignore[arg-type]
@@ -161,7 +165,7 @@ def _options(settings: type[Settings], defaults: Mapping[str, Any]) -> list[insp
         if hint == tuple[str, ...]:
             hint, default = list[str], []
         option = typer.Option(
-            *f.metadata["flags"],
+            *(spelled for spelled in f.metadata["flags"] if spelled not in taken),
             help=f.metadata["help"],
             metavar=f.metadata.get("metavar", "FILE" if "file" in f.metadata else None),
             rich_help_panel=_PANELS[settings],
@@ -207,6 +211,16 @@ ModelOption = Annotated[
         help="A GGUF file; a name of pjlocal models list, or how it begins; ORG/REPO[:QUANTIZATION], once pulled; or "
         "smollm2 (the default).",
         autocompletion=completion.models,
+    ),
+]
+OUTPUT = "Output"
+ThoughtsOption = Annotated[
+    Thoughts,
+    typer.Option(
+        "--thoughts",
+        help="Whether a reasoning model's thoughts are shown above the answer or go to standard error. hide counts "
+        "their tokens on a terminal, and says nothing of them in a pipe.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 ServerOption = Annotated[

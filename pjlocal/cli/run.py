@@ -10,7 +10,7 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from ..attachments import Attachment, read_attachment, with_attachments
 from ..client import RemoteAnswer, Server, ServerError, find_server
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import ModelError, OutputError, UsageError
@@ -27,15 +28,16 @@ from ..screen.console import Spinner
 from ..screen.display import Silent, in_columns, statistics_line, when_ready
 from ..settings import Engine, Generation, View
 from ..textfile import owner_only, user_path
-from .options import OFF, ModelOption, ServerOption, server_at, takes_settings
+from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, server_at, takes_settings
 
 if TYPE_CHECKING:
     from ..answer import Answer
     from ..events import Result, TokenEvent
+    from ..persona import PersonaJudge
 
 log = logging.getLogger("pjlocal")
 
-_OUTPUT = "Output"
+_BATCH = "Many prompts"
 
 
 @takes_settings()
@@ -48,44 +50,87 @@ def run(
         ),
     ] = None,
     model: ModelOption = None,
+    file: Annotated[
+        list[str],
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="A text file before the prompt, with its name (repeatable).",
+        ),
+    ] = [],
     view: Annotated[
         View,
         typer.Option(
             help="How a terminal shows the answer; blame colours each token by the view that wrote it, push by "
             "the preference that pulled it in.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = "text",
+    thoughts: ThoughtsOption = "hide",
     stats: Annotated[
-        bool, typer.Option("--stats", help="Print counts and speeds to standard error.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--stats", help="Print counts and speeds to standard error.", rich_help_panel=OUTPUT)
     ] = False,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="Print one JSON object at the end instead of the text.", rich_help_panel=_OUTPUT),
+        typer.Option("--json", help="Print one JSON object at the end instead of the text.", rich_help_panel=OUTPUT),
     ] = False,
     trace: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
             help="Write one JSON line a token to FILE (- for standard output, instead of the text).",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="FILE",
+            help="Answer every row of a file instead: a text (a prompt a line), JSON lines, JSON or CSV. A row may "
+            "have preferences and settings of its own, by their names.",
+            rich_help_panel=_BATCH,
+        ),
+    ] = None,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Where the answers of --batch go, as JSON lines; rows that are there are not answered again.",
+            rich_help_panel=_BATCH,
+        ),
+    ] = "-",
+    parallel: Annotated[
+        int, typer.Option(min=1, max=64, help="Answers of --batch that are written at once.", rich_help_panel=_BATCH)
+    ] = 8,
     server: ServerOption = None,
     *,
     given: frozenset[str],
     request: Request,
     engine: Engine,
 ) -> int:
-    """Answer one prompt under two preferences."""
+    """Answer one prompt under two preferences, or a file of prompts."""
+    if batch is not None and batch.isdecimal() and not os.path.exists(batch):  # what the flag meant before
+        engine, given, batch = engine.replace(n_batch=int(batch)), given | {"n_batch"}, None
+    if batch is not None:
+        if prompt is not None or file or trace is not None:
+            raise UsageError("--batch has its own prompts and output: leave the prompt, --file and --trace out")
+        return _run_batch(batch, out, parallel, Job(model, request, "", engine, Interrupt()), server, given)
+    if not {"out", "parallel"}.isdisjoint(given):
+        raise UsageError("--out and --parallel belong to --batch FILE: add it, or leave them out")
     quiet = as_json or trace == "-"
     if as_json and trace == "-":
         raise UsageError("--json and --trace - both want standard output: give --trace a file")
     interrupt = Interrupt()
     named = server_at(server, interrupt, given)
-    job = Job(model, request, read_prompt(prompt), engine, interrupt)
+    attachments = [*map(read_attachment, file)]
+    job = Job(model, request, with_attachments(attachments, read_prompt(prompt)), engine, interrupt, attachments)
     with on_sigint(interrupt), Spinner() as spinner, Trace(trace) as tracer:
-        spinner.say("Reading the prompt")
+        if not attachments:  # of which lines are shown
+            spinner.say("Reading the prompt")
         by_server = job.by_server(named, finds=server != OFF)
         with _written(by_server) if by_server else job.loaded(spinner) as written:
             answer = written.answer
@@ -93,7 +138,7 @@ def run(
             spinner.stop()
             for event in answer.drafted:
                 tracer.write(event, first_answer=True)
-            with Silent() if quiet else make_display(view, sys.stdout, answer) as display:
+            with Silent() if quiet else make_display(view, sys.stdout, answer, thoughts) as display:
                 for event in events:
                     tracer.write(event)
                     display.show(event)
@@ -103,8 +148,8 @@ def run(
                     display.show(event)
     if uncorrected and not quiet:
         print("pjlocal: stopped before the correction: this is the first answer, as it was written", file=sys.stderr)
-    if result.finish_reason == "length":
-        print(f"pjlocal: {_cut_off(result, request.generation)}", file=sys.stderr)
+    if ending := _ending(result, request.generation):
+        print(f"pjlocal: {ending}", file=sys.stderr)
     if as_json:
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     if stats:
@@ -116,19 +161,56 @@ def run(
     return INTERRUPTED if result.finish_reason == "interrupted" else 0
 
 
+def _run_batch(source: str, out: str, parallel: int, job: Job, url: str | None, given: Collection[str]) -> int:
+    from .batch import Row, run_batch, write_here, write_there
+
+    named = server_at(url, job.interrupt, given)
+
+    def write_all(rows: Sequence[Row], write: Callable[[Row, str], None]) -> None:
+        server = named or (job.resident() if rows and url != OFF else None)
+        if server and (named or _writes(server, [row.request for row in rows])):
+            write_there(server, rows, parallel, write)
+        elif rows:
+            with job.loaded_judge() as judge:
+                write_here(judge, rows, parallel, write)
+
+    return run_batch(source, out, job.request, job.interrupt, write_all)
+
+
+def _writes(server: Server, requests: Sequence[Request]) -> bool:
+    """Whether a resident server writes answers to all of them."""
+    try:
+        for request in requests:
+            server.check_can_write(request)
+    except ServerError:
+        return False
+    return True
+
+
 def _uncorrected(drafted: list[TokenEvent], result: Result) -> list[TokenEvent]:
     """The first answer where that is all there is: in mode rewrite, after Ctrl-C before the correction has begun."""
     stopped = result.finish_reason == "interrupted" and not result.statistics.completion_tokens
     return drafted if stopped else []
 
 
-def _cut_off(result: Result, generation: Generation) -> str:
-    """Where an answer was cut off, and what allows a longer one."""
+def _ending(result: Result, generation: Generation) -> str:
+    """Where an answer was cut off, and what allows a longer one; empty where it is whole."""
+    is_thought_alone = bool(result.thinking and not result.text)
+    while_thinking = " while thinking, without an answer" if is_thought_alone else ""
+    if result.finish_reason == "stop" and is_thought_alone:
+        return f"the model ended{while_thinking}"
+    if result.finish_reason == "interrupted" and is_thought_alone:
+        return f"stopped{while_thinking}"
+    if result.finish_reason != "length":
+        return ""
     n = result.statistics.completion_tokens
-    cut = f"the answer was cut off after {n} token{'' if n == 1 else 's'}"
-    if n < generation.max_tokens:
+    n_limited = n if generation.think_tokens is None else result.statistics.answer_tokens
+    written = "the model" if is_thought_alone else "the answer"
+    cut = f"{written} was cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
+    if n_limited < generation.max_tokens:
         return f"{cut}: the context is full, and a larger --ctx has room for more"
-    return f"{cut}: a larger --max-tokens (-n) allows more"
+    instead = ", --think-tokens ends the thinking in time, and --think off leaves it out" if is_thought_alone else ""
+    return f"{cut}: a larger --max-tokens (-n) allows more{instead}"
 
 
 @dataclass(frozen=True)
@@ -149,6 +231,7 @@ class Job:
     prompt: str
     engine: Engine
     interrupt: Interrupt
+    attachments: Sequence[Attachment] = ()
 
     def by_server(self, named: Server | None = None, *, finds: bool = True) -> RemoteAnswer | None:
         """The answer of the server that was named, or of a resident one, once its first token is there; None where
@@ -161,9 +244,10 @@ class Job:
             Interrupted: on request.
             PjlocalError: the server could not write it, and this process could not either; or no other may.
         """
-        server = named or (self._resident() if finds else None)
+        server = named or (self.resident() if finds else None)
         if server is None:
             return None
+        self._show_sizes(lambda text: None)
         try:
             return self._begun(server)
         except ServerError:
@@ -171,7 +255,8 @@ class Job:
                 raise
             return None
 
-    def _resident(self) -> Server | None:
+    def resident(self) -> Server | None:
+        """A server of the same user that has the model; None where there is none."""
         from ..gguf.locate import find_model
 
         try:
@@ -188,18 +273,31 @@ class Job:
             log.warning("%s", warning)
         return answer
 
+    def _show_sizes(self, n_tokens: Callable[[str], int | None]) -> None:
+        """Tell on a terminal how long the files are that are sent."""
+        if sys.stderr.isatty():
+            for attachment in self.attachments:
+                print(f"pjlocal: {attachment.size(n_tokens(attachment.text))}", file=sys.stderr)
+
     @contextmanager
     def loaded(self, spinner: Spinner) -> Iterator[Written]:
         """By the model, loaded here."""
         spinner.say("Loading the model")
-        from ..persona import PersonaJudge
-
-        with PersonaJudge(self.model, request=self.request, engine=self.engine, interrupt=self.interrupt) as one:
+        with self.loaded_judge() as one:
+            if self.attachments:
+                spinner.stop()
+                self._show_sizes(lambda text: len(one.model.tokenize(text, special=False)))
             spinner.say("Reading the prompt")
             answer = one.stream(self.prompt)
             if answer.mode == "rewrite":
                 spinner.say("Writing a first answer")
             yield Written(answer, one.followed_sampling, one.placed)
+
+    def loaded_judge(self) -> PersonaJudge:
+        """The model, loaded here."""
+        from ..persona import PersonaJudge
+
+        return PersonaJudge(self.model, request=self.request, engine=self.engine, interrupt=self.interrupt)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ..errors import UsageError, did_you_mean
 from ..folders import config_folder
 from ..prompting.preferences import PRESETS
 from ..request import GROUPS, PREFERENCES, Overrides
-from ..settings import Engine, Settings, View
+from ..settings import Engine, Settings, Thoughts, View
 from ..textfile import user_path, write_text
 from . import tomlfile
 from .values import Wrong, checked, model_named, preference, typed
@@ -26,14 +26,14 @@ from .values import Wrong, checked, model_named, preference, typed
 #: The tables of the file whose keys are settings; besides these there are [presets] and [personas.NAME].
 TABLES: dict[str, type[Settings]] = {**GROUPS, "engine": Engine}
 #: The keys outside the tables.
-TOP = ("model", *PREFERENCES, "view", "save", "save_cache", "server")
+TOP = ("model", *PREFERENCES, "view", "thoughts", "save", "save_cache", "server")
 
 
 @dataclass(frozen=True)
 class Config(Overrides):
     """The settings of the configuration file.
 
-    model, view, save, save_cache, server: options of commands; None where the file does not set them.
+    model, view, thoughts, save, save_cache, server: options of commands; None where the file does not set them.
     engine: values for `Engine`, by key.
     presets, personas: by name.
     """
@@ -43,6 +43,7 @@ class Config(Overrides):
 
     model: str | None = None
     view: View | None = None
+    thoughts: Thoughts | None = None
     save: bool | None = None
     save_cache: bool | None = None
     server: bool | str | None = None

@@ -81,12 +81,16 @@ class Voices:
     judges: Sequence[Voice]
     #: How far each preference pushes the token that was emitted.
     meter: Callable[[Rows, int], tuple[float, ...]] | None = None
-    #: Looks at what the views knew when a token was decided; behind that it is gone.
-    witness: Callable[[Rows, Decision], None] | None = None
+    #: Looks at the voice that decided a token, and at what the views knew then; behind that it is gone.
+    witness: Callable[[Voice, Rows, Decision], None] | None = None
+
+    def witnessed(self, decision: Decision, rows: Rows, voice: Voice) -> Decision:
+        if self.witness:
+            self.witness(voice, rows, decision)
+        return decision
 
     def metered(self, decision: Decision, rows: Rows) -> Decision:
-        if self.witness:
-            self.witness(rows, decision)
+        self.witnessed(decision, rows, self.judge(decision))
         return replace(decision, pushes=self.meter(rows, decision.token)) if self.meter else decision
 
     def judge(self, decision: Decision) -> Voice:
@@ -108,15 +112,63 @@ class Guesser(Protocol):
         """Tokens that may follow the last one; none is a good answer."""
 
 
+class Phase(Protocol):
+    """The part of the answer that the next token belongs to.  Some are written outside the rounds, such as thinking:
+    their tokens neither begin nor end a round."""
+
+    @property
+    def voice(self) -> Voice | None:
+        """The voice that decides the next token alone; None where the rounds go on."""
+
+    @property
+    def limit(self) -> int:
+        """The most tokens that the answer may have, as far as is known."""
+
+    @property
+    def may_change(self) -> bool:
+        """True if the next token may end the phase: then no draft looks beyond it."""
+
+    def accept(self, token: int) -> None:
+        """Learn of an emitted token, before the voices do."""
+
+
 @dataclass(frozen=True)
 class Rules:
-    """What the schedules need to know of the settings."""
+    """What the schedules need to know of the settings.
+
+    phase: None of an answer that is all rounds.
+    """
 
     lam: int
     swap: bool
     strategy: Strategy
     limit: int
     is_end: Callable[[int], bool]
+    phase: Phase | None = None
+
+    @property
+    def voice(self) -> Voice | None:
+        """The voice that decides the next token outside the rounds."""
+        return self.phase.voice if self.phase else None
+
+    @property
+    def may_change(self) -> bool:
+        return self.phase is not None and self.phase.may_change
+
+    def accept(self, token: int, voices: Voices) -> None:
+        """Tell all of an emitted token."""
+        if self.phase:
+            self.phase.accept(token)
+        voices.accept(token)
+
+    def is_last(self, n_tokens: int, token: int) -> bool:
+        """True if the answer of so many tokens ends with its last one."""
+        return n_tokens >= self.most or self.is_end(token)
+
+    @property
+    def most(self) -> int:
+        """The most tokens that the answer may have, as far as is known."""
+        return min(self.limit, self.phase.limit) if self.phase else self.limit
 
 
 def lockstep(
@@ -151,12 +203,15 @@ def _decisions(
         return views.logits(view, row)
 
     for position in range(rules.limit):
-        decision = voices.metered(_decide(rows, voices, rules, round, position, uniforms[position]), rows)
-        round.advance(decision.kind)
-        voices.accept(decision.token)
+        if voice := rules.voice:
+            decision = _outside(rows, voices, voice, rules, position, uniforms[position])
+        else:
+            decision = voices.metered(_decide(rows, voices, rules, round, position, uniforms[position]), rows)
+            round.advance(decision.kind)
+        rules.accept(decision.token, voices)
         if guesser:
             guesser.accept(decision.token)
-        last = position + 1 == rules.limit or rules.is_end(decision.token)
+        last = rules.is_last(position + 1, decision.token)
         if row < len(ahead) and ahead[row] == decision.token:
             row += 1
         elif not last:  # fed before it is shown: another view already reads it meanwhile
@@ -168,6 +223,11 @@ def _decisions(
         yield decision
         if last:
             return
+
+
+def _outside(rows: Rows, voices: Voices, voice: Voice, rules: Rules, position: int, u: list[float]) -> Decision:
+    """A token that one voice decides outside the rounds."""
+    return voices.witnessed(plain_token(position, voice(rows), u, rules.strategy), rows, voice)
 
 
 def _decide(rows: Rows, voices: Voices, rules: Rules, round: Round, position: int, u: list[float]) -> Decision:
@@ -234,34 +294,41 @@ def algorithm1(
         draft, judge = voices.drafts[round.draft], voices.judges[round.judge]
         ahead = _Ahead(views, unread)
 
+        voice, one = rules.voice, rules.may_change
+        most = 0 if voice or round.bonus_due else 1 if one else rules.lam - round.accepted
+
         # Draft: t_i ~ q_i for i = 1..λ.
         look_ahead = draft.clone()
         qs: list[Distribution] = []
-        while len(qs) < min(rules.lam, rules.limit - start):
+        while len(qs) < min(most, rules.most - start):
+            if qs:
+                look_ahead.accept(ahead.drafted[-1])
             qs.append(look_ahead(ahead.behind(len(qs))))
             ahead.drafted.append(propose(qs[-1], uniforms[start + len(qs) - 1][0], rules.strategy))
-            look_ahead.accept(ahead.drafted[-1])
             if rules.is_end(ahead.drafted[-1]):
                 break
         # Judge: p_1..p_{λ+1} in one batch.
-        ahead.read(judge)
+        if not voice:
+            ahead.read(judge)
 
         # Accept while the ratio allows, then resample or add the bonus token.
         emitted = 0
         while True:
-            position, u = start + emitted, uniforms[start + emitted]
-            p = judge(ahead.behind(emitted))
-            if round.bonus_due:
-                decision = bonus_token(position, round, p, u)
+            position, u, rows = start + emitted, uniforms[start + emitted], ahead.behind(emitted)
+            if voice:
+                decision = _outside(rows, voices, voice, rules, position, u)
             else:
-                decision = judge_token(position, round, ahead.drafted[emitted], p, qs[emitted], u)
-            decision = voices.metered(decision, ahead.behind(emitted))
+                if round.bonus_due:
+                    decision = bonus_token(position, round, judge(rows), u)
+                else:
+                    decision = judge_token(position, round, ahead.drafted[emitted], judge(rows), qs[emitted], u)
+                decision = voices.metered(decision, rows)
+                round.advance(decision.kind)
             emitted += 1
             text.append(decision.token)
-            round.advance(decision.kind)
-            voices.accept(decision.token)
-            done = len(text) == rules.limit or rules.is_end(decision.token)
-            if done or decision.kind != "accepted":
+            rules.accept(decision.token, voices)
+            done = rules.is_last(len(text), decision.token)
+            if done or one or decision.kind != "accepted" or (emitted == len(qs) and not round.bonus_due):
                 break
             yield decision
 

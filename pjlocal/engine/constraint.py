@@ -1,4 +1,5 @@
-"""What the answer must be: a JSON schema, a regular expression or a Lark grammar, kept token by token by llguidance.
+"""What the answer must be: a JSON schema, a regular expression or a Lark grammar, kept token by token by llguidance; or
+of how many tokens at least.
 
 All views read the same emitted tokens, so one matcher serves them all; its mask goes over each view's row of logits.
 """
@@ -10,9 +11,10 @@ import json
 import re
 import textwrap
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -31,6 +33,8 @@ if TYPE_CHECKING:  # imported where a constraint is given: others need not wait 
 _MOST_RULES = 1000
 _RULE = re.compile(r"^[ \t]*[!?]*\w+[^:\n\"/]*:", re.MULTILINE)
 
+_TOKEN = re.compile(r"<\[(\d+)\]>")  # a token by its number, in a Lark grammar
+
 _MOST_CHOICES = 100_000  # at a place; its own 2,000 are too few for an object of 510 properties, and no faster
 
 _NARROW = 8  # a mask with bits in fewer than one of so many words is read token by token
@@ -47,6 +51,18 @@ _JSON: JsonCompileOptions = {
 }
 
 
+class Gate(Protocol):
+    """The part of a text that a constraint, or a grammar, is about."""
+
+    @property
+    def start(self) -> int | None:
+        """The position of the first token that it is about; None while that is still to come."""
+
+    @property
+    def openings(self) -> Collection[int]:
+        """Tokens that may begin the text although the constraint does not allow them."""
+
+
 class Mask:
     """The tokens that may come next.
 
@@ -59,6 +75,13 @@ class Mask:
         self._n_vocab = n_vocab
         (self._used,) = words.nonzero()
         self.narrow = len(self._used) * _NARROW <= len(words)
+
+    def with_tokens(self, ids: Collection[int]) -> Mask:
+        """A mask that allows these tokens too."""
+        words = self._words.copy()
+        for token in ids:
+            words[token >> 5] |= np.uint32(1 << (token & 31))
+        return Mask(words, self._n_vocab)
 
     def allows(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of these tokens may come."""
@@ -87,6 +110,7 @@ class _Vocabulary:
 
     tokenizer: LLTokenizer
     n_vocab: int
+    all: NDArray[np.uint32]  # a bit a token
     text: NDArray[np.uint32]  # a bit a token that prints something
     ends: NDArray[np.uint32]  # a bit a token that ends the answer
 
@@ -96,25 +120,48 @@ class Constraint:
 
     Views share it: each tells of every emitted token by its position, and the first to tell counts.
 
+    Args:
+        grammar: what llguidance compiles; None where any text will do.
+        min_tokens: before so many no token ends the answer, unless nothing else can come.
+
     Raises:
         UsageError: this model's tokens cannot spell what is asked for.
     """
 
-    def __init__(self, model: Model, grammar: str) -> None:
+    def __init__(self, model: Model, grammar: str | None, min_tokens: int = 0) -> None:
         self._model = model
         self._vocabulary = _vocabulary(model)
-        self._matcher = _matcher(self._vocabulary.tokenizer, grammar)
+        self._matcher = None if grammar is None else _matcher(self._vocabulary.tokenizer, grammar)
+        self._text = self._vocabulary.text  # a bit a token that may come: one without text where the grammar names it
+        if named := [int(token) for token in _TOKEN.findall(grammar or "")]:
+            flags = np.zeros(model.n_vocab, np.bool_)
+            flags[[token for token in named if token < model.n_vocab]] = True
+            self._text = self._text | _bits(flags)
+        self._min_tokens = min_tokens
         self._lock = threading.Lock()  # views that decode side by side come in threads of their own
         self._position = 0
         self._mask: Mask | None = None
-        if error := self._matcher.get_error():
+        if self._matcher and (error := self._matcher.get_error()):
             raise UsageError(f"the constraint cannot be used with this model: {_reason(error)}")
+
+    def begin(self, text: str) -> None:
+        """Learn of the text in front of the first token.
+
+        Raises:
+            UsageError: the answer cannot begin with it.
+        """
+        if self._matcher is None:
+            return
+        self._matcher.consume_tokens(self._model.tokenize(text, special=False))
+        if self._matcher.get_error():
+            raise cannot_begin(text)
 
     def clone(self) -> Constraint:
         """A copy to look ahead with."""
         twin = object.__new__(Constraint)
         with self._lock:
-            twin.__dict__ = self.__dict__ | {"_matcher": self._matcher.deep_copy(), "_lock": threading.Lock()}
+            matcher = self._matcher and self._matcher.deep_copy()
+            twin.__dict__ = self.__dict__ | {"_matcher": matcher, "_lock": threading.Lock()}
         return twin
 
     def accept(self, position: int, token: int) -> None:
@@ -122,10 +169,16 @@ class Constraint:
         with self._lock:
             if position < self._position:
                 return
-            self._position += 1
-            if not self._model.is_end(token):  # behind which the answer only goes on where that is ignored
+            if self._position < self._min_tokens <= position + 1:
+                self._mask = None
+            self._position = position + 1
+            if self._matcher and not self._model.is_end(token):  # behind which the answer goes on if that is ignored
                 self._mask = None
                 self._matcher.consume_token(token)
+
+    def allows(self, token: int) -> bool:
+        """True if the token may come next."""
+        return bool(self.mask().allows(np.array([token])).all())
 
     def mask(self) -> Mask:
         """The tokens that may come next; those that end the answer are among them exactly when it is complete.
@@ -135,21 +188,32 @@ class Constraint:
         """
         with self._lock:
             if self._mask is None:
-                known = self._vocabulary
-                bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
-                words = bits[: len(known.text)] & known.text
-                if self._matcher.is_accepting():
-                    words |= known.ends
-                if (error := self._matcher.get_error()) or not words.any():
+                words, may_end, error = self._next()
+                if may_end and (self._position >= self._min_tokens or not words.any()):
+                    words |= self._vocabulary.ends
+                if error or not words.any():
                     raise RefusedError(f"the answer cannot go on as asked for: {_reason(error) or 'no token leads on'}")
-                self._mask = Mask(words, known.n_vocab)
+                self._mask = Mask(words, self._vocabulary.n_vocab)
             return self._mask
 
+    def _next(self) -> tuple[NDArray[np.uint32], bool, str]:
+        """The tokens but the ends that may come next (a bit each), whether an end may, and the matcher's error."""
+        known, matcher = self._vocabulary, self._matcher
+        if matcher is None:
+            return known.all & ~known.ends, True, ""
+        bits = np.frombuffer(matcher.compute_bitmask(), np.uint32)
+        return bits[: len(known.text)] & self._text, matcher.is_accepting(), matcher.get_error()
 
-def make_constraint(model: Model, sampling: Sampling) -> Constraint | None:
+
+def cannot_begin(text: str) -> UsageError:
+    """The error about an answer whose beginning is no part of what it must be."""
+    return UsageError(f"the answer cannot begin with {text!r:.100}: the form that it must have does not")
+
+
+def make_constraint(model: Model, sampling: Sampling, min_tokens: int = 0) -> Constraint | None:
     """What the answer must be, if anything.  Raises what `check_constraint` does."""
     grammar = _grammar(sampling)
-    return None if grammar is None else Constraint(model, grammar)
+    return Constraint(model, grammar, min_tokens) if grammar is not None or min_tokens else None
 
 
 def check_constraint(sampling: Sampling) -> None:
@@ -163,7 +227,7 @@ def check_constraint(sampling: Sampling) -> None:
         return
     from llguidance import LLTokenizer
 
-    matcher = _matcher(LLTokenizer("byte"), grammar)
+    matcher = _matcher(LLTokenizer("byte"), _TOKEN.sub("<[0]>", grammar))
     allowed = _allowed(matcher)
     reason = _reason(matcher.get_error())
     if not reason and len(allowed) <= 1 and matcher.is_stopped() and not matcher.is_accepting():
@@ -182,6 +246,17 @@ def _allowed(matcher: LLMatcher) -> NDArray[np.intp]:
     words = b"" if matcher.is_error() else matcher.compute_bitmask()
     allowed: NDArray[np.intp] = np.unpackbits(np.frombuffer(words, np.uint8), bitorder="little").nonzero()[0]
     return allowed
+
+
+def json_rule(schema: str) -> str:
+    """A JSON schema as a part of a rule of a Lark grammar.
+
+    Raises:
+        UsageError: it is wrong or not supported.
+    """
+    from .json_schema import for_llguidance
+
+    return f"%json {json.dumps({'x-guidance': _JSON, **for_llguidance(schema, _error_of_schema)})}"
 
 
 _NAMES = {"json_schema": "the JSON schema", "regex": "the regular expression", "lark": "the Lark grammar"}
@@ -301,7 +376,7 @@ def _read_vocabulary(model: Model) -> _Vocabulary:
     text = _bits(np.array([bool(piece) for piece in pieces]))
     is_end = np.zeros(model.n_vocab, np.bool_)
     is_end[ends] = True
-    return _Vocabulary(tokenizer, model.n_vocab, text, _bits(is_end))
+    return _Vocabulary(tokenizer, model.n_vocab, _bits(np.ones(model.n_vocab, np.bool_)), text, _bits(is_end))
 
 
 def _bits(flags: NDArray[np.bool_]) -> NDArray[np.uint32]:

@@ -6,7 +6,7 @@ import ctypes
 import re
 import textwrap
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from ..decoding.judge import Distribution, Uniforms
 from ..errors import RefusedError, UsageError
 from ..settings import Sampling
 from .backend import captured_stderr, forget_errors, last_error
-from .constraint import Constraint, Mask
+from .constraint import Constraint, Gate, Mask, cannot_begin
 from .model import Model
 from .shortlist import LONGEST, NOT_NUMBERS, NotNumbers, Shortlist, WideShortlist, make_shortlist
 
@@ -61,14 +61,15 @@ Row = NDArray[np.float32] | Candidates | Distribution  #: logits behind a token,
 class FilterChain:
     """One view's filters: logits are shortened to candidates, and candidates become a `judge.Distribution`.
 
-    The order is llama.cpp's: grammar (or constraint), logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC,
-    temperature.
+    The order is llama.cpp's: grammar (or constraint), logit bias, penalties, DRY, top-n-sigma, top-k, typical, top-p,
+    min-p, XTC, temperature.
     Penalties and DRY look back on the prompt's end as well as on the answer, as llama.cpp's own programs do.
 
     Args:
         prompt: the view's prompt tokens.
         randomness: seed of XTC's chance, which is drawn by position so that schedules agree.
         constraint: what the answer must be, one for all views.
+        gate: where the answer begins; by default with the first token.
 
     Raises:
         UsageError: a grammar or logit bias that cannot be understood.
@@ -81,6 +82,7 @@ class FilterChain:
         prompt: Sequence[int],
         randomness: tuple[int, ...],
         constraint: Constraint | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._model = model
         self._sampling = sampling
@@ -88,6 +90,7 @@ class FilterChain:
         self._xtc_chance = Uniforms(randomness, columns=1)
         self._make_room(_ROOM)
         self._constraint = constraint
+        self._gate = gate
         whole = _sees_whole_vocabulary(model, sampling)
         cut = _cutting(sampling)
         xtc = sampling.xtc_probability > 0
@@ -140,19 +143,20 @@ class FilterChain:
 
     def accept(self, token: int) -> None:
         """Learn of an emitted token."""
-        if self._constraint:
-            self._constraint.accept(self._position, token)
+        if self._binds:
+            if self._constraint:
+                self._constraint.accept(self._position, token)
+            if self._grammar:
+                lib.llama_sampler_accept(self._grammar, token)
         self._position += 1
-        if self._grammar:
-            lib.llama_sampler_accept(self._grammar, token)
         if self._whole:
             lib.llama_sampler_accept(self._whole, token)
 
     def shorten(self, logits: NDArray[np.float32]) -> Candidates:
         """The candidates that the filters need to see of float32 [n_vocab] logits: a short list where top-k comes
         first, else all.  May run in any thread, in one at a time."""
-        if self._constraint:
-            return self._permitted(logits, self._constraint.mask())
+        if mask := self._mask():
+            return self._permitted(logits, mask)
         if self._shortlist is None:
             if not logits.max() < np.inf:
                 raise NotNumbers
@@ -179,6 +183,52 @@ class FilterChain:
         return Candidates(ids, logits[ids])
 
     @property
+    def _binds(self) -> bool:
+        """True if the constraint, or the grammar, is about the next token."""
+        if self._gate is None:
+            return True
+        return self._gate.start is not None and self._position >= self._gate.start
+
+    @property
+    def _openings(self) -> Collection[int]:
+        """Tokens that may come next whatever the constraint, or the grammar, allows."""
+        return self._gate.openings if self._gate and self._position == 0 else ()
+
+    def _mask(self) -> Mask | None:
+        """The tokens that the constraint lets come next; None for all."""
+        if self._constraint is None or not self._binds:
+            return None
+        mask = self._constraint.mask()
+        return mask.with_tokens(self._openings) if self._openings else mask
+
+    def allows(self, token: int) -> bool:
+        """True if the constraint, or the grammar, itself allows a token at its next place."""
+        if self._grammar:
+            self._fill(Candidates(np.array([token], np.int32), np.zeros(1, np.float32)))
+            lib.llama_sampler_apply(self._grammar, self._array_pointer)
+            return bool(self._logits[0] > -np.inf)
+        return self._constraint is None or self._constraint.allows(token)
+
+    def begin(self, tokens: Sequence[int]) -> None:
+        """Have the grammar learn of the tokens in front of the first one, as the constraint does by `Constraint.begin`.
+
+        Raises:
+            UsageError: the answer cannot begin with them.
+        """
+        for token in tokens if self._grammar else ():
+            if not self.allows(token):  # which llama.cpp would end the process for
+                raise cannot_begin(self._model.text(tokens))
+            lib.llama_sampler_accept(self._grammar, token)
+
+    def _apply_grammar(self) -> None:
+        n = self._array.size
+        before = self._data[:n].copy() if self._openings else None
+        lib.llama_sampler_apply(self._grammar, self._array_pointer)
+        if before is not None:
+            spared = np.isin(before["id"], list(self._openings))
+            self._logits[:n][spared] = before["logit"][spared]
+
+    @property
     def constrained(self) -> bool:
         """Whether a constraint says which tokens may come."""
         return self._constraint is not None
@@ -187,9 +237,10 @@ class FilterChain:
         self, logits: NDArray[np.float32], choose: Callable[[NDArray[np.float32]], NDArray[np.intp]]
     ) -> NDArray[np.intp]:
         """Ids, ascending, that ``choose`` finds in [m] logits: those of the tokens that the constraint lets come."""
-        if self._constraint is None:
+        mask = self._mask()
+        if mask is None:
             return choose(logits)
-        ids = self._constraint.mask().ids
+        ids = mask.ids
         chosen: NDArray[np.intp] = ids[choose(logits[ids])]
         return chosen
 
@@ -210,8 +261,8 @@ class FilterChain:
             row = self.shorten(row)
         self._fill(row)
         array = self._array_pointer
-        if self._grammar:
-            lib.llama_sampler_apply(self._grammar, array)
+        if self._grammar and self._binds:
+            self._apply_grammar()
         if self._whole:
             lib.llama_sampler_apply(self._whole, array)
         if self._shortlist is None:
@@ -352,6 +403,8 @@ def _sees_whole_vocabulary(model: Model, s: Sampling) -> list[Any]:
                 4,
             )
         )
+    if s.top_n_sigma:
+        samplers.append(lib.llama_sampler_init_top_n_sigma(s.top_n_sigma))
     return samplers
 
 
@@ -393,14 +446,26 @@ def parse_bias(model: Model, entry: str) -> tuple[int, float]:
         raise UsageError(f"--logit-bias {entry!r} is not TOKEN=BIAS, as in 'hello=-5' or '42=-inf'")
     if bias > _MOST_BIAS:
         raise UsageError(f"--logit-bias {entry!r}: a bias is at most {_MOST_BIAS:,.0f}")
+    return parse_token(model, text, f"--logit-bias {entry!r}"), bias
+
+
+def parse_token(model: Model, text: str, what: str) -> int:
+    """A token by its id, or by a text that is one token.
+
+    Args:
+        what: how errors name the setting and its value.
+
+    Raises:
+        UsageError: not one token, or no such id.
+    """
     if text.isdecimal():
         if len(text) > _MOST_DIGITS or int(text) >= model.n_vocab:
-            raise UsageError(f"--logit-bias {entry!r}: the model has tokens 0 to {model.n_vocab - 1}")
-        return int(text), bias
+            raise UsageError(f"{what}: the model has tokens 0 to {model.n_vocab - 1}")
+        return int(text)
     tokens = model.tokenize(text, special=True)
     if len(tokens) != 1:
-        raise UsageError(f"--logit-bias {entry!r}: {text!r} is {len(tokens)} tokens of this model, not one: {tokens}")
-    return tokens[0], bias
+        raise UsageError(f"{what}: {text!r} is {len(tokens)} tokens of this model, not one: {tokens}")
+    return tokens[0]
 
 
 def _chain(samplers: Sequence[Any]) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..decoding.judge import Decision
 from ..decoding.schedule import Rows, Voice
 from .model import Model
-from .voices import Alone, Combined
+from .voices import Alone, Combined, Forced
 
 IMPOSSIBLE = -9999.0  # as OpenAI writes the logarithm of 0, which JSON cannot
 
@@ -45,7 +45,7 @@ class TokenLogProbs:
         self._seen: dict[int, LogProbs] = {}  # by position, until `take`
 
     def __call__(self, judge: Voice, rows: Rows, decision: Decision) -> None:
-        assert isinstance(judge, Alone | Combined)
+        assert isinstance(judge, Alone | Combined | Forced)
         if self._model.is_end(decision.token) and not self._ignore_end:
             return
         known, log_probs = judge.unfiltered(rows)

@@ -173,7 +173,7 @@ class Slot:
         sequence = self.sequences[view]
         if rows > sequence.lane.context.n_batch:
             raise UsageError(
-                f"--batch {sequence.lane.context.n_batch} is too small: {rows} tokens are judged at a time"
+                f"--batch-size {sequence.lane.context.n_batch} is too small: {rows} tokens are judged at a time"
             )
         if not self.is_settled:
             self._engine.settle(self)

@@ -49,17 +49,22 @@ class Row:
 
 @dataclass
 class Alone:
-    """One view's own voice: its logits through its filters."""
+    """One view's own voice: its logits through its filters.
+
+    reads_early: whether a `Reader` applies the filters as soon as the logits are there.
+    """
 
     view: int
     chain: FilterChain
+    reads_early: bool = True
 
     @property
     def views(self) -> tuple[int, ...]:
         return (self.view,)
 
     def __call__(self, rows: Rows) -> Distribution:
-        return self.chain(rows(self.view).alone)
+        row = rows(self.view)
+        return self.chain(row.alone if self.reads_early else row.logits)
 
     def unfiltered(self, rows: Rows) -> tuple[NDArray[np.intp] | None, NDArray[Any]]:
         """Tokens (None for all) and their log-probabilities before any filter."""
@@ -70,7 +75,28 @@ class Alone:
         self.chain.accept(token)
 
     def clone(self) -> Alone:
-        return Alone(self.view, self.chain.clone())
+        return Alone(self.view, self.chain.clone(), self.reads_early)
+
+
+@dataclass(frozen=True)
+class Forced:
+    """A voice that knows the next token, whatever the views make of it."""
+
+    token: int
+    views: Sequence[int] = ()
+
+    def __call__(self, rows: Rows) -> Distribution:
+        return Distribution(np.array([self.token], np.int32), np.ones(1))
+
+    def unfiltered(self, rows: Rows) -> tuple[NDArray[np.intp] | None, NDArray[Any]]:
+        """The token, and its log-probability."""
+        return np.array([self.token], np.intp), np.zeros(1)
+
+    def accept(self, token: int) -> None:
+        pass
+
+    def clone(self) -> Forced:
+        return self
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ _MOST_JSON = 500_000_000  # bytes of a file that must be read whole
 _MOST_HEAD = 100  # lines that are looked at for a table's separator
 _DEEPEST = 5  # a text within lists and messages
 
-_Records = Iterator[tuple[str, Any]]  # each with its place, as messages name it
+#: Each with its place, as messages name it; an error in the place of one that cannot be read.
+Records = Iterator[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -132,27 +133,40 @@ def _sample(prompts: Iterable[Prompt], limit: int | None, seed: int) -> list[Pro
 def _prompts(path: str, field: str | None) -> Iterator[Prompt]:
     """The prompts of a file; of no file, the project's own."""
     name, taken = field, set[str]()
-    for number, (place, record) in enumerate(_records(path, field), 1):
-        text = record
+    for number, (place, record) in enumerate(read_records(path, field), 1):
         if isinstance(record, dict):
-            name = name or _known(record)
-            if name not in record:
-                raise UsageError(f"{place} has no field {_no_such(name, record)}")
-            text = record[name]
-        elif field:
-            raise UsageError(f"{place} is a plain text and has no field {field!r}: leave the field out")
-        text = _text(text, _DEEPEST)
-        if text is None:
-            raise UsageError(f"{place} holds no text" + (f" under {name!r}" if name else ""))
-        if isinstance(text, bytes):
-            text = _decoded(text, place)
-        if text.strip():
-            yield Prompt(_id(record, number, taken), _encodable(text.strip(), place))
+            name = name or known_field(record)
+        text = read_prompt(place, record, name if isinstance(record, dict) else field)
+        if text:
+            yield Prompt(_id(record, number, taken), text)
     if not taken:
         raise UsageError(f"there are no prompts in {path}: it is empty")
 
 
-def _known(names: Container[str]) -> str | None:
+def read_prompt(place: str, record: Any, name: str | None) -> str:
+    """The text of a record's prompt, which stands under a name where the record has names; it may be empty.
+
+    Raises:
+        UsageError: there is none, or the record cannot be read.
+    """
+    if isinstance(record, UsageError):
+        raise record
+    text = record
+    if isinstance(record, dict):
+        if name not in record:
+            raise UsageError(f"{place} has no field {_no_such(name, record)}")
+        text = record[name]
+    elif name:
+        raise UsageError(f"{place} is a plain text and has no field {name!r}: leave the field out")
+    text = _text(text, _DEEPEST)
+    if text is None:
+        raise UsageError(f"{place} holds no text" + (f" under {name!r}" if name else ""))
+    if isinstance(text, bytes):
+        text = _decoded(text, place)
+    return _encodable(text.strip(), place)
+
+
+def known_field(names: Container[str]) -> str | None:
     return next((known for known in FIELDS if known in names), None)
 
 
@@ -198,7 +212,12 @@ def _encodable(text: str, place: str) -> str:
 # From files to records.
 
 
-def _records(path: str, field: str | None) -> _Records:
+def read_records(path: str, field: str | None = None) -> Records:
+    """The records of a file; of no file, the project's own.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
     if not path:
         return _json_lines(Path(str(files(__package__).joinpath("prompts.jsonl"))))
     file = user_path(path)
@@ -247,10 +266,13 @@ def _decoded(data: bytes, place: str, encoding: str = "utf-8-sig") -> str:
     raise UsageError(f"{place} is not UTF-8 text: save it as UTF-8") from None
 
 
-def _json_lines(path: Path) -> _Records:
+def _json_lines(path: Path) -> Records:
     for place, line in _lines(path):
         if line.strip():
-            yield place, _parsed(line, place)
+            try:
+                yield place, _parsed(line, place)
+            except UsageError as error:
+                yield place, error
 
 
 def _parsed(text: str, place: str) -> Any:
@@ -263,7 +285,7 @@ def _parsed(text: str, place: str) -> Any:
         raise UsageError(f"{place}: this is no JSON that can be read: a number or a nesting is too large") from None
 
 
-def _json(path: Path) -> _Records:
+def _json(path: Path) -> Records:
     with _opened(path) as file:
         data = file.read(_MOST_JSON + 1)
     if len(data) > _MOST_JSON:
@@ -287,7 +309,7 @@ def _is_json_lines(text: str) -> bool:
         return False
 
 
-def _csv(path: Path, delimiter: str = "") -> _Records:
+def _csv(path: Path, delimiter: str = "") -> Records:
     """Rows under a first line of names, separated by the delimiter, or by the one that gives the most names."""
     lines = (line for _, line in _lines(path))
     head = list(islice(lines, _MOST_HEAD))
@@ -303,8 +325,9 @@ def _csv(path: Path, delimiter: str = "") -> _Records:
                 return
             if row and len(row) != len(columns):
                 wants = ": put quotes around a text that has a separator in it" if len(row) > len(columns) else ""
-                raise UsageError(f"{place} has {len(row)} fields, and the first line names {len(columns)}{wants}")
-            if row:
+                error = UsageError(f"{place} has {len(row)} fields, and the first line names {len(columns)}{wants}")
+                yield place, error
+            elif row:
                 yield place, dict(zip(columns, row, strict=True))
     except csv.Error as error:
         fault = next((fault for part, fault in _CSV_FAULTS.items() if part in str(error)), str(error))
@@ -326,7 +349,7 @@ def _delimiter(head: Sequence[str]) -> str:
     return most if n_names[most] > 1 else "\x1f"
 
 
-def _parquet(path: Path, field: str | None) -> _Records:
+def _parquet(path: Path, field: str | None) -> Records:
     """The rows, with only the texts and whole numbers of the prompt's and the id's columns.  Python cannot hold every
     value of the others: a time in nanoseconds, the year 10,000."""
     with extra():
@@ -336,7 +359,7 @@ def _parquet(path: Path, field: str | None) -> _Records:
         try:
             table = parquet.ParquetFile(file if file.seekable() else BytesIO(file.read()))
             names = table.schema_arrow.names
-            name = field or _known(names)
+            name = field or known_field(names)
             if name is None or name not in names:
                 raise UsageError(f"{path} has no field {_no_such(name, names)}")
             leaves = [leaf.path for leaf in map(table.schema.column, range(len(table.schema))) if _is_text(leaf)]
@@ -358,7 +381,7 @@ def _is_text(leaf: Any) -> bool:
     return packed and leaf.logical_type.type in ("STRING", "JSON", "ENUM", "INT", "NONE")
 
 
-_READERS: dict[str, Callable[[Path], _Records]] = {
+_READERS: dict[str, Callable[[Path], Records]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,

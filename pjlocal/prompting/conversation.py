@@ -16,7 +16,8 @@ _BYTES: tuple[type, ...] = (bytes, bytearray)  # whose items are numbers
 
 
 def parse_conversation(prompt: Prompt) -> tuple[str, Sequence[Message]]:
-    """The system texts of a prompt, joined, and the conversation, which ends with the user's message.
+    """The system texts of a prompt, joined, and the conversation, which ends with the user's message, or with the
+    beginning of the answer.
 
     Raises:
         TypeError: it is of another type.
@@ -35,10 +36,9 @@ def parse_conversation(prompt: Prompt) -> tuple[str, Sequence[Message]]:
             system.append(message.content)
         else:
             turns.append(message)
-    if not turns or not turns[-1].content.strip():
+    question = next((turn.content for turn in reversed(turns) if turn.role == "user"), "")
+    if not question.strip():
         raise UsageError("the prompt is empty")
-    if turns[-1].role != "user":
-        raise UsageError("the last message must be the user's")
     return "\n\n".join(text for text in system if text), turns
 
 

@@ -25,6 +25,7 @@ from ..settings import (
 )
 from .preferences import prefix, split_strength
 from .prompt import ChatTemplate, Message
+from .tools import Tools
 
 _MOST_PER_TOKEN = 256  # characters; longer tokens than that are not to be expected
 
@@ -66,6 +67,9 @@ class Plan:
     prompts: each view's tokens.
     stops: the stop strings of the chat template.
     shares_trunk: what all prompts begin with may be read once for all: they part at the question's end.
+    may_think: whether an opening mark at the answer's beginning opens a thought; in a text that goes on, only the
+        prompt opens one.
+    n_begun: tokens at the end of each prompt that begin the answer.
     """
 
     request: Request
@@ -74,6 +78,18 @@ class Plan:
     prompts: list[list[int]]
     stops: tuple[str, ...]
     shares_trunk: bool
+    may_think: bool = True
+    n_begun: int = 0
+
+    @property
+    def begun(self) -> list[int]:
+        """The tokens that begin the answer and are there before it is written."""
+        return self.prompts[0][len(self.prompts[0]) - self.n_begun :]
+
+    @property
+    def given(self) -> list[int]:
+        """Those of them that the request gives (``begin``), and not the conversation: they are part of the answer."""
+        return [] if self.conversation[-1].role == "assistant" else self.begun
 
 
 def resolve_mode(request: Request) -> Mode:
@@ -101,6 +117,7 @@ _IDLE: dict[str, tuple[Mode, ...]] = {
     "strength": ("plain", "rewrite"),
     "avoid": ("plain",),
     "panel": OF_ONE_VIEW,
+    "push_thoughts": OF_ONE_VIEW,
     "floor": ("plain", "rewrite", "args"),
     "lam": ("plain", "rewrite", "prompt", "args"),
     "aligner": tuple(mode for mode in _ALL if mode != "rewrite"),
@@ -302,6 +319,7 @@ def write_prompts(
     prompting: Prompting,
     limit: int,
     interrupt: Interrupt,
+    tools: Tools = Tools(),
 ) -> list[list[int]]:
     """Each view's prompt tokens, be they more than fit into a context of ``limit`` tokens.
 
@@ -309,16 +327,27 @@ def write_prompts(
         UsageError: nothing is said, or so much that it cannot fit, and only splitting it into tokens would take long.
         ModelError: the template refuses the conversation.
     """
-    if not conversation or not conversation[-1].content.strip():
+    asked = next((message for message in reversed(conversation) if message.role != "assistant"), None)
+    if not asked or not (asked.content.strip() or asked.role == "tool"):
         raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
-    length = len(conversation[-1].content)
+    length = len(asked.content)
     if length > _MOST_PER_TOKEN * limit:
         raise UsageError(
             f"the prompt is far too long: {length:,} characters, where a context of {limit:,} tokens has room for "
             f"about {4 * limit:,}. Shorten it, or give a larger --ctx"
         )
     with interrupt.at_once():
-        return [template.tokens(conversation, prefix, prompting) for prefix in prefixes]
+        begun = with_beginning(conversation, prompting)
+        if tools.opening and begun[-1].role == "assistant":
+            raise UsageError("an answer that must be a call takes no beginning")
+        return [template.tokens(begun, prefix, prompting, tools) for prefix in prefixes]
+
+
+def with_beginning(conversation: Sequence[Message], prompting: Prompting) -> Sequence[Message]:
+    """The conversation with the beginning of the answer that the settings give, unless it ends with another one."""
+    if not prompting.begin or conversation[-1].role == "assistant":
+        return conversation
+    return [*conversation, Message("assistant", prompting.begin)]
 
 
 def make_plan(
@@ -334,6 +363,8 @@ def make_plan(
     Raises:
         UsageError: they leave no room for an answer in a context of ``limit`` tokens.
     """
+    if roles.mode == "rewrite" and conversation[-1].role == "assistant":
+        raise UsageError("mode rewrite corrects a whole answer and cannot continue one: use --mode judge")
     n_tokens = max(map(len, prompts))
     if n_tokens >= limit:
         raise UsageError(
@@ -343,4 +374,5 @@ def make_plan(
     for warning in unused(request, roles, EVERYTHING):
         template.warn_once(warning)
     shares_trunk = request.prompting.placement == "question"
-    return Plan(request, roles, conversation, prompts, template.stops, shares_trunk)
+    n_begun = template.n_begun(with_beginning(conversation, request.prompting), request.prompting)
+    return Plan(request, roles, conversation, prompts, template.stops, shares_trunk, n_begun=n_begun)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import codecs
+import json
 import logging
+import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
+from typing import Any
 
 from ..engine.lifetime import Lifetime
 from ..engine.model import Model
 from ..errors import RefusedError
 from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
-from .pieces import Marks, tokens_of
-from .rendering import PROBE, Role, attempt, dialogue, jinja, reaches
-from .thinking import MARKS, answer_start
+from .pieces import Marks, tokens_behind, tokens_of
+from .rendering import PROBE, Role, Said, attempt, dialogue, jinja, reaches
+from .thinking import HARMONY, MARKS, Thinking, answer_start, opened_by
+from .thinking import Marks as ThinkingMarks
+from .tools import CallSupport, Control, Spelled, Tools, described, find_support, in_words, map_texts
 
 log = logging.getLogger("pjlocal")
 
@@ -24,11 +29,19 @@ log = logging.getLogger("pjlocal")
 @dataclass(frozen=True)
 class Message:
     """``tokens`` are those that the model wrote an answer with.  They stand in later prompts as they are: what the
-    text would be split into may differ from them, and then a KV cache that holds them could not be used again."""
+    text would be split into may differ from them, and then a KV cache that holds them could not be used again.
+
+    ``others`` are fields as OpenAI's messages have them: ``tool_calls`` of an answer, ``tool_call_id`` and ``name`` of
+    a function's result, whose role is ``tool``.
+
+    ``thinking`` is the thinking before an answer, of a client that sends it back apart from the content.
+    """
 
     role: Role
     content: str
     tokens: tuple[int, ...] = ()
+    others: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    thinking: str = ""
 
 
 #: Ends an answer of a model without a chat template, before it writes the user's next turn itself.
@@ -37,6 +50,8 @@ DIALOGUE_STOPS = ("\nUser:",)
 #: What templates call the switch for thinking aloud: Qwen3, SmolLM3 and their kin the first, Granite and DeepSeek V3.1
 #: the second.
 _THINK_NAMES = ("enable_thinking", "thinking")
+
+_TAIL = 32  # tokens at a prompt's end, in which a mark that opens thinking has room
 
 #: What to say where there is none.
 NO_THINK_SWITCH = "this model's chat template has no switch for it"
@@ -92,6 +107,19 @@ class ChatTemplate:
     def _takes_white_answers(self) -> bool:
         return self._takes_answer(" ")
 
+    @cached_property
+    def call_support(self) -> CallSupport:
+        """How the template shows functions and writes calls of them."""
+        return CallSupport() if self._render is dialogue else find_support(self._render, self._spelled)
+
+    def _spelled(self, text: str) -> Spelled:
+        controls = {
+            each: self._model.tokenize(each, special=True)[0] for each in self._control_spellings if each in text
+        }
+        cuts = "|".join(map(re.escape, controls))
+        pieces = re.split(f"({cuts})", text) if cuts else [text]
+        return Spelled(tuple(Control(controls[p], p) if p in controls else p for p in pieces if p))
+
     def _takes_answer(self, answer: str) -> bool:
         said: list[tuple[Role, str]] = [("user", "hello"), ("assistant", answer), ("user", "hello")]
         return attempt(self._render, said) is not None
@@ -121,7 +149,8 @@ class ChatTemplate:
                 )
                 turns = _headed(turns, preference)
         elif preference and prompting.placement == "question":
-            turns[-1] = replace(turns[-1], content=f"{turns[-1].content}\n\n{preference}")
+            last = max((n for n, turn in enumerate(turns) if turn.role == "user"), default=0)  # results may follow it
+            turns[last] = replace(turns[last], content=f"{turns[last].content}\n\n{preference}")
         elif preference:
             system = f"{system}\n\n{preference}" if system else preference
         if not system:
@@ -132,7 +161,7 @@ class ChatTemplate:
         """A conversation without the answers that say nothing, and each question without one joined to the next."""
         turns: list[Message] = []
         unanswered = False
-        for message in map(self._without_refused_thoughts, conversation):
+        for message in map(self._without_refused_thoughts, map(self._with_thinking, conversation)):
             if self._says_nothing(message):
                 unanswered = bool(turns) and turns[-1].role == "user"
             elif unanswered and message.role == "user":
@@ -142,6 +171,22 @@ class ChatTemplate:
                 turns.append(message)
                 unanswered = False
         return turns
+
+    def _with_thinking(self, message: Message) -> Message:
+        """An answer with its thinking in its content, as the model would have written it, for the template to keep or
+        leave out; without it where the template knows no marks of thinking."""
+        marks = self._thinking_marks
+        says_something = message.role == "assistant" and (message.content.strip() or message.others)
+        if not message.thinking or marks is None or not says_something:
+            return message
+        thought = f"{marks.open}{marks.before}{message.thinking}{marks.before}{marks.close}{marks.behind}"
+        return replace(message, content=thought + message.content, thinking="")
+
+    @cached_property
+    def _thinking_marks(self) -> ThinkingMarks | None:
+        """The marks of thinking that the template speaks of; none for gpt-oss, whose template leaves thoughts out."""
+        template = self._model.chat_template or ""
+        return next((marks for marks in MARKS if marks.open in template and marks is not HARMONY), None)
 
     def _without_refused_thoughts(self, message: Message) -> Message:
         """An answer without its thoughts where the template refuses them in an answer's text, as that of gpt-oss does;
@@ -156,41 +201,104 @@ class ChatTemplate:
 
     def _says_nothing(self, message: Message) -> bool:
         """An empty answer; one of white space too, where the template takes it for empty and refuses it."""
-        if message.role != "assistant" or message.content.strip():
+        if message.role != "assistant" or message.content.strip() or message.others:
             return False
         return not message.content or not self._takes_white_answers
 
-    def tokens(self, conversation: Sequence[Message], preference: str, prompting: Prompting) -> list[int]:
-        """Prompt tokens of one view, ready for the assistant's answer.
+    def tokens(
+        self, conversation: Sequence[Message], preference: str, prompting: Prompting, tools: Tools = Tools()
+    ) -> list[int]:
+        """Prompt tokens of one view, ready for the assistant's answer; for the rest of it, where the conversation ends
+        with the assistant's message.
+
+        That message stands behind the prompt with which the model began it, and not in the template: templates strip
+        it, close it or refuse it, and the KV caches hold it in this form.
 
         Raises:
             RefusedError: the template refuses the conversation, or leaves out what is asked.
         """
+        *asked, last = conversation
+        if last.role == "assistant":
+            prompt = self.tokens(asked, preference, prompting, tools)
+            return [*prompt, *self._beginning(prompt, last, prompting)]
+        if tools.offered and not self.call_support.shows_tools:
+            system = "\n\n".join(filter(None, (prompting.system, described(tools.offered))))
+            prompting, tools = prompting.replace(system=system), replace(tools, offered=())
         if prompting.think != "auto" and not self.has_think_switch:
             self.warn_once(NO_THINK_SWITCH, f"think {prompting.think}: ")
         messages = self.messages(conversation, preference, prompting)
-        harmless = self._with_all_said(messages, prompting)
-        marks = Marks("".join(message.content for message in messages))
         try:
-            written = self._written(messages, prompting)
+            harmless = self._with_all_said(messages, prompting, tools)
+        except RefusedError:
+            if not any(message.others for message in messages):
+                raise
+            messages = self.messages(_calls_in_words(conversation), preference, prompting)
+            harmless = self._with_all_said(messages, prompting, tools)
+        marks = Marks("".join(f"{message.content}{message.others}" for message in messages) + str(tools.offered))
+        try:
+            written = self._written(messages, prompting, tools)
         except RefusedError:  # because of how an answer is worded: it has just taken as many of plain words
             messages = [self._hidden(message, marks) for message in messages]
-            written = marks.reveal(self._written(messages, prompting))
+            written = marks.reveal(self._written(messages, prompting, tools))
         keep, keep_trimmed = partial(self._keep_tokens, trimmed=False), partial(self._keep_tokens, trimmed=True)
+        harmless_tools = replace(tools, offered=map_texts(tools.offered, partial(self._harmless, marks=marks)))
         for mark in (keep, keep_trimmed, self._protect):
-            text = self._written([mark(message, marks) for message in messages], prompting)
+            text = self._written([mark(message, marks) for message in messages], prompting, harmless_tools)
             if marks.reveal(text) == written:  # the template takes what is marked as it is
                 break
         else:
             if self._controls(written) == self._controls(harmless):  # it has escaped, or changed, what was spelled
                 text = written
-        tokens = tokens_of(self._model, marks.split(text))
+        tokens = tokens_of(self._model, marks.split(f"{text}{self._opening(text, tools)}"))
         bos = self._model.bos
         if bos is not None and tokens[:1] != [bos]:
             tokens.insert(0, bos)
         return tokens
 
-    def _with_all_said(self, messages: Sequence[Message], prompting: Prompting) -> str:
+    def n_begun(self, conversation: Sequence[Message], prompting: Prompting) -> int:
+        """The number of tokens at the end of each view's prompt that begin the answer."""
+        last = conversation[-1]
+        if last.role != "assistant":
+            return 0
+        return len(self._beginning(self.tokens([Message("user", "hello")], "", prompting), last, prompting))
+
+    def _beginning(self, prompt: Sequence[int], message: Message, prompting: Prompting) -> list[int]:
+        """The tokens of an answer's beginning behind a prompt.  Those that the model wrote stay as they are.
+
+        One without tokens begins the answer itself: the model's thinking ends before it where the prompt has opened it,
+        and the template's own text stands between them, as the final channel of gpt-oss.
+        """
+        model, text = self._model, message.content
+        ends = self._ends(message)
+        tokens = list(message.tokens[: bisect_left(ends, ends[-1])])  # without half a character at its end
+        text = text[ends[-1] :]
+        if text and not message.tokens and not answer_start(text):
+            opened = opened_by(model.text(prompt[-_TAIL:]))
+            head = Thinking(opened).ending if opened else self._answer_head(prompting)
+            if opened and opened.close in text:
+                head = ""
+            if text[0].isspace():
+                head = head.rstrip(" ")
+            tokens += model.tokenize(head, special=True, goes_on=True) if head.strip() else []
+            text = text if head.strip() else f"{head}{text}"
+        return tokens + tokens_behind(model, [*prompt, *tokens], text)
+
+    def _answer_head(self, prompting: Prompting) -> str:
+        """The text that the template puts between the prompt and an answer."""
+        said = [Message("user", "hello"), Message("assistant", PROBE)]
+        try:
+            asked, answered = (self._written(said[:n], prompting, Tools()) for n in (1, 2))
+        except RefusedError:
+            return ""
+        end = answered.find(PROBE)
+        return answered[len(asked) : end] if end >= 0 and answered.startswith(asked) else ""
+
+    def _opening(self, prompt: str, tools: Tools) -> str:
+        """The beginning of a call behind a prompt, and behind the end of the thinking that the prompt opens."""
+        thought = opened_by(prompt) if tools.opening else None
+        return f"{thought.before}{thought.close}{thought.behind}{tools.opening}" if thought else tools.opening
+
+    def _with_all_said(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
         """The prompt with plain words in the place of what is said.
 
         They show whether all of it comes into the prompt.  The texts themselves would not: a template may escape them,
@@ -200,14 +308,14 @@ class ChatTemplate:
             RefusedError: something that was asked does not come into it.
         """
         words = [f"{PROBE}{number}x" for number, _ in enumerate(messages)]
-        plain = [replace(message, content=word, tokens=()) for message, word in zip(messages, words, strict=True)]
-        text = self._written(plain, prompting)
+        plain = [_in_plain_words(message, word) for message, word in zip(messages, words, strict=True)]
+        text = self._written(plain, prompting, tools)
         missing = [m for m, word in zip(messages, words, strict=True) if word not in text.casefold()]
         if any(message is messages[-1] for message in missing):
             raise RefusedError(
                 "the model's chat template leaves out what is asked: use a model that is made to chat in text"
             )
-        if any(message.role != "assistant" for message in missing):
+        if any(message.role != "assistant" or message.others for message in missing):
             raise RefusedError(
                 "the model's chat template leaves out what was asked before: begin a new chat, or use another model"
             )
@@ -215,12 +323,24 @@ class ChatTemplate:
             self.warn_once("the model's chat template leaves out earlier answers: the model does not see them")
         return text
 
-    def _written(self, messages: Sequence[Message], prompting: Prompting) -> str:
-        variables = {} if prompting.think == "auto" else _think(prompting.think == "on")
+    def _written(self, messages: Sequence[Message], prompting: Prompting, tools: Tools = Tools()) -> str:
+        variables: dict[str, Any] = {} if prompting.think == "auto" else _think(prompting.think == "on")
+        if prompting.reasoning_effort:
+            variables["reasoning_effort"] = prompting.reasoning_effort
+        if tools.offered:
+            variables["tools"] = tools.offered
         try:
-            return self._render([(message.role, message.content) for message in messages], variables)
+            return self._render([*map(self._as_said, messages)], variables)
         except Refusal as error:
             raise RefusedError(f"the model's chat template refuses the conversation: {error}") from None
+
+    def _as_said(self, message: Message) -> Said:
+        if not message.others:
+            return message.role, message.content
+        others = dict(message.others)
+        if self.call_support.in_text and "tool_calls" in others:
+            others["tool_calls"] = [_with_arguments_in_text(call) for call in others["tool_calls"]]
+        return message.role, message.content, others
 
     def _controls(self, text: str) -> list[int]:
         return [token for token in self._model.tokenize(text, special=True) if self._model.is_control(token)]
@@ -235,13 +355,16 @@ class ChatTemplate:
 
     def _protect(self, message: Message, marks: Marks) -> Message:
         """Put a mark in the place of each control token that a message spells."""
-        text = message.content
-        if not self._controls(text):
-            return message
-        for spelling in self._control_spellings:
-            if spelling in text:
-                text = text.replace(spelling, marks.hide(spelling))
-        return replace(message, content=text)
+        others = map_texts(message.others, partial(self._harmless, marks=marks)) if message.others else message.others
+        return replace(message, content=self._harmless(message.content, marks), others=others)
+
+    def _harmless(self, text: str, marks: Marks) -> str:
+        """A text with a mark in the place of each control token that it spells."""
+        if self._controls(text):
+            for spelling in self._control_spellings:
+                if spelling in text:
+                    text = text.replace(spelling, marks.hide(spelling))
+        return text
 
     def _hidden(self, message: Message, marks: Marks) -> Message:
         """An answer with a mark in the place of all its text."""
@@ -257,7 +380,8 @@ class ChatTemplate:
         content, ends = message.content, self._ends(message)
         begin, end = 0, len(content)
         if trimmed:
-            begin = max((content.rfind(mark) + len(mark) for mark in MARKS.values() if mark in content), default=0)
+            closes = [marks.close for marks in MARKS]
+            begin = max((content.rfind(close) + len(close) for close in closes if close in content), default=0)
             begin = len(content) - len(content[begin:].lstrip())
             end = len(content.rstrip())
         first = bisect_left(ends, begin)
@@ -271,20 +395,24 @@ class ChatTemplate:
     def _ends(self, message: Message) -> list[int]:
         """Where each token's text ends in the message, a zero before them; as far as the tokens spell the message.
 
-        A control token spells nothing: one in the middle of an answer must not come into the prompt.  Nor does a token
-        of another model that the conversation was begun with, unless it spells the same here.
+        A control token spells nothing, unless it marks thinking: one in the middle of an answer must not come into the
+        prompt.  Nor does a token of another model that the conversation was begun with, unless it spells the same here.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         ends = [0]
         for token in message.tokens:
             if token >= self._model.n_vocab:
                 break
-            piece = self._piece(token)
+            piece = self._piece(token) or self._mark(token)
             text = decoder.decode(piece)
             if not piece or not message.content.startswith(text, ends[-1]):
                 break
             ends.append(ends[-1] + len(text))
         return ends
+
+    def _mark(self, token: int) -> bytes:
+        """The spelling of a control token that stands in the text of thinking; empty of those that end an answer."""
+        return b"" if self._model.is_end(token) else self._model.piece(token, special=True)
 
     @cached_property
     def _control_spellings(self) -> list[str]:
@@ -292,6 +420,36 @@ class ChatTemplate:
         model = self._model
         spellings = {model.special_text(token) for token in range(model.n_vocab) if model.is_control(token)}
         return sorted(spellings - {""}, key=lambda text: (-len(text), text))
+
+
+def _in_plain_words(message: Message, word: str) -> Message:
+    """The message with a word in the place of its text; of an answer with calls, in the place of their names."""
+    if "tool_calls" not in message.others:
+        return replace(message, content=word, tokens=())
+    calls = [{**call, "function": {**call["function"], "name": word}} for call in message.others["tool_calls"]]
+    return replace(message, content="", tokens=(), others={"tool_calls": calls})
+
+
+def _with_arguments_in_text(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    function, arguments = call["function"], call["function"]["arguments"]
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": text}}
+
+
+def _calls_in_words(conversation: Sequence[Message]) -> list[Message]:
+    """A conversation with its calls as text, and their results in messages of the user's."""
+    turns: list[Message] = []
+    for message in conversation:
+        if "tool_calls" in message.others:
+            text = "\n\n".join(filter(None, (message.content, in_words(message.others["tool_calls"]))))
+            message = replace(message, content=text, others={})
+        elif message.role == "tool":
+            name = message.others.get("name")
+            message = Message("user", f"Result of {name}: {message.content}" if name else f"Result: {message.content}")
+        if turns and turns[-1].role == message.role:  # many templates want the roles to alternate
+            message = Message(message.role, f"{turns.pop().content}\n\n{message.content}")
+        turns.append(message)
+    return turns
 
 
 _GREETINGS: list[list[tuple[Role, str]]] = [[("user", "hello")], [("system", "hello"), ("user", "hello")]]

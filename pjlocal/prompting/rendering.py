@@ -12,10 +12,10 @@ from .jinja import Refusal, TemplateProcess
 
 log = logging.getLogger("pjlocal")
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
-#: Who says what.
-Said = tuple[Role, str]
+#: Who says what; of calls and their results, the other fields of the message too.
+Said = tuple[Role, str] | tuple[Role, str, Mapping[str, Any]]
 
 #: Writes a conversation, with the template's variables; raises `Refusal` where the template does not take it.
 Render = Callable[[Sequence[Said], Mapping[str, Any]], str]
@@ -61,10 +61,14 @@ def jinja(model: Model, process: TemplateProcess) -> Render | None:
         return None
 
     def render(in_parts: frozenset[Role], said: Sequence[Said], variables: Mapping[str, Any]) -> str:
-        messages = [{"role": role, "content": _content(text, role in in_parts)} for role, text in said]
+        messages = [{"role": s[0], "content": _content(s[1], s[0] in in_parts), **_others(s)} for s in said]
         return process.render(messages, variables)
 
     return _with_parts_where_needed(render)
+
+
+def _others(said: Said) -> Mapping[str, Any]:
+    return said[2] if len(said) == 3 else {}
 
 
 def _content(text: str, in_parts: bool) -> str | list[dict[str, str]]:
@@ -89,7 +93,9 @@ _DIALOGUE_NAMES = {"user": "User", "assistant": "Assistant"}
 
 def dialogue(said: Sequence[Said], variables: Mapping[str, Any]) -> str:
     """A plain written-out dialogue, for models without a chat template."""
-    return "\n\n".join([*(_speech(role, text) for role, text in said), "Assistant:"])
+    if any(_others(each) for each in said):
+        raise Refusal("it has no place for calls")
+    return "\n\n".join([*(_speech(each[0], each[1]) for each in said), "Assistant:"])
 
 
 def _speech(role: Role, text: str) -> str:

@@ -1,81 +1,317 @@
-"""What a reasoning model thinks aloud before it answers, told apart from the answer."""
+"""The thinking of a reasoning model before it answers: told apart from the answer, for all models alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
-
-#: How models mark it, the beginning with the end.
-MARKS = {
-    "<think>": "</think>",  # DeepSeek-R1, Qwen3 and most others
-    "<thinking>": "</thinking>",
-    "<thought>": "</thought>",  # EXAONE Deep
-    "<seed:think>": "</seed:think>",  # Seed-OSS
-    "<mm:think>": "</mm:think>",  # MiniMax-M3
-    "[THINK]": "[/THINK]",  # Magistral
-    "◁think▷": "◁/think▷",  # Kimi-VL
-    "<|channel>thought": "<channel|>",  # Gemma 4
-    "<|channel|>": "<|channel|>final<|message|>",  # gpt-oss: every channel before the final one
-}
-_LONGEST_END = max(map(len, MARKS.values()))
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 
-def opened_by(prompt: str) -> bool:
-    """Whether the prompt itself opens the thinking, as some chat templates have it."""
-    return prompt.rstrip().endswith(tuple(MARKS))
+@dataclass(frozen=True)
+class Marks:
+    """The marks around the thinking of a family of models.
+
+    before, behind: text that the models write before and behind the closing mark, most often white space.
+    """
+
+    open: str
+    close: str
+    before: str = "\n"
+    behind: str = "\n\n"
+
+
+#: gpt-oss's, which thinks in every channel before the final one.
+HARMONY = Marks("<|channel|>", "<|channel|>final<|message|>", before="<|end|><|start|>assistant", behind="")
+
+MARKS = (
+    Marks("<think>", "</think>"),  # DeepSeek-R1, Qwen3 and most others
+    Marks("<thinking>", "</thinking>"),
+    Marks("<thought>", "</thought>"),  # EXAONE Deep
+    Marks("<seed:think>", "</seed:think>", before="", behind=""),  # Seed-OSS
+    Marks("<mm:think>", "</mm:think>"),  # MiniMax-M3
+    Marks("[THINK]", "[/THINK]", before="", behind=""),  # Magistral
+    Marks("◁think▷", "◁/think▷"),  # Kimi-VL
+    Marks("<|channel>thought", "<channel|>", behind=""),  # Gemma 4
+    HARMONY,
+)
+
+_BEFORE_CHANNEL = ("<|end|>", "<|start|>", "<|channel|>")
+_BETWEEN = r"(?:<\|end\|>)?(?:<\|start\|>[^<]*)?"
+_CHANNEL = re.compile(_BETWEEN + r"<\|channel\|>(?!final)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
+_LAST = re.compile(_BETWEEN + r"\s*\Z")
+
+
+def opened_by(prompt: str) -> Marks | None:
+    """The marks of the thinking that the prompt itself opens at its end, as some chat templates have it."""
+    end = prompt.rstrip()
+    return next((marks for marks in MARKS if end.endswith(marks.open)), None)
+
+
+class Thinking:
+    """The state of an answer's thinking, token by token.
+
+    Where the answer begins with an opening mark, or the prompt has opened the thinking, all tokens up to the closing
+    mark are thought, and so are those of white space behind it.
+
+    Args:
+        opened: the marks of the thinking that the prompt opens.
+        may_begin: whether an opening mark at the beginning opens it.
+    """
+
+    def __init__(self, opened: Marks | None = None, may_begin: bool = True) -> None:
+        #: Whether the last token is thought; None while the tokens so far may become an opening mark.
+        self.is_thought: bool | None = None if opened or may_begin else False
+        self.marks = opened
+        self.n_tokens = 0  # of the thinking, with its marks
+        self.is_closed = not (opened or may_begin)
+        self._text = b""  # of the last tokens, which may become a mark
+
+    def accept(self, spelled: bytes) -> None:
+        """Learn of the next token by its bytes, a control token's spelling included."""
+        if self.is_closed:
+            if self.is_thought:  # the closing mark came last
+                self.is_thought = bool(spelled) and not spelled.strip()
+                self.n_tokens += self.is_thought
+            return
+        self.n_tokens += 1
+        self._text += spelled
+        if self.marks is None:
+            head = self._text.lstrip()
+            spellings = {marks.open.encode(): marks for marks in MARKS}
+            if any(mark.startswith(head) and mark != head for mark in spellings):
+                return
+            self.marks = next((marks for mark, marks in spellings.items() if head.startswith(mark)), None)
+            if self.marks is None:
+                self.is_thought, self.is_closed, self.n_tokens, self._text = False, True, 0, b""
+                return
+            self._text = head
+        self.is_thought = True
+        close = self.marks.close.encode()
+        self.is_closed = close in self._text
+        self._text = self._text[-len(close) :]
+
+    @property
+    def is_open(self) -> bool:
+        """True if the next token is thought as well."""
+        return self.marks is not None and not self.is_closed
+
+    @property
+    def ending(self) -> str:
+        """The text that ends an open thought: its closing mark, with what models write around it."""
+        if self.marks is None:
+            return ""
+        before = "" if self.marks.before.isspace() and self._text.endswith(b"\n") else self.marks.before
+        return f"{before}{self.marks.close}{self.marks.behind}"
+
+    @property
+    def ends_with_mark(self) -> bool:
+        """True if the last token ended with the closing mark itself."""
+        return self.marks is not None and self.is_closed and self._text.endswith(self.marks.close.encode())
+
+
+class Voice(Protocol):
+    """A `decoding.schedule.Voice`."""
+
+    def accept(self, token: int, /) -> None: ...
+
+
+V = TypeVar("V", bound=Voice)
+
+
+@dataclass
+class ThinkingPhase(Generic[V]):
+    """The way an answer's tokens are decided while the model thinks: a `decoding.schedule.Phase`, and an
+    `engine.constraint.Gate`.
+
+    thinking: follows the answer.
+    spell: the bytes of a token, a control token's spelling included.
+    split: the tokens of a text in which control tokens are spelled, within an answer.
+    force: a voice that knows the next token.
+    most: tokens of the thinking, at which it is ended; None for as many as the whole answer may have.
+    most_answer: tokens of the answer behind it.
+    openings: tokens with which a constrained answer may begin to think.
+    is_constrained: whether the answer is.  It begins behind the white space that follows the closing mark, or with
+        the first token, where the constraint itself allows what opens the thinking: then it is about that too.
+    """
+
+    thinking: Thinking
+    spell: Callable[[int], bytes]
+    split: Callable[[str], list[int]]
+    force: Callable[[int], V]
+    most: int | None
+    most_answer: int
+    openings: Collection[int] = ()
+    is_constrained: bool = False
+    #: Decides what is thought; None leaves it to the rounds.
+    thinker: V | None = None
+    #: Whether the constraint itself allows a token at the beginning.
+    allows: Callable[[int], bool] = lambda token: False
+    _n_tokens: int = 0
+    _forced: deque[int] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.start: int | None = None if self.thinking.is_open else 0
+        self._end_in_time()
+
+    @property
+    def voice(self) -> V | None:
+        if self._forced:
+            return self.force(self._forced[0])
+        return self.thinker if self.thinking.is_open else None
+
+    @property
+    def limit(self) -> int:
+        if self.most is None:
+            return self.most_answer
+        if self.thinking.is_open or self._forced:
+            return sys.maxsize
+        return self.most_answer + (self.thinking.n_tokens if self.thinking.is_closed else 0)
+
+    @property
+    def may_change(self) -> bool:
+        return bool(self._forced) or not self.thinking.is_closed
+
+    def accept(self, token: int) -> None:
+        thinking = self.thinking
+        if self._n_tokens == 0 and token in self.openings and not self.allows(token):
+            self.start = None
+        self._n_tokens += 1
+        if self.thinker:
+            self.thinker.accept(token)
+        was_open = thinking.is_open
+        thinking.accept(self.spell(token))
+        if self._forced:
+            self._forced.popleft()
+        elif was_open and self.is_constrained and thinking.ends_with_mark and thinking.marks and self.start is None:
+            self._forced += self.split(thinking.marks.behind)
+        self._end_in_time()
+        if self.start is None and thinking.is_closed and not self._forced:
+            self.start = self._n_tokens
+
+    def _end_in_time(self) -> None:
+        """End the thinking where it has the tokens that it may have, unless a constraint is about it."""
+        may_end = self.thinking.is_open and not self._forced and (self.start is None or not self.is_constrained)
+        if may_end and self.most is not None and self.thinking.n_tokens >= self.most:
+            self._forced += self.split(self.thinking.ending)
+
+
+class Token(Protocol):
+    """A token of which it is known whether it is thought, such as `events.TokenEvent`."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def thought(self) -> bool: ...
+
+
+class ThinkingText:
+    """The texts of events without the marks of thinking: the thinking and the answer, as they come.
+
+    Text that may belong to the closing mark, and white space before it, is held back until it is known.
+    """
+
+    def __init__(self) -> None:
+        self._marks: Marks | None = None
+        self._held = ""  # of the thinking
+        self._n_last = 0  # characters of its last token
+        self._has_begun = False  # the opening mark is known, or there is none
+        self._has_thought = self._has_answered = False  # some text of it came out
+
+    def push(self, event: Token) -> tuple[str, str]:
+        """The text that an event adds to the thinking, and to the answer."""
+        if event.thought:
+            self._held += event.text
+            self._n_last = len(event.text)
+            self._has_begun = self._has_begun or self._begins()
+            return self._take(self._settled()) if self._has_begun else "", ""
+        if self._has_answered:
+            return "", event.text
+        thinking, text = self.finish()
+        text += event.text
+        if self._has_begun:  # there was a thought
+            text = text.lstrip()
+        self._has_answered = bool(text)
+        return thinking, text
+
+    def finish(self) -> tuple[str, str]:
+        """The rest of the thinking, and what its last token adds to the answer."""
+        held = self._held
+        end, behind = max(self._ends(), default=(len(held), len(held)))
+        thinking = self._take(len(_LAST.sub("", held[:end]).rstrip()))
+        self._held = ""
+        return thinking, held[behind:].lstrip()
+
+    @property
+    def _closes(self) -> list[str]:
+        return [marks.close for marks in ([self._marks] if self._marks else MARKS)]
+
+    def _ends(self) -> list[tuple[int, int]]:
+        """Where closing marks begin and end that may be the thinking's own.
+
+        Where the prompt has opened it, all marks are looked for.  One that more thoughts follow is a quotation.
+        """
+        held, n_before = self._held, len(self._held) - self._n_last
+        find = held.find if self._marks else held.rfind
+        found = [(at, at + len(close)) for close in self._closes if (at := find(close)) >= 0]
+        return [(at, end) for at, end in found if self._marks or end > n_before or not held[end:].strip()]
+
+    def _begins(self) -> bool:
+        """Take the opening mark away; False where more of it may come."""
+        head = self._held.lstrip()
+        if any(marks.open.startswith(head) and marks.open != head for marks in MARKS):
+            return False
+        self._marks = next((marks for marks in MARKS if head.startswith(marks.open)), None)
+        if self._marks and self._marks is not HARMONY:
+            self._held = head.removeprefix(self._marks.open)
+        return True
+
+    def _settled(self) -> int:
+        """How many characters of what is held cannot become part of a mark any more."""
+        begins, ends = self._closes, [at for at, _ in self._ends()]
+        if self._marks is HARMONY:
+            self._held = _CHANNEL.sub("\n\n", self._held)
+            begins = [*_BEFORE_CHANNEL, *begins]
+            ends = [at for begin in begins if (at := self._held.find(begin)) >= 0]
+        for n in range(1, max(map(len, begins))):
+            if any(begin.startswith(self._held[-n:]) for begin in begins):
+                ends.append(max(0, len(self._held) - n))
+        return len(self._held[: min(ends, default=len(self._held))].rstrip())
+
+    def _take(self, n: int) -> str:
+        text, self._held = self._held[:n], self._held[n:]
+        text = text if self._has_thought else text.lstrip()
+        self._has_thought = self._has_thought or bool(text)
+        return text
+
+
+def split(events: Iterable[Token]) -> tuple[str, str]:
+    """The thinking and the answer that events make."""
+    texts = ThinkingText()
+    thoughts, answers = zip(*map(texts.push, events), texts.finish(), strict=True)
+    return "".join(thoughts), "".join(answers)
 
 
 def answer_start(text: str) -> int:
     """Where the answer begins in a whole text: behind its thought; at its end where the thought has none."""
-    head = len(text) - len(text.lstrip())
-    mark = next((mark for mark in MARKS if text.startswith(mark, head)), None)
-    if mark is None:
+    thinking = Thinking()
+    thinking.accept(text.encode())
+    if thinking.marks is None:
         return 0
-    end = text.find(MARKS[mark], head)
-    return len(text) if end < 0 else end + len(MARKS[mark])
+    head = len(text) - len(text.lstrip())
+    end = text.find(thinking.marks.close, head)
+    return len(text) if end < 0 else end + len(thinking.marks.close)
 
 
-def was_opened(answer: str) -> bool:
-    """Whether the prompt had opened the thinking of a whole answer: then it closes what it did not open."""
-    return any(end in answer and mark not in answer for mark, end in MARKS.items())
-
-
-class Thinking(Generic[T]):
-    """Says of each token of an answer whether it is thought: all up to the closing mark, where the answer begins with
-    an opening one.  The first tokens are held back while they may still become an opening mark."""
-
-    def __init__(self, opened: bool = False) -> None:
-        self._ends = tuple(MARKS.values()) if opened else ()  # marks that close what is open
-        self._begun = opened
-        self._held: list[T] = []
-        self._text = ""  # of the held tokens; later the end of what was thought
-
-    def push(self, item: T, text: str) -> Iterator[tuple[T, bool]]:
-        """Add a token; yields those of which it is known now."""
-        self._held.append(item)
-        if not self._begun:
-            self._text += text
-            head = self._text.lstrip()
-            if any(mark.startswith(head) and mark != head for mark in MARKS):
-                return
-            self._begun = True
-            self._ends = tuple(MARKS[mark] for mark in MARKS if head.startswith(mark))
-            text = head
-            self._text = ""
-        yield from self._release(bool(self._ends))
-        if self._ends:
-            self._text += text
-            if any(end in self._text for end in self._ends):
-                self._ends = ()
-            self._text = self._text[-_LONGEST_END:]
-
-    def finish(self) -> Iterator[tuple[T, bool]]:
-        """No more tokens come: yields those still held back."""
-        yield from self._release(False)
-
-    def _release(self, thought: bool) -> Iterator[tuple[T, bool]]:
-        held, self._held = self._held, []
-        for item in held:
-            yield item, thought
+def find_thoughts(texts: Sequence[str]) -> list[bool]:
+    """Whether each token is thought, by the tokens' texts: of answers that were saved without saying so."""
+    text = "".join(texts)
+    opened = next((marks for marks in MARKS if marks.close in text and marks.open not in text), None)
+    thinking, flags = Thinking(opened), []
+    for each in texts:
+        thinking.accept(each.encode("utf-8", "surrogatepass"))
+        flags.append(thinking.is_thought)
+    first = next((flag for flag in flags if flag is not None), False)  # of those before, nothing was known then
+    return [first if flag is None else flag for flag in flags]

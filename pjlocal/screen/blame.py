@@ -7,23 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..visible import visible
-from .tint import Tint, TintedDisplay, color_of, number_of
+from .tint import Tint, color_of, number_of
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ..events import TokenEvent
 
 
-class BlameDisplay(TintedDisplay):
-    """Every token in the colour of the view that wrote it; resampled and bonus tokens are marked."""
-
-    def __init__(self, console: Console, preferences: Mapping[str, Sequence[str]]) -> None:
-        super().__init__(console, blame(preferences, None, console.no_color))
-
-
 _NO_COLOR = ("", "reverse", "italic", "reverse italic", "dim", "reverse dim", "dim italic", "reverse dim italic")
-_KIND_STYLES = {"resampled": "underline", "bonus": "bold", "accepted": "", "plain": ""}
+_KIND_STYLES = {"resampled": "underline", "bonus": "bold", "given": "dim", "accepted": "", "plain": ""}
 
 
 def blame_style(event: TokenEvent, no_color: bool = False) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, Protocol
 
-from ..settings import View
+from ..settings import Thoughts, View
 from .blame import blame
 from .console import make_console
 from .display import Display
@@ -38,16 +39,18 @@ def answer_tint(view: View, answer: Speaking, no_color: bool) -> Tint | None:
     return make_tint(view, answer.labels, answer.mode, answer.pushing, no_color)
 
 
-def make_display(view: View, file: IO[str], answer: Speaking) -> Display:
+def make_display(view: View, file: IO[str], answer: Speaking, thoughts: Thoughts) -> Display:
     """The display that suits where the text goes: a pipe and a dumb terminal get it bare."""
     if not file.isatty():
-        return Display(file)
+        return Display(file, thoughts)
     console = make_console(file)
-    if console.is_dumb_terminal or view == "text":
-        return Display(file)
-    if tint := answer_tint(view, answer, console.no_color):
-        return TintedDisplay(console, tint)
+    if console.is_dumb_terminal:
+        return Display(file, thoughts)
+    if thoughts == "stderr" and sys.stderr.isatty():
+        thoughts = "show"
+    if view != "markdown":
+        return TintedDisplay(console, answer_tint(view, answer, console.no_color), thoughts)
     from .flows import MarkdownFlow
     from .live import LiveDisplay
 
-    return LiveDisplay(console, MarkdownFlow())
+    return LiveDisplay(console, MarkdownFlow(), thoughts=thoughts)

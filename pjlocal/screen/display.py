@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import IO, TYPE_CHECKING
 
+from ..prompting.thinking import ThinkingText
+from ..settings import Thoughts
 from ..visible import visible
 
 if TYPE_CHECKING:
@@ -49,11 +51,28 @@ def in_columns(head: str, text: str, file: IO[str]) -> str:
     return "\n".join(rows)
 
 
-class Display:
-    """Bare text, streamed: what a pipe gets.  Use as a context manager and `show` each event."""
+#: The style of thoughts, and of the line that stands for them.
+THOUGHT = "dim"
 
-    def __init__(self, file: IO[str]) -> None:
+
+def thinking_line(n_tokens: int, *, is_over: bool = False) -> str:
+    """The line that stands for thoughts that are not shown."""
+    tokens = f"{n_tokens:,} token{'' if n_tokens == 1 else 's'}"
+    return f"Thought for {tokens}" if is_over else f"Thinking… {tokens}"
+
+
+class Display:
+    """Bare text, streamed: what a pipe gets.  Use as a context manager and `show` each event.
+
+    Args:
+        thoughts: whether the thoughts before the answer are shown above it, or go to standard error.
+    """
+
+    def __init__(self, file: IO[str], thoughts: Thoughts = "hide") -> None:
         self._file = file
+        self._thoughts = {"show": file, "stderr": sys.stderr}.get(thoughts)
+        self._texts = ThinkingText()
+        self._is_thinking = False
         self._at_line_start = True
 
     def __enter__(self) -> Display:
@@ -61,17 +80,36 @@ class Display:
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         """End the last line, of an answer that is broken off as well; unless nobody can be shown anything any more."""
-        if not self._at_line_start and not (kind and issubclass(kind, OSError)):
+        if kind and issubclass(kind, OSError):
+            return
+        self._add(*self._texts.finish(), "")
+        self._end_thoughts()
+        if not self._at_line_start:
             self._write("\n")
 
     def show(self, event: TokenEvent) -> None:
-        if event.text:
-            self._write(visible(event.text))
-            self._at_line_start = event.text.endswith("\n")
+        self._add(*self._texts.push(event), "")
 
-    def _write(self, text: str) -> None:
-        self._file.write(text)
-        self._file.flush()
+    def _add(self, thinking: str, answer: str, style: str) -> None:
+        """Show more of the thinking, and of the answer, in a style as Rich writes it."""
+        if thinking and self._thoughts:
+            self._write(visible(thinking), f"{THOUGHT} {style}", self._thoughts)
+            self._is_thinking = True
+        if answer:
+            self._end_thoughts(gap="\n")
+            self._write(visible(answer), style)
+            self._at_line_start = answer.endswith("\n")
+
+    def _end_thoughts(self, gap: str = "") -> None:
+        """End the last line of the thoughts, with a gap below it where the answer follows."""
+        if self._is_thinking:
+            self._write(f"\n{gap}", file=self._thoughts)
+        self._is_thinking = False
+
+    def _write(self, text: str, style: str = "", file: IO[str] | None = None) -> None:
+        file = file or self._file
+        file.write(text)
+        file.flush()
 
 
 class Silent(Display):

@@ -7,15 +7,14 @@ from typing import Protocol
 from rich.console import RenderableType
 from rich.text import Text
 
+from .display import THOUGHT, thinking_line
 from .markdown import finished_blocks, markdown
-
-_THOUGHT = "dim"
 
 
 class Flow(Protocol):
     """Text in the making: what is finished can be taken, the rest may still change."""
 
-    def add(self, text: str, style: str, thought: bool) -> None: ...
+    def add(self, text: str, style: str) -> None: ...
 
     def take_finished(self, everything: bool = False) -> list[RenderableType]: ...
 
@@ -29,13 +28,13 @@ class LineFlow:
         self._lines: list[Text] = []
         self._line = Text()
 
-    def add(self, text: str, style: str, thought: bool) -> None:
+    def add(self, text: str, style: str) -> None:
         first, *others = text.split("\n")
-        self._line.append(first, f"{_THOUGHT} {style}" if thought else style)
+        self._line.append(first, style)
         for other in others:
             self._lines.append(self._line)
             self._line = Text()
-            self._line.append(other, f"{_THOUGHT} {style}" if thought else style)
+            self._line.append(other, style)
 
     def take_finished(self, everything: bool = False) -> list[RenderableType]:
         lines, self._lines = self._lines, []
@@ -55,32 +54,42 @@ def _unwrapped(line: Text) -> Text:
 
 
 class MarkdownFlow:
-    """Markdown, finished a block at a time; what is thought comes before it as dimmed text."""
+    """Markdown, finished a block at a time."""
 
     def __init__(self) -> None:
-        self._thoughts = LineFlow()
-        self._thinking = False
         self._block = ""
 
-    def add(self, text: str, style: str, thought: bool) -> None:
-        if thought:
-            self._thinking = True
-            self._thoughts.add(text, "", thought)
-        else:
-            self._block += text
+    def add(self, text: str, style: str) -> None:
+        self._block += text
 
     def take_finished(self, everything: bool = False) -> list[RenderableType]:
-        answering = bool(self._block.strip())
-        finished = self._thoughts.take_finished(everything or answering)
-        if self._thinking and answering:
-            finished.append("")
-            self._thinking = False
         done, gap, rest = (self._block, 0, "") if everything else finished_blocks(self._block)
-        if done.strip():
-            finished += [markdown(done), *[""] * gap]
         self._block = rest
-        return finished
+        return [markdown(done), *[""] * gap] if done.strip() else []
 
     def rest(self) -> list[RenderableType]:
-        block = [markdown(self._block)] if self._block.strip() else []
-        return [*self._thoughts.rest(), *block]
+        return [markdown(self._block)] if self._block.strip() else []
+
+
+class ThoughtsFlow:
+    """Thoughts: their text, or, where that is not shown, one line that counts their tokens."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._lines = LineFlow() if shown else None
+        self.n_tokens = 0  # of thoughts that are not over
+
+    def add(self, text: str, style: str) -> None:
+        if self._lines:
+            self._lines.add(text, style)
+
+    def take_finished(self, everything: bool = False) -> list[RenderableType]:
+        lines = self._lines.take_finished(everything) if self._lines else []
+        if not everything or not self.n_tokens:
+            return lines
+        n_tokens, self.n_tokens = self.n_tokens, 0
+        return [*lines, ""] if self._lines else [Text(thinking_line(n_tokens, is_over=True), THOUGHT)]
+
+    def rest(self) -> list[RenderableType]:
+        if self._lines:
+            return self._lines.rest()
+        return [Text(thinking_line(self.n_tokens), THOUGHT)] if self.n_tokens else []

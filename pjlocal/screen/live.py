@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from ..prompting.thinking import Thinking
+from ..settings import Thoughts
 from ..visible import visible
 from . import suspend
 from .console import take_keys
-from .display import Display
-from .flows import Flow
+from .display import THOUGHT, Display
+from .flows import Flow, ThoughtsFlow
 from .region import LiveRegion
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ class LiveDisplay(Display):
     """An answer as it is written, with a status line below it until it is done.
 
     Args:
+        flow: of the answer.
+        thoughts: whether the thoughts before it are shown; else one line counts their tokens.
         style: a token's, as Rich writes it.
         status: asked for the status line whenever it is drawn; None for none.
-        opened_thinking: the prompt itself opens the thinking.
     """
 
     def __init__(
@@ -39,16 +40,17 @@ class LiveDisplay(Display):
         console: Console,
         flow: Flow,
         *,
+        thoughts: Thoughts = "hide",
         style: Callable[[TokenEvent], str] = lambda event: "",
         status: Callable[[], Text] | None = None,
-        opened_thinking: bool = False,
     ) -> None:
-        super().__init__(console.file)
+        super().__init__(console.file, thoughts)
         self._console = console
         self._flow = flow
+        self._above = ThoughtsFlow(shown=thoughts == "show")
+        self._has_answered = False
         self._style = style
         self._status = status
-        self._thinking: Thinking[TokenEvent] = Thinking(opened_thinking)
         self._region = LiveRegion(console)
         self._next_drawing = 0.0
         self._size = console.size
@@ -59,13 +61,15 @@ class LiveDisplay(Display):
 
     def __exit__(self, *exc: object) -> None:
         try:
-            self._add(self._thinking.finish())
-            self._region.close(self._flow.take_finished(everything=True))
+            self._add(*self._texts.finish(), "")
+            self._end_thoughts()
+            self._region.close(self._take_finished(everything=True))
         finally:
             suspend.remove(self)
 
     def show(self, event: TokenEvent) -> None:
-        self._add(self._thinking.push(event, event.text))
+        self._above.n_tokens += event.thought
+        self._add(*self._texts.push(event), self._style(event))
         started = time.perf_counter()
         if started < self._next_drawing:
             return
@@ -89,13 +93,20 @@ class LiveDisplay(Display):
         self._draw(text)
 
     def _draw(self, *notices: Text) -> None:
-        above = [*self._flow.take_finished(), *notices]
-        rows = self._flow.rest()
+        above = [*self._take_finished(), *notices]
+        rows = [*self._above.rest(), *self._flow.rest()]
         if self._status:
             rows.append(self._status())
         if rows or above:
             self._region.draw(Group(*rows), above)
 
-    def _add(self, pieces: Iterator[tuple[TokenEvent, bool]]) -> None:
-        for event, thought in pieces:
-            self._flow.add(visible(event.text), self._style(event), thought)
+    def _add(self, thinking: str, answer: str, style: str) -> None:
+        if self._thoughts is not self._file:  # they go to another one
+            super()._add(thinking, "", style)
+        self._above.add(visible(thinking), f"{THOUGHT} {style}")
+        self._flow.add(visible(answer), style)
+        self._has_answered = self._has_answered or bool(answer)
+
+    def _take_finished(self, everything: bool = False) -> list[RenderableType]:
+        thoughts = self._above.take_finished(everything or self._has_answered)
+        return [*thoughts, *self._flow.take_finished(everything)]

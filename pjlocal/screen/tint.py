@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from ..settings import PANEL_NAMES
-from ..visible import visible
-from .display import Display
+from ..settings import PANEL_NAMES, Thoughts
+from .display import THOUGHT, Display, thinking_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,23 +25,41 @@ class Tint:
 
 
 class TintedDisplay(Display):
-    """Every token in its style, below the legend."""
+    """Text on a terminal, every token in its style, below the legend.  One line counts the tokens of thoughts that are
+    not shown.
 
-    def __init__(self, console: Console, tint: Tint) -> None:
-        super().__init__(console.file)
+    Args:
+        tint: None for text without colours.
+    """
+
+    def __init__(self, console: Console, tint: Tint | None, thoughts: Thoughts = "show") -> None:
+        super().__init__(console.file, thoughts)
         self._console = console
         self._tint = tint
+        self._folds = thoughts != "show"
+        self._n_thoughts = 0  # tokens, of thoughts that are not over
         self._around: dict[str, tuple[str, str]] = {}
 
     def __enter__(self) -> TintedDisplay:
-        self._console.print(self._tint.legend)
+        if self._tint:
+            self._console.print(self._tint.legend)
         return self
 
     def show(self, event: TokenEvent) -> None:
-        if event.text:
-            before, after = self._codes(self._tint.style(event))
-            self._write(f"{before}{visible(event.text)}{after}")
-            self._at_line_start = event.text.endswith("\n")
+        if event.thought and self._folds:
+            self._n_thoughts += 1
+            self._write(f"\r{thinking_line(self._n_thoughts)}", THOUGHT)
+        self._add(*self._texts.push(event), self._tint.style(event) if self._tint else "")
+
+    def _end_thoughts(self, gap: str = "") -> None:
+        if self._n_thoughts:
+            self._write(f"\r{thinking_line(self._n_thoughts, is_over=True)}\n", THOUGHT)
+        self._n_thoughts = 0
+        super()._end_thoughts(gap)
+
+    def _write(self, text: str, style: str = "", file: IO[str] | None = None) -> None:
+        before, after = self._codes(style) if file in (None, self._file) else ("", "")
+        super()._write(f"{before}{text}{after}", file=file)
 
     def _codes(self, style: str) -> tuple[str, str]:
         """What Rich writes before and after text of that style: asked once, since printing costs it 0.3 ms a token."""

@@ -45,6 +45,7 @@ class _InChat(Exact):
     after: the last turn of it that was seen, 0 where there is none; what was not seen is not gone on with.
     replacing: the turn that it is asked again, or instead, of.
     keep: whether the turn is saved; else it is only looked at.
+    continues: whether it continues the answer of the one that it replaces.
     """
 
     question: Annotated[str, Field(min_length=1)]
@@ -52,6 +53,7 @@ class _InChat(Exact):
     after: Whole | None = None
     replacing: Whole | None = None
     keep: bool = True
+    continues: bool = False
 
 
 class _Body(Exact):
@@ -170,9 +172,10 @@ def answer_routes(
         before = [turn for turn in session.turns if turn is not replaced]
         request = _request(body, _as_gone_on(defaults, session))
         seed = turn_seed(request, replaced, keep=chat.keep)
+        turn = _turn(chat, replaced)
         job = Job(
             request.with_group(request.generation.replace(seed=seed)),
-            as_messages(before, chat.question),
+            as_messages(before, turn),
             shortens=True,
             first=body.first,
             hears_warnings=body.request is not None,
@@ -180,7 +183,6 @@ def answer_routes(
         if not chat.keep:
             return Answers(service, [job]), None
         session.title = session.title or title_of(chat.question)
-        turn = Turn(chat.question)
         job.saved = SavedTurn(session, turn, replaced, saved_as, request.generation.seed)
         return Answers(service, [job]), _Accepted(session, turn)
 
@@ -273,6 +275,15 @@ def _replaced(session: Session, chat: _InChat) -> Turn | None:
     if last is None or last.id != chat.replacing:
         raise GoneOn("only the last turn can be replaced, and that is another one: load the chat again")
     return last
+
+
+def _turn(chat: _InChat, replaced: Turn | None) -> Turn:
+    """The turn that is to be answered, with the tokens that begin its answer."""
+    if not chat.continues:
+        return Turn(chat.question)
+    if replaced is None or not replaced.answer:
+        raise Wrong("chat.continues needs chat.replacing: a turn with an answer")
+    return replaced.continued()
 
 
 def _check_rests(chat: _InChat, accepted: Collection[_Accepted]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,19 +17,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..prompting.plan import make_roles, unused
+from ..prompting.tools import Tools
 from ..request import Request as AnswerRequest
 from ..service import Job, ModelName, Service
 from .answers import answer_routes
 from .auth import Guard, NotFound, error_body, not_served
-from .bodies import Wrong
+from .bodies import Wrong, validated
 from .chats import chat_routes
 from .metrics import Metrics
-from .openai import Body, Chat, Completion, Names, Reply, parse, streamed, whole
+from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply, parse, streamed, whole
 from .page import page_routes
+from .responses import Responses, ResponsesReply
 from .streaming import Answering, Answers, read_body
+from .tools import NOT_OFFERED, Calling, arrange
 
 _SERVED = (
-    "This server speaks OpenAI's Chat Completions API: POST /v1/chat/completions, POST /v1/completions and "
+    "This server speaks OpenAI's API: POST /v1/chat/completions, POST /v1/responses, POST /v1/completions and "
     "GET /v1/models, with http://HOST:PORT/v1 as the base URL"
 )
 _MOST_PATH = 200  # characters of a path in an error
@@ -57,7 +61,12 @@ def create_app(
     middleware = [Middleware(Guard, key=key, token=token, local=local, origins=origins, metrics=metrics)]
     if origins:
         cors = Middleware(
-            CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], max_age=600
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=[WARNING],
+            max_age=600,
         )
         middleware.insert(0, cors)
     return Starlette(
@@ -92,27 +101,62 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         return JSONResponse(_model(name, started))
 
     async def chat(request: Request) -> Response:
-        return _answering(parse(Chat, await read_body(request)))
+        return await _answering(parse(Chat, await read_body(request)))
 
     async def completion(request: Request) -> Response:
-        return _answering(parse(Completion, await read_body(request)))
+        return await _answering(parse(Completion, await read_body(request)))
 
-    def _answering(body: Body) -> Response:
-        named = names.find(body.model)
-        if named is None:
-            raise NotFound(names.unknown(str(body.model)))
-        system, prompt = body.system_and_prompt()
-        overrides = body.overrides(n_ctx)
-        request = defaults.override(named).override(overrides).behind(system)
-        for warning in unused(request, make_roles(request), overrides.flat()):
-            raise Wrong(warning, "pjlocal")
-        reply = Reply(body.model or names.model, isinstance(body, Chat), body.top is not None, body.with_events)
-        jobs = [Job(_seeded(request, number), prompt, top=body.top) for number in range(body.n or 1)]
-        answers = Answers(service, jobs)
+    async def responses(request: Request) -> Response:
+        asked = validated(Responses, await read_body(request))
+        body = asked.as_chat()
+        answers, calling = await _ask(body)
+        reply = ResponsesReply(asked, body, body.model or names.model, calling)
+        return Answering(answers, partial(reply.streamed if asked.stream else reply.whole, answers))
+
+    async def _answering(body: Body) -> Response:
+        answers, calling = await _ask(body)
+        reply = Reply(
+            body.model or names.model,
+            isinstance(body, Chat),
+            body.top is not None,
+            body.with_events,
+            body.with_thinking,
+            body.n or 1,
+            body.echoes,
+            calling,
+        )
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
             return Answering(answers, partial(streamed, answers, reply, with_usage))
         return Answering(answers, partial(whole, answers, reply))
+
+    async def _ask(body: Body) -> tuple[Answers, Calling | None]:
+        """The answers that a request wants, and how they may call functions."""
+        named = names.find(body.model)
+        if named is None:
+            raise NotFound(names.unknown(str(body.model)))
+        system, prompts = body.system_and_prompts()
+        persona, overrides = body.persona(n_ctx), body.overrides(n_ctx)
+        request = defaults.override(named).override(persona).override(overrides).behind(system)
+        for warning in unused(request, make_roles(request), persona.flat() | overrides.flat()):
+            raise Wrong(warning, "pjlocal")
+        n = body.n or 1
+        if n * len(prompts) > MOST_CHOICES:
+            raise Wrong(f"n times the prompts must be at most {MOST_CHOICES} answers", "prompt")
+        calling, warnings = None, []
+        if isinstance(body, Chat) and (functions := body.functions):
+            calling = await asyncio.to_thread(arrange, functions, body.must_call, service.call_support, request)
+            if calling:
+                request = request.override(calling.settings)
+            else:
+                warnings.append(NOT_OFFERED)
+        tools = calling.tools if calling else Tools()
+        jobs = [
+            Job(_seeded(request, number), prompt, top=body.top, hears_warnings=True, tools=tools)
+            for prompt in prompts
+            for number in range(n)
+        ]
+        return Answers(service, jobs, warnings), calling
 
     return [
         Route("/health", health),
@@ -121,6 +165,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         Route("/v1/models/{name:path}", model),
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", completion, methods=["POST"]),
+        Route("/v1/responses", responses, methods=["POST"]),
     ]
 
 

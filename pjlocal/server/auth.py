@@ -30,10 +30,21 @@ _RETRY_AFTER_S = 1
 #: What is not served, by its path.
 _NOT_SERVED = {
     "/v1/messages": "Anthropic's Messages API is not served",
-    "/v1/responses": "OpenAI's Responses API is not served",
+    "/v1/responses": "responses are not kept: send all messages with POST /v1/responses",
+    "/v1/conversations": "conversations are not kept: send all messages with POST /v1/responses",
+    "/v1/assistants": "assistants are not served",
+    "/v1/threads": "assistants are not served",
     "/v1/embeddings": "embeddings are not served",
+    "/v1/moderations": "moderation is not served",
     "/v1/audio": "speech is not served",
+    "/v1/realtime": "speech is not served",
     "/v1/images": "images are not served",
+    "/v1/videos": "videos are not served",
+    "/v1/files": "files are not kept",
+    "/v1/uploads": "files are not kept",
+    "/v1/vector_stores": "files are not kept",
+    "/v1/batches": "batches are not served: send requests side by side",
+    "/v1/fine_tuning": "models are not trained",
     "/v1beta": "Google's Gemini API is not served",
 }
 _OLLAMA = "chat generate tags show version ps pull push create copy delete blobs embed embeddings"

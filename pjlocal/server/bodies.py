@@ -10,16 +10,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from itertools import chain
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, from_json
 
+from ..config import tomlfile
 from ..config.values import typed
 from ..errors import PjlocalError, UsageError, did_you_mean
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request
 from ..service import check_servable
-from ..settings import Engine, Generation, Settings, flag_names, rename_flags, without_none
+from ..settings import Engine, Generation, Settings, flag, flag_names, rename_flags, without_none
 
 MOST_STOPS = 16
 _MOST_ITEMS = 1000  # of any other list: each bias, for one, is looked up for every view
@@ -78,11 +80,16 @@ def validated(kind: type[_Model], body: bytes, most_values: int | None = _MOST_V
         raise Wrong(f"the body must be JSON ({error})") from None
     if most_values is not None:
         _check_size(values, most_values)
+    return checked(kind, values)
+
+
+def checked(kind: type[_Model], values: Any) -> _Model:
+    """The same for JSON that was read.  Raises Wrong."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"]))
+        field = ".".join(str(key) for key in first["loc"] if key not in _BRANCHES)
         raise Wrong(_in_words(field or "the body", first), field or None) from None
 
 
@@ -101,6 +108,8 @@ def _check_size(body: Any, most: int) -> None:
         inside = container.values() if isinstance(container, dict) else container
         containers += [value for value in inside if isinstance(value, dict | list)]
 
+
+_BRANCHES = ("str", "list[int]")  # of unions, which pydantic names as if they were fields
 
 #: What a value of a field must be, by pydantic's type of the error.
 _MUST_BE = {
@@ -125,11 +134,16 @@ _MUST_BE = {
 
 def _in_words(field: str, error: ErrorDetails) -> str:
     kind = error["type"]
-    if kind == "list_type" and field.endswith(("content", "prompt", "stop")):
+    if kind == "list_type" and field.endswith(("content", "prompt", "stop", "input")):
         return f"{field} must be a string or a list"
     if kind in _MUST_BE:
         return f"{field} must be {_MUST_BE[kind].format(**error.get('ctx', {}))}"
     return f"{field} is missing" if kind == "missing" else f"{field}: {error['msg']}"
+
+
+def same(value: Any, other: Any) -> bool:
+    """Whether two values are equal as JSON: true is not 1, but 1.0 is."""
+    return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
 
 
 # The settings in it.
@@ -162,13 +176,13 @@ def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, A
     for f in fields(settings):  # type: ignore[arg-type]
         if values.get(f.name) is not None:
             or_number = f.metadata.get("or_number", False)
-            made[f.name] = typed(field_of(f.name), hints[f.name], values[f.name], or_number)
+            made[f.name] = typed(flag(f), hints[f.name], values[f.name], or_number)
     settings(**made)
     return made
 
 
 def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
-    """The settings that a body sets, for a context of so many tokens.
+    """The settings that a body sets, for a context of so many tokens, which limits ``max_tokens``; -1 is that limit.
 
     Raises:
         UsageError: it cannot set them.
@@ -176,11 +190,54 @@ def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
     for key, value in values.items():
         most = MOST_STOPS if key == "stop" else _MOST_ITEMS
         if isinstance(value, list) and len(value) > most:
-            raise Wrong(f"{field_of(key)} has {len(value):,} entries, and may have {most:,}", field_of(key))
-    made = _parse_overrides(values)
-    if made.generation.get("max_tokens", 0) > n_ctx:
-        raise Wrong(f"max_tokens must be at most {n_ctx}, for which the context has room", "max_tokens")
-    return made
+            raise UsageError(f"{_flag_of(key)} has {len(value):,} entries, and may have {most:,}")
+    n_tokens = values.get("max_tokens")
+    if same(n_tokens, -1) or (isinstance(n_tokens, int | float) and n_tokens > n_ctx):
+        values = {**values, "max_tokens": n_ctx}
+    return _parse_overrides(values)
+
+
+def in_sent_fields(error: UsageError, fields: Mapping[str, str]) -> Wrong:
+    """An error of `check_overrides` that names the fields by which the settings were sent.
+
+    Args:
+        fields: by setting.
+    """
+    message = error.in_flags or str(error)
+    names = {_flag_of(setting): field for setting, field in fields.items()}
+    field = next((name for flag, name in names.items() if message.startswith(f"{flag} ")), None)
+    return Wrong(rename_flags(message, names), field)
+
+
+def _flag_of(setting: str) -> str:
+    return next((flag for flag, name in _FIELDS.items() if name == setting), setting)
+
+
+_PERSONA = "[pjlocal]"  # the first line of a system text with settings
+_LONGEST_PERSONA = 10_000  # characters; tomlkit is slow
+
+
+def split_persona(system: str) -> tuple[dict[str, Any], str]:
+    """The settings at the head of a system text, and the text behind them.
+
+    They are written as those of a persona in the configuration file, in a table named ``[pjlocal]`` that ends at the
+    first empty line.
+
+    Raises:
+        Wrong: they are not TOML.
+    """
+    if system.lstrip().split("\n", 1)[0].strip() != _PERSONA:
+        return {}, system
+    table, _, text = system.lstrip().replace("\r\n", "\n").partition("\n\n")
+    if len(table) > _LONGEST_PERSONA:
+        raise Wrong(f"{_PERSONA} in a system message has at most {_LONGEST_PERSONA:,} characters", "messages")
+    try:
+        values = tomlfile.parse(Path("system message"), table).unwrap()
+    except UsageError as error:
+        raise Wrong(str(error), "messages") from None
+    if len(values) > 1:
+        raise Wrong(f"the settings in a system message are one table, {_PERSONA}", "messages")
+    return values["pjlocal"], text
 
 
 def parse_request(values: Mapping[str, Any]) -> Request:
@@ -204,22 +261,12 @@ def parse_request(values: Mapping[str, Any]) -> Request:
 
 # Errors in its terms.
 
-#: Settings that a request sets by the same name as OpenAI's clients; all others stand under the key ``pjlocal``.
-SHARED = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop")
-_TOP = (*SHARED, "logit_bias")
-
-
-def field_of(setting: str) -> str:
-    """The field of a request that sets it."""
-    return setting if setting in _TOP else f"pjlocal.{setting}"
-
-
-_FIELDS = {f"--{name.replace('_', '-')}": field_of(name) for name in PREFERENCES}
+_FIELDS = {f"--{name.replace('_', '-')}": name for name in PREFERENCES}
 _VALUES: dict[str, tuple[str, ...]] = {}  # of settings that are one of several words, by flag
 for _group in GROUPS.values():
     _hints = get_type_hints(_group)
     for _flag, _name in flag_names(_group).items():
-        _FIELDS[_flag] = field_of(_name)
+        _FIELDS[_flag] = _name
         if words := [word for word in get_args(without_none(_hints[_name])) if isinstance(word, str)]:
             _VALUES[_flag] = tuple(words)
 
@@ -240,7 +287,7 @@ def in_fields(message: str) -> str:
 
 
 def _as_json(match: re.Match[str]) -> str:
-    return json.dumps({"pjlocal": {"prefer": re.findall(r"-p (\w+)", match[0])}})
+    return json.dumps({"prefer": re.findall(r"-p (\w+)", match[0])})
 
 
 def _with_value(match: re.Match[str]) -> str:

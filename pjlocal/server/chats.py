@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,7 +17,7 @@ from starlette.routing import Route
 from ..errors import UsageError
 from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
-from ..sessions.session import Session
+from ..sessions.session import Session, Turn
 from ..sessions.store import RemovedError, Store, check_title
 from .auth import GoneOn, NoChat, NotFound
 from .bodies import Exact, Object, Whole, Wrong, parse_request, validated
@@ -39,6 +40,13 @@ class _Change(Exact):
 
 class _Undo(Exact):
     turn: Whole
+
+
+class _Edit(Exact):
+    """Another answer of the last turn."""
+
+    turn: Whole
+    answer: Annotated[str, Field(min_length=1)]
 
 
 def chat_routes() -> list[Route]:
@@ -88,11 +96,21 @@ def chat_routes() -> list[Route]:
     async def undo(request: Request) -> Response:
         number = _number(request, "id")
         turn = validated(_Undo, await read_body(request)).turn
-        session = await open_chat(number)
-        if not session.turns or session.turns[-1].id != turn:
-            raise GoneOn("only the last turn can be undone, and that is another one: load the chat again")
+        await _last_turn(number, turn, "undone")
         await _changed(number, lambda store: store.set_undone(turn))
         return Response(status_code=204)
+
+    async def edit(request: Request) -> Response:
+        number = _number(request, "id")
+        body = validated(_Edit, await read_body(request))
+        edited = (await _last_turn(number, body.turn, "edited")).edited(body.answer)
+
+        def replace(store: Store) -> None:
+            store.add_turn(number, edited)
+            store.set_undone(body.turn)
+
+        await _changed(number, replace)
+        return as_json(_turn(edited))
 
     return [
         Route("/api/chats", chats),
@@ -101,6 +119,7 @@ def chat_routes() -> list[Route]:
         Route("/api/chats/{id}", remove, methods=["DELETE"]),
         Route("/api/chats/{id}/export.{form}", export),
         Route("/api/chats/{id}/undo", undo, methods=["POST"]),
+        Route("/api/chats/{id}/edit", edit, methods=["POST"]),
     ]
 
 
@@ -111,6 +130,18 @@ def _number(request: Request, name: str) -> int:
     """
     text: str = request.path_params[name]
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
+
+
+async def _last_turn(number: int, turn_id: int, done: str) -> Turn:
+    """The last turn of a chat.
+
+    Raises:
+        GoneOn: it is another one than the client has seen.
+    """
+    session = await open_chat(number)
+    if not session.turns or session.turns[-1].id != turn_id:
+        raise GoneOn(f"only the last turn can be {done}, and that is another one: load the chat again")
+    return session.turns[-1]
 
 
 async def _stored(read: Callable[[Store], _T]) -> _T:
@@ -163,25 +194,25 @@ def _check_number(number: int) -> None:
 
 def _described(session: Session) -> dict[str, Any]:
     """A chat as the page reads it."""
-    turns = [
-        {
-            "id": turn.id,
-            "question": turn.question,
-            "created": turn.created,
-            "finish_reason": turn.finish_reason,
-            "settings": turn.settings,
-            "statistics": turn.statistics,
-            "events": [event.as_dict() | {"writer": event.writer} for event in turn.events],
-        }
-        for turn in session.turns
-    ]
     return {
         "id": session.id,
         "title": session.title,
         "created": session.created,
         "updated": session.updated,
         "settings": session.settings,
-        "turns": turns,
+        "turns": [*map(_turn, session.turns)],
+    }
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    return {
+        "id": turn.id,
+        "question": turn.question,
+        "created": turn.created,
+        "finish_reason": turn.finish_reason,
+        "settings": turn.settings,
+        "statistics": turn.statistics,
+        "events": [event.as_dict() | {"writer": event.writer} for event in turn.events],
     }
 
 

@@ -6,6 +6,7 @@ To be held beside the reference of https://platform.openai.com/docs/api-referenc
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,21 +17,37 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
 from ..engine.log_probs import LogProbs
-from ..errors import did_you_mean
+from ..errors import UsageError, did_you_mean
 from ..events import Result
 from ..prompting.preferences import presets
 from ..prompting.prompt import Message
+from ..prompting.tools import make_call
 from ..request import KEYS, Overrides
-from ..service import Done, Token
-from ..settings import FORMS
+from ..service import Done, Raw, Token
+from ..visible import one_line
 from .auth import described
-from .bodies import MOST_STOPS, SHARED, Object, Strict, Whole, Wrong, check_overrides, validated, without_nulls
+from .bodies import (
+    MOST_STOPS,
+    Object,
+    Strict,
+    Whole,
+    Wrong,
+    check_overrides,
+    in_fields,
+    in_sent_fields,
+    split_persona,
+    validated,
+    without_nulls,
+)
 from .streaming import Answers, Choice, as_event, as_stream
+from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
+from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
 from .unsupported import UNSUPPORTED, check_fields, check_nested
 
 MOST_CHOICES = 16  # answers that one request may want
-
-_WHERE_SETTINGS_GO = 'settings of pjlocal\'s go under one key: {{"pjlocal": {{"{0}": ...}}}}'
+_MOST_TOP = 100  # alternatives that may be asked for with each token
+#: The answer's header that says what is done otherwise than the request may expect.
+WARNING = "X-Pjlocal-Warning"
 _MOST_NAME = 1000  # characters of a model's name, presets and all
 
 _Written = Sequence[Token] | Done
@@ -93,11 +110,13 @@ def _parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class _Message(Strict):
+class _Message(SentMessage):
     model_config = ConfigDict(strict=True, extra="allow")
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[list[_Text], BeforeValidator(_parts)] = Field(default=[])
+    prefix: bool | None = None
+    partial: bool | None = None
 
     @property
     def text(self) -> str:
@@ -123,28 +142,36 @@ class _Form(Strict):
     """The form of the answer.
 
     schema_: as other servers take it, beside the type ``json_object``.
+    grammar, pattern: of Fireworks' type ``grammar`` and Together's ``regex``.
     """
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: Literal["text", "json_object", "json_schema", "grammar", "regex"]
     json_schema: _Schema | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    grammar: str | None = None
+    pattern: str | None = None
 
-    def as_schema(self) -> str | None:
-        takes = {"json_object": "schema", "json_schema": "json_schema"}.get(self.type)
-        given = {"schema": self.schema_, "json_schema": self.json_schema, **(self.model_extra or {})}
+    def settings(self) -> dict[str, Any]:
+        """The setting that it stands for."""
+        takes = {"json_object": "schema", "json_schema": "json_schema", "grammar": "grammar", "regex": "pattern"}
+        own = takes.get(self.type, "")
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("json_schema", "grammar", "pattern")}
+        given |= {"schema": self.schema_, **(self.model_extra or {})}
         for name, value in given.items():
-            if name != takes and value is not None:
+            if name != own and value is not None:
                 raise Wrong(f"response_format.{name} has no meaning beside the type {self.type}", "response_format")
         if self.type == "text":
-            return None
+            return {}
         if self.type == "json_object":
-            return json.dumps(self.schema_ or {"type": "object", "additionalProperties": True})
-        if self.json_schema is None:
-            raise Wrong("response_format.json_schema is missing", "response_format")
-        self.json_schema.check_others()
-        return json.dumps(self.json_schema.schema_)
+            return {"json_schema": as_schema(self.schema_ or ANY_OBJECT)}
+        if not given[own]:
+            raise Wrong(f"response_format.{own} is missing", "response_format")
+        if self.json_schema:
+            self.json_schema.check_others()
+            return {"json_schema": json.dumps(self.json_schema.schema_)}
+        return {"regex": self.pattern} if self.pattern else dict(SYNONYMS["grammar"](self.grammar))
 
 
 class _InStream(Strict):
@@ -157,8 +184,15 @@ def _listed(text: Any) -> Any:
     return [text] if isinstance(text, str) else text
 
 
+def _biases(biases: Any) -> Any:
+    """Biases by token; llama.cpp takes a list of pairs as well, of which false forbids the token."""
+    if isinstance(biases, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in biases):
+        biases = {str(token): -math.inf if bias is False else bias for token, bias in biases}
+    return without_nulls(biases)
+
+
 class Body(Strict):
-    """The fields that both kinds of request have; others are ignored or refused (see `unsupported`)."""
+    """The fields that both kinds of request have; for others see `synonyms` and `unsupported`."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -168,12 +202,15 @@ class Body(Strict):
     top_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: Annotated[dict[str, float], BeforeValidator(without_nulls)] | None = None
+    logit_bias: Annotated[dict[str, float], BeforeValidator(_biases)] | None = None
     seed: Whole | None = None
     stop: Annotated[list[str] | None, BeforeValidator(_listed), Field(max_length=MOST_STOPS)] = None
     n: Annotated[Whole | None, Field(ge=1, le=MOST_CHOICES)] = None
+    best_of: Whole | None = None
+    response_format: _Form | None = None
     stream: bool | None = None
     stream_options: _InStream | None = None
+    include_reasoning: bool | None = None
     pjlocal: Object | None = None
 
     @property
@@ -182,13 +219,28 @@ class Body(Strict):
         return (self.pjlocal or {}).get("events") is True
 
     @property
+    def with_thinking(self) -> bool:
+        """Whether the thinking rides along."""
+        excludes = flat(self.model_extra or {}).get("reasoning.exclude") is True
+        return self.include_reasoning is not False and not excludes
+
+    @property
     def top(self) -> int | None:
         """How many alternatives are wanted for each token; None where no probabilities are."""
         raise NotImplementedError
 
-    def system_and_prompt(self) -> tuple[str, Sequence[Message] | str]:
-        """The system text, and the conversation, or the text to go on with."""
+    @property
+    def echoes(self) -> Sequence[str]:
+        """The texts that stand before the answers, one for each prompt; none where nothing is repeated."""
+        return ()
+
+    def system_and_prompts(self) -> tuple[str, Sequence[Sequence[Message] | Raw]]:
+        """The system text, and the conversation, or the texts to go on with."""
         raise NotImplementedError
+
+    def persona(self, n_ctx: int) -> Overrides:
+        """The settings at the head of the system message.  Raises what `overrides` does."""
+        return Overrides()
 
     def overrides(self, n_ctx: int) -> Overrides:
         """The settings that the request sets, for a context of so many tokens.
@@ -196,42 +248,48 @@ class Body(Strict):
         Raises:
             UsageError: it cannot set them.
         """
-        values: dict[str, Any] = self._settings()
         own = dict(self.pjlocal or {})
         if type(own.pop("events", False)) is not bool:
             raise Wrong("pjlocal.events must be true or false", "pjlocal")
-        values |= own
-        return check_overrides(values, n_ctx)
+        given = [*settings_of(self._fields())]
+        if self.response_format:
+            given += [("response_format", *item) for item in self.response_format.settings().items()]
+        given += [(f"pjlocal.{name}", name, value) for name, value in own.items()]
+        values, fields = merged(given)
+        try:
+            return check_overrides(values, n_ctx)
+        except UsageError as error:
+            raise in_sent_fields(error, fields) from None
 
-    def _settings(self) -> dict[str, Any]:
-        """The settings that have the same name on both sides."""
-        values = {name: value for name in SHARED if (value := getattr(self, name)) is not None}
-        if self.logit_bias is not None:
-            values["logit_bias"] = [f"{token}={bias}" for token, bias in self.logit_bias.items()]
-        return values
+    def _fields(self) -> dict[str, Any]:
+        """The fields that may set something, with their values."""
+        known = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+        return flat(known | (self.model_extra or {}))
 
     def check_others(self) -> None:
         """Refuse fields that would change the answer and are not supported.  Raises Wrong."""
-        others = self.model_extra or {}
-        for name in others:
-            if name in KEYS and name not in UNSUPPORTED:
-                raise Wrong(_WHERE_SETTINGS_GO.format(name), name)
+        others = flat(self.model_extra or {})
+        for name in [name for name, value in others.items() if value is not False and name not in UNSUPPORTED]:
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
-                if name in kind.model_fields:
+                if name in kind.model_fields and name not in UNSUPPORTED:
                     raise Wrong(f"{name} is a field of {path}, and not of this path: leave it out", name)
-        check_fields(others, type(self).model_fields)
+        known = {*type(self).model_fields, *SYNONYMS, *KEYS}
+        check_fields({name: value for name, value in others.items() if name not in known}, known)
         if self.stream_options:
             check_nested("stream_options", self.stream_options.model_extra or {}, "stream_options")
+        if self.best_of not in (None, 1, self.n):
+            raise Wrong("best_of must be n: every answer is sent", "best_of")
 
 
-class Chat(Body):
+class Chat(Offering, Body):
     """A conversation that wants an answer."""
 
     messages: Annotated[list[_Message], Field(min_length=1)]
     max_completion_tokens: Whole | None = None
-    response_format: _Form | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[Whole | None, Field(ge=0, le=20)] = None
+    top_logprobs: Annotated[Whole | None, Field(ge=0, le=_MOST_TOP)] = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
     @property
     def top(self) -> int | None:
@@ -239,42 +297,64 @@ class Chat(Body):
             raise Wrong("top_logprobs needs logprobs: true", "top_logprobs")
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def system_and_prompt(self) -> tuple[str, Sequence[Message]]:
-        """The system texts, wherever they stand, and the other messages."""
-        system = [message.text for message in self.messages if message.role in ("system", "developer")]
-        turns = [Message(m.role, m.text) for m in self.messages if m.role == "user" or m.role == "assistant"]
-        if not turns or turns[-1].role != "user":
-            raise Wrong("the last message must be the user's", "messages")
-        return "\n\n".join(system), turns
+    def system_and_prompts(self) -> tuple[str, Sequence[Sequence[Message]]]:
+        """The system texts, wherever they stand, and the other messages.  An answer at their end is continued."""
+        turns = as_messages(m for m in self.messages if m.role not in ("system", "developer"))
+        if all(turn.role == "assistant" for turn in turns) or turns[-1].others.get("tool_calls"):
+            raise Wrong("the last message must be the user's, the result of a function, or a begun answer", "messages")
+        if turns[-1].role != "assistant" and (self.continue_final_message or self.add_generation_prompt is False):
+            field = "continue_final_message" if self.continue_final_message else "add_generation_prompt"
+            raise Wrong(f"{field} continues an answer: the last message must be the assistant's", field)
+        return split_persona(self._system)[1], [turns]
+
+    @property
+    def _system(self) -> str:
+        return "\n\n".join(message.text for message in self.messages if message.role in ("system", "developer"))
+
+    def persona(self, n_ctx: int) -> Overrides:
+        return check_overrides(split_persona(self._system)[0], n_ctx)
 
     def check_others(self) -> None:
         super().check_others()
         for number, message in enumerate(self.messages):
             check_nested("messages", message.model_extra or {}, f"messages.{number}")
+            begins = message.role == "assistant" and number == len(self.messages) - 1
+            for name in ("prefix", "partial"):
+                if getattr(message, name) and not begins:
+                    field = f"messages.{number}.{name}"
+                    raise Wrong(f"{field} is for an assistant's message at the end, which is continued", field)
 
-    def _settings(self) -> dict[str, Any]:
-        values = super()._settings()
-        if self.max_completion_tokens is not None:
-            values["max_tokens"] = self.max_completion_tokens
-        if self.response_format and (schema := self.response_format.as_schema()):
-            if given := [name for name in FORMS if (self.pjlocal or {}).get(name) is not None]:
-                raise Wrong(f"response_format and pjlocal.{given[0]} exclude each other: give one", "response_format")
-            values["json_schema"] = schema
-        return values
+
+def _prompts(prompt: Any) -> Any:
+    """The prompts of a request: a text, or a list of tokens, is one."""
+    is_one = isinstance(prompt, str) or (isinstance(prompt, list) and prompt and type(prompt[0]) is int)
+    return [prompt] if is_one else prompt
 
 
 class Completion(Body):
-    """A text that is to go on."""
+    """Texts that are to go on, each given as a text or as tokens."""
 
-    prompt: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1, max_length=1)]
-    logprobs: Annotated[Whole | None, Field(ge=0, le=5)] = None
+    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts), Field(min_length=1, max_length=MOST_CHOICES)]
+    logprobs: Annotated[Whole | None, Field(ge=0, le=_MOST_TOP)] = None
+    echo: bool | None = None
 
     @property
     def top(self) -> int | None:
         return self.logprobs
 
-    def system_and_prompt(self) -> tuple[str, str]:
-        return "", self.prompt[0]
+    @property
+    def echoes(self) -> Sequence[str]:
+        if not self.echo:
+            return ()
+        if self.logprobs is not None:
+            raise Wrong("echo takes no logprobs: the prompt's are not computed", "echo")
+        texts = [prompt for prompt in self.prompt if isinstance(prompt, str)]
+        if len(texts) < len(self.prompt):
+            raise Wrong("echo takes prompts that are texts, not tokens", "echo")
+        return texts
+
+    def system_and_prompts(self) -> tuple[str, Sequence[Raw]]:
+        return "", [Raw(prompt) if isinstance(prompt, str) else Raw(tokens=prompt) for prompt in self.prompt]
 
 
 _Body = TypeVar("_Body", bound=Body)
@@ -300,28 +380,43 @@ class Reply:
 
     chat: whether a conversation is answered; else a text goes on.
     with_logprobs, with_events: what rides along.
+    with_thinking: whether the thinking comes too.
+    n: answers to each prompt.
+    echoes: the text that stands before the answers to each prompt, if any.
+    calling: how the answers may call functions.
+    readers: of each answer, by its number.
     """
 
     model: str
     chat: bool
     with_logprobs: bool
     with_events: bool
+    with_thinking: bool = True
+    n: int = 1
+    echoes: Sequence[str] = ()
+    calling: Calling | None = None
+    readers: dict[int, Reader] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The answers at once."""
         listed = [self._choice(index, choice) for index, choice in enumerate(choices)]
-        return self._head(stream=False) | {"choices": listed, "usage": usage(choices)}
+        return self._head(stream=False) | {"choices": listed, "usage": usage(choices, self.n)}
 
-    def begin(self, index: int) -> dict[str, Any]:
-        """The first chunk of an answer, which says who speaks."""
-        return self._chunk(index, {"delta": {"role": "assistant", "content": ""}})
+    def begin(self, n_choices: int) -> list[dict[str, Any]]:
+        """The first chunk of each answer, which says who speaks, or repeats the prompt."""
+        if self.chat:
+            return [self._chunk(i, {"delta": {"role": "assistant", "content": ""}}) for i in range(n_choices)]
+        return [self._chunk(i, {"text": self._echo(i)}) for i in range(n_choices) if self.echoes]
+
+    def _echo(self, index: int) -> str:
+        return self.echoes[index // self.n] if self.echoes else ""
 
     def chunk(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
         """The chunk of an answer's new tokens."""
-        text = text_of(tokens)
-        fields: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
+        reader = self._reader(index)
+        fields = self._added(reader, reader.push([token.event for token in tokens]))
         if self.with_logprobs:
             fields["logprobs"] = self._logprobs(tokens)
         if self.with_events:
@@ -330,14 +425,42 @@ class Reply:
 
     def end(self, index: int, result: Result) -> dict[str, Any]:
         """The last chunk of an answer."""
-        fields: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        reader = self._reader(index)
+        fields = self._added(reader, reader.finish())
         if self.with_events:
             fields["pjlocal"] = _summary(result)
-        return self._chunk(index, fields, result.finish_reason)
+        return self._chunk(index, fields, reader.finish_reason(result.finish_reason))
 
     def usage(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The chunk behind all answers that counts their tokens."""
-        return self._head(stream=True) | {"choices": [], "usage": usage(choices)}
+        return self._head(stream=True) | {"choices": [], "usage": usage(choices, self.n)}
+
+    def _reader(self, index: int) -> Reader:
+        return self.readers.setdefault(index, Reader(self.calling))
+
+    def _added(self, reader: Reader, part: Part) -> dict[str, Any]:
+        """The fields of a chunk that adds a part to an answer."""
+        if not self.chat:
+            return {"text": part.text}
+        delta: dict[str, Any] = self._thinking(part) | ({"content": part.text} if part.text else {})
+        if part.begins:
+            delta["tool_calls"] = [{"index": 0, **make_call(reader.id, reader.name, part.arguments)}]
+        elif part.arguments:
+            delta["tool_calls"] = [{"index": 0, "function": {"arguments": part.arguments}}]
+        return {"delta": delta}
+
+    def _whole(self, reader: Reader, part: Part, echo: str) -> dict[str, Any]:
+        """The fields of a whole answer."""
+        if not self.chat:
+            return {"text": echo + part.text}
+        message: dict[str, Any] = {"role": "assistant", "content": part.text} | self._thinking(part)
+        if reader.name:
+            message["content"] = part.text.strip() or None
+            message["tool_calls"] = [make_call(reader.id, reader.name, part.arguments)]
+        return {"message": message}
+
+    def _thinking(self, part: Part) -> dict[str, str]:
+        return {"reasoning_content": part.thinking} if part.thinking and self.with_thinking else {}
 
     def _head(self, stream: bool) -> dict[str, Any]:
         kind = ("chat.completion.chunk" if stream else "chat.completion") if self.chat else "text_completion"
@@ -351,16 +474,16 @@ class Reply:
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         assert choice.done
         result = choice.done.result
-        fields: dict[str, Any] = (
-            {"message": {"role": "assistant", "content": choice.text}} if self.chat else {"text": choice.text}
-        )
+        reader = self._reader(index)
+        fields = self._whole(reader, reader.read([token.event for token in choice.tokens]), self._echo(index))
         fields["logprobs"] = self._logprobs(choice.tokens) if self.with_logprobs else None
         if self.with_events:
             fields["pjlocal"] = {"events": _events(choice.tokens)} | _summary(result)
-        return {"index": index, **fields, "finish_reason": result.finish_reason}
+        return {"index": index, **fields, "finish_reason": reader.finish_reason(result.finish_reason)}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
-        log_probs = [token.log_probs for token in tokens if token.log_probs]
+        """Those of the answer alone."""
+        log_probs = [token.log_probs for token in tokens if token.log_probs and not token.event.thought]
         if self.chat:
             return {"content": [_logprob(one) for one in log_probs]}
         return {
@@ -370,16 +493,22 @@ class Reply:
         }
 
 
-def usage(choices: Sequence[Choice]) -> dict[str, Any]:
-    """Tokens of a request: of its prompt those of the longest view, which is what must fit into the context."""
-    done = [choice.done for choice in choices if choice.done]
-    prompt = max(max(one.result.statistics.prompt_tokens, default=0) for one in done)
-    completion = sum(one.result.statistics.completion_tokens for one in done)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+def usage(choices: Sequence[Choice], n: int = 1) -> dict[str, Any]:
+    """Tokens of a request: of each prompt those of the longest view, which is what must fit into the context.
 
-
-def text_of(tokens: Sequence[Token]) -> str:
-    return "".join(token.event.text for token in tokens)
+    Args:
+        n: answers to each prompt.
+    """
+    done = [choice.done.result.statistics for choice in choices if choice.done]
+    prompt = sum(max(one.prompt_tokens, default=0) for one in done[::n])
+    completion = sum(one.completion_tokens for one in done)
+    thinking = sum(one.thinking_tokens for one in done)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "completion_tokens_details": {"reasoning_tokens": thinking},
+    }
 
 
 def _events(tokens: Sequence[Token]) -> list[dict[str, Any]]:
@@ -389,7 +518,7 @@ def _events(tokens: Sequence[Token]) -> list[dict[str, Any]]:
 def _summary(result: Result) -> dict[str, Any]:
     """The fields of ``pjlocal run --json`` about an answer, without its text."""
     report = result.as_dict()
-    return {key: report[key] for key in report if key not in ("text", "model", "finish_reason")}
+    return {key: report[key] for key in report if key not in ("text", "thinking", "model", "finish_reason")}
 
 
 def _readable(piece: bytes) -> str:
@@ -405,33 +534,28 @@ def _logprob(of: LogProbs) -> dict[str, Any]:
 
 
 async def whole(answers: Answers, reply: Reply) -> Response:
-    answers.submit()
-    async for _ in answers.news():
-        pass
-    return JSONResponse(reply.whole(answers.choices))
+    await answers.finish()
+    return JSONResponse(reply.whole(answers.choices), headers=warning_header(answers))
 
 
 async def streamed(answers: Answers, reply: Reply, with_usage: bool) -> Response:
-    """A stream of events, once the first token is there: what goes wrong before that has a status of its own."""
-    answers.submit()
-    news = answers.news()
-    first = await anext(news)
-    return as_stream(chunks(answers, first, news, reply, with_usage))
+    news = await answers.begin()
+    return as_stream(chunks(answers, news, reply, with_usage), warning_header(answers))
+
+
+def warning_header(answers: Answers) -> dict[str, str]:
+    """The header with the warnings that are known; empty where there are none."""
+    text = in_fields("; ".join(answers.warnings)).encode("ascii", "replace").decode()
+    return {WARNING: one_line(text)} if text else {}
 
 
 async def chunks(
-    answers: Answers,
-    first: tuple[int, _Written],
-    news: AsyncIterator[tuple[int, _Written]],
-    reply: Reply,
-    with_usage: bool,
+    answers: Answers, news: AsyncIterator[tuple[int, _Written]], reply: Reply, with_usage: bool
 ) -> AsyncIterator[bytes]:
     """The events of a stream, from the first news on."""
     try:
-        if reply.chat:
-            for index, _ in enumerate(answers.choices):
-                yield as_event(reply.begin(index))
-        yield as_event(_chunk(reply, *first))
+        for chunk in reply.begin(len(answers.choices)):
+            yield as_event(chunk)
         async for item in news:
             yield as_event(_chunk(reply, *item))
         if with_usage:

@@ -50,24 +50,22 @@ class Choice:
     tokens: list[Token] = field(default_factory=list)
     done: Done | None = None
 
-    @property
-    def text(self) -> str:
-        return "".join(token.event.text for token in self.tokens)
-
 
 class Answers:
     """The answers that one request wants.
 
     Args:
         jobs: without their ``tell``, which is set here.
+        warnings: those that are known already.
     """
 
-    def __init__(self, service: Service, jobs: Sequence[Job]) -> None:
+    def __init__(self, service: Service, jobs: Sequence[Job], warnings: Sequence[str] = ()) -> None:
         self._service = service
         self._jobs = jobs
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[tuple[int, News]] = asyncio.Queue()
         self.choices = [Choice() for _ in jobs]
+        self.warnings = [*warnings]  # what of the settings has no effect, as far as it is known
         self.was_stopped = False
         for index, job in enumerate(jobs):
             job.tell = partial(self._tell, index)
@@ -100,7 +98,9 @@ class Answers:
             if news.result.finish_reason == "interrupted" and not self.was_stopped:
                 raise Interrupted
             choice.done = news
-        elif not isinstance(news, Started | Checked):
+        elif isinstance(news, Started):
+            self.warnings = [*dict.fromkeys([*self.warnings, *news.warnings])]
+        elif not isinstance(news, Checked):
             choice.tokens += news
         return index, news
 
@@ -110,6 +110,26 @@ class Answers:
             index, news = await self.next()
             if not isinstance(news, Started | Checked | Exception):
                 yield index, news
+
+    async def finish(self) -> None:
+        """Have them written to their ends.  Raises what `submit` and `next` do."""
+        self.submit()
+        async for _ in self.news():
+            pass
+
+    async def begin(self) -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
+        """Have them written; their `news`, once the first token is there: what goes wrong before that is raised here,
+        and can have a status of its own."""
+        self.submit()
+        news = self.news()
+        first = await anext(news)
+
+        async def from_first() -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
+            yield first
+            async for item in news:
+                yield item
+
+        return from_first()
 
     def cancel(self) -> None:
         """Have no more written."""

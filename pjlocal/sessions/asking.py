@@ -18,13 +18,24 @@ _ROOM_SHARE = 4  # an answer's room in the context is at most a quarter of it
 _KEEP = 3 / 4  # of the room for the prompt is what stays when turns must leave, so that they seldom must
 
 
-def as_messages(turns: Sequence[Turn], question: str) -> list[Message]:
-    """What a view reads of the turns, and then of the question."""
+def as_messages(turns: Sequence[Turn], turn: Turn) -> list[Message]:
+    """What a view reads of the turns, and then of the one that is to be answered; tokens that this one has already
+    begin its answer.
+
+    An answer stands there with its thinking, which its template keeps or leaves out; a thought without an answer does
+    not.
+    """
     messages = []
-    for turn in turns:
-        messages.append(Message("user", turn.question))
-        messages.append(Message("assistant", turn.answer, tuple(event.id for event in turn.events)))
-    return [*messages, Message("user", question)]
+    for each in (*turns, turn):
+        messages.append(Message("user", each.question))
+        written = each.text if each.answer or each is turn else ""
+        messages.append(Message("assistant", written, tuple(event.id for event in each.events)))
+    return messages if turn.events else messages[:-1]
+
+
+def n_exchanges(conversation: Sequence[Message]) -> int:
+    """The number of questions with their answers in front of the last question."""
+    return (len(conversation) - 1) // 2
 
 
 def fitted(judge: PersonaJudge, conversation: Sequence[Message], request: Request, first: int = 0) -> tuple[Plan, int]:
@@ -37,16 +48,16 @@ def fitted(judge: PersonaJudge, conversation: Sequence[Message], request: Reques
     Raises:
         UsageError: not even the question fits.
     """
-    limit = judge.context_limit
+    last, limit = n_exchanges(conversation), judge.context_limit
     roles = judge.roles(request)
-    room = judge.room(request, min(request.generation.max_tokens, limit // _ROOM_SHARE))
+    room = judge.room(request, min(request.generation.most_tokens, limit // _ROOM_SHARE))
 
     def prompts_from(first: int) -> list[list[int]]:
         return judge.prompts(conversation[2 * first :], request, roles)
 
     prompts = prompts_from(first)
     if max(map(len, prompts)) > room:
-        while 2 * first + 1 < len(conversation) and max(map(len, prompts)) > room * _KEEP:
+        while first < last and max(map(len, prompts)) > room * _KEEP:
             first += 1
             prompts = prompts_from(first)
     return judge.planned(conversation[2 * first :], prompts, request, roles), first

@@ -37,15 +37,18 @@ def write_export(session: Session, target: Path, force: bool = False) -> None:
 
 
 def as_markdown(session: Session) -> str:
-    """The questions, quoted, and the answers, which are Markdown already and stay as they are."""
+    """The questions, quoted, and the thoughts and answers, which are Markdown already and stay as they are."""
     parts = [f"# {markdown_line(session.title) or _UNTITLED}", f"pjlocal {__version__}, {_date(session.created)}"]
     for number, turn in enumerate(session.turns, 1):
         preferences = [f"{name}: {', '.join(wishes)}" for name, wishes in _preferences(turn).items() if wishes]
         facts = [*_facts(turn), *preferences, _ENDINGS.get(turn.finish_reason, "")]
         quoted = "\n".join(f"> {line}".rstrip() for line in shown(turn.question).split("\n"))
-        answer = shown(turn.answer)
-        parts += [f"### Question {number}", quoted, f"### Answer {number}"]
-        parts += [" · ".join(markdown_line(fact) for fact in facts if fact), answer + _closing_fence(answer)]
+        answer, thinking = shown(turn.answer), shown(turn.thinking)
+        parts += [f"### Question {number}", quoted]
+        if thinking:
+            parts += [f"### Thinking {number}", thinking + _closing_fence(thinking)]
+        parts += [f"### Answer {number}", " · ".join(markdown_line(fact) for fact in facts if fact)]
+        parts.append(answer + _closing_fence(answer))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -55,8 +58,8 @@ def as_json(session: Session) -> str:
     ::
 
         {"pjlocal": version, "title": ..., "created": when,
-         "turns": [{"question": ..., "answer": ..., "created": when, "settings": {...}, "finish_reason": ...,
-                    "statistics": {...}, "tokens": [...]}]}
+         "turns": [{"question": ..., "thinking": ..., "answer": ..., "created": when, "settings": {...},
+                    "finish_reason": ..., "statistics": {...}, "tokens": [...]}]}
 
     ``created`` is ISO 8601 in UTC; ``settings``, ``finish_reason`` and ``statistics`` are those of `session.Turn`; a
     token is what `TokenEvent.as_dict` gives, as in a trace.  Characters that `display.visible` would mark, and halves
@@ -69,6 +72,7 @@ def as_json(session: Session) -> str:
         "turns": [
             {
                 "question": turn.question,
+                "thinking": turn.thinking,
                 "answer": turn.answer,
                 "created": _time(turn.created).isoformat(),
                 "settings": turn.settings,
@@ -98,7 +102,9 @@ def as_html(session: Session) -> str:
             "question": turn.question,
             "facts": [*_facts(turn), *_share(turn)],
             "legend": legend if shared is None and any(legend) else None,
-            "tokens": map(_token, whole_characters(turn.events, lambda event: event.text)),
+            "thoughts": _tokens(turn, thought=True),
+            "n_thoughts": sum(event.thought for event in turn.events),
+            "tokens": _tokens(turn, thought=False),
             "ending": _ENDINGS.get(turn.finish_reason, ""),
         }
         for turn, legend in zip(session.turns, legends, strict=True)
@@ -196,12 +202,19 @@ def _writer(event: TokenEvent) -> str | None:
 
 def _share(turn: Turn) -> list[str]:
     """How much of the answer each view wrote."""
-    writers = [writer for event in turn.events if event.text and (writer := _writer(event))]
+    answer = (event for event in turn.events if event.text and not event.thought)
+    writers = [writer for event in answer if (writer := _writer(event))]
     if not writers:
         return []
     names = [*sorted({"a", "b", *writers} - {_ALL}), *[_ALL] * (_ALL in writers)]
     shares = [f"{name} {writers.count(name) / len(writers):.0%}" for name in names]
     return [", ".join(shares).replace(" ", " wrote ", 1)]
+
+
+def _tokens(turn: Turn, thought: bool) -> list[dict[str, Any]]:
+    """The tokens of a turn's thinking, or of its answer."""
+    events = [event for event in turn.events if event.thought is thought]
+    return [*map(_token, whole_characters(events, lambda event: event.text))]
 
 
 def _token(group: Sequence[TokenEvent]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -64,6 +65,12 @@ class Recorder:
         """Its answer is whole, or was stopped."""
         session = self.session
         self._do(lambda store: _write(store, session, turn))
+
+    def replace(self, turn: Turn, replaced: Turn) -> None:
+        """A whole turn takes the place of the last one."""
+        self.session.turns[-1:] = [turn]
+        self.begin(turn, replaced)
+        self.undo(replaced)
 
     def undo(self, turn: Turn) -> None:
         """The turn is to be hidden."""
@@ -157,7 +164,8 @@ class Recorder:
 class Recording:
     """A turn of the recorder's session that is being answered.
 
-    A turn whose answer is stopped before its first token is taken back, and the turn that it was to replace stays.
+    A turn whose answer is stopped before its first token is taken back, and the turn that it was to replace stays; so
+    does an answer to which the model adds no text.
     """
 
     def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None) -> None:
@@ -166,6 +174,7 @@ class Recording:
         self._session = recorder.session
         self._replacing = replacing
         self._before = list(self._session.turns)
+        self._n_begun = len(turn.events)  # tokens of an answer that is continued
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Add the turn to its session, which has these settings from now on."""
@@ -177,18 +186,23 @@ class Recording:
         session.settings = dict(settings)
         self._recorder.begin(self.turn, self._replacing)
 
-    def add(self, event: TokenEvent) -> None:
-        """Add a token of the answer."""
+    def add(self, event: TokenEvent) -> TokenEvent:
+        """Add a token of the answer, and return it with its position in the whole answer."""
+        if self._n_begun:
+            event = replace(event, position=len(self.turn.events))
         self.turn.events.append(event)
         self._recorder.token(self.turn, event)
+        return event
 
     def finish(self, result: Result) -> None:
         """The answer is whole, or was stopped."""
         self.turn.finish(result)
         self._recorder.finish(self.turn)
-        if not self.turn.events:
+        added = self.turn.events[self._n_begun :]
+        is_kept = any(event.text for event in added) if self._n_begun else bool(added)
+        if not is_kept:
             self._session.turns[:] = self._before
-        gone = self._replacing if self.turn.events else self.turn
+        gone = self._replacing if is_kept else self.turn
         if gone:
             self._recorder.undo(gone)
 

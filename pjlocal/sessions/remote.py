@@ -73,6 +73,14 @@ class RemoteStore:
         """Hide a turn."""
         self.server.call("POST", f"/api/chats/{session_id}/undo", {"turn": turn_id})
 
+    def edit(self, session_id: int, turn_id: int, answer: str) -> Turn:
+        """Put a turn with another answer in the place of the last one, and return it."""
+        body = {"turn": turn_id, "answer": answer}
+        try:
+            return _turn(self.server.call("POST", f"/api/chats/{session_id}/edit", body))
+        except (LookupError, TypeError, AttributeError) as error:
+            raise self._strange() from error
+
     def remove(self, session_id: int) -> None:
         """Delete a session with all its turns."""
         self.server.call("DELETE", f"/api/chats/{session_id}")
@@ -92,20 +100,24 @@ class RemoteStore:
 
 def _session(values: Mapping[str, Any]) -> Session:
     """A session as the server describes it."""
-    from ..events import TokenEvent
-    from .session import Session, Turn
-
-    def turn(values: Mapping[str, Any]) -> Turn:
-        events = [
-            TokenEvent.from_dict({name: value for name, value in event.items() if name != "writer"})
-            for event in values["events"]
-        ]
-        kept = ("question", "settings", "finish_reason", "statistics", "created", "id")
-        return Turn(events=events, **{name: values[name] for name in kept if name in values})
+    from .session import Session
 
     kept = ("title", "settings", "created", "updated", "id")
-    turns = [turn(each) for each in values["turns"]]
+    turns = [*map(_turn, values["turns"])]
     return Session(turns=turns, **{name: values[name] for name in kept if name in values})
+
+
+def _turn(values: Mapping[str, Any]) -> Turn:
+    """A turn as the server describes it."""
+    from ..events import TokenEvent
+    from .session import Turn
+
+    events = [
+        TokenEvent.from_dict({name: value for name, value in event.items() if name != "writer"})
+        for event in values["events"]
+    ]
+    kept = ("question", "settings", "finish_reason", "statistics", "created", "id")
+    return Turn(events=events, **{name: values[name] for name in kept if name in values})
 
 
 class RemoteRecorder(Recorder):
@@ -128,6 +140,11 @@ class RemoteRecorder(Recorder):
         if self._is_named and self.session.id is not None:
             self._is_named = False
             self.rename()
+
+    def replace(self, turn: Turn, replaced: Turn) -> None:
+        if replaced.id is not None and self.session.id is not None:
+            turn = self._chats.edit(self.session.id, replaced.id, turn.answer)
+        self.session.turns[-1:] = [turn]
 
     def undo(self, turn: Turn) -> None:
         turn.undone = True

@@ -93,6 +93,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE tokens ADD COLUMN pushes TEXT",  # JSON; NULL: no neutral view told any
         "UPDATE tokens SET judge = CASE draft WHEN 'a' THEN 'b' ELSE 'a' END WHERE draft IS NOT NULL",
     ),
+    (
+        # NULL in the rows of versions that did not keep thinking apart: it is found when they are read.
+        "ALTER TABLE tokens ADD COLUMN thought INTEGER",
+    ),
 )
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # `events` brings NumPy, which a list of chats need not wait 
 
 __all__ = ["ForeignStoreError", "Hit", "RemovedError", "Store", "StoreError", "Summary", "check_title", "store_path"]
 
-_EVENT = "position, id, text, kind, round, draft, p, q, accept_probability, rejected, judge, pushes"
-_ADD_TOKEN = f"INSERT INTO tokens (turn_id, {_EVENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_EVENT = "position, id, text, kind, round, draft, p, q, accept_probability, rejected, judge, pushes, thought"
+_ADD_TOKEN = f"INSERT INTO tokens (turn_id, {_EVENT}) VALUES ({', '.join('?' * 14)})"
 # Not INSERT OR IGNORE, which would pass over a token that breaks any constraint in silence.
 _ADD_MISSING_TOKEN = f"{_ADD_TOKEN} ON CONFLICT (turn_id, position) DO NOTHING"
 
@@ -100,6 +100,7 @@ class Store(Database):
             UsageError: there is no such session.
         """
         from ..events import TokenEvent
+        from ..prompting.thinking import find_thoughts
         from .session import Session, Turn
 
         with self._transaction("DEFERRED") as db:
@@ -126,8 +127,13 @@ class Store(Database):
                 )
             for turn_id, turn in turns.items():
                 sql = f"SELECT {_EVENT} FROM tokens WHERE turn_id = ? ORDER BY position"
-                for row in db.execute(sql, (turn_id,)):
-                    turn.events.append(TokenEvent.from_dict(dict(row) | _token_json(row)))
+                rows = db.execute(sql, (turn_id,)).fetchall()
+                thoughts = [row["thought"] for row in rows]
+                if None in thoughts:
+                    thoughts = find_thoughts([row["text"] for row in rows])
+                for row, thought in zip(rows, thoughts, strict=True):
+                    values = dict(row) | _token_json(row) | {"thought": bool(thought)}
+                    turn.events.append(TokenEvent.from_dict(values))
         session.turns = list(turns.values())
         return session
 
@@ -202,6 +208,7 @@ def _token_row(turn_id: int, event: TokenEvent) -> tuple[Any, ...]:
         event.rejected and json.dumps(asdict(event.rejected)),
         event.judge,
         json.dumps(event.pushes) if event.pushes else None,
+        event.thought,
     )
 
 

@@ -26,7 +26,12 @@ DRIVEN = (
     ("/undo", r"^taken back: What is snow\?$"),
     ("/undo", r"^nothing was said yet$"),
     ("Hello", r"cut off after 6 tokens"),
-    ("/stats", r"turn +mode +prompt +tokens +tokens/s +accepted +first token\n1 +judge +\d+ \+ \d+ +6"),
+    ("/continue 2", r"cut off after 2 tokens; /continue goes on"),
+    ("/thoughts", r"^this answer came without thoughts$"),
+    ("/read", r"^no file is sent with the next question$"),
+    ("/read none.txt", r"^cannot read none.txt: No such file or directory$"),
+    ("/edit title", r"^/edit is one of question, answer \(not 'title'\)$"),
+    ("/stats", r"turn +mode +prompt +tokens +tokens/s +accepted +first token\n1 +judge +\d+ \+ \d+ +2"),
     ("/prefer", r"^a: vivid\nb: creative$"),
     ("/prefer b add concise", r"^a: vivid\nb: creative, concise$"),
     ("/prefer a Talk like a pirate, please", r"^a: Talk like a pirate, please\nb: creative, concise$"),
@@ -112,7 +117,7 @@ def test_every_command(start, toy, says, environment, tmp_path, sessions) -> Non
     assert (last["sampling"]["temperature"], last["prompting"]["system"]) == (0.5, "Be brief.")
     with Store(database(environment)) as store:
         undone = [turn.question for turn in store.load(1, with_undone=True).turns]
-    asked_anew = [*session.turns[:1], *session.turns]
+    asked_anew = [*session.turns[:1] * 2, *session.turns]
     assert undone == ["What is rain?", "What is rain?", "What is snow?", *(turn.question for turn in asked_anew)]
     assert json.loads((tmp_path / "sub.json").read_text())["title"] == "Of rain and snow"
     assert "Hello again" in (tmp_path / "of-rain-and-snow.md").read_text()

@@ -114,14 +114,49 @@ def test_a_dumb_terminal_gets_prompts_and_bare_answers(start, toy, says) -> None
 
 
 @pytest.mark.slow
-def test_thinking_is_dimmed_and_told_apart(start, toy, says) -> None:
-    chat = start(*toy, *says("<think>\nLet me see.\n</think>\n\nIt *rains*."))
+def test_thoughts_are_one_line_that_counts_them_until_they_are_asked_for(start, toy, says, sessions) -> None:
+    chat = start(*toy, *says("<think>\nLet me *see*.\n</think>\n\nIt *rains*."))
     shown = chat.say("Go")
-    assert shown.splitlines() == ["<think>", "Let me see.", "</think>", "", "It rains."]
-    dimmed = re.findall(rb"\x1b\[2m([^\x1b]*)", chat.raw.replace(b"\x1b[0m\x1b[2m", b""))
-    assert b"Let me see." in dimmed and not any(b"rains" in text for text in dimmed)
-    chat.say("/view text")
-    assert chat.say("/regen").splitlines() == ["<think>", "Let me see.", "</think>", "", "It *rains*."]
+    (turn,) = sessions()[0].turns
+    n_thoughts = sum(event.thought for event in turn.events)
+    line = f"Thought for {n_thoughts} tokens"
+    assert shown.splitlines() == [line, "It rains."]
+    assert f"\x1b[2m{line}".encode() in chat.raw and b"\x1b[2mThinking\xe2\x80\xa6 " in chat.raw
+    assert chat.say("/thoughts") == "Let me *see*."
+    assert chat.say("/view text") and chat.say("/regen").splitlines() == [line, "It *rains*."]
+    assert chat.say("/load Go").endswith(f"> Go\n{line}\nIt *rains*.")
+
+    chat.say("/thoughts on")
+    assert chat.say("/regen").splitlines() == ["Let me *see*.", "", "It *rains*."]
+    chat.say("/view markdown")
+    assert chat.say("/regen").splitlines() == ["Let me *see*.", "", "It rains."], "thoughts are no Markdown"
+    dimmed = re.findall(rb"\x1b\[2m([^\x1b]*)", chat.raw)
+    assert b"Let" in b"".join(dimmed) and not any(b"rains" in text for text in dimmed)
+    chat.say("/view blame")
+    colored = chat.say("/regen")
+    assert colored.splitlines()[1:] == ["Let me *see*.", "", "It *rains*."]
+    *_, turn = sessions()[0].turns
+    written = ["cyan" if event.writer == "a" else "magenta" for event in turn.events for _ in event.text]
+    at = "".join(event.text for event in turn.events).index("Let me")
+    assert colors(chat, "Let me") == written[at : at + 6], "thought tokens have their writers' colours"
+    chat.say("/thoughts off")
+    assert chat.say("/regen").splitlines()[1:] == [line, "It *rains*."]
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_cut_or_stopped_inside_its_thoughts_says_so(start, slow_toy, says) -> None:
+    chat = start(*slow_toy, *says(f"<think>{numbered(300)}</think>Yes"))
+    chat.say("/set max-tokens 20")
+    cut = "(cut off after 20 tokens while thinking, without an answer; /continue goes on, /set max-tokens allows more, "
+    cut += "/set think-tokens ends the thinking in time)"
+    assert " ".join(chat.say("Go").split()) == f"Thought for 20 tokens {cut}"
+    chat.say("/set max-tokens 4000")
+    chat.type("/regen\r")
+    chat.until(lambda: re.search(r"Thinking… [2-9]\d tokens", chat.text))
+    assert any(row.startswith("judge λ4 · ") for row in chat.screen.display), "the status line goes on below"
+    chat.type("\x03")
+    chat.at_prompt()
+    assert re.fullmatch(r"Thought for \d+ tokens\n\(stopped while thinking, without an answer\)", chat.shown("/regen"))
 
 
 @pytest.mark.slow
@@ -142,7 +177,7 @@ def test_what_is_finished_can_be_scrolled_to_while_the_rest_is_written(start, to
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("view", "text"),
-    [("text", numbered(60)), ("blame", numbered(60)), ("push", numbered(60)), ("markdown", f"<think>{numbered(60)}")],
+    [("text", numbered(60)), ("blame", numbered(60)), ("push", numbered(60)), ("markdown", numbered(60))],
 )
 def test_the_status_line_stands_alone_while_an_answer_streams(start, slow_toy, says, view: str, text: str) -> None:
     chat = start(*slow_toy, *says(text), "--view", view)

@@ -55,7 +55,7 @@ def chatml(*messages: tuple[str, str]) -> str:
 def test_thoughts_that_the_template_forgets_leave_the_prompt_and_the_cache_is_kept_up_to_them(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, FORGETS_THOUGHTS), sampling=Sampling(grammar=THINKS), max_tokens=50) as chat:
         costs = [chat.ask(question) for question in QUESTIONS[:4]]
-        answers = [turn.answer for turn in chat.turns]
+        answers = [turn.text for turn in chat.turns]
         assert all(re.fullmatch("<think>\n[a-z]{6}\n</think>\n\n[a-z]{5}", answer) for answer in answers)
         for n, cost in enumerate(costs):
             said = [
@@ -96,7 +96,7 @@ def test_a_chat_goes_on_behind_an_answer_in_channels(tmp_path: Path, thought: st
     model = tiny_models.write_llama(tmp_path / "oss.gguf", chat_template=HARMONY, add_bos=False, added=added)
     with talk(model, prefer=(), sampling=written(f"{thought}It purrs"), max_tokens=150) as chat:
         before = chat.ask("Why?")
-        assert chat.turns[0].answer == f"{thought}It purrs"
+        assert (chat.turns[0].text, chat.turns[0].answer) == (f"{thought}It purrs", "It purrs")
         cost = chat.ask("And?")
         assert prompt_text(chat, cost) == (
             "<|start|>user<|message|>Why?<|end|><|start|>assistant<|channel|>final<|message|>It purrs<|end|>"
@@ -120,7 +120,7 @@ def test_a_chat_goes_on_behind_an_answer_in_channels(tmp_path: Path, thought: st
 def test_no_wording_of_an_answer_ends_a_chat(tmp_path: Path, store, answer: str, stays: str) -> None:
     model = model_with(tmp_path, HARMONY)
     with talk(model, prefer=(), sampling=written(answer), max_tokens=250, store=store) as chat:
-        assert chat.say("Why?") == [] and chat.turns[0].answer == answer
+        assert chat.say("Why?") == [] and chat.turns[0].text == answer
         assert chat.say("And?") == []
         session = store.load(chat.conversation.session.id)
     with talk(model, prefer=(), session=session, store=store) as chat:
@@ -145,6 +145,29 @@ def test_thoughts_leave_the_prompt_as_the_template_wants(
         chat.ask("Why?")
         text = prompt_text(chat, chat.ask("And?"))
         assert f"\n{stays}Yes<" in text and text.count("Hm") == bool(stays)
+
+
+@pytest.mark.parametrize("schedule", ["lockstep", "reference"])
+def test_a_thought_between_control_tokens_is_read_again_as_it_was_written(tmp_path: Path, schedule: str) -> None:
+    """As that of Magistral, whose template leaves an answer's text as it is."""
+    model = tiny_models.write_llama(tmp_path / "m.gguf", add_bos=False, controls=["[THINK]", "[/THINK]"])
+    sampling = Sampling(regex="[a-z]{3}", logit_bias=("[THINK]=100",))
+    with talk(model, prefer=(), sampling=sampling, max_tokens=50, think_tokens=4, schedule=schedule) as chat:
+        before = chat.ask("Why?")
+        (turn,) = chat.turns
+        assert turn.text.startswith("[THINK]") and turn.text.endswith(f"[/THINK]{turn.answer}")
+        assert len(turn.answer) == 3
+        cost = chat.ask("And?")
+    written = [event.id for event in before.events if event.text]
+    assert cost.prompts[0][len(before.prompts[0]) :][: len(written)] == written
+    assert [common(h, p) for h, p in zip(before.held, cost.prompts, strict=True)] == [len(h) for h in before.held]
+
+
+def test_a_thought_without_an_answer_leaves_the_chat(tmp_path: Path) -> None:
+    with talk(model_with(tmp_path, CHATML), prefer=(), sampling=written("<think>Hm"), max_tokens=60) as chat:
+        chat.ask("Why?")
+        assert (chat.turns[0].answer, chat.turns[0].thinking) == ("", "Hm")
+        assert prompt_text(chat, chat.ask("And?")).startswith("<|im_start|>user\nWhy?\n\nAnd?<|im_end|>")
 
 
 def test_think_off_asks_the_template_not_to(tmp_path: Path) -> None:

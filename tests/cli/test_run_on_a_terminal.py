@@ -135,3 +135,25 @@ def test_the_push_view_colours_by_what_pulled_a_token_in_or_says_why_it_cannot(e
     raw = plain.finish()
     assert plain.text.startswith("no pushes here: they need a neutral view, which a strength other than 1")
     assert b"\x1b[36m" not in raw
+
+
+@pytest.mark.slow
+def test_thoughts_are_counted_or_shown(environment, tiny, tmp_path) -> None:
+    (tmp_path / "g.gbnf").write_text(r'root ::= "<think>\nLet me *see*.\n</think>\n\nIt *rains*."')
+    args = ("run", *PREFER, "-m", str(tiny("llama")), "-n", "200", "--grammar", str(tmp_path / "g.gbnf"), "Hi")
+    for view, answer in (("text", "It *rains*."), ("blame", "It *rains*."), ("markdown", "It rains.")):
+        folded = Terminal(environment, *args, "--view", view)
+        raw = folded.finish()
+        *_, line, last = folded.text.splitlines()
+        assert re.fullmatch(r"Thought for \d+ tokens", line) and last == answer
+        assert "Thinking… 3 tokens".encode() in raw or view == "markdown", "it is counted live"
+        shown = Terminal(environment, *args, "--view", view, "--thoughts", "show")
+        raw = shown.finish()
+        assert shown.text.splitlines()[-3:] == ["Let me *see*.", "", answer]
+        assert b"\x1b[2" in raw
+    cut = Terminal(environment, *args, "-n", "12", columns=200)
+    cut.finish()
+    told = "pjlocal: the model was cut off after 12 tokens while thinking, without an answer: "
+    told += "a larger --max-tokens (-n) allows more, --think-tokens ends the thinking in time, "
+    told += "and --think off leaves it out"
+    assert cut.text.splitlines() == ["Thought for 12 tokens", told]

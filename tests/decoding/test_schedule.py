@@ -131,6 +131,86 @@ def test_lockstep_equals_algorithm_1_token_for_token(lam: int, swap: bool) -> No
     assert kinds == {"accepted", "resampled", "bonus"}
 
 
+class Sure:
+    """A voice that knows the next token."""
+
+    views = ()
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+
+    def __call__(self, rows) -> Distribution:
+        return Distribution(np.array([self.token]), np.array([1.0]))
+
+    def accept(self, token: int) -> None:
+        raise AssertionError("it has nothing to learn")
+
+    def clone(self) -> Sure:
+        raise AssertionError("no draft is made with it")
+
+
+class Thought:
+    """A thought that begins with token 1, where that comes first, and ends with token 2; after five tokens it is ended
+    by tokens 3 and 2.  It is no part of what the answer may have at most.
+
+    voice: decides what is thought; None leaves it to the rounds.
+    """
+
+    def __init__(self, voice: CountingVoice | None, most: int) -> None:
+        self._voice = voice
+        self._most = most
+        self.text: list[int] = []
+        self.n_thought: int | None = None  # tokens, once the thought has ended
+
+    @property
+    def voice(self):
+        if self.n_thought is None and len(self.text) >= 5:
+            return Sure((3, 2)[len(self.text) - 5])
+        return self._voice if self.may_change and self.text else None
+
+    @property
+    def may_change(self) -> bool:
+        return self.n_thought is None
+
+    @property
+    def limit(self) -> int:
+        return 10**6 if self.n_thought is None else self.n_thought + self._most
+
+    def accept(self, token: int) -> None:
+        self.text.append(token)
+        if self._voice:
+            self._voice.accept(token)
+        if self.n_thought is None and (token == 2 or self.text[0] != 1):
+            self.n_thought = len(self.text) if self.text[0] == 1 else 0
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("lam", [1, 2, 4, 7])
+def test_a_thought_of_which_the_rounds_know_nothing_changes_no_schedule(alone: bool, lam: int) -> None:
+    ends, lengths = set(), set()
+    for seed in range(300):
+        most = 1 + seed % 9
+        texts = []
+        for schedule in (algorithm1, lockstep):
+            toy = ToyViews(seed, n_vocab=6, keep=(1.0, 0.5)[seed % 2], agree=seed % 7 == 0)
+            voices = [CountingVoice(toy, 0), CountingVoice(toy, 1)]
+            phase = Thought(CountingVoice(toy, 2) if alone else None, most)
+            rules = Rules(lam, True, ("sample", "greedy")[seed % 3 == 0], 40, lambda token: token == 0, phase)
+            prompts = [*PROMPTS, [108, 103]]
+            texts.append(list(schedule(toy, prompts, Voices(voices, voices), rules, Uniforms(seed))))
+        assert texts[0] == texts[1]
+        tokens = [decision.token for decision in texts[0]]
+        if tokens[0] == 1 and 2 in tokens:
+            end = tokens.index(2)
+            outside = [decision.kind == "plain" for decision in texts[0]]
+            forced = [False] * 5 + [True] * 2 if end == 6 else [False] * (end + 1)
+            assert outside[: end + 1] == ([False] + [True] * end if alone else forced)
+            assert not any(outside[end + 1 :])
+            ends.add(end)
+            lengths.add(len(tokens) - end - 1 - most)
+    assert ends == {1, 2, 3, 4, 6} and max(lengths) == 0, "however it ends, the answer has its length"
+
+
 def cast(toy: ToyViews, kind: str) -> Voices:
     """Who speaks over four views: a panel of three; three before one judge of all; two, each with a neutral view."""
     if kind == "panel":

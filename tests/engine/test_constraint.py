@@ -237,6 +237,18 @@ def test_an_expression_and_a_lark_grammar_hold(vivid_and_creative: PersonaJudge)
         judge.request = judge.request.with_group(before)
 
 
+@pytest.mark.parametrize("schedule", ["lockstep", "reference"])
+@pytest.mark.parametrize("mode", ["judge", "both", "args", "plain"])
+def test_no_answer_ends_before_its_least_number_of_tokens(tiny, mode: str, schedule: str) -> None:
+    prefer = () if mode == "plain" else ("vivid", "formal")
+    ending: dict[str, Any] = {"logit_bias": ("</s>=100",), "floor": 0, "top_k": 0, "schedule": schedule, "mode": mode}
+    with PersonaJudge(tiny("llama"), prefer, engine=Engine(n_threads=1), **ending) as judge:
+        assert judge("Hello").statistics.completion_tokens == 1
+        answer = judge("Hello", min_tokens=7)
+        assert (answer.statistics.completion_tokens, answer.finish_reason) == (8, "stop")
+        assert judge("Hello", min_tokens=7, regex="a{3}").text == "aaa", "a constraint that is met comes first"
+
+
 def test_what_is_wrong_is_refused_before_a_model_is_looked_for(tmp_path: Path) -> None:
     for sampling, says in (
         (Sampling(json_schema='{"not": {}}'), "the JSON schema cannot be used: 'not' is not supported"),

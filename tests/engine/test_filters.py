@@ -81,6 +81,11 @@ def test_min_p_drops_below_a_share_of_the_best(vivid_and_creative: PersonaJudge,
     assert got.ids.tolist() == np.flatnonzero(p >= 0.1 * p.max()).tolist()
 
 
+def test_top_n_sigma_drops_what_is_too_many_deviations_below_the_best(vivid_and_creative, logits: np.ndarray) -> None:
+    got = distribution(vivid_and_creative, logits, top_n_sigma=1.5, top_k=0, top_p=1.0)
+    assert got.ids.tolist() == np.flatnonzero(logits >= logits.max() - 1.5 * logits.std()).tolist()
+
+
 def test_the_repeat_penalty_sees_the_prompts_end_and_the_answer(vivid_and_creative, logits: np.ndarray) -> None:
     off = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
     best = int(logits.argmax())

@@ -2,75 +2,151 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pytest
 
-from pjlocal.prompting.thinking import MARKS, Thinking, answer_start, opened_by
+from pjlocal.prompting.thinking import (
+    HARMONY,
+    MARKS,
+    Marks,
+    Thinking,
+    ThinkingText,
+    answer_start,
+    find_thoughts,
+    opened_by,
+    split,
+)
 
-# Thinking.
+
+@dataclass(frozen=True)
+class Token:
+    text: str
+    thought: bool
 
 
-def told_apart(*tokens: str, opened: bool = False) -> tuple[str, str]:
-    """What was thought and what was answered, of tokens one by one."""
-    thinking: Thinking[str] = Thinking(opened)
-    told = [pair for token in tokens for pair in thinking.push(token, token)] + list(thinking.finish())
-    assert "".join(text for text, _ in told) == "".join(tokens), "nothing is lost, and the order stays"
-    thought, answer = ("".join(text for text, is_thought in told if is_thought is which) for which in (True, False))
+def marked(tokens: Sequence[str], opened: Marks | None = None, may_begin: bool = True) -> list[Token]:
+    """Tokens, each with whether it is thought, as an answer finds out one by one."""
+    thinking, flags, n_known = Thinking(opened, may_begin), [], 0
+    for number, token in enumerate(tokens, 1):
+        thinking.accept(token.encode())
+        if thinking.is_thought is not None:
+            flags += [thinking.is_thought] * (number - n_known)
+            n_known = number
+    flags += [False] * (len(tokens) - n_known)
+    assert thinking.n_tokens == sum(flags) or n_known < len(tokens)
+    return [Token(*pair) for pair in zip(tokens, flags, strict=True)]
+
+
+def told_apart(*tokens: str, opened: Marks | None = None) -> tuple[str, str]:
+    """What is thought and what is answered of the tokens, with all their marks."""
+    found = marked(tokens, opened)
+    thought, answer = ("".join(token.text for token in found if token.thought is which) for which in (True, False))
+    assert thought + answer == "".join(tokens), "nothing is lost, and the order stays"
     return thought, answer
 
 
-@pytest.mark.parametrize(("mark", "end"), MARKS.items())
-def test_what_stands_between_the_marks_is_thought_however_they_are_split(mark: str, end: str) -> None:
-    thought, answer = f"{mark}Hm, <b> </b>.\n{end}", "\n\nYes <think> so."
+@pytest.mark.parametrize("marks", MARKS, ids=lambda marks: marks.open)
+def test_what_stands_between_the_marks_is_thought_however_they_are_split(marks: Marks) -> None:
+    mark, end = marks.open, marks.close
+    thought, answer = f"{mark}Hm, <b> </b>.\n{end}", "Yes <think> so."
     assert told_apart(*thought, *answer) == (thought, answer)
     assert told_apart(mark, "Hm, <b> </b>.\n", end, answer) == (thought, answer)
     for cut in range(1, len(mark)):
         assert told_apart(mark[:cut], f"{mark[cut:]}Hm, <b> </b>.\n{end[:cut]}", end[cut:], answer) == (thought, answer)
     assert told_apart("\n", " ", thought, answer) == (f"\n {thought}", answer), "white space before it"
+    assert told_apart(thought, "\n", "\n", answer, "\n") == (f"{thought}\n\n", f"{answer}\n"), "and behind it"
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 1000])
+@pytest.mark.parametrize("marks", [marks for marks in MARKS if marks is not HARMONY], ids=lambda marks: marks.open)
+def test_the_texts_come_without_marks_as_soon_as_they_are_known(marks: Marks, n: int) -> None:
+    text = f"\n{marks.open}\nHm </thin\n\n x. \n{marks.close}\n\nYes </think> so.\n"
+    tokens = marked([text[at : at + n] for at in range(0, len(text), n)])
+    assert split(tokens) == ("Hm </thin\n\n x.", "Yes </think> so.\n")
+    texts, shown = ThinkingText(), ""
+    for number, token in enumerate(tokens):
+        shown += texts.push(token)[0]
+        so_far = "".join(token.text for token in tokens[: number + 1])
+        assert "Hm </thin\n\n x.".startswith(shown)
+        if n == 1 and so_far.endswith("Hm </thin\n\n x"):
+            assert shown.endswith("x"), "nothing waits that cannot be part of a mark"
 
 
 @pytest.mark.parametrize(
-    ("thought", "answer"),
+    ("thought", "thinking", "answer"),
     [
-        ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>", "Yes."),
-        ("<|channel|>analysis<|message|>Hm.<|start|>assistant<|channel|>final<|message|>", "Yes."),
+        ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>", "Hm.", "Yes."),
+        ("<|channel|>analysis<|message|>Hm.<|start|>assistant<|channel|>final<|message|>", "Hm.", "Yes."),
         ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary<|message|>b<|end|>"
-         "<|start|>assistant<|channel|>final<|message|>", "c"),
-        ("<|channel|>final<|message|>", "Yes."),
-        ("<|channel|>analysis<|message|>Hm", ""),
-        ("<|channel>thought\nHm\n<channel|>", "Yes."),
-        ("\n<seed:think>Hm</seed:think>", "\nYes."),
-        ("", "What <|channel|>final<|message|> means"),
+         "<|start|>assistant<|channel|>final<|message|>", "a\n\nb", "c"),
+        ("<|channel|>final<|message|>", "", "Yes."),
+        ("<|channel|>analysis<|message|>Hm", "Hm", ""),
+        ("<|channel|>analysis<|message|>Hm<|end|><|start|>assis", "Hm", ""),
+        ("<|channel>thought\nHm\n<channel|>", "Hm", "Yes."),
+        ("\n<seed:think>Hm</seed:think>", "Hm", "Yes."),
+        ("", "", "What <|channel|>final<|message|> means"),
     ],
 )  # fmt: skip
-def test_the_answer_begins_behind_every_channel_but_the_final_one(thought: str, answer: str) -> None:
+def test_the_answer_begins_behind_every_channel_but_the_final_one(thought: str, thinking: str, answer: str) -> None:
     assert told_apart(*(thought + answer)) == (thought, answer)
     assert answer_start(thought + answer) == len(thought)
+    for n in (1, 2, 3, 4, 5, 11, 1000):
+        text = thought + answer
+        assert split(marked([text[at : at + n] for at in range(0, len(text), n)])) == (thinking, answer)
 
 
-def test_a_token_that_ends_the_thought_belongs_to_it() -> None:
+def test_a_token_that_ends_the_thought_belongs_to_it_and_what_it_says_to_the_answer() -> None:
     assert told_apart("<think>", "Hm", ".</think>\n\n", "Yes.") == ("<think>Hm.</think>\n\n", "Yes.")
+    assert split(marked(["<think>", "Hm", ".</think>\n\nYe", "s."])) == ("Hm.", "Yes.")
+    assert split(marked(["<think>", "Hm", ".</think>\n\nYes."])) == ("Hm.", "Yes.")
 
 
 def test_the_prompt_may_have_opened_the_thought() -> None:
-    assert opened_by("<|im_start|>assistant\n<think>\n") and opened_by("...[THINK]")
+    think, magistral = opened_by("<|im_start|>assistant\n<think>\n"), opened_by("...[THINK]")
+    assert think and think.open == "<think>" and magistral and magistral.open == "[THINK]"
     assert not opened_by("<think>\n\n</think>\n\n") and not opened_by("assistant\n")
-    assert told_apart("Hm", ".", "</", "think", ">", "Yes.", opened=True) == ("Hm.</think>", "Yes.")
-    assert told_apart("Hm", "[/THINK]", "Yes.", opened=True) == ("Hm[/THINK]", "Yes.")
+    assert told_apart("Hm", ".", "</", "think", ">", "Yes.", opened=think) == ("Hm.</think>", "Yes.")
+    assert told_apart("Hm </think>", "[/THINK]", "Yes.", opened=magistral) == ("Hm </think>[/THINK]", "Yes.")
+    assert told_apart("<think>", "Hm", "</think>", "Yes.", opened=think)[1] == "Yes."
+    assert split(marked(["<think>", "Hm", "</think>", "Yes."], think)) == ("Hm", "Yes.")
 
 
 @pytest.mark.parametrize("answer", ["Yes.", "<b>Yes</b>", "<thin ice", "", "  ", "a <think>b</think>", "<thi"])
 def test_an_answer_without_thought_is_an_answer(answer: str) -> None:
     assert told_apart(*answer) == ("", answer)
     assert told_apart(answer) == ("", answer)
+    assert split(marked([*answer])) == ("", answer)
+
+
+def test_a_text_that_goes_on_has_no_thought_unless_the_prompt_opens_one() -> None:
+    assert not any(token.thought for token in marked(["<think>", "Hm"], may_begin=False))
+    assert all(token.thought for token in marked(["Hm", "."], MARKS[0], may_begin=False))
 
 
 def test_a_thought_that_is_never_finished_is_a_thought() -> None:
     assert told_apart("<think>", "Hm, ", "or", " </thin") == ("<think>Hm, or </thin", "")
-    assert told_apart("Hm", opened=True) == ("Hm", "")
+    assert told_apart("Hm", opened=MARKS[0]) == ("Hm", "")
+    assert split(marked(["<think>", "Hm, or", " </thin"])) == ("Hm, or </thin", "")
+
+
+def test_marks_of_others_are_quotations_where_the_prompt_opened_the_thought() -> None:
+    tokens = marked(["Not ", "[/THINK]", " or ", "</thinking>", ".", "</think>", "\n\n", "Yes"], MARKS[0])
+    assert split(tokens) == ("Not [/THINK] or </thinking>.", "Yes")
+    texts = ThinkingText()
+    assert [texts.push(token)[0] for token in tokens[:3]] == ["Not", "", " [/THINK] or"]
 
 
 def test_only_what_may_become_a_mark_is_held_back() -> None:
-    thinking: Thinking[int] = Thinking()
-    assert list(thinking.push(0, "<thi")) == []
-    assert list(thinking.push(1, "ng")) == [(0, False), (1, False)]
-    assert list(thinking.push(2, "<think>")) == [(2, False)]
+    thinking = Thinking()
+    for token, known in (("<thi", None), ("ng", False), ("<think>", False)):
+        thinking.accept(token.encode())
+        assert thinking.is_thought is known
+
+
+def test_thoughts_in_texts_that_do_not_say_so_are_found() -> None:
+    assert find_thoughts(["<thi", "nk>", "Hm", "</think>", "\n", "Yes"]) == [True] * 5 + [False]
+    assert find_thoughts(["Hm", "</think>", "Yes"]) == [True, True, False]
+    assert find_thoughts(["Yes, ", "<think>", "</think>"]) == [False] * 3
+    assert find_thoughts(["<thi"]) == [False] and find_thoughts([]) == []

@@ -33,7 +33,7 @@ def test_an_answer_looks_the_same_however_its_tokens_are_cut() -> None:
         flow, shown, at = MarkdownFlow(), [], 0
         while at < len(text):
             n = random.choice([1, 1, 2, 3, 20])
-            flow.add(text[at : at + n], "", False)
+            flow.add(text[at : at + n], "")
             shown += flow.take_finished()
             at += n
         assert drawn(*shown, *flow.take_finished(everything=True)) == whole
@@ -94,16 +94,34 @@ def test_the_status_line_has_a_row_of_its_own_while_an_answer_streams(monkeypatc
     console = Console(file=io.StringIO(), width=columns, height=30, force_terminal=True, color_system=None)
     console.file.write = lambda written: terminal.feed(written.replace("\n", "\r\n"))  # type: ignore[method-assign]
     flow = LineFlow() if kind == "text" else MarkdownFlow()
-    display = LiveDisplay(console, flow, status=lambda: Text("judge · 5 tokens/s"), opened_thinking=kind == "thoughts")
+    display = LiveDisplay(console, flow, thoughts="show", status=lambda: Text("judge · 5 tokens/s"))
     with display:
         for at in range(0, len(text), 61):
-            display.show(plain_event(at, text[at : at + 61]))
+            display.show(plain_event(at, text[at : at + 61], thought=kind == "thoughts"))
             *above, status = screen.text.split("\n")
             assert status == "judge · 5 tokens/s"
             shown = without_spaces("".join(above))
             assert without_spaces(text[: at + 61]).startswith(shown)
             assert len(shown) >= len(without_spaces(text[:at])) - 9, "it is shown as it comes"
     assert without_spaces(screen.text) == without_spaces(text)
+
+
+def test_thoughts_that_are_not_shown_are_counted_in_one_row_while_they_come(monkeypatch) -> None:
+    monkeypatch.setattr(live, "_REDRAW_S", 0)
+    monkeypatch.setattr(live, "_REDRAW_SHARE", 1e9)
+    screen = Screen(40, 30, lambda reply: None)
+    terminal = pyte.Stream(screen)
+    console = Console(file=io.StringIO(), width=40, height=30, force_terminal=True, color_system=None)
+    console.file.write = lambda written: terminal.feed(written.replace("\n", "\r\n"))  # type: ignore[method-assign]
+    with LiveDisplay(console, MarkdownFlow(), status=lambda: Text("judge")) as display:
+        for n in range(1, 1200):
+            display.show(plain_event(n, "<think>" if n == 1 else f"so{n}\n", thought=True))
+            assert screen.text == f"Thinking… {n:,} token{'' if n == 1 else 's'}\njudge"
+        for n, text in enumerate(["</think>", "\n\n", " It"], 1200):
+            display.show(plain_event(n, text, thought=n < 1202))
+        assert screen.text == "Thought for 1,201 tokens\nIt\njudge"
+        display.show(plain_event(1203, " *rains*"))
+    assert screen.text == "Thought for 1,201 tokens\nIt rains"
 
 
 def without_spaces(text: str) -> str:

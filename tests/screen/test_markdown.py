@@ -107,7 +107,7 @@ def test_every_letter_is_shown_in_order_on_a_wide_screen_and_none_is_lost_on_a_n
 def test_nothing_is_lost_however_the_tokens_of_an_answer_are_cut(pieces: list[str]) -> None:
     flow, finished = MarkdownFlow(), []
     for piece in pieces:
-        flow.add(piece, "", False)
+        flow.add(piece, "")
         finished += flow.take_finished()
         printed(300, Group(*flow.rest()))
     finished += flow.take_finished(everything=True)
@@ -153,7 +153,7 @@ from pjlocal.screen.region import LiveRegion
 from pjlocal.screen.flows import {flow}
 region, flow = LiveRegion(Console()), {flow}()
 for character in {f"see {ADDRESS} there{chr(10)}{chr(10)}```{chr(10)}{CODE}{chr(10)}```{chr(10)}{chr(10)}The end."!r}:
-    flow.add(character, "cyan", False)
+    flow.add(character, "cyan")
     region.draw(Group(*flow.rest(), Text("status")), flow.take_finished())
 region.close(flow.take_finished(everything=True))
 input("done")"""

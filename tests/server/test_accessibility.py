@@ -4,6 +4,7 @@ accessibility tree, contrasts and widths."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.resources import files
 from itertools import pairwise
 
@@ -58,7 +59,13 @@ def found_by_axe(page: Page) -> list[list[str]]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 def test_axe_finds_nothing(seen, store: Store, width: int, scheme: str) -> None:
-    answer = [accepted("Cats **purr**"), resampled(" because", instead=" bark", position=1), accepted(" `so`", 2)]
+    thought = replace(accepted("<think>Hm</think>"), thought=True)
+    answer = [
+        thought,
+        accepted("Cats **purr**"),
+        resampled(" because", instead=" bark", position=1),
+        accepted(" `so`", 2),
+    ]
     session = saved(store, "Cats", Turn("Why?", answer, SETTINGS, "stop"), settings=SETTINGS)
     chromium = seen("", width, scheme)
     assert found_by_axe(chromium) == [], "empty"
@@ -67,6 +74,8 @@ def test_axe_finds_nothing(seen, store: Store, width: int, scheme: str) -> None:
     chromium.eval(f"location.hash = {session.id}")
     chromium.wait_for(WRITTEN)
     assert found_by_axe(chromium) == [], "a chat"
+    chromium.eval("document.querySelector('.thoughts').open = true")
+    assert found_by_axe(chromium) == [], "thoughts"
     chromium.eval("document.querySelector('.answer').focus()")
     chromium.press("ArrowRight", modifiers=8)
     assert found_by_axe(chromium) == [], "a token's numbers"

@@ -15,27 +15,34 @@ import pytest
 from jsonschema import validate
 from served import Served, serving
 
+from pjlocal.server.synonyms import SYNONYMS
+
 CHAT, COMPLETION, ANSWER = "/v1/chat/completions", "/v1/completions", "/api/answers"
+RESPONSES = "/v1/responses"
 GOOD: dict[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1},
     COMPLETION: {"prompt": "hello", "max_tokens": 1},
+    RESPONSES: {"input": "hello", "max_output_tokens": 1},
     ANSWER: {"chat": {"question": "hello", "keep": False}, "settings": {"max_tokens": 1}},
 }
+OTHER_NAMES = [name for name in SYNONYMS if "." not in name and name != "max_completion_tokens"]
 SHARED = [
     "model", "max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias", "seed",
-    "stop", "n", "stream", "stream_options", "pjlocal",
+    "stop", "n", "best_of", "response_format", "stream", "stream_options", "pjlocal", *OTHER_NAMES,
 ]  # fmt: skip
 FIELDS = {
-    CHAT: [*SHARED, "messages", "response_format", "max_completion_tokens", "logprobs", "top_logprobs"],
-    COMPLETION: [*SHARED, "prompt", "logprobs"],
+    CHAT: [*SHARED, "messages", "max_completion_tokens", "logprobs", "top_logprobs", "tools", "tool_choice"],
+    COMPLETION: [*SHARED, "prompt", "logprobs", "echo"],
+    RESPONSES: [*SHARED, "input", "instructions", "text", "tools", "tool_choice", "reasoning", "top_logprobs"],
     ANSWER: ["request", "settings", "messages", "chat", "first", "shortens"],
 }
 OWN = [
     "events", "prefer", "draft_prefer", "judge_prefer", "mode", "strength", "avoid", "floor", "rule", "panel",
-    "aligner", "lora", "lam", "decoding", "schedule", "lookahead", "ignore_end", "stop", "seed", "defaults", "top_k",
-    "min_p", "typical_p", "repeat_penalty", "penalty_last_n", "dry_multiplier", "dry_base", "dry_allowed_length",
-    "dry_last_n", "xtc_probability", "xtc_threshold", "logit_bias", "grammar", "json_schema", "regex", "lark",
-    "system", "placement", "think",
+    "aligner", "lora", "lam", "decoding", "schedule", "lookahead", "ignore_end", "min_tokens", "stop", "stop_token",
+    "seed", "defaults", "top_k", "min_p", "top_n_sigma", "typical_p", "repeat_penalty", "penalty_last_n",
+    "dry_multiplier", "dry_base", "dry_allowed_length", "dry_last_n", "xtc_probability", "xtc_threshold",
+    "logit_bias", "grammar", "json_schema", "regex", "lark",
+    "system", "placement", "think", "reasoning_effort", "think_tokens", "push_thoughts",
 ]  # fmt: skip
 ODD = [
     "null", "true", "false", "0", "1", "-1", "1.0", "1.5", "-1.5", "-0.0", "31", "1e400", "-1e400", "1e300",
@@ -96,6 +103,7 @@ def odd_bodies() -> Iterator[tuple[str, dict[str, str]]]:
             yield from ((path, {name: odd}) for name in fields)
         yield from ((CHAT, {"pjlocal": f'{{"{name}": {odd}}}'}) for name in OWN)
         yield from ((CHAT, changes) for changes in nested(odd))
+        yield from ((RESPONSES, changes) for changes in nested_of_a_response(odd))
         yield from ((ANSWER, changes) for changes in nested_of_an_answer(odd))
 
 
@@ -113,7 +121,13 @@ def test_no_value_of_any_field_is_an_error_of_the_server(served: Served) -> None
 
 
 def nested(odd: str) -> Iterator[dict[str, str]]:
-    for inner in ("role", "content", "name", "tool_calls", "prefix"):
+    for inner in ("type", "function", "id"):
+        yield {"tools": f'[{{"type": "function", "function": {{"name": "f"}}, "{inner}": {odd}}}]'}
+        called = f'{{"type": "function", "function": {{"name": "f", "arguments": "x"}}, "{inner}": {odd}}}'
+        yield {"messages": f'[{{"role": "assistant", "tool_calls": [{called}]}}, {{"role": "user", "content": "x"}}]'}
+    for inner in ("name", "description", "parameters"):
+        yield {"tools": f'[{{"function": {{"name": "f", "{inner}": {odd}}}}}]', "tool_choice": '"required"'}
+    for inner in ("role", "content", "name", "tool_calls", "tool_call_id", "prefix"):
         yield {"messages": f'[{{"role": "user", "content": "hello", "{inner}": {odd}}}]'}
     for inner in ("type", "text"):
         yield {"messages": f'[{{"role": "user", "content": [{{"type": "text", "text": "x", "{inner}": {odd}}}]}}]'}
@@ -124,6 +138,20 @@ def nested(odd: str) -> Iterator[dict[str, str]]:
             yield {"response_format": f'{{"type": "{kind}", "{inner}": {odd}}}'}
     for inner in ("name", "schema", "strict"):
         yield {"response_format": f'{{"type": "json_schema", "json_schema": {{"{inner}": {odd}}}}}'}
+
+
+def nested_of_a_response(odd: str) -> Iterator[dict[str, str]]:
+    for inner in ("type", "role", "content", "id", "call_id", "name", "arguments", "output"):
+        for kind in ("message", "function_call", "function_call_output"):
+            said = {"type": f'"{kind}"', "role": '"user"'} | {inner: odd}
+            item = ", ".join(f'"{name}": {value}' for name, value in said.items())
+            yield {"input": f'[{{"role": "user", "content": "x"}}, {{{item}}}, {{"role": "user", "content": "x"}}]'}
+    for inner in ("type", "text"):
+        yield {"input": f'[{{"role": "user", "content": [{{"type": "input_text", "text": "x", "{inner}": {odd}}}]}}]'}
+    for inner in ("type", "name", "parameters", "description"):
+        yield {"tools": f'[{{"type": "function", "name": "f", "{inner}": {odd}}}]', "tool_choice": '"required"'}
+    for inner in ("type", "name", "schema"):
+        yield {"text": f'{{"format": {{"type": "json_schema", "{inner}": {odd}}}}}'}
 
 
 def nested_of_an_answer(odd: str) -> Iterator[dict[str, str]]:
@@ -211,6 +239,7 @@ def test_a_whole_number_may_be_written_with_a_point(served: Served) -> None:
         assert refusal(served, **{name: value}).startswith(f"{name} must be a")
     for name, value in (("lam", 1.5), ("lam", True), ("top_k", "9"), ("floor", False), ("strength", True)):
         assert refusal(served, pjlocal={name: value}).startswith(f"pjlocal.{name} must be a")
+        assert refusal(served, **{name: value}).startswith(f"{name} must be a")
 
 
 def test_a_strength_may_be_a_number(served: Served) -> None:
@@ -227,7 +256,7 @@ def test_the_seed_minus_one_is_random_and_no_other_is_below_zero(served: Served)
     long: dict[str, Any] = {"max_tokens": 20, "pjlocal": {"ignore_end": True}}
     assert text(served, seed=-1, **long) != text(served, seed=-1, **long)
     own = {"ignore_end": True, "seed": -1}
-    assert text(served, seed=5, max_tokens=20, pjlocal=own) != text(served, seed=5, max_tokens=20, pjlocal=own)
+    assert text(served, max_tokens=20, pjlocal=own) != text(served, max_tokens=20, pjlocal=own)
     assert len(set(text(served, seed=-1.0, n=2, **long))) == 2
     assert refusal(served, seed=-2) == "seed must be at least -1 (not -2)"
     assert refusal(served, seed=2**63).startswith("seed must be at most")
@@ -252,45 +281,30 @@ def test_a_schema_beside_json_object_is_kept(served: Served) -> None:
     ):
         assert refusal(served, response_format=form).startswith("response_format.")
     form = {"type": "json_object"}
-    assert "pjlocal.regex" in refusal(served, response_format=form, pjlocal={"regex": "a+"})
+    assert "response_format and pjlocal.regex" in refusal(served, response_format=form, pjlocal={"regex": "a+"})
 
 
 @pytest.mark.parametrize(
     ("name", "value", "advice"),
     [
-        ("chat_template_kwargs", {"enable_thinking": False}, '{"pjlocal": {"think": "on"}} or "off"'),
-        ("enable_thinking", False, '{"pjlocal": {"think": "on"}} or "off"'),
-        ("thinking", {"type": "enabled", "budget_tokens": 100}, '"think"'),
-        ("reasoning", {"effort": "high"}, '"think"'),
-        ("reasoning_effort", "low", '"think"'),
-        ("guided_json", {"type": "object"}, "response_format"),
-        ("json_schema", {"type": "object"}, "response_format"),
-        ("format", "json", "response_format"),
-        ("structured_outputs", {"json": {}}, "response_format"),
-        ("guided_regex", "a+", '"regex"'),
-        ("guided_choice", ["yes", "no"], '"regex"'),
-        ("guided_grammar", "root ::= 'x'", '"grammar"'),
-        ("grammar", "root ::= 'x'", '{"pjlocal": {"grammar": ...}}'),
-        ("stop_token_ids", [2], "use stop"),
-        ("min_tokens", 5, "leave it out"),
-        ("ignore_eos", True, '"ignore_end": true'),
-        ("n_predict", 5, "use max_tokens"),
-        ("repetition_penalty", 1.2, '"repeat_penalty"'),
-        ("repeat_penalty", 1.2, '{"pjlocal": {"repeat_penalty": ...}}'),
-        ("best_of", 3, "leave it out"),
-        ("echo", True, "leave it out"),
+        ("chat_template_kwargs", {"tone": "dry"}, "chat_template_kwargs.tone is not supported"),
+        ("structured_outputs", {"structural_tag": "x"}, "structured_outputs.structural_tag is not supported"),
+        ("structured_outputs", "x", "it must be an object"),
+        ("response_mime_type", "application/json", "response_format"),
+        ("guided_whitespace_pattern", "x", "leave it out"),
+        ("json_of_somebody", {"a": 1}, "use response_format"),
+        ("output_schema", {"a": 1}, "use response_format"),
+        ("best_of", 3, "best_of must be n"),
         ("suffix", "end", "leave it out"),
         ("logit_processors", ["x"], "leave it out"),
         ("prompt_logprobs", 1, "leave it out"),
         ("prompt_logprobs", 0, "leave it out"),
-        ("add_generation_prompt", False, "leave it out"),
-        ("continue_final_message", True, "leave it out"),
         ("mirostat", 2, "leave it out"),
         ("n_probs", 3, "use logprobs"),
         ("options", {"temperature": 0}, "fields of the request"),
         ("do_sample", False, "temperature: 0"),
-        ("tools", [{}], "calls no tools"),
-        ("tool_choice", "required", "calls no tools"),
+        ("functions", [{}], "use tools"),
+        ("function_call", {"name": "f"}, "use tools"),
         ("temprature", 0, "did you mean temperature"),
     ],
 )
@@ -303,14 +317,15 @@ def test_what_would_change_the_answer_and_cannot_be_had_is_refused(
 
 
 def test_fields_of_messages_and_streams_that_change_the_answer_are_refused(served: Served) -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    for role, inner in (("assistant", {"tool_calls": [call]}), ("user", {"images": ["x"]}), ("user", {"prefix": True})):
+    call = {"name": "f", "arguments": "{}"}
+    for role, inner in (("assistant", {"function_call": call}), ("user", {"images": ["x"]})):
         said = [{"role": role, "content": "x", **inner}, {"role": "user", "content": "x"}]
         assert refusal(served, messages=said).startswith(f"messages.0.{next(iter(inner))} is not supported")
     usage = {"continuous_usage_stats": True}
     assert "include_usage" in refusal(served, stream=True, stream_options=usage)
     assert "/v1/completions" in refusal(served, CHAT, prompt="x")
-    assert "/v1/chat/completions" in refusal(served, COMPLETION, response_format={"type": "json_object"})
+    assert "/v1/chat/completions" in refusal(served, COMPLETION, tools=[{}])
+    assert "/v1/chat/completions" in refusal(served, COMPLETION, top_logprobs=1)
 
 
 def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Served) -> None:
@@ -319,6 +334,7 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         "ignore_eos": False, "repetition_penalty": 1.0, "best_of": 1, "echo": False, "suffix": "", "mirostat": 0,
         "n_probs": 0, "add_generation_prompt": True, "continue_final_message": False, "length_penalty": 1.0,
         "use_beam_search": False, "skip_special_tokens": True, "do_sample": True, "options": {}, "guided_choice": [],
+        "guided_json": {}, "format": "", "grammar": "", "reasoning": {}, "thinking": {},
         "user": "me", "metadata": {"a": "b"}, "store": True, "service_tier": "flex", "cache_prompt": True,
         "keep_alive": "5m", "parallel_tool_calls": True, "x_of_nobody": {"a": 1}, "stream_options": {"x": 1},
     }  # fmt: skip
@@ -332,12 +348,12 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"pjlocal": {"mode": "both"}}, 'needs a preference, as in: {"pjlocal": {"prefer": ["vivid", "creative"]}}'),
-        ({"pjlocal": {"avoid": ["formal"]}}, "pjlocal.avoid needs a preference"),
-        ({"pjlocal": {"strength": 2}}, "pjlocal.strength needs a preference"),
-        ({"pjlocal": {"prefer": ["vivid"], "panel": True}}, "pjlocal.panel takes 2 to 26 preferences"),
-        ({"pjlocal": {"prefer": ["vivid"], "rule": "mod"}}, 'add pjlocal.mode "both"'),
-        ({"pjlocal": {"prefer": ["a b:1", "c d", "e f:2"], "strength": 3}}, "or use pjlocal.panel"),
+        ({"pjlocal": {"mode": "both"}}, 'needs a preference, as in: {"prefer": ["vivid", "creative"]}'),
+        ({"pjlocal": {"avoid": ["formal"]}}, "avoid needs a preference"),
+        ({"pjlocal": {"strength": 2}}, "strength needs a preference"),
+        ({"pjlocal": {"prefer": ["vivid"], "panel": True}}, "panel takes 2 to 26 preferences"),
+        ({"pjlocal": {"prefer": ["vivid"], "rule": "mod"}}, 'add mode "both"'),
+        ({"pjlocal": {"prefer": ["a b:1", "c d", "e f:2"], "strength": 3}}, "or use panel"),
         ({"pjlocal": {"prefer": ["vivd"]}}, "did you mean vivid"),
         ({"pjlocal": {"prefer": ["nothing"]}}, "takes more than one word, as in 'Answer in rhyme')"),
         ({"pjlocal": {"grammar": "nonsense"}}, "the grammar cannot be parsed"),
@@ -348,12 +364,11 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"logit_bias": {"9" * 5000: 1}}, "logit_bias '999"),
         ({"stop": [""]}, "stop must not be empty"),
         ({"max_tokens": 0}, "max_tokens must be at least 1 (not 0)"),
-        ({"max_tokens": 10_000}, "max_tokens must be at most 512"),
         ({"messages": [{"role": "user", "content": " "}]}, "the prompt is empty: say something"),
         ({"messages": [{"role": "user", "content": "x " * 400}]}, "start the server with a larger --ctx"),
         ({"messages": [{"role": "user", "content": "x " * 9000}]}, "far too long"),
         ({"messages": []}, "messages must be a list of at least 1"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role must be 'system', 'developer', 'user' or"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role must be 'system', 'developer', 'user',"),
         ({"n": 17}, "n must be at most 16"),
         ({"n": 0}, "n must be at least 1"),
         ({"stop": ["x"] * 17}, "stop must be a list of at most 16"),
@@ -369,8 +384,8 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"pjlocal": {"strength": True}}, "pjlocal.strength must be a number or a text in quotes (not true)"),
         ({"pjlocal": {"mode": "x"}}, "pjlocal.mode must be one of judge"),
         ({"pjlocal": {"lora": ["x"]}}, "names no files"),
-        ({"pjlocal": {"stop": ["x"] * 17}}, "stop has 17 entries, and may have 16"),
-        ({"pjlocal": {"prefer": ["vivid", "formal", "simple"], "panel": True, "mode": "base"}}, "pjlocal.panel takes"),
+        ({"pjlocal": {"stop": ["x"] * 17}}, "pjlocal.stop has 17 entries, and may have 16"),
+        ({"pjlocal": {"prefer": ["vivid", "formal", "simple"], "panel": True, "mode": "base"}}, "panel takes"),
     ],
 )
 def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[str, Any], says: str) -> None:
@@ -382,12 +397,12 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
 @pytest.mark.parametrize(
     ("own", "says"),
     [
-        ({"mode": "plain", "strength": 2}, "mode plain has no use for pjlocal.strength"),
-        ({"mode": "plain", "avoid": ["formal"]}, "mode plain has no use for pjlocal.avoid"),
+        ({"mode": "plain", "strength": 2}, "mode plain has no use for strength"),
+        ({"mode": "plain", "avoid": ["formal"]}, "mode plain has no use for avoid"),
         ({"mode": "rewrite", "prefer": ["vivid:2"]}, "mode rewrite has no use for the strength of vivid:2"),
-        ({"mode": "prompt", "panel": True, "prefer": ["vivid", "formal"]}, "mode prompt has no use for pjlocal.panel"),
-        ({"mode": "args", "lam": 9, "floor": 0.5}, "mode args has no use for pjlocal.floor and pjlocal.lam"),
-        ({"mode": "base", "prefer": ["vivid"]}, "view b has no preference: use pjlocal.judge_prefer"),
+        ({"mode": "prompt", "panel": True, "prefer": ["vivid", "formal"]}, "mode prompt has no use for panel"),
+        ({"mode": "args", "lam": 9, "floor": 0.5}, "mode args has no use for floor and lam"),
+        ({"mode": "base", "prefer": ["vivid"]}, "view b has no preference: use judge_prefer"),
     ],
 )
 def test_a_setting_for_which_the_mode_has_no_use_is_refused(served: Served, own: dict[str, Any], says: str) -> None:

@@ -197,14 +197,13 @@ def test_a_bare_text_goes_on(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}, "tools is not supported: "),
+        ({"extra_body": {"functions": [{"name": "f", "parameters": {}}]}}, "functions is not supported: use tools"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "text"),
         ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "must be the user's"),
         ({"temperature": -1}, "temperature must be at least 0"),
         ({"n": 1000}, "n must be at most 16"),
-        ({"max_tokens": 10**9}, "max_tokens must be at most 512"),
         ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
-        ({"extra_body": {"top_k": 3}}, 'under one key: {"pjlocal": {"top_k": ...}}'),
+        ({"extra_body": {"topk": 3}}, "did you mean top_k"),
         ({"extra_body": {"pjlocal": {"topk": 3}}}, "did you mean top_k"),
         ({"extra_body": {"pjlocal": {"lam": 0}}}, "lam must be at least 1"),
         ({"extra_body": {"pjlocal": {"prefer": ["@/etc/passwd"]}}}, "names no files"),

@@ -9,11 +9,11 @@ import pytest
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError
 from pjlocal.request import Request
-from pjlocal.service import Job, News, Service, Stopping
+from pjlocal.service import Job, News, Raw, Service, Stopping
 
 
 def make_jobs(n: int, news: list[News]) -> list[Job]:
-    return [Job(Request(), "a text", news.append) for _ in range(n)]
+    return [Job(Request(), Raw("a text"), news.append) for _ in range(n)]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -92,6 +92,72 @@ def test_a_tokens_numbers_show_where_one_points_and_where_the_keyboard_is(page, 
     assert chromium.eval("document.getElementById('token').hidden")
 
 
+#: A chat whose answers all are the same.
+def says(text: str) -> dict[str, object]:
+    return SETTINGS | {"sampling": {"grammar": f"root ::= {json.dumps(text)}"}, "generation": {"max_tokens": 500}}
+
+
+SHOWN = "[...document.querySelectorAll('article')].map((one) => one.innerText).join('')"
+
+
+def test_thoughts_are_folded_counted_and_opened_on_demand(page, store: Store) -> None:
+    session = saved(store, "Thinks", settings=says("<think>\nLet me *see*.\n</think>\n\nIt *purrs*."))
+    chromium = page(f"#{session.id}")
+    ask(chromium, "Why?")
+    chromium.wait_for(WRITTEN)
+    (turn,) = store.load(session.id).turns
+    for _ in range(2):
+        assert turn.thinking == "Let me *see*." and turn.answer == "It *purrs*."
+        n_thoughts = turn.statistics["usage"]["thinking_tokens"]
+        assert (
+            chromium.eval("document.querySelector('.thoughts summary').innerText") == f"Thinking · {n_thoughts} tokens"
+        )
+        assert chromium.eval("document.querySelector('.answer').innerText") == "It purrs."
+        assert chromium.eval("document.querySelectorAll('.thoughts .t').length") > 5
+        assert "Let me" not in chromium.eval(SHOWN)
+        chromium.eval("getSelection().selectAllChildren(document.querySelector('article'))")
+        assert "Let me" not in chromium.eval("getSelection().toString()"), "what is copied is the answer alone"
+        chromium.eval("document.querySelector('.thoughts summary').click()")
+        assert "Let me *see*." in chromium.eval(SHOWN), "as it was written"
+        chromium.hover(".thoughts .t:nth-child(9)")
+        assert "by" in chromium.eval("document.getElementById('token').innerText")
+        chromium("Page.reload")
+        chromium.wait_for(f"document.readyState === 'complete' && {WRITTEN}")
+    said = chromium.eval("document.getElementById('said').textContent")
+    assert said == "" or said == "Answer: It *purrs*."
+
+
+@pytest.mark.slow
+def test_thoughts_that_are_open_stay_open_while_they_are_written(page, store: Store) -> None:
+    text = " ".join(f"thought{n}" for n in range(150))
+    session = saved(
+        store, "Thinks long", settings=says(f"<think>{text}</think>Done.") | {"generation": {"max_tokens": 3000}}
+    )
+    chromium = page(f"#{session.id}")
+    ask(chromium, "Why?")
+    chromium.wait_for(f"{TOKENS} > 30")
+    assert chromium.eval("document.querySelector('.thoughts summary').innerText").startswith("Thinking · ")
+    assert not chromium.eval("document.querySelector('.thoughts').open || document.querySelector('.answer').innerText")
+    chromium.eval("document.querySelector('.thoughts summary').click()")
+    before = chromium.eval(TOKENS)
+    chromium.wait_for(f"{TOKENS} > {before} + 30")
+    assert chromium.eval("document.querySelector('.thoughts').open && document.querySelector('[aria-busy]') !== null")
+    chromium.wait_for(WRITTEN)
+    assert chromium.eval("document.querySelector('.thoughts').open")
+    assert chromium.eval("document.getElementById('said').textContent") == "Answer: Done."
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_cut_inside_its_thoughts_says_so(page, store: Store) -> None:
+    session = saved(store, "Cut", settings=says("<think>Let me see") | {"generation": {"max_tokens": 14}})
+    chromium = page(f"#{session.id}")
+    ask(chromium, "Why?")
+    chromium.wait_for(WRITTEN)
+    cut = "cut at the length limit while thinking, without an answer"
+    assert cut in chromium.eval("document.querySelector('article .facts').textContent")
+    assert cut in chromium.eval("document.getElementById('said').textContent")
+
+
 @pytest.mark.slow
 def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: Store) -> None:
     session = saved(store, "endless", settings=ENDLESS)

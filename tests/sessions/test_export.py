@@ -33,6 +33,7 @@ def test_json_holds_everything_and_its_tokens_make_the_events_again() -> None:
     assert [TokenEvent.from_dict(token) for token in turn.pop("tokens")] == session.turns[0].events
     assert turn == {
         "question": "Why?",
+        "thinking": "",
         "answer": "Because é\n",
         "created": "2023-11-14T22:13:20+00:00",
         "settings": SETTINGS,
@@ -48,6 +49,34 @@ def test_json_keeps_odd_characters_exactly_and_gives_a_terminal_no_orders() -> N
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u2028\ud800-\udfff]", text)
     read = json.loads(text)
     assert read["title"] == read["turns"][0]["question"] == read["turns"][0]["answer"] == odd
+
+
+# Thinking
+
+
+def thoughtful() -> Session:
+    texts = [("<think>", True), ("\nHm `x", True), ("</think>", True), ("\n\n", True), ("Yes", False), (".", False)]
+    return chat(*(replace(accepted(text), thought=thought) for text, thought in texts))
+
+
+def test_every_format_shows_the_thinking_apart() -> None:
+    (turn,) = json.loads(as_json(thoughtful()))["turns"]
+    assert (turn["thinking"], turn["answer"]) == ("Hm `x", "Yes.")
+    assert [token["thought"] for token in turn["tokens"]] == [True] * 4 + [False] * 2
+    text = as_markdown(thoughtful())
+    assert "\n\n### Thinking 1\n\nHm `x\n\n### Answer 1\n\n" in text and text.endswith("\n\nYes.\n")
+    html = as_html(thoughtful())
+    folded, _, rest = html.partition("</details>")
+    assert "Thinking: 4 tokens</summary>" in folded and ">\nHm `x</span>" in folded.partition("<details>")[2]
+    assert ">Yes</span>" in rest and "Hm" not in rest
+    assert "<details" not in as_html(chat(accepted("Yes.")))
+
+
+def test_a_thought_without_an_answer_is_shown_as_such() -> None:
+    cut = chat(replace(accepted("<think>Hm"), thought=True))
+    html = as_html(cut)
+    assert "Thinking: 1 token</summary>" in html and "no answer" in html.partition("</details>")[2]
+    assert json.loads(as_json(cut))["turns"][0]["answer"] == ""
 
 
 # Markdown

@@ -26,9 +26,11 @@ from pjlocal.sessions.store import Store, StoreError
 def saved_by_version(version: int, monkeypatch: pytest.MonkeyPatch, session: Session) -> Session:
     """Make a database of an older version's tables, with that session in it as that version wrote it."""
     columns = "position, id, text, kind, round, draft, p, q, accept_probability, rejected"
+    columns += ", judge" if version >= 4 else ""
+    sql = f"INSERT INTO tokens (turn_id, {columns}) VALUES (?{', ?' * len(columns.split(', '))})"
     with monkeypatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", MIGRATIONS[:version])
-        patch.setattr(store_module, "_ADD_MISSING_TOKEN", f"INSERT INTO tokens VALUES ({', '.join('?' * 11)})")
+        patch.setattr(store_module, "_ADD_MISSING_TOKEN", sql)
         patch.setattr(store_module, "_token_row", lambda turn_id, event: (turn_id, *_old_values(event, columns)))
         with Store() as store:
             return saved(store, session.title, *session.turns)
@@ -81,6 +83,25 @@ def test_tokens_of_the_first_version_learn_who_judged_them(file, monkeypatch) ->
         (turn,) = store.load(store.latest()).turns
     assert [event.judge for event in turn.events] == ["b", "a", None]
     assert turn.events == events, "and no pushes are made up"
+
+
+@pytest.mark.parametrize(
+    ("texts", "thinking", "answer"),
+    [
+        (["<think>", "\nHm", "\n", "</think>", "\n\n", "Yes"], "Hm", "Yes"),
+        (["\n", "<thi", "nk>Hm", "</think>", "Yes"], "Hm", "Yes"),
+        (["Hm", "</thi", "nk>\n\n", "Yes"], "Hm", "Yes"),  # opened by the prompt
+        (["<think>", "Hm"], "Hm", ""),
+        (["The mark ", "<think>", " says so"], "", "The mark <think> says so"),
+    ],
+)
+def test_thinking_in_an_older_database_is_found_when_it_is_read(file, monkeypatch, texts, thinking, answer) -> None:
+    events = [plain(number, text) for number, text in enumerate(texts)]
+    saved_by_version(4, monkeypatch, Session("Hm?", [Turn("Why?", events, finish_reason="stop")]))
+    with Store() as store:
+        (turn,) = store.load(store.latest()).turns
+    assert (turn.thinking, turn.answer) == (thinking, answer)
+    assert turn.text == "".join(texts), "what a later turn reads is what was written"
 
 
 @pytest.mark.parametrize("version", [len(MIGRATIONS) + 1, 99])

@@ -5,14 +5,21 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ...attachments import read_attachment, without_texts
 from ...config.editor import edit_text
+from ...errors import UsageError
 from ...screen import suspend
 from ...screen.display import LIVING
+from ...sessions.session import Turn
+from ...settings import Thoughts
 from .. import figures
 from ..chat import Chat
-from .command import Commands
+from .command import Commands, one_of
 
 commands = Commands()
+
+_EDITED = ("question", "answer")
+_SHOWN: dict[str, Thoughts] = {"on": "show", "off": "hide"}
 
 
 @commands.add(
@@ -27,6 +34,38 @@ def why(chat: Chat, words: str) -> None:
     chat.screen.page(page, "/why")
 
 
+@commands.add(
+    "/thoughts [N|on|off]",
+    "Show what the model thought before the last answer, or before the answer of turn N; on shows thoughts with every "
+    "answer, off only how many tokens they have.",
+    lambda chat: list(_SHOWN),
+)
+def thoughts(chat: Chat, words: str) -> None:
+    if words in _SHOWN:
+        chat.screen.thoughts = _SHOWN[words]
+        chat.screen.say(f"thoughts {words}")
+        return
+    turn, view = _turn(chat, words), chat.view
+    if turn.thinking:
+        chat.screen.page(lambda width, no_color: figures.thoughts(turn, view, no_color), "/thoughts")
+    else:
+        chat.screen.say("this answer came without thoughts")
+
+
+def _turn(chat: Chat, number: str) -> Turn:
+    """A turn by its number, the last without one.
+
+    Raises:
+        UsageError: there is none.
+    """
+    last, turns = chat.conversation.last, chat.conversation.session.turns
+    if not number:
+        return last
+    if not number.isdecimal() or not 0 < int(number) <= len(turns):
+        raise UsageError(f"/thoughts takes on, off or the number of a turn, from 1 to {len(turns)} (not {number!r})")
+    return turns[int(number) - 1]
+
+
 @commands.add("/compare", "Answer the last question in every mode, one after the other.")
 def compare(chat: Chat, words: str) -> None:
     for begun in chat.conversation.compare():
@@ -35,14 +74,45 @@ def compare(chat: Chat, words: str) -> None:
             break
 
 
+@commands.add("/read [FILE|clear]", "Send a text file with the next question; without a file, list those to be sent.")
+def read(chat: Chat, words: str) -> None:
+    if words == "clear":
+        chat.attachments.clear()
+    elif words:
+        chat.attachments.append(read_attachment(words.strip("\"'")))
+    for attachment in chat.attachments:
+        chat.screen.say(attachment.size(chat.conversation.judge.n_tokens(attachment.text)))
+    chat.screen.say("the next question sends this" if chat.attachments else "no file is sent with the next question")
+
+
 @commands.add("/regen", "Answer the last question again.")
 def regen(chat: Chat, words: str) -> None:
     chat.answer(chat.conversation.regenerate())
 
 
-@commands.add("/edit", "Open the last question in $EDITOR and ask it anew.")
+@commands.add("/continue [N]", "Continue the last answer, by N tokens at most; also one that was cut off or stopped.")
+def continue_(chat: Chat, words: str) -> None:
+    conversation = chat.conversation
+    last = conversation.last
+    generation = conversation.judge.request.generation
+    n = generation.parse("max_tokens", words).max_tokens if words else None
+    writing = conversation.continue_answer(n)
+    chat.answer(writing)
+    if conversation.last is last and writing.turn.finish_reason == "stop":
+        chat.screen.say("the model adds nothing: the answer is as it was")
+
+
+@commands.add(
+    "/edit [question|answer]",
+    "Open the last question in $EDITOR and ask it anew; or the last answer, and keep it as you leave it.",
+    lambda chat: _EDITED,
+)
 def edit(chat: Chat, words: str) -> None:
     last = chat.conversation.last
+    what = one_of("/edit", words or _EDITED[0], _EDITED)
+    if what == "answer":
+        _edit_answer(chat, last.answer)
+        return
     with suspend.undone():
         question = edit_text(last.question)
     if not question or question == last.question.strip():
@@ -51,10 +121,20 @@ def edit(chat: Chat, words: str) -> None:
     chat.answer(chat.conversation.ask(question, replacing=last))
 
 
+def _edit_answer(chat: Chat, before: str) -> None:
+    with suspend.undone():
+        answer = edit_text(before)
+    if not answer or answer == before.strip():
+        chat.screen.say("the answer is as it was")
+        return
+    chat.conversation.edit_answer(answer)
+    chat.screen.say("the answer is saved as you wrote it; /continue continues it")
+
+
 @commands.add("/undo", "Take the last question and its answer back.")
 def undo(chat: Chat, words: str) -> None:
     turn = chat.conversation.undo()
-    chat.screen.say(f"taken back: {' '.join(turn.question.split())}")
+    chat.screen.say(f"taken back: {' '.join(without_texts(turn.question).split())}")
 
 
 @commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session; where layers and views are.")

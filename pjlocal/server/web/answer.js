@@ -9,36 +9,35 @@ export class Answer {
   /** onRender: is called when what has come is on the page. */
   constructor(onRender) {
     this.onRender = onRender;
-    this.events = []; // those without a text too: the end is one
-    this.text = "";
-    this.element = element("div", "answer");
-    this.element.tabIndex = 0;
+    this.events = []; // of thoughts as well, and those without a text too: the end is one
+    this.text = ""; // the answer alone
+    this.thoughts = new Thoughts();
+    this.element = withNumbers(element("div", "answer"), "Answer");
     this.element.dir = "auto";
-    this.element.setAttribute("role", "group");
-    this.element.setAttribute("aria-label", "Answer. The left and right arrow keys go from token to token, with Shift to the next resampled one");
-    this.element.addEventListener("pointerover", ({ target }) => this.#point(target));
-    this.element.addEventListener("click", ({ target }) => this.#point(target));
-    this.element.addEventListener("pointerleave", hide);
-    this.element.addEventListener("blur", () => this.#leave());
-    this.element.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  #tokens = []; // those that have a text
+  #tokens = []; // those of the answer that have a text
   #starts = []; // where each of them begins in the text
   #shown = []; // the blocks that are on the page
-  #now = null; // the token that the keyboard is at
   #due = false;
   #formatted = true;
 
   add(events) {
     for (const event of events) {
       this.events.push(event);
-      if (!event.text) continue;
-      this.#tokens.push(event);
-      this.#starts.push(this.text.length);
-      this.text += event.text;
+      if (event.thought) this.thoughts.add(event);
+      else if (event.text) {
+        this.#tokens.push(event);
+        this.#starts.push(this.text.length);
+        this.text += event.text;
+      }
     }
     this.#plan();
+  }
+
+  /** Whether the last token belongs to a thought. */
+  get isThinking() {
+    return Boolean(this.events[this.events.length - 1]?.thought);
   }
 
   #plan() {
@@ -79,13 +78,8 @@ export class Answer {
   #leaf(from, to) {
     const nodes = [];
     for (let n = this.#tokenAt(from); n < this.#tokens.length && this.#starts[n] < to; n++) {
-      const event = this.#tokens[n];
-      const begin = Math.max(from, this.#starts[n]);
-      const end = Math.min(to, this.#starts[n] + event.text.length);
-      const kind = ["resampled", "bonus"].includes(event.kind) ? event.kind : "";
-      const span = element("span", ["t", viewClass(event.writer), kind].filter(Boolean).join(" "), visible(this.text.slice(begin, end)));
-      eventOf.set(span, event);
-      nodes.push(span);
+      const start = this.#starts[n];
+      nodes.push(token(this.#tokens[n], Math.max(from, start) - start, to - start));
     }
     return nodes;
   }
@@ -99,31 +93,71 @@ export class Answer {
     }
     return low;
   }
+}
 
-  #point(target) {
+/** The model's thoughts before an answer: folded; the line that opens them counts their tokens. */
+class Thoughts {
+  constructor() {
+    this.count = 0;
+    this.element = element("details", "thoughts");
+    this.element.hidden = true;
+    this.element.append(this.#heading, this.#text);
+  }
+
+  #heading = element("summary");
+  #text = withNumbers(element("div", "raw"), "Thoughts");
+
+  add(event) {
+    this.count++;
+    this.element.hidden = false;
+    this.#heading.textContent = `Thinking · ${this.count} token${this.count === 1 ? "" : "s"}`;
+    if (event.text) this.#text.append(token(event));
+  }
+}
+
+/** A token in the colour of its writer, or the part of it between two of its characters. */
+function token(event, from = 0, to = event.text.length) {
+  const kind = ["resampled", "bonus", "given"].includes(event.kind) ? event.kind : "";
+  const classes = ["t", viewClass(event.writer), kind].filter(Boolean).join(" ");
+  const span = element("span", classes, visible(event.text.slice(from, to)));
+  eventOf.set(span, event);
+  return span;
+}
+
+/** Have the tokens of a text show their numbers, where one points and where the arrow keys go. */
+function withNumbers(text, name) {
+  let now = null; // the token that the keyboard is at
+  text.tabIndex = 0;
+  text.setAttribute("role", "group");
+  text.setAttribute("aria-label", `${name}. The left and right arrow keys go from token to token, with Shift to the next resampled one`);
+
+  const point = ({ target }) => {
     const span = target.closest(".t");
     if (span) show(span, eventOf.get(span));
     else hide();
-  }
-
-  #key(event) {
+  };
+  const leave = () => {
+    now?.classList.remove("now");
+    now = null;
+    hide();
+  };
+  text.addEventListener("pointerover", point);
+  text.addEventListener("click", point);
+  text.addEventListener("pointerleave", hide);
+  text.addEventListener("blur", leave);
+  text.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.key === "Escape") this.#leave();
+    if (event.key === "Escape") leave();
     if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    const all = [...this.element.querySelectorAll(event.shiftKey ? ".t.resampled, .t.now" : ".t")];
-    const next = all[this.#now?.isConnected ? all.indexOf(this.#now) + step : step > 0 ? 0 : all.length - 1];
+    const all = [...text.querySelectorAll(event.shiftKey ? ".t.resampled, .t.now" : ".t")];
+    const next = all[now?.isConnected ? all.indexOf(now) + step : step > 0 ? 0 : all.length - 1];
     if (!next) return;
-    this.#now?.classList.remove("now");
-    this.#now = next;
+    now?.classList.remove("now");
+    now = next;
     next.classList.add("now");
     next.scrollIntoView({ block: "nearest" });
     show(next, eventOf.get(next), true);
-  }
-
-  #leave() {
-    this.#now?.classList.remove("now");
-    this.#now = null;
-    hide();
-  }
+  });
+  return text;
 }

@@ -56,7 +56,7 @@ async function send(text, replaced) {
     if (!failed && turn.written.finish) trouble("The answer is empty: it is as if nothing had been asked.");
   } else {
     show(turns);
-    say(`Answer: ${answer.text}`);
+    say(answer.isThinking ? turn.written.facts.textContent : `Answer: ${answer.text}`);
     if (document.activeElement === document.body) answer.element.focus({ preventScroll: true }); // its button is gone
   }
   if (failed) refused(failed);

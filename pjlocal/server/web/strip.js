@@ -13,7 +13,7 @@ export function strip(events) {
   const lanes = [...new Set(["a", "b", ...names])].sort();
   if (judged.some(({ writer }) => writer === null)) lanes.push(null); // what all wrote
   const lane = (name) => lanes.indexOf(name) * LANE;
-  const svg = shape("svg", { viewBox: `0 0 ${events.length} ${lanes.length * LANE}`, preserveAspectRatio: "none" });
+  const svg = shape("svg", { viewBox: `0 0 ${judged.length} ${lanes.length * LANE}`, preserveAspectRatio: "none" });
   svg.classList.add("strip");
   let from = 0;
   judged.forEach(({ draft, round }, n) => {

@@ -44,6 +44,7 @@ function rows(event) {
 
 function origin({ kind, draft, judge }) {
   const judges = judge ?? "all";
+  if (kind === "given") return "given: the model did not write it";
   if (draft === null) return kind === "plain" ? "written by one view alone" : kind;
   if (kind === "bonus") return `bonus from ${judges}, after all that ${draft} drafted was accepted`;
   return `${kind}, drafted by ${draft}, judged by ${judges}`;

@@ -9,7 +9,7 @@ import { viewClass, visible } from "./token.js";
 const ENDINGS = { length: "cut at the length limit", interrupted: "stopped" };
 let count = 0;
 
-/** An answer with its facts above and its strip below.
+/** An answer with its facts and the model's thoughts above and its strip below.
  *
  * settings: what it is written under, as saved turns have it: `mode` and `preferences` by view. */
 export class Written {
@@ -21,7 +21,7 @@ export class Written {
     this.legend = element("ul", "legend");
     this.strip = element("div", "stripped");
     this.facts = element("p", "facts");
-    this.parts = [this.legend, this.answer.element, this.strip, this.facts];
+    this.parts = [this.legend, this.answer.thoughts.element, this.answer.element, this.strip, this.facts];
     this.answer.element.setAttribute("aria-busy", "true");
     this.#describe();
     this.answer.formatted = formatted;
@@ -67,10 +67,16 @@ export class Written {
   #count() {
     const { events } = this.answer;
     this.strip.replaceChildren(...[strip(events)].filter(Boolean));
-    const ending = this.finish === undefined ? "" : ENDINGS[this.finish] ?? (this.finish === null ? "unfinished" : "");
     const n = this.leftOut;
     const unseen = n && `the context is full: the model no longer sees the oldest ${n === 1 ? "exchange" : `${n} exchanges`}`;
-    this.facts.textContent = [words(events), ending, unseen].filter(Boolean).join(" · ");
+    this.facts.textContent = [words(events), this.#ending, unseen].filter(Boolean).join(" · ");
+  }
+
+  /** How it ended, in words; nothing while it is written. */
+  get #ending() {
+    if (this.finish === undefined) return "";
+    const ending = this.finish === null ? "unfinished" : ENDINGS[this.finish] ?? "";
+    return this.answer.isThinking ? `${ending || "ended"} while thinking, without an answer` : ending;
   }
 }
 

@@ -1,0 +1,83 @@
+"""Text files that stand in front of a question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .errors import UsageError
+from .textfile import user_path
+from .visible import one_line
+
+_MOST_BYTES = 1 << 26  # more than any context takes
+_PER_TOKEN = 4  # characters, roughly, where no model is there to count
+
+#: How files begin that are no text, and what they are.
+_KINDS = {
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "an archive or an office document",
+    b"\xd0\xcf\x11\xe0": "an office document",
+    b"{\\rtf": "an office document",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"\x1f\x8b": "a compressed file",
+    b"GGUF": "a model",
+}
+_BLOCK = re.compile(r'<file name="([^"\n]*)">\n.*?\n</file>\s*', re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file's text, and its name without its folder."""
+
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return f'<file name="{self.name}">\n{self.text}\n</file>'
+
+    def size(self, n_tokens: int | None) -> str:
+        """The name and the tokens; None counts them roughly."""
+        about, n = ("about ", max(1, len(self.text) // _PER_TOKEN)) if n_tokens is None else ("", n_tokens)
+        return f"{self.name}: {about}{n:,} token{'' if n == 1 else 's'}"
+
+
+def read_attachment(name: str) -> Attachment:
+    """The text of a file.
+
+    Raises:
+        UsageError: it cannot be read, is empty, too large, or no UTF-8 text.
+    """
+    path = user_path(name)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {error.strerror or error}") from None
+    kind = next((kind for head, kind in _KINDS.items() if data.startswith(head)), None)
+    if kind:
+        raise UsageError(f"{name} is {kind}, and only text can be read: save its text to a file first")
+    if len(data) > _MOST_BYTES:
+        raise UsageError(f"{name} is larger than {_MOST_BYTES >> 20} MiB, which no context has room for")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    if "\0" in text:
+        raise UsageError(f"{name} is no text: it holds a NUL (byte {data.index(0)})")
+    text = text.replace("\r\n", "\n").strip("\n")
+    if not text.strip():
+        raise UsageError(f"{name} is empty")
+    return Attachment(one_line(path.name).replace('"', "'"), text)
+
+
+def with_attachments(attachments: Iterable[Attachment], question: str) -> str:
+    """The question behind the files."""
+    return "\n\n".join([*map(str, attachments), question])
+
+
+def without_texts(question: str) -> str:
+    """A question with the names of its files in the place of their texts, for people."""
+    return _BLOCK.sub(lambda match: f"[{match[1]}] ", question).strip()

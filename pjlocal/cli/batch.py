@@ -1,0 +1,345 @@
+"""``pjlocal run --batch``: a file of prompts, an answer for each row."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ..client import Server, ServerBusy
+from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
+from ..errors import OutputError, PjlocalError, UsageError
+from ..events import Result, Started
+from ..prompting.conversation import parse_conversation
+from ..prompting.prompt import Message
+from ..request import GROUPS, KEYS, PREFERENCES, Request, make_views
+from ..screen.progress import progress_bars
+from ..settings import Settings, by_keywords, flag_names
+from ..textfile import owner_only, user_path, write_text
+
+if TYPE_CHECKING:
+    from ..persona import PersonaJudge
+
+log = logging.getLogger("pjlocal")
+
+_BUSY_S = 1.0  # until a busy server is asked again
+_AT_ONCE = 16  # times the answers that are written side by side: planned together
+_ALIKE = 0.85  # of an unknown field to a setting: a misspelt one
+_COLUMNS = (".csv", ".tsv")  # files in which every value is a text
+
+#: The settings of a row, by the names that it may give them: their keys, and their flags without the dashes.
+_NAMES = {key: key for key in KEYS} | {
+    flag.removeprefix("--").replace("-", "_"): name for flag, name in flag_names(*GROUPS.values()).items()
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the input.
+
+    number: from 1.
+    prompt: its last question, as the output repeats it.
+    error: why it cannot be answered; then it has no conversation.
+    """
+
+    number: int
+    id: str | int | None
+    prompt: str
+    request: Request
+    conversation: Sequence[Message] = ()
+    error: str = ""
+
+    def as_json(self, result: Result | None, error: str = "") -> str:
+        """The row of the output."""
+        named = {} if self.id is None else {"id": self.id}
+        facts = {"error": error or self.error} if result is None else result.as_dict()
+        return json.dumps({"row": self.number, **named, "prompt": self.prompt, **facts}, ensure_ascii=False)
+
+
+def run_batch(
+    source: str,
+    out: str,
+    request: Request,
+    interrupt: Interrupt,
+    write_all: Callable[[Sequence[Row], Callable[[Row, str], None]], None],
+) -> int:
+    """Answer every row of a file that the output does not have yet; returns the exit status.
+
+    Args:
+        write_all: answers rows, and gives each row of the output away; see `write_here` and `write_there`.
+
+    Raises:
+        UsageError: the file holds no prompts, or the output is something else.
+        OutputError: the output cannot be written.
+    """
+    rows = read_rows(source, request)
+    with on_sigint(interrupt), _Output(out, rows) as output, progress_bars() as progress:
+        progress("answers", output.n_written, len(rows))
+
+        def write(row: Row, line: str) -> None:
+            output.write(row.number, line)
+            progress("answers", output.n_written, len(rows))
+
+        todo = [row for row in rows if not output.has(row.number)]
+        try:
+            for row in todo:
+                if row.error:
+                    write(row, row.as_json(None))
+            write_all([row for row in todo if not row.error], write)
+        except Interrupted:
+            pass
+        output.finish()
+        n_left = len(rows) - output.n_written
+    if interrupt.is_set() or n_left:
+        print(f"pjlocal: {n_left} of {len(rows)} rows are left: the same command goes on with them", file=sys.stderr)
+        return INTERRUPTED
+    if output.n_errors:
+        print(f"pjlocal: {output.n_errors} of {len(rows)} rows have an error instead of an answer", file=sys.stderr)
+    return 1 if output.n_errors else 0
+
+
+# The rows.
+
+
+def read_rows(source: str, request: Request) -> list[Row]:
+    """The rows of a file, each with its request.  Raises UsageError: the file cannot be read, or has none."""
+    from ..evaluation.prompts import read_records
+
+    as_text = any(ending in _COLUMNS for ending in Path(source.lower()).suffixes)
+    records = ((place, record) for place, record in read_records(source) if not _is_blank(record))
+    rows = [_row(number, place, record, request, as_text) for number, (place, record) in enumerate(records, 1)]
+    if not rows:
+        raise UsageError(f"there are no prompts in {source}: it is empty")
+    return rows
+
+
+def _is_blank(record: Any) -> bool:
+    return isinstance(record, str) and not record.strip()
+
+
+def _row(number: int, place: str, record: Any, request: Request, as_text: bool) -> Row:
+    own = record.get("id") if isinstance(record, dict) else None
+    row_id = own if type(own) in (str, int) else None
+    prompt = ""
+    try:
+        system, conversation = parse_conversation(_prompt(place, record))
+        prompt = next(message.content for message in reversed(conversation) if message.role == "user")
+        with by_keywords(*GROUPS.values()):
+            made = _with_settings(request, record, as_text) if isinstance(record, dict) else request
+        return Row(number, row_id, prompt, made.behind(system) if system else made, conversation)
+    except (PjlocalError, TypeError) as error:
+        return Row(number, row_id, prompt, request, error=str(error))
+
+
+def _prompt(place: str, record: Any) -> Any:
+    """The text or the messages of a record."""
+    from ..evaluation.prompts import known_field, read_prompt
+
+    if isinstance(record, dict):
+        name = known_field(record)
+        return record[name] if name == "messages" else read_prompt(place, record, name)
+    return read_prompt(place, record, None)
+
+
+def _with_settings(request: Request, record: Mapping[str, Any], as_text: bool) -> Request:
+    """The request with what a row sets; other fields are passed over, but misspelt settings."""
+    changes: dict[str, Any] = {}
+    for name, value in record.items():
+        key = _NAMES.get(name)
+        if key is None:
+            if near := difflib.get_close_matches(name, _NAMES, 1, _ALIKE):
+                raise UsageError(f"unknown field {name!r}: did you mean {near[0]}?")
+        elif value is not None and value != "":
+            changes[key] = _parsed(key, value) if as_text else value
+    if named := {*PREFERENCES} & changes.keys():
+        changes["views"] = make_views(**{key: changes.pop(key) for key in named})
+    return request.replace(**changes)
+
+
+def _parsed(key: str, text: str) -> Any:
+    """A value of a table of texts; preferences are separated by semicolons."""
+    if key in PREFERENCES:
+        return [part.strip() for part in text.split(";") if part.strip()]
+    group: Settings = next(group() for group in GROUPS.values() if hasattr(group(), key))
+    return getattr(group.parse(key, text), key)
+
+
+# The output.
+
+
+class _Output:
+    """A file of JSON lines, one a row, in the order of the input once all are there; each is flushed.
+
+    Rows wait for those before them, so that the file is in order while it grows; when the work is broken off, those
+    that wait are written all the same.
+
+    Args:
+        out: the file, or ``-`` for standard output, which has no rows from before.
+
+    Raises:
+        UsageError: the file is something else, or answers other prompts.
+        OutputError: it cannot be opened for writing.
+    """
+
+    def __init__(self, out: str, rows: Sequence[Row]) -> None:
+        self._name = out
+        self._path = None if out == "-" else user_path(out)
+        self._n_rows = len(rows)
+        self._next = 1  # the first row that is not in the file
+        self._waiting: dict[int, str] = {}
+        self._lines: dict[int, str] = self._read({row.number: row.prompt for row in rows}) if self._path else {}
+        self._in_file = [*self._lines]
+        self._file: IO[str] = sys.stdout
+        self.n_errors = sum("error" in json.loads(line) for line in self._lines.values())
+
+    def _read(self, prompts: Mapping[int, str]) -> dict[int, str]:
+        """The rows that are in the file, without one that was being written when the process was killed."""
+        assert self._path
+        try:
+            text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read {self._name}: {getattr(error, 'strerror', None) or error}") from None
+        lines: dict[int, str] = {}
+        for line in text.split("\n")[:-1]:
+            try:
+                row = json.loads(line)
+                number, prompt = int(row["row"]), row["prompt"]
+            except (ValueError, LookupError, TypeError):
+                raise UsageError(f"{self._name} exists and is no output of --batch: give --out another name") from None
+            if prompts.get(number) != prompt:
+                raise UsageError(f"{self._name} answers other prompts (row {number}): give --out another name")
+            lines[number] = line
+        if text and not text.endswith("\n"):
+            if not lines and not text.startswith('{"row": '):
+                raise UsageError(f"{self._name} exists and is no output of --batch: give --out another name")
+            write_text(self._path, "".join(f"{line}\n" for line in lines.values()))
+        return lines
+
+    def __enter__(self) -> _Output:
+        if self._path:
+            with self._named_errors():
+                self._file = open(self._path, "a", encoding="utf-8", opener=owner_only)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._path:
+            with self._named_errors():
+                self._file.close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._path:
+                raise
+            raise OutputError(f"cannot write {self._name}: {error.strerror or error}") from None
+
+    @property
+    def n_written(self) -> int:
+        return len(self._lines)
+
+    def has(self, number: int) -> bool:
+        return number in self._lines
+
+    def write(self, number: int, line: str) -> None:
+        """Keep a row, and write all whose turn has come."""
+        self._lines[number] = self._waiting[number] = line
+        self.n_errors += "error" in json.loads(line)
+        while self._next in self._lines:
+            if self._next in self._waiting:
+                self._put(self._next)
+            self._next += 1
+
+    def finish(self) -> None:
+        """Write those that still wait; and all in order, where they are not."""
+        for number in sorted(self._waiting):
+            self._put(number)
+        order = sorted(self._lines)
+        if self._path and len(order) == self._n_rows and self._in_file != order:
+            write_text(self._path, "".join(f"{self._lines[number]}\n" for number in order))
+
+    def _put(self, number: int) -> None:
+        with self._named_errors():
+            self._file.write(f"{self._waiting.pop(number)}\n")
+            self._file.flush()
+        self._in_file.append(number)
+
+
+# The two ways to have them answered.
+
+
+def write_here(judge: PersonaJudge, rows: Sequence[Row], parallel: int, write: Callable[[Row, str], None]) -> None:
+    """By a model that is loaded here.
+
+    Raises:
+        Interrupted: on request; the rows that were answered are written.
+    """
+    for first in range(0, len(rows), n := max(1, parallel) * _AT_ONCE):
+        plans, planned = [], []
+        for row in rows[first : first + n]:
+            try:
+                judge.check(row.request.sampling)
+                plan = judge.plan(row.conversation, judge.with_model_defaults(row.request))
+                judge.answer(plan)  # in mode rewrite there may be no room for two
+            except PjlocalError as error:
+                write(row, row.as_json(None, str(error)))
+            else:
+                plans.append(plan)
+                planned.append(row)
+        for number, answer, _ in judge.write(plans, parallel, keep_errors=True):
+            if answer.error:
+                write(planned[number], planned[number].as_json(None, str(answer.error)))
+            elif answer.is_done and answer.finish_reason != "interrupted":
+                write(planned[number], planned[number].as_json(answer.result))
+        if judge.interrupt.is_set():
+            raise Interrupted
+
+
+def write_there(server: Server, rows: Sequence[Row], parallel: int, write: Callable[[Row, str], None]) -> None:
+    """By a server.
+
+    Raises:
+        Interrupted: on request; the rows that were answered are written.
+        ServerError: the server does not answer.
+    """
+    told: set[str] = set()
+
+    def hear(started: Started) -> None:
+        for warning in started.warnings:
+            if warning not in told:
+                told.add(warning)
+                log.warning("%s", warning)
+
+    def answer(row: Row) -> tuple[Row, str]:
+        messages = [{"role": message.role, "content": message.content} for message in row.conversation]
+        while not server.interrupt.is_set():
+            try:
+                written = server.answer(row.request, messages=messages)
+                written.heard = hear
+                for _ in written:
+                    pass
+            except ServerBusy:
+                time.sleep(_BUSY_S)
+                continue
+            except UsageError as error:
+                return row, row.as_json(None, str(error))
+            if written.result.finish_reason == "interrupted":
+                break
+            return row, row.as_json(written.result)
+        raise Interrupted
+
+    with ThreadPoolExecutor(parallel) as pool:
+        try:
+            for done in as_completed([pool.submit(answer, row) for row in rows]):
+                write(*done.result())
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,179 @@
+"""Functions that a model may call: how its chat template writes a call, and calls in words where it writes none."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .rendering import PROBE, Render, attempt
+from .thinking import MARKS
+
+#: A function as templates take it: ``{"type": "function", "function": {"name", "description", "parameters"}}``.
+Tool = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control token."""
+
+    id: int
+    spelling: str
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """A text in which control tokens are spelled, in pieces."""
+
+    pieces: tuple[str | Control, ...]
+
+    @property
+    def whole(self) -> str:
+        return "".join(piece if isinstance(piece, str) else piece.spelling for piece in self.pieces)
+
+    @property
+    def shown(self) -> str:
+        """The text that an answer shows of it: control tokens show nothing."""
+        return "".join(piece for piece in self.pieces if isinstance(piece, str))
+
+    @property
+    def lark(self) -> str:
+        """It as a part of a rule of a Lark grammar."""
+        return " ".join(json.dumps(p, ensure_ascii=False) if isinstance(p, str) else f"<[{p.id}]>" for p in self.pieces)
+
+    def without(self, beginning: str) -> Spelled:
+        """It without the text that it begins with."""
+        first, *others = self.pieces
+        rest = str(first).removeprefix(beginning)
+        return Spelled((*([rest] if rest else []), *others))
+
+
+@dataclass(frozen=True)
+class CallSyntax:
+    """The text of a call: ``opening``, the function's name, ``between``, and the arguments as JSON.
+
+    What a template writes behind the arguments is left out: the answer ends there.
+    """
+
+    opening: Spelled
+    between: Spelled
+
+    @property
+    def mark(self) -> str | Control | None:
+        """The beginning of ``opening`` by which a call is told from other text: a control token or a tag."""
+        first = self.opening.pieces[0] if self.opening.pieces else ""
+        if isinstance(first, Control):
+            return first
+        tag = re.match(r"<[^<>\s]+>|\[[A-Z_]+\]", first)
+        return tag[0] if tag else None
+
+    @property
+    def can_be_chosen(self) -> bool:
+        """Whether a call can be told from an answer in text."""
+        return self.mark is not None or self.opening.whole.startswith("{")
+
+
+#: The syntax where the template has none of its own.
+IN_JSON = CallSyntax(Spelled(('{"name": "',)), Spelled(('", "arguments": ',)))
+
+
+@dataclass(frozen=True)
+class CallSupport:
+    """The chat template's own way with functions.
+
+    shows_tools: whether it tells the model of functions.
+    syntax: how it writes a call; None where it writes none, or one whose arguments are not JSON.
+    in_text: whether it takes the arguments of earlier calls as a text; else as an object.
+    """
+
+    shows_tools: bool = False
+    syntax: CallSyntax | None = None
+    in_text: bool = False
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The functions that one answer may call.
+
+    opening: text that the prompt ends with, in which control tokens are spelled: the beginning of a call.
+    """
+
+    offered: Sequence[Tool] = ()
+    opening: str = ""
+
+
+_NAME, _KEY, _VALUE = (f"{PROBE}{letter}" for letter in "fkv")
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": _NAME,
+        "description": "a function",
+        "parameters": {"type": "object", "properties": {_KEY: {"type": "string"}}, "required": [_KEY]},
+    },
+}
+_ARGUMENTS = re.compile(rf'\{{\s*"{_KEY}"\s*:\s*"{_VALUE}"\s*\}}')
+
+
+def find_support(render: Render, spelled: Callable[[str], Spelled]) -> CallSupport:
+    """Find out how a template shows functions and writes calls, from what it makes of one."""
+    variables = {"tools": [_TOOL]}
+    head = attempt(render, [("user", PROBE)], variables) or ""
+    shows_tools = _NAME in head
+    opened = [at for marks in MARKS if (at := head.find(marks.open, head.rfind(PROBE))) >= 0]
+    head = head[: min(opened, default=len(head))]  # without a thought that the prompt opens, or leaves empty
+    for in_text in (False, True):
+        arguments: Any = {_KEY: _VALUE}
+        call = make_call("pjlocal00", _NAME, json.dumps(arguments) if in_text else arguments)
+        said = [("user", PROBE), ("assistant", "", {"tool_calls": [call]})]
+        text = attempt(render, said, {**variables, "add_generation_prompt": False}) or ""  # type: ignore[arg-type]
+        same = next((n for n, (a, b) in enumerate(zip(head, text, strict=False)) if a != b), min(len(head), len(text)))
+        text = text[same:]
+        opening, name, rest = text.partition(_NAME)
+        found = _ARGUMENTS.search(rest)
+        if name and found:
+            for marks in MARKS:
+                opening = opening.rpartition(marks.close)[2]
+            if opening.lstrip()[:1] in "<[{":  # a mark, or JSON; gpt-oss has a space before "to=functions."
+                opening = opening.lstrip()
+            return CallSupport(shows_tools, CallSyntax(spelled(opening), spelled(rest[: found.start()])), in_text)
+    return CallSupport(shows_tools)
+
+
+def make_call(number: str, name: str, arguments: Any) -> dict[str, Any]:
+    """A call in the form of OpenAI's messages; templates take the arguments as an object or as a text."""
+    return {"id": number, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def described(tools: Sequence[Tool]) -> str:
+    """The text that tells a model of functions where its template does not."""
+    functions = [tool["function"] for tool in tools]
+    lines = ["Answer with a call of a function, as JSON with its name and its arguments. You can call:"]
+    for function in functions:
+        about = f": {function['description']}" if function.get("description") else ""
+        schema = json.dumps(function["parameters"], ensure_ascii=False)
+        lines.append(f"- {function['name']}{about}\n  The JSON schema of its arguments: {schema}")
+    return "\n".join(lines)
+
+
+def in_words(calls: Sequence[Mapping[str, Any]]) -> str:
+    """Calls as a readable text."""
+    lines = []
+    for call in calls:
+        function = call["function"]
+        arguments = function["arguments"]
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        lines.append(f"Call of {function['name']}: {text}")
+    return "\n".join(lines)
+
+
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with each of its texts changed; the keys of objects stay."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: map_texts(inner, change) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [map_texts(inner, change) for inner in value]
+    return value

@@ -1,0 +1,350 @@
+"""OpenAI's Responses API in its stateless form: its body, made into one of chat completions, and its answers.
+
+To be held beside the reference of https://platform.openai.com/docs/api-reference/responses.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+from uuid import uuid4
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from starlette.responses import JSONResponse, Response
+
+from ..prompting.tools import make_call
+from ..service import Done, Token
+from .auth import described
+from .bodies import Object, Strict, Whole, Wrong, checked
+from .openai import Chat, usage, warning_header
+from .streaming import Answers, as_event, as_stream
+from .tools import Calling, Part, Reader
+
+_TEXTS = ("input_text", "output_text", "summary_text", "text")
+_ROLES = ("user", "assistant", "system", "developer")
+#: The fields of a chat completion, as they are called here; the longest first.
+_NAMES = {"response_format.json_schema": "text.format", "response_format": "text.format", ".function.": "."}
+
+
+# The body.
+
+
+class _Text(Strict):
+    format: Object = Field(default={"type": "text"})
+
+
+def _items(text: Any) -> Any:
+    """The items of an input: a text alone is a message."""
+    return [{"role": "user", "content": text}] if isinstance(text, str) else text
+
+
+class Responses(Strict):
+    """A request; its other fields are those of chat completions."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    input: Annotated[list[Object], BeforeValidator(_items), Field(min_length=1)]
+    instructions: str = ""
+    text: _Text = _Text()
+    tools: list[Object] = Field(default=[])
+    tool_choice: Any = "auto"
+    stream: bool = False
+    top_logprobs: Whole = 0
+
+    def as_chat(self) -> Chat:
+        """The same as a request for a chat completion.
+
+        Raises:
+            Wrong: what such a request may not say.
+        """
+        if self.top_logprobs:
+            raise Wrong("top_logprobs is not supported here: use /v1/chat/completions", "top_logprobs")
+        values: dict[str, Any] = {**(self.model_extra or {}), "messages": self._messages()}
+        if self.text.format.get("type") != "text":
+            values["response_format"] = self._response_format()
+        if self.tools:
+            values["tools"] = [{"type": tool.get("type"), "function": tool} for tool in self.tools]
+        try:
+            chat = checked(Chat, values | {"tool_choice": self.tool_choice})
+            chat.check_others()
+        except Wrong as error:
+            raise Wrong(_renamed(str(error)), error.field and _renamed(error.field)) from None
+        if chat.n not in (None, 1):
+            raise Wrong("n must be 1 here: use /v1/chat/completions", "n")
+        return chat
+
+    def _response_format(self) -> dict[str, Any]:
+        kind = self.text.format.get("type")
+        others = {name: value for name, value in self.text.format.items() if name != "type"}
+        return {"type": kind, **({"json_schema": others} if kind == "json_schema" else others)}
+
+    def _messages(self) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = []
+        if self.instructions:
+            messages.append({"role": "system", "content": self.instructions})
+        for number, item in enumerate(self.input):
+            kind = item.get("type", "message")
+            if kind == "message":
+                if item.get("role") not in _ROLES:
+                    raise Wrong(f"input.{number}.role must be one of {', '.join(_ROLES)}", "input")
+                content = {"content": _text(item.get("content"), f"input.{number}.content")}
+                if messages and item["role"] == "assistant" and messages[-1].keys() == {"role", "reasoning_content"}:
+                    messages[-1] |= content
+                else:
+                    messages.append({"role": item["role"], **content})
+            elif kind == "function_call":
+                call = make_call(item.get("call_id", ""), item.get("name", ""), item.get("arguments", "{}"))
+                if not messages or messages[-1]["role"] != "assistant":
+                    messages.append({"role": "assistant"})
+                messages[-1].setdefault("tool_calls", []).append(call)
+            elif kind == "function_call_output":
+                text = _text(item.get("output"), f"input.{number}.output")
+                messages.append({"role": "tool", "tool_call_id": item.get("call_id", ""), "content": text})
+            elif kind == "item_reference":
+                raise Wrong(f"input.{number} refers to an item, and nothing is kept here: send all messages", "input")
+            elif kind == "reasoning":
+                text = _text(item.get("summary"), f"input.{number}.summary")
+                messages.append({"role": "assistant", "reasoning_content": text})
+            else:
+                raise Wrong(
+                    f"input.{number}.type {json.dumps(kind)[:100]} is not supported: only text and functions are",
+                    "input",
+                )
+        return messages
+
+
+def _renamed(message: str) -> str:
+    for name, here in _NAMES.items():
+        message = message.replace(name, here)
+    return message
+
+
+def _text(content: Any, path: str) -> str:
+    """The text of an item: a text, or a list of parts that are texts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise Wrong(f"{path} must be a string or a list", "input")
+    texts = []
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") not in _TEXTS:
+            raise Wrong(f"{path}: only parts of text can be sent, of type input_text or output_text", "input")
+        texts.append(str(part.get("text") or ""))
+    return "".join(texts)
+
+
+# The answer.
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """An item of the output: the beginnings of its events' names, and the fields in which its text comes.
+
+    part: of a part within the item, with the field of its number.
+    """
+
+    prefix: str
+    text: str
+    delta: str
+    part: tuple[str, str] | None = None
+
+
+_KINDS = {
+    "reasoning": _Kind(
+        "rs", "text", "response.reasoning_summary_text", ("response.reasoning_summary_part", "summary_index")
+    ),
+    "message": _Kind("msg", "text", "response.output_text", ("response.content_part", "content_index")),
+    "function_call": _Kind("fc", "arguments", "response.function_call_arguments"),
+}
+
+
+@dataclass
+class _Item:
+    """An item of the output, as far as it has come."""
+
+    kind: str
+    index: int
+    call: Reader
+    text: str = ""
+    status: str = "in_progress"
+    id: str = field(default_factory=lambda: uuid4().hex)
+
+    @property
+    def names(self) -> _Kind:
+        return _KINDS[self.kind]
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """Other fields of the events that tell of its text."""
+        return {"logprobs": []} if self.kind == "message" else {}
+
+    @property
+    def part(self) -> dict[str, Any]:
+        if self.kind == "reasoning":
+            return {"type": "summary_text", "text": self.text}
+        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
+
+    def as_dict(self) -> dict[str, Any]:
+        made = {"id": f"{self.names.prefix}_{self.id}", "type": self.kind, "status": self.status}
+        if self.kind == "function_call":
+            return made | {"call_id": self.call.id, "name": self.call.name, "arguments": self.text}
+        parts = [self.part] if self.status != "in_progress" else []
+        return made | ({"summary": parts} if self.kind == "reasoning" else {"role": "assistant", "content": parts})
+
+
+class ResponsesReply:
+    """The reply to a request, which grows with the tokens of its answer.
+
+    Args:
+        chat: the request as one for a chat completion.
+        model: the name that the request gives.
+        calling: how the answer may call functions.
+    """
+
+    def __init__(self, asked: Responses, chat: Chat, model: str, calling: Calling | None) -> None:
+        self._asked = asked
+        self._chat = chat
+        self._model = model
+        self._reader = Reader(calling)
+        self._items: list[_Item] = []
+        self._space = ""  # at the beginning of a text, which may not come
+        self._n_events = 0
+        self._id = uuid4().hex
+        self._created = int(time.time())
+
+    async def whole(self, answers: Answers) -> Response:
+        await answers.finish()
+        (choice,) = answers.choices
+        assert choice.done
+        for _ in (*self._add(choice.tokens), *self._end(choice.done)):
+            pass
+        return JSONResponse(self._response(answers), headers=warning_header(answers))
+
+    async def streamed(self, answers: Answers) -> Response:
+        news = await answers.begin()
+        return as_stream(self._stream(answers, news), warning_header(answers))
+
+    async def _stream(
+        self, answers: Answers, news: AsyncIterator[tuple[int, Sequence[Token] | Done]]
+    ) -> AsyncIterator[bytes]:
+        try:
+            for name in ("response.created", "response.in_progress"):
+                yield self._event(name, response=self._response(answers))
+            async for _, new in news:
+                for event in self._end(new) if isinstance(new, Done) else self._add(new):
+                    yield event
+            response = self._response(answers)
+            yield self._event(f"response.{response['status']}", response=response)
+        except Exception as error:  # in the middle of the stream it has no status any more
+            facts = described(error)[1]["error"]
+            yield self._event("error", **{**facts, "error": facts})
+
+    def _add(self, tokens: Sequence[Token]) -> Iterator[bytes]:
+        return self._grow(self._reader.push([token.event for token in tokens]))
+
+    def _grow(self, part: Part) -> Iterator[bytes]:
+        if part.thinking and self._chat.include_reasoning is not False:
+            yield from self._write("reasoning", part.thinking)
+        text = self._space + part.text
+        self._space = ""
+        if text.strip() or (text and self._items and self._items[-1].kind == "message"):
+            yield from self._write("message", text)
+        else:
+            self._space = text
+        if part.arguments or part.begins:
+            yield from self._write("function_call", part.arguments)
+
+    def _end(self, done: Done) -> Iterator[bytes]:
+        yield from self._grow(self._reader.finish())
+        if not self._items or self._items[-1].kind == "reasoning":
+            yield from self._write("message", self._space)
+        yield from self._close("incomplete" if done.result.finish_reason == "length" else "completed")
+
+    def _write(self, kind: str, text: str) -> Iterator[bytes]:
+        """Add to the last item, or begin one of another kind."""
+        if not self._items or self._items[-1].kind != kind:
+            yield from self._close("completed")
+            item = _Item(kind, len(self._items), self._reader)
+            self._items.append(item)
+            yield self._of_item("response.output_item.added", item, item=item.as_dict())
+            if item.names.part:
+                yield self._of_item(f"{item.names.part[0]}.added", item, in_part=True, part=item.part)
+        item = self._items[-1]
+        item.text += text
+        yield self._of_item(f"{item.names.delta}.delta", item, in_part=True, delta=text, **item.others)
+
+    def _close(self, status: str) -> Iterator[bytes]:
+        if not self._items:
+            return
+        item = self._items[-1]
+        item.status = status
+        done = {item.names.text: item.text, **item.others}
+        yield self._of_item(f"{item.names.delta}.done", item, in_part=True, **done)
+        if item.names.part:
+            yield self._of_item(f"{item.names.part[0]}.done", item, in_part=True, part=item.part)
+        yield self._of_item("response.output_item.done", item, item=item.as_dict())
+
+    def _of_item(self, name: str, item: _Item, /, *, in_part: bool = False, **fields: Any) -> bytes:
+        where: dict[str, Any] = {"output_index": item.index}
+        if in_part:
+            where["item_id"] = item.as_dict()["id"]
+            if item.names.part:
+                where[item.names.part[1]] = 0
+        return self._event(name, **where, **fields)
+
+    def _event(self, name: str, /, **fields: Any) -> bytes:
+        number = self._n_events
+        self._n_events += 1
+        return f"event: {name}\n".encode() + as_event({"type": name, "sequence_number": number, **fields})
+
+    def _response(self, answers: Answers) -> dict[str, Any]:
+        """The response object, as far as it has come."""
+        asked, chat = self._asked, self._chat
+        metadata, reasoning = (_as_object(asked.model_extra, name) for name in ("metadata", "reasoning"))
+        (choice,) = answers.choices
+        status = self._items[-1].status if choice.done and self._items else "in_progress"
+        return {
+            "id": f"resp_{self._id}",
+            "object": "response",
+            "created_at": self._created,
+            "status": status,
+            "error": None,
+            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "instructions": asked.instructions or None,
+            "max_output_tokens": (chat.model_extra or {}).get("max_output_tokens"),
+            "metadata": metadata,
+            "model": self._model,
+            "output": [item.as_dict() for item in self._items] if choice.done else [],
+            "parallel_tool_calls": False,
+            "previous_response_id": None,
+            "reasoning": {"effort": reasoning.get("effort"), "summary": None},
+            "store": False,
+            "temperature": chat.temperature,
+            "text": {"format": asked.text.format if chat.response_format else {"type": "text"}},
+            "tool_choice": asked.tool_choice,
+            "tools": [{"type": "function", "strict": True, **tool.function.model_dump()} for tool in chat.tools],
+            "top_p": chat.top_p,
+            "truncation": "disabled",
+            "usage": _usage(answers) if choice.done else None,
+        }
+
+
+def _as_object(fields: Mapping[str, Any] | None, name: str) -> dict[str, str]:
+    """A field that is an object of texts; of others, which nothing depends on, those that are."""
+    value = (fields or {}).get(name)
+    return {key: text for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
+
+
+def _usage(answers: Answers) -> dict[str, Any]:
+    counted = usage(answers.choices)
+    thinking = sum(choice.done.result.statistics.thinking_tokens for choice in answers.choices if choice.done)
+    return {
+        "input_tokens": counted["prompt_tokens"],
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": counted["completion_tokens"],
+        "output_tokens_details": {"reasoning_tokens": thinking},
+        "total_tokens": counted["total_tokens"],
+    }

@@ -1,0 +1,186 @@
+"""Fields of other servers' protocols that name a setting of pjlocal's, and their values as that setting takes them.
+
+Beside llama.cpp's server, vLLM and Ollama: Hugging Face's TGI, SGLang, text-generation-webui, KoboldCpp and OpenRouter.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ..request import KEYS
+from ..settings import FORMS
+from .bodies import Wrong, same
+
+#: The settings that a field's value stands for.
+Meaning = Callable[[Any], Mapping[str, Any]]
+
+#: Values that ask for nothing, of most fields; null is left out before.
+NOTHING: tuple[Any, ...] = (False, [], {}, "")
+
+_MANY = 2**31 - 1  # tokens to look back on: all
+ANY_OBJECT = json.dumps({"type": "object", "additionalProperties": True})
+
+
+def is_one_of(value: Any, values: Iterable[Any] = NOTHING) -> bool:
+    """Whether a field's value is one of these; by default, of those that ask for nothing."""
+    return any(same(value, each) for each in values)
+
+
+def _setting(
+    name: str, as_setting: Callable[[Any], Any] = lambda value: value, nothing: tuple[Any, ...] = ()
+) -> Meaning:
+    """The meaning of a field that sets one setting.
+
+    Args:
+        as_setting: the value as the setting takes it.
+        nothing: further values that leave the setting as it is.
+    """
+
+    def meaning(value: Any) -> Mapping[str, Any]:
+        return {} if is_one_of(value, (*NOTHING, *nothing)) else {name: as_setting(value)}
+
+    return meaning
+
+
+def _minus_one_is(number: int) -> Callable[[Any], Any]:
+    return lambda value: number if same(value, -1) else value
+
+
+def _list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _tokens(value: Any) -> Any:
+    return [str(each) if type(each) is int else each for each in _list(value)]
+
+
+def _biases(value: Any) -> Any:
+    return [f"{token}={bias}" for token, bias in value.items()] if isinstance(value, dict) else value
+
+
+def as_schema(value: Any) -> str:
+    """A JSON schema as its setting takes it: a text.  ``json`` and true stand for any object."""
+    if is_one_of(value, ("json", True)):
+        return ANY_OBJECT
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _choice(value: Any) -> Any:
+    is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return "|".join(map(re.escape, value)) if is_list else value
+
+
+def _grammar(value: Any) -> Mapping[str, Any]:
+    """A grammar: GBNF, which defines its rules by ``::=``, or Lark; or an object, as TGI takes it."""
+    if isinstance(value, dict):
+        name = {"json": "json_schema", "regex": "regex"}.get(str(value.get("type")))
+        return {name: as_schema(value.get("value"))} if name else {"grammar": value}
+    if is_one_of(value):
+        return {}
+    return {"lark" if isinstance(value, str) and "::=" not in value else "grammar": value}
+
+
+_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+
+
+def _effort(value: Any) -> Mapping[str, Any]:
+    """How long the model thinks."""
+    if value == "none":
+        return {"think": "off"}
+    if value in ("default", "auto"):
+        return {}
+    return {"reasoning_effort": _EFFORTS.get(value, value) if isinstance(value, str) else value}
+
+
+def _think(value: Any) -> Mapping[str, Any]:
+    """Whether the model thinks, or how long."""
+    if isinstance(value, bool):
+        return {"think": "on" if value else "off"}
+    if isinstance(value, str) and value in _EFFORTS:
+        return _effort(value)
+    return {"think": {"enabled": "on", "disabled": "off", "adaptive": "auto"}.get(str(value), value)}
+
+
+_GROUPS: list[tuple[Meaning, list[str]]] = [
+    # Where the answer ends.
+    (_setting("max_tokens"), ["max_completion_tokens", "n_predict", "num_predict", "max_new_tokens"]),
+    (_setting("max_tokens"), ["max_output_tokens", "max_length", "max_tokens_to_sample"]),
+    (_setting("min_tokens"), ["min_new_tokens", "min_length"]),
+    (_setting("stop", _list), ["stop", "stop_sequences", "stop_sequence", "stopping_strings", "stop_strings"]),
+    (_setting("stop_token", _tokens), ["stop_token_ids"]),
+    (_setting("ignore_end"), ["ignore_eos", "ban_eos_token"]),
+    # How tokens are chosen.
+    (_setting("seed"), ["random_seed", "sampler_seed"]),
+    (_setting("top_k", _minus_one_is(0)), ["top_k"]),
+    (_setting("typical_p", nothing=(1,)), ["typical"]),
+    (_setting("top_n_sigma", _minus_one_is(0)), ["top_n_sigma", "nsigma"]),
+    (_setting("repeat_penalty", nothing=(1,)), ["repetition_penalty", "rep_pen"]),
+    (_setting("penalty_last_n", _minus_one_is(_MANY)), ["repeat_last_n", "repetition_penalty_range", "rep_pen_range"]),
+    (_setting("dry_last_n", _minus_one_is(_MANY)), ["dry_penalty_last_n"]),
+    (_setting("logit_bias", _biases), ["logit_bias"]),
+    (_setting("lora"), ["lora"]),
+    # What the answer must be.
+    (_setting("json_schema", as_schema), ["json_schema", "guided_json", "structured_outputs.json"]),
+    (_setting("json_schema", as_schema), ["response_schema", "format"]),
+    (_setting("json_schema", as_schema), ["guided_json_object", "structured_outputs.json_object"]),
+    (_setting("regex"), ["guided_regex", "structured_outputs.regex"]),
+    (_setting("regex", _choice), ["guided_choice", "structured_outputs.choice"]),
+    (_grammar, ["grammar", "guided_grammar", "grammar_string", "ebnf", "structured_outputs.grammar"]),
+    # Thinking.
+    (_think, ["think", "enable_thinking", "thinking", "thinking.type", "reasoning", "reasoning.enabled"]),
+    (_think, ["chat_template_kwargs.enable_thinking", "chat_template_kwargs.thinking"]),
+    (_effort, ["reasoning_effort", "reasoning.effort", "chat_template_kwargs.reasoning_effort"]),
+    (_setting("think_tokens", nothing=(-1,)), ["thinking_budget", "thinking_budget_tokens", "thinking_token_budget"]),
+    (_setting("think_tokens", nothing=(-1,)), ["reasoning_budget", "max_thinking_tokens"]),
+    (_setting("think_tokens", nothing=(-1,)), ["reasoning.max_tokens", "thinking.budget_tokens"]),
+    (_setting("think_tokens", nothing=(-1,)), ["chat_template_kwargs.thinking_budget"]),
+]
+#: By name; of a field inside another, with a point between them.
+SYNONYMS: dict[str, Meaning] = {name: meaning for meaning, names in _GROUPS for name in names}
+
+#: Fields that hold others.
+_OBJECTS = {name.partition(".")[0] for name in SYNONYMS if "." in name}
+
+
+def flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with those of the objects among them, as in ``reasoning.effort``."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name in _OBJECTS and isinstance(value, dict):
+            found |= {f"{name}.{inner}": each for inner, each in value.items() if each is not None}
+        else:
+            found[name] = value
+    return found
+
+
+def settings_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """The field, the setting and its value, for each of the fields that sets one."""
+    for field, value in fields.items():
+        if field in SYNONYMS:
+            yield from ((field, setting, each) for setting, each in SYNONYMS[field](value).items())
+        elif field in KEYS:
+            yield field, field, value
+
+
+def merged(given: Iterable[tuple[str, str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings that fields set, and the field of each.
+
+    Args:
+        given: field, setting and value.
+
+    Raises:
+        Wrong: two fields set one setting to different values, or two say what the answer must be.
+    """
+    values: dict[str, Any] = {}
+    fields: dict[str, str] = {}
+    for field, setting, value in given:
+        rivals = FORMS if setting in FORMS else (setting,)
+        other = next((fields[rival] for rival in rivals if rival in fields), field)
+        if other != field and not same(values.get(setting), value):
+            raise Wrong(f"{other} and {field} exclude each other: give one", field)
+        values[setting] = value
+        fields.setdefault(setting, field)
+    return values, fields

@@ -1,0 +1,305 @@
+"""Functions in requests: the fields that offer them, the constraint that has the model write a call, and the call in
+its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from pydantic import BeforeValidator, Field
+
+from ..engine.constraint import check_constraint, json_rule
+from ..errors import UsageError
+from ..events import TokenEvent
+from ..prompting.prompt import Message
+from ..prompting.thinking import ThinkingText
+from ..prompting.tools import IN_JSON, CallSupport, CallSyntax, Control, Tools, make_call
+from ..request import Overrides, Request
+from ..settings import FORMS, Sampling
+from .bodies import Strict, Wrong
+
+NOT_OFFERED = (
+    "tools were not offered: this model's chat template shows no tools, or writes calls in a form that cannot be told "
+    "from text. Name a function in tool_choice, or use tool_choice required, to have one called"
+)
+_ANYTHING = r"/(.|\n)*/"
+
+
+# The fields of a request.
+
+
+class Function(Strict):
+    """A function that the model may call."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")]
+    description: str = ""
+    parameters: dict[str, Any] = Field(default={})
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The JSON schema of the arguments, which are an object; an empty one where no parameter is named."""
+        others = self.parameters.keys() - {"type", "properties", "required", "title", "description"}
+        is_empty = not (others or self.parameters.get("properties"))
+        return {"type": "object", **self.parameters} | ({"additionalProperties": False} if is_empty else {})
+
+    def as_schema(self) -> str:
+        """The same as a text."""
+        return json.dumps(self.arguments)
+
+    def as_tool(self) -> dict[str, Any]:
+        """The function as chat templates take it."""
+        described = {"description": self.description} if self.description else {}
+        return {"type": "function", "function": {"name": self.name, **described, "parameters": self.arguments}}
+
+
+class Tool(Strict):
+    """A tool; those of OpenAI's own servers are refused."""
+
+    type: Literal["function"] = "function"
+    function: Function
+
+
+def _as_text(arguments: Any) -> Any:
+    return json.dumps(arguments) if isinstance(arguments, dict) else arguments
+
+
+class Called(Strict):
+    """The function in a call."""
+
+    name: str
+    arguments: Annotated[str, BeforeValidator(_as_text)] = "{}"
+
+
+class Call(Strict):
+    """A call in an earlier answer."""
+
+    id: str = ""
+    type: Literal["function"] = "function"
+    function: Called
+
+    def as_dict(self) -> dict[str, Any]:
+        """The call as chat templates take it: with its arguments as an object, if they are one."""
+        arguments: Any = self.function.arguments
+        with suppress(ValueError, RecursionError):
+            arguments = json.loads(arguments or "{}")
+        return make_call(self.id, self.function.name, arguments)
+
+
+class SentMessage(Strict):
+    """The fields of a message beside its text: calls, and the thinking before it."""
+
+    role: str
+    reasoning_content: str = ""
+    reasoning: str = ""
+    tool_calls: list[Call] = Field(default=[])
+    tool_call_id: str = ""
+    name: str = ""
+
+    @property
+    def text(self) -> str:
+        raise NotImplementedError
+
+
+class Offering(Strict):
+    """The fields of a request that offer functions."""
+
+    tools: list[Tool] = Field(default=[])
+    tool_choice: Any = "auto"
+
+    @property
+    def functions(self) -> list[Function]:
+        """The functions that the answer may call.
+
+        Raises:
+            Wrong: ``tool_choice`` names another.
+        """
+        functions = [tool.function for tool in self.tools]
+        if not isinstance(self.tool_choice, dict):
+            if self.tool_choice not in ("none", "auto", "required", "any"):
+                raise Wrong("tool_choice must be 'none', 'auto', 'required' or the name of a function", "tool_choice")
+            if self.must_call and not functions:
+                raise Wrong(f"tool_choice {self.tool_choice} needs tools", "tool_choice")
+            return [] if self.tool_choice == "none" else functions
+        if self.tool_choice.get("type") != "function":
+            raise Wrong("tool_choice.type must be 'function'", "tool_choice")
+        named = self.tool_choice.get("function")
+        name = (named if isinstance(named, dict) else self.tool_choice).get("name")  # the Responses API has it flat
+        chosen = [function for function in functions if function.name == name]
+        if not chosen:
+            known = ", ".join(function.name for function in functions) or "none"
+            raise Wrong(f"tool_choice names {json.dumps(name)[:100]}, and tools has: {known}", "tool_choice")
+        return chosen[:1]
+
+    @property
+    def must_call(self) -> bool:
+        return self.tool_choice not in ("none", "auto")
+
+
+def as_messages(messages: Iterable[SentMessage]) -> list[Message]:
+    """Messages for the chat template; results of functions with the names that their calls have."""
+    names: dict[str, str] = {}
+    made = []
+    for message in messages:
+        others: dict[str, Any] = {}
+        if message.role == "assistant" and message.tool_calls:
+            names |= {call.id: call.function.name for call in message.tool_calls}
+            others = {"tool_calls": [call.as_dict() for call in message.tool_calls]}
+        elif message.role == "tool":
+            named = message.name or names.get(message.tool_call_id, "")
+            others = {"tool_call_id": message.tool_call_id, **({"name": named} if named else {})}
+        thinking = message.reasoning_content or message.reasoning
+        made.append(Message(message.role, message.text, others=others, thinking=thinking))  # type: ignore[arg-type]
+    return made
+
+
+# The call in an answer.
+
+
+@dataclass(frozen=True)
+class Part:
+    """The text that some tokens add to an answer, to the thinking before it, and to the arguments of its call;
+    ``begins`` with the first of these."""
+
+    thinking: str = ""
+    text: str = ""
+    arguments: str = ""
+    begins: bool = False
+
+
+@dataclass(frozen=True)
+class Calling:
+    """How an answer may call functions.
+
+    tools: for the prompt.
+    settings: the constraint.
+    heads: the functions' names, by the text that stands in front of the arguments.
+    mark: what a call begins with, wherever it stands in the answer; without, an answer that is a call is nothing else.
+    """
+
+    tools: Tools
+    settings: Overrides
+    heads: Mapping[str, str]
+    mark: str | Control | None = None
+
+
+@dataclass
+class Reader:
+    """Tells the thinking, the text and the call in an answer apart, token by token."""
+
+    calling: Calling | None
+    name: str = ""  # of the function that is called
+    #: As Mistral's templates want it in later prompts: nine letters and digits.
+    id: str = field(default_factory=lambda: uuid4().hex[:9])
+    _texts: ThinkingText = field(default_factory=ThinkingText)
+    _held: str = ""  # text that may become the head of a call
+    _is_marked: bool = False
+    _is_over: bool = False  # no call can begin any more
+
+    def push(self, events: Sequence[TokenEvent]) -> Part:
+        return _joined([self._push(event.id, *self._texts.push(event)) for event in events])
+
+    def read(self, events: Sequence[TokenEvent]) -> Part:
+        """All of an answer."""
+        return _joined([self.push(events), self.finish()])
+
+    def finish(self) -> Part:
+        """The text that was held back."""
+        last = self._push(None, *self._texts.finish())
+        held, self._held = self._held, ""
+        return _joined([last, Part(text=held)])
+
+    def finish_reason(self, reason: str) -> str:
+        return "tool_calls" if self.name and reason == "stop" else reason
+
+    def _push(self, token: int | None, thinking: str, text: str) -> Part:
+        if self.name:
+            return Part(thinking, arguments=text)
+        if self.calling is None or self._is_over:
+            return Part(thinking, text)
+        mark = self.calling.mark
+        if isinstance(mark, Control) and not self._is_marked:
+            self._is_marked = token == mark.id
+            return Part(thinking, text)
+        held = self._held + text
+        heads = {f"{head}{{": head for head in self.calling.heads}  # the arguments are an object
+        places = [at for at, character in enumerate(held) if character == mark[0]] if isinstance(mark, str) else [0]
+        for at in places:
+            if head := next((head for head in heads if held.startswith(head, at)), None):
+                self.name, self._held = self.calling.heads[heads[head]], ""
+                return Part(thinking, held[:at], held[at + len(heads[head]) :], begins=True)
+        keep = next((at for at in places if any(head.startswith(held[at:]) for head in heads)), len(held))
+        self._is_over = not isinstance(mark, str) and keep > 0
+        self._held = held[keep:]
+        return Part(thinking, held[:keep])
+
+
+def _joined(parts: Sequence[Part]) -> Part:
+    names = ("thinking", "text", "arguments")
+    texts = {name: "".join(getattr(part, name) for part in parts) for name in names}
+    return Part(**texts, begins=any(part.begins for part in parts))
+
+
+def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport, request: Request) -> Calling | None:
+    """How the answer to a request may call functions; None where the model cannot choose between a call and a text.
+
+    Raises:
+        Wrong: arguments whose schema is wrong or not supported, or another constraint beside the choice.
+    """
+    for function in functions:
+        try:
+            if function.arguments["type"] != "object":
+                raise UsageError("their type must be 'object'")
+            check_constraint(Sampling(json_schema=function.as_schema()))
+        except UsageError as error:
+            raise Wrong(f"tools: the parameters of {function.name}: {error}", "tools") from None
+    syntax = support.syntax or IN_JSON
+    offered = [function.as_tool() for function in functions]
+    before, between = syntax.opening.whole, syntax.between
+    if must_call and len(functions) == 1:
+        (function,) = functions
+        opening = f"{before}{function.name}{between.whole}"
+        form = Overrides(sampling={"json_schema": function.as_schema()})
+        return Calling(Tools(offered, opening), form, {"": function.name})
+    if must_call:
+        form = Overrides(sampling={"lark": "\n".join(["start: call", *_rules(functions, between.lark)])})
+        heads = {f"{function.name}{between.shown}": function.name for function in functions}
+        return Calling(Tools(offered, before), form, heads)
+    if not (support.shows_tools and support.syntax and support.syntax.can_be_chosen):
+        return None
+    lark = [*_choice(support.syntax, request.sampling), *_rules(functions, between.lark)]
+    heads = {f"{syntax.opening.shown}{function.name}{between.shown}": function.name for function in functions}
+    return Calling(Tools(offered), Overrides(sampling={"lark": "\n".join(lark)}), heads, syntax.mark)
+
+
+def _rules(functions: Sequence[Function], between: str) -> Iterator[str]:
+    """The rules of a call behind its opening, in Lark."""
+    yield f"call: {' | '.join(f'call_{n}' for n, _ in enumerate(functions))}"
+    for n, function in enumerate(functions):
+        yield f'call_{n}: "{function.name}" {between} arguments_{n}'
+        yield f"arguments_{n}: {json_rule(function.as_schema())}"
+
+
+def _choice(syntax: CallSyntax, sampling: Sampling) -> Iterator[str]:
+    """The rules of an answer that is text, in the form that it must have, or comes to a call."""
+    if others := [name for name in FORMS if name != "json_schema" and getattr(sampling, name) is not None]:
+        raise Wrong(f"tools and {others[0]} exclude each other where tool_choice is auto", "tools")
+    opening, mark = syntax.opening, syntax.mark
+    yield f"TEXT: {_ANYTHING}"
+    if sampling.json_schema is not None:
+        yield f"start: {json_rule(sampling.json_schema)} | {opening.lark} call"
+    elif isinstance(mark, Control):
+        yield f"start: TEXT | TEXT {opening.lark} call"
+    elif mark:
+        yield f"start: TEXT | marked {opening.without(mark).lark} call"
+        yield f"marked[lazy]: TEXT {json.dumps(mark)}"
+    else:
+        yield f"start: OTHER_TEXT | {opening.lark} call"
+        yield f"OTHER_TEXT: {_ANYTHING} & ~/{_as_regex(opening.whole)}(.|\\n)*/"
+
+
+def _as_regex(text: str) -> str:
+    return "".join(f"\\x{{{ord(character):x}}}" for character in text)

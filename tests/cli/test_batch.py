@@ -1,0 +1,177 @@
+"""`pjlocal run --batch`: an answer for each row, in order, resumed, with errors as rows of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import one_line
+from served import serving
+
+from pjlocal import PersonaJudge
+from pjlocal.cli.batch import read_rows, write_here
+from pjlocal.engine.interrupt import Interrupted
+from pjlocal.errors import UsageError
+from pjlocal.request import Request
+
+Batch = Callable[..., "list[dict[str, Any]]"]
+
+
+@pytest.fixture
+def options(tiny: Callable[[str], Path]) -> tuple[str, ...]:
+    """Short answers, alike whatever is written beside them."""
+    return ("-m", str(tiny("llama")), "-n", "6", "--seed", "1", "--ignore-end")
+
+
+@pytest.fixture
+def batch(pjlocal, options: tuple[str, ...], tmp_path: Path) -> Batch:
+    def run(text: str, name: str = "in.jsonl", *more: str, status: int = 0, out: str = "out.jsonl") -> Any:
+        (tmp_path / name).write_text(text)
+        done = pjlocal("run", *options, "--batch", name, "--out", out, *more)
+        assert done.returncode == status, done.stderr
+        rows = [json.loads(line) for line in (tmp_path / out).read_text().splitlines()]
+        batch_said.append(done.stderr)
+        return rows
+
+    batch_said: list[str] = []
+    run.said = batch_said  # type: ignore[attr-defined]
+    return run
+
+
+def lines(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_each_row_is_answered_in_order_with_its_own_settings(batch: Batch, pjlocal, options) -> None:
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "the cat"}]
+    rows = batch(
+        lines(
+            "the sun",
+            {"prompt": "the sun", "id": "x7", "topic": "not a setting"},
+            {"prompt": "the sun", "max_tokens": 3, "seed": 5},
+            {"question": "the sun", "prefer": ["vivid", "concise"], "lambda": 2, "mode": "base"},
+            {"messages": messages, "system": "Be brief."},
+            {"prompt": "Hi", "begin": "the cat"},
+            {"prompt": "Count", "json_schema": {"enum": [17]}, "temperature": 0},
+        )
+    )
+    assert [row["row"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert rows[0]["text"] == rows[1]["text"], "equal prompts are answered too"
+    alone = json.loads(pjlocal("run", *options, "--json", "the sun").stdout)
+    assert rows[0]["text"] == alone["text"] and rows[0].keys() == {"row", "prompt", *alone}
+    assert rows[1]["id"] == "x7" and rows[2]["usage"]["completion_tokens"] == 3 and rows[2]["seed"] == 5
+    assert rows[3]["preferences"] == {"a": ["vivid"], "b": ["concise"]}
+    assert (rows[3]["mode"], rows[3]["lambda"]) == ("base", 2)
+    assert not rows[4]["text"].startswith("the cat") and rows[5]["text"].startswith("the cat")
+    assert rows[6]["text"] == "17"
+
+
+def test_bad_rows_get_an_error_and_the_others_an_answer(batch: Batch) -> None:
+    rows = batch(
+        lines("one", {"prompt": "two", "max_tokens": 0}, {"prompt": "three", "max_tokns": 2}, {"id": 1})
+        + "{broken\n"
+        + lines({"prompt": "the cat " * 9000}, {"prompt": "x", "grammar": "root ::= ("}, "last"),
+        status=1,
+    )
+    errors = {row["row"]: row["error"] for row in rows if "error" in row}
+    assert [row["row"] for row in rows] == [1, 2, 3, 4, 5, 6, 7, 8] and sorted(errors) == [2, 3, 4, 5, 6, 7]
+    assert errors[2] == "max_tokens must be at least 1 (not 0)"
+    assert errors[3] == "unknown field 'max_tokns': did you mean max_tokens?"
+    assert "has no field that is known for a prompt" in errors[4] and "this is not JSON" in errors[5]
+    assert "too long" in errors[6]
+    assert "6 of 8 rows have an error" in one_line(batch.said[0])  # type: ignore[attr-defined]
+
+
+def test_rows_that_are_there_are_not_answered_again(batch: Batch, tmp_path: Path) -> None:
+    text = lines("one", "two", "three")
+    whole = batch(text)
+    out = tmp_path / "out.jsonl"
+    first, _, third = out.read_text().splitlines(keepends=True)
+    marked = first.replace('"text": "', '"text": "KEPT ')
+    out.write_text(third + marked + '{"row": 2, "pro')  # as kill -9 leaves it, and an order that Ctrl-C leaves
+    rows = batch(text)
+    assert [row["row"] for row in rows] == [1, 2, 3]
+    assert rows[0]["text"].startswith("KEPT ") and [row["text"] for row in rows[1:]] == [r["text"] for r in whole[1:]]
+    stat = out.stat()
+    batch(text)
+    assert out.stat().st_mtime_ns == stat.st_mtime_ns or out.read_text().splitlines() == [*map(json.dumps, rows)]
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        ("notes\n", "out.jsonl exists and is no output of --batch: give --out another name"),
+        ("notes", "out.jsonl exists and is no output of --batch: give --out another name"),
+        ('{"row": 1, "prompt": "other"}\n', "out.jsonl answers other prompts (row 1): give --out another name"),
+    ],
+)
+def test_a_file_of_something_else_is_left_alone(pjlocal, options, tmp_path: Path, there: str, says: str) -> None:
+    (tmp_path / "in.txt").write_text("one\n")
+    (tmp_path / "out.jsonl").write_text(there)
+    done = pjlocal("run", *options, "--batch", "in.txt", "--out", "out.jsonl")
+    assert done.returncode == 2 and one_line(done.stderr) == f"pjlocal: {says}"
+    assert (tmp_path / "out.jsonl").read_text() == there
+
+
+def test_plain_lines_and_tables_are_read_by_their_endings(batch: Batch, pjlocal, options, tmp_path: Path) -> None:
+    assert [row["prompt"] for row in batch("one\n\ntwo\n", "in.txt", out="a")] == ["one", "two"]
+    rows = batch('prompt,max_tokens,prefer\n"a, b",3,vivid; Be brief\nc,,\n', "in.csv", out="b")
+    assert [row["prompt"] for row in rows] == ["a, b", "c"]
+    assert [row["usage"]["completion_tokens"] for row in rows] == [3, 6]
+    assert rows[0]["preferences"] == {"a": ["vivid"], "b": ["Be brief"]}
+    (row,) = batch("prompt,max_tokens\nx,many\n", "in.csv", out="c", status=1)
+    assert row["error"] == "max_tokens must be a whole number (not 'many')"
+    (tmp_path / "in.txt").write_text("one\n")
+    assert json.loads(pjlocal("run", *options, "--batch", "in.txt").stdout)["row"] == 1, "standard output"
+
+
+def test_wrong_use_is_told(pjlocal, options, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    for args, says in (
+        (("--batch", "none.txt"), "cannot read prompts none.txt: No such file or directory"),
+        (("--batch", "empty.txt"), "there are no prompts in empty.txt: it is empty"),
+        (("--batch", "empty.txt", "Why?"), "--batch has its own prompts and output: leave the prompt, --file"),
+        (("--out", "x", "Why?"), "--out and --parallel belong to --batch FILE: add it, or leave them out"),
+    ):
+        done = pjlocal("run", *options, *args)
+        assert done.returncode == 2 and one_line(done.stderr).startswith(f"pjlocal: {says}")
+
+
+def test_a_stop_keeps_what_is_done(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("\n".join(f"w{n}" for n in range(40)))
+    with PersonaJudge(tiny("llama"), n_threads=1, max_tokens=4, ignore_end=True) as judge:
+        rows = read_rows(str(tmp_path / "in.txt"), judge.request)
+        written: list[int] = []
+
+        def write(row: Any, line: str) -> None:
+            written.append(row.number)
+            if len(written) == 10:
+                judge.interrupt.set()
+
+        with pytest.raises(Interrupted):
+            write_here(judge, rows, 4, write)
+        assert 10 <= len(written) < 20
+
+
+def test_rows_may_not_set_what_no_row_can(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(lines({"prompt": "x", "n_ctx": 512}, {"prompt": "x", "prefer": ["nope"]}))
+    rows = read_rows(str(tmp_path / "in.jsonl"), Request())
+    assert rows[0].error == "" and rows[1].error == ""  # an engine's setting is no row's; presets are read later
+    with pytest.raises(UsageError, match="cannot read prompts"):
+        read_rows(str(tmp_path / "none.jsonl"), Request())
+
+
+@pytest.mark.slow
+def test_a_server_writes_them_too(batch: Batch, pjlocal, tiny, environment, options, tmp_path: Path) -> None:
+    text = lines("one", {"prompt": "two", "prefer": ["vivid"]}, {"prompt": "three", "max_tokens": 0}, "four")
+    here = batch(text, "in.jsonl", "--no-server", "--threads", "1", status=1)
+    with serving(tiny("llama"), environment) as served:
+        where = ("--server", f"{served.url}/?token={served.token}", "--parallel", "2")
+        done = pjlocal("run", *options[2:], "--batch", "in.jsonl", "--out", "there.jsonl", *where)
+    assert done.returncode == 1, done.stderr
+    there = [json.loads(line) for line in (tmp_path / "there.jsonl").read_text().splitlines()]
+    assert [row.get("text") for row in there] == [row.get("text") for row in here]
+    assert [row.get("error") for row in there] == [row.get("error") for row in here]

@@ -1,0 +1,122 @@
+"""An answer that is begun: its prompt ends with the open turn of the assistant, whatever templates do to answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_models
+from test_rendering import NO_ANSWERS, NO_WHITE
+
+from pjlocal import Message, PersonaJudge, Prompting
+from pjlocal.errors import UsageError
+from pjlocal.prompting.plan import with_beginning
+
+CHATML = tiny_models.CHATML
+OPEN = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+#: As DeepSeek-R1 and its kin have it: the prompt itself opens the thinking, and earlier thoughts are left out.
+OPENS_THINKING = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}").replace(
+    "message['content']", "message['content'].split('</think>')[-1]"
+)
+TRIMS = CHATML.replace("message['content']", "(message['content'] | trim)")
+
+
+def model(tmp_path: Path, template: str | None) -> Path:
+    return tiny_models.write_llama(tmp_path / "model.gguf", chat_template=template, add_bos=False)
+
+
+def prompt(path: Path, answer: str, preference: str = "", **prompting: str) -> str:
+    with PersonaJudge(path) as judge:
+        said = [Message("user", "Hello"), Message("assistant", answer)]
+        return judge.model.text(judge.template.tokens(said, preference, Prompting(**prompting)))
+
+
+@pytest.mark.parametrize("template", [CHATML, TRIMS, NO_ANSWERS, NO_WHITE])
+@pytest.mark.parametrize("answer", ["Ahoy", "Ahoy, ", " \n", "So:\n\n", "It ends <|im_end|>"])
+def test_the_answer_stands_as_it_is_behind_the_prompt_that_asks_for_it(tmp_path, template: str, answer: str) -> None:
+    assert prompt(model(tmp_path, template), answer) == f"{OPEN}{answer}"
+
+
+def test_the_text_of_a_control_token_stays_text(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, CHATML)) as judge:
+        said = [Message("user", "Hello"), Message("assistant", "Ahoy<|im_end|>")]
+        begun = judge.template.tokens(said, "", Prompting())[len(judge.template.tokens(said[:1], "", Prompting())) :]
+        assert not any(map(judge.model.is_control, begun))
+
+
+def test_preferences_stand_behind_the_question(tmp_path: Path) -> None:
+    text = prompt(model(tmp_path, CHATML), "Ahoy", "PREF", system="SYS")
+    assert text.endswith("<|im_start|>user\nHello\n\nPREF<|im_end|>\n<|im_start|>assistant\nAhoy")
+
+
+def test_a_model_without_a_template_goes_on_behind_the_colon(tmp_path: Path) -> None:
+    assert prompt(model(tmp_path, None), "Ahoy") == "User: Hello\n\nAssistant: Ahoy"
+
+
+def test_a_channel_is_no_part_of_the_prompt(tmp_path: Path) -> None:
+    text = prompt(model(tmp_path, tiny_models.HARMONY), "<|channel|>final<|message|>Ahoy")
+    assert text == "<|start|>user<|message|>Hello<|end|><|start|>assistant<|channel|>final<|message|>Ahoy"
+
+
+def test_a_beginning_stands_behind_what_the_template_puts_before_an_answer(tmp_path: Path) -> None:
+    text = prompt(model(tmp_path, tiny_models.HARMONY), "Ahoy")
+    assert text.endswith("<|start|>assistant<|channel|>final<|message|>Ahoy")
+    thinks = "('<think>\n\n</think>\n\n' if m['role'] == 'assistant' and loop.last else '')"
+    qwen3 = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + "
+        + thinks
+        + " + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    assert prompt(model(tmp_path, qwen3), "Ahoy") == f"{OPEN}<think>\n\n</think>\n\nAhoy"
+
+
+def test_what_begins_an_answer_is_thought_as_far_as_it_is(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, OPENS_THINKING), max_tokens=4, ignore_end=True, seed=1) as judge:
+        answer = judge.stream("Hello", begin="Ahoy")
+        given = [event for event in answer if event.kind == "given"]
+        assert "".join(event.text for event in given if not event.thought) == "Ahoy"
+        assert answer.result.text.startswith("Ahoy") and answer.result.thinking == ""
+        tokens = tuple(judge.model.tokenize("the cat", special=False))
+        cut = [Message("user", "Hello"), Message("assistant", "the cat", tokens)]
+        assert all(event.thought for event in judge.stream(cut)), "it goes on thinking"
+        closed = judge.model.tokenize("</think>\n\nthe", special=False)
+        done = [cut[0], Message("assistant", "the cat</think>\n\nthe", (*tokens, *closed))]
+        assert not any(event.thought for event in judge.stream(done))
+
+
+def test_a_beginning_of_the_answer_closes_thoughts_that_the_prompt_opens(tmp_path: Path) -> None:
+    path = model(tmp_path, OPENS_THINKING)
+    assert prompt(path, "Ahoy") == f"{OPEN}<think>\n\n</think>\n\nAhoy"
+    assert prompt(path, "So.\n</think>\n\nAhoy") == f"{OPEN}<think>\nSo.\n</think>\n\nAhoy", "with its own thoughts"
+
+
+def test_an_answer_that_was_cut_in_its_thoughts_goes_on_there(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, OPENS_THINKING)) as judge:
+        tokens = tuple(judge.model.tokenize("the cat", special=False))
+        said = [Message("user", "Hello"), Message("assistant", judge.model.text(tokens), tokens)]
+        prompt = judge.template.tokens(said, "", Prompting())
+        assert prompt == judge.template.tokens(said[:1], "", Prompting()) + list(tokens)
+
+
+def test_tokens_of_the_model_stay_and_half_a_character_is_left_out(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, CHATML)) as judge:
+        letters = {judge.model.piece(token): token for token in range(judge.model.n_vocab)}
+        tokens = (letters[b"t"], letters[b"h"], letters[b"e"], letters[b"\xf0"])  # not as "the" is split
+        said = [Message("user", "Hello"), Message("assistant", "the", tokens)]
+        prompt = judge.template.tokens(said, "", Prompting())
+        assert prompt[-3:] == list(tokens[:3])
+        assert judge.template.n_begun(said, Prompting()) == 3
+
+
+def test_the_settings_give_a_beginning_unless_the_conversation_has_one() -> None:
+    said = [Message("user", "Hello")]
+    assert with_beginning(said, Prompting()) == said
+    assert with_beginning(said, Prompting(begin="Ahoy"))[1:] == [Message("assistant", "Ahoy")]
+    said.append(Message("assistant", "Well"))
+    assert with_beginning(said, Prompting(begin="Ahoy")) == said
+
+
+def test_an_answer_without_a_question_is_refused(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, CHATML)) as judge, pytest.raises(UsageError, match="the prompt is empty"):
+        judge([{"role": "assistant", "content": "Ahoy"}])

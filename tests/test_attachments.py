@@ -1,0 +1,99 @@
+"""Text files before a question, of `pjlocal run -f` and of a chat: read with their names; others are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commandline import one_line
+from talking import talk
+
+from pjlocal.attachments import read_attachment, with_attachments, without_texts
+from pjlocal.errors import UsageError
+from pjlocal.sessions.session import title_of
+
+
+def test_a_file_stands_before_the_question_with_its_name(tmp_path: Path) -> None:
+    notes = tmp_path / "my notes.txt"
+    notes.write_bytes(b"\xef\xbb\xbfRain\r\nis wet.\n\n")
+    question = with_attachments([read_attachment(str(notes))] * 2, "Why?")
+    block = '<file name="my notes.txt">\nRain\nis wet.\n</file>'
+    assert question == f"{block}\n\n{block}\n\nWhy?"
+    assert without_texts(question) == "[my notes.txt] [my notes.txt] Why?" == title_of(question)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"%PDF-1.7\n...", "is a PDF, and only text can be read: save its text to a file first"),
+        (b"PK\x03\x04...", "is an archive or an office document, and only"),
+        (b"\x89PNG\r\n", "is a picture, and only"),
+        (b"GGUF\x03", "is a model, and only"),
+        ("naïve".encode("utf-16"), "is not UTF-8 text (byte 0): save it as UTF-8"),
+        (b"one\0two", "is no text: it holds a NUL (byte 3)"),
+        (b" \n", "is empty"),
+    ],
+)
+def test_what_is_no_text_is_refused_in_a_line(tmp_path: Path, data: bytes, says: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with pytest.raises(UsageError) as raised:
+        read_attachment(str(path))
+    assert str(raised.value).startswith(f"{path} {says}") and "\n" not in str(raised.value)
+
+
+def test_so_is_what_cannot_be_read(tmp_path: Path) -> None:
+    for name, says in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(UsageError, match=f"cannot read {name}: {says}"):
+            read_attachment(str(name))
+    huge = tmp_path / "huge"
+    os.truncate(os.open(huge, os.O_CREAT | os.O_WRONLY), 1 << 27)
+    with pytest.raises(UsageError, match="larger than 64 MiB"):
+        read_attachment(str(huge))
+
+
+@pytest.mark.slow
+def test_run_sends_files_and_shows_their_size_on_a_terminal(pjlocal, tiny: Callable[[str], Path], tmp_path) -> None:
+    (tmp_path / "notes.txt").write_text("the cat sees the sun")
+    options = ("-m", str(tiny("llama")), "-n", "4", "--seed", "1", "--json")
+    alone, with_file = (pjlocal("run", *options, *more, "Why?") for more in ((), ("-f", "notes.txt")))
+    n_alone, n_with = (json.loads(out.stdout)["usage"]["prompt_tokens"][0] for out in (alone, with_file))
+    assert n_with > n_alone + 5 and "notes.txt" not in with_file.stderr
+    refused = pjlocal("run", *options, "-f", "nothing.txt", "Why?")
+    assert refused.returncode == 2
+    assert one_line(refused.stderr) == "pjlocal: cannot read nothing.txt: No such file or directory"
+    (tmp_path / "long.txt").write_text("the cat " * 9000)
+    refused = pjlocal("run", *options, "-f", "long.txt", "Why?")
+    assert refused.returncode == 2 and "the prompt is too long: " in one_line(refused.stderr)
+
+
+def test_a_chat_reads_files_for_the_next_question(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("the cat sees")
+    with talk(tiny("llama")) as chat:
+        assert chat.say("/read") == ["no file is sent with the next question"]
+        n = len(chat.judge.model.tokenize("the cat sees", special=False))
+        assert chat.say(f"/read {path}") == [f"notes.txt: {n} tokens", "the next question sends this"]
+        (said,) = chat.say(f"/read {tmp_path / 'none'}")
+        assert said.startswith("cannot read")
+        chat.say("Why?")
+        chat.say("And?")
+        assert [turn.question for turn in chat.turns] == [
+            '<file name="notes.txt">\nthe cat sees\n</file>\n\nWhy?',
+            "And?",
+        ]
+        assert chat.conversation.session.title == "[notes.txt] Why?"
+        chat.say(f"/read {path}")
+        assert chat.say("/read clear") == ["no file is sent with the next question"]
+
+
+def test_files_of_a_question_that_was_not_asked_stay(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("the cat " * 3000)
+    with talk(tiny("llama")) as chat:
+        chat.say(f"/read {path}")
+        (said,) = chat.say("Why?")
+        assert "too long" in said and chat.turns == [] and len(chat.chat.attachments) == 1
