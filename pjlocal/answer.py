@@ -88,7 +88,7 @@ class Answer:
         self._started = 0.0  # when its prompts, then its first token, came
         self._thread: int | None = None  # that began to iterate
         self._prepare(rewrite.draft if rewrite else plan, Statistics(load_s=0.0 if rewrite else load_s))
-        self._events = self._run()
+        self._events: Generator[TokenEvent] | None = None  # made where somebody iterates: it refers to this object
 
     def _prepare(self, plan: Plan, statistics: Statistics) -> None:
         """Get ready to write what was planned."""
@@ -99,12 +99,16 @@ class Answer:
         self._decisions: Iterator[Decision] = iter(())
         generation, prompts = plan.request.generation, plan.prompts
         longest = max(map(len, prompts))
+        # No method of this object: in a cycle with `_decisions`, llama.cpp's samplers would wait for Python's garbage
+        # collector to be freed.
+        self._is_end: Callable[[int], bool] = _is_never_end if generation.ignore_end else self.engine.model.is_end
         self._limit = min(generation.max_tokens, self.engine.context_limit - longest)  # tokens that it may have
         adapters = plan.roles.adapters or [Adapters()] * len(prompts)
         #: What it needs of the engine.
         self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_trunk)
 
     def __iter__(self) -> Iterator[TokenEvent]:
+        self._events = self._events or self._run()
         return self._events
 
     def close(self) -> None:
@@ -115,11 +119,12 @@ class Answer:
         """
         if self._thread not in (None, threading.get_ident()):
             raise UsageError("a PersonaJudge writes one answer at a time, and another thread is writing one")
-        self._events.close()
+        if self._events:
+            self._events.close()
 
     def end(self) -> None:
         """Write no more of it, whichever thread writes it; waits for that one to stop, which `Interrupt` tells it."""
-        while True:
+        while self._events:
             try:
                 self._events.close()
                 return
@@ -333,9 +338,6 @@ class Answer:
             return None
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
-    def _is_end(self, token: int) -> bool:
-        return not self._current.request.generation.ignore_end and self.engine.model.is_end(token)
-
     def event(self, decision: Decision, text: str) -> TokenEvent:
         """A decision with its text, as front ends see it."""
         self._texts.append(text)
@@ -360,3 +362,7 @@ class Answer:
         if decision.draft is None or self.plan.roles.mode == "both":
             return None
         return PANEL_NAMES[(decision.draft + 1) % self.plan.roles.n_speakers]
+
+
+def _is_never_end(token: int) -> bool:
+    return False
