@@ -57,7 +57,7 @@ class Conversation:
         self.recorder = recorder
         self.model = model
         self._say = say
-        self._answer: Answer | RemoteAnswer | None = None  # the last one
+        self._answer: Answer | RemoteAnswer | None = None  # the last one that is kept, or is being written
 
     def close(self) -> None:
         try:
@@ -84,9 +84,8 @@ class Conversation:
         Raises:
             UsageError: it cannot be asked; nothing has changed then.
         """
-        begun = self._begin(question, self.judge.request, replacing)
-        self._answer = begun.answer
-        return Writing(self, Turn(question), begun, replacing)
+        self.recorder.check_seen()
+        return Writing(self, Turn(question), self._begin(question, self.judge.request, replacing), replacing)
 
     def _begin(self, question: str, request: Request, replacing: Turn | None, keep: bool = True) -> Begun:
         """Have an answer begun; where the server that has the model does not write it, by the model loaded here."""
@@ -288,6 +287,7 @@ class Writing:
         conversation.begin_turn(turn, self._begun, self._replacing)
         recording = Recording(conversation.recorder, turn, self._replacing)
         recording.begin(conversation.settings())
+        before, conversation._answer = conversation._answer, self.answer
         try:
             for event in self.answer:
                 recording.add(event)
@@ -296,4 +296,6 @@ class Writing:
             raise ServerGone(f"{str(gone).partition(':')[0]}: /regen asks again") from None
         finally:
             self.answer.close()
+            if not turn.events:
+                conversation._answer = before
             recording.finish(self.answer.result)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from ..errors import UsageError
 from ..events import Result, TokenEvent
+from .faults import GONE_ON
 from .session import Session, Turn, title_of
 from .store import RemovedError, Store, StoreError
 
@@ -39,6 +42,20 @@ class Recorder:
         self.catch_up()
         if self._behind:
             self._say("what was said since then is not saved")
+
+    def check_seen(self) -> None:
+        """Refuse to go on where others, such as the page, have gone on in the session since it was loaded.
+
+        Raises:
+            UsageError: they have.
+        """
+        session, store = self.session, self.store
+        if store is None or session.id is None or self._behind or store.replaced:
+            return
+        with suppress(StoreError):  # saving the turn says so
+            last = store.last_turn(session.id)
+            if last is not None and last != (session.turns[-1].id if session.turns else None):
+                raise UsageError(GONE_ON)
 
     def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
         """A turn begins: its question is safe from now on, and so are the session's settings.
@@ -157,7 +174,8 @@ class Recorder:
 class Recording:
     """A turn of the recorder's session that is being answered.
 
-    A turn whose answer is stopped before its first token is taken back, and the turn that it was to replace stays.
+    A turn whose answer is stopped before its first token is taken back, and so is the title that it gave; the turn that
+    it was to replace stays.
     """
 
     def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None) -> None:
@@ -166,6 +184,7 @@ class Recording:
         self._session = recorder.session
         self._replacing = replacing
         self._before = list(self._session.turns)
+        self._title = self._session.title
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Add the turn to its session, which has these settings from now on."""
@@ -188,6 +207,9 @@ class Recording:
         self._recorder.finish(self.turn)
         if not self.turn.events:
             self._session.turns[:] = self._before
+            if self._session.title != self._title:
+                self._session.title = self._title
+                self._recorder.rename()
         gone = self._replacing if self.turn.events else self.turn
         if gone:
             self._recorder.undo(gone)
