@@ -18,7 +18,7 @@ from ..engine.interrupt import Interrupted
 from ..prompting.thinking import was_opened
 from ..screen.choose import answer_tint
 from ..screen.console import Spinner, keys_unseen, make_console
-from ..screen.display import Display, when_ready
+from ..screen.display import Display, cut_off, when_ready
 from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
 from ..screen.tint import Tint
@@ -269,12 +269,8 @@ class TerminalScreen(_ConsoleScreen):
 
 
 def _cut_off(turn: Turn) -> str:
-    """Where an answer was cut off, and what allows a longer one."""
     n = len(turn.events)
-    cut = f"cut off after {n} token{'' if n == 1 else 's'}"
-    if n < turn.settings.get("generation", {}).get("max_tokens", n):
-        return f"({cut}: the context is full; a larger --ctx has room for more)"
-    return f"({cut}; /set max-tokens allows more)"
+    return f"({cut_off(n, turn.settings.get('generation', {}).get('max_tokens', n), '/set max-tokens')})"
 
 
 def _waiting_for(answer: Answer | RemoteAnswer) -> str:

@@ -20,12 +20,12 @@ import typer
 
 from ..client import RemoteAnswer, Server, ServerError, find_server
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
-from ..errors import ModelError, OutputError, UsageError
+from ..errors import ModelError, OutputError, PjlocalError, UsageError
 from ..request import Request
 from ..screen.choose import make_display
 from ..screen.console import Spinner
-from ..screen.display import Silent, in_columns, statistics_line, when_ready
-from ..settings import Engine, Generation, View
+from ..screen.display import Silent, cut_off, in_columns, statistics_line, when_ready
+from ..settings import Engine, View
 from ..textfile import owner_only, user_path
 from .options import OFF, ModelOption, ServerOption, server_at, takes_settings
 
@@ -93,10 +93,14 @@ def run(
             spinner.stop()
             for event in answer.drafted:
                 tracer.write(event, first_answer=True)
+            failed: PjlocalError | None = None  # what came before it is printed all the same
             with Silent() if quiet else make_display(view, sys.stdout, answer) as display:
-                for event in events:
-                    tracer.write(event)
-                    display.show(event)
+                try:
+                    for event in events:
+                        tracer.write(event)
+                        display.show(event)
+                except PjlocalError as error:
+                    failed = error
                 result = answer.result
                 uncorrected = _uncorrected(answer.drafted, result)
                 for event in uncorrected:
@@ -104,7 +108,8 @@ def run(
     if uncorrected and not quiet:
         print("pjlocal: stopped before the correction: this is the first answer, as it was written", file=sys.stderr)
     if result.finish_reason == "length":
-        print(f"pjlocal: {_cut_off(result, request.generation)}", file=sys.stderr)
+        line = cut_off(result.statistics.completion_tokens, request.generation.max_tokens, "a larger --max-tokens (-n)")
+        print(f"pjlocal: the answer was {line}", file=sys.stderr)
     if as_json:
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     if stats:
@@ -113,6 +118,8 @@ def run(
         print(in_columns("", line, sys.stderr), file=sys.stderr)
     if tracer.error:
         raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
+    if failed:
+        raise failed
     return INTERRUPTED if result.finish_reason == "interrupted" else 0
 
 
@@ -120,15 +127,6 @@ def _uncorrected(drafted: list[TokenEvent], result: Result) -> list[TokenEvent]:
     """The first answer where that is all there is: in mode rewrite, after Ctrl-C before the correction has begun."""
     stopped = result.finish_reason == "interrupted" and not result.statistics.completion_tokens
     return drafted if stopped else []
-
-
-def _cut_off(result: Result, generation: Generation) -> str:
-    """Where an answer was cut off, and what allows a longer one."""
-    n = result.statistics.completion_tokens
-    cut = f"the answer was cut off after {n} token{'' if n == 1 else 's'}"
-    if n < generation.max_tokens:
-        return f"{cut}: the context is full, and a larger --ctx has room for more"
-    return f"{cut}: a larger --max-tokens (-n) allows more"
 
 
 @dataclass(frozen=True)

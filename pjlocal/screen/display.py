@@ -26,6 +26,19 @@ def when_ready(events: Iterable[TokenEvent]) -> Iterator[TokenEvent]:
     return itertools.chain(list(itertools.islice(rest, 1)), rest)
 
 
+def cut_off(n_tokens: int, most: int, allows: str) -> str:
+    """Where an answer was cut off, and what allows a longer one.
+
+    Args:
+        most: the limit of its tokens; an answer with fewer has filled the context.
+        allows: names the setting that is this limit.
+    """
+    cut = f"cut off after {n_tokens} token{'' if n_tokens == 1 else 's'}"
+    if n_tokens < most:
+        return f"{cut}: the context is full, and a larger --ctx has room for more"
+    return f"{cut}: {allows} allows more"
+
+
 def in_columns(head: str, text: str, file: IO[str]) -> str:
     """A line with a text behind its head; on a terminal the text goes on below itself, between words.
 
