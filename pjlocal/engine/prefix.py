@@ -102,7 +102,7 @@ def fresh(n: int, caches: Sequence[Cache], *, separate: bool = False) -> list[in
         held = [caches[number].released for number in run if caches[number].tokens]
         return len(held), max(held, default=0)
 
-    return list(min(runs, key=loss))
+    return [*min(runs, key=loss)]
 
 
 def _follow_each_other(caches: Sequence[Cache]) -> bool:
