@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from random import SystemRandom
 
 from .decoding.guess import Lookahead
@@ -88,7 +89,6 @@ class Answer:
         self._started = 0.0  # when its prompts, then its first token, came
         self._thread: int | None = None  # that began to iterate
         self._prepare(rewrite.draft if rewrite else plan, Statistics(load_s=0.0 if rewrite else load_s))
-        self._events: Generator[TokenEvent] | None = None  # made where somebody iterates: it refers to this object
 
     def _prepare(self, plan: Plan, statistics: Statistics) -> None:
         """Get ready to write what was planned."""
@@ -108,8 +108,11 @@ class Answer:
         self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_trunk)
 
     def __iter__(self) -> Iterator[TokenEvent]:
-        self._events = self._events or self._run()
         return self._events
+
+    @cached_property
+    def _events(self) -> Generator[TokenEvent]:
+        return self._run()  # which refers to this object: no answer of a server needs it
 
     def close(self) -> None:
         """Write no more of it.
@@ -119,12 +122,11 @@ class Answer:
         """
         if self._thread not in (None, threading.get_ident()):
             raise UsageError("a PersonaJudge writes one answer at a time, and another thread is writing one")
-        if self._events:
-            self._events.close()
+        self._events.close()
 
     def end(self) -> None:
         """Write no more of it, whichever thread writes it; waits for that one to stop, which `Interrupt` tells it."""
-        while self._events:
+        while True:
             try:
                 self._events.close()
                 return
