@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from random import SystemRandom
 from typing import Any
 
@@ -91,7 +92,6 @@ class Answer:
         self._started = 0.0  # when its prompts, then its first token, came
         self._thread: int | None = None  # that began to iterate
         self._prepare(rewrite.draft if rewrite else plan, Statistics(load_s=0.0 if rewrite else load_s))
-        self._events = self._run()
 
     def _prepare(self, plan: Plan, statistics: Statistics) -> None:
         """Get ready to write what was planned."""
@@ -107,6 +107,11 @@ class Answer:
         self._phase: ThinkingPhase[Any]
         generation, prompts = plan.request.generation, plan.prompts
         longest = max(map(len, prompts))
+        # These are no methods: in a cycle with `_decisions`, llama.cpp's samplers would wait for Python's garbage
+        # collector to be freed.
+        is_end = self.engine.model.is_end
+        self._ends_generation: Callable[[int], bool] = _is_never_end if generation.ignore_end else is_end
+        self._is_end: Callable[[int], bool] = _is_never_end
         self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # tokens that it may have
         adapters = plan.roles.adapters or [Adapters()] * len(prompts)
         #: What it needs of the engine.
@@ -114,6 +119,10 @@ class Answer:
 
     def __iter__(self) -> Iterator[TokenEvent]:
         return self._events
+
+    @cached_property
+    def _events(self) -> Generator[TokenEvent]:
+        return self._run()  # which refers to this object: no answer of a server needs it
 
     def close(self) -> None:
         """Write no more of it.
@@ -226,7 +235,14 @@ class Answer:
         metered = range(len(prompts)) if voices.meter else ()
         slot.reduce = Reader([*voices.drafts, *voices.judges], metered)  # type: ignore[list-item]
         swap = self.plan.roles.mode != "base"
-        rules = Rules(generation.lam, swap, generation.decoding, self._limit, self._is_end, self._phase)
+        ends_generation, stop_tokens, thinking = self._ends_generation, self._stop_tokens, self._phase.thinking
+
+        def is_end(token: int) -> bool:
+            """Whether the answer ends with a token; a stop token ends no thought."""
+            return ends_generation(token) or (token in stop_tokens and not thinking.is_thought)
+
+        self._is_end = is_end
+        rules = Rules(generation.lam, swap, generation.decoding, self._limit, is_end, self._phase)
         uniforms = Uniforms(self.seed)
         if generation.schedule == "reference":
             self._decisions = algorithm1(slot, prompts, voices, rules, uniforms)
@@ -295,7 +311,7 @@ class Answer:
 
     def _make_phase(self) -> ThinkingPhase[Any]:
         """The state of the thinking, before the first token, and behind what begins the answer already."""
-        model, request = self.engine.model, self._current.request
+        model, request, ends_generation = self.engine.model, self._current.request, self._ends_generation
         begun, prompt = self._current.begun, self._current.prompts[0]
         opened = opened_by(model.text(prompt[: len(prompt) - len(begun)][-_PROMPT_END:]))
         thinking = Thinking(opened, may_begin=self._current.may_think)
@@ -311,7 +327,7 @@ class Answer:
             openings = {token for token in first if model.is_cut_out(token)}
         return ThinkingPhase(
             thinking,
-            lambda token: b"" if self._ends_generation(token) else model.piece(token, special=True),
+            lambda token: b"" if ends_generation(token) else model.piece(token, special=True),
             lambda text: model.tokenize(text, special=True, goes_on=True),
             Forced,
             request.generation.think_tokens,
@@ -422,14 +438,6 @@ class Answer:
             return None
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
-    def _is_end(self, token: int) -> bool:
-        """True if the answer ends with the last token; a stop token ends no thought."""
-        stops = token in self._stop_tokens and not self._phase.thinking.is_thought
-        return stops or self._ends_generation(token)
-
-    def _ends_generation(self, token: int) -> bool:
-        return not self._current.request.generation.ignore_end and self.engine.model.is_end(token)
-
     def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
         """A decision with its text, as front ends see it."""
         rejected = decision.rejected
@@ -458,3 +466,7 @@ class Answer:
         if decision.draft is None or self.plan.roles.mode == "both":
             return None
         return PANEL_NAMES[(decision.draft + 1) % self.plan.roles.n_speakers]
+
+
+def _is_never_end(token: int) -> bool:
+    return False

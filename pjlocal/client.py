@@ -6,6 +6,7 @@ the standard library: llama.cpp or the server's packages would take longer to im
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import os
@@ -39,6 +40,8 @@ _SILENT_S = 20.0  # after which a server is taken for dead; while it writes, it 
 _STOPPING_S = 1.0  # that a server may take to stop
 _LOOK_S = 0.05  # between two looks at whether Ctrl-C was pressed
 _MOST_ERROR = 1 << 16  # bytes that are read of an error's body
+_MOST_QUOTED = 200  # characters of an error of a server that may be any
+_NO_CHAT = "chat_not_found"  # the code of the only status 404 that a server of this version gives
 
 
 class ServerError(PjlocalError):
@@ -51,6 +54,14 @@ class ServerGone(ServerError):
 
 class ServerBusy(ServerError):
     """As many answers wait in the server as it lets wait."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 # Finding a resident server.
@@ -93,6 +104,9 @@ def _spelled_out(request: Request) -> Request:
 
 
 # The server.
+
+
+_OF_MODEL = {"name", "lasting_name", "context_limit", "description", "recommended", "placed"}  # facts that are used
 
 
 class Server:
@@ -167,12 +181,15 @@ class Server:
         number = response.headers.get("X-Pjlocal-Answer")
         if number is None:
             response.close()
-            raise ServerGone(f"{self.name} is not a pjlocal server of this version")
+            raise self.strange()
         return RemoteAnswer(self, response, patience, number)
 
     def model(self) -> Any:
         """The facts about the model.  Raises what `call` does."""
-        return self.call("GET", "/api/model")
+        about = self.call("GET", "/api/model")
+        if not isinstance(about, dict) or not about.keys() >= _OF_MODEL:
+            raise self.strange()
+        return about
 
     def check(self, request: Request) -> None:
         """Refuse a request that the model cannot be asked.  Raises what `call` does."""
@@ -195,11 +212,17 @@ class Server:
             try:
                 text = response.read()
                 return json.loads(text) if text else None
-            except (OSError, HTTPException, ValueError) as error:
+            except ValueError:
+                raise self.strange() from None
+            except (OSError, HTTPException) as error:
                 raise self.gone() from error
 
     def gone(self) -> ServerGone:
         return ServerGone("the server is gone" if self.is_resident else f"{self.name} does not answer: is it running?")
+
+    def strange(self, why: str = "") -> ServerError:
+        """The error of a server that speaks another protocol."""
+        return ServerError(f"{self.name} is not a pjlocal server of this version{why and f' ({why})'}")
 
     @property
     def _first_s(self) -> float:
@@ -226,14 +249,16 @@ class Server:
             if isinstance(error, OSError | HTTPException | ValueError):  # such as a key that is no header
                 raise self._unreachable(error) from error
             raise
-        if response.status >= 400:
+        if response.status >= 300:
             with response:
                 raise self._refusal(response)
         return response
 
     def _unreachable(self, error: Exception) -> PjlocalError:
-        if self.is_resident or isinstance(error, HTTPException | ConnectionResetError):
+        if self.is_resident or isinstance(error, ConnectionResetError):
             return self.gone()
+        if isinstance(error, HTTPException):
+            return self.strange()
         return ServerGone(f"cannot reach {self.name}: {getattr(error, 'strerror', None) or error}")
 
     def _connect(self, patience: _Patience) -> socket.socket:
@@ -261,25 +286,27 @@ class Server:
 
     def _refusal(self, response: HTTPResponse) -> PjlocalError:
         """The error that a response tells."""
-        try:
-            error = json.loads(response.read(_MOST_ERROR))["error"]
-            message = str(error["message"])
-        except (OSError, HTTPException, ValueError, LookupError, TypeError):
-            message = f"{self.name} answers with status {response.status}: is it pjlocal serve?"
         status = response.status
         if status == 401:
             problem = "refuses this key" if self._key else "wants a key"
-            message = (
+            return UsageError(
                 f"{self.name} {problem}: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed at its "
                 "start (another one each time)"
             )
+        try:
+            error = json.loads(response.read(_MOST_ERROR))["error"]
+            message, code = str(error["message"]), error.get("code")
+        except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError):
+            return self.strange(f"status {status}")
+        if status in (404, 405) and code != _NO_CHAT:  # all other routes are there
+            return self.strange(f"status {status}: {message[:_MOST_QUOTED]}")
         if status == 429:
             return ServerBusy(f"{self.name} is busy: {message}")
         if status == 503:
             return ServerGone(f"{self.name}: {message}")
-        if status in (400, 409) or (status < 500 and not self.is_resident):
+        if status in (400, 404, 409) or (status < 500 and not self.is_resident):
             return UsageError(message)
-        return ServerError(message)
+        return ServerError(f"{self.name}: {message}")
 
 
 class _Patience:
@@ -434,10 +461,20 @@ class RemoteAnswer:
         """The answer so far; once the events are exhausted, the whole of it."""
         if self._result:
             return self._result
-        preferences = dict(self.started.preferences) if self.started else {}
         thinking, text = split(self._written)
-        seed = self.seed or 0
-        return Result(text, "", self.mode, preferences, 0, seed, "interrupted", self.statistics, thinking=thinking)
+        started = self.started or Started(self.mode)
+        return Result(
+            text=text,
+            model=started.model,
+            mode=self.mode,
+            preferences=dict(started.preferences),
+            lam=started.request.get("generation", {}).get("lam", 0),
+            seed=started.seed or 0,
+            finish_reason="interrupted",
+            statistics=self.statistics,
+            layout=started.layout,
+            thinking=thinking,
+        )
 
     def __iter__(self) -> Iterator[TokenEvent]:
         """Its token events, as they come.
@@ -463,7 +500,9 @@ class RemoteAnswer:
                 if said.get("code") == "stopping":
                     raise _stopped()
                 if "error" in said:
-                    raise (UsageError if said.get("status") == UsageError.exit_status else PjlocalError)(said["error"])
+                    if said.get("status") == UsageError.exit_status:
+                        raise UsageError(said["error"])
+                    raise PjlocalError(f"{self.server.name}: {said['error']}")
                 if "result" in said:
                     self._end(Result.from_whole(said["result"]))
                     return

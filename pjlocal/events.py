@@ -220,6 +220,7 @@ class Started:
     request: the settings in force, the filters of the model's file among them, as `Request.as_dict` writes them.
     chat, turn: the rows of a turn that the server saves.
     drafted: the first answer of mode rewrite.
+    model: the name of the model's file.
     """
 
     mode: settings.Mode
@@ -236,3 +237,4 @@ class Started:
     chat: int | None = None
     turn: int | None = None
     drafted: Sequence[TokenEvent] = ()
+    model: str = ""

@@ -32,7 +32,7 @@ from .events import Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
-from .gguf.sampling import described, followed, left, recommended
+from .gguf.sampling import followed, followed_in_words, left, recommended
 from .prompting.conversation import Prompt, parse_conversation
 from .prompting.jinja import TemplateProcess
 from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve_mode, write_prompts
@@ -457,11 +457,7 @@ class PersonaJudge:
     @property
     def followed_sampling(self) -> str:
         """The filters in force that are the model's own, in words."""
-        sampling = self.request.sampling
-        if sampling.defaults != "model":
-            return ""
-        said = self.recommended
-        return described({name: said[name] for name in said if getattr(sampling, name) == said[name]}) or "none"
+        return followed_in_words(self.request.sampling, self.recommended)
 
     @property
     def layouts(self) -> dict[int, settings.FixedLayout]:

@@ -14,7 +14,6 @@ from queue import SimpleQueue
 from typing import Any
 
 from .answer import Answer
-from .engine.context import context_limit
 from .engine.engine import Engine, EngineAnswer
 from .engine.interrupt import Interrupt
 from .engine.lanes import Capacity
@@ -22,8 +21,9 @@ from .engine.log_probs import LogProbs, TokenLogProbs
 from .engine.model import Model
 from .errors import ModelError, PjlocalError, UsageError
 from .events import Result, Started, Statistics, TokenEvent
+from .gguf.sampling import followed_in_words
 from .persona import PersonaJudge
-from .prompting.plan import Plan
+from .prompting.plan import Plan, Roles
 from .prompting.prompt import ChatTemplate, Message
 from .prompting.tools import CallSupport, Tools
 from .request import Request
@@ -146,13 +146,11 @@ class Job:
 class PreparedRequest:
     """An answer that is ready to be written.
 
-    judge: plans, and makes the answer.
     request: the settings in force.
     first: the turn that the prompt begins with.
     """
 
-    plan: Plan
-    judge: PersonaJudge
+    answer: Answer
     request: Request
     first: int
     warnings: Sequence[str]
@@ -218,14 +216,15 @@ class LoadedModel:
         stop: Interrupt,
         lookahead: int = 0,
     ) -> None:
-        self._settings = settings
-        self._interrupt = interrupt
         with ExitStack() as undo:
             self.model = Model(path, settings, interrupt)
             undo.callback(self.model.close)
             self._template = ChatTemplate(self.model)
             undo.callback(self._template.close)
-            self.n_ctx = context_limit(self.model, settings)
+            #: Plans answers; its own engine makes no contexts.
+            self.judge = PersonaJudge(self.model, engine=settings, interrupt=interrupt, template=self._template)
+            undo.callback(self.judge.close)
+            self.n_ctx = self.judge.context_limit
             try:
                 capacity = Capacity(parallel, _VIEWS, self.n_ctx, 1 + lookahead)
                 self.engine = Engine(self.model, settings, stop, capacity)
@@ -244,27 +243,27 @@ class LoadedModel:
 
     def describe(self, defaults: Request) -> dict[str, Any]:
         """Facts about the model, as JSON holds them."""
-        judge = self._judge(defaults)
         return {
             "context_limit": self.n_ctx,
             "description": self.model.description,
             "offload": asdict(self.model.offload),
-            "placed": judge.placed,
-            "recommended": judge.recommended,
+            "placed": self.judge.placed,
+            "recommended": self.judge.recommended,
             "request": defaults.as_dict(),
         }
 
-    def check(self, request: Request) -> PersonaJudge:
-        """A judge for a request that can be written.
+    def check(self, request: Request) -> tuple[Request, Roles]:
+        """The settings in force of a request that can be written, and its roles.
 
         Raises:
             UsageError: it cannot.
         """
         check_servable(request.generation)
-        judge = self._judge(request)  # whose own engine makes no contexts, so that it need not be closed
-        judge.check(judge.request.sampling)
-        self.engine.lanes.check_room(len(judge.roles(request).prefixes))
-        return judge
+        request = self.judge.with_model_defaults(request)
+        roles = self.judge.roles(request)
+        self.judge.check(request.sampling)
+        self.engine.lanes.check_room(len(roles.prefixes))
+        return request, roles
 
     def prepare(self, job: Job) -> PreparedRequest:
         """Plan the answer of a job.
@@ -283,27 +282,26 @@ class LoadedModel:
                 first += self._n_too_long(prompt[2 * first :]) if job.shortens else 0
                 prompt = prompt[2 * first :]
             self._check_length(job.request, prompt, job.tools)
-            judge = self.check(job.request)
-            in_force = judge.request
-            request = judge.request = in_force.replace(schedule="lockstep")  # any schedule gives the same text
+            in_force, roles = self.check(job.request)
+            request = in_force.replace(schedule="lockstep")  # any schedule gives the same text
             if isinstance(prompt, Raw):
-                plan = self._plan_raw(judge, prompt)
+                plan = self._plan_raw(prompt, request, roles)
             elif job.shortens:
-                plan, n_left_out = fitted(judge, prompt, request)
+                plan, n_left_out = fitted(self.judge, roles, prompt, request)
                 first += n_left_out
             else:
-                plan = judge.plan(prompt, request, job.tools)
+                prompts = self.judge.prompts(prompt, request, roles, job.tools)
+                plan = self.judge.planned(prompt, prompts, request, roles)
                 if job.tools.opening:  # the answer goes on within a call, in which no thought begins
                     plan = replace(plan, may_think=False)
+            if job.top is not None:
+                job.log_probs = TokenLogProbs(self.model, job.top, request.generation.ignore_end)
+            answer = self.judge.answer(plan, self.engine, job.log_probs)
         finally:
             self._template.listener = None
+        answer.needs = replace(answer.needs, reuses=job.reuses)
         # The template warns again for each view.
-        return PreparedRequest(plan, judge, in_force, first, [*dict.fromkeys(warnings)])
-
-    def _judge(self, request: Request) -> PersonaJudge:
-        return PersonaJudge(
-            self.model, request=request, engine=self._settings, interrupt=self._interrupt, template=self._template
-        )
+        return PreparedRequest(answer, in_force, first, [*dict.fromkeys(warnings)])
 
     def _n_too_long(self, conversation: Sequence[Message]) -> int:
         """How many of the oldest exchanges cannot fit, however few tokens they have: they are not even counted."""
@@ -322,14 +320,12 @@ class LoadedModel:
                 f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
             )
 
-    def _plan_raw(self, judge: PersonaJudge, raw: Raw) -> Plan:
+    def _plan_raw(self, raw: Raw, request: Request, roles: Roles) -> Plan:
         """The plan of a text that is to go on: no template is around it; a preference stands above it."""
         if not raw.text and not raw.tokens:
             raise UsageError("the prompt is empty: give the text that is to go on")
         if not all(0 <= token < self.model.n_vocab for token in raw.tokens):
             raise UsageError(f"the prompt's tokens must be those of the model: 0 to {self.model.n_vocab - 1}")
-        request = judge.request
-        roles = judge.roles(request)
         if request.prompting.begin:
             raise UsageError("--begin is for conversations: write these words at the end of the prompt")
         if roles.mode == "rewrite":
@@ -337,7 +333,7 @@ class LoadedModel:
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
         texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
         prompts = [[*(self._tokens(text) if text else ()), *raw.tokens] for text in texts]
-        plan = judge.planned([Message("user", raw.text)], prompts, request, roles)
+        plan = self.judge.planned([Message("user", raw.text)], prompts, request, roles)
         return replace(plan, stops=(), shares_trunk=False, may_think=False)
 
     def _tokens(self, text: str) -> list[int]:
@@ -567,15 +563,9 @@ class Service:
 
     def _write(self, job: Job, prepared: PreparedRequest) -> None:
         assert self._model
-        engine = self._model.engine
-        if job.top is not None:
-            ignore_end = prepared.request.generation.ignore_end
-            job.log_probs = TokenLogProbs(self._model.model, job.top, ignore_end)
-        answer = prepared.judge.answer(prepared.plan, engine, job.log_probs)
-        answer.needs = replace(answer.needs, reuses=job.reuses)
-        engine.submit(answer)
-        job.prepared, job.answer = prepared, answer
-        self._writing[answer] = job
+        self._model.engine.submit(prepared.answer)
+        job.prepared, job.answer = prepared, prepared.answer
+        self._writing[prepared.answer] = job
         if job.is_stopped:
             self._interrupt_job(job)
 
@@ -664,8 +654,8 @@ class Service:
                 answer.pushing,
                 answer.plan.roles.preferences,
                 answer.seed,
-                prepared.judge.followed_sampling,
-                prepared.judge.placed,
+                followed_in_words(prepared.request.sampling, self._model.judge.recommended),
+                self._model.judge.placed,
                 prepared.warnings,
                 prepared.first,
                 answer.layout,
@@ -673,6 +663,7 @@ class Service:
                 saved.session.id if saved else None,
                 saved.turn.id if saved else None,
                 tuple(answer.drafted),
+                self._model.model.name,
             )
         )
 
@@ -722,7 +713,7 @@ class Service:
         self._preparing.discard(job)
         if job.answer:
             self._writing.pop(job.answer, None)
-            job.answer = None
+        job.answer = job.prepared = None
         with self._changed:
             self._wanted.discard(job)
             self._monitor.jobs(len(self._wanted))

@@ -57,7 +57,7 @@ class Conversation:
         self.recorder = recorder
         self.model = model
         self._say = say
-        self._answer: Answer | RemoteAnswer | None = None  # the last one
+        self._answer: Answer | RemoteAnswer | None = None  # the last one that is kept, or is being written
 
     def close(self) -> None:
         try:
@@ -87,9 +87,8 @@ class Conversation:
         return self._write(Turn(question), self.judge.request, replacing)
 
     def _write(self, turn: Turn, request: Request, replacing: Turn | None) -> Writing:
-        begun = self._begin(turn, request, replacing)
-        self._answer = begun.answer
-        return Writing(self, turn, begun, replacing)
+        self.recorder.check_seen()
+        return Writing(self, turn, self._begin(turn, request, replacing), replacing)
 
     def _begin(self, turn: Turn, request: Request, replacing: Turn | None, keep: bool = True) -> Begun:
         """Have an answer begun; where the server that has the model does not write it, by the model loaded here."""
@@ -144,6 +143,7 @@ class Conversation:
 
     def edit_answer(self, answer: str) -> None:
         """Give the last turn another answer."""
+        self.recorder.check_seen()
         last = self.last
         self.recorder.replace(last.edited(answer), last)
 
@@ -308,6 +308,7 @@ class Writing:
         conversation.begin_turn(turn, self._begun, self._replacing)
         recording = Recording(conversation.recorder, turn, self._replacing)
         recording.begin(conversation.settings())
+        before, conversation._answer = conversation._answer, self.answer
         try:
             yield from list(turn.events)  # of an answer that is continued
             for event in self.answer:
@@ -316,4 +317,6 @@ class Writing:
             raise ServerGone(f"{str(gone).partition(':')[0]}: /regen asks again") from None
         finally:
             self.answer.close()
+            if not turn.events:
+                conversation._answer = before
             recording.finish(self.answer.result)

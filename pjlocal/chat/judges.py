@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from pathlib import Path
 from random import SystemRandom
 from typing import Any, Protocol
 
@@ -14,6 +14,8 @@ from ..client import RemoteAnswer, Server, ServerError, find_server, kept_from_s
 from ..engine.interrupt import Interrupt
 from ..errors import ModelError
 from ..events import Started
+from ..gguf.adapter import check_adapters
+from ..gguf.header import read_header
 from ..gguf.locate import find_model
 from ..gguf.ollama import shown_name
 from ..gguf.sampling import followed, left
@@ -131,8 +133,7 @@ def make_judge(
         found = path and find_server(path, engine, interrupt)
         if path and found:
             try:
-                load = partial(LocalJudge, path, engine=engine, interrupt=interrupt)
-                return RemoteJudge(found, request, load, name=shown_name(path))
+                return RemoteJudge(found, request, path, engine)
             except ServerError:
                 pass
     return LocalJudge(model, request=request, engine=engine, interrupt=interrupt)
@@ -148,7 +149,7 @@ class LocalJudge(PersonaJudge):
     ) -> Begun:
         request = request.replace(seed=turn_seed(request, replacing, keep=keep))
         history = [other for other in session.turns if other is not replacing]
-        plan, first = fitted(self, as_messages(history, turn), request, _first(history))
+        plan, first = fitted(self, self.roles(request), as_messages(history, turn), request, _first(history))
         return _BegunHere(self.answer(plan), plan.request, plan.roles, first)
 
     def n_tokens(self, text: str) -> int:
@@ -185,8 +186,8 @@ class RemoteJudge:
     """A judge on the model that a server has in memory.
 
     Args:
-        load: loads the model here, where the server does not write an answer.
-        name: the model's file name, where it is known; else the server's name of it.
+        path, engine: the model's file, and how it is loaded here where the server does not write an answer; None for
+            a server on another machine.
         saves: whether the server keeps the session.
 
     Raises:
@@ -200,24 +201,21 @@ class RemoteJudge:
         self,
         server: Server,
         request: Request,
-        load: Callable[[], LocalJudge] | None = None,
+        path: Path | None = None,
+        engine: Engine = Engine(),
         *,
-        name: str | None = None,
         saves: bool = False,
     ) -> None:
         self.server = server
         self.interrupt = server.interrupt
         self.saves = saves
-        self._load = load
+        self._path, self._engine = path, engine
         about = server.model()
-        try:
-            self.model = _Facts(name or about["name"], about["description"])
-            self.lasting_name: str = about["lasting_name"]
-            self.context_limit: int = about["context_limit"]
-            self.recommended: dict[str, Any] = about["recommended"]
-            self.placed: str = about["placed"]
-        except (LookupError, TypeError):
-            raise server.gone() from None
+        self.model = _Facts(shown_name(path) if path else about["name"], about["description"])
+        self.lasting_name: str = about["lasting_name"]
+        self.context_limit: int = about["context_limit"]
+        self.recommended: dict[str, Any] = about["recommended"]
+        self.placed: str = about["placed"]
         self._layouts: dict[int, FixedLayout] = {}
         self._answer: RemoteAnswer | None = None  # the last one
         self._told: set[str] = set()  # warnings
@@ -238,9 +236,9 @@ class RemoteJudge:
             self._answer = None
 
     def load_here(self) -> LocalJudge | None:
-        if self._load is None:
+        if self._path is None:
             return None
-        judge = self._load()
+        judge = LocalJudge(self._path, engine=self._engine, interrupt=self.interrupt)
         judge.request = self.request
         return judge
 
@@ -281,14 +279,22 @@ class RemoteJudge:
         try:
             self.server.check(self.request.with_group(sampling))
         except ServerError:
-            if self._load is None:
+            if self._path is None:
                 raise
             # Else the next question says so.
 
     def check_adapters(self, generation: Generation) -> None:
-        """Refuse adapters, where no model is loaded here that could have them.  Raises UsageError."""
-        if self._load is None and generation.adapters():
+        """Refuse adapters that do not fit, and all of them where no model is loaded here that could have them.
+
+        Raises:
+            UsageError, ModelError: a line that says why.
+        """
+        if not generation.adapters():
+            return
+        if self._path is None:
             self.server.check_can_write(Request(generation=generation))
+        else:
+            check_adapters(generation, read_header(self._path))
 
     def roles(self, request: Request) -> Roles:
         self.check_adapters(request.generation)

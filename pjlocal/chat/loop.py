@@ -78,11 +78,23 @@ def handle(chat: Chat, line: str) -> bool:
         if chat.screen.lost:
             raise
         said, chat.status = explain(error, "a file")
-        chat.screen.say(said, ERROR)
+        chat.screen.say(_in_the_chat(said, chat), ERROR)
     stopped = interrupt.is_set()
     if stopped:
         interrupt.clear()
     return stopped
+
+
+def _in_the_chat(line: str, chat: Chat) -> str:
+    """A line about an error, with the chat's own commands instead of those of the command line and of the page."""
+    commands = {
+        "pjlocal sessions list shows": "/sessions shows",
+        "pjlocal models list shows": "/model shows",
+        "load the chat again": f"/load {chat.conversation.session.id} shows it",
+    }
+    for elsewhere, here in commands.items():
+        line = line.replace(elsewhere, here)
+    return line
 
 
 def _read_all(chat: Chat) -> None:

@@ -18,7 +18,7 @@ from ..client import RemoteAnswer
 from ..engine.interrupt import Interrupted
 from ..screen.choose import answer_tint
 from ..screen.console import Spinner, keys_unseen, make_console
-from ..screen.display import Display, when_ready
+from ..screen.display import Display, cut_off, when_ready
 from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
 from ..screen.tint import Tint
@@ -270,20 +270,17 @@ def _ending(turn: Turn) -> str:
     if turn.finish_reason == "interrupted":
         return f"(stopped{while_thinking})"
     if turn.finish_reason == "length":
-        return _cut_off(turn, while_thinking)
+        return f"({_cut_off(turn, while_thinking)})"
     return f"(ended{while_thinking})" if while_thinking else ""
 
 
 def _cut_off(turn: Turn, while_thinking: str) -> str:
-    """Where an answer was cut off, and what allows a longer one."""
     n, generation = turn.statistics["usage"]["completion_tokens"], turn.settings.get("generation", {})
     answered = [event for event in turn.events[-n:] if not event.thought]
     n_limited = n if generation.get("think_tokens") is None else len(answered)
-    cut = f"cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
-    if n_limited < generation.get("max_tokens", n):
-        return f"({cut}: the context is full; a larger --ctx has room for more)"
     instead = ", /set think-tokens ends the thinking in time" if while_thinking else ""
-    return f"({cut}; /continue goes on, /set max-tokens allows more{instead})"
+    allows = f"/continue goes on, /set max-tokens allows more{instead}"
+    return cut_off(n, n_limited, generation.get("max_tokens", n_limited), allows, while_thinking)
 
 
 def _waiting_for(answer: Answer | RemoteAnswer) -> str:

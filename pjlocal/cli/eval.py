@@ -19,7 +19,7 @@ from ..screen.progress import progress_bars
 from ..settings import Engine, Prompting
 from ..textfile import user_path
 from . import completion
-from .options import server_at, takes_settings
+from .options import server_at, server_option, takes_settings
 
 if TYPE_CHECKING:
     from ..evaluation.compare import Results
@@ -147,12 +147,7 @@ def run_suite(
     judge_url: _JudgeUrl = None,
     judge_pairs: _JudgePairs = None,
     server: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="PJLOCAL_SERVER",
-            help="A pjlocal serve that writes the answers; its key comes from PJLOCAL_API_KEY. Scorers run here.",
-        ),
+        str | None, server_option("A pjlocal serve that writes the answers", " Scorers run here.")
     ] = None,
     request: Request,
     engine: Engine,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..client import Server
+from ..client import KEY_VARIABLE, Server
 from ..config.config import Config, load_config
 from ..engine.interrupt import Interrupt
 from ..errors import UsageError
@@ -223,16 +223,26 @@ ThoughtsOption = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-ServerOption = Annotated[
-    str | None,
-    typer.Option(
+
+
+def server_option(does: str, more: str = "", panel: str | None = None) -> Any:
+    """The option ``--server``; the help says that a server ``does`` something."""
+    return typer.Option(
         "--server",
         metavar="URL",
         envvar="PJLOCAL_SERVER",
-        help="A pjlocal serve, on this machine or another, that does the work and keeps the chats; its key comes from "
-        "PJLOCAL_API_KEY. Without it, a pjlocal serve of yours that runs here with this model and these engine "
-        "settings is found by itself, and gives the same answer as the model loaded here.",
-        rich_help_panel=_PANELS[Engine],
+        help=f"{does}; its key comes from {KEY_VARIABLE}.{more}",
+        rich_help_panel=panel,
+    )
+
+
+ServerOption = Annotated[
+    str | None,
+    server_option(
+        "A pjlocal serve, on this machine or another, that does the work and keeps the chats",
+        " Without it, a pjlocal serve of yours that runs here with this model and these engine settings is found by "
+        "itself, and gives the same answer as the model loaded here.",
+        _PANELS[Engine],
     ),
 ]
 _NoServerOption = Annotated[

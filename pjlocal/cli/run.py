@@ -21,11 +21,11 @@ import typer
 from ..attachments import Attachment, read_attachment, with_attachments
 from ..client import RemoteAnswer, Server, ServerError, find_server
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
-from ..errors import ModelError, OutputError, UsageError
+from ..errors import ModelError, OutputError, PjlocalError, UsageError
 from ..request import Request
 from ..screen.choose import make_display
 from ..screen.console import Spinner
-from ..screen.display import Silent, in_columns, statistics_line, when_ready
+from ..screen.display import Silent, cut_off, in_columns, statistics_line, when_ready
 from ..settings import Engine, Generation, View
 from ..textfile import owner_only, user_path
 from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, server_at, takes_settings
@@ -138,10 +138,14 @@ def run(
             spinner.stop()
             for event in answer.drafted:
                 tracer.write(event, first_answer=True)
+            failed: PjlocalError | None = None  # what came before it is printed all the same
             with Silent() if quiet else make_display(view, sys.stdout, answer, thoughts) as display:
-                for event in events:
-                    tracer.write(event)
-                    display.show(event)
+                try:
+                    for event in events:
+                        tracer.write(event)
+                        display.show(event)
+                except PjlocalError as error:
+                    failed = error
                 result = answer.result
                 uncorrected = _uncorrected(answer.drafted, result)
                 for event in uncorrected:
@@ -158,6 +162,8 @@ def run(
         print(in_columns("", line, sys.stderr), file=sys.stderr)
     if tracer.error:
         raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
+    if failed:
+        raise failed
     return INTERRUPTED if result.finish_reason == "interrupted" else 0
 
 
@@ -205,12 +211,10 @@ def _ending(result: Result, generation: Generation) -> str:
         return ""
     n = result.statistics.completion_tokens
     n_limited = n if generation.think_tokens is None else result.statistics.answer_tokens
-    written = "the model" if is_thought_alone else "the answer"
-    cut = f"{written} was cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
-    if n_limited < generation.max_tokens:
-        return f"{cut}: the context is full, and a larger --ctx has room for more"
     instead = ", --think-tokens ends the thinking in time, and --think off leaves it out" if is_thought_alone else ""
-    return f"{cut}: a larger --max-tokens (-n) allows more{instead}"
+    allows = f"a larger --max-tokens (-n) allows more{instead}"
+    written = "the model" if is_thought_alone else "the answer"
+    return f"{written} was {cut_off(n, n_limited, generation.max_tokens, allows, while_thinking)}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..client import is_loopback
 from ..config.config import load_config
 from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import UsageError
@@ -82,7 +83,7 @@ def serve(
     """Answer OpenAI's protocol over HTTP. What is given here holds where a request says nothing."""
     try:
         from ..server.app import create_app
-        from ..server.auth import check_key, is_loopback
+        from ..server.auth import check_key
         from ..server.metrics import Metrics
         from ..server.openai import Names
         from ..server.run import listen, listen_locally

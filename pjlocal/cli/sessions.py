@@ -22,7 +22,7 @@ from ..gguf.ollama import shown_name
 from ..screen.display import local_time
 from ..visible import one_line, visible
 from . import completion
-from .options import server_at, which_server
+from .options import server_at, server_option, which_server
 
 if TYPE_CHECKING:
     from ..sessions.remote import RemoteStore
@@ -39,14 +39,7 @@ _Name = Annotated[
 @sessions_app.callback()
 def _sessions(
     context: typer.Context,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="PJLOCAL_SERVER",
-            help="The chats of that pjlocal serve instead of those here; its key comes from PJLOCAL_API_KEY.",
-        ),
-    ] = None,
+    server: Annotated[str | None, server_option("The chats of that pjlocal serve instead of those here")] = None,
     no_server: Annotated[bool, typer.Option("--no-server", help="The chats here.")] = False,
 ) -> None:
     named = which_server(load_config().server if server is None else server, no_server)

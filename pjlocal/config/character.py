@@ -48,8 +48,8 @@ def read_character(path: Path) -> Character:
     if len(content) > _MOST_BYTES:
         raise UsageError(f"{path} is larger than {_MOST_BYTES // 2**20} MiB: it is no character card")
     values = _card(path, content)
-    data = values.get("data") if isinstance(values.get("data"), dict) else values
-    return _character(path, data)
+    data = values.get("data")
+    return _character(path, data if isinstance(data, dict) else values)
 
 
 def _card(path: Path, content: bytes) -> dict[str, Any]:

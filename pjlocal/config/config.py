@@ -105,6 +105,8 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
         if not isinstance(table, dict):
             header = "personas.NAME" if name == "personas" else name
             raise Wrong(f"{name} must be a table, as in [{header}]", name)
+    if not isinstance(document.get("server", True), bool | str):
+        raise Wrong('server must be true, false or a URL, as in server = "http://localhost:8473"', "server")
     presets = _presets(tables.pop("presets", {}))
     personas = _personas(tables.pop("personas", {}), PRESETS | presets, folder)
     top = _with_preferences(_values(document, Config, folder), PRESETS | presets, folder)

@@ -248,6 +248,7 @@ class Engine:
             self._admit()
         failed = self._try_to_decode()
         events = [(answer, self._advance(answer, slot, failed)) for answer, slot in self._in_flight.items()]
+        del failed  # its traceback refers to this frame, and so to the answers
         for answer, _ in events:
             if answer.is_done or answer.begins_again:
                 self._release(answer)
@@ -265,10 +266,8 @@ class Engine:
             try:
                 slot.open()
                 answer.begin(slot)
-            except Interrupted:
-                answer.interrupt()
             except Exception as error:
-                answer.error = error
+                _end(answer, error)
 
     def _has_room(self, answer: EngineAnswer) -> bool:
         return self.lanes.have_room(answer.needs.n_views) if self.lanes.capacity else not self._slots
@@ -281,19 +280,16 @@ class Engine:
                 return []
             try:
                 if failed:
-                    raise failed
-                events = answer.decide()
-            except Interrupted:
-                answer.interrupt()
+                    _end(answer, failed)
+                else:
+                    events = answer.decide()
             except Exception as error:
-                answer.error = error
+                _end(answer, error)
         if answer.is_done:
             try:
                 events += answer.finish(slot)
-            except Interrupted:
-                answer.interrupt()
             except Exception as error:
-                answer.error = answer.error or error
+                _end(answer, error)
         return events
 
     def _release(self, answer: EngineAnswer) -> None:
@@ -406,6 +402,14 @@ class Engine:
         for sequence in self.lanes:
             sequence.release()
         self.lanes.recover()
+
+
+def _end(answer: EngineAnswer, error: Exception) -> None:
+    """End an answer by an error, or as interrupted."""
+    if isinstance(error, Interrupted):
+        answer.interrupt()
+    else:
+        answer.error = answer.error or error
 
 
 def _due(slot: Slot) -> int:

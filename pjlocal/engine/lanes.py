@@ -61,8 +61,8 @@ class Needs:
     adapters: of every view.
     n_rows: tokens that each is fed at once with the logits behind each.
     shares_prefix: whether the tokens that all prompts begin with are read once and copied.
-    reuses: whether caches of earlier answers are used.  llama.cpp rounds differently where a prompt is read in batches
-        of other widths: without them, an answer has the bytes that a model just loaded gives it.
+    reuses: whether what was read before its slot was opened is used.  llama.cpp rounds differently where a prompt is
+        read in batches of other widths: without it, an answer has the bytes that a model just loaded gives it.
     """
 
     n_ctx: int
@@ -279,15 +279,16 @@ class Lanes:
         of_set = self.for_answer(needs)
         free = [sequence for sequence in of_set.sequences if sequence.is_free]
         numbers = {lane: number for number, lane in enumerate(of_set.lanes)}
-        if needs.reuses:
-            caches = [
-                prefix.Cache(each.cached, each.lane.context.adapters, numbers[each.lane], each.released)
-                for each in free
-            ]
-        else:  # the first ones, as in lanes that were just made
-            caches = [prefix.Cache((), lane=numbers[each.lane]) for each in free]
+        caches = [
+            prefix.Cache(each.cached, each.lane.context.adapters, numbers[each.lane], each.number, each.released)
+            for each in free
+        ]
         separate = self.separates(needs.n_views)
-        chosen = [free[i] for i in prefix.assign(prompts, needs.adapters, caches, separate=separate)]
+        if needs.reuses:
+            order = prefix.assign(prompts, needs.adapters, caches, separate=separate)
+        else:
+            order = prefix.fresh(needs.n_views, caches, separate=separate)
+        chosen = [free[i] for i in order]
         for sequence, adapters in zip(chosen, needs.adapters, strict=True):
             sequence.in_use = True
             sequence.adapt(adapters)
@@ -381,8 +382,11 @@ class Lanes:
         self.n_decodes += sum(lane.n_decodes for lane in self._under_way)
         self.n_fed += sum(lane.n_fed for lane in self._under_way)
         self._under_way.clear()
-        if errors:
-            raise errors[0]
+        try:
+            if errors:
+                raise errors[0]
+        finally:
+            errors.clear()  # its traceback refers to this frame, and so to the answers
         return seconds
 
     def drop(self) -> None:

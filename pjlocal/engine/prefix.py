@@ -22,13 +22,14 @@ class Cache:
 
     tokens: in memory.
     adapters: they were read with.
-    lane: number of the context that holds it.
+    lane, number: of the context that holds it, and of its sequence there.
     released: when it was in use last, counted in answers.
     """
 
     tokens: Tokens
     adapters: object = None
     lane: int = 0
+    number: int = 0
     released: int = 0
 
 
@@ -81,6 +82,32 @@ def assign(
         return sum(row[number] for row, number in zip(held, order, strict=True))
 
     return list(max(permutations(sorted(chosen)), key=held_by))  # the first of the best: none changes places
+
+
+def fresh(n: int, caches: Sequence[Cache], *, separate: bool = False) -> list[int]:
+    """The numbers of the caches for ``n`` prompts that shall use none of what they hold, which is lost.
+
+    Prefer empty ones, else those released longest ago; and sequences that follow each other: llama.cpp decodes them
+    together, as in a lane just made, and others one by one, which it rounds differently.
+
+    Args:
+        separate: see `assign`.
+    """
+    runs = [range(first, first + n) for first in range(len(caches) - n + 1)]
+    runs = [run for run in runs if _follow_each_other([caches[number] for number in run])]
+    if separate or not runs:
+        return assign([()] * n, [None] * n, caches, separate=separate)
+
+    def loss(run: range) -> tuple[int, int]:
+        held = [caches[number].released for number in run if caches[number].tokens]
+        return len(held), max(held, default=0)
+
+    return [*min(runs, key=loss)]
+
+
+def _follow_each_other(caches: Sequence[Cache]) -> bool:
+    first = caches[0]
+    return all((cache.lane, cache.number) == (first.lane, first.number + i) for i, cache in enumerate(caches))
 
 
 def _of_one_lane(left: Sequence[int], lanes: set[int], caches: Sequence[Cache], n: int) -> list[int]:

@@ -54,9 +54,8 @@ class TextReader:
             ModelError: llama.cpp failed, the logits are not numbers, or there is not enough memory.
         """
         longest = max(map(len, texts), default=1)
-        with self._engine.direct(needs(1, longest, n_rows=self._n_rows)) as slot:
+        with self._engine.direct(needs(1, longest, n_rows=self._n_rows, reuses=False)) as slot:
             slot.reduce = _checked
-            slot.forget()
             for number in sorted(range(len(texts)), key=lambda number: tuple(texts[number])):  # alike ones in a row
                 text = texts[number]
                 place = len(text) - n_wanted[number]

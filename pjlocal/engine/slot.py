@@ -120,22 +120,17 @@ class Slot:
           shape: up to 0.4; with a cache that keeps all, `swa_full`, 0);
         - a single sequence has one thread, from 256 tokens on (see `Context`).
         """
+        is_first = not self.sequences
         for sequence in self.sequences:
             sequence.release()
         self.sequences = self._engine.lanes.place(self._needs, prompts)
         for view, sequence in enumerate(self.sequences):
             sequence.reduce = partial(self._reduce, view)
-            if not self._needs.reuses:
+            if is_first and not self._needs.reuses:
                 sequence.keep(0)
-        held = (prefix.common_prefix(each.cached, prompt) for each, prompt in zip(self.sequences, prompts, strict=True))
+        held = _held(self.sequences, prompts)
         self._n_ahead = sum(map(len, prompts)) - sum(held)
-        self._stages = self._reading(prompts)
-
-    def forget(self) -> None:
-        """Empty the caches that it would use, so that what follows does not depend on what was read before."""
-        for sequence in self._lanes.sequences:
-            if not sequence.in_use:
-                sequence.keep(0)
+        self._stages = self._reading(prompts, held)
 
     def feed(self, tokens: Sequence[int]) -> None:
         """Append the same tokens to every view, with logits behind each."""
@@ -203,7 +198,7 @@ class Slot:
     def _reduce(self, view: int, row: int, logits: Logits) -> Any:
         return self.reduce(view, row, logits)
 
-    def _reading(self, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
+    def _reading(self, prompts: Sequence[Sequence[int]], held: Sequence[int]) -> Iterator[None]:
         """Put prompt tokens into the sequences, a stage at a time: each goes on when what it left to be read is read.
 
         Where the memory cannot be rolled back at will there are checkpoints: where an answer has ended and this prompt
@@ -212,15 +207,13 @@ class Slot:
         self._n_ahead = 0
         each = list(zip(self.sequences, prompts, strict=True))
         if self._needs.reuses:
-            for sequence, prompt in each:
-                self._copy_beginning(sequence, prompt)
-        held = [prefix.common_prefix(sequence.cached, prompt) for sequence, prompt in each]
+            held = [self._copy_beginning(*pair, n) for pair, n in zip(each, held, strict=True)]
         self.n_held = sum(min(n, len(prompt) - 1) for n, prompt in zip(held, prompts, strict=True))
         if self._needs.shares_prefix and not self._needs.is_separate and len(prompts) > 1:
             n_shared = prefix.shared_prefix(prompts)
             if n_shared - min(held) >= self._engine.lanes.worth_copying:
                 yield from self._reading_shared(prompts[0][:n_shared], held)
-                held = [prefix.common_prefix(sequence.cached, prompt) for sequence, prompt in each]
+                held = _held(self.sequences, prompts)
         keeps = [max(0, min(n, len(prompt) - 1)) for n, prompt in zip(held, prompts, strict=True)]
         for (sequence, prompt), keep in zip(each, keeps, strict=True):
             kept = sequence.keep(keep)
@@ -238,20 +231,20 @@ class Slot:
             sequence.mark()
             sequence.fed[:] = prompt[-1:]
 
-    def _copy_beginning(self, sequence: CacheSequence, prompt: Sequence[int]) -> None:
-        """Take a copy of what another sequence holds of a prompt, where that pays."""
+    def _copy_beginning(self, sequence: CacheSequence, prompt: Sequence[int], held: int) -> int:
+        """Take a copy of what another sequence holds of a prompt, where that pays; the tokens that are held then."""
         others = self._engine.lanes.sources(sequence)
-        held = prefix.common_prefix(sequence.cached, prompt)
         found = prefix.source(prompt, held, [other.cached for other in others], self._engine.lanes.worth_copying)
-        if found:
-            number, n_tokens = found
-            sequence.fill(others[number].state())
-            sequence.keep(n_tokens)
+        if found is None:
+            return held
+        number, n_tokens = found
+        sequence.fill(others[number].state())
+        return sequence.keep(n_tokens)
 
     def _reading_shared(self, shared: Sequence[int], held: Sequence[int]) -> Iterator[None]:
         """Have one sequence read what all prompts begin with, on all threads, and the others take a copy."""
-        reader = max(self.sequences, key=lambda each: min(prefix.common_prefix(each.cached, shared), len(shared)))
-        reader.keep(min(prefix.common_prefix(reader.cached, shared), len(shared)))
+        most, reader = max(zip(held, self.sequences, strict=True), key=lambda pair: min(pair[0], len(shared)))
+        reader.keep(min(most, len(shared)))
         reader.to_read[:] = shared[len(reader.cached) :]
         self.reads_alone = True
         yield
@@ -270,3 +263,8 @@ class Slot:
         for sequence in self.sequences:
             sequence.mark(for_a_guess=True)
             sequence.fed[:] = tokens
+
+
+def _held(sequences: Sequence[CacheSequence], prompts: Sequence[Sequence[int]]) -> list[int]:
+    """The tokens of each view's prompt that its cache holds."""
+    return [prefix.common_prefix(sequence.cached, prompt) for sequence, prompt in zip(sequences, prompts, strict=True)]

@@ -58,7 +58,7 @@ def apart(
         raise
     thread.join()
     if errors:
-        raise errors[0]
+        raise errors.pop()  # its traceback refers to this frame
 
 
 def _wait_for(ended: threading.Event) -> None:

@@ -11,10 +11,10 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..client import is_loopback
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import ModelError, UsageError
 from ..visible import one_line
@@ -89,7 +89,7 @@ class EndpointJudge:
         self._n_usable = 0
         self._not_before = 0.0  # the time at which the server asks for the next try
         parts = urlsplit(self.url)
-        if self._key and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        if self._key and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             log.warning("%s is not encrypted: whoever listens on the way can read the key. Use https", self.url)
 
     def close(self) -> None:
@@ -270,13 +270,6 @@ def _address(url: str) -> str:
     if not path.endswith(_PATH):
         path = f"{path or '/v1'}{_PATH}"
     return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _hint(status: int, has_key: bool) -> str:

@@ -79,6 +79,13 @@ def left(sampling: Sampling, said: Mapping[str, Any]) -> Sampling:
     return sampling.replace(**same)  # type: ignore[no-any-return]
 
 
+def followed_in_words(sampling: Sampling, said: Mapping[str, Any]) -> str:
+    """The settings that are as the model's file says them; empty where that was not asked for."""
+    if sampling.defaults != "model":
+        return ""
+    return described({name: value for name, value in said.items() if getattr(sampling, name) == value}) or "none"
+
+
 def described(said: Mapping[str, Any]) -> str:
     """``temperature 0.6, top-k 40``; empty where there is nothing."""
     flags = {f.name: flag(f).removeprefix("--") for f in dataclasses.fields(Sampling)}

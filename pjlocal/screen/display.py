@@ -28,6 +28,21 @@ def when_ready(events: Iterable[TokenEvent]) -> Iterator[TokenEvent]:
     return itertools.chain(list(itertools.islice(rest, 1)), rest)
 
 
+def cut_off(n_tokens: int, n_limited: int, most: int, allows: str, while_thinking: str = "") -> str:
+    """Where an answer was cut off, and what allows a longer one.
+
+    Args:
+        n_limited, most: the tokens that count towards the limit, and the limit: an answer with fewer has filled the
+            context.
+        allows: says what to do about the limit.
+        while_thinking: says so of an answer that was cut off in its thinking.
+    """
+    cut = f"cut off after {n_tokens} token{'' if n_tokens == 1 else 's'}{while_thinking}"
+    if n_limited < most:
+        return f"{cut}: the context is full, and a larger --ctx has room for more"
+    return f"{cut}: {allows}"
+
+
 def in_columns(head: str, text: str, file: IO[str]) -> str:
     """A line with a text behind its head; on a terminal the text goes on below itself, between words.
 

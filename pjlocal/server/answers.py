@@ -21,6 +21,7 @@ from ..prompting.prompt import Message
 from ..request import Request as AnswerRequest
 from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service
 from ..sessions.asking import as_messages, turn_seed
+from ..sessions.faults import GONE_ON
 from ..sessions.session import Session, Turn, title_of
 from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
@@ -269,7 +270,7 @@ def _replaced(session: Session, chat: _InChat) -> Turn | None:
     """
     last = session.turns[-1] if session.turns else None
     if chat.keep and chat.after is not None and chat.after != (last.id if last else 0):
-        raise GoneOn("the chat has gone on elsewhere since: load the chat again")
+        raise GoneOn(GONE_ON)
     if chat.replacing is None:
         return None
     if last is None or last.id != chat.replacing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..client import is_loopback
 from ..engine.interrupt import Interrupted
 from ..errors import PjlocalError, RefusedError, UsageError, explain
 from ..service import Busy, Stopping
@@ -133,14 +133,6 @@ def check_key(key: str) -> None:
             "--api-key (PJLOCAL_API_KEY) may have printable ASCII characters alone, and no spaces or line ends around "
             "them: no client could send this key in a header"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def not_served(path: str) -> str | None:

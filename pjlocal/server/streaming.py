@@ -133,7 +133,8 @@ class Answers:
 
     def cancel(self) -> None:
         """Have no more written."""
-        self._service.cancel(self._jobs)
+        jobs, self._jobs = self._jobs, ()  # they refer to this object: Python frees both at once
+        self._service.cancel(jobs)
 
     def stop(self) -> None:
         """Have them end as they are."""

@@ -38,18 +38,20 @@ def n_exchanges(conversation: Sequence[Message]) -> int:
     return (len(conversation) - 1) // 2
 
 
-def fitted(judge: PersonaJudge, conversation: Sequence[Message], request: Request, first: int = 0) -> tuple[Plan, int]:
+def fitted(
+    judge: PersonaJudge, roles: Roles, conversation: Sequence[Message], request: Request, first: int = 0
+) -> tuple[Plan, int]:
     """The prompt of what `as_messages` made, without the oldest turns where they no longer fit; and the turn that it
     begins with.
 
     Args:
+        roles: of the request.
         first: older turns have left already.
 
     Raises:
         UsageError: not even the question fits.
     """
     last, limit = n_exchanges(conversation), judge.context_limit
-    roles = judge.roles(request)
     room = judge.room(request, min(request.generation.most_tokens, limit // _ROOM_SHARE))
 
     def prompts_from(first: int) -> list[list[int]]:

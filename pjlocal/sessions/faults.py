@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..errors import OutputError
 
+GONE_ON = "the chat has gone on elsewhere since: load the chat again"
+
 
 class StoreError(OutputError):
     """The database of chats cannot be used, now or at all; names the file and the reason."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ..errors import UsageError
 from ..events import Result, TokenEvent
+from .faults import GONE_ON
 from .session import Session, Turn, title_of
 from .store import RemovedError, Store, StoreError
 
@@ -40,6 +43,20 @@ class Recorder:
         self.catch_up()
         if self._behind:
             self._say("what was said since then is not saved")
+
+    def check_seen(self) -> None:
+        """Refuse to go on where others, such as the page, have gone on in the session since it was loaded.
+
+        Raises:
+            UsageError: they have.
+        """
+        session, store = self.session, self.store
+        if store is None or session.id is None or self._behind or store.replaced:
+            return
+        with suppress(StoreError):  # saving the turn says so
+            last = store.last_turn(session.id)
+            if last is not None and last != (session.turns[-1].id if session.turns else None):
+                raise UsageError(GONE_ON)
 
     def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
         """A turn begins: its question is safe from now on, and so are the session's settings.
@@ -164,8 +181,8 @@ class Recorder:
 class Recording:
     """A turn of the recorder's session that is being answered.
 
-    A turn whose answer is stopped before its first token is taken back, and the turn that it was to replace stays; so
-    does an answer to which the model adds no text.
+    A turn whose answer is stopped before its first token is taken back, and so is the title that it gave; the turn that
+    it was to replace stays.  The same holds for an answer that is continued without more text.
     """
 
     def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None) -> None:
@@ -175,6 +192,7 @@ class Recording:
         self._replacing = replacing
         self._before = list(self._session.turns)
         self._n_begun = len(turn.events)  # tokens of an answer that is continued
+        self._title = self._session.title
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Add the turn to its session, which has these settings from now on."""
@@ -202,6 +220,9 @@ class Recording:
         is_kept = any(event.text for event in added) if self._n_begun else bool(added)
         if not is_kept:
             self._session.turns[:] = self._before
+            if self._session.title != self._title:
+                self._session.title = self._title
+                self._recorder.rename()
         gone = self._replacing if is_kept else self.turn
         if gone:
             self._recorder.undo(gone)

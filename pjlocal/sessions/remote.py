@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from ..client import Server, ServerError
+from ..client import Server
 from .finding import Hit, Summary, find
 from .recorder import Recorder
 
 if TYPE_CHECKING:  # they bring NumPy, which a list of chats need not wait for
     from .session import Session, Turn
+
+_T = TypeVar("_T")
 
 
 class RemoteStore:
@@ -38,7 +40,7 @@ class RemoteStore:
 
     def summaries(self) -> list[Summary]:
         """Every session, the newest first."""
-        return [Summary(**chat) for chat in self._read("/api/chats", "chats")]
+        return self._read("/api/chats", "chats", Summary)
 
     def latest(self) -> int | None:
         """The session that was updated last; None where there is none."""
@@ -50,7 +52,7 @@ class RemoteStore:
 
     def search(self, query: str) -> list[Hit]:
         """The turns in which every word of ``query`` occurs; see `Store.search`."""
-        return [Hit(**hit) for hit in self._read(f"/api/chats?q={quote(query, safe='')}", "hits")] if query else []
+        return self._read(f"/api/chats?q={quote(query, safe='')}", "hits", Hit) if query else []
 
     def load(self, session_id: int, with_undone: bool = False) -> Session:
         """A session with its turns."""
@@ -58,7 +60,7 @@ class RemoteStore:
         try:
             return _session(self.server.call("GET", path))
         except (LookupError, TypeError, AttributeError) as error:
-            raise self._strange() from error
+            raise self.server.strange() from error
 
     def rename(self, session_id: int, title: str) -> None:
         """Change the title and nothing else."""
@@ -79,7 +81,7 @@ class RemoteStore:
         try:
             return _turn(self.server.call("POST", f"/api/chats/{session_id}/edit", body))
         except (LookupError, TypeError, AttributeError) as error:
-            raise self._strange() from error
+            raise self.server.strange() from error
 
     def remove(self, session_id: int) -> None:
         """Delete a session with all its turns."""
@@ -88,14 +90,11 @@ class RemoteStore:
     def _change(self, session_id: int, values: Mapping[str, Any]) -> None:
         self.server.call("PATCH", f"/api/chats/{session_id}", values)
 
-    def _read(self, path: str, key: str) -> list[dict[str, Any]]:
+    def _read(self, path: str, key: str, make: Callable[..., _T]) -> list[_T]:
         try:
-            return list(self.server.call("GET", path)[key])
+            return [make(**values) for values in self.server.call("GET", path)[key]]
         except (LookupError, TypeError) as error:
-            raise self._strange() from error
-
-    def _strange(self) -> ServerError:
-        return ServerError(f"{self.server.name} is not a pjlocal server of this version")
+            raise self.server.strange() from error
 
 
 def _session(values: Mapping[str, Any]) -> Session:

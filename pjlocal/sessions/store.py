@@ -45,12 +45,14 @@ class Store(Database):
         return session.id
 
     def save_settings(self, session: Session) -> None:
-        """Save the settings, and that the session was updated now; another chat may have changed its title."""
+        """Save the settings, that the session was updated now, and its title where none is saved: another chat may have
+        changed that."""
         session.updated = time.time()
         with self._named_errors():
             self._changed(
-                "UPDATE sessions SET settings = ?, updated = ? WHERE id = ?",
-                (json.dumps(session.settings), session.updated, session.id),
+                "UPDATE sessions SET title = CASE title WHEN '' THEN ? ELSE title END, settings = ?, updated = ? "
+                "WHERE id = ?",
+                (_storable(session.title), json.dumps(session.settings), session.updated, session.id),
             )
 
     def rename(self, session_id: int, title: str) -> None:
@@ -155,6 +157,13 @@ class Store(Database):
         with self._named_errors():
             row = self._db.execute("SELECT id FROM sessions ORDER BY updated DESC, id DESC LIMIT 1").fetchone()
         return row and int(row["id"])
+
+    def last_turn(self, session_id: int) -> int | None:
+        """The last turn of a session that is not undone; None where there is none."""
+        with self._named_errors():
+            row = self._db.execute("SELECT max(id) AS id FROM turns WHERE session_id = ? AND NOT undone", (session_id,))
+            found: int | None = row.fetchone()["id"]
+        return found
 
     def find(self, name: str) -> int:
         """The session that ``name`` means; see `finding.find`."""

@@ -26,7 +26,7 @@ def test_a_conversation_of_several_turns(start, sessions) -> None:
     (session,) = sessions()
     assert session.title == "My name is Ada. What is yours?"
     assert [turn.question for turn in session.turns] == ["My name is Ada. What is yours?", "Why?"]
-    cut = " (cut off after 20 tokens; /continue goes on, /set max-tokens allows more)"
+    cut = " (cut off after 20 tokens: /continue goes on, /set max-tokens allows more)"
     for shown, turn in zip((first, second), session.turns, strict=True):
         assert len(turn.events) == 20
         assert words(shown) == words(turn.answer + cut)

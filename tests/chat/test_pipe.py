@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from commandline import PREFER, one_line
 
-_CUT_OFF = "pjlocal: (cut off after 20 tokens; /continue goes on, /set max-tokens allows more)"
+_CUT_OFF = "pjlocal: (cut off after 20 tokens: /continue goes on, /set max-tokens allows more)"
 
 # In a pipe.
 
@@ -27,8 +27,8 @@ def test_the_real_model_in_a_pipe_remembers(pjlocal) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("-n", "3"), "cut off after 3 tokens; /continue goes on, /set max-tokens allows more"),
-        (("-n", "900", "--ctx", "256"), "tokens: the context is full; a larger --ctx has room for more"),
+        (("-n", "3"), "cut off after 3 tokens: /continue goes on, /set max-tokens allows more"),
+        (("-n", "900", "--ctx", "256"), "tokens: the context is full, and a larger --ctx has room for more"),
     ],
 )
 def test_an_answer_that_is_cut_off_in_a_pipe_is_told(pjlocal, toy, options: tuple[str, ...], says: str) -> None:

@@ -30,7 +30,7 @@ def test_a_session_goes_on_with_what_was_in_force(tiny, store: Store) -> None:
         assert chat.conversation.settings() == in_force
         assert [turn.question for turn in chat.turns] == ["Why?"]
         chat.say("How?")
-        assert chat.say("/load nothing")[0].startswith("there is no saved chat 'nothing'")
+        assert chat.say("/load nothing") == ["there is no saved chat 'nothing': /sessions shows them"]
         assert [turn.question for turn in chat.turns] == ["Why?", "How?"]
     session = store.load(store.find("My talk"))
     assert [turn.question for turn in session.turns] == ["Why?", "How?"]
@@ -40,6 +40,25 @@ def test_a_session_goes_on_with_what_was_in_force(tiny, store: Store) -> None:
     other = store.load(store.find("Something else?"))
     assert [turn.question for turn in other.turns] == ["Something else?"]
     assert other.settings["sampling"]["temperature"] == 1.5 and other.settings["preferences"] == {"a": [], "b": []}
+
+
+def test_a_first_question_that_is_stopped_and_not_kept_leaves_neither_title_nor_count(tiny, store: Store) -> None:
+    with talk(tiny("llama"), store=store) as chat:
+        before = chat.conversation.progress()
+        writing = chat.conversation.ask("A question that is stopped?")
+        chat.judge.interrupt.set()
+        assert list(writing) == []
+        chat.judge.interrupt.clear()
+        assert (chat.turns, chat.conversation.session.title, chat.conversation.progress()) == ([], "", before)
+        assert [summary.title for summary in store.summaries()] == [""]
+        chat.say("Why?")
+        count = chat.conversation.progress()
+        writing = chat.conversation.ask("Another that is stopped, and longer?")
+        chat.judge.interrupt.set()
+        assert list(writing) == [] and chat.conversation.progress() == count
+        chat.judge.interrupt.clear()
+        assert chat.conversation.session.title == "Why?"
+    assert [summary.title for summary in store.summaries()] == ["Why?"]
 
 
 def test_a_loaded_session_is_read_once_and_then_only_what_is_new(tiny, store: Store) -> None:

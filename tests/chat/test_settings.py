@@ -131,6 +131,8 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/persona nobody", "unknown persona 'nobody': pjlocal prefs save NAME keeps one"),
         ("/undoo", "unknown command /undoo: did you mean /undo"),
         ("/qqqqq", "unknown command /qqqqq: /help lists them"),
+        ("/open 3", "unknown command /open: did you mean /load?"),
+        ("/Reset", "unknown command /reset: did you mean /new?"),
     ],
 )
 def test_what_cannot_be_set_is_said_in_a_line_and_changes_nothing(lasting_chat: Talk, line: str, says: str) -> None:
@@ -140,6 +142,12 @@ def test_what_cannot_be_set_is_said_in_a_line_and_changes_nothing(lasting_chat: 
     assert said.startswith(says)
     assert chat.conversation.settings() == before
     assert chat.chat.status == 2
+
+
+def test_an_adapter_that_is_not_there_is_refused_at_once(lasting_chat: Talk) -> None:
+    for name in ("lora", "lora-a", "control-vector-b"):
+        (said,) = lasting_chat.say(f"/set {name} nowhere.gguf")
+        assert "nowhere.gguf" in said and not lasting_chat.judge.request.generation.adapters()
 
 
 def test_set_alone_lists_every_setting_and_a_name_shows_its_value(chat: Talk) -> None:
@@ -169,6 +177,9 @@ def test_set_alone_lists_every_setting_and_a_name_shows_its_value(chat: Talk) ->
         (["/prefer add vivid", "/prefer add creative"], ["Be brief", "vivid"], ["Be kind", "creative"]),
         (["/prefer add vivid creative touching"], ["Be brief", "vivid", "touching"], ["Be kind", "creative"]),
         (["/prefer add b vivid"], ["Be brief"], ["Be kind", "vivid"]),
+        (["/prefer add vivid", "/prefer add vivid creative"], ["Be brief", "vivid"], ["Be kind", "creative"]),
+        (["/prefer a add vivid", "/prefer a add vivid vivid"], ["Be brief", "vivid"], ["Be kind"]),
+        (["/prefer vivid", "/prefer b add vivid"], ["vivid"], ["vivid"]),
         (["/prefer clear"], [], []),
         (["/prefer a clear"], [], ["Be kind"]),
         (["/prefer clear b"], ["Be brief"], []),

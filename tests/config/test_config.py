@@ -154,6 +154,8 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
         ("view = 'blam'", ": view must be one of text, blame, push, markdown (not 'blam')"),
         ("save = 1", ": save must be true or false (not 1)"),
         ("sampling = 3", ": sampling must be a table, as in [sampling]"),
+        ("[server]\nurl = 'x'", ': server must be true, false or a URL, as in server = "http://localhost:8473"'),
+        ("server = 8473", ": server must be true, false or a URL"),
         ("prefer = ['vivid',\n  'vivdi']", ": prefer: unknown preset 'vivdi': did you mean vivid?"),
         ("prefer = ['vivid']\ndraft_prefer = ['concise']", ": draft_prefer: prefer deals the preferences out"),
         ("[sampling]\n\ngrammar = 'no.gbnf'", ": [sampling] grammar: cannot read grammar file"),

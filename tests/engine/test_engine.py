@@ -559,8 +559,7 @@ def test_a_slot_is_read_without_an_answer(judge: PersonaJudge) -> None:
         assert engine.lanes.n_fed == 6, "nothing is decoded before it is asked for"
         assert slot.logits(0).shape == first[0].shape and engine.lanes.n_fed == 8
     assert judge("Hello", max_tokens=3, ignore_end=True).statistics.completion_tokens == 3
-    with engine.direct(needs(2, 256)) as slot:
-        slot.forget()
+    with engine.direct(needs(2, 256, reuses=False)) as slot:
         slot.start([[5, 6, 7], [5, 6, 8]])
         again = [slot.logits(view) for view in range(2)]
         assert all((a == b).all() for a, b in zip(first, again, strict=True))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pjlocal.engine.prefix import WORTH_COPYING, Cache, assign, common_prefix, shared_prefix, source
+from pjlocal.engine.prefix import WORTH_COPYING, Cache, assign, common_prefix, fresh, shared_prefix, source
 
 SYSTEM = [*range(100, 140)]
 QUESTION = [*range(200, 260)]
@@ -153,6 +153,37 @@ def test_what_was_read_with_other_adapters_is_of_no_use() -> None:
     assert placed(prompts[::-1], caches, ["calm", "pirate"]) == [1, 0], "swapped with their adapters"
     assert placed(prompts[:1], caches, ["calm"]) == [0], "neither is of use, and the order stays"
     assert placed(prompts[:1], [*caches, Cache([], "calm")], ["calm"]) == [2], "an empty one goes first"
+
+
+# Answers that use nothing of what was read.
+
+
+def lane(*released: int, first: int = 0, lane: int = 0) -> list[Cache]:
+    """Sequences of a lane by when they were released; those of 0 are empty."""
+    return [Cache([1] * bool(n), lane=lane, number=number, released=n) for number, n in enumerate(released, first)]
+
+
+def test_an_answer_that_reuses_nothing_takes_empty_sequences_and_evicts_no_chat() -> None:
+    assert fresh(2, lane(3, 3, 0, 0)) == [2, 3]
+    assert fresh(1, lane(2, 3, 0)) == [2]
+    assert fresh(2, lane(0, 0, 0, 0)) == [0, 1], "as in a lane that was just made"
+
+
+def test_where_none_is_empty_those_released_longest_ago_are_taken() -> None:
+    assert fresh(2, lane(3, 3, 2, 2, 5, 5)) == [2, 3]
+    assert fresh(2, lane(4, 4, 0, 7)) == [1, 2], "one of a chat is less than two"
+
+
+def test_they_follow_each_other_so_that_they_are_decoded_together() -> None:
+    assert fresh(2, lane(0, 5, 0, 4, 3)) == [2, 3]
+    in_use = [*lane(0), *lane(9, 8, first=2)]  # number 1 is in use
+    assert fresh(2, in_use) == [1, 2]
+    assert fresh(2, [*lane(0, lane=0), *lane(7, 0, lane=1)]) == [1, 2]
+    assert sorted(fresh(2, [*lane(5), *lane(0, first=2), *lane(4, first=4)])) == [1, 2], "where any do; else the oldest"
+
+
+def test_in_contexts_each_takes_the_oldest_of_its_lane() -> None:
+    assert fresh(2, [*lane(3, 0, lane=0), *lane(2, 4, lane=1)], separate=True) == [1, 2]
 
 
 # Beginnings.

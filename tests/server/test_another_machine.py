@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from commandline import PJLOCAL, one_line
+from commandline import PJLOCAL, call, one_line
 from served import BIG, Served, serving, when
 
 from pjlocal.sessions.session import Session
@@ -128,6 +131,65 @@ def test_what_cannot_be_done_is_one_clear_line(
     assert told in one_line(made.stderr)
 
 
+@contextmanager
+def stranger(status: int, body: bytes) -> Iterator[str]:
+    """The URL of another program's server, which answers everything so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b"<html>Not Found</html>"),
+        (404, b'{"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}'),
+        (405, b'{"detail": "Method Not Allowed"}'),
+        (501, b"Unsupported method"),
+        (302, b""),
+        (200, b"<html>Welcome</html>"),
+        (200, b'{"chats": [1], "name": "another"}'),
+    ],
+)
+def test_a_server_that_is_not_pjlocals_is_named_in_one_line_by_every_command(
+    environment: dict[str, str], tmp_path: Path, status: int, body: bytes
+) -> None:
+    with stranger(status, body) as url:
+        for command in (["run", "--server", url, "hello"], ["sessions", "--server", url, "list"]):
+            ended, written, complained = call(command, environment, tmp_path)
+            assert (ended, written) == (1, b"")
+            assert f"the server at {url} is not a pjlocal server of this version" in one_line(complained.decode())
+
+
+def test_a_model_that_is_gone_there_is_not_said_to_be_missing_here(
+    model: Path, server_environment: dict[str, str], pjlocal: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "theirs.gguf"
+    path.write_bytes(model.read_bytes())
+    with serving(path, server_environment, "--unload-after", "0.05") as served:
+        when(lambda: served.metric("pjlocal_model_loaded") == 0)
+        path.unlink()
+        made = pjlocal("run", "hello", "--server", served.page())
+        assert made.returncode == 1 and one_line(made.stderr).startswith(f"pjlocal: the server at {served.url}: ")
+
+
 def test_a_key_is_asked_for(pjlocal: Run, served: Served) -> None:
     for key, problem in (("", "wants a key"), ("wrong", "refuses this key")):
         made = pjlocal("run", "hello", "--server", served.url, PJLOCAL_API_KEY=key)
@@ -206,7 +268,8 @@ def test_a_chat_that_went_on_elsewhere_is_not_gone_on_with_unseen(
         when(lambda: saved().title == "Open")
         chat("Two.", options=("--continue",))
         _, stderr = behind.communicate("Three.\n", timeout=60)
-    assert "load the chat again" in stderr
+    number = saved().id
+    assert f"the chat has gone on elsewhere since: /load {number} shows it" in stderr
     assert [turn.question for turn in saved().turns] == ["One.", "Two."]
 
 

@@ -18,7 +18,7 @@ from served import BIG, ENGINE, LONG, Served, serving, when
 
 from pjlocal import Engine, Generation, TokenEvent
 from pjlocal.chat.conversation import Conversation
-from pjlocal.chat.judges import make_judge
+from pjlocal.chat.judges import Judge, make_judge
 from pjlocal.client import ServerError
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError, UsageError
@@ -173,6 +173,41 @@ def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
             again = list(chat.regenerate())
         assert len(again) == 12 and not chat.judge.served
         assert caplog.messages == ["the model is loaded here: the server is gone"]
+
+
+@pytest.mark.slow
+def test_a_chat_that_has_loaded_the_model_goes_back_to_a_server_with_the_command_model(
+    model: Path, server_environment: dict[str, str]
+) -> None:
+    engine = ENGINE.replace(n_batch=302)
+
+    def load(name: str | None) -> Judge:
+        return make_judge(name, finds=True, engine=engine, interrupt=Interrupt())
+
+    with chatting_after_its_server_has_gone(model, server_environment, engine) as chat:
+        assert not chat.judge.served
+        with serving(model, server_environment, "--batch", "302"):
+            said(chat, "Two.")
+            assert not chat.judge.served, "it holds the conversation, which a server would have to read again"
+            chat.switch_model(str(model), load)
+            assert chat.judge.served and len(said(chat, "Three.")) == 12
+
+
+@contextmanager
+def chatting_after_its_server_has_gone(
+    model: Path, environment: dict[str, str], engine: Engine
+) -> Iterator[Conversation]:
+    with serving(model, environment, "--batch", str(engine.n_batch)) as dying, chatting(model, engine=engine) as chat:
+        dying.end()
+        said(chat, "One.")
+        yield chat
+
+
+def test_an_adapter_that_is_not_there_is_refused_at_once(served: Served, model: Path) -> None:
+    with chatting(model) as chat:
+        with pytest.raises(ModelError, match="nowhere"):
+            chat.put_in_force(chat.judge.request.replace(lora_a=("nowhere.gguf",)))
+        assert not chat.judge.request.generation.adapters() and chat.judge.served
 
 
 @pytest.mark.slow

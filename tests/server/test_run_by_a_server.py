@@ -326,8 +326,11 @@ def impostor(model: Path, *lines: bytes, hold: bool = False) -> Iterator[None]:
         listening.listen()
 
         def talk() -> None:
-            with suppress(OSError), listening.accept()[0] as client:  # nobody may come, or not wait
-                client.recv(1 << 20)
+            with suppress(OSError), listening.accept()[0] as client, client.makefile("rb") as request:
+                length = 0  # nobody may come, or not wait
+                while line := request.readline().strip().lower():
+                    length = int(line.partition(b"content-length:")[2] or length)
+                request.read(length)
                 client.sendall(b"".join(lines))
                 if hold:
                     client.recv(1 << 20)  # until the other side hangs up
@@ -378,6 +381,23 @@ def test_a_server_that_falls_silent_in_the_middle_is_given_up(model: Path, monke
         assert answer
         with pytest.raises(ServerError, match="--no-server"):
             list(answer)
+
+
+@pytest.mark.parametrize("trace", [(), ("--trace", "FILE")])
+def test_what_came_of_an_answer_is_reported_where_the_server_dies_in_the_middle(
+    model: Path, server_environment: dict[str, str], tmp_path: Path, trace: tuple[str, ...]
+) -> None:
+    file = str(tmp_path / "trace")
+    options = (name.replace("FILE", file) for name in trace)
+    known = {"mode": "plain", "model": model.name, "seed": 7, "request": make_request().as_dict()}
+    with impostor(model, TAKEN, f"data: {json.dumps({'head': known})}\n\n".encode(), TOKEN, TOKEN):
+        result = run(model, server_environment, "--ctx", "300", "--json", "--stats", *options)
+    report = json.loads(result.stdout)
+    assert (report["text"], report["finish_reason"]) == ("Yes.Yes.", "interrupted")
+    assert (report["model"], report["lambda"], report["seed"]) == (model.name, 4, 7)
+    assert result.returncode == 1 and "is gone: run it again" in result.stderr.splitlines()[-1]
+    if trace:
+        assert len(Path(file).read_text().splitlines()) == 2
 
 
 def test_a_socket_in_a_folder_that_is_open_to_others_is_nobodys(

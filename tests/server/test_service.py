@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+import gc
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+from weakref import WeakSet
 
 import pytest
+from served import ENGINE, when
 
+from pjlocal.engine.filters import FilterChain
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError
-from pjlocal.request import Request
-from pjlocal.service import Job, News, Raw, Service, Stopping
+from pjlocal.prompting.prompt import Message
+from pjlocal.request import Request, place
+from pjlocal.service import Done, Job, LoadedModel, News, Raw, Service, Stopping
+from pjlocal.settings import Generation
 
 
 def make_jobs(n: int, news: list[News]) -> list[Job]:
@@ -47,3 +56,43 @@ def test_what_cannot_be_loaded_is_news_and_tried_again_for_the_next() -> None:
     service.end(0.0)
     service.join(10)
     assert not service.is_open
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_llama_cpps_samplers_are_freed_with_their_answer_and_not_by_pythons_garbage_collector(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chains: WeakSet[FilterChain] = WeakSet()
+    make = FilterChain.__init__
+
+    def noted(self: FilterChain, *args: Any, **options: Any) -> None:
+        chains.add(self)
+        make(self, *args, **options)
+
+    monkeypatch.setattr(FilterChain, "__init__", noted)
+    news: list[News] = []
+    interrupt = Interrupt()
+    service = Service(partial(LoadedModel, model, ENGINE, 2, interrupt), 8, None, interrupt)
+    service.start()
+    for mode in ("judge", "both", "rewrite"):
+        for max_tokens in (4, 9000):
+            generation = Generation(mode=mode, max_tokens=max_tokens, ignore_end=True)
+            job = Job(Request(place(["vivid", "creative"]), generation), [Message("user", "Why?")], news.append)
+            service.submit([job])
+            if max_tokens == 9000:
+                when(lambda: any(not isinstance(one, Exception) for one in news))
+                service.cancel([job])
+            else:
+                when(lambda: any(isinstance(one, Done | Exception) for one in news))
+            assert not any(isinstance(one, Exception) for one in news), news
+            news.clear()
+    when(lambda: not chains)
+    service.end(0.0)
+    service.join(10)

@@ -40,8 +40,11 @@ def prefer(chat: Chat, words: str) -> None:
             raise UsageError("/prefer clear takes a view or nothing behind it, as in /prefer clear b")
         if verb != "clear" and not wishes:
             raise UsageError("say which preference, as in /prefer a vivid, or /prefer clear")
+        held = before[view] if view is not None else list(chain.from_iterable(before.values()))
+        if verb == "add":
+            wishes = [wish for wish in dict.fromkeys(wishes) if wish not in held]
         if view is not None:
-            kept = before[view] if verb == "add" else []
+            kept = held if verb == "add" else []
             after = list((before | {view: [*kept, *wishes]}).values())
             new = after if len(after) == len(VIEW_NAMES) else deal(list(chain.from_iterable(after)))
         else:

@@ -38,6 +38,26 @@ COMMANDS: dict[str, Command] = {
     **general,
 }
 _ALIASES = {"/exit": "/quit", "/bye": "/quit", "/q": "/quit", "/?": "/help", "/h": "/help"}
+#: The commands that mean what other programs call so.
+_MEANT = {
+    "/open": "/load",
+    "/resume": "/load",
+    "/continue": "/load",
+    "/list": "/sessions",
+    "/chats": "/sessions",
+    "/history": "/sessions",
+    "/clear": "/new",
+    "/reset": "/new",
+    "/retry": "/regen",
+    "/redo": "/regen",
+    "/again": "/regen",
+    "/rename": "/title",
+    "/save": "/export",
+    "/settings": "/set",
+    "/config": "/set",
+    "/preset": "/prefer",
+    "/explain": "/why",
+}
 
 
 def is_command(line: str) -> bool:
@@ -55,5 +75,6 @@ def run(chat: Chat, line: str) -> None:
     name = name.lower()
     found = COMMANDS.get(_ALIASES.get(name, name))
     if found is None:
-        raise UsageError(f"unknown command {name}: {did_you_mean(name, COMMANDS) or '/help lists them'}")
+        hint = f"did you mean {_MEANT[name]}?" if name in _MEANT else did_you_mean(name, COMMANDS)
+        raise UsageError(f"unknown command {name}: {hint or '/help lists them'}")
     found.run(chat, words.strip())
