@@ -13,8 +13,6 @@ import pytest
 from real_clients import CLIENTS, FEATURES
 from served import Served, serving
 
-PENDING = ("continuation",)
-
 
 @pytest.fixture(scope="module")
 def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
@@ -23,7 +21,7 @@ def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> I
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("feature", [feature for feature in FEATURES if feature not in PENDING])
+@pytest.mark.parametrize("feature", FEATURES)
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_client_has_what_it_offers(served: Served, name: str, feature: str) -> None:
     pytest.importorskip(name)
