@@ -157,8 +157,9 @@ def _record(task: Task, answer: Answer | RemoteAnswer, events: Sequence[TokenEve
 
 
 def _pieces(events: Sequence[TokenEvent]) -> list[list[str | None]]:
-    """The text in pieces of the same kind by the same view."""
+    """The answer in pieces of the same kind by the same view."""
+    answer = [event for event in events if not event.thought]
     return [
         ["".join(event.text for event in of_one), kind, writer]
-        for (kind, writer), of_one in groupby(events, lambda event: (event.kind, event.writer))
+        for (kind, writer), of_one in groupby(answer, lambda event: (event.kind, event.writer))
     ]
