@@ -359,6 +359,13 @@ ADAPTERS = {
 FORMS = ("grammar", "json_schema", "regex", "lark")
 
 
+_IN_EVERY_VIEW = "in force in every view, with a scale as in FILE:0.5 (repeatable: they add up)."
+
+
+def _adapters(flag: str, help: str) -> Any:
+    return setting((), flag, help=help, metavar="FILE[:SCALE]", adapter=True)
+
+
 @dataclass(frozen=True)
 class Generation(Settings):
     """How the two views write one answer.  λ is the default of the paper authors' program."""
@@ -411,34 +418,14 @@ class Generation(Settings):
         model=True,
         unset="the same model",
     )
-    lora: tuple[str, ...] = setting(
-        (),
-        "--lora",
-        help="A LoRA adapter (GGUF) for this model, in force in every view, with a scale as in FILE:0.5 (repeatable: "
-        "they add up).",
-        metavar="FILE[:SCALE]",
-        adapter=True,
+    lora: tuple[str, ...] = _adapters("--lora", f"A LoRA adapter (GGUF) for this model, {_IN_EVERY_VIEW}")
+    lora_a: tuple[str, ...] = _adapters("--lora-a", "The same, in view a alone: its preference.")
+    lora_b: tuple[str, ...] = _adapters("--lora-b", "The same, in view b alone.")
+    control_vector: tuple[str, ...] = _adapters(
+        "--control-vector", f"A control vector (GGUF) for this model, {_IN_EVERY_VIEW}"
     )
-    lora_a: tuple[str, ...] = setting(
-        (), "--lora-a", help="The same, in view a alone: its preference.", metavar="FILE[:SCALE]", adapter=True
-    )
-    lora_b: tuple[str, ...] = setting(
-        (), "--lora-b", help="The same, in view b alone.", metavar="FILE[:SCALE]", adapter=True
-    )
-    control_vector: tuple[str, ...] = setting(
-        (),
-        "--control-vector",
-        help="A control vector (GGUF) for this model, in force in every view, with a scale as in FILE:0.5 (repeatable: "
-        "they add up).",
-        metavar="FILE[:SCALE]",
-        adapter=True,
-    )
-    control_vector_a: tuple[str, ...] = setting(
-        (), "--control-vector-a", help="The same, in view a alone.", metavar="FILE[:SCALE]", adapter=True
-    )
-    control_vector_b: tuple[str, ...] = setting(
-        (), "--control-vector-b", help="The same, in view b alone.", metavar="FILE[:SCALE]", adapter=True
-    )
+    control_vector_a: tuple[str, ...] = _adapters("--control-vector-a", "The same, in view a alone.")
+    control_vector_b: tuple[str, ...] = _adapters("--control-vector-b", "The same, in view b alone.")
     lam: int = setting(
         4, "--lambda", "-l", help="Tokens drafted in a round before the roles swap.", least=1, most=_INT32
     )

@@ -1,4 +1,4 @@
-"""How far a long task is, and how long it will take."""
+"""How far something is, on standard error where that is a terminal."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from ..visible import one_line
 from .console import make_console
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-
-@contextmanager
-def progress_bars() -> Iterator[Bars]:
-    """Progress bars with the time left, on standard error where that is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = make_console(sys.stderr)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield Bars(bar)
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 
 class Bars:
-    """A bar for each thing that is done."""
+    """A bar for each thing that is done, gone at the end."""
 
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._tasks: dict[str, TaskID] = {}
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bars: dict[str, TaskID] = {}
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(one_line(what), total=total)
-        self._bar.update(self._tasks[what], completed=done, total=total)
+    def __call__(self, what: str, done: float, total: float = 1.0, bar: str | None = None) -> None:
+        """Show how much of something is done.
+
+        Args:
+            bar: the name of the bar, where the text changes and the bar stays.
+        """
+        name, text = bar or what, one_line(what)
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(text)
+        self._progress.update(self._bars[name], description=text, completed=done, total=total)
+
+
+@contextmanager
+def progress_bars(*columns: ProgressColumn) -> Iterator[Bars]:
+    """Show a text, a bar and these columns while the block lasts; without columns, the count and the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = make_console(sys.stderr)
+    text = TextColumn("{task.description}", markup=False)
+    shown = columns or (MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(text, BarColumn(), *shown, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield Bars(bar)

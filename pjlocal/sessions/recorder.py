@@ -10,9 +10,9 @@ from typing import Any
 
 from ..errors import UsageError
 from ..events import Result, TokenEvent
-from .faults import GONE_ON
+from .faults import GONE_ON, RemovedError, StoreError
 from .session import Session, Turn, title_of
-from .store import RemovedError, Store, StoreError
+from .store import Store
 
 _Write = Callable[[Store], object]
 

@@ -20,14 +20,6 @@ def small(tiny) -> tuple[str | Path, ...]:
     return ("-m", tiny("llama"), *PREFER, "-n", "20", "--regex", "[a-z ]{400}")
 
 
-@pytest.mark.slow
-def test_the_readmes_first_command(process) -> None:
-    result = process("run", "-p", "vivid", "-p", "creative", QUESTION)
-    assert result.returncode == 0
-    assert len(result.stdout) > 20
-    assert result.stderr == "" or "the answer was cut off" in one_line(result.stderr)
-
-
 def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal, small) -> None:
     text = pjlocal("run", *small, QUESTION)
     assert "\x1b" not in text.stdout
@@ -268,12 +260,6 @@ def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjloc
 
 
 # Starting up, and help.
-
-
-def test_help_is_quick_and_imports_nothing_heavy(environment) -> None:
-    code = "import sys, pjlocal.cli.main; print([m for m in ('numpy', 'llama_cpp', 'rich') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert result.stdout == "[]\n"
 
 
 def test_a_run_into_a_pipe_imports_only_what_it_uses(environment, tiny) -> None:

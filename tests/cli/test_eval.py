@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from commandline import PJLOCAL
 from tiny_models import write_control_vector, write_llama, write_lora
+from waiting import PATIENCE_S, when
 
 from pjlocal.evaluation.records import AnswerRecord, Folder, Score
 from pjlocal.evaluation.run import Run, read_run, write_run
@@ -87,7 +87,6 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
     assert vote.returncode == 2 and "asks on a terminal" in vote.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", ["lora", "control_vector_b", "aligner"])
 def test_a_file_that_changed_under_its_name_is_another_one(
@@ -266,11 +265,9 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
         text=True,
     )
     file = tmp_path / "out" / "answers.jsonl"
-    deadline = time.monotonic() + 60
-    while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    when(lambda: file.exists() and file.stat().st_size)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "the same command goes on from here" in err, err
     assert 1 <= len(file.read_text().splitlines()) < 12 and not out
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from answer_records import make_answer
 from evaluated import SUITE
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pjlocal
@@ -231,6 +231,7 @@ _settings = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(
     st.builds(
         Suite,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from commandline import PJLOCAL, call, one_line
-from served import BIG, Served, serving, when
+from served import BIG, Served, serving
+from waiting import PATIENCE_S, when
 
 from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
@@ -97,6 +98,7 @@ def test_run_prints_and_traces_what_it_does_without_the_server(
     assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
 
 
+@pytest.mark.slow
 def test_presets_and_the_url_come_from_this_machines_configuration(
     pjlocal: Run, served: Served, model: Path, tmp_path: Path
 ) -> None:
@@ -190,6 +192,7 @@ def test_a_model_that_is_gone_there_is_not_said_to_be_missing_here(
         assert made.returncode == 1 and one_line(made.stderr).startswith(f"pjlocal: the server at {served.url}: ")
 
 
+@pytest.mark.slow
 def test_a_key_is_asked_for(pjlocal: Run, served: Served) -> None:
     for key, problem in (("", "wants a key"), ("wrong", "refuses this key")):
         made = pjlocal("run", "hello", "--server", served.url, PJLOCAL_API_KEY=key)
@@ -202,11 +205,12 @@ def test_ctrl_c_stops_the_answer_there(served: Served, here: dict[str, str]) -> 
     with subprocess.Popen(command, env=here, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True) as process:
         assert process.stdout and process.stdout.read(20)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, stderr) == (130, "")
     when(lambda: served.metric("pjlocal_answers_now") == 0)
 
 
+@pytest.mark.slow
 def test_a_chat_is_kept_there_and_goes_on_there(chat: Run, saved: Callable[[], Session], here: dict[str, str]) -> None:
     made = chat("One.", "Two.", options=("-p", "vivid"))
     assert made.returncode == 0
@@ -226,6 +230,7 @@ def _shown(text: str) -> str:
     return visible(text)
 
 
+@pytest.mark.slow
 def test_what_commands_change_is_changed_there(chat: Run, saved: Callable[[], Session], tmp_path: Path) -> None:
     exported = tmp_path / "chat.json"
     made = chat(
@@ -243,6 +248,7 @@ def test_what_commands_change_is_changed_there(chat: Run, saved: Callable[[], Se
     assert [turn["settings"] for turn in turns] == [turn.settings | {"model": "llama"} for turn in session.turns]
 
 
+@pytest.mark.slow
 def test_what_the_server_refuses_changes_nothing_and_the_chat_goes_on(chat: Run, saved: Callable[[], Session]) -> None:
     made = chat("One.", "word " * 40_000, "/set regex (", "/model other", "Two.")
     assert "the prompt is" in made.stderr and "the regular expression" in made.stderr and "one model" in made.stderr
@@ -256,6 +262,7 @@ def test_a_chat_that_is_not_saved_is_saved_nowhere(chat: Run, there: Path) -> No
         assert store.summaries() == before
 
 
+@pytest.mark.slow
 def test_a_chat_that_went_on_elsewhere_is_not_gone_on_with_unseen(
     chat: Run, saved: Callable[[], Session], here: dict[str, str], served: Served
 ) -> None:
@@ -295,6 +302,7 @@ def test_sessions_are_those_of_the_server(chat: Run, pjlocal: Run, served: Serve
     assert sessions("path") == f"{served.url}\n"
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_leaves_the_chat_with_a_line(
     model: Path, server_environment: dict[str, str], here: dict[str, str]
 ) -> None:

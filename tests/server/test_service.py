@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from weakref import WeakSet
 
 import pytest
-from served import ENGINE, when
+from served import ENGINE
+from waiting import PATIENCE_S, when
 
 from pjlocal.engine.filters import FilterChain
 from pjlocal.engine.interrupt import Interrupt
@@ -34,7 +35,7 @@ def test_nobody_waits_for_ever_when_the_thread_ends_by_what_nobody_foresaw() -> 
     service = Service(load, 4, None, Interrupt())
     service.start()
     service.submit(make_jobs(3, news))
-    service.join(10)
+    service.join(PATIENCE_S)
     assert [type(one) for one in news] == [Stopping] * 3
     assert not service.is_open
     with pytest.raises(Stopping):
@@ -50,11 +51,10 @@ def test_what_cannot_be_loaded_is_news_and_tried_again_for_the_next() -> None:
     service.start()
     for n in (1, 2):
         service.submit(make_jobs(1, news))
-        while len(news) < n:
-            pass
+        when(lambda n=n: len(news) == n)
     assert [str(one) for one in news] == ["it is gone"] * 2 and service.is_open
     service.end(0.0)
-    service.join(10)
+    service.join(PATIENCE_S)
     assert not service.is_open
 
 
@@ -95,4 +95,4 @@ def test_llama_cpps_samplers_are_freed_with_their_answer_and_not_by_pythons_garb
             news.clear()
     when(lambda: not chains)
     service.end(0.0)
-    service.join(10)
+    service.join(PATIENCE_S)
