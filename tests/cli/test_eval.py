@@ -84,7 +84,7 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
     compared = pjlocal("eval", "compare", "out", "warm", "--json")
     assert json.loads(compared.stdout)["prompts"] == 4
     vote = pjlocal("eval", "vote", "out")
-    assert vote.returncode == 2 and "asks on a terminal" in vote.stderr
+    assert vote.returncode == 2 and "needs a terminal" in vote.stderr
 
 
 @pytest.mark.slow
@@ -182,7 +182,7 @@ def test_what_a_suite_settles_itself_is_said_and_a_seed_takes_the_place_of_its_o
 ) -> None:
     options = ["--limit", "1", "--no-reward", "--mode", "both", "--seed", "7"]
     result = pjlocal("eval", "run", suite, "--out", "out", "-m", tiny("llama"), *options)
-    assert "every system of the suite sets --mode itself: what you gave changes nothing" in result.stderr
+    assert "every system of the suite sets --mode itself, so your value has no effect" in result.stderr
     answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert {answer["seed"] for answer in answers} == {7}
 
@@ -214,7 +214,7 @@ def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_su
         (["small.toml", "-m", "nosuch"], "nosuch"),
         (["small.toml", "--judge", "nosuch"], "nosuch"),
         (["small.toml", "--scorer", "nosuch"], "nosuch"),
-        (["small.toml", "--judge-url", "http://127.0.0.1:1/v1"], "--judge-url needs the name of the model there"),
+        (["small.toml", "--judge-url", "http://127.0.0.1:1/v1"], "--judge-url needs the name of the server's model"),
         (["small.toml", "--judge-url", "ftp://x", "--judge", "m"], "http"),
         (["small.toml", "-m", "text.gguf"], "text.gguf"),
         (["bad.toml"], "bad.toml: max_tokens must be a whole number"),
@@ -271,7 +271,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on from here" in err, err
+    assert process.returncode == 130 and "the same command continues" in err, err
     assert 1 <= len(file.read_text().splitlines()) < 12 and not out
 
 

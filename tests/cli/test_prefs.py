@@ -52,7 +52,7 @@ def test_own_presets_are_preferences_by_name_whatever_the_case(write) -> None:
         (("add", "new", " "), "the preset 'new' is empty"),
         (("add", "new", "-"), "the preset 'new' is empty"),
         (("add", "new", "@missing.txt"), "cannot read preference file missing.txt"),
-        (("add", "Pirate", "x y"), "there is a preset 'pirate' already: --force replaces it"),
+        (("add", "Pirate", "x y"), "the preset 'pirate' exists already: --force replaces it"),
         (("rm", "vivid"), "cannot remove the preset 'vivid': it is built in"),
         (("rm", "new"), "cannot remove the preset 'new': there is none in .*config.toml"),
     ],
