@@ -1,4 +1,4 @@
-"""The user's own folders, which a container with an arbitrary user has not."""
+"""The user's own folders.  A container with an arbitrary user has none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def data_folder() -> Path | None:
-    """Where chats and models are kept; None where the user has no home."""
+    """The folder for chats and models; None if the user has no home."""
     from platformdirs import user_data_path
 
     try:
@@ -16,7 +16,7 @@ def data_folder() -> Path | None:
 
 
 def config_folder() -> Path | None:
-    """Where settings are kept; None where the user has no home."""
+    """The folder for settings; None if the user has no home."""
     from platformdirs import user_config_path
 
     try:
@@ -26,7 +26,7 @@ def config_folder() -> Path | None:
 
 
 def cache_folder() -> Path | None:
-    """Where what can be found out again is kept; None where the user has no home."""
+    """The folder for files that can be made again; None if the user has no home."""
     from platformdirs import user_cache_path
 
     try:
@@ -36,19 +36,19 @@ def cache_folder() -> Path | None:
 
 
 def runtime_folder() -> Path | None:
-    """Where what lasts as long as a login lies, as sockets do; None where the system has no such folder."""
+    """The folder for files that last as long as a login, such as sockets; None if the system has no such folder."""
     import warnings
 
     from platformdirs import user_runtime_path
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of having to take another folder
+            warnings.simplefilter("ignore")  # about using another folder
             return _absolute(user_runtime_path("pjlocal"))
     except (OSError, RuntimeError):
         return None
 
 
 def _absolute(path: Path) -> Path | None:
-    """platformdirs up to 4.9 gives a path that begins with ``~`` instead of raising an error."""
+    """The path if it is absolute: platformdirs up to 4.9 returns one with ``~`` instead of raising an error."""
     return path if path.is_absolute() else None

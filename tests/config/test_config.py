@@ -236,14 +236,14 @@ def test_a_model_of_the_file_is_found_from_where_it_is_when_it_is_a_path_or_lies
     ("text", "says"),
     [
         ("model = '~nosuchuser/x.gguf'", ": model: cannot use the path ~nosuchuser/x.gguf: no home folder is known"),
-        ('model = "a/\\u0000"', ": model: no file is called 'a/\\x00'"),
+        ('model = "a/\\u0000"', ": model: 'a/\\x00' cannot be the name of a file"),
         ("prefer = ['@~nosuchuser/x']", ": prefer: cannot use the path ~nosuchuser/x: no home"),
         (
             "[generation]\naligner = '~nosuchuser/x'",
             ": [generation] aligner: cannot use the path ~nosuchuser/x: no home",
         ),
         ("[sampling]\ngrammar = '~nosuchuser/x'", ": [sampling] grammar: cannot use the path ~nosuchuser/x: no home"),
-        ('[sampling]\ngrammar = "\\u0000"', ": [sampling] grammar: no file is called '\\x00'"),
+        ('[sampling]\ngrammar = "\\u0000"', ": [sampling] grammar: '\\x00' cannot be the name of a file"),
     ],
 )
 def test_a_path_that_cannot_be_is_named_with_its_key(write, text, says) -> None:

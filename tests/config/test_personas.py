@@ -206,14 +206,14 @@ def test_a_persona_may_set_the_seed_to_random(write) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("save", "x"), "say what the persona sets, as in: pjlocal prefs save brief -p concise"),
+        (("save", "x"), "give the settings of the persona, as in: pjlocal prefs save brief -p concise"),
         (("save", "vivid", "-l", "3"), "there is a preset 'vivid': give the persona another name"),
         (("save", "two words", "-l", "3"), "a persona's name is one bare word"),
         (("save", "There", "-l", "3"), "there is a persona 'there' already: --force replaces it"),
         (("save", "x", "-p", "vivdi"), "unknown preset 'vivdi'"),
         (("save", "x", "-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
-        (("save", "x", "--grammar", "g.gbnf"), 'a persona names a file by grammar = "FILE"'),
-        (("add", "there", "Be there."), "there is a persona 'there': give the preset another name"),
+        (("save", "x", "--grammar", "g.gbnf"), 'write grammar = "FILE" into'),
+        (("add", "there", "Be there."), "a persona is named 'there': give the preset another name"),
         (("show", "thre"), "unknown preset 'thre': did you mean there"),
         (("rm", "thre"), "cannot remove the preset 'thre': there is none in"),
     ],

@@ -331,7 +331,7 @@ def test_what_is_no_file_is_told_in_a_line(tmp_path: Path) -> None:
         texts(tmp_path / "none.txt")
     with pytest.raises(UsageError, match="Is a directory"):
         texts(tmp_path)
-    with pytest.raises(UsageError, match="a name holds no NUL"):
+    with pytest.raises(UsageError, match="contains a NUL character"):
         texts("a\0b")
     for name in ("koala", "helpsteer2:"):
         with pytest.raises(UsageError, match=rf"give it as in {name.strip(':')}:FILE"):
