@@ -2,53 +2,37 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 
 def data_folder() -> Path | None:
     """The folder for chats and models; None if the user has no home."""
-    from platformdirs import user_data_path
-
-    try:
-        return _absolute(user_data_path("pjlocal"))
-    except RuntimeError:
-        return None
+    return _folder("data")
 
 
 def config_folder() -> Path | None:
     """The folder for settings; None if the user has no home."""
-    from platformdirs import user_config_path
-
-    try:
-        return _absolute(user_config_path("pjlocal"))
-    except RuntimeError:
-        return None
+    return _folder("config")
 
 
 def cache_folder() -> Path | None:
     """The folder for files that can be made again; None if the user has no home."""
-    from platformdirs import user_cache_path
-
-    try:
-        return _absolute(user_cache_path("pjlocal"))
-    except RuntimeError:
-        return None
+    return _folder("cache")
 
 
 def runtime_folder() -> Path | None:
     """The folder for files that last as long as a login, such as sockets; None if the system has no such folder."""
-    import warnings
+    return _folder("runtime")
 
-    from platformdirs import user_runtime_path
+
+def _folder(kind: str) -> Path | None:
+    from platformdirs import PlatformDirs
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about using another folder
-            return _absolute(user_runtime_path("pjlocal"))
+            path: Path = getattr(PlatformDirs("pjlocal"), f"user_{kind}_path")
     except (OSError, RuntimeError):
         return None
-
-
-def _absolute(path: Path) -> Path | None:
-    """The path if it is absolute: platformdirs up to 4.9 returns one with ``~`` instead of raising an error."""
-    return path if path.is_absolute() else None
+    return path if path.is_absolute() else None  # platformdirs up to 4.9 returns one with ``~``

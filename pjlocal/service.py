@@ -28,9 +28,10 @@ from .prompting.prompt import ChatTemplate, Message
 from .prompting.thinking import opened_by
 from .request import Request
 from .sessions.asking import fitted, turn_settings
+from .sessions.faults import RemovedError, StoreError
 from .sessions.recorder import Recorder, Recording
 from .sessions.session import Session, Turn
-from .sessions.store import RemovedError, Store, StoreError
+from .sessions.store import Store
 from .settings import Engine as EngineSettings
 from .settings import Generation
 

@@ -358,6 +358,13 @@ ADAPTERS = {
 FORMS = ("grammar", "json_schema", "regex", "lark")
 
 
+_FOR_ALL_VIEWS = "(GGUF) for all views, with a scale as in FILE:0.5 (repeatable: scales add up)."
+
+
+def _adapters(flag: str, help: str) -> Any:
+    return setting((), flag, help=help, metavar="FILE[:SCALE]", adapter=True)
+
+
 @dataclass(frozen=True)
 class Generation(Settings):
     """The writing of one answer by two views.  The default of λ is that of the paper authors' program."""
@@ -416,31 +423,15 @@ class Generation(Settings):
         model=True,
         unset="the same model",
     )
-    lora: tuple[str, ...] = setting(
-        (),
-        "--lora",
-        help="A LoRA adapter (GGUF) for all views, with a scale as in FILE:0.5 (repeatable: adapters add up).",
-        metavar="FILE[:SCALE]",
-        adapter=True,
+    lora: tuple[str, ...] = _adapters("--lora", f"A LoRA adapter {_FOR_ALL_VIEWS}")
+    lora_a: tuple[str, ...] = _adapters("--lora-a", "A LoRA adapter for view a alone, as its preference.")
+    lora_b: tuple[str, ...] = _adapters("--lora-b", "A LoRA adapter for view b alone, as its preference.")
+    control_vector: tuple[str, ...] = _adapters("--control-vector", f"A control vector {_FOR_ALL_VIEWS}")
+    control_vector_a: tuple[str, ...] = _adapters(
+        "--control-vector-a", "A control vector for view a alone, as its preference."
     )
-    lora_a: tuple[str, ...] = setting(
-        (), "--lora-a", help="A LoRA adapter for view a alone, as its preference.", metavar="FILE[:SCALE]", adapter=True
-    )
-    lora_b: tuple[str, ...] = setting(
-        (), "--lora-b", help="The same, in view b alone.", metavar="FILE[:SCALE]", adapter=True
-    )
-    control_vector: tuple[str, ...] = setting(
-        (),
-        "--control-vector",
-        help="A control vector (GGUF) for all views, with a scale as in FILE:0.5 (repeatable: vectors add up).",
-        metavar="FILE[:SCALE]",
-        adapter=True,
-    )
-    control_vector_a: tuple[str, ...] = setting(
-        (), "--control-vector-a", help="The same, in view a alone.", metavar="FILE[:SCALE]", adapter=True
-    )
-    control_vector_b: tuple[str, ...] = setting(
-        (), "--control-vector-b", help="The same, in view b alone.", metavar="FILE[:SCALE]", adapter=True
+    control_vector_b: tuple[str, ...] = _adapters(
+        "--control-vector-b", "A control vector for view b alone, as its preference."
     )
     lam: int = setting(
         4, "--lambda", "-l", help="Tokens drafted in a round before the roles swap.", least=1, most=_INT32

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE_S, when
+
 
 class Page:
     """A tab of a browser.
@@ -34,8 +36,7 @@ class Page:
         """Load a file, or what is at an address, from the beginning."""
         self("Page.navigate", url="about:blank")
         self("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
-        while self.eval("document.readyState") != "complete" or self.eval("location.href") == "about:blank":
-            time.sleep(0.05)
+        self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def front(self) -> None:
         """Turn to this page: keys go to the one in front."""
@@ -46,12 +47,9 @@ class Page:
         assert "exceptionDetails" not in answer, (expression, answer["exceptionDetails"]["exception"])
         return answer["result"].get("value")
 
-    def wait_for(self, expression: str, seconds: float = 20) -> None:
+    def wait_for(self, expression: str) -> None:
         """Wait until an expression is true."""
-        end = time.monotonic() + seconds
-        while not self.eval(f"Boolean({expression})"):
-            assert time.monotonic() < end, (expression, self.eval("document.body.innerText"))
-            time.sleep(0.02)
+        when(lambda: self.eval(f"Boolean({expression})"), lambda: (expression, self.eval("document.body.innerText")))
 
     def press(self, key: str, modifiers: int = 0) -> None:
         """A key of the keyboard, by its name; modifiers: 8 is Shift."""
@@ -144,7 +142,7 @@ class Chromium(Page):
         return answer["result"]
 
     def _wait(self, wanted: Any) -> dict[str, Any]:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE_S
         while True:
             while b"\0" not in self._read:
                 assert select.select([self._answers], [], [], end - time.monotonic())[0], "Chromium says nothing"
@@ -159,7 +157,7 @@ class Chromium(Page):
     def close(self) -> None:
         os.close(self._orders)  # its end of the pipe: it quits
         try:
-            self.process.wait(10)
+            self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -14,11 +14,12 @@ from pjlocal import PersonaJudge
 from pjlocal.gguf.locate import embedded_model
 
 pytest.register_assert_rewrite(
-    "browser", "commandline", "config_file", "on_the_page", "served", "terminal"
+    "browser", "commandline", "config_file", "on_the_page", "served", "terminal", "waiting"
 )  # so that they say what they found
 
 from browser import Chromium  # noqa: E402
 from commandline import call, environment_in, start  # noqa: E402
+from terminal import Terminal  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +71,20 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 def environment(tmp_path: Path) -> dict[str, str]:
     """An environment in which the user's own folders are empty."""
     return environment_in(tmp_path)
+
+
+@pytest.fixture
+def on_terminal(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """Runs commands on terminals, which are closed in the end."""
+    opened: list[Terminal] = []
+
+    def run(*command: str, columns: int = 80, lines: int = 30, **env: str) -> Terminal:
+        opened.append(Terminal(environment | env, tmp_path, command, columns, lines))
+        return opened[-1]
+
+    yield run
+    for terminal in opened:
+        terminal.child.close(force=True)
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

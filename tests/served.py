@@ -7,8 +7,7 @@ import re
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,31 @@ from typing import Any
 import httpx2
 from commandline import PJLOCAL
 from openai import OpenAI
+from waiting import PATIENCE_S
 
-from pjlocal import Engine
+from pjlocal import Engine, Generation, Prompting, Sampling
+from pjlocal.request import Request, place
 
 ENGINE = Engine(n_threads=1)  # of a server as `serving` starts it, and of who shall find it
 BIG = ("--ctx", "32768")  # room for answers that do not end
 LONG = "Tell me of the sun, the rain and the sea, " * 8
+
+
+def make_request(prefer: Sequence[str] = (), system: str = "", sampling: Any = None, **generation: Any) -> Request:
+    generation = {"seed": 1, "max_tokens": 20, "ignore_end": True} | generation
+    return Request(place(prefer), Generation(**generation), sampling or Sampling(), Prompting(system=system))
+
+
+REQUESTS = [
+    make_request(),
+    make_request(["vivid", "creative"], max_tokens=60),
+    make_request(["vivid:1.5", "concise"], mode="both", avoid=("formal",)),
+    make_request(["vivid", "concise"], mode="args", system="You are a cook."),
+    make_request(["vivid", "creative", "formal"], panel=True, lam=2),
+    make_request(["vivid", "creative"], decoding="greedy"),
+    make_request(["vivid"], mode="prompt", lookahead=4, stop=("e",)),
+    make_request(["vivid", "creative"], sampling=Sampling(regex="[a-z ]{5,30}", temperature=1.5, logit_bias=("5=1",))),
+]
 
 
 class Served:
@@ -34,7 +52,9 @@ class Served:
         self.greeting = "".join(self.said)
         self._reader = threading.Thread(target=self._keep_reading)
         self._reader.start()
-        self.http = httpx2.Client(base_url=self.url, timeout=60, headers={"Authorization": f"Bearer {self.token}"})
+        self.http = httpx2.Client(
+            base_url=self.url, timeout=PATIENCE_S, headers={"Authorization": f"Bearer {self.token}"}
+        )
 
     @property
     def url(self) -> str:
@@ -55,12 +75,12 @@ class Served:
     def metric(self, name: str) -> float:
         return self.metrics(name)[0]
 
-    def end(self, signum: int = signal.SIGTERM, timeout: float = 30) -> tuple[int, str]:
+    def end(self, signum: int = signal.SIGTERM, timeout: float = PATIENCE_S) -> tuple[int, str]:
         """Send it a signal; its exit status and all that it said."""
         self.process.send_signal(signum)
         return self.wait(timeout)
 
-    def wait(self, timeout: float = 30) -> tuple[int, str]:
+    def wait(self, timeout: float = PATIENCE_S) -> tuple[int, str]:
         status = self.process.wait(timeout)
         self._reader.join()
         return status, "".join(self.said)
@@ -99,14 +119,6 @@ def serving(model: Path, environment: dict[str, str], *options: str) -> Iterator
 def streamed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The events of a stream of `/api/answers`."""
     return (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: "))
-
-
-def when(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    give_up = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def no_times(report: dict[str, Any]) -> dict[str, Any]:

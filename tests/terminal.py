@@ -7,16 +7,14 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pexpect
 import pyte
-from commandline import PJLOCAL
-
-TIMEOUT = 30
+from waiting import PATIENCE_S, when
 
 MARKDOWN = """# Rain
 
@@ -58,20 +56,24 @@ _PROMPT_BEGINS = b"\x1b[?2004h"
 
 
 class Terminal:
-    """`pjlocal chat`, or another command, on a pseudo-terminal, and what its screen shows."""
+    """A command on a pseudo-terminal, and what its screen shows."""
 
     def __init__(
         self,
         env: dict[str, str],
         folder: Path,
-        args: tuple[str, ...],
-        columns: int,
-        lines: int,
-        command: tuple[str, ...] = (*PJLOCAL, "chat"),
+        command: Sequence[str],
+        columns: int = 80,
+        lines: int = 30,
     ) -> None:
         self.raw = b""
         self.child = pexpect.spawn(
-            command[0], [*command[1:], *args], env=env, cwd=folder, dimensions=(lines, columns), timeout=TIMEOUT
+            command[0],
+            [*command[1:]],
+            env={"TERM": "xterm-256color"} | env,
+            cwd=folder,
+            dimensions=(lines, columns),
+            timeout=PATIENCE_S,
         )
         self.child.delaybeforesend = None
         self.screen = Screen(columns, lines, self.child.send)
@@ -80,6 +82,12 @@ class Terminal:
     @property
     def text(self) -> str:
         return self.screen.text
+
+    def colors(self, text: str) -> list[str]:
+        """The colour of each character of a text on the screen, where it stands last."""
+        y = max(y for y, row in enumerate(self.screen.display) if text in row)
+        x = self.screen.display[y].index(text)
+        return [self.screen.buffer[y][i].fg for i in range(x, x + len(text))]
 
     @property
     def line(self) -> str | None:
@@ -99,7 +107,7 @@ class Terminal:
     def until(self, ready: str | Callable[[], object]) -> None:
         """Read what the chat writes until its screen shows a text, or a condition holds."""
         condition = (lambda: any(ready in row for row in self.screen.display)) if isinstance(ready, str) else ready
-        until = time.monotonic() + TIMEOUT
+        until = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < until, f"{ready!r} never came:\n{self.text}"
             try:
@@ -200,10 +208,7 @@ class Tmux:
         self._call("resize-window", "-x", str(columns))
 
     def until(self, seen: str) -> None:
-        until = time.monotonic() + TIMEOUT
-        while seen not in self.text:
-            assert time.monotonic() < until, f"{seen!r} never came:\n{self.text}"
-            time.sleep(0.05)
+        when(lambda: seen in self.text, lambda: f"{seen!r} never came:\n{self.text}")
 
 
 def database(environment: dict[str, str]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import write_control_vector, write_llama, write_lora
+from tiny_models import finish, write_control_vector, write_llama, write_lora
 
 from pjlocal import Engine, Generation, PersonaJudge
 from pjlocal.engine.engine import Engine as LiveEngine
@@ -74,10 +74,7 @@ def test_several_adapters_are_a_soup(tiny, tmp_path: Path, judge: Make) -> None:
     a = np.concatenate([0.5 * halves[0][0], 0.25 * halves[1][0]])
     both.add_tensor("blk.0.attn_q.weight.lora_a", a.astype(np.float32))
     both.add_tensor("blk.0.attn_q.weight.lora_b", np.concatenate([halves[0][1], halves[1][1]], axis=1))
-    both.write_header_to_file()
-    both.write_kv_data_to_file()
-    both.write_tensors_to_file()
-    both.close()
+    finish(both)
     one = judge("vivid", "creative")
     soup = ids(one, lora=(f"{files[0]}:0.5", f"{files[1]}:0.25"))
     assert soup == ids(one, lora=(str(tmp_path / "both.gguf"),)) != ids(one, lora=(str(files[0]),))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
-from pjlocal import Generation, Message, PersonaJudge, Sampling
-from pjlocal.errors import ModelError, UsageError
+from pjlocal import Message, PersonaJudge, Sampling
+from pjlocal.errors import UsageError
 
 PROMPTS = [
     "Got any creative ideas for a 10 year old's birthday?",
@@ -206,17 +205,6 @@ def test_with_a_schema_every_finished_text_conforms(smollm2: Path, mode: str, sc
     assert isinstance(value["name"], str) and value["colour"] in ("red", "black")
 
 
-@pytest.mark.slow
-def test_with_a_grammar_every_text_conforms(smollm2: Path) -> None:
-    sampling = Sampling(
-        grammar='root ::= ("yes" | "no") " because " [a-z ]{5,20} "."', temperature=1.5, top_k=0, top_p=1
-    )
-    with PersonaJudge(smollm2, prefer=["vivid", "concise"], sampling=sampling) as judge:
-        for seed in range(2):
-            text = judge("Is the sky blue?", seed=seed).text
-            assert re.fullmatch(r"(yes|no) because [a-z ]{5,20}\.", text), text
-
-
 def test_a_conversation_is_answered(vivid_and_creative: PersonaJudge) -> None:
     conversation = [
         Message("user", "My name is Ada."),
@@ -228,26 +216,6 @@ def test_a_conversation_is_answered(vivid_and_creative: PersonaJudge) -> None:
     prompt = vivid_and_creative.model.text(answer.plan.prompts[0])
     assert prompt.index("Hello Ada!<|im_end|>") < prompt.index("What is my name?\n\nBe vivid")
     assert prompt.count("<|im_start|>") == 5
-
-
-@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
-def test_every_architecture_runs_in_lockstep(tiny, kind: str) -> None:
-    generation = Generation(max_tokens=60, seed=3)
-    with PersonaJudge(tiny(kind), prefer=["vivid", "creative"], generation=generation) as judge:
-        first, again = judge("Hello"), judge("Hello")
-        assert first.text == again.text
-        assert first.statistics.completion_tokens > 1
-        if judge.model.trimmable:
-            assert judge("Hello", schedule="reference").text == first.text
-        else:
-            with pytest.raises(UsageError, match="cannot be trimmed"):
-                judge("Hello", schedule="reference")
-
-
-@pytest.mark.parametrize(("kind", "reason"), [("embedding", "embedding model"), ("vocab_only", "no complete model")])
-def test_models_that_write_no_text_are_refused(tiny, kind: str, reason: str) -> None:
-    with pytest.raises(ModelError, match=reason):
-        PersonaJudge(tiny(kind))
 
 
 @pytest.mark.slow

@@ -98,7 +98,7 @@ gc.collect()
 print(life.is_over)
 del events, second
 gc.collect()
-give_up = time.monotonic() + 10
+give_up = time.monotonic() + 60
 while threading.active_count() > n_threads and time.monotonic() < give_up:
     time.sleep(0.01)
     gc.collect()
@@ -123,7 +123,7 @@ for delay in (0.0, 0.001, 0.005, 0.02):
         pass
     time.sleep(delay)
     judge.close()
-    thread.join(20)
+    thread.join(60)
     print(reasons, judge.model.lifetime.is_over)
 """,
     )

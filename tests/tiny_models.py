@@ -130,9 +130,6 @@ class _Writer(gguf.GGUFWriter):
         for name in names:
             self.add_tensor(name, np.full(n, value, np.float32))
 
-    def finish(self) -> None:
-        _write(self)
-
     def sizes(
         self,
         n_embd: int,
@@ -195,7 +192,7 @@ def write_llama(
     w.ends(n_embd)
     for i in range(n_layer):
         w.transformer_block(f"blk.{i}", n_embd, n_embd, n_ff)
-    w.finish()
+    finish(w)
     return path
 
 
@@ -240,7 +237,7 @@ def write_split(path: Path) -> list[Path]:
     w.ends(64)
     for i in range(2):
         w.transformer_block(f"blk.{i}", 64, 64, 128)
-    w.finish()
+    finish(w)
     return sorted(path.parent.glob(f"{path.stem}-*-of-*.gguf"))
 
 
@@ -278,7 +275,7 @@ def write_sliding_window(path: Path, *, n_layer: int = 2) -> Path:
         w.transformer_block(f"blk.{i}", n_embd, n_embd, n_ff)
         w.vectors([f"blk.{i}.attn_q_norm.weight", f"blk.{i}.attn_k_norm.weight"], 16)
         w.vectors([f"blk.{i}.post_attention_norm.weight", f"blk.{i}.post_ffw_norm.weight"], n_embd)
-    w.finish()
+    finish(w)
     return path
 
 
@@ -294,7 +291,7 @@ def write_recurrent(path: Path, *, forgets: float = 1.0) -> Path:
     w.ends(n_embd)
     for i in range(2):
         _selective_state(w, f"blk.{i}", n_embd, forgets)
-    w.finish()
+    finish(w)
     return path
 
 
@@ -334,7 +331,7 @@ def write_jamba(path: Path) -> Path:
     w.attention("blk.1", n_embd, n_embd)
     for i in range(2):
         w.feed_forward(f"blk.{i}", n_embd, n_ff)
-    w.finish()
+    finish(w)
     return path
 
 
@@ -356,7 +353,7 @@ def write_lfm2(path: Path) -> Path:
     w.vectors(["blk.1.attn_q_norm.weight", "blk.1.attn_k_norm.weight"], 16)
     for i in range(2):
         w.feed_forward(f"blk.{i}", n_embd, n_ff)
-    w.finish()
+    finish(w)
     return path
 
 
@@ -398,7 +395,7 @@ def write_qwen35(path: Path) -> Path:
         w.matrix(f"{b}.ssm_alpha.weight", n_heads, n_embd)
         w.vectors([f"{b}.ssm_norm.weight"], n_state)
         w.matrix(f"{b}.ssm_out.weight", n_embd, n_inner)
-    w.finish()
+    finish(w)
     return path
 
 
@@ -411,7 +408,7 @@ def write_qwen2(path: Path) -> Path:
         w.transformer_block(f"blk.{i}", 64, 32, 128)
         w.vectors([f"blk.{i}.attn_q.bias"], 64, 0.1)
         w.vectors([f"blk.{i}.attn_k.bias", f"blk.{i}.attn_v.bias"], 32, 0.1)
-    w.finish()
+    finish(w)
     return path
 
 
@@ -439,7 +436,7 @@ def write_qwen3(path: Path, *, experts: int = 0) -> Path:
         w.matrix(f"{b}.ffn_gate_exps.weight", experts, n_ff // 2, n_embd)
         w.matrix(f"{b}.ffn_up_exps.weight", experts, n_ff // 2, n_embd)
         w.matrix(f"{b}.ffn_down_exps.weight", experts, n_embd, n_ff // 2)
-    w.finish()
+    finish(w)
     return path
 
 
@@ -462,7 +459,7 @@ def write_phi3(path: Path) -> Path:
         w.matrix(f"{b}.attn_output.weight", n_embd, n_embd)
         w.matrix(f"{b}.ffn_up.weight", 2 * n_ff, n_embd)
         w.matrix(f"{b}.ffn_down.weight", n_embd, n_ff)
-    w.finish()
+    finish(w)
     return path
 
 
@@ -492,7 +489,7 @@ def write_embedding(path: Path, *, ranks: bool = False) -> Path:
         w.vectors(["cls.bias"], n_embd, 0.0)
         w.matrix("cls.output.weight", 1, n_embd)
         w.vectors(["cls.output.bias"], 1, 0.5)
-    w.finish()
+    finish(w)
     return path
 
 
@@ -525,7 +522,7 @@ def write_reranker(
         w.transformer_block(f"blk.{i}", n_embd, n_embd, n_ff)
         w.vectors([f"blk.{i}.attn_q_norm.weight", f"blk.{i}.attn_k_norm.weight"], 16)
     w.matrix("cls.output.weight", len(labels), n_embd)
-    w.finish()
+    finish(w)
     return path
 
 
@@ -551,7 +548,7 @@ def write_lora(
     for name in names:
         for half, shape in (("a", (rank, n_embd)), ("b", (n_out or n_embd, rank))):
             w.add_tensor(f"{name}.lora_{half}", rng.standard_normal(shape, np.float32) * 0.3)
-    _write(w)
+    finish(w)
     return path
 
 
@@ -564,11 +561,12 @@ def write_control_vector(
     for layer in layers:
         direction = rng.standard_normal(n_embd, np.float32) if value is None else np.full(n_embd, value, np.float32)
         w.add_tensor(f"direction.{layer}", direction)
-    _write(w)
+    finish(w)
     return path
 
 
-def _write(w: gguf.GGUFWriter) -> None:
+def finish(w: gguf.GGUFWriter) -> None:
+    """Write the file."""
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
@@ -579,5 +577,5 @@ def write_vocab_only(path: Path) -> Path:
     """Metadata and a vocabulary, and no weights."""
     w = _Writer(path, "llama")
     w.sizes(64, 2, 4, 4, 128, 512)
-    w.finish()
+    finish(w)
     return path

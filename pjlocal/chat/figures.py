@@ -17,8 +17,8 @@ from ..screen.choose import make_tint
 from ..screen.display import local_time
 from ..screen.tables import plain_table
 from ..screen.tint import Tint
+from ..sessions.finding import Summary
 from ..sessions.session import Session, Turn
-from ..sessions.store import Summary
 from ..settings import View
 from ..visible import one_line, visible
 

@@ -53,7 +53,15 @@ def bench(
     if quick:
         n_tokens, repeats = min(n_tokens, 48), min(repeats, 3)
     interrupt = Interrupt()
-    with on_sigint(interrupt), _Progress() as progress:
+    from rich.progress import TimeElapsedColumn
+
+    from ..screen.progress import progress_bars
+
+    with on_sigint(interrupt), progress_bars(TimeElapsedColumn()) as bars:
+
+        def progress(what: str, done: float) -> None:
+            bars(what, done, bar="all")
+
         progress("importing", 0.0)
         from ..bench.measure import measure
         from ..bench.report import Workload
@@ -65,26 +73,6 @@ def bench(
         print(json.dumps(report.as_dict(), ensure_ascii=False))
     else:
         _print(report)
-
-
-class _Progress:
-    """A progress bar on standard error, if that is a terminal."""
-
-    def __enter__(self) -> _Progress:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        console = make_console(sys.stderr)
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task("", total=1.0)
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, what: str, done: float) -> None:
-        self._bar.update(self._task, description=what, completed=done)
 
 
 def _print(report: Any) -> None:

@@ -142,7 +142,8 @@ def chat(
 
 def _store(screen: Screen, must: bool) -> Store | None:
     """The saved chats; None, and a line that says so, where they cannot be had now and none is asked for."""
-    from ..sessions.store import ForeignStoreError, Store, StoreError
+    from ..sessions.faults import ForeignStoreError, StoreError
+    from ..sessions.store import Store
 
     try:
         return Store()
@@ -157,7 +158,8 @@ def _store(screen: Screen, must: bool) -> Store | None:
 
 def _history(save: bool) -> Path | None:
     """The file of the lines that were typed; None where nothing is saved."""
-    from ..sessions.store import StoreError, store_path
+    from ..sessions.database import store_path
+    from ..sessions.faults import StoreError
 
     try:
         return store_path().with_suffix(".history") if save else None

@@ -66,7 +66,8 @@ def own() -> Iterable[tuple[str, str]]:
 @_completes
 def sessions() -> Iterable[tuple[str, str]]:
     """Titles of one word, and numbers with their titles."""
-    from ..sessions.store import Store, store_path
+    from ..sessions.database import store_path
+    from ..sessions.store import Store
 
     if not store_path().exists():
         return []

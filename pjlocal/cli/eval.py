@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,13 +21,12 @@ from . import completion
 from .options import server_at, takes_settings
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from ..evaluation.compare import Results
     from ..evaluation.examine import Examiners
     from ..evaluation.records import Folder
     from ..evaluation.run import Run
     from ..evaluation.suite import Suite
+    from ..screen.progress import Bars
 
 eval_app = typer.Typer(help="Does it align?  Answers by several systems, scored and compared.", no_args_is_help=True)
 
@@ -481,32 +480,10 @@ def _print_report(folder: Folder, run: Run) -> None:
     print_report(results, compare(results), run.facts, make_console(sys.stdout))
 
 
-@contextmanager
-def _progress() -> Iterator[_Progress]:
-    """Show the progress and the remaining time on standard error, if that is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _progress() -> AbstractContextManager[Bars]:
+    """Show the progress and the remaining time."""
+    from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = make_console(sys.stderr)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield _Progress(bar)
+    from ..screen.progress import progress_bars
 
-
-class _Progress:
-    """A progress bar for each kind of work."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        from ..visible import one_line
-
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(one_line(what), total=total)
-        self._bar.update(self._tasks[what], completed=done, total=total)
+    return progress_bars(MofNCompleteColumn(), TimeRemainingColumn())

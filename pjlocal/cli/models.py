@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, did_you_mean
-from ..screen.console import make_console
 from ..screen.display import in_columns
 from ..settings import Engine
 from ..visible import one_line
@@ -172,7 +171,10 @@ def pull(
     if name is None:
         _print_catalogue()
         return
+    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
     from ..gguf.pull import check_room, choose, download, memory_warning
+    from ..screen.progress import progress_bars
 
     with _ctrl_c_wins():
         choice = choose(_asked(name))
@@ -181,8 +183,9 @@ def pull(
     check_room(choice)
     if warning := memory_warning(choice):
         _say(warning)
-    with _Bar() as bar, _ctrl_c_wins():
-        path = download(choice, bar)
+    columns = DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with progress_bars(*columns) as progress, _ctrl_c_wins():
+        path = download(choice, progress)
     _say(f"use it with: pjlocal run -m {choice.repo}:{choice.quantization}, or a shorter name from pjlocal models list")
     typer.echo(path)
 
@@ -233,39 +236,6 @@ def _print_catalogue() -> None:
 
 def _say(text: str) -> None:
     typer.echo(f"pjlocal: {one_line(text)}", err=True)
-
-
-class _Bar:
-    """A progress bar on standard error, if that is a terminal."""
-
-    def __enter__(self) -> _Bar:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        console = make_console(sys.stderr)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task("", total=None)
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=what, completed=done, total=total)
 
 
 @models_app.command()

@@ -135,7 +135,7 @@ def export(
 def rename(context: typer.Context, name: _Name, title: Annotated[str, typer.Argument(help="The new title.")]) -> None:
     """Give a chat another title."""
     title = " ".join(title.split())
-    from ..sessions.store import check_title
+    from ..sessions.finding import check_title
 
     check_title(title)
     with _named(context, name, reading=False) as (store, session_id):
@@ -164,7 +164,7 @@ def rm(
 @sessions_app.command()
 def path(context: typer.Context) -> None:
     """Print where the database is, or would be; of a server's chats, its URL."""
-    from ..sessions.store import store_path
+    from ..sessions.database import store_path
 
     server: Server | None = context.obj
     typer.echo(server.url if server else store_path())
@@ -173,7 +173,8 @@ def path(context: typer.Context) -> None:
 @contextmanager
 def _store(context: typer.Context, *, reading: bool = True) -> Iterator[Store | RemoteStore | None]:
     """The database, or the server's chats; None where there is no database, since reading should not make one."""
-    from ..sessions.store import Store, store_path
+    from ..sessions.database import store_path
+    from ..sessions.store import Store
 
     if context.obj:
         from ..sessions.remote import RemoteStore

@@ -153,7 +153,8 @@ def _models() -> Iterator[Finding]:
 
 
 def _database() -> Iterator[Finding]:
-    from ..sessions.store import Store, store_path
+    from ..sessions.database import store_path
+    from ..sessions.store import Store
 
     if data_folder() is None and "PJLOCAL_DATABASE" not in os.environ:
         yield Finding("chats", "note", _HOMELESS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import logging
 import os
 import signal
@@ -36,8 +35,6 @@ from .trial import check_model
 log = logging.getLogger("pjlocal")
 
 _CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-
-_FINGERPRINT_BYTES = 2**20  # at each end of a model file
 
 
 class Model:
@@ -233,24 +230,6 @@ class Model:
     @cached_property
     def name(self) -> str:
         return shown_name(self.path)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A digest of the file's length, head and end, which does not depend on its folder.
-
-        Raises:
-            ModelError: the file can no longer be read.
-        """
-        try:
-            with open(self.file, "rb") as file:
-                length = file.seek(0, os.SEEK_END)
-                digest = hashlib.sha256(str(length).encode())
-                for start in (0, max(0, length - _FINGERPRINT_BYTES)):
-                    file.seek(start)
-                    digest.update(file.read(_FINGERPRINT_BYTES))
-        except OSError as error:
-            raise ModelError(f"cannot read {self.path}: {error.strerror or error}") from None
-        return digest.hexdigest()[:16]
 
     @cached_property
     def description(self) -> str:

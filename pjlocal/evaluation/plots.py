@@ -18,10 +18,7 @@ from ..visible import shown_line
 from .extra import extra
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Annotation
-    from matplotlib.transforms import Bbox
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,7 @@ INK = "#22262b"  # of all that is no data, so that a page can give it another co
 FAINT = "#9aa1a9"
 
 _WIDTH = 7.2  # inches
+_BESIDE: Any = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}  # of a legend: where it covers no data
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: to be searched, read aloud, and set in the page's own font
     "svg.hashsalt": "pjlocal",
@@ -112,36 +110,35 @@ def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
 
 
 def plane(points: Sequence[Point], title: str, x: str, y: str) -> Plot:
-    """One point a system, with its name beside it."""
+    """One point a system."""
     with _figure(_WIDTH, 4.2) as figure:
         axes = figure.add_subplot()
         axes.margins(0.16)
         for number, point in enumerate(points):
-            axes.plot(point.x, point.y, _marker(number), color=_color(number), markersize=8)
+            axes.plot(point.x, point.y, _marker(number), color=_color(number), markersize=8, label=_label(point.label))
         axes.set(xlabel=_label(x, 80), ylabel=_label(y, 60))
         axes.grid(color=FAINT, alpha=0.3, linewidth=0.6)
-        _name_points(figure, axes, points)
+        axes.legend(**_BESIDE)
         return _plot(figure, title)
 
 
 def lines(panels: Sequence[tuple[str, Sequence[Series]]], title: str, x: str) -> Plot:
-    """Panels that share an axis, one below the other: what each shows, and its series.  Named at the lines' ends."""
+    """Panels that share an axis, one below the other: what each shows, and its series."""
     with _figure(_WIDTH, 0.8 + 2.3 * len(panels)) as figure:
         many: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
         for axes, (what, series) in zip(many[:, 0], panels, strict=True):
             for number, one in enumerate(series):
                 style = _LINES[number % len(_LINES)]
                 xs, ys = zip(*one.points, strict=True)
-                axes.plot(xs, ys, style, marker=_marker(number), color=_color(number), markersize=5, linewidth=1.4)
+                label, color = _label(one.label, 22), _color(number)
+                axes.plot(xs, ys, style, marker=_marker(number), color=color, markersize=5, linewidth=1.4, label=label)
             axes.set(ylabel=_label(what))
             axes.grid(color=FAINT, alpha=0.3, linewidth=0.6)
+            if len(series) > 1:
+                axes.legend(**_BESIDE)
         many[-1, 0].set(xlabel=_label(x, 80))
         at = sorted({px for _, series in panels for one in series for px, _ in one.points})
         many[-1, 0].set_xticks(at, [f"{px:g}" for px in at])
-        figure.canvas.draw()
-        for axes, (_, series) in zip(many[:, 0], panels, strict=True):
-            if len(series) > 1:
-                _name_ends(axes, series)
         return _plot(figure, title)
 
 
@@ -158,83 +155,6 @@ def _marker(number: int) -> str:
     return _MARKERS[number % len(_MARKERS)]
 
 
-# Labels
-
-
-_NEAR = ((9, 0), (-9, 0), (0, 9), (0, -9), (8, 8), (-8, 8), (8, -8), (-8, -8))  # points from a marker's middle
-_REACHES = (1, 2, 3, 4.5, 6)
-
-
-def _name_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
-    """Names beside their points: each where it covers no marker and no other name, with a line where that is far."""
-    figure.canvas.draw()
-    figure.set_layout_engine("none")  # names must not move what they were placed beside
-    taken = [_around(axes, point) for point in points]
-    for number, point in enumerate(points):
-        label, far = _first_free(figure, axes, point, taken)
-        taken.append(_box(axes, label))
-        label.set_color(INK)
-        if far and label.arrow_patch:
-            label.arrow_patch.set(visible=True, color=_color(number))
-
-
-def _first_free(figure: Figure, axes: Axes, point: Point, taken: Sequence[Bbox]) -> tuple[Annotation, bool]:
-    """A point's name where nothing is covered, or beside it where no such place is; and whether that is far."""
-    for label, far in _places(axes, point):
-        box = _box(axes, label)
-        inside = figure.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
-        if inside and not any(box.overlaps(other) for other in taken):
-            return label, far
-        label.remove()
-    return next(_places(axes, point))
-
-
-def _places(axes: Axes, point: Point) -> Iterator[tuple[Annotation, bool]]:
-    """The name at one place after another, the nearest first, and whether it is far; who takes none removes it."""
-    for reach in _REACHES:
-        for dx, dy in _NEAR:
-            label = axes.annotate(
-                _label(point.label),
-                (point.x, point.y),
-                (reach * dx, reach * dy),
-                textcoords="offset points",
-                ha="left" if dx > 0 else "right" if dx < 0 else "center",
-                va="bottom" if dy > 0 else "top" if dy < 0 else "center",
-                arrowprops={"arrowstyle": "-", "linewidth": 0.7, "visible": False},
-            )
-            yield label, reach > 1
-
-
-def _box(axes: Axes, label: Annotation) -> Bbox:
-    """Where a name stands, in the canvas's pixels, without the line to its point."""
-    from matplotlib.text import Text
-
-    canvas: Any = axes.figure.canvas
-    label.update_positions(canvas.get_renderer())
-    return Text.get_window_extent(label)
-
-
-def _around(axes: Axes, point: Point) -> Bbox:
-    """The box of a marker, in the canvas's pixels."""
-    from matplotlib.transforms import Bbox
-
-    x, y = axes.transData.transform((point.x, point.y))
-    return Bbox.from_bounds(x - 6, y - 6, 12, 12)
-
-
-def _name_ends(axes: Axes, series: Sequence[Series]) -> None:
-    """Names to the right of the lines' ends, moved apart where they would stand on each other."""
-    ends = [(axes.transData.transform(one.points[-1])[1], number) for number, one in enumerate(series)]
-    height = 1.3 * axes.figure.dpi * 9 / 72
-    last = float("-inf")
-    for pixel, number in sorted(ends):
-        last = max(pixel, last + height)
-        y = axes.transAxes.inverted().transform((0, last))[1]
-        label = _label(series[number].label, 22)
-        axes.text(1.02, y, label, transform=axes.transAxes, va="center", color=INK)
-        axes.plot(1.01, y, _marker(number), transform=axes.transAxes, color=_color(number), clip_on=False, markersize=4)
-
-
 # Files
 
 
@@ -247,13 +167,10 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
     """
     with extra():
         from matplotlib import rc_context
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     with rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts show what this one has not
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)  # measures texts
-        yield figure
+        yield Figure(figsize=(width, height), layout="constrained")
 
 
 def _plot(figure: Figure, title: str) -> Plot:

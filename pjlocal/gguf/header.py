@@ -123,14 +123,9 @@ class Array:
     def texts(self) -> list[bytes]:
         """As they are in the file: a token may be no UTF-8."""
         assert self.lengths is not None
-        data = self.packed_texts()
+        data = self._bytes(int(self.lengths.sum()) + 8 * self.n)  # each with its length before it
         ends = np.cumsum(self.lengths + 8)
         return [data[start:end] for start, end in zip((ends - self.lengths).tolist(), ends.tolist(), strict=True)]
-
-    def packed_texts(self) -> bytes:
-        """Each with its length before it in eight bytes."""
-        assert self.lengths is not None
-        return self._bytes(int(self.lengths.sum()) + 8 * self.n)
 
     def _bytes(self, n: int) -> bytes:
         return _read_at(self.path, self.offset, n)

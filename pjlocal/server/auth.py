@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..engine.interrupt import Interrupted
 from ..errors import PjlocalError, RefusedError, UsageError, explain
 from ..service import Busy, Stopping
-from ..sessions.store import RemovedError
+from ..sessions.faults import RemovedError
 from .bodies import in_fields
 from .metrics import Metrics
 from .page import FILES

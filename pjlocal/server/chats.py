@@ -16,8 +16,10 @@ from starlette.routing import Route
 from ..errors import UsageError
 from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
+from ..sessions.faults import RemovedError
+from ..sessions.finding import check_title
 from ..sessions.session import Session
-from ..sessions.store import RemovedError, Store, check_title
+from ..sessions.store import Store
 from .auth import GoneOn, NoChat, NotFound
 from .bodies import Exact, Object, Whole, Wrong, parse_request, validated
 from .streaming import read_body

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import OutputError
 from ..gguf.split import files_of
-from .store import store_path
+from .database import store_path
 
 if TYPE_CHECKING:
     from ..engine.adapters import Adapters

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from ..events import Result, TokenEvent
+from .faults import RemovedError, StoreError
 from .session import Session, Turn, title_of
-from .store import RemovedError, Store, StoreError
+from .store import Store
 
 _Write = Callable[[Store], object]
 

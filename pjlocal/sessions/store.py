@@ -13,15 +13,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from .database import Database, store_path
-from .faults import REMOVED, ForeignStoreError, RemovedError, StoreError, fault
-from .finding import Hit, Summary, check_title, find, search
+from .database import Database
+from .faults import REMOVED, fault
+from .finding import Hit, Summary, find, search
 
 if TYPE_CHECKING:  # `events` brings NumPy, which a list of chats need not wait for
     from ..events import TokenEvent
     from .session import Session, Turn
-
-__all__ = ["ForeignStoreError", "Hit", "RemovedError", "Store", "StoreError", "Summary", "check_title", "store_path"]
 
 _EVENT = "position, id, text, kind, round, draft, p, q, accept_probability, rejected, judge, pushes"
 _ADD_TOKEN = f"INSERT INTO tokens (turn_id, {_EVENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

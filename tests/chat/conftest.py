@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-from commandline import PREFER
+from commandline import PJLOCAL, PREFER
 from talking import Talk, talk
 from terminal import Terminal, database
 
@@ -42,20 +42,16 @@ def lasting_chat(tiny) -> Iterator[Talk]:
 
 
 @pytest.fixture
-def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+def start(on_terminal: Callable[..., Terminal]) -> Start:
     """Starts chats; each is ready for the first line."""
-    started: list[Terminal] = []
 
-    def start(*args: str, columns: int = 80, lines: int = 30, ready: bool = True, **env: str) -> Terminal:
-        env = {**environment, "TERM": "xterm-256color", **env}
-        started.append(Terminal(env, tmp_path, args, columns, lines))
+    def start(*args: str, ready: bool = True, **options: object) -> Terminal:
+        chat = on_terminal(*PJLOCAL, "chat", *args, **options)
         if ready:
-            started[-1].at_prompt()
-        return started[-1]
+            chat.at_prompt()
+        return chat
 
-    yield start
-    for terminal in started:
-        terminal.child.close(force=True)
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 
 import pytest
 from terminal import numbered, words
@@ -47,18 +46,3 @@ def test_what_is_typed_while_an_answer_streams_waits_for_the_prompt(start, toy, 
     assert words(chat.shown("Go").partition("\n> ")[0]) == words(first.answer)
     assert (first.question, second.question) == ("Go", "What next?")
     assert sessions()[0].title == "Later"
-
-
-@pytest.mark.slow
-def test_what_was_said_outlives_kill_9(start, toy, says, pjlocal, sessions) -> None:
-    text = numbered(600)
-    chat = start(*toy, *says(text))
-    chat.type("Go\r")
-    chat.until("word50")
-    chat.child.kill(signal.SIGKILL)
-    result = pjlocal("sessions", "show", "Go")
-    assert result.returncode == 0
-    assert "> Go" in result.stdout and "word50" in result.stdout
-    (turn,) = sessions()[0].turns
-    assert text.startswith(turn.answer) and turn.answer in result.stdout
-    assert turn.finish_reason is None and "unfinished" in result.stdout

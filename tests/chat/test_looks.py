@@ -6,7 +6,7 @@ import re
 from math import log
 
 import pytest
-from terminal import MARKDOWN, Terminal, numbered, words
+from terminal import MARKDOWN, numbered, words
 
 # How answers look.
 
@@ -25,8 +25,8 @@ def test_markdown_on_narrow_and_wide_screens(start, toy, says, columns: int) -> 
     assert rows[0] == "Rain"
     code = rows.index("def fall(drops: int) -> str:")
     assert rows[code + 1] == '    return "drop " * drops', "code can be copied as it is"
-    assert len(set(colors(chat, "def fall"))) > 1, "code is highlighted"
-    assert set(colors(chat, "The end.")) == {"default"}
+    assert len(set(chat.colors("def fall"))) > 1, "code is highlighted"
+    assert set(chat.colors("The end.")) == {"default"}
     assert "\n\n\n" not in shown
     assert b"forty columns.\r\n" in chat.raw, "rows end where their text ends"
     numbers = r" · \d+ tok/s · \d+% accepted · context \d+/8192" if columns == 200 else ""
@@ -39,13 +39,6 @@ def test_markdown_on_narrow_and_wide_screens(start, toy, says, columns: int) -> 
     )
 
 
-def colors(chat: Terminal, text: str) -> list[str]:
-    """The colour of each character of a text on the screen, where it stands last."""
-    y = max(y for y, row in enumerate(chat.screen.display) if text in row)
-    x = chat.screen.display[y].index(text)
-    return [chat.screen.buffer[y][i].fg for i in range(x, x + len(text))]
-
-
 @pytest.mark.slow
 def test_the_text_view_shows_the_markup_and_blame_who_wrote_it(start, toy, says, sessions) -> None:
     chat = start(*toy, *says(MARKDOWN), "--view", "text", columns=120, lines=60)
@@ -56,7 +49,7 @@ def test_the_text_view_shows_the_markup_and_blame_who_wrote_it(start, toy, says,
     *_, turn = sessions()[0].turns
     assert chat.shown("Again") == f"a: vivid  b: creative  resampled  bonus\n{MARKDOWN}"
     written = ["cyan" if event.writer == "a" else "magenta" for event in turn.events for _ in event.text]
-    assert colors(chat, "The end.") == written[-8:]
+    assert chat.colors("The end.") == written[-8:]
     chat.say("/view markdown")
     assert "# Rain" not in chat.say("And again")
 
@@ -73,7 +66,7 @@ def test_the_push_view_shows_what_pulled_a_token_in(start, toy, says, sessions) 
         for event, name in zip(turn.events, pulled, strict=True)
         for _ in event.text
     ]
-    assert colors(chat, "rain and snow") == expected
+    assert chat.colors("rain and snow") == expected
     why = chat.say("/why")
     assert re.search(r"^ *0 +.* [+-]\d\.\d\d +[+-]\d\.\d\d", why, re.MULTILINE) and "push a  push b" in why
     chat.say("/mode judge")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import tiny_models
-from commandline import PJLOCAL
 from talking import Talk, prompt_text, talk
 
 from pjlocal.chat.status import status_line
@@ -353,19 +351,3 @@ def test_the_filters_of_a_models_file_are_put_on_and_taken_off_and_go_with_the_m
         chat.say("/set temperature 0.6")
         chat.say("/set sampling own")
         assert (chat.judge.request.sampling.temperature, chat.judge.request.sampling.top_k) == (0.7, 5)
-
-
-@pytest.mark.slow
-def test_a_filter_that_was_set_in_a_chat_is_not_the_models_when_the_chat_goes_on(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
-    model = tiny_models.write_llama(tmp_path / "model.gguf", recommends={"temp": 0.6, "top_k": 40})
-    chatting = [*PJLOCAL, "chat", "--no-server"]
-
-    def chat(said: str, *options: str) -> str:
-        command = [*chatting, *options]
-        return subprocess.run(command, input=said, env=environment, capture_output=True, text=True, check=True).stdout
-
-    chat("/set top-k 7\nhello\n", "-m", str(model), "--sampling", "model", "-n", "3")
-    said = chat("/set top-k\n/set temperature\n", "--continue")
-    assert re.search(r"top-k +7 ", said) and re.search(r"temperature +0.6 ", said)

@@ -14,12 +14,6 @@ from pjlocal.chat import figures
 from pjlocal.chat.commands.table import COMMANDS
 
 
-def colors(chat, text: str) -> list[str]:
-    y = max(y for y, row in enumerate(chat.screen.display) if text in row)
-    x = chat.screen.display[y].index(text)
-    return [chat.screen.buffer[y][i].fg for i in range(x, x + len(text))]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("view", ["markdown", "text", "blame"])
 def test_a_chat_that_is_opened_again_shows_its_last_answer_as_it_was_shown_when_it_was_written(
@@ -27,10 +21,10 @@ def test_a_chat_that_is_opened_again_shows_its_last_answer_as_it_was_shown_when_
 ) -> None:
     chat = start(*toy, *says(f"<think>\nLet me see.\n</think>\n\n{MARKDOWN}"), "--view", view, lines=50)
     assert "/prefer changes the preferences" in chat.text
-    shown, written = chat.say("Go\\?"), colors(chat, "The end.")
+    shown, written = chat.say("Go\\?"), chat.colors("The end.")
     for line in ("/new", "/load Go"):
         again = chat.say(line)
-    assert again.split("\n> Go\\?\n")[1] == shown and colors(chat, "The end.") == written
+    assert again.split("\n> Go\\?\n")[1] == shown and chat.colors("The end.") == written
     chat.say("/set max-tokens 3")
     cut = chat.say("/regen")
     assert "cut off after 3 tokens" in cut and chat.say("/load Go").endswith(cut)

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commandline import PJLOCAL, one_line
+from commandline import PJLOCAL
 from terminal import Terminal, numbered, words
+from waiting import PATIENCE_S
 
 from pjlocal.chat.screen import HOW_TO_LEAVE
 
@@ -255,9 +256,9 @@ def test_ctrl_c_while_a_chat_waits_for_lines_of_a_pipe_ends_with_130(environment
     process.stdin.write(b"one\n")
     process.stdin.flush()
     assert process.stdout.readline()
-    time.sleep(0.3)
+    assert b"cut off after 2 tokens" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130 and b"cut off after 2 tokens" in one_line(process.stderr.read().decode()).encode()
+    assert (process.wait(PATIENCE_S), process.stderr.read()) == (130, b"")
 
 
 # Ctrl-Z.
@@ -267,8 +268,8 @@ class Shell:
     """A shell with job control on a terminal."""
 
     def __init__(self, env: dict[str, str], folder: Path) -> None:
-        env = {**env, "TERM": "xterm-256color", "PS1": "shell$ ", "HISTFILE": os.devnull}
-        self.terminal = Terminal(env, folder, ("--noprofile", "--norc", "-i"), 80, 40, command=("bash",))
+        env = {**env, "PS1": "shell$ ", "HISTFILE": os.devnull}
+        self.terminal = Terminal(env, folder, ("bash", "--noprofile", "--norc", "-i"), lines=40)
         self._folder = folder
         self._n_status = 0
         self.at_prompt()

@@ -20,14 +20,6 @@ def small(tiny) -> tuple[str | Path, ...]:
     return ("-m", tiny("llama"), *PREFER, "-n", "20", "--regex", "[a-z ]{400}")
 
 
-@pytest.mark.slow
-def test_the_readmes_first_command(process) -> None:
-    result = process("run", "-p", "vivid", "-p", "creative", QUESTION)
-    assert result.returncode == 0
-    assert len(result.stdout) > 20
-    assert result.stderr == "" or "the answer was cut off" in one_line(result.stderr)
-
-
 def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal, small) -> None:
     text = pjlocal("run", *small, QUESTION)
     assert "\x1b" not in text.stdout

@@ -35,7 +35,7 @@ def broken(pjlocal: Run, environment: dict[str, str], monkeypatch: pytest.Monkey
         ("pjlocal.persona.PersonaJudge", "run hello"),
         ("pjlocal.chat.judges.make_judge", "chat"),
         ("pjlocal.bench.measure.measure", "bench --quick"),
-        ("pjlocal.sessions.store.store_path", "sessions list"),
+        ("pjlocal.sessions.database.store_path", "sessions list"),
         ("pjlocal.config.tomlfile.read", "config show"),
         ("pjlocal.config.tomlfile.read", "prefs list"),
     ],

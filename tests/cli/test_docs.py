@@ -53,22 +53,8 @@ def test_a_search_prints_the_lines_that_contain_the_words(pjlocal) -> None:
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "pjlocal: nothing found\n")
 
 
-@pytest.fixture
-def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
-    started = []
-
-    def begin(*args: str, **more: str) -> Terminal:
-        env = environment | {"TERM": "xterm-256color"} | more
-        started.append(Terminal(env, tmp_path, args, 100, 20, (*PJLOCAL, "docs")))
-        return started[-1]
-
-    yield begin
-    for terminal in started:
-        terminal.child.close(force=True)
-
-
-def test_a_terminal_pages_through_a_document_and_finds_words_in_it(start: Callable[..., Terminal]) -> None:
-    terminal = start("server")
+def test_a_terminal_pages_through_a_document_and_finds_words_in_it(on_terminal: Callable[..., Terminal]) -> None:
+    terminal = on_terminal(*PJLOCAL, "docs", "server", columns=100, lines=20)
     terminal.until("rows below")
     assert "/ search" in terminal.text and "](" not in terminal.text
     for word in ("Retry-After", "Prometheus"):
@@ -80,8 +66,8 @@ def test_a_terminal_pages_through_a_document_and_finds_words_in_it(start: Callab
     assert terminal.end() == 0
 
 
-def test_a_terminal_without_cursor_keys_gets_the_text(start: Callable[..., Terminal]) -> None:
-    terminal = start("page", TERM="dumb")
+def test_a_terminal_without_cursor_keys_gets_the_text(on_terminal: Callable[..., Terminal]) -> None:
+    terminal = on_terminal(*PJLOCAL, "docs", "page", TERM="dumb")
     assert terminal.end() == 0
     assert terminal.text.startswith("# ")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from commandline import PJLOCAL
 from tiny_models import write_control_vector, write_llama, write_lora
+from waiting import PATIENCE_S, when
 
 from pjlocal.evaluation.records import AnswerRecord, Folder, Score
 from pjlocal.evaluation.run import Run, read_run, write_run
@@ -266,12 +266,10 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
         text=True,
     )
     file = tmp_path / "out" / "answers.jsonl"
-    deadline = time.monotonic() + 60
-    while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    when(lambda: file.exists() and file.stat().st_size)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command continues" in err, err
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130 and "the same command goes on from here" in err, err
     assert 1 <= len(file.read_text().splitlines()) < 12 and not out
 
 

@@ -20,10 +20,7 @@ def _gguf(path: Path, architecture: str, kind: str | None = None) -> None:
     if kind:
         writer.add_type(kind)
     writer.add_tensor("v.patch_embd.weight", np.ones((4, 4), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    tiny_models.finish(writer)
 
 
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -50,10 +47,7 @@ def _old_lora(path: Path) -> None:
     writer = gguf.GGUFWriter(path, "llama")
     for half, shape in (("a", (4, 64)), ("b", (64, 4))):
         writer.add_tensor(f"blk.0.attn_q.weight.lora_{half}", np.ones(shape, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    tiny_models.finish(writer)
 
 
 @pytest.fixture

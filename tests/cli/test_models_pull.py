@@ -9,7 +9,6 @@ import random
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import tiny_models
 from commandline import PJLOCAL, one_line
 from hub import COMMIT, Hub
 from huggingface_hub import constants
+from waiting import PATIENCE_S, when
 
 from pjlocal.gguf.pull import Choice, RemoteFile, memory_warning
 
@@ -304,11 +304,9 @@ def test_ctrl_c_leaves_what_came_and_the_next_run_goes_on(
     hub.breaks_after = [20_000_000, *[0] * 50]  # then nothing comes for a while
     process = subprocess.Popen([*PJLOCAL, "models", "pull", MODEL], env=environment, stderr=subprocess.PIPE, text=True)
     partial = cache / "blobs" / f"{hashlib.sha256(data).hexdigest()}.pjlocal.incomplete"
-    give_up = time.monotonic() + 20
-    while not (partial.exists() and partial.stat().st_size >= 15_000_000) and time.monotonic() < give_up:
-        time.sleep(0.02)
+    when(lambda: partial.exists() and partial.stat().st_size >= 15_000_000)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "Traceback" not in errors, errors
     hub.breaks_after = []
     assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == data

@@ -7,10 +7,15 @@ import os
 import signal
 import subprocess
 import time
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commandline import PJLOCAL, PREFER, one_line
+from waiting import PATIENCE_S, when
+
+from pjlocal.engine.sequence import Lane
 
 # Closed pipes, full disks, Ctrl-C.
 
@@ -29,7 +34,7 @@ def test_a_closed_pipe_ends_the_run_quietly(environment) -> None:
     process = popen(environment, *PREFER, "-n", "400", "Write a long story.")
     assert len(process.stdout.read(10)) == 10
     process.stdout.close()
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE_S) == 0
     assert process.stderr.read() == b""
 
 
@@ -74,7 +79,7 @@ def test_a_whole_answer_says_nothing_and_has_room_for_1024_tokens(pjlocal, tiny)
 def test_a_full_disk_gets_one_line(environment) -> None:
     with open("/dev/full", "w") as full:
         process = popen(environment, *PREFER, "-n", "20", "hi", stdout=full)
-        assert process.wait(20) == 1
+        assert process.wait(PATIENCE_S) == 1
         assert "No space left on device" in one_line(process.stderr.read().decode())
 
 
@@ -96,7 +101,7 @@ def test_ctrl_c_keeps_what_was_generated_and_the_trace_is_complete(environment, 
     head = process.stdout.read(60)
     process.send_signal(signal.SIGINT)
     text = (head + process.stdout.read()).decode()
-    assert process.wait(20) == 130
+    assert process.wait(PATIENCE_S) == 130
     assert process.stderr.read() == b""
     events = [json.loads(line) for line in trace.read_text().splitlines()]
     assert "".join(event["text"] for event in events) + "\n" == text
@@ -106,30 +111,32 @@ def test_ctrl_c_keeps_what_was_generated_and_the_trace_is_complete(environment, 
 def test_ctrl_c_with_json_prints_the_object_so_far(environment, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     process = popen(environment, *PREFER, "-n", "4000", "--json", "--trace", str(trace), "Write a very long story.")
-    give_up = time.monotonic() + 60
-    while not (trace.exists() and trace.read_text().count("\n") > 12):
-        assert process.poll() is None and time.monotonic() < give_up
-        time.sleep(0.02)
+    when(lambda: trace.exists() and trace.read_text().count("\n") > 12)
     process.send_signal(signal.SIGINT)
     report = json.loads(process.stdout.read())
-    assert process.wait(20) == 130
+    assert process.wait(PATIENCE_S) == 130
     assert report["finish_reason"] == "interrupted"
     assert report["usage"]["completion_tokens"] > 10
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_a_first_answer_shows_what_there_is_of_it(environment, tmp_path: Path) -> None:
+def test_ctrl_c_in_a_first_answer_shows_what_there_is_of_it(
+    pjlocal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed, number = Lane.feed, count()
+
+    def pressed(lane: Lane, *args: Any) -> None:
+        if next(number) == 30:
+            signal.raise_signal(signal.SIGINT)
+        feed(lane, *args)
+
+    monkeypatch.setattr(Lane, "feed", pressed)
     trace = tmp_path / "trace.jsonl"
-    process = popen(
-        environment, "-p", "vivid", "--mode", "rewrite", "-n", "3000", "--ignore-end", "Hi", "--trace", str(trace)
-    )
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
-    text, said = (stream.decode() for stream in process.communicate(timeout=20))
-    assert process.returncode == 130 and len(text) > 20
-    assert one_line(said).startswith("pjlocal: stopped before the correction: this is the first answer")
+    result = pjlocal("run", "-p", "vivid", "--mode", "rewrite", "--ignore-end", "Hi", "--trace", trace)
+    assert result.returncode == 130 and len(result.stdout) > 20
+    assert one_line(result.stderr).startswith("pjlocal: stopped before the correction: this is the first answer")
     events = [json.loads(line) for line in trace.read_text().splitlines()]
-    assert "".join(event["text"] for event in events).rstrip() == text.rstrip()
+    assert "".join(event["text"] for event in events).rstrip() == result.stdout.rstrip()
 
 
 @pytest.mark.slow
@@ -137,9 +144,8 @@ def test_ctrl_c_in_a_first_answer_shows_what_there_is_of_it(environment, tmp_pat
 def test_ctrl_c_while_loading_or_reading_the_prompt_is_quiet(environment, delay: float) -> None:
     process = popen(environment, *PREFER, "--batch", "4096", "word and word " * 2000)
     maps = Path(f"/proc/{process.pid}/maps")
-    while maps.exists() and "libllama" not in maps.read_text():  # before that Python itself may still be starting
-        time.sleep(0.005)
+    when(lambda: "libllama" in maps.read_text())  # before that Python itself may still be starting
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    assert process.wait(PATIENCE_S) == 130
     assert process.stderr.read() == b""

@@ -5,39 +5,10 @@ from __future__ import annotations
 import json
 import re
 
-import pexpect
-import pyte
 import pytest
 from commandline import PJLOCAL, PREFER, QUESTION
 
-# On a terminal.
-
-
-class Terminal:
-    """The command on a pseudo-terminal, and what its screen shows."""
-
-    def __init__(self, environment: dict[str, str], *args: str, columns: int = 80, lines: int = 30, **env: str) -> None:
-        self.screen = pyte.HistoryScreen(columns, lines, history=2000)
-        self._stream = pyte.ByteStream(self.screen)
-        self.child = pexpect.spawn(
-            PJLOCAL[0],
-            [*PJLOCAL[1:], *args],
-            env={**environment, "TERM": "xterm-256color", **env},
-            dimensions=(lines, columns),
-            timeout=30,
-        )
-
-    def finish(self) -> bytes:
-        """Wait for the end; returns every byte that was written."""
-        raw = self.child.read()
-        self._stream.feed(raw)
-        self.child.close()
-        return raw
-
-    @property
-    def text(self) -> str:
-        history = ["".join(line[i].data for i in range(self.screen.columns)) for line in self.screen.history.top]
-        return "\n".join(line.rstrip() for line in [*history, *self.screen.display]).strip()
+RUN = (*PJLOCAL, "run")
 
 
 @pytest.fixture
@@ -47,10 +18,10 @@ def small(tiny) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
-def test_a_terminal_shows_the_text_and_the_spinner_is_gone(environment, pjlocal, small) -> None:
+def test_a_terminal_shows_the_text_and_the_spinner_is_gone(on_terminal, pjlocal, small) -> None:
     expected = pjlocal("run", *PREFER, *small, "-n", "20", QUESTION).stdout
-    terminal = Terminal(environment, "run", *PREFER, *small, "-n", "20", QUESTION)
-    terminal.finish()
+    terminal = on_terminal(*RUN, *PREFER, *small, "-n", "20", QUESTION)
+    terminal.end()
     assert terminal.child.exitstatus == 0
     told = "pjlocal: the answer was cut off after 20 tokens: a larger --max-tokens (-n) allows more"
     assert "".join(terminal.text.split()) == "".join(
@@ -59,9 +30,10 @@ def test_a_terminal_shows_the_text_and_the_spinner_is_gone(environment, pjlocal,
 
 
 @pytest.mark.slow
-def test_the_blame_view_colours_by_writer_and_has_a_legend(environment, small) -> None:
-    terminal = Terminal(environment, "run", *PREFER, *small, "-n", "60", "--view", "blame", QUESTION)
-    raw = terminal.finish()
+def test_the_blame_view_colours_by_writer_and_has_a_legend(on_terminal, small) -> None:
+    terminal = on_terminal(*RUN, *PREFER, *small, "-n", "60", "--view", "blame", QUESTION)
+    terminal.end()
+    raw = terminal.raw
     assert terminal.text.splitlines()[0].split() == ["a:", "vivid", "b:", "creative", "resampled", "bonus"]
     assert b"\x1b[36m" in raw and b"\x1b[35m" in raw, "both views have a colour"
     styles = {cell.bold for line in terminal.screen.buffer.values() for cell in line.values()}
@@ -69,18 +41,20 @@ def test_the_blame_view_colours_by_writer_and_has_a_legend(environment, small) -
 
 
 @pytest.mark.slow
-def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(environment, small) -> None:
-    raw = Terminal(environment, "run", *PREFER, *small, "-n", "40", "--view", "blame", QUESTION, NO_COLOR="1").finish()
+def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(on_terminal, small) -> None:
+    terminal = on_terminal(*RUN, *PREFER, *small, "-n", "40", "--view", "blame", QUESTION, NO_COLOR="1")
+    terminal.end()
+    raw = terminal.raw
     assert not re.search(rb"\x1b\[[\d;]*3[0-9]m", raw)
-    raw = Terminal(
-        environment, "run", *PREFER, *small, "-n", "20", "--view", "markdown", QUESTION, TERM="dumb"
-    ).finish()
+    terminal = on_terminal(*RUN, *PREFER, *small, "-n", "20", "--view", "markdown", QUESTION, TERM="dumb")
+    terminal.end()
+    raw = terminal.raw
     assert b"\x1b" not in raw
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 120])
-def test_the_markdown_view_leaves_clean_text_behind(environment, tmp_path, tiny, columns: int) -> None:
+def test_the_markdown_view_leaves_clean_text_behind(on_terminal, tmp_path, tiny, columns: int) -> None:
     """Longer than the screen is high: nothing is lost, nothing doubled."""
     items = "".join(f'"- item number {i} [b] end\\n" ' for i in range(40))
     (tmp_path / "g.gbnf").write_text(
@@ -88,8 +62,8 @@ def test_the_markdown_view_leaves_clean_text_behind(environment, tmp_path, tiny,
     )
     model = ("-m", str(tiny("llama")), "--ctx", "2048", "-n", "1900")
     args = ("run", *PREFER, *model, "--grammar", str(tmp_path / "g.gbnf"), "--view", "markdown", "List things")
-    terminal = Terminal(environment, *args, columns=columns, lines=24)
-    terminal.finish()
+    terminal = on_terminal(*PJLOCAL, *args, columns=columns, lines=24)
+    terminal.end()
     assert terminal.child.exitstatus == 0
     text = terminal.text
     for i in range(40):
@@ -99,22 +73,23 @@ def test_the_markdown_view_leaves_clean_text_behind(environment, tmp_path, tiny,
 
 
 @pytest.mark.slow
-def test_what_the_model_writes_gives_the_terminal_no_orders(environment, pjlocal, tiny, tmp_path) -> None:
+def test_what_the_model_writes_gives_the_terminal_no_orders(on_terminal, pjlocal, tiny, tmp_path) -> None:
     evil = 'root ::= "a[bold]b[/x]\\x1b[2J\\x1b]0;title\\x07c\\x9b31md"'
     (tmp_path / "evil.gbnf").write_text(evil)
     args = ("run", "-m", str(tiny("llama")), *PREFER, "--grammar", str(tmp_path / "evil.gbnf"), "hi")
     shown = "a[bold]b[/x]␛[2J␛]0;title␇c<U+009B>31md"
     assert pjlocal(*args).stdout == shown + "\n"
     for view in ("text", "blame", "markdown"):
-        terminal = Terminal(environment, *args, "--view", view, columns=100)
-        raw = terminal.finish()
+        terminal = on_terminal(*PJLOCAL, *args, "--view", view, columns=100)
+        terminal.end()
+        raw = terminal.raw
         assert terminal.text.splitlines()[-1] == shown
         assert b"\x1b]0" not in raw and b"\x1b[2J" not in raw
     assert json.loads(pjlocal(*args, "--json").stdout)["text"] == "a[bold]b[/x]\x1b[2J\x1b]0;title\x07c\x9b31md"
 
 
-def test_ctrl_c_on_a_terminal_keeps_the_text_on_the_screen(environment) -> None:
-    terminal = Terminal(environment, "run", *PREFER, "-n", "4000", "Write a very long story.")
+def test_ctrl_c_on_a_terminal_keeps_the_text_on_the_screen(on_terminal) -> None:
+    terminal = on_terminal(*RUN, *PREFER, "-n", "4000", "Write a very long story.")
     terminal.child.expect(rb"\w+ \w+ \w+ \w+")
     seen = terminal.child.after
     terminal.child.sendintr()
@@ -125,13 +100,15 @@ def test_ctrl_c_on_a_terminal_keeps_the_text_on_the_screen(environment) -> None:
 
 
 @pytest.mark.slow
-def test_the_push_view_colours_by_what_pulled_a_token_in_or_says_why_it_cannot(environment, tiny) -> None:
+def test_the_push_view_colours_by_what_pulled_a_token_in_or_says_why_it_cannot(on_terminal, tiny) -> None:
     args = ("run", *PREFER, "-m", str(tiny("llama")), "-n", "40", "--ignore-end", "--view", "push", "hi")
-    both = Terminal(environment, *args, "--mode", "both", columns=100)
-    raw = both.finish()
+    both = on_terminal(*PJLOCAL, *args, "--mode", "both", columns=100)
+    both.end()
+    raw = both.raw
     assert both.text.splitlines()[0] == "a: vivid  b: creative  more probable by it: ×1.1 ×2 ×10"
     assert b"\x1b[36m" in raw and b"\x1b[35m" in raw, "both preferences pulled at something"
-    plain = Terminal(environment, *args, "--mode", "judge", columns=200)
-    raw = plain.finish()
+    plain = on_terminal(*PJLOCAL, *args, "--mode", "judge", columns=200)
+    plain.end()
+    raw = plain.raw
     assert plain.text.startswith("no pushes here: they need a neutral view, which a strength other than 1")
     assert b"\x1b[36m" not in raw

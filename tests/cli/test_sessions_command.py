@@ -16,6 +16,7 @@ from saved_chats import a_turn, saved
 from saved_chats import file as file
 from saved_chats import store as store
 from typer.testing import CliRunner
+from waiting import PATIENCE_S
 
 from pjlocal.cli.sessions import sessions_app
 from pjlocal.errors import OutputError, UsageError
@@ -77,7 +78,7 @@ def on_terminal(*args: str, width: int = 80) -> pexpect.spawn:
         ["-c", code, *args],
         env=dict(os.environ),  # without the COLUMNS that readline, which pytest imports, sets past Python
         encoding="utf-8",
-        timeout=30,
+        timeout=PATIENCE_S,
         dimensions=(24, width),
         echo=False,
     )

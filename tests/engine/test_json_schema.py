@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from counted import n_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLTokenizer
@@ -351,7 +351,6 @@ def test_what_cannot_be_kept_is_refused_by_its_keyword(keyword: str, schema: Any
     assert keyword in refusal(schema)
 
 
-@pytest.mark.timed
 @pytest.mark.parametrize(
     "schema",
     [
@@ -370,10 +369,11 @@ def test_what_cannot_be_kept_is_refused_by_its_keyword(keyword: str, schema: Any
     ids=lambda schema: json.dumps(schema)[:40],
 )
 def test_no_schema_takes_long_to_look_at(schema: Any) -> None:
-    started = time.perf_counter()
-    with suppress(UsageError):
-        check_constraint(Sampling(json_schema=json.dumps(schema)))
-    assert time.perf_counter() - started < 3
+    def check() -> None:
+        with suppress(UsageError):
+            check_constraint(Sampling(json_schema=json.dumps(schema)))
+
+    assert n_calls(check) < 1_000_000, "and llguidance by itself comes to an end"
 
 
 numbers = st.integers(-(2**40), 2**40) | st.integers(-50, 50) | st.decimals(-1000, 1000, places=3).map(float)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from llama_cpp import llama_cpp as lib
-from served import when
+from waiting import when
 
 from pjlocal import Engine, PersonaJudge
 from pjlocal.engine import context, lanes, worker

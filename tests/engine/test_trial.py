@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import gguf
 import pytest
 import tiny_models
+from counted import n_calls
 
 from pjlocal import Engine
 from pjlocal.engine import trial
@@ -61,9 +61,7 @@ def test_an_architecture_and_keys_that_nobody_knows_are_no_reason_for_a_trial(tm
     writer.add_string("brandnew.gate.kind", "sigmoid")
     writer.add_tokenizer_model("newtokens")
     writer.add_token_list([f"token {i}" for i in range(64)])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
+    tiny_models.finish(writer)
     assert surprise(read_header(path)) == ""
     for key, value in (("window.size", 0), ("gate.bias", float("nan")), ("block_count", 10**6)):
         changed = gguf.GGUFReader(path, "r+")
@@ -75,14 +73,10 @@ def test_an_architecture_and_keys_that_nobody_knows_are_no_reason_for_a_trial(tm
         changed.data.flush()
 
 
-@pytest.mark.timed
 def test_the_real_model_is_ordinary_and_its_check_takes_no_time(smollm2: Path) -> None:
-    times = []
-    for _ in range(7):
-        start = time.process_time()
-        assert surprise(read_header(smollm2)) == ""
-        times.append(time.process_time() - start)
-    assert min(times) < 0.02  # 7 ms on a quiet machine
+    """Its vocabulary of 49,152 texts is passed over."""
+    assert surprise(read_header(smollm2)) == ""
+    assert n_calls(lambda: surprise(read_header(smollm2))) < 20_000
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from pjlocal.evaluation.browser import Browser, choose, show
 from pjlocal.evaluation.side_by_side import SideBySide, side_by_side
 
 TESTS = Path(__file__).parents[1]
+IN_TESTS = {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
 SHOW = """
 import sys
 from evaluated import SUITE, answers
@@ -43,22 +45,8 @@ def printed(of: list[SideBySide], width: int = 120, **options: object) -> str:
 
 
 @pytest.fixture
-def env(environment: dict[str, str]) -> dict[str, str]:
-    return environment | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]), "TERM": "xterm-256color"}
-
-
-@pytest.fixture
-def start(env: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
-    started = []
-
-    def begin(columns: int = 120, lines: int = 30, **more: str) -> Terminal:
-        command = (sys.executable, "-c", SHOW)
-        started.append(Terminal(env | more, tmp_path, ("page",), columns, lines, command))
-        return started[-1]
-
-    yield begin
-    for terminal in started:
-        terminal.child.close(force=True)
+def start(on_terminal: Callable[..., Terminal]) -> Callable[..., Terminal]:
+    return partial(on_terminal, sys.executable, "-c", SHOW, "page", **{"columns": 120} | IN_TESTS)
 
 
 def test_answers_stand_side_by_side_or_one_below_the_other_where_it_is_narrow() -> None:
@@ -168,6 +156,7 @@ def test_no_color_is_obeyed(start: Callable[..., Terminal]) -> None:
     assert b"\x1b[0;7m" in terminal.raw or b";7m" in terminal.raw, "in reverse"
 
 
-def test_a_pipe_gets_everything_and_may_be_closed(env: dict[str, str], tmp_path: Path) -> None:
-    result = subprocess.run([sys.executable, "-c", SHOW, "all"], env=env, cwd=tmp_path, capture_output=True, text=True)
+def test_a_pipe_gets_everything(environment: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SHOW, "all"]
+    result = subprocess.run(command, env=environment | IN_TESTS, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0 and result.stdout.count("What is") == 7 and "\x1b" not in result.stdout

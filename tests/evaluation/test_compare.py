@@ -216,15 +216,6 @@ def test_the_order_of_the_records_makes_no_difference() -> None:
     assert repr(compare(Results(results.suite, *shuffled))) == repr(compare(results))
 
 
-@pytest.mark.slow
-def test_two_thousand_answers_are_compared() -> None:
-    results = whole(100, seeds=2)
-    assert len(results.answers) == 2_000 and len(results.verdicts) == 7_200
-    found = compare(results)
-    assert len(found.systems) == 10 and len(found.wins) == 18 and found.smallest_telling == 0.61
-    assert len(found.differences) == 8 * 13
-
-
 def test_two_evaluations_are_compared_over_the_prompts_that_both_have() -> None:
     def run(prompts: range, systems: tuple[str, ...], words: float, first_id: int) -> Results:
         answers = [

@@ -6,14 +6,15 @@ import asyncio
 import gzip
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from answer_records import make_answer
+from waiting import PATIENCE_S
 
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.errors import ModelError, UsageError
@@ -42,7 +43,6 @@ class Server(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Any] = []
         self.paths: list[str] = []
-        self.times: list[float] = []
         self.over = threading.Event()
 
     @property
@@ -61,7 +61,6 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(body)
         self.server.headers.append(self.headers)
         self.server.paths.append(self.path)
-        self.server.times.append(time.monotonic())
         self.server.script(self.server, self, body)
 
     def say(self, body: bytes, status: int = 200, **headers: str) -> None:
@@ -191,14 +190,25 @@ def test_a_busy_server_is_asked_again(server: Server, status: int) -> None:
     assert len(server.requests) == 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("as_date", [False, True])
-def test_a_server_that_says_when_is_left_alone_until_then(server: Server, as_date: bool) -> None:
-    after = formatdate(time.time() + 2, usegmt=True) if as_date else "1"
+def test_a_server_that_says_when_is_left_alone_until_then(
+    server: Server, as_date: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1e9
+    waits: list[tuple[int, float]] = []  # requests before it, and seconds
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        if seconds:
+            waits.append((len(server.requests), seconds))
+
+    monkeypatch.setattr(endpoint, "time", SimpleNamespace(time=lambda: now, monotonic=lambda: now))
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    after = formatdate(now + 90, usegmt=True) if as_date else "90"
     server.script = says((b"slow down", 429, {"Retry_After": after}), (reply(), {}))
     assert len(ask(make_judge(server, concurrency=1), 2)) == 2
-    assert server.times[1] - server.times[0] >= 0.9
-    assert server.times[2] - server.times[1] < 0.9
+    assert waits == [(1, 90)]
 
 
 def test_a_server_that_wants_a_long_rest_ends_it(server: Server) -> None:
@@ -317,7 +327,7 @@ def test_an_interrupt_waits_for_no_reply_and_what_came_is_kept(server: Server) -
 
 
 def test_several_are_asked_at_a_time_and_what_is_known_is_not(server: Server) -> None:
-    together = threading.Barrier(4, timeout=5)
+    together = threading.Barrier(4, timeout=PATIENCE_S)
 
     def script(server: Server, handler: Handler, body: dict[str, Any]) -> None:
         together.wait()

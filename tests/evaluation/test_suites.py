@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from evaluated import SUITE
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pjlocal
@@ -229,6 +229,7 @@ _settings = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(
     st.builds(
         Suite,

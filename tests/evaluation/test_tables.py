@@ -220,9 +220,3 @@ def test_a_report_is_written_by_its_ending_and_replaces_nothing_unasked(tmp_path
     with pytest.raises(UsageError, match=r"end it in \.md, \.json or \.html"):
         write_report(some, comparison, [], tmp_path / "r.pdf")
     assert as_markdown(some, comparison, []).count("\n### ") == 6, "no lengths differ here"
-
-
-def test_the_order_of_records_changes_no_byte() -> None:
-    some = results()
-    turned = replace(some, scores=some.scores[::-1], verdicts=some.verdicts[::-1])
-    assert as_page(some, compare(some), []) == as_page(turned, compare(turned), [])

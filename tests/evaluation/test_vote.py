@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,10 +177,9 @@ def test_a_system_is_told_against_the_one_that_the_suite_compares_it_with(tmp_pa
         assert [*tally(ballot.asked, ballot.votes(), replace(SUITE, systems=systems))] == [("both", "judge", "quality")]
 
 
-def test_one_votes_with_single_keys_on_a_terminal(environment: dict[str, str], tmp_path: Path) -> None:
-    env = environment | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]), "TERM": "xterm-256color"}
-    command = (sys.executable, "-c", VOTE)
-    terminal = Terminal(env, tmp_path, (str(tmp_path / "run"),), 100, 24, command)
+def test_one_votes_with_single_keys_on_a_terminal(on_terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    terminal = on_terminal(sys.executable, "-c", VOTE, str(tmp_path / "run"), columns=100, lines=24, PYTHONPATH=path)
     terminal.until("0/2")
     terminal.until("Which answer is better?")
     terminal.type("1")

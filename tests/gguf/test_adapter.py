@@ -8,7 +8,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from tiny_models import write_control_vector, write_lora
+from tiny_models import finish, write_control_vector, write_lora
 
 from pjlocal.errors import ModelError
 from pjlocal.gguf.adapter import check_lora, read_control_vector
@@ -27,10 +27,7 @@ def written(path: Path, architecture: str, tensors: dict[str, np.ndarray], **key
         add(key.replace("__", "."), value)
     for name, values in tensors.items():
         w.add_tensor(name, values)
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    finish(w)
     return path
 
 

@@ -54,9 +54,7 @@ def test_the_texts_of_a_large_vocabulary_are_not_read_one_by_one(tmp_path: Path)
     words = [f"w{i}" for i in range(152_000)]
     words[70_000:70_004] = ["", "a" * 300, "nul\0" + "\0" * 8, "日本"]
     writer.add_token_list(words)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
+    tiny_models.finish(writer)
     assert n_calls(lambda: read_header(path)) < len(words) / 2
     tokens = read_header(path).metadata.array("tokenizer.ggml.tokens")
     assert tokens and tokens.texts() == [word.encode() for word in words]
@@ -67,9 +65,7 @@ def test_a_text_of_megabytes_is_read_when_asked_for(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(path, "llama")
     text = "é{}" * 700_000
     writer.add_string("tokenizer.huggingface.json", text)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
+    tiny_models.finish(writer)
     assert read_header(path).metadata["tokenizer.huggingface.json"] == text
 
 

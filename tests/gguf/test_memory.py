@@ -61,12 +61,3 @@ def test_so_does_what_a_chat_keeps_of_a_memory_that_cannot_be_trimmed(tiny: Call
     expected = checkpoint_bytes(read_header(tiny(kind)), Engine())
     assert bool(kept) == bool(expected) and len(kept) <= MOST_CHECKPOINTS
     assert all(0.9 < len(checkpoint.memory) / expected < 1.1 for checkpoint in kept)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
-def test_it_holds_for_tiny_models_of_other_kinds(
-    environment: dict[str, str], tiny: Callable[[str], Path], kind: str
-) -> None:
-    held, expected = compared(environment, tiny(kind), 512, words=100)
-    assert abs(held - expected) < 16 << 20  # nearly all of it is Python and NumPy, which differ between versions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,11 +18,9 @@ Pager(lambda width, no_color: Text("\\n".join(rows)), lambda: "a page", "q quit"
 
 
 @pytest.fixture
-def terminal(environment: dict[str, str], tmp_path: Path) -> Iterator[Terminal]:
-    env = environment | {"TERM": "xterm-256color", "PYTHONPATH": str(Path(__file__).parents[2])}
-    started = Terminal(env, tmp_path, (PAGE,), 60, 11, (sys.executable, "-c"))
-    yield started
-    started.child.close(force=True)
+def terminal(on_terminal: Callable[..., Terminal]) -> Terminal:
+    path = str(Path(__file__).parents[2])
+    return on_terminal(sys.executable, "-c", PAGE, columns=60, lines=11, PYTHONPATH=path)
 
 
 def marked(terminal: Terminal) -> list[str]:

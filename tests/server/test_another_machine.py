@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from commandline import PJLOCAL, one_line
-from served import BIG, Served, serving, when
+from served import BIG, Served, serving
+from waiting import PATIENCE_S, when
 
 from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
@@ -140,7 +141,7 @@ def test_ctrl_c_stops_the_answer_there(served: Served, here: dict[str, str]) -> 
     with subprocess.Popen(command, env=here, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True) as process:
         assert process.stdout and process.stdout.read(20)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, stderr) == (130, "")
     when(lambda: served.metric("pjlocal_answers_now") == 0)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from served import BIG, ENGINE, LONG, Served, no_times, serving, streamed, when
+from served import BIG, ENGINE, LONG, REQUESTS, Served, make_request, no_times, serving, streamed
+from waiting import when
 
-from pjlocal import Generation, PersonaJudge, Prompting, Sampling, TokenEvent
+from pjlocal import PersonaJudge, Sampling, TokenEvent
 from pjlocal.events import Result
-from pjlocal.request import Request, place
+from pjlocal.request import Request
 from pjlocal.runtime_socket import socket_path
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -39,11 +40,6 @@ def by_socket(served: Served, model: Path) -> Iterator[httpx2.Client]:
         yield client
 
 
-def make_request(prefer: Sequence[str] = (), system: str = "", sampling: Any = None, **generation: Any) -> Request:
-    generation = {"seed": 1, "max_tokens": 20, "ignore_end": True} | generation
-    return Request(place(prefer), Generation(**generation), sampling or Sampling(), Prompting(system=system))
-
-
 def body(request: Request, prompt: str = "hello", **more: Any) -> dict[str, Any]:
     return {"request": request.as_dict(), "messages": [{"role": "user", "content": prompt}], **more}
 
@@ -59,20 +55,14 @@ def as_event(told: dict[str, Any]) -> TokenEvent:
     return TokenEvent.from_dict({key: value for key, value in told.items() if key != "writer"})
 
 
-REQUESTS = [
-    make_request(),
-    make_request(["vivid", "creative"], max_tokens=60),
-    make_request(["vivid:1.5", "concise"], mode="both", avoid=("formal",)),
-    make_request(["vivid", "concise"], mode="args", system="You are a cook."),
-    make_request(["vivid", "creative", "formal"], panel=True, lam=2),
-    make_request(["vivid", "creative"], schedule="reference", decoding="greedy"),
-    make_request(["vivid"], mode="prompt", stop=("e",)),
-    make_request(["vivid", "creative"], mode="rewrite"),
-    make_request(["vivid", "creative"], sampling=Sampling(regex="[a-z ]{5,30}", temperature=1.5, logit_bias=("5=1",))),
-]
-
-
-@pytest.mark.parametrize("wanted", REQUESTS)
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        *REQUESTS,
+        make_request(["vivid", "creative"], schedule="reference", decoding="greedy"),
+        make_request(["vivid", "creative"], mode="rewrite"),
+    ],
+)
 def test_each_event_and_the_result_are_those_of_a_model_loaded_here(
     served: Served, by_socket: httpx2.Client, model: Path, wanted: Request
 ) -> None:
@@ -222,9 +212,8 @@ def test_a_run_has_the_same_bytes_by_a_server_however_many_threads_and_whatever_
 
 
 @pytest.mark.slow
-@pytest.mark.timed
 @pytest.mark.parametrize("hangs_up", [False, True], ids=["stopped", "hung up"])
-def test_a_prompt_that_is_read_in_one_long_batch_is_stopped_within_a_second(
+def test_a_prompt_that_is_read_in_one_long_batch_is_stopped_before_the_batch_is_over(
     smollm2: Path, server_environment: dict[str, str], hangs_up: bool
 ) -> None:
     asked = body(make_request(["vivid", "creative"]), "word " * 3500)  # seconds, on any machine
@@ -233,7 +222,6 @@ def test_a_prompt_that_is_read_in_one_long_batch_is_stopped_within_a_second(
         served.http.stream("POST", "/api/answers", json=asked) as reply,
     ):
         time.sleep(0.5)
-        started = time.monotonic()
         if hangs_up:
             reply.close()
             when(lambda: served.metric("pjlocal_answers_now") == 0)
@@ -241,7 +229,7 @@ def test_a_prompt_that_is_read_in_one_long_batch_is_stopped_within_a_second(
             served.http.post(f"/api/answers/{reply.headers['X-Pjlocal-Answer']}/stop")
             *_, end = streamed(reply.iter_lines())
             assert end["result"]["finish_reason"] == "interrupted" and not end["result"]["text"]
-        assert time.monotonic() - started < 1
+        assert served.metric("pjlocal_tokens_fed_total") == 0
         if hangs_up:
             short = body(make_request(max_tokens=2), "hello")
             assert ask(served.http, short)[-1]["result"]["finish_reason"] == "length", "the next one is written"

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from commandline import PJLOCAL
-from served import BIG, ENGINE, LONG, Served, serving, when
+from served import BIG, ENGINE, LONG, Served, serving
+from waiting import when
 
 from pjlocal import Engine, Generation, TokenEvent
 from pjlocal.chat.conversation import Conversation

@@ -13,7 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 from saved_chats import a_turn, saved
-from served import Served, serving, streamed, when
+from served import Served, serving, streamed
+from waiting import when
 
 from pjlocal.events import TokenEvent
 from pjlocal.request import Request, place

@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
+from waiting import PATIENCE_S
 
 from pjlocal.server import run
 from pjlocal.server.run import Connection
@@ -34,7 +35,7 @@ def talk(scenario: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaita
         async with server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             try:
-                return await asyncio.wait_for(scenario(reader, writer), 5)
+                return await asyncio.wait_for(scenario(reader, writer), PATIENCE_S)
             finally:
                 writer.close()
 
@@ -59,12 +60,10 @@ def test_a_byte_now_and_then_makes_the_wait_no_longer() -> None:
     async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         writer.write(HEAD + b"X: ")
         closed = asyncio.ensure_future(reader.read())
-        for _ in range(60):  # fifteen times as long as the server waits
-            if closed.done():
-                return await closed
+        while not closed.done():
             writer.write(b"x")
             await asyncio.sleep(0.05)
-        raise AssertionError("it goes on waiting")
+        return await closed
 
     try:
         assert talk(scenario) == b""

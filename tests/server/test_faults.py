@@ -14,6 +14,7 @@ import pytest
 from saved_chats import saved
 from served import serving, streamed
 from starlette.types import Receive, Scope, Send
+from waiting import PATIENCE_S
 
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.request import Request
@@ -112,7 +113,7 @@ def test_a_fault_in_the_service_is_told_logged_and_counted_before_and_in_a_strea
     async def ask() -> httpx2.Response:
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
-            return await asyncio.wait_for(client.post("/api/answers", json=asked), 20)
+            return await asyncio.wait_for(client.post("/api/answers", json=asked), PATIENCE_S)
 
     reply = asyncio.run(ask())
     assert reply.status_code == (200 if begun else 500) and "something went wrong" in reply.text

@@ -17,6 +17,7 @@ import tiny_models
 from commandline import PJLOCAL, one_line
 from served import Served, serving
 from tiny_models import CHATML
+from waiting import PATIENCE_S, when
 
 CHAT = "/v1/chat/completions"
 ENDLESS: Any = {
@@ -45,7 +46,7 @@ def listening(served: Served) -> tuple[list[str], threading.Thread]:
 
     thread = threading.Thread(target=read)
     thread.start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE_S)
     return lines, thread
 
 
@@ -87,9 +88,7 @@ def test_a_short_answer_ends_as_it_would_after_a_signal(
         asked = ENDLESS | {"max_tokens": 50, "stream": False}
         thread = threading.Thread(target=lambda: replies.append(httpx2.post(served.url + CHAT, json=asked, timeout=60)))
         thread.start()
-        while not served.metric("pjlocal_answers_now"):
-            if replies:
-                break
+        when(lambda: served.metric("pjlocal_answers_now") or replies)
         assert served.end()[0] == 0
         thread.join()
         assert replies[0].status_code == 200 and replies[0].json()["usage"]["completion_tokens"] == 50
@@ -104,10 +103,7 @@ def test_the_model_leaves_the_memory_after_idling_and_comes_back(
         for _ in range(2):
             reply = served.http.post(CHAT, json=ENDLESS | {"max_tokens": 5, "seed": 1, "stream": False})
             texts.append(reply.json()["choices"][0]["message"]["content"])
-            give_up = time.monotonic() + 20
-            while served.metric("pjlocal_model_loaded"):
-                assert time.monotonic() < give_up
-                time.sleep(0.02)
+            when(lambda: not served.metric("pjlocal_model_loaded"))
         assert texts[0] == texts[1]
 
 
@@ -118,8 +114,7 @@ def test_a_model_that_has_gone_meanwhile_is_told_and_served_again_when_it_is_bac
     path = tmp_path / "mine.gguf"
     path.write_bytes(tiny("llama").read_bytes())
     with serving(path, environment, "--unload-after", "0.05") as served:
-        while served.metric("pjlocal_model_loaded"):
-            time.sleep(0.02)
+        when(lambda: not served.metric("pjlocal_model_loaded"))
         path.rename(tmp_path / "away.gguf")
         asked = ENDLESS | {"max_tokens": 2, "stream": False}
         reply = served.http.post(CHAT, json=asked)

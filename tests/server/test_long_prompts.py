@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from served import Served, serving, streamed, when
+from served import Served, serving, streamed
+from waiting import when
 
 from pjlocal import Engine, Generation, PersonaJudge
 from pjlocal.request import Request, place
@@ -145,7 +146,7 @@ def test_others_are_begun_while_a_prompt_from_the_command_line_is_read(served: S
 
 def test_one_that_hangs_up_while_its_prompt_is_read_frees_its_place(served: Served, model: Path) -> None:
     with streaming(served) as stream:
-        with suppress(httpx2.ReadTimeout):
+        with suppress(httpx2.TimeoutException):
             run(model, "less " + LONG * 3, timeout=0.3)
         when(lambda: served.metric("pjlocal_answers_now") == 1)
         n = stream.n

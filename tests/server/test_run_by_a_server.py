@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,16 +18,17 @@ from typing import Any
 
 import pytest
 from commandline import PJLOCAL, one_line
-from served import BIG, ENGINE, LONG, Served, no_times, serving, when
+from served import BIG, ENGINE, LONG, REQUESTS, Served, make_request, no_times, serving
 from talking import plain_event
+from waiting import PATIENCE_S, when
 
-from pjlocal import Engine, Generation, PersonaJudge, Prompting, Sampling, TokenEvent
+from pjlocal import Engine, PersonaJudge, Sampling, TokenEvent
 from pjlocal.cli.run import Job
 from pjlocal.client import RemoteAnswer, ServerError
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import UsageError, explain
 from pjlocal.events import Result, Statistics
-from pjlocal.request import Request, place
+from pjlocal.request import Request
 from pjlocal.runtime_socket import is_private, socket_path
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -37,11 +38,6 @@ pytestmark = pytest.mark.usefixtures("here")
 def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
     with serving(model, server_environment) as made:
         yield made
-
-
-def make_request(prefer: Sequence[str] = (), system: str = "", sampling: Any = None, **generation: Any) -> Request:
-    generation = {"seed": 1, "max_tokens": 20, "ignore_end": True} | generation
-    return Request(place(prefer), Generation(**generation), sampling or Sampling(), Prompting(system=system))
 
 
 def by_server(
@@ -62,18 +58,6 @@ def written(served: Served) -> float:
     """Answers that the server has written to their ends."""
     text = served.http.get("/metrics").text
     return sum(map(float, re.findall(r"^pjlocal_answers_total\{.*\} ([\d.e+]+)$", text, re.MULTILINE)))
-
-
-REQUESTS = [
-    make_request(),
-    make_request(["vivid", "creative"], max_tokens=60),
-    make_request(["vivid:1.5", "concise"], mode="both", avoid=("formal",)),
-    make_request(["vivid", "concise"], mode="args", system="You are a cook."),
-    make_request(["vivid", "creative", "formal"], panel=True, lam=2),
-    make_request(["vivid", "creative"], decoding="greedy"),
-    make_request(["vivid"], mode="prompt", lookahead=4, stop=("e",)),
-    make_request(["vivid", "creative"], sampling=Sampling(regex="[a-z ]{5,30}", temperature=1.5, logit_bias=("5=1",))),
-]
 
 
 @pytest.mark.parametrize("wanted", REQUESTS)
@@ -235,7 +219,7 @@ def test_ctrl_c_stops_the_answer_on_the_server(big: Served, model: Path, server_
     with endless(model, server_environment) as process:
         assert big.metric("pjlocal_answers_now") == 1
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and stderr == ""
     when(lambda: big.metric("pjlocal_answers_now") == 0)
     assert big.metric(stopped) == 1
@@ -309,7 +293,7 @@ def test_a_server_that_ends_in_the_middle_ends_run_with_a_line(
         ) as process:
             assert process.stdout and process.stdout.read(20)
             dying.process.send_signal(signum)
-            _, stderr = process.communicate(timeout=30)
+            _, stderr = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1 and "run it again" in one_line(stderr)
     result = run(model, server_environment, *BIG, "--batch", "500", "-n", "2")  # of a killed one the socket is left
     assert result.returncode == 0 and "cut off after 2 tokens" in one_line(result.stderr)
@@ -372,7 +356,7 @@ TOKEN = (
 
 
 def test_a_server_that_falls_silent_in_the_middle_is_given_up(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pjlocal.client._SILENT_S", 0.3)
+    monkeypatch.setattr("pjlocal.client._SILENT_S", 1)
     with impostor(model, TAKEN, HEAD, TOKEN, hold=True):
         answer = by_server(model, engine=ENGINE.replace(n_ctx=300))
         assert answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 import pytest
+from waiting import PATIENCE_S, when
 
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError
@@ -25,7 +26,7 @@ def test_nobody_waits_for_ever_when_the_thread_ends_by_what_nobody_foresaw() -> 
     service = Service(load, 4, None, Interrupt())
     service.start()
     service.submit(make_jobs(3, news))
-    service.join(10)
+    service.join(PATIENCE_S)
     assert [type(one) for one in news] == [Stopping] * 3
     assert not service.is_open
     with pytest.raises(Stopping):
@@ -41,9 +42,8 @@ def test_what_cannot_be_loaded_is_news_and_tried_again_for_the_next() -> None:
     service.start()
     for n in (1, 2):
         service.submit(make_jobs(1, news))
-        while len(news) < n:
-            pass
+        when(lambda n=n: len(news) == n)
     assert [str(one) for one in news] == ["it is gone"] * 2 and service.is_open
     service.end(0.0)
-    service.join(10)
+    service.join(PATIENCE_S)
     assert not service.is_open

@@ -9,7 +9,8 @@ import pytest
 from browser import Chromium, Page
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
 from saved_chats import a_turn, saved, texts
-from served import Served, when
+from served import Served
+from waiting import when
 
 from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from exported_chats import HOSTILE, accepted, resampled
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
 from saved_chats import a_turn, saved
 from served import Served, serving
+from waiting import when
 
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
@@ -131,8 +131,7 @@ def test_a_page_that_is_loaded_anew_in_the_middle_has_all_that_was_written(page,
     chromium.wait_for(f"{TOKENS} > 30")
     chromium("Page.reload")
     chromium.wait_for("document.querySelectorAll('article').length && document.readyState === 'complete'")
-    while store.load(session.id).turns[-1].finish_reason is None:
-        time.sleep(0.02)
+    when(lambda: store.load(session.id).turns[-1].finish_reason)
     chromium("Page.reload")
     chromium.wait_for("document.querySelectorAll('article').length === 2")
     answers = chromium.eval("[...document.querySelectorAll('.answer')].map((answer) => answer.innerText.length)")

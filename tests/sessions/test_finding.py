@@ -11,8 +11,8 @@ from saved_chats import file as file
 from saved_chats import store as store
 
 from pjlocal.errors import UsageError
+from pjlocal.sessions.finding import Summary
 from pjlocal.sessions.session import Turn
-from pjlocal.sessions.store import Summary
 
 # Finding a session.
 

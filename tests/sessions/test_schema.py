@@ -16,9 +16,10 @@ from saved_chats import store as store
 from pjlocal.events import TokenEvent
 from pjlocal.sessions import schema
 from pjlocal.sessions import store as store_module
+from pjlocal.sessions.faults import StoreError
 from pjlocal.sessions.schema import MIGRATIONS
 from pjlocal.sessions.session import Session, Turn
-from pjlocal.sessions.store import Store, StoreError
+from pjlocal.sessions.store import Store
 
 # Versions of the schema.
 

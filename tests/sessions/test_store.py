@@ -18,8 +18,10 @@ from saved_chats import file as file
 from saved_chats import store as store
 
 from pjlocal.errors import OutputError, UsageError
+from pjlocal.sessions.database import store_path
+from pjlocal.sessions.faults import StoreError
 from pjlocal.sessions.session import Session, Turn
-from pjlocal.sessions.store import Store, StoreError, store_path
+from pjlocal.sessions.store import Store
 
 # What is kept.
 

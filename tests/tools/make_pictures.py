@@ -46,7 +46,7 @@ def colours(folder: Path) -> None:
     lines: list[Text] = []
     for view in ("blame", "push"):
         command = ("run", *OPTIONS, "--view", view, QUESTION)
-        terminal = Terminal(_environment(folder), folder, (), COLUMNS, 20, (*PJLOCAL, *command))
+        terminal = Terminal(_environment(folder), folder, (*PJLOCAL, *command), COLUMNS, 20)
         assert terminal.end() == 0, terminal.text
         lines += [Text(f"$ {shlex.join(['pjlocal', *command])}".replace("'", '"'), "bold"), *_shown(terminal), Text()]
     _write("colours.svg", "pjlocal run", lines[:-1])
@@ -54,7 +54,7 @@ def colours(folder: Path) -> None:
 
 def chat(folder: Path) -> None:
     """A chat: an answer, another preference, the same question again."""
-    terminal = Terminal(_environment(folder), folder, OPTIONS, COLUMNS, 22, (*PJLOCAL, "chat"))
+    terminal = Terminal(_environment(folder), folder, (*PJLOCAL, "chat", *OPTIONS), COLUMNS, 22)
     terminal.at_prompt()
     for line in (QUESTION, "/prefer b concise", "/view push", "/regen"):
         terminal.say(line)
@@ -75,7 +75,7 @@ def page(folder: Path) -> None:
             browser.open(served.page())
             browser.wait_for("document.body.innerText.includes('none yet')")  # the list of chats is there
             ask(browser, QUESTION)
-            browser.wait_for(WRITTEN, 60)
+            browser.wait_for(WRITTEN)
             tokens = browser.eval(
                 "[...document.querySelectorAll('.answer .t')].map((t, i) => t.id = `token${i}`) && "
                 "[...document.querySelectorAll('.answer .t.resampled')].map((t) => t.id)"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ...sessions.export import FORMATS, write_export
+from ...sessions.finding import check_title
 from ...sessions.session import Session
-from ...sessions.store import check_title
 from ...textfile import user_path
 from .. import figures
 from ..chat import Chat
