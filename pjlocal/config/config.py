@@ -58,7 +58,7 @@ class Config(Overrides):
         """
         found = self.personas.get(name.strip().lower())
         if found is None:
-            known = f"known are {', '.join(self.personas)}" if self.personas else "pjlocal prefs save NAME keeps one"
+            known = f"known are {', '.join(self.personas)}" if self.personas else "pjlocal prefs save NAME saves one"
             raise UsageError(f"unknown persona {name!r}: {did_you_mean(name.lower(), self.personas) or known}")
         return found
 
@@ -71,7 +71,7 @@ def config_path() -> Path:
     """
     path = _config_path()
     if path is None:
-        raise UsageError("there is no home folder for config.toml: set HOME, or PJLOCAL_CONFIG to a file")
+        raise UsageError("no home folder for config.toml is known: set HOME, or PJLOCAL_CONFIG to a file")
     return path
 
 
@@ -130,7 +130,7 @@ def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Pat
         except UsageError as error:
             raise Wrong(str(error), *where) from None
         if name.lower() in personas:
-            raise Wrong(f"there is a persona {name.lower()!r} already (case makes no difference)", *where)
+            raise Wrong(f"two personas are named {name.lower()!r} (case is ignored)", *where)
         personas[name.lower()] = _persona(table, presets, folder, *where)
     return personas
 
@@ -159,7 +159,7 @@ def check_persona(name: str, presets: Mapping[str, str]) -> None:
     if not re.fullmatch(r"\w[\w-]*", name):
         raise UsageError(f"a persona's name is one bare word of letters, digits, - and _ (not {name!r})")
     if name.lower() in presets:
-        raise UsageError(f"there is a preset {name.lower()!r}: give the persona another name")
+        raise UsageError(f"a preset is named {name.lower()!r}: give the persona another name")
 
 
 def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _presets(table: Mapping[str, Any]) -> dict[str, str]:
         except UsageError as error:
             raise Wrong(str(error), "presets", name) from None
         if name.lower() in presets:
-            raise Wrong(f"there is a preset {name.lower()!r} already (case makes no difference)", "presets", name)
+            raise Wrong(f"two presets are named {name.lower()!r} (case is ignored)", "presets", name)
         presets[name.lower()] = text.strip()
     return presets
 
@@ -214,7 +214,7 @@ def check_preset(name: str, text: str) -> None:
     if not re.fullmatch(r"\w[\w-]*", name):
         raise UsageError(f"a preset's name is one bare word of letters, digits, - and _ (not {name!r})")
     if not text.strip():
-        raise UsageError(f"the preset {name!r} is empty: say what the answer should be like")
+        raise UsageError(f"the preset {name!r} is empty: describe the answer that you want")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -259,7 +259,7 @@ def remove_preset(path: Path, name: str) -> None:
     presets: Any = document.get("presets", {})
     key = _same(presets, name)
     if key is None:
-        why = "it is built in" if name.lower() in PRESETS else f"there is none in {path}"
+        why = "it is built in" if name.lower() in PRESETS else f"{path} does not contain it"
         raise UsageError(f"cannot remove the preset {name!r}: {why}")
     del presets[key]
     text = document.as_string()
@@ -283,7 +283,7 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
     text = tomlfile.read(path)
     if name.lower() in before.personas:
         if not replace:
-            raise UsageError(f"there is a persona {name.lower()!r} already: --force replaces it")
+            raise UsageError(f"the persona {name.lower()!r} exists already: --force replaces it")
         text = _without_persona(path, text, name)
     lines = [f"{key} = {tomlfile.value(value)}\n" for key, value in values.items()]
     gap = "\n\n" if text.strip() else ""
@@ -313,7 +313,9 @@ def _without_persona(path: Path, text: str, name: str) -> str:
     except UsageError:
         now = None
     if now is None or {"personas": {}} | now != {"personas": {}} | left:
-        raise UsageError(f"cannot take [personas.{key}] apart from the rest of {path}: pjlocal config edit opens it")
+        raise UsageError(
+            f"cannot separate [personas.{key}] from the rest of {path}: change it with pjlocal config edit"
+        )
     return without
 
 

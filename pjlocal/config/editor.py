@@ -39,4 +39,4 @@ def edit_text(text: str) -> str:
         try:
             return path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"what the editor saved cannot be read: {error}") from None
+            raise UsageError(f"cannot read the text that the editor saved: {error}") from None

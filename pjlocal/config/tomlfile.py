@@ -47,7 +47,7 @@ def parse(path: Path, text: str) -> TOMLDocument:
         what = re.sub(r"\.?( at line \d+ col \d+)?$", "", str(error))
         if isinstance(error, UnexpectedEofError) or repr("\0") in what:  # tomlkit's mark for the end of the text
             what = "it ends too early"
-        raise UsageError(f"{path}{at}: this is not TOML: {what}") from None
+        raise UsageError(f"{path}{at} is not valid TOML: {what}") from None
 
 
 def without_table(text: str, keys: Sequence[str]) -> str:

@@ -209,6 +209,6 @@ def _found(check: str, pattern: str, text: str) -> bool:
         return compiled(pattern).search(text, timeout=_PATIENCE_S) is not None
     except TimeoutError:
         raise UsageError(
-            f"the check {check!r}: {pattern!r} takes longer than {_PATIENCE_S:g} s on one answer: write it without "
-            "repetitions within repetitions, or alternatives that begin alike"
+            f"the check {check!r}: {pattern!r} takes longer than {_PATIENCE_S:g} s on one answer: avoid nested "
+            "repetitions, and alternatives with the same beginning"
         ) from None

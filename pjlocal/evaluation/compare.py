@@ -209,13 +209,14 @@ def compare_folders(first: Results, second: Results, name: str = "first") -> Fol
     named = {answer.prompt: answer.prompt_id for answer in second.answers}
     shared = {answer.prompt for answer in first.answers} & named.keys()
     if not shared:
-        raise UsageError("the two evaluations have no prompt in common: there is nothing to compare")
+        raise UsageError("the two evaluations have no prompt in common: choose evaluations of the same prompts")
     old = _grouped(replace(a, prompt_id=named[a.prompt]) for a in first.answers if a.prompt in shared)
     new = _grouped(a for a in second.answers if a.prompt in shared)
     both = [group for group in new if group in old]
     if not both:
         raise UsageError(
-            "the two evaluations have no system with the same objectives in common: there is nothing to compare"
+            "the two evaluations have no system with the same objectives in common: choose evaluations of the same "
+            "suite"
         )
     old_scores, new_scores = _by_answer(first.scores), _by_answer(second.scores)
     pairs = [

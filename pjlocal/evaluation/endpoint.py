@@ -90,7 +90,7 @@ class EndpointJudge:
         self._not_before = 0.0  # the time at which the server asks for the next try
         parts = urlsplit(self.url)
         if self._key and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-            log.warning("%s is not encrypted: whoever listens on the way can read the key. Use https", self.url)
+            log.warning("%s is not encrypted, so others on the network can read the key. Use https", self.url)
 
     def close(self) -> None:
         """Nothing is kept open between two calls of `ask`."""
@@ -132,7 +132,7 @@ class EndpointJudge:
     def _count_failure(self, reason: str) -> None:
         self.failures[reason] += 1
         if not self._n_usable and self.failures.total() >= _HOPELESS:
-            raise ModelError(f"the judge at {self.url} has given no usable reply so far: {reason}")
+            raise ModelError(f"the judge at {self.url} gave no usable reply so far: {reason}")
 
     def _client(self) -> openai.AsyncOpenAI:
         """A client that neither retries nor follows redirects, which could lead the key elsewhere."""
@@ -155,7 +155,7 @@ class EndpointJudge:
                 if (pause_s := _retry_after(error.response.headers.get("retry-after"))) is not None:
                     if pause_s > _MOST_WAIT_S:
                         raise ModelError(
-                            f"the judge at {self.url} wants to be left alone for {pause_s:.0f} s: score again then"
+                            f"the judge at {self.url} asks for a pause of {pause_s:.0f} s: score again after it"
                         ) from None
                     self._not_before, after_s = max(self._not_before, time.monotonic() + pause_s), 0.0
             except openai.APIConnectionError as error:
@@ -165,7 +165,8 @@ class EndpointJudge:
             if number < _TRIES - 1:
                 await asyncio.sleep(after_s)
         raise ModelError(
-            f"the judge at {self.url} gave no reply in {_TRIES} tries ({why}): score again later, to go on from here"
+            f"the judge at {self.url} gave no reply in {_TRIES} tries ({why}): score again later, which continues "
+            "from here"
         )
 
     async def _reply(self, client: openai.AsyncOpenAI, question: Question) -> Any:
@@ -199,9 +200,7 @@ class EndpointJudge:
         """The error that ends everything."""
         if 300 <= error.status_code < 400:
             place = self._clean(error.response.headers.get("location", "nowhere"))
-            return ModelError(
-                f"the judge at {self.url} sends its guests on to {place}: give that address, if it is right"
-            )
+            return ModelError(f"the judge at {self.url} redirects to {place}: give that address, if it is right")
         hint = _hint(error.status_code, bool(self._key))
         return ModelError(f"the judge at {self.url} refuses ({self._status(error)}){hint}")
 
@@ -250,7 +249,7 @@ def find_key() -> str:
     for name in KEY_NAMES:
         if key := os.environ.get(name, "").strip():
             if not key.isascii() or not key.isprintable():
-                raise UsageError(f"the key in {name} holds characters that no key has: set it again")
+                raise UsageError(f"the key in {name} contains invalid characters: set it again")
             return key
     return ""
 
@@ -263,9 +262,9 @@ def _address(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise UsageError(f"--judge-url takes an address such as http://localhost:8080/v1 (not {one_line(url)!r})")
+        raise UsageError(f"--judge-url must be a URL such as http://localhost:8080/v1 (not {one_line(url)!r})")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise UsageError(f"--judge-url takes a plain address, without a key in it: set {KEY_NAMES[0]} to the key")
+        raise UsageError(f"--judge-url must not contain a key: set {KEY_NAMES[0]} to the key")
     path = parts.path.rstrip("/")
     if not path.endswith(_PATH):
         path = f"{path or '/v1'}{_PATH}"
@@ -328,7 +327,7 @@ def _read(reply: Any) -> Opinion:
         tokens = (choice.logprobs and choice.logprobs.content) or []
         listed = [(x.token.strip(), x.logprob) for token in tokens[:1] for x in token.top_logprobs or ()]
     except (LookupError, TypeError, AttributeError):
-        raise _Unusable("a reply that is none of a chat") from None
+        raise _Unusable("a reply that is not a chat completion") from None
     weights = [_log_sum([value for token, value in listed if token == wanted]) for wanted in REPLIES]
     if max(weights) > -math.inf:
         return opinion(weights)

@@ -177,7 +177,9 @@ class Folder:
         try:
             yield
         except BlockingIOError:
-            raise UsageError(f"another pjlocal writes into {self.path}: wait for it, or name another folder") from None
+            raise UsageError(
+                f"another pjlocal is writing into {self.path}: wait for it, or name another folder"
+            ) from None
         except OSError as error:
             raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
 
@@ -203,8 +205,8 @@ class Folder:
             try:
                 record = _parsed(kind, line, simple)
             except (ValueError, TypeError, AttributeError, RecursionError):
-                wants = "take the line out, and the same command makes it again"
-                raise UsageError(f"{file} line {number} is not what pjlocal wrote: {wants}") from None
+                wants = "remove the line, and the same command makes it again"
+                raise UsageError(f"{file} line {number} was changed: {wants}") from None
             records.pop(record.subject, None)
             records[record.subject] = record
         return {record.key: record for record in records.values()}

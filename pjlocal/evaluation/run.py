@@ -251,7 +251,7 @@ def read_run(folder: Folder) -> Run:
         return Run(suite_from_dict(values["suite"]), prompts, tuple(values["keys"]), values["made_with"])
     except FileNotFoundError:
         raise UsageError(
-            f"{folder.path} holds no evaluation: make one with pjlocal eval run --out {folder.path}"
+            f"{folder.path} contains no evaluation: make one with pjlocal eval run --out {folder.path}"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder.run_file} cannot be read: {error}") from None

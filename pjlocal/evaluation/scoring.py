@@ -79,7 +79,7 @@ def score_answers(
         n_done += len(group)
     progress(len(answers), len(answers))
     if unscored:
-        log.warning("%s cannot score %d answers: they are empty, or too long for its context", scorer.name, unscored)
+        log.warning("%s cannot score %d answers, which are empty or too long for its context", scorer.name, unscored)
 
 
 def _of_one_prompt(answers: Sequence[AnswerRecord]) -> Iterator[list[AnswerRecord]]:

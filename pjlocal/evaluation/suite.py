@@ -246,7 +246,7 @@ def with_models(suite: Suite, models: Sequence[str]) -> Suite:
     if not models:
         return suite
     if len(set(models)) < len(models):
-        raise UsageError(f"a model is named twice: {', '.join(models)}")
+        raise UsageError(f"a model is given twice: {', '.join(models)}")
     names = [Path(model).name.removesuffix(".gguf") for model in models]  # no stems: there is a qwen2.5-0.5b
     labels = models if len(set(names)) < len(names) else names
     systems = [
@@ -282,7 +282,7 @@ def suite_from_dict(values: Mapping[str, Any]) -> Suite:
         common = _as_settings(values["settings"])
         return _made(Suite, values, objectives=tuple(objectives), systems=tuple(systems), settings=common)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"this is no suite: {type(error).__name__}: {error}") from None
+        raise UsageError(f"the suite cannot be used: {type(error).__name__}: {error}") from None
 
 
 _Made = TypeVar("_Made", Check, Objectives, System, Suite)

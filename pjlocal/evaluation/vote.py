@@ -67,7 +67,9 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
     baselines = suite.baselines
     pairs = [(name, other) for name in systems or answered if (other := baselines.get(name)) and other in answered]
     if not pairs:
-        raise UsageError(f"there are no two systems to choose between: {', '.join(answered) or 'nobody'} answered")
+        raise UsageError(
+            f"there are fewer than two systems to choose between: {', '.join(answered) or 'nobody'} answered"
+        )
     return pairs
 
 
@@ -126,7 +128,7 @@ class Ballot:
         if self.folder.take_back(verdict):
             self.notice = "taken back"
         else:
-            self.notice = "others wrote meanwhile: the vote counts until you vote again"
+            self.notice = "another program wrote meanwhile: the vote counts until you vote again"
         self._open.insert(0, question)
 
     def votes(self) -> list[Verdict]:

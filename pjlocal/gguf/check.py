@@ -108,7 +108,7 @@ def _of_architecture(header: Header) -> Iterator[str]:
     if not has_heads and not any(kind in name for kind in _WITHOUT_ATTENTION):
         yield f"{name}.attention.head_count is 0"
     if n_head and n_embd % n_head and not of("attention.key_length"):
-        yield f"{name}.embedding_length {n_embd} is no multiple of its {n_head} heads"
+        yield f"{name}.embedding_length {n_embd} is not a multiple of its {n_head} heads"
     n_rot, width = of("rope.dimension_count"), of("attention.key_length") or (n_embd // n_head if n_head else 0)
     if n_rot % 2 or (width and n_rot > width):
         yield f"{name}.rope.dimension_count is {n_rot} of {width}"
@@ -116,7 +116,7 @@ def _of_architecture(header: Header) -> Iterator[str]:
         yield f"{name}.expert_count is 0"
     n_head_kv = of("attention.head_count_kv") or n_head
     if n_head_kv and n_head % n_head_kv:
-        yield f"{name}.attention.head_count {n_head} is no multiple of head_count_kv {n_head_kv}"
+        yield f"{name}.attention.head_count {n_head} is not a multiple of head_count_kv {n_head_kv}"
     if of("expert_group_count") > of("expert_count"):
         yield f"{name}.expert_group_count is {of('expert_group_count')} for {of('expert_count')} experts"
     if of("nextn_predict_layers") and of("nextn_predict_layers") >= of("block_count"):
@@ -144,7 +144,7 @@ def _of_unknown(least: int) -> _Takes:
 def _of_tokenizer(header: Header) -> Iterator[str]:
     metadata = header.metadata
     if metadata.text("tokenizer.ggml.model") == "bert":
-        yield "its tokenizer is that of models that write no text"
+        yield "its tokenizer belongs to models that do not write text"
     tokens, types = metadata.array("tokenizer.ggml.tokens"), metadata.array("tokenizer.ggml.token_type")
     if tokens is None or tokens.type != "str" or len(tokens) < _FEWEST_TOKENS:
         yield "it has no list of tokens"
@@ -162,13 +162,13 @@ def _of_tokens(header: Header) -> Iterator[str]:
     if tokens is None or tokens.lengths is None:
         return
     if int(tokens.lengths.max(initial=0)) > _LONGEST_TOKEN:
-        yield "tokenizer.ggml.tokens has one of thousands of bytes"
+        yield "tokenizer.ggml.tokens has a token of thousands of bytes"
         return
     texts = tokens.texts()
     if b"" in texts:
-        yield "tokenizer.ggml.tokens has an empty one"
+        yield "tokenizer.ggml.tokens has an empty token"
     if b"\0" in b"".join(texts):  # llama.cpp reads a text up to the first
-        yield "tokenizer.ggml.tokens has a NUL in one"
+        yield "tokenizer.ggml.tokens has a token with a NUL"
     if len({*texts}) < len(texts):
         yield "tokenizer.ggml.tokens has a token twice"
 

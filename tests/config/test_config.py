@@ -165,12 +165,12 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
         ("[presets]\n'two words' = 'x'", ": a preset's name is one bare word"),
         ("[presets]\nmine = 1", ": [presets] mine must be a text in quotes (not 1)"),
         ("[presets]\nmine = ' '", ": the preset 'mine' is empty"),
-        ("[presets]\nmine = 'x'\nMine = 'x'", ": [presets] Mine: there is a preset 'mine' already"),
-        ("save = true\n\nmodel = smollm2", " line 3: this is not TOML"),
-        ("prefer = [\n  'vivid'\n  'concise'\n]", " line 3: this is not TOML"),
-        ("save = true\nmodel = '''\n\n\nx", " line 5: this is not TOML: it ends too early"),
-        ("save = true\n\nsave = false\nview = 'text'", ': this is not TOML: Key "save" already exists'),
-        ("[engine]\n[sampling]\ntop_k = 1\n[engine]\nn_ctx = 9\n", ': this is not TOML: Key "engine" already exists'),
+        ("[presets]\nmine = 'x'\nMine = 'x'", ": [presets] Mine: two presets are named 'mine'"),
+        ("save = true\n\nmodel = smollm2", " line 3 is not valid TOML"),
+        ("prefer = [\n  'vivid'\n  'concise'\n]", " line 3 is not valid TOML"),
+        ("save = true\nmodel = '''\n\n\nx", " line 5 is not valid TOML: it ends too early"),
+        ("save = true\n\nsave = false\nview = 'text'", ' is not valid TOML: Key "save" already exists'),
+        ("[engine]\n[sampling]\ntop_k = 1\n[engine]\nn_ctx = 9\n", ' is not valid TOML: Key "engine" already exists'),
     ],
 )
 def test_what_is_wrong_is_named_with_its_table_and_key(write, file, text, says) -> None:
