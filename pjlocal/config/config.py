@@ -1,7 +1,6 @@
 """The user's own defaults and presets: ``config.toml``, held to the types and limits of `pjlocal.settings`.
 
-A setting comes from its option, else from the environment, else from the persona that was asked for, else from this
-file, else from its dataclass.
+The first of these that sets a value wins: its option, the environment, the chosen persona, this file, its dataclass.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ class Config(Overrides):
     personas: Mapping[str, Overrides] = field(default_factory=dict)
 
     def persona(self, name: str) -> Overrides:
-        """What a persona sets, by its name in any case.
+        """The settings of a persona; the case of its name is ignored.
 
         Raises:
-            UsageError: there is none of that name; names the nearest.
+            UsageError: no persona has that name; the message suggests similar names.
         """
         found = self.personas.get(name.strip().lower())
         if found is None:
@@ -64,7 +63,7 @@ class Config(Overrides):
 
 
 def config_path() -> Path:
-    """The file: what PJLOCAL_CONFIG names, or ``config.toml`` in the user's folder for settings.
+    """The configuration file: PJLOCAL_CONFIG, or ``config.toml`` in the user's folder for settings.
 
     Raises:
         UsageError: there is no such folder.
@@ -83,10 +82,10 @@ def _config_path() -> Path | None:
 
 
 def load_config(path: Path | None = None) -> Config:
-    """What the file sets; a missing file sets nothing, nor does one that has no folder.
+    """Load the settings of the file.  A missing file or folder means no settings.
 
     Raises:
-        UsageError: the file cannot be read as UTF-8, is not TOML, or sets what cannot be; names the key.
+        UsageError: the file is not UTF-8 or not TOML, or has a wrong value; the message names the key.
     """
     path = path or _config_path()
     text = tomlfile.read(path) if path else ""
@@ -154,7 +153,7 @@ def check_persona(name: str, presets: Mapping[str, str]) -> None:
     """Refuse a name that cannot be a persona's.
 
     Raises:
-        UsageError: it is not one bare word, or a preset has it.
+        UsageError: the name is not one bare word, or a preset has it.
     """
     if not re.fullmatch(r"\w[\w-]*", name):
         raise UsageError(f"a persona's name is one bare word of letters, digits, - and _ (not {name!r})")
@@ -178,7 +177,7 @@ def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *w
 
 
 def _unknown(key: str, known: Iterable[str], *where: str) -> str:
-    """What to say of an unknown key: the table where it is known, or the nearest that is known here, or all."""
+    """The advice for an unknown key: its right table, or the most similar known key, or all keys."""
     said = f"unknown key {key!r}" + "".join(f" in [{name}]" for name in where)
     for name, settings in TABLES.items():
         if key in get_type_hints(settings):
@@ -204,7 +203,7 @@ def _presets(table: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_preset(name: str, text: str) -> None:
-    """Refuse what cannot be a preset of the user's own.
+    """Refuse an invalid preset of the user.
 
     Raises:
         UsageError: the name is built in, or not one bare word; or the text is empty.
@@ -222,7 +221,7 @@ def check_preset(name: str, text: str) -> None:
 
 
 def set_preset(path: Path, name: str, text: str) -> None:
-    """Add a preset to the file, or change its text; all else in the file stays as it is.
+    """Add a preset to the file, or change its text.  The rest of the file is unchanged.
 
     Raises:
         UsageError: a name or a text that cannot be, or a file that `load_config` refuses.
@@ -249,7 +248,7 @@ def set_preset(path: Path, name: str, text: str) -> None:
 
 
 def remove_preset(path: Path, name: str) -> None:
-    """Take a preset out of the file; all else in it stays as it is.
+    """Remove a preset from the file.  The rest of the file is unchanged.
 
     Raises:
         UsageError: there is none, or something else in the file names it; and what `set_preset` raises.
@@ -271,7 +270,7 @@ def remove_preset(path: Path, name: str) -> None:
 
 
 def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool) -> None:
-    """Write a persona at the end of the file; all else in it stays as it is.
+    """Write a persona at the end of the file.  The rest of the file is unchanged.
 
     Raises:
         UsageError: what cannot be one, or one is there already and not to be replaced, or a file that `load_config`
@@ -296,7 +295,7 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
 
 
 def remove_persona(path: Path, name: str) -> None:
-    """Take a persona out of the file; all else in it stays as it is.  Raises what `set_persona` does."""
+    """Remove a persona from the file.  The rest of the file is unchanged.  Raises what `set_persona` does."""
     load_config(path).persona(name)
     write_text(path, _without_persona(path, tomlfile.read(path), name))
 

@@ -1,6 +1,5 @@
-"""Files that change a model: LoRA adapters and control vectors, held against the model's header before they are used.
-
-What does not fit makes llama.cpp refuse it in words for programmers, or end the process by an assertion.
+"""LoRA adapters and control vectors, checked against the model's header before use.  For a file that does not fit,
+llama.cpp has messages for programmers only, or aborts the process.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ _DIRECTION = re.compile(r"direction\.(\d{1,6})")
 
 
 def check_adapters(generation: Generation, model: Header) -> None:
-    """Refuse adapters that are broken, or made for another model; at scale 0 one is left out, whatever it is.
+    """Refuse adapters that are broken or made for another model.  Adapters at scale 0 are ignored.
 
     Raises:
-        ModelError: a line that says which, and why.
+        ModelError: an adapter cannot be used; the message says why.
     """
     for name, spec in generation.adapters():
         path, scale = split_scale(with_whole_path(spec))
@@ -65,7 +64,7 @@ def check_lora(path: Path, model: Header) -> None:
 
 
 def _check_pairs(header: Header, model: Header) -> None:
-    """Each of the model's matrices that is changed has two halves, of shapes that multiply to its own."""
+    """Check that each changed matrix of the model has two halves, whose shapes multiply to its own."""
     path = header.path
     halves: dict[str, dict[str, TensorInfo]] = {}
     for tensor in header.tensors:
@@ -90,9 +89,9 @@ def _check_pairs(header: Header, model: Header) -> None:
 
 
 def _fit(name: str, a: tuple[int, ...], b: tuple[int, ...], whole: tuple[int, ...]) -> bool:
-    """Whether two halves make up a matrix; both of an embedding are the other way round.
+    """True if two halves multiply to a matrix; those of an embedding are transposed.
 
-    Shapes are [columns, rows, ...], as GGUF has them: of a mixture's matrices there is one for each expert.
+    Shapes are [columns, rows, ...], as in GGUF; a mixture has a matrix for each expert.
     """
     if name == "token_embd.weight":
         return a[0] == b[0] and (b[1], a[1]) == whole[:2] and a[2:] == b[2:] == (1, 1)
@@ -104,10 +103,10 @@ def _padded(tensor: TensorInfo) -> tuple[int, ...]:
 
 
 def read_control_vector(path: Path, model: Header) -> NDArray[np.float32]:
-    """What a control vector adds behind each layer but the first: float32 [layers - 1, width]; zeros where nothing.
+    """Read a control vector: float32 [layers - 1, width], added after each layer but the first; zeros for no change.
 
     Raises:
-        ModelError: a line that says what is wrong with the file.
+        ModelError: the file cannot be used; the message says why.
     """
     header = _read(path, "control vector")
     width, n_layer = (model.of_architecture(key) or 0 for key in ("embedding_length", "block_count"))

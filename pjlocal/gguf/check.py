@@ -1,9 +1,9 @@
-"""Whether a header holds values that models do not have, for which llama.cpp may not be prepared.
+"""A search of headers for values that models do not have, on which llama.cpp may crash.
 
-llama.cpp asserts much of what it expects of a file, and a failed assertion ends the process.  A list of the assertions
-would never be complete: they are spread over the code of 150 architectures.  So each value is compared with those that
-models have.  Headers that pass have not ended the process (`tests/tools/fuzz_headers.py`); another process tries the
-others first (`engine/trial.py`).  A new architecture, key or tokenizer is no reason: its values may still be ordinary.
+llama.cpp asserts many of its expectations, and a failed assertion aborts the process.  A list of the assertions would
+never be complete: they are spread over the code of 150 architectures.  So each value is compared with those of real
+models.  No header that passed has crashed the process (`tests/tools/fuzz_headers.py`); another process tries the others
+first (`engine/trial.py`).  A new architecture, key or tokenizer alone is not unusual.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _HYPERPARAMETERS: dict[str, _Takes] = {
 
 
 def surprise(header: Header) -> str:
-    """What is not as models have it, the first that is found; empty for an ordinary model."""
+    """The first unusual value, in words; empty for an ordinary model."""
     for tell in (_of_architecture, _of_tokenizer, _of_tokens, _of_tensors):
         for what in tell(header):
             return what
@@ -126,7 +126,7 @@ def _of_architecture(header: Header) -> Iterator[str]:
 
 
 def _is_usual(key: str, value: Value) -> bool:
-    """Whether models have such a value under the key; where it is a value for each layer, all of them."""
+    """True if models have such values under the key; a value for each layer is checked for all layers."""
     takes = _HYPERPARAMETERS.get(key)
     if not isinstance(value, Array):
         return (takes or _of_unknown(0 if key.endswith(_MAY_BE_0) else 1))(value)
@@ -136,7 +136,7 @@ def _is_usual(key: str, value: Value) -> bool:
 
 
 def _of_unknown(least: int) -> _Takes:
-    """The limits of a key that is not listed above."""
+    """The limits for an unknown key."""
     whole, number = _whole(least, (1 << 31) - 1), _number(-1e12, 1e12)
     return lambda value: isinstance(value, bool | str) or whole(value) or number(value)
 
