@@ -93,7 +93,7 @@ class EndpointJudge:
             log.warning("%s is not encrypted, so others on the network can read the key. Use https", self.url)
 
     def close(self) -> None:
-        """Nothing is kept open between two calls of `ask`."""
+        """Do nothing: no connection stays open between two calls of `ask`."""
 
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
         """Yield the verdict on each question whose key is not ``done``, in the order in which the model answers.
@@ -213,7 +213,7 @@ class EndpointJudge:
         return self._clean(str((body.get("message", body) if isinstance(body, dict) else body) or ""))
 
     def _clean(self, text: str) -> str:
-        """In a line, without the key, which a server may have repeated."""
+        """A reply on one line, without the key, which a server may repeat."""
         if self._key:
             text = text.replace(self._key, "(key)")
         line = one_line(text)
@@ -255,7 +255,7 @@ def find_key() -> str:
 
 
 def _address(url: str) -> str:
-    """Where questions are sent."""
+    """The address for questions."""
     try:
         parts = urlsplit(url.strip())
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -45,8 +45,8 @@ class _DataSet:
 
 
 def _short_and_once(rows: Iterator[Prompt]) -> Iterator[Prompt]:
-    """Those of at most 100 characters, and of these every second one, beginning with the second: two rows in a row
-    have the same prompt there."""
+    """Prompts of at most 100 characters, and of these every second one, beginning with the second: two consecutive
+    rows have the same prompt."""
     return islice((row for row in rows if len(row.text) <= 100), 1, None, 2)
 
 
@@ -226,7 +226,7 @@ def _unpacked(file: IO[bytes], codec: str) -> IO[bytes]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Every line with its place."""
+    """Yield every line with its place."""
     with _opened(path) as file:
         for number in count(1):
             line = file.readline(_MOST_LINE + 1)
@@ -282,7 +282,7 @@ def _json(path: Path) -> _Records:
 
 
 def _is_json_lines(text: str) -> bool:
-    """Whether these are JSON lines under another name: the first line is an object by itself."""
+    """True for JSON lines under another name: the first line is a complete object."""
     try:
         return isinstance(json.loads(text.lstrip().partition("\n")[0]), dict)
     except (ValueError, RecursionError):
@@ -355,7 +355,7 @@ def _parquet(path: Path, field: str | None) -> _Records:
 
 
 def _is_text(leaf: Any) -> bool:
-    """Whether a column that Parquet stores holds text, as such or as bytes, or whole numbers."""
+    """True if a Parquet column contains text (also as bytes) or whole numbers."""
     packed = leaf.physical_type in ("BYTE_ARRAY", "INT32", "INT64")
     return packed and leaf.logical_type.type in ("STRING", "JSON", "ENUM", "INT", "NONE")
 

@@ -135,7 +135,7 @@ class Ranker:
         return {metric: self.rank(tokens) for metric, tokens in texts.items()}
 
     def rank(self, tokens: Sequence[int]) -> float:
-        """What the head says of a text."""
+        """The score of a text."""
         self._make_room(len(tokens))
         apart(lambda: self._decode(tokens), self._interrupt)
         value = float(lib.llama_get_embeddings_seq(self._handle, 0)[0])

@@ -118,7 +118,7 @@ class _Table:
             raise self.wrong(str(error), key) from None
 
     def made(self, keys: Iterable[str], kind: type[Settings], rest: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
-        """Those values that stand under these keys, as the kind of settings takes them beside the rest of it."""
+        """The values under these keys, checked as this kind of settings together with the rest."""
         values = {key: value for key, value in self.values.items() if key in keys}
         try:
             return checked(values, kind, self.folder, rest=rest)
@@ -126,7 +126,7 @@ class _Table:
             raise self.wrong(str(wrong), wrong.keys[-1]) from None
 
     def settings(self) -> dict[str, Any]:
-        """Those of its values that are settings."""
+        """The values that are settings."""
         values = dict(self.values)
         if type(values.get("strength")) in (int, float):  # a number may stand without quotes
             values["strength"] = str(values["strength"])
@@ -259,7 +259,7 @@ def _check_system_name(table: _Table, name: str, names: list[str], key: str) -> 
 
 
 def _check_plain(table: _Table, suite: Suite) -> None:
-    """What compares with plain answers needs some."""
+    """Refuse a comparison with plain answers if no system writes them."""
     modes = {system.settings.get("mode", suite.settings.get("mode")) for system in suite.systems}
     for check in (check for objectives in suite.objectives for check in objectives.checks):
         if check.needs_plain and "plain" not in modes:

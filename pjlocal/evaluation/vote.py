@@ -33,7 +33,7 @@ class Question:
 def questions(
     rows: Iterable[SideBySide], pairs: Iterable[tuple[str, str]], aspects: Sequence[str], seed: int
 ) -> list[Question]:
-    """Every pair of systems on every row, in an order drawn with the seed, as is who stands first.
+    """Every pair of systems on every row.  The seed determines their order, and which answer stands first.
 
     All that is asked about the same two answers comes together, so that they are read once.  Answers that are the
     same word for word are left out: nobody could choose.
@@ -75,7 +75,7 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
 
 @dataclass
 class Ballot:
-    """What is to be voted on, and the votes, each of which is kept at once.
+    """The questions of a vote, and its votes, which are saved at once.
 
     by: as whose they are kept, as `records.voter` says it.
     """
@@ -168,7 +168,7 @@ def tally(asked: Iterable[Question], votes: Iterable[Verdict], suite: Suite) -> 
 
 
 def revealed(counts: Mapping[tuple[str, str, str], Tally]) -> Table:
-    """Who the answers were by, once it is over."""
+    """The systems behind the answers, shown after the vote."""
     table = plain_table("system", "against", "asked about", "won", "tied", "lost", right=(3, 4, 5))
     for (system, other, aspect), count in sorted(counts.items()):
         names = (Text(shown_line(name)) for name in (system, other, aspect))
