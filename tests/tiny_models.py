@@ -231,13 +231,7 @@ def write_broken_word(path: Path) -> Path:
 
 def write_split(path: Path) -> list[Path]:
     """The parts of a llama that is split into several files, the first first."""
-    w = _Writer(path, "llama", tensors_a_part=8)
-    w.sizes(64, 2, 4, 4, 128, 512)
-    w.add_rope_dimension_count(16)
-    w.ends(64)
-    for i in range(2):
-        w.transformer_block(f"blk.{i}", 64, 64, 128)
-    finish(w)
+    write_llama(path, tensors_a_part=8)
     return sorted(path.parent.glob(f"{path.stem}-*-of-*.gguf"))
 
 

@@ -55,7 +55,7 @@ def test_ten_turns_say_the_same_with_reuse_as_with_a_fresh_prefill_each(smollm2,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("placement", ["question", pytest.param("system", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("placement", ["question", "system"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_so_they_do_on_every_kind_of_memory(tiny, tmp_path: Path, kind: str, layout: str, placement: str) -> None:

@@ -109,6 +109,7 @@ ELSEWHERE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "method"), [*AT_CLOSING, *(pytest.param(*one, marks=pytest.mark.slow) for one in ELSEWHERE)]
 )

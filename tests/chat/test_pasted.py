@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each starts a chat on a terminal
+
 NOTICE = "pasted: sent as text"
 
 
@@ -33,7 +35,6 @@ BLOCKS = [
 ]
 
 
-@pytest.mark.slow
 def test_pasted_text_is_asked_as_it_is_and_says_so(chat, asked) -> None:
     for text in BLOCKS:
         chat.type(paste(text.replace("\n", "\r")))
@@ -55,7 +56,6 @@ def test_other_text_needs_no_notice(chat, asked) -> None:
     assert asked() == ["Why?\nAnd how?", "  // indented\nx", "one line"]
 
 
-@pytest.mark.slow
 def test_it_is_text_when_the_arrow_brings_it_back_here_and_in_a_later_run(chat, start, toy, asked) -> None:
     for text in BLOCKS[:4]:
         chat.type(paste(text))

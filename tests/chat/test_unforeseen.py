@@ -122,6 +122,7 @@ def test_completions_that_fail_are_not_offered(chat: Talk, monkeypatch: pytest.M
     assert list(completer.get_completions(Document("/swap o"), CompleteEvent())) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_chat_on_a_full_output_ends(

@@ -47,6 +47,7 @@ def stands_at(path: Path, model: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_model_is_the_same_file_from_another_folder(chat: Chat, last, tiny, tmp_path, environment) -> None:
     own = stands_at(Path(environment["XDG_DATA_HOME"]) / "pjlocal" / "models" / "own.gguf", tiny("llama"))
     here = stands_at(tmp_path / "here" / "my.gguf", tiny("llama"))

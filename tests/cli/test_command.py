@@ -262,12 +262,6 @@ def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjloc
 # Starting up, and help.
 
 
-def test_help_is_quick_and_imports_nothing_heavy(environment) -> None:
-    code = "import sys, pjlocal.cli.main; print([m for m in ('numpy', 'llama_cpp', 'rich') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert result.stdout == "[]\n"
-
-
 def test_a_run_into_a_pipe_imports_only_what_it_uses(environment, tiny) -> None:
     """What starts slowly: each of these took 15 to 100 ms."""
     heavy = {"numpy.random", "rich.console", "prompt_toolkit", "markdown_it", "pjlocal.bench"}

@@ -97,11 +97,13 @@ def test_install_completion_writes_what_bash_reads(shell: dict[str, str]) -> Non
     assert "_pjlocal_completion pjlocal" in offered
 
 
+@pytest.mark.slow
 def test_nothing_is_offered_where_nothing_can_be_looked_up(shell: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "config" / "pjlocal" / "config.toml").write_text("nonsense")
     assert completed(shell, "pjlocal", "run", "-P", "") == []
 
 
+@pytest.mark.slow
 def test_completion_loads_nothing_that_takes_its_time(shell: dict[str, str]) -> None:
     """It takes 0.24 s on an idle machine."""
     code = """import atexit, sys

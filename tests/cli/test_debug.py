@@ -68,6 +68,7 @@ def test_debug_tells_where_c_code_crashed(environment: dict[str, str]) -> None:
     assert result.returncode < 0 and "load_config" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_bug_in_a_thread_of_another_package_is_a_line_and_the_work_goes_on(environment: dict[str, str]) -> None:
     code = """
 import threading, pjlocal.config.config as c

@@ -53,6 +53,7 @@ def test_a_search_prints_the_lines_that_contain_the_words(pjlocal) -> None:
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "pjlocal: nothing found\n")
 
 
+@pytest.mark.slow
 def test_a_terminal_pages_through_a_document_and_finds_words_in_it(on_terminal: Callable[..., Terminal]) -> None:
     terminal = on_terminal(*PJLOCAL, "docs", "server", columns=100, lines=20)
     terminal.until("rows below")

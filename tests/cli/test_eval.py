@@ -88,7 +88,6 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["lora", "control_vector_b", "aligner"])
 def test_a_file_that_changed_under_its_name_is_another_one(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path, setting: str

@@ -50,9 +50,7 @@ THREE_VIEWS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind", ["llama", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sliding_window", "recurrent"))]
-)
+@pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
 @pytest.mark.parametrize("settings", THREE_VIEWS.values(), ids=THREE_VIEWS)
 def test_three_views_and_more_give_the_same_text_in_every_layout(tiny, kind: str, settings) -> None:
     texts = []

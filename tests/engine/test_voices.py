@@ -174,7 +174,7 @@ def any_generation(rng: random.Random) -> tuple[list[list[str]], dict[str, Any]]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("top_k", [1, 3, 20, 0])
-@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in (1, 2))])
+@pytest.mark.parametrize("block", range(3))
 def test_the_schedules_agree_whatever_is_combined(tiny, top_k: int, block: int) -> None:
     """Over a thousand random cases: strengths of every sign, floors that leave one token or all, supports that have
     nothing in common (so few of the tokens are let pass), what is avoided, and panels of three and four."""

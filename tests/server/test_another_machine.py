@@ -95,6 +95,7 @@ def test_run_prints_and_traces_what_it_does_without_the_server(
     assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
 
 
+@pytest.mark.slow
 def test_presets_and_the_url_come_from_this_machines_configuration(
     pjlocal: Run, served: Served, model: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_what_cannot_be_done_is_one_clear_line(
     assert told in one_line(made.stderr)
 
 
+@pytest.mark.slow
 def test_a_key_is_asked_for(pjlocal: Run, served: Served) -> None:
     for key, problem in (("", "wants a key"), ("wrong", "refuses this key")):
         made = pjlocal("run", "hello", "--server", served.url, PJLOCAL_API_KEY=key)
@@ -146,6 +148,7 @@ def test_ctrl_c_stops_the_answer_there(served: Served, here: dict[str, str]) -> 
     when(lambda: served.metric("pjlocal_answers_now") == 0)
 
 
+@pytest.mark.slow
 def test_a_chat_is_kept_there_and_goes_on_there(chat: Run, saved: Callable[[], Session], here: dict[str, str]) -> None:
     made = chat("One.", "Two.", options=("-p", "vivid"))
     assert made.returncode == 0
@@ -165,6 +168,7 @@ def _shown(text: str) -> str:
     return visible(text)
 
 
+@pytest.mark.slow
 def test_what_commands_change_is_changed_there(chat: Run, saved: Callable[[], Session], tmp_path: Path) -> None:
     exported = tmp_path / "chat.json"
     made = chat(
@@ -182,6 +186,7 @@ def test_what_commands_change_is_changed_there(chat: Run, saved: Callable[[], Se
     assert [turn["settings"] for turn in turns] == [turn.settings | {"model": "llama"} for turn in session.turns]
 
 
+@pytest.mark.slow
 def test_what_the_server_refuses_changes_nothing_and_the_chat_goes_on(chat: Run, saved: Callable[[], Session]) -> None:
     made = chat("One.", "word " * 40_000, "/set regex (", "/model other", "Two.")
     assert "the prompt is" in made.stderr and "the regular expression" in made.stderr and "one model" in made.stderr
@@ -195,6 +200,7 @@ def test_a_chat_that_is_not_saved_is_saved_nowhere(chat: Run, there: Path) -> No
         assert store.summaries() == before
 
 
+@pytest.mark.slow
 def test_a_chat_that_went_on_elsewhere_is_not_gone_on_with_unseen(
     chat: Run, saved: Callable[[], Session], here: dict[str, str], served: Served
 ) -> None:
@@ -233,6 +239,7 @@ def test_sessions_are_those_of_the_server(chat: Run, pjlocal: Run, served: Serve
     assert sessions("path") == f"{served.url}\n"
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_leaves_the_chat_with_a_line(
     model: Path, server_environment: dict[str, str], here: dict[str, str]
 ) -> None:

@@ -119,6 +119,7 @@ def test_what_is_stopped_ends_with_a_result_and_a_client_that_hangs_up_frees_its
     when(lambda: big.metric("pjlocal_answers_now") == 0)
 
 
+@pytest.mark.slow
 def test_an_answer_that_waits_says_that_it_is_alive_and_a_full_queue_refuses_it(
     model: Path, server_environment: dict[str, str]
 ) -> None:

@@ -35,14 +35,7 @@ def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> I
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("-m", "bold"),
-        pytest.param(("-m", "bold", "--no-stream", "-s", "Be brief."), marks=pytest.mark.slow),
-        pytest.param(("-m", "vivid"), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("options", [("-m", "bold"), ("-m", "bold", "--no-stream", "-s", "Be brief."), ("-m", "vivid")])
 def test_llm_answers_by_a_persona(served: Served, tmp_path: Path, options: tuple[str, ...]) -> None:
     (tmp_path / "extra-openai-models.yaml").write_text(MODELS.format(url=served.url))
     before = served.metric("pjlocal_completion_tokens_total")

@@ -3,7 +3,7 @@
 python tests/tools/fuzz_headers.py [--seed 1] [--checks 100000] [--loads 5000]
 
 Each mutation is checked as pjlocal does before a load; what passes is loaded in a child, with a context and a step.
-The same seed gives the same mutations.  A mutation that fails is kept under --keep, named after what it did.
+The same seed gives the same mutations.
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ import struct
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
 import numpy as np
 
+from pjlocal import Engine
+from pjlocal.engine import backend
+from pjlocal.engine.context import Context
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.engine.model import Model as LoadedModel
 from pjlocal.errors import ModelError, PjlocalError
 from pjlocal.gguf.check import surprise
 from pjlocal.gguf.header import read_header
@@ -36,6 +42,14 @@ _FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 EXTREMES = [
     0, 1, 2, 3, 5, 7, 8, 16, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 255, 256, 511, 512, 513, 1000, 4096,
     65535, 65536, 10**6, 2**24, 2**30, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1,
+]  # fmt: skip
+WORDS = [
+    b"", b"llama", b"gpt2", b"bert", b"t5", b"rwkv", b"none", b"plamo2", b"default", b"\xff\xfe",
+    b"a" * 10**4,
+]  # fmt: skip
+PIECES = [
+    b"", b" ", b"a", b"\0", b"\xff\xfe\xfd", b"\xe2\x96", b"a b c", b"a" * 5000, b"<0x", b"<0xZZ>",
+    b"<s>",
 ]  # fmt: skip
 FLOATS = [0.0, -0.0, -1.0, 1e-30, 1e30, float("inf"), float("-inf"), float("nan"), 1.0, 1e-5, 1e4]
 
@@ -203,20 +217,7 @@ def scalar(model: Model, rng: random.Random) -> None:
 
 def _set(key: Key, rng: random.Random) -> None:
     if key.type == STR:
-        words = [
-            b"",
-            b"llama",
-            b"gpt2",
-            b"bert",
-            b"t5",
-            b"rwkv",
-            b"none",
-            b"plamo2",
-            b"default",
-            b"\xff\xfe",
-            b"a" * 10**4,
-        ]
-        key.value = rng.choice([*words, b"a\0b", b"phi-3", rng.choice(ARCHITECTURES)])
+        key.value = rng.choice([*WORDS, b"a\0b", b"phi-3", rng.choice(ARCHITECTURES)])
     elif key.type in (6, 12):
         key.value = rng.choice(FLOATS)
     elif key.type == 7:
@@ -336,20 +337,7 @@ def vocabulary(model: Model, rng: random.Random) -> None:
         for _ in range(rng.choice([1, 1, 2, 8, 50])):
             at = rng.randrange(len(items))
             if of == STR:
-                texts = [
-                    b"",
-                    b" ",
-                    b"a",
-                    b"\0",
-                    b"\xff\xfe\xfd",
-                    b"\xe2\x96",
-                    b"a b c",
-                    b"a" * 5000,
-                    b"<0x",
-                    b"<0xZZ>",
-                    b"<s>",
-                ]
-                items[at] = rng.choice([*texts, rng.choice(items)])
+                items[at] = rng.choice([*PIECES, rng.choice(items)])
             else:
                 items[at] = rng.choice(FLOATS if of in (6, 12) else [*EXTREMES, -1, 2, 3, 4, 5, 6])
     key.value = (of, items)
@@ -367,18 +355,8 @@ def tensors(model: Model, rng: random.Random) -> None:
         elif what == 1:
             model.tensors.insert(other, replace(tensor, shape=[*tensor.shape]))
         elif what == 2:
-            tensor.name = rng.choice(
-                [
-                    b"",
-                    b"x" * 63,
-                    b"x" * 64,
-                    b"a\0b",
-                    model.tensors[other].name,
-                    tensor.name + b"x",
-                    b"rope_freqs.weight",
-                    b"output.bias",
-                ]
-            )
+            names = [b"", b"x" * 63, b"x" * 64, b"a\0b", b"rope_freqs.weight", b"output.bias"]
+            tensor.name = rng.choice([*names, model.tensors[other].name, tensor.name + b"x"])
         elif what == 3:
             tensor.shape = rng.choice(
                 [tensor.shape[::-1], [*tensor.shape, 1], tensor.shape[:1], [], [1], tensor.shape * 2]
@@ -415,78 +393,44 @@ MUTATIONS: list[Callable[[Model, random.Random], bytes | None]] = [
 ]  # fmt: skip
 
 
-@dataclass
-class Mutation:
-    """The number decides everything, so that each can be made again alone."""
-
-    number: int
-    what: str
-    header: bytes
-    data: int
-
-    def write(self, path: Path) -> None:
-        with path.open("wb") as file:
-            file.write(self.header)
-            file.truncate(len(self.header) + max(0, min(self.data, 1 << 40)))
-
-
-@dataclass
-class Source:
-    """The models that are mutated; the real one, whose header is large, now and then."""
-
-    small: list[Model]
-    large: list[Model] = field(default_factory=list)
-
-    def mutation(self, seed: int, number: int) -> Mutation:
-        rng = random.Random(f"{seed}/{number}")
-        which = rng.choice(self.large) if self.large and rng.random() < 0.05 else rng.choice(self.small)
-        model = which.copy()
-        names, header = [], None
-        for _ in range(rng.choice([1, 1, 1, 2, 3])):
-            mutate = rng.choice(MUTATIONS)
-            names.append(mutate.__name__)
-            header = mutate(model, rng)
-            if header is not None:
-                break
-        header = model.header() if header is None else header
-        header += b"\0" * (-len(header) % 32)
-        return Mutation(number, "+".join(names), header, model.data)
+def mutation(models: list[Model], seed: int, number: int) -> tuple[str, bytes, int]:
+    """What was done, the header, and how many bytes are behind it.  The number decides all of it."""
+    rng = random.Random(f"{seed}/{number}")
+    model = rng.choice(models).copy()
+    names, header = [], None
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        mutate = rng.choice(MUTATIONS)
+        names.append(mutate.__name__)
+        header = mutate(model, rng)
+        if header is not None:
+            break
+    header = model.header() if header is None else header
+    return "+".join(names), header + b"\0" * (-len(header) % 32), model.data
 
 
-def source(folder: Path, real: Path | None) -> Source:
+def make_models(folder: Path) -> list[Model]:
     import tiny_models
 
-    small = []
+    models = []
     for kind in ("llama", "tekken", "sliding_window", "recurrent", "embedding"):
         path = folder / f"{kind}.gguf"
         getattr(tiny_models, f"write_{kind}")(path)
-        small.append(taken_apart(path))
-    return Source(small, [taken_apart(real)] if real else [])
+        models.append(taken_apart(path))
+    return models
 
 
 # What becomes of them.
 
 
-@dataclass
-class Verdict:
-    mutation: Mutation
-    passed: bool  # read, and ordinary: loaded without a trial
-    says: str  # why it was refused, or is tried first
-    seconds: float
-
-
-def checked(path: Path, mutation: Mutation) -> Verdict:
+def is_ordinary(path: Path) -> bool:
     """Check one in this process, with little memory; what is not a ModelError is the check's fault, and raised."""
-    mutation.write(path)
-    started = time.process_time()
     try:
         with little_memory():
-            says = surprise(read_header(path))
-        passed = not says
+            return not surprise(read_header(path))
     except ModelError as error:
-        says, passed = str(error), False
-        assert "\n" not in says and len(says) < 1000, says
-    return Verdict(mutation, passed, says, time.process_time() - started)
+        says = str(error)
+    assert "\n" not in says and len(says) < 1000, says
+    return False
 
 
 @contextmanager
@@ -503,91 +447,71 @@ def little_memory() -> Iterator[None]:
 
 def load(path: Path) -> None:
     """Load it as pjlocal does, make a context, and decode a token."""
-    from pjlocal import Engine
-    from pjlocal.engine.context import Context
-    from pjlocal.engine.interrupt import Interrupt
-    from pjlocal.engine.model import Model as Loaded
-
+    backend._is_forked = False  # nothing was computed before the fork: no thread is missing
     interrupt = Interrupt()
-    model = Loaded(path, Engine(n_gpu_layers="0"), interrupt, trusted=True)
-    context = Context(model, Engine(), 64, 1, 1, interrupt)
+    context = Context(
+        LoadedModel(path, Engine(n_gpu_layers="0"), interrupt, trusted=True), Engine(), 64, 1, 1, interrupt
+    )
     context.decode([0], [0], [0], 1)
 
 
-def fate(path: Path, seconds: float, act: Callable[[Path], None] = load) -> str:
-    """What becomes of a child that does it: ``ends``, ``refused``, ``bug``, ``slow``, or the signal that ended it."""
+def fate(path: Path) -> str:
+    """What becomes of a child that loads it: ``ends``, ``refused``, ``bug``, or the signal that ended it."""
     child = os.fork()
     if child == 0:
         os.environ["GGML_NO_BACKTRACE"] = "1"
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        error = os.open(str(path) + ".stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(error, 2)
-        signal.alarm(max(1, round(seconds)))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(f"{path}.stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        signal.alarm(20)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
         try:
-            act(path)
+            load(path)
         except (PjlocalError, MemoryError):
             os._exit(1)
         except BaseException:
-            import traceback
-
             traceback.print_exc()
             os._exit(3)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return "slow" if number == signal.SIGALRM else signal.Signals(number).name
+        return signal.Signals(os.WTERMSIG(status)).name
     return {0: "ends", 1: "refused"}.get(os.WEXITSTATUS(status), "bug")
-
-
-def mutations(made: Source, seed: int, n: int, first: int = 0) -> Iterator[Mutation]:
-    for number in range(first, first + n):
-        yield made.mutation(seed, number)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--checks", type=int, default=10_000)
     parser.add_argument("--loads", type=int, default=500)
-    parser.add_argument("--seconds", type=float, default=1e9, help="stop after this time")
-    parser.add_argument("--real", type=Path, help="a real model whose header is mutated too")
-    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "fuzz_headers")
     args = parser.parse_args()
-    args.keep.mkdir(parents=True, exist_ok=True)
+    backend.init_backend()  # once, for all children
+    tally: Counter[str] = Counter()
+    loads = bad = 0
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        made = source(Path(folder), args.real)
+        models = make_models(Path(folder))
         path = Path(folder) / "mutated.gguf"
-        if args.loads:  # loaded once, for all children
-            from pjlocal.engine.model import init_backend
-
-            init_backend()
-        tally: Counter[str] = Counter()
-        slowest, loads, bad = 0.0, 0, 0
-        stop = time.monotonic() + args.seconds
-        for mutation in mutations(made, args.seed, args.checks, args.first):
-            if time.monotonic() > stop:
-                break
-            verdict = checked(path, mutation)
-            slowest = max(slowest, verdict.seconds)
-            tally["ordinary" if verdict.passed else "told"] += 1
-            if verdict.seconds > MOST_SECONDS:
+        for number in range(args.checks):
+            what, header, n_data = mutation(models, args.seed, number)
+            with path.open("wb") as file:
+                file.write(header)
+                file.truncate(len(header) + max(0, min(n_data, 1 << 40)))
+            started = time.process_time()
+            ordinary = is_ordinary(path)
+            seconds = time.process_time() - started
+            tally["ordinary" if ordinary else "told"] += 1
+            if seconds > MOST_SECONDS:
                 bad += 1
-                print(f"{mutation.number} {mutation.what}: the check took {verdict.seconds:.1f} s")
-            if verdict.passed and loads < args.loads:
+                print(f"{number} {what}: the check took {seconds:.1f} s")
+            if ordinary and loads < args.loads:
                 loads += 1
-                outcome = fate(path, 20)
+                outcome = fate(path)
                 tally[f"load: {outcome}"] += 1
                 if outcome not in ("ends", "refused"):
                     bad += 1
                     said = Path(f"{path}.stderr").read_text(errors="replace").strip().splitlines()
-                    print(f"{mutation.number} {mutation.what}: {outcome} {' | '.join(said[-2:])[:300]}", flush=True)
-        last = mutation.number
-        print(f"seed {args.seed}, {args.first} to {last}: {dict(tally)}, slowest check {slowest:.2f} s")
+                    print(f"{number} {what}: {outcome} {' | '.join(said[-2:])[:300]}", flush=True)
+    print(f"seed {args.seed}: {dict(tally)}")
     return 1 if bad else 0
 
 
