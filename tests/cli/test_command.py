@@ -200,7 +200,7 @@ def test_standard_input_that_is_not_utf8_is_refused(pjlocal) -> None:
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        ("missing.gguf", "no model 'missing.gguf' here or in models"),
+        ("missing.gguf", "no model 'missing.gguf' in this folder or in models"),
         ("/nowhere/missing.gguf", "no such model file"),
         (".", "is a directory"),
         ("empty.gguf", "is empty"),

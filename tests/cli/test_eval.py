@@ -270,7 +270,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     when(lambda: file.exists() and file.stat().st_size)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130 and "the same command goes on from here" in err, err
+    assert process.returncode == 130 and "the same command continues" in err, err
     assert 1 <= len(file.read_text().splitlines()) < 12 and not out
 
 
