@@ -1,4 +1,4 @@
-"""Errors that reach the user: each is one line that says what to do, with the exit status it deserves."""
+"""Errors that reach the user: one line with what is wrong and what to do, and an exit status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("pjlocal")
 class PjlocalError(Exception):
     """An error whose text is written for a person.
 
-    in_flags: the text as the command line says it, where it names settings by the keywords of Python.
+    in_flags: the text for the command line, if the error's own text names settings by Python keywords.
     """
 
     exit_status = 1
@@ -36,16 +36,16 @@ class RefusedError(ModelError):
 
 
 class OutputError(PjlocalError):
-    """Something that was generated cannot be written where it should go."""
+    """An output file cannot be written."""
 
 
 def explain(error: BaseException, written: str = "the output") -> tuple[str, int]:
-    """What to say of an error in a line, and the exit status; its traceback goes to the log, for ``--debug``.
+    """The message and exit status for an error.  Its traceback goes to the log, for ``--debug``.
 
-    What nobody foresaw is a bug: the line says where, and how to report it.
+    An unexpected error is a bug: the message says where it happened and how to report it.
 
     Args:
-        written: what was being written where the system's error names no file.
+        written: a name for the output, if the system's error names no file.
     """
     log.debug("details:", exc_info=error)
     if isinstance(error, PjlocalError):
@@ -54,30 +54,30 @@ def explain(error: BaseException, written: str = "the output") -> tuple[str, int
         return "not enough memory: use a smaller model or a smaller --ctx", 1
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return (
-            "no thread can be started: memory, or the number of threads that the system allows (ulimit -v, ulimit -u), "
-            "has run out. Give fewer --threads, a smaller --ctx or a smaller model, or raise the limit",
+            "cannot start a thread: memory or the system's limit on threads (ulimit -v, ulimit -u) is exhausted. "
+            "Give fewer --threads, a smaller --ctx or a smaller model, or raise the limit",
             1,
         )
     if isinstance(error, OSError):
         what = f"cannot use {error.filename}" if error.filename else f"cannot write {written}"
         return f"{what}: {error.strerror or error}", OutputError.exit_status
-    if isinstance(error, RuntimeError) and "home directory" in str(error):  # as pathlib says it, to others too
-        return "there is no home folder for this: set HOME", 1
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's words
+        return "no home folder is known: set HOME", 1
     what = " ".join(f"{type(error).__name__}: {error}".split())
     if len(what) > _MOST_SAID:
         what = f"{what[:_MOST_SAID]} …"
     return (
-        f"this is a bug in pjlocal: {what} (in {_place(error)}). Run it again as pjlocal --debug for the details, and "
-        "report it with them",
+        f"this is a bug in pjlocal: {what} (in {_place(error)}). Run the command again as pjlocal --debug, and "
+        "report its output",
         1,
     )
 
 
-_MOST_SAID = 200  # characters of what Python says of an error, which may quote a whole text
+_MOST_SAID = 200  # characters of Python's message, which may quote a whole text
 
 
 def _place(error: BaseException) -> str:
-    """The file and line of the package where it was raised, or, of other packages' errors, came from."""
+    """The last line of this package in the traceback, or the last line at all."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parent)]
     for frame in reversed(ours or frames):
@@ -89,6 +89,6 @@ _LONGEST_WORD = 100  # characters; comparing longer ones takes long
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``did you mean this or that?``, of the names nearest to a wrong one; empty where none is near."""
+    """``did you mean this or that?`` with the names most similar to a wrong one; empty if there are none."""
     near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5) if len(word) <= _LONGEST_WORD else []
     return f"did you mean {' or '.join(near)}?" if near else ""

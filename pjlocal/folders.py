@@ -1,4 +1,4 @@
-"""The user's own folders, which a container with an arbitrary user has not."""
+"""The user's own folders.  A container with an arbitrary user has none."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 
 
 def data_folder() -> Path | None:
-    """Where chats and models are kept; None where the user has no home."""
+    """The folder for chats and models; None if the user has no home."""
     return _folder("data")
 
 
 def config_folder() -> Path | None:
-    """Where settings are kept; None where the user has no home."""
+    """The folder for settings; None if the user has no home."""
     return _folder("config")
 
 
 def cache_folder() -> Path | None:
-    """Where what can be found out again is kept; None where the user has no home."""
+    """The folder for files that can be made again; None if the user has no home."""
     return _folder("cache")
 
 
 def runtime_folder() -> Path | None:
-    """Where what lasts as long as a login lies, as sockets do; None where the system has no such folder."""
+    """The folder for files that last as long as a login, such as sockets; None if the system has no such folder."""
     return _folder("runtime")
 
 
@@ -31,8 +31,8 @@ def _folder(kind: str) -> Path | None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of having to take another folder
+            warnings.simplefilter("ignore")  # about using another folder
             path: Path = getattr(PlatformDirs("pjlocal"), f"user_{kind}_path")
     except (OSError, RuntimeError):
         return None
-    return path if path.is_absolute() else None  # up to 4.9 it begins with ``~`` instead of an error
+    return path if path.is_absolute() else None  # platformdirs up to 4.9 returns one with ``~``

@@ -1,7 +1,7 @@
 """Every setting in one place: name, default, limits, flags and help text.
 
-The command line, the Python API and the benchmark all take their settings from these dataclasses, so an option exists
-once.  A value is checked when the dataclass is made; behind that, code trusts its types.
+The command line, the Python API and the benchmark take their settings from these dataclasses, so an option exists
+once.  A value is checked when the dataclass is made; later code trusts its type.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .textfile import read_text, user_path
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-VIEW_NAMES = "ab"  # of the two views
-PANEL_NAMES = "abcdefghijklmnopqrstuvwxyz"  # of as many as there are preferences
+VIEW_NAMES = "ab"  # names of the two views
+PANEL_NAMES = "abcdefghijklmnopqrstuvwxyz"  # names of the views of a panel
 
 Mode = Literal["judge", "base", "both", "args", "prompt", "rewrite", "plain"]
-#: Modes in which one preference drafts and another judges, and those in which no preference has a view of its own.
+#: Modes in which one preference drafts and another judges, and modes without a view for each preference.
 JUDGED: tuple[Mode, ...] = ("judge", "base", "both")
 OF_ONE_VIEW: tuple[Mode, ...] = ("prompt", "rewrite", "plain")
 Rule = Literal["push", "mod", "mixture", "overlap"]
@@ -59,15 +59,16 @@ def setting(default: Any, *flags: str, help: str, **limits: Any) -> Any:
 
 @cache
 def _hints(settings: type[Settings]) -> dict[str, Any]:
-    """The types of a class's fields.  Reading them takes 0.4 ms, and every change of a setting needs them twice."""
+    """The types of a class's fields, cached: reading them takes 0.4 ms, and every change of a setting needs them
+    twice."""
     return get_type_hints(settings)
 
 
 class Settings:
-    """Base of the settings: takes the values that a Python program writes, and checks each against its limits.
+    """Base class of the settings: converts the values of a Python program, and checks each against its limits.
 
     Raises:
-        UsageError: a value of another type, or outside its limits.
+        UsageError: a value has the wrong type, or is outside its limits.
     """
 
     def __post_init__(self) -> None:
@@ -80,29 +81,30 @@ class Settings:
             self._check_together()
 
     def _check_together(self) -> None:
-        """Refuse values that cannot be had together, or that no limit describes."""
+        """Refuse combinations of values, and values that limits cannot describe."""
 
     def replace(self, **changes: Any) -> Any:
-        """The settings with some changed; None leaves one as it is that cannot be None."""
+        """A copy with changes.  None is ignored for a setting that cannot be None."""
         hints = _hints(type(self))  # type: ignore[arg-type]
         kept = {name: value for name, value in changes.items() if value is not None or _may_be_none(hints.get(name))}
         return dataclasses.replace(self, **kept)  # type: ignore[type-var]
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field by name, as JSON can hold it."""
+        """Every field by name, for JSON."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """What `as_dict` gave; what it does not name has its default, and names of other versions are passed over."""
+        """The settings of an `as_dict`.  Missing names get their defaults, and unknown names of other versions are
+        ignored."""
         names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names})
 
     def parse(self, name: str, text: str) -> Self:
-        """The settings with one field changed to what a person typed; ``default`` takes it back.
+        """A copy with one field parsed from a typed text; ``default`` restores the default.
 
         Raises:
-            UsageError: not a value of its type, or outside its limits.
+            UsageError: the text is not a value of the field's type, or outside its limits.
         """
         f = next(f for f in dataclasses.fields(self) if f.name == name)  # type: ignore[arg-type]
         hint = without_none(_hints(type(self))[name])  # type: ignore[arg-type]
@@ -142,28 +144,28 @@ def _may_be_none(hint: Any) -> bool:
 
 
 def without_none(hint: Any) -> Any:
-    """The type in ``type | None``; any other as it is."""
+    """The type in ``type | None``; other types unchanged."""
     return next(x for x in get_args(hint) if x is not NoneType) if NoneType in get_args(hint) else hint
 
 
 def is_in_union(hint: Any, value: Any) -> bool:
-    """Whether the value has one of the types in a union, as in ``bool | str | None``."""
+    """True if the value has one of the types in a union, as in ``bool | str | None``."""
     return get_origin(hint) in (Union, UnionType) and type(value) in get_args(hint)
 
 
 def flag(f: dataclasses.Field[Any]) -> str:
-    """The long flag by which messages name a setting."""
+    """The long flag of a setting, as in messages."""
     named = next((x for x in f.metadata.get("flags", ()) if x.startswith("--")), "--" + f.name.replace("_", "-"))
-    return named.partition("/")[0]  # of --mmap/--no-mmap the one that sets it
+    return named.partition("/")[0]  # the first of --mmap/--no-mmap
 
 
 @contextlib.contextmanager
 def by_keywords(*groups: type[Settings], also: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
-    """Within it, errors name the settings of these groups by the keywords of Python; `errors.explain`, which tells them
-    on the command line, goes on naming their flags.
+    """Name settings by their Python keywords in errors raised within.  `errors.explain`, for the command line, still
+    names their flags.
 
     Args:
-        also: other flags, with their keywords.
+        also: more flags, with their keywords.
     """
     try:
         yield
@@ -178,12 +180,12 @@ def by_keywords(*groups: type[Settings], also: Mapping[str, str] = MappingProxyT
 
 
 def flag_names(*groups: type[Settings]) -> dict[str, str]:
-    """The settings' names by their flags."""
+    """The names of settings by their flags."""
     return {flag(f): f.name for group in groups for f in dataclasses.fields(group)}  # type: ignore[arg-type]
 
 
 def rename_flags(message: str, names: Mapping[str, str]) -> str:
-    """The message with other names in place of flags; flags without another name stay."""
+    """The message with flags replaced by other names; unknown flags stay."""
     return re.sub(r"--[a-z][\w-]*", lambda match: names.get(match[0], match[0]), message)
 
 
@@ -211,15 +213,15 @@ def _as_in_file(value: Any) -> str:
 
 
 def typed(name: str, hint: Any, value: Any, or_number: bool = False, show: Callable[[Any], str] = _as_in_file) -> Any:
-    """The value of a file or a request as that type; settings check the choices and limits themselves.
+    """Convert a value of a file or request to a type; settings check the choices and limits themselves.
 
     Args:
-        name: how messages name the setting.
-        or_number: accept a number where a text is expected.
-        show: how messages write a value.
+        name: the setting's name in messages.
+        or_number: accept a number instead of a text.
+        show: formats a value for messages.
 
     Raises:
-        UsageError: it is of another type.
+        UsageError: the value has another type.
     """
     if is_in_union(hint, value):
         return value
@@ -242,7 +244,7 @@ def typed(name: str, hint: Any, value: Any, or_number: bool = False, show: Calla
 
 
 def _converted(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
-    """The value that a Python program wrote, which may also be a text for a list of one, a dict for a JSON schema, a
+    """Convert the value of a Python program.  It may also be a text for a list of one, a dict for a JSON schema, a
     Path for a file's text or name, a NumPy number, or None for the default."""
     if value is None:
         return None if NoneType in get_args(hint) or f.default is dataclasses.MISSING else f.default
@@ -303,15 +305,15 @@ def _check(f: dataclasses.Field[Any], hint: Any, value: Any) -> None:
 _INT32 = 2**31 - 1
 _MOST_MARKS = 64  # tokens of the marks around the thinking
 _MOST_DEVICES = 16  # of llama.cpp's build
-DEFAULT_N_CTX = 8192  # of a view, at most, where --ctx does not say
+DEFAULT_N_CTX = 8192  # most tokens of a view, unless --ctx is given
 _MOST_STRENGTH = 10
 
 
 def parse_strength(text: str) -> float | None:
-    """A strength from -10 to 10; None for ``auto``.
+    """Parse a strength from -10 to 10; None for ``auto``.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the text is neither.
     """
     if text == "auto":
         return None
@@ -329,10 +331,10 @@ _MOST_SCALE = 1000
 
 
 def split_scale(spec: str) -> tuple[str, float]:
-    """An adapter's file and the scale behind its last colon, as in ``pirate.gguf:0.5``; 1 where none is given.
+    """An adapter's file and the scale after its last colon, as in ``pirate.gguf:0.5``; 1 by default.
 
     Raises:
-        UsageError: no file is named, or the scale is beyond its limits.
+        UsageError: the file is missing, or the scale is outside its limits.
     """
     match = _SCALED.fullmatch(spec)
     if match is None:
@@ -344,22 +346,22 @@ def split_scale(spec: str) -> tuple[str, float]:
 
 
 def with_whole_path(spec: str, folder: Path = Path()) -> str:
-    """An adapter as it means the same from every folder: its file, found from ``folder``, by its whole path."""
+    """An adapter with the absolute path of its file, which is relative to ``folder``."""
     file, _ = split_scale(spec)
     return f"{folder.absolute() / user_path(file)}{spec[len(file) :]}"
 
 
-#: The settings that name adapters: of every view, and of view a and b alone.
+#: The settings that name adapters: for all views, for view a, and for view b.
 ADAPTERS = {
     "": ("lora", "control_vector"),
     "a": ("lora_a", "control_vector_a"),
     "b": ("lora_b", "control_vector_b"),
 }
-#: The settings that say what the answer must be, of which there is at most one.
+#: The settings that constrain the answer; at most one of them can be set.
 FORMS = ("grammar", "json_schema", "regex", "lark")
 
 
-_IN_EVERY_VIEW = "in force in every view, with a scale as in FILE:0.5 (repeatable: they add up)."
+_FOR_ALL_VIEWS = "(GGUF) for all views, with a scale as in FILE:0.5 (repeatable: scales add up)."
 
 
 def _adapters(flag: str, help: str) -> Any:
@@ -368,74 +370,85 @@ def _adapters(flag: str, help: str) -> Any:
 
 @dataclass(frozen=True)
 class Generation(Settings):
-    """How the two views write one answer.  λ is the default of the paper authors' program."""
+    """The writing of one answer by two views.  The default of λ is that of the paper authors' program."""
 
     mode: Mode | None = setting(
         None,
         "--mode",
-        help="judge: roles swap every round; base: fixed roles; both: the judge weighs all preferences at once; "
-        "args: they choose among the --top-k tokens most probable without them (reward-guided search); prompt: all "
-        "preferences in one prefix; rewrite: a plain answer, then its correction under them (as Aligner does); plain: "
-        "none (default: judge with preferences, plain without).",
+        help="judge: the views swap roles every round; base: fixed roles; both: the judge weighs all preferences at "
+        "once; args: the preferences choose among the --top-k tokens that are most probable without them "
+        "(reward-guided search); prompt: all preferences in one prompt; rewrite: a plain answer, then its "
+        "correction by the preferences (as Aligner does); plain: no preferences (default: judge with "
+        "preferences, plain without).",
     )
     strength: str | None = setting(
         None,
         "--strength",
-        help="How strongly the preferences push away from neutral: 1 is what the model does by itself, below zero the "
-        "opposite; auto follows, token by token, how far they disagree with neutral. Of one preference: "
-        "-p vivid:1.5 (default: auto in mode both, 1.5 in args, else 1).",
+        help="Guidance scale of the preferences: 1 is the model's own reaction to them, more exaggerates it, below "
+        "0 is the opposite; auto follows, token by token, how far they differ from neutral. For one "
+        "preference: -p vivid:1.5 (default: auto in mode both, 1.5 in args, else 1).",
         metavar="S|auto",
         or_number=True,
     )
     avoid: tuple[str, ...] = setting(
         (),
         "--avoid",
-        help="What the answer shall not be: a preset, free text or @FILE, with a strength as in TEXT:2 (repeatable).",
+        help="A negative preference, from which the answer is pushed away: a preset, free text or @FILE, with a "
+        "strength as in TEXT:2 (repeatable).",
         metavar="TEXT[:S]",
     )
     floor: float = setting(
         0.1,
         "--floor",
-        help="Where strengths are in force, only tokens take part that some preference by itself finds at least this "
-        "share as probable as its best one; 0 is off.",
+        help="Plausibility threshold (alpha of contrastive decoding): where strengths are in force, drop a token "
+        "unless some preference by itself gives it at least this share of its best token's probability; 0 is "
+        "off.",
         least=0,
         below=1,
     )
     rule: Rule = setting(
         "push",
         "--rule",
-        help="How mode both weighs the preferences: push adds up how far each moves the model from neutral; mod is "
-        "their geometric mean, mixture their mean; overlap is what the least willing one allows.",
+        help="How mode both combines the preferences: push adds up how far each moves the model from neutral; mod "
+        "takes the geometric mean of their probabilities, mixture the mean, overlap the minimum.",
     )
     panel: bool = setting(
-        False, "--panel", help="Every preference is a view of its own, instead of two views that share them."
+        False,
+        "--panel",
+        help="Give every preference a view of its own, instead of two views that share the preferences.",
     )
     aligner: str | None = setting(
         None,
         "--aligner",
-        help="In mode rewrite, the model that corrects the first answer, named as behind --model (default: the same).",
+        help="The model that corrects the first answer in mode rewrite, named as for --model (default: the same "
+        "model).",
         metavar="MODEL",
         model=True,
         unset="the same model",
     )
-    lora: tuple[str, ...] = _adapters("--lora", f"A LoRA adapter (GGUF) for this model, {_IN_EVERY_VIEW}")
-    lora_a: tuple[str, ...] = _adapters("--lora-a", "The same, in view a alone: its preference.")
-    lora_b: tuple[str, ...] = _adapters("--lora-b", "The same, in view b alone.")
-    control_vector: tuple[str, ...] = _adapters(
-        "--control-vector", f"A control vector (GGUF) for this model, {_IN_EVERY_VIEW}"
+    lora: tuple[str, ...] = _adapters("--lora", f"A LoRA adapter {_FOR_ALL_VIEWS}")
+    lora_a: tuple[str, ...] = _adapters("--lora-a", "A LoRA adapter for view a alone, as its preference.")
+    lora_b: tuple[str, ...] = _adapters("--lora-b", "A LoRA adapter for view b alone, as its preference.")
+    control_vector: tuple[str, ...] = _adapters("--control-vector", f"A control vector {_FOR_ALL_VIEWS}")
+    control_vector_a: tuple[str, ...] = _adapters(
+        "--control-vector-a", "A control vector for view a alone, as its preference."
     )
-    control_vector_a: tuple[str, ...] = _adapters("--control-vector-a", "The same, in view a alone.")
-    control_vector_b: tuple[str, ...] = _adapters("--control-vector-b", "The same, in view b alone.")
+    control_vector_b: tuple[str, ...] = _adapters(
+        "--control-vector-b", "A control vector for view b alone, as its preference."
+    )
     lam: int = setting(
         4, "--lambda", "-l", help="Tokens drafted in a round before the roles swap.", least=1, most=_INT32
     )
     decoding: Decoding = setting(
-        "sample", "--decoding", help="How the draft proposes: sample from its distribution, or its most probable token."
+        "sample",
+        "--decoding",
+        help="How the draft chooses tokens: sample from its distribution, or greedy for its most probable token.",
     )
     schedule: Schedule = setting(
         "lockstep",
         "--schedule",
-        help="lockstep judges each token as it is drafted; reference is the paper's Algorithm 1. Same text.",
+        help="When drafted tokens are judged: lockstep, each at once; reference, a round at a time (Algorithm 1 of "
+        "the paper). Both give the same text.",
     )
     max_tokens: int = setting(
         1024, "--max-tokens", "-n", help="Length limit of the answer, in tokens.", least=1, most=_INT32
@@ -458,19 +471,19 @@ class Generation(Settings):
     lookahead: int = setting(
         0,
         "--lookahead",
-        help="Guess up to this many tokens ahead where the answer repeats its context: faster there, the same text; "
-        "0 is off.",
+        help="Guess up to this many tokens ahead where the answer repeats its context. The text is the same, and "
+        "such passages are faster; 0 is off.",
         least=0,
         most=31,
     )
     min_tokens: int = setting(
         0,
         "--min-tokens",
-        help="Tokens before which no end-of-generation token may come, unless a constraint leaves nothing else.",
+        help="Number of tokens before which the answer may not end, unless a constraint leaves nothing else.",
         least=0,
         most=_INT32,
     )
-    ignore_end: bool = setting(False, "--ignore-end", help="Go on past the end-of-generation token.")
+    ignore_end: bool = setting(False, "--ignore-end", help="Continue past the end-of-generation token.")
     stop: tuple[str, ...] = setting((), "--stop", help="Text that ends the answer (repeatable).")
     stop_token: tuple[str, ...] = setting(
         (), "--stop-token", help="Token that ends the answer, by its id or its text (repeatable).", metavar="TOKEN"
@@ -478,7 +491,7 @@ class Generation(Settings):
     seed: int | None = setting(
         None,
         "--seed",
-        help="Seed of the answer; drawn at random when not given, or -1.",
+        help="Seed of the answer; without it, or with -1, a random one.",
         least=-1,
         most=2**63 - 1,
         unset="random",
@@ -500,17 +513,18 @@ class Generation(Settings):
         return self.max_tokens + (0 if self.think_tokens is None else self.think_tokens + _MOST_MARKS)
 
     def adapters(self) -> tuple[tuple[str, str], ...]:
-        """Every adapter, of whichever view, behind the name of its setting."""
+        """Every adapter of every view, with the name of its setting."""
         return tuple((name, spec) for names in ADAPTERS.values() for name in names for spec in getattr(self, name))
 
     @property
     def adapts_views(self) -> bool:
-        """Whether a view has an adapter of its own, which is a preference of it; at scale 0 it has none."""
+        """True if a view has an adapter of its own, which acts as its preference; an adapter at scale 0 does not
+        count."""
         own = (spec for view in VIEW_NAMES for name in ADAPTERS[view] for spec in getattr(self, name))
         return any(split_scale(spec)[1] for spec in own)
 
     def with_whole_paths(self) -> Self:
-        """The same, with every adapter's file named as it is from every folder."""
+        """A copy with absolute paths of all adapters."""
         whole = {
             name: tuple(map(with_whole_path, getattr(self, name))) for names in ADAPTERS.values() for name in names
         }
@@ -521,66 +535,82 @@ class Generation(Settings):
 class Sampling(Settings):
     """llama.cpp's filters, applied to each view by itself, in llama.cpp's order.
 
-    Top-k and top-p are those of the paper authors' program.  It samples at temperature 0.9, applied before them; 0.7 is
-    only a default inside it.
+    Top-k and top-p are those of the paper authors' program.  That program samples at temperature 0.9, applied before
+    them; 0.7 is only a default inside it.
     """
 
     defaults: SamplingDefaults = setting(
         "own",
         "--sampling",
-        help="Where the filters that nothing sets come from: pjlocal's own defaults, or the model's file (or Ollama's "
-        "parameters for it), where that names them.",
+        help="Defaults of the filters: own takes pjlocal's, model those that the model's file (or Ollama's "
+        "parameters for it) names.",
     )
-    temperature: float = setting(0.7, "--temperature", "-t", help="0 is greedy.", least=0)
+    temperature: float = setting(0.7, "--temperature", "-t", help="Temperature of sampling; 0 is greedy.", least=0)
     top_k: int = setting(
         20, "--top-k", "-k", help="Keep the k most probable tokens; 0 keeps all.", least=0, most=_INT32
     )
     top_p: float = setting(
         0.9, "--top-p", help="Keep the most probable tokens up to this mass; 1 keeps all.", above=0, most=1
     )
-    min_p: float = setting(0.0, "--min-p", help="Drop tokens below this share of the best; 0 is off.", least=0, most=1)
+    min_p: float = setting(
+        0.0, "--min-p", help="Drop tokens below this share of the best token's probability; 0 is off.", least=0, most=1
+    )
     top_n_sigma: float = setting(
         0.0,
         "--top-n-sigma",
         help="Drop tokens whose logit is more than this many standard deviations below the best one; 0 is off.",
         least=0,
     )
-    typical_p: float = setting(1.0, "--typical-p", help="Locally typical mass; 1 is off.", above=0, most=1)
+    typical_p: float = setting(
+        1.0, "--typical-p", help="Locally typical sampling: keep this probability mass; 1 is off.", above=0, most=1
+    )
     repeat_penalty: float = setting(
-        1.0, "--repeat-penalty", help="Divide logits of recent tokens; 1 is off.", least=0.001, most=1000
+        1.0, "--repeat-penalty", help="Divide the logits of recent tokens by this; 1 is off.", least=0.001, most=1000
     )
     frequency_penalty: float = setting(
-        0.0, "--frequency-penalty", help="Lower logits by their count; 0 is off.", least=-1000, most=1000
+        0.0,
+        "--frequency-penalty",
+        help="Lower a token's logit by this for each recent occurrence; 0 is off.",
+        least=-1000,
+        most=1000,
     )
     presence_penalty: float = setting(
-        0.0, "--presence-penalty", help="Lower logits of tokens seen; 0 is off.", least=-1000, most=1000
+        0.0, "--presence-penalty", help="Lower the logits of recent tokens by this; 0 is off.", least=-1000, most=1000
     )
     penalty_last_n: int = setting(
         64,
         "--penalty-last-n",
-        help="Tokens the penalties look back on, the prompt's end included.",
+        help="Number of recent tokens that the penalties count, the prompt's end included.",
         least=0,
         most=_INT32,
     )
     dry_multiplier: float = setting(0.0, "--dry-multiplier", help="DRY repetition penalty; 0 is off.", least=0)
     dry_base: float = setting(1.75, "--dry-base", help="Growth of the DRY penalty.", least=1)
     dry_allowed_length: int = setting(
-        2, "--dry-allowed-length", help="Longest repetition DRY lets pass.", least=0, most=_INT32
+        2, "--dry-allowed-length", help="Longest repetition that DRY does not penalize.", least=0, most=_INT32
     )
     dry_last_n: int = setting(
-        1024, "--dry-last-n", help="Tokens DRY looks back on, the prompt's end included.", least=0, most=_INT32
+        1024,
+        "--dry-last-n",
+        help="Number of recent tokens that DRY searches, the prompt's end included.",
+        least=0,
+        most=_INT32,
     )
     xtc_probability: float = setting(
         0.0, "--xtc-probability", help="Chance that XTC drops the top choices; 0 is off.", least=0, most=1
     )
-    xtc_threshold: float = setting(0.1, "--xtc-threshold", help="Probability from which XTC drops.", least=0, most=1)
+    xtc_threshold: float = setting(
+        0.1, "--xtc-threshold", help="Probability from which XTC drops tokens.", least=0, most=1
+    )
     logit_bias: tuple[str, ...] = setting(
         (),
         "--logit-bias",
-        help="TOKEN=BIAS, where TOKEN is an id or a text of one token (repeatable).",
+        help="Add BIAS to the logit of TOKEN, which is an id or the text of one token (repeatable).",
         metavar="TOKEN=BIAS",
     )
-    grammar: str | None = setting(None, "--grammar", help="A GBNF grammar that the answer obeys.", file="grammar file")
+    grammar: str | None = setting(
+        None, "--grammar", help="A GBNF grammar that the answer follows.", file="grammar file"
+    )
     json_schema: str | None = setting(
         None,
         "--json-schema",
@@ -591,7 +621,7 @@ class Sampling(Settings):
         None, "--regex", help="A regular expression that the whole answer matches.", metavar="PATTERN"
     )
     lark: str | None = setting(
-        None, "--lark", help="A grammar in llguidance's Lark that the answer obeys.", file="Lark grammar file"
+        None, "--lark", help="A grammar in llguidance's Lark that the answer follows.", file="Lark grammar file"
     )
 
     def _check_together(self) -> None:
@@ -604,12 +634,12 @@ class Sampling(Settings):
 
 @dataclass(frozen=True)
 class Engine(Settings):
-    """What llama.cpp is given to run on."""
+    """The context, threads, devices and memory of llama.cpp."""
 
     n_ctx: int | None = setting(
         None,
         "--ctx",
-        help="Context size of each view, in tokens (default: what the model was trained for, at most 8192).",
+        help="Context size of each view, in tokens (default: the model's training length, at most 8192).",
         least=8,
         most=_INT32,
     )
@@ -617,15 +647,15 @@ class Engine(Settings):
     n_threads: int | None = setting(
         None,
         "--threads",
-        help="CPU threads for both views together, at most (default: the physical cores, or fewer where a container "
-        "or the CPU affinity limits them).",
+        help="Most CPU threads for all views together (default: the physical cores, or fewer if a container or the "
+        "CPU affinity limits them).",
         least=1,
         most=1024,
     )
     n_gpu_layers: str = setting(
         "auto",
         "--gpu-layers",
-        help="Layers on the graphics card: as many as fit with all views' caches (auto), a number, or all.",
+        help="Layers on the graphics card: auto (as many as fit beside the caches of all views), a number, or all.",
         metavar="auto|N|all",
         or_number=True,
     )
@@ -644,21 +674,21 @@ class Engine(Settings):
     tensor_split: str | None = setting(
         None,
         "--tensor-split",
-        help="What share of the layers each device gets, as in 3,1 (default: by its free memory).",
+        help="Share of the layers for each device, as in 3,1 (default: by free memory).",
         metavar="N,N,...",
     )
     main_gpu: int = setting(
         0,
         "--main-gpu",
-        help="The device that a model uses alone with --split-mode none.",
+        help="Number of the only device that --split-mode none uses.",
         least=0,
         most=_MOST_DEVICES - 1,
     )
     rpc: tuple[str, ...] = setting(
         (),
         "--rpc",
-        help="Another machine whose llama.cpp server (rpc-server) holds layers too (repeatable). Never over an open "
-        "network: whoever reaches that server owns its machine.",
+        help="Another machine whose llama.cpp server (rpc-server) holds layers too (repeatable). Never use it over "
+        "an open network: anyone who reaches that server controls its machine.",
         metavar="HOST:PORT",
     )
     cache_type_k: CacheType = setting("f16", "--cache-type-k", help="Type of the KV cache's keys.")
@@ -666,16 +696,17 @@ class Engine(Settings):
     layout: Layout = setting(
         "auto",
         "--layout",
-        help="Where the views live: contexts side by side, batched in one context, or auto: contexts for two views "
-        "with two threads on a CPU, else batched.",
+        help="Contexts of the views: contexts (one for each view, side by side), batched (one for all), or auto "
+        "(contexts for two views with two threads on a CPU, else batched).",
     )
     flash_attn: FlashAttention = setting("auto", "--flash-attn", help="Flash attention.")
     mmap: bool = setting(
         True,
         "--mmap/--no-mmap",
-        help="Map the model file into memory; without it the file is read whole, and may change while it is in use.",
+        help="Map the model file into memory. With --no-mmap the file is read whole, and may change while it is in "
+        "use.",
     )
-    mlock: bool = setting(False, "--mlock", help="Keep the weights in memory: never swapped out.")
+    mlock: bool = setting(False, "--mlock", help="Lock the weights in memory, so that they are never swapped out.")
     verbose: bool = setting(False, "--verbose", help="Show llama.cpp's own log on standard error.")
 
     def _check_together(self) -> None:
@@ -688,12 +719,12 @@ class Engine(Settings):
 
     @property
     def gpu_layers(self) -> int | None:
-        """The layers asked for, -1 for all; None for as many as fit."""
+        """The number of layers on devices: -1 for all, None for as many as fit."""
         return None if self.n_gpu_layers == "auto" else -1 if self.n_gpu_layers == "all" else int(self.n_gpu_layers)
 
     @property
     def split(self) -> tuple[float, ...]:
-        """What share each device gets; empty where that is not said."""
+        """The share of each device; empty by default."""
         return _parse_split(self.tensor_split) if self.tensor_split else ()
 
 
@@ -708,10 +739,10 @@ def _parse_split(text: str) -> tuple[float, ...]:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of a server, as in ``192.168.1.5:50052``.
+    """Parse the host and port of a server, as in ``192.168.1.5:50052``.
 
     Raises:
-        UsageError: it is no address.
+        UsageError: the text is not an address.
     """
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -721,14 +752,15 @@ def parse_address(text: str) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Prompting(Settings):
-    """Where the preferences stand in the prompt, and what both views share."""
+    """The place of the preferences in the prompt, and the settings that all views share."""
 
-    system: str = setting("", "--system", "-s", help="A system text that both views share.")
+    system: str = setting("", "--system", "-s", help="A system text that all views share.")
     placement: Placement = setting(
         "question",
         "--placement",
-        help="Where a preference stands: behind the question, where it is heard best and what stands before it is read "
-        "once for all views; in the system message; or in a user turn of its own.",
+        help="Where a preference stands in the prompt: question (behind the question: the strongest place, and all "
+        "text before it is read once for all views), system (in the system message), or user-turn (in a user "
+        "turn of its own).",
     )
     begin: str = setting(
         "", "--begin", help="The first words of the answer, which the model continues.", metavar="TEXT"

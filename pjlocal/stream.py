@@ -1,4 +1,4 @@
-"""Tokens' bytes to text that can be shown: whole UTF-8 characters only, and nothing of a stop string."""
+"""Tokens' bytes to text for the screen: whole UTF-8 characters, without stop strings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class TextStream(Generic[T]):
-    """Pairs each token with its text, as soon as that text is settled.
+    """A stream that pairs each token with its text, as soon as that text is final.
 
-    A token is held back while its last character is incomplete, or while the text so far could be the beginning of
-    a stop string.  The bytes of a character that spans tokens belong to the token that completes it; half a
+    A token is held back while its last character is incomplete, or while the text could be the beginning of a stop
+    string.  The bytes of a character that spans tokens belong to the token that completes it; half a
     character at the end of the text is dropped.  Bytes that can never become UTF-8 are shown as U+FFFD.
     """
 
@@ -22,10 +22,10 @@ class TextStream(Generic[T]):
         self._stops = [stop for stop in stops if stop]
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held: deque[tuple[T, str]] = deque()
-        self.stopped = False  # a stop string has come
+        self.stopped = False  # whether a stop string was found
 
     def push(self, item: T, piece: bytes) -> Iterator[tuple[T, str]]:
-        """Add a token; yields the tokens whose text is settled now."""
+        """Add a token, and yield the tokens whose text is final now."""
         self._held.append((item, self._decoder.decode(piece)))
         text = "".join(held for _, held in self._held)
         ends = [at for stop in self._stops if (at := text.find(stop)) >= 0]
@@ -36,11 +36,11 @@ class TextStream(Generic[T]):
             yield from self._release(len(text) - self._undecided(text))
 
     def finish(self) -> Iterator[tuple[T, str]]:
-        """No more tokens come: yields those still held back."""
+        """End the stream, and yield the tokens that are still held back."""
         yield from self._release(sum(len(held) for _, held in self._held), whole=True)
 
     def _undecided(self, text: str) -> int:
-        """Length of the longest end of ``text`` that a stop string begins with."""
+        """Length of the longest end of ``text`` that is the beginning of a stop string."""
         longest = 0
         for stop in self._stops:
             for n in range(min(len(stop) - 1, len(text)), longest, -1):
@@ -50,7 +50,7 @@ class TextStream(Generic[T]):
         return longest
 
     def _release(self, n_chars: int, whole: bool = False) -> Iterator[tuple[T, str]]:
-        """The held tokens within the first ``n_chars`` characters; with ``whole`` all of them, cut there."""
+        """Yield the held tokens within the first ``n_chars`` characters; with ``whole`` all of them, cut there."""
         while self._held:
             item, text = self._held[0]
             if not whole and len(text) > n_chars:

@@ -1,4 +1,4 @@
-"""Files that a user names: their paths, and texts that are read with plain complaints and written in one step."""
+"""Files that a user names: paths, texts read with clear errors, and texts written in one step."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Format = TypeVar("Format")
 
 
 def user_path(name: str | Path) -> Path:
-    """The path that a user names, ``~`` and ``~user`` written out.  A name need not be UTF-8, just as for the system.
+    """The path of a name, with ``~`` and ``~user`` expanded.  The name need not be UTF-8.
 
     Raises:
-        UsageError: nothing can have this name: it is empty, there is no such user, or it holds a NUL.
+        UsageError: the name is empty, contains a NUL, or names an unknown user.
     """
     if not str(name):
-        raise UsageError("no file is named: its name is empty")
+        raise UsageError("the file name is empty: name a file")
     if "\0" in str(name):
-        raise UsageError(f"no file is called {str(name)!r}: a name holds no NUL")
+        raise UsageError(f"{str(name)!r} cannot be the name of a file: it contains a NUL character")
     try:
         return Path(name).expanduser()
     except RuntimeError:
@@ -51,28 +51,28 @@ def read_text(path: str | Path, what: str) -> str:
 
 
 def owner_only(path: str, flags: int) -> int:
-    """An opener for `open`: a new file is its owner's alone (0600), for what was asked and answered is in it."""
+    """An opener for `open`: only the owner can read a new file (0600), because it contains questions and answers."""
     return os.open(path, flags, 0o600)
 
 
 def output_file(
     target: Path, formats: Mapping[str, Format], force: bool, advice: str = "choose another name"
 ) -> tuple[Path, Format]:
-    """The path of a file that a user wants written, and the format that its ending names.
+    """The path of a file to write, and the format of its ending.
 
     Args:
-        formats: by the ending, without its dot.
-        force: whether a file that exists may be replaced.
-        advice: what to do about a file that exists.
+        formats: formats by ending, without the dot.
+        force: whether an existing file may be replaced.
+        advice: the advice for an existing file.
 
     Raises:
-        UsageError: the ending names no format, or the file exists and ``force`` is not set.
-        OutputError: nothing can have this name, or the folder does not exist: its name is mistyped.
+        UsageError: the ending is unknown, or the file exists and ``force`` is not set.
+        OutputError: the name is impossible, or its folder does not exist (a mistyped name).
     """
     form = formats.get(target.suffix.lower().removeprefix("."))
     if form is None:
         *others, last = (f".{ending}" for ending in formats)
-        raise UsageError(f"{target.name or target} names no format: end it in {', '.join(others)} or {last}")
+        raise UsageError(f"{target.name or target} has no known format: end the name in {', '.join(others)} or {last}")
     try:
         path = user_path(target)
     except UsageError as error:
@@ -84,19 +84,19 @@ def output_file(
     except FileNotFoundError:
         raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist") from None
     except OSError:
-        pass  # `write_text` says what is wrong
+        pass  # `write_text` reports it
     return path, form
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's text in one step, keeping its mode; a new file is its owner's alone (0600).
+    """Replace a file's text in one step, and keep its mode.  Only the owner can read a new file (0600).
 
     Raises:
-        OutputError: it cannot be written, or is not a plain file.
+        OutputError: the file cannot be written, or is not a plain file.
     """
     try:
         with suppress(FileNotFoundError):
-            path.stat()  # says when links go in a circle, of which `resolve` makes what it likes
+            path.stat()  # raises for a circle of links, which `resolve` may not
         target = path.resolve()  # a link stays a link
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not target.is_file():

@@ -1,4 +1,4 @@
-"""Text that anyone may have written, as it can be shown: nobody takes orders from it."""
+"""Untrusted text, made safe to show: it contains no control characters."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202
 
 
 def visible(text: str) -> str:
-    """The text with control characters, escape sequences and direction marks as visible marks.
-
-    Whatever a model writes, or a file that is loaded holds, the terminal takes no orders from it.
+    """The text with control characters, escape sequences and direction marks as visible marks.  So text of a model or
+    a file cannot control the terminal.
     """
     return _UNSAFE.sub(_mark, text)
 
@@ -29,17 +28,17 @@ def _mark(match: re.Match[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text that anyone may have written, fit for a line of a terminal."""
+    """Untrusted text on one line of a terminal."""
     return visible(" ".join(text.split()))
 
 
 def shown(text: str) -> str:
-    """Text that anyone may have written, as a file can hold it: encodable, too, and with one kind of line ends."""
+    """Untrusted text for a file: also encodable, and with one kind of line ends."""
     return visible(_SURROGATES.sub("\ufffd", text.replace("\r\n", "\n")))
 
 
 def shown_line(text: str) -> str:
-    """The same on one line."""
+    """Untrusted text for a file, on one line."""
     return one_line(shown(text))
 
 
@@ -47,14 +46,13 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def markdown_line(text: str) -> str:
-    """Plain text that anyone may have written, on one line of Markdown."""
+    """Untrusted plain text on one line of Markdown."""
     return re.sub(r"[\\`*\[\]<&~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", shown_line(text))
 
 
 def whole_characters(parts: Iterable[Part], text_of: Callable[[Part], str]) -> Iterator[list[Part]]:
-    """The parts of a text that are not empty, together those between which a character (grapheme) is not finished.
-
-    They would come apart on a screen, since a bold part has another font.
+    """The non-empty parts of a text, in groups that end with a complete character (grapheme).  A character whose parts
+    have different styles would fall apart on a screen.
     """
     together: list[Part] = []
     before = ""
@@ -71,7 +69,7 @@ def whole_characters(parts: Iterable[Part], text_of: Callable[[Part], str]) -> I
 
 
 def _goes_on(before: str, char: str) -> bool:
-    """Whether ``char`` belongs to the character (grapheme) that ``before`` ends with."""
+    """True if ``char`` belongs to the character (grapheme) at the end of ``before``."""
     if "\U0001f1e6" <= char <= "\U0001f1ff":  # two regional indicators make a flag
         return len(before) % 2 != len(re.sub("[\U0001f1e6-\U0001f1ff]+$", "", before)) % 2
     return (

@@ -232,7 +232,7 @@ def test_a_wrong_one_costs_a_line(tiny, tmp_path: Path, lora: Path, pjlocal) -> 
     for option, status, says in (
         (f"{lora}:9999", 2, "a scale is a number from -1000 to 1000"),
         ("gone.gguf", 1, "no such LoRA adapter"),
-        (tiny("llama"), 1, "is no LoRA adapter"),
+        (tiny("llama"), 1, "is not a LoRA adapter"),
     ):
         result = pjlocal("run", "-m", tiny("llama"), "--lora", option, "Hello")
         assert (result.returncode, result.stdout) == (status, "") and result.stderr.count("\n") == 1
@@ -241,11 +241,11 @@ def test_a_wrong_one_costs_a_line(tiny, tmp_path: Path, lora: Path, pjlocal) -> 
 
 def test_a_file_is_checked_as_what_it_is_used_for(judge: Make, lora: Path) -> None:
     one = judge("vivid", lora=(str(lora),))
-    with pytest.raises(ModelError, match=r"pirate.gguf is no control vector"):
+    with pytest.raises(ModelError, match=r"pirate.gguf is not a control vector"):
         ids(one, lora=(), control_vector=(str(lora),))
 
 
 def test_one_for_a_larger_model_is_refused_before_the_model_is_loaded(tmp_path: Path, lora: Path) -> None:
     other = write_llama(tmp_path / "other.gguf", n_embd=32)
-    with pytest.raises(ModelError, match=r"pirate.gguf does not fit other.gguf: its blk.0.attn_q.weight has another"):
+    with pytest.raises(ModelError, match=r"pirate.gguf does not fit the model other.gguf: its blk.0.attn_q.weight"):
         PersonaJudge(other, generation=Generation(lora=(str(lora),)))

@@ -62,7 +62,7 @@ for act in (
     )
     assert len(lines) == 13
     for line in lines:
-        assert line.startswith("UsageError: ") and line.endswith(" is closed: make another"), line
+        assert line.startswith("UsageError: ") and line.endswith(" is closed: make a new one"), line
 
 
 def test_a_model_that_was_given_stays_open(tiny: Any) -> None:
@@ -79,7 +79,7 @@ judge.close()
 print(len(list(events)), answer.result.finish_reason, refusal(lambda: list(judge.stream("Hi"))))
 """,
     )
-    assert lines == ["length", "0 interrupted UsageError: this PersonaJudge is closed: make another"]
+    assert lines == ["length", "0 interrupted UsageError: this PersonaJudge is closed: make a new one"]
 
 
 @pytest.mark.slow
@@ -165,4 +165,4 @@ judge.close()
 def test_a_forked_child_is_refused_in_a_line_and_its_parent_goes_on(tiny: Any, end: str) -> None:
     lines = run(tiny("llama"), FORKING.format(end=end))
     assert len(lines) == 5 and lines[3:] == ["0", "length"]
-    assert all(line.startswith("ModelError: llama.cpp cannot be used after os.fork") for line in lines[:3]), lines
+    assert all(line.startswith("ModelError: llama.cpp does not work after os.fork") for line in lines[:3]), lines

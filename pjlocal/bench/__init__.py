@@ -1,4 +1,4 @@
-"""What two preferences cost: judge mode against everything that it could be compared with.
+"""The cost of two preferences: judge mode against all alternatives.
 
-A front door that shows nothing itself: `pjlocal.cli.bench` prints the report.
+`pjlocal.cli.bench` prints the report.
 """

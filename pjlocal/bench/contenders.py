@@ -1,4 +1,4 @@
-"""What takes part: judge mode in each layout, and everything that it is compared with."""
+"""The contenders: judge mode in each layout, and its alternatives."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make_contenders(
     stack: ExitStack,
     interrupt: Interrupt,
 ) -> Iterator[tuple[str, Callable[[int], float]]]:
-    """Each contender: a function from the seed to tokens a second."""
+    """Yield each contender's name, and a function from the seed to tokens per second."""
     one_prompt, two_prompts = prompts
     bare = Context(model, work.engine, _room(one_prompt, work), 1, threads(work), interrupt)
     stack.callback(bare.close)
@@ -68,7 +68,7 @@ def make_contenders(
     for layout in LAYOUTS:
         yield JUDGE.format(layout), _judged(JUDGE.format(layout), judges[layout], work, report)
     for layout in LAYOUTS:
-        if judges[layout].decoder.lanes.layout(3) == layout:  # on few cores one batch, whatever is wanted
+        if judges[layout].decoder.lanes.layout(3) == layout:  # on few cores it is one batch, whatever was set
             yield THREE.format(layout), _judged(THREE.format(layout), judges[layout], work, report, mode="both")
     if work.lookahead:
         for layout in LAYOUTS:
@@ -83,7 +83,7 @@ def make_prompts(judge: PersonaJudge, work: Workload) -> tuple[list[int], list[l
     """The tokens of one prompt with all preferences, and of each view's.
 
     Raises:
-        UsageError: they leave less room than the workload needs.
+        UsageError: they leave too little room for the workload.
     """
     (one,) = judge.plan(work.prompt, judge.request.replace(mode="prompt")).prompts
     two = judge.plan(work.prompt, judge.request.replace(mode="judge")).prompts
@@ -102,7 +102,7 @@ def threads(work: Workload) -> int:
 
 
 def _bare(context: Context, prompt: Sequence[int], work: Workload, seed: int) -> float:
-    """llama.cpp's own loop: decode one token, sample with its own chain."""
+    """Measure llama.cpp's own loop: decode one token, sample with its own chain."""
     s = work.sampling
     chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
     if s.top_k:
@@ -138,18 +138,18 @@ def _limit(slot: Slot, prompts: Sequence[Sequence[int]], work: Workload) -> floa
     return (work.n_tokens - 1) / (time.perf_counter() - started)
 
 
-_FEWEST_TIMED = 4  # tokens; llama-cpp-python cannot be told to go on behind the end of its answer
+_FEWEST_TIMED = 4  # tokens; llama-cpp-python cannot continue after the end of its answer
 
 
 def library_threads() -> int:
-    """What llama-cpp-python takes unless it is told otherwise."""
+    """The default number of threads of llama-cpp-python."""
     return max((os.cpu_count() or 1) // 2, 1)
 
 
 def _library(
     model: Model, judge: PersonaJudge, work: Workload, stack: ExitStack, n_ctx: int, n_threads: int | None
 ) -> Callable[[int], float]:
-    """What a user would otherwise do: llama-cpp-python, both preferences in the system message."""
+    """The alternative of most users: llama-cpp-python, with both preferences in the system message."""
     from llama_cpp import Llama
 
     s = work.sampling
@@ -163,10 +163,10 @@ def _library(
             use_mmap=work.engine.mmap,
             verbose=False,
         )
-    except ValueError as error:  # it says no more than this
+    except ValueError as error:  # the error has no other details
         raise ModelError(
-            f"llama-cpp-python, which bench compares with, loads the model once more: {error}. "
-            "Is there not enough memory? Use a smaller model, or free some"
+            f"llama-cpp-python, which bench compares with, cannot load the model a second time: {error}. Is there "
+            "enough memory? Use a smaller model, or free memory"
         ) from None
     stack.callback(llama.close)
     request = judge.request.replace(mode="prompt")
@@ -199,7 +199,7 @@ def _library(
 
 
 def _judged(name: str, judge: PersonaJudge, work: Workload, report: Report, **changes: Any) -> Callable[[int], float]:
-    """An answer's speed; what of it is spent outside llama_decode is reported."""
+    """A function that measures an answer's speed, and reports its share outside llama_decode."""
 
     def run(seed: int) -> float:
         speed, outside = _judge(judge, work, seed, **changes)
@@ -210,9 +210,9 @@ def _judged(name: str, judge: PersonaJudge, work: Workload, report: Report, **ch
 
 
 def _judge(judge: PersonaJudge, work: Workload, seed: int, **changes: Any) -> tuple[float, float]:
-    """From prompt to screen, in judge mode unless that changes, shown by Rich on a terminal that goes nowhere.
+    """Measure an answer from prompt to screen, by default in judge mode, shown by Rich on a null terminal.
 
-    Returns tokens a second, and the share of the time that was spent outside llama_decode.
+    Returns tokens per second, and the share of the time outside llama_decode.
     """
     from rich.console import Console
 
@@ -236,7 +236,7 @@ _PREFILL_TOKENS = 256
 
 
 def read_prompts(model: Model, work: Workload, report: Report, interrupt: Interrupt) -> None:
-    """Read a prompt in both views together, and in one view alone with all threads, twice."""
+    """Measure reading a prompt in both views together, and twice in one view with all threads."""
     token = lib.llama_vocab_nl(model.vocab)
     prompt = [max(int(token), 0)] * _PREFILL_TOKENS
     settings = work.engine.replace(layout="contexts")

@@ -1,4 +1,4 @@
-"""The loop: the contenders take turns, repeated, so that what else the machine does falls on all of them.
+"""The benchmark: the contenders take turns, repeatedly, so that other load on the machine affects all of them.
 
 Ratios are taken within each turn, and their median is reported.
 """
@@ -33,7 +33,9 @@ def _check_name(path: Any) -> None:
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError:
-        raise UsageError(f"llama-cpp-python takes no name that is not UTF-8: link {path} by another") from None
+        raise UsageError(
+            f"llama-cpp-python cannot open a file whose name is not UTF-8: make a link to {path} under another name"
+        ) from None
 
 
 def measure(
@@ -42,15 +44,15 @@ def measure(
     """Run every contender in turn.
 
     Args:
-        progress: told what is measured now, and which share is done.
+        progress: called with the name of the current measurement and the share done.
 
     Raises:
-        Interrupted: by Ctrl-C.
-        UsageError: the context has no room for that many tokens, or llama-cpp-python does not take the file's name.
+        Interrupted: Ctrl-C was pressed.
+        UsageError: the context has no room for so many tokens, or llama-cpp-python cannot open the file's name.
     """
 
     def step(what: str, done: float) -> None:
-        if interrupt.is_set():  # an answer that is interrupted just ends
+        if interrupt.is_set():  # an interrupted answer ends without an error
             raise Interrupted
         progress(what, done)
 
@@ -92,7 +94,7 @@ def measure(
             for i, (name, run) in enumerate(order):
                 step(name, (turn * (len(contenders) + 1) + i) / n_steps)
                 report.runs.setdefault(name, []).append(run(turn + 1))
-            order.reverse()  # there and back, so that nobody always runs behind the same one
+            order.reverse()  # there and back, so that no contender always follows the same one
             step("reading prompts", ((turn + 1) * (len(contenders) + 1) - 1) / n_steps)
             read_prompts(model, work, report, interrupt)
         report.per_call_us = per_call_us(judges["contexts"], work.prompt)
@@ -101,7 +103,7 @@ def measure(
 
 
 def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
-    """Microseconds of each thing that is done once a token or view, on real logits: the median of 200 calls."""
+    """Microseconds of each call made once per token or view, on real logits: the median of 200 calls."""
     prompts = judge.plan(prompt, judge.request.replace(mode="judge")).prompts
     with judge.decoder.direct(needs(2, max(map(len, prompts)) + 1)) as slot:
         slot.start(prompts)

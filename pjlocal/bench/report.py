@@ -1,4 +1,4 @@
-"""What is measured, and what came out."""
+"""The workload and the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..settings import LAYOUTS, Engine, FixedLayout, Sampling
 BARE = "bare llama_decode loop, one prompt"
 LIMIT = "limit: two views decoded, nothing else ({})"
 LIBRARY = "llama-cpp-python chat completion"
-LIBRARY_ALL_THREADS = "llama-cpp-python, told to use all threads"
+LIBRARY_ALL_THREADS = "llama-cpp-python with all threads"
 REFERENCE = "Algorithm 1 as written"
 JUDGE = "judge mode ({})"
 THREE = "three views: mode both ({})"
@@ -22,48 +22,49 @@ LOOKAHEAD = "judge mode ({}), looking {} tokens ahead"
 
 @dataclass(frozen=True)
 class Workload:
-    """What every contender does."""
+    """The work of every contender."""
 
     prompt: str
     prefer: tuple[str, ...]
     n_tokens: int
     repeats: int
-    lookahead: int  # tokens, in contenders of their own; 0: none
+    lookahead: int  # tokens; a value above 0 adds contenders
     sampling: Sampling
     engine: Engine
 
 
 @dataclass
 class Report:
-    """Tokens a second of every contender, a turn each; and what else was measured.  Times in seconds."""
+    """Tokens per second of every contender in each turn, and other measurements.  Times are in seconds."""
 
     measured_on: dict[str, Any]
     runs: dict[str, list[float]] = field(default_factory=dict)
-    share_outside: dict[str, list[float]] = field(default_factory=dict)  # of a step, outside llama_decode
+    share_outside: dict[str, list[float]] = field(default_factory=dict)  # share of a step outside llama_decode
     time_to_first_token_s: float = 0.0
     peak_memory_bytes: int | None = None
     prefill: dict[str, list[float]] = field(default_factory=dict)
     per_call_us: dict[str, float] = field(default_factory=dict)
 
     def speeds(self, name: str) -> tuple[float, float, float] | None:
-        """Least, median and most; None where llama-cpp-python's answers ended before they could be timed."""
+        """Minimum, median and maximum; None if llama-cpp-python's answers were too short to time."""
         timed = _timed_runs(self.runs[name])
         return (min(timed), median(timed), max(timed)) if timed else None
 
     @property
     def layout(self) -> FixedLayout:
-        """The layout in which two views decode fastest here."""
+        """The layout in which two views decode fastest."""
         return max(LAYOUTS, key=lambda layout: median(self.runs[LIMIT.format(layout)]))
 
     def ratio(self, name: str) -> float | None:
-        """Judge mode's speed in the fastest layout by that of another contender: the median over the turns."""
+        """Judge mode's speed in the fastest layout, divided by another contender's: the median over the turns."""
         judge = self.runs[JUDGE.format(self.layout)]
         ratios = _timed_runs([a / b for a, b in zip(judge, self.runs[name], strict=True)])
         return median(ratios) if ratios else None
 
     @property
     def ratios(self) -> dict[str, float | None]:
-        """The last is None for a model whose memory cannot be trimmed, as Algorithm 1 must."""
+        """The ratios to judge mode.  The last is None for a model whose memory cannot be truncated, as Algorithm 1
+        requires."""
         return {
             "judge_vs_limit": self.ratio(LIMIT.format(self.layout)),
             "judge_vs_bare": self.ratio(BARE),
@@ -76,14 +77,15 @@ class Report:
 
     @property
     def three(self) -> str:
-        """Three views in the layout in which they are fastest."""
+        """The contender with three views in their fastest layout."""
         return max(
             (name for name in map(THREE.format, LAYOUTS) if name in self.runs), key=lambda n: median(self.runs[n])
         )
 
     @property
     def lookahead_speedup(self) -> dict[str, float]:
-        """Judge mode's speed with look-ahead by its speed without, in each layout: the median over the turns."""
+        """Judge mode's speed with look-ahead, divided by its speed without, in each layout: the median over the
+        turns."""
         ahead = self.measured_on["lookahead"]
         pairs = {layout: (LOOKAHEAD.format(layout, ahead), JUDGE.format(layout)) for layout in LAYOUTS}
         return {
@@ -94,7 +96,7 @@ class Report:
 
     @property
     def prefill_ratio(self) -> float:
-        """Both views' prompts read together, by two single prompts one after the other with all threads."""
+        """Time of both views' prompts read together, divided by that of two single prompts read one after the other."""
         return median(a / b for a, b in zip(self.prefill["both"], self.prefill["two_single"], strict=True))
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,5 +121,5 @@ class Report:
 
 
 def _timed_runs(runs: Sequence[float]) -> list[float]:
-    """Those that could be timed."""
+    """The runs that could be timed."""
     return [run for run in runs if not isnan(run)]

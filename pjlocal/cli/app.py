@@ -1,4 +1,4 @@
-"""Every command by its name.  Each lives in a module of its own, and imports late what it alone needs."""
+"""The commands and their names.  Each has a module, which imports its own packages late."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _version(wanted: bool) -> None:
 def _debug(wanted: bool) -> None:
     if wanted:
         logging.getLogger("pjlocal").setLevel(logging.DEBUG)
-        faulthandler.enable()  # tells where C code has crashed
+        faulthandler.enable()  # prints where C code crashed
 
 
 @app.callback()
@@ -49,11 +49,11 @@ def _app(
             envvar="PJLOCAL_DEBUG",
             callback=_debug,
             is_eager=True,
-            help="Print the details of what goes wrong: tracebacks, and where C code has crashed.",
+            help="Print the details of errors: tracebacks, and where C code crashed.",
         ),
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""``pjlocal bench``: what two preferences cost on this machine."""
+"""``pjlocal bench``: the cost of two preferences on this machine."""
 
 from __future__ import annotations
 
@@ -23,30 +23,33 @@ _PROMPT = "Write a long story about a lighthouse keeper and the sea."
 
 @takes_settings()
 def bench(
-    prompt: Annotated[str, typer.Argument(help="What is asked; choose something with a long answer.")] = _PROMPT,
+    prompt: Annotated[str, typer.Argument(help="The prompt. Choose one with a long answer.")] = _PROMPT,
     model: ModelOption = None,
     prefer: PreferOption = ["vivid", "creative"],
     n_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=8, help="Tokens of each run.")] = 128,
-    repeats: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 7,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each contender.")] = 7,
     lookahead: Annotated[
-        int, typer.Option(min=0, help="Also measure judge mode with this --lookahead; ask for something that repeats.")
+        int,
+        typer.Option(
+            min=0, help="Also measure judge mode with this --lookahead. Choose a prompt whose answer repeats itself."
+        ),
     ] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Three turns of at most 48 tokens.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Three runs of at most 48 tokens.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     *,
     sampling: Sampling,
     engine: Engine,
 ) -> None:
-    """Measure judge mode against a plain loop, llama-cpp-python, Algorithm 1, the limit and three views, in turns."""
+    """Compare the speed of judge mode with a plain loop, llama-cpp-python, Algorithm 1, the limit and three views."""
     if uncommon := [
         flag(f) for f in fields(Sampling) if f.name not in _COMMON and getattr(sampling, f.name) != f.default
     ]:
-        raise UsageError(f"bench compares under temperature, top-k, top-p and min-p alone: leave out {uncommon[0]}")
+        raise UsageError(f"bench supports only temperature, top-k, top-p and min-p: leave out {uncommon[0]}")
     if len(prefer) < 2:
         raise UsageError("bench compares two views: give at least two preferences")
     if any(split_strength(wish)[1] for wish in prefer):
-        raise UsageError("bench compares two views as they are: leave out the strengths of preferences")
-    Generation(lookahead=lookahead)  # refused here, before the model is loaded
+        raise UsageError("bench compares preferences without strengths: leave the strengths out")
+    Generation(lookahead=lookahead)  # checks it before the model is loaded
     if quick:
         n_tokens, repeats = min(n_tokens, 48), min(repeats, 3)
     interrupt = Interrupt()
@@ -78,7 +81,7 @@ def _print(report: Any) -> None:
     console = make_console(sys.stdout)
     on = report.measured_on
     table = Table(
-        "", "tokens/s", "least to most", "judge mode by it", title=visible(f"{on['model']}: {on['description']}")
+        "", "tokens/s", "least to most", "judge mode / this", title=visible(f"{on['model']}: {on['description']}")
     )
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
@@ -88,7 +91,7 @@ def _print(report: Any) -> None:
             least, median, most = speeds
             table.add_row(name, f"{median:.1f}", f"{least:.1f} to {most:.1f}", f"{report.ratio(name):.2f}")
         else:
-            table.add_row(name, "-", "too short to be timed", "-")
+            table.add_row(name, "-", "too short to time", "-")
     console.print(table)
     d = report.as_dict()
     calls = ", ".join(f"{name} {us:.0f} µs" for name, us in report.per_call_us.items())
@@ -96,17 +99,16 @@ def _print(report: Any) -> None:
     peak = report.peak_memory_bytes
     for line in (
         f"fastest layout: {report.layout}; ratios are medians within {on['repeats']} turns of {on['tokens']} tokens",
-        "" if on["trimmable"] else "this model's memory cannot be trimmed: no Algorithm 1",
-        f"look-ahead makes judge mode faster by: {ahead}" if ahead else "",
+        "" if on["trimmable"] else "no Algorithm 1: this model's memory cannot be truncated",
+        f"judge mode with look-ahead / without: {ahead}" if ahead else "",
         f"outside llama_decode: {d['share_outside_llama_decode']:.1%} of a step (contexts); {calls}",
-        f"three views take {d['three_views_vs_two']:.2f} times the step of two, "
+        f"a step of three views takes {d['three_views_vs_two']:.2f} times that of two, "
         f"{d['share_outside_llama_decode_three_views']:.1%} of it outside llama_decode",
-        f"time to first token: {report.time_to_first_token_s:.2f} s; both prompts together by two alone: "
+        f"time to first token: {report.time_to_first_token_s:.2f} s; both prompts together / one after the other: "
         f"{report.prefill_ratio:.2f}",
         f"peak memory: {peak / 2**20:.0f} MiB, of which weights {on['model_bytes'] / 2**20:.0f} MiB" if peak else "",
-        f"threads {on['threads']} (llama-cpp-python by itself: {on['llama_cpp_python_threads']}), "
-        f"layers offloaded {on['layers_offloaded']} of {on['layers']}, "
-        f"llama-cpp-python {on['llama_cpp_python']}, {on['build']}",
+        f"threads {on['threads']} (llama-cpp-python's default: {on['llama_cpp_python_threads']}), layers offloaded "
+        f"{on['layers_offloaded']} of {on['layers']}, llama-cpp-python {on['llama_cpp_python']}, {on['build']}",
     ):
         if line:
             console.print(line, soft_wrap=True)

@@ -1,18 +1,18 @@
-"""Names that a shell completes behind an option: names of models, presets, personas, chats and documents."""
+"""Names that a shell completes: models, presets, personas, chats and documents."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
 
-Names = list[tuple[str, str]]  # with what is said of each, which zsh and fish show
+Names = list[tuple[str, str]]  # each with a description, which zsh and fish show
 
-#: Names that every shell takes as they are: Typer has zsh evaluate what is offered, and bash splits it at spaces.
+#: Names that are safe in every shell: zsh evaluates Typer's completions, and bash splits them at spaces.
 _PLAIN = re.compile(r"[\w@][\w.:/@+-]*")
 
 
 def _completes(names: Callable[[], Iterable[tuple[str, str]]]) -> Callable[[str], Names]:
-    """A function as Typer wants it, of one that gives all names; what cannot be looked up now is not offered."""
+    """A completion function for Typer, from a function that returns all names; after an error it offers none."""
 
     def complete(incomplete: str) -> Names:
         try:
@@ -55,7 +55,7 @@ def personas() -> Iterable[tuple[str, str]]:
 
 @_completes
 def own() -> Iterable[tuple[str, str]]:
-    """What `pjlocal prefs` shows and removes."""
+    """Presets and personas."""
     from ..config.config import load_config
     from ..prompting.preferences import PRESETS
 
@@ -65,7 +65,7 @@ def own() -> Iterable[tuple[str, str]]:
 
 @_completes
 def sessions() -> Iterable[tuple[str, str]]:
-    """Titles of one word, and numbers with the title that each has."""
+    """Titles of one word, and numbers with their titles."""
     from ..sessions.database import store_path
     from ..sessions.store import Store
 

@@ -45,20 +45,20 @@ prefs_app = typer.Typer(
 
 @config_app.command()
 def path() -> None:
-    """Print where the file is, or would be."""
+    """Print the path of the configuration file."""
     typer.echo(config_path())
 
 
 @config_app.command()
 def show() -> None:
-    """Print the settings in force, and where each comes from."""
+    """Print all settings, and the source of each."""
     for source, key, value in _in_force(load_config()):
         typer.echo(f"{source:12}{key}{': not set' if value is None else f' = {visible(tomlfile.value(value))}'}")
 
 
 @config_app.command()
 def edit() -> None:
-    """Open the file in your editor ($VISUAL or $EDITOR), then check it; a missing file is made first."""
+    """Open the configuration file in your editor ($VISUAL or $EDITOR), then check it.  A missing file is made first."""
     file = config_path()
     if not file.exists():
         write_text(file, _template())
@@ -68,7 +68,7 @@ def edit() -> None:
 
 @prefs_app.command("list")
 def list_presets() -> None:
-    """Print every preset: its name, whether it is yours, and its text; then your personas, and what they set."""
+    """Print all presets, with their origin and text, and your personas with their settings."""
     config = load_config()
     own, personas = config.presets, config.personas
     presets = PRESETS | dict(own)
@@ -88,28 +88,32 @@ _Name = Annotated[
 
 @prefs_app.command("show")
 def show_preset(name: _Name) -> None:
-    """Print the text of one preset, or what a persona sets."""
+    """Print the text of a preset, or the settings of a persona."""
     config = load_config()
     if persona := config.personas.get(name.lower()):
         for key, value in persona.flat().items():
             typer.echo(visible(f"{key} = {tomlfile.value(value)}"))
     else:
-        known = {**PRESETS, **config.presets, **dict.fromkeys(config.personas, "")}  # the nearest may be a persona
+        known = {
+            **PRESETS,
+            **config.presets,
+            **dict.fromkeys(config.personas, ""),
+        }  # personas are suggested too
         typer.echo(visible(resolve(name, known)))
 
 
 @prefs_app.command()
 def add(
     name: _Name,
-    text: Annotated[str, typer.Argument(help="What answers should be like; - reads standard input, @FILE a file.")],
+    text: Annotated[str, typer.Argument(help="The preference in words; - reads standard input, @FILE a file.")],
     force: Annotated[bool, typer.Option("--force", help="Replace a preset of that name.")] = False,
 ) -> None:
     """Add a preset of your own."""
     config = load_config()
     if name.lower() in config.personas:
-        raise UsageError(f"there is a persona {name.lower()!r}: give the preset another name")
+        raise UsageError(f"a persona is named {name.lower()!r}: give the preset another name")
     if name.lower() in config.presets and not force:
-        raise UsageError(f"there is a preset {name.lower()!r} already: --force replaces it")
+        raise UsageError(f"the preset {name.lower()!r} exists already: --force replaces it")
     if text == "-":
         text = read_stdin()
     elif text.startswith("@"):
@@ -126,7 +130,7 @@ def save(
     given: frozenset[str],
     request: Request,
 ) -> None:
-    """Save the options given here as a persona, which run and chat put on with -P NAME."""
+    """Save the given options as a persona, which -P NAME uses in run and chat."""
     saved = request.as_dict()
     views = list(saved["preferences"].values())
     values = {"prefer": in_turn(views), "draft_prefer": views[0], "judge_prefer": views[1]}
@@ -135,9 +139,9 @@ def save(
         values["seed"] = -1  # TOML has no null
     values = {key: value for key, value in values.items() if key in given}
     if not values:
-        raise UsageError("say what the persona sets, as in: pjlocal prefs save brief -p concise --mode both")
+        raise UsageError("give the settings of the persona, as in: pjlocal prefs save brief -p concise --mode both")
     if read := given & {f.name for f in dataclasses.fields(Sampling) if "file" in f.metadata}:
-        raise UsageError(f'a persona names a file by {min(read)} = "FILE": write that into {config_path()}')
+        raise UsageError(f'prefs save cannot save the name of a file: write {min(read)} = "FILE" into {config_path()}')
     if any(request.views):
         from ..prompting.plan import make_roles
 
@@ -164,20 +168,20 @@ def import_card(
 
 @prefs_app.command()
 def rm(name: _Name) -> None:
-    """Remove a preset of your own, or a persona."""
+    """Remove one of your presets or personas."""
     if name.lower() in load_config().personas:
         remove_persona(config_path(), name)
     else:
         remove_preset(config_path(), name)
 
 
-# What the commands themselves do without these; the others do nothing when not set.
+# Defaults of the commands for these keys; other keys have no effect when not set.
 _TOP_DEFAULTS = {"model": EMBEDDED, "save": True, "save_cache": False, "server": True}
 _VARIABLES = {"model": "PJLOCAL_MODEL", "server": "PJLOCAL_SERVER"}
 
 
 def _in_force(config: Config) -> Iterator[tuple[str, str, Any]]:
-    """Every setting: where it comes from, its key, and its value or None."""
+    """Every setting: its source, its key, and its value or None."""
     top = config.top()
     for key in TOP:
         if named := os.environ.get(_VARIABLES.get(key, "")):
@@ -200,7 +204,7 @@ def _source(is_set: bool) -> str:
 
 
 def _template() -> str:
-    """A file that sets nothing and shows everything that can be set, with its default."""
+    """A configuration file with every setting and its default, all commented out."""
     lines = [_TEMPLATE_HEAD]
     for table, settings in TABLES.items():
         hints = get_type_hints(settings)

@@ -1,4 +1,4 @@
-"""``pjlocal docs``: the documents that are shipped with the package."""
+"""``pjlocal docs``: the documents of the package."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _WIDEST = 110  # columns of text; longer rows are hard to read
 def docs(
     topic: Annotated[
         str | None,
-        typer.Argument(help="The document to show; a list of all when left out.", autocompletion=completion.documents),
+        typer.Argument(help="The document to show; without it, print the list.", autocompletion=completion.documents),
     ] = None,
     search: Annotated[
         str | None,
         typer.Option(
-            "--search", "-s", metavar="WORD", help="Print the lines that contain WORD, of all documents or one."
+            "--search", "-s", metavar="WORD", help="Print the lines that contain WORD, in all documents or in TOPIC."
         ),
     ] = None,
 ) -> None:
@@ -62,7 +62,7 @@ def _print_lines(word: str, topics: list[str]) -> None:
 
 
 def _show(topic: str) -> None:
-    """Page through a document on a terminal; other programs get its Markdown."""
+    """Page through a document on a terminal; print its Markdown elsewhere."""
     text = documents.read(topic)
     if not sys.stdout.isatty() or os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
         typer.echo(text, nl=False)
@@ -84,7 +84,7 @@ def _show(topic: str) -> None:
 def _rendered(text: str) -> RenderableType:
     from rich.markdown import Markdown
 
-    # Links between documents name the command instead, which a terminal can follow.
+    # Links between documents become commands, because a terminal cannot follow links.
     text = re.sub(r"\]\((\w+)\.md(#[\w-]+)?\)", r"] (`pjlocal docs \1`)", text)
     text = re.sub(r"\[([^][]+)\] \(`", r"\1 (`", text)
     return Markdown(text, code_theme="ansi_dark", hyperlinks=False)

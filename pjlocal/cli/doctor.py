@@ -1,4 +1,4 @@
-"""``pjlocal doctor``: whether everything is as it should be."""
+"""``pjlocal doctor``: a check of the installation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _MARKS = {"ok": "ok", "note": "note", "broken": "BROKEN"}
 
 
 def doctor(model: ModelOption = None, as_json: JsonOption = False) -> int:
-    """Look at llama.cpp, the hardware and your files, and write ten tokens; exit status 1 where something is broken."""
+    """Check llama.cpp, the hardware and your files, and write ten tokens.  The exit status is 1 if something is
+    broken."""
     from ..doctor.checks import findings
 
     found = []

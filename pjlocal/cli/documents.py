@@ -7,7 +7,7 @@ from importlib.resources import files
 
 
 def topics() -> dict[str, str]:
-    """What each document is about, by topic, in the order of the index."""
+    """The subject of each document, by topic, in the order of the index."""
     return dict(re.findall(r"^- \[([\w-]+)\]\(\1\.md\): (.*)$", read("README"), re.MULTILINE))
 
 

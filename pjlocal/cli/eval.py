@@ -1,4 +1,4 @@
-"""``pjlocal eval``: does it align?  Answers by several systems, scored, compared and shown."""
+"""``pjlocal eval``: answers of several systems, scored, compared and shown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 eval_app = typer.Typer(help="Does it align?  Answers by several systems, scored and compared.", no_args_is_help=True)
 
 _AT_ONCE = 8  # answers, unless another number is given
-_PROMPTS, _SCORES = "What is asked", "Who scores"
+_PROMPTS, _SCORES = "Prompts", "Who scores"
 
 _Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an evaluation.")]
 _Scorer = Annotated[
@@ -39,7 +39,7 @@ _Scorer = Annotated[
     typer.Option(
         "--scorer",
         metavar="MODEL",
-        help="Another model that tells how likely the answers are (repeatable).",
+        help="Another model that scores how likely the answers are (repeatable).",
         rich_help_panel=_SCORES,
         autocompletion=completion.models,
     ),
@@ -48,13 +48,18 @@ _Reward = Annotated[
     bool,
     typer.Option(
         "--reward/--no-reward",
-        help="Implicit rewards and fluency by the model that answered.",
+        help="Compute implicit rewards and fluency with the model that answered.",
         rich_help_panel=_SCORES,
     ),
 ]
 _RewardModel = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="A reward model.", rich_help_panel=_SCORES, autocompletion=completion.models),
+    typer.Option(
+        metavar="MODEL",
+        help="A reward model that scores the answers.",
+        rich_help_panel=_SCORES,
+        autocompletion=completion.models,
+    ),
 ]
 _Judge = Annotated[
     str | None,
@@ -71,23 +76,21 @@ _JudgeUrl = Annotated[
     typer.Option(
         "--judge-url",
         metavar="URL",
-        help="An OpenAI-compatible server that has the judge; its key comes from PJLOCAL_JUDGE_KEY or OPENAI_API_KEY.",
+        help="An OpenAI-compatible server that runs the judge. Its key comes from PJLOCAL_JUDGE_KEY or OPENAI_API_KEY.",
         rich_help_panel=_SCORES,
     ),
 ]
 _JudgePairs = Annotated[
     int | None,
-    typer.Option(
-        "--judge-pairs", min=1, help="Pairs of each system that are judged, at most.", rich_help_panel=_SCORES
-    ),
+    typer.Option("--judge-pairs", min=1, help="Most pairs of each system that are judged.", rich_help_panel=_SCORES),
 ]
-_Systems = Annotated[list[str], typer.Option("--system", "-s", help="A system to show; all without (repeatable).")]
-_Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
+_Systems = Annotated[list[str], typer.Option("--system", "-s", help="A system to show (repeatable; default: all).")]
+_Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
 
 @eval_app.command("suites")
 def suites() -> None:
-    """List the suites that are ready."""
+    """List the built-in suites."""
     from ..evaluation.suitefile import load_suite, ready_suites
     from ..screen.tables import plain_table
 
@@ -101,18 +104,25 @@ def suites() -> None:
 @eval_app.command("run")
 @takes_settings(preferences=("prefer",), max_tokens=128)  # as a suite's
 def run_suite(
-    suite: Annotated[str, typer.Argument(help="A ready suite (pjlocal eval suites lists them), or a file.")] = "quick",
+    suite: Annotated[
+        str, typer.Argument(help="A built-in suite (pjlocal eval suites lists them), or a file.")
+    ] = "quick",
     *,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", metavar="DIR", help="The folder that keeps all of it; one that exists goes on."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="The folder for answers and scores. An evaluation that exists there is continued.",
+        ),
     ],
     model: Annotated[
         list[str],
         typer.Option(
             "--model",
             "-m",
-            help="The model that answers; of several, each answers everything (repeatable).",
+            help="The model that answers. Repeat it: each model answers all prompts.",
             autocompletion=completion.models,
         ),
     ] = [],
@@ -125,19 +135,21 @@ def run_suite(
         ),
     ] = None,
     field: Annotated[
-        str | None, typer.Option(help="The field of that file which holds the prompt.", rich_help_panel=_PROMPTS)
+        str | None, typer.Option(help="The field of that file that holds the prompt.", rich_help_panel=_PROMPTS)
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Prompts at most.", rich_help_panel=_PROMPTS)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most prompts that are answered.", rich_help_panel=_PROMPTS)
+    ] = None,
     sample: Annotated[
-        int | None, typer.Option(min=0, help="Draw them at random, with this seed.", rich_help_panel=_PROMPTS)
+        int | None, typer.Option(min=0, help="Draw the prompts at random, with this seed.", rich_help_panel=_PROMPTS)
     ] = None,
     parallel: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=64,
-            help="Answers at once; 1 writes them one by one, as pjlocal run does, and is what measures speed "
-            "(default: 1 where the suite is about time, else 8).",
+            help="Answers written at once. 1 writes them one by one, as pjlocal run does; only then is speed "
+            "measured (default: 1 if the suite is about time, else 8).",
         ),
     ] = None,
     scorer: _Scorer = [],
@@ -166,7 +178,7 @@ def run_suite(
     interrupt = Interrupt()
     there = server_at(server, interrupt, given)
     models = [] if there else _models(model, given)
-    prefer = in_turn(request.views) if "prefer" in given else []  # those of the config file are for chats
+    prefer = in_turn(request.views) if "prefer" in given else []  # the config file's preferences are for chats
     seed = request.generation.seed if "seed" in given else None
     if "seed" in given and seed is None:
         raise UsageError("--seed must be at least 0 (not -1): an evaluation can be run again with the same seeds")
@@ -179,7 +191,9 @@ def run_suite(
     first = models[0] if models else None
     paths = [] if there else [find_model(system.model or first) for system in wanted.systems]
     if there and reward and "reward" in given:
-        raise UsageError("--reward needs the model that answers here: give --scorer MODEL, or leave --server out")
+        raise UsageError(
+            "--reward needs the answering model on this machine: give --scorer MODEL, or leave --server out"
+        )
     examiners = _examiners(paths if reward else [], scorer, reward_model, judge, judge_url, judge_pairs)
     if there:
         answering = [model_there(there, wanted)] * len(wanted.systems)
@@ -199,7 +213,7 @@ def run_suite(
             check_examiners(examiners, request.prompting, engine, interrupt)
             folder.hold(AnswerRecord, Score, Verdict)
             if unheard := without_effect(wanted, given):
-                _say(f"every system of the suite sets {', '.join(unheard)} itself: what you gave changes nothing")
+                _say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
             _say_what_stays(folder, run)
             write_run(folder, run)
             _say(_outlook(len(tasks), len(questions)))
@@ -210,7 +224,7 @@ def run_suite(
                     generate(folder, tasks, parallel, interrupt, lambda n, of: progress("answers", n, of))
                 _examine(folder, run, examiners, request.prompting, engine, interrupt)
         except Interrupted:
-            _say("stopped; the same command goes on from here")
+            _say("stopped; the same command continues")
             return INTERRUPTED
         _print_report(folder, run)
     return 0
@@ -229,7 +243,7 @@ def score(
     prompting: Prompting,
     engine: Engine,
 ) -> int:
-    """Score answers that are there, by other models or another judge; nothing is generated."""
+    """Score existing answers with other models or another judge."""
     from ..evaluation.records import Score, Verdict
 
     examiners = _examiners([], scorer, reward_model, judge, judge_url, judge_pairs)
@@ -239,7 +253,7 @@ def score(
         try:
             _examine(opened, run, examiners, prompting, engine, interrupt)
         except Interrupted:
-            _say("stopped; the same command goes on from here")
+            _say("stopped; the same command continues")
             return INTERRUPTED
         _print_report(opened, run)
     return 0
@@ -249,11 +263,11 @@ def score(
 def report(
     folder: _Dir,
     target: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Write it as .html, .md or .json instead.")
+        Path | None, typer.Argument(metavar="FILE", help="Write the report to this file (.html, .md or .json) instead.")
     ] = None,
     force: _Force = False,
 ) -> None:
-    """Show who wins, by how much, and whether that is more than luck."""
+    """Show which system wins, by how much, and whether the difference is significant."""
     with _opened(folder) as (opened, run):
         if target is None:
             _print_report(opened, run)
@@ -262,7 +276,7 @@ def report(
         from ..evaluation.report import write_report
 
         if user_path(str(target)).resolve() == opened.run_file.resolve():
-            raise UsageError(f"{target} says what the evaluation is: give the report another name")
+            raise UsageError(f"{target} is the evaluation's own file: give the report another name")
         results = _results(opened, run)
         write_report(results, compare(results), run.facts, target, force)
 
@@ -273,7 +287,7 @@ def compare_folders(
     second: _Dir,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compare two evaluations, prompt by prompt: the second's numbers less the first's."""
+    """Compare two evaluations, prompt by prompt: the second's numbers minus the first's."""
     from ..evaluation import compare
     from ..evaluation.report import folder_json, print_tables
     from ..evaluation.tables import folder_tables
@@ -292,7 +306,7 @@ def show(
     systems: _Systems = [],
     objectives: Annotated[list[str], typer.Option("--objectives", help="Objectives to show (repeatable).")] = [],
 ) -> None:
-    """Page through the answers side by side, in the colours of who wrote what."""
+    """Page through the answers side by side, with each token in the colour of the view that wrote it."""
     from ..evaluation import browser
     from ..evaluation.side_by_side import side_by_side
 
@@ -306,14 +320,17 @@ def vote(
     folder: _Dir,
     systems: _Systems = [],
     aspects: Annotated[
-        list[str], typer.Option("--aspect", "-a", help="What to ask about; without, each preference and quality.")
+        list[str],
+        typer.Option(
+            "--aspect", "-a", help="The criterion to vote on (repeatable; default: each preference, and quality)."
+        ),
     ] = [],
-    by: Annotated[str, typer.Option(help="Whose votes they are.")] = "person",
-    seed: Annotated[int, typer.Option(min=0, help="Of the order in which they are shown.")] = 0,
+    by: Annotated[str, typer.Option(help="Name of the voter.")] = "person",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order in which answers are shown.")] = 0,
 ) -> None:
-    """Choose blind between two answers; the votes count as a judge's do."""
+    """Choose blind between two answers.  The votes count like a judge's."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("eval vote asks on a terminal, and this is none")
+        raise UsageError("eval vote needs a terminal")
     from ..evaluation import vote
     from ..evaluation.records import Verdict, voter
     from ..evaluation.side_by_side import side_by_side
@@ -328,7 +345,7 @@ def vote(
         console.print(vote.revealed(vote.tally(ballot.asked, ballot.votes(), run.suite)))
 
 
-# What the commands share.
+# Helpers of the commands.
 
 
 def _models(model: list[str] | str, given: frozenset[str]) -> list[str]:
@@ -347,7 +364,7 @@ def _changed(
     sample: int | None,
     seed: int | None,
 ) -> Suite:
-    """The suite with what the command line says instead."""
+    """The suite with the changes of the command line."""
     from dataclasses import replace
 
     from ..evaluation.suite import Objectives
@@ -375,17 +392,17 @@ def _examiners(
     judge_url: str | None,
     judge_pairs: int | None,
 ) -> Examiners:
-    """Who scores; with a server, ``--judge`` is the judge's name there.
+    """The models that score.  With ``--judge-url``, ``--judge`` is the model's name on that server.
 
     Raises:
-        UsageError: a server without a name of the model.
-        ModelError: no such model.
+        UsageError: a server is given without a model's name.
+        ModelError: a model cannot be found.
     """
     from ..evaluation.examine import Examiners
     from ..gguf.locate import find_model
 
     if judge_url and not judge:
-        raise UsageError("--judge-url needs the name of the model there: give it as --judge NAME")
+        raise UsageError("--judge-url needs the name of the server's model: give it as --judge NAME")
     return Examiners(
         tuple(dict.fromkeys([*scorers, *map(find_model, more)])),
         find_model(reward_model) if reward_model else None,
@@ -406,24 +423,25 @@ def _examine(
 
 
 def _outlook(n_answers: int, n_prompts: int) -> str:
-    """What is about to be done, and what it can tell."""
+    """The number of answers to write, and the win rate that they can tell from chance."""
     from ..evaluation.statistics import smallest_telling
 
     least = smallest_telling(n_prompts)
-    tells = "too few to tell any win rate from chance" if least is None else f"they tell win rates from {least:.0%} on"
+    tells = (
+        "too few to tell any win rate from chance"
+        if least is None
+        else f"enough to tell a win rate of {least:.0%} from chance"
+    )
     return f"{n_answers:,} answers to {n_prompts} prompts; {tells}"
 
 
 def _say_what_stays(folder: Folder, run: Run) -> None:
-    """Of another suite, or of other settings, in the same folder."""
+    """Report answers of other suites or settings in the folder."""
     from ..evaluation.records import AnswerRecord
 
     others = len(folder.read(AnswerRecord).keys() - set(run.keys))
     if others:
-        _say(
-            f"{folder.path} holds {others:,} answers besides those of this suite and these settings; "
-            "the report leaves them out"
-        )
+        _say(f"{folder.path} also holds {others:,} answers of other suites or settings; the report leaves them out")
 
 
 def _say(text: str) -> None:

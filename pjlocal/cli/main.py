@@ -1,4 +1,4 @@
-"""Runs the command line, and makes one line and the right exit status of what goes wrong."""
+"""Run the command line, and turn errors into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..engine.interrupt import INTERRUPTED, Ended, Interrupted
 from ..errors import explain
 from .app import app
 
-#: Seconds after which a thread gives way to one that waits for Python's lock, here one that wants to decode the other
-#: view.  With Python's own 5 ms judge mode is 3 % slower (SmolLM2, two contexts, 2-core machine).
+#: Seconds after which a thread releases Python's lock to a waiting thread, here the one that decodes the other view.
+#: With Python's default of 5 ms, judge mode is 3 % slower (SmolLM2, two contexts, 2-core machine).
 _SWITCH_INTERVAL = 1e-4
 
 
 def main() -> None:
-    """Run the command line and exit: 0, 2 for wrong use, 1 for what fails at run time, 130 after Ctrl-C,
-    128 + n after signal n."""
+    """Run the command line and exit with 0, 2 for wrong use, 1 for other errors, 130 after Ctrl-C, or 128 + n after
+    signal n."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
     sys.exit(_guarded())
 
@@ -35,17 +35,17 @@ def _guarded() -> int:
     sys.unraisablehook = lambda failed: _unforeseen(failed.exc_value)
     try:
         if len(sys.argv) == 1 and _is_piped():
-            return _fail("standard input goes to a command, as in: echo Hello | pjlocal run. See pjlocal --help", 2)
+            return _fail("give standard input to a command, as in: echo Hello | pjlocal run. See pjlocal --help", 2)
         command = typer.main.get_command(app)
-        if "_PJLOCAL_COMPLETE" in os.environ:  # a shell asks what it may complete
+        if "_PJLOCAL_COMPLETE" in os.environ:  # called by a shell to complete words
             command.main(prog_name="pjlocal")
-        with command.make_context("pjlocal", sys.argv[1:]) as context:  # app() would handle some errors in its own way
+        with command.make_context("pjlocal", sys.argv[1:]) as context:  # app() would handle some errors itself
             status = command.invoke(context) or 0
         sys.stdout.flush()
         return status
     except typer.Exit as exit:
         return exit.exit_code
-    except (BrokenPipeError, SystemExit):  # SystemExit is what Rich raises for a closed pipe
+    except (BrokenPipeError, SystemExit):  # Rich raises SystemExit for a closed pipe
         _drop_stdout()
         return 0
     except Ended as ended:
@@ -56,7 +56,7 @@ def _guarded() -> int:
     except Exception as error:
         if isinstance(error, OSError):
             _drop_stdout()
-        if not hasattr(error, "format_message"):  # not one of Typer's own
+        if not hasattr(error, "format_message"):  # not an error of Typer
             return _fail(*explain(error))
         where = getattr(error, "ctx", None)
         failed = where.command_path if where else "pjlocal"
@@ -65,11 +65,11 @@ def _guarded() -> int:
         return 2
 
 
-_ASKS = 'a prompt and its options go to run, as in: pjlocal run -p vivid "Why do cats purr?"'
+_ASKS = 'give a prompt and its options to run, as in: pjlocal run -p vivid "Why do cats purr?"'
 
 
 def _with_advice(message: str, command: str) -> str:
-    """Typer's message about wrong use as a sentence, with advice where it gives none."""
+    """Typer's message about wrong use as a sentence, with advice if it has none."""
     message = message.rstrip(".").replace(": Value error, ", ": ")
     if (
         command == "pjlocal"
@@ -83,7 +83,7 @@ def _with_advice(message: str, command: str) -> str:
 
 
 def _is_piped() -> bool:
-    """Whether standard input is a pipe or a file."""
+    """True if standard input is a pipe or a file."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except OSError:
@@ -102,28 +102,28 @@ def _fail(message: str, status: int) -> int:
 
 
 def _fill_closed_streams() -> None:
-    """Where a standard stream is closed, the next file that is opened would take its place."""
+    """Open the null device for closed standard streams, whose numbers other files would get."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is the stream's
+            null = os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, the stream's
             setattr(sys, name, open(null, mode))  # noqa: SIM115
 
 
 def _never_fail_to_encode() -> None:
-    """A terminal in another encoding shows a mark for what it cannot, instead of an error."""
+    """Write escapes for characters that the terminal's encoding lacks, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _unforeseen(error: BaseException | None) -> None:
-    """An error where nobody waits for it, as in a thread of another package: the work goes on."""
+    """Report an error that no caller handles, as in a thread of another package.  The work goes on."""
     if error is not None and not isinstance(error, SystemExit | KeyboardInterrupt | BrokenPipeError):
         _fail(*explain(error))
 
 
 class _Formatter(logging.Formatter):
-    """Shows marks for what a terminal would take as orders: messages quote models' files, and what they wrote."""
+    """A formatter without control characters: messages quote models' files and texts."""
 
     def format(self, record: logging.LogRecord) -> str:
         from ..visible import visible
@@ -132,7 +132,7 @@ class _Formatter(logging.Formatter):
 
 
 def _show_log() -> None:
-    """Warnings, llama.cpp's log where it is asked for, and errors' details with --debug go to standard error."""
+    """Send warnings, llama.cpp's log on request, and details of errors with --debug to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("pjlocal: %(message)s"))
     logger = logging.getLogger("pjlocal")
@@ -141,7 +141,7 @@ def _show_log() -> None:
 
 
 def _flush_or_drop_stdout() -> None:
-    """The terminal may be gone, as after SIGHUP."""
+    """Flush standard output; drop it if the terminal is gone, as after SIGHUP."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -149,6 +149,6 @@ def _flush_or_drop_stdout() -> None:
 
 
 def _drop_stdout() -> None:
-    """What cannot be written must not be tried again, and complained about, when Python exits."""
+    """Redirect standard output to the null device, so that Python does not fail again at its exit."""
     with open(os.devnull, "w") as null:
         os.dup2(null.fileno(), sys.stdout.fileno())

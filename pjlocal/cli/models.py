@@ -31,7 +31,7 @@ models_app = typer.Typer(help="The models on this machine, and how to get one.",
 _Name = Annotated[
     str,
     typer.Argument(
-        help="A name of pjlocal models list, or how it begins; or a file.", autocompletion=completion.models
+        help="A name from pjlocal models list, or its beginning; or a file.", autocompletion=completion.models
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -39,7 +39,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @models_app.command("list")
 def list_models(as_json: JsonOption = False) -> None:
-    """Print every model in models/, in your data folder, and where other programs keep theirs."""
+    """List the models in models/, in your data folder, and in the folders of other programs."""
     from ..gguf.locate import all_models
     from ..gguf.summary import summary
 
@@ -48,14 +48,14 @@ def list_models(as_json: JsonOption = False) -> None:
         typer.echo(json.dumps([each.as_dict() for each in summaries], ensure_ascii=False))
         return
     if not summaries:
-        typer.echo("pjlocal: there are no models here yet: pjlocal models pull gets one", err=True)
+        typer.echo("pjlocal: no models found: pjlocal models pull downloads one", err=True)
         return
     _print_table(_HEAD, [*map(_row, summaries)], _RIGHT)
 
 
 _HEAD = ("name", "from", "size", "architecture", "parameters", "quantization", "context", "chat template")
 _RIGHT = (2, 4, 6)  # columns of numbers
-_PLAIN = ("from", "size", "architecture", "quantization")  # columns that say without their heading what they tell
+_PLAIN = ("from", "size", "architecture", "quantization")  # columns that need no heading
 
 
 def _row(model: Summary) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def _row(model: Summary) -> tuple[str, ...]:
 
 
 def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:
-    """The rows with their columns below each other; a shorter row's last cell goes on."""
+    """The rows with aligned columns; the last cell of a shorter row may be longer than its column."""
     from rich.cells import cell_len, set_cell_size
 
     whole = len(rows[0])
@@ -88,7 +88,7 @@ def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:
 
 
 def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: tuple[int, ...]) -> None:
-    """The rows as a table; on a terminal that is too narrow for it, each row's name and below it what it tells."""
+    """Print a table; on a terminal that is too narrow for it, print each row's name with the other cells below it."""
     from rich.cells import cell_len
 
     lines = _aligned([head, *rows], right)
@@ -106,7 +106,7 @@ def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: 
 @models_app.command()
 @takes_settings()
 def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
-    """Print what a model's file says, and what memory two views of it take."""
+    """Print the properties of a model, and the memory that two views of it take."""
     from ..gguf.header import read_header
     from ..gguf.kind import no_model, writes_no_text
     from ..gguf.locate import find
@@ -144,8 +144,8 @@ def _facts(found: Found, header: Header) -> dict[str, str]:
         "quantization": header.file_type,
         "context": f"{header.n_ctx_train or '-'} tokens",
         "vocabulary": f"{header.n_vocab} tokens",
-        "chat template": "yes" if header.has_chat_template else "no: a plain dialogue is written instead",
-        "sampling": described(recommended(header.metadata.get, found.named)) or "the file names none",
+        "chat template": "yes" if header.has_chat_template else "none: pjlocal writes a plain dialogue instead",
+        "sampling": described(recommended(header.metadata.get, found.named)) or "none in the file",
         "licence": header.metadata.text("general.license") or "-",
     }
 
@@ -162,12 +162,12 @@ def pull(
         str | None,
         typer.Argument(
             metavar="[NAME|ORG/REPO[:QUANTIZATION]]",
-            help="What to get; without it, print the names there are.",
+            help="The model to download; without it, print the catalogue.",
             autocompletion=completion.catalogue,
         ),
     ] = None,
 ) -> None:
-    """Download a model from Hugging Face into its cache, where llama.cpp and others find it too."""
+    """Download a model from Hugging Face into its cache, where llama.cpp and other programs find it too."""
     if name is None:
         _print_catalogue()
         return
@@ -178,7 +178,7 @@ def pull(
 
     with _ctrl_c_wins():
         choice = choose(_asked(name))
-    others = f" (there are also {', '.join(choice.others)})" if choice.others else ""
+    others = f" (also available: {', '.join(choice.others)})" if choice.others else ""
     _say(f"{choice.repo}: {choice.quantization}, {_bytes(choice.size)}{others}")
     check_room(choice)
     if warning := memory_warning(choice):
@@ -186,15 +186,13 @@ def pull(
     columns = DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     with progress_bars(*columns) as progress, _ctrl_c_wins():
         path = download(choice, progress)
-    _say(
-        f"it answers with: pjlocal run -m {choice.repo}:{choice.quantization}, or a shorter name of pjlocal models list"
-    )
+    _say(f"use it with: pjlocal run -m {choice.repo}:{choice.quantization}, or a shorter name from pjlocal models list")
     typer.echo(path)
 
 
 @contextmanager
 def _ctrl_c_wins() -> Iterator[None]:
-    """Whatever a library makes of Ctrl-C that comes while it handles something else, it is Ctrl-C."""
+    """Raise KeyboardInterrupt for Ctrl-C, even if a library turns it into another error."""
     pressed = False
 
     def handle(signum: int, frame: object) -> None:
@@ -214,7 +212,7 @@ def _ctrl_c_wins() -> Iterator[None]:
 
 
 def _asked(name: str) -> Repository:
-    """Raises UsageError where the name is neither in the catalogue nor that of a repository."""
+    """The repository of a name.  Raises UsageError if it is neither in the catalogue nor ORG/REPO."""
     from ..gguf.catalogue import CATALOGUE
     from ..gguf.locate import Repository, repository
 
@@ -222,8 +220,8 @@ def _asked(name: str) -> Repository:
         return Repository(entry.repo, None)
     if asked := repository(name):
         return asked
-    near = did_you_mean(name.lower(), CATALOGUE) or "pjlocal models pull lists those there are"
-    raise UsageError(f"{name!r} is no ORG/REPO[:QUANTIZATION], nor a name of the catalogue: {near}")
+    near = did_you_mean(name.lower(), CATALOGUE) or "pjlocal models pull lists the catalogue"
+    raise UsageError(f"{name!r} is neither ORG/REPO[:QUANTIZATION] nor a name of the catalogue: {near}")
 
 
 def _print_catalogue() -> None:
@@ -244,20 +242,20 @@ def _say(text: str) -> None:
 def rm(
     name: _Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False
 ) -> None:
-    """Remove a model's file from models/ or your data folder; never one that another program keeps."""
+    """Remove a model's file from models/ or your data folder.  Files of other programs are never removed."""
     from ..gguf.locate import find
     from ..gguf.remove import check_removable, links_to, remove
 
     found = find(name)
     check_removable(found)
     if links := ", ".join(map(str, links_to(found))):
-        _say(f"{links} would lead nowhere without {found.path}")
+        _say(f"these links would point to nothing without {found.path}: {links}")
     if not yes and not sys.stdin.isatty():
-        raise UsageError(f"nobody can be asked here whether to remove {found.path}: give --yes")
+        raise UsageError(f"cannot ask for confirmation without a terminal: give --yes to remove {found.path}")
     if yes or typer.confirm(f"Remove {one_line(str(found.path))} ({_bytes(found.size)}) for good?", err=True):
         remove(found)
 
 
 def _bytes(n: int) -> str:
-    """As people say it: 98 MB, 4.7 GB."""
+    """A size in words: 98 MB, 4.7 GB."""
     return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB"

@@ -1,4 +1,4 @@
-"""``pjlocal serve``: one resident model that other programs ask."""
+"""``pjlocal serve``: one loaded model for other programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..settings import Engine
 from .options import ModelOption, takes_settings
 
 _SERVER = "Server"
-_TOKEN_BYTES = 24  # of the secret in the page's address
+_TOKEN_BYTES = 24  # size of the secret in the page's address
 
 
 @takes_settings()
@@ -29,7 +29,7 @@ def serve(
     model: ModelOption = None,
     host: Annotated[
         str,
-        typer.Option(help="The address to listen on; other machines reach others than this.", rich_help_panel=_SERVER),
+        typer.Option(help="The address to listen on. Only this machine reaches the default.", rich_help_panel=_SERVER),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.", rich_help_panel=_SERVER)
@@ -39,14 +39,17 @@ def serve(
         typer.Option(
             min=1,
             max=64,
-            help="Answers at once, of two views each; each view has room for --ctx tokens in memory.",
+            help="Answers written at once, with two views each. Each view takes memory for --ctx tokens.",
             rich_help_panel=_SERVER,
         ),
     ] = 2,
     queue: Annotated[
         int,
         typer.Option(
-            min=0, max=10_000, help="Answers that may wait besides; more are refused (429).", rich_help_panel=_SERVER
+            min=0,
+            max=10_000,
+            help="Requests that may wait. Further requests return status 429.",
+            rich_help_panel=_SERVER,
         ),
     ] = 32,
     unload_after: Annotated[
@@ -54,7 +57,7 @@ def serve(
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="Free the model's memory after so long without a request; the next one loads it again.",
+            help="Free the model's memory after this time without a request. The next request loads the model again.",
             rich_help_panel=_SERVER,
         ),
     ] = None,
@@ -63,8 +66,8 @@ def serve(
         typer.Option(
             envvar="PJLOCAL_API_KEY",
             show_envvar=True,
-            help="The key that clients must send; required on an address that other machines reach. Other users of "
-            "this machine can see it in the list of processes, but not PJLOCAL_API_KEY.",
+            help="The key that clients must send. It is required if other machines reach the address. Other users "
+            "of this machine see the option in the list of processes, but not PJLOCAL_API_KEY.",
             rich_help_panel=_SERVER,
         ),
     ] = None,
@@ -72,7 +75,7 @@ def serve(
         list[str],
         typer.Option(
             metavar="ORIGIN",
-            help="From where web pages may ask, as in https://example.org; * is everywhere (repeatable).",
+            help="Origin of web pages that may use the server, as in https://example.org; * allows all (repeatable).",
             rich_help_panel=_SERVER,
         ),
     ] = [],
@@ -80,7 +83,7 @@ def serve(
     request: Request,
     engine: Engine,
 ) -> int:
-    """Answer OpenAI's protocol over HTTP. What is given here holds where a request says nothing."""
+    """Serve OpenAI's protocol over HTTP. These options are the defaults of every request."""
     try:
         from ..server.app import create_app
         from ..server.auth import check_key
@@ -90,18 +93,20 @@ def serve(
         from ..server.run import serve as answer
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"a server needs the package {error.name}: pip install 'pjlocal[serve]' (or '.[serve]' in a checkout)"
+            f"pjlocal serve needs the package {error.name}: pip install 'pjlocal[serve]' (or '.[serve]' in a checkout)"
         ) from None
     from ..gguf.locate import EMBEDDED, find_model, lasting_name
     from ..gguf.ollama import shown_name
-    from ..prompting.plan import make_roles  # loads llama.cpp, which other commands may do without
+    from ..prompting.plan import make_roles  # loads llama.cpp, which other commands do not need
     from ..service import LoadedModel, ModelName, Service, check_servable
 
     if api_key is not None:
         check_key(api_key)
     local = is_loopback(host)
     if not local and api_key is None:
-        raise UsageError(f"other machines reach {host}: give --api-key (or PJLOCAL_API_KEY), or leave --host out")
+        raise UsageError(
+            f"other machines reach {host}: set a key with --api-key or PJLOCAL_API_KEY, or leave --host out"
+        )
     check_servable(request.generation)
     if any(request.views):
         make_roles(request)
@@ -130,7 +135,9 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         at = f"http://{shown}:{number}"
         with listen_locally(path, engine) as near:
-            whom = "with your key" if api_key else "without a key: every user of this machine may ask (see --api-key)"
+            whom = (
+                "with your key" if api_key else "without a key: every user of this machine may use it (see --api-key)"
+            )
             print(f"pjlocal: {names.model} answers at {at}/v1, {whom}", file=sys.stderr)
             print(f"pjlocal: in your browser, with your chats: {at}/?token={token} (Ctrl-C ends it)", file=sys.stderr)
             return answer(app, [listening, near] if near else [listening], service)

@@ -1,7 +1,6 @@
 """The user's own defaults and presets: ``config.toml``, held to the types and limits of `pjlocal.settings`.
 
-A setting comes from its option, else from the environment, else from the persona that was asked for, else from this
-file, else from its dataclass.
+The first of these that sets a value wins: its option, the environment, the chosen persona, this file, its dataclass.
 """
 
 from __future__ import annotations
@@ -52,27 +51,27 @@ class Config(Overrides):
     personas: Mapping[str, Overrides] = field(default_factory=dict)
 
     def persona(self, name: str) -> Overrides:
-        """What a persona sets, by its name in any case.
+        """The settings of a persona; the case of its name is ignored.
 
         Raises:
-            UsageError: there is none of that name; names the nearest.
+            UsageError: no persona has that name; the message suggests similar names.
         """
         found = self.personas.get(name.strip().lower())
         if found is None:
-            known = f"known are {', '.join(self.personas)}" if self.personas else "pjlocal prefs save NAME keeps one"
+            known = f"known are {', '.join(self.personas)}" if self.personas else "pjlocal prefs save NAME saves one"
             raise UsageError(f"unknown persona {name!r}: {did_you_mean(name.lower(), self.personas) or known}")
         return found
 
 
 def config_path() -> Path:
-    """The file: what PJLOCAL_CONFIG names, or ``config.toml`` in the user's folder for settings.
+    """The configuration file: PJLOCAL_CONFIG, or ``config.toml`` in the user's folder for settings.
 
     Raises:
         UsageError: there is no such folder.
     """
     path = _config_path()
     if path is None:
-        raise UsageError("there is no home folder for config.toml: set HOME, or PJLOCAL_CONFIG to a file")
+        raise UsageError("no home folder for config.toml is known: set HOME, or PJLOCAL_CONFIG to a file")
     return path
 
 
@@ -84,10 +83,10 @@ def _config_path() -> Path | None:
 
 
 def load_config(path: Path | None = None) -> Config:
-    """What the file sets; a missing file sets nothing, nor does one that has no folder.
+    """Load the settings of the file.  A missing file or folder means no settings.
 
     Raises:
-        UsageError: the file cannot be read as UTF-8, is not TOML, or sets what cannot be; names the key.
+        UsageError: the file is not UTF-8 or not TOML, or has a wrong value; the message names the key.
     """
     path = path or _config_path()
     text = tomlfile.read(path) if path else ""
@@ -133,7 +132,7 @@ def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Pat
         except UsageError as error:
             raise Wrong(str(error), *where) from None
         if name.lower() in personas:
-            raise Wrong(f"there is a persona {name.lower()!r} already (case makes no difference)", *where)
+            raise Wrong(f"two personas are named {name.lower()!r} (case is ignored)", *where)
         personas[name.lower()] = _persona(table, presets, folder, *where)
     return personas
 
@@ -157,12 +156,12 @@ def check_persona(name: str, presets: Mapping[str, str]) -> None:
     """Refuse a name that cannot be a persona's.
 
     Raises:
-        UsageError: it is not one bare word, or a preset has it.
+        UsageError: the name is not one bare word, or a preset has it.
     """
     if not re.fullmatch(r"\w[\w-]*", name):
         raise UsageError(f"a persona's name is one bare word of letters, digits, - and _ (not {name!r})")
     if name.lower() in presets:
-        raise UsageError(f"there is a preset {name.lower()!r}: give the persona another name")
+        raise UsageError(f"a preset is named {name.lower()!r}: give the persona another name")
 
 
 def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> dict[str, Any]:
@@ -181,7 +180,7 @@ def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *w
 
 
 def _unknown(key: str, known: Iterable[str], *where: str) -> str:
-    """What to say of an unknown key: the table where it is known, or the nearest that is known here, or all."""
+    """The advice for an unknown key: its right table, or the most similar known key, or all keys."""
     said = f"unknown key {key!r}" + "".join(f" in [{name}]" for name in where)
     for name, settings in TABLES.items():
         if key in get_type_hints(settings):
@@ -201,13 +200,13 @@ def _presets(table: Mapping[str, Any]) -> dict[str, str]:
         except UsageError as error:
             raise Wrong(str(error), "presets", name) from None
         if name.lower() in presets:
-            raise Wrong(f"there is a preset {name.lower()!r} already (case makes no difference)", "presets", name)
+            raise Wrong(f"two presets are named {name.lower()!r} (case is ignored)", "presets", name)
         presets[name.lower()] = text.strip()
     return presets
 
 
 def check_preset(name: str, text: str) -> None:
-    """Refuse what cannot be a preset of the user's own.
+    """Refuse an invalid preset of the user.
 
     Raises:
         UsageError: the name is built in, or not one bare word; or the text is empty.
@@ -217,7 +216,7 @@ def check_preset(name: str, text: str) -> None:
     if not re.fullmatch(r"\w[\w-]*", name):
         raise UsageError(f"a preset's name is one bare word of letters, digits, - and _ (not {name!r})")
     if not text.strip():
-        raise UsageError(f"the preset {name!r} is empty: say what the answer should be like")
+        raise UsageError(f"the preset {name!r} is empty: describe the answer that you want")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -225,7 +224,7 @@ def check_preset(name: str, text: str) -> None:
 
 
 def set_preset(path: Path, name: str, text: str) -> None:
-    """Add a preset to the file, or change its text; all else in the file stays as it is.
+    """Add a preset to the file, or change its text.  The rest of the file is unchanged.
 
     Raises:
         UsageError: a name or a text that cannot be, or a file that `load_config` refuses.
@@ -252,7 +251,7 @@ def set_preset(path: Path, name: str, text: str) -> None:
 
 
 def remove_preset(path: Path, name: str) -> None:
-    """Take a preset out of the file; all else in it stays as it is.
+    """Remove a preset from the file.  The rest of the file is unchanged.
 
     Raises:
         UsageError: there is none, or something else in the file names it; and what `set_preset` raises.
@@ -262,7 +261,7 @@ def remove_preset(path: Path, name: str) -> None:
     presets: Any = document.get("presets", {})
     key = _same(presets, name)
     if key is None:
-        why = "it is built in" if name.lower() in PRESETS else f"there is none in {path}"
+        why = "it is built in" if name.lower() in PRESETS else f"{path} does not contain it"
         raise UsageError(f"cannot remove the preset {name!r}: {why}")
     del presets[key]
     text = document.as_string()
@@ -274,7 +273,7 @@ def remove_preset(path: Path, name: str) -> None:
 
 
 def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool) -> None:
-    """Write a persona at the end of the file; all else in it stays as it is.
+    """Write a persona at the end of the file.  The rest of the file is unchanged.
 
     Raises:
         UsageError: what cannot be one, or one is there already and not to be replaced, or a file that `load_config`
@@ -286,7 +285,7 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
     text = tomlfile.read(path)
     if name.lower() in before.personas:
         if not replace:
-            raise UsageError(f"there is a persona {name.lower()!r} already: --force replaces it")
+            raise UsageError(f"the persona {name.lower()!r} exists already: --force replaces it")
         text = _without_persona(path, text, name)
     lines = [f"{key} = {tomlfile.value(value)}\n" for key, value in values.items()]
     gap = "\n\n" if text.strip() else ""
@@ -299,7 +298,7 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
 
 
 def remove_persona(path: Path, name: str) -> None:
-    """Take a persona out of the file; all else in it stays as it is.  Raises what `set_persona` does."""
+    """Remove a persona from the file.  The rest of the file is unchanged.  Raises what `set_persona` does."""
     load_config(path).persona(name)
     write_text(path, _without_persona(path, tomlfile.read(path), name))
 
@@ -316,7 +315,9 @@ def _without_persona(path: Path, text: str, name: str) -> str:
     except UsageError:
         now = None
     if now is None or {"personas": {}} | now != {"personas": {}} | left:
-        raise UsageError(f"cannot take [personas.{key}] apart from the rest of {path}: pjlocal config edit opens it")
+        raise UsageError(
+            f"cannot separate [personas.{key}] from the rest of {path}: change it with pjlocal config edit"
+        )
     return without
 
 

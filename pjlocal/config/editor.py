@@ -15,8 +15,8 @@ def edit_file(path: Path) -> None:
     """Open a file in $VISUAL or $EDITOR and wait until it is closed.
 
     Raises:
-        UsageError: neither is set, or it cannot be started.
-        PjlocalError: it failed.
+        UsageError: no editor is set, or it cannot be started.
+        PjlocalError: the editor failed.
     """
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
     if not editor.strip():
@@ -31,7 +31,7 @@ def edit_file(path: Path) -> None:
 
 
 def edit_text(text: str) -> str:
-    """A text as the user leaves it in the editor, without white space around it.  Raises what `edit_file` does."""
+    """Edit a text in the user's editor, and return it without white space around it.  Raises what `edit_file` does."""
     with tempfile.TemporaryDirectory(prefix="pjlocal-") as folder:
         path = Path(folder) / "question.md"
         path.write_text(text + "\n", encoding="utf-8", errors="replace")
@@ -39,4 +39,4 @@ def edit_text(text: str) -> str:
         try:
             return path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"what the editor saved cannot be read: {error}") from None
+            raise UsageError(f"cannot read the text that the editor saved: {error}") from None

@@ -1,4 +1,4 @@
-"""A TOML file that a person edits: reading, parsing, and changes that leave the rest as it is."""
+"""A TOML file that a person edits: reading, parsing, and changes that keep the rest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read(path: Path, what: str = "config file") -> str:
     """The file's text; of a missing file, the empty string.
 
     Raises:
-        UsageError: it cannot be read, or is not UTF-8.
+        UsageError: the file cannot be read, or is not UTF-8.
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
@@ -34,7 +34,7 @@ def parse(path: Path, text: str) -> TOMLDocument:
     """The text of the file as a document that can be edited.
 
     Raises:
-        UsageError: it is not TOML; names the line where tomlkit does.
+        UsageError: the text is not TOML; the message has tomlkit's line, if any.
     """
     import tomlkit
     from tomlkit.exceptions import ParseError, TOMLKitError, UnexpectedEofError
@@ -47,7 +47,7 @@ def parse(path: Path, text: str) -> TOMLDocument:
         what = re.sub(r"\.?( at line \d+ col \d+)?$", "", str(error))
         if isinstance(error, UnexpectedEofError) or repr("\0") in what:  # tomlkit's mark for the end of the text
             what = "it ends too early"
-        raise UsageError(f"{path}{at}: this is not TOML: {what}") from None
+        raise UsageError(f"{path}{at} is not valid TOML: {what}") from None
 
 
 def without_table(text: str, keys: Sequence[str]) -> str:
@@ -83,10 +83,10 @@ def _header(line: str) -> list[str]:
 
 
 def key(name: str) -> str:
-    """A bare word as a key, which is bare where TOML lets it."""
+    """A bare word as a TOML key, quoted if necessary."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
 
 
 def value(of: object) -> str:
-    """A text, a number, a truth or a list of texts as TOML writes it; JSON writes such values in the same way."""
+    """A text, number, boolean or list of texts in TOML, which writes them like JSON."""
     return json.dumps(of, ensure_ascii=False).replace("\x7f", "\\u007f")

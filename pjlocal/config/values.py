@@ -1,4 +1,4 @@
-"""Values that stand in a TOML file, held to the types and limits of the dataclass that takes them."""
+"""Values of a TOML file, checked against the types and limits of a dataclass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..textfile import read_text, user_path
 
 
 class Wrong(Exception):
-    """A value that a file cannot set, with the keys that lead to it."""
+    """A wrong value in a file, with its keys."""
 
     def __init__(self, message: str, *keys: str) -> None:
         super().__init__(message)
@@ -40,15 +40,15 @@ def checked(
     *where: str,
     rest: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """A table's values as the settings take them, each checked together with those before it.
+    """A table's values, converted for the settings.  Each is checked together with those before it.
 
     Args:
-        folder: from which the files that values name are found.
+        folder: the base of relative file names in values.
         where: the keys that lead to the table.
-        rest: what else the settings are made of.
+        rest: the other values of the settings.
 
     Raises:
-        Wrong: a value of another type, or outside its limits.
+        Wrong: a value has the wrong type, or is outside its limits.
     """
     fields = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
     hints = get_type_hints(settings)
@@ -69,15 +69,15 @@ def checked(
 
 
 def by_keys(message: str, settings: type[Settings]) -> str:
-    """A message about settings, which names their flags, as it reads where they are keys."""
+    """A message about settings, with keys in place of flags."""
     return rename_flags(message, flag_names(settings))
 
 
 def model_named(name: str, folder: Path) -> str:
-    """The model that a file names: a path, and a file beside it, are found from there; any other name stays one.
+    """The model of a configuration file: a path relative to its folder, a file beside it, or a name.
 
     Raises:
-        UsageError: nothing can have this name.
+        UsageError: the name is impossible.
     """
     if Path(name).name == name:
         beside = folder.absolute() / name
@@ -87,7 +87,7 @@ def model_named(name: str, folder: Path) -> str:
 
 
 def preference(spec: str, presets: Mapping[str, str], folder: Path, *where: str) -> str:
-    """A preference of a file; the file that it names in its turn is found from there.
+    """A preference of a configuration file; a file that it names is relative to its folder.
 
     Raises:
         Wrong: there is no such preset or file.

@@ -1,12 +1,12 @@
-"""Several views' opinions of the next token, made one.
+"""The combination of several views' distributions of the next token.
 
 v_1 ... v_k are views under preferences, n is a neutral view: the same conversation without one.  Each is an array [m]
-of log-probabilities at the same m tokens.  s_i are strengths.  What comes out are logits, unnormalised:
+of log-probabilities at the same m tokens.  s_i are strengths.  The results are unnormalised logits:
 
     push:     n + Σ s_i (v_i - n)           each preference pushes away from neutral, and the pushes add up
     mod:      Σ s_i v_i / Σ s_i             the weighted geometric mean
     mixture:  log(Σ s_i exp v_i / Σ s_i)    the weighted mean of probabilities
-    overlap:  min_i v_i                     what the least willing view still allows
+    overlap:  min_i v_i                     the least probability that any view gives
 
 ``push`` is what context steering (arXiv 2405.01768), classifier-free guidance (2306.17806), contrastive decoding and
 DExperts have in common; ``mod`` is multi-objective decoding (2406.18853) on prompts.  A strength below zero pushes away
@@ -58,7 +58,7 @@ def overlap(views: Sequence[LogProbs]) -> LogProbs:
 
 
 def combine(rule: Rule, n: LogProbs | None, views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
-    """The logits [m] that a rule makes of log-probabilities [m]; the neutral ones are for ``push`` alone."""
+    """The logits [m] that a rule makes from log-probabilities [m]; only ``push`` uses the neutral ones."""
     if rule == "push":
         return push(views[0] if n is None else n, views, strengths)
     if rule == "mod":
@@ -71,14 +71,14 @@ def combine(rule: Rule, n: LogProbs | None, views: Sequence[LogProbs], strengths
 def plausible(logits: NDArray[np.float32], floor: float) -> NDArray[np.intp]:
     """Ids [m], ascending, of the tokens at least ``floor`` times as probable as the most probable one (0 < floor <= 1).
 
-    It never is empty: the most probable token is one of them.
+    The result is never empty: it contains the most probable token.
     """
     ids: NDArray[np.intp] = np.flatnonzero(logits >= logits.max() + np.float32(np.log(floor)))
     return ids
 
 
 def union(ids: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
-    """The ids that are in any of several ascending lists without repetition, ascending."""
+    """The union of several ascending lists without repetitions, ascending."""
     if len(ids) == 1:
         return ids[0]
     merged: NDArray[np.intp] = np.sort(np.concatenate(ids))
@@ -87,15 +87,15 @@ def union(ids: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
 
 
 def log_normalizer(logits: NDArray[np.float32]) -> float:
-    """log Σ exp over all [n_vocab] logits: what makes log-probabilities of them."""
+    """log Σ exp over all [n_vocab] logits, which is subtracted to get log-probabilities."""
     best = logits.max()
     return float(best) + float(np.log(np.exp(logits - best).sum(dtype=np.float64)))
 
 
 def divergence(v: LogProbs, n: LogProbs) -> float:
-    """The Jensen-Shannon divergence of two views, in bits, from 0 to 1, as far as these m tokens tell.
+    """The Jensen-Shannon divergence of two views, in bits, from 0 to 1, estimated from m tokens.
 
-    v, n: log-probabilities [m]; what is left of them is taken as one token more.
+    v, n: log-probabilities [m]; the rest of the probability counts as one more token.
     """
     p, q = (_with_rest(np.exp(x)) for x in (v, n))
     m = (p + q) / 2

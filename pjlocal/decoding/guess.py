@@ -1,7 +1,7 @@
-"""Guessing the tokens to come, so that several can be decided in one forward pass.
+"""Guesses of the next tokens, so that several can be decided in one forward pass.
 
-The guess never decides anything: `schedule.lockstep` replays its own decisions over the guessed tokens' logits and
-drops those that are wrong.  It pays where the answer repeats its context and a wider batch costs little.
+A guess never changes the text: `schedule.lockstep` replays its own decisions over the guessed tokens' logits and drops
+wrong guesses.  Guessing pays where the answer repeats its context and a wider batch costs little.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from statistics import median
 _MAX_NGRAM, _MIN_NGRAM = 3, 2
 _MEMORY = 0.2  # weight of the newest observation in the running hit rate
 _STREAK = 3  # right guesses in a row that look like copying
-_COPYING_HIT_RATE = 0.9  # expected then, before it was seen
-_MARGIN = 1.1  # a guess must promise this much more speed
-_MARGIN_UNTRIED = 1.3  # and this much where it would be the first of its width
-_SAMPLES = 9  # recent step times kept a width
-_MOST_LOSS = 0.02  # of the time that decoding took
+_COPYING_HIT_RATE = 0.9  # assumed for copying, before it is measured
+_MARGIN = 1.1  # a guess must promise so much more speed
+_MARGIN_UNTRIED = 1.3  # and so much as the first guess of its width
+_SAMPLES = 9  # recent step times kept for each width
+_MOST_LOSS = 0.02  # of the decoding time
 
 
 class PromptLookup:
-    """Looks up what followed the last time the text ended as it does now.
+    """An index of the text that finds the tokens after an earlier occurrence of its end.
 
-    An index from every n-gram of the conversation so far to where it last ended, extended a token at a time: constant
-    work a token, where a search over the whole conversation (llama-cpp-python's ``LlamaPromptLookupDecoding``) grows
-    with its length.
+    It maps every n-gram of the conversation to its last end, and is extended a token at a time: constant work per
+    token, while a search of the whole conversation (llama-cpp-python's ``LlamaPromptLookupDecoding``) grows with its
+    length.
     """
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self._tokens: list[int] = []
-        self._ends: dict[tuple[int, ...], int] = {}  # n-gram -> the position behind it, when last seen but one
+        self._ends: dict[tuple[int, ...], int] = {}  # n-gram -> the position after its last but one occurrence
         for token in tokens:
             self.accept(token)
 
     def accept(self, token: int) -> None:
-        # The n-grams that end here are entered when the next token comes: then something follows them.
+        # The n-grams that end here are entered with the next token, when they have a successor.
         n = len(self._tokens)
         for length in range(_MIN_NGRAM, min(_MAX_NGRAM, n) + 1):
             self._ends[tuple(self._tokens[n - length :])] = n
         self._tokens.append(token)
 
     def guess(self, n_tokens: int) -> list[int]:
-        """``n_tokens`` tokens that may come next, or none.  What ended a moment ago is taken to go round and round."""
+        """``n_tokens`` tokens that may come next, or none.  A repetition that has just ended is assumed to go on."""
         n = len(self._tokens)
         for length in range(min(_MAX_NGRAM, n), _MIN_NGRAM - 1, -1):
             if (end := self._ends.get(tuple(self._tokens[n - length :]))) is not None:
@@ -52,19 +52,18 @@ class PromptLookup:
 
 
 class Lookahead:
-    """Decides when to guess, and how wide.
+    """The choice of when to guess, and how many tokens.
 
-    Every guess is first made in the mind: whether it would have been right is known one token later and costs
-    nothing.  From that hit rate, and from what steps of each width have cost on this machine, follows the width that
-    promises the most tokens a second; if that is no guess, none is made.  A width that was not tried yet is taken to
-    cost what the prompt's tokens cost.  And there are accounts: once guessing has lost 2 % of the time that decoding
-    took, it rests until that is less again.
+    Guesses are first made without being fed: one token later it is known, at no cost, whether the guess was right.
+    The hit rate and the measured cost of steps of each width give the width with the most tokens per second; a width of
+    1 means no guess.  The cost of an untried width is assumed to be that of prompt tokens.  If guessing has lost 2 % of
+    the decoding time, it pauses until the loss is smaller again.
 
     Args:
         tokens: the conversation so far.
         most: the most tokens to guess at a time.
-        token_cost: asks for the seconds of one more token in a wide batch, as prompts are read; None if not known.
-        clock: seconds; for tests.
+        token_cost: returns the seconds of one more token in a wide batch, as in prompts; None if not known.
+        clock: returns seconds; for tests.
     """
 
     def __init__(
@@ -75,18 +74,18 @@ class Lookahead:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._lookup = PromptLookup(tokens)
-        # Batches of a multiple of four tokens are cheap for their width in llama.cpp's CPU kernels.
+        # In llama.cpp's CPU kernels, batches of a multiple of four tokens are cheap for their width.
         self._widths = sorted({width for width in (4, 8, 16, 32) if width <= most + 1} | {most + 1})
         self._costs: dict[int, deque[float]] = {}
         self._token_cost = token_cost
         self._clock = clock
         self._spent = 0.0  # seconds of all steps
-        self._gain = 0.0  # seconds that guessing saved; negative where it lost
-        self._emitted = 0  # tokens since the step under way began
-        self._fed: tuple[int, float] | None = None  # width of the step under way, and when it began
+        self._gain = 0.0  # seconds that guessing saved; negative for a loss
+        self._emitted = 0  # tokens since the current step began
+        self._fed: tuple[int, float] | None = None  # width of the current step, and its start
         self._in_mind: int | None = None
-        self._streak = 0  # guesses in the mind that were right one after the other
-        self._hit_rates = {False: 0.0, True: _COPYING_HIT_RATE}  # outside a streak, and in one
+        self._streak = 0  # right guesses in a row, fed or not
+        self._hit_rates = {False: 0.0, True: _COPYING_HIT_RATE}  # outside and inside a streak
 
     def accept(self, token: int) -> None:
         """Learn of an emitted token."""
@@ -101,7 +100,7 @@ class Lookahead:
         self._in_mind = next(iter(self._lookup.guess(1)), None)
 
     def guess(self) -> list[int]:
-        """The tokens to feed behind the one just emitted; often none."""
+        """The tokens to feed after the one just emitted; often none."""
         now = self._clock()
         if self._fed:
             width, began = self._fed
@@ -116,7 +115,7 @@ class Lookahead:
         return tokens[: width - 1]
 
     def _best_width(self, most: int) -> int:
-        """The width, 1 to ``most``, that promises the most tokens a second."""
+        """The width, 1 to ``most``, with the most expected tokens per second."""
         plain = self._tried(1)
         if plain is None or self._gain < -_MOST_LOSS * self._spent:
             return 1
@@ -130,7 +129,7 @@ class Lookahead:
         return best
 
     def _expected_tokens(self, width: int) -> float:
-        """Tokens a step of that width yields: 1 + r + r^2 + ..., for a hit rate r."""
+        """Expected tokens of a step of that width: 1 + r + r^2 + ..., for a hit rate r."""
         return sum(self._hit_rates[self._copying] ** i for i in range(width))
 
     @property
@@ -138,10 +137,10 @@ class Lookahead:
         return self._streak >= _STREAK
 
     def _prior(self, width: int, plain: float) -> float:
-        """What a step of that width may cost before one was tried.
+        """The assumed cost of a step of an untried width.
 
-        Measured on the 2-core machine with SmolLM2, such steps cost 1.1 to 1.4 times the plain step and the wide
-        batch's price of the tokens more.
+        On the 2-core machine with SmolLM2, such steps took 1.1 to 1.4 times a plain step, plus the cost of the
+        additional tokens in a wide batch.
         """
         more = self._token_cost()
         return 1.25 * (plain + (width - 1) * (plain / 2 if more is None else more))

@@ -7,7 +7,7 @@ Two views of one language model read the same text under two preference prefixes
     on the first rejection emit t' ~ norm(max(0, p - q)) and end the round
     when all λ drafted tokens are accepted emit a bonus token t' ~ p and end the round
 
-Then the roles swap (``judge`` mode) or stay (``base`` mode).  Here q and p are what is left after each view's own
+Then the roles swap (``judge`` mode) or stay (``base`` mode).  Here q and p are the distributions after each view's own
 filters.  This module is NumPy alone: no model, no terminal, no file.
 """
 
@@ -28,7 +28,7 @@ Strategy = Literal["sample", "greedy"]
 class Distribution:
     """Probabilities of the tokens that survived a view's filters.
 
-    ids: int32 [n], strictly ascending.  A fixed order keeps a draw stable when rounding moves a probability a little.
+    ids: int32 [n], strictly ascending.  A fixed order keeps a draw stable when rounding changes a probability slightly.
     probs: float64 [n], positive, summing to one.
     """
 
@@ -36,7 +36,7 @@ class Distribution:
     probs: NDArray[np.float64]
 
     def prob(self, token: int) -> float:
-        """The probability of ``token``; 0.0 when it did not survive."""
+        """The probability of ``token``; 0.0 if the filters dropped it."""
         i = int(self.ids.searchsorted(token))
         return float(self.probs[i]) if i < len(self.ids) and self.ids[i] == token else 0.0
 
@@ -52,7 +52,7 @@ class Distribution:
 
 
 class Rejected(NamedTuple):
-    """A drafted token that the judge refused, with its probabilities under the judge (p) and the draft (q)."""
+    """A drafted token that the judge rejected, with its probabilities under the judge (p) and the draft (q)."""
 
     token: int
     p: float
@@ -63,9 +63,9 @@ class Rejected(NamedTuple):
 class Decision:
     """One emitted token and why it was emitted.
 
-    p and q are the probabilities of the emitted token under the judge and the draft.  A bonus token was never
-    drafted, and a plain one was never judged: there ``q`` and ``accept_probability`` are None.  ``pushes`` says how far
-    each preference moves the token's log-probability, where a neutral view tells.
+    p and q are the probabilities of the emitted token under the judge and the draft.  A bonus token was never drafted,
+    and a plain token was never judged: their ``q`` and ``accept_probability`` are None.  ``pushes`` are the changes of
+    the token's log-probability by each preference, measured against a neutral view.
     """
 
     position: int
@@ -81,14 +81,14 @@ class Decision:
 
 
 def accept_probability(p: float, q: float) -> float:
-    """min(1, p(t) / q(t)) for a token that was drafted, so that q(t) > 0."""
+    """min(1, p(t) / q(t)) for a drafted token t, so that q(t) > 0."""
     return min(1.0, p / q)
 
 
 def residual(p: Distribution, q: Distribution) -> Distribution:
-    """norm(max(0, p - q)): what the judge would have said and the draft says too rarely.
+    """norm(max(0, p - q)): the tokens that are more probable under the judge than under the draft.
 
-    Where rounding leaves nothing (p equals q), p itself.
+    If rounding leaves nothing (p equals q), p itself.
     """
     nearest = np.minimum(q.ids.searchsorted(p.ids), len(q.ids) - 1)
     q_probs = np.where(q.ids[nearest] == p.ids, q.probs[nearest], 0.0)
@@ -101,11 +101,11 @@ def residual(p: Distribution, q: Distribution) -> Distribution:
 
 
 class Uniforms:
-    """Randomness indexed by position: row i serves the i-th emitted token, whatever happened before it.
+    """Random numbers by position: row i belongs to the i-th emitted token, whatever happened before it.
 
-    A row is (draft's draw, acceptance, resample or bonus), float64 in [0, 1).  Since a schedule that looks further
-    ahead does not use up the randomness of later positions, every schedule emits the same text for one seed.  The
-    numbers are those of Python's own `random`, which promises the same ones in every version; NumPy does not.
+    A row is (draft's draw, acceptance, resample or bonus), float64 in [0, 1).  A schedule that looks further ahead
+    does not consume the numbers of later positions, so every schedule emits the same text for one seed.  The numbers
+    come from Python's `random`, which guarantees the same ones in every version; NumPy does not.
     """
 
     def __init__(self, seed: int | tuple[int, ...], columns: int = 3) -> None:
@@ -121,10 +121,10 @@ class Uniforms:
 
 @dataclass(slots=True)
 class Round:
-    """Who drafts, who judges, and how far the round has come.
+    """The roles of a round, and its progress.
 
-    ``swap`` is what sets judge mode (True: Persona-judge) apart from base mode (False: Persona-judge-Base).  Of more
-    than two preferences, the next one judges what one drafts, and each drafts in its turn.
+    ``swap`` distinguishes judge mode (True: Persona-judge) from base mode (False: Persona-judge-Base).  With more than
+    two preferences, each drafts in its turn, and the next one judges.
     """
 
     lam: int
@@ -143,7 +143,7 @@ class Round:
 
     @property
     def bonus_due(self) -> bool:
-        """All λ drafted tokens of the round were accepted."""
+        """True if all λ drafted tokens of the round were accepted."""
         return self.accepted == self.lam
 
     def advance(self, kind: Kind) -> None:
@@ -173,12 +173,12 @@ def judge_token(position: int, round: Round, t: int, p: Distribution, q: Distrib
 
 
 def bonus_token(position: int, round: Round, p: Distribution, u: list[float]) -> Decision:
-    """After λ accepted tokens: one more from the judge, t' ~ p_{λ+1}."""
+    """The judge's own token after λ accepted ones: t' ~ p_{λ+1}."""
     t = p.sample(u[2])
     return Decision(position, t, "bonus", round.number, round.draft, p.prob(t))
 
 
 def plain_token(position: int, p: Distribution, u: list[float], strategy: Strategy) -> Decision:
-    """One view alone: ordinary decoding."""
+    """The token of a single view: ordinary decoding."""
     t = propose(p, u[0], strategy)
     return Decision(position, t, "plain", 0, None, p.prob(t))

@@ -1,8 +1,7 @@
-"""Two schedules of the same text: *lockstep*, which users get, and *Algorithm 1* as the paper writes it.
+"""Two schedules of the same text: *lockstep*, the default, and *Algorithm 1* of the paper.
 
-Both are generators of decisions over anything that looks like views of a model, so they can be tested on toy
-distributions and run on llama.cpp alike.  Randomness is indexed by position (`judge.Uniforms`), and therefore both
-give the same text, token for token, for the same seed.
+Both are generators of decisions over the protocol `Views`, so they run on toy distributions in tests and on llama.cpp.
+Random numbers are indexed by position (`judge.Uniforms`), so both give the same text, token for token, for one seed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .judge import (
 class Views(Protocol):
     """Views of one model over the same conversation, numbered from 0, each with a KV cache of its own.
 
-    What they give as logits is whatever the filters take.
+    Their logits may be of any type that the filters take.
     """
 
     def start(self, prompts: Sequence[Sequence[int]]) -> None:
@@ -37,19 +36,19 @@ class Views(Protocol):
         """Append the same tokens to every view."""
 
     def logits(self, view: int, row: int = 0) -> Any:
-        """The logits behind the row-th of the tokens fed last; valid until the view is fed again."""
+        """The logits after the row-th of the tokens fed last; valid until the view is fed again."""
 
     def rewind(self, n_tokens: int) -> None:
-        """Forget the last tokens of every view."""
+        """Remove the last tokens of every view."""
 
     def read(self, view: int, tokens: Sequence[int], rows: int) -> list[Any]:
-        """Append tokens to one view in one batch; the logits behind each of the last ``rows`` tokens."""
+        """Append tokens to one view in one batch.  Returns the logits after each of the last ``rows`` tokens."""
 
     def rewind_view(self, view: int, n_tokens: int) -> None:
-        """Forget the last tokens of one view."""
+        """Remove the last tokens of one view."""
 
 
-#: What a view knows of the next token, by the view's number.
+#: The logits of the next token, by the view's number.
 Rows = Callable[[int], Any]
 
 
@@ -66,7 +65,7 @@ class Voice(Protocol):
     def __call__(self, rows: Rows, /) -> Distribution: ...
 
     def accept(self, token: int) -> None:
-        """Tell it of an emitted token."""
+        """Learn of an emitted token."""
 
     def clone(self) -> Voice:
         """A copy to look ahead with."""
@@ -103,13 +102,13 @@ class Voices:
 
 
 class Guesser(Protocol):
-    """Proposes the tokens to come."""
+    """A source of guesses of the next tokens."""
 
     def accept(self, token: int) -> None:
-        """Tell it of an emitted token."""
+        """Learn of an emitted token."""
 
     def guess(self) -> list[int]:
-        """Tokens that may follow the last one; none is a good answer."""
+        """Tokens that may follow the last one; may be empty."""
 
 
 class Phase(Protocol):
@@ -134,7 +133,7 @@ class Phase(Protocol):
 
 @dataclass(frozen=True)
 class Rules:
-    """What the schedules need to know of the settings.
+    """The settings that the schedules need.
 
     phase: None of an answer that is all rounds.
     """
@@ -179,14 +178,14 @@ def lockstep(
     uniforms: Uniforms,
     guesser: Guesser | None = None,
 ) -> Iterator[Decision]:
-    """Decide every token with all views at hand; feed it to all at once.
+    """Decide each token from the logits of all views, and feed it to all views at once.
 
-    Nothing behind a rejection is wasted and nothing is rolled back; λ only says when the roles swap.  ``guesser`` may
-    propose the tokens to come: they are fed in the same batch, and the same decisions are replayed over their logits
-    for as long as they agree with the guess, so it changes the speed and never the text.
+    No work after a rejection is wasted and no cache is rolled back; λ only determines when the roles swap.
+    ``guesser`` may propose the next tokens: they are fed in the same batch, and the same decisions are replayed over
+    their logits while they agree with the guess, so guessing changes the speed and never the text.
 
-    With one voice this is ordinary decoding.  The prompts are read from now on; the decisions come as they are asked
-    for, and each leaves the views with its token to read: what else shares the machine can be decided meanwhile.
+    With a single view this is ordinary decoding.  The call starts reading the prompts.  Each decision is made on
+    request and leaves its token in the views, to be read with the tokens of other answers.
     """
     views.start(prompts)
     return _decisions(views, voices, rules, uniforms, guesser)
@@ -196,8 +195,8 @@ def _decisions(
     views: Views, voices: Voices, rules: Rules, uniforms: Uniforms, guesser: Guesser | None
 ) -> Iterator[Decision]:
     round = Round(rules.lam, rules.swap, len(voices.judges))
-    ahead: list[int] = []  # the guess that the views were fed behind the last token
-    row = 0  # of the logits behind the text, among those of the last feed
+    ahead: list[int] = []  # the guess that the views were fed after the last token
+    row = 0  # of the logits after the text, among those of the last feed
 
     def rows(view: int) -> Any:
         return views.logits(view, row)
@@ -214,7 +213,7 @@ def _decisions(
         last = rules.is_last(position + 1, decision.token)
         if row < len(ahead) and ahead[row] == decision.token:
             row += 1
-        elif not last:  # fed before it is shown: another view already reads it meanwhile
+        elif not last:  # fed before it is shown, so that the views read it meanwhile
             if row < len(ahead):
                 views.rewind(len(ahead) - row)
             ahead = guesser.guess()[: rules.limit - position - 1] if guesser else []
@@ -241,9 +240,9 @@ def _decide(rows: Rows, voices: Voices, rules: Rules, round: Round, position: in
 
 
 class _Ahead:
-    """What the views know along a round's draft, each read as far as somebody asks.
+    """The logits of the views along a round's draft, read on request.
 
-    ``rows[view][i]`` is what a view knows behind i drafted tokens.
+    ``rows[view][i]`` are a view's logits after i drafted tokens.
     """
 
     def __init__(self, views: Views, unread: Sequence[list[int]]) -> None:
@@ -253,7 +252,7 @@ class _Ahead:
         self._unread = unread
 
     def row(self, view: int, n_drafted: int) -> Any:
-        """What a view knows behind that many drafted tokens; all of them are read in one batch."""
+        """A view's logits after so many drafted tokens, which are read in one batch."""
         known = self.rows.setdefault(view, [])
         if len(known) <= n_drafted:
             before = [] if known else self._unread[view]
@@ -262,7 +261,7 @@ class _Ahead:
         return known[n_drafted]
 
     def read(self, voice: Voice) -> None:
-        """Have the views of a voice read the whole draft."""
+        """Read the whole draft in the views of a voice."""
         for view in voice.views:
             self.row(view, len(self.drafted))
 
@@ -277,9 +276,9 @@ def algorithm1(
     rules: Rules,
     uniforms: Uniforms,
 ) -> Iterator[Decision]:
-    """Algorithm 1 as written: draft λ tokens one by one, verify them in one batch, roll the caches back.
+    """Run Algorithm 1 as written: draft λ tokens one by one, verify them in one batch, roll the caches back.
 
-    Kept as the plain reference that `lockstep` is compared with.  It needs a KV cache that can be trimmed.
+    It is the reference that `lockstep` is tested against.  It needs a KV cache that can be truncated.
     Between rounds no cache holds the last token of its view's text: reading it gives the round's first logits.
     """
     if len(voices.judges) == 1:
@@ -332,7 +331,7 @@ def algorithm1(
                 break
             yield decision
 
-        # Roll back: the caches keep what was accepted, without the round's last token.
+        # Roll back: the caches keep the accepted tokens, without the round's last token.
         for view in range(len(prompts)):
             if view in ahead.rows:
                 n_tokens = len(ahead.rows[view]) - 1

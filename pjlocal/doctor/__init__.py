@@ -1,4 +1,4 @@
-"""Whether everything is as it should be: llama.cpp, the hardware, the user's files, and an answer.
+"""Checks of the installation: llama.cpp, the hardware, the user's files, and an answer.
 
-A front door that shows nothing itself: `pjlocal.cli.doctor` prints the findings.
+`pjlocal.cli.doctor` prints the findings.
 """

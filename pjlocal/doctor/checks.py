@@ -1,4 +1,4 @@
-"""One finding after another; none keeps the next from being made."""
+"""The checks, one after the other; a failed check does not stop the next one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .hardware import Card, cards
 
 State = Literal["ok", "note", "broken"]
 _TEST_TOKENS = 10
-_HOMELESS = "none: there is no home folder"
+_HOMELESS = "no home folder is known: set HOME"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, how it is, and what there is to know or do; facts are for scripts."""
+    """The result of a check: its subject, its state, and a text for the user; facts are for scripts."""
 
     what: str
     state: State
@@ -35,10 +35,10 @@ class Finding:
 
 
 def findings(model: str | None) -> Iterator[Finding]:
-    """Everything, as it is found out.
+    """Yield the findings of all checks.
 
     Args:
-        model: what the self-test answers with; by default what the configuration says.
+        model: the model of the self-test; by default that of the configuration.
     """
     config = Config()
     for what, check in _CHECKS.items():
@@ -46,14 +46,14 @@ def findings(model: str | None) -> Iterator[Finding]:
     try:
         config = load_config()
     except PjlocalError:
-        pass  # told among the findings
+        pass  # reported among the findings
     yield from _found("self-test", lambda: _self_test(model or config.model, Engine(**config.engine)))
 
 
 def _found(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
-    except Exception as error:  # whatever it is, it is what the user wants to know
+    except Exception as error:  # any error is a finding
         yield Finding(what, "broken", explain(error)[0])
 
 
@@ -70,7 +70,7 @@ def _machine() -> Iterator[Finding]:
     from ..engine.machine import cores, memory
 
     for what, limit, text in (
-        ("cores", cores(), "{} are used unless --threads gives another number"),
+        ("cores", cores(), "{} are used (--threads gives another number)"),
         ("memory", memory(), "{:.1f} GiB are free"),
     ):
         amount = limit.amount / 2**30 if what == "memory" else limit.amount
@@ -89,18 +89,18 @@ def _devices() -> Iterator[Finding]:
 
 
 def gpu_finding(there: list[Card], used: list[str], offloads: bool) -> Finding:
-    """Whether the graphics cards that are there are used, and what to do where they are not."""
+    """The use of the graphics cards, and the advice for a card that is not used."""
     facts = {"cards": [card.name for card in there], "used": used}
     if used and offloads:
         return Finding("GPU", "ok", f"llama.cpp uses {', '.join(used)}", facts)
     if not there:
-        return Finding("GPU", "ok", "none that llama.cpp could use: the CPU does the work", facts)
+        return Finding("GPU", "ok", "no graphics card that llama.cpp can use: it runs on the CPU", facts)
     card = there[0]
     return Finding(
         "GPU",
         "note",
-        f"{card.name} is there and this llama.cpp was built without it. To use it: {card.reinstall} (or build it: "
-        f'CMAKE_ARGS="{card.build}" pip install --force-reinstall --no-cache-dir llama-cpp-python)',
+        f"this llama.cpp was built without support for {card.name}. To use the card: {card.reinstall} (or build "
+        f'it: CMAKE_ARGS="{card.build}" pip install --force-reinstall --no-cache-dir llama-cpp-python)',
         {**facts, "reinstall": card.reinstall},
     )
 
@@ -111,7 +111,7 @@ def _configuration() -> Iterator[Finding]:
         return
     path = config_path()
     load_config()
-    yield Finding("configuration", "ok", str(path) if path.exists() else f"none ({path} is not there)")
+    yield Finding("configuration", "ok", str(path) if path.exists() else f"no file (it would be {path})")
 
 
 def _folders() -> Iterator[Finding]:
@@ -125,9 +125,10 @@ def _folders() -> Iterator[Finding]:
 
 
 def _trouble_writing(folder: Path) -> str | None:
-    """Why nothing can be kept in a folder, which may have to be made; found out by making one in what is there.
+    """The reason why a folder cannot be written, or None.  It is tested by making a folder in it, or in the nearest
+    existing folder above.
 
-    Permissions alone do not tell: root has them in /proc, where nothing can be made.
+    Permissions are not enough: root has them in /proc, where nothing can be made.
     """
     there = next((above for above in (folder, *folder.parents) if os.path.exists(above)), folder)
     try:
@@ -135,7 +136,7 @@ def _trouble_writing(folder: Path) -> str | None:
             return None
     except OSError as error:
         cannot = "cannot be written" if there == folder else f"cannot be made in {there}"
-        return f"{folder} {cannot} ({error.strerror or error}): nothing is kept there"
+        return f"{folder} {cannot} ({error.strerror or error}): pjlocal saves nothing there"
 
 
 def _models() -> Iterator[Finding]:
@@ -147,7 +148,7 @@ def _models() -> Iterator[Finding]:
         by_owner[model.owner] = by_owner.get(model.owner, 0) + 1
     there = [str(place.folder) for place in places() if place.folder.is_dir()]
     counts = ", ".join(f"{n} of {owner}'s" for owner, n in by_owner.items()) or "none"
-    where = f"; looked for in {', '.join(there)}" if there else ""
+    where = f"; searched in {', '.join(there)}" if there else ""
     yield Finding("models", "ok" if by_owner else "note", f"{counts}{where}", {"folders": there, "models": by_owner})
 
 
@@ -160,7 +161,7 @@ def _database() -> Iterator[Finding]:
         return
     path = store_path()
     if not path.exists():
-        yield Finding("chats", "ok", f"none saved yet ({path})")
+        yield Finding("chats", "ok", f"no saved chats yet ({path})")
         return
     with Store(reading=True) as store:
         n = len(store.summaries())
@@ -171,7 +172,7 @@ def _database() -> Iterator[Finding]:
 
 
 def _self_test(model: str | None, engine: Engine) -> Iterator[Finding]:
-    """Ten tokens under two preferences."""
+    """Write ten tokens under two preferences."""
     from ..persona import PersonaJudge
 
     generation = Generation(max_tokens=_TEST_TOKENS, ignore_end=True, seed=1)

@@ -1,4 +1,4 @@
-"""Graphics cards as the system knows them, whatever llama.cpp was built for, and how to have them used."""
+"""The graphics cards that the system reports, and the commands to install a llama.cpp that uses them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-#: llama-cpp-python's own index of binary wheels, and the versions of CUDA that it has them for.
+#: llama-cpp-python's own index of wheels, and its versions of CUDA.
 _WHEELS = "https://abetlen.github.io/llama-cpp-python/whl"
 _CUDA_WHEELS = ((11, 8), (12, 1), (12, 2), (12, 3), (12, 4), (12, 5), (13, 0), (13, 2))
 _PATIENCE_S = 10
@@ -20,9 +20,9 @@ _PATIENCE_S = 10
 class Card:
     """A graphics card.
 
-    name: as its driver calls it.
-    wheels: the folder of the index whose builds use it.
-    build: the option of a build that does.
+    name: the driver's name for it.
+    wheels: the folder of the index with builds for it.
+    build: the CMake option of a build for it.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Card:
 
     @property
     def reinstall(self) -> str:
-        """The command that brings a llama.cpp that uses it."""
+        """The command that installs a llama.cpp for this card."""
         return (
             "pip install --force-reinstall --no-cache-dir --prefer-binary llama-cpp-python "
             f"--extra-index-url {_WHEELS}/{self.wheels}"
@@ -49,12 +49,12 @@ def _nvidia() -> list[Card]:
         wheels = cuda_wheels((int(version[1]), int(version[2])) if version else None)
         return [Card(line.strip(), wheels, "-DGGML_CUDA=on") for line in listed.splitlines() if line.strip()]
     if any(Path("/dev").glob("nvidia[0-9]*")):
-        return [Card("an NVIDIA card (nvidia-smi does not tell which)", cuda_wheels(None), "-DGGML_CUDA=on")]
+        return [Card("an NVIDIA card (nvidia-smi does not name it)", cuda_wheels(None), "-DGGML_CUDA=on")]
     return []
 
 
 def cuda_wheels(driver: tuple[int, int] | None) -> str:
-    """The folder of wheels for the newest CUDA that a driver runs; for one that does not tell, CUDA 12.4."""
+    """The folder of wheels for the newest CUDA that a driver supports; CUDA 12.4 if the driver does not report one."""
     fitting = [version for version in _CUDA_WHEELS if version <= (driver or (12, 4))]
     major, minor = fitting[-1] if fitting else _CUDA_WHEELS[0]
     return f"cu{major}{minor}"
@@ -73,7 +73,7 @@ def _apple() -> list[Card]:
 
 
 def _output(*command: str) -> str:
-    """What a command prints; nothing where there is none, or it fails."""
+    """The output of a command; empty if it does not exist or fails."""
     if shutil.which(command[0]) is None:
         return ""
     try:

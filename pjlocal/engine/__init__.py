@@ -1,4 +1,4 @@
 """llama.cpp and the machine: tokens in, logits and candidates out.
 
-Knows nothing of preferences, and nothing of terminals.
+It knows no preferences and no terminals.
 """

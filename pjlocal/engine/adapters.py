@@ -1,4 +1,4 @@
-"""What changes the model in a view: LoRA adapters and control vectors, put in force in llama.cpp contexts."""
+"""LoRA adapters and control vectors of a view, applied to llama.cpp contexts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..settings import split_scale, with_whole_path
 if TYPE_CHECKING:
     from .model import Model
 
-Scaled = tuple[tuple[str, float], ...]  # files by their whole paths, each with its scale
+Scaled = tuple[tuple[str, float], ...]  # files by their absolute paths, each with its scale
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ class Adapters:
         return bool(self.loras or self.vectors)
 
     @property
-    def told(self) -> list[str]:
-        """As people name them: the files without their folders, and scales that are not 1."""
+    def labels(self) -> list[str]:
+        """The adapters in words: file names without folders, and scales other than 1."""
         return [
             os.path.basename(file) + ("" if scale == 1 else f":{scale:g}")
             for file, scale in (*self.loras, *self.vectors)
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Scales by file, as JSON can hold it."""
+        """Scales by file, for JSON."""
         return {"lora": dict(self.loras), "control_vector": dict(self.vectors)}
 
 
 def make_adapters(loras: Iterable[str], vectors: Iterable[str]) -> Adapters:
-    """The adapters that settings name, as in ``pirate.gguf:0.5``.
+    """The adapters of settings such as ``pirate.gguf:0.5``.
 
-    Of one that is named twice the scales add up; one whose scales come to nothing is left out.
+    The scales of a file that is named twice add up; a file with scale 0 is left out.
     """
     return Adapters(_summed(loras), _summed(vectors))
 
@@ -63,10 +63,10 @@ def _summed(specs: Iterable[str]) -> Scaled:
 
 
 def put_in_force(context: Any, model: Model, adapters: Adapters) -> None:
-    """Have a llama_context compute with these adapters and no others; they must fit the model.
+    """Apply these adapters, and no others, to a llama_context; they must fit the model.
 
     Raises:
-        ModelError: one cannot be loaded.
+        ModelError: an adapter cannot be loaded.
     """
     n = len(adapters.loras)
     handles = (lib.llama_adapter_lora_p_ctypes * n)(*(model.lora(file) for file, _ in adapters.loras))

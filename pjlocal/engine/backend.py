@@ -1,4 +1,4 @@
-"""llama.cpp started once, and what it says: silent unless asked, its last errors kept to explain a failure."""
+"""The start of llama.cpp, and its log: silent by default, with the last errors kept to explain a failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _verbose = False
 
 
 class _Errors(threading.local):
-    """The last errors of each thread: llama.cpp tells them in the thread that called it."""
+    """The last errors of each thread: llama.cpp logs in the thread that called it."""
 
     def __init__(self) -> None:
         self.recent: deque[str] = deque(maxlen=20)
@@ -36,7 +36,7 @@ _errors = _Errors()
 
 @lib.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
-    """llama.cpp logs through here: silent unless asked, but its last errors are kept to explain a failure."""
+    """Receive llama.cpp's log: show it on request, and keep the last errors to explain a failure."""
     message = text.decode("utf-8", "replace")
     if level == _ERROR:
         _errors.recent.append(message.strip())
@@ -46,11 +46,11 @@ def _on_log(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # type: ignore[untyped-decorator]
 def _on_abort(message: bytes) -> None:
-    """Say in a line why llama.cpp ends the process, which it does when this returns."""
+    """Print one line before llama.cpp aborts the process, which it does when this returns."""
     file, _, why = " ".join(message.decode("utf-8", "replace").split()).partition(": ")
-    hint = "Is there not enough memory? Use a smaller --ctx or a smaller model" if _NO_MEMORY.search(why) else _ANOTHER
+    hint = "Is there enough memory? Use a smaller --ctx or a smaller model" if _NO_MEMORY.search(why) else _ANOTHER
     with suppress(OSError):
-        os.write(2, f"pjlocal: llama.cpp has aborted: {why} ({file.rpartition('/')[2]}). {hint}\n".encode())
+        os.write(2, f"pjlocal: llama.cpp aborted: {why} ({file.rpartition('/')[2]}). {hint}\n".encode())
 
 
 _NO_MEMORY = re.compile(r"alloc|out of memory|!= NULL|!= nullptr|buffer", re.IGNORECASE)
@@ -58,7 +58,7 @@ _ANOTHER = "Use another model, or other options"
 
 
 _backend_ready = False
-_is_forked = False  # whether this process is a child of one that has used llama.cpp
+_is_forked = False  # whether this process was forked from one that used llama.cpp
 
 
 def init_backend(verbose: bool | None = None) -> None:
@@ -82,17 +82,17 @@ def _note_fork() -> None:
 
 
 def check_process() -> None:
-    """Refuse to compute in a process that was forked from one that has used llama.cpp.
+    """Refuse to compute in a process that was forked from one that used llama.cpp.
 
-    The threads of llama.cpp and OpenMP do not survive os.fork, and waiting for them would never end.
+    os.fork ends the threads of llama.cpp and OpenMP, and waiting for them would never end.
 
     Raises:
-        ModelError: it was.
+        ModelError: this process was forked.
     """
     if _is_forked:
         raise ModelError(
-            "llama.cpp cannot be used after os.fork, which its threads do not survive: begin a new process (with "
-            "multiprocessing's start method 'spawn') and load the model there"
+            "llama.cpp does not work after os.fork, which ends its threads: start a new process (multiprocessing's "
+            "start method 'spawn') and load the model there"
         )
 
 
@@ -102,23 +102,23 @@ def forget_errors() -> None:
 
 @dataclass
 class Captured:
-    """What C code wrote to standard error."""
+    """Text that C code wrote to standard error."""
 
     text: str = ""
 
 
-_redirecting = threading.Lock()  # standard error is one for the whole process
+_redirecting = threading.Lock()  # the whole process has one standard error
 
 
 @contextmanager
 def captured_stderr(is_own: Callable[[str], bool]) -> Iterator[Captured]:
-    """Catch what llama.cpp's grammar parser prints to standard error past its own log; where no file can be made, as on
-    a full disk, it is lost.
+    """Catch the lines that llama.cpp's grammar parser prints to standard error instead of its log.  They are lost if
+    no file can be made, as on a full disk.
 
-    Other threads' lines, which land in the file too, are passed on to standard error afterwards.
+    Lines of other threads, which are caught too, are written to standard error afterwards.
 
     Args:
-        is_own: whether a line is the parser's.
+        is_own: returns True for a line of the parser.
     """
     captured = Captured()
     with _redirecting, _temporary_file() as file:
@@ -145,7 +145,7 @@ def _temporary_file() -> IO[bytes]:
 
 
 def last_error() -> str:
-    """The cause that llama.cpp named for a failure in this thread: its first message since `forget_errors`."""
+    """The cause of a failure in this thread: llama.cpp's first error since `forget_errors`."""
     for message in _errors.recent:
         text = message.split(": ", 1)[-1] if message.startswith(("llama_", "gguf_", "ggml_")) else message
         text = text.removeprefix("error loading model: ").strip()
@@ -158,5 +158,5 @@ _RAN_OUT = re.compile(r"alloc|out of memory", re.IGNORECASE)
 
 
 def ran_out_of_memory(reason: str) -> bool:
-    """Whether that is what llama.cpp complained about."""
+    """True if llama.cpp's error is a lack of memory."""
     return bool(_RAN_OUT.search(reason))

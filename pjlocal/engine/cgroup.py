@@ -1,4 +1,4 @@
-"""Limits of the control groups (cgroups, versions 1 and 2) that bound this process, as in a container."""
+"""Limits of this process's control groups (cgroups, versions 1 and 2), as in a container."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ROOT = Path("/")
 
 
 def cpu_limit(root: Path = _ROOT) -> float | None:
-    """The cores' worth of time that the process's cgroups allow; None for no limit.
+    """The processor time that the process's cgroups allow, in cores; None for no limit.
 
     Args:
         root: the folder that holds ``proc`` and ``sys``.
@@ -33,7 +33,7 @@ def _folders(controller: str, root: Path) -> Iterator[Path]:
         _, controllers, name = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        top = mounted / controllers  # version 2 names no controllers
+        top = mounted / controllers  # version 2 has no controllers in the path
         if not top.is_dir():
             top = mounted / controller
         path = PurePosixPath(name.lstrip("/"))
@@ -44,7 +44,7 @@ def _cpu_limit(folder: Path) -> float | None:
     quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
     if not quota:
         quota, period = (_text(folder / f"cpu.cfs_{what}_us").strip() for what in ("quota", "period"))
-    if quota.isdigit() and period.isdigit() and int(period):  # no limit is "max", or -1
+    if quota.isdigit() and period.isdigit() and int(period):  # "max" or -1 mean no limit
         return int(quota) / int(period)
     return None
 
@@ -60,7 +60,7 @@ def _free_memory(folder: Path) -> int | None:
 
 
 def _text(path: Path) -> str:
-    """A file's text; empty where it cannot be read."""
+    """A file's text; empty if it cannot be read."""
     try:
         return path.read_text()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Copies of what a context cannot forget by halves: its sliding windows, or its running state, as they once were."""
+"""Copies of the memory that cannot be truncated: a context's sliding windows, or its running state."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..gguf.memory import MOST_CHECKPOINT_BYTES, MOST_CHECKPOINTS
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a sequence's memory held behind its first ``n_tokens``, besides what can be trimmed.
+    """The part of a sequence's memory after ``n_tokens`` that cannot be truncated.
 
-    for_a_guess: made before tokens were guessed; of no use when the next are.
+    for_a_guess: made before tokens were guessed; useless for the next guess.
     """
 
     n_tokens: int
@@ -22,9 +22,9 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The latest few of a sequence, the oldest first.
+    """The latest few checkpoints of a sequence, the oldest first.
 
-    All are of what the sequence still holds: one that lies behind a trimmed sequence's end is gone.
+    A checkpoint beyond the end of a truncated sequence is dropped.
     """
 
     def __init__(self, kept: Iterable[Checkpoint] = ()) -> None:
@@ -34,7 +34,7 @@ class Checkpoints:
         return iter(self._kept)
 
     def holds(self, n_tokens: int) -> bool:
-        """Whether there is one of just so many tokens."""
+        """True if there is a checkpoint of exactly ``n_tokens``."""
         return any(checkpoint.n_tokens == n_tokens for checkpoint in self._kept)
 
     def add(self, new: Checkpoint) -> None:
@@ -45,7 +45,7 @@ class Checkpoints:
             del self._kept[0]
 
     def latest(self, n_tokens: int) -> Checkpoint | None:
-        """The last one of at most ``n_tokens``; those behind are dropped."""
+        """Return the last checkpoint of at most ``n_tokens``, and drop those of more."""
         self._kept = [checkpoint for checkpoint in self._kept if checkpoint.n_tokens <= n_tokens]
         return max(self._kept, key=lambda checkpoint: checkpoint.n_tokens, default=None)
 

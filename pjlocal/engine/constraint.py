@@ -1,7 +1,7 @@
-"""What the answer must be: a JSON schema, a regular expression or a Lark grammar, kept token by token by llguidance; or
-of how many tokens at least.
+"""Constraints on the answer: a JSON schema, a regular expression or a Lark grammar, enforced by llguidance; or a least
+number of tokens.
 
-All views read the same emitted tokens, so one matcher serves them all; its mask goes over each view's row of logits.
+All views read the same emitted tokens, so they share one matcher; its mask is applied to each view's logits.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from ..errors import RefusedError, UsageError
 from ..settings import Sampling
 from .model import Model
 
-if TYPE_CHECKING:  # imported where a constraint is given: others need not wait for it
+if TYPE_CHECKING:  # imported only for a constraint, because it takes time
     from llguidance import LLMatcher, LLTokenizer
     from llguidance._lib import JsonCompileOptions
 
-# llguidance calls itself for each rule that leads to another, and crashes on 3,000.
+# llguidance recurses for each rule that refers to another, and crashes on 3,000.
 _MOST_RULES = 1000
 _RULE = re.compile(r"^[ \t]*[!?]*\w+[^:\n\"/]*:", re.MULTILINE)
 
 _TOKEN = re.compile(r"<\[(\d+)\]>")  # a token by its number, in a Lark grammar
 
-_MOST_CHOICES = 100_000  # at a place; its own 2,000 are too few for an object of 510 properties, and no faster
+_MOST_CHOICES = 100_000  # its default of 2,000 is too small for an object of 510 properties, and not faster
 
-_NARROW = 8  # a mask with bits in fewer than one of so many words is read token by token
+_NARROW = 8  # if fewer than one in 8 words has bits, a mask is read token by token
 
-#: Between JSON's own tokens: a space, or a new line and its indentation.  Left to itself a small model may write
-#: white space without end; this is as much as llama.cpp's own grammar allows.
+#: White space between JSON's tokens: a space, or a new line with its indentation.  A small model may write white space
+#: without end; this is the limit of llama.cpp's own grammar.
 _WHITE_SPACE = r"(?: |\n[ \t]{0,20})"
-_ESCAPES = 'nrbtf\\"'  # without \u, by which a name can be spelled in two ways
+_ESCAPES = 'nrbtf\\"'  # without \u, which would allow two spellings of a name
 _JSON: JsonCompileOptions = {
     "whitespace_pattern": _WHITE_SPACE,
     "json_allowed_escapes": _ESCAPES,
@@ -64,7 +64,7 @@ class Gate(Protocol):
 
 
 class Mask:
-    """The tokens that may come next.
+    """The tokens that are allowed next.
 
     Args:
         words: a bit a token, uint32 [(n_vocab + 31) // 32].
@@ -84,13 +84,13 @@ class Mask:
         return Mask(words, self._n_vocab)
 
     def allows(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which of these tokens may come."""
+        """A boolean for each of these tokens: True if it is allowed."""
         found: NDArray[np.bool_] = (self._words[ids >> 5] >> (ids & 31).astype(np.uint32) & 1).astype(np.bool_)
         return found
 
     @cached_property
     def ids(self) -> NDArray[np.intp]:
-        """All tokens that may come, ascending."""
+        """All allowed tokens, ascending."""
         bits = np.unpackbits(self._words[self._used].view(np.uint8), bitorder="little").reshape(-1, 32)
         word, bit = bits.nonzero()
         ids: NDArray[np.intp] = self._used[word] * 32 + bit
@@ -98,7 +98,7 @@ class Mask:
 
     @cached_property
     def forbidden(self) -> NDArray[np.bool_]:
-        """Of every token, whether it may not come."""
+        """A boolean for every token: True if it is forbidden."""
         bits = np.unpackbits(self._words.view(np.uint8), count=self._n_vocab, bitorder="little")
         forbidden: NDArray[np.bool_] = bits == 0
         return forbidden
@@ -106,39 +106,41 @@ class Mask:
 
 @dataclass(frozen=True)
 class _Vocabulary:
-    """A model's tokens, as llguidance and the masks need them."""
+    """A model's tokens, for llguidance and the masks."""
 
     tokenizer: LLTokenizer
     n_vocab: int
-    all: NDArray[np.uint32]  # a bit a token
-    text: NDArray[np.uint32]  # a bit a token that prints something
-    ends: NDArray[np.uint32]  # a bit a token that ends the answer
+    all: NDArray[np.uint32]  # a bit for each token
+    text: NDArray[np.uint32]  # a bit for each token that prints something
+    ends: NDArray[np.uint32]  # a bit for each token that ends the answer
 
 
 class Constraint:
-    """Where an answer stands in what it must be.
+    """The state of an answer under its constraint.
 
-    Views share it: each tells of every emitted token by its position, and the first to tell counts.
+    Views share it: each reports every emitted token with its position, and the first report counts.
 
     Args:
         grammar: what llguidance compiles; None where any text will do.
         min_tokens: before so many no token ends the answer, unless nothing else can come.
 
     Raises:
-        UsageError: this model's tokens cannot spell what is asked for.
+        UsageError: this model's tokens cannot spell the constraint.
     """
 
     def __init__(self, model: Model, grammar: str | None, min_tokens: int = 0) -> None:
         self._model = model
         self._vocabulary = _vocabulary(model)
         self._matcher = None if grammar is None else _matcher(self._vocabulary.tokenizer, grammar)
-        self._text = self._vocabulary.text  # a bit a token that may come: one without text where the grammar names it
+        self._text = (
+            self._vocabulary.text
+        )  # a bit for each allowed token: one without text only if the grammar names it
         if named := [int(token) for token in _TOKEN.findall(grammar or "")]:
             flags = np.zeros(model.n_vocab, np.bool_)
             flags[[token for token in named if token < model.n_vocab]] = True
             self._text = self._text | _bits(flags)
         self._min_tokens = min_tokens
-        self._lock = threading.Lock()  # views that decode side by side come in threads of their own
+        self._lock = threading.Lock()  # views that decode side by side run in threads of their own
         self._position = 0
         self._mask: Mask | None = None
         if self._matcher and (error := self._matcher.get_error()):
@@ -157,7 +159,7 @@ class Constraint:
             raise cannot_begin(text)
 
     def clone(self) -> Constraint:
-        """A copy to look ahead with."""
+        """A copy for looking ahead."""
         twin = object.__new__(Constraint)
         with self._lock:
             matcher = self._matcher and self._matcher.deep_copy()
@@ -165,14 +167,14 @@ class Constraint:
         return twin
 
     def accept(self, position: int, token: int) -> None:
-        """Learn of the token emitted at a position of the answer; what is known already changes nothing."""
+        """Learn of the token emitted at a position of the answer; a known position is ignored."""
         with self._lock:
             if position < self._position:
                 return
             if self._position < self._min_tokens <= position + 1:
                 self._mask = None
             self._position = position + 1
-            if self._matcher and not self._model.is_end(token):  # behind which the answer goes on if that is ignored
+            if self._matcher and not self._model.is_end(token):  # after it, an answer continues only with --ignore-end
                 self._mask = None
                 self._matcher.consume_token(token)
 
@@ -181,10 +183,10 @@ class Constraint:
         return bool(self.mask().allows(np.array([token])).all())
 
     def mask(self) -> Mask:
-        """The tokens that may come next; those that end the answer are among them exactly when it is complete.
+        """The tokens that are allowed next.  Tokens that end the answer are allowed exactly when it is complete.
 
         Raises:
-            RefusedError: nothing can come, or what was written is no part of what is asked for.
+            RefusedError: no token is allowed, or the text so far violates the constraint.
         """
         with self._lock:
             if self._mask is None:
@@ -192,7 +194,9 @@ class Constraint:
                 if may_end and (self._position >= self._min_tokens or not words.any()):
                     words |= self._vocabulary.ends
                 if error or not words.any():
-                    raise RefusedError(f"the answer cannot go on as asked for: {_reason(error) or 'no token leads on'}")
+                    raise RefusedError(
+                        f"the answer cannot continue under the constraint: {_reason(error) or 'no token is allowed'}"
+                    )
                 self._mask = Mask(words, self._vocabulary.n_vocab)
             return self._mask
 
@@ -206,21 +210,21 @@ class Constraint:
 
 
 def cannot_begin(text: str) -> UsageError:
-    """The error about an answer whose beginning is no part of what it must be."""
-    return UsageError(f"the answer cannot begin with {text!r:.100}: the form that it must have does not")
+    """The error about an answer whose beginning violates the constraint."""
+    return UsageError(f"the answer cannot begin with {text!r:.100}: the constraint does not allow it")
 
 
 def make_constraint(model: Model, sampling: Sampling, min_tokens: int = 0) -> Constraint | None:
-    """What the answer must be, if anything.  Raises what `check_constraint` does."""
+    """The constraint of an answer, or None.  Raises what `check_constraint` does."""
     grammar = _grammar(sampling)
     return Constraint(model, grammar, min_tokens) if grammar is not None or min_tokens else None
 
 
 def check_constraint(sampling: Sampling) -> None:
-    """Refuse what no model could keep to.  Needs none: the matcher is tried on bytes.
+    """Refuse a constraint that no model could satisfy.  No model is needed: the matcher is tried on bytes.
 
     Raises:
-        UsageError: a schema, an expression or a grammar that is wrong or not supported; names what of it.
+        UsageError: the schema, expression or grammar is wrong or not supported; the message names the part.
     """
     grammar = _grammar(sampling)
     if grammar is None:
@@ -232,7 +236,7 @@ def check_constraint(sampling: Sampling) -> None:
     reason = _reason(matcher.get_error())
     if not reason and len(allowed) <= 1 and matcher.is_stopped() and not matcher.is_accepting():
         reason = "nothing satisfies it"
-    if not reason and len(allowed):  # what is too large for the matcher is found behind the first byte
+    if not reason and len(allowed):  # the matcher reports a grammar that is too large after the first byte
         matcher.consume_token(int(allowed[0]))
         _allowed(matcher)
         reason = _reason(matcher.get_error())
@@ -242,7 +246,7 @@ def check_constraint(sampling: Sampling) -> None:
 
 
 def _allowed(matcher: LLMatcher) -> NDArray[np.intp]:
-    """The bytes that may come next, and the end; none where the matcher has failed."""
+    """The bytes that are allowed next, and the end; empty if the matcher failed."""
     words = b"" if matcher.is_error() else matcher.compute_bitmask()
     allowed: NDArray[np.intp] = np.unpackbits(np.frombuffer(words, np.uint8), bitorder="little").nonzero()[0]
     return allowed
@@ -263,11 +267,11 @@ _NAMES = {"json_schema": "the JSON schema", "regex": "the regular expression", "
 
 
 def _grammar(sampling: Sampling) -> str | None:
-    """What llguidance compiles."""
+    """The grammar that llguidance compiles."""
     return _translated(sampling.json_schema, sampling.regex, sampling.lark)
 
 
-@lru_cache(maxsize=8)  # it is checked before a model is loaded, and asked for again by every answer
+@lru_cache(maxsize=8)  # checked before a model is loaded, and used again by every answer
 def _translated(json_schema: str | None, regex: str | None, lark: str | None) -> str | None:
     if json_schema is not None:
         from llguidance import LLMatcher
@@ -293,7 +297,7 @@ def _translated(json_schema: str | None, regex: str | None, lark: str | None) ->
         raise UsageError("the constraint is not valid UTF-8") from None
 
 
-#: What these stand for, instead of all scripts' digits, letters and spaces; valid within brackets as well.
+#: ASCII meanings of these classes, instead of digits, letters and spaces of all scripts; valid within brackets too.
 _ASCII = {
     r"\d": "[[:digit:]]",
     r"\D": "[[:^digit:]]",
@@ -305,13 +309,13 @@ _ASCII = {
 
 
 def _in_ascii(regex: str) -> str:
-    """The expression with ``\\d``, ``\\w``, ``\\s`` and their opposites meaning ASCII, as in RE2.
+    """The expression with ``\\d``, ``\\w``, ``\\s`` and their opposites limited to ASCII, as in RE2.
 
-    An expression that is wrong as it stands stays as it is: what replaces the end of a range, as in ``[!-\\d]``, could
-    be read otherwise.
+    An invalid expression is returned unchanged: a replacement at the end of a range, as in ``[!-\\d]``, could make it
+    valid.
 
     Raises:
-        UsageError: it ends in a backslash, over which llguidance passes.
+        UsageError: it ends in a backslash, which llguidance ignores.
     """
     from llguidance import LLMatcher
 
@@ -341,7 +345,7 @@ def _reason(error: str) -> str:
     error = error.removesuffix("<non-verbose/>").strip()
     found = re.search(r"^error: (.*)", error, re.MULTILINE)
     line = found[1] if found else error.partition("\n")[0]
-    if "NoExtensionBias" in line:  # its word for that
+    if "NoExtensionBias" in line:  # llguidance's name for that
         line = "nothing satisfies it"
     if line.startswith("oneOf"):
         line = "oneOf is supported where its schemas plainly exclude each other; write anyOf if they need not"
@@ -359,7 +363,7 @@ def _vocabulary(model: Model) -> _Vocabulary:
 
 
 def _read_vocabulary(model: Model) -> _Vocabulary:
-    """Tokens by what an answer shows of them: what shows nothing, as control tokens do, is no text."""
+    """Read the tokens as answers show them: tokens without text, such as control tokens, count as no text."""
     from llguidance import LLTokenizer
 
     ends = [token for token in range(model.n_vocab) if model.is_end(token)]

@@ -47,16 +47,16 @@ _FLASH_ATTENTION = {
 }
 
 
-#: Tokens of a prompt that are read between two tokens of other answers.  Deep in a prompt of 6,000 tokens a batch of
-#: 512 takes two cores 12 s, and a piece of 32 less than a second.
+#: Tokens of a prompt that are read between two tokens of other answers.  Deep in a prompt of 6,000 tokens, a batch of
+#: 512 takes 12 s on two cores, and a piece of 32 less than a second.
 PROMPT_PIECE = 32
 
-#: Snapshots of a running state, from which so many tokens can be taken back.  Each is another copy of the state.
+#: Snapshots of a running state: so many tokens can be removed again.  Each is another copy of the state.
 _MOST_SNAPSHOTS = 7
 
 
 class Batch:
-    """A llama_batch whose columns are NumPy arrays, so that filling it costs no Python a token."""
+    """A llama_batch whose columns are NumPy arrays, so that filling it needs no Python loop over tokens."""
 
     def __init__(self, capacity: int) -> None:
         self.token = np.zeros(capacity, np.int32)
@@ -81,8 +81,8 @@ class Context:
     """One llama_context with ``n_seq`` sequences of ``n_ctx`` tokens each.
 
     Args:
-        n_rows: tokens that each sequence may feed at a time with the logits behind each.  llama.cpp sets room aside for
-            no more: 22 MiB for SmolLM2 with 8192 tokens, where logits behind all of a batch would take 98.
+        n_rows: tokens that each sequence may feed at a time, with logits after each.  llama.cpp reserves memory for
+            these alone: 22 MiB for SmolLM2 with 8192 tokens, where logits after all tokens of a batch would take 98.
 
     Raises:
         ModelError: llama.cpp cannot make it; most often there is not enough memory.
@@ -112,7 +112,8 @@ class Context:
             raise no_context(f"{n_ctx} tokens a view", model)
         self._free = freed_with(self, self.handle, model)
         self.memory = lib.llama_get_memory(self.handle)
-        #: Tokens that a running state takes back where a batch ended with them; 0 where the architecture cannot.
+        #: Tokens that can be removed from a running state if they ended the last batch; 0 if the architecture cannot
+        #: do it.
         self.n_snapshots = int(lib.llama_n_rs_seq(self.handle)) if model.recurrent else 0
         self._checkpoints = [Checkpoints() for _ in range(n_seq)]
         self.adapters = Adapters()
@@ -127,7 +128,7 @@ class Context:
         self.handle = None
 
     def adapt(self, adapters: Adapters) -> None:
-        """Compute with these adapters from now on; what the memory holds was read with others, and must be dropped.
+        """Compute with these adapters from now on.  The memory was computed with others, and must be dropped.
 
         Raises:
             ModelError: one cannot be loaded.
@@ -139,25 +140,27 @@ class Context:
     def decode(
         self, token: Sequence[int], pos: Sequence[int], seq: list[int], n_wanted: int, n_threads: int | None = None
     ) -> None:
-        """One llama_decode of at most n_batch tokens, each with its position and sequence; the last ``n_wanted`` get
-        logits.
+        """Run one llama_decode of at most n_batch tokens, each with its position and sequence.  The last ``n_wanted``
+        get logits.
 
         Args:
-            n_threads: instead of those that the context was made with.
+            n_threads: number of threads, instead of that of the context.
 
         Raises:
             Interrupted: the abort callback stopped it.
             ModelError: llama.cpp failed, or cannot be used in this process.
-            ValueError: more logits are wanted than were planned for, of which llama.cpp would abort the process.
+            ValueError: more logits are requested than memory was reserved for; llama.cpp would abort the process.
         """
         check_process()
         if n_wanted > self._n_logits:
-            raise ValueError(f"{n_wanted} rows of logits are wanted of a context that has room for {self._n_logits}")
+            raise ValueError(
+                f"a batch asks for {n_wanted} rows of logits, and the context has room for {self._n_logits}"
+            )
         n = len(token)
         batch = self._batch
         batch.token[:n] = token
         batch.pos[:n] = pos
-        if (seq, n_wanted) != self._last_shape:  # from token to token it is the same
+        if (seq, n_wanted) != self._last_shape:  # unchanged from token to token
             self._last_shape = (seq, n_wanted)
             batch.seq[:n] = seq
             batch.logits[: n - n_wanted] = 0
@@ -167,11 +170,11 @@ class Context:
         check_decoded(status, self._interrupt)
 
     def _step(self, n: int, together: bool, n_threads: int) -> int:
-        """llama_decode of the batch: with as many threads as do good where views read the same tokens together.
+        """Run llama_decode on the batch, with the best number of threads if views read the same tokens together.
 
-        Elsewhere their number stays as it is.  From 256 tokens on, flash attention over a single sequence divides its
-        sums by the number of threads: the same seed would give another text on a busy machine (logits of SmolLM2 were
-        seen to differ by up to 0.7; those of two sequences agree to the bit).
+        Otherwise the number of threads stays fixed.  From 256 tokens on, flash attention over a single sequence splits
+        its sums by the number of threads: the same seed would give another text on a busy machine (logits of SmolLM2
+        differed by up to 0.7; those of two sequences agree to the bit).
         """
         threads = self._threads if together and n_threads == self._most_threads else None
         n_threads = threads.now if threads else n_threads
@@ -199,9 +202,9 @@ class Context:
         return self._logits[address]
 
     def trim(self, seq: int, n_tokens: int) -> int:
-        """Bring a sequence back to its first ``n_tokens``; how many are left.
+        """Truncate a sequence to its first ``n_tokens``, and return the number of tokens that are left.
 
-        Those are fewer where the memory does not go back to there: as many as the last checkpoint before has, or none.
+        Fewer are left if the memory cannot be rolled back to there: as many as the last checkpoint before has, or none.
         """
         if n_tokens and self._goes_back(seq, n_tokens) and lib.llama_memory_seq_rm(self.memory, seq, n_tokens, -1):
             self._checkpoints[seq].latest(n_tokens)
@@ -209,9 +212,9 @@ class Context:
         return self.go_back(seq, n_tokens)
 
     def _goes_back(self, seq: int, n_tokens: int) -> bool:
-        """Whether the memory is whole behind so many tokens, as far as llama.cpp does not see to that.
+        """True if the memory can be rolled back to ``n_tokens`` (llama.cpp does not check this for running states).
 
-        Of a running state it has snapshots of the last batch alone, and takes those of earlier ones for them.
+        It has snapshots of the last batch alone, and would use those of earlier batches in their place.
         """
         if self.model.recurrent:
             n_back = self.length(seq) - n_tokens
@@ -220,7 +223,7 @@ class Context:
         return not self.model.n_swa or bool(oldest <= max(0, n_tokens + 1 - self.model.n_swa))
 
     def go_back(self, seq: int, n_tokens: int) -> int:
-        """Bring a sequence back to its last checkpoint of at most ``n_tokens``, or empty it; how many are left."""
+        """Restore a sequence's last checkpoint of at most ``n_tokens``, or empty it, and return the tokens left."""
         checkpoint = self._checkpoints[seq].latest(n_tokens)
         if checkpoint and self._take_back(seq, checkpoint):
             return checkpoint.n_tokens
@@ -232,11 +235,11 @@ class Context:
         partly = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
         size = len(checkpoint.memory)
         taken = lib.llama_state_seq_set_data_ext(self.handle, checkpoint.memory, size, seq, partly)
-        # The rest of the memory may hold more; sliding windows are whole as of now.
+        # The rest of the memory may hold more tokens; the sliding windows are complete as of now.
         return taken == size and bool(lib.llama_memory_seq_rm(self.memory, seq, checkpoint.n_tokens, -1))
 
     def mark(self, seq: int, *, for_a_guess: bool = False) -> None:
-        """Make a checkpoint of a sequence as it is, where there is none and its memory cannot be trimmed at will."""
+        """Make a checkpoint of a sequence, if there is none and its memory cannot be truncated freely."""
         n_tokens = self.length(seq)
         if self.model.keeps_all or not n_tokens or self._checkpoints[seq].holds(n_tokens):
             return
@@ -247,28 +250,29 @@ class Context:
             self._checkpoints[seq].add(Checkpoint(n_tokens, memory, for_a_guess))
 
     def checkpoints(self, seq: int) -> list[Checkpoint]:
-        """Of a sequence, for `restore` in another context."""
+        """The checkpoints of a sequence, for `restore` in another context."""
         return [*self._checkpoints[seq]]
 
     def state(self, seq: int) -> ctypes.Array[ctypes.c_uint8]:
-        """A copy of what the memory holds of a sequence, which a context of another size on the same model can take."""
+        """A copy of a sequence's memory, which a context of another size on the same model can restore."""
         size = lib.llama_state_seq_get_size(self.handle, seq)
         buffer: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
         lib.llama_state_seq_get_data(self.handle, buffer, size, seq)
         return buffer
 
     def restore(self, seq: int, state: ctypes.Array[ctypes.c_uint8], checkpoints: Sequence[Checkpoint] = ()) -> bool:
-        """Put a sequence into the empty memory, with its checkpoints; False where it cannot be taken."""
+        """Put a sequence into the empty memory, with its checkpoints.  Returns False if llama.cpp refuses it."""
         self._checkpoints[seq] = Checkpoints(checkpoints)
         return bool(lib.llama_state_seq_set_data(self.handle, state, len(state), seq))
 
     def save(self, seq: int, tokens: Sequence[int], path: Path) -> int:
-        """Write a sequence's tokens and what the memory holds of them to a file; returns its bytes, 0 on failure."""
+        """Write a sequence's tokens and memory to a file.  Returns its bytes, 0 on failure."""
         array = (lib.llama_token * len(tokens))(*tokens)
         return int(lib.llama_state_seq_save_file(self.handle, os.fsencode(path), seq, array, len(tokens)))
 
     def load(self, seq: int, path: Path, n_ctx: int) -> list[int]:
-        """Fill the empty memory of a sequence from a file; its tokens, or none where the file cannot be taken."""
+        """Fill the empty memory of a sequence from a file.  Returns its tokens, or none if the file cannot be
+        loaded."""
         array = (lib.llama_token * n_ctx)()
         n = ctypes.c_size_t(0)
         if not lib.llama_state_seq_load_file(self.handle, os.fsencode(path), seq, array, n_ctx, ctypes.byref(n)):
@@ -277,20 +281,21 @@ class Context:
         return list(array[: n.value])
 
     def erase(self) -> None:
-        """Empty every sequence, and overwrite what its cells held."""
+        """Empty every sequence, and overwrite its cells."""
         lib.llama_memory_clear(self.memory, True)
         self._checkpoints = [Checkpoints() for _ in self._checkpoints]
 
     def length(self, seq: int) -> int:
-        """Tokens of the sequence in memory."""
+        """The number of tokens of the sequence in memory."""
         return int(lib.llama_memory_seq_pos_max(self.memory, seq)) + 1
 
 
 def freed_with(owner: object, handle: Any, model: Model) -> weakref.finalize[..., object]:
-    """Frees a llama_context when called, or when its owner is garbage collected; the model lives until then."""
+    """Return a function that frees a llama_context; it also runs when the owner is garbage collected.  The model lives
+    until then."""
     model.lifetime.acquire()
     free = weakref.finalize(owner, _free, handle, model.lifetime)
-    free.atexit = False  # it may be in use by another thread
+    free.atexit = False  # another thread may be using it
     return free
 
 
@@ -302,7 +307,7 @@ def _free(handle: Any, of_model: Lifetime) -> None:
 def context_params(
     engine: Engine, n_ctx: int, n_batch: int, n_seq: int, n_threads: int, interrupt: Interrupt
 ) -> lib.llama_context_params:
-    """What llama.cpp is to make a context of: ``n_ctx`` tokens, over all its sequences."""
+    """The parameters of a context with ``n_ctx`` tokens over all its sequences."""
     params = lib.llama_context_default_params()
     params.n_ctx = n_ctx
     params.n_batch = n_batch
@@ -319,17 +324,17 @@ def context_params(
 
 
 def no_context(size: str, model: Model) -> ModelError:
-    """What to say where llama.cpp has made none."""
+    """The error for a context that llama.cpp could not make."""
     reason = last_error()
     if not reason or ran_out_of_memory(reason):
-        what = f"{reason}." if reason else "not enough memory?"
+        what = f"{reason}." if reason else "is there enough memory?"
         fewer_layers = " or fewer --gpu-layers" if model.offload.n_gpu_layers else ""
         reason = f"{what} A smaller --ctx or --cache-type-k and --cache-type-v q8_0{fewer_layers} needs less"
     return ModelError(f"cannot make a context of {size}: {reason}")
 
 
 def check_decoded(status: int, interrupt: Interrupt) -> None:
-    """What llama_decode's status means.
+    """Raise the error that llama_decode's status means.
 
     Raises:
         Interrupted: the abort callback stopped it.
@@ -345,27 +350,27 @@ def check_decoded(status: int, interrupt: Interrupt) -> None:
 
 
 def _thread_count(model: Model, n_seq: int, n_threads: int) -> ThreadCount | None:
-    """None where the number of threads never changes: a single one, a single view, or a GPU that computes."""
+    """A count that adapts to a busy machine; None for a single thread, a single view, or a GPU that computes."""
     on_gpu = model.offload.n_gpu_layers
     return ThreadCount(n_threads) if n_seq > 1 and n_threads > 1 and not on_gpu else None
 
 
 def context_limit(model: Model, engine: Engine) -> int:
-    """Tokens a view may hold: --ctx, or what the model was trained for, at most 8192, and less where that made room for
+    """The most tokens a view may hold: --ctx, or the model's training length up to 8192, or less if that made room for
     layers on a device."""
     return engine.n_ctx or model.offload.n_ctx or min(model.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
 
 
 def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None:
-    """Refuse KV caches that cannot fit in the memory of the machine, its container, or the devices that hold them.
+    """Refuse KV caches that do not fit in the memory of the machine, its container, or the devices that hold them.
 
-    On the host the system would kill the process for it.
+    The system would kill the process if the host's memory ran out.
 
     Raises:
-        ModelError: saying how much is needed and how much there is.
+        ModelError: not enough memory; the message has the bytes needed and the bytes free.
     """
     there = for_layers() if model.offload.n_gpu_layers else []
-    free = {device.name: device.free for device in there if device.total}  # some do not tell
+    free = {device.name: device.free for device in there if device.total}  # some devices report no memory
     for devices, needed in needed_by_place(model.header, engine, model.offload, n_views, n_ctx).items():
         if devices and not free.keys() >= set(devices):
             continue
@@ -377,6 +382,6 @@ def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None
                 where, less = host.where, ""
             raise ModelError(
                 f"not enough memory{where}: the KV cache of {n_views} x {n_ctx} tokens takes {in_bytes(needed)} "
-                f"and {in_bytes(available)} are free. Give a smaller --ctx, "
-                f"--cache-type-k and --cache-type-v q8_0{less}"
+                f"and {in_bytes(available)} is free. Give a smaller --ctx, --cache-type-k and --cache-type-v "
+                f"q8_0{less}"
             )

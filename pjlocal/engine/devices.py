@@ -1,4 +1,4 @@
-"""The devices that the installed llama.cpp computes on, as ggml tells them."""
+"""The devices of the installed llama.cpp, as ggml reports them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _KINDS = {0: "CPU", 1: "GPU", 2: "integrated GPU", 3: "accelerator"}  # enum ggm
 
 @dataclass(frozen=True)
 class Device:
-    """What llama.cpp can put layers on, and its memory in bytes.
+    """A device that llama.cpp can put layers on, and its memory in bytes.
 
-    backend: the part of llama.cpp that drives it, such as CPU, CUDA, Metal or Vulkan.
+    backend: the back end of llama.cpp for it, such as CPU, CUDA, Metal or Vulkan.
     """
 
     name: str
@@ -66,8 +66,8 @@ def devices() -> list[Device]:
 
 
 def for_layers() -> list[Device]:
-    """The devices that llama.cpp puts layers on, in its order: servers first; graphics of the processor where there is
-    no card."""
+    """The devices that llama.cpp puts layers on, in its order: servers first; integrated graphics only without a
+    card."""
     found = devices()
     servers = [device for device in found if device.backend == _RPC]
     own = [device for device in found if device.backend != _RPC]
@@ -76,10 +76,10 @@ def for_layers() -> list[Device]:
 
 
 def add_servers(addresses: Sequence[str]) -> None:
-    """Have llama.cpp use the devices of servers on other machines, each added once.
+    """Add the devices of servers on other machines to llama.cpp, each server once.
 
     Raises:
-        ModelError: the installed build cannot, or a server cannot be reached.
+        ModelError: the installed build has no RPC, or a server cannot be reached.
     """
     if not addresses:
         return
@@ -88,8 +88,8 @@ def add_servers(addresses: Sequence[str]) -> None:
     rpc = ggml.ggml_backend_reg_by_name(_RPC.encode())
     if not rpc:
         raise ModelError(
-            "the installed llama.cpp knows no --rpc: reinstall it with "
-            'CMAKE_ARGS="-DGGML_RPC=on" pip install --no-cache-dir --force-reinstall llama-cpp-python'
+            'the installed llama.cpp has no support for --rpc: reinstall it with CMAKE_ARGS="-DGGML_RPC=on" pip '
+            "install --no-cache-dir --force-reinstall llama-cpp-python"
         )
     ggml.ggml_set_abort_callback(_end_with_a_line)
     prototype = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)
@@ -99,40 +99,41 @@ def add_servers(addresses: Sequence[str]) -> None:
             _reach(address)
             server = add(address.encode())
             if not server:
-                raise ModelError(f"--rpc {address}: the server there has no device, or is of another version")
+                raise ModelError(f"--rpc {address}: the server has no device, or has another version of llama.cpp")
             ggml.ggml_backend_register(server)
             _added.add(address)
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # type: ignore[untyped-decorator]
 def _end_with_a_line(message: bytes) -> None:
-    """llama.cpp is about to end the process, as it does where a server has gone: end it with a line instead of a
-    signal.  What was written so far is on the screen, or saved, already."""
-    said = message.strip().rpartition(b"/")[2]  # without the folder that llama.cpp was built in
+    """Exit with an error message when llama.cpp is about to abort, as it does when a server is gone.  The text so far
+    is on the screen or saved already."""
+    said = message.strip().rpartition(b"/")[2]  # without the folder of llama.cpp's build
     os.write(2, b"\npjlocal: llama.cpp has ended: %s (has an --rpc server gone?)\n" % said)
     os._exit(1)
 
 
 def _reach(address: str) -> None:
-    """Refuse a server that does not answer, on which llama.cpp would end the process or wait."""
+    """Refuse a server that does not answer: llama.cpp would abort the process or wait."""
     host, port = parse_address(address)
     try:
         socket.create_connection((host, port), timeout=_REACH_S).close()
     except OSError as error:
         raise ModelError(
-            f"--rpc {address} cannot be reached: {error.strerror or error}. Start rpc-server there first"
+            f"--rpc {address}: cannot reach the server: {error.strerror or error}. Start rpc-server on that "
+            "machine first"
         ) from None
 
 
 def cpu_memory() -> int:
-    """ggml's name for memory of the CPU, as an override of a tensor's place takes it."""
+    """ggml's handle of CPU memory, for overrides of a tensor's place."""
     init_backend()
     ggml = _functions()
     return int(ggml.ggml_backend_dev_buffer_type(ggml.ggml_backend_dev_by_type(0)))
 
 
 def backends() -> list[str]:
-    """The parts of llama.cpp that drive devices, whether there is a device for them or not."""
+    """The back ends of llama.cpp, with and without a device on this machine."""
     init_backend()
     ggml = _functions()
     return [
@@ -147,12 +148,12 @@ def build() -> str:
 
 
 def offloads() -> bool:
-    """Whether layers can go to a GPU."""
+    """True if layers can go to a GPU."""
     return bool(lib.llama_supports_gpu_offload())
 
 
 def features() -> list[str]:
-    """What the CPU back end makes use of, such as AVX2, in llama.cpp's words."""
+    """The features that the CPU back end uses, such as AVX2, in llama.cpp's words."""
     init_backend()
     text = lib.llama_print_system_info().decode("utf-8", "replace")
     pairs = (part.partition("=") for part in text.replace("CPU :", "").split("|"))
@@ -167,10 +168,10 @@ def _text(value: bytes | None) -> str:
 def _functions() -> Any:
     """ggml's functions about devices, which the binding does not declare.
 
-    Of the library that llama.cpp itself uses, which is found as its neighbour: a wheel holds no links, so the binding
-    loads a copy of it, which knows nothing of servers that the other one was told of, and tells nothing to it.
+    They are found through llama.cpp's own library, so that both share their devices and servers.  The binding's ggml
+    can be another copy: a wheel contains no links.
     """
-    ggml: Any = lib._lib if hasattr(lib._lib, "ggml_backend_dev_count") else _ggml.libggml  # Windows has no neighbours
+    ggml: Any = lib._lib if hasattr(lib._lib, "ggml_backend_dev_count") else _ggml.libggml  # not so on Windows
     pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
     for name, result, arguments in (
         ("ggml_backend_dev_count", size, []),

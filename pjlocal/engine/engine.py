@@ -1,4 +1,4 @@
-"""Answers being written on one model: every step reads what they have fed and has each decide one token.
+"""Write answers on one model: every step decodes the tokens that answers have fed, and lets each decide one token.
 
 A single answer is a batch of one.  The views of an answer live in the sequences of one or more *lanes*, each a llama
 context.  In the layout ``batched`` all views are in one lane and one llama_decode reads a token of each, which reads
@@ -33,10 +33,10 @@ from .slot import Slot
 class EngineAnswer(Protocol):
     """An answer being written.
 
-    engine: writes it, from its next beginning on.
+    engine: the engine that writes it, from its next beginning on.
     error: the exception that ended it.
-    is_done: whether nothing more is written of it.
-    begins_again: whether it has ended, and another prompt follows, for which it is submitted again.
+    is_done: whether the answer is complete.
+    begins_again: whether it has ended and continues with another prompt, for which it is submitted again.
     """
 
     engine: Engine
@@ -51,7 +51,7 @@ class EngineAnswer(Protocol):
         """Start reading the prompts."""
 
     def decide(self) -> list[Any]:
-        """Decide one token from the logits in the slot and feed it; the events that this settles.
+        """Decide one token from the logits in the slot, feed it, and return the events that this settles.
 
         Raises Interrupted, or the error that ends the answer.
         """
@@ -60,17 +60,17 @@ class EngineAnswer(Protocol):
         """Note that a stop was requested."""
 
     def finish(self, slot: Slot) -> list[Any]:
-        """The events that were held back until the end."""
+        """Return the events that were held back until the end."""
 
 
 class Iteration(Protocol):
     """An iteration over an answer, which keeps the engine busy."""
 
     def close(self) -> None:
-        """Stop.  Raises UsageError where another thread iterates."""
+        """Stop the iteration.  Raises UsageError if another thread iterates."""
 
     def end(self) -> None:
-        """Stop, whichever thread iterates; waits for it."""
+        """Stop the iteration, in whichever thread it runs, and wait for that thread."""
 
 
 _open: WeakSet[Engine] = WeakSet()
@@ -78,7 +78,7 @@ _open: WeakSet[Engine] = WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Have a daemon thread that is writing an answer stop: llama.cpp crashes where the process ends meanwhile."""
+    """Stop daemon threads that are writing an answer: llama.cpp crashes if the process ends meanwhile."""
     for engine in list(_open):
         with suppress(Exception):
             engine.check_open()
@@ -86,18 +86,18 @@ def _close_all() -> None:
 
 
 class Engine:
-    """Writes answers on a model, in the order in which they were submitted.
+    """Writer of answers on one model, in the order in which they are submitted.
 
-    Without a ``capacity`` it writes one at a time.  The lanes are made when an answer needs them, kept for the next one
-    with as many views, and grow: a conversation that outgrows its context is not read again.
+    Without a ``capacity`` it writes one answer at a time.  Lanes are made when an answer needs them and kept for the
+    next answer with as many views.  They grow, so a conversation that outgrows its context is not read again.
 
-    Several answers share lanes.  llama.cpp rounds differently in batches of different widths: beside others, an answer
-    may part from the one that its seed gives alone where two tokens are all but equally probable.
+    Several answers share lanes.  llama.cpp rounds differently in batches of different widths: where two tokens are
+    almost equally probable, an answer written beside others may differ from the one that its seed gives alone.
 
     Args:
-        model: stays open when this is closed.
-        interrupt: stops the decode under way; every answer in flight then ends as interrupted.
-        capacity: for several answers at once.
+        model: the loaded model; it stays open when the engine is closed.
+        interrupt: the flag that stops the decode under way; every answer in flight then ends as interrupted.
+        capacity: room for several answers at once.
 
     Raises:
         ModelError: there is not enough memory for the capacity.
@@ -117,14 +117,14 @@ class Engine:
         self._direct: list[Slot] = []
         self._n_released = 0
         self._writer: Iteration | None = None
-        self._opening = threading.Lock()  # guards `closed` and the writer, where another thread closes
+        self._opening = threading.Lock()  # guards `closed` and the writer against a close in another thread
         self._stepping = threading.RLock()  # held while the contexts are used
-        self._is_freed = False  # until then a closed engine takes steps, in which its answers end
+        self._is_freed = False  # until then a closed engine takes steps, so that its answers end
         _open.add(self)
 
     @property
     def context_limit(self) -> int:
-        """Tokens that a view may hold."""
+        """The most tokens that a view may hold."""
         return self.lanes.context_limit
 
     def close(self) -> None:
@@ -151,11 +151,11 @@ class Engine:
         """
         check_process()
         if self.closed:
-            raise UsageError("this PersonaJudge is closed: make another")
+            raise UsageError("this PersonaJudge is closed: make a new one")
 
     @contextmanager
     def writing(self, writer: Iteration) -> Iterator[None]:
-        """While one iterates over its answer.  An iteration that was left unfinished ends.
+        """Hold the engine while an answer is iterated.  An unfinished earlier iteration is stopped.
 
         Raises:
             UsageError: the engine is closed, or another thread iterates.
@@ -175,32 +175,32 @@ class Engine:
     # Answers.
 
     def submit(self, answer: EngineAnswer) -> None:
-        """Write an answer when its turn has come.
+        """Queue an answer, to be written in its turn.
 
         Raises:
-            UsageError: it never would: it has more views than there is room for, or the engine is closed.
+            UsageError: there will never be room for its views, or the engine is closed.
         """
         self.check_open()
         self.lanes.check_room(answer.needs.n_views)
         self._waiting.append(answer)
 
     def cancel(self, answer: EngineAnswer) -> None:
-        """Write no more of an answer; its place is free."""
+        """Stop writing an answer and free its place."""
         if answer in self._waiting:
             self._waiting.remove(answer)
         if answer in self._in_flight:
             if len(self._in_flight) == 1:
                 self.lanes.drop()
-            with suppress(Exception):  # it has failed, or was stopped, for all in flight: the next step says so
+            with suppress(Exception):  # a failure or a stop of all in flight is reported by the next step
                 self.lanes.wait()
             self._release(answer)
 
     def is_writing(self, answer: EngineAnswer) -> bool:
-        """Whether the answer waits or is being written."""
+        """True if the answer waits or is being written."""
         return answer in self._in_flight or answer in self._waiting
 
     def is_in_flight(self, answer: EngineAnswer) -> bool:
-        """Whether the answer is being written, and does not wait."""
+        """True if the answer is being written and does not wait."""
         return answer in self._in_flight
 
     @property
@@ -213,7 +213,7 @@ class Engine:
 
     @contextmanager
     def direct(self, needs: Needs) -> Iterator[Slot]:
-        """A slot for a caller who starts, feeds and reads it without an answer: logits are decoded when asked for."""
+        """Provide a slot without an answer.  The caller starts, feeds and reads it; logits are decoded on request."""
         self.check_open()
         slot = Slot(self, needs)
         self._direct.append(slot)
@@ -235,9 +235,10 @@ class Engine:
         return [*self._in_flight.values(), *self._direct]
 
     def step(self) -> list[tuple[EngineAnswer, list[Any]]]:
-        """Write one more token of every answer in flight whose prompts are read; each answer with its new events.
+        """Write one more token of every answer in flight whose prompts are read, and return each answer with its new
+        events.
 
-        A fault of one answer ends that one alone (``error``); a fault of a lane ends all in flight.
+        A failure in one answer ends that answer alone (``error``).  A failure of a lane ends all answers in flight.
         """
         with self._stepping:
             return [] if self._is_freed else self._step()
@@ -273,7 +274,7 @@ class Engine:
         return self.lanes.have_room(answer.needs.n_views) if self.lanes.capacity else not self._slots
 
     def _advance(self, answer: EngineAnswer, slot: Slot, failed: Exception | None) -> list[Any]:
-        """Decide an answer's next token; the events that this settles, or the end of the answer."""
+        """Decide an answer's next token, or end the answer, and return its events."""
         events: list[Any] = []
         if not answer.is_done:
             if not slot.is_ready and not failed:  # its prompts are still being read
@@ -293,10 +294,10 @@ class Engine:
         return events
 
     def _release(self, answer: EngineAnswer) -> None:
-        """Give an answer's sequences to others; their caches stay, for prompts that begin alike.
+        """Release an answer's sequences.  Their caches stay, for prompts with the same beginning.
 
-        llama.cpp multiplies values that are not numbers by 0 where they stand in cells that were emptied, which makes
-        no numbers of them.  It cannot erase one sequence: all of a lane are erased when none is in use.
+        llama.cpp multiplies the values in emptied cells by 0, and NaN times 0 is NaN.  It cannot erase one sequence,
+        so all sequences of a lane are erased when none is in use.
         """
         self._give_back(self._in_flight.pop(answer), are_broken=isinstance(answer.error, NotNumbers))
 
@@ -312,12 +313,12 @@ class Engine:
                 lane.erase()
 
     def settle(self, slot: Slot) -> None:
-        """Decode until a slot's rows are there.  Raises what decoding raises."""
+        """Decode until a slot's logits are there.  Raises what decoding raises."""
         while not slot.is_settled:
             self._decode()
 
     def decode_alone(self, sequence: CacheSequence) -> None:
-        """Decode what one sequence is fed, and nothing else."""
+        """Decode the tokens that one sequence is fed, and nothing else."""
         with self.lanes.recovering():
             job = partial(sequence.lane.feed, [sequence], self._n_threads)
             self.lanes.start({sequence.lane: job}, len(sequence.fed))
@@ -326,7 +327,7 @@ class Engine:
     # Decoding.
 
     def _try_to_decode(self) -> Exception | None:
-        """Decode; the error that this raises."""
+        """Decode, and return the error that this raises, if any."""
         try:
             self._decode()
         except Exception as error:
@@ -334,7 +335,7 @@ class Engine:
         return None
 
     def _decode(self) -> None:
-        """Read a piece of a prompt, then in one batch what the answers whose prompts are read have fed."""
+        """Read a piece of a prompt.  Then decode, in one batch, the tokens of the answers whose prompts are read."""
         with self.lanes.recovering():
             if not self.lanes.are_busy:
                 if self.interrupt.is_set():
@@ -344,7 +345,7 @@ class Engine:
             self.lanes.wait()
 
     def _read_prompts(self) -> None:
-        """Read about a batch of prompts, or a small piece where others wait for it."""
+        """Read about one batch of prompt tokens, or a small piece while other answers wait."""
         reading = [slot for slot in self._slots if not slot.is_ready]
         is_alone = len(reading) == len(self._slots)
         piece = (self.lanes.capacity.prompt_piece if self.lanes.capacity else PROMPT_PIECE) if not is_alone else None
@@ -359,7 +360,8 @@ class Engine:
                 reading.remove(slot)
 
     def _read_piece(self, slot: Slot, n_most: int | None) -> int:
-        """Read the next tokens of a slot's prompts, a batch in every lane or ``n_most`` in all; how many."""
+        """Read the next tokens of a slot's prompts, a batch in every lane or ``n_most`` in all, and return their
+        number."""
         by_lane: dict[Lane, list[CacheSequence]] = {}
         for sequence in slot.sequences:
             if sequence.to_read:
@@ -377,7 +379,7 @@ class Engine:
         return most * len(jobs)
 
     def _launch(self) -> None:
-        """Begin to decode what the answers whose prompts are read have fed."""
+        """Start decoding the tokens of the answers whose prompts are read."""
         by_lane: dict[Lane, list[CacheSequence]] = {}
         for slot in self._slots:
             if slot.is_ready:
@@ -389,12 +391,12 @@ class Engine:
 
     @property
     def _n_threads(self) -> int:
-        """Threads of each lane: the lanes of all answers in flight share the cores."""
+        """The number of threads of each lane: the lanes of all answers in flight share the cores."""
         lanes = {sequence.lane for slot in self._slots for sequence in slot.sequences}
         return max(1, self.lanes.n_threads // max(1, len(lanes)))
 
     def _tidy(self) -> None:
-        """Drop what Ctrl-C has left behind, wherever it came."""
+        """Clean up after Ctrl-C, wherever it came."""
         self._waiting.clear()
         self.lanes.abandon()
         for answer in list(self._in_flight):
@@ -413,15 +415,15 @@ def _end(answer: EngineAnswer, error: Exception) -> None:
 
 
 def _due(slot: Slot) -> int:
-    """When a prompt is read: a short one before a long one, but not if it came much later.
+    """Sort key of a prompt: a short prompt is read before a long one, unless it came much later.
 
-    Counted in tokens, as if all prompts were read at the same time: so none waits for ever.
+    It counts tokens as if all prompts were read at the same time, so no prompt waits for ever.
     """
     return PROMPT_PIECE * slot.came + slot.n_to_read
 
 
 def _first_of(sequences: Sequence[CacheSequence], n: int) -> list[tuple[CacheSequence, list[int]]]:
-    """The first n tokens that sequences have to read, one sequence after the other."""
+    """The first n tokens that the sequences have to read, one sequence after the other."""
     pieces = []
     for sequence in _in_order(sequences):
         if n > 0:
@@ -432,5 +434,5 @@ def _first_of(sequences: Sequence[CacheSequence], n: int) -> list[tuple[CacheSeq
 
 
 def _in_order(sequences: Iterable[CacheSequence]) -> list[CacheSequence]:
-    """By their numbers: llama.cpp computes together only what comes in the order of sequences."""
+    """The sequences by number: llama.cpp computes tokens together only if they come in the order of sequences."""
     return sorted(sequences, key=lambda sequence: sequence.number)

@@ -1,4 +1,4 @@
-"""Logits to candidates: llama.cpp's own sampler chain per view, so that every filter means what it means there."""
+"""Logits to candidates: one llama.cpp sampler chain per view, so that every filter means the same as in llama.cpp."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .model import Model
 from .shortlist import LONGEST, NOT_NUMBERS, NotNumbers, Shortlist, WideShortlist, make_shortlist
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
-_ROOM = 256  # candidates there is room for at first
+_ROOM = 256  # candidates that fit at first
 
-#: llama.cpp divides logits by the temperature in float32, which goes by these: below, a logit of 20 in steps of 2e-6
-#: becomes one in steps of 2e-3 and more (at 1e-38 infinite, and no number after that); above, the temperature itself
-#: is infinite.  Outside them NumPy does it.
+#: Limits of the temperature for llama.cpp, which divides logits by it in float32.  Below, the steps of 2e-6 between
+#: logits near 20 become 2e-3 and more (at 1e-38 infinite, then NaN); above, the temperature itself is infinite.
+#: Outside these limits NumPy computes the softmax.
 _COLDEST, _HOTTEST = 1e-3, float(np.finfo(np.float32).max)
 _LEAST_SHARE = 1e-37  # of the best token's probability that float32 still holds when it is divided by their sum
-_FARTHEST = 2**20  # tokens to look back on: llama.cpp sets memory aside for as many as it is told
+_FARTHEST = 2**20  # tokens to look back on: llama.cpp reserves memory for this number
 
 
 class _TokenDataArray(ctypes.Structure):
@@ -45,17 +45,17 @@ class _TokenDataArray(ctypes.Structure):
 
 
 class NothingLeft(RefusedError):
-    """No token survives the filters."""
+    """The filters drop every token."""
 
 
 class Candidates(NamedTuple):
-    """Tokens that the filters look at: ids (integers [n]) and their logits (float32 [n])."""
+    """Tokens for the filters: ids (integers [n]) and their logits (float32 [n])."""
 
     ids: NDArray[Any]
     logits: NDArray[np.float32]
 
 
-Row = NDArray[np.float32] | Candidates | Distribution  #: logits behind a token, as far as they were looked at
+Row = NDArray[np.float32] | Candidates | Distribution  #: the logits after a token, at some stage of the filters
 
 
 class FilterChain:
@@ -63,16 +63,16 @@ class FilterChain:
 
     The order is llama.cpp's: grammar (or constraint), logit bias, penalties, DRY, top-n-sigma, top-k, typical, top-p,
     min-p, XTC, temperature.
-    Penalties and DRY look back on the prompt's end as well as on the answer, as llama.cpp's own programs do.
+    Penalties and DRY also look back on the end of the prompt, as in llama.cpp's own programs.
 
     Args:
         prompt: the view's prompt tokens.
-        randomness: seed of XTC's chance, which is drawn by position so that schedules agree.
-        constraint: what the answer must be, one for all views.
-        gate: where the answer begins; by default with the first token.
+        randomness: seed of XTC, whose draws depend on the position alone, so that schedules agree.
+        constraint: the constraint on the answer, shared by all views.
+        gate: the place where the answer begins; by default the first token.
 
     Raises:
-        UsageError: a grammar or logit bias that cannot be understood.
+        UsageError: the grammar or a logit bias cannot be parsed.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class FilterChain:
     ) -> None:
         self._model = model
         self._sampling = sampling
-        self._position = 0  # of the next token in the answer
+        self._position = 0  # position of the next token in the answer
         self._xtc_chance = Uniforms(randomness, columns=1)
         self._make_room(_ROOM)
         self._constraint = constraint
@@ -99,7 +99,7 @@ class FilterChain:
         self._grammar = _grammar(model, sampling.grammar) if sampling.grammar is not None else None
         self._whole = _chain(whole) if whole else None
         self._shortlist = self._make_shortlist()
-        self._masked: NDArray[np.float32] | None = None  # a row of logits without what is forbidden
+        self._masked: NDArray[np.float32] | None = None  # a row of logits without the forbidden tokens
         self._cut = _chain(cut if xtc else [*cut, *end])
         self._xtc = _chain([lib.llama_sampler_init_xtc(1.0, sampling.xtc_threshold, 1, 0)]) if xtc else None
         self._end = _chain(end) if xtc else None
@@ -115,10 +115,10 @@ class FilterChain:
 
     def _own(self) -> None:
         self._close = weakref.finalize(self, _free, self._samplers)
-        self._close.atexit = False  # another thread may be using them
+        self._close.atexit = False  # another thread may be using the samplers
 
     def _make_shortlist(self) -> Shortlist | WideShortlist | None:
-        """None where the filters must see the whole vocabulary."""
+        """The short list for top-k; None if the filters must see the whole vocabulary."""
         top_k, n_vocab = self._sampling.top_k, self._model.n_vocab
         if self._grammar or self._whole or not 0 < top_k <= LONGEST:
             return None
@@ -153,8 +153,8 @@ class FilterChain:
             lib.llama_sampler_accept(self._whole, token)
 
     def shorten(self, logits: NDArray[np.float32]) -> Candidates:
-        """The candidates that the filters need to see of float32 [n_vocab] logits: a short list where top-k comes
-        first, else all.  May run in any thread, in one at a time."""
+        """The candidates for the filters, from float32 [n_vocab] logits: a short list if top-k comes first, else all
+        tokens.  Callable from any thread; not reentrant."""
         if mask := self._mask():
             return self._permitted(logits, mask)
         if self._shortlist is None:
@@ -165,7 +165,7 @@ class FilterChain:
         return Candidates(ids, logits[ids])
 
     def _permitted(self, logits: NDArray[np.float32], mask: Mask) -> Candidates:
-        """The same of the tokens that the constraint lets come: as if all others' logits were minus infinity."""
+        """The candidates that the constraint allows, as if the logits of all other tokens were minus infinity."""
         if self._shortlist is None or mask.narrow:
             allowed = logits[mask.ids]
             if not allowed.max() < np.inf:
@@ -173,7 +173,7 @@ class FilterChain:
             return Candidates(mask.ids, allowed)
         ids = self._shortlist(logits)
         ids = ids[mask.allows(ids)]
-        if len(ids) < self._sampling.top_k:  # the greatest are forbidden: some that must be on the list are not
+        if len(ids) < self._sampling.top_k:  # some of the greatest are forbidden, so the list lacks others
             if self._masked is None:
                 self._masked = np.empty_like(logits)
             np.copyto(self._masked, logits)
@@ -230,13 +230,13 @@ class FilterChain:
 
     @property
     def constrained(self) -> bool:
-        """Whether a constraint says which tokens may come."""
+        """True if the answer has a constraint."""
         return self._constraint is not None
 
     def permitted(
         self, logits: NDArray[np.float32], choose: Callable[[NDArray[np.float32]], NDArray[np.intp]]
     ) -> NDArray[np.intp]:
-        """Ids, ascending, that ``choose`` finds in [m] logits: those of the tokens that the constraint lets come."""
+        """Ids, ascending, that ``choose`` selects from the [m] logits of the tokens that the constraint allows."""
         mask = self._mask()
         if mask is None:
             return choose(logits)
@@ -245,16 +245,16 @@ class FilterChain:
         return chosen
 
     def early(self, row: int, logits: NDArray[np.float32]) -> Row:
-        """What can be done as soon as a row of logits is there, in the thread that computed it: everything for the
-        next token (row 0); for those behind it, whose turn may never come, the short list.  Under a constraint that
-        takes the tokens before them, and they stay as they are."""
+        """Filter a new row of logits as far as possible, in the thread that computed it.  The next token (row 0) gets
+        its distribution; later rows, which may never be used, only the short list.  Under a constraint, later rows
+        depend on the tokens before them and stay unchanged."""
         if row and self._constraint:
             return logits
         candidates = self.shorten(logits)
         return candidates if row else self(candidates)
 
     def __call__(self, row: Row) -> Distribution:
-        """The distribution of the next token, from its logits shortened to candidates; or finished by `early`."""
+        """The distribution of the next token, from logits, candidates, or the result of `early`."""
         if isinstance(row, Distribution):
             return row
         if isinstance(row, np.ndarray):
@@ -288,7 +288,8 @@ class FilterChain:
         array.sorted = False
 
     def _make_room(self, n: int) -> None:
-        """A llama_token_data_array for n candidates, kept from token to token: making it costs more than filling."""
+        """Make a llama_token_data_array for n candidates.  It is kept from token to token: making it costs more than
+        filling."""
         self._data = np.empty(n, _TOKEN_DATA)
         self._ids, self._logits, self._probs = (self._data[name] for name in ("id", "logit", "p"))
         self._address = self._data.ctypes.data
@@ -296,20 +297,20 @@ class FilterChain:
         self._array_pointer = ctypes.cast(ctypes.byref(self._array), lib.llama_token_data_array_p)
 
     def _drop_forbidden(self) -> None:
-        """Leave out tokens whose logit is -inf.  llama.cpp's filters count them: alone, one has a probability of 1; XTC
-        takes it for the least probable token; typical's entropy is then no number, and nearly all tokens pass."""
+        """Drop tokens whose logit is -inf.  llama.cpp's filters count them: alone, such a token has probability 1; XTC
+        takes it for the least probable token; the entropy of typical is NaN, and nearly all tokens pass."""
         n = self._array.size
         allowed = self._logits[:n] > -np.inf
         if allowed.all():
             return
         left = self._data[:n][allowed]
         if not left.size:
-            raise NothingLeft("no token survives the filters: loosen them")
+            raise NothingLeft("the filters drop every token: loosen them")
         self._data[: left.size] = left
         self._array.size = left.size
 
     def _survivors(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
-        """Ids, logits and probabilities that are left in the array; llama.cpp may have moved it."""
+        """Ids, logits and probabilities in the array after the filters; llama.cpp may have moved the array."""
         size = self._array.size
         if self._array.data == self._address:
             return self._ids[:size], self._logits[:size], self._probs[:size]
@@ -319,8 +320,8 @@ class FilterChain:
 
 
 def _softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
-    """softmax(logits / t), whatever t above 0."""
-    with np.errstate(over="ignore"):  # -inf is right: so far below the best, the probability is 0
+    """softmax(logits / t), for any t above 0."""
+    with np.errstate(over="ignore"):  # -inf is right: so far below the maximum, the probability is 0
         weights: NDArray[np.float64] = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
     weights /= weights.sum()
     return weights
@@ -332,13 +333,13 @@ def _distribution(ids: NDArray[np.int32], probs: NDArray[np.floating[Any]]) -> D
     ids, p = ids[order], probs[order].astype(np.float64)
     if p[p.argmin()] > 0.0:
         return Distribution(ids, p)
-    keep = p > 0.0  # a filter may leave what it forbids in place, with a probability of 0
+    keep = p > 0.0  # a filter may leave forbidden tokens in place, with probability 0
     if not keep.any():
         raise NothingLeft(NOT_NUMBERS)
     return Distribution(ids[keep], p[keep])
 
 
-# llama.cpp's parser calls itself for each open bracket, and crashes on 20,000; where it looks for left recursion, for
+# llama.cpp's parser recurses for each open bracket, and crashes on 20,000.  Its search for left recursion recurses for
 # each rule that begins with another, and crashes on 100,000 in a row.
 _DEEPEST = 1000
 _COMPLAINT = "parse: error parsing grammar: "
@@ -349,7 +350,7 @@ _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#.*')  # literals,
 
 def _grammar(model: Model, grammar: str) -> Any:
     if "\0" in grammar:
-        raise UsageError("the grammar cannot be parsed: it holds a NUL character")
+        raise UsageError("the grammar cannot be parsed: it contains a NUL character")
     if grammar.count("(") > _DEEPEST and max(accumulate((c == "(") - (c == ")") for c in grammar)) > _DEEPEST:
         raise UsageError(f"the grammar cannot be parsed: its brackets are nested more than {_DEEPEST} deep")
     if grammar.count("::=") > _MOST_RULES:
@@ -357,14 +358,14 @@ def _grammar(model: Model, grammar: str) -> Any:
     for least, most in _REPETITION.findall(_QUOTED.sub("", grammar)):
         if len(least + most) > 18:
             raise UsageError("the grammar cannot be parsed: it repeats something too often")
-        if most and int(most) < int(least or 0):  # where llama.cpp would never end
+        if most and int(most) < int(least or 0):  # llama.cpp would never finish
             raise UsageError(f"the grammar cannot be parsed: it repeats something from {least} to {most} times")
     forget_errors()
     try:
         data = grammar.encode()
     except UnicodeEncodeError:
         raise UsageError("the grammar is not valid UTF-8") from None
-    own = {line.strip() for line in grammar.splitlines()} | {""}  # the parser repeats the grammar behind its complaint
+    own = {line.strip() for line in grammar.splitlines()} | {""}  # the parser repeats the grammar after its error
     with captured_stderr(lambda line: line.startswith(_COMPLAINT) or line.strip() in own) as said:
         sampler = lib.llama_sampler_init_grammar(model.vocab, data, b"root")
     if not sampler:
@@ -413,7 +414,7 @@ def _cutting(s: Sampling) -> list[Any]:
     if s.top_k:
         samplers.append(lib.llama_sampler_init_top_k(s.top_k))
     if s.typical_p < 1:
-        samplers.append(lib.llama_sampler_init_min_p(_LEAST_SHARE, 1))  # 0 log 0 is 0; in llama.cpp it is no number
+        samplers.append(lib.llama_sampler_init_min_p(_LEAST_SHARE, 1))  # 0 log 0 is 0; in llama.cpp it is NaN
         samplers.append(lib.llama_sampler_init_typical(s.typical_p, 1))
     if s.top_p < 1:
         samplers.append(lib.llama_sampler_init_top_p(s.top_p, 1))
@@ -423,19 +424,19 @@ def _cutting(s: Sampling) -> list[Any]:
 
 
 def _softmax_by_llama(s: Sampling) -> list[Any]:
-    """Temperature, and the sampler that also turns logits into probabilities (the token it draws is not used)."""
+    """Temperature, and the sampler that computes probabilities (the token that it draws is not used)."""
     return [lib.llama_sampler_init_temp(s.temperature), lib.llama_sampler_init_dist(0)]
 
 
-_MOST_BIAS = 1e6  # logits are of the order of ten, and float32 has an end
-_MOST_DIGITS = 18  # of a token's id; Python refuses to read numbers of thousands of digits
+_MOST_BIAS = 1e6  # logits are of the order of ten, and float32 is finite
+_MOST_DIGITS = 18  # of a token's id; Python refuses to parse numbers of thousands of digits
 
 
 def parse_bias(model: Model, entry: str) -> tuple[int, float]:
-    """``TOKEN=BIAS``, where TOKEN is an id or a text that is one token; BIAS may be ``-inf``.
+    """Parse ``TOKEN=BIAS``, where TOKEN is an id or the text of one token; BIAS may be ``-inf``.
 
     Raises:
-        UsageError: not of that form, not one token, or no such id.
+        UsageError: the form is wrong, the text is not one token, or the id does not exist.
     """
     text, _, number = entry.rpartition("=")
     try:
@@ -445,7 +446,7 @@ def parse_bias(model: Model, entry: str) -> tuple[int, float]:
     if not text or bias != bias or bias == float("inf"):
         raise UsageError(f"--logit-bias {entry!r} is not TOKEN=BIAS, as in 'hello=-5' or '42=-inf'")
     if bias > _MOST_BIAS:
-        raise UsageError(f"--logit-bias {entry!r}: a bias is at most {_MOST_BIAS:,.0f}")
+        raise UsageError(f"--logit-bias {entry!r}: a bias must be at most {_MOST_BIAS:,.0f}")
     return parse_token(model, text, f"--logit-bias {entry!r}"), bias
 
 
@@ -453,7 +454,7 @@ def parse_token(model: Model, text: str, what: str) -> int:
     """A token by its id, or by a text that is one token.
 
     Args:
-        what: how errors name the setting and its value.
+        what: the setting and its value, for errors.
 
     Raises:
         UsageError: not one token, or no such id.

@@ -1,4 +1,4 @@
-"""Stopping what is under way: one flag that Python loops and llama.cpp's own compute loop both watch."""
+"""Stop work under way: one flag, which Python loops and llama.cpp's own compute loop watch."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from contextlib import contextmanager
 
 INTERRUPTED = 130  # exit status after Ctrl-C
 
-#: Signals that end a command: as Ctrl-C does, and then for good.
+#: Signals that stop the work like Ctrl-C, and then end the command.
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name))
-_ENDING_S = 2.0  # seconds that an ending command has; another such signal then kills the process
+_ENDING_S = 2.0  # time for an ending command; another such signal then kills the process
 
 
 _paused_s = 0.0
 
 
 def running_s() -> float:
-    """Seconds, as by `time.perf_counter`, on a clock that stands still while Ctrl-Z has stopped the process."""
+    """Seconds, as by `time.perf_counter`, without the time for which Ctrl-Z stopped the process."""
     return time.perf_counter() - _paused_s
 
 
 def add_pause(seconds: float) -> None:
-    """The process was stopped for so long."""
+    """Subtract a time for which the process was stopped."""
     global _paused_s
     _paused_s += seconds
 
 
 class Interrupted(Exception):
-    """The work was stopped on request; nothing is wrong."""
+    """The work was stopped on request; it is not a failure."""
 
     status = INTERRUPTED
 
 
 class Ended(Interrupted):
-    """A signal ended the command; ``status`` is the exit status that says which."""
+    """A signal ended the command; ``status`` is the exit status for that signal."""
 
     def __init__(self, signum: int) -> None:
         self.status = 128 + signum
 
 
 class Interrupt:
-    """A flag, and the C function by which llama.cpp polls it without taking Python's lock.
+    """A flag, and the C function with which llama.cpp polls it without taking Python's lock.
 
-    llama.cpp asks its abort callback between graph nodes, hundreds of times a token.  A Python callback there would
-    cost more than the arithmetic of a small model, so the callback is C's own ``strlen`` on the flag's buffer: zero
-    while the buffer is the empty string, not zero once a character stands in it.
+    llama.cpp calls its abort callback between graph nodes, hundreds of times a token.  A Python callback would cost
+    more than the arithmetic of a small model, so the callback is C's ``strlen`` on the flag's buffer: zero while the
+    buffer is the empty string, not zero once it contains a character.
     """
 
     def __init__(self) -> None:
@@ -57,9 +57,9 @@ class Interrupt:
         self._requested = False
         self._stopping: list[None] = []  # one entry for each `stopping` under way
         self.nobody_looks = False
-        self.is_ignored = False  # whether Ctrl-C changes nothing now
-        self.ended_by = 0  # the first signal of `ENDING` that came
-        #: Asked first about each signal that `on_sigint` handles; True where nothing else is to be done.
+        self.is_ignored = False  # whether Ctrl-C has no effect now
+        self.ended_by = 0  # the first signal of `ENDING` that arrived
+        #: Called first for each signal that `on_sigint` handles; it returns True if nothing else must be done.
         self.on_signal: Callable[[int], bool] = lambda signum: False
         libc = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
         self.abort_callback = ctypes.cast(libc.strlen, ctypes.c_void_p)
@@ -75,19 +75,19 @@ class Interrupt:
         self._write_flag()
 
     def is_set(self) -> bool:
-        """Whether the work under way is to end: a stop was requested, or somebody waits in `stopping`."""
+        """True if the work under way must end: a stop was requested, or a thread waits in `stopping`."""
         return self._flag[0] != b"\0"
 
     @property
     def is_requested(self) -> bool:
-        """Whether a stop was requested, by Ctrl-C or by a caller of `set`."""
+        """True if a stop was requested, by Ctrl-C or by a caller of `set`."""
         return self._requested
 
     def _write_flag(self) -> None:
-        """Set the flag as the requests say.
+        """Set the flag from the requests.
 
-        A lock would deadlock where a signal handler interrupts its holder.  So the requests are read again afterwards:
-        a request that came meanwhile, whose flag was overwritten here, is then written here.
+        A lock would deadlock when a signal handler interrupts its holder.  So the requests are read again afterwards:
+        the flag of a request that came meanwhile, overwritten here, is then set again.
         """
         while True:
             stops = self._requested or bool(self._stopping)
@@ -97,9 +97,9 @@ class Interrupt:
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
-        """Have the work under way end while the caller waits for that within.
+        """End the work under way, while the caller waits for its end within.
 
-        A stop that is requested meanwhile stays requested.
+        A stop requested meanwhile stays requested.
         """
         self._stopping.append(None)
         try:
@@ -111,7 +111,7 @@ class Interrupt:
 
     @contextmanager
     def ignored(self) -> Iterator[None]:
-        """Within, nothing stops, however often Ctrl-C is pressed."""
+        """Ignore Ctrl-C within."""
         self.clear()
         self.is_ignored = True
         try:
@@ -121,11 +121,11 @@ class Interrupt:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Where nobody looks at the flag for long: Ctrl-C stops what runs within, wherever it is.
+        """Let Ctrl-C raise an error within, in code that does not check the flag for long.
 
         Raises:
-            Interrupted: by Ctrl-C, within or before, under `on_sigint`.
-            KeyboardInterrupt: by Ctrl-C elsewhere.
+            Interrupted: Ctrl-C was pressed within or before, under `on_sigint`.
+            KeyboardInterrupt: Ctrl-C was pressed elsewhere.
         """
         self.nobody_looks = True
         try:
@@ -140,14 +140,14 @@ class Interrupt:
 def on_sigint(
     interrupt: Interrupt, patience: float = 0.0, ending: tuple[signal.Signals, ...] = ENDING
 ) -> Iterator[None]:
-    """Let Ctrl-C set the flag, so that work ends at a clean point; within `Interrupt.at_once`, raise Interrupted.
+    """Let Ctrl-C set the flag, so that work ends at a clean point; within `Interrupt.at_once` it raises Interrupted.
 
     Args:
-        patience: another Ctrl-C that comes more seconds after the first one raises KeyboardInterrupt.
-        ending: signals that set the flag too, and end the command.
+        patience: seconds after the first Ctrl-C from which another one raises KeyboardInterrupt.
+        ending: signals that also set the flag, and end the command.
 
     Raises:
-        Ended: at the end, where a signal of ``ending`` came.
+        Ended: at the end, if a signal of ``ending`` arrived.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -169,7 +169,7 @@ def on_sigint(
         was_requested = interrupt.is_requested
         interrupt.set()
         if interrupt.nobody_looks:
-            interrupt.nobody_looks = False  # what cleans up behind it is not stopped
+            interrupt.nobody_looks = False  # the clean-up afterwards is not stopped
             raise Interrupted
         if not was_requested:
             first = now

@@ -1,8 +1,8 @@
-"""A JSON schema rewritten for llguidance, which keeps it token by token.
+"""A JSON schema rewritten for llguidance, which enforces it token by token.
 
-llguidance (1.9) resolves references, merges ``allOf`` and refuses keywords it knows but does not implement.  This
-module holds the rest: an allow-list, because llguidance ignores names it does not know; rewrites where it lets through
-texts that do not validate; and refusals of schemas that would crash it, take minutes or never end.
+llguidance (1.9) resolves references, merges ``allOf`` and refuses keywords that it knows but does not implement.  This
+module does the rest: an allow-list, because llguidance ignores unknown names; rewrites, because it accepts some texts
+that do not validate; and refusals of schemas that would crash it, take minutes or never finish.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _ANNOTATIONS = {
 }
 _SIZES = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_MAX_NESTING = 100  # brackets within brackets; llguidance reads JSON 128 deep
-_MAX_CHAIN = 150  # schemas one after the other; llguidance calls itself for each, and crashes on some 2,000
-_MAX_EXACT = 2**53  # llguidance computes in doubles, which hold whole numbers up to here
+_MAX_NESTING = 100  # brackets within brackets; llguidance parses JSON up to 128 deep
+_MAX_CHAIN = 150  # schemas in a chain; llguidance recurses for each, and crashes on some 2,000
+_MAX_EXACT = 2**53  # llguidance computes in doubles, which represent all whole numbers up to here
 _MAX_DIGITS = 15  # of other numbers; at 17 its bounds were off by one in the last place
-_MAX_MULTIPLE = 10_000  # in units of the last digit: its automaton has a state each, and 1,000,003 take 9 seconds
-_MAX_FRACTION = 6  # digits behind the point of a multiple; 9 take half a second
+_MAX_MULTIPLE = 10_000  # in units of the last digit: its automaton has a state for each, and 1,000,003 take 9 s
+_MAX_FRACTION = 6  # digits after the point of a multiple; 9 take half a second
 
-# llguidance's patterns of some formats accept days and seconds that no calendar has, the year 0, and names in Punycode
-# that decode to nothing.  These schemas must hold besides.
+# llguidance's patterns of some formats accept days and seconds that do not exist, the year 0, and names in Punycode
+# that decode to nothing.  These schemas are added.
 _YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
 _LEAP_YEAR = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][48]|[2468]0|[13579][26])00)"
 _DAY = f"({_YEAR}-(02-[01][0-9]|02-2[0-8]|(0[13-9]|1[0-2])-[0-9]{{2}})|{_LEAP_YEAR}-02-29)"
@@ -50,17 +50,17 @@ _FORMATS: dict[str, Schema] = {
 
 
 class Refused(Exception):
-    """A keyword that cannot be honoured; the message begins with it."""
+    """A keyword is not supported; the message begins with it."""
 
 
 def for_llguidance(text: str, error_of: Callable[[Schema], str]) -> dict[str, Any]:
     """The schema in a text, rewritten so that llguidance enforces all of it.
 
     Args:
-        error_of: returns what llguidance finds wrong with a schema, empty if nothing.
+        error_of: returns llguidance's error for a schema, or an empty text.
 
     Raises:
-        UsageError: not a schema, or one that cannot be honoured; names the keyword.
+        UsageError: the text is not a schema, or a keyword is not supported; the message names it.
     """
     try:
         root = json.loads(text, parse_constant=_refuse_constant)
@@ -102,24 +102,24 @@ def _translated(root: Schema, error_of: Callable[[Schema], str]) -> dict[str, An
 
 
 class _Translation:
-    """A schema with all that it refers to.
+    """The translation of a schema and its references.
 
     Args:
-        closes: whether objects get no other properties than are named; without, ``oneOf`` becomes ``anyOf`` too.
+        closes: whether objects have only the properties that are named; if not, ``oneOf`` becomes ``anyOf`` too.
     """
 
     def __init__(self, root: Schema, error_of: Callable[[Schema], str], *, closes: bool = True) -> None:
         self._root = root
         self._error_of = error_of
         self._closes = closes
-        #: Names in ``$defs`` of the result, by reference and by the schemas that describe its target together.
+        #: Names in ``$defs`` of the result, by reference and by the schemas that describe the target.
         self._names: dict[tuple[str, _Joint | None], str] = {}
         self._depth = 0
-        self._joint: _Joint | None = None  # of the value at hand, where several schemas describe it
+        self._joint: _Joint | None = None  # of the current value, if several schemas describe it
         self._joints: dict[frozenset[int], _Joint] = {}  # by the schemas
         self.definitions: dict[str, Schema] = {}
         self.multiples: list[Decimal] = []
-        #: Options translated, the identity of the list they come from, and whether each of them is closed by itself.
+        #: Translated options, the identity of their list, and whether each of them is closed by itself.
         self.one_ofs: list[tuple[list[Schema], int, bool]] = []
         self.body = self._schema(root)
         for options, _, _ in self.one_ofs:
@@ -132,7 +132,7 @@ class _Translation:
             raise Refused(f"a schema is an object, true or false (not {_short(schema)})")
         self._depth += 1
         if self._depth > _MAX_CHAIN:
-            raise Refused(f"its schemas and references lead more than {_MAX_CHAIN} deep")
+            raise Refused(f"its schemas and references are nested more than {_MAX_CHAIN} deep")
         outside = self._joint
         if self._closes and outside is None and _is_joined(schema):
             self._joint = self._joint_of([schema])
@@ -141,7 +141,7 @@ class _Translation:
             if keyword not in _ANNOTATIONS:
                 self._add(result, schema, keyword, value)
             elif keyword in ("$id", "id") and schema is not self._root:
-                raise Refused(f"{keyword} inside a schema changes what its references mean")
+                raise Refused(f"{keyword} inside a schema changes the meaning of its references")
         if self._joint is None and self._closes:
             _close_object(result)
         elif outside is None and self._joint and (closing := self._closing(self._joint)) is not True:
@@ -153,7 +153,7 @@ class _Translation:
         return result
 
     def _add(self, result: dict[str, Any], schema: dict[str, Any], keyword: str, value: Any) -> None:
-        """Put a keyword into the result as llguidance is to see it."""
+        """Add a keyword to the result, rewritten for llguidance."""
         match keyword:
             case "type":
                 pass
@@ -185,7 +185,7 @@ class _Translation:
                 keyword, value = "prefixItems", self._items_list(keyword, value)
             case "items":
                 value = self._part(value, self._joint and self._joint.of_items)
-            case "additionalItems":  # older drafts' items; means nothing without a list
+            case "additionalItems":  # older drafts' items; no meaning without a list
                 if not isinstance(schema.get("items"), list):
                     return
                 keyword, value = "items", self._part(value, self._joint and self._joint.of_items)
@@ -212,7 +212,7 @@ class _Translation:
             self.one_ofs.append((options, id(value), self._joint is None))
             if not self._closes:
                 keyword, options = "allOf", [{"anyOf": options}]
-        if keyword == "allOf":  # where a format or a closing schema may stand already
+        if keyword == "allOf":  # may exist already, from a format or a closing schema
             result.setdefault(keyword, []).extend(options)
         else:
             result[keyword] = options
@@ -225,7 +225,7 @@ class _Translation:
             part = self._part(schema, self._joint_of_named(name, patterns))
             result[self._regex(keyword, name) if patterns else name] = part
         if len(result) < len(value):
-            raise Refused(f"{keyword} has two patterns that mean the same")
+            raise Refused(f"{keyword} has two patterns with the same meaning")
         return result
 
     def _number(self, keyword: str, value: Any) -> float:
@@ -237,7 +237,7 @@ class _Translation:
         return int(value) if keyword in _SIZES and value == int(value) else value
 
     def _name(self, reference: str) -> str:
-        """The name in ``definitions`` of what a reference points to, as it is translated here."""
+        """The name in ``definitions`` of a reference's target, as translated here."""
         key = reference, self._joint
         if key not in self._names:
             self._names[key] = name = f"{'r' if self._closes else 'o'}{len(self._names)}"
@@ -254,8 +254,8 @@ class _Translation:
             raise Refused(f"{keyword} {_short(pattern)}: {error}")
         return regex
 
-    # Objects have no other properties than their schemas name.  Where several schemas describe one value, only all of
-    # them together tell the names, so one more schema beside them says that there are no others.
+    # Objects have only the properties that their schemas name.  If several schemas describe one value, the names are
+    # those of all of them, so one more schema beside them forbids other names.
 
     def _joint_of(self, schemas: Sequence[Schema]) -> _Joint:
         together: dict[int, dict[str, Any]] = {}
@@ -276,7 +276,7 @@ class _Translation:
         return self._joints[key]
 
     def _closing(self, joint: _Joint, around: tuple[_Joint, ...] = ()) -> Schema:
-        """The schema that allows no other properties than those that are named; True where it would say nothing."""
+        """The schema that allows only the properties that are named; True if it would have no effect."""
         if joint in around:
             return True
         inner: dict[str, Schema] = dict.fromkeys(joint.names, True)
@@ -292,7 +292,7 @@ class _Translation:
         return {"properties": inner} if inner else True
 
     def _part(self, schema: Schema, joint: _Joint | None) -> Schema:
-        """The translated schema of a part of the value at hand, which is described by these schemas together."""
+        """The translated schema of a part of the current value, which these schemas describe together."""
         outside, self._joint = self._joint, joint
         result = self._schema(schema)
         self._joint = outside
@@ -328,14 +328,14 @@ def _check_exact(keyword: str, number: float) -> None:
 
 
 def _check_multiples(multiples: list[Decimal]) -> None:
-    """Refuse what takes llguidance long: where several multiples hold at once, so does their least common multiple."""
+    """Refuse multiples that take llguidance long: several at once amount to their least common multiple."""
     if any(multiple <= 0 for multiple in multiples):
         raise Refused("multipleOf must be above 0")
     unit = 10 ** max((0, *(-int(multiple.normalize().as_tuple().exponent) for multiple in multiples)))
     if unit > 10**_MAX_FRACTION:
-        raise Refused(f"multipleOf has at most {_MAX_FRACTION} digits behind the point")
+        raise Refused(f"multipleOf can have at most {_MAX_FRACTION} digits behind the point")
     if lcm(*(int(multiple * unit) for multiple in multiples)) > _MAX_MULTIPLE:
-        raise Refused(f"multipleOf goes up to {_MAX_MULTIPLE}, in units of its last digit, all of them together")
+        raise Refused(f"multipleOf can be at most {_MAX_MULTIPLE} in units of its last digit, all of them together")
 
 
 _LEAST = Decimal("1e-9")  # next to an excluded 0
@@ -353,8 +353,8 @@ def _include_bounds(result: dict[str, Any]) -> None:
 
 # Texts.
 
-# Answers spell control characters by their short escapes alone, because \u00.. would let a name be spelled in two ways.
-# The others cannot be written, and llguidance would read "a\u0000b" as "ab".
+# Answers spell control characters by their short escapes alone, because \u00.. would allow two spellings of a name.
+# Other control characters cannot be written, and llguidance would read "a\u0000b" as "ab".
 _CANNOT_WRITE = re.compile("[^\b\t\n\f\r\x20-\x7e\x80-\ud7ff\ue000-\U0010ffff]")
 
 
@@ -382,10 +382,10 @@ def _check_value(keyword: str, value: Any) -> None:
 def _check_exclusive(
     options: list[Schema], opened: list[Schema], definitions: dict[str, Schema], error_of: Callable[[Schema], str]
 ) -> None:
-    """Refuse a ``oneOf`` where a text written for one option may match another as the schema's author wrote it.
+    """Refuse a ``oneOf`` if a text written for one option may match another option of the original schema.
 
-    llguidance compares the closed options, and {"a": 1} is none of an option that names only b; but without
-    additionalProperties the option allows it.
+    llguidance compares the closed options: {"a": 1} does not match an option that names only b.  But the original
+    option, without additionalProperties, allows it.
 
     Args:
         opened: the same options with objects left open.
@@ -401,7 +401,7 @@ def _check_exclusive(
 
 
 def _is_joined(schema: dict[str, Any]) -> bool:
-    """Whether several schemas say what one value is."""
+    """True if several schemas describe one value."""
     applied = {"$ref", "allOf", "anyOf", "oneOf", "const", "enum"} & schema.keys()
     others = schema.keys() - applied - _ANNOTATIONS
     return "allOf" in schema or "patternProperties" in schema or len(applied) > 1 or bool(applied and others)
@@ -410,9 +410,9 @@ def _is_joined(schema: dict[str, Any]) -> bool:
 class _Joint:
     """Schemas that describe one value together.
 
-    names: the schemas of each property that is named.
+    names: the schemas of each named property.
     overlaps: whether a property may be described under other keywords than ``properties`` too.
-    names_all: whether the properties that are named are all there may be.
+    names_all: whether only the named properties are allowed.
     """
 
     def __init__(self, schemas: Sequence[dict[str, Any]]) -> None:
@@ -432,20 +432,20 @@ class _Joint:
 
     @property
     def of_items(self) -> _Joint | None:
-        """The schemas that describe an item together, as far as that is known."""
+        """The schemas that describe an item together, if known."""
         return None if self._has_one_list else _ANY
 
 
 def _as(kind: type, value: Any) -> Any:
-    """The value, or an empty one of that kind where it is of another, which is refused elsewhere."""
+    """The value, or an empty one of that kind if it has another kind, which is refused elsewhere."""
     return value if isinstance(value, kind) else kind()
 
 
-_ANY = _Joint([{"const": None}])  # of what is not looked into: objects stay open there
+_ANY = _Joint([{"const": None}])  # of schemas that are not examined: objects stay open there
 
 
 def _close_object(result: dict[str, Any]) -> None:
-    """No other properties than those that are named: others are seldom meant, and a small model goes on and on."""
+    """Allow only named properties: others are seldom intended, and a small model would add them without end."""
     names = [*dict.fromkeys((*result.get("properties", ()), *result.get("required", ())))]
     if names and "additionalProperties" not in result and result.get("minProperties", 0) <= len(names):
         result["properties"] = dict.fromkeys(names, True) | result.get("properties", {})
@@ -453,7 +453,8 @@ def _close_object(result: dict[str, Any]) -> None:
 
 
 def _drop_implied_minimum(result: dict[str, Any]) -> None:
-    """Refuse ``minProperties`` where it counts: llguidance may write a name twice that ``properties`` does not list."""
+    """Refuse ``minProperties`` if it has an effect: llguidance may write a name twice that ``properties`` does not
+    list."""
     least = result.get("minProperties", 0)
     if least <= len(result.get("required", ())):
         result.pop("minProperties", None)
@@ -466,7 +467,7 @@ def _drop_implied_minimum(result: dict[str, Any]) -> None:
 
 def _pointed_to(root: Schema, reference: str) -> Schema:
     if reference != "#" and not reference.startswith("#/"):
-        raise Refused(f"$ref {_short(reference)} is not supported: only #/... within the schema is")
+        raise Refused(f"$ref {_short(reference)} is not supported: use #/... within the schema")
     at = root
     for part in reference.split("/")[1:]:
         name = unquote(part).replace("~1", "/").replace("~0", "~")
@@ -480,7 +481,8 @@ def _pointed_to(root: Schema, reference: str) -> Schema:
 
 
 def _followed(option: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    """What a bare reference points to: llguidance sees whether two schemas exclude each other, but not behind these."""
+    """The target of a bare reference: llguidance can see that two schemas exclude each other, but not through
+    references."""
     seen = set()
     while isinstance(option, dict) and option.keys() == {"$ref"} and option["$ref"] not in seen:
         seen.add(option["$ref"])
@@ -489,7 +491,7 @@ def _followed(option: Schema, definitions: Mapping[str, Schema]) -> Schema:
 
 
 def _finite(definitions: Mapping[str, Schema]) -> set[str]:
-    """The definitions that a value can satisfy without ever needing themselves: the least such set."""
+    """The definitions that a finite value can satisfy: the least set that does not depend on itself."""
     finite: set[str] = set()
     while more := [name for name in definitions if name not in finite and _is_finite(definitions[name], finite)]:
         finite.update(more)
@@ -497,7 +499,7 @@ def _finite(definitions: Mapping[str, Schema]) -> set[str]:
 
 
 def _is_finite(schema: Schema, finite: set[str]) -> bool:
-    """Whether some value may satisfy it, where of all that references point to only ``finite`` can be satisfied."""
+    """True if some value may satisfy the schema, when only the ``finite`` definitions can be satisfied."""
     if isinstance(schema, bool):
         return schema
 
@@ -529,15 +531,15 @@ def _is_finite(schema: Schema, finite: set[str]) -> bool:
 
 _PART = re.compile(
     r"\[(?P<negated>\^?)(?P<members>(?:\\.|[^\\\]])*)\]"  # a class
-    r"|(?P<odd>\(\?(?![:=!]|<[=!]|P?<\w+>).?|\{,)"  # flags, and what is text in one dialect
+    r"|(?P<odd>\(\?(?![:=!]|<[=!]|P?<\w+>).?|\{,)"  # flags, and parts that are text in one dialect
     r"|\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)|.",
     re.DOTALL,
 )
 _MEMBER = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)|&&|--|~~|.", re.DOTALL)
-_ESCAPES = "dDwWsSbBnrtfvxupPk0123456789"  # letters and digits that ECMAScript gives a meaning behind a backslash
+_ESCAPES = "dDwWsSbBnrtfvxupPk0123456789"  # letters and digits with a meaning after a backslash in ECMAScript
 _CLASSES = (r"\d", r"\D", r"\w", r"\W", r"\s", r"\S")
 _SPACES = r"\t-\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"  # ECMAScript's, not quite Unicode's
-#: The narrowest meaning among validators: \\s is the spaces of ASCII, and \\S no space of ECMAScript.
+#: The narrowest meaning among validators: \\s is an ASCII space, and \\S excludes every space of ECMAScript.
 _MEANS = {".": r"[^\n\r\u2028\u2029]", r"\s": r"[\t-\r ]", r"\S": f"[^{_SPACES}]"}
 _MEANS_IN_CLASS = {
     "": {r"\s": _MEANS[r"\s"], r"\S": _MEANS[r"\S"]},
@@ -546,7 +548,7 @@ _MEANS_IN_CLASS = {
 
 
 def _as_ecma_reads_it(pattern: str) -> str:
-    """The pattern in Rust's syntax, which llguidance reads; refused where that could mean something else."""
+    """The pattern in Rust's syntax, which llguidance reads; it is refused if its meaning could differ."""
     regex = []
     for match in _PART.finditer(pattern):
         part = match[0]
@@ -570,7 +572,7 @@ def _class(negated: str, members: str) -> str:
         _check_escape(part)
         if part in ("[", "&&", "--", "~~"):
             raise _ambiguous(part)
-        if part in _CLASSES and i > 1 and parts[i - 1] == "-":  # a range has no end there; some read it as one
+        if part in _CLASSES and i > 1 and parts[i - 1] == "-":  # not the end of a range, but some dialects read it so
             raise _ambiguous(f"-{part}")
     return f"[{negated}{''.join(_MEANS_IN_CLASS[negated].get(part, part) for part in parts)}]"
 
@@ -583,14 +585,14 @@ def _check_escape(part: str) -> None:
 
 
 def _ambiguous(part: str) -> Refused:
-    return Refused(f"{part} does not mean the same everywhere: escape it, or write it otherwise")
+    return Refused(f"{part} has different meanings in different dialects: escape it, or write it in another way")
 
 
 _SAMPLE = "".join(map(chr, (8, 9, 10, 12, 13, *range(0x20, 0x7F), *range(0x80, 0x180), 0x4E00, 0xFFFD)))
 
 
 def _check_can_match(part: str) -> None:
-    """Refuse a part that matches only characters that cannot be written: llguidance would pass over it."""
+    """Refuse a part that matches only characters that cannot be written: llguidance would ignore it."""
     if r"\x" in part or r"\u" in part or r"\v" in part:
         try:
             can = re.search(part, _SAMPLE)

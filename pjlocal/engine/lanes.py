@@ -1,4 +1,4 @@
-"""Where the views of answers live: llama contexts, made when they are needed, decoded side by side, and grown."""
+"""The llama contexts of an engine: made when answers need them, decoded side by side, and grown."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .sequence import Lane, State
 from .sequence import Sequence as CacheSequence
 from .worker import Worker, apart
 
-#: Up to here the first lane is decoded by the thread that waits for it.  A thread more than there are cores would
-#: have to push aside llama.cpp's own, which spin between decodes: on the 2-core machine a step then took twice as long.
-#: Longer prompts are read apart, so that the main thread waits on a lock, where Ctrl-C reaches it.
+#: Up to this number of tokens, the waiting thread decodes the first lane itself.  One thread more than cores would
+#: compete with llama.cpp's own threads, which spin between decodes: on the 2-core machine a step then took twice as
+#: long.  Longer prompts are read in another thread, so that the main thread waits on a lock, where Ctrl-C reaches it.
 _FEW_TOKENS = 64
 
 _LEAST_SEQUENCES = 3  # of a lane for several answers: mode both has a neutral view
@@ -39,10 +39,10 @@ class Capacity:
 
     n_answers, n_views: answers, and the views that most of them have.
     n_ctx: tokens that each view may hold.
-    n_rows: tokens that each view may be fed at once with the logits behind each.
-    prompt_piece: prompt tokens that are read in a step while other answers are being written; None for whole batches,
-        which read faster and have those answers wait for seconds.
-    worth_copying: prompt tokens from which a beginning that two sequences share is copied.
+    n_rows: tokens that each view may be fed at once, with logits after each.
+    prompt_piece: prompt tokens read in a step while other answers are being written; None for whole batches, which are
+        read faster but make the other answers wait for seconds.
+    worth_copying: the length in tokens from which a shared beginning is copied from another sequence.
     """
 
     n_answers: int
@@ -55,14 +55,14 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Needs:
-    """What an answer needs of the engine.
+    """Requirements of an answer to the engine.
 
     n_ctx: tokens that each view may come to hold.
-    adapters: of every view.
-    n_rows: tokens that each is fed at once with the logits behind each.
+    adapters: the adapters of each view.
+    n_rows: tokens that each view is fed at once, with logits after each.
     shares_prefix: whether the tokens that all prompts begin with are read once and copied.
-    reuses: whether what was read before its slot was opened is used.  llama.cpp rounds differently where a prompt is
-        read in batches of other widths: without it, an answer has the bytes that a model just loaded gives it.
+    reuses: whether tokens read before its slot was opened are reused.  llama.cpp rounds differently if a prompt is read
+        in batches of other widths.  Without reuse, an answer has the same bytes as on a model just loaded.
     """
 
     n_ctx: int
@@ -77,7 +77,7 @@ class Needs:
 
     @property
     def is_separate(self) -> bool:
-        """Whether the views need contexts of their own: llama.cpp puts adapters on a whole context."""
+        """True if the views need contexts of their own: llama.cpp applies adapters to a whole context."""
         return len(set(self.adapters)) > 1
 
 
@@ -92,7 +92,7 @@ class LaneSet:
     def __init__(self, lanes: Sequence[Lane], layout: FixedLayout) -> None:
         self.lanes = list(lanes)
         self.layout = layout
-        #: In the order of the last answer's views, where there are as many.
+        #: In the order of the last answer's views, if it had as many.
         self.sequences = [sequence for lane in lanes for sequence in lane.sequences]
 
     @property
@@ -111,8 +111,8 @@ class LaneSet:
 class Lanes:
     """The lanes of an engine.
 
-    Without a ``capacity`` they are made for one answer, and kept by the number of its views: a mode of one view leaves
-    the caches of several alone.
+    Without a ``capacity`` they are made for one answer and kept by its number of views, so a mode with one view keeps
+    the caches of a mode with several.
 
     Args:
         model: stays open when this is closed.
@@ -130,9 +130,9 @@ class Lanes:
         self.n_threads = settings.n_threads or physical_cores()
         #: Tokens that a view may hold.
         self.context_limit = context_limit(model, settings)
-        self.n_decodes = 0  # llama_decode calls, and tokens decoded: for tests and statistics
+        self.n_decodes = 0  # llama_decode calls, and tokens decoded, for tests and statistics
         self.n_fed = 0
-        self.decode_s = 0.0  # spent in llama_decode: of lanes that decode at the same time, the slowest one's
+        self.decode_s = 0.0  # spent in llama_decode; of lanes that decode at the same time, the slowest counts
         self._interrupt = interrupt
         self._sets: dict[int, LaneSet] = {}  # by their answers' number of views; 0 for any
         self._under_way: list[Lane] = []  # whose jobs have begun
@@ -144,24 +144,24 @@ class Lanes:
     def layout(self, n_views: int, *, separate: bool = False) -> FixedLayout:
         """The layout of an answer with ``n_views`` views.
 
-        ``auto`` is contexts where a CPU decodes two views with one thread each: no thread waits for another then, which
-        is 12 to 29 % faster on 2 cores.  Elsewhere it is one batch, which reads the weights once.
+        ``auto`` is contexts if a CPU decodes two views with one thread each: then no thread waits for another, which
+        is 12 to 29 % faster on 2 cores.  Otherwise it is one batch, which reads the weights once.
 
         More than two contexts need a core each to decode side by side: on 2 cores, three views of SmolLM2 take 22 ms a
         step in contexts and 15 in one batch.
 
         Args:
-            separate: whether the views have different adapters, which llama.cpp puts on a whole context.
+            separate: whether the views have different adapters, which llama.cpp applies to a whole context.
 
         Raises:
-            UsageError: one batch was given for separate views.
+            UsageError: the layout ``batched`` was set, and the views are separate.
         """
         wanted = self.settings.layout
         if separate:
             if wanted == "batched":
                 raise UsageError(
-                    "an adapter of one view (--lora-a, --control-vector-a, ...) changes a whole context, and in one "
-                    "batch all views share it: use --layout contexts"
+                    "an adapter of one view (--lora-a, --control-vector-a, ...) changes a whole context, and "
+                    "--layout batched has one context for all views: use --layout contexts"
                 )
             return "contexts"
         if wanted == "auto":
@@ -171,29 +171,28 @@ class Lanes:
 
     @property
     def layouts(self) -> dict[int, FixedLayout]:
-        """The layouts in use, by the number of views; not of a single one."""
+        """The layouts in use, by the number of views (two or more)."""
         return {n: of_set.layout for n, of_set in sorted(self._sets.items()) if n > 1}
 
     def check_room(self, n_views: int) -> None:
-        """Refuse an answer that has more views than there will ever be room for.
+        """Refuse an answer with more views than there can ever be room for.
 
         Raises:
-            UsageError: it has.
+            UsageError: the answer has too many views.
         """
         if self.capacity and n_views > (most := len(self._sets[0].sequences)):
             least = -(-n_views // self.capacity.n_views)
             raise UsageError(
-                f"this answer takes {n_views} views, and there is room for {most}: there would be with "
-                f"--parallel {least}"
+                f"this answer needs {n_views} views, and there is room for {most}: give --parallel {least}"
             )
 
     def have_room(self, n_views: int) -> bool:
-        """Whether there are free sequences for an answer, of lanes for several."""
+        """True if shared lanes have free sequences for an answer."""
         n_free = [sum(sequence.is_free for sequence in lane.sequences) for lane in self._sets[0].lanes]
         return (sum(map(bool, n_free)) if self.separates(n_views) else sum(n_free)) >= n_views
 
     def separates(self, n_views: int) -> bool:
-        """Whether the views of an answer go to lanes of their own."""
+        """True if the views of an answer go to lanes of their own."""
         of_set = self._sets[0] if self.capacity else self._sets[n_views]
         return of_set.layout == "contexts" and n_views <= len(of_set.lanes)
 
@@ -220,17 +219,17 @@ class Lanes:
         return LaneSet(lanes, layout)
 
     def for_answer(self, needs: Needs) -> LaneSet:
-        """Lanes with room for an answer.
+        """Return lanes with room for an answer, made if necessary.
 
         Raises:
             ModelError: there is not enough memory, or an adapter cannot be loaded.
-            UsageError: adapters that the layout or the other answers do not allow.
+            UsageError: the layout or the other answers do not allow its adapters.
         """
         if self.capacity:
             if any(needs.adapters):
                 raise UsageError(
-                    "a LoRA adapter or control vector changes a whole context, which answers written side by side "
-                    "share: have them written one at a time (--parallel 1)"
+                    "a LoRA adapter or control vector changes a whole context, and answers written at once share "
+                    "one: write them one at a time (--parallel 1)"
                 )
             return self._sets[0]
         layout = self.layout(needs.n_views, separate=needs.is_separate)
@@ -247,7 +246,7 @@ class Lanes:
         return self._grow(before, needs, layout)
 
     def _grow(self, before: LaneSet | None, needs: Needs, layout: FixedLayout) -> LaneSet:
-        """Lanes with room for twice as many tokens as before, which keep what was read."""
+        """Make lanes with room for twice as many tokens, and move the KV caches to them."""
         n_ctx, n_rows = needs.n_ctx, needs.n_rows
         states: list[State] = []
         if before:
@@ -268,14 +267,14 @@ class Lanes:
         return made
 
     def close(self) -> None:
-        """Free the contexts with all that they have read."""
+        """Free the contexts and their KV caches."""
         with self._interrupt.stopping():
             for of_set in self._sets.values():
                 of_set.close()
         self._sets.clear()
 
     def place(self, needs: Needs, prompts: Sequence[Sequence[int]]) -> list[CacheSequence]:
-        """A sequence for each prompt: the one that holds most of it already, as far as that is free."""
+        """A sequence for each prompt: the free one that holds the longest beginning of it."""
         of_set = self.for_answer(needs)
         free = [sequence for sequence in of_set.sequences if sequence.is_free]
         numbers = {lane: number for number, lane in enumerate(of_set.lanes)}
@@ -297,9 +296,9 @@ class Lanes:
         return chosen
 
     def sources(self, sequence: CacheSequence) -> list[CacheSequence]:
-        """The sequences whose memory this one could take a copy of.
+        """The sequences whose memory can be copied to this one.
 
-        llama.cpp hands no sequence's memory to a context with another number of them.
+        llama.cpp cannot copy a sequence to a context with another number of sequences.
         """
         if not self.model.keeps_all:
             return []
@@ -317,20 +316,20 @@ class Lanes:
     # Caches on disk.
 
     def save(self, files: Sequence[Path]) -> int:
-        """Write the caches of the last answer with as many views as files, a file each; their bytes, 0 where one cannot
-        be written."""
+        """Write the caches of the last answer with as many views as files, a file each.  Returns the bytes written, 0
+        if a file cannot be written."""
         sizes = [sequence.save(file) for sequence, file in zip(self._sets[len(files)].sequences, files, strict=True)]
         return sum(sizes) if all(sizes) else 0
 
     def adapters(self, n_views: int) -> list[Adapters] | None:
-        """The adapters of the last answer with so many views; None where there was none."""
+        """The adapters of the last answer with so many views; None if there was none."""
         of_set = self._sets.get(n_views)
         return [sequence.lane.context.adapters for sequence in of_set.sequences] if of_set else None
 
     def load(self, files: Sequence[Path], n_ctx: int, adapters: Sequence[Adapters]) -> None:
         """Fill the caches of views with room for ``n_ctx`` tokens from files that `save` wrote.
 
-        What cannot be taken will be read again.
+        Caches that cannot be loaded are computed again later.
         """
         sequences = self.for_answer(Needs(n_ctx, adapters)).sequences
         for sequence, own, file in zip(sequences, adapters, files, strict=True):
@@ -344,13 +343,13 @@ class Lanes:
 
     @property
     def are_busy(self) -> bool:
-        """Whether jobs have begun that nobody has waited for."""
+        """True if jobs have begun that nobody has waited for."""
         return bool(self._under_way)
 
     def start(self, jobs: Mapping[Lane, Job], n_tokens: int) -> None:
-        """Begin a job in each lane, of at most ``n_tokens``.
+        """Start a job of at most ``n_tokens`` tokens in each lane.
 
-        Jobs run in the lanes' own threads, but for one, which the thread that waits runs.
+        Jobs run in the lanes' own threads, except for one, which the waiting thread runs.
         """
         check_process()  # whose threads may be gone
         for lane in sorted(jobs, key=lambda lane: lane.worker is not None):  # the lane without a thread first
@@ -362,7 +361,7 @@ class Lanes:
                 self._own_job = jobs[lane] if n_tokens <= _FEW_TOKENS else partial(apart, jobs[lane], self._interrupt)
 
     def wait(self) -> float:
-        """Wait for the jobs that have begun; the seconds that the slowest one has spent in llama_decode.
+        """Wait for the jobs that have begun.  Returns the seconds that the slowest one spent in llama_decode.
 
         Raises:
             Interrupted: they were stopped.
@@ -390,12 +389,13 @@ class Lanes:
         return seconds
 
     def drop(self) -> None:
-        """Do not run the job that waits for `wait`."""
+        """Drop the job that `wait` would run."""
         self._own_job = None
 
     @contextmanager
     def recovering(self) -> Iterator[None]:
-        """Leave caches that agree with the memory, and nothing to be read, however decoding ends within."""
+        """Recover the lanes if the decoding within fails: caches then agree with the memory, and no tokens are left to
+        read."""
         try:
             yield
         except BaseException as error:
@@ -405,7 +405,7 @@ class Lanes:
             raise
 
     def abandon(self) -> None:
-        """Have all jobs under way end, whatever becomes of them."""
+        """End all jobs under way, and ignore their results."""
         self.drop()
         with self._interrupt.stopping():
             for of_set in self._sets.values():
@@ -416,7 +416,7 @@ class Lanes:
         self._under_way.clear()
 
     def recover(self) -> None:
-        """Leave nothing to be read, and make caches and memory agree."""
+        """Drop the tokens that are left to read, and make the caches agree with the memory."""
         for sequence in self:
             for queue in (sequence.to_read, sequence.unread, sequence.fed):
                 queue.clear()

@@ -1,4 +1,4 @@
-"""Objects of C or of the system that several Python objects use: freed once, when the last user has let go."""
+"""The lifetime of C or system objects with several Python users: they are freed once, after the last release."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from ..errors import UsageError
 
 
 class Lifetime:
-    """Counts the users of an object and frees it with the last.  Callable from any thread.
+    """A count of an object's users, which frees the object after the last one.  Callable from any thread.
 
-    At the end of the process nothing is freed: other threads may still be using it.
+    At the end of the process nothing is freed: other threads may still be using the object.
 
     Args:
-        name: of the object, for the error of a late user.
-        free: frees the object; called once.
+        name: the object's name, for the error of a late user.
+        free: the function that frees the object; it is called once.
     """
 
     def __init__(self, name: str, free: Callable[[], None]) -> None:
         self._name = name
         self._free = free
         self._n_users = 0
-        self._lock = threading.RLock()  # a user may be garbage collected by the thread that holds it
+        self._lock = threading.RLock()  # the thread that holds the lock may garbage collect a user
         self.is_over = False
 
     def check(self) -> None:
-        """Raises UsageError where the object is freed."""
+        """Refuse a freed object.  Raises UsageError."""
         if self.is_over:
-            raise UsageError(f"{self._name} is closed: make another")
+            raise UsageError(f"{self._name} is closed: make a new one")
 
     def acquire(self) -> None:
-        """Count one user more, who calls `release` once.  Raises UsageError where the object is freed."""
+        """Count one more user, who calls `release` once.  Raises UsageError if the object is freed."""
         with self._lock:
             self.check()
             self._n_users += 1
@@ -45,7 +45,7 @@ class Lifetime:
                 self._free()
 
     def hold(self, user: object) -> weakref.finalize[[], object]:
-        """Count a user until the returned function is called, or the user is garbage collected."""
+        """Count a user until the returned function is called or the user is garbage collected."""
         self.acquire()
         let_go = weakref.finalize(user, self.release)
         let_go.atexit = False

@@ -1,4 +1,4 @@
-"""How probable the tokens of an answer were to the view that decided them, as OpenAI's ``logprobs`` show it."""
+"""Log-probabilities of an answer's tokens in the view that decided them, as in OpenAI's ``logprobs``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..decoding.schedule import Rows, Voice
 from .model import Model
 from .voices import Alone, Combined, Forced
 
-IMPOSSIBLE = -9999.0  # as OpenAI writes the logarithm of 0, which JSON cannot
+IMPOSSIBLE = -9999.0  # OpenAI's value for the logarithm of 0, which JSON cannot express
 
 
 @dataclass(frozen=True)
 class LogProbs:
     """The log-probability of a token before any filter.
 
-    piece: its bytes.
+    piece: the token's bytes.
     top: bytes and log-probability of the most probable tokens, the best first.
     """
 
@@ -31,11 +31,11 @@ class LogProbs:
 
 
 class TokenLogProbs:
-    """Remembers the log-probabilities of each token, before any filter: an `answer.Observer`.
+    """An `answer.Observer` that stores the log-probabilities of each token, before any filter.
 
     Args:
-        top: alternatives that are remembered of each token.
-        ignore_end: whether end tokens are tokens like any other; else nothing is remembered of them.
+        top: the number of alternatives stored for each token.
+        ignore_end: whether end tokens are ordinary tokens; if not, they are not stored.
     """
 
     def __init__(self, model: Model, top: int, ignore_end: bool) -> None:
@@ -60,12 +60,12 @@ class TokenLogProbs:
         )
 
     def take(self, position: int) -> LogProbs | None:
-        """The log-probabilities of the token at a position, which are forgotten then; None where none are known."""
+        """Remove and return the log-probabilities of the token at a position; None if there are none."""
         return self._seen.pop(position, None)
 
 
 def _most(values: NDArray[Any], k: int) -> NDArray[np.intp]:
-    """Where the k greatest of [m] values stand, the greatest first."""
+    """The indices of the k greatest of [m] values, the greatest first."""
     if k < len(values):
         best = np.argpartition(values, -k)[len(values) - k :]
     else:

@@ -1,4 +1,4 @@
-"""The cores and the memory that this process may use."""
+"""The cores and memory that this process may use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .cgroup import cpu_limit, free_memory
 
 @dataclass(frozen=True)
 class Limit:
-    """How much of something there is, and what limits it.
+    """An amount of a resource, and its limit.
 
     in_container: a cgroup allows less than the machine has.
     """
@@ -24,12 +24,12 @@ class Limit:
 
     @property
     def where(self) -> str:
-        """Words for a message."""
+        """The place of the limit in words, for a message."""
         return " in this container" if self.in_container else ""
 
 
 def cores() -> Limit:
-    """Cores this process may use, hyper-threads of one core counted once.  Part of a core counts as one."""
+    """The cores that this process may use.  Hyper-threads of one core count once; part of a core counts as one."""
     there = _physical_cores()
     allowed = cpu_limit()
     if allowed is not None and (most := max(1, ceil(allowed))) < there:
@@ -38,12 +38,12 @@ def cores() -> Limit:
 
 
 def physical_cores() -> int:
-    """The number of `cores`: threads to compute with unless ``--threads`` gives another number."""
+    """The number of `cores`, which is the default of ``--threads``."""
     return cores().amount
 
 
 def threads_in_words(n_threads: int | None) -> str:
-    """The number of threads where a container limits it; else empty."""
+    """The number of threads in words if a container limits it; else empty."""
     default = cores()
     if n_threads or not default.in_container:
         return ""
@@ -51,7 +51,7 @@ def threads_in_words(n_threads: int | None) -> str:
 
 
 def _physical_cores() -> int:
-    try:  # on Linux a process may be bound to some of the cores
+    try:  # on Linux a process may be limited to some of the cores
         cpus = os.sched_getaffinity(0)
         siblings = {Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text() for cpu in cpus}
         return len(siblings)
@@ -60,7 +60,7 @@ def _physical_cores() -> int:
 
 
 def memory() -> Limit:
-    """Bytes that can be had without swapping, nor being killed by the container."""
+    """Bytes that can be allocated without swapping and without being killed by the container."""
     there = int(psutil.virtual_memory().available)
     allowed = free_memory()
     if allowed is not None and allowed < there:
@@ -69,12 +69,12 @@ def memory() -> Limit:
 
 
 def in_bytes(n: int) -> str:
-    """Bytes in the unit that suits them."""
+    """Bytes in a suitable unit."""
     return f"{n / 2**30:.1f} GiB" if n >= 2**30 else f"{n / 2**20:.1f} MiB"
 
 
 def resident_bytes(peak: bool = False) -> int | None:
-    """Memory this process holds, or the most it ever held, where the system says so (Linux)."""
+    """The memory of this process in bytes, or its peak; None if the system does not report it (Linux does)."""
     if not peak:
         return int(psutil.Process().memory_info().rss)
     try:

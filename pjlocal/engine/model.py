@@ -1,4 +1,4 @@
-"""A GGUF model loaded once through llama.cpp: its weights, its vocabulary and what its metadata says."""
+"""A GGUF model loaded through llama.cpp: its weights, vocabulary and metadata."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .backend import last_error, ran_out_of_memory
 from .interrupt import Interrupt, Interrupted
 from .lifetime import Lifetime
 from .machine import in_bytes, memory
-from .offload import choose, load_mode, told, warn_of_lock
+from .offload import choose, load_mode, warn_of_lock, with_devices
 from .tokenizer import Tokenizer
 from .trial import check_model
 
@@ -40,16 +40,16 @@ _CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
 class Model:
     """A loaded model.  Contexts made on it share its weights.
 
-    The weights are freed when the model is closed, or garbage collected, and so are the contexts on it and the judges
-    that share it.  Then the model refuses whatever is asked of it.
+    The weights are freed when the model is closed or garbage collected, together with the contexts and judges that use
+    it.  Afterwards every method raises an error.
 
     Args:
         path: a GGUF file (of a split model: its first part, or a link to it), or a manifest of Ollama's.
-        engine: how many layers are offloaded, and whether the file is mapped into memory.
-        interrupt: when set, loading stops.
-        n_views: whose caches are to have room on the devices too.
-        trusted: nothing in the file is checked before llama.cpp reads it.
-        vocab_only: the weights stay in the file: enough to make prompts, not to answer them.
+        engine: the number of offloaded layers, and whether the file is mapped into memory.
+        interrupt: the flag that stops the loading.
+        n_views: views whose KV caches must fit on the devices too.
+        trusted: skip the checks of the file before llama.cpp reads it.
+        vocab_only: leave the weights in the file: enough to make prompts, not to answer them.
 
     Raises:
         ModelError: the file is missing, empty, not GGUF, truncated, or not a model that writes text.
@@ -74,8 +74,8 @@ class Model:
         self.file = beside_its_parts(model_file(path))
         if engine.mmap and being_written(self.file):
             log.warning(
-                "%s is still being written, it seems: should it shrink while it is in use, this process ends without a "
-                "word. Wait until it is whole, or give --no-mmap",
+                "another program seems to be writing %s. If the file shrinks while it is in use, this process "
+                "crashes. Wait until it is complete, or give --no-mmap",
                 path,
             )
         init_backend(engine.verbose)
@@ -83,7 +83,7 @@ class Model:
         if not engine.mmap and not vocab_only:
             self._check_memory()
         self._handle = self._load(engine, interrupt, vocab_only)
-        #: Of the weights; contexts and others who need them are counted.
+        #: The lifetime of the weights; contexts and other users of them are counted.
         self.lifetime = Lifetime(f"the model {path.name}", partial(lib.llama_model_free, self._handle))
         self._let_go = self.lifetime.hold(self)
         self._loras: dict[str, Any] = {}  # by file; llama.cpp frees them with the model
@@ -92,7 +92,7 @@ class Model:
             self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
             if not vocab_only:
                 self._check_use()
-            if not self.offload.n_layers:  # nobody had to look into the file for them
+            if not self.offload.n_layers:  # the file was not read for them yet
                 self.offload = replace(self.offload, n_layers=int(lib.llama_model_n_layer(self.handle)) + 1)
             self._tokenizer = Tokenizer(self._vocab)
             self._tell_unused()
@@ -101,7 +101,8 @@ class Model:
             raise
 
     def _load(self, engine: Engine, interrupt: Interrupt, vocab_only: bool) -> Any:
-        """llama.cpp's handle of the weights, with fewer layers on the devices where their memory does not do."""
+        """Load the weights, with fewer layers on the devices if their memory is too small, and return llama.cpp's
+        handle."""
         params = lib.llama_model_default_params()
         params.load_mode = load_mode(engine)
         params.vocab_only = vocab_only
@@ -111,7 +112,7 @@ class Model:
         params.progress_callback = progress
         while True:
             forget_errors()
-            with told(params, engine, self.offload):
+            with with_devices(params, engine, self.offload):
                 handle = lib.llama_model_load_from_file(os.fsencode(self.file), params)
             if interrupt.is_set():
                 if handle:
@@ -122,11 +123,11 @@ class Model:
             reason = last_error()
             of_device = ran_out_of_memory(reason) and "CPU" not in reason
             if not of_device or not self.offload.n_gpu_layers or engine.gpu_layers is not None:
-                said = f"{reason or 'llama.cpp gives no reason'}{_hint(reason, self.offload)}"
+                said = f"{reason or 'llama.cpp gave no reason'}{_hint(reason, self.offload)}"
                 raise ModelError(f"cannot load {self.path}: {said}")
             less = fewer(self.offload)
             log.warning(
-                "the devices' memory does not hold %d layers (%s): trying %d",
+                "%d layers do not fit in the devices' memory (%s): trying %d",
                 self.offload.n_gpu_layers,
                 reason,
                 less.n_gpu_layers,
@@ -134,7 +135,7 @@ class Model:
             self.offload = less
 
     def _tell_unused(self) -> None:
-        """Say in a line which of Ollama's layers for this model are not used."""
+        """Log which of Ollama's layers for this model are not used."""
         if manifest := manifest_at(self.path):
             stops = manifest.parameters().get("stop")
             only_control = isinstance(stops, list) and all(map(self._is_control_text, stops))
@@ -143,41 +144,41 @@ class Model:
                 _warn_once(f"{manifest.name}: {says}")
 
     def _is_control_text(self, text: object) -> bool:
-        """Whether a text spells a control token, which no answer shows."""
+        """True if a text spells a control token, which no answer shows."""
         tokens = self.tokenize(text, special=True) if isinstance(text, str) else []
         return len(tokens) == 1 and self.is_control(tokens[0])
 
     def _check_memory(self) -> None:
-        """Refuse weights that are read whole and cannot fit, before the system kills the process for it."""
+        """Refuse weights that are read whole and do not fit, before the system kills the process."""
         needed, free = weights_on_host(self.header, self.offload), memory()
         if needed > free.amount:
             raise ModelError(
                 f"not enough memory{free.where}: the weights of {self.path} take {in_bytes(needed)} and "
-                f"{in_bytes(free.amount)} are free. Leave --no-mmap out, or use a smaller model"
+                f"{in_bytes(free.amount)} is free. Leave --no-mmap out, or use a smaller model"
             )
 
     def close(self) -> None:
-        """Let go of the weights, which are freed when nobody else uses them."""
+        """Release the weights, which are freed when they have no other user."""
         self._let_go()
 
     @property
     def handle(self) -> Any:
-        """llama.cpp's.  Raises UsageError where the weights are freed."""
+        """llama.cpp's handle.  Raises UsageError if the weights are freed."""
         self.lifetime.check()
         return self._handle
 
     @property
     def vocab(self) -> Any:
-        """llama.cpp's.  Raises UsageError where the weights are freed."""
+        """llama.cpp's handle.  Raises UsageError if the weights are freed."""
         self.lifetime.check()
         return self._vocab
 
     def has_lora(self, file: str) -> bool:
-        """Whether that adapter is loaded."""
+        """True if that adapter is loaded."""
         return file in self._loras
 
     def lora(self, file: str) -> Any:
-        """llama.cpp's handle of a LoRA adapter, which is loaded once; it must have been found to fit.
+        """llama.cpp's handle of a LoRA adapter, which is loaded once.  The caller has checked that it fits the model.
 
         Raises:
             ModelError: llama.cpp cannot load it.
@@ -186,13 +187,13 @@ class Model:
             forget_errors()
             handle = lib.llama_adapter_lora_init(self.handle, os.fsencode(file))
             if not handle:
-                raise ModelError(f"cannot load the LoRA adapter {file}: {last_error() or 'llama.cpp gives no reason'}")
+                raise ModelError(f"cannot load the LoRA adapter {file}: {last_error() or 'llama.cpp gave no reason'}")
             self._loras[file] = handle
         return self._loras[file]
 
     @staticmethod
     def _not_for_this(header: Header) -> str | None:
-        """Say which kind of file it is, if it is not a model that writes text."""
+        """A noun phrase for the kind of file, if it is not a model that writes text."""
         return no_model(header) or writes_no_text(header)
 
     def _check_use(self) -> None:
@@ -202,7 +203,7 @@ class Model:
         if self.n_vocab <= 0 or lib.llama_vocab_type(self.vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
             reason = "it has no vocabulary"
         elif lib.llama_model_n_layer(self.handle) <= 0 or lib.llama_model_n_params(self.handle) == 0:
-            reason = "it holds a vocabulary and no weights"
+            reason = "it has a vocabulary and no weights"
         elif lib.llama_model_has_encoder(self.handle) or not lib.llama_model_has_decoder(self.handle):
             reason = f"{architecture} is not a decoder-only model"
         elif lib.llama_model_is_diffusion(self.handle):
@@ -248,22 +249,23 @@ class Model:
 
     @cached_property
     def recurrent(self) -> bool:
-        """Whether some of its memory is a running state, which cannot be trimmed (Mamba, Jamba, LFM2, ...)."""
+        """True if part of its memory is a running state, which cannot be truncated (Mamba, Jamba, LFM2, ...)."""
         return bool(lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
 
     @cached_property
     def n_swa(self) -> int:
-        """Width of the sliding attention window in tokens; 0 for none."""
+        """Width of the sliding attention window in tokens, or 0."""
         return int(lib.llama_model_n_swa(self.handle))
 
     @cached_property
     def trimmable(self) -> bool:
-        """Whether the last tokens read can be forgotten again: also by sliding windows, whose caches hold some more."""
+        """True if the last tokens read can be removed again; sliding windows can, because their caches hold some
+        more."""
         return not self.recurrent
 
     @cached_property
     def keeps_all(self) -> bool:
-        """Whether its memory holds every token that was read, and can be trimmed to any length."""
+        """True if its memory holds every token that was read, and can be truncated to any length."""
         return not self.recurrent and self.n_swa == 0
 
     @cached_property
@@ -275,7 +277,7 @@ class Model:
 
     @cached_property
     def bos(self) -> int | None:
-        """The token that must open every prompt, or None."""
+        """The token that must begin every prompt, or None."""
         if not lib.llama_vocab_get_add_bos(self.vocab):
             return None
         token = int(lib.llama_vocab_bos(self.vocab))
@@ -300,24 +302,24 @@ class Model:
         return token if token >= 0 else None
 
     def is_end(self, token: int) -> bool:
-        """Whether the token ends a generation; a model has several of them."""
+        """True if the token ends a generation; a model has several such tokens."""
         return bool(lib.llama_vocab_is_eog(self.vocab, token))
 
     def is_control(self, token: int) -> bool:
-        """Whether the token is no text: one that steers the model, or stands for what it does not know."""
+        """True if the token is not text: a control token, or the token for unknown text."""
         return bool(self._attributes(token) & _CONTROL)
 
     def is_cut_out(self, token: int) -> bool:
-        """Whether llama.cpp looks for the token's spelling in a text before it splits the rest: a control token where
-        those are wanted, and one that the model's makers have added to the vocabulary in any case."""
+        """True if llama.cpp searches a text for the token's spelling before it splits the rest: control tokens on
+        request, and tokens that the model's makers added to the vocabulary always."""
         return bool(self._attributes(token) & (_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED))
 
     def strips_left(self, token: int) -> bool:
-        """Whether white space before the token is dropped."""
+        """True if white space before the token is dropped."""
         return bool(self._attributes(token) & lib.LLAMA_TOKEN_ATTR_LSTRIP)
 
     def strips_right(self, token: int) -> bool:
-        """Whether white space behind the token is dropped."""
+        """True if white space after the token is dropped."""
         return bool(self._attributes(token) & lib.LLAMA_TOKEN_ATTR_RSTRIP)
 
     def _attributes(self, token: int) -> int:
@@ -328,18 +330,19 @@ class Model:
 
         Args:
             special: whether text that spells a control token becomes that token.
-            goes_on: the text goes on where other text ended.  Many SentencePiece vocabularies (Llama 2, Mistral 7B)
-                want a space in front of a text, and behind a control token: here, none is put at the beginning.
+            goes_on: whether the text continues other text.  Many SentencePiece vocabularies (Llama 2, Mistral 7B) put
+                a space before a text and after a control token; with this, there is none at the beginning.
 
         Raises:
             UsageError: the text is not valid Unicode, or the model is closed.
-            MemoryError: a long text needs a thread, and there is no memory for one.
+            MemoryError: there is no memory for the thread that a long text needs.
         """
         self.lifetime.check()
         return self._tokenizer(text, special, goes_on)
 
     def piece(self, token: int, special: bool = False) -> bytes:
-        """The bytes of a token; they may hold part of a UTF-8 character.  A control token has none unless asked."""
+        """The bytes of a token, which may be part of a UTF-8 character.  A control token has bytes only with
+        ``special``."""
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -353,15 +356,15 @@ class Model:
         return b"".join(self.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
 
 
-_DOWNLOADING = (".part", ".aria2", ".crdownload", ".incomplete")  # endings of files beside one that is not yet whole
+_DOWNLOADING = (".part", ".aria2", ".crdownload", ".incomplete")  # endings of files beside an incomplete one
 _JUST_NOW_S = 5
 
 
 def being_written(path: Path) -> bool:
-    """Whether another program seems to write the file: a download, most often.
+    """True if another program seems to be writing the file, most often a download.
 
-    The system says so of one's own files, and only on Linux: it gives no lease on a file that is open for writing.  Of
-    others' it counts whether the file has changed in the last seconds.
+    For the user's own files Linux knows it: it gives no lease on a file that is open for writing.  Otherwise a file
+    counts as being written if it changed in the last seconds.
     """
     if any(path.with_name(path.name + ending).exists() for ending in _DOWNLOADING):
         return True
@@ -371,7 +374,7 @@ def being_written(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            fcntl(file, F_SETSIG, signal.SIGURG)  # to who holds a lease when another wants to write: nobody minds this
+            fcntl(file, F_SETSIG, signal.SIGURG)  # a signal that is ignored by default
             fcntl(file, F_SETLEASE, F_RDLCK)
             fcntl(file, F_SETLEASE, F_UNLCK)
         return False
@@ -383,19 +386,21 @@ def being_written(path: Path) -> bool:
 
 @cache
 def _warn_once(line: str) -> None:
-    """An evaluation loads a model several times."""
+    """Log a line once: an evaluation loads a model several times."""
     log.warning("%s", line)
 
 
 def _hint(reason: str, offload: Offload) -> str:
     if ran_out_of_memory(reason):
         if not offload.n_gpu_layers:
-            return ". Is there not enough memory? Use a smaller model, or free some"
-        return ". Is there not enough memory? --gpu-layers with a smaller number, or auto, needs less of a device's"
+            return ". Is there enough memory? Use a smaller model, or free memory"
+        return ". Is there enough memory on the devices? Give fewer --gpu-layers, or auto"
     if "not within the file bounds" in reason or "failed to read" in reason:
         return ". The file is cut short: download it again"
     if "split file" in reason:
-        return ". Of a split model name the first part, as in NAME-00001-of-00003.gguf, with all others beside it"
+        return (
+            ". Name the first part of a split model, as in NAME-00001-of-00003.gguf, and keep all parts in one folder"
+        )
     if "tensor" in reason and "not found" in reason:
-        return ". It is no complete model (a vocabulary alone?): use a chat model in GGUF format"
+        return ". The file is not a complete model (only a vocabulary?): use a chat model in GGUF format"
     return ""

@@ -1,4 +1,4 @@
-"""Which of a model's layers go to the devices of this machine, and how llama.cpp is told."""
+"""The choice of layers for the devices of this machine, and llama.cpp's parameters for it."""
 
 from __future__ import annotations
 
@@ -29,52 +29,52 @@ _SPLIT_MODES = {
 
 
 def choose(path: Path, engine: Engine, n_views: int) -> Offload:
-    """What of a model to put on the devices that are there, with room for the caches of so many views.
+    """The layers of a model to put on the available devices, with room for the KV caches of ``n_views`` views.
 
     Raises:
-        UsageError: a device is named that is not there.
-        ModelError: a server cannot be had.
+        UsageError: a named device does not exist.
+        ModelError: a server cannot be used.
     """
     add_servers(engine.rpc)
     there = for_layers()
     if not there:
         if engine.gpu_layers:
-            log.warning("there is no device for --gpu-layers, so all is done by the CPU: pjlocal doctor tells why")
+            log.warning("no device for --gpu-layers was found, so the CPU computes everything: pjlocal doctor says why")
         return Offload()
     names = ", ".join(f"{i} ({device.name})" for i, device in enumerate(there))
     if len(engine.split) > len(there):
-        raise UsageError(f"--tensor-split {engine.tensor_split}: there are {names}")
+        raise UsageError(f"--tensor-split {engine.tensor_split}: the devices are {names}")
     if engine.split_mode == "none":
         if engine.main_gpu >= len(there):
-            raise UsageError(f"--main-gpu {engine.main_gpu}: there are {names}")
+            raise UsageError(f"--main-gpu {engine.main_gpu}: the devices are {names}")
         there = [there[engine.main_gpu]]
     header = read_header(path)
     if engine.gpu_layers is not None:
         offload = as_asked(header, engine, engine.gpu_layers)
     elif all(device.total for device in there):
         offload = fit(header, engine, n_views, [device.free for device in there])
-    else:  # one tells nothing of its memory
+    else:  # a device reports no memory
         offload = as_asked(header, engine, -1)
     if offload.n_ctx:
-        log.warning("the context is %d tokens a view, so that more layers fit: --ctx asks for another", offload.n_ctx)
+        log.warning("the context is %d tokens a view, so that more layers fit: --ctx sets another size", offload.n_ctx)
     return replace(offload, devices=_names(there, offload))
 
 
 def _names(there: list[Device], offload: Offload) -> tuple[str, ...]:
-    """Of the devices that get layers."""
+    """The names of the devices that get layers."""
     names = (device.name for device in there)
     return tuple(compress(names, offload.shares or repeat(True))) if offload.n_gpu_layers else ()
 
 
 class _Override(ctypes.Structure):
-    """A pattern for names of tensors, and the memory where those go; the binding does not declare it."""
+    """A pattern for names of tensors, and the memory for them; the binding does not declare it."""
 
     _fields_ = (("pattern", ctypes.c_char_p), ("memory", ctypes.c_void_p))
 
 
 @contextmanager
-def told(params: lib.llama_model_params, engine: Engine, offload: Offload) -> Iterator[None]:
-    """llama.cpp's parameters of a model with what goes where in them, while it is loaded."""
+def with_devices(params: lib.llama_model_params, engine: Engine, offload: Offload) -> Iterator[None]:
+    """Put the choice of devices into llama.cpp's model parameters, while the model is loaded."""
     params.n_gpu_layers = offload.n_gpu_layers
     params.split_mode = _SPLIT_MODES[engine.split_mode]
     params.main_gpu = engine.main_gpu
@@ -93,14 +93,14 @@ def told(params: lib.llama_model_params, engine: Engine, offload: Offload) -> It
 
 
 def load_mode(engine: Engine) -> int:
-    """How llama.cpp is to read the file."""
+    """llama.cpp's mode for reading the file."""
     if engine.mlock:
         return int(lib.LLAMA_LOAD_MODE_MMAP_MLOCK if engine.mmap else lib.LLAMA_LOAD_MODE_MLOCK)
     return int(lib.LLAMA_LOAD_MODE_AUTO if engine.mmap else lib.LLAMA_LOAD_MODE_NONE)
 
 
 def warn_of_lock(path: Path) -> None:
-    """Say that the system does not let a process lock so much memory; llama.cpp goes on without."""
+    """Warn that the system does not allow a process to lock so much memory; llama.cpp continues without the lock."""
     try:
         import resource
     except ImportError:
@@ -108,5 +108,6 @@ def warn_of_lock(path: Path) -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if limit != resource.RLIM_INFINITY and limit < os.path.getsize(path):
         log.warning(
-            "--mlock: the system lets a process lock %d MiB, so not all weights are kept: ulimit -l", limit >> 20
+            "--mlock: the system allows a process to lock %d MiB, so some weights are not locked: raise ulimit -l",
+            limit >> 20,
         )

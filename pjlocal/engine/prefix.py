@@ -1,4 +1,5 @@
-"""Which KV cache a prompt goes to, and whose beginning it copies: plain Python over lists of tokens."""
+"""The choice of a KV cache for each prompt, and of a cache to copy its beginning from: plain Python over lists of
+tokens."""
 
 from __future__ import annotations
 
@@ -18,12 +19,12 @@ _MOST_PERMUTED = 4  # views of an answer; of more there are too many orders to t
 
 @dataclass(frozen=True)
 class Cache:
-    """A sequence's KV cache that a prompt may go to.
+    """A sequence's KV cache, as a candidate for a prompt.
 
-    tokens: in memory.
-    adapters: they were read with.
-    lane, number: of the context that holds it, and of its sequence there.
-    released: when it was in use last, counted in answers.
+    tokens: the tokens in memory.
+    adapters: the adapters that they were read with.
+    lane, number: the context that holds it, and its sequence there.
+    released: time of its last release, counted in answers.
     """
 
     tokens: Tokens
@@ -46,15 +47,16 @@ def common_prefix(a: Tokens, b: Tokens) -> int:
 def assign(
     prompts: Sequence[Tokens], adapters: Sequence[object], caches: Sequence[Cache], *, separate: bool = False
 ) -> list[int]:
-    """The number of the cache for each prompt; there must be enough of them.
+    """Return the number of a cache for each prompt; there must be enough caches.
 
     Prefer an empty cache to evicting one that is mostly useless here, as of another conversation that only begins
     alike, and among equals the one released longest ago.  Of the caches chosen, each prompt then gets the one that
     makes the prompts' common prefixes longest in sum: swapped preferences swap their caches.
 
     Args:
-        adapters: that each prompt is read with; a cache of others is of no use to it.
-        separate: every prompt goes to a lane of its own; else all go to one lane, where one has room for them.
+        adapters: the adapters that each prompt is read with; a cache with other adapters is useless to it.
+        separate: whether every prompt goes to a lane of its own; otherwise all go to one lane, if one has room for
+            them.
     """
     held = [
         [common_prefix(prompt, cache.tokens) if cache.adapters == own else 0 for cache in caches]
@@ -81,7 +83,7 @@ def assign(
     def held_by(order: Iterable[int]) -> int:
         return sum(row[number] for row, number in zip(held, order, strict=True))
 
-    return list(max(permutations(sorted(chosen)), key=held_by))  # the first of the best: none changes places
+    return list(max(permutations(sorted(chosen)), key=held_by))  # the first of the best keeps the order
 
 
 def fresh(n: int, caches: Sequence[Cache], *, separate: bool = False) -> list[int]:
@@ -111,24 +113,24 @@ def _follow_each_other(caches: Sequence[Cache]) -> bool:
 
 
 def _of_one_lane(left: Sequence[int], lanes: set[int], caches: Sequence[Cache], n: int) -> list[int]:
-    """The caches of the lane that is used already, or of lanes with room for all prompts."""
+    """The caches of the lane in use, or of lanes with room for all prompts."""
     of_lane = [caches[number].lane for number in left]
     allowed = lanes or {lane for lane in of_lane if of_lane.count(lane) >= n}
     return [number for number in left if caches[number].lane in allowed]
 
 
 def shared_prefix(prompts: Sequence[Tokens]) -> int:
-    """Tokens that all prompts begin with, and that each has a token behind."""
+    """The number of tokens that all prompts begin with, at least one less than the shortest prompt has."""
     first = prompts[0]
     return min(min(common_prefix(first, prompt), len(prompt) - 1) for prompt in prompts)
 
 
 def source(prompt: Tokens, held: int, caches: Sequence[Tokens], worth: int = WORTH_COPYING) -> tuple[int, int] | None:
-    """The number of the cache to copy a prompt's beginning from, and how much of it; None where that does not pay.
+    """The number of the cache to copy a prompt's beginning from, and the tokens to copy; None if copying does not pay.
 
     Args:
-        held: tokens of the prompt that its own cache holds.
-        worth: tokens from which copying pays.
+        held: number of tokens of the prompt that its own cache holds.
+        worth: number of tokens from which copying pays.
     """
     lengths = [min(common_prefix(prompt, cache), len(prompt) - 1) for cache in caches]
     if not lengths:

@@ -1,4 +1,4 @@
-"""The logits behind the last tokens of finished texts, to score them: the beginnings they share are read once."""
+"""The logits after the last tokens of finished texts, for scores.  Shared beginnings are read once."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .shortlist import check_numbers
 
 Tokens = Sequence[int]
 
-_LOGITS_BYTES = 64 * 2**20  # of the rows that are kept at a time: 110 of a vocabulary of 152k tokens, 341 of 49k
+_LOGITS_BYTES = 64 * 2**20  # of the rows kept at a time: 110 rows for a vocabulary of 152k tokens, 341 for 49k
 
 
 class TextReader:
-    """Reads texts one after the other in a context of its own on a loaded model.
+    """Reader of texts, one after the other, in a context of its own on a loaded model.
 
-    Several texts in one batch gain nothing on a CPU: the four prompts of an answer, which part in their system
-    messages, take as long together as one by one (SmolLM2 7.6 and 7.8 s for four answers of 100 tokens, Qwen 0.5B 12.0
-    and 12.3).
+    Several texts in one batch are not faster on a CPU: the four prompts of an answer, which differ from their system
+    messages on, take as long together as one by one (SmolLM2 7.6 and 7.8 s for four answers of 100 tokens, Qwen 0.5B
+    12.0 and 12.3).
 
     Args:
-        model: stays open when this is closed.
-        interrupt: stops a decode under way.
+        model: the loaded model; it stays open when the reader is closed.
+        interrupt: the flag that stops a decode under way.
     """
 
     def __init__(self, model: Model, settings: EngineSettings, interrupt: Interrupt) -> None:
@@ -38,25 +38,25 @@ class TextReader:
 
     @property
     def n_fed(self) -> int:
-        """Tokens read so far."""
+        """The number of tokens read so far."""
         return self._engine.lanes.n_fed
 
     def read(self, texts: Sequence[Tokens], n_wanted: Sequence[int]) -> Iterator[tuple[int, int, Logits]]:
-        """The logits behind each of the last ``n_wanted`` tokens of every text, of one or more tokens.
+        """Yield the logits after each of the last ``n_wanted`` tokens of every text (at least one).
 
-        What was read in earlier calls is not used: the same call gives the same logits to the bit.
+        Earlier calls are not reused, so the same call gives the same logits to the bit.
 
         Yields:
-            The text's number, the token's place in it, and float32 [n_vocab], which is gone with the next.
+            The text's number, the token's place in it, and float32 [n_vocab], valid until the next step.
 
         Raises:
-            Interrupted: on request.
+            Interrupted: a stop was requested.
             ModelError: llama.cpp failed, the logits are not numbers, or there is not enough memory.
         """
         longest = max(map(len, texts), default=1)
         with self._engine.direct(needs(1, longest, n_rows=self._n_rows, reuses=False)) as slot:
             slot.reduce = _checked
-            for number in sorted(range(len(texts)), key=lambda number: tuple(texts[number])):  # alike ones in a row
+            for number in sorted(range(len(texts)), key=lambda number: tuple(texts[number])):  # similar ones in a row
                 text = texts[number]
                 place = len(text) - n_wanted[number]
                 slot.start([text[: place + 1]])

@@ -19,8 +19,8 @@ from .interrupt import Interrupt
 from .model import Model
 from .worker import Worker
 
-#: Makes of a row of logits (float32 [n_vocab], llama.cpp's memory, gone with the next decode) what the answer needs of
-#: it.  The first argument is the row's number.  Runs in the thread that decoded it.
+#: Reduces a row of logits (float32 [n_vocab], llama.cpp's memory, overwritten by the next decode) to the part that the
+#: answer needs.  The first argument is the row's number.  It runs in the thread that decoded the row.
 Reduce = Callable[[int, Logits], Any]
 
 
@@ -41,13 +41,13 @@ class State:
 
 @dataclass(eq=False)
 class Sequence:
-    """A sequence of a lane: the KV cache of one view of an answer, or what an earlier answer has left in it.
+    """A sequence of a lane: the KV cache of one view of an answer, or of an earlier answer.
 
     cached: tokens in memory.
-    to_read: prompt tokens that come next, whose logits are not needed.
-    unread: tokens that a rewind has taken from the memory and that are read again before what is fed next.
-    fed: tokens that come next, with logits behind each.
-    rows: what `reduce` has made of the logits behind the tokens fed last, or the error that it raised.
+    to_read: prompt tokens to decode next; their logits are not needed.
+    unread: tokens that a rewind removed from the memory; they are read again before the tokens fed next.
+    fed: tokens to decode next, with logits after each.
+    rows: the results of `reduce` for the logits after the tokens fed last, or the error that it raised.
     """
 
     lane: Lane
@@ -60,7 +60,7 @@ class Sequence:
     error: Exception | None = None
     reduce: Reduce = _unreduced
     in_use: bool = False
-    released: int = 0  # when an answer released it last, counted in answers
+    released: int = 0  # time of its last release, counted in answers
     is_broken: bool = False  # the memory holds values that are not numbers
     is_being_decoded: bool = False  # until a decode has succeeded
 
@@ -69,10 +69,10 @@ class Sequence:
         return not self.in_use and not self.is_broken
 
     def keep(self, n_tokens: int) -> int:
-        """Roll the cache back to its first ``n_tokens``, or to fewer where its memory does not go back to there.
+        """Truncate the cache to its first ``n_tokens``, or to fewer if the memory cannot be rolled back to there.
 
         Returns:
-            The tokens that are left.
+            The number of tokens that are left.
         """
         if n_tokens < len(self.cached):
             del self.cached[self.lane.context.trim(self.number, n_tokens) :]
@@ -95,7 +95,7 @@ class Sequence:
         return State(list(self.cached), context.state(self.number), context.adapters, context.checkpoints(self.number))
 
     def fill(self, state: State) -> None:
-        """Hold what another sequence held, with its adapters; nothing where the memory does not take it."""
+        """Copy another sequence's state, with its adapters; the sequence is empty if the memory cannot take it."""
         self.keep(0)
         context = self.lane.context
         context.adapt(state.adapters)
@@ -105,28 +105,28 @@ class Sequence:
             context.trim(self.number, 0)
 
     def save(self, file: Path) -> int:
-        """Write the cache to a file; its bytes, 0 where it cannot be written."""
+        """Write the cache to a file.  Returns its bytes, 0 if it cannot be written."""
         return self.lane.context.save(self.number, self.cached, file)
 
     def load(self, file: Path) -> None:
-        """Fill the sequence from a file; with nothing where the file cannot be taken."""
+        """Fill the sequence from a file; the sequence is empty if the file cannot be loaded."""
         self.keep(0)
         self.cached = self.lane.context.load(self.number, file, self.lane.n_ctx)
 
     def mark(self, *, for_a_guess: bool = False) -> None:
-        """Make a checkpoint, where the memory cannot be rolled back to any length."""
+        """Make a checkpoint if the memory cannot be truncated to any length."""
         self.lane.context.mark(self.number, for_a_guess=for_a_guess)
 
     def release(self) -> None:
-        """Forget what was to be read; the cache stays for prompts that begin alike."""
+        """Drop the tokens that are left to read.  The cache stays, for prompts with the same beginning."""
         for queue in (self.to_read, self.unread, self.fed, self.rows):
             queue.clear()
         self.error, self.reduce, self.in_use = None, _unreduced, False
 
     def recover(self) -> None:
-        """After a decode that was stopped or has failed: make ``cached`` and the memory agree.
+        """Make ``cached`` and the memory agree after a decode that was stopped or failed.
 
-        A running state is then neither what it was nor what it should be: it goes back to a checkpoint.
+        A running state is then invalid: it is restored from a checkpoint.
         """
         context, n_tokens = self.lane.context, len(self.cached)
         length = context.length(self.number)
@@ -142,13 +142,13 @@ class Lane:
 
     Args:
         n_ctx: tokens that each sequence may hold.
-        n_rows: tokens that each may be fed at a time with the logits behind each.
+        n_rows: tokens that each may be fed at a time, with logits after each.
 
     Raises:
         ModelError: llama.cpp cannot make the context; most often there is not enough memory.
     """
 
-    #: Lanes reduce their logits one after the other: faster than threads that fight for Python's lock.
+    #: Lanes reduce their logits one after the other, which is faster than threads that compete for Python's lock.
     _reducing = threading.Lock()
 
     def __init__(
@@ -165,7 +165,7 @@ class Lane:
         self.n_ctx = n_ctx
         self.n_rows = n_rows
         self.sequences = [Sequence(self, number) for number in range(n_seq)]
-        #: Decodes beside the thread that waits; None for the first lane of several.
+        #: Decodes while the caller waits or works; None for the first lane of several.
         self.worker: Worker | None = None
         self.n_decodes = 0  # llama_decode calls, tokens and seconds of the last job
         self.n_fed = 0
@@ -178,13 +178,13 @@ class Lane:
 
     @property
     def most_rows(self) -> int:
-        """Tokens that every sequence may be fed at once with the logits behind each."""
+        """The most tokens that every sequence may be fed at once, with logits after each."""
         context = self.context
         n_rows = min(self.n_rows, context.n_batch // len(self.sequences))
         return min(n_rows, 1 + context.n_snapshots) if context.n_snapshots else n_rows
 
     def erase(self) -> None:
-        """Empty all sequences, and overwrite what their cells held."""
+        """Empty all sequences, and overwrite their cells."""
         self.context.erase()
         for sequence in self.sequences:
             sequence.cached.clear()
@@ -202,9 +202,9 @@ class Lane:
             sequence.is_being_decoded = False
 
     def feed(self, sequences: abc.Sequence[Sequence], n_threads: int) -> None:
-        """Decode what the sequences are fed, in one batch, and reduce the logits behind each token.
+        """Decode the tokens that the sequences are fed, in one batch, and reduce the logits after each token.
 
-        What is unread comes first, in batches of its own where it is long.
+        Unread tokens come first, in batches of their own if they are many.
         """
         parts = [(sequence, len(sequence.cached), sequence.unread) for sequence in sequences if sequence.unread]
         parts += [(s, len(s.cached) + len(s.unread), s.fed) for s in sequences]
@@ -225,7 +225,7 @@ class Lane:
     def _decode(
         self, parts: Iterable[tuple[Sequence, int, abc.Sequence[int]]], n_rows: int, n_threads: int
     ) -> Iterator[Logits]:
-        """Decode each sequence's tokens from a position on; the logits behind the last ``n_rows`` of all."""
+        """Decode each sequence's tokens from a position on, and yield the logits after the last ``n_rows`` of all."""
         token: list[int] = []
         pos: list[int] = []
         seq: list[int] = []

@@ -1,4 +1,4 @@
-"""A short list that is sure to hold the k greatest of many logits, made in one pass over them."""
+"""A short list that contains the k greatest of many logits, made in one pass over them."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 
 NOT_NUMBERS = (
-    "the model's logits are not numbers: the file (or an adapter) is probably broken, or of a type that is not "
+    "the model's logits are not numbers: the file (or an adapter) is probably broken, or has a type that is not "
     "supported. Download it again, or use another model"
 )
 
 
 class NotNumbers(ModelError):
-    """Logits that are not numbers; the memory of what was read holds such values too, and must not be used again."""
+    """Some logits are not numbers.  The memory holds such values too, and must not be used again."""
 
     def __init__(self) -> None:
         super().__init__(NOT_NUMBERS)
 
 
 _COLUMNS = 256  # of the table whose column maxima bound the k-th greatest logit
-_WIDE_COLUMNS = 4096  # of the table whose columns are looked through first, in a large vocabulary
-_LARGE = 100_000  # tokens from which that is not slower
+_WIDE_COLUMNS = 4096  # of the table whose columns are searched first, in a large vocabulary
+_LARGE = 100_000  # vocabulary size from which that is not slower
 
-#: The longest list that pays.
+#: The longest list that is faster than a sort.
 LONGEST = _COLUMNS // 4
 
 
 def check_numbers(logits: NDArray[np.float32]) -> None:
-    """Refuse a row of logits with NaN or infinity in it; minus infinity is allowed, but not everywhere.
+    """Refuse a row of logits with NaN or infinity; minus infinity is allowed, but not for all tokens.
 
-    Costs 3 µs of a row of 49,152 logits, of which a token of SmolLM2 takes two and 11 ms.
+    It takes 3 µs for a row of 49,152 logits.  A token of SmolLM2 has two rows and takes 11 ms.
 
     Raises:
-        NotNumbers: the row is of no use.
+        NotNumbers: the row cannot be used.
     """
-    if not -np.inf < logits.max() < np.inf:  # NaN is in no order
+    if not -np.inf < logits.max() < np.inf:  # comparisons with NaN are false
         raise NotNumbers
 
 
 def make_shortlist(k: int, n: int) -> Shortlist | WideShortlist:
-    """What finds the k greatest of n logits fastest (k at most `LONGEST`)."""
+    """The fastest short list for the k greatest of n logits (k at most `LONGEST`)."""
     return WideShortlist(k, n) if n >= _LARGE else Shortlist(k, n)
 
 
 class Shortlist:
-    """Ids, ascending, of a short list that is sure to hold the k greatest of [n] logits.
+    """Ids, ascending, of a short list that contains the k greatest of [n] logits.
 
-    The k-th greatest of the column maxima of the logits laid out as a table bounds the k-th greatest logit from
-    below, and takes one pass over the vocabulary; a partial sort takes many times as long (12 against 560 µs on 49,152
-    tokens, one core of the 2-core machine).  Behind a decode, when nothing is in the processor's caches, writing to
-    arrays that are kept takes two thirds of the time that new ones take.
+    Lay the logits out as a table: the k-th greatest of the column maxima bounds the k-th greatest logit from below.
+    That takes one pass over the vocabulary; a partial sort takes many times as long (12 against 560 µs on 49,152
+    tokens, one core of the 2-core machine).  After a decode, when the processor's caches are cold, writing to kept
+    arrays takes two thirds of the time of new ones.
     """
 
     def __init__(self, k: int, n: int) -> None:
@@ -63,18 +63,18 @@ class Shortlist:
 
     @property
     def bound(self) -> float:
-        """What every logit of the last short list reaches."""
+        """The lower bound of the logits in the last short list."""
         return self._maxima.item(_COLUMNS - self._k)
 
     def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
         if self._n_rows < 2:
             return np.arange(len(logits))
-        if logits is not self._logits:  # most often it is the same memory again
+        if logits is not self._logits:  # most often the same memory
             self._logits = logits
             self._table = logits[: self._n_rows * _COLUMNS].reshape(self._n_rows, _COLUMNS)
         np.maximum.reduce(self._table, out=self._maxima)
         self._maxima.sort()
-        if not self._maxima.item(-1) < np.inf:  # NaN is last of all
+        if not self._maxima.item(-1) < np.inf:  # NaN sorts last
             raise NotNumbers
         np.greater_equal(logits, self.bound, out=self._keep)
         (ids,) = self._keep.nonzero()
@@ -82,16 +82,16 @@ class Shortlist:
 
 
 class WideShortlist:
-    """The same for large vocabularies: the k greatest logits are in the columns of the k greatest maxima.
+    """A short list for large vocabularies: the k greatest logits are in the columns of the k greatest maxima.
 
-    A short list of columns is made first, and only what is in them is compared with the bound: on 262,144 tokens right
-    behind a decode 124 instead of 158 µs, on 128,256 as fast (118 and 123), on 49,152 slower (95 and 82).
+    It first makes a short list of columns, and compares only their logits with the bound: right after a decode 124
+    instead of 158 µs on 262,144 tokens, as fast on 128,256 (118 and 123), slower on 49,152 (95 and 82).
     """
 
     def __init__(self, k: int, n: int) -> None:
         n_rows = n // _WIDE_COLUMNS
         self._n_columns = n // n_rows
-        self._rest = np.arange(n_rows * self._n_columns, n)  # fewer than there are rows; always on the list
+        self._rest = np.arange(n_rows * self._n_columns, n)  # fewer than rows; always on the list
         self._logits: NDArray[np.float32] | None = None
         self._row_starts = self._n_columns * np.arange(n_rows)[:, np.newaxis]
         self._maxima = np.empty(self._n_columns, np.float32)

@@ -14,53 +14,53 @@ from .lanes import Lanes, LaneSet, Needs
 from .model import Model
 from .sequence import Sequence as CacheSequence
 
-_ENOUGH_TO_TIME = 16  # prompt tokens from which their speed says something
+_ENOUGH_TO_TIME = 16  # fewer prompt tokens are too few to time
 
 
 class Decoder(Protocol):
-    """The engine, as a slot knows it."""
+    """The methods of the engine that a slot uses."""
 
     model: Model
     lanes: Lanes
     n_steps: int
 
     def settle(self, slot: Slot) -> None:
-        """Decode until the slot's rows are there."""
+        """Decode until the slot's logits are there."""
 
     def decode_alone(self, sequence: CacheSequence) -> None:
-        """Decode what one sequence is fed, and nothing else."""
+        """Decode the tokens that one sequence is fed, and nothing else."""
 
 
 class Slot:
     """The sequences of one answer.
 
-    Logits that nobody has decoded yet are decoded when they are asked for.
+    Logits are decoded on request, if they are not there yet.
     """
 
     def __init__(self, engine: Decoder, needs: Needs) -> None:
         self.sequences: list[CacheSequence] = []
-        #: Makes of the row-th row of a view's logits (float32 [n_vocab], llama.cpp's memory, gone with the next decode)
-        #: what the answer needs of it, in the thread that decoded it.
+        #: Reduces the row-th row of a view's logits (float32 [n_vocab], llama.cpp's memory, overwritten by the next
+        #: decode) to the part that the answer needs, in the thread that decoded the row.
         self.reduce: Callable[[int, int, Logits], Any] = lambda view, row, logits: logits
-        self.reads_alone = False  # a single sequence reads for all
+        self.reads_alone = False  # one sequence reads for all
         self.came = engine.n_steps  # when its answer was admitted
-        self.n_held = 0  # prompt tokens that need not be read
+        self.n_held = 0  # prompt tokens that were in the caches
         self.read_s = 0.0  # spent reading prompts
-        #: Seconds that a prompt token takes in every view at once, in a wide batch; None while none was timed.
+        #: Seconds that a prompt token takes in all views together, in a wide batch; None until it was timed.
         self.prefill_s_per_token: float | None = None
         self._engine = engine
         self._needs = needs
         self._stages: Iterator[None] | None = None
-        self._n_ahead = 0  # prompt tokens of which none is read yet
+        self._n_ahead = 0  # prompt tokens, until the first of them is read
         self._lanes: LaneSet
 
     def open(self) -> None:
-        """Have lanes with room made.  Raises what `Lanes.for_answer` does."""
+        """Make lanes with room for the answer.  Raises what `Lanes.for_answer` does."""
         self._lanes = self._engine.lanes.for_answer(self._needs)
 
     @property
     def layout(self) -> FixedLayout | None:
-        """Where the views live, if there are several."""
+        """The layout of the views; None for a single view."""
         if self._needs.n_views == 1:
             return None
         return "contexts" if self._engine.lanes.separates(self._needs.n_views) else "batched"
@@ -69,12 +69,12 @@ class Slot:
 
     @property
     def is_ready(self) -> bool:
-        """Whether all prompts are read up to their last tokens."""
+        """True if all prompts are read up to their last tokens."""
         return self._stages is None
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is left to be decoded."""
+        """True if no tokens are left to decode."""
         return self.is_ready and not any(sequence.fed for sequence in self.sequences)
 
     @property
@@ -86,7 +86,7 @@ class Slot:
         return any(sequence.to_read for sequence in self.sequences)
 
     def go_on(self) -> None:
-        """Begin the next stage of reading the prompts, where the last one is done."""
+        """Start the next stage of reading the prompts if the last one is done."""
         if self._stages and next(self._stages, True):
             self._stages = None
 
@@ -97,27 +97,27 @@ class Slot:
 
     @property
     def can_truncate(self) -> bool:
-        """Whether the last tokens can be forgotten without reading others again."""
+        """True if the last tokens can be removed without reading others again."""
         return self._engine.model.trimmable
 
     @property
     def most_rows(self) -> int:
-        """The most tokens that can be fed at once with the logits behind each."""
+        """The most tokens that can be fed at once, with logits after each."""
         return self._lanes.lanes[0].most_rows
 
     def start(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Bring each view's cache to its prompt, and have the logits behind it decoded.
+        """Bring each view's cache to its prompt, and decode the logits after it.
 
-        The last token is read by itself: llama.cpp rounds differently in batches of different shapes.  A prompt then
-        gives the same logits on a CPU, whether its beginning was still in the cache or not, if
+        The last token is read by itself, because llama.cpp rounds differently in batches of different shapes.  A
+        prompt then gives the same logits on a CPU, whether its beginning was in the cache or not, if
 
         - batches have up to 63 tokens: from 64 on, flash attention takes another path (SmolLM2's logits were seen to
           differ by up to 1), and without it the sums depend on the batch's width;
         - the weights are in Q4_0, Q4_1, Q5_0 or Q8_0: kernels for F16, BF16, F32 and K-quants round differently for one
           token and for several;
-        - attention is whole.  Of a sliding window llama.cpp uses the cells again, in an order that depends on how many
-          tokens were read at a time and on what was taken back, and sums in that order (a random Gemma 3 of 270M's
-          shape: up to 0.4; with a cache that keeps all, `swa_full`, 0);
+        - attention is not windowed.  llama.cpp reuses the cells of a sliding window, in an order that depends on the
+          number of tokens read at a time and on rollbacks, and sums in that order (a random model in the shape of Gemma
+          3 270M: up to 0.4; with a cache that keeps all cells, `swa_full`: 0);
         - a single sequence has one thread, from 256 tokens on (see `Context`).
         """
         is_first = not self.sequences
@@ -133,10 +133,10 @@ class Slot:
         self._stages = self._reading(prompts, held)
 
     def feed(self, tokens: Sequence[int]) -> None:
-        """Append the same tokens to every view, with logits behind each."""
+        """Append the same tokens to every view, with logits after each."""
         is_guess = len(tokens) > 1 and not self.can_truncate and not self.sequences[0].lane.context.n_snapshots
         if is_guess:
-            # What is unread is read in the guess's own batch, which saves a pass, until it is as much as the guess.
+            # Read unread tokens in the guess's own batch, which saves a pass, until they are as many as the guess.
             if len(self.sequences[0].unread) >= len(tokens):
                 self._stages = self._catching_up(tokens)
                 return
@@ -146,11 +146,11 @@ class Slot:
             sequence.fed[:] = tokens
 
     def logits(self, view: int, row: int = 0) -> Any:
-        """The result of `reduce` for the logits behind the row-th of the tokens fed last.
+        """The result of `reduce` for the logits after the row-th of the tokens fed last.
 
         Raises:
-            Interrupted, ModelError: they could not be decoded.
-            NotNumbers: they are of no use.
+            Interrupted, ModelError: the logits could not be decoded.
+            NotNumbers: the logits are not numbers.
         """
         if not self.is_settled:
             self._engine.settle(self)
@@ -160,15 +160,16 @@ class Slot:
         return sequence.rows[row]
 
     def read(self, view: int, tokens: Sequence[int], rows: int) -> list[Any]:
-        """Append tokens to one view in one batch; what `reduce` makes of the logits behind the last ``rows``.
+        """Append tokens to one view in one batch.  Returns the results of `reduce` for the logits after the last
+        ``rows``.
 
         Raises:
-            UsageError: a batch has no room for so many.
+            UsageError: a batch has no room for so many tokens.
         """
         sequence = self.sequences[view]
         if rows > sequence.lane.context.n_batch:
             raise UsageError(
-                f"--batch-size {sequence.lane.context.n_batch} is too small: {rows} tokens are judged at a time"
+                f"--batch-size {sequence.lane.context.n_batch} is too small: {rows} tokens are judged at once"
             )
         if not self.is_settled:
             self._engine.settle(self)
@@ -183,12 +184,13 @@ class Slot:
         return [reduce(1 + row, logits) for row, logits in enumerate(sequence.rows)]
 
     def rewind(self, n_tokens: int) -> None:
-        """Forget the last tokens of every view."""
+        """Remove the last tokens of every view."""
         for view in range(len(self.sequences)):
             self.rewind_view(view, n_tokens)
 
     def rewind_view(self, view: int, n_tokens: int) -> None:
-        """Forget the last tokens of a view; what the memory forgets besides is read again with what is fed next."""
+        """Remove the last tokens of a view.  If the memory loses more, those tokens are read again with the tokens fed
+        next."""
         sequence = self.sequences[view]
         text = sequence.cached[: len(sequence.cached) - n_tokens]
         sequence.unread[:] = text[sequence.keep(len(text)) :]
@@ -199,10 +201,11 @@ class Slot:
         return self.reduce(view, row, logits)
 
     def _reading(self, prompts: Sequence[Sequence[int]], held: Sequence[int]) -> Iterator[None]:
-        """Put prompt tokens into the sequences, a stage at a time: each goes on when what it left to be read is read.
+        """Put prompt tokens into the sequences, in stages: the next stage begins when the tokens of the last one are
+        read.
 
-        Where the memory cannot be rolled back at will there are checkpoints: where an answer has ended and this prompt
-        goes on, or where earlier prompts have parted from it, and behind it.
+        If the memory cannot be truncated freely, checkpoints are made: where an earlier answer ended and this prompt
+        goes on, or where earlier prompts differ from it, and at its end.
         """
         self._n_ahead = 0
         each = list(zip(self.sequences, prompts, strict=True))
@@ -232,7 +235,11 @@ class Slot:
             sequence.fed[:] = prompt[-1:]
 
     def _copy_beginning(self, sequence: CacheSequence, prompt: Sequence[int], held: int) -> int:
-        """Take a copy of what another sequence holds of a prompt, where that pays; the tokens that are held then."""
+        """Copy the beginning of a prompt from another sequence, if that is faster than reading it.
+
+        Returns:
+            The number of the prompt's tokens that are in memory then.
+        """
         others = self._engine.lanes.sources(sequence)
         found = prefix.source(prompt, held, [other.cached for other in others], self._engine.lanes.worth_copying)
         if found is None:
@@ -242,7 +249,7 @@ class Slot:
         return sequence.keep(n_tokens)
 
     def _reading_shared(self, shared: Sequence[int], held: Sequence[int]) -> Iterator[None]:
-        """Have one sequence read what all prompts begin with, on all threads, and the others take a copy."""
+        """Read the shared prefix of all prompts in one sequence, on all threads, and copy it to the others."""
         most, reader = max(zip(held, self.sequences, strict=True), key=lambda pair: min(pair[0], len(shared)))
         reader.keep(min(most, len(shared)))
         reader.to_read[:] = shared[len(reader.cached) :]
@@ -255,7 +262,7 @@ class Slot:
                 sequence.fill(state)
 
     def _catching_up(self, tokens: Sequence[int]) -> Iterator[None]:
-        """Read what is unread, then be fed a guess."""
+        """Read the unread tokens, then feed the guess."""
         for sequence in self.sequences:
             sequence.to_read[:] = sequence.unread
             sequence.unread.clear()

@@ -1,25 +1,26 @@
-"""How many threads to decode with, beside whatever else runs on the machine."""
+"""The number of threads to decode with, adapted to other processes on the machine."""
 
 from __future__ import annotations
 
 import math
 
-_WINDOW_S = 0.1  # how long one number of threads is watched before it is judged, and for
-_WINDOW_STEPS = 4  # steps at least, as long as they took before
-_LACKING = 0.3  # cores that the threads were not given, from which fewer are tried
-_WORTH = 0.2  # of what a thread more could gain at best, from which it is worth having
-_PAUSE_S = 2.0  # between trials: one more thread tried in vain costs two or three slow steps
+_WINDOW_S = 0.1  # time for which one number of threads is measured, and
+_WINDOW_STEPS = 4  # at least so many steps, at their earlier duration
+_LACKING = 0.3  # cores that the threads did not get, from which fewer are tried
+_WORTH = 0.2  # share of the best possible gain from which one more thread is kept
+_PAUSE_S = 2.0  # between trials: a failed trial of one more thread costs two or three slow steps
 
 
 class ThreadCount:
-    """Tries fewer threads where the system does not let all of them run, and more again after a while.
+    """A number of threads that falls when the system does not run all of them, and is raised again after a while.
 
-    llama.cpp's threads wait for each other hundreds of times a token, and spin: one that shares its core holds up all.
+    llama.cpp's threads wait for each other hundreds of times a token, and spin: a thread that shares its core delays
+    all.
     Beside one busy process on two cores, SmolLM2 wrote 18 to 23 tokens/s with two threads and 43 with one (one batch
-    of two views; 72 and 43 on the idle machine).  Letting the threads sleep where they wait instead costs the idle
-    machine more than it gains: with GOMP_SPINCOUNT=100 one prompt fell from 119 to 76.
+    of two views; 72 and 43 on the idle machine).  Letting waiting threads sleep costs more on an idle machine than it
+    gains: with GOMP_SPINCOUNT=100 one prompt fell from 119 to 76 tokens/s.
 
-    The cue is the processor time that a step took beside its duration; what decides is the duration alone.
+    A trial begins when the processor time of a step falls behind its duration; only the duration decides its result.
 
     Args:
         most: threads to start with.
@@ -27,8 +28,8 @@ class ThreadCount:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.now = most  #: threads of the next step
-        self._settled = most  # what it was before a trial began
+        self.now = most  #: number of threads of the next step
+        self._settled = most  # the number before a trial began
         self._settled_s = math.inf  # seconds a step
         self._window_s = _WINDOW_S
         self._next_trial_s = 0.0
@@ -38,7 +39,7 @@ class ThreadCount:
         self._steps, self._wall_s, self._cpu_s = 0, 0.0, 0.0
 
     def learn(self, at_s: float, wall_s: float, cpu_s: float) -> None:
-        """A step of one token a view ended at ``at_s``, and took so long and so much processor time of all threads."""
+        """Learn of a step of one token per view: when it ended, its duration, and the processor time of all threads."""
         self._steps += 1
         self._wall_s += wall_s
         self._cpu_s += cpu_s
@@ -55,7 +56,7 @@ class ThreadCount:
         if at_s < self._next_trial_s:
             return
         if lacking > _LACKING and self.now > 1:
-            self.now = max(1, self.now - round(2 * lacking))  # one that shares its core still gets half of it
+            self.now = max(1, self.now - round(2 * lacking))  # a thread that shares its core still gets half of it
         elif self.now < self.most:
             self.now += 1
 

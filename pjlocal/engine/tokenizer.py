@@ -1,4 +1,4 @@
-"""Text to tokens, whatever the text: llama.cpp splits some models' texts with a parser that calls itself."""
+"""Text to tokens, for texts of any length: llama.cpp splits some models' texts with a recursive parser."""
 
 from __future__ import annotations
 
@@ -18,33 +18,32 @@ from .interrupt import Interrupt
 from .worker import apart
 
 # Texts of many byte-pair vocabularies (tekken, gpt-4o, deepseek, bloom, ...) are split by regular expressions of the
-# C++ library, which calls itself for each character of a run: 305 bytes of stack each, measured alike over 21 such
-# splitters and 26 kinds of characters (x86-64, GCC).  A run that is too long for the stack ends the process.
-_SHALLOW = 256  # characters that any thread's stack has room for
-_MOST = 16_384  # characters split at a time; at 4 KiB each, 13 times what was measured, they fit into
-_STACK = 64 * 2**20  # bytes, of which only those used take memory
+# C++ library, which recurses for each character of a run: 305 bytes of stack each, the same for 21 such splitters and
+# 26 kinds of characters (x86-64, GCC).  A run that is too long for the stack crashes the process.
+_SHALLOW = 256  # characters that fit in any thread's stack
+_MOST = 16_384  # characters split at a time; at 4 KiB each, 13 times the measured size, they fit into
+_STACK = 64 * 2**20  # bytes; only the used part takes memory
 
-#: Where a text may be cut: between two letters and in front of what stands between them, there a word ends for every
-#: splitter but two (superbpe's and exaone-moe's, whose words may hold spaces; of these a line is seldom joined with
-#: the next).
+#: Places where a text may be cut: before a mark between two letters.  A word ends there for every splitter but two
+#: (superbpe's and exaone-moe's, whose words may contain spaces; they seldom join a line with the next).
 _CUTS = tuple(re.compile(rf"(?<=[^\W\d_])(?={mark}[^\W\d_])") for mark in (r"\n", r"[ .,。，、]"))
 
-# SentencePiece's vocabularies are cut for another reason: llama.cpp makes room anew for each character that they lack,
-# so that a million of them took 270 s, and takes 3 s in pieces.
+# SentencePiece texts are cut for another reason: llama.cpp reallocates for each character that the vocabulary lacks.
+# A million of them took 270 s, and take 3 s in pieces.
 
-#: Comes before what goes on with a text, where a space would be put before a text, and is taken off again with it.
-#: Unicode says that this is no character, and never will be one: no vocabulary has a token with it, so its bytes become
-#: tokens of their own, which nothing beside them is merged with.
+#: Put before a text that continues another, if the tokenizer would add a space, and removed again with that space.  It
+#: is a code point that Unicode will never assign: no vocabulary has a token with it, so its bytes become tokens of
+#: their own, which are not merged with their neighbours.
 _LEAD = "\U0010ffff"
 
-_stack_size = threading.Lock()  # is one setting for the whole process
+_stack_size = threading.Lock()  # the stack size is one setting for the whole process
 
 
 class Tokenizer:
-    """A model's own, safe from stack overflow.
+    """A model's own tokenizer, safe from stack overflow.
 
     Args:
-        vocab: llama.cpp's, of a model that stays open as long as this is used.
+        vocab: llama.cpp's vocabulary; its model must stay open while the tokenizer is used.
     """
 
     def __init__(self, vocab: Any) -> None:
@@ -54,19 +53,17 @@ class Tokenizer:
         self._lead = _LEAD if kind == lib.LLAMA_VOCAB_TYPE_SPM else ""
 
     def __call__(self, text: str, special: bool, goes_on: bool = False) -> list[int]:
-        """Tokens of a text, without BOS.
-
-        One of more than 16,384 characters is split in pieces, cut where a word ends anyway.  Where no word ends in the
-        8,192 characters before, as in a run of letters or spaces, it is cut all the same, and the tokens at the cut
-        may differ from those of the whole: there alone, where the whole would end the process.
+        """Tokens of a text, without BOS. A text of more than 16,384 characters is split in pieces at ends of words.
+        If no word ends within 8,192 characters, as in a run of letters or spaces, it is cut anywhere, and the tokens at
+        the cut may differ from those of the whole text, which would crash the process.
 
         Args:
             special: whether text that spells a control token becomes that token.
-            goes_on: whether other text stands before it, so that no space is put there.
+            goes_on: whether the text continues other text, so that no space is added.
 
         Raises:
             UsageError: the text is not valid Unicode.
-            MemoryError: there is none for a thread.
+            MemoryError: there is no memory for a thread.
         """
         try:
             text.encode("utf-8")
@@ -97,7 +94,7 @@ class Tokenizer:
             n = -n_tokens
 
     def _in_a_thread(self, text: str, special: bool, goes_on: bool) -> list[int]:
-        """The tokens, from a thread with a stack of its own; stops between two pieces when this thread is stopped."""
+        """Tokenize in a thread with a large stack.  It stops between two pieces if the calling thread is stopped."""
         tokens: list[int] = []
         stop = Interrupt()
 
@@ -119,7 +116,7 @@ class Tokenizer:
         yield text[start:]
 
     def _cut(self, text: str, start: int) -> int:
-        """Where the piece that begins at ``start`` may end: in its second half, so that pieces are few."""
+        """The end of the piece that begins at ``start``, in its second half, so that pieces are few."""
         end = start + _MOST
         for cuts in _CUTS:
             places = [match.start() for match in cuts.finditer(text, start + _MOST // 2, end)]
@@ -129,7 +126,7 @@ class Tokenizer:
         return self._outside(text, end)
 
     def _outside(self, text: str, place: int) -> int:
-        """The place, or the beginning of what it would cut in two of what must become one token."""
+        """The place to cut, moved to the beginning of a text that must become one token."""
         for spelling in self._whole:
             begin = text.find(spelling, max(0, place - len(spelling) + 1), place + len(spelling) - 1)
             if begin >= 0:
@@ -138,9 +135,8 @@ class Tokenizer:
 
     @cached_property
     def _whole(self) -> list[str]:
-        """The texts of control tokens and others that no splitter touches, longest first.
-
-        One pass over the vocabulary, made only when needed.
+        """The texts of control tokens and others that no splitter divides, longest first.  It takes one pass over the
+        vocabulary, made only when needed.
         """
         attributes = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         texts = {
@@ -153,12 +149,12 @@ class Tokenizer:
 
 @contextmanager
 def _deep_stack() -> Iterator[None]:
-    """Threads that are started within have it."""
+    """Give threads that are started within a deep stack."""
     with _stack_size:
         before = threading.stack_size(_STACK)
         try:
             yield
-        except RuntimeError:  # Python's word for it
+        except RuntimeError:  # for lack of memory
             raise MemoryError from None
         finally:
             threading.stack_size(before)

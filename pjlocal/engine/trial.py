@@ -1,8 +1,8 @@
 """A model whose header holds unusual values is loaded by another process first, which may crash.
 
-The other process costs a start of Python (0.5 s with a small model) and computes on the CPU.  So it is only for headers
-in which `gguf/check.py` finds unusual values, for files that fit in free memory, and once for each file: files that
-loaded well are remembered in the user's cache folder.
+The other process costs a start of Python (0.5 s with a small model) and computes on the CPU.  It runs only for headers
+in which `gguf/check.py` finds unusual values, only for files that fit in free memory, and once for each file: the
+user's cache folder remembers files that loaded.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _KILLED = 9  # SIGKILL, which Windows does not have
 
 
 def check_model(header: Header, interrupt: Interrupt, seconds: float | None = None) -> None:
-    """Refuse a file on which llama.cpp would end the process.
+    """Refuse a file on which llama.cpp would crash.
 
     Args:
-        seconds: how long the trial may take.
+        seconds: time limit of the trial.
 
     Raises:
-        ModelError: a line that says what is wrong with the file.
-        Interrupted: while it was tried.
+        ModelError: llama.cpp crashes on the file, or does not finish.
+        Interrupted: a stop was requested during the trial.
     """
     what = surprise(header)
     if not what or header.n_file_bytes > memory().amount or ((mark := _mark(header)) is not None and mark.exists()):
@@ -54,18 +54,18 @@ def check_model(header: Header, interrupt: Interrupt, seconds: float | None = No
 
 
 def _try(path: Path, seconds: float) -> str:
-    """How the other process ended; empty where it went well, or llama.cpp itself refuses the file."""
-    paths = [folder for folder in sys.path if folder]  # as here, whatever lies in the current folder
+    """A description of how the other process crashed; empty if it did not, even if llama.cpp refused the file."""
+    paths = [folder for folder in sys.path if folder]  # as here, without the current folder
     start = f"import sys; sys.path[:] = {paths!r}; from pjlocal.engine.try_load import main; main()"
     command = [sys.executable, "-I", "-c", start, os.fspath(path.absolute())]
     env = os.environ | {"GGML_NO_BACKTRACE": "1"}
     try:
         status = subprocess.run(command, env=env, capture_output=True, timeout=seconds).returncode
     except subprocess.TimeoutExpired:
-        return f"does not come to an end within {seconds:.0f} s"
+        return f"does not finish within {seconds:.0f} s"
     except OSError:
-        return ""  # no process can be had: all is as it would be without a trial
-    if status >= 0 or status == -_KILLED:  # which the system does where memory runs out: it says nothing of the file
+        return ""  # no process can be started: load without a trial
+    if status >= 0 or status == -_KILLED:  # killed by the system for lack of memory, which is not the file's fault
         return ""
     try:
         return f"ends with {signal.Signals(-status).name}"
@@ -74,7 +74,7 @@ def _try(path: Path, seconds: float) -> str:
 
 
 def _mark(header: Header) -> Path | None:
-    """The file whose existence says that this model, as it is, has been tried with this llama.cpp."""
+    """The file whose existence says that this model, unchanged, was tried with this llama.cpp."""
     folder = cache_folder()
     if folder is None:
         return None

@@ -1,4 +1,4 @@
-"""The process of a trial: load a model, make a context, decode a token.  What it prints is not read."""
+"""The process of a trial: load a model, make a context, decode a token.  Its output is ignored."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ def main() -> None:
         context.close()
         model.close()
     except (PjlocalError, MemoryError):
-        pass  # it is told where the model is loaded in earnest
+        pass  # reported when the model is really loaded

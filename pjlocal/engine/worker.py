@@ -1,4 +1,4 @@
-"""Threads for what llama.cpp does: one for each view beside the first, and a passing one for what takes long."""
+"""Threads for llama.cpp: one for each view after the first, and a temporary one for long jobs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .interrupt import Interrupt
 def apart(
     job: Callable[[], None], interrupt: Interrupt, starting: AbstractContextManager[None] = nullcontext()
 ) -> None:
-    """Run a job that takes long in a thread of its own, while this one waits on a lock, where Ctrl-C reaches it.
+    """Run a long job in a thread of its own, while this thread waits on a lock, where Ctrl-C reaches it.
 
-    The thread ends with the job, and so do those that OpenMP gave it.  As long as OpenMP has more threads than there
-    are cores, all of them sleep where they wait for each other, which is hundreds of times a token: beside the idle
-    threads of one that had read a prompt, SmolLM2 took 11 to 15 ms a token instead of 8 (two cores).
+    The thread ends with the job, and its OpenMP threads end with it.  While OpenMP has more threads than cores, its
+    threads sleep instead of spin when they wait for each other, hundreds of times a token: with the idle threads of a
+    finished prompt around, SmolLM2 took 11 to 15 ms a token instead of 8 (two cores).
 
     Args:
-        interrupt: ends the job where this thread is told to go on, as by KeyboardInterrupt.
-        starting: the thread is started in it.
+        interrupt: ends the job if this thread stops waiting, as by KeyboardInterrupt.
+        starting: a context manager around the start of the thread.
 
     Raises:
-        BaseException: what the job raised.
+        BaseException: the job raised it.
         ModelError: llama.cpp cannot be used in this process.
     """
     check_process()
@@ -48,8 +48,8 @@ def apart(
     try:
         with starting:
             thread.start()
-        ended.wait()  # and no join, which Ctrl-C makes take a thread for ended (Python 3.11)
-    except BaseException:  # maybe before the thread has come to run, which then does nothing
+        ended.wait()  # no join: after Ctrl-C it takes a running thread for ended (Python 3.11)
+    except BaseException:  # if the thread has not run yet, it then does nothing
         with interrupt.stopping():
             with guard:
                 given_up = True
@@ -62,7 +62,7 @@ def apart(
 
 
 def _wait_for(ended: threading.Event) -> None:
-    """However often Ctrl-C is pressed meanwhile."""
+    """Wait, even if Ctrl-C is pressed several times."""
     while not ended.is_set():
         with suppress(KeyboardInterrupt):
             ended.wait()
@@ -71,11 +71,11 @@ def _wait_for(ended: threading.Event) -> None:
 def _run_jobs(jobs: SimpleQueue[Callable[[], None] | None]) -> None:
     while (job := jobs.get()) is not None:
         job()
-        del job  # it has the views, which end this thread when they are collected
+        del job  # the job refers to the views, whose collection ends this thread
 
 
 def _run(job: Callable[[], None], ended: threading.Event, errors: list[BaseException]) -> None:
-    """Run a job; what it raises goes into ``errors``."""
+    """Run a job, and append the error that it raises to ``errors``."""
     try:
         job()
     except BaseException as error:
@@ -90,9 +90,9 @@ class Worker:
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._ended = threading.Event()
-        self._errors: list[BaseException] = []  # of the last job: one at most
+        self._errors: list[BaseException] = []  # the error of the last job, at most one
         self._busy = False
-        # The thread does not know the worker, and ends when that is garbage collected.
+        # The thread has no reference to the worker, and ends when the worker is garbage collected.
         self._thread = threading.Thread(target=_run_jobs, args=(self._jobs,), daemon=True, name="pjlocal-decode")
         self._thread.start()
         end = weakref.finalize(self, self._jobs.put, None)
@@ -101,13 +101,13 @@ class Worker:
     def submit(self, job: Callable[[], None]) -> None:
         run = partial(_run, job, self._ended, self._errors)
         self._ended.clear()
-        self._busy = True  # no call between this and the next: Ctrl-C would leave a job to wait for that never came
+        self._busy = True  # no call before the next line: after Ctrl-C, `wait` would wait for a job that never came
         self._jobs.put(run)
 
     def wait(self) -> None:
-        """Wait for the job under way, if any, and raise what it raised."""
+        """Wait for the job under way, if any, and raise its error."""
         if self._busy:
-            check_process()  # without its thread, the job never ends
+            check_process()  # without its thread, the job would never end
             self._ended.wait()
             self._busy = False
             if self._errors:

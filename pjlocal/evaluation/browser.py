@@ -128,7 +128,7 @@ def show(rows: Sequence[SideBySide], suite: Suite, console: Console, on_terminal
         UsageError: there is nothing to show.
     """
     if not rows:
-        raise UsageError("there are no answers yet: make them with pjlocal eval run")
+        raise UsageError("there are no answers yet: pjlocal eval run writes them")
     if on_terminal:
         _browse(rows, suite)
         return

@@ -1,4 +1,4 @@
-"""What an answer's text alone tells: the same number on every machine, whoever wrote it.
+"""Scores from an answer's text alone, which are the same on every machine.
 
 A word is what stands between white space, with a letter or digit in it; of scripts that put no space between words,
 every character is one.  Where there is nothing to tell a number from, there is none: an empty answer has no script, no
@@ -45,7 +45,7 @@ def checks_of(objectives: Objectives) -> tuple[Check, ...]:
 
 
 def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | None = None) -> list[Score]:
-    """Every number that needs no model; the key holds all that it depends on.
+    """Return the scores that need no model; the cache key contains all inputs.
 
     Args:
         plain: the answer of no preference to the same prompt, from the same seed; where there is none, the checks
@@ -69,7 +69,7 @@ def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | N
 
 
 def met(check: Check, answer: AnswerRecord, plain: AnswerRecord | None = None) -> bool | None:
-    """Whether an answer is all that a check asks for; None where it would have to be compared and cannot be.
+    """True if an answer meets a check; None if the comparison that it needs is impossible.
 
     An empty answer meets nothing; one of marks alone (``?!``, emoji) meets no limit of words, sentences or capitals.
     """
@@ -79,7 +79,7 @@ def met(check: Check, answer: AnswerRecord, plain: AnswerRecord | None = None) -
 
 
 def _all(results: Sequence[bool | None]) -> bool | None:
-    """Whether all are met: False where one is not, else None where one cannot be told."""
+    """False if a check is not met, else None if one is unknown, else True."""
     if False in results:
         return False
     return None if None in results else True
@@ -109,7 +109,7 @@ def _told_alone(check: Check, answer: AnswerRecord) -> Iterator[bool]:
 
 
 def _told_beside(check: Check, answer: AnswerRecord, plain: AnswerRecord | None) -> Iterator[bool | None]:
-    """What compares with the plain answer; one without a word cannot be compared with."""
+    """The scores relative to the plain answer; an answer without a word cannot be compared."""
     if check.shorter_than is not None:
         most = check.shorter_than * len(words(plain.text)) if plain else 0
         yield len(words(answer.text)) <= most if most else None
@@ -150,7 +150,8 @@ _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?…؟।])[\"'”’»)\]*_]*\s+|(?<=[
 
 
 def sentences(text: str) -> list[str]:
-    """What ends in a full stop (also an abbreviation's), another mark, or its line, and holds a letter."""
+    """The sentences of a text: parts with a letter that end in a full stop (also an abbreviation's), another mark, or
+    a line end."""
     return [one for one in _BETWEEN_SENTENCES.split(text) if any(map(str.isalpha, one))]
 
 
@@ -172,7 +173,7 @@ def script(text: str, prompt: str) -> float | None:
 
 
 def _scripts(text: str) -> Counter[str]:
-    """How many letters are of each script; full-width and ornamental ones count as what they stand for."""
+    """The number of letters of each script; full-width and ornamental letters count as their plain forms."""
     count: Counter[str] = Counter()
     for letter, times in Counter(unicodedata.normalize("NFKC", text)).items():
         if letter.isalpha() and unicodedata.category(letter) != "Lm":  # marks that only modify others
@@ -188,7 +189,7 @@ def _script(letter: str) -> str:
 
 
 def readability(text: str) -> float | None:
-    """How easy it is to read: 100 - LIX (words a sentence, and the percentage of words of more than six letters).
+    """The readability 100 - LIX (words per sentence, plus the percentage of words of more than six letters).
 
     Above 70 is easy as a children's book, 60 fiction, 50 a newspaper, below 45 an expert's report.  LIX was made for
     several languages and needs no dictionary: textstat fetches one from the net for Flesch's formula.  None for a text
@@ -209,6 +210,6 @@ def _found(check: str, pattern: str, text: str) -> bool:
         return compiled(pattern).search(text, timeout=_PATIENCE_S) is not None
     except TimeoutError:
         raise UsageError(
-            f"the check {check!r}: {pattern!r} takes longer than {_PATIENCE_S:g} s on one answer: write it without "
-            "repetitions within repetitions, or alternatives that begin alike"
+            f"the check {check!r}: {pattern!r} takes longer than {_PATIENCE_S:g} s on one answer: avoid nested "
+            "repetitions, and alternatives with the same beginning"
         ) from None

@@ -1,4 +1,4 @@
-"""From records to the numbers of every table: each system by itself, beside the baseline, and before the judges.
+"""The numbers of every table, from records: each system alone, against the baseline, and by the judges.
 
 Whatever is compared is paired by prompt, over the prompts that both have.  The order of the records makes no
 difference; of two scores or verdicts that say the same thing of the same answers, the later one counts.
@@ -23,7 +23,7 @@ EXTREMES = 10  # the best and the worst prompts that are named
 
 
 class Metric(NamedTuple):
-    """What was measured, and by which model; empty for what needs none."""
+    """A metric and the model that measures it; the model is empty for metrics without one."""
 
     name: str
     by: str = ""
@@ -48,7 +48,7 @@ def direction(metric: Metric) -> int:
 
 
 class PromptValue(NamedTuple):
-    """What came out at one prompt."""
+    """The result of one prompt."""
 
     prompt_id: str
     value: float
@@ -111,7 +111,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class WinRow:
-    """How often a judge prefers a system's answer to that of another, in one aspect.
+    """The rate at which a judge prefers a system's answer to another's, in one aspect.
 
     steadiness: of the judge's verdicts in this row.
     incomplete: comparisons that were judged in one order alone; they do not count.
@@ -154,7 +154,7 @@ class Comparison:
 
 
 def compare(results: Results) -> Comparison:
-    """Of an evaluation: every system of its suite that has answered, each beside its baseline."""
+    """Compare every system of an evaluation that has answers with its baseline."""
     groups = _grouped(results.answers)
     scores = _by_answer(results.scores)
     measured = {name: _measured(group, scores) for name, group in groups.items()}
@@ -198,7 +198,7 @@ class FolderComparison:
 
 
 def compare_folders(first: Results, second: Results, name: str = "first") -> FolderComparison:
-    """Of two evaluations; prompts are known again by their text, and named as the second names them.
+    """Compare two evaluations.  Prompts are matched by their text, and named as in the second.
 
     Args:
         name: of the first one, as the baseline.
@@ -209,13 +209,14 @@ def compare_folders(first: Results, second: Results, name: str = "first") -> Fol
     named = {answer.prompt: answer.prompt_id for answer in second.answers}
     shared = {answer.prompt for answer in first.answers} & named.keys()
     if not shared:
-        raise UsageError("the two evaluations have no prompt in common: there is nothing to compare")
+        raise UsageError("the two evaluations have no prompt in common: choose evaluations of the same prompts")
     old = _grouped(replace(a, prompt_id=named[a.prompt]) for a in first.answers if a.prompt in shared)
     new = _grouped(a for a in second.answers if a.prompt in shared)
     both = [group for group in new if group in old]
     if not both:
         raise UsageError(
-            "the two evaluations have no system with the same objectives in common: there is nothing to compare"
+            "the two evaluations have no system with the same objectives in common: choose evaluations of the same "
+            "suite"
         )
     old_scores, new_scores = _by_answer(first.scores), _by_answer(second.scores)
     pairs = [
@@ -394,8 +395,8 @@ class _Judged:
 
 
 def _named(verdict: Verdict) -> float:
-    """What the judge most probably says: 1 for the first answer, 0 for the second; 0.5 for a tie, or where two of its
-    three answers are equally probable."""
+    """The judge's most probable verdict: 1 for the first answer, 0 for the second, 0.5 for a tie or if two verdicts
+    are equally probable."""
     if verdict.p_first > max(verdict.p_second, verdict.p_tie):
         return 1.0
     return 0.0 if verdict.p_second > max(verdict.p_first, verdict.p_tie) else 0.5

@@ -90,10 +90,10 @@ class EndpointJudge:
         self._not_before = 0.0  # the time at which the server asks for the next try
         parts = urlsplit(self.url)
         if self._key and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            log.warning("%s is not encrypted: whoever listens on the way can read the key. Use https", self.url)
+            log.warning("%s is not encrypted, so others on the network can read the key. Use https", self.url)
 
     def close(self) -> None:
-        """Nothing is kept open between two calls of `ask`."""
+        """Do nothing: no connection stays open between two calls of `ask`."""
 
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
         """Yield the verdict on each question whose key is not ``done``, in the order in which the model answers.
@@ -132,7 +132,7 @@ class EndpointJudge:
     def _count_failure(self, reason: str) -> None:
         self.failures[reason] += 1
         if not self._n_usable and self.failures.total() >= _HOPELESS:
-            raise ModelError(f"the judge at {self.url} has given no usable reply so far: {reason}")
+            raise ModelError(f"the judge at {self.url} gave no usable reply so far: {reason}")
 
     def _client(self) -> openai.AsyncOpenAI:
         """A client that neither retries nor follows redirects, which could lead the key elsewhere."""
@@ -155,7 +155,7 @@ class EndpointJudge:
                 if (pause_s := _retry_after(error.response.headers.get("retry-after"))) is not None:
                     if pause_s > _MOST_WAIT_S:
                         raise ModelError(
-                            f"the judge at {self.url} wants to be left alone for {pause_s:.0f} s: score again then"
+                            f"the judge at {self.url} asks for a pause of {pause_s:.0f} s: score again after it"
                         ) from None
                     self._not_before, after_s = max(self._not_before, time.monotonic() + pause_s), 0.0
             except openai.APIConnectionError as error:
@@ -165,7 +165,8 @@ class EndpointJudge:
             if number < _TRIES - 1:
                 await asyncio.sleep(after_s)
         raise ModelError(
-            f"the judge at {self.url} gave no reply in {_TRIES} tries ({why}): score again later, to go on from here"
+            f"the judge at {self.url} gave no reply in {_TRIES} tries ({why}): score again later, which continues "
+            "from here"
         )
 
     async def _reply(self, client: openai.AsyncOpenAI, question: Question) -> Any:
@@ -199,9 +200,7 @@ class EndpointJudge:
         """The error that ends everything."""
         if 300 <= error.status_code < 400:
             place = self._clean(error.response.headers.get("location", "nowhere"))
-            return ModelError(
-                f"the judge at {self.url} sends its guests on to {place}: give that address, if it is right"
-            )
+            return ModelError(f"the judge at {self.url} redirects to {place}: give that address, if it is right")
         hint = _hint(error.status_code, bool(self._key))
         return ModelError(f"the judge at {self.url} refuses ({self._status(error)}){hint}")
 
@@ -214,7 +213,7 @@ class EndpointJudge:
         return self._clean(str((body.get("message", body) if isinstance(body, dict) else body) or ""))
 
     def _clean(self, text: str) -> str:
-        """In a line, without the key, which a server may have repeated."""
+        """A reply on one line, without the key, which a server may repeat."""
         if self._key:
             text = text.replace(self._key, "(key)")
         line = one_line(text)
@@ -250,22 +249,22 @@ def find_key() -> str:
     for name in KEY_NAMES:
         if key := os.environ.get(name, "").strip():
             if not key.isascii() or not key.isprintable():
-                raise UsageError(f"the key in {name} holds characters that no key has: set it again")
+                raise UsageError(f"the key in {name} contains invalid characters: set it again")
             return key
     return ""
 
 
 def _address(url: str) -> str:
-    """Where questions are sent."""
+    """The address for questions."""
     try:
         parts = urlsplit(url.strip())
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
     if not good:
-        raise UsageError(f"--judge-url takes an address such as http://localhost:8080/v1 (not {one_line(url)!r})")
+        raise UsageError(f"--judge-url must be a URL such as http://localhost:8080/v1 (not {one_line(url)!r})")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise UsageError(f"--judge-url takes a plain address, without a key in it: set {KEY_NAMES[0]} to the key")
+        raise UsageError(f"--judge-url must not contain a key: set {KEY_NAMES[0]} to the key")
     path = parts.path.rstrip("/")
     if not path.endswith(_PATH):
         path = f"{path or '/v1'}{_PATH}"
@@ -321,7 +320,7 @@ def _read(reply: Any) -> Opinion:
         tokens = (choice.logprobs and choice.logprobs.content) or []
         listed = [(x.token.strip(), x.logprob) for token in tokens[:1] for x in token.top_logprobs or ()]
     except (LookupError, TypeError, AttributeError):
-        raise _Unusable("a reply that is none of a chat") from None
+        raise _Unusable("a reply that is not a chat completion") from None
     weights = [_log_sum([value for token, value in listed if token == wanted]) for wanted in REPLIES]
     if max(weights) > -math.inf:
         return opinion(weights)

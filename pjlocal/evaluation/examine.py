@@ -25,7 +25,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Examiners:
-    """Who looks at the answers besides the checks that need no model.
+    """The models that score answers, besides the checks without a model.
 
     scorers: models whose likelihoods tell the implicit rewards and the fluency.
     reward_model: a file with a head that ranks.
@@ -105,7 +105,7 @@ def _name(path: Path, others: Sequence[Path]) -> str:
 
 
 def _check(folder: Folder, run: Run, answers: Sequence[AnswerRecord], progress: Progress) -> None:
-    """What needs no model.  The plain answer to the same prompt and seed is what some checks compare with."""
+    """Compute the checks without a model.  Some compare with the plain answer to the same prompt and seed."""
     known = folder.read(Score)
     objectives = {one.name: one for one in run.suite.objectives}
     unpreferred = {system.name for system in run.suite.systems if system.settings.get("mode") == "plain"}

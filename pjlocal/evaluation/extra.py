@@ -19,5 +19,5 @@ def extra() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"an evaluation needs the package {error.name}: pip install 'pjlocal[eval]' (or '.[eval]' in a checkout)"
+            f"pjlocal eval needs the package {error.name}: pip install 'pjlocal[eval]' (or '.[eval]' in a checkout)"
         ) from None

@@ -35,7 +35,7 @@ Group = Sequence[Question]
 
 
 class Judge(Protocol):
-    """Who is asked.
+    """An LLM that compares answers.
 
     name: verdicts are kept as its.
     identity: all that its verdicts depend on, besides the question.
@@ -47,7 +47,7 @@ class Judge(Protocol):
     failures: Counter[str]
 
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
-        """What it says of each question whose key is not ``done``; of one that fails, nothing.
+        """Yield the opinion on each question whose key is not in ``done``; failed questions are left out.
 
         Raises:
             Interrupted: it was stopped.
@@ -132,7 +132,8 @@ class LocalJudge:
 
 
 def opinion(logs: Sequence[float]) -> Opinion:
-    """Of the logarithms of what the three replies weigh, in the order of `REPLIES`; not all of them -inf."""
+    """The opinion for the logarithms of the weights of three replies, in the order of `REPLIES`; not all may be
+    -inf."""
     weights = np.exp(np.array(logs) - max(logs))
     p_first, p_second, p_tie = (weights / weights.sum()).tolist()
     return Opinion(p_first, p_second, p_tie)

@@ -34,7 +34,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Point:
-    """One system in a plane."""
+    """A system as a point in a plane."""
 
     label: str
     x: float
@@ -43,7 +43,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """What one system does along an axis, as (x, y)."""
+    """The values of a system along an axis, as (x, y)."""
 
     label: str
     points: tuple[tuple[float, float], ...]
@@ -110,7 +110,7 @@ def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
 
 
 def plane(points: Sequence[Point], title: str, x: str, y: str) -> Plot:
-    """One point a system."""
+    """Draw one point for each system."""
     with _figure(_WIDTH, 4.2) as figure:
         axes = figure.add_subplot()
         axes.margins(0.16)

@@ -46,8 +46,8 @@ class _DataSet:
 
 
 def _short_and_once(rows: Iterator[Prompt]) -> Iterator[Prompt]:
-    """Those of at most 100 characters, and of these every second one, beginning with the second: two rows in a row
-    have the same prompt there."""
+    """Prompts of at most 100 characters, and of these every second one, beginning with the second: two consecutive
+    rows have the same prompt."""
     return islice((row for row in rows if len(row.text) <= 100), 1, None, 2)
 
 
@@ -84,7 +84,7 @@ def load_prompts(
     fitting = _once(prompt for prompt in prompts if (min_chars or 0) <= len(prompt.text) <= most)
     chosen = list(islice(fitting, limit)) if sample is None else _sample(fitting, limit, sample)
     if not chosen:
-        raise UsageError(f"no prompt of {source} will do: each has fewer or more characters than were asked for")
+        raise UsageError(f"no prompt of {source} has an allowed number of characters: change min_chars or max_chars")
     return chosen
 
 
@@ -111,17 +111,17 @@ def _split(source: str) -> tuple[str, str]:
     name, colon, path = source.partition(":")
     if colon and name in DATA_SETS:
         if not path:
-            raise UsageError(f"{name} is a file that you have: give it as in {name}:FILE")
+            raise UsageError(f"the prompts of {name} come from your own file: give it as {name}:FILE")
         return name, path
     if source in DATA_SETS:
-        raise UsageError(f"{source} is a file that you have: give it as in {source}:FILE")
+        raise UsageError(f"the prompts of {source} come from your own file: give it as {source}:FILE")
     return ("default", "") if source == "default" else ("", source)
 
 
 def _sample(prompts: Iterable[Prompt], limit: int | None, seed: int) -> list[Prompt]:
     """The prompts that draw the least numbers: `random.random` is the same in every version of Python."""
     if limit is None:
-        raise UsageError("a sample needs a limit: how many prompts it has")
+        raise UsageError("--sample needs --limit, the number of prompts")
     draw = random.Random(seed).random
     drawn = heapq.nsmallest(limit, ((draw(), number, prompt) for number, prompt in enumerate(prompts)))
     return [prompt for _, _, prompt in sorted(drawn, key=lambda item: item[1])]
@@ -140,7 +140,7 @@ def _prompts(path: str, field: str | None) -> Iterator[Prompt]:
         if text:
             yield Prompt(_id(record, number, taken), text)
     if not taken:
-        raise UsageError(f"there are no prompts in {path}: it is empty")
+        raise UsageError(f"{path} is empty: it contains no prompts")
 
 
 def read_prompt(place: str, record: Any, name: str | None) -> str:
@@ -157,10 +157,10 @@ def read_prompt(place: str, record: Any, name: str | None) -> str:
             raise UsageError(f"{place} has no field {_no_such(name, record)}")
         text = record[name]
     elif name:
-        raise UsageError(f"{place} is a plain text and has no field {name!r}: leave the field out")
+        raise UsageError(f"{place} is plain text and has no field {name!r}: leave the field out")
     text = _text(text, _DEEPEST)
     if text is None:
-        raise UsageError(f"{place} holds no text" + (f" under {name!r}" if name else ""))
+        raise UsageError(f"{place} contains no text" + (f" under {name!r}" if name else ""))
     if isinstance(text, bytes):
         text = _decoded(text, place)
     return _encodable(text.strip(), place)
@@ -173,7 +173,7 @@ def known_field(names: Container[str]) -> str | None:
 def _no_such(name: str | None, record: Iterable[str]) -> str:
     known = f"it has {one_line(', '.join(record)) or 'none'}"
     if name is None:
-        return f"that is known for a prompt: {known}. Name the right one with --field, or as field in the suite"
+        return f"with a known name: {known}. Name the field of the prompts with --field, or as field in the suite"
     return f"{name!r}: {did_you_mean(name, record) or known}"
 
 
@@ -205,7 +205,7 @@ def _encodable(text: str, place: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{place} holds half a character (a lone surrogate), which is no text") from None
+        raise UsageError(f"{place} contains half a character (a lone surrogate)") from None
     return text
 
 
@@ -223,7 +223,7 @@ def read_records(path: str, field: str | None = None) -> Records:
     file = user_path(path)
     kind = Path(file.stem if file.suffix.lower() in _PACKED else file.name).suffix.lower()
     if kind in _ARCHIVES:
-        raise UsageError(f"cannot read prompts {path}: unpack it first, or pack it with gzip, bzip2 or zstd instead")
+        raise UsageError(f"cannot read prompts {path}: unpack the file first, or use gzip, bzip2 or zstd")
     return _parquet(file, field) if kind == ".parquet" else _READERS.get(kind, _lines)(file)
 
 
@@ -245,7 +245,7 @@ def _unpacked(file: IO[bytes], codec: str) -> IO[bytes]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Every line with its place."""
+    """Yield every line with its place."""
     with _opened(path) as file:
         for number in count(1):
             line = file.readline(_MOST_LINE + 1)
@@ -253,7 +253,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
                 return
             place = f"{path} line {number}"
             if len(line) > _MOST_LINE:
-                raise UsageError(f"{place} is longer than {_MOST_LINE:,} bytes: this is no file of prompts")
+                raise UsageError(f"{place} is longer than {_MOST_LINE:,} bytes, too long for prompts")
             yield place, _decoded(line, place, "utf-8-sig" if number == 1 else "utf-8")
 
 
@@ -280,29 +280,31 @@ def _parsed(text: str, place: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         at = f"line {error.lineno} column" if "\n" in text.strip() else "column"
-        raise UsageError(f"{place}: this is not JSON: {error.msg} ({at} {error.colno})") from None
+        raise UsageError(f"{place} is not valid JSON: {error.msg} ({at} {error.colno})") from None
     except (ValueError, RecursionError):  # a number, or a nesting, beyond what Python takes
-        raise UsageError(f"{place}: this is no JSON that can be read: a number or a nesting is too large") from None
+        raise UsageError(f"{place} cannot be read as JSON: a number is too large, or the nesting too deep") from None
 
 
 def _json(path: Path) -> Records:
     with _opened(path) as file:
         data = file.read(_MOST_JSON + 1)
     if len(data) > _MOST_JSON:
-        raise UsageError(f"{path} is larger than {_MOST_JSON:,} bytes: make it JSON lines, which are read one by one")
+        raise UsageError(
+            f"{path} is larger than {_MOST_JSON:,} bytes: convert it to JSON lines, which are read one by one"
+        )
     text = _decoded(data, str(path))
     if _is_json_lines(text):
         yield from _json_lines(path)
         return
     value = _parsed(text, str(path)) if text.strip() else []
     if not isinstance(value, list):
-        raise UsageError(f"{path} must hold a list, of texts or of objects with one")
+        raise UsageError(f"{path} must be a list of texts, or of objects with a text")
     for number, record in enumerate(value, 1):
         yield f"{path} item {number}", record
 
 
 def _is_json_lines(text: str) -> bool:
-    """Whether these are JSON lines under another name: the first line is an object by itself."""
+    """True for JSON lines under another name: the first line is a complete object."""
     try:
         return isinstance(json.loads(text.lstrip().partition("\n")[0]), dict)
     except (ValueError, RecursionError):
@@ -331,7 +333,7 @@ def _csv(path: Path, delimiter: str = "") -> Records:
                 yield place, dict(zip(columns, row, strict=True))
     except csv.Error as error:
         fault = next((fault for part, fault in _CSV_FAULTS.items() if part in str(error)), str(error))
-        raise UsageError(f"{place}: this is not CSV: {fault}") from None
+        raise UsageError(f"{place} is not valid CSV: {fault}") from None
 
 
 #: What is wrong, by parts of what Python says of it.
@@ -366,17 +368,17 @@ def _parquet(path: Path, field: str | None) -> Records:
             columns = {key: [leaf for leaf in leaves if f"{leaf}.".startswith(f"{key}.")] for key in (*_IDS, name)}
             columns = {key: of for key, of in columns.items() if of}
             if name not in columns:
-                raise UsageError(f"{path} holds no text under {name!r}")
+                raise UsageError(f"{path} contains no text under {name!r}")
             rows = count(1)
             for batch in table.iter_batches(100, columns=[*chain(*columns.values())]):
                 for values in zip(*(batch[key].to_pylist() for key in columns), strict=True):
                     yield f"{path} row {next(rows)}", dict(zip(columns, values, strict=True))
         except (pyarrow.ArrowException, OSError, KeyError) as error:
-            raise UsageError(f"{path} is no Parquet file that can be read: {one_line(str(error))}") from None
+            raise UsageError(f"{path} is not a readable Parquet file: {one_line(str(error))}") from None
 
 
 def _is_text(leaf: Any) -> bool:
-    """Whether a column that Parquet stores holds text, as such or as bytes, or whole numbers."""
+    """True if a Parquet column contains text (also as bytes) or whole numbers."""
     packed = leaf.physical_type in ("BYTE_ARRAY", "INT32", "INT64")
     return packed and leaf.logical_type.type in ("STRING", "JSON", "ENUM", "INT", "NONE")
 

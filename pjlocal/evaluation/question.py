@@ -1,4 +1,4 @@
-"""What a judge is asked of two answers: the paper's question, in words of our own, at one place."""
+"""The question to a judge about two answers: the paper's question, in our own words."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Question:
 
     @property
     def text(self) -> str:
-        """What the judge reads behind `SYSTEM`."""
+        """The judge's prompt after `SYSTEM`."""
         return _text(self.first, self.second, self.criterion)
 
 

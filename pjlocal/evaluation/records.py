@@ -1,4 +1,4 @@
-"""What an evaluation keeps: answers, scores and verdicts, a JSON line each, in a folder that can be gone on with."""
+"""The records of an evaluation: answers, scores and verdicts, as JSON lines in a folder that can be continued."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _digest(path: Path, size: int, changed_ns: int) -> str:
 
 @dataclass(frozen=True)
 class AnswerRecord:
-    """One answer of one system.
+    """The record of one system's answer.
 
     objectives: the name of the preferences that were asked for (`suite.Objectives`).
     system: the name of who answered (`suite.System`).
@@ -115,7 +115,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of two answers to the same prompt, shown in this order.
+    """A judge's verdict on two answers to the same prompt, shown in this order.
 
     first, second: the answers' keys.
     aspect: the preference asked about, or ``quality``.
@@ -140,12 +140,12 @@ PERSON = "person"
 
 
 def voter(name: str | None = None) -> str:
-    """As whose a person's votes are kept."""
+    """The name of the judge in a person's votes."""
     return f"{PERSON} {' '.join(name.split())}" if name and name.strip() else PERSON
 
 
 def is_person(by: str) -> bool:
-    """Whether a verdict is a person's, who sees two answers in one order alone."""
+    """True for a person's verdict; a person sees two answers in one order only."""
     return by == PERSON or by.startswith(f"{PERSON} ")
 
 
@@ -177,7 +177,9 @@ class Folder:
         try:
             yield
         except BlockingIOError:
-            raise UsageError(f"another pjlocal writes into {self.path}: wait for it, or name another folder") from None
+            raise UsageError(
+                f"another pjlocal is writing into {self.path}: wait for it, or name another folder"
+            ) from None
         except OSError as error:
             raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
 
@@ -203,8 +205,8 @@ class Folder:
             try:
                 record = _parsed(kind, line, simple)
             except (ValueError, TypeError, AttributeError, RecursionError):
-                wants = "take the line out, and the same command makes it again"
-                raise UsageError(f"{file} line {number} is not what pjlocal wrote: {wants}") from None
+                wants = "remove the line, and the same command makes it again"
+                raise UsageError(f"{file} line {number} was changed: {wants}") from None
             records.pop(record.subject, None)
             records[record.subject] = record
         return {record.key: record for record in records.values()}
@@ -278,7 +280,7 @@ def _parsed(kind: type[Record], line: bytes, simple: Mapping[str, tuple[type, ..
 
 
 def _simple_fields(kind: type) -> dict[str, tuple[type, ...]]:
-    """What texts and numbers of a record may be."""
+    """The types of a record's simple fields."""
     may_be: dict[type, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float)}
     return {name: may_be[hint] for name, hint in get_type_hints(kind).items() if hint in may_be}
 

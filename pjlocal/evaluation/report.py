@@ -137,7 +137,7 @@ def report_plots(suite: Suite, comparison: Comparison) -> list[Plot]:
 
 
 def _win_plots(comparison: Comparison) -> Iterator[Plot]:
-    """One a judge and objectives."""
+    """One plot for each judge and objectives."""
     for by, objectives in dict.fromkeys((row.by, row.objectives) for row in comparison.wins):
         rows = [row for row in comparison.wins if (row.by, row.objectives) == (by, objectives)]
         against = " or ".join(dict.fromkeys(row.against for row in rows))
@@ -191,7 +191,7 @@ def _lambda_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
 
 
 def _but_lambda(system: System) -> str:
-    """What else sets a system apart, in a few words: those that share it are one line of a plot."""
+    """A system's label without λ: systems with the same label form one line of a plot."""
     return " ".join(str(value) for name, value in sorted(system.settings.items()) if name != "lam")
 
 

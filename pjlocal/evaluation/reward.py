@@ -1,4 +1,4 @@
-"""How probable an answer is under preferences: implicit rewards, fluency, and what direct prompting would think of it.
+"""The probability of an answer under preferences: implicit rewards, fluency, and the likelihood under direct prompting.
 
 For an answer y to a prompt x, and log P(y | x, prefix) the mean log-probability a token:
 
@@ -122,7 +122,7 @@ class Scorer:
 
 
 def _metrics(prefixes: Mapping[str, str], likely: Mapping[str, float]) -> dict[str, float]:
-    """From log P(y | x, prefix) by the prefix."""
+    """The metrics, from log P(y | x, prefix) by prefix."""
     return {
         metric: likely[text] - likely[""] if metric.startswith("reward:") else likely[text]
         for metric, text in prefixes.items()

@@ -52,13 +52,13 @@ class RewardModel(Model):
     def _check_use(self) -> None:
         if self.n_vocab <= 0 or not any(tensor.name in _HEADS for tensor in self.header.tensors):
             raise ModelError(
-                f"{self.path} is no reward model: it has no head that gives a text a number. For the likelihood under "
-                "a model that writes text there is --scorer"
+                f"{self.path} is not a reward model: it has no output for a score. For the likelihood under a "
+                "model that writes text, use --scorer"
             )
         if self.metadata("general.architecture") in _SOFTMAX and lib.llama_model_n_cls_out(self.handle) == 1:
             raise ModelError(
-                f"{self.path} cannot rank: its head gives a single number, of which llama.cpp takes the softmax, and "
-                "that is always 1"
+                f"{self.path} cannot score: it has one output, llama.cpp applies a softmax to it, and the result "
+                "is always 1"
             )
 
     @cached_property
@@ -135,7 +135,7 @@ class Ranker:
         return {metric: self.rank(tokens) for metric, tokens in texts.items()}
 
     def rank(self, tokens: Sequence[int]) -> float:
-        """What the head says of a text."""
+        """The score of a text."""
         self._make_room(len(tokens))
         apart(lambda: self._decode(tokens), self._interrupt)
         value = float(lib.llama_get_embeddings_seq(self._handle, 0)[0])

@@ -1,4 +1,5 @@
-"""What an evaluation is to answer: every objective by every system, each prompt and seed; kept in ``run.json``."""
+"""The tasks of an evaluation, kept in ``run.json``: every system answers every prompt, for each of its objectives and
+seeds."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Task:
-    """One answer that is wanted; two of the same key would be the same answer."""
+    """One answer to write.  Tasks with the same key have the same answer."""
 
     key: str
     objectives: Objectives
@@ -62,7 +63,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Run:
-    """What stands in ``run.json``.
+    """The content of ``run.json``.
 
     keys: of the answers that the report is about, in their order; the folder may hold more.
     made_with: versions, machine and model files, for who wants to do it again.
@@ -75,7 +76,7 @@ class Run:
 
     @property
     def facts(self) -> list[str]:
-        """What a report says of how it was made."""
+        """The facts about the run for a report."""
         made = self.made_with
         models = ", ".join(f"{name} ({digest[:12]})" for name, digest in made.get("models", {}).items())
         versions = f"pjlocal {made.get('pjlocal')}, llama-cpp-python {made.get('llama_cpp_python')}"
@@ -116,7 +117,7 @@ def model_there(server: Server, suite: Suite) -> AnsweringModel:
 def make_contestant(
     suite: Suite, system: System, request: Request, engine: Engine, given: Collection[str], model: AnsweringModel
 ) -> Contestant:
-    """How a system answers.
+    """Make the contestant of a system.
 
     Args:
         request, engine, given: the command line's, as for `evaluation.suite.system_request`.
@@ -136,7 +137,7 @@ def make_contestant(
 
 
 def _digests(generation: Generation) -> dict[str, str]:
-    """Of every file besides the model that the settings name."""
+    """Digests of all files in the settings, except the model."""
     from ..gguf.locate import find_model
 
     files = {spec: user_path(split_scale(spec)[0]) for _, spec in generation.adapters()}
@@ -161,7 +162,7 @@ _BLOCK = 10  # prompts that every system answers before the next ones: a run tha
 
 
 def make_tasks(suite: Suite, contestants: Sequence[Contestant], prompts: Sequence[Prompt]) -> list[Task]:
-    """Every answer, in the order in which they are written."""
+    """The tasks in the order in which they are written."""
     depends = {
         (objectives.name, contestant.system.name): _depends(objectives, contestant)
         for objectives in suite.objectives
@@ -189,7 +190,7 @@ def make_tasks(suite: Suite, contestants: Sequence[Contestant], prompts: Sequenc
 
 
 def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
-    """What every answer of a system under these objectives depends on, besides prompt and seed."""
+    """All inputs of a system's answers under these objectives, besides prompt and seed."""
     views = contestant.system.views(objectives)
     request, engine = contestant.request, contestant.engine
     plain = request.generation.mode == "plain"  # the same answer whatever is preferred
@@ -218,7 +219,7 @@ _FIRST_DEFAULTS = {"max_tokens": 128, "placement": "system"}
 
 
 def _changed(settings: Settings) -> dict[str, Any]:
-    """What differs from the defaults, so that a setting that another version brings changes no key."""
+    """The settings that differ from the defaults, so that a new setting in another version changes no key."""
     defaults = type(settings)().as_dict() | _FIRST_DEFAULTS
     return {name: value for name, value in settings.as_dict().items() if value != defaults[name]}
 
@@ -238,7 +239,7 @@ def write_run(folder: Folder, run: Run) -> None:
 
 
 def read_run(folder: Folder) -> Run:
-    """What `write_run` wrote.
+    """Read the result of `write_run`.
 
     Raises:
         UsageError: the folder holds no evaluation, or one of another version.
@@ -251,7 +252,7 @@ def read_run(folder: Folder) -> Run:
         return Run(suite_from_dict(values["suite"]), prompts, tuple(values["keys"]), values["made_with"])
     except FileNotFoundError:
         raise UsageError(
-            f"{folder.path} holds no evaluation: make one with pjlocal eval run --out {folder.path}"
+            f"{folder.path} contains no evaluation: make one with pjlocal eval run --out {folder.path}"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder.run_file} cannot be read: {error}") from None

@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 
 class Scorer(Protocol):
-    """What gives an answer numbers: a model's likelihoods (`reward.Scorer`), or a reward model's ranks.
+    """A source of scores: a model's likelihoods (`reward.Scorer`), or a reward model.
 
     identity: all that the numbers depend on, besides the answer and the preferences.
     """
@@ -79,7 +79,7 @@ def score_answers(
         n_done += len(group)
     progress(len(answers), len(answers))
     if unscored:
-        log.warning("%s cannot score %d answers: they are empty, or too long for its context", scorer.name, unscored)
+        log.warning("%s cannot score %d answers, which are empty or too long for its context", scorer.name, unscored)
 
 
 def _of_one_prompt(answers: Sequence[AnswerRecord]) -> Iterator[list[AnswerRecord]]:
@@ -113,8 +113,8 @@ class Pair:
 
 
 def pairs_of(answers: Iterable[AnswerRecord], suite: Suite, most: int | None = None) -> list[Pair]:
-    """Every system's answers beside those of the system that it is compared with, where there are any, in the order of
-    the answers; of each system and objectives, ``most`` at most."""
+    """Pairs of every system's answers and its baseline's, in the order of the answers; at most ``most`` for each
+    system and objectives."""
     answers = list(answers)
     by_place = {_place(answer, answer.system): answer for answer in answers}
     baselines = suite.baselines
@@ -163,7 +163,7 @@ class Judging:
         self.n_tokens = sum(len((SYSTEM + question.text).encode()) for question in self.todo) // _BYTES_PER_TOKEN
 
     def verdicts(self, progress: Progress = no_progress) -> Iterator[Verdict]:
-        """Those that are not done.
+        """Make the verdicts that are missing.
 
         Raises:
             Interrupted: it was stopped; what was yielded is whole.

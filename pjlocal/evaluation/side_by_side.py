@@ -123,7 +123,7 @@ def facts(answer: AnswerRecord) -> list[str]:
 
 
 def matches(row: SideBySide, words: str) -> bool:
-    """Whether all the words stand in the prompt, the answers or the names, in whatever case."""
+    """True if the prompt, the answers or the names contain all words; case is ignored."""
     text = " ".join([row.prompt, row.objectives, row.prompt_id, *(a.text for a in row.answers.values())])
     folded = text.casefold()
     return all(word in folded for word in words.casefold().split())
@@ -159,7 +159,7 @@ def leads(
 
 
 def _judged(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], float]:
-    """By two answers' keys, how far the first is ahead of the second."""
+    """The lead of the first answer over the second, by their keys."""
     margins: dict[tuple[str, str], list[float]] = {}
     for verdict in verdicts:
         margin = verdict.p_first - verdict.p_second
@@ -169,7 +169,7 @@ def _judged(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], float]:
 
 
 def _rewards(scores: Iterable[Score]) -> dict[str, float]:
-    """By an answer's key, its mean implicit reward over preferences and scorers."""
+    """The mean implicit reward of each answer over preferences and scorers, by the answer's key."""
     values: dict[str, list[float]] = {}
     for score in scores:
         if score.metric.startswith("reward:"):

@@ -1,4 +1,4 @@
-"""What numbers of a sample of prompts can tell: intervals, tests, win rates, and how far a judge can be trusted.
+"""Statistics over a sample of prompts: intervals, tests, win rates, and the reliability of a judge.
 
 Prompts are the units.  Several answers to one prompt (seeds, orders of a judge) are averaged within the prompt first:
 they are not independent of each other, and would make every interval too narrow.  Arrays of prompts are float64 [n], or
@@ -45,7 +45,7 @@ class Estimate:
     note: str = ""
 
     def holds(self, value: float) -> bool | None:
-        """Whether the interval does; None where there is none."""
+        """True if the interval does; None without an interval."""
         return None if self.low is None or self.high is None else self.low <= value <= self.high
 
 
@@ -58,7 +58,7 @@ def by_unit(values: Iterable[tuple[str, Sequence[float]]]) -> dict[str, Array]:
 
 
 def mean(values: Array) -> Estimate:
-    """Of one number a prompt [n]; of several [k, n], the least of their means."""
+    """The mean of one number per prompt [n]; for several [k, n], the least of their means."""
     return _estimate(tuple(np.atleast_2d(values)), _least)
 
 
@@ -155,7 +155,7 @@ def swap_test(mine: Array, other: Array) -> float:
 
 @lru_cache(maxsize=4)
 def _swaps(n: int) -> tuple[Array, bool]:
-    """Which prompts are swapped, 1.0 or 0.0, in each of the ways [ways, n]; and whether these are all the ways."""
+    """The swapped prompts, 1.0 or 0.0, in each permutation [ways, n]; and whether these are all permutations."""
     if 2**n <= SWAPS:
         return np.array(list(product((0.0, 1.0), repeat=n))), True
     return np.random.default_rng(SEED).integers(0, 2, (SWAPS, n)).astype(np.float64), False
@@ -203,7 +203,7 @@ def smallest_found(n: int, power: float = 0.8) -> float | None:
 
 @dataclass(frozen=True)
 class WinRate:
-    """Who is preferred, over prompts: 1 is a win of every one.
+    """The win rate over prompts: 1 means a win for every prompt.
 
     rate: with ties as halves.
     length_controlled: what it would be if both were of the same length.
@@ -220,7 +220,7 @@ class WinRate:
 
 
 def win_rate(outcomes: Array, longer: Array) -> WinRate:
-    """Of each prompt's outcome [n]: 1 for a win, 0 for a loss, 0.5 for a tie, or what lies between.
+    """The win rate for each prompt's outcome [n]: 1 for a win, 0 for a loss, 0.5 for a tie, or a value between.
 
     Args:
         longer: by how much the answer is longer than the other one.
@@ -275,7 +275,7 @@ def _sigmoid(x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Steadiness:
-    """How a judge's verdicts stand it when the two answers change places.
+    """The stability of a judge's verdicts when the two answers change places.
 
     pairs: comparisons that were judged in both orders.
     decisive: of these, the ones in which the judge named one of the answers in both orders.
@@ -297,6 +297,7 @@ class Steadiness:
 
 
 def steadiness(pairs: Sequence[tuple[float, float]]) -> Steadiness:
-    """Of the outcomes of each comparison in the two orders, both for the same answer: 1 won, 0 lost, 0.5 tied."""
+    """The stability, from the outcomes of each comparison in both orders, for the same answer: 1 won, 0 lost, 0.5
+    tied."""
     decisive = [(one, two) for one, two in pairs if one != 0.5 and two != 0.5]
     return Steadiness(len(pairs), len(decisive), sum(one != two for one, two in decisive))

@@ -1,4 +1,4 @@
-"""What an evaluation is made of: prompts, objectives with checks, and the systems that answer."""
+"""A suite: prompts, objectives with checks, and the systems that answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Check(Settings):
-    """What an answer must be, told from its text alone; what is None is not asked for.
+    """Requirements for an answer's text.  None means no requirement.
 
     name: under which it is reported.
     of: the preference that it checks, as it stands in the objectives.
@@ -60,12 +60,12 @@ class Check(Settings):
 
     @property
     def asks(self) -> bool:
-        """Whether it asks for anything."""
+        """True if it has any requirement."""
         return any(getattr(self, f.name) not in (None, False) for f in fields(self) if f.name not in ("name", "of"))
 
     @property
     def needs_plain(self) -> bool:
-        """Whether the answer is compared with the plain one."""
+        """True if the answer is compared with the plain one."""
         return self.shorter_than is not None or self.simpler_than_plain
 
 
@@ -151,11 +151,11 @@ class Suite(Settings):
 
     @property
     def baselines(self) -> dict[str, str | None]:
-        """By the name of a system, that of the one that it is compared with."""
+        """The names of baselines, by system."""
         return {system.name: self.baseline_of(system) for system in self.systems}
 
     def leads(self, one: str, other: str) -> bool:
-        """Of two systems that were compared: whether the first is compared with the second, rather than the other way.
+        """True if the first of two compared systems is compared with the second, and not the other way round.
 
         It is where the second is its baseline; else where it stands further down.  The suite's baseline stands above
         all, and what the suite does not have below.
@@ -246,7 +246,7 @@ def with_models(suite: Suite, models: Sequence[str]) -> Suite:
     if not models:
         return suite
     if len(set(models)) < len(models):
-        raise UsageError(f"a model is named twice: {', '.join(models)}")
+        raise UsageError(f"a model is given twice: {', '.join(models)}")
     names = [Path(model).name.removesuffix(".gguf") for model in models]  # no stems: there is a qwen2.5-0.5b
     labels = models if len(set(names)) < len(names) else names
     systems = [
@@ -268,7 +268,7 @@ def suite_as_dict(suite: Suite) -> dict[str, Any]:
 
 
 def suite_from_dict(values: Mapping[str, Any]) -> Suite:
-    """What `suite_as_dict` gave; names of other versions are passed over.
+    """The suite of a `suite_as_dict`; unknown names of other versions are ignored.
 
     Raises:
         UsageError: it is nothing that `suite_as_dict` gives.
@@ -282,7 +282,7 @@ def suite_from_dict(values: Mapping[str, Any]) -> Suite:
         common = _as_settings(values["settings"])
         return _made(Suite, values, objectives=tuple(objectives), systems=tuple(systems), settings=common)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"this is no suite: {type(error).__name__}: {error}") from None
+        raise UsageError(f"the suite cannot be used: {type(error).__name__}: {error}") from None
 
 
 _Made = TypeVar("_Made", Check, Objectives, System, Suite)

@@ -49,14 +49,14 @@ def load_suite(name: str) -> Suite:
         UsageError: there is none, or it says what cannot be; names the table.
     """
     if not name:
-        raise UsageError("which suite? pjlocal eval suites lists those that are ready; or give a TOML file of your own")
+        raise UsageError("name a suite: pjlocal eval suites lists the built-in ones; or give your own TOML file")
     ready = {path.stem: path for path in _ready()}
     path = ready.get(name) or user_path(name)
     if not os.path.exists(path):
         near = did_you_mean(name, ready) or f"ready are {', '.join(sorted(ready))}"
-        raise UsageError(f"there is no suite {name!r}: {near} (or give a TOML file of your own)")
+        raise UsageError(f"there is no suite {name!r}: {near} (or give your own TOML file)")
     if os.path.getsize(path) > _MOST_BYTES:
-        raise UsageError(f"{path} is no suite: it is larger than {_MOST_BYTES:,} bytes")
+        raise UsageError(f"{path} is not a suite: it is larger than {_MOST_BYTES:,} bytes")
     text = tomlfile.read(path, "suite")
     try:
         return _suite(_Table(tomlfile.parse(path, text).unwrap(), path.parent), path.stem)
@@ -90,7 +90,7 @@ class _Table:
         header = f"[[{'.'.join(where)}]]"
         tables = self.values.get(key)
         if tables is None or tables == []:
-            raise self.wrong(f"there are no {key}: each is a table under {header}")
+            raise self.wrong(f"{key} are missing: each is a table under {header}")
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             raise self.wrong(f"{key} must be tables, each under {header}", key)
         return [
@@ -103,10 +103,10 @@ class _Table:
         name = self.typed("name", str).strip()
         if not name or not name.isprintable() or len(name) > _MOST_NAME:
             raise self.wrong(
-                f"a name is a line of 1 to {_MOST_NAME} characters (not {name[: _MOST_NAME + 1]!r})", "name"
+                f"a name must be a line of 1 to {_MOST_NAME} characters (not {name[: _MOST_NAME + 1]!r})", "name"
             )
         if name in taken:
-            raise self.wrong(f"there are two of the name {name!r}", "name")
+            raise self.wrong(f"two have the name {name!r}", "name")
         return name, replace(self, label=f"{self.outer}{what} {name!r}: ")
 
     def typed(self, key: str, hint: Any) -> Any:
@@ -118,7 +118,7 @@ class _Table:
             raise self.wrong(str(error), key) from None
 
     def made(self, keys: Iterable[str], kind: type[Settings], rest: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
-        """Those values that stand under these keys, as the kind of settings takes them beside the rest of it."""
+        """The values under these keys, checked as this kind of settings together with the rest."""
         values = {key: value for key, value in self.values.items() if key in keys}
         try:
             return checked(values, kind, self.folder, rest=rest)
@@ -126,7 +126,7 @@ class _Table:
             raise self.wrong(str(wrong), wrong.keys[-1]) from None
 
     def settings(self) -> dict[str, Any]:
-        """Those of its values that are settings."""
+        """The values that are settings."""
         values = dict(self.values)
         if type(values.get("strength")) in (int, float):  # a number may stand without quotes
             values["strength"] = str(values["strength"])
@@ -150,7 +150,9 @@ class _Table:
                 continue
             if key == "seed":
                 raise self.wrong(
-                    "the seed is the suite's: seeds = [0, 1] at the top answers each prompt with both", key
+                    "a system has no seed of its own: seeds = [0, 1] at the top of the suite answers each prompt "
+                    "with both",
+                    key,
                 )
             if self.where and key in _OF_A_SUITE:
                 raise self.wrong(f"{key} belongs at the top, before the first table", key)
@@ -206,10 +208,10 @@ def _check(table: _Table, name: str, known: dict[str, str]) -> Check:
     """A check; ``known`` are the preferences as they may be written, with what they are called in the suite."""
     table.refuse_unknown(["name", *_OF_A_CHECK])
     if name == "all":
-        raise table.wrong("check:all says whether all of them are met: give it another name", "name")
+        raise table.wrong("check:all is the name for all checks together: give the check another name", "name")
     check = Check(**table.made(_OF_A_CHECK, Check, {"name": name}), name=name)
     if not check.asks:
-        raise table.wrong("it asks for nothing: add regex, max_words, finished, ...")
+        raise table.wrong("it checks nothing: add regex, max_words, finished, ...")
     if check.of is not None and check.of not in known:
         raise table.wrong(f"of must be one of the preferences, {' or '.join(known)} (not {check.of!r})", "of")
     return replace(check, of=known[check.of]) if check.of else check
@@ -229,7 +231,7 @@ def _system(table: _Table, name: str) -> System:
 def _check_together(table: _Table, suite: Suite) -> None:
     """Refuse what each part may say, but not all of them together."""
     if suite.sample is not None and suite.limit is None:
-        raise table.wrong("sample draws as many prompts as limit says: add limit", "sample")
+        raise table.wrong("sample needs limit, the number of prompts: add limit", "sample")
     if suite.min_chars and suite.max_chars and suite.min_chars > suite.max_chars:
         raise table.wrong(f"min_chars must be at most max_chars, {suite.max_chars}", "min_chars")
     names = [system.name for system in suite.systems]
@@ -257,7 +259,7 @@ def _check_system_name(table: _Table, name: str, names: list[str], key: str) -> 
 
 
 def _check_plain(table: _Table, suite: Suite) -> None:
-    """What compares with plain answers needs some."""
+    """Refuse a comparison with plain answers if no system writes them."""
     modes = {system.settings.get("mode", suite.settings.get("mode")) for system in suite.systems}
     for check in (check for objectives in suite.objectives for check in objectives.checks):
         if check.needs_plain and "plain" not in modes:

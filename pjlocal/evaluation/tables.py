@@ -208,7 +208,7 @@ def _baseline_tables(comparison: Comparison) -> list[Table]:
 
 
 def folder_tables(comparison: FolderComparison, first: str, second: str) -> list[Table]:
-    """Of each system that both have, the second's numbers less the first's; a table for each objectives."""
+    """Tables of the second evaluation's numbers minus the first's, for each system in both; one for each objectives."""
     return [
         _difference_table(
             f"{objectives}: {second} less {first}",

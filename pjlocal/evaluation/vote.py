@@ -33,7 +33,7 @@ class Question:
 def questions(
     rows: Iterable[SideBySide], pairs: Iterable[tuple[str, str]], aspects: Sequence[str], seed: int
 ) -> list[Question]:
-    """Every pair of systems on every row, in an order drawn with the seed, as is who stands first.
+    """Every pair of systems on every row.  The seed determines their order, and which answer stands first.
 
     All that is asked about the same two answers comes together, so that they are read once.  Answers that are the
     same word for word are left out: nobody could choose.
@@ -67,13 +67,15 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
     baselines = suite.baselines
     pairs = [(name, other) for name in systems or answered if (other := baselines.get(name)) and other in answered]
     if not pairs:
-        raise UsageError(f"there are no two systems to choose between: {', '.join(answered) or 'nobody'} answered")
+        raise UsageError(
+            f"there are fewer than two systems to choose between: {', '.join(answered) or 'nobody'} answered"
+        )
     return pairs
 
 
 @dataclass
 class Ballot:
-    """What is to be voted on, and the votes, each of which is kept at once.
+    """The questions of a vote, and its votes, which are saved at once.
 
     by: as whose they are kept, as `records.voter` says it.
     """
@@ -126,7 +128,7 @@ class Ballot:
         if self.folder.take_back(verdict):
             self.notice = "taken back"
         else:
-            self.notice = "others wrote meanwhile: the vote counts until you vote again"
+            self.notice = "another program wrote meanwhile: the vote counts until you vote again"
         self._open.insert(0, question)
 
     def votes(self) -> list[Verdict]:
@@ -166,7 +168,7 @@ def tally(asked: Iterable[Question], votes: Iterable[Verdict], suite: Suite) -> 
 
 
 def revealed(counts: Mapping[tuple[str, str, str], Tally]) -> Table:
-    """Who the answers were by, once it is over."""
+    """The systems behind the answers, shown after the vote."""
     table = plain_table("system", "against", "asked about", "won", "tied", "lost", right=(3, 4, 5))
     for (system, other, aspect), count in sorted(counts.items()):
         names = (Text(shown_line(name)) for name in (system, other, aspect))

@@ -1,4 +1,1 @@
-"""Model files: where they are, what they say of themselves, how they are had and what they need.
-
-Knows nothing of what is done with them, and loads none.
-"""
+"""Model files: find them, read their headers, download them, and estimate their memory.  No model is loaded here."""

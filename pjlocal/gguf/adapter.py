@@ -1,6 +1,5 @@
-"""Files that change a model: LoRA adapters and control vectors, held against the model's header before they are used.
-
-What does not fit makes llama.cpp refuse it in words for programmers, or end the process by an assertion.
+"""LoRA adapters and control vectors, checked against the model's header before use.  For a file that does not fit,
+llama.cpp has messages for programmers only, or aborts the process.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ _DIRECTION = re.compile(r"direction\.(\d{1,6})")
 
 
 def check_adapters(generation: Generation, model: Header) -> None:
-    """Refuse adapters that are broken, or made for another model; at scale 0 one is left out, whatever it is.
+    """Refuse adapters that are broken or made for another model.  Adapters at scale 0 are ignored.
 
     Raises:
-        ModelError: a line that says which, and why.
+        ModelError: an adapter cannot be used; the message says why.
     """
     for name, spec in generation.adapters():
         path, scale = split_scale(with_whole_path(spec))
@@ -52,18 +51,20 @@ def check_lora(path: Path, model: Header) -> None:
     header = _read(path, "LoRA adapter")
     metadata = header.metadata
     if metadata.text("general.type") != "adapter" or metadata.text("adapter.type") != "lora":
-        raise ModelError(f"{path} is no LoRA adapter: make one with llama.cpp's convert_lora_to_gguf.py")
+        raise ModelError(
+            f"{path} is not a LoRA adapter in GGUF format: make one with llama.cpp's convert_lora_to_gguf.py"
+        )
     if header.architecture != model.architecture:
         _of_another(path, model, f"it is made for the architecture {header.architecture}, not {model.architecture}")
     if _ACTIVATED in metadata:
-        raise ModelError(f"{path} is an activated LoRA, in force from certain tokens on: only plain ones can be used")
+        raise ModelError(f"{path} is an activated LoRA, which applies from certain tokens on: use a plain LoRA adapter")
     if _ALPHA in metadata and (metadata.type(_ALPHA) != "f32" or not math.isfinite(float(str(metadata[_ALPHA])))):
-        _broken(path, f"its {_ALPHA} is no number")
+        _broken(path, f"its {_ALPHA} is not a number")
     _check_pairs(header, model)
 
 
 def _check_pairs(header: Header, model: Header) -> None:
-    """Each of the model's matrices that is changed has two halves, of shapes that multiply to its own."""
+    """Check that each changed matrix of the model has two halves, whose shapes multiply to its own."""
     path = header.path
     halves: dict[str, dict[str, TensorInfo]] = {}
     for tensor in header.tensors:
@@ -71,26 +72,26 @@ def _check_pairs(header: Header, model: Header) -> None:
             continue
         name, half = tensor.name[:-7], tensor.name[-7:]
         if half not in _HALVES:
-            _broken(path, f"its tensor {tensor.name} is no half of a matrix")
+            _broken(path, f"its tensor {tensor.name} is not half of a matrix")
         if tensor.type in NO_WEIGHTS or tensor.type.startswith("type "):
-            _broken(path, f"its tensor {tensor.name} is of {tensor.type}")
+            _broken(path, f"its tensor {tensor.name} has the type {tensor.type}")
         halves.setdefault(name, {})[half] = tensor
     if not halves:
         _broken(path, "it changes nothing")
     of_model = {tensor.name: tensor for tensor in model.tensors}
     for name, pair in halves.items():
         if len(pair) < len(_HALVES):
-            _broken(path, f"it has one half alone of {name}")
+            _broken(path, f"it has only one half of {name}")
         if name not in of_model:
-            _of_another(path, model, f"it changes {name}, which the model has not")
+            _of_another(path, model, f"it changes {name}, and the model has no such tensor")
         if not _fit(name, _padded(pair[".lora_a"]), _padded(pair[".lora_b"]), _padded(of_model[name])):
             _of_another(path, model, f"its {name} has another shape")
 
 
 def _fit(name: str, a: tuple[int, ...], b: tuple[int, ...], whole: tuple[int, ...]) -> bool:
-    """Whether two halves make up a matrix; both of an embedding are the other way round.
+    """True if two halves multiply to a matrix; those of an embedding are transposed.
 
-    Shapes are [columns, rows, ...], as GGUF has them: of a mixture's matrices there is one for each expert.
+    Shapes are [columns, rows, ...], as in GGUF; a mixture has a matrix for each expert.
     """
     if name == "token_embd.weight":
         return a[0] == b[0] and (b[1], a[1]) == whole[:2] and a[2:] == b[2:] == (1, 1)
@@ -102,10 +103,10 @@ def _padded(tensor: TensorInfo) -> tuple[int, ...]:
 
 
 def read_control_vector(path: Path, model: Header) -> NDArray[np.float32]:
-    """What a control vector adds behind each layer but the first: float32 [layers - 1, width]; zeros where nothing.
+    """Read a control vector: float32 [layers - 1, width], added after each layer but the first; zeros for no change.
 
     Raises:
-        ModelError: a line that says what is wrong with the file.
+        ModelError: the file cannot be used; the message says why.
     """
     header = _read(path, "control vector")
     width, n_layer = (model.of_architecture(key) or 0 for key in ("embedding_length", "block_count"))
@@ -119,18 +120,20 @@ def read_control_vector(path: Path, model: Header) -> NDArray[np.float32]:
         if not 1 <= layer < n_layer:
             _of_another(path, model, f"it has a direction for layer {layer}, and the model layers 0 to {n_layer - 1}")
         if tensor.n_elements != width:
-            _of_another(path, model, f"its directions are {tensor.n_elements} wide, and the model {width}")
+            _of_another(path, model, f"its directions have a width of {tensor.n_elements}, and the model of {width}")
         directions[layer - 1] = _values(path, tensor)
         found += 1
     if not found:
         _not_a_vector(path)
     if not np.isfinite(directions).all():
-        _broken(path, "one of its values is no finite number")
+        _broken(path, "one of its values is not a finite number")
     return directions
 
 
 def _not_a_vector(path: Path) -> NoReturn:
-    raise ModelError(f"{path} is no control vector: it holds tensors named direction.1 and so on, in 32 bits, alone")
+    raise ModelError(
+        f"{path} is not a control vector: it must contain only tensors named direction.1 and so on, in 32 bits"
+    )
 
 
 def _values(path: Path, tensor: TensorInfo) -> NDArray[np.float32]:
@@ -147,7 +150,9 @@ def _read(path: Path, what: str) -> Header:
 
 
 def _of_another(path: Path, model: Header, why: str) -> NoReturn:
-    raise ModelError(f"{path} does not fit {shown_name(model.path)}: {why}. Use the model that it was made for")
+    raise ModelError(
+        f"{path} does not fit the model {shown_name(model.path)}: {why}. Use the model that it was made for"
+    )
 
 
 def _broken(path: Path, what: str) -> NoReturn:

@@ -1,7 +1,7 @@
-"""A few good small models by short names, for who has none: `pjlocal models pull NAME`.
+"""A few good small models under short names, for `pjlocal models pull NAME`.
 
-Sizes and needs are of the quantization Q4_K_M.  Where this was written the hub could not be reached: repositories are
-named as their pages name them, and none of these downloads was tried.
+Sizes and memory are for the quantization Q4_K_M.  None of these downloads was tried, because the hub could not be
+reached.  The names of repositories are those of their pages.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 class Entry:
     """A model of the catalogue.
 
-    name: also how the name of its file begins, so that it means the file behind ``-m``.
-    size_gb: of the file, about.
-    memory_gb: of two views with contexts of 8192 tokens on a CPU, about (as `memory` estimates).
+    name: also the beginning of its file's name, so that ``-m`` finds the file under it.
+    size_gb: approximate size of the file.
+    memory_gb: estimate (by `memory`) for two views with contexts of 8192 tokens on a CPU.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""Whether a header holds values that models do not have, for which llama.cpp may not be prepared.
+"""A search of headers for values that models do not have, on which llama.cpp may crash.
 
-llama.cpp asserts much of what it expects of a file, and a failed assertion ends the process.  A list of the assertions
-would never be complete: they are spread over the code of 150 architectures.  So each value is compared with those that
-models have.  Headers that pass have not ended the process (`tests/tools/fuzz_headers.py`); another process tries the
-others first (`engine/trial.py`).  A new architecture, key or tokenizer is no reason: its values may still be ordinary.
+llama.cpp asserts many of its expectations, and a failed assertion aborts the process.  A list of the assertions would
+never be complete: they are spread over the code of 150 architectures.  So each value is compared with those of real
+models.  No header that passed has crashed the process (`tests/tools/fuzz_headers.py`); another process tries the others
+first (`engine/trial.py`).  A new architecture, key or tokenizer alone is not unusual.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _HYPERPARAMETERS: dict[str, _Takes] = {
 
 
 def surprise(header: Header) -> str:
-    """What is not as models have it, the first that is found; empty for an ordinary model."""
+    """The first unusual value, in words; empty for an ordinary model."""
     for tell in (_of_architecture, _of_tokenizer, _of_tokens, _of_tensors):
         for what in tell(header):
             return what
@@ -108,7 +108,7 @@ def _of_architecture(header: Header) -> Iterator[str]:
     if not has_heads and not any(kind in name for kind in _WITHOUT_ATTENTION):
         yield f"{name}.attention.head_count is 0"
     if n_head and n_embd % n_head and not of("attention.key_length"):
-        yield f"{name}.embedding_length {n_embd} is no multiple of its {n_head} heads"
+        yield f"{name}.embedding_length {n_embd} is not a multiple of its {n_head} heads"
     n_rot, width = of("rope.dimension_count"), of("attention.key_length") or (n_embd // n_head if n_head else 0)
     if n_rot % 2 or (width and n_rot > width):
         yield f"{name}.rope.dimension_count is {n_rot} of {width}"
@@ -116,7 +116,7 @@ def _of_architecture(header: Header) -> Iterator[str]:
         yield f"{name}.expert_count is 0"
     n_head_kv = of("attention.head_count_kv") or n_head
     if n_head_kv and n_head % n_head_kv:
-        yield f"{name}.attention.head_count {n_head} is no multiple of head_count_kv {n_head_kv}"
+        yield f"{name}.attention.head_count {n_head} is not a multiple of head_count_kv {n_head_kv}"
     if of("expert_group_count") > of("expert_count"):
         yield f"{name}.expert_group_count is {of('expert_group_count')} for {of('expert_count')} experts"
     if of("nextn_predict_layers") and of("nextn_predict_layers") >= of("block_count"):
@@ -126,7 +126,7 @@ def _of_architecture(header: Header) -> Iterator[str]:
 
 
 def _is_usual(key: str, value: Value) -> bool:
-    """Whether models have such a value under the key; where it is a value for each layer, all of them."""
+    """True if models have such values under the key; a value for each layer is checked for all layers."""
     takes = _HYPERPARAMETERS.get(key)
     if not isinstance(value, Array):
         return (takes or _of_unknown(0 if key.endswith(_MAY_BE_0) else 1))(value)
@@ -136,7 +136,7 @@ def _is_usual(key: str, value: Value) -> bool:
 
 
 def _of_unknown(least: int) -> _Takes:
-    """The limits of a key that is not listed above."""
+    """The limits for an unknown key."""
     whole, number = _whole(least, (1 << 31) - 1), _number(-1e12, 1e12)
     return lambda value: isinstance(value, bool | str) or whole(value) or number(value)
 
@@ -144,7 +144,7 @@ def _of_unknown(least: int) -> _Takes:
 def _of_tokenizer(header: Header) -> Iterator[str]:
     metadata = header.metadata
     if metadata.text("tokenizer.ggml.model") == "bert":
-        yield "its tokenizer is that of models that write no text"
+        yield "its tokenizer belongs to models that do not write text"
     tokens, types = metadata.array("tokenizer.ggml.tokens"), metadata.array("tokenizer.ggml.token_type")
     if tokens is None or tokens.type != "str" or len(tokens) < _FEWEST_TOKENS:
         yield "it has no list of tokens"
@@ -162,13 +162,13 @@ def _of_tokens(header: Header) -> Iterator[str]:
     if tokens is None or tokens.lengths is None:
         return
     if int(tokens.lengths.max(initial=0)) > _LONGEST_TOKEN:
-        yield "tokenizer.ggml.tokens has one of thousands of bytes"
+        yield "tokenizer.ggml.tokens has a token of thousands of bytes"
         return
     texts = tokens.texts()
     if b"" in texts:
-        yield "tokenizer.ggml.tokens has an empty one"
+        yield "tokenizer.ggml.tokens has an empty token"
     if b"\0" in b"".join(texts):  # llama.cpp reads a text up to the first
-        yield "tokenizer.ggml.tokens has a NUL in one"
+        yield "tokenizer.ggml.tokens has a token with a NUL"
     if len({*texts}) < len(texts):
         yield "tokenizer.ggml.tokens has a token twice"
 

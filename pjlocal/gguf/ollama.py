@@ -1,6 +1,6 @@
 """Ollama's store: a manifest for each name, and a blob, called after its checksum, for each layer of a model.
 
-A manifest's path stands for its name: two names may share the file of the weights and differ in other layers.
+A manifest is identified by its path: two names may share the weights and differ in other layers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Manifest:
         return rest if host == "hf.co" else None
 
     def parameters(self) -> dict[str, Any]:
-        """The settings by Ollama's names; none where they cannot be read."""
+        """The settings by Ollama's names; empty if they cannot be read."""
         try:
             with self.layers["params"].open("rb") as file:
                 found = json.loads(file.read(_PARAMETER_BYTES))
@@ -64,10 +64,10 @@ class Manifest:
         return found if isinstance(found, dict) else {}
 
     def unused(self, needless: Collection[str] = ()) -> str:
-        """The layers and parameters that are not used, and which options take them; empty for none.
+        """The unused layers and parameters in words, with the options for them; may be empty.
 
         Args:
-            needless: parameters that change nothing here.
+            needless: parameters without an effect here.
         """
         names = [name for name in self.parameters() if name not in needless]
         others = [name for name in names if name not in SAMPLING]
@@ -78,7 +78,7 @@ class Manifest:
         }
         unused = [says for kind, says in layers.items() if kind in self.layers]
         unused += [f"its parameters {', '.join(others)}"] if others else []
-        says = [f"not used of what Ollama has for it: {', '.join(unused)}"] if unused else []
+        says = [f"Ollama has more for this model, which is not used: {', '.join(unused)}"] if unused else []
         if taken := ", ".join(name for name in names if name in SAMPLING):
             says.append(f"--sampling model takes its {taken}")
         return "; ".join(says)
@@ -107,7 +107,7 @@ def manifests(store: Path) -> Iterator[Manifest]:
 
 
 def manifest_at(path: Path) -> Manifest | None:
-    """The manifest that a file is; None for any other file."""
+    """The manifest in a file; None for any other file."""
     path = path.absolute()
     at = len(path.parts) - 1 - path.parts[::-1].index("manifests") if "manifests" in path.parts else 0
     behind = path.parts[at + 1 :]

@@ -1,4 +1,4 @@
-"""The folders in which models lie: pjlocal's own, and those of the programs that share theirs."""
+"""The folders of models: pjlocal's own, and those of other programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..folders import data_folder
 class Place:
     """A folder that holds models.
 
-    owner: the program that keeps it, by the name that people know.
+    owner: the common name of its program.
     """
 
     owner: str
@@ -41,7 +41,7 @@ def model_folders() -> list[Path]:
 
 
 def places() -> Iterator[Place]:
-    """Every folder in which models may lie, whether it is there or not; names found in an earlier one go first."""
+    """Every folder that may contain models, existing or not; names in an earlier folder have priority."""
     for folder in model_folders():
         yield Place(PJLOCAL, folder)
     home, cache = _home(), _cache_home()
@@ -59,7 +59,7 @@ def places() -> Iterator[Place]:
 
 
 def hugging_face_folder() -> Path | None:
-    """Where huggingface_hub keeps what it downloads, by its own variables; the package itself need not be loaded."""
+    """The download folder of huggingface_hub, from its own variables, without importing it."""
     if folder := _named("HF_HUB_CACHE") or _named("HUGGINGFACE_HUB_CACHE"):
         return folder
     if folder := _named("HF_HOME"):
@@ -70,7 +70,7 @@ def hugging_face_folder() -> Path | None:
 
 
 def _cache_home() -> Path | None:
-    """Where llama.cpp keeps its cache."""
+    """The folder of llama.cpp's cache."""
     home = _home()
     if sys.platform == "darwin":
         return home and home / "Library" / "Caches"

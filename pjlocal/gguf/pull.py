@@ -78,7 +78,7 @@ def choose(asked: Repository) -> Choice:
         info = _described(asked.repo)
     models = _models(info)
     if not models:
-        raise ModelError(f"{asked.repo} holds no GGUF file: look for a repository whose name ends in -GGUF")
+        raise ModelError(f"{asked.repo} contains no GGUF file: look for a repository whose name ends in -GGUF")
     name = _chosen(asked, models)
     others = tuple(sorted(spelled for spelled in models if spelled != name))
     return Choice(asked.repo, info.sha or "main", name, tuple(models[name]), others)
@@ -115,7 +115,7 @@ def _makes_sense(sibling: Any) -> bool:
 def _nonsense(repo: str) -> ModelError:
     host = _hub().constants.ENDPOINT
     return ModelError(
-        f"what {host} says of {repo} is not what Hugging Face says: see what HF_ENDPOINT names, and whether a proxy "
+        f"the reply of {host} for {repo} is not one of Hugging Face: check HF_ENDPOINT, and whether a proxy "
         "answers in its place"
     )
 
@@ -160,7 +160,7 @@ def _chosen(asked: Repository, models: dict[str, list[RemoteFile]]) -> str:
     if len(models) == 1:
         return next(iter(models))
     raise UsageError(
-        f"say which of {asked.repo} you want, as in {asked.repo}:{min(models)}: it has {', '.join(sorted(models))}"
+        f"name a quantization of {asked.repo}, as in {asked.repo}:{min(models)}: it has {', '.join(sorted(models))}"
     )
 
 
@@ -180,8 +180,8 @@ def check_room(choice: Choice) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ModelError(
-            f"not enough room: {needed / 1e9:.1f} GB are to come and {folder} has {free / 1e9:.1f} GB free. "
-            "HF_HUB_CACHE names another folder"
+            f"not enough room: the download takes {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free. "
+            "HF_HUB_CACHE sets another folder"
         )
 
 
@@ -191,8 +191,8 @@ def memory_warning(choice: Choice) -> str | None:
     if choice.size < memory:
         return None
     return (
-        f"the weights take {choice.size / 1e9:.1f} GB and this machine has {memory / 1e9:.1f} GB of memory: without a "
-        "GPU that holds it, it will run from the disk, slowly, or not at all"
+        f"the weights take {choice.size / 1e9:.1f} GB and this machine has {memory / 1e9:.1f} GB of memory: unless "
+        "a GPU holds the model, it runs slowly from the disk, or not at all"
     )
 
 
@@ -270,7 +270,7 @@ def _fetch_blob(choice: Choice, file: RemoteFile, sha256: str, so_far: Callable[
                 raise _broken(error, choice, file, os.fstat(target.fileno()).st_size) from error
         if _sha256(partial, so_far) != sha256:
             partial.unlink()
-            raise ModelError(f"{file.name} came damaged (its checksum is not the repository's): pull it again")
+            raise ModelError(f"{file.name} is damaged (its checksum differs from the repository's): pull it again")
         partial.replace(blob)
     partial.with_suffix(".lock").unlink(missing_ok=True)
 
@@ -283,11 +283,11 @@ def _broken(error: BaseException, choice: Choice, file: RemoteFile, n: int) -> B
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if wrong_size or status == 416:  # another file than was promised: nothing of it can be used
         _partial(_blob(choice.repo, file.sha256 or "")).unlink(missing_ok=True)
-        return ModelError(f"{file.name} is not as large as {choice.repo} says: pull it again")
+        return ModelError(f"the size of {file.name} differs from that at {choice.repo}: pull it again")
     if isinstance(error, KeyboardInterrupt) or status is not None or not n or not _is_of_the_network(error):
         return error
     return ModelError(
-        f"the connection broke after {n / 1e6:.0f} of {file.size / 1e6:.0f} MB: the same command goes on from there"
+        f"the connection broke after {n / 1e6:.0f} of {file.size / 1e6:.0f} MB: the same command continues from there"
     )
 
 
@@ -317,7 +317,7 @@ def _sha256(path: Path, so_far: Callable[[str, int], None]) -> str:
 def _cache() -> Path:
     cache = Path(_hub().constants.HF_HUB_CACHE)
     if cache.parts[:1] == ("~",):
-        raise ModelError("there is no home folder to download to: set HOME, or HF_HOME to a folder")
+        raise ModelError("no home folder for downloads is known: set HOME, or set HF_HOME to a folder")
     return cache
 
 
@@ -361,26 +361,26 @@ def _message(error: Exception, repo: str) -> str | None:
 
     page, token = f"{constants.ENDPOINT}/{repo}", get_token()
     if isinstance(error, errors.GatedRepoError):
-        first = f"{repo} wants its terms accepted first: do so on {page}"
+        first = f"{repo} requires that you accept its terms: do so on {page}"
         if token:
-            return f"{first}, with the account whose token is used here"
+            return f"{first}, with the account of your token"
         return f"{first}, then set HF_TOKEN to a token of {constants.ENDPOINT}/settings/tokens"
     if isinstance(error, errors.DisabledRepoError):
-        return f"{repo} was disabled by Hugging Face: see {page}"
+        return f"Hugging Face has disabled {repo}: see {page}"
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     missing = isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError)
     if missing or (status == 401 and not token):  # what is private is as good as missing
-        hidden = "your token may not see it, or is no longer valid" if token else "set HF_TOKEN if it is private"
-        return f"there is no repository {repo} at {constants.ENDPOINT}: mind the spelling, or {hidden}"
+        hidden = "your token has no access to it, or is no longer valid" if token else "set HF_TOKEN if it is private"
+        return f"there is no repository {repo} at {constants.ENDPOINT}: check the spelling, or {hidden}"
     if isinstance(error, errors.RemoteEntryNotFoundError | errors.RevisionNotFoundError):
-        return f"{repo} has changed meanwhile: pull it again"
+        return f"{repo} changed during the download: pull it again"
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, which forbids to ask Hugging Face: unset it to pull"
+        return "HF_HUB_OFFLINE forbids requests to Hugging Face: unset it to pull"
     if isinstance(error, errors.HfHubHTTPError):
         return _refused(error.response, repo)
     if _is_timeout(error):
         seconds = constants.HF_HUB_ETAG_TIMEOUT
-        return f"{constants.ENDPOINT} does not answer within {seconds} seconds: try again later, or see HF_ENDPOINT"
+        return f"{constants.ENDPOINT} does not answer within {seconds} seconds: try again later, or check HF_ENDPOINT"
     if _is_of_the_network(error):
         return f"cannot reach {constants.ENDPOINT}: {error or type(error).__name__}"
     return None
@@ -393,15 +393,15 @@ def _refused(response: Any, repo: str) -> str:
     if status == 429:
         wait = response.headers.get("Retry-After", "")
         when = f"in {wait} seconds" if wait.isdecimal() else "in a few minutes"
-        return f"too many requests for Hugging Face: try again {when}; with HF_TOKEN set it takes more"
+        return f"too many requests to Hugging Face: try again {when}, or set HF_TOKEN, which allows more"
     if status == 401:
-        return f"{host} does not take the token that is used here for {repo}: set HF_TOKEN to a valid one"
+        return f"{host} refuses your token for {repo}: set HF_TOKEN to a valid token"
     if status == 403:
-        return f"Hugging Face forbids {repo} to this account: see its page, and what HF_TOKEN may read"
+        return f"Hugging Face forbids {repo} to this account: see its page, and the permissions of HF_TOKEN"
     if status >= 500:
-        return f"{host} has a trouble of its own (status {status}): try again later"
-    named = ", and whether HF_ENDPOINT names the right host" if "HF_ENDPOINT" in os.environ else ""
-    return f"{host} refuses {repo} (status {status}): mind the spelling{named}"
+        return f"{host} has a problem (status {status}): try again later"
+    named = ", and HF_ENDPOINT" if "HF_ENDPOINT" in os.environ else ""
+    return f"{host} refuses {repo} (status {status}): check the spelling{named}"
 
 
 def _is_timeout(error: BaseException) -> bool:

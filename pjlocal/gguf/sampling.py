@@ -60,10 +60,10 @@ def _number(value: int | float | str, kind: type) -> int | float | None:
 
 
 def followed(sampling: Sampling, said: Mapping[str, Any], own: Collection[str] | None = None) -> Sampling:
-    """The settings, with what the model's file says instead of pjlocal's defaults, where that was asked for.
+    """The settings, with the model's values instead of pjlocal's defaults if ``--sampling model`` is set.
 
     Args:
-        own: fields that the user has set; by default those that are not as pjlocal has them.
+        own: fields that the user has set; by default those that differ from pjlocal's defaults.
     """
     if sampling.defaults != "model":
         return sampling
@@ -73,7 +73,7 @@ def followed(sampling: Sampling, said: Mapping[str, Any], own: Collection[str] |
 
 
 def left(sampling: Sampling, said: Mapping[str, Any]) -> Sampling:
-    """The settings, with pjlocal's defaults where they are as a model's file says."""
+    """The settings, with pjlocal's defaults instead of a model's values."""
     defaults = {f.name: f.default for f in dataclasses.fields(sampling)}
     same = {name: defaults[name] for name, value in said.items() if getattr(sampling, name) == value}
     return sampling.replace(**same)  # type: ignore[no-any-return]
@@ -87,6 +87,6 @@ def followed_in_words(sampling: Sampling, said: Mapping[str, Any]) -> str:
 
 
 def described(said: Mapping[str, Any]) -> str:
-    """``temperature 0.6, top-k 40``; empty where there is nothing."""
+    """The settings in words, as in ``temperature 0.6, top-k 40``; may be empty."""
     flags = {f.name: flag(f).removeprefix("--") for f in dataclasses.fields(Sampling)}
     return ", ".join(f"{flags[name]} {value}" for name, value in said.items())

@@ -1,4 +1,4 @@
-"""A model in several files, whose names tell which part each is: NAME-00001-of-00003.gguf."""
+"""Models in several files, with numbered names: NAME-00001-of-00003.gguf."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_PARTS = 1024
 
 
 def beside_its_parts(path: Path) -> Path:
-    """The path by which llama.cpp, which goes by the name, finds a split model's other parts.
+    """The path under which llama.cpp finds a split model's other parts by their names.
 
     That is the first along a chain of links beside which they all lie: a link to the first part may have a name of its
     own, or lie elsewhere than the parts; and in a cache of Hugging Face's it is the links that have the names, and what
@@ -28,13 +28,13 @@ def beside_its_parts(path: Path) -> Path:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of a model, the first part first: the file alone where it is not split."""
+    """The files of a model, the first part first; the file alone if it is not split."""
     path = beside_its_parts(path)
     return [part for part in part_paths(path) if part.is_file()] or [path]
 
 
 def part_paths(path: Path) -> list[Path]:
-    """What a part and all others beside it are called, the first first; of any other name, a path that is no file."""
+    """The paths of a part and all others beside it, in order; for another name, a path that is not a file."""
     part = _PART.search(path.name)
     n_parts = int(part[2]) if part else 0
     if part is None or not 0 < n_parts <= MOST_PARTS:

@@ -1,4 +1,4 @@
-"""What a model is, in a line of a list."""
+"""A model in one line of a list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .library import Found
 
 @dataclass(frozen=True)
 class Summary:
-    """A model that was found, and what its header says; of one that cannot be used, what is wrong with it."""
+    """A model with the facts of its header, or the reason why it cannot be used."""
 
     found: Found
     architecture: str = ""
@@ -44,7 +44,7 @@ class Summary:
 
 
 def summary(found: Found) -> Summary:
-    """The header in a line; nothing is raised."""
+    """The summary of a model; it raises no errors."""
     if found.trouble:
         return Summary(found, trouble=found.trouble)
     try:
@@ -63,7 +63,7 @@ def summary(found: Found) -> Summary:
 
 
 def _without_path(message: str, path: Path) -> str:
-    """The list names the file already."""
+    """Remove the file's path from a message: the list has it already."""
     for head in (f"{path} is ", f"{path}: ", f"cannot load {path}: ", f"cannot read {path}: "):
         message = message.removeprefix(head)
     return message

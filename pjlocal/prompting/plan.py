@@ -57,7 +57,7 @@ class Roles:
         if self.n_speakers == 1:
             return self.preferences
         speaking = zip(self.preferences.items(), self.adapters, strict=False)
-        return {name: [*wishes, *adapters.told] for (name, wishes), adapters in speaking}
+        return {name: [*wishes, *adapters.labels] for (name, wishes), adapters in speaking}
 
 
 @dataclass(frozen=True)

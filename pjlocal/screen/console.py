@@ -1,4 +1,4 @@
-"""The terminal itself: Rich's console on it, what is waited for, and keys that are typed meanwhile."""
+"""The terminal: Rich's console, the spinner, and keys that are typed while an answer is written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_console(file: IO[str]) -> Console:
 
 
 class Spinner:
-    """Says on standard error what is being waited for, where that is a terminal; gone once text comes."""
+    """A spinner on standard error with the current work, if that is a terminal.  It disappears when text comes."""
 
     def __init__(self) -> None:
         self._status: Status | None = None
@@ -66,13 +66,13 @@ class Spinner:
 
 
 class KeysUnseen:
-    """Terminal modes in which keys are not echoed and wait as they were typed.
+    """Terminal modes in which keys are not echoed, and wait unchanged.
 
     Args:
-        keeps_all: Ctrl-C does not throw away what was typed before it; `taken` gets what `take` reads.
+        keeps_all: whether keys before Ctrl-C are kept; `take` puts them into `taken`.
 
     Raises:
-        OSError, ValueError, AttributeError: standard input is no terminal.
+        OSError, ValueError, AttributeError: standard input is not a terminal.
     """
 
     def __init__(self, keeps_all: bool) -> None:
@@ -94,7 +94,7 @@ class KeysUnseen:
             self._termios.tcsetattr(self._descriptor, self._termios.TCSANOW, modes)
 
     def take(self) -> None:
-        """Read what was typed until now.  Where 4 KiB wait, as of a paste, the terminal does not even see Ctrl-C."""
+        """Read the keys typed so far.  If 4 KiB wait, as after a paste, the terminal does not even see Ctrl-C."""
         if self._is_taking or not suspend.has_changes():  # an editor has the terminal
             return
         self._is_taking = True
@@ -119,14 +119,14 @@ _keeper: KeysUnseen | None = None  # of a chat
 
 
 def take_keys() -> None:
-    """Keep what was typed until now for the next prompt of a chat, where there is one."""
+    """Keep the keys typed so far for the next prompt of a chat, if there is one."""
     if _keeper:
         _keeper.take()
 
 
 @contextlib.contextmanager
 def keys_unseen() -> Iterator[None]:
-    """Keys that are typed within are not echoed into an answer; they wait for the next prompt, as they were typed."""
+    """Do not echo keys typed within; they wait unchanged for the next prompt."""
     try:
         modes = KeysUnseen(keeps_all=False)
     except (ImportError, OSError, ValueError, AttributeError):  # no terminal, or Windows
@@ -141,7 +141,7 @@ def keys_unseen() -> Iterator[None]:
 
 @contextlib.contextmanager
 def keys_kept() -> Iterator[list[bytes]]:
-    """As `keys_unseen` for a whole chat, and Ctrl-C throws away nothing: `take_keys` puts keys into the list."""
+    """Do as `keys_unseen` for a whole chat, and keep keys before Ctrl-C: `take_keys` puts them into the list."""
     global _keeper
     try:
         _keeper = KeysUnseen(keeps_all=True)

@@ -1,4 +1,4 @@
-"""Untrusted Markdown on a terminal: every character that carries meaning is shown, in the order of the text."""
+"""Untrusted Markdown on a terminal, with every character that has a meaning, in the order of the text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CELL = 6  # columns of a table's narrowest cell
 
 
 def markdown(text: str) -> RenderableType:
-    """Untrusted Markdown as a renderable: line breaks stay, links show their address, and HTML is text like any other.
+    """Untrusted Markdown as a renderable: line breaks stay, links show their address, and HTML is plain text.
 
     Printed with ``overflow="ignore"``, it leaves long words and lines of code to the terminal, which wraps them so
     that they are copied whole.
@@ -56,8 +56,8 @@ def _parser() -> MarkdownIt:
 
 
 def _escape(state: StateInline, silent: bool) -> bool:
-    """A backslash goes only where Markdown would otherwise take the character behind it as a mark: those of LaTeX, of
-    paths and of regular expressions stay."""
+    """Remove a backslash only before a character that Markdown would take as a mark; backslashes of LaTeX, paths and
+    regular expressions stay."""
     text, at = state.src, state.pos
     if text[at] != "\\" or not (mark := text[at + 1 : at + 2]) or not re.match(r"[!-/:-@\[-`{-~]", mark):
         return False
@@ -83,7 +83,7 @@ def _parsed(text: str) -> list[Token]:
 
 
 def _add_surplus_cells(tokens: list[Token], lines: list[str]) -> None:
-    """Add what a row of a table has beyond the columns of its head, which the parser leaves out, to its last cell."""
+    """Append cells beyond the columns of a table's head, which the parser drops, to the row's last cell."""
     from markdown_it.rules_block.table import escapedSplit
 
     n_cells = 0
@@ -101,7 +101,8 @@ def _add_surplus_cells(tokens: list[Token], lines: list[str]) -> None:
 
 
 def _spelled_out(tokens: list[Token]) -> list[Token]:
-    """The tokens of a line of text, so that nothing is lost: line breaks, addresses, and marks that are none."""
+    """The tokens of a line of text, with the parts that a parser loses: line breaks, addresses, and marks without a
+    meaning."""
     made: list[list[Token]] = [[token] for token in tokens]
     opened: list[int] = []
     for i, token in enumerate(tokens):
@@ -124,7 +125,7 @@ def _spelled_out(tokens: list[Token]) -> list[Token]:
 
 
 def _is_emphasis(mark: str, before: str, inner: Iterator[str], after: str) -> bool:
-    """Whether marks around a text are meant to emphasize it: not those of 2*3*4, *.txt, __init__ or _name."""
+    """True if marks around a text are emphasis, unlike those in 2*3*4, *.txt, __init__ or _name."""
     if mark[0] == "_":
         return any(re.search(r"\s", part) for part in inner)
     if mark == "*" and (next(inner).startswith((".", "/", ")")) or re.match(r"[A-Za-z0-9_(]", after)):
@@ -133,8 +134,8 @@ def _is_emphasis(mark: str, before: str, inner: Iterator[str], after: str) -> bo
 
 
 def _around_link(opening: Token, inner: str, before: str) -> tuple[list[Token], list[Token]]:
-    """The texts before and behind the text of a link: its address; or the brackets as written where the source may not
-    mean a link, as in f[i](x)."""
+    """The texts around the text of a link: its address, or the original brackets if it may not be a link, as in
+    f[i](x)."""
     address, title = str(opening.attrs["href"]), opening.attrs.get("title")
     if opening.info == "auto":
         usual = re.match(r"(https?|ftp|mailto):", address) is not None
@@ -155,7 +156,7 @@ def _link(inner: list[Token], address: str, title: object) -> list[Token]:
 
 
 def _written(token: Token) -> str:
-    """About what was written for a token."""
+    """The approximate source of a token."""
     if token.type in ("softbreak", "hardbreak"):
         return "\n"
     if token.type == "text":
@@ -189,7 +190,7 @@ class _Heading(Heading):
 
 
 def _wrapped_at_words(text: Text, options: ConsoleOptions) -> Text:
-    """The text in lines as long as there is room; where the terminal sees to it, longer words are left whole."""
+    """The text wrapped at words; longer words stay whole if the terminal wraps them."""
     if options.overflow != "ignore":
         return text
     lines: list[Text] = []
@@ -208,7 +209,7 @@ def _wrapped_at_words(text: Text, options: ConsoleOptions) -> Text:
 
 
 class _CodeBlock(CodeBlock):
-    """Code as it can be copied: nothing stands around it.  What its fence says, beyond a language, stands above it."""
+    """Code that can be copied, without a frame.  The text of its fence beyond the language is shown above it."""
 
     @classmethod
     def create(cls, markdown: Markdown, token: Token) -> _CodeBlock:
@@ -234,7 +235,7 @@ class _CodeBlock(CodeBlock):
 
 @cache
 def _language(info: str) -> str:
-    """The language of code that its fence names first; nothing where none is known by that name."""
+    """The language that the fence names first; empty if it is unknown."""
     name = info.partition(" ")[0]
     return name if name and Syntax("", name).lexer else ""
 
@@ -246,7 +247,7 @@ class _BlockQuote(BlockQuote):
 
 
 class _ListItem(ListItem):
-    """An item with its number as it was written."""
+    """An item with its original number."""
 
     @classmethod
     def create(cls, markdown: Markdown, token: Token) -> _ListItem:
@@ -270,7 +271,7 @@ class _ListItem(ListItem):
 def _set_in(
     console: Console, options: ConsoleOptions, elements: Any, style: Style, first: Segment, others: Segment
 ) -> Iterator[Segment]:
-    """The elements behind a mark, and below it where the screen is too narrow for that."""
+    """The elements after a mark, or below it on a narrow screen."""
     room = options.max_width - first.cell_length
     narrow = room < _NARROW
     inside = options if narrow else options.update(width=room)
@@ -301,7 +302,7 @@ class _Table(TableElement):
 
 
 def _as_records(header: list[Text], rows: list[list[Text]]) -> Iterable[Text]:
-    """A table that is too wide for the screen, as a line a cell."""
+    """A table that is too wide for the screen, with one line for each cell."""
     if not rows:
         yield Text(" | ").join(header)
     for i, row in enumerate(rows):
@@ -345,8 +346,7 @@ class _Markdown(Markdown):
 
 
 def finished_blocks(text: str) -> tuple[str, int, str]:
-    """The head of a Markdown text that what is still to come cannot change, the blank rows to show below it, and the
-    rest.
+    """The beginning of a Markdown text that later text cannot change, the blank rows to show below it, and the rest.
 
     The rest begins with a block, with an item of a list, or with what stands in code behind a blank line; then the
     fence stands before it again.

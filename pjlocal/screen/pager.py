@@ -1,4 +1,4 @@
-"""Pages that fill the terminal, one at a time: they scroll, and keys that their owner names do the rest."""
+"""Pages that fill the terminal: they scroll, and the caller defines other keys."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Pager:
         return False  # the words go
 
     def _find(self, words: str) -> None:
-        """Scroll to the next row that contains the words; behind the last, to the first again."""
+        """Scroll to the next row that contains the words, or to the first one after the last."""
         is_seen = words == self._found and self._top <= self._hit < self._top + self._height()
         first = self._hit + 1 if is_seen else self._top
         self._found, self._hit = words, -1
@@ -142,7 +142,7 @@ class Pager:
         self._top = max(0, min(self._top + rows, len(self._rows) - self._height()))
 
     def _window(self) -> ANSI:
-        """The rows of the page that the screen shows now."""
+        """The rows of the page on the screen."""
         columns = self._app.output.get_size().columns
         if self._drawn_for != columns:
             no_color = bool(os.environ.get("NO_COLOR"))
@@ -164,7 +164,7 @@ class Pager:
 
 
 def drawn(renderable: RenderableType, width: int, no_color: bool = False) -> str:
-    """What Rich writes of something on a terminal of that width; every row ends in the style in which it began."""
+    """Rich's output for a renderable on a terminal of that width; every row ends in the style in which it began."""
     file = StringIO()
     Console(
         file=file,

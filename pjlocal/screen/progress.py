@@ -1,4 +1,4 @@
-"""How far something is, on standard error where that is a terminal."""
+"""Progress bars on standard error, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """A bar for each thing that is done, gone at the end."""
+    """Progress bars by name, which disappear at the end."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._bars: dict[str, TaskID] = {}
 
     def __call__(self, what: str, done: float, total: float = 1.0, bar: str | None = None) -> None:
-        """Show how much of something is done.
+        """Show the progress of some work.
 
         Args:
-            bar: the name of the bar, where the text changes and the bar stays.
+            bar: the name of the bar, if its text changes.
         """
         name, text = bar or what, one_line(what)
         if name not in self._bars:
@@ -35,7 +35,7 @@ class Bars:
 
 @contextmanager
 def progress_bars(*columns: ProgressColumn) -> Iterator[Bars]:
-    """Show a text, a bar and these columns while the block lasts; without columns, the count and the time left."""
+    """Show progress bars within, each with a text and these columns; by default the count and the time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = make_console(sys.stderr)

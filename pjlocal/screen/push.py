@@ -19,8 +19,8 @@ _STEPS_NO_COLOR = {1.1: "dim", 2: "", 10: "bold"}
 _NO_COLOR = ("underline", "reverse", "italic", "underline italic", "reverse italic", "reverse underline")
 
 _NONE = (
-    "no pushes here: they need a neutral view, which a strength other than 1 brings (--strength 1.5), --avoid, or "
-    "--mode both with the rule push"
+    "no pushes: they need a neutral view. Give a strength other than 1 (--strength 1.5), --avoid, or --mode both "
+    "with the rule push"
 )
 
 

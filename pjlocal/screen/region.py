@@ -1,4 +1,4 @@
-"""Rows at the end of the screen that are drawn again and again."""
+"""Rows at the end of the screen that are redrawn."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from . import suspend
 
 
 def reflows() -> bool:
-    """Whether the terminal breaks its rows anew when it gets narrower.  Nearly all do; xterm itself, GNU screen and
-    the Linux console cut them off."""
+    """True if the terminal rewraps its rows when it gets narrower.  Most do; xterm, GNU screen and the Linux console
+    cut them off."""
     term = os.environ.get("TERM", "")
     cuts = term == "linux" or term.startswith("screen") or "XTERM_VERSION" in os.environ
     return "TMUX" in os.environ or not cuts
 
 
 def print_for_good(console: Console, renderable: RenderableType) -> None:
-    """Print what stays on the screen: the terminal wraps rows that are too long, so that a selection has no line ends
-    that the text does not have."""
+    """Print text that stays on the screen.  The terminal wraps long rows, so that a selection has only the text's line
+    ends."""
     console.print(renderable, crop=False, overflow="ignore")
 
 
@@ -34,7 +34,7 @@ def _rows(console: Console, live: RenderableType) -> list[list[Segment]]:
 
 
 def _wrapped(line: list[Segment], width: int) -> Iterator[list[Segment]]:
-    """A line cut where the screen ends, as a terminal does it."""
+    """A line cut at the width of the screen, as by a terminal."""
     row: list[Segment] = []
     filled = 0
     for segment in line:
@@ -64,7 +64,7 @@ class LiveRegion:
 
     @suspend.busy()
     def draw(self, live: RenderableType, above: Sequence[RenderableType] = ()) -> None:
-        """Print ``above`` for good, and show the end of ``live`` below it, as much as the screen has room for."""
+        """Print ``above`` for good, and show the end of ``live`` below it, as much as fits on the screen."""
         console = self._console
         lines = _rows(console, live)[-max(1, console.height - 1) :] or [[]]
         with console.capture() as capture:
@@ -78,7 +78,7 @@ class LiveRegion:
 
     @suspend.busy()
     def close(self, last: Sequence[RenderableType] = ()) -> None:
-        """Take the rows away, and print ``last`` in their place."""
+        """Erase the rows, and print ``last`` in their place."""
         with self._console.capture() as capture:
             for renderable in last:
                 print_for_good(self._console, renderable)

@@ -1,4 +1,4 @@
-"""Ctrl-Z: before the process stops, the terminal gets back what was changed on it; afterwards it is changed again."""
+"""Ctrl-Z: changes to the terminal are undone before the process stops, and made again afterwards."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SIGTSTP: signal.Signals | None = getattr(signal, "SIGTSTP", None)  # not on Win
 
 
 class Change(Protocol):
-    """A change to the terminal, such as a hidden cursor, other modes, or rows that are drawn again and again."""
+    """A change to the terminal, such as a hidden cursor, other modes, or rows that are redrawn."""
 
     def suspend(self) -> None:
-        """Undo it, before the process stops."""
+        """Undo the change, before the process stops."""
 
     def resume(self) -> None:
-        """Make it again, when the process goes on: rows of other programs may be on the screen now."""
+        """Make the change again when the process continues; other programs may have written to the screen."""
 
 
 _changes: list[Change] = []  # in force, the oldest first
@@ -34,7 +34,7 @@ _prompt: Callable[[], None] | None = None
 
 
 def add(change: Change) -> None:
-    """From now on the change is in force."""
+    """Register a change that was made."""
     global _previous
     if _SIGTSTP is None or threading.current_thread() is not threading.main_thread():
         return
@@ -46,7 +46,7 @@ def add(change: Change) -> None:
 
 
 def remove(change: Change) -> None:
-    """The change was undone."""
+    """Remove a change that was undone."""
     if change in _changes:
         _changes.remove(change)
         if not _changes and _SIGTSTP is not None:
@@ -55,7 +55,7 @@ def remove(change: Change) -> None:
 
 @contextmanager
 def in_force(change: Change) -> Iterator[None]:
-    """The change is in force within."""
+    """Register a change within."""
     add(change)
     try:
         yield
@@ -64,13 +64,13 @@ def in_force(change: Change) -> Iterator[None]:
 
 
 def has_changes() -> bool:
-    """Whether any change is in force."""
+    """True if any change is registered."""
     return bool(_changes)
 
 
 @contextmanager
 def undone() -> Iterator[None]:
-    """Within, another program has the terminal as it was."""
+    """Undo the changes within, for another program."""
     changes = _changes[:]
     _changes.clear()
     for change in reversed(changes):
@@ -85,7 +85,7 @@ def undone() -> Iterator[None]:
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Within, changes are drawn or made: the process stops only behind it."""
+    """Delay a stop of the process until the end, while changes are made."""
     global _n_busy, _is_wanted
     _n_busy += 1
     try:
@@ -99,7 +99,7 @@ def busy() -> Iterator[None]:
 
 @contextmanager
 def at_prompt(suspend: Callable[[], None]) -> Iterator[None]:
-    """Within there is a prompt, which is suspended by calling that."""
+    """Register a prompt within, with the function that suspends it."""
     global _prompt
     _prompt = suspend
     try:
@@ -109,7 +109,7 @@ def at_prompt(suspend: Callable[[], None]) -> Iterator[None]:
 
 
 def stop() -> None:
-    """Undo all changes, stop, and make them again once SIGCONT has come."""
+    """Undo all changes, stop, and make them again after SIGCONT."""
     assert _SIGTSTP is not None
     for change in reversed(_changes):
         with suppress(OSError):
@@ -125,7 +125,7 @@ def stop() -> None:
 
 
 def stop_all() -> None:
-    """As `stop`, with all processes of the group, as Ctrl-Z does on a terminal that is in its usual modes."""
+    """Do as `stop` with all processes of the group, like Ctrl-Z on a terminal in its usual modes."""
     assert _SIGTSTP is not None
     before = signal.signal(_SIGTSTP, signal.SIG_IGN)
     os.kill(0, _SIGTSTP)

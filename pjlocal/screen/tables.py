@@ -22,10 +22,10 @@ def plain_table(*headers: str, right: Iterable[int] = ()) -> Table:
 
 
 def settings(groups: Iterable[Settings], in_force: Mapping[str, str], named: str | None = None) -> Table:
-    """Every setting's value, and what it does; or the one that is named.
+    """A table of all settings with values and help, or of one setting.
 
     Args:
-        in_force: what settings that nobody set come to, by name.
+        in_force: the values of settings that were not set, by name.
     """
     table = plain_table("setting", "value", "")
     for group in groups:
@@ -41,7 +41,7 @@ def settings(groups: Iterable[Settings], in_force: Mapping[str, str], named: str
 
 
 def _plain(value: Any, unset: str) -> str:
-    """A setting's value as one would type it."""
+    """A setting's value as a user would type it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

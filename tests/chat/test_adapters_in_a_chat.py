@@ -62,7 +62,7 @@ def test_a_model_that_the_adapters_are_not_made_for_is_not_loaded(chat: Talk, lo
     chat.say("/set lora pirate.gguf")
     other = write_llama(tmp_path / "other.gguf", n_embd=32)
     loaded = chat.judge.model
-    assert "pirate.gguf does not fit other.gguf" in chat.say(f"/model {other}")[-1]
+    assert "pirate.gguf does not fit the model other.gguf" in chat.say(f"/model {other}")[-1]
     assert chat.judge.model is loaded
 
 

@@ -138,9 +138,9 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
         (["-p", "vivdi", "hi"], r"unknown preset 'vivdi': did you mean vivid\?.*more than one word"),
         (["-p", "", "hi"], "a preference is empty"),
         (["-p", "@missing.txt", "hi"], "cannot read preference file missing.txt"),
-        (["-p", "@", "hi"], "no file is named: its name is empty"),
-        (["--grammar", "", "hi"], "no file is named: its name is empty"),
-        (["--trace", "", "hi"], "no file is named: its name is empty"),
+        (["-p", "@", "hi"], "the file name is empty: name a file"),
+        (["--grammar", "", "hi"], "the file name is empty: name a file"),
+        (["--trace", "", "hi"], "the file name is empty: name a file"),
         (["-p", "@latin1.txt", "hi"], "latin1.txt is not UTF-8"),
         (["-p", "@empty.txt", "hi"], "empty.txt is empty"),
         (["-p", "vivid", "--draft-prefer", "creative", "hi"], "use one"),
@@ -171,7 +171,7 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
         (["--regex", "a", "--lark", "broken.gbnf", "hi"], "--regex and --lark exclude each other: give one"),
         (["--grammar", "rootless.gbnf", "--json-schema", "odd.json", "hi"], "give one"),
         (["--logit-bias", "hello", "hi"], "is not TOKEN=BIAS"),
-        (["--logit-bias", "5=1e39", "hi"], "a bias is at most 1,000,000"),
+        (["--logit-bias", "5=1e39", "hi"], "a bias must be at most 1,000,000"),
         (["--repeat-penalty", "1e-45", "hi"], "--repeat-penalty must be at least 0.001"),
         (["--logit-bias", "99999999=1", "hi"], "the model has tokens 0 to"),
         (["--logit-bias", "several words=1", "hi"], "tokens of this model, not one"),
@@ -200,7 +200,7 @@ def test_standard_input_that_is_not_utf8_is_refused(pjlocal) -> None:
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        ("missing.gguf", "no model 'missing.gguf' here or in models"),
+        ("missing.gguf", "no model 'missing.gguf' in this folder or in models"),
         ("/nowhere/missing.gguf", "no such model file"),
         (".", "is a directory"),
         ("empty.gguf", "is empty"),
@@ -279,16 +279,19 @@ main()"""
     [
         (
             ("Why do cats purr?",),
-            "No such command 'Why do cats purr?': a prompt and its options go to run, as in: pjlocal",
+            "No such command 'Why do cats purr?': give a prompt and its options to run, as in: pjlocal",
         ),
-        (("-p", "vivid", "hi"), "No such option: -p: a prompt and its options go to run, as in: pjlocal run -p vivid"),
+        (
+            ("-p", "vivid", "hi"),
+            "No such option: -p: give a prompt and its options to run, as in: pjlocal run -p vivid",
+        ),
         (("rnu", "hi"), "No such command 'rnu'. Did you mean 'run'? See pjlocal --help"),
         (("models", "lst"), "No such command 'lst'. Did you mean 'list'? See pjlocal models --help"),
         (
             ("run", "why", "not"),
             "Got unexpected extra argument(s) (not): put the prompt in quotes. See pjlocal run --help",
         ),
-        ((), "standard input goes to a command, as in: echo Hello | pjlocal run. See pjlocal --help"),
+        ((), "give standard input to a command, as in: echo Hello | pjlocal run. See pjlocal --help"),
     ],
 )
 def test_a_prompt_without_its_command_is_told_where_it_goes(pjlocal, args: tuple[str, ...], says: str) -> None:

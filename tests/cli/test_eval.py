@@ -84,7 +84,7 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
     compared = pjlocal("eval", "compare", "out", "warm", "--json")
     assert json.loads(compared.stdout)["prompts"] == 4
     vote = pjlocal("eval", "vote", "out")
-    assert vote.returncode == 2 and "asks on a terminal" in vote.stderr
+    assert vote.returncode == 2 and "needs a terminal" in vote.stderr
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_two_at_once_in_a_folder_and_what_is_no_folder_are_refused(
     with Folder(tmp_path / "out") as folder:
         folder.hold(AnswerRecord)
         result = pjlocal(*run, "out")
-        assert result.returncode == 2 and "another pjlocal writes into out" in result.stderr
+        assert result.returncode == 2 and "another pjlocal is writing into out" in result.stderr
     assert pjlocal(*run, "out").returncode == 0
     warmer = pjlocal(*run, "out", "-t", "2")
     assert "holds 3 answers besides those of this suite and these settings" in warmer.stderr
@@ -181,7 +181,7 @@ def test_what_a_suite_settles_itself_is_said_and_a_seed_takes_the_place_of_its_o
 ) -> None:
     options = ["--limit", "1", "--no-reward", "--mode", "both", "--seed", "7"]
     result = pjlocal("eval", "run", suite, "--out", "out", "-m", tiny("llama"), *options)
-    assert "every system of the suite sets --mode itself: what you gave changes nothing" in result.stderr
+    assert "every system of the suite sets --mode itself, so your value has no effect" in result.stderr
     answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert {answer["seed"] for answer in answers} == {7}
 
@@ -207,18 +207,18 @@ def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_su
     ("args", "said"),
     [
         (["nosuch"], "there is no suite 'nosuch'"),
-        ([""], "which suite?"),
+        ([""], "name a suite"),
         (["small.toml", "--prompts", "nosuch.txt"], "nosuch.txt"),
         (["small.toml", "--field", "x", "--prompts", "questions.json"], "x"),
         (["small.toml", "-m", "nosuch"], "nosuch"),
         (["small.toml", "--judge", "nosuch"], "nosuch"),
         (["small.toml", "--scorer", "nosuch"], "nosuch"),
-        (["small.toml", "--judge-url", "http://127.0.0.1:1/v1"], "--judge-url needs the name of the model there"),
+        (["small.toml", "--judge-url", "http://127.0.0.1:1/v1"], "--judge-url needs the name of the server's model"),
         (["small.toml", "--judge-url", "ftp://x", "--judge", "m"], "http"),
         (["small.toml", "-m", "text.gguf"], "text.gguf"),
         (["bad.toml"], "bad.toml: max_tokens must be a whole number"),
         (["small.toml", "--judge", "text.gguf"], "text.gguf"),
-        (["small.toml", "--reward-model", "PLAIN"], "is no reward model"),
+        (["small.toml", "--reward-model", "PLAIN"], "is not a reward model"),
         (["small.toml", "--strength", "11"], "a strength is a number"),
         (["small.toml", "--parallel", "0"], "parallel"),
     ],
@@ -239,16 +239,18 @@ def test_what_cannot_be_is_told_in_a_line_before_anything_is_generated(
 def test_a_folder_without_an_evaluation_is_told(pjlocal: Pjlocal, tmp_path: Path) -> None:
     for command in (["report", "none"], ["show", "none"], ["score", "none"], ["compare", "none", "none"]):
         result = pjlocal("eval", *command)
-        assert result.returncode == 2 and "holds no evaluation" in result.stderr, result.stderr
+        assert result.returncode == 2 and "contains no evaluation" in result.stderr, result.stderr
 
 
-@pytest.mark.parametrize("line", ["no JSON", "[]", '{"key": 1}', '{"answer": "a"}', '{"key": "k", "answer": 5}'])
+@pytest.mark.parametrize(
+    "line", ["cannot be read as JSON", "[]", '{"key": 1}', '{"answer": "a"}', '{"key": "k", "answer": 5}']
+)
 def test_a_line_that_pjlocal_did_not_write_is_named(pjlocal: Pjlocal, suite: str, tmp_path: Path, line: str) -> None:
     made = Run(load_suite(str(tmp_path / suite)), (), ())
     write_run(Folder(tmp_path / "out"), made)
     (tmp_path / "out" / "scores.jsonl").write_text(line + "\n")
     result = pjlocal("eval", "report", "out")
-    assert result.returncode == 2 and "scores.jsonl line 1 is not what pjlocal wrote" in result.stderr, result.stderr
+    assert result.returncode == 2 and "scores.jsonl line 1 was changed" in result.stderr, result.stderr
 
 
 @pytest.mark.slow
@@ -268,7 +270,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     when(lambda: file.exists() and file.stat().st_size)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130 and "the same command goes on from here" in err, err
+    assert process.returncode == 130 and "the same command continues" in err, err
     assert 1 <= len(file.read_text().splitlines()) < 12 and not out
 
 

@@ -12,7 +12,7 @@ import pytest
 import tiny_models
 from commandline import one_line
 
-LORA = "is a LoRA adapter, not a model: --lora takes it"
+LORA = "is a LoRA adapter, not a model: give it to --lora"
 
 
 def _gguf(path: Path, architecture: str, kind: str | None = None) -> None:
@@ -26,17 +26,17 @@ def _gguf(path: Path, architecture: str, kind: str | None = None) -> None:
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "lora": (tiny_models.write_lora, LORA),
     "old-lora": (lambda path: _old_lora(path), LORA),
-    "vector": (tiny_models.write_control_vector, "is a control vector, not a model: --control-vector takes it"),
+    "vector": (tiny_models.write_control_vector, "is a control vector, not a model: give it to --control-vector"),
     "eyes": (lambda path: _gguf(path, "clip"), "reads images or sound (mmproj)"),
     "ears": (lambda path: _gguf(path, "whisper", "mmproj"), "reads images or sound (mmproj)"),
     "matrix": (lambda path: _gguf(path, "llama", "imatrix"), "is an importance matrix for quantizing"),
     "bert": (tiny_models.write_embedding, "is an embedding model, which writes no text"),
-    "ranker": (tiny_models.write_reranker, "is a reranker, which writes no text: eval score --reward-model takes it"),
+    "ranker": (tiny_models.write_reranker, "is a reranker, which writes no text: give it to eval score --reward-model"),
     "words": (tiny_models.write_vocab_only, "is a vocabulary without weights"),
     "page": (lambda path: path.write_text("<!DOCTYPE html><p>Sign in"), "is not a GGUF file but a web page"),
     "zip": (lambda path: path.write_bytes(b"PK\3\4" + bytes(99)), "(it is a zip archive, as PyTorch writes them)"),
     "tensors": (lambda path: path.write_bytes(b'\x40' + bytes(7) + b'{"a": {}}'), "(it is in the safetensors format)"),
-    "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS"),
+    "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "a Git LFS pointer"),
     "gzip": (lambda path: path.write_bytes(b"\x1f\x8b\x08" + bytes(99)), "a gzip archive: unpack it"),
     "ggml": (lambda path: path.write_bytes(b"tjgg" + bytes(99)), "an older format of llama.cpp"),
 }  # fmt: skip
@@ -84,4 +84,4 @@ def test_models_info_says_so_too(pjlocal: Callable, files: Path) -> None:
 def test_a_later_part_of_a_split_model_says_which_to_name(pjlocal: Callable, tmp_path: Path, environment) -> None:
     parts = tiny_models.write_split(tmp_path / "split.gguf")
     refused = one_line(pjlocal("run", "-m", parts[1], "Hello").stderr)
-    assert "it is a later part of a split model. Of a split model name the first part" in refused
+    assert "it is not the first part of a split model. Name the first part of a split model" in refused

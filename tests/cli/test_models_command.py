@@ -63,7 +63,7 @@ def test_a_model_of_any_program_answers_by_its_name(pjlocal: Callable, home: Pat
         answer = pjlocal("run", "-m", name, "-n", "1", "--json", "hello")
         assert answer.returncode == 0, answer.stderr
     wrong = pjlocal("run", "-m", "org/other", "hello")
-    assert "pjlocal models pull org/other gets it" in one_line(wrong.stderr) and wrong.returncode == 1
+    assert "pjlocal models pull org/other downloads it" in one_line(wrong.stderr) and wrong.returncode == 1
 
 
 def test_info_tells_what_the_file_says_and_what_memory_it_needs(pjlocal: Callable, home: Path) -> None:
@@ -125,7 +125,10 @@ def test_rm_and_info_mean_the_file_that_is_named_not_a_link_to_it(pjlocal: Calla
     assert not pjlocal("models", "rm", "a-link", "-y").stderr and (own / "mine.gguf").exists()
     (own / "a-link.gguf").symlink_to("mine.gguf")
     removed = pjlocal("models", "rm", "mine.gguf", "-y")
-    assert one_line(removed.stderr) == f"pjlocal: {own}/a-link.gguf would lead nowhere without {own}/mine.gguf"
+    assert (
+        one_line(removed.stderr)
+        == f"pjlocal: these links would point to nothing without {own}/mine.gguf: {own}/a-link.gguf"
+    )
     assert sorted(path.name for path in own.iterdir()) == ["a-link.gguf", "nowhere.gguf"]
     for name in ("nowhere", own / "a-link.gguf"):
         assert pjlocal("models", "rm", "-y", name).returncode == 0

@@ -91,7 +91,7 @@ def test_the_quantization_asked_for_is_taken_or_those_there_are_named(pjlocal: C
     assert one_line(wrong.stderr).endswith("has no Q2_K: it has Q4_0, Q8_0, odd") and wrong.returncode == 2
     hub.files[MODEL] = {"config.json": b"{}"}
     none = pjlocal("models", "pull", MODEL)
-    assert "holds no GGUF file" in one_line(none.stderr) and none.returncode == 1
+    assert "contains no GGUF file" in one_line(none.stderr) and none.returncode == 1
 
 
 def test_a_split_quantization_comes_whole(pjlocal: Callable, hub: Hub, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_what_is_left_of_another_download_does_no_harm(pjlocal: Callable, hub: H
     partial.write_bytes(kept)
     first = pjlocal("models", "pull", MODEL)
     if len(kept) < len(data):
-        assert "came damaged" in first.stderr and first.returncode == 1 and not partial.exists()
+        assert "is damaged" in first.stderr and first.returncode == 1 and not partial.exists()
         first = pjlocal("models", "pull", MODEL)
     assert pulled(first).read_bytes() == data
 
@@ -151,9 +151,9 @@ def test_what_is_left_of_another_download_does_no_harm(pjlocal: Callable, hub: H
 @pytest.mark.parametrize(
     ("served", "says"),
     [
-        (some_bytes(300_000, 9), "came damaged (its checksum is not the repository's): pull it again"),
-        (some_bytes(200_000), "is not as large as org/Tiny-GGUF says: pull it again"),
-        (some_bytes(400_000), "is not as large as org/Tiny-GGUF says: pull it again"),
+        (some_bytes(300_000, 9), "is damaged (its checksum differs from the repository's): pull it again"),
+        (some_bytes(200_000), "differs from that at org/Tiny-GGUF: pull it again"),
+        (some_bytes(400_000), "differs from that at org/Tiny-GGUF: pull it again"),
     ],
     ids=["other bytes", "too few", "too many"],
 )
@@ -170,17 +170,17 @@ def test_a_file_that_is_not_what_was_promised_is_not_kept(
 @pytest.mark.parametrize(
     ("status", "headers", "says"),
     [
-        (401, {}, "there is no repository org/Tiny-GGUF at .*: mind the spelling, or set HF_TOKEN if it is private"),
+        (401, {}, "there is no repository org/Tiny-GGUF at .*: check the spelling, or set HF_TOKEN if it is private"),
         (
             401,
             {"X-Error-Code": "GatedRepo"},
-            "wants its terms accepted first: do so on .*, then set HF_TOKEN to a token",
+            "requires that you accept its terms: do so on .*, then set HF_TOKEN to a token",
         ),
-        (403, {"X-Error-Code": "GatedRepo"}, "wants its terms accepted first"),
+        (403, {"X-Error-Code": "GatedRepo"}, "requires that you accept its terms"),
         (403, {}, "Hugging Face forbids org/Tiny-GGUF to this account"),
         (404, {"X-Error-Code": "RepoNotFound"}, "there is no repository org/Tiny-GGUF"),
-        (429, {"Retry-After": "77"}, "too many requests for Hugging Face: try again in 77 seconds"),
-        (503, {}, "a trouble of its own .status 503.: try again later"),
+        (429, {"Retry-After": "77"}, "too many requests to Hugging Face: try again in 77 seconds"),
+        (503, {}, "a problem .status 503.: try again later"),
     ],
 )
 def test_what_the_hub_refuses_is_explained_in_a_line(
@@ -195,9 +195,9 @@ def test_what_the_hub_refuses_is_explained_in_a_line(
 def test_a_token_that_is_not_valid_is_said(pjlocal: Callable, hub: Hub, environment: dict[str, str]) -> None:
     hub.refuse[MODEL] = (401, {})
     environment["HF_TOKEN"] = "hf_old"
-    assert "does not take the token that is used here" in one_line(pjlocal("models", "pull", MODEL).stderr)
+    assert "refuses your token" in one_line(pjlocal("models", "pull", MODEL).stderr)
     hub.refuse[MODEL] = (403, {"X-Error-Code": "GatedRepo"})
-    assert "with the account whose token is used here" in one_line(pjlocal("models", "pull", MODEL).stderr)
+    assert "with the account of your token" in one_line(pjlocal("models", "pull", MODEL).stderr)
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_a_hub_that_is_not_there_is_said(process: Callable, environment: dict[st
     environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
     assert "cannot reach http://127.0.0.1:9" in one_line(process("models", "pull", MODEL).stderr)
     environment["HF_HUB_OFFLINE"] = "1"
-    assert "HF_HUB_OFFLINE is set" in one_line(process("models", "pull", MODEL).stderr)
+    assert "HF_HUB_OFFLINE forbids requests" in one_line(process("models", "pull", MODEL).stderr)
 
 
 @pytest.mark.slow
@@ -233,7 +233,7 @@ def _described(**sibling: object) -> bytes:
 def test_nonsense_from_a_hub_is_said_to_be_its(pjlocal: Callable, hub: Hub, tmp_path: Path, says: bytes) -> None:
     hub.says = says
     result = pjlocal("models", "pull", MODEL)
-    assert f"what {hub.url} says of {MODEL} is not what Hugging Face says" in one_line(result.stderr), result.stderr
+    assert f"the reply of {hub.url} for {MODEL} is not one of Hugging Face" in one_line(result.stderr), result.stderr
     assert result.returncode == 1 and not [*tmp_path.rglob("*.gguf")]
 
 
@@ -252,21 +252,21 @@ def test_headers_of_a_file_that_are_not_the_hubs_are_refused(
     offered(hub, "tiny-Q4_K_M.gguf")
     hub.headers = headers
     result = pjlocal("models", "pull", MODEL)
-    assert "is not what Hugging Face says" in result.stderr.splitlines()[-1] and result.returncode == 1
+    assert "is not one of Hugging Face" in result.stderr.splitlines()[-1] and result.returncode == 1
     assert not [path for path in tmp_path.rglob("*") if "evil" in path.name or path.suffix == ".gguf"]
 
 
 def test_a_host_that_refuses_is_named(pjlocal: Callable, hub: Hub) -> None:
     hub.refuse[MODEL] = (404, {})
     told = one_line(pjlocal("models", "pull", MODEL).stderr)
-    assert f"{hub.url} refuses {MODEL} (status 404): mind the spelling, and whether HF_ENDPOINT" in told
+    assert f"{hub.url} refuses {MODEL} (status 404): check the spelling, and HF_ENDPOINT" in told
 
 
 def test_names_of_the_catalogue_are_pulled_too(pjlocal: Callable, hub: Hub) -> None:
     listed = pjlocal("models", "pull").stdout
     assert "llama-3.2-3b" in listed and "bartowski/Llama-3.2-3B-Instruct-GGUF" in listed
     hub.files["bartowski/Llama-3.2-3B-Instruct-GGUF"] = {"Llama-3.2-3B-Instruct-Q4_K_M.gguf": b"GGUF"}
-    assert "pjlocal models pull llama-3.2-3b gets it" in one_line(pjlocal("run", "-m", "llama-3.2-3b", "x").stderr)
+    assert "pjlocal models pull llama-3.2-3b downloads it" in one_line(pjlocal("run", "-m", "llama-3.2-3b", "x").stderr)
     assert pulled(pjlocal("models", "pull", "Llama-3.2-3B")).name == "Llama-3.2-3B-Instruct-Q4_K_M.gguf"
     wrong = pjlocal("models", "pull", "llama-3.2-4b")
     assert "did you mean" in one_line(wrong.stderr) and wrong.returncode == 2
@@ -283,7 +283,10 @@ def test_what_will_not_fit_the_disk_is_refused_before_it_comes(pjlocal: Callable
 
     hub.files[MODEL]["tiny-Q4_K_M.gguf"] = Huge(real)
     result = pjlocal("models", "pull", MODEL)
-    assert "not enough room: 1000000.0 GB are to come and" in result.stderr.splitlines()[-1] and result.returncode == 1
+    assert (
+        "not enough room: the download takes 1000000.0 GB and" in result.stderr.splitlines()[-1]
+        and result.returncode == 1
+    )
     assert not [path for method, path, _ in hub.asked if method == "GET" and "resolve" in path]
 
 
@@ -319,7 +322,7 @@ def test_a_connection_that_stays_broken_is_told_with_what_came(pjlocal: Callable
     hub.breaks_after = [2_500_000, *[0] * 20]
     result = pjlocal("models", "pull", MODEL)
     assert result.stderr.splitlines()[-1] == (
-        "pjlocal: the connection broke after 2 of 3 MB: the same command goes on from there"
+        "pjlocal: the connection broke after 2 of 3 MB: the same command continues from there"
     )
     assert result.returncode == 1 and "Traceback" not in result.stderr
     hub.breaks_after = []

@@ -95,13 +95,13 @@ def test_models_are_listed_and_a_doctor_finds_nothing_broken(homeless: Run) -> N
     found = homeless("doctor")
     assert found.returncode == 0 and not found.stderr, found.stdout
     for what in ("configuration", "data folder", "cache folder", "chats"):
-        assert f"note    {what:14}  none: there is no home folder" in found.stdout
+        assert f"note    {what:14}  no home folder is known" in found.stdout
 
 
 def test_what_needs_a_home_says_so(homeless: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")  # without HF_HOME and without a home
     pulled = homeless("models", "pull", "org/repo")
-    assert "there is no home folder to download to: set HOME, or HF_HOME" in one_line(pulled.stderr)
+    assert "no home folder for downloads is known: set HOME, or set HF_HOME" in one_line(pulled.stderr)
     installed = homeless("--install-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
-    assert one_line(installed.stderr) == "pjlocal: there is no home folder for this: set HOME"
+    assert one_line(installed.stderr) == "pjlocal: no home folder is known: set HOME"
     assert not (tmp_path / "~").exists()

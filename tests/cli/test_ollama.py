@@ -62,9 +62,9 @@ def test_every_name_is_listed(pjlocal: Callable, store: Path) -> None:
 def test_what_is_not_used_of_it_costs_a_line(pjlocal: Callable, store: Path) -> None:
     said, cut_off = pjlocal("run", "-m", "anna/pirate", "-n", "2", "Hello").stderr.splitlines()
     assert "cut off" in cut_off and said == (
-        "pjlocal: anna/pirate:latest: not used of what Ollama has for it: its system prompt (--system gives one), "
-        f"its adapter (--lora {store}/blobs/sha256-{2:064} applies it), its parameters num_ctx, stop; "
-        "--sampling model takes its temperature, top_k, repeat_last_n"
+        "pjlocal: anna/pirate:latest: Ollama has more for this model, which is not used: its system prompt "
+        f"(--system gives one), its adapter (--lora {store}/blobs/sha256-{2:064} applies it), its parameters "
+        "num_ctx, stop; --sampling model takes its temperature, top_k, repeat_last_n"
     )
     assert one_line(pjlocal("run", "-m", "plain", "-n", "2", "Hello").stderr) == cut_off
     adapter = f"{store}/blobs/sha256-{2:064}"
@@ -87,7 +87,7 @@ def test_an_evaluation_calls_it_by_its_name_and_tells_what_is_not_used_once(pjlo
     (tmp_path / "suite.toml").write_text(f'limit = 1\n{system}{objectives}prefer = ["vivid"]\n')
     result = pjlocal("eval", "run", "suite.toml", "--out", "out", "-m", "anna/pirate", "-n", "2")
     assert result.returncode == 0 and "Scores by anna/pirate:latest" in result.stdout
-    assert result.stderr.count("not used of what Ollama has for it") == 1
+    assert result.stderr.count("Ollama has more for this model, which is not used") == 1
 
 
 @pytest.mark.slow

@@ -52,9 +52,9 @@ def test_own_presets_are_preferences_by_name_whatever_the_case(write) -> None:
         (("add", "new", " "), "the preset 'new' is empty"),
         (("add", "new", "-"), "the preset 'new' is empty"),
         (("add", "new", "@missing.txt"), "cannot read preference file missing.txt"),
-        (("add", "Pirate", "x y"), "there is a preset 'pirate' already: --force replaces it"),
+        (("add", "Pirate", "x y"), "the preset 'pirate' exists already: --force replaces it"),
         (("rm", "vivid"), "cannot remove the preset 'vivid': it is built in"),
-        (("rm", "new"), "cannot remove the preset 'new': there is none in .*config.toml"),
+        (("rm", "new"), "cannot remove the preset 'new': .*config.toml does not contain it"),
     ],
 )
 def test_presets_that_cannot_be_are_refused(write, file, args, says) -> None:
@@ -139,6 +139,6 @@ def test_a_link_stays_a_link_and_what_is_no_file_is_not_replaced(write, file, tm
 
 def test_a_broken_file_is_not_edited(write, file) -> None:
     write("[presets\n")
-    with pytest.raises(UsageError, match="line 1: this is not TOML"):
+    with pytest.raises(UsageError, match="line 1 is not valid TOML"):
         call(prefs_app, "add", "new", "Be new.")
     assert file.read_text() == "[presets\n"

@@ -167,12 +167,12 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
         ("[presets]\n'two words' = 'x'", ": a preset's name is one bare word"),
         ("[presets]\nmine = 1", ": [presets] mine must be a text in quotes (not 1)"),
         ("[presets]\nmine = ' '", ": the preset 'mine' is empty"),
-        ("[presets]\nmine = 'x'\nMine = 'x'", ": [presets] Mine: there is a preset 'mine' already"),
-        ("save = true\n\nmodel = smollm2", " line 3: this is not TOML"),
-        ("prefer = [\n  'vivid'\n  'concise'\n]", " line 3: this is not TOML"),
-        ("save = true\nmodel = '''\n\n\nx", " line 5: this is not TOML: it ends too early"),
-        ("save = true\n\nsave = false\nview = 'text'", ': this is not TOML: Key "save" already exists'),
-        ("[engine]\n[sampling]\ntop_k = 1\n[engine]\nn_ctx = 9\n", ': this is not TOML: Key "engine" already exists'),
+        ("[presets]\nmine = 'x'\nMine = 'x'", ": [presets] Mine: two presets are named 'mine'"),
+        ("save = true\n\nmodel = smollm2", " line 3 is not valid TOML"),
+        ("prefer = [\n  'vivid'\n  'concise'\n]", " line 3 is not valid TOML"),
+        ("save = true\nmodel = '''\n\n\nx", " line 5 is not valid TOML: it ends too early"),
+        ("save = true\n\nsave = false\nview = 'text'", ' is not valid TOML: Key "save" already exists'),
+        ("[engine]\n[sampling]\ntop_k = 1\n[engine]\nn_ctx = 9\n", ' is not valid TOML: Key "engine" already exists'),
     ],
 )
 def test_what_is_wrong_is_named_with_its_table_and_key(write, file, text, says) -> None:
@@ -238,14 +238,14 @@ def test_a_model_of_the_file_is_found_from_where_it_is_when_it_is_a_path_or_lies
     ("text", "says"),
     [
         ("model = '~nosuchuser/x.gguf'", ": model: cannot use the path ~nosuchuser/x.gguf: no home folder is known"),
-        ('model = "a/\\u0000"', ": model: no file is called 'a/\\x00'"),
+        ('model = "a/\\u0000"', ": model: 'a/\\x00' cannot be the name of a file"),
         ("prefer = ['@~nosuchuser/x']", ": prefer: cannot use the path ~nosuchuser/x: no home"),
         (
             "[generation]\naligner = '~nosuchuser/x'",
             ": [generation] aligner: cannot use the path ~nosuchuser/x: no home",
         ),
         ("[sampling]\ngrammar = '~nosuchuser/x'", ": [sampling] grammar: cannot use the path ~nosuchuser/x: no home"),
-        ('[sampling]\ngrammar = "\\u0000"', ": [sampling] grammar: no file is called '\\x00'"),
+        ('[sampling]\ngrammar = "\\u0000"', ": [sampling] grammar: '\\x00' cannot be the name of a file"),
     ],
 )
 def test_a_path_that_cannot_be_is_named_with_its_key(write, text, says) -> None:

@@ -75,7 +75,7 @@ def test_a_persona_that_is_not_there_is_said_with_the_nearest(write, name: str, 
 
 
 def test_without_any_persona_it_is_said_how_to_have_one() -> None:
-    with pytest.raises(UsageError, match="unknown persona 'x': pjlocal prefs save NAME keeps one"):
+    with pytest.raises(UsageError, match="unknown persona 'x': pjlocal prefs save NAME saves one"):
         settled("-P", "x")
 
 
@@ -85,8 +85,8 @@ def test_without_any_persona_it_is_said_how_to_have_one() -> None:
         ("personas = 3", ": personas must be a table, as in [personas.NAME]"),
         ("[personas]\nmine = 3", ": [personas] mine: personas.mine must be a table, as in [personas.mine]"),
         ("[personas.'two words']\nlam = 3", ": a persona's name is one bare word"),
-        ("[personas.vivid]\nlam = 3", ": there is a preset 'vivid': give the persona another name"),
-        ("[personas.a]\nlam = 3\n[personas.A]\nlam = 3", ": [personas] A: there is a persona 'a' already"),
+        ("[personas.vivid]\nlam = 3", ": a preset is named 'vivid': give the persona another name"),
+        ("[personas.a]\nlam = 3\n[personas.A]\nlam = 3", ": [personas] A: two personas are named 'a'"),
         ("[personas.a]\nlam = 3\n\nmod = 'both'", ": unknown key 'mod' in [personas.a]: did you mean mode"),
         ("[personas.a]\nn_ctx = 300", ": unknown key 'n_ctx' in [personas.a]: "),
         ("[personas.a]\nmodel = 'x'", ": unknown key 'model' in [personas.a]: "),
@@ -179,10 +179,10 @@ def test_a_persona_is_saved_from_options_listed_shown_and_removed(write, file) -
 
 def test_removing_a_persona_keeps_what_is_said_of_the_next_table(write, file) -> None:
     write("[personas.a]\nsystem = '''\n[not a table]\n'''\n")
-    with pytest.raises(UsageError, match=r"cannot take \[personas.a\] apart from the rest"):
+    with pytest.raises(UsageError, match=r"cannot separate \[personas.a\] from the rest"):
         call(prefs_app, "rm", "a")
     write("personas = {a = {lam = 3}, b = {lam = 4}}\n")
-    with pytest.raises(UsageError, match="pjlocal config edit opens it"):
+    with pytest.raises(UsageError, match="change it with pjlocal config edit"):
         call(prefs_app, "rm", "a")
     write("[personas.b]\nlam = 2\n[personas.a]  # short\nstop = [\n  'x',\n]\n\n# the filters\n[sampling]\ntop_k = 1\n")
     call(prefs_app, "rm", "A")
@@ -206,16 +206,16 @@ def test_a_persona_may_set_the_seed_to_random(write) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("save", "x"), "say what the persona sets, as in: pjlocal prefs save brief -p concise"),
-        (("save", "vivid", "-l", "3"), "there is a preset 'vivid': give the persona another name"),
+        (("save", "x"), "give the settings of the persona, as in: pjlocal prefs save brief -p concise"),
+        (("save", "vivid", "-l", "3"), "a preset is named 'vivid': give the persona another name"),
         (("save", "two words", "-l", "3"), "a persona's name is one bare word"),
-        (("save", "There", "-l", "3"), "there is a persona 'there' already: --force replaces it"),
+        (("save", "There", "-l", "3"), "the persona 'there' exists already: --force replaces it"),
         (("save", "x", "-p", "vivdi"), "unknown preset 'vivdi'"),
         (("save", "x", "-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
-        (("save", "x", "--grammar", "g.gbnf"), 'a persona names a file by grammar = "FILE"'),
-        (("add", "there", "Be there."), "there is a persona 'there': give the preset another name"),
+        (("save", "x", "--grammar", "g.gbnf"), 'write grammar = "FILE" into'),
+        (("add", "there", "Be there."), "a persona is named 'there': give the preset another name"),
         (("show", "thre"), "unknown preset 'thre': did you mean there"),
-        (("rm", "thre"), "cannot remove the preset 'thre': there is none in"),
+        (("rm", "thre"), "cannot remove the preset 'thre': "),
     ],
 )
 def test_personas_that_cannot_be_are_refused(write, file, tmp_path, monkeypatch, args, says: str) -> None:

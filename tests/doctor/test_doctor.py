@@ -78,7 +78,7 @@ def test_a_card_that_is_not_used_is_named_with_the_command_that_changes_it(
     assert [card.name for card in there[:2]] == ["NVIDIA GeForce RTX 3090", "NVIDIA T4"]
     unused = gpu_finding(there, [], offloads=False)
     assert unused.state == "note"
-    assert "RTX 3090 is there and this llama.cpp was built without it" in unused.text
+    assert "was built without support for NVIDIA GeForce RTX 3090" in unused.text
     assert "--prefer-binary llama-cpp-python --extra-index-url" in unused.text and "/whl/cu125 " in unused.text
     assert gpu_finding(there, ["CUDA0"], offloads=True).text == "llama.cpp uses CUDA0"
     smi.write_text("#!/bin/sh\nexit 9\n")

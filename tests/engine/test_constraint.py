@@ -135,7 +135,7 @@ def test_a_text_that_cannot_go_on_is_an_error_in_words(vivid_and_creative) -> No
     model = vivid_and_creative.model
     constraint = make_constraint(model, Sampling(regex="[0-9]+"))
     constraint.accept(0, model.tokenize("a", special=False)[0])
-    with pytest.raises(ModelError, match=r"^the answer cannot go on as asked for: .+"):
+    with pytest.raises(ModelError, match=r"^the answer cannot continue under the constraint: .+"):
         constraint.mask()
 
 

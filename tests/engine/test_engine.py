@@ -433,7 +433,7 @@ def test_a_conversation_finds_what_was_read_of_it_when_others_have_talked_meanwh
 def test_more_views_than_there_is_room_for_are_refused(judge: PersonaJudge) -> None:
     generation = generations(1, mode="both", avoid=("formal",))[0]
     with sharing(judge, 1) as engine:
-        with pytest.raises(UsageError, match="4 views, and there is room for 3: there would be with --parallel 4"):
+        with pytest.raises(UsageError, match="4 views, and there is room for 3: give --parallel 4"):
             engine.submit(answer(judge, engine, QUESTIONS[0], generation))
         assert engine.is_idle
     with sharing(judge, 4) as engine:

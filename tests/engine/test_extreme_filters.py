@@ -119,7 +119,7 @@ def test_the_coldest_temperature_is_not_zero(vivid_and_creative: PersonaJudge, l
 )
 def test_where_every_token_is_forbidden_none_is_written(vivid_and_creative, logits: np.ndarray, filters) -> None:
     forbidden = ("a=-inf",)
-    with pytest.raises(ModelError, match="no token survives the filters"):
+    with pytest.raises(ModelError, match="the filters drop every token"):
         distribution(vivid_and_creative, logits, grammar='root ::= "a"', logit_bias=forbidden, **filters)
 
 

@@ -17,7 +17,7 @@ from pjlocal.engine import backend, devices, model, offload
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.machine import Limit
 from pjlocal.engine.model import Model
-from pjlocal.engine.offload import choose, told
+from pjlocal.engine.offload import choose, with_devices
 from pjlocal.errors import ModelError, UsageError
 from pjlocal.gguf.fit import Offload
 
@@ -55,9 +55,9 @@ def test_what_is_chosen_names_the_devices_that_get_layers(there, tiny) -> None:
     assert choose(path, Engine(n_gpu_layers=2), 2) == Offload(3, 2, devices=("CUDA0", "CUDA1"))
     assert choose(path, Engine(n_gpu_layers="0"), 2) == Offload(3)
     assert choose(path, Engine(split_mode="none", main_gpu=1), 2).devices == ("CUDA1",)
-    with pytest.raises(UsageError, match=r"--main-gpu 2: there are 0 \(CUDA0\), 1 \(CUDA1\)"):
+    with pytest.raises(UsageError, match=r"--main-gpu 2: the devices are 0 \(CUDA0\), 1 \(CUDA1\)"):
         choose(path, Engine(split_mode="none", main_gpu=2), 2)
-    with pytest.raises(UsageError, match=r"--tensor-split 1,0,1: there are 0 \(CUDA0\), 1 \(CUDA1\)"):
+    with pytest.raises(UsageError, match=r"--tensor-split 1,0,1: the devices are 0 \(CUDA0\), 1 \(CUDA1\)"):
         choose(path, Engine(tensor_split="1,0,1"), 2)
     there(CPU, replace(CARD, free=0, total=0))
     assert choose(path, Engine(), 2).n_gpu_layers == 3, "one that tells nothing gets all, as llama.cpp has it"
@@ -70,12 +70,12 @@ def test_layers_for_a_device_that_is_not_there_cost_a_line(there, tiny, caplog) 
         assert choose(tiny("llama"), Engine(n_gpu_layers="0"), 2) == Offload()
         assert not caplog.records
         choose(tiny("llama"), Engine(n_gpu_layers="all"), 2)
-    assert "there is no device for --gpu-layers" in caplog.text
+    assert "no device for --gpu-layers was found" in caplog.text
 
 
 def test_llama_cpp_is_told_and_what_it_was_told_does_not_outlive_the_load() -> None:
     params = model.lib.llama_model_default_params()
-    with told(params, Engine(main_gpu=1), Offload(33, 20, experts=(31,), shares=(12.0, 8.0))):
+    with with_devices(params, Engine(main_gpu=1), Offload(33, 20, experts=(31,), shares=(12.0, 8.0))):
         assert params.n_gpu_layers == 20 and params.main_gpu == 1 and params.split_mode == 1
         assert params.tensor_split[:3] == [12.0, 8.0, 0.0]
         assert params.tensor_buft_overrides
@@ -106,9 +106,11 @@ def test_memory_that_does_not_do_means_fewer_layers_and_a_line(there, tiny, monk
     with caplog.at_level(logging.WARNING):
         loaded = Model(tiny("llama"), Engine(), Interrupt())
     assert tried == [3, 2, 1] and loaded.offload.n_gpu_layers == 1
-    assert "does not hold 3 layers" in caplog.text and "trying 1" in caplog.text
+    assert "3 layers do not fit" in caplog.text and "trying 1" in caplog.text
     loaded.close()
-    with pytest.raises(ModelError, match=r"out of memory\. Is there not enough memory\? --gpu-layers"):
+    with pytest.raises(
+        ModelError, match=r"out of memory\. Is there enough memory on the devices\? Give fewer --gpu-layers"
+    ):
         Model(tiny("llama"), Engine(n_gpu_layers="all"), Interrupt())
 
 
@@ -122,7 +124,7 @@ def test_without_a_card_nobody_is_told_to_offload_fewer_layers(tiny, monkeypatch
             judge("hello")
     assert "n_ctx" in str(said.value) and "gpu" not in str(said.value)
     monkeypatch.setattr(model.lib, "llama_model_load_from_file", fail)
-    with pytest.raises(ModelError, match="Is there not enough memory") as said:
+    with pytest.raises(ModelError, match="Is there enough memory") as said:
         Model(tiny("llama"), Engine(), Interrupt())
     assert "--gpu-layers" not in str(said.value)
 
@@ -196,7 +198,9 @@ def test_a_server_that_does_not_answer_costs_a_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-    with pytest.raises(ModelError, match=rf"--rpc {address} cannot be reached: .*Start rpc-server there first"):
+    with pytest.raises(
+        ModelError, match=rf"--rpc {address}: cannot reach the server: .*Start rpc-server on that machine first"
+    ):
         devices._reach(address)
 
 
@@ -244,7 +248,7 @@ def test_llama_cpps_own_log_is_shown_where_it_is_asked_for(tiny, caplog: pytest.
     [
         ("0", GIB, r"not enough memory: the KV cache of 2 x \d+ tokens"),
         ("1", GIB, r"not enough memory: the KV cache of 2 x \d+ tokens"),  # the output alone, which has no cache
-        ("all", 0, r"not enough memory of CUDA0: .* 0.0 MiB are free. .*or fewer n_gpu_layers"),
+        ("all", 0, r"not enough memory of CUDA0: .* 0.0 MiB is free. .*or fewer n_gpu_layers"),
         ("all", 1 << 60, None),
     ],
 )

@@ -65,7 +65,11 @@ def test_a_part_without_the_others_is_refused_with_what_is_missing(split: list[P
     alone, first, second = tmp_path / "alone.gguf", tmp_path / split[0].name, tmp_path / split[1].name
     for source, copy in ((split[0], alone), (split[0], first), (split[1], second)):
         shutil.copy(source, copy)
-    name_the_first = "name the first part, as in NAME-00001-of-00003.gguf, with all others beside it"
-    for path, says in ((alone, name_the_first), (second, name_the_first), (first, f"{split[2].name}' .No such file")):
+    name_the_first = "as in NAME-00001-of-00003.gguf, and keep all parts in one folder"
+    for path, says in (
+        (alone, name_the_first),
+        (second, name_the_first),
+        (first, f"{split[2].name}' is missing .No such file"),
+    ):
         with pytest.raises(ModelError, match=f"cannot load {path}: .*{says}"):
             Model(path, Engine(), Interrupt())

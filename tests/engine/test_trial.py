@@ -140,5 +140,5 @@ def test_a_trial_that_the_system_kills_says_nothing_of_the_file(unusual: Path, m
 
 
 def test_a_trial_that_does_not_end_is_ended(unusual: Path) -> None:
-    with pytest.raises(ModelError, match=r"llama.cpp does not come to an end within 0 s on it"):
+    with pytest.raises(ModelError, match=r"llama.cpp does not finish within 0 s on it"):
         trial.check_model(read_header(unusual), Interrupt(), seconds=0.01)

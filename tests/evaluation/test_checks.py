@@ -155,7 +155,7 @@ def test_presets_are_held_to_what_they_promise() -> None:
 @pytest.mark.parametrize("pattern", ["(", "[a", "*a", r"\p{Klingon}", "a{2,1}", "\\", "(?P<x", "(?<n>a)(?<n"])
 def test_a_bad_expression_is_told_before_anything_is_generated(pattern: str) -> None:
     for key in ("regex", "not_regex"):
-        with pytest.raises(UsageError, match=rf"^{key}: .* is no regular expression") as error:
+        with pytest.raises(UsageError, match=rf"^{key}: .* is not a regular expression") as error:
             Check("arr", **{key: pattern})
         assert "\n" not in str(error.value)
 

@@ -179,7 +179,7 @@ def test_a_packed_body_is_not_unpacked(server: Server) -> None:
     server.script = says((gzip.compress(reply()), {"Content_Encoding": "gzip"}))
     judge = make_judge(server)
     assert ask(judge) == []
-    assert list(judge.failures) == ["a reply that is none of a chat"]
+    assert list(judge.failures) == ["a reply that is not a chat completion"]
     assert server.headers[0]["Accept-Encoding"] == "identity"
 
 
@@ -213,7 +213,7 @@ def test_a_server_that_says_when_is_left_alone_until_then(
 
 def test_a_server_that_wants_a_long_rest_ends_it(server: Server) -> None:
     server.script = says((b"", 429, {"Retry_After": "86400"}))
-    with pytest.raises(ModelError, match="left alone for 86400 s"):
+    with pytest.raises(ModelError, match="asks for a pause of 86400 s"):
         ask(make_judge(server))
 
 
@@ -367,7 +367,7 @@ def test_a_key_over_an_open_line_is_warned_of(
 
 @pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://x", "http://", "http://x:99999", "http://[::1"])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="--judge-url takes an address"):
+    with pytest.raises(UsageError, match="--judge-url must be a URL"):
         EndpointJudge(url, "gpt", Interrupt())
 
 

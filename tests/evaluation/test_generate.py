@@ -226,7 +226,7 @@ def test_what_is_run_is_kept_and_read_again(tmp_path: Path) -> None:
         folder.run_file.write_text("{")
         with pytest.raises(UsageError, match="cannot be read"):
             read_run(folder)
-    with Folder(tmp_path / "none") as folder, pytest.raises(UsageError, match="holds no evaluation"):
+    with Folder(tmp_path / "none") as folder, pytest.raises(UsageError, match="contains no evaluation"):
         read_run(folder)
 
 

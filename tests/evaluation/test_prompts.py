@@ -87,13 +87,13 @@ def test_a_packed_file_is_unpacked(tmp_path: Path, ending: str, codec: str) -> N
             file.write(data)
         assert texts(path) == ["Why?", "How?"]
         path.write_bytes(path.read_bytes()[:-6])
-        with pytest.raises(UsageError, match=r"cannot read prompts .* stream|is no Parquet file"):
+        with pytest.raises(UsageError, match=r"cannot read prompts .* stream|is not a readable Parquet file"):
             texts(path)
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.jsonl.xz", "a.csv.zip", "a.tar.gz", "a.7z", "a.json.lz4"])
 def test_what_is_packed_otherwise_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=rf"cannot read prompts .*{name}: unpack it first, or pack it with gzip"):
+    with pytest.raises(UsageError, match=rf"cannot read prompts .*{name}: unpack the file first, or use gzip"):
         texts(write(tmp_path / name, "PK"))
 
 
@@ -137,9 +137,9 @@ def test_parquet_gives_what_is_asked_for_whatever_stands_beside_it(tmp_path: Pat
     for field, expected in {"messages": "ab", "kind": "xy", "view": "vw", "packed": "pq"}.items():
         assert texts(path, field=field) == [*expected]
     for field, said in {
-        "when": "a.parquet holds no text under 'when'",
+        "when": "a.parquet contains no text under 'when'",
         "broken": "row 2 is not UTF-8 text",
-        "empty": "row 2 holds no text under 'empty'",
+        "empty": "row 2 contains no text under 'empty'",
     }.items():
         with pytest.raises(UsageError, match=said):
             texts(path, field=field)
@@ -270,44 +270,44 @@ def test_a_file_that_a_suite_names_is_found_from_its_folder(tmp_path: Path) -> N
 
 # What will not do.
 
-_LIST = "must hold a list, of texts or of objects with one"
+_LIST = "must be a list of texts, or of objects with a text"
 
 
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("a.txt", "", r"there are no prompts in .*a\.txt: it is empty"),
-        ("a.txt", " \n\n", "it is empty"),
-        ("a.jsonl", "\n", "it is empty"),
-        ("a.json", " ", "it is empty"),
-        ("a.json", "[]", "it is empty"),
-        ("a.csv", "", "it is empty"),
-        ("a.csv", "prompt\n", "it is empty"),
-        ("a.jsonl", '{"prompt": "  "}', "it is empty"),
-        ("a.jsonl", '"x"\n{"prompt": }', r"a\.jsonl line 2: this is not JSON: Expecting value \(column 12\)"),
-        ("a.json", '[\n"a",\n', r"a\.json: this is not JSON: Expecting value \(line 2 column 5\)|\(line 3 column 1\)"),
+        ("a.txt", "", r"a\.txt is empty: it contains no prompts"),
+        ("a.txt", " \n\n", "is empty: it contains no prompts"),
+        ("a.jsonl", "\n", "is empty: it contains no prompts"),
+        ("a.json", " ", "is empty: it contains no prompts"),
+        ("a.json", "[]", "is empty: it contains no prompts"),
+        ("a.csv", "", "is empty: it contains no prompts"),
+        ("a.csv", "prompt\n", "is empty: it contains no prompts"),
+        ("a.jsonl", '{"prompt": "  "}', "is empty: it contains no prompts"),
+        ("a.jsonl", '"x"\n{"prompt": }', r"a\.jsonl line 2 is not valid JSON: Expecting value \(column 12\)"),
+        ("a.json", '[\n"a",\n', r"a\.json is not valid JSON: Expecting value \(line 2 column 5\)|\(line 3 column 1\)"),
         ("a.json", '{"prompts": ["x"],\n"n": 1}', _LIST),
-        ("a.json", "[" * 100_000, "a number or a nesting is too large"),
-        ("a.jsonl", '{"prompt": ' + "1" * 5000 + "}", "too large|holds no text"),
-        ("a.jsonl", '{"wish": "x", "n": 1}', r"line 1 has no field that is known for a prompt: it has wish, n\."),
+        ("a.json", "[" * 100_000, "a number is too large, or the nesting too deep"),
+        ("a.jsonl", '{"prompt": ' + "1" * 5000 + "}", "too large|contains no text"),
+        ("a.jsonl", '{"wish": "x", "n": 1}', r"line 1 has no field with a known name: it has wish, n\."),
         ("a.jsonl", '{"prompt": "x"}\n{"promt": "y"}', r"line 2 has no field 'prompt': did you mean promt\?"),
-        ("a.jsonl", '{"prompt": 3}', r"line 1 holds no text under 'prompt'"),
-        ("a.jsonl", '{"prompt": null}', r"line 1 holds no text under 'prompt'"),
-        ("a.jsonl", '{"turns": []}', r"line 1 holds no text under 'turns'"),
-        ("a.jsonl", "3", r"line 1 holds no text"),
-        ("a.jsonl", '{"prompt": "\\ud800"}', r"line 1 holds half a character"),
-        ("a.json", '["x", {}]', r"item 2 has no field that is known for a prompt: it has none"),
+        ("a.jsonl", '{"prompt": 3}', r"line 1 contains no text under 'prompt'"),
+        ("a.jsonl", '{"prompt": null}', r"line 1 contains no text under 'prompt'"),
+        ("a.jsonl", '{"turns": []}', r"line 1 contains no text under 'turns'"),
+        ("a.jsonl", "3", r"line 1 contains no text"),
+        ("a.jsonl", '{"prompt": "\\ud800"}', r"line 1 contains half a character"),
+        ("a.json", '["x", {}]', r"item 2 has no field with a known name: it has none"),
         ("a.csv", "prompt,n\nHow so, and when?,1\n", r"line 2 has 3 fields, and the first line names 2: put quotes"),
-        ("a.csv", "wish,n\nx,1\n", r"it has wish, n\. Name the right one with --field"),
+        ("a.csv", "wish,n\nx,1\n", r"it has wish, n\. Name the field of the prompts with --field"),
         ("a.csv", 'n,prompt\n1,"a\nb"\n\n2,b,c\n', r"line 5 has 3 fields, and the first line names 2: put quotes"),
-        ("a.csv", 'prompt,n\n\n"To be" is what?,1\n', r"line 3: this is not CSV: quotes inside .* must be doubled"),
-        ("a.csv", 'prompt\n"To be" is what?\n', r"line 2: this is not CSV: quotes inside .* must be doubled"),
-        ("a.csv", 'prompt\nx\n"To be\nor\n', r"line 3: this is not CSV: a quoted text has no end"),
+        ("a.csv", 'prompt,n\n\n"To be" is what?,1\n', r"line 3 is not valid CSV: quotes inside .* must be doubled"),
+        ("a.csv", 'prompt\n"To be" is what?\n', r"line 2 is not valid CSV: quotes inside .* must be doubled"),
+        ("a.csv", 'prompt\nx\n"To be\nor\n', r"line 3 is not valid CSV: a quoted text has no end"),
         ("a.csv", "prompt,n\nx\n", r"line 2 has 1 fields, and the first line names 2$"),
-        ("a.csv", "prompt,n\rx,2\r", r"line 1: this is not CSV: save it with another kind of line ends"),
-        ("a.csv", 'prompt,"n', r"line 1: this is not CSV: a quoted text has no end"),
-        ("a.tsv", "prompt,n\nWhy?,1", r"it has prompt,n\. Name the right one with --field"),
-        ("a.parquet", "x" * 100, r"a\.parquet is no Parquet file that can be read: "),
+        ("a.csv", "prompt,n\rx,2\r", r"line 1 is not valid CSV: save it with another kind of line ends"),
+        ("a.csv", 'prompt,"n', r"line 1 is not valid CSV: a quoted text has no end"),
+        ("a.tsv", "prompt,n\nWhy?,1", r"it has prompt,n\. Name the field of the prompts with --field"),
+        ("a.parquet", "x" * 100, r"a\.parquet is not a readable Parquet file: "),
         ("a.jsonl.gz", "x", "cannot read prompts .*Truncated compressed stream"),
         ("a.txt", "a\0b", r"line 1 is not UTF-8 text: save it as UTF-8"),
     ],
@@ -331,10 +331,10 @@ def test_what_is_no_file_is_told_in_a_line(tmp_path: Path) -> None:
         texts(tmp_path / "none.txt")
     with pytest.raises(UsageError, match="Is a directory"):
         texts(tmp_path)
-    with pytest.raises(UsageError, match="a name holds no NUL"):
+    with pytest.raises(UsageError, match="contains a NUL character"):
         texts("a\0b")
     for name in ("koala", "helpsteer2:"):
-        with pytest.raises(UsageError, match=rf"give it as in {name.strip(':')}:FILE"):
+        with pytest.raises(UsageError, match=rf"give it as {name.strip(':')}:FILE"):
             texts(name)
     cut = tmp_path / "cut.txt.gz"
     cut.write_bytes(gzip.compress(b"Why?\n" * 100)[:-20])
@@ -345,20 +345,20 @@ def test_what_is_no_file_is_told_in_a_line(tmp_path: Path) -> None:
 def test_a_file_without_end_is_refused_not_read(monkeypatch) -> None:
     monkeypatch.setattr("pjlocal.evaluation.prompts._MOST_LINE", 1000)
     monkeypatch.setattr("pjlocal.evaluation.prompts._MOST_JSON", 1000)
-    with pytest.raises(UsageError, match="line 1 is longer than 1,000 bytes: this is no file of prompts"):
+    with pytest.raises(UsageError, match="line 1 is longer than 1,000 bytes, too long for prompts"):
         texts("/dev/zero")
     endless = Path("/dev/zero")
     from pjlocal.evaluation.prompts import _json
 
-    with pytest.raises(UsageError, match="larger than 1,000 bytes: make it JSON lines"):
+    with pytest.raises(UsageError, match="larger than 1,000 bytes: convert it to JSON lines"):
         list(_json(endless))
 
 
 def test_a_choice_that_leaves_none_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "Why?\n")
-    with pytest.raises(UsageError, match="will do: each has fewer or more characters than were asked for"):
+    with pytest.raises(UsageError, match="has an allowed number of characters"):
         texts(path, min_chars=10)
-    with pytest.raises(UsageError, match="a sample needs a limit"):
+    with pytest.raises(UsageError, match="--sample needs --limit"):
         texts(path, sample=1)
-    with pytest.raises(UsageError, match=r"line 1 is a plain text and has no field 'ask': leave the field out"):
+    with pytest.raises(UsageError, match=r"line 1 is plain text and has no field 'ask': leave the field out"):
         texts(path, field="ask")

@@ -48,7 +48,7 @@ def test_an_answer_that_is_too_long_has_no_rank(tiny: Callable[[str], Path]) -> 
 
 @pytest.mark.parametrize("kind", ["llama", "embedding", "recurrent"])
 def test_a_model_without_a_head_is_refused(tiny: Callable[[str], Path], kind: str) -> None:
-    with pytest.raises(ModelError, match="is no reward model: it has no head"):
+    with pytest.raises(ModelError, match="is not a reward model: it has no output"):
         rank(tiny(kind), "the cat")
 
 

@@ -202,7 +202,7 @@ def test_every_model_has_every_system_with_a_baseline_of_its_own() -> None:
     names = ["qwen2.5-0.5b", "org/qwen2.5-3b:Q5_K_M"]
     assert with_models(load_suite("table4"), names).systems[3].name == "prompt on qwen2.5-3b:Q5_K_M"
     assert with_models(load_suite("table4"), names).baseline == "prompt on qwen2.5-0.5b"
-    with pytest.raises(UsageError, match="a model is named twice"):
+    with pytest.raises(UsageError, match="a model is given twice"):
         with_models(suite, ["a.gguf", "a.gguf"])
 
 
@@ -266,7 +266,7 @@ def test_a_suite_of_another_version_is_read_as_far_as_it_is_known() -> None:
 
 @pytest.mark.parametrize("broken", [{}, {"objectives": 3}, {"objectives": [{"checks": [3]}]}, []])
 def test_what_is_no_suite_is_told_in_a_line(broken: Any) -> None:
-    with pytest.raises(UsageError, match="this is no suite"):
+    with pytest.raises(UsageError, match="the suite cannot be used"):
         suite_from_dict(broken)
 
 
@@ -416,18 +416,18 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "mine.toml: there are no objectives: each is a table under [[objectives]]"),
-        ("x = ", "mine.toml line 1: this is not TOML"),
-        (OBJECTIVES, "mine.toml: there are no systems: each is a table under [[systems]]"),
-        (SYSTEM, "there are no objectives"),
+        ("", "mine.toml: objectives are missing: each is a table under [[objectives]]"),
+        ("x = ", "mine.toml line 1 is not valid TOML"),
+        (OBJECTIVES, "mine.toml: systems are missing: each is a table under [[systems]]"),
+        (SYSTEM, "objectives are missing"),
         ("limt = 3\n" + WHOLE, "unknown key 'limt': did you mean limit"),
         (WHOLE + "limit = 3", "system 'prompt': limit belongs at the top, before the first table"),
         (WHOLE + "strenght = 2", "system 'prompt': unknown key 'strenght': did you mean strength?"),
         (WHOLE + "strength = 22", "system 'prompt': a strength is a number from -10 to 10"),
         (WHOLE + "lam = true", "system 'prompt': lam must be a whole number (not true)"),
         (WHOLE + "temperature = -1", "system 'prompt': temperature must be at least 0"),
-        (WHOLE + "mode = 1", "this is not TOML: "),
-        (WHOLE + "seed = 1", "system 'prompt': the seed is the suite's: seeds = [0, 1] at the top"),
+        (WHOLE + "mode = 1", "is not valid TOML: "),
+        (WHOLE + "seed = 1", "system 'prompt': a system has no seed of its own: seeds = [0, 1] at the top"),
         (WHOLE + "rule = 'mod'", "system 'prompt' with objectives 'o': rule mod says how mode both"),
         (WHOLE + "avoid = ['fromal']", "system 'prompt': avoid: unknown preset 'fromal': did you mean"),
         (WHOLE + "model = '~nobody9/x'", "system 'prompt': model: cannot use the path ~nobody9/x"),
@@ -435,11 +435,11 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         (WHOLE + "only = 0", "system 'prompt': only must be at least 1"),
         (WHOLE + "against = 'prompt'", "system 'prompt': against must be another system"),
         (WHOLE + "against = 'x'", "system 'prompt': against must be a system's name (not 'x')"),
-        (WHOLE + SYSTEM, "[[systems]] number 2: there are two of the name 'prompt'"),
-        (OBJECTIVES + WHOLE, "[[objectives]] number 2: there are two of the name 'o'"),
+        (WHOLE + SYSTEM, "[[systems]] number 2: two have the name 'prompt'"),
+        (OBJECTIVES + WHOLE, "[[objectives]] number 2: two have the name 'o'"),
         (OBJECTIVES + '[[systems]]\nmode = "judge"', "[[systems]] number 1: name is missing"),
-        (OBJECTIVES + '[[systems]]\nname = "a\\nb"', "[[systems]] number 1: a name is a line of 1 to 80 characters"),
-        (OBJECTIVES + '[[systems]]\nname = ""', "[[systems]] number 1: a name is a line of 1 to 80 characters"),
+        (OBJECTIVES + '[[systems]]\nname = "a\\nb"', "[[systems]] number 1: a name must be a line of 1 to 80"),
+        (OBJECTIVES + '[[systems]]\nname = ""', "[[systems]] number 1: a name must be a line of 1 to 80"),
         (OBJECTIVES + '[[system]]\nname = "a"', "system is a text that all views share: did you mean"),
         (OBJECTIVES + '[systems]\nname = "a"', "systems must be tables, each under [[systems]]"),
         ("objectives = 3\n" + SYSTEM, "objectives must be tables, each under [[objectives]]"),
@@ -448,28 +448,28 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         ("[[objectives]]\nname = 'o'\nprefer = 'x'\n" + SYSTEM, "objectives 'o': prefer must be a list"),
         ("[[objectives]]\nname = 'o'\nprefer = ['vivd']\n" + SYSTEM, "objectives 'o': prefer: unknown preset 'vivd'"),
         ("[[objectives]]\nname = 'o'\nprefer = ['vivid', 'vivid']\n" + SYSTEM, "prefer names one preference twice"),
-        (CHECKED + SYSTEM, "objectives 'o': check 'c': it asks for nothing"),
-        (CHECKED + "regex = '('\n" + SYSTEM, "objectives 'o': check 'c': regex: '(' is no regular expression"),
-        (CHECKED + "not_regex = '*'\n" + SYSTEM, "objectives 'o': check 'c': not_regex: '*' is no regular"),
+        (CHECKED + SYSTEM, "objectives 'o': check 'c': it checks nothing"),
+        (CHECKED + "regex = '('\n" + SYSTEM, "objectives 'o': check 'c': regex: '(' is not a regular expression"),
+        (CHECKED + "not_regex = '*'\n" + SYSTEM, "objectives 'o': check 'c': not_regex: '*' is not a regular"),
         (CHECKED + "max_wrds = 3\n" + SYSTEM, "check 'c': unknown key 'max_wrds': did you mean max_words"),
         (CHECKED + "max_words = 0\n" + SYSTEM, "objectives 'o': check 'c': max_words must be at least 1"),
         (CHECKED + "max_words = 1\nmin_words = 2\n" + SYSTEM, "min_words must be at most max_words, 1 (not 2)"),
         (CHECKED + "max_words = 1\nof = 'x'\n" + SYSTEM, "objectives 'o': check 'c': of must be one of"),
         (CHECKED + "shorter_than = 0.5\n" + SYSTEM, "check 'c' compares with plain answers: add a"),
-        (CHECKED.replace('"c"', '"all"') + SYSTEM, "objectives 'o': check 'all': check:all says"),
-        (OBJECTIVES + (CHECK + "max_words = 1\n") * 2 + SYSTEM, "'o': [[objectives.checks]] number 2: there are two"),
+        (CHECKED.replace('"c"', '"all"') + SYSTEM, "objectives 'o': check 'all': check:all is the name"),
+        (OBJECTIVES + (CHECK + "max_words = 1\n") * 2 + SYSTEM, "'o': [[objectives.checks]] number 2: two have"),
         ("baseline = 'promt'\n" + WHOLE, "baseline must be a system's name (not 'promt'): did you"),
         ("seeds = []\n" + WHOLE, "seeds must be different numbers, at least one"),
         ("seeds = [1, 1]\n" + WHOLE, "seeds must be different numbers, at least one"),
         ("seeds = [-1]\n" + WHOLE, "seeds must be at least 0 (not -1)"),
         ("seeds = [true]\n" + WHOLE, "seeds must be a list of whole numbers, as in [0, 1]"),
-        ("sample = 1\n" + WHOLE, "sample draws as many prompts as limit says: add limit"),
+        ("sample = 1\n" + WHOLE, "sample needs limit, the number of prompts: add limit"),
         ("limit = 0\n" + WHOLE, "limit must be at least 1"),
         ("max_tokens = 0\n" + WHOLE, "max_tokens must be at least 1"),
         ("min_chars = 9\nmax_chars = 5\n" + WHOLE, "min_chars must be at most max_chars, 5"),
         ("shape = 'round'\n" + WHOLE, "shape must be one of systems, lambda, models, time"),
         ("grammar = 'none.gbnf'\n" + WHOLE, "cannot read grammar file"),
-        ("prompts = 'helpsteer2'\n" + WHOLE, "prompts: helpsteer2 is a file that you have: give it as in"),
+        ("prompts = 'helpsteer2'\n" + WHOLE, "the prompts of helpsteer2 come from your own file: give it as"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_with_its_table(suite, text: str, said: str) -> None:
@@ -482,7 +482,9 @@ def test_what_cannot_be_is_told_with_its_table(suite, text: str, said: str) -> N
 def test_a_suite_that_cannot_be_read_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no suite 'tabel1': did you mean table1"):
         load_suite("tabel1")
-    with pytest.raises(UsageError, match=r"there is no suite 'x/y.toml': ready are modes, .* \(or give a TOML file"):
+    with pytest.raises(
+        UsageError, match=r"there is no suite 'x/y.toml': ready are modes, .* \(or give your own TOML file"
+    ):
         load_suite("x/y.toml")
     with pytest.raises(UsageError, match=r"cannot read suite .*: Is a directory"):
         load_suite(str(tmp_path))
@@ -491,7 +493,7 @@ def test_a_suite_that_cannot_be_read_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"suite .*a\.toml is not UTF-8 text"):
         load_suite(str(path))
     path.write_bytes(b"#" * 1_000_001)
-    with pytest.raises(UsageError, match=r"a\.toml is no suite: it is larger than 1,000,000 bytes"):
+    with pytest.raises(UsageError, match=r"a\.toml is not a suite: it is larger than 1,000,000 bytes"):
         load_suite(str(path))
 
 

@@ -217,6 +217,6 @@ def test_a_report_is_written_by_its_ending_and_replaces_nothing_unasked(tmp_path
         assert (tmp_path / name).read_text(encoding="utf-8").startswith(begins)
     with pytest.raises(UsageError, match=r"r\.md exists already"):
         write_report(some, comparison, [], tmp_path / "r.md")
-    with pytest.raises(UsageError, match=r"end it in \.md, \.json or \.html"):
+    with pytest.raises(UsageError, match=r"end the name in \.md, \.json or \.html"):
         write_report(some, comparison, [], tmp_path / "r.pdf")
     assert as_markdown(some, comparison, []).count("\n### ") == 6, "no lengths differ here"

@@ -69,7 +69,7 @@ def test_pairs_are_those_with_the_baseline_or_the_two_that_are_named() -> None:
     assert all_pairs(of, SUITE, ["both", "judge"]) == [("both", "judge")]
     with pytest.raises(UsageError, match="no system 'x' in these answers: there are prompt, judge, both"):
         all_pairs(of, SUITE, ["x"])
-    with pytest.raises(UsageError, match="no two systems to choose between"):
+    with pytest.raises(UsageError, match="fewer than two systems to choose between"):
         all_pairs(of, replace(SUITE, baseline="nobody"))
 
 

@@ -51,23 +51,23 @@ def test_adapters_that_fit_are_taken(tmp_path: Path, model: Header) -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"general__type": "model"}, "is no LoRA adapter"),
-        ({"adapter__type": "prompt"}, "is no LoRA adapter"),
-        ({"adapter__type": 1}, "is no LoRA adapter"),
+        ({"general__type": "model"}, "is not a LoRA adapter"),
+        ({"adapter__type": "prompt"}, "is not a LoRA adapter"),
+        ({"adapter__type": 1}, "is not a LoRA adapter"),
         ({"architecture": "qwen2"}, "made for the architecture qwen2, not llama"),
         ({"adapter__lora__alpha": math.nan}, "is broken: its adapter.lora.alpha"),
         ({"adapter__lora__alpha": 8}, "is broken: its adapter.lora.alpha"),
         ({"adapter__lora__alpha": "8"}, "is broken: its adapter.lora.alpha"),
         ({"adapter__alora__invocation_tokens": [1, 2]}, "is an activated LoRA"),
         ({"tensors": {}}, "is broken: it changes nothing"),
-        ({"tensors": {Q: np.ones((4, 64), np.float32)}}, f"its tensor {Q} is no half of a matrix"),
-        ({"tensors": {f"{Q}.lora_a": np.ones((4, 64), np.float32)}}, f"it has one half alone of {Q}"),
-        ({"tensors": pair("blk.7.attn_q.weight")}, "it changes blk.7.attn_q.weight, which the model has not"),
+        ({"tensors": {Q: np.ones((4, 64), np.float32)}}, f"its tensor {Q} is not half of a matrix"),
+        ({"tensors": {f"{Q}.lora_a": np.ones((4, 64), np.float32)}}, f"it has only one half of {Q}"),
+        ({"tensors": pair("blk.7.attn_q.weight")}, "it changes blk.7.attn_q.weight, and the model has no such tensor"),
         ({"tensors": pair(a=(4, 32))}, f"its {Q} has another shape"),
         ({"tensors": pair(b=(64, 3))}, f"its {Q} has another shape"),
         ({"tensors": pair(a=(2, 4, 64), b=(2, 64, 4))}, f"its {Q} has another shape"),
         ({"tensors": pair(EMBEDDING)}, f"its {EMBEDDING} has another shape"),
-        ({"tensors": pair(dtype=np.int32)}, f"its tensor {Q}.lora_a is of I32"),
+        ({"tensors": pair(dtype=np.int32)}, f"its tensor {Q}.lora_a has the type I32"),
     ],
 )
 def test_a_lora_that_does_not_fit_costs_a_line(tmp_path: Path, model: Header, changed: dict, says: str) -> None:
@@ -80,14 +80,14 @@ def test_a_lora_that_does_not_fit_costs_a_line(tmp_path: Path, model: Header, ch
 @pytest.mark.parametrize(
     ("tensors", "says"),
     [
-        ({}, "is no control vector"),
-        ({"direction.1": np.ones((2, 64), np.float32)}, "is no control vector"),
-        ({"direction.1": np.ones(64, np.float16)}, "is no control vector"),
-        ({"output.weight": np.ones(64, np.float32)}, "is no control vector"),
+        ({}, "is not a control vector"),
+        ({"direction.1": np.ones((2, 64), np.float32)}, "is not a control vector"),
+        ({"direction.1": np.ones(64, np.float16)}, "is not a control vector"),
+        ({"output.weight": np.ones(64, np.float32)}, "is not a control vector"),
         ({"direction.0": np.ones(64, np.float32)}, "direction for layer 0, and the model layers 0 to 1"),
         ({"direction.2": np.ones(64, np.float32)}, "direction for layer 2, and the model layers 0 to 1"),
-        ({"direction.1": np.ones(32, np.float32)}, "its directions are 32 wide, and the model 64"),
-        ({"direction.1": np.full(64, np.inf, np.float32)}, "one of its values is no finite number"),
+        ({"direction.1": np.ones(32, np.float32)}, "its directions have a width of 32, and the model of 64"),
+        ({"direction.1": np.full(64, np.inf, np.float32)}, "one of its values is not a finite number"),
     ],
 )
 def test_a_control_vector_that_does_not_fit_costs_a_line(tmp_path, model: Header, tensors: dict, says: str) -> None:

@@ -98,7 +98,7 @@ def test_of_a_split_model_all_parts_are_read_as_one(split: list[Path], tiny: Cal
 
 
 def test_parts_that_are_missing_or_do_not_belong_together_are_told(split: list[Path]) -> None:
-    with pytest.raises(ModelError, match=f"{split[1].name}: it is a later part of a split model. Of a split"):
+    with pytest.raises(ModelError, match=f"{split[1].name}: it is not the first part of a split model. Name"):
         read_header(split[1])
     third = split[2].read_bytes()
     split[2].write_bytes(split[1].read_bytes())
@@ -108,7 +108,7 @@ def test_parts_that_are_missing_or_do_not_belong_together_are_told(split: list[P
     with pytest.raises(ModelError, match=f"{split[2].name}.* cut short"):
         read_header(split[0])
     split[2].unlink()
-    with pytest.raises(ModelError, match=rf"it lacks its part '{split[2]}' .No such file or directory.. Of a split"):
+    with pytest.raises(ModelError, match=rf"its part '{split[2]}' is missing .No such file or directory.. Name"):
         read_header(split[0])
 
 
@@ -149,39 +149,42 @@ HUGE = struct.pack("<Q", 2**62)
     [
         (b"", "is empty: download"),
         (b"PK\3\4", "is not a GGUF file: convert"),
-        (b"GGUF", "the version says at byte 4 that 4 more follow, and 0 are there. Download it again"),
-        (whole(version=1), "is of GGUF version 1, which is no longer read"),
-        (whole(version=4), "is of GGUF version 4, and 3 is the newest that is known"),
-        (whole(version=3 << 24), "for machines of the other byte order"),
-        (whole(n_keys=10**6), "it says that it has 1,000,000 metadata keys"),
-        (whole(n_tensors=2**63), "it says that it has 9,223,372,036,854,775,808 tensors"),
-        (whole(HUGE), "metadata key 1 says at byte 32 that 4,611,686,018,427,387,904 more follow, and 256 are there"),
-        (whole(key(b"a", 4, ONE), key(b"a", 4, ONE)), "the metadata key a is there twice"),
-        (whole(key(b"\xff\xfe", 4, ONE)), "metadata key 1 is no UTF-8, before byte"),
+        (b"GGUF", "the version announces at byte 4 that 4 more follow, and there are 0. Download it again"),
+        (whole(version=1), "has GGUF version 1, which is no longer supported"),
+        (whole(version=4), "has GGUF version 4, and 3 is the newest known version"),
+        (whole(version=3 << 24), "in the other byte order"),
+        (whole(n_keys=10**6), "it claims to have 1,000,000 metadata keys"),
+        (whole(n_tensors=2**63), "it claims to have 9,223,372,036,854,775,808 tensors"),
+        (
+            whole(HUGE),
+            "metadata key 1 announces at byte 32 that 4,611,686,018,427,387,904 more follow, and there are 256",
+        ),
+        (whole(key(b"a", 4, ONE), key(b"a", 4, ONE)), "the metadata key a occurs twice"),
+        (whole(key(b"\xff\xfe", 4, ONE)), "metadata key 1 is not UTF-8, before byte"),
         (whole(key(b"", 4, ONE)), "metadata key 1 is empty"),
         (whole(key(b"\x1b[31m", 4, ONE)), "metadata key 1 is '␛[31m'"),
-        (whole(key(b"a", 13, ONE)), "the type of a is 13, and there is none of that number"),
-        (whole(key(b"a", 8, HUGE)), "a says at byte 45 that 4,611,686,018,427,387,904 more follow"),
+        (whole(key(b"a", 13, ONE)), "the type 13 of a does not exist"),
+        (whole(key(b"a", 8, HUGE)), "a announces at byte 45 that 4,611,686,018,427,387,904 more follow"),
         (whole(key(b"a", 9, struct.pack("<IQ", 9, 1))), "a is an array of arrays"),
-        (whole(key(b"a", 9, struct.pack("<IQ", 0, 2**31))), "a says that it has 2,147,483,648 items"),
-        (whole(key(b"a", 9, struct.pack("<IQ", 10, 10**6))), "a says at byte 49 that 8,000,000 more follow"),
-        (whole(key(b"a", 9, struct.pack("<IQ", 8, 10**7))), "a says that it has 10,000,000 texts"),
-        (whole(key(b"a", 9, struct.pack("<IQ", 8, 2) + text(b"x") + HUGE)), "a says at byte 49 that"),
-        (whole(key(b"a", 9, struct.pack("<IQ", 8, 9) + text(b"x")), data=b""), "a says at byte 49 that 72 more follow"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 0, 2**31))), "a claims to have 2,147,483,648 items"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 10, 10**6))), "a announces at byte 49 that 8,000,000 more follow"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 8, 10**7))), "a claims to have 10,000,000 texts"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 8, 2) + text(b"x") + HUGE)), "a announces at byte 49 that"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 8, 9) + text(b"x")), data=b""), "a announces at byte 49 that 72 more"),
         (
             whole(key(b"general.alignment", 4, struct.pack("<I", 24))),
-            "its general.alignment is 24, and must be",
+            "its general.alignment is 24 and must be",
         ),
         (whole(key(b"general.alignment", 4, struct.pack("<I", 2**31))), "its general.alignment is 2147483648"),
-        (whole(key(b"general.alignment", 8, text(b"32"))), "its general.alignment is 32, and must be"),
-        (whole(tensors=(tensor(), tensor(offset=32))), "the tensor t is there twice"),
+        (whole(key(b"general.alignment", 8, text(b"32"))), "its general.alignment is 32 and must be"),
+        (whole(tensors=(tensor(), tensor(offset=32))), "the tensor t occurs twice"),
         (whole(tensors=(tensor(b"n" * 64),)), "the name of tensor 1 is longer than 63 bytes"),
-        (whole(tensors=(tensor(shape=(1,) * 5),)), "the tensor t has 5 dimensions, and 4 is the most"),
+        (whole(tensors=(tensor(shape=(1,) * 5),)), "the tensor t has 5 dimensions, more than 4"),
         (whole(tensors=(tensor(shape=(4, 0)),)), "the tensor t cannot be 4 × 0"),
         (whole(tensors=(tensor(shape=(2**32, 2**32)),)), "the tensor t cannot be 4,294,967,296 × 4,294,967,296"),
-        (whole(tensors=(tensor(kind=4),)), "the tensor t is of type 4, which no model has"),
-        (whole(tensors=(tensor(shape=(48,), kind=8),)), "the tensor t has rows of 48, and Q8_0 comes in blocks of 32"),
-        (whole(tensors=(tensor(offset=64),)), "the tensor t begins at 64, and should at 0"),
+        (whole(tensors=(tensor(kind=4),)), "the tensor t has the type 4, which no model has"),
+        (whole(tensors=(tensor(shape=(48,), kind=8),)), "the tensor t has rows of 48, and Q8_0 has blocks of 32"),
+        (whole(tensors=(tensor(offset=64),)), "the tensor t begins at 64 instead of 0"),
         (
             whole(tensors=(tensor(shape=(65,)),)),
             "the tensor t is not within the file bounds: it ends at byte 324 of 320. The file is cut",
@@ -204,6 +207,6 @@ def test_a_tensor_type_that_only_a_newer_llama_cpp_knows_is_left_to_it(tmp_path:
 
 def test_what_is_no_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name, says in (("none", "no such model file: .*none"), (".", "is a directory"), ("pipe", "pipe is no file")):
+    for name, says in (("none", "no such model file: .*none"), (".", "is a directory"), ("pipe", "pipe is not a file")):
         with pytest.raises(ModelError, match=says):
             read_header(tmp_path / name)

@@ -162,8 +162,8 @@ def test_what_leads_nowhere_is_marked(home: Path) -> None:
     downloaded(home, "o/r", "gone.gguf").resolve().unlink()
     in_ollama(home, "registry.ollama.ai/library/gone/latest", "e" * 64, content=None)
     assert {model.name: model.trouble for model in find_all()} == {
-        "gone.gguf": "its link leads nowhere",
-        "gone:latest": "its file is gone: ollama pull it again",
+        "gone.gguf": "its link points to nothing",
+        "gone:latest": "its file is missing: ollama pull it again",
     }
 
 
@@ -205,7 +205,7 @@ def test_the_beginning_of_a_name_is_enough_where_it_is_the_only_one(put: Put) ->
     assert find_model("llama").name == "Llama-3.2-3B.gguf"
     assert find_model("qwen3-8").name == find_model("Qwen3-8B-Q4_K_M").name == "Qwen3-8B-Q4_K_M.gguf"
     with pytest.raises(
-        ModelError, match=r"several models begin: Qwen3-4B-Q4_K_M.gguf, Qwen3-8B-Q4_K_M.gguf\. Name one"
+        ModelError, match=r"several models begin with 'qwen3': Qwen3-4B-Q4_K_M.gguf, Qwen3-8B-Q4_K_M.gguf\. Name one"
     ):
         find_model("qwen3")
     with pytest.raises(ModelError, match=r"no model 'Qwem3-8B-Q4_K_M'.*did you mean Qwen3-8B-Q4_K_M.gguf or"):
@@ -227,7 +227,7 @@ def test_a_repository_means_what_was_downloaded_from_it(home: Path) -> None:
     assert find_model("org/one").name == "one-Q8_0.gguf"
     with pytest.raises(ModelError, match=r"there is Q8_0: pjlocal models pull org/one:Q4_K_M"):
         find_model("org/one:Q4_K_M")
-    with pytest.raises(ModelError, match="nor is it downloaded: pjlocal models pull org/none gets it"):
+    with pytest.raises(ModelError, match="pjlocal models pull org/none downloads such a repository"):
         find_model("org/none")
     with pytest.raises(ModelError, match=r"^no such model file: \./org/none$"):
         find_model("./org/none")

@@ -53,7 +53,7 @@ def test_the_push_view_says_what_its_colours_mean_or_that_there_are_no_pushes() 
     line = push({"a": ["vivid"], "b": ["two words"]}, ["a", "b", "avoid 1"]).legend.plain
     assert line == "a: vivid  b: two words  avoid 1  more probable by it: ×1.1 ×2 ×10"
     nothing = push({"a": ["vivid"]}, [])
-    assert nothing.legend.plain.startswith("no pushes here: they need a neutral view, which a strength other than 1")
+    assert nothing.legend.plain.startswith("no pushes: they need a neutral view. Give a strength other than 1")
     assert nothing.style(replace(TOKEN, pushes={"a": 9.0})) == ""
 
 

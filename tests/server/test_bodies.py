@@ -374,7 +374,7 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"stop": ["x"] * 17}, "stop must be a list of at most 16"),
         ({"messages": None}, "messages is missing"),
         ({"logit_bias": {str(n): 1 for n in range(1001)}}, "logit_bias has 1,001 entries, and may have 1,000"),
-        ({"pjlocal": {"grammar": 'root ::= "\\x00"'}}, "no token survives the filters"),
+        ({"pjlocal": {"grammar": 'root ::= "\\x00"'}}, "the filters drop every token"),
         ({"stop": 5}, "stop must be a string or a list"),
         ({"stream": 1}, "stream must be true or false"),
         ({"pjlocal": []}, "pjlocal must be an object"),

@@ -144,7 +144,7 @@ def test_answers_go_on_while_a_template_takes_its_time(environment: dict[str, st
 @pytest.mark.parametrize(
     ("options", "status", "says"),
     [
-        (("--host", "0.0.0.0"), 2, "give --api-key"),
+        (("--host", "0.0.0.0"), 2, "set a key with --api-key"),
         (("--host", "0.0.0.0", "--api-key", ""), 2, "--api-key must not be empty"),
         (("--api-key", "clé"), 2, "printable ASCII"),
         (("--api-key", "two\nlines"), 2, "printable ASCII"),

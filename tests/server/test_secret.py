@@ -51,7 +51,7 @@ def test_a_client_of_ollamas_is_told_without_a_token_that_its_protocol_is_not_sp
 def test_without_a_key_programs_ask_as_they_like_and_the_greeting_says_so(served: Served) -> None:
     assert httpx2.post(served.url + CHAT, json=HELLO).status_code == 200
     assert httpx2.get(f"{served.url}/v1/models").status_code == 200
-    assert "without a key: every user of this machine may ask" in served.greeting
+    assert "without a key: every user of this machine may use it" in served.greeting
     assert served.page() in served.greeting and len(served.token) >= 32
 
 

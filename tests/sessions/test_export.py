@@ -233,7 +233,7 @@ def test_the_ending_chooses_the_format_and_a_new_file_is_its_owners_alone(tmp_pa
 
 @pytest.mark.parametrize("name", ["x", "x.txt", ".html", "html"])
 def test_another_ending_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=r"names no format: end it in \.md, \.json or \.html"):
+    with pytest.raises(UsageError, match=r"has no known format: end the name in \.md, \.json or \.html"):
         write_export(Session(), tmp_path / name, force=True)
     assert not os.listdir(tmp_path)
 

@@ -32,9 +32,9 @@ def page() -> str:
     """The text of the page."""
     parts: list[str] = [HEAD]
     first: dict[str, tuple[str, list[Row]]] = {}  # each panel, and the first command that has it
-    for name, command, about in _commands("pjlocal", app):
+    for name, command, about in commands("pjlocal", app):
         parts.append(f"## {name}\n\n{_cell(about)}\n")
-        arguments, panels = _declared(command)
+        arguments, panels = declared(command)
         if arguments:
             parts.append(_table("argument", arguments))
         for title, rows in panels.items():
@@ -46,7 +46,7 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _commands(name: str, group: typer.Typer) -> Iterator[tuple[str, Command, str]]:
+def commands(name: str, group: typer.Typer) -> Iterator[tuple[str, Command, str]]:
     """A group with options of its own, and every command below it: whole names, functions, and their help."""
     if (callback := group.registered_callback) and callback.callback:
         yield name, callback.callback, group.info.help or ""
@@ -59,10 +59,10 @@ def _commands(name: str, group: typer.Typer) -> Iterator[tuple[str, Command, str
         )
     for below in group.registered_groups:
         assert below.typer_instance
-        yield from _commands(f"{name} {below.name}", below.typer_instance)
+        yield from commands(f"{name} {below.name}", below.typer_instance)
 
 
-def _declared(command: Command) -> tuple[list[Row], dict[str, list[Row]]]:
+def declared(command: Command) -> tuple[list[Row], dict[str, list[Row]]]:
     """The arguments of a command, and its options by the titles of their panels."""
     arguments: list[Row] = []
     panels: dict[str, list[Row]] = {}
