@@ -36,8 +36,8 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal, small) -> Non
     report = json.loads(pjlocal("run", *small, "--json", QUESTION).stdout)
     assert report["text"] + "\n" == text.stdout
     assert set(report) == {
-        "text", "thinking", "model", "mode", "preferences", "lambda", "seed", "finish_reason", "usage", "acceptance_rate",
-        "rounds", "timings", "pushes", "strengths", "draft", "adapters", "offload", "layout",
+        "text", "thinking", "model", "mode", "preferences", "lambda", "seed", "finish_reason", "usage",
+        "acceptance_rate", "rounds", "timings", "pushes", "strengths", "draft", "adapters", "offload", "layout",
     }  # fmt: skip
     assert report["mode"] == "judge" and report["seed"] == 1 and report["lambda"] == 4
     assert report["preferences"] == {"a": ["vivid"], "b": ["creative"]}
