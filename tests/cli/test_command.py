@@ -28,8 +28,8 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal, small) -> Non
     report = json.loads(pjlocal("run", *small, "--json", QUESTION).stdout)
     assert report["text"] + "\n" == text.stdout
     assert set(report) == {
-        "text", "model", "mode", "preferences", "lambda", "seed", "finish_reason", "usage", "acceptance_rate", "rounds",
-        "timings", "pushes", "strengths", "draft", "adapters", "offload", "layout",
+        "text", "thinking", "model", "mode", "preferences", "lambda", "seed", "finish_reason", "usage",
+        "acceptance_rate", "rounds", "timings", "pushes", "strengths", "draft", "adapters", "offload", "layout",
     }  # fmt: skip
     assert report["mode"] == "judge" and report["seed"] == 1 and report["lambda"] == 4
     assert report["preferences"] == {"a": ["vivid"], "b": ["creative"]}
@@ -46,7 +46,7 @@ def test_the_trace_holds_a_line_a_token_and_joins_to_the_answer(pjlocal, small, 
     assert "".join(event["text"] for event in events).rstrip("\n") + "\n" == text
     assert len(events) == 20
     names = {"position", "id", "text", "kind", "round", "draft", "p", "q", "accept_probability", "rejected"}
-    names |= {"judge", "pushes"}
+    names |= {"judge", "pushes", "thought"}
     assert set(events[0]) == names
     assert pjlocal("run", *small, "--trace", "-", QUESTION).stdout == trace.read_text()
 
