@@ -39,7 +39,7 @@ class Offload:
     devices: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON tells it."""
+        """The fields for JSON."""
         return {
             "layers": self.n_layers,
             "layers_offloaded": self.n_gpu_layers,

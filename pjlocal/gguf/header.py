@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself before its weights begin, read without llama.cpp.
+"""The header of a GGUF file, read without llama.cpp.
 
 Nothing in it is believed: every length, count and offset is held against the file's size and against what models have,
 so that the most hostile file costs a line, and not memory, time, or the process.  Long arrays (a vocabulary and its
@@ -121,7 +121,7 @@ class Array:
         return np.frombuffer(self._bytes(self.n * dtype.itemsize), dtype)
 
     def texts(self) -> list[bytes]:
-        """As they are in the file: a token may be no UTF-8."""
+        """The bytes in the file; a token need not be UTF-8."""
         assert self.lengths is not None
         data = self._bytes(int(self.lengths.sum()) + 8 * self.n)  # each with its length before it
         ends = np.cumsum(self.lengths + 8)
@@ -199,7 +199,7 @@ class Header:
 
     @property
     def name(self) -> str:
-        """What its makers call it; often empty."""
+        """The makers' name for the model; often empty."""
         return self.metadata.text("general.name")
 
     @cached_property
@@ -498,7 +498,7 @@ class _Reader:
         return name, shape, number, offset
 
     def _n_bytes(self, name: str, shape: tuple[int, ...], number: int, room: int) -> int:
-        """Of a tensor; of a type that is not known, as a newer llama.cpp may know it, all the room it has."""
+        """The bytes of a tensor; for an unknown type, as of a newer llama.cpp, all bytes up to the next tensor."""
         if number not in TENSOR_TYPES:
             if number in _REMOVED_TENSOR_TYPES or number > _NEWEST_TENSOR_TYPE:
                 self._broken(f"the tensor {name} has the type {number}, which no model has")

@@ -64,7 +64,7 @@ class Found:
 
     @property
     def quantization(self) -> str | None:
-        """As the name spells it, in capitals."""
+        """The quantization in the file's name, in capitals."""
         return quantization_of(self.name if self.owner == OLLAMA else self.path.name)
 
 

@@ -128,7 +128,7 @@ def _listed(models: list[Found]) -> str:
 
 @dataclass(frozen=True)
 class Repository:
-    """What ``org/repo[:quantization]`` says."""
+    """The parts of ``org/repo[:quantization]``."""
 
     repo: str
     quantization: str | None
@@ -146,7 +146,7 @@ def repository(name: str) -> Repository | None:
 
 
 def _downloaded(name: str) -> Path:
-    """What a name with a slash means that is no path: one of Ollama's longer names, or a repository's file.
+    """The meaning of a name with a slash that is not a path: one of Ollama's longer names, or a repository's file.
 
     Raises:
         ModelError: it is not there.
@@ -213,7 +213,7 @@ OWN = "a folder of your own"
 
 
 def _same_entry(one: Path, other: Path) -> bool:
-    """Whether they are the same file of the same folder, whatever that may lead to."""
+    """True if both are the same entry of the same folder; links are not followed."""
     try:
         return one.name == other.name and one.parent.samefile(other.parent)
     except OSError:

@@ -48,7 +48,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to be downloaded.
+    """The files to download.
 
     revision: the commit that was looked at.
     files: of a split model all parts, the first first.
@@ -85,7 +85,7 @@ def choose(asked: Repository) -> Choice:
 
 
 def _described(repo: str) -> ModelInfo:
-    """What the hub says of a repository, as far as it makes sense."""
+    """The hub's description of a repository.  Raises ModelError if it is invalid."""
     from huggingface_hub.errors import HFValidationError
 
     hub = _hub()
@@ -101,7 +101,7 @@ def _described(repo: str) -> ModelInfo:
 
 
 def _makes_sense(sibling: Any) -> bool:
-    """Whether a file has a name that stays in its folder, a size, and a checksum if any."""
+    """True if a file's name stays in its folder, and its size and checksum are valid."""
     name, size, sha256 = sibling.rfilename, sibling.size, sibling.lfs.sha256 if sibling.lfs else None
     return (
         isinstance(name, str)
@@ -142,7 +142,7 @@ def _models(info: ModelInfo) -> dict[str, list[RemoteFile]]:
 
 
 def _quantization(name: str) -> str:
-    """As the file's name spells it, or else its folder's."""
+    """The quantization in the file's name, or else in its folder's."""
     *folders, base = name.split("/")
     return quantization_of(base) or (quantization_of(f"-{folders[-1]}") if folders else None) or ""
 
@@ -276,7 +276,7 @@ def _fetch_blob(choice: Choice, file: RemoteFile, sha256: str, so_far: Callable[
 
 
 def _broken(error: BaseException, choice: Choice, file: RemoteFile, n: int) -> BaseException:
-    """What to raise of a download that stopped after ``n`` bytes: the same, but where another run would go on."""
+    """The error for a download that stopped after ``n`` bytes: the same, unless another run would continue."""
     from huggingface_hub.errors import HfHubHTTPError
 
     wrong_size = isinstance(error, OSError) and not isinstance(error, HfHubHTTPError) and "Consistency" in str(error)
@@ -326,7 +326,7 @@ def _blob(repo: str, sha256: str) -> Path:
 
 
 def _partial(blob: Path) -> Path:
-    """Where the bytes that came are kept, under a name that huggingface_hub does not use."""
+    """The partial file, under a name that huggingface_hub does not use."""
     return blob.with_name(f"{blob.name}.pjlocal.incomplete")
 
 

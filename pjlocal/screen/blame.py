@@ -1,4 +1,4 @@
-"""Who wrote which token, told by its colour."""
+"""Tokens in the colour of the view that wrote them."""
 
 from __future__ import annotations
 

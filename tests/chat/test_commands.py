@@ -69,7 +69,7 @@ DRIVEN = (
     ("/system Be brief.", r"^system text: Be brief.$"),
     ("/think off", r"^this model's chat template has no switch for it\nthink off$"),
     ("/model", r"^toy.gguf: .*context 8192 tokens a view\nto be had by name: smollm2, other.gguf, toy.gguf$"),
-    ("/model nowhere", r"^no model 'nowhere' here"),
+    ("/model nowhere", r"^there is no model 'nowhere'"),
     ("/model other", r"^other.gguf: .*context 512 tokens a view$"),
     ("/think on", r"^think on$"),
     ("Hello again", r"cut off after 6 tokens"),

@@ -197,7 +197,7 @@ def test_a_chat_that_is_not_saved_leaves_no_file(start, toy, environment) -> Non
 def test_a_missing_model_leaves_the_old_one_in_use(start, smollm2, toy, tmp_path) -> None:
     (tmp_path / "models" / "broken.gguf").write_text("not a model")
     chat = start(*PREFER, "-n", "3", "--ignore-end", columns=120)
-    for name, says in (("nowhere", "no model 'nowhere' here"), ("broken", "is not a GGUF file")):
+    for name, says in (("nowhere", "there is no model 'nowhere'"), ("broken", "is not a GGUF file")):
         assert says in chat.say(f"/model {name}")
         assert chat.say("/model").startswith("SmolLM2-135M-Instruct")
     assert "cut off after 3 tokens" in chat.say("Hello")

@@ -190,7 +190,7 @@ def persona(chat: Chat, words: str) -> None:
             sets = ", ".join(f"{key} = {tomlfile.value(value)}" for key, value in known.flat().items())
             chat.screen.say(f"{name}: {sets}")
     else:
-        chat.screen.say("no personas yet: pjlocal prefs save NAME keeps one")
+        chat.screen.say("no personas yet: pjlocal prefs save NAME saves one")
 
 
 @commands.add("/lambda [N]", "Tokens drafted in a round before the roles swap.")
