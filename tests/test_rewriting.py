@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from talking import prompt_text, talk
 
+import pjlocal.answer
 from pjlocal import Engine, Message, PersonaJudge, Sampling
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError, UsageError
@@ -81,7 +82,6 @@ def test_an_aligner_that_is_not_there_is_told_before_the_model_is_loaded(tmp_pat
 
 @pytest.mark.parametrize("when", [0, 3])
 def test_ctrl_c_in_the_first_answer_leaves_no_answer_and_tells_what_was_drafted(judge, monkeypatch, when: int) -> None:
-    answer = judge.stream("Hello", mode="rewrite", seed=1, max_tokens=50, ignore_end=True)
     told = []
 
     def stop(token: int) -> bool:
@@ -90,8 +90,10 @@ def test_ctrl_c_in_the_first_answer_leaves_no_answer_and_tells_what_was_drafted(
             judge.interrupt.set()
         return False
 
-    monkeypatch.setattr(answer, "_is_end", stop)
+    monkeypatch.setattr(pjlocal.answer, "_is_never_end", stop)
+    answer = judge.stream("Hello", mode="rewrite", seed=1, max_tokens=50, ignore_end=True)
     assert list(answer) == []
+    monkeypatch.undo()
     assert (answer.finish_reason, answer.result.text) == ("interrupted", "")
     assert len(answer.drafted) == answer.result.draft.statistics.completion_tokens < 50
     judge.interrupt.clear()
@@ -131,8 +133,8 @@ def test_a_chat_keeps_the_correction_alone(tiny) -> None:
 
 def test_ctrl_c_in_a_chats_first_answer_is_as_if_nothing_was_asked(tiny, monkeypatch) -> None:
     with talk(tiny("llama"), mode="rewrite", sampling=TEXT_ONLY, ignore_end=True) as chat:
+        monkeypatch.setattr(pjlocal.answer, "_is_never_end", lambda token: bool(chat.judge.interrupt.set()))
         writing = chat.conversation.ask("Why?")
-        monkeypatch.setattr(writing.answer, "_is_end", lambda token: bool(chat.judge.interrupt.set()))
         assert list(writing) == [] and chat.turns == []
 
 

@@ -141,10 +141,12 @@ def _row(number: int, place: str, record: Any, request: Request, as_text: bool) 
 
 def _prompt(place: str, record: Any) -> Any:
     """The text or the messages of a record."""
-    from ..evaluation.prompts import known_field, read_prompt
+    from ..evaluation.prompts import FIELDS, known_field, read_prompt
 
     if isinstance(record, dict):
         name = known_field(record)
+        if name is None:
+            raise UsageError(f"{place} has no field for its prompt: name it {', '.join(FIELDS[:-1])} or {FIELDS[-1]}")
         return record[name] if name == "messages" else read_prompt(place, record, name)
     return read_prompt(place, record, None)
 

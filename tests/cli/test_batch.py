@@ -80,7 +80,7 @@ def test_bad_rows_get_an_error_and_the_others_an_answer(batch: Batch) -> None:
     assert [row["row"] for row in rows] == [1, 2, 3, 4, 5, 6, 7, 8] and sorted(errors) == [2, 3, 4, 5, 6, 7]
     assert errors[2] == "max_tokens must be at least 1 (not 0)"
     assert errors[3] == "unknown field 'max_tokns': did you mean max_tokens?"
-    assert "has no field that is known for a prompt" in errors[4] and "this is not JSON" in errors[5]
+    assert "line 4 has no field for its prompt" in errors[4] and "is not valid JSON" in errors[5]
     assert "too long" in errors[6]
     assert "6 of 8 rows have an error" in one_line(batch.said[0])  # type: ignore[attr-defined]
 

@@ -342,7 +342,7 @@ def test_texts_at_the_edge(schema: Any, text: str, valid: bool) -> None:
         ("nested more than", "[" * 100_000),
         ("nested more than", '{"not":' * 100_000),
         ("nested more than", '{"items":' * 500 + "{}" + "}" * 500),
-        ("lead more than 150", {"$defs": CHAIN, "$ref": "#/$defs/d0"}),
+        ("nested more than 150 deep", {"$defs": CHAIN, "$ref": "#/$defs/d0"}),
         ("nested", '{"const":' + "[" * 500 + "]" * 500 + "}"),
         ("'a\\ud800'", '{"const": "a\\ud800"}'),
     ],

@@ -9,8 +9,9 @@ import pytest
 from browser import Chromium
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
 from saved_chats import a_turn, saved, texts
-from served import Served, when
+from served import Served
 from terminal import Terminal
+from waiting import when
 
 from pjlocal.sessions.store import Store
 

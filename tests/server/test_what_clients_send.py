@@ -287,7 +287,7 @@ def test_a_system_message_may_begin_with_settings(served: Served) -> None:
     assert ask(persona, mode="base")["pjlocal"]["mode"] == "base", "the request's own fields come first"
     assert ask("Say [pjlocal]\nmode = 1")["pjlocal"]["mode"] == "plain"
     for system, says in (
-        ("[pjlocal]\nprefer = vivid", "system message line 2: this is not TOML"),
+        ("[pjlocal]\nprefer = vivid", "system message line 2 is not valid TOML"),
         ("[pjlocal]\nprefr = []", "did you mean prefer"),
         ("[pjlocal]\nmode = 1", "mode must be one of"),
         ("[pjlocal]\nprefer = ['@/etc/passwd']", "names no files"),
