@@ -12,15 +12,15 @@ from typing import Any
 
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
-from .decoding.schedule import Rows, Rules, Voice, Voices, algorithm1, lockstep
+from .decoding.schedule import Policies, Policy, Rows, Rules, algorithm1, lockstep
 from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
 from .engine.engine import Engine
 from .engine.filters import FilterChain, parse_token
 from .engine.interrupt import running_s
 from .engine.lanes import Needs
+from .engine.policies import Floor, Forced, PushMeter, RowReducer, SingleView, Steered, TopK, Weight, plausibility_views
 from .engine.slot import Slot
-from .engine.voices import Alone, Best, Combined, Floor, Forced, Meter, Reader, Weight, heard
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
@@ -32,8 +32,8 @@ _PROMPT_END = 32  # tokens, among which the mark of a thought may stand
 _LOOK_S = 1e-3  # between two looks at whether another thread has stopped
 
 
-#: Gets each decision, the voice that made it, and what the views knew then, which is gone afterwards.
-Observer = Callable[[Voice, Rows, Decision], None]
+#: Gets each decision, the policy that made it, and what the views knew then, which is gone afterwards.
+Observer = Callable[[Policy, Rows, Decision], None]
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ class Answer:
         """Get ready to write what was planned."""
         self._current = plan
         self.statistics = statistics
-        self._written: list[TokenEvent] = []
+        self._emitted: list[TokenEvent] = []
         self._undecided: list[Decision] = []  # which may be thought or not
-        self._begun: list[tuple[int, bool]] = []  # tokens that begin the answer, and whether each is thought
+        self._beginning: list[tuple[int, bool]] = []  # tokens that begin the answer, and whether each is thought
         self._thoughts: TextStream[Decision] = TextStream()
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
@@ -115,7 +115,7 @@ class Answer:
         self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # tokens that it may have
         adapters = plan.roles.adapters or [Adapters()] * len(prompts)
         #: What it needs of the engine.
-        self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_trunk)
+        self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_prefix)
 
     def __iter__(self) -> Iterator[TokenEvent]:
         return self._events
@@ -173,7 +173,7 @@ class Answer:
     @property
     def result(self) -> Result:
         """The answer so far; once the events are exhausted, the whole of it."""
-        thinking, text = split(self._written)
+        thinking, text = split(self._emitted)
         return Result(
             text=text,
             thinking=thinking,
@@ -229,11 +229,11 @@ class Answer:
                 "use --schedule lockstep, which gives the same text"
             )
         self._phase = self._make_phase()
-        voices = self._voices()
+        policies = self._policies()
         if self._observer:
-            voices = replace(voices, witness=self._observer)
-        metered = range(len(prompts)) if voices.meter else ()
-        slot.reduce = Reader([*voices.drafts, *voices.judges], metered)  # type: ignore[list-item]
+            policies = replace(policies, observer=self._observer)
+        metered = range(len(prompts)) if policies.meter else ()
+        slot.reduce = RowReducer([*policies.drafts, *policies.judges], metered)  # type: ignore[list-item]
         swap = self.plan.roles.mode != "base"
         ends_generation, stop_tokens, thinking = self._ends_generation, self._stop_tokens, self._phase.thinking
 
@@ -245,9 +245,9 @@ class Answer:
         rules = Rules(generation.lam, swap, generation.decoding, self._limit, is_end, self._phase)
         uniforms = Uniforms(self.seed)
         if generation.schedule == "reference":
-            self._decisions = algorithm1(slot, prompts, voices, rules, uniforms)
+            self._decisions = algorithm1(slot, prompts, policies, rules, uniforms)
         else:
-            self._decisions = lockstep(slot, prompts, voices, rules, uniforms, self._guesser(slot))
+            self._decisions = lockstep(slot, prompts, policies, rules, uniforms, self._guesser(slot))
 
     def decide(self) -> list[TokenEvent]:
         """One more token, and the events that this settles; ``finish_reason`` is set when it was the last."""
@@ -264,17 +264,17 @@ class Answer:
             self.finish_reason = "stop"
         elif self.statistics.completion_tokens >= min(self._limit, self._phase.limit):
             self.finish_reason = "length"
-        return self._shown(events)
+        return self._visible(events)
 
     def _give(self) -> list[TokenEvent]:
         """The events of the beginning that the request gives."""
         stream: TextStream[tuple[int, bool]] = TextStream()
         piece = self.engine.model.piece
-        given = self._begun[: self.n_given]
+        given = self._beginning[: self.n_given]
         settled = [item for each in given for item in stream.push(each, piece(each[0], special=each[1]))]
         settled += stream.finish()
         events = [TokenEvent.given(n, text, token, thought) for n, ((token, thought), text) in enumerate(settled)]
-        self._written += events
+        self._emitted += events
         return events
 
     def interrupt(self) -> None:
@@ -289,7 +289,7 @@ class Answer:
         """
         self.n_held += slot.n_held
         events = self._settle(thought=False)
-        events = self._shown([*events, *(self.event(*item, thought=False) for item in self._stream.finish())])
+        events = self._visible([*events, *(self.event(*item, thought=False) for item in self._stream.finish())])
         if self._rewrite and not self._draft:
             self._begin_correction(self._rewrite)
         return events
@@ -312,17 +312,23 @@ class Answer:
     def _make_phase(self) -> ThinkingPhase[Any]:
         """The state of the thinking, before the first token, and behind what begins the answer already."""
         model, request, ends_generation = self.engine.model, self._current.request, self._ends_generation
-        begun, prompt = self._current.begun, self._current.prompts[0]
-        opened = opened_by(model.text(prompt[: len(prompt) - len(begun)][-_PROMPT_END:]))
+        beginning, prompt = self._current.beginning, self._current.prompts[0]
+        opened = opened_by(model.text(prompt[: len(prompt) - len(beginning)][-_PROMPT_END:]))
         thinking = Thinking(opened, may_begin=self._current.may_think)
-        self._begun = []
-        for token in begun:
+        self._beginning = []
+        for token in beginning:
             thinking.accept(model.piece(token, special=True))
-            self._begun.append((token, bool(thinking.is_thought)))
+            self._beginning.append((token, bool(thinking.is_thought)))
         thinking.n_tokens = 0
         is_constrained = any(getattr(request.sampling, form) is not None for form in FORMS)
         openings: set[int] = set()
-        if is_constrained and self._current.may_think and not opened and not begun and request.prompting.think != "off":
+        if (
+            is_constrained
+            and self._current.may_think
+            and not opened
+            and not beginning
+            and request.prompting.think != "off"
+        ):
             first = [model.tokenize(marks.open, special=True)[0] for marks in MARKS]
             openings = {token for token in first if model.is_cut_out(token)}
         return ThinkingPhase(
@@ -343,7 +349,7 @@ class Answer:
             return b""
         return model.piece(token, special=thought and not model.is_end(token))
 
-    def _shown(self, events: list[TokenEvent]) -> list[TokenEvent]:
+    def _visible(self, events: list[TokenEvent]) -> list[TokenEvent]:
         """The events, or none of a first answer that is to be corrected."""
         if self._rewrite and not self._draft:
             self.drafted += events
@@ -353,7 +359,7 @@ class Answer:
     def _begin_correction(self, rewrite: Rewrite) -> None:
         draft = self.result
         self._draft = draft
-        self._written, self.statistics = [], Statistics(load_s=self._load_s)
+        self._emitted, self.statistics = [], Statistics(load_s=self._load_s)
         if self.error or draft.finish_reason == "interrupted" or not draft.text.strip():
             return
         plan = rewrite.correct(draft.text, tuple(event.id for event in self.drafted if not event.thought))
@@ -380,10 +386,10 @@ class Answer:
             return generation.lam + 1
         return 1 + generation.lookahead
 
-    def _voices(self) -> Voices:
+    def _policies(self) -> Policies:
         """Who proposes and who decides.
 
-        In mode both the judge is all preferences at once, whoever drafts.  In mode args they are the one voice, and
+        In mode both the judge is all preferences at once, whoever drafts.  In mode args they are the one policy, and
         choose from what the neutral view proposes.  Else each preference speaks for itself, pushed away from neutral
         where it has another strength than 1.
         """
@@ -392,45 +398,47 @@ class Answer:
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
         model, sampling = self.engine.model, self._current.request.sampling
         constraint = make_constraint(model, sampling, generation.min_tokens)
-        begun = [token for token, thought in self._begun if not thought]
+        beginning = [token for token, thought in self._beginning if not thought]
         if constraint:
-            constraint.begin(model.text(begun))
+            constraint.begin(model.text(beginning))
         gate = self._phase if self._phase.is_constrained else None
 
         def chain(view: int, number: int) -> FilterChain:
-            made = FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint, gate)
-            made.begin(begun)
-            return made
+            filters = FilterChain(
+                model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint, gate
+            )
+            filters.begin(beginning)
+            return filters
 
         if self._phase.openings:
             self._phase.allows = chain(0, 0).allows
         if roles.neutral is not None and not generation.push_thoughts:
-            self._phase.thinker = Alone(roles.neutral, chain(roles.neutral, -1), reads_early=False)
+            self._phase.thinker = SingleView(roles.neutral, chain(roles.neutral, -1), reads_early=False)
 
-        def alone(view: int) -> Alone:
-            return Alone(view, chain(view, view))
+        def alone(view: int) -> SingleView:
+            return SingleView(view, chain(view, view))
 
-        def combined(weights: Sequence[Weight], view: int, number: int) -> Combined:
-            floor = Floor(heard(weights, roles.neutral), generation.floor) if generation.floor else None
-            return Combined(weights, roles.neutral, generation.rule, floor, chain(view, number))
+        def combined(weights: Sequence[Weight], view: int, number: int) -> Steered:
+            floor = Floor(plausibility_views(weights, roles.neutral), generation.floor) if generation.floor else None
+            return Steered(weights, roles.neutral, generation.rule, floor, chain(view, number))
 
-        def own(view: int) -> Alone | Combined:
+        def own(view: int) -> SingleView | Steered:
             pushing = [weight for weight in weights if weight.view == view] + avoided
-            if all(weight.is_as_it_is for weight in pushing):
+            if all(weight.is_identity for weight in pushing):
                 return alone(view)
             return combined(pushing, view, view)
 
-        meter = None if roles.neutral is None else Meter(weights, roles.neutral)
+        meter = None if roles.neutral is None else PushMeter(weights, roles.neutral)
         speakers = range(roles.n_speakers)
         if roles.mode == "args" and roles.neutral is not None:
-            best = Best(roles.neutral, sampling.top_k, model.n_vocab) if sampling.top_k else None
-            search = Combined(weights, roles.neutral, "push", best, chain(0, 0))
-            return Voices([search], [search], meter)
+            best = TopK(roles.neutral, sampling.top_k, model.n_vocab) if sampling.top_k else None
+            search = Steered(weights, roles.neutral, "push", best, chain(0, 0))
+            return Policies([search], [search], meter)
         if roles.mode == "both":
             judge = combined(weights, 0, roles.n_speakers)
-            return Voices([alone(view) for view in speakers], [judge for _ in speakers], meter)
-        voices = [own(view) for view in speakers]
-        return Voices(voices, voices, meter)
+            return Policies([alone(view) for view in speakers], [judge for _ in speakers], meter)
+        policies = [own(view) for view in speakers]
+        return Policies(policies, policies, meter)
 
     def _guesser(self, slot: Slot) -> Lookahead | None:
         most = min(self._current.request.generation.lookahead, slot.most_rows - 1)
@@ -459,7 +467,7 @@ class Answer:
             pushes=pushes,
             thought=thought,
         )
-        self._written.append(event)
+        self._emitted.append(event)
         return event
 
     def _judge_of(self, decision: Decision) -> str | None:

@@ -75,7 +75,7 @@ def find_server(model: Path, engine: Engine, interrupt: Interrupt) -> Server | N
     return Server(where, interrupt)
 
 
-def kept_from_servers(request: Request) -> str:
+def why_no_server(request: Request) -> str:
     """Why no server writes such an answer; empty where one does.
 
     A server has one model and no adapters, and does not read files, whose names may mean others there.
@@ -106,7 +106,7 @@ def _spelled_out(request: Request) -> Request:
 # The server.
 
 
-_OF_MODEL = {"name", "lasting_name", "context_limit", "description", "recommended", "placed"}  # facts that are used
+_MODEL_FACTS = {"name", "lasting_name", "context_limit", "description", "recommended", "placed"}  # facts that are used
 
 
 class Server:
@@ -155,7 +155,7 @@ class Server:
             ServerError: of a resident server, instead of which the model can be loaded here.
             UsageError: of another one.
         """
-        if why := kept_from_servers(request):
+        if why := why_no_server(request):
             raise ServerError(why) if self.is_resident else UsageError(f"{why}: --no-server loads the model here")
         if self.is_resident and request.generation.schedule == "reference":  # elsewhere its text is as good
             raise ServerError("a server has one schedule, lockstep")
@@ -181,14 +181,14 @@ class Server:
         number = response.headers.get("X-Pjlocal-Answer")
         if number is None:
             response.close()
-            raise self.strange()
+            raise self.protocol_error()
         return RemoteAnswer(self, response, patience, number)
 
     def model(self) -> Any:
         """The facts about the model.  Raises what `call` does."""
         about = self.call("GET", "/api/model")
-        if not isinstance(about, dict) or not about.keys() >= _OF_MODEL:
-            raise self.strange()
+        if not isinstance(about, dict) or not about.keys() >= _MODEL_FACTS:
+            raise self.protocol_error()
         return about
 
     def check(self, request: Request) -> None:
@@ -213,14 +213,14 @@ class Server:
                 text = response.read()
                 return json.loads(text) if text else None
             except ValueError:
-                raise self.strange() from None
+                raise self.protocol_error() from None
             except (OSError, HTTPException) as error:
-                raise self.gone() from error
+                raise self.gone_error() from error
 
-    def gone(self) -> ServerGone:
+    def gone_error(self) -> ServerGone:
         return ServerGone("the server is gone" if self.is_resident else f"{self.name} does not answer: is it running?")
 
-    def strange(self, why: str = "") -> ServerError:
+    def protocol_error(self, why: str = "") -> ServerError:
         """The error of a server that speaks another protocol."""
         return ServerError(f"{self.name} is not a pjlocal server of this version{why and f' ({why})'}")
 
@@ -256,33 +256,33 @@ class Server:
 
     def _unreachable(self, error: Exception) -> PjlocalError:
         if self.is_resident or isinstance(error, ConnectionResetError):
-            return self.gone()
+            return self.gone_error()
         if isinstance(error, HTTPException):
-            return self.strange()
+            return self.protocol_error()
         return ServerGone(f"cannot reach {self.name}: {getattr(error, 'strerror', None) or error}")
 
     def _connect(self, patience: _Patience) -> socket.socket:
         with patience.at_once():
             if self._socket:
-                made: _Plain | Any = _Plain(socket.AF_UNIX, socket.SOCK_STREAM)
+                connected: _Plain | Any = _Plain(socket.AF_UNIX, socket.SOCK_STREAM)
                 try:
-                    made.settimeout(patience.seconds)
-                    made.connect(str(self._socket))
+                    connected.settimeout(patience.seconds)
+                    connected.connect(str(self._socket))
                 except BaseException:
-                    made.close()
+                    connected.close()
                     raise
             else:
                 plain = socket.create_connection((self._host, self._port), patience.seconds)
                 try:
                     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    made = _secured(plain, self._host) if self._is_secure else _Plain(fileno=plain.detach())
+                    connected = _secured(plain, self._host) if self._is_secure else _Plain(fileno=plain.detach())
                 except BaseException:
                     plain.close()
                     raise
-        made.settimeout(_LOOK_S)
-        made.patience = patience
+        connected.settimeout(_LOOK_S)
+        connected.patience = patience
         patience.restart()
-        return made
+        return connected
 
     def _refusal(self, response: HTTPResponse) -> PjlocalError:
         """The error that a response tells."""
@@ -297,9 +297,9 @@ class Server:
             error = json.loads(response.read(_MOST_ERROR))["error"]
             message, code = str(error["message"]), error.get("code")
         except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError):
-            return self.strange(f"status {status}")
+            return self.protocol_error(f"status {status}")
         if status in (404, 405) and code != _NO_CHAT:  # all other routes are there
-            return self.strange(f"status {status}: {message[:_MOST_QUOTED]}")
+            return self.protocol_error(f"status {status}: {message[:_MOST_QUOTED]}")
         if status == 429:
             return ServerBusy(f"{self.name} is busy: {message}")
         if status == 503:
@@ -323,17 +323,17 @@ class _Patience:
         #: Asks the other side to stop, once, where Ctrl-C shall not end the wait at once.
         self.ask_to_stop: Callable[[], None] | None = None
         self._is_stopping = False
-        self._heard = time.monotonic()
+        self._last_activity = time.monotonic()
 
     def restart(self) -> None:
         """Something was heard."""
-        self._heard = time.monotonic()
+        self._last_activity = time.monotonic()
 
     def look(self) -> None:
         """Heed Ctrl-C.  Raises Interrupted: on request, unless the other side has just been asked to stop."""
         if not (self._interrupt and self._interrupt.is_set()):
             return
-        if self._is_stopping and time.monotonic() - self._heard <= _STOPPING_S:
+        if self._is_stopping and time.monotonic() - self._last_activity <= _STOPPING_S:
             return
         if self._is_stopping or self.ask_to_stop is None:
             raise Interrupted
@@ -346,7 +346,7 @@ class _Patience:
 
     def lose(self) -> None:
         """Nothing comes at the moment.  Raises TimeoutError: nothing has come for too long."""
-        if time.monotonic() - self._heard > self.seconds:
+        if time.monotonic() - self._last_activity > self.seconds:
             raise TimeoutError("nothing comes")
 
     @property
@@ -399,7 +399,7 @@ def _secured(plain: socket.socket, host: str) -> Any:
 # An answer.
 
 
-_OF_STARTED = frozenset(f.name for f in fields(Started))
+_STARTED_FIELDS = frozenset(f.name for f in fields(Started))
 
 
 class RemoteAnswer:
@@ -416,13 +416,13 @@ class RemoteAnswer:
         patience.ask_to_stop = lambda: server.stop(number)
         self.started: Started | None = None
         #: Is called when it starts.
-        self.heard: Callable[[Started], None] = lambda started: None
+        self.on_started: Callable[[Started], None] = lambda started: None
         #: The mode, until it has started.
         self.expected: Mode = "judge"
         self.statistics = Statistics()
         self.finish_reason: FinishReason | None = None
         self._result: Result | None = None
-        self._written: list[TokenEvent] = []
+        self._emitted: list[TokenEvent] = []
         self._events = self._run()
         self._ahead: list[TokenEvent] = []  # those that `wait` has read
 
@@ -461,7 +461,7 @@ class RemoteAnswer:
         """The answer so far; once the events are exhausted, the whole of it."""
         if self._result:
             return self._result
-        thinking, text = split(self._written)
+        thinking, text = split(self._emitted)
         started = self.started or Started(self.mode)
         return Result(
             text=text,
@@ -489,22 +489,22 @@ class RemoteAnswer:
 
     def _run(self) -> Generator[TokenEvent]:
         try:
-            for said in self._said():
-                if "head" in said:
-                    self._start(said["head"])
-                if "event" in said:
-                    self.statistics = Statistics(**said["statistics"])
-                    event = _event(said["event"])
-                    self._written.append(event)
+            for data in self._messages():
+                if "head" in data:
+                    self._start(data["head"])
+                if "event" in data:
+                    self.statistics = Statistics(**data["statistics"])
+                    event = _event(data["event"])
+                    self._emitted.append(event)
                     yield event
-                if said.get("code") == "stopping":
+                if data.get("code") == "stopping":
                     raise _stopped()
-                if "error" in said:
-                    if said.get("status") == UsageError.exit_status:
-                        raise UsageError(said["error"])
-                    raise PjlocalError(f"{self.server.name}: {said['error']}")
-                if "result" in said:
-                    self._end(Result.from_whole(said["result"]))
+                if "error" in data:
+                    if data.get("status") == UsageError.exit_status:
+                        raise UsageError(data["error"])
+                    raise PjlocalError(f"{self.server.name}: {data['error']}")
+                if "result" in data:
+                    self._end(Result.from_whole(data["result"]))
                     return
             raise _broken_off()
         except Interrupted:
@@ -514,16 +514,16 @@ class RemoteAnswer:
         finally:
             self._response.close()
 
-    def _said(self) -> Iterator[dict[str, Any]]:
+    def _messages(self) -> Iterator[dict[str, Any]]:
         """The events of the stream, as server-sent events write them."""
         while line := self._response.readline():
             if line.startswith(b"data:"):
                 yield json.loads(line[5:])
 
     def _start(self, head: Mapping[str, Any]) -> None:
-        known = {name: value for name, value in head.items() if name in _OF_STARTED}
+        known = {name: value for name, value in head.items() if name in _STARTED_FIELDS}
         self.started = Started(**known | {"drafted": list(map(_event, head.get("drafted", ())))})
-        self.heard(self.started)
+        self.on_started(self.started)
 
     def _end(self, result: Result) -> None:
         if result.finish_reason == "interrupted" and not self._patience.was_interrupted:
@@ -532,8 +532,8 @@ class RemoteAnswer:
         self.statistics, self.finish_reason = result.statistics, result.finish_reason
 
 
-def _event(said: Mapping[str, Any]) -> TokenEvent:
-    return TokenEvent.from_dict({name: value for name, value in said.items() if name != "writer"})
+def _event(data: Mapping[str, Any]) -> TokenEvent:
+    return TokenEvent.from_dict({name: value for name, value in data.items() if name != "writer"})
 
 
 def _stopped() -> ServerGone:

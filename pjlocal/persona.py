@@ -72,8 +72,6 @@ class PersonaJudge:
         TypeError: an argument that there is not, or of another type.
     """
 
-    served = False  # whether a server writes the answers: see `server.served`
-
     @_by_keywords
     def __init__(
         self,
@@ -117,9 +115,9 @@ class PersonaJudge:
         self._file = path.path if isinstance(path, Model) else path
         self.check_adapters(request.generation)
         process = None if template else TemplateProcess()  # which starts while the model is loaded
-        with ExitStack() as undo, ExitStack() as begun:
+        with ExitStack() as undo, ExitStack() as on_failure:
             if process:
-                begun.callback(process.close)
+                on_failure.callback(process.close)
             if isinstance(path, Model):
                 self.model = path
                 undo.callback(path.lifetime.hold(self))
@@ -133,7 +131,7 @@ class PersonaJudge:
             else:
                 self.template = ChatTemplate(self.model, process)
                 undo.callback(self.template.close)
-            begun.pop_all()
+            on_failure.pop_all()
             self._closing = undo.pop_all()
         #: Writes the answers.
         self.decoder = Engine(self.model, engine, self.interrupt)
@@ -224,9 +222,9 @@ class PersonaJudge:
             UsageError: a prompt or a setting that cannot be used.
             TypeError: a setting that there is not, or a prompt of another type.
         """
-        return self.answer(self._planned(prompt, changes))
+        return self.answer(self._plan_prompt(prompt, changes))
 
-    def _planned(self, prompt: Prompt, changes: dict[str, Any]) -> Plan:
+    def _plan_prompt(self, prompt: Prompt, changes: dict[str, Any]) -> Plan:
         """The plan of the answer to a prompt with some settings changed."""
         system, conversation = parse_conversation(prompt)
         changes = dict(changes)
@@ -235,7 +233,7 @@ class PersonaJudge:
         request = self.request.replace(**changes)
         if {*settings.FORMS} & changes.keys():
             check_constraint(request.sampling)
-        return self.plan(conversation, request.behind(system) if system else request)
+        return self.plan(conversation, request.with_system(system) if system else request)
 
     def answer(self, plan: Plan, engine: Engine | None = None, observer: Observer | None = None) -> Answer:
         """The answer that was planned, token by token.
@@ -270,7 +268,7 @@ class PersonaJudge:
             raise TypeError("several prompts are a list of them: give [prompt]")
         if type(parallel) is not int or parallel < 1:
             raise UsageError(f"parallel must be a whole number of at least 1 (not {parallel!r})")
-        plans = [self._planned(prompt, changes) for prompt in prompts]
+        plans = [self._plan_prompt(prompt, changes) for prompt in prompts]
         for number, _, events in self.write(plans, parallel):
             for event in events:
                 yield number, event
@@ -323,21 +321,21 @@ class PersonaJudge:
         # Many answers are written 5 to 15 % faster in one wide batch than in two lanes (8 answers, two cores).
         settings = self.engine.replace(layout="batched") if self.engine.layout == "auto" else self.engine
         with closing(Engine(self.model, settings, self.interrupt, capacity)) as engine:
-            written: dict[EngineAnswer, tuple[int, Answer]] = {}
+            in_flight: dict[EngineAnswer, tuple[int, Answer]] = {}
             while not (self.decoder.closed or engine.closed):
                 for number in [*islice(answers, max(0, parallel - engine.n_waiting))]:
                     answer = answers.pop(number)
-                    written[answer] = number, answer
+                    in_flight[answer] = number, answer
                     answer.engine = engine
                     engine.submit(answer)
                 if engine.is_idle:
                     return
-                for written_now, events in engine.step():
-                    number, answer = written[written_now]
+                for writing, events in engine.step():
+                    number, answer = in_flight[writing]
                     if answer.error and not keep_errors:
                         raise answer.error
                     if answer.is_done:
-                        del written[answer]
+                        del in_flight[answer]
                     yield number, answer, events
 
     def room(self, request: Request, n_tokens: int) -> int:
@@ -396,8 +394,10 @@ class PersonaJudge:
         self, conversation: Sequence[Message], request: Request, plain: Request, text: str, tokens: Sequence[int]
     ) -> Plan:
         """The plan of a plain answer to being asked to correct one that was written under ``request``."""
-        wanted = correction([*chain.from_iterable(request.views)], request.generation.avoid)
-        return self.plan([*conversation, Message("assistant", text, tuple(tokens)), Message("user", wanted)], plain)
+        instructions = correction([*chain.from_iterable(request.views)], request.generation.avoid)
+        return self.plan(
+            [*conversation, Message("assistant", text, tuple(tokens)), Message("user", instructions)], plain
+        )
 
     def roles(self, request: Request) -> Roles:
         """The views that the mode has, and what each of them does.
@@ -420,7 +420,7 @@ class PersonaJudge:
         """
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
         roles = self.roles(request)
-        return self.planned(conversation, self.prompts(conversation, request, roles, tools), request, roles)
+        return self.plan_prompts(conversation, self.prompts(conversation, request, roles, tools), request, roles)
 
     def prompts(
         self, conversation: Sequence[Message], request: Request, roles: Roles, tools: Tools = Tools()
@@ -431,7 +431,7 @@ class PersonaJudge:
             self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt, tools
         )
 
-    def planned(
+    def plan_prompts(
         self, conversation: Sequence[Message], prompts: list[list[int]], request: Request, roles: Roles
     ) -> Plan:
         """The plan for prompts that `prompts` made of a conversation.
@@ -450,7 +450,7 @@ class PersonaJudge:
         """The request with the filters that the model's file names, where it asks for them and nobody set others."""
         return request.with_group(followed(request.sampling, self.recommended, request.explicit))
 
-    def settled(self, sampling: settings.Sampling) -> settings.Sampling:
+    def apply_model_defaults(self, sampling: settings.Sampling) -> settings.Sampling:
         """The filters after a change of ``defaults``, or of the model."""
         return followed(left(sampling, self.recommended), self.recommended)
 

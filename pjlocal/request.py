@@ -188,7 +188,7 @@ class Request:
             self.explicit | overrides.flat().keys(),
         )
 
-    def behind(self, system: str) -> Request:
+    def with_system(self, system: str) -> Request:
         """The request with more system text behind its own."""
         return self.replace(system="\n\n".join(filter(None, (self.prompting.system, system))))
 

@@ -124,15 +124,15 @@ class Job:
 
     request: Request
     prompt: Sequence[Message] | Raw | None = None
-    tell: Callable[[News], None] = lambda news: None
+    emit: Callable[[News], None] = lambda news: None
     top: int | None = None
     shortens: bool = False
     first: int = 0
-    hears_warnings: bool = False
+    reports_warnings: bool = False
     reuses: bool = True
     tools: Tools = Tools()
     saved: SavedTurn | None = None
-    came: float = field(default_factory=time.monotonic)
+    arrived: float = field(default_factory=time.monotonic)
     prepared: PreparedRequest | None = None
     answer: Answer | None = None
     log_probs: TokenLogProbs | None = None
@@ -275,7 +275,7 @@ class LoadedModel:
             Interrupted: on request.
         """
         warnings: list[str] = []
-        self._template.listener = warnings.append if job.hears_warnings else None
+        self._template.listener = warnings.append if job.reports_warnings else None
         try:
             assert job.prompt is not None
             prompt, first = job.prompt, job.first
@@ -292,7 +292,7 @@ class LoadedModel:
                 first += n_left_out
             else:
                 prompts = self.judge.prompts(prompt, request, roles, job.tools)
-                plan = self.judge.planned(prompt, prompts, request, roles)
+                plan = self.judge.plan_prompts(prompt, prompts, request, roles)
                 if job.tools.opening:  # the answer goes on within a call, in which no thought begins
                     plan = replace(plan, may_think=False)
             if job.top is not None:
@@ -334,8 +334,8 @@ class LoadedModel:
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
         texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
         prompts = [[*(self._tokens(text) if text else ()), *raw.tokens] for text in texts]
-        plan = self.judge.planned([Message("user", raw.text)], prompts, request, roles)
-        return replace(plan, stops=(), shares_trunk=False, may_think=False)
+        plan = self.judge.plan_prompts([Message("user", raw.text)], prompts, request, roles)
+        return replace(plan, stops=(), shares_prefix=False, may_think=False)
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a whole prompt, which may hold control tokens, as those for filling in the middle."""
@@ -374,12 +374,12 @@ class Service:
         #: How the model's chat template shows functions and writes calls of them, once it was loaded.
         self.call_support = CallSupport()
         self._changed = threading.Condition()  # guards what follows
-        self._wanted: set[Job] = set()  # all that are not at their end
-        self._coming: deque[Job] = deque()
+        self._unfinished: set[Job] = set()  # all that are not at their end
+        self._submitted: deque[Job] = deque()
         self._cancelled: deque[Job] = deque()
         self._stopped: deque[Job] = deque()
         self._ready: deque[tuple[Job, PreparedRequest | Checked | Exception]] = deque()
-        self._alone: Job | None = None  # for which the engine decodes now, and for no other
+        self._only_job: Job | None = None  # for which the engine decodes now, and for no other
         self._is_stopping = self._stops_now = False
         # Of the engine's thread alone:
         self._preparing: set[Job] = set()
@@ -412,27 +412,27 @@ class Service:
         with self._changed:
             if self._is_stopping:
                 raise Stopping(_STOPPING)
-            if len(self._wanted) + len(jobs) > self.places:
-                raise Busy(f"the server is busy: {len(self._wanted)} answers are written or wait. Try again soon")
-            self._wanted |= set(jobs)
-            self._monitor.jobs(len(self._wanted))
-            self._coming += jobs
+            if len(self._unfinished) + len(jobs) > self.places:
+                raise Busy(f"the server is busy: {len(self._unfinished)} answers are written or wait. Try again soon")
+            self._unfinished |= set(jobs)
+            self._monitor.jobs(len(self._unfinished))
+            self._submitted += jobs
             self._changed.notify()
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Write no more of them, and tell no more: their places are free before the next token is read."""
         for job in jobs:
             job.is_cancelled = True
-        self._leave(self._cancelled, jobs)
+        self._enqueue(self._cancelled, jobs)
 
     def stop(self, jobs: Sequence[Job]) -> None:
         """End them as interrupted."""
-        self._leave(self._stopped, jobs)
+        self._enqueue(self._stopped, jobs)
 
-    def _leave(self, queue: deque[Job], jobs: Sequence[Job]) -> None:
+    def _enqueue(self, queue: deque[Job], jobs: Sequence[Job]) -> None:
         with self._changed:
             queue += jobs
-            if self._alone in jobs:
+            if self._only_job in jobs:
                 self._stop_engine.set()
             self._changed.notify()
 
@@ -498,7 +498,7 @@ class Service:
         finally:  # where it ends by something that nobody foresaw too
             with self._changed:
                 self._is_stopping = True
-                left = list(self._wanted)
+                left = list(self._unfinished)
             for job in left:
                 self._end(job, Stopping(_STOPPING))
             self._unload()
@@ -513,29 +513,29 @@ class Service:
             if not awake:
                 self._unload()
                 continue
-            self._look()
+            self._handle_queues()
             if self._writing:
                 self._step()
             if self._is_stopping and not (self._preparing or self._writing):
                 return
 
     def _has_work(self) -> bool:
-        to_do = self._coming or self._cancelled or self._stopped or self._ready or self._writing
+        to_do = self._submitted or self._cancelled or self._stopped or self._ready or self._writing
         return bool(to_do or (self._is_stopping and not self._preparing))
 
-    def _look(self) -> None:
+    def _handle_queues(self) -> None:
         """Take note of what has come from other threads."""
         with self._changed:
-            coming, ready = list(self._coming), list(self._ready)
+            coming, ready = list(self._submitted), list(self._ready)
             cancelled, stopped = list(self._cancelled), list(self._stopped)
-            for queue in (self._coming, self._cancelled, self._stopped, self._ready):
+            for queue in (self._submitted, self._cancelled, self._stopped, self._ready):
                 queue.clear()
         for job in coming:
             self._begin(job)
         for job in cancelled:
             self._cancel(job)
         for job, prepared in ready:
-            self._take(job, prepared)
+            self._receive(job, prepared)
         for job in stopped:
             self._interrupt_job(job)
 
@@ -549,7 +549,7 @@ class Service:
         self._preparing.add(job)
         self._to_prepare.put(lambda: self._prepare(model, job))
 
-    def _take(self, job: Job, prepared: PreparedRequest | Checked | Exception) -> None:
+    def _receive(self, job: Job, prepared: PreparedRequest | Checked | Exception) -> None:
         """Have an answer written that is prepared, where it is still wanted."""
         if job not in self._preparing:
             return
@@ -573,7 +573,7 @@ class Service:
     def _cancel(self, job: Job) -> None:
         if job.answer and self._model:
             self._model.engine.cancel(job.answer)
-        if job in self._wanted:
+        if job in self._unfinished:
             self._end(job, None)
 
     def _interrupt_job(self, job: Job) -> None:
@@ -592,8 +592,8 @@ class Service:
         engine = self._model.engine
         n_fed, n_decodes = engine.lanes.n_fed, engine.lanes.n_decodes
         with self._changed:
-            self._alone = next(iter(self._writing.values())) if len(self._writing) == 1 else None
-            if self._alone in self._stopped or self._alone in self._cancelled:
+            self._only_job = next(iter(self._writing.values())) if len(self._writing) == 1 else None
+            if self._only_job in self._stopped or self._only_job in self._cancelled:
                 return
         try:
             news = engine.step()
@@ -602,7 +602,7 @@ class Service:
             return
         finally:
             with self._changed:
-                self._alone = None
+                self._only_job = None
                 if not self._stops_now:
                     self._stop_engine.clear()
         self._monitor.decoded(engine.lanes.n_fed - n_fed, engine.lanes.n_decodes - n_decodes)
@@ -613,7 +613,7 @@ class Service:
                 continue
             try:
                 if events:
-                    self._tell(job, events)
+                    self._emit_tokens(job, events)
                 if answer.is_done:
                     self._finish(job)
             except Exception as error:  # the turn cannot be saved
@@ -626,11 +626,11 @@ class Service:
             self._end(job, fault)
         self._unload()
 
-    def _tell(self, job: Job, events: Sequence[TokenEvent]) -> None:
+    def _emit_tokens(self, job: Job, events: Sequence[TokenEvent]) -> None:
         """Tell of tokens, once they are saved."""
         assert job.answer
         if not job.has_started:
-            self._monitor.started(time.monotonic() - job.came)
+            self._monitor.started(time.monotonic() - job.arrived)
             if job.saved:
                 self._record(job, job.saved)
             self._start(job)
@@ -640,7 +640,7 @@ class Service:
             for event in events:
                 job.recording.add(event)
         n_given = job.answer.n_given
-        job.tell([Token(e, statistics, log_probs.take(e.position - n_given) if log_probs else None) for e in events])
+        job.emit([Token(e, statistics, log_probs.take(e.position - n_given) if log_probs else None) for e in events])
 
     def _start(self, job: Job) -> None:
         """Tell how an answer is written, before its first token."""
@@ -648,7 +648,7 @@ class Service:
         assert job.prepared and job.answer and self._model
         answer, prepared = job.answer, job.prepared
         saved = job.saved if job.recording else None
-        job.tell(
+        job.emit(
             Started(
                 answer.mode,
                 answer.labels,
@@ -716,11 +716,11 @@ class Service:
             self._writing.pop(job.answer, None)
         job.answer = job.prepared = None
         with self._changed:
-            self._wanted.discard(job)
-            self._monitor.jobs(len(self._wanted))
-        self._monitor.ended(_how(news))
+            self._unfinished.discard(job)
+            self._monitor.jobs(len(self._unfinished))
+        self._monitor.ended(_outcome(news))
         if news is not None:
-            job.tell(news)
+            job.emit(news)
 
     def _unload(self) -> None:
         if self._model:
@@ -730,7 +730,7 @@ class Service:
             self._model = None
 
 
-def _how(news: Done | Checked | Exception | None) -> str:
+def _outcome(news: Done | Checked | Exception | None) -> str:
     """How a job ended, in a word."""
     if isinstance(news, Done):
         return news.result.finish_reason

@@ -53,7 +53,9 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
     parameters: list[inspect.Parameter] = []
     own = inspect.signature(command, eval_str=True).parameters.values()
     infos = [info for parameter in own for info in getattr(parameter.annotation, "__metadata__", ())]
-    taken = {spelled for info in infos for spelled in (info.default, *(info.param_decls or ()))}  # the first is there
+    reserved = {
+        spelled for info in infos for spelled in (info.default, *(info.param_decls or ()))
+    }  # the first is there
     for parameter in own:
         if parameter.name == "given":
             continue
@@ -63,10 +65,10 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
             at = 1 + next((i for i, p in enumerate(parameters) if p.name == "model"), -1)
             parameters[at:at] = [_keyword(name, _PREFERENCE_OPTIONS[name], []) for name in preferences]
             for settings in GROUPS.values():
-                parameters += _options(settings, defaults, taken)
+                parameters += _options(settings, defaults, reserved)
         elif isinstance(hint, type) and issubclass(hint, Settings):
             groups[parameter.name] = hint
-            parameters += _options(hint, defaults, taken)
+            parameters += _options(hint, defaults, reserved)
         else:
             parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
             if parameter.name == "server":
@@ -156,7 +158,9 @@ def _requested(values: dict[str, Any], persona: Overrides, config: Config, given
     return Request(views, **groups, explicit=explicit)
 
 
-def _options(settings: type[Settings], defaults: Mapping[str, Any], taken: Collection[str]) -> list[inspect.Parameter]:
+def _options(
+    settings: type[Settings], defaults: Mapping[str, Any], reserved: Collection[str]
+) -> list[inspect.Parameter]:
     """The options of these settings, but for flags that the command has taken for its own."""
     hints = get_type_hints(settings)
     parameters = []
@@ -165,7 +169,7 @@ def _options(settings: type[Settings], defaults: Mapping[str, Any], taken: Colle
         if hint == tuple[str, ...]:
             hint, default = list[str], []
         option = typer.Option(
-            *(spelled for spelled in f.metadata["flags"] if spelled not in taken),
+            *(spelled for spelled in f.metadata["flags"] if spelled not in reserved),
             help=f.metadata["help"],
             metavar=f.metadata.get("metavar", "FILE" if "file" in f.metadata else None),
             rich_help_panel=_PANELS[settings],
@@ -181,15 +185,15 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _make(settings: type[Settings], values: dict[str, Any], defaults: Mapping[str, Any]) -> Settings:
-    made = {}
+    converted = {}
     for f in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = values.pop(f.name)
         if f.name in defaults:
             value = defaults[f.name]
         elif "file" in f.metadata and value is not None:
             value = read_text(value, f.metadata["file"])
-        made[f.name] = tuple(value) if isinstance(value, list) else value
-    return settings(**made)
+        converted[f.name] = tuple(value) if isinstance(value, list) else value
+    return settings(**converted)
 
 
 _PersonaOption = Annotated[

@@ -218,7 +218,7 @@ def _ending(result: Result, generation: Generation) -> str:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenAnswer:
     """An answer being written, with what there is to say of the model: see `statistics_line`."""
 
     answer: Answer | RemoteAnswer
@@ -253,7 +253,7 @@ class Job:
             return None
         self._show_sizes(lambda text: None)
         try:
-            return self._begun(server)
+            return self._started(server)
         except ServerError:
             if named:
                 raise
@@ -268,7 +268,7 @@ class Job:
         except ModelError:  # reported where it is loaded, after what else may be wrong
             return None
 
-    def _begun(self, server: Server) -> RemoteAnswer:
+    def _started(self, server: Server) -> RemoteAnswer:
         answer = server.answer(self.request, messages=[{"role": "user", "content": self.prompt}])
         answer.wait()
         if answer.started is None and answer.finish_reason == "interrupted":
@@ -284,7 +284,7 @@ class Job:
                 print(f"pjlocal: {attachment.size(n_tokens(attachment.text))}", file=sys.stderr)
 
     @contextmanager
-    def loaded(self, spinner: Spinner) -> Iterator[Written]:
+    def loaded(self, spinner: Spinner) -> Iterator[WrittenAnswer]:
         """By the model, loaded here."""
         spinner.say("Loading the model")
         with self.loaded_judge() as one:
@@ -295,7 +295,7 @@ class Job:
             answer = one.stream(self.prompt)
             if answer.mode == "rewrite":
                 spinner.say("Writing a first answer")
-            yield Written(answer, one.followed_sampling, one.placed)
+            yield WrittenAnswer(answer, one.followed_sampling, one.placed)
 
     def loaded_judge(self) -> PersonaJudge:
         """The model, loaded here."""
@@ -305,10 +305,10 @@ class Job:
 
 
 @contextmanager
-def _written(answer: RemoteAnswer) -> Iterator[Written]:
+def _written(answer: RemoteAnswer) -> Iterator[WrittenAnswer]:
     started = answer.started
     with closing(answer):
-        yield Written(answer, started.followed_sampling if started else "", started.placed if started else "")
+        yield WrittenAnswer(answer, started.followed_sampling if started else "", started.placed if started else "")
 
 
 def read_prompt(argument: str | None) -> str:
@@ -373,12 +373,12 @@ def _parts_of_stdin() -> Iterator[bytes]:
     except OSError:  # a test's
         yield sys.stdin.buffer.read()
         return
-    told, started, n_bytes = os.name != "posix", time.monotonic(), 0
+    has_said, started, n_bytes = os.name != "posix", time.monotonic(), 0
     while True:
-        if not told:
+        if not has_said:
             left = started + _PATIENCE_S - time.monotonic()
-            told = not select.select([descriptor], [], [], max(0.0, left))[0] or left < 0
-            if told:
+            has_said = not select.select([descriptor], [], [], max(0.0, left))[0] or left < 0
+            if has_said:
                 ends = "Ctrl-D ends it" if sys.stdin.isatty() else "</dev/null where there is none"
                 print(f"pjlocal: waiting for standard input to end ({ends})", file=sys.stderr)
         if os.name == "posix":  # whoever shares it may have made it one that does not wait

@@ -52,7 +52,7 @@ class Views(Protocol):
 Rows = Callable[[int], Any]
 
 
-class Voice(Protocol):
+class Policy(Protocol):
     """Says how probable the next token is, from what one view knows or from what several do.
 
     May remember the emitted tokens.
@@ -67,38 +67,38 @@ class Voice(Protocol):
     def accept(self, token: int) -> None:
         """Learn of an emitted token."""
 
-    def clone(self) -> Voice:
+    def clone(self) -> Policy:
         """A copy to look ahead with."""
 
 
 @dataclass(frozen=True)
-class Voices:
+class Policies:
     """Who speaks, by the preference in whose turn it is: ``drafts[i]`` proposes while preference i drafts, and
-    ``judges[j]`` decides while preference j judges.  The same voice may do both.  One alone decodes as ever."""
+    ``judges[j]`` decides while preference j judges.  The same policy may do both.  One alone decodes as ever."""
 
-    drafts: Sequence[Voice]
-    judges: Sequence[Voice]
+    drafts: Sequence[Policy]
+    judges: Sequence[Policy]
     #: How far each preference pushes the token that was emitted.
     meter: Callable[[Rows, int], tuple[float, ...]] | None = None
-    #: Looks at the voice that decided a token, and at what the views knew then; behind that it is gone.
-    witness: Callable[[Voice, Rows, Decision], None] | None = None
+    #: Looks at the policy that decided a token, and at what the views knew then; behind that it is gone.
+    observer: Callable[[Policy, Rows, Decision], None] | None = None
 
-    def witnessed(self, decision: Decision, rows: Rows, voice: Voice) -> Decision:
-        if self.witness:
-            self.witness(voice, rows, decision)
+    def observe(self, decision: Decision, rows: Rows, policy: Policy) -> Decision:
+        if self.observer:
+            self.observer(policy, rows, decision)
         return decision
 
-    def metered(self, decision: Decision, rows: Rows) -> Decision:
-        self.witnessed(decision, rows, self.judge(decision))
+    def with_pushes(self, decision: Decision, rows: Rows) -> Decision:
+        self.observe(decision, rows, self.judge(decision))
         return replace(decision, pushes=self.meter(rows, decision.token)) if self.meter else decision
 
-    def judge(self, decision: Decision) -> Voice:
+    def judge(self, decision: Decision) -> Policy:
         """Who decided."""
         return self.judges[0 if decision.draft is None else (decision.draft + 1) % len(self.judges)]
 
     def accept(self, token: int) -> None:
-        for voice in {id(voice): voice for voice in (*self.drafts, *self.judges)}.values():
-            voice.accept(token)
+        for policy in {id(policy): policy for policy in (*self.drafts, *self.judges)}.values():
+            policy.accept(token)
 
 
 class Guesser(Protocol):
@@ -116,8 +116,8 @@ class Phase(Protocol):
     their tokens neither begin nor end a round."""
 
     @property
-    def voice(self) -> Voice | None:
-        """The voice that decides the next token alone; None where the rounds go on."""
+    def policy(self) -> Policy | None:
+        """The policy that decides the next token alone; None where the rounds go on."""
 
     @property
     def limit(self) -> int:
@@ -128,7 +128,7 @@ class Phase(Protocol):
         """True if the next token may end the phase: then no draft looks beyond it."""
 
     def accept(self, token: int) -> None:
-        """Learn of an emitted token, before the voices do."""
+        """Learn of an emitted token, before the policies do."""
 
 
 @dataclass(frozen=True)
@@ -146,19 +146,19 @@ class Rules:
     phase: Phase | None = None
 
     @property
-    def voice(self) -> Voice | None:
-        """The voice that decides the next token outside the rounds."""
-        return self.phase.voice if self.phase else None
+    def policy(self) -> Policy | None:
+        """The policy that decides the next token outside the rounds."""
+        return self.phase.policy if self.phase else None
 
     @property
     def may_change(self) -> bool:
         return self.phase is not None and self.phase.may_change
 
-    def accept(self, token: int, voices: Voices) -> None:
+    def accept(self, token: int, policies: Policies) -> None:
         """Tell all of an emitted token."""
         if self.phase:
             self.phase.accept(token)
-        voices.accept(token)
+        policies.accept(token)
 
     def is_last(self, n_tokens: int, token: int) -> bool:
         """True if the answer of so many tokens ends with its last one."""
@@ -173,7 +173,7 @@ class Rules:
 def lockstep(
     views: Views,
     prompts: Sequence[Sequence[int]],
-    voices: Voices,
+    policies: Policies,
     rules: Rules,
     uniforms: Uniforms,
     guesser: Guesser | None = None,
@@ -188,13 +188,13 @@ def lockstep(
     request and leaves its token in the views, to be read with the tokens of other answers.
     """
     views.start(prompts)
-    return _decisions(views, voices, rules, uniforms, guesser)
+    return _decisions(views, policies, rules, uniforms, guesser)
 
 
 def _decisions(
-    views: Views, voices: Voices, rules: Rules, uniforms: Uniforms, guesser: Guesser | None
+    views: Views, policies: Policies, rules: Rules, uniforms: Uniforms, guesser: Guesser | None
 ) -> Iterator[Decision]:
-    round = Round(rules.lam, rules.swap, len(voices.judges))
+    round = Round(rules.lam, rules.swap, len(policies.judges))
     ahead: list[int] = []  # the guess that the views were fed after the last token
     row = 0  # of the logits after the text, among those of the last feed
 
@@ -202,12 +202,12 @@ def _decisions(
         return views.logits(view, row)
 
     for position in range(rules.limit):
-        if voice := rules.voice:
-            decision = _outside(rows, voices, voice, rules, position, uniforms[position])
+        if policy := rules.policy:
+            decision = _decide_outside(rows, policies, policy, rules, position, uniforms[position])
         else:
-            decision = voices.metered(_decide(rows, voices, rules, round, position, uniforms[position]), rows)
+            decision = policies.with_pushes(_decide(rows, policies, rules, round, position, uniforms[position]), rows)
             round.advance(decision.kind)
-        rules.accept(decision.token, voices)
+        rules.accept(decision.token, policies)
         if guesser:
             guesser.accept(decision.token)
         last = rules.is_last(position + 1, decision.token)
@@ -224,18 +224,20 @@ def _decisions(
             return
 
 
-def _outside(rows: Rows, voices: Voices, voice: Voice, rules: Rules, position: int, u: list[float]) -> Decision:
-    """A token that one voice decides outside the rounds."""
-    return voices.witnessed(plain_token(position, voice(rows), u, rules.strategy), rows, voice)
+def _decide_outside(
+    rows: Rows, policies: Policies, policy: Policy, rules: Rules, position: int, u: list[float]
+) -> Decision:
+    """A token that one policy decides outside the rounds."""
+    return policies.observe(plain_token(position, policy(rows), u, rules.strategy), rows, policy)
 
 
-def _decide(rows: Rows, voices: Voices, rules: Rules, round: Round, position: int, u: list[float]) -> Decision:
-    if len(voices.judges) == 1:
-        return plain_token(position, voices.judges[0](rows), u, rules.strategy)
-    p = voices.judges[round.judge](rows)
+def _decide(rows: Rows, policies: Policies, rules: Rules, round: Round, position: int, u: list[float]) -> Decision:
+    if len(policies.judges) == 1:
+        return plain_token(position, policies.judges[0](rows), u, rules.strategy)
+    p = policies.judges[round.judge](rows)
     if round.bonus_due:
         return bonus_token(position, round, p, u)
-    q = voices.drafts[round.draft](rows)
+    q = policies.drafts[round.draft](rows)
     return judge_token(position, round, propose(q, u[0], rules.strategy), p, q, u)
 
 
@@ -260,19 +262,19 @@ class _Ahead:
             known += self._views.read(view, tokens, rows=n_drafted + 1 - len(known))
         return known[n_drafted]
 
-    def read(self, voice: Voice) -> None:
-        """Read the whole draft in the views of a voice."""
-        for view in voice.views:
+    def read(self, policy: Policy) -> None:
+        """Read the whole draft in the views of a policy."""
+        for view in policy.views:
             self.row(view, len(self.drafted))
 
-    def behind(self, n_drafted: int) -> Rows:
+    def after(self, n_drafted: int) -> Rows:
         return lambda view: self.row(view, n_drafted)
 
 
 def algorithm1(
     views: Views,
     prompts: Sequence[Sequence[int]],
-    voices: Voices,
+    policies: Policies,
     rules: Rules,
     uniforms: Uniforms,
 ) -> Iterator[Decision]:
@@ -281,20 +283,20 @@ def algorithm1(
     It is the reference that `lockstep` is tested against.  It needs a KV cache that can be truncated.
     Between rounds no cache holds the last token of its view's text: reading it gives the round's first logits.
     """
-    if len(voices.judges) == 1:
-        yield from lockstep(views, prompts, voices, rules, uniforms)
+    if len(policies.judges) == 1:
+        yield from lockstep(views, prompts, policies, rules, uniforms)
         return
     views.start([prompt[:-1] for prompt in prompts])
     text: list[int] = []
     unread = [[prompt[-1]] for prompt in prompts]
-    round = Round(rules.lam, rules.swap, len(voices.judges))
+    round = Round(rules.lam, rules.swap, len(policies.judges))
     while True:
         start = len(text)
-        draft, judge = voices.drafts[round.draft], voices.judges[round.judge]
+        draft, judge = policies.drafts[round.draft], policies.judges[round.judge]
         ahead = _Ahead(views, unread)
 
-        voice, one = rules.voice, rules.may_change
-        most = 0 if voice or round.bonus_due else 1 if one else rules.lam - round.accepted
+        policy, one = rules.policy, rules.may_change
+        most = 0 if policy or round.bonus_due else 1 if one else rules.lam - round.accepted
 
         # Draft: t_i ~ q_i for i = 1..λ.
         look_ahead = draft.clone()
@@ -302,30 +304,30 @@ def algorithm1(
         while len(qs) < min(most, rules.most - start):
             if qs:
                 look_ahead.accept(ahead.drafted[-1])
-            qs.append(look_ahead(ahead.behind(len(qs))))
+            qs.append(look_ahead(ahead.after(len(qs))))
             ahead.drafted.append(propose(qs[-1], uniforms[start + len(qs) - 1][0], rules.strategy))
             if rules.is_end(ahead.drafted[-1]):
                 break
         # Judge: p_1..p_{λ+1} in one batch.
-        if not voice:
+        if not policy:
             ahead.read(judge)
 
         # Accept while the ratio allows, then resample or add the bonus token.
         emitted = 0
         while True:
-            position, u, rows = start + emitted, uniforms[start + emitted], ahead.behind(emitted)
-            if voice:
-                decision = _outside(rows, voices, voice, rules, position, u)
+            position, u, rows = start + emitted, uniforms[start + emitted], ahead.after(emitted)
+            if policy:
+                decision = _decide_outside(rows, policies, policy, rules, position, u)
             else:
                 if round.bonus_due:
                     decision = bonus_token(position, round, judge(rows), u)
                 else:
                     decision = judge_token(position, round, ahead.drafted[emitted], judge(rows), qs[emitted], u)
-                decision = voices.metered(decision, rows)
+                decision = policies.with_pushes(decision, rows)
                 round.advance(decision.kind)
             emitted += 1
             text.append(decision.token)
-            rules.accept(decision.token, voices)
+            rules.accept(decision.token, policies)
             done = rules.is_last(len(text), decision.token)
             if done or one or decision.kind != "accepted" or (emitted == len(qs) and not round.bonus_due):
                 break

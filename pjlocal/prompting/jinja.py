@@ -43,9 +43,9 @@ class TemplateProcess:
         self._lock = threading.Lock()
         self._broken = ""
         self._template: Mapping[str, Any] = {}  # what it is asked first; nothing until one was taken
-        self._begin(_forked if _may_fork() else _started)
+        self._launch(_forked if _may_fork() else _started)
 
-    def _begin(self, start: Callable[[], _Process]) -> None:
+    def _launch(self, start: Callable[[], _Process]) -> None:
         self._ready = False
         try:
             self._process = start()
@@ -65,9 +65,9 @@ class TemplateProcess:
             Refusal: it is broken.
             ModelError: it takes too much time or memory.
         """
-        asked = {"template": template, "variables": variables}
-        self._ask(asked)
-        self._template = asked
+        request = {"template": template, "variables": variables}
+        self._ask(request)
+        self._template = request
 
     def render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         """The prompt of a conversation, up to where the model's answer begins.
@@ -79,14 +79,14 @@ class TemplateProcess:
         nothing = dict.fromkeys(("functions", "function_call", "tools", "tool_choice"))
         return self._ask({"messages": messages, "add_generation_prompt": True, **nothing, **variables})
 
-    def _ask(self, asked: Mapping[str, Any]) -> str:
+    def _ask(self, request: Mapping[str, Any]) -> str:
         with self._lock:
             if self._broken:
                 raise ModelError(self._broken)
             try:
-                answer = self._answer(asked)
+                answer = self._answer(request)
             except BaseException:  # Ctrl-C: the reply to this would be taken for that to the next
-                self._begin_anew()
+                self._restart()
                 raise
             if answer is None or "memory" in answer:
                 self._broken = self._broken or f"the model's chat template {_MEMORY}: {_ANOTHER}"
@@ -96,14 +96,14 @@ class TemplateProcess:
             raise Refusal(one_line(str(answer["refusal"]))[:300])
         return str(answer["text"])
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         self.close()
         try:
-            self._begin(_started)  # this process has a model in memory by now
+            self._launch(_started)  # this process has a model in memory by now
         except ModelError as error:
             self._broken = str(error)
 
-    def _answer(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _answer(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """What comes back; None where the process has ended."""
         if not self._ready:
             if self._line(b"", _START_SECONDS) is None:
@@ -111,17 +111,17 @@ class TemplateProcess:
             if self._template and self._exchange(self._template) is None:
                 return None
         self._ready = True
-        return self._exchange(asked)
+        return self._exchange(request)
 
-    def _exchange(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-        line = self._line(json.dumps(asked).encode() + b"\n", self._seconds)
+    def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        line = self._line(json.dumps(request).encode() + b"\n", self._seconds)
         try:
             answer = json.loads(line or b"")
         except ValueError:
             return None
         return answer if isinstance(answer, dict) else None
 
-    def _line(self, asked: bytes, seconds: float) -> bytes | None:
+    def _line(self, request: bytes, seconds: float) -> bytes | None:
         """The next line that the process writes, whole; None where it has ended, or is ended for its slowness."""
         into, out = self._process.stdin, self._process.stdout
         assert into and out
@@ -129,7 +129,7 @@ class TemplateProcess:
         watch.daemon = True
         try:
             watch.start()
-            into.write(asked)
+            into.write(request)
             into.flush()
             line = out.readline(_LONGEST_ANSWER)
             return line if line.endswith(b"\n") else None
@@ -189,24 +189,24 @@ class _Forked:
 
 
 def _forked() -> _Process:
-    asked_of, ask = os.pipe()
-    hear, said_to = os.pipe()
+    requests_end, requests = os.pipe()
+    replies, replies_end = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's idle threads are no danger
         pid = os.fork()
     if pid == 0:
-        _be_the_child(asked_of, said_to)
-    os.close(asked_of)
-    os.close(said_to)
-    return _Forked(pid, os.fdopen(ask, "wb"), os.fdopen(hear, "rb"))
+        _be_the_child(requests_end, replies_end)
+    os.close(requests_end)
+    os.close(replies_end)
+    return _Forked(pid, os.fdopen(requests, "wb"), os.fdopen(replies, "rb"))
 
 
-def _be_the_child(asked_of: int, said_to: int) -> NoReturn:
+def _be_the_child(requests_end: int, replies_end: int) -> NoReturn:
     from fcntl import F_DUPFD, fcntl
 
     try:
         os.setsid()
-        ends = asked_of, said_to, os.open(os.devnull, os.O_WRONLY)
+        ends = requests_end, replies_end, os.open(os.devnull, os.O_WRONLY)
         for fd, end in enumerate([fcntl(end, F_DUPFD, 3) for end in ends]):  # one may be where another has to go
             os.dup2(end, fd)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -216,8 +216,8 @@ def _be_the_child(asked_of: int, said_to: int) -> NoReturn:
         os._exit(0)
 
 
-def _end(process: _Process, begun_by: int) -> None:
-    if os.getpid() != begun_by:  # a child after os.fork: the process is its parent's
+def _end(process: _Process, owner: int) -> None:
+    if os.getpid() != owner:  # a child after os.fork: the process is its parent's
         return
     process.kill()
     for pipe in (process.stdin, process.stdout):

@@ -50,11 +50,11 @@ def _raise(message: str) -> NoReturn:
 
 def environment() -> ImmutableSandboxedEnvironment:
     """What chat templates may count on, as they are written for Hugging Face's transformers."""
-    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    made.filters["tojson"] = _tojson
-    made.globals["raise_exception"] = _raise
-    made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return made
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    env.filters["tojson"] = _tojson
+    env.globals["raise_exception"] = _raise
+    env.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return env
 
 
 def _limit() -> None:
@@ -79,39 +79,39 @@ def _address_space() -> int:
         return 1 << 30
 
 
-def main(asked_of: TextIO, said_to: TextIO) -> None:
+def main(requests: TextIO, replies: TextIO) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began this ends it
-    made = environment()
+    env = environment()
     try:
-        made.from_string("{{ strftime_now('%d %b %Y') }}{{ raise_exception('') }}").render()
+        env.from_string("{{ strftime_now('%d %b %Y') }}{{ raise_exception('') }}").render()
     except ValueError:
         pass  # what is loaded at first use is loaded now
     _limit()
     template: Any = None
 
-    def say(answer: dict[str, str | bool]) -> None:
-        said_to.write(json.dumps(answer) + "\n")
-        said_to.flush()
+    def reply(answer: dict[str, str | bool]) -> None:
+        replies.write(json.dumps(answer) + "\n")
+        replies.flush()
 
-    say({"text": "ready"})
-    for line in asked_of:
+    reply({"text": "ready"})
+    for line in requests:
         answer: dict[str, str | bool]
         try:
-            asked = json.loads(line)
+            request = json.loads(line)
             if template is None:
-                made.globals.update(asked["variables"])
-                template = made.from_string(asked["template"])
+                env.globals.update(request["variables"])
+                template = env.from_string(request["template"])
                 answer = {"text": ""}
             else:
-                text = template.render(**asked)
+                text = template.render(**request)
                 answer = {"text": text} if len(text) <= MOST_ANSWER else {"memory": True}
         except MemoryError:
             answer = {"memory": True}
         except Exception as error:  # a template refuses by raising whatever it likes
             answer = {"refusal": str(error)[:1000]}
-        say(answer)
+        reply(answer)
 
 
 if __name__ == "__main__":

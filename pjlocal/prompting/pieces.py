@@ -120,7 +120,7 @@ class _Joint:
         return tokens + self._split(rest + others[-1], True)
 
 
-def tokens_behind(model: Model, before: Sequence[int], text: str) -> list[int]:
+def tokens_after(model: Model, before: Sequence[int], text: str) -> list[int]:
     """The tokens of a plain text where it goes on with tokens that are there, as an answer with its prompt."""
     joint = _Joint(model)
     joint.tokens = list(before)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from ..engine.adapters import Adapters, make_adapters
 from ..engine.interrupt import Interrupt
-from ..engine.voices import Weight
+from ..engine.policies import Weight
 from ..errors import UsageError
 from ..request import PREFERENCES, Request, in_turn
 from ..settings import (
@@ -77,19 +77,19 @@ class Plan:
     conversation: Sequence[Message]
     prompts: list[list[int]]
     stops: tuple[str, ...]
-    shares_trunk: bool
+    shares_prefix: bool
     may_think: bool = True
-    n_begun: int = 0
+    n_beginning: int = 0
 
     @property
-    def begun(self) -> list[int]:
+    def beginning(self) -> list[int]:
         """The tokens that begin the answer and are there before it is written."""
-        return self.prompts[0][len(self.prompts[0]) - self.n_begun :]
+        return self.prompts[0][len(self.prompts[0]) - self.n_beginning :]
 
     @property
     def given(self) -> list[int]:
         """Those of them that the request gives (``begin``), and not the conversation: they are part of the answer."""
-        return [] if self.conversation[-1].role == "assistant" else self.begun
+        return [] if self.conversation[-1].role == "assistant" else self.beginning
 
 
 def resolve_mode(request: Request) -> Mode:
@@ -104,8 +104,8 @@ def resolve_mode(request: Request) -> Mode:
     if not some:
         if mode != "plain":
             raise UsageError(f"mode {mode} needs a preference, as in: -p vivid -p creative")
-        asked = {"--avoid": generation.avoid, "--strength": generation.strength, "--panel": generation.panel}
-        for name, given in asked.items():
+        flags = {"--avoid": generation.avoid, "--strength": generation.strength, "--panel": generation.panel}
+        for name, given in flags.items():
             if given:
                 raise UsageError(f"{name} needs a preference, as in: -p vivid -p creative")
     return mode
@@ -309,7 +309,7 @@ def _needs_neutral(generation: Generation, mode: Mode, weights: Sequence[Weight]
         return True
     if mode == "both" and not any(weight.auto for weight in weights):
         return sum(weight.strength for weight in weights) != 1.0
-    return not all(weight.is_as_it_is for weight in weights)
+    return not all(weight.is_identity for weight in weights)
 
 
 def write_prompts(
@@ -327,20 +327,20 @@ def write_prompts(
         UsageError: nothing is said, or so much that it cannot fit, and only splitting it into tokens would take long.
         ModelError: the template refuses the conversation.
     """
-    asked = next((message for message in reversed(conversation) if message.role != "assistant"), None)
-    if not asked or not (asked.content.strip() or asked.role == "tool"):
+    question = next((message for message in reversed(conversation) if message.role != "assistant"), None)
+    if not question or not (question.content.strip() or question.role == "tool"):
         raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
-    length = len(asked.content)
+    length = len(question.content)
     if length > _MOST_PER_TOKEN * limit:
         raise UsageError(
             f"the prompt is far too long: {length:,} characters, where a context of {limit:,} tokens has room for "
             f"about {4 * limit:,}. Shorten it, or give a larger --ctx"
         )
     with interrupt.at_once():
-        begun = with_beginning(conversation, prompting)
-        if tools.opening and begun[-1].role == "assistant":
+        turns = with_beginning(conversation, prompting)
+        if tools.opening and turns[-1].role == "assistant":
             raise UsageError("an answer that must be a call takes no beginning")
-        return [template.tokens(begun, prefix, prompting, tools) for prefix in prefixes]
+        return [template.tokens(turns, prefix, prompting, tools) for prefix in prefixes]
 
 
 def with_beginning(conversation: Sequence[Message], prompting: Prompting) -> Sequence[Message]:
@@ -373,6 +373,6 @@ def make_plan(
         )
     for warning in unused(request, roles, EVERYTHING):
         template.warn_once(warning)
-    shares_trunk = request.prompting.placement == "question"
-    n_begun = template.n_begun(with_beginning(conversation, request.prompting), request.prompting)
-    return Plan(request, roles, conversation, prompts, template.stops, shares_trunk, n_begun=n_begun)
+    shares_prefix = request.prompting.placement == "question"
+    n_beginning = template.n_beginning(with_beginning(conversation, request.prompting), request.prompting)
+    return Plan(request, roles, conversation, prompts, template.stops, shares_prefix, n_beginning=n_beginning)

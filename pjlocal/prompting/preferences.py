@@ -126,7 +126,7 @@ def prefix(preferences: Sequence[str]) -> str:
 
 def correction(preferences: Sequence[str], avoid: Sequence[str]) -> str:
     """What is asked of a model that is to correct an answer."""
-    asked = ["Rewrite your answer to follow these instructions:", prefix(preferences)]
+    lines = ["Rewrite your answer to follow these instructions:", prefix(preferences)]
     if avoid:
-        asked += ["Do not follow these:", prefix(avoid)]
-    return "\n".join([*asked, "Reply with the rewritten answer alone."])
+        lines += ["Do not follow these:", prefix(avoid)]
+    return "\n".join([*lines, "Reply with the rewritten answer alone."])

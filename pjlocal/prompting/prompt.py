@@ -17,11 +17,11 @@ from ..engine.model import Model
 from ..errors import RefusedError
 from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
-from .pieces import Marks, tokens_behind, tokens_of
-from .rendering import PROBE, Role, Said, attempt, dialogue, jinja, reaches
+from .pieces import Marks, tokens_after, tokens_of
+from .rendering import PROBE, Role, TemplateMessage, attempt, dialogue, jinja, reaches
 from .thinking import HARMONY, MARKS, Thinking, answer_start, opened_by
 from .thinking import Marks as ThinkingMarks
-from .tools import CallSupport, Control, Spelled, Tools, described, find_support, in_words, map_texts
+from .tools import CallSupport, Control, Spelled, Tools, describe_calls, describe_tools, find_support, map_texts
 
 log = logging.getLogger("pjlocal")
 
@@ -79,7 +79,7 @@ class ChatTemplate:
         #: Stop strings that the way of writing needs.
         self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is dialogue else ()
         #: What the user was warned of; once is enough.
-        self.told: set[str] = set()
+        self.warned: set[str] = set()
         #: Takes the warnings instead, each time: a server passes them on to whoever asks.
         self.listener: Callable[[str], None] | None = None
 
@@ -179,7 +179,7 @@ class ChatTemplate:
         says_something = message.role == "assistant" and (message.content.strip() or message.others)
         if not message.thinking or marks is None or not says_something:
             return message
-        thought = f"{marks.open}{marks.before}{message.thinking}{marks.before}{marks.close}{marks.behind}"
+        thought = f"{marks.open}{marks.before}{message.thinking}{marks.before}{marks.close}{marks.after}"
         return replace(message, content=thought + message.content, thinking="")
 
     @cached_property
@@ -222,28 +222,28 @@ class ChatTemplate:
             prompt = self.tokens(asked, preference, prompting, tools)
             return [*prompt, *self._beginning(prompt, last, prompting)]
         if tools.offered and not self.call_support.shows_tools:
-            system = "\n\n".join(filter(None, (prompting.system, described(tools.offered))))
+            system = "\n\n".join(filter(None, (prompting.system, describe_tools(tools.offered))))
             prompting, tools = prompting.replace(system=system), replace(tools, offered=())
         if prompting.think != "auto" and not self.has_think_switch:
             self.warn_once(NO_THINK_SWITCH, f"think {prompting.think}: ")
         messages = self.messages(conversation, preference, prompting)
         try:
-            harmless = self._with_all_said(messages, prompting, tools)
+            harmless = self._render_probes(messages, prompting, tools)
         except RefusedError:
             if not any(message.others for message in messages):
                 raise
             messages = self.messages(_calls_in_words(conversation), preference, prompting)
-            harmless = self._with_all_said(messages, prompting, tools)
+            harmless = self._render_probes(messages, prompting, tools)
         marks = Marks("".join(f"{message.content}{message.others}" for message in messages) + str(tools.offered))
         try:
-            written = self._written(messages, prompting, tools)
+            written = self._render_messages(messages, prompting, tools)
         except RefusedError:  # because of how an answer is worded: it has just taken as many of plain words
             messages = [self._hidden(message, marks) for message in messages]
-            written = marks.reveal(self._written(messages, prompting, tools))
+            written = marks.reveal(self._render_messages(messages, prompting, tools))
         keep, keep_trimmed = partial(self._keep_tokens, trimmed=False), partial(self._keep_tokens, trimmed=True)
         harmless_tools = replace(tools, offered=map_texts(tools.offered, partial(self._harmless, marks=marks)))
         for mark in (keep, keep_trimmed, self._protect):
-            text = self._written([mark(message, marks) for message in messages], prompting, harmless_tools)
+            text = self._render_messages([mark(message, marks) for message in messages], prompting, harmless_tools)
             if marks.reveal(text) == written:  # the template takes what is marked as it is
                 break
         else:
@@ -255,7 +255,7 @@ class ChatTemplate:
             tokens.insert(0, bos)
         return tokens
 
-    def n_begun(self, conversation: Sequence[Message], prompting: Prompting) -> int:
+    def n_beginning(self, conversation: Sequence[Message], prompting: Prompting) -> int:
         """The number of tokens at the end of each view's prompt that begin the answer."""
         last = conversation[-1]
         if last.role != "assistant":
@@ -281,13 +281,13 @@ class ChatTemplate:
                 head = head.rstrip(" ")
             tokens += model.tokenize(head, special=True, goes_on=True) if head.strip() else []
             text = text if head.strip() else f"{head}{text}"
-        return tokens + tokens_behind(model, [*prompt, *tokens], text)
+        return tokens + tokens_after(model, [*prompt, *tokens], text)
 
     def _answer_head(self, prompting: Prompting) -> str:
         """The text that the template puts between the prompt and an answer."""
         said = [Message("user", "hello"), Message("assistant", PROBE)]
         try:
-            asked, answered = (self._written(said[:n], prompting, Tools()) for n in (1, 2))
+            asked, answered = (self._render_messages(said[:n], prompting, Tools()) for n in (1, 2))
         except RefusedError:
             return ""
         end = answered.find(PROBE)
@@ -296,9 +296,9 @@ class ChatTemplate:
     def _opening(self, prompt: str, tools: Tools) -> str:
         """The beginning of a call behind a prompt, and behind the end of the thinking that the prompt opens."""
         thought = opened_by(prompt) if tools.opening else None
-        return f"{thought.before}{thought.close}{thought.behind}{tools.opening}" if thought else tools.opening
+        return f"{thought.before}{thought.close}{thought.after}{tools.opening}" if thought else tools.opening
 
-    def _with_all_said(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
+    def _render_probes(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
         """The prompt with plain words in the place of what is said.
 
         They show whether all of it comes into the prompt.  The texts themselves would not: a template may escape them,
@@ -309,7 +309,7 @@ class ChatTemplate:
         """
         words = [f"{PROBE}{number}x" for number, _ in enumerate(messages)]
         plain = [_in_plain_words(message, word) for message, word in zip(messages, words, strict=True)]
-        text = self._written(plain, prompting, tools)
+        text = self._render_messages(plain, prompting, tools)
         missing = [m for m, word in zip(messages, words, strict=True) if word not in text.casefold()]
         if any(message is messages[-1] for message in missing):
             raise RefusedError(
@@ -323,18 +323,18 @@ class ChatTemplate:
             self.warn_once("the model's chat template leaves out earlier answers: the model does not see them")
         return text
 
-    def _written(self, messages: Sequence[Message], prompting: Prompting, tools: Tools = Tools()) -> str:
+    def _render_messages(self, messages: Sequence[Message], prompting: Prompting, tools: Tools = Tools()) -> str:
         variables: dict[str, Any] = {} if prompting.think == "auto" else _think(prompting.think == "on")
         if prompting.reasoning_effort:
             variables["reasoning_effort"] = prompting.reasoning_effort
         if tools.offered:
             variables["tools"] = tools.offered
         try:
-            return self._render([*map(self._as_said, messages)], variables)
+            return self._render([*map(self._for_template, messages)], variables)
         except Refusal as error:
             raise RefusedError(f"the model's chat template refuses the conversation: {error}") from None
 
-    def _as_said(self, message: Message) -> Said:
+    def _for_template(self, message: Message) -> TemplateMessage:
         if not message.others:
             return message.role, message.content
         others = dict(message.others)
@@ -349,8 +349,8 @@ class ChatTemplate:
         """Tell the user something about what is asked with this model, the first time only."""
         if self.listener:
             self.listener(f"{before}{what}")
-        elif what not in self.told:
-            self.told.add(what)
+        elif what not in self.warned:
+            self.warned.add(what)
             log.warning("%s%s", before, what)
 
     def _protect(self, message: Message, marks: Marks) -> Message:
@@ -441,7 +441,7 @@ def _calls_in_words(conversation: Sequence[Message]) -> list[Message]:
     turns: list[Message] = []
     for message in conversation:
         if "tool_calls" in message.others:
-            text = "\n\n".join(filter(None, (message.content, in_words(message.others["tool_calls"]))))
+            text = "\n\n".join(filter(None, (message.content, describe_calls(message.others["tool_calls"]))))
             message = replace(message, content=text, others={})
         elif message.role == "tool":
             name = message.others.get("name")

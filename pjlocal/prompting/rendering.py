@@ -15,23 +15,23 @@ log = logging.getLogger("pjlocal")
 Role = Literal["system", "user", "assistant", "tool"]
 
 #: Who says what; of calls and their results, the other fields of the message too.
-Said = tuple[Role, str] | tuple[Role, str, Mapping[str, Any]]
+TemplateMessage = tuple[Role, str] | tuple[Role, str, Mapping[str, Any]]
 
 #: Writes a conversation, with the template's variables; raises `Refusal` where the template does not take it.
-Render = Callable[[Sequence[Said], Mapping[str, Any]], str]
+Render = Callable[[Sequence[TemplateMessage], Mapping[str, Any]], str]
 
 #: A text that no template changes but for upper and lower case, whatever it escapes.
 PROBE = "pjlocalprobe"
 
 #: Conversations in which a message of that role is the probe; the user's comes first, which the others need.
-PROBES: dict[Role, list[Said]] = {
+PROBES: dict[Role, list[TemplateMessage]] = {
     "user": [("user", PROBE)],
     "system": [("system", PROBE), ("user", "hello")],
     "assistant": [("user", "hello"), ("assistant", PROBE), ("user", "hello")],
 }
 
 
-def attempt(render: Render, said: Sequence[Said], variables: Mapping[str, Any] = {}) -> str | None:
+def attempt(render: Render, said: Sequence[TemplateMessage], variables: Mapping[str, Any] = {}) -> str | None:
     """What a template writes, or None where it refuses."""
     try:
         return render(said, variables)
@@ -60,14 +60,14 @@ def jinja(model: Model, process: TemplateProcess) -> Render | None:
         process.close()
         return None
 
-    def render(in_parts: frozenset[Role], said: Sequence[Said], variables: Mapping[str, Any]) -> str:
+    def render(in_parts: frozenset[Role], said: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
         messages = [{"role": s[0], "content": _content(s[1], s[0] in in_parts), **_others(s)} for s in said]
         return process.render(messages, variables)
 
     return _with_parts_where_needed(render)
 
 
-def _others(said: Said) -> Mapping[str, Any]:
+def _others(said: TemplateMessage) -> Mapping[str, Any]:
     return said[2] if len(said) == 3 else {}
 
 
@@ -75,7 +75,9 @@ def _content(text: str, in_parts: bool) -> str | list[dict[str, str]]:
     return [{"type": "text", "text": text}] if in_parts else text
 
 
-def _with_parts_where_needed(render: Callable[[frozenset[Role], Sequence[Said], Mapping[str, Any]], str]) -> Render:
+def _with_parts_where_needed(
+    render: Callable[[frozenset[Role], Sequence[TemplateMessage], Mapping[str, Any]], str],
+) -> Render:
     """A text, or a list of parts, as the template takes it from each role.
 
     Templates of models that also see pictures (SmolVLM, Idefics) may know nothing but lists, and pass over a text.
@@ -91,7 +93,7 @@ def _with_parts_where_needed(render: Callable[[frozenset[Role], Sequence[Said], 
 _DIALOGUE_NAMES = {"user": "User", "assistant": "Assistant"}
 
 
-def dialogue(said: Sequence[Said], variables: Mapping[str, Any]) -> str:
+def dialogue(said: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
     """A plain written-out dialogue, for models without a chat template."""
     if any(_others(each) for each in said):
         raise Refusal("it has no place for calls")

@@ -20,21 +20,21 @@ class Marks:
     open: str
     close: str
     before: str = "\n"
-    behind: str = "\n\n"
+    after: str = "\n\n"
 
 
 #: gpt-oss's, which thinks in every channel before the final one.
-HARMONY = Marks("<|channel|>", "<|channel|>final<|message|>", before="<|end|><|start|>assistant", behind="")
+HARMONY = Marks("<|channel|>", "<|channel|>final<|message|>", before="<|end|><|start|>assistant", after="")
 
 MARKS = (
     Marks("<think>", "</think>"),  # DeepSeek-R1, Qwen3 and most others
     Marks("<thinking>", "</thinking>"),
     Marks("<thought>", "</thought>"),  # EXAONE Deep
-    Marks("<seed:think>", "</seed:think>", before="", behind=""),  # Seed-OSS
+    Marks("<seed:think>", "</seed:think>", before="", after=""),  # Seed-OSS
     Marks("<mm:think>", "</mm:think>"),  # MiniMax-M3
-    Marks("[THINK]", "[/THINK]", before="", behind=""),  # Magistral
+    Marks("[THINK]", "[/THINK]", before="", after=""),  # Magistral
     Marks("◁think▷", "◁/think▷"),  # Kimi-VL
-    Marks("<|channel>thought", "<channel|>", behind=""),  # Gemma 4
+    Marks("<|channel>thought", "<channel|>", after=""),  # Gemma 4
     HARMONY,
 )
 
@@ -104,7 +104,7 @@ class Thinking:
         if self.marks is None:
             return ""
         before = "" if self.marks.before.isspace() and self._text.endswith(b"\n") else self.marks.before
-        return f"{before}{self.marks.close}{self.marks.behind}"
+        return f"{before}{self.marks.close}{self.marks.after}"
 
     @property
     def ends_with_mark(self) -> bool:
@@ -112,13 +112,13 @@ class Thinking:
         return self.marks is not None and self.is_closed and self._text.endswith(self.marks.close.encode())
 
 
-class Voice(Protocol):
-    """A `decoding.schedule.Voice`."""
+class Policy(Protocol):
+    """A `decoding.schedule.Policy`."""
 
     def accept(self, token: int, /) -> None: ...
 
 
-V = TypeVar("V", bound=Voice)
+V = TypeVar("V", bound=Policy)
 
 
 @dataclass
@@ -129,7 +129,7 @@ class ThinkingPhase(Generic[V]):
     thinking: follows the answer.
     spell: the bytes of a token, a control token's spelling included.
     split: the tokens of a text in which control tokens are spelled, within an answer.
-    force: a voice that knows the next token.
+    force: a policy that knows the next token.
     most: tokens of the thinking, at which it is ended; None for as many as the whole answer may have.
     most_answer: tokens of the answer behind it.
     openings: tokens with which a constrained answer may begin to think.
@@ -157,7 +157,7 @@ class ThinkingPhase(Generic[V]):
         self._end_in_time()
 
     @property
-    def voice(self) -> V | None:
+    def policy(self) -> V | None:
         if self._forced:
             return self.force(self._forced[0])
         return self.thinker if self.thinking.is_open else None
@@ -186,7 +186,7 @@ class ThinkingPhase(Generic[V]):
         if self._forced:
             self._forced.popleft()
         elif was_open and self.is_constrained and thinking.ends_with_mark and thinking.marks and self.start is None:
-            self._forced += self.split(thinking.marks.behind)
+            self._forced += self.split(thinking.marks.after)
         self._end_in_time()
         if self.start is None and thinking.is_closed and not self._forced:
             self.start = self._n_tokens
@@ -217,7 +217,7 @@ class ThinkingText:
         self._marks: Marks | None = None
         self._held = ""  # of the thinking
         self._n_last = 0  # characters of its last token
-        self._has_begun = False  # the opening mark is known, or there is none
+        self._has_started = False  # the opening mark is known, or there is none
         self._has_thought = self._has_answered = False  # some text of it came out
 
     def push(self, event: Token) -> tuple[str, str]:
@@ -225,13 +225,13 @@ class ThinkingText:
         if event.thought:
             self._held += event.text
             self._n_last = len(event.text)
-            self._has_begun = self._has_begun or self._begins()
-            return self._take(self._settled()) if self._has_begun else "", ""
+            self._has_started = self._has_started or self._begins()
+            return self._take(self._settled()) if self._has_started else "", ""
         if self._has_answered:
             return "", event.text
         thinking, text = self.finish()
         text += event.text
-        if self._has_begun:  # there was a thought
+        if self._has_started:  # there was a thought
             text = text.lstrip()
         self._has_answered = bool(text)
         return thinking, text
@@ -239,10 +239,10 @@ class ThinkingText:
     def finish(self) -> tuple[str, str]:
         """The rest of the thinking, and what its last token adds to the answer."""
         held = self._held
-        end, behind = max(self._ends(), default=(len(held), len(held)))
+        end, after = max(self._ends(), default=(len(held), len(held)))
         thinking = self._take(len(_LAST.sub("", held[:end]).rstrip()))
         self._held = ""
-        return thinking, held[behind:].lstrip()
+        return thinking, held[after:].lstrip()
 
     @property
     def _closes(self) -> list[str]:
@@ -255,8 +255,8 @@ class ThinkingText:
         """
         held, n_before = self._held, len(self._held) - self._n_last
         find = held.find if self._marks else held.rfind
-        found = [(at, at + len(close)) for close in self._closes if (at := find(close)) >= 0]
-        return [(at, end) for at, end in found if self._marks or end > n_before or not held[end:].strip()]
+        matches = [(at, at + len(close)) for close in self._closes if (at := find(close)) >= 0]
+        return [(at, end) for at, end in matches if self._marks or end > n_before or not held[end:].strip()]
 
     def _begins(self) -> bool:
         """Take the opening mark away; False where more of it may come."""

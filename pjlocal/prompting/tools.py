@@ -34,7 +34,7 @@ class Spelled:
         return "".join(piece if isinstance(piece, str) else piece.spelling for piece in self.pieces)
 
     @property
-    def shown(self) -> str:
+    def visible(self) -> str:
         """The text that an answer shows of it: control tokens show nothing."""
         return "".join(piece for piece in self.pieces if isinstance(piece, str))
 
@@ -126,18 +126,18 @@ def find_support(render: Render, spelled: Callable[[str], Spelled]) -> CallSuppo
     for in_text in (False, True):
         arguments: Any = {_KEY: _VALUE}
         call = make_call("pjlocal00", _NAME, json.dumps(arguments) if in_text else arguments)
-        said = [("user", PROBE), ("assistant", "", {"tool_calls": [call]})]
-        text = attempt(render, said, {**variables, "add_generation_prompt": False}) or ""  # type: ignore[arg-type]
+        messages = [("user", PROBE), ("assistant", "", {"tool_calls": [call]})]
+        text = attempt(render, messages, {**variables, "add_generation_prompt": False}) or ""  # type: ignore[arg-type]
         same = next((n for n, (a, b) in enumerate(zip(head, text, strict=False)) if a != b), min(len(head), len(text)))
         text = text[same:]
         opening, name, rest = text.partition(_NAME)
-        found = _ARGUMENTS.search(rest)
-        if name and found:
+        match = _ARGUMENTS.search(rest)
+        if name and match:
             for marks in MARKS:
                 opening = opening.rpartition(marks.close)[2]
             if opening.lstrip()[:1] in "<[{":  # a mark, or JSON; gpt-oss has a space before "to=functions."
                 opening = opening.lstrip()
-            return CallSupport(shows_tools, CallSyntax(spelled(opening), spelled(rest[: found.start()])), in_text)
+            return CallSupport(shows_tools, CallSyntax(spelled(opening), spelled(rest[: match.start()])), in_text)
     return CallSupport(shows_tools)
 
 
@@ -146,7 +146,7 @@ def make_call(number: str, name: str, arguments: Any) -> dict[str, Any]:
     return {"id": number, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def described(tools: Sequence[Tool]) -> str:
+def describe_tools(tools: Sequence[Tool]) -> str:
     """The text that tells a model of functions where its template does not."""
     functions = [tool["function"] for tool in tools]
     lines = ["Answer with a call of a function, as JSON with its name and its arguments. You can call:"]
@@ -157,7 +157,7 @@ def described(tools: Sequence[Tool]) -> str:
     return "\n".join(lines)
 
 
-def in_words(calls: Sequence[Mapping[str, Any]]) -> str:
+def describe_calls(calls: Sequence[Mapping[str, Any]]) -> str:
     """Calls as a readable text."""
     lines = []
     for call in calls:

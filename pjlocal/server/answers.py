@@ -27,7 +27,7 @@ from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
 from .chats import as_json, open_chat
 from .openai import Names
-from .streaming import Answering, Answers, as_event, as_stream, read_body
+from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
 
 ALIVE_S = 2.0  # between two lines of a stream, at most
 _MOST_BODY = 16 << 20  # bytes; a conversation comes with the tokens of its answers
@@ -116,7 +116,7 @@ def answer_routes(
             answers.submit()
         except Exception as error:
             return refusal(error, in_flags=True)
-        return Answering(answers, lambda: _checked(answers))
+        return AnswerResponse(answers, lambda: _checked(answers))
 
     async def answer(request: Request) -> Response:
         body = validated(_Body, await read_body(request, _MOST_BODY), most_values=None)
@@ -148,7 +148,7 @@ def answer_routes(
             if turn:
                 accepted.discard(turn)
 
-        return Answering(answers, respond, end)
+        return AnswerResponse(answers, respond, end)
 
     def _outside(body: _Body) -> Answers:
         """The answer to messages."""
@@ -156,11 +156,11 @@ def answer_routes(
         request = _request(body, defaults)
         system, messages = parse_conversation([_as_message(message) for message in body.messages])
         job = Job(
-            request.behind(system) if system else request,
+            request.with_system(system) if system else request,
             messages,
             shortens=body.shortens,
             first=body.first,
-            hears_warnings=body.request is not None,
+            reports_warnings=body.request is not None,
             reuses=body.request is None or len(messages) > 1,  # else as `pjlocal run` writes it, byte for byte
         )
         return Answers(service, [job])
@@ -179,7 +179,7 @@ def answer_routes(
             as_messages(before, turn),
             shortens=True,
             first=body.first,
-            hears_warnings=body.request is not None,
+            reports_warnings=body.request is not None,
         )
         if not chat.keep:
             return Answers(service, [job]), None

@@ -172,13 +172,13 @@ def _parse_overrides(values: Mapping[str, Any]) -> Overrides:
 
 def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, Any]:
     hints = get_type_hints(settings)
-    made: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     for f in fields(settings):  # type: ignore[arg-type]
         if values.get(f.name) is not None:
             or_number = f.metadata.get("or_number", False)
-            made[f.name] = typed(flag(f), hints[f.name], values[f.name], or_number)
-    settings(**made)
-    return made
+            known[f.name] = typed(flag(f), hints[f.name], values[f.name], or_number)
+    settings(**known)
+    return known
 
 
 def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:

@@ -50,7 +50,7 @@ _MOST_TOP = 100  # alternatives that may be asked for with each token
 WARNING = "X-Pjlocal-Warning"
 _MOST_NAME = 1000  # characters of a model's name, presets and all
 
-_Written = Sequence[Token] | Done
+_Output = Sequence[Token] | Done
 
 
 # The models.
@@ -366,9 +366,9 @@ def parse(kind: type[_Body], body: bytes) -> _Body:
     Raises:
         Wrong: it is no JSON, or not what such a request may say; names the field.
     """
-    made = validated(kind, body)
-    made.check_others()
-    return made
+    parsed = validated(kind, body)
+    parsed.check_others()
+    return parsed
 
 
 # The answers.
@@ -550,7 +550,7 @@ def warning_header(answers: Answers) -> dict[str, str]:
 
 
 async def chunks(
-    answers: Answers, news: AsyncIterator[tuple[int, _Written]], reply: Reply, with_usage: bool
+    answers: Answers, news: AsyncIterator[tuple[int, _Output]], reply: Reply, with_usage: bool
 ) -> AsyncIterator[bytes]:
     """The events of a stream, from the first news on."""
     try:
@@ -565,7 +565,7 @@ async def chunks(
         yield as_event(described(error)[1])
 
 
-def _chunk(reply: Reply, index: int, news: _Written) -> dict[str, Any]:
+def _chunk(reply: Reply, index: int, news: _Output) -> dict[str, Any]:
     if isinstance(news, Done):
         return reply.end(index, news.result)
     return reply.chunk(index, news)

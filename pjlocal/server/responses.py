@@ -188,11 +188,11 @@ class _Item:
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
 
     def as_dict(self) -> dict[str, Any]:
-        made = {"id": f"{self.names.prefix}_{self.id}", "type": self.kind, "status": self.status}
+        fields = {"id": f"{self.names.prefix}_{self.id}", "type": self.kind, "status": self.status}
         if self.kind == "function_call":
-            return made | {"call_id": self.call.id, "name": self.call.name, "arguments": self.text}
+            return fields | {"call_id": self.call.id, "name": self.call.name, "arguments": self.text}
         parts = [self.part] if self.status != "in_progress" else []
-        return made | ({"summary": parts} if self.kind == "reasoning" else {"role": "assistant", "content": parts})
+        return fields | ({"summary": parts} if self.kind == "reasoning" else {"role": "assistant", "content": parts})
 
 
 class ResponsesReply:
@@ -204,8 +204,8 @@ class ResponsesReply:
         calling: how the answer may call functions.
     """
 
-    def __init__(self, asked: Responses, chat: Chat, model: str, calling: Calling | None) -> None:
-        self._asked = asked
+    def __init__(self, body: Responses, chat: Chat, model: str, calling: Calling | None) -> None:
+        self._body = body
         self._chat = chat
         self._model = model
         self._reader = Reader(calling)
@@ -302,8 +302,8 @@ class ResponsesReply:
 
     def _response(self, answers: Answers) -> dict[str, Any]:
         """The response object, as far as it has come."""
-        asked, chat = self._asked, self._chat
-        metadata, reasoning = (_as_object(asked.model_extra, name) for name in ("metadata", "reasoning"))
+        body, chat = self._body, self._chat
+        metadata, reasoning = (_as_object(body.model_extra, name) for name in ("metadata", "reasoning"))
         (choice,) = answers.choices
         status = self._items[-1].status if choice.done and self._items else "in_progress"
         return {
@@ -313,7 +313,7 @@ class ResponsesReply:
             "status": status,
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-            "instructions": asked.instructions or None,
+            "instructions": body.instructions or None,
             "max_output_tokens": (chat.model_extra or {}).get("max_output_tokens"),
             "metadata": metadata,
             "model": self._model,
@@ -323,8 +323,8 @@ class ResponsesReply:
             "reasoning": {"effort": reasoning.get("effort"), "summary": None},
             "store": False,
             "temperature": chat.temperature,
-            "text": {"format": asked.text.format if chat.response_format else {"type": "text"}},
-            "tool_choice": asked.tool_choice,
+            "text": {"format": body.text.format if chat.response_format else {"type": "text"}},
+            "tool_choice": body.tool_choice,
             "tools": [{"type": "function", "strict": True, **tool.function.model_dump()} for tool in chat.tools],
             "top_p": chat.top_p,
             "truncation": "disabled",

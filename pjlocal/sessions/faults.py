@@ -46,7 +46,7 @@ _UNWRITABLE = ("readonly database", "unable to open database file", os.strerror(
 
 def fault(path: Path, reason: str) -> StoreError:
     """The error to raise for what SQLite or the file system says."""
-    said = next((text for part, text in _REASONS.items() if part in reason), reason)
+    message = next((text for part, text in _REASONS.items() if part in reason), reason)
     unwritable = any(part in reason for part in _UNWRITABLE)
-    kind = RemovedError if said == REMOVED else UnwritableError if unwritable else StoreError
-    return kind(f"cannot use the saved chats in {path}: {said}")
+    kind = RemovedError if message == REMOVED else UnwritableError if unwritable else StoreError
+    return kind(f"cannot use the saved chats in {path}: {message}")

@@ -34,14 +34,14 @@ class Recorder:
         self.session = session
         self._say = say or _say_nothing
         self._raises = say is None
-        self._behind: list[tuple[Session, _Write]] = []  # what the store lacks, in order
-        self._said = ""  # why
-        self._apart: list[tuple[Session, Turn]] = []  # turns that the store has besides those in their sessions
+        self._pending: list[tuple[Session, _Write]] = []  # what the store lacks, in order
+        self._trouble = ""  # why
+        self._hidden: list[tuple[Session, Turn]] = []  # turns that the store has besides those in their sessions
 
     def close(self) -> None:
         """Write what the store lacks; a line says so where that cannot be done."""
         self.catch_up()
-        if self._behind:
+        if self._pending:
             self._say("what was said since then is not saved")
 
     def check_seen(self) -> None:
@@ -51,7 +51,7 @@ class Recorder:
             UsageError: they have.
         """
         session, store = self.session, self.store
-        if store is None or session.id is None or self._behind or store.replaced:
+        if store is None or session.id is None or self._pending or store.replaced:
             return
         with suppress(StoreError):  # saving the turn says so
             last = store.last_turn(session.id)
@@ -65,18 +65,18 @@ class Recorder:
         """
         session = self.session
         if replacing:
-            self._apart.append((session, replacing))
+            self._hidden.append((session, replacing))
         self._do(lambda store: _save(store, session), lambda store: _write(store, session, turn))
 
     def token(self, turn: Turn, event: TokenEvent) -> None:
         """A token of its answer was written."""
         session, turn_id = self.session, turn.id
-        if turn_id is None or self._behind:
+        if turn_id is None or self._pending:
             return  # `finish` writes it
         if self.store and self.store.replaced:
             self.catch_up()
         elif not self._try(session, lambda store: store.add_token(turn_id, event)):
-            self._behind.append((session, lambda store: _write(store, session, turn)))
+            self._pending.append((session, lambda store: _write(store, session, turn)))
 
     def finish(self, turn: Turn) -> None:
         """Its answer is whole, or was stopped."""
@@ -92,7 +92,7 @@ class Recorder:
     def undo(self, turn: Turn) -> None:
         """The turn is to be hidden."""
         turn.undone = True
-        self._apart.append((self.session, turn))
+        self._hidden.append((self.session, turn))
         self._do(lambda store: _hide(store, turn))
 
     def save_settings(self) -> None:
@@ -107,18 +107,18 @@ class Recorder:
 
     def catch_up(self) -> None:
         """Write what the store lacks; a session that it refuses holds up no other."""
-        if not self._follow():
+        if not self._reopen_if_replaced():
             return
         left: list[tuple[Session, _Write]] = []
-        for session, write in self._behind:
+        for session, write in self._pending:
             if any(session is stuck for stuck, _ in left) or not self._try(session, write):
                 left.append((session, write))
-        self._behind = left
-        if self._said and not left:
-            self._said = ""
+        self._pending = left
+        if self._trouble and not left:
+            self._trouble = ""
             self._say("the chat is saved again, all of it")
 
-    def _follow(self) -> bool:
+    def _reopen_if_replaced(self) -> bool:
         """Go on with the file that is at the store's path now; False where that cannot be used.
 
         Another file than before has nothing of the chat, and gets all of it.
@@ -126,8 +126,8 @@ class Recorder:
         store = self.store
         if store is None or not store.replaced:
             return True
-        sessions = {id(session): session for session in (*(session for session, _ in self._behind), self.session)}
-        self._behind = [write for session in sessions.values() for write in self._anew(session)]
+        sessions = {id(session): session for session in (*(session for session, _ in self._pending), self.session)}
+        self._pending = [write for session in sessions.values() for write in self._writes_of(session)]
         try:
             store.reopen()
         except StoreError as error:
@@ -135,21 +135,21 @@ class Recorder:
                 raise
             self._say_trouble(error)
             return False
-        if self._behind and not self._said:
+        if self._pending and not self._trouble:
             self._say(f"{store.path} was deleted or replaced: this chat is saved there again, all of it")
         return True
 
-    def _anew(self, session: Session) -> list[tuple[Session, _Write]]:
+    def _writes_of(self, session: Session) -> list[tuple[Session, _Write]]:
         """What puts a whole session into a store that has nothing of it, turns that were taken back too."""
         session.id = None
-        turns = [*(turn for apart_from, turn in self._apart if apart_from is session), *session.turns]
+        turns = [*(turn for owner, turn in self._hidden if owner is session), *session.turns]
         for turn in turns:
             turn.id = None
         distinct = {id(turn): turn for turn in turns}.values()
         return [(session, partial(_write, session=session, turn=turn)) for turn in distinct]
 
     def _do(self, *writes: _Write) -> None:
-        self._behind += [(self.session, write) for write in writes]
+        self._pending += [(self.session, write) for write in writes]
         self.catch_up()
 
     def _try(self, session: Session, write: _Write) -> bool:
@@ -173,8 +173,8 @@ class Recorder:
         return True
 
     def _say_trouble(self, error: StoreError) -> None:
-        if str(error) != self._said:
-            self._said = str(error)
+        if str(error) != self._trouble:
+            self._trouble = str(error)
             self._say(f"{error}. The chat goes on; saving is tried again with the next message")
 
 
@@ -191,7 +191,7 @@ class Recording:
         self._session = recorder.session
         self._replacing = replacing
         self._before = list(self._session.turns)
-        self._n_begun = len(turn.events)  # tokens of an answer that is continued
+        self._n_continued = len(turn.events)  # tokens of an answer that is continued
         self._title = self._session.title
 
     def begin(self, settings: Mapping[str, Any]) -> None:
@@ -206,7 +206,7 @@ class Recording:
 
     def add(self, event: TokenEvent) -> TokenEvent:
         """Add a token of the answer, and return it with its position in the whole answer."""
-        if self._n_begun:
+        if self._n_continued:
             event = replace(event, position=len(self.turn.events))
         self.turn.events.append(event)
         self._recorder.token(self.turn, event)
@@ -216,16 +216,16 @@ class Recording:
         """The answer is whole, or was stopped."""
         self.turn.finish(result)
         self._recorder.finish(self.turn)
-        added = self.turn.events[self._n_begun :]
-        is_kept = any(event.text for event in added) if self._n_begun else bool(added)
+        added = self.turn.events[self._n_continued :]
+        is_kept = any(event.text for event in added) if self._n_continued else bool(added)
         if not is_kept:
             self._session.turns[:] = self._before
             if self._session.title != self._title:
                 self._session.title = self._title
                 self._recorder.rename()
-        gone = self._replacing if is_kept else self.turn
-        if gone:
-            self._recorder.undo(gone)
+        superseded = self._replacing if is_kept else self.turn
+        if superseded:
+            self._recorder.undo(superseded)
 
 
 def _say_nothing(line: str) -> None:

@@ -300,7 +300,7 @@ def test_comparing_leaves_rules_to_mode_both(chat: Talk) -> None:
     chat.say("/mode both")
     chat.say("/set rule mixture")
     chat.say("Why?")
-    assert [begun.answer.mode for begun in chat.conversation.compare()] == [
+    assert [started.answer.mode for started in chat.conversation.compare()] == [
         "judge",
         "base",
         "both",

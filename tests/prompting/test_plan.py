@@ -9,7 +9,7 @@ import pytest
 from tiny_models import write_lora
 
 from pjlocal import PersonaJudge
-from pjlocal.engine.voices import Weight
+from pjlocal.engine.policies import Weight
 from pjlocal.errors import UsageError
 from pjlocal.prompting.plan import make_roles
 from pjlocal.prompting.preferences import PRESETS

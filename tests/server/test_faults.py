@@ -98,7 +98,7 @@ def test_a_fault_in_the_service_is_told_logged_and_counted_before_and_in_a_strea
             if not begun:
                 raise KeyError("nobody foresaw this")
             for job in jobs:
-                job.tell(KeyError("nobody foresaw this"))
+                job.emit(KeyError("nobody foresaw this"))
 
         def cancel(self, jobs: Sequence[Job]) -> None:
             pass

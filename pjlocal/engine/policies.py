@@ -23,11 +23,11 @@ _LEAST = -1e4  # a log-probability; below are only the impossible, of which diff
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a view says of the next token, as far as its voices need it.
+    """What a view says of the next token, as far as its policies need it.
 
     logits: float32 [n_vocab], llama.cpp's memory, gone when the view is fed again.
-    log_z: what makes log-probabilities of them; NaN where no voice combines this view.
-    chosen: ids [m] of the candidates that a combined voice takes from this view; None where it takes none from it, or
+    log_z: what makes log-probabilities of them; NaN where no policy combines this view.
+    chosen: ids [m] of the candidates that a combined policy takes from this view; None where it takes none from it, or
         where they depend on the tokens before, as they do under a constraint.
     alone: what the view's own filters have made of it; None where it never speaks alone.
     """
@@ -48,10 +48,10 @@ class Row:
 
 
 @dataclass
-class Alone:
-    """One view's own voice: its logits through its filters.
+class SingleView:
+    """One view's own policy: its logits through its filters.
 
-    reads_early: whether a `Reader` applies the filters as soon as the logits are there.
+    reads_early: whether a `RowReducer` applies the filters as soon as the logits are there.
     """
 
     view: int
@@ -74,13 +74,13 @@ class Alone:
     def accept(self, token: int) -> None:
         self.chain.accept(token)
 
-    def clone(self) -> Alone:
-        return Alone(self.view, self.chain.clone(), self.reads_early)
+    def clone(self) -> SingleView:
+        return SingleView(self.view, self.chain.clone(), self.reads_early)
 
 
 @dataclass(frozen=True)
 class Forced:
-    """A voice that knows the next token, whatever the views make of it."""
+    """A policy that knows the next token, whatever the views make of it."""
 
     token: int
     views: Sequence[int] = ()
@@ -109,7 +109,7 @@ class Weight:
     auto: bool = False
 
     @property
-    def is_as_it_is(self) -> bool:
+    def is_identity(self) -> bool:
         """n + 1 (v - n) = v: the view by itself."""
         return self.strength == 1 and not self.auto
 
@@ -126,7 +126,7 @@ class Floor:
         return plausible(logits, self.share)
 
 
-class Best:
+class TopK:
     """Candidates: the k most probable tokens of one view."""
 
     def __init__(self, view: int, k: int, n_vocab: int) -> None:
@@ -149,8 +149,8 @@ class Best:
 
 
 @dataclass
-class Combined:
-    """Several views in one voice: combined by a rule at the candidates, then filtered as ever.
+class Steered:
+    """Several views in one policy: combined by a rule at the candidates, then filtered as ever.
 
     Args:
         neutral: the neutral view's number; None where the rule, or strengths that sum to one, need none.
@@ -160,7 +160,7 @@ class Combined:
     weights: Sequence[Weight]
     neutral: int | None
     rule: Rule
-    candidates: Floor | Best | None
+    candidates: Floor | TopK | None
     chain: FilterChain
 
     @property
@@ -190,7 +190,7 @@ class Combined:
             return None
         return union([self._chosen(rows(view), self.candidates) for view in self.candidates.views])
 
-    def _chosen(self, row: Row, candidates: Floor | Best) -> NDArray[np.intp]:
+    def _chosen(self, row: Row, candidates: Floor | TopK) -> NDArray[np.intp]:
         return row.chosen if row.chosen is not None else self.chain.permitted(row.logits, candidates)
 
     def _combined(self, rows: Rows, ids: NDArray[np.intp] | None) -> NDArray[Any]:
@@ -205,13 +205,13 @@ class Combined:
     def accept(self, token: int) -> None:
         self.chain.accept(token)
 
-    def clone(self) -> Combined:
+    def clone(self) -> Steered:
         twin = copy.copy(self)
         twin.chain = self.chain.clone()
         return twin
 
 
-def heard(weights: Sequence[Weight], neutral: int | None) -> Sequence[int]:
+def plausibility_views(weights: Sequence[Weight], neutral: int | None) -> Sequence[int]:
     """The views whose word on what is plausible counts: those that pull, or the neutral one where none does."""
     pulling = tuple(weight.view for weight in weights if weight.strength > 0)
     return pulling or (() if neutral is None else (neutral,))
@@ -235,7 +235,7 @@ def strengths(weights: Sequence[Weight], neutral: int | None, rows: Rows) -> lis
 
 
 @dataclass(frozen=True)
-class Meter:
+class PushMeter:
     """How far each preference pushes a token: s_i (v_i - n) there, in nats of log-probability."""
 
     weights: Sequence[Weight]
@@ -247,25 +247,25 @@ class Meter:
         return tuple(s * (rows(weight.view).log_prob(token) - n) for s, weight in zip(at, self.weights, strict=True))
 
 
-class Reader:
-    """Makes of each view's row of logits what the voices need, in the thread that computed it.
+class RowReducer:
+    """Makes of each view's row of logits what the policies need, in the thread that computed it.
 
     Args:
-        metered: views whose log-probabilities a `Meter` asks for, though they speak alone.
+        metered: views whose log-probabilities a `PushMeter` asks for, though they speak alone.
 
     Raises:
         NotNumbers: a row of logits is of no use.
     """
 
-    def __init__(self, voices: Sequence[Alone | Combined], metered: Iterable[int] = ()) -> None:
-        self._chains = {voice.view: voice.chain for voice in voices if isinstance(voice, Alone)}
-        combined = [voice for voice in voices if isinstance(voice, Combined)]
-        self._combined = {view for voice in combined for view in voice.views} | set(metered)
+    def __init__(self, policies: Sequence[SingleView | Steered], metered: Iterable[int] = ()) -> None:
+        self._chains = {policy.view: policy.chain for policy in policies if isinstance(policy, SingleView)}
+        combined = [policy for policy in policies if isinstance(policy, Steered)]
+        self._combined = {view for policy in combined for view in policy.views} | set(metered)
         self._candidates = {
-            view: voice.candidates
-            for voice in combined
-            if voice.candidates and not voice.chain.constrained
-            for view in voice.candidates.views
+            view: policy.candidates
+            for policy in combined
+            if policy.candidates and not policy.chain.constrained
+            for view in policy.candidates.views
         }
 
     def __call__(self, view: int, row: int, logits: Logits) -> Row:
