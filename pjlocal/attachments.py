@@ -66,7 +66,7 @@ def read_attachment(name: str) -> Attachment:
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     if "\0" in text:
-        raise UsageError(f"{name} is no text: it holds a NUL (byte {data.index(0)})")
+        raise UsageError(f"{name} is not text: it contains a NUL (byte {data.index(0)})")
     text = text.replace("\r\n", "\n").strip("\n")
     if not text.strip():
         raise UsageError(f"{name} is empty")

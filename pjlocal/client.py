@@ -81,11 +81,11 @@ def why_no_server(request: Request) -> str:
     A server has one model and no adapters, and does not read files, whose names may mean others there.
     """
     if request.generation.adapters():
-        return "a server has no adapters"
+        return "a server cannot use adapters"
     if request.generation.aligner:
-        return "a server has one model, and no second one for --aligner"
+        return "a server has only one model and cannot use --aligner"
     named = (*chain.from_iterable(request.views), *request.generation.avoid)
-    return "a server reads no files (@FILE)" if any(text.strip().startswith("@") for text in named) else ""
+    return "a server does not read files (@FILE)" if any(text.strip().startswith("@") for text in named) else ""
 
 
 def _spelled_out(request: Request) -> Request:
@@ -137,7 +137,7 @@ class Server:
         except ValueError:
             host = None
         if not host or parts.scheme not in ("http", "https"):
-            raise UsageError(f"--server takes a URL, as in http://localhost:8473 (not {url!r})")
+            raise UsageError(f"--server must be a URL, as in http://localhost:8473 (not {url!r})")
         self._host, self._is_secure = host, parts.scheme == "https"
         self._port = port or (443 if self._is_secure else 80)
         self._path = parts.path.rstrip("/").removesuffix("/v1")
@@ -158,7 +158,7 @@ class Server:
         if why := why_no_server(request):
             raise ServerError(why) if self.is_resident else UsageError(f"{why}: --no-server loads the model here")
         if self.is_resident and request.generation.schedule == "reference":  # elsewhere its text is as good
-            raise ServerError("a server has one schedule, lockstep")
+            raise ServerError("a server supports only the schedule lockstep")
 
     def as_body(self, request: Request) -> dict[str, Any]:
         """The request as the server reads it."""
@@ -218,7 +218,9 @@ class Server:
                 raise self.gone_error() from error
 
     def gone_error(self) -> ServerGone:
-        return ServerGone("the server is gone" if self.is_resident else f"{self.name} does not answer: is it running?")
+        return ServerGone(
+            "the server has stopped" if self.is_resident else f"{self.name} does not answer: check that it is running"
+        )
 
     def protocol_error(self, why: str = "") -> ServerError:
         """The error of a server that speaks another protocol."""
@@ -288,10 +290,10 @@ class Server:
         """The error that a response tells."""
         status = response.status
         if status == 401:
-            problem = "refuses this key" if self._key else "wants a key"
+            problem = "refuses this key" if self._key else "requires a key"
             return UsageError(
-                f"{self.name} {problem}: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed at its "
-                "start (another one each time)"
+                f"{self.name} {problem}: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed when it "
+                "started (each start prints a new one)"
             )
         try:
             error = json.loads(response.read(_MOST_ERROR))["error"]
@@ -537,8 +539,8 @@ def _event(data: Mapping[str, Any]) -> TokenEvent:
 
 
 def _stopped() -> ServerGone:
-    return ServerGone("the server that was writing this was stopped: run it again")
+    return ServerGone("the server was stopped during the answer: run the command again")
 
 
 def _broken_off() -> ServerGone:
-    return ServerGone("the server that was writing this is gone: run it again, or with --no-server")
+    return ServerGone("the server stopped responding during the answer: run the command again, or with --no-server")

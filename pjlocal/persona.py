@@ -108,7 +108,7 @@ class PersonaJudge:
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the one that answers with it
         started = time.perf_counter()
         if model is not None and not isinstance(model, Model | str | os.PathLike):
-            raise TypeError(f"a model is a name or a path, not {type(model).__name__}")
+            raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
         path = (
             model if isinstance(model, Model) else Path(model) if isinstance(model, os.PathLike) else find_model(model)
         )
@@ -265,7 +265,7 @@ class PersonaJudge:
             UsageError, TypeError: as of `stream`, of any prompt.
         """
         if isinstance(prompts, str):
-            raise TypeError("several prompts are a list of them: give [prompt]")
+            raise TypeError("prompts must be a list: give [prompt] for a single one")
         if type(parallel) is not int or parallel < 1:
             raise UsageError(f"parallel must be a whole number of at least 1 (not {parallel!r})")
         plans = [self._plan_prompt(prompt, changes) for prompt in prompts]

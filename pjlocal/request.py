@@ -47,7 +47,7 @@ def place(prefer: Sequence[str], draft_prefer: Sequence[str] = (), judge_prefer:
         UsageError: both are asked for.
     """
     if prefer and (draft_prefer or judge_prefer):
-        raise UsageError("--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one")
+        raise UsageError("--prefer excludes --draft-prefer and --judge-prefer: use either")
     return _as_views(deal(prefer) if prefer else [draft_prefer, judge_prefer])
 
 
@@ -62,14 +62,14 @@ def parse_views(prefer: Any) -> Views:
     if prefer is None or isinstance(prefer, str | os.PathLike):
         prefer = [] if prefer is None else [prefer]
     if not isinstance(prefer, Iterable):
-        raise TypeError(f"preferences are texts, not {type(prefer).__name__}")
+        raise TypeError(f"preferences must be texts, not {type(prefer).__name__}")
     given = [*prefer]
     if all(isinstance(preference, str | os.PathLike) for preference in given):
         return _as_views(deal([*map(_as_text, given)]))
     if not all(isinstance(view, Iterable) and not isinstance(view, str | bytes) for view in given):
-        raise TypeError(f"preferences are texts, or two lists of texts: one for each view (not {given!r:.100})")
+        raise TypeError(f"preferences must be texts, or two lists of texts: one for each view (not {given!r:.100})")
     if len(given) > len(VIEW_NAMES):
-        raise UsageError(f"there are two views, each with a list of preferences (not {len(given)})")
+        raise UsageError(f"give at most two lists of preferences, one for each view (not {len(given)})")
     views = [[*map(_as_text, view)] for view in given]
     return _as_views([*views, *([] for _ in VIEW_NAMES[len(views) :])])
 
@@ -84,7 +84,7 @@ def _as_text(preference: Any) -> str:
     if isinstance(preference, os.PathLike):
         return f"@{os.fspath(preference)}"
     if not isinstance(preference, str):
-        raise TypeError(f"a preference is a text, not {type(preference).__name__}")
+        raise TypeError(f"a preference must be a text, not {type(preference).__name__}")
     return preference
 
 
@@ -117,7 +117,7 @@ class Overrides(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.prefer and (self.draft_prefer or self.judge_prefer):
-            raise UsageError("prefer deals the preferences out; draft_prefer and judge_prefer place them: use one")
+            raise UsageError("prefer excludes draft_prefer and judge_prefer: use either")
 
     def of(self, settings: type[Settings]) -> Mapping[str, Any]:
         """The values for a group of settings, by key."""

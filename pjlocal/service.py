@@ -164,7 +164,7 @@ class Monitor:
         """So many jobs are being written or wait."""
 
     def loaded(self, is_loaded: bool) -> None:
-        """Whether the model is in memory."""
+        """Note whether the model is in memory."""
 
     def decoded(self, n_tokens: int, n_decodes: int) -> None:
         """Tokens were decoded, in so many batches."""
@@ -324,13 +324,13 @@ class LoadedModel:
     def _plan_raw(self, raw: Raw, request: Request, roles: Roles) -> Plan:
         """The plan of a text that is to go on: no template is around it; a preference stands above it."""
         if not raw.text and not raw.tokens:
-            raise UsageError("the prompt is empty: give the text that is to go on")
+            raise UsageError("the prompt is empty: give the text to continue")
         if not all(0 <= token < self.model.n_vocab for token in raw.tokens):
             raise UsageError(f"the prompt's tokens must be those of the model: 0 to {self.model.n_vocab - 1}")
         if request.prompting.begin:
             raise UsageError("--begin is for conversations: write these words at the end of the prompt")
         if roles.mode == "rewrite":
-            raise UsageError("mode rewrite corrects an answer: ask /v1/chat/completions for one")
+            raise UsageError("mode rewrite needs a conversation: use /v1/chat/completions")
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
         texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
         prompts = [[*(self._tokens(text) if text else ()), *raw.tokens] for text in texts]
@@ -408,12 +408,14 @@ class Service:
             Stopping: nothing is written any more.
         """
         if len(jobs) > self.places:
-            raise UsageError(f"{len(jobs)} answers are more than the {self.places} that the server has places for")
+            raise UsageError(f"the server takes at most {self.places} answers at once (not {len(jobs)})")
         with self._changed:
             if self._is_stopping:
                 raise Stopping(_STOPPING)
             if len(self._unfinished) + len(jobs) > self.places:
-                raise Busy(f"the server is busy: {len(self._unfinished)} answers are written or wait. Try again soon")
+                raise Busy(
+                    f"the server is busy: {len(self._unfinished)} answers are being written or waiting. Try again soon"
+                )
             self._unfinished |= set(jobs)
             self._monitor.jobs(len(self._unfinished))
             self._submitted += jobs

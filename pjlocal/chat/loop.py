@@ -72,7 +72,7 @@ def handle(chat: Chat, line: str) -> bool:
         else:
             chat.ask(line[1:] if line.startswith("//") else line)
     except Interrupted:  # an answer that has begun ends by itself
-        message = "(stopped)" if is_command(line) else "(stopped before it said a word: the question is not kept)"
+        message = "(stopped)" if is_command(line) else "(stopped before the first word: the question was not saved)"
         chat.screen.say(message)
     except Exception as error:
         if chat.screen.lost:

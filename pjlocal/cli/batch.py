@@ -99,7 +99,7 @@ def run_batch(
         output.finish()
         n_left = len(rows) - output.n_written
     if interrupt.is_set() or n_left:
-        print(f"pjlocal: {n_left} of {len(rows)} rows are left: the same command goes on with them", file=sys.stderr)
+        print(f"pjlocal: {n_left} of {len(rows)} rows are left: run the same command to continue", file=sys.stderr)
         return INTERRUPTED
     if output.n_errors:
         print(f"pjlocal: {output.n_errors} of {len(rows)} rows have an error instead of an answer", file=sys.stderr)
@@ -117,7 +117,7 @@ def read_rows(source: str, request: Request) -> list[Row]:
     records = ((place, record) for place, record in read_records(source) if not _is_blank(record))
     rows = [_row(number, place, record, request, as_text) for number, (place, record) in enumerate(records, 1)]
     if not rows:
-        raise UsageError(f"there are no prompts in {source}: it is empty")
+        raise UsageError(f"{source} is empty: write a prompt on each line")
     return rows
 
 
@@ -215,13 +215,15 @@ class _Output:
                 row = json.loads(line)
                 number, prompt = int(row["row"]), row["prompt"]
             except (ValueError, LookupError, TypeError):
-                raise UsageError(f"{self._name} exists and is no output of --batch: give --out another name") from None
+                raise UsageError(
+                    f"{self._name} exists and is not an output of --batch: give --out another name"
+                ) from None
             if prompts.get(number) != prompt:
                 raise UsageError(f"{self._name} answers other prompts (row {number}): give --out another name")
             lines[number] = line
         if text and not text.endswith("\n"):
             if not lines and not text.startswith('{"row": '):
-                raise UsageError(f"{self._name} exists and is no output of --batch: give --out another name")
+                raise UsageError(f"{self._name} exists and is not an output of --batch: give --out another name")
             write_text(self._path, "".join(f"{line}\n" for line in lines.values()))
         return lines
 

@@ -135,7 +135,7 @@ def server_at(url: str | None, interrupt: Interrupt, given: Collection[str] = ()
         raise UsageError(f"{server.name} has its own model: leave --model out, or give --no-server")
     fixed = [flag(f) for f in dataclasses.fields(Engine) if f.name in given]
     if fixed:
-        log.warning("%s has its own settings of the engine: %s changes nothing", server.name, " and ".join(fixed))
+        log.warning("%s has its own engine settings: %s has no effect", server.name, " and ".join(fixed))
     return server
 
 
@@ -202,7 +202,7 @@ _PersonaOption = Annotated[
         "--persona",
         "-P",
         metavar="NAME",
-        help="Preferences and settings kept under a name (pjlocal prefs).",
+        help="A saved set of preferences and settings, by name (pjlocal prefs).",
         autocompletion=completion.personas,
     ),
 ]
@@ -212,8 +212,8 @@ ModelOption = Annotated[
         "--model",
         "-m",
         envvar="PJLOCAL_MODEL",
-        help="A GGUF file; a name of pjlocal models list, or how it begins; ORG/REPO[:QUANTIZATION], once pulled; or "
-        "smollm2 (the default).",
+        help="A GGUF file; a name from pjlocal models list, or its beginning; ORG/REPO[:QUANTIZATION], once pulled; "
+        "or smollm2 (the default).",
         autocompletion=completion.models,
     ),
 ]
@@ -222,8 +222,8 @@ ThoughtsOption = Annotated[
     Thoughts,
     typer.Option(
         "--thoughts",
-        help="Whether a reasoning model's thoughts are shown above the answer or go to standard error. hide counts "
-        "their tokens on a terminal, and says nothing of them in a pipe.",
+        help="Where a reasoning model's thoughts go: show (above the answer), stderr, or hide, which counts their "
+        "tokens on a terminal and prints nothing in a pipe.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -243,23 +243,25 @@ def server_option(does: str, more: str = "", panel: str | None = None) -> Any:
 ServerOption = Annotated[
     str | None,
     server_option(
-        "A pjlocal serve, on this machine or another, that does the work and keeps the chats",
-        " Without it, a pjlocal serve of yours that runs here with this model and these engine settings is found by "
-        "itself, and gives the same answer as the model loaded here.",
+        "URL of a pjlocal serve, on this machine or another, that writes the answers and keeps the chats",
+        " Without it, a pjlocal serve of yours on this machine with the same model and engine settings is found "
+        "automatically; its answers equal those of a model loaded here.",
         _PANELS[Engine],
     ),
 ]
 _NoServerOption = Annotated[
     bool,
-    typer.Option("--no-server", help="Load the model here, whatever runs.", rich_help_panel=_PANELS[Engine]),
+    typer.Option(
+        "--no-server", help="Load the model in this process, even if a server runs.", rich_help_panel=_PANELS[Engine]
+    ),
 ]
 PreferOption = Annotated[
     list[str],
     typer.Option(
         "--prefer",
         "-p",
-        help="A preference: a preset, free text, or @FILE; vivid:1.5 has a strength. Repeat: they are dealt to the "
-        "views in turn.",
+        help="A preference: a preset, free text, or @FILE; vivid:1.5 has a strength (repeatable: the views get them "
+        "in turn).",
         autocompletion=completion.presets,
     ),
 ]

@@ -28,7 +28,7 @@ def parse_conversation(prompt: Prompt) -> tuple[str, Sequence[Message]]:
     if isinstance(prompt, Message | Mapping):
         prompt = [prompt]
     if not isinstance(prompt, Iterable) or isinstance(prompt, _BYTES):
-        raise TypeError(f"a prompt is a text or a list of messages, not {type(prompt).__name__}")
+        raise TypeError(f"a prompt must be a text or a list of messages, not {type(prompt).__name__}")
     system, turns = [], []
     for given in prompt:
         role, message = _parse_message(given)
@@ -50,16 +50,17 @@ def _parse_message(given: Any) -> tuple[str, Message]:
     elif isinstance(given, Mapping):
         role, content = given.get("role"), _text(given.get("content"))
         if others := [key for key, value in given.items() if key not in ("role", "content") and value]:
-            raise UsageError(f"a message has a role and a content: leave out {', '.join(map(str, others))}")
+            raise UsageError(f"a message has only a role and a content: leave out {', '.join(map(str, others))}")
     else:
         raise TypeError(
-            f'a message is a Message, or a dict as in {{"role": "user", "content": "Hi"}}, not {type(given).__name__}'
+            'a message must be a Message, or a dict as in {"role": "user", "content": "Hi"}, '
+            f"not {type(given).__name__}"
         )
     if role in _SYSTEM:
         return role, Message("system", content)
     if role == "user" or role == "assistant":
         return role, given if isinstance(given, Message) else Message(role, content)
-    raise UsageError(f"a message's role is user, assistant, system or developer (not {role!r:.100})")
+    raise UsageError(f"a message's role must be user, assistant, system or developer (not {role!r:.100})")
 
 
 def _text(content: Any) -> str:
@@ -68,7 +69,7 @@ def _text(content: Any) -> str:
         return content or ""
     texts = [_text_of_part(part) for part in content] if isinstance(content, list | tuple) else [None]
     if None in texts:
-        raise UsageError(f"a message's content is a text, or a list of parts of type text (not {content!r:.100})")
+        raise UsageError(f"a message's content must be a text, or a list of parts of type text (not {content!r:.100})")
     return "".join(text for text in texts if text)
 
 

@@ -139,7 +139,7 @@ class TemplateProcess:
             watch.cancel()
 
     def _too_long(self, seconds: float) -> None:
-        self._broken = f"the model's chat template does not come to an end within {seconds:g} s: {_ANOTHER}"
+        self._broken = f"the model's chat template takes longer than {seconds:g} s: {_ANOTHER}"
         self._process.kill()
 
 

@@ -146,13 +146,13 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
     lines = []
     sets_views = not set(PREFERENCES).isdisjoint(given)
     if roles.mode == "base" and VIEW_NAMES[1] not in roles.weights and (sets_views or "mode" in given):
-        lines.append("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
+        lines.append("mode base writes the text of view b, which has no preference: give it one with --judge-prefer")
     idle = [flag(f) for f in _idle(request.generation, roles.mode) if f.name in given]
     if sets_views or "avoid" in given:
         idle += _idle_strengths(request.generation, roles)
     if idle:
-        who = "the rule overlap" if _takes_the_least(request.generation, roles) else f"mode {roles.mode}"
-        lines.append(f"{who} has no use for {' and '.join(idle)}")
+        where = "with the rule overlap" if _takes_the_least(request.generation, roles) else f"in mode {roles.mode}"
+        lines.append(f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect {where}")
     return lines
 
 
@@ -194,7 +194,7 @@ def make_roles(request: Request) -> Roles:
     if mode in ("plain", "rewrite"):
         prefix([*chain.from_iterable(preferences), *generation.avoid])  # refused here, before anything is written
         if mode == "rewrite" and not any(preferences):
-            raise UsageError("mode rewrite asks for a correction in words: it needs a preference, as in: -p vivid")
+            raise UsageError("mode rewrite needs a preference in words, as in: -p vivid")
         return Roles(mode, named, 1, [""], {}, None, [_adapters(generation)])
     if generation.panel and mode not in OF_ONE_VIEW:
         named = _panel(preferences)
@@ -223,9 +223,11 @@ def make_roles(request: Request) -> Roles:
     if generation.rule != "push" and not weights:  # the views' adapters come to nothing
         raise UsageError(f"the rule {generation.rule} needs a preference, as in: -p vivid -p creative")
     if generation.rule != "push" and any(weight.strength <= 0 for weight in weights.values()):
-        raise UsageError(f"the rule {generation.rule} takes strengths above 0")
+        raise UsageError(f"the rule {generation.rule} needs strengths above 0")
     if generation.rule in ("mod", "mixture") and any(weight.auto for weight in weights.values()):
-        raise UsageError(f"the rule {generation.rule} has no neutral view for the strength auto: give a number")
+        raise UsageError(
+            f"the rule {generation.rule} cannot use the strength auto, which needs a neutral view: give a number"
+        )
     neutral = None
     if _needs_neutral(generation, mode, list(weights.values())):
         views = list(zip(prefixes, adapters, strict=True))
@@ -264,13 +266,11 @@ def _check_rule(generation: Generation, mode: Mode) -> None:
     if rule == "push":
         return
     if mode != "both":
-        raise UsageError(
-            f"--rule {rule} says how mode both weighs the preferences: add --mode both, or take the rule push again"
-        )
+        raise UsageError(f"--rule {rule} applies only in mode both: add --mode both, or use the rule push")
     if generation.avoid:
         raise UsageError(f"--avoid needs the rule push: {rule} has no neutral view to push away from")
     if rule == "overlap" and generation.strength is not None:
-        raise UsageError("--strength means nothing to the rule overlap: leave one of them out")
+        raise UsageError("--strength has no effect with the rule overlap: leave one of them out")
 
 
 def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
@@ -329,17 +329,17 @@ def write_prompts(
     """
     question = next((message for message in reversed(conversation) if message.role != "assistant"), None)
     if not question or not (question.content.strip() or question.role == "tool"):
-        raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
+        raise UsageError('the prompt is empty: give one, as in pjlocal run -p vivid "Tell me a story"')
     length = len(question.content)
     if length > _MOST_PER_TOKEN * limit:
         raise UsageError(
-            f"the prompt is far too long: {length:,} characters, where a context of {limit:,} tokens has room for "
-            f"about {4 * limit:,}. Shorten it, or give a larger --ctx"
+            f"the prompt is far too long: {length:,} characters, and a context of {limit:,} tokens holds about "
+            f"{4 * limit:,}. Shorten it, or give a larger --ctx"
         )
     with interrupt.at_once():
         turns = with_beginning(conversation, prompting)
         if tools.opening and turns[-1].role == "assistant":
-            raise UsageError("an answer that must be a call takes no beginning")
+            raise UsageError("an answer that must be a call cannot have a beginning: leave it out")
         return [template.tokens(turns, prefix, prompting, tools) for prefix in prefixes]
 
 

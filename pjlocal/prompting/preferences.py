@@ -48,7 +48,7 @@ _LIKE = {word: preset for preset, words in _MEANINGS.items() for word in words.s
 
 _own: dict[str, str] = {}
 
-_HOW_FREE_TEXT = "a preference of your own takes more than one word, as in 'Answer in rhyme', or @FILE"
+_HOW_FREE_TEXT = "a preference of your own needs more than one word, as in 'Answer in rhyme', or @FILE"
 
 
 def use_own(presets: Mapping[str, str]) -> None:

@@ -54,7 +54,7 @@ _THINK_NAMES = ("enable_thinking", "thinking")
 _TAIL = 32  # tokens at a prompt's end, in which a mark that opens thinking has room
 
 #: What to say where there is none.
-NO_THINK_SWITCH = "this model's chat template has no switch for it"
+NO_THINK_SWITCH = "this model's chat template has no switch for thinking"
 
 
 class ChatTemplate:
@@ -144,8 +144,8 @@ class ChatTemplate:
                 turns = [Message("user", preference), Message("assistant", ""), *turns]
             else:
                 self.warn_once(
-                    "the model's chat template refuses empty answers: with --placement user-turn the preference "
-                    "stands at the head of the first message, not in a turn of its own"
+                    "the model's chat template refuses empty answers: --placement user-turn puts the preference at the "
+                    "start of the first message instead"
                 )
                 turns = _headed(turns, preference)
         elif preference and prompting.placement == "question":
@@ -215,7 +215,7 @@ class ChatTemplate:
         it, close it or refuse it, and the KV caches hold it in this form.
 
         Raises:
-            RefusedError: the template refuses the conversation, or leaves out what is asked.
+            RefusedError: the template refuses the conversation, or leaves out the question.
         """
         *asked, last = conversation
         if last.role == "assistant":
@@ -312,12 +312,10 @@ class ChatTemplate:
         text = self._render_messages(plain, prompting, tools)
         missing = [m for m, word in zip(messages, words, strict=True) if word not in text.casefold()]
         if any(message is messages[-1] for message in missing):
-            raise RefusedError(
-                "the model's chat template leaves out what is asked: use a model that is made to chat in text"
-            )
+            raise RefusedError("the model's chat template leaves out the question: use a model made for text chat")
         if any(message.role != "assistant" or message.others for message in missing):
             raise RefusedError(
-                "the model's chat template leaves out what was asked before: begin a new chat, or use another model"
+                "the model's chat template leaves out earlier questions: begin a new chat, or use another model"
             )
         if missing:
             self.warn_once("the model's chat template leaves out earlier answers: the model does not see them")

@@ -96,7 +96,7 @@ _DIALOGUE_NAMES = {"user": "User", "assistant": "Assistant"}
 def dialogue(said: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
     """A plain written-out dialogue, for models without a chat template."""
     if any(_others(each) for each in said):
-        raise Refusal("it has no place for calls")
+        raise Refusal("it cannot show calls")
     return "\n\n".join([*(_speech(each[0], each[1]) for each in said), "Assistant:"])
 
 

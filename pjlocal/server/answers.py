@@ -123,7 +123,7 @@ def answer_routes(
         if (body.request is None) == (body.settings is None) and body.request is not None:
             raise Wrong("request and settings exclude each other: give one")
         if (body.messages is None) == (body.chat is None):
-            raise Wrong("give messages, or chat")
+            raise Wrong("give either messages or chat")
         in_flags = body.request is not None
         try:
             if body.chat is None:
@@ -195,7 +195,7 @@ def answer_routes(
     async def stop(request: Request) -> Response:
         answers = being_written.get(request.path_params["number"])
         if answers is None:
-            raise NotFound("nothing is written there")
+            raise NotFound("no answer with this number is being written")
         answers.stop()
         return Response(status_code=204)
 
@@ -274,7 +274,7 @@ def _replaced(session: Session, chat: _InChat) -> Turn | None:
     if chat.replacing is None:
         return None
     if last is None or last.id != chat.replacing:
-        raise GoneOn("only the last turn can be replaced, and that is another one: load the chat again")
+        raise GoneOn("only the last turn can be replaced, and the chat has a newer one: load the chat again")
     return last
 
 

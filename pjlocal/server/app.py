@@ -176,7 +176,7 @@ def _model(name: str, created: int) -> dict[str, Any]:
 def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
-    why = f"{not_served(path) or 'there is nothing here'}. {_ROUTES_HINT}" if error.status_code == 404 else error.detail
+    why = f"{not_served(path) or 'unknown path'}. {_ROUTES_HINT}" if error.status_code == 404 else error.detail
     message = f"{request.method} {path[:_MOST_PATH]}: {why}"
     return JSONResponse(error_body(message, "invalid_request_error"), error.status_code, error.headers)
 

@@ -108,7 +108,7 @@ def described(error: Exception, *, in_flags: bool = False) -> tuple[int, dict[st
     if status == 500:
         log.error("%s", message)
         if not isinstance(error, PjlocalError):
-            message = "something went wrong in the server, which has told more to whoever runs it"
+            message = "internal server error: the server's log has the details"
     if not in_flags:
         message = in_fields(message[: _MOST_SAID + 1])  # the rest of a text of megabytes would be cut anyway
     return status, error_body(message, kind, code, getattr(error, "field", None))
@@ -130,8 +130,8 @@ def check_key(key: str) -> None:
         raise UsageError("--api-key must not be empty: leave it out, or give a key")
     if not (key.isascii() and key.isprintable()) or key != key.strip():
         raise UsageError(
-            "--api-key (PJLOCAL_API_KEY) may have printable ASCII characters alone, and no spaces or line ends around "
-            "them: no client could send this key in a header"
+            "--api-key (PJLOCAL_API_KEY) must be printable ASCII without spaces or line ends around it: no client "
+            "could send this key in a header"
         )
 
 
@@ -193,10 +193,10 @@ class Guard:
         host = headers.get("host", "")
         own = path.startswith(_OWN) and not not_served(path)
         if origin and own and not _is_own(origin, host):
-            message = f"the saved chats are for this server's own page, and not for those of {origin}"
+            message = f"only this server's own page may use the saved chats, not pages of {origin}"
             return JSONResponse(error_body(message, "permission_error"), 403)
         if origin and not self._may_ask(origin, host):
-            message = f"web pages of {origin} may not ask this server: --cors {origin} lets them"
+            message = f"web pages of {origin} may not use this server: start it with --cors {origin} to allow them"
             return JSONResponse(error_body(message, "permission_error"), 403)
         header = headers.get("authorization", "")
         if own:

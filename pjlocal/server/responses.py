@@ -104,13 +104,15 @@ class Responses(Strict):
                 text = _text(item.get("output"), f"input.{number}.output")
                 messages.append({"role": "tool", "tool_call_id": item.get("call_id", ""), "content": text})
             elif kind == "item_reference":
-                raise Wrong(f"input.{number} refers to an item, and nothing is kept here: send all messages", "input")
+                raise Wrong(
+                    f"input.{number} refers to a stored item, and this server stores none: send all messages", "input"
+                )
             elif kind == "reasoning":
                 text = _text(item.get("summary"), f"input.{number}.summary")
                 messages.append({"role": "assistant", "reasoning_content": text})
             else:
                 raise Wrong(
-                    f"input.{number}.type {json.dumps(kind)[:100]} is not supported: only text and functions are",
+                    f"input.{number}.type {json.dumps(kind)[:100]} is not supported: send text and functions only",
                     "input",
                 )
         return messages
@@ -131,7 +133,7 @@ def _text(content: Any, path: str) -> str:
     texts = []
     for part in content:
         if not isinstance(part, dict) or part.get("type") not in _TEXTS:
-            raise Wrong(f"{path}: only parts of text can be sent, of type input_text or output_text", "input")
+            raise Wrong(f"{path}: only text parts are supported (input_text, output_text)", "input")
         texts.append(str(part.get("text") or ""))
     return "".join(texts)
 

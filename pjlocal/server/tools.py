@@ -23,8 +23,8 @@ from ..settings import FORMS, Sampling
 from .bodies import Strict, Wrong
 
 NOT_OFFERED = (
-    "tools were not offered: this model's chat template shows no tools, or writes calls in a form that cannot be told "
-    "from text. Name a function in tool_choice, or use tool_choice required, to have one called"
+    "tools were not offered: this model's chat template shows no tools, or its calls cannot be distinguished from "
+    "text. To get a call, name a function in tool_choice, or use tool_choice required"
 )
 _ANYTHING = r"/(.|\n)*/"
 

@@ -56,7 +56,7 @@ def check_title(title: str) -> None:
     if not title.strip():
         raise UsageError("a chat's title must not be empty")
     if len(title) > _LONGEST_TITLE:
-        raise UsageError(f"a chat's title has at most {_LONGEST_TITLE} characters, and this has {len(title)}")
+        raise UsageError(f"a chat's title must have at most {_LONGEST_TITLE} characters (not {len(title)})")
     if title.strip().isdecimal():
         raise UsageError(f"a number cannot be a title: {title.strip()} means the chat of that number")
 

@@ -42,7 +42,7 @@ class Recorder:
         """Write what the store lacks; a line says so where that cannot be done."""
         self.catch_up()
         if self._pending:
-            self._say("what was said since then is not saved")
+            self._say("the messages since then are not saved")
 
     def check_seen(self) -> None:
         """Refuse to go on where others, such as the page, have gone on in the session since it was loaded.
@@ -116,7 +116,7 @@ class Recorder:
         self._pending = left
         if self._trouble and not left:
             self._trouble = ""
-            self._say("the chat is saved again, all of it")
+            self._say("the whole chat is saved again")
 
     def _reopen_if_replaced(self) -> bool:
         """Go on with the file that is at the store's path now; False where that cannot be used.
@@ -136,7 +136,7 @@ class Recorder:
             self._say_trouble(error)
             return False
         if self._pending and not self._trouble:
-            self._say(f"{store.path} was deleted or replaced: this chat is saved there again, all of it")
+            self._say(f"{store.path} was deleted or replaced: the whole chat is saved there again")
         return True
 
     def _writes_of(self, session: Session) -> list[tuple[Session, _Write]]:
@@ -160,7 +160,7 @@ class Recorder:
         except RemovedError:
             if self._raises:
                 raise
-            self._say("this chat was removed from the saved ones: what is said from now on is saved as a new one")
+            self._say("this chat was deleted elsewhere: new messages are saved as a new chat")
             session.id = None
             for turn in session.turns:
                 turn.id = None

@@ -61,7 +61,7 @@ def test_a_question_that_is_stopped_before_the_answer_begins_is_not_kept_and_one
     assert chat.say("/swap") == ["(stopped)"]
     with monkeypatch.context() as patch:
         patch.setattr(Conversation, "ask", fail_with(Interrupted()))
-        assert chat.say("hello") == ["(stopped before it said a word: the question is not kept)"]
+        assert chat.say("hello") == ["(stopped before the first word: the question was not saved)"]
     assert chat.turns == [] and chat.say("hello") == []
 
 

@@ -173,7 +173,7 @@ def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
         with caplog.at_level(logging.WARNING):
             again = list(chat.regenerate())
         assert len(again) == 12 and not chat.judge.server
-        assert caplog.messages == ["the model is loaded here: the server is gone"]
+        assert caplog.messages == ["the model is loaded here: the server has stopped"]
 
 
 @pytest.mark.slow
