@@ -1,4 +1,4 @@
-"""One answer being written: decisions become token events, counted, timed and settled as text."""
+"""One answer being written: decisions become token events with text, counts and times."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from .prompting.thinking import MARKS, Thinking, ThinkingPhase, opened_by, split
 from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode
 from .stream import TextStream
 
-_PROMPT_END = 32  # tokens, among which the mark of a thought may stand
-_LOOK_S = 1e-3  # between two looks at whether another thread has stopped
+_PROMPT_END = 32  # tokens at the end of the prompt that are searched for an opening mark of thinking
+_POLL_S = 1e-3  # between two checks whether another thread has stopped
 
 
-#: Gets each decision, the policy that made it, and what the views knew then, which is gone afterwards.
+#: Called with each decision, the policy that made it, and the logits, which are valid only during the call.
 Observer = Callable[[Policy, Rows, Decision], None]
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """The two passes of mode rewrite: what Aligner (arXiv 2402.02416) does, by a model that takes instructions.
+    """The two passes of mode rewrite: Aligner (arXiv 2402.02416) with a model that follows instructions.
 
-    draft: plan of the first answer, without preferences.
-    engine: of the model that corrects it, where that is another one.
+    draft: the plan of the first answer, without preferences.
+    engine: the engine of the correcting model, if that is another one.
     correct: plans the correction from the first answer's text and tokens.
-    n_ctx: tokens that a view of the correction may come to hold.
+    n_ctx: the most tokens that a view of the correction may hold.
     """
 
     draft: Plan
@@ -55,15 +55,15 @@ class Rewrite:
 class Answer:
     """One answer being written: iterate over its token events, then look at `result`.
 
-    A judge writes one answer at a time: when another begins, this one ends.
+    A `PersonaJudge` writes one answer at a time: starting another ends this one.
 
     Args:
         engine: writes it.
         load_s: seconds that loading the model took.
-        observer: is called with each decision.
-        rewrite: a first answer is written before the first event, and corrected.  The events, `result` and `plan` are
-            those of the correction; `drafted` and `Result.draft` are the first answer.  Where that is stopped or empty,
-            it is not corrected.
+        observer: called with each decision.
+        rewrite: write a first answer before the first event, and correct it.  The events, `result` and `plan` are
+            those of the correction; `drafted` and `Result.draft` are the first answer.  A first answer that is
+            stopped or empty is not corrected.
     """
 
     def __init__(
@@ -82,23 +82,23 @@ class Answer:
         self.error: Exception | None = None
         #: The token events of the first answer in mode rewrite.
         self.drafted: list[TokenEvent] = []
-        self.layout: FixedLayout | None = None  # of its views, where there are several
+        self.layout: FixedLayout | None = None  # of its views; None for a single view
         self.begins_again = False
-        self.n_held = 0  # prompt tokens that were in the caches
+        self.n_held = 0  # prompt tokens that the KV caches contained already
         self._load_s = load_s
         self._observer = observer
         self._rewrite = rewrite
         self._draft: Result | None = None
-        self._started = 0.0  # when its prompts, then its first token, came
-        self._thread: int | None = None  # that began to iterate
+        self._started = 0.0  # the start time of the prompts, then of the first token
+        self._thread: int | None = None  # the thread that iterates
         self._prepare(rewrite.draft if rewrite else plan, Statistics(load_s=0.0 if rewrite else load_s))
 
     def _prepare(self, plan: Plan, statistics: Statistics) -> None:
-        """Get ready to write what was planned."""
+        """Reset the state to the beginning of a plan."""
         self._current = plan
         self.statistics = statistics
         self._emitted: list[TokenEvent] = []
-        self._undecided: list[Decision] = []  # which may be thought or not
+        self._undecided: list[Decision] = []  # not yet known to be thought or answer
         self._beginning: list[tuple[int, bool]] = []  # tokens that begin the answer, and whether each is thought
         self._thoughts: TextStream[Decision] = TextStream()
         self._stream: TextStream[Decision] = TextStream()
@@ -107,14 +107,14 @@ class Answer:
         self._phase: ThinkingPhase[Any]
         generation, prompts = plan.request.generation, plan.prompts
         longest = max(map(len, prompts))
-        # These are no methods: in a cycle with `_decisions`, llama.cpp's samplers would wait for Python's garbage
-        # collector to be freed.
+        # Not methods: in a reference cycle with `_decisions`, llama.cpp's samplers would be freed only by Python's
+        # garbage collector.
         is_end = self.engine.model.is_end
         self._ends_generation: Callable[[int], bool] = _is_never_end if generation.ignore_end else is_end
         self._is_end: Callable[[int], bool] = _is_never_end
-        self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # tokens that it may have
+        self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # of its tokens
         adapters = plan.roles.adapters or [Adapters()] * len(prompts)
-        #: What it needs of the engine.
+        #: The resources that it needs of the engine.
         self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_prefix)
 
     def __iter__(self) -> Iterator[TokenEvent]:
@@ -122,10 +122,10 @@ class Answer:
 
     @cached_property
     def _events(self) -> Generator[TokenEvent]:
-        return self._run()  # which refers to this object: no answer of a server needs it
+        return self._run()  # made on first use: it refers to this object, and a server never iterates
 
     def close(self) -> None:
-        """Write no more of it.
+        """End the answer.
 
         Raises:
             UsageError: another thread is writing it.
@@ -135,19 +135,19 @@ class Answer:
         self._events.close()
 
     def end(self) -> None:
-        """Write no more of it, whichever thread writes it; waits for that one to stop, which `Interrupt` tells it."""
+        """End the answer in whichever thread it is written, and wait for that thread; set its `Interrupt` first."""
         while True:
             try:
                 self._events.close()
                 return
-            except ValueError:  # its thread is at work on it
+            except ValueError:  # its thread is running the generator
                 if self._thread == threading.get_ident():
                     raise
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)
 
     @property
     def n_ctx(self) -> int:
-        """Tokens that a view may come to hold, in mode rewrite of either pass."""
+        """The most tokens that a view may hold, in either pass of mode rewrite."""
         return max(self.needs.n_ctx, self._rewrite.n_ctx if self._rewrite else 0)
 
     @property
@@ -156,23 +156,23 @@ class Answer:
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """The views' preferences in words."""
+        """The preferences of each view, as text."""
         return self.plan.roles.labels
 
     @property
     def pushing(self) -> tuple[str, ...]:
-        """The names of the preferences whose pushes its events tell; none without a neutral view."""
+        """The names of the preferences whose pushes its events contain; empty without a neutral view."""
         roles = self.plan.roles
         return () if roles.neutral is None else tuple(roles.weights)
 
     @property
     def n_given(self) -> int:
-        """The number of its tokens that the request gives; events number the others behind them."""
+        """The number of tokens that the request gives.  Events of generated tokens are numbered from there."""
         return len(self._current.given)
 
     @property
     def result(self) -> Result:
-        """The answer so far; once the events are exhausted, the whole of it."""
+        """The answer so far; the whole answer once the events are exhausted."""
         thinking, text = split(self._emitted)
         return Result(
             text=text,
@@ -193,12 +193,12 @@ class Answer:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing more is written of it."""
+        """True if the answer has ended."""
         return self.error is not None or self.finish_reason is not None
 
     def _run(self) -> Generator[TokenEvent]:
         while not self.is_done:
-            engine = self.engine  # of mode rewrite's second pass it may be another
+            engine = self.engine  # the second pass of mode rewrite may have another one
             with engine.writing(self):
                 self._thread = threading.get_ident()
                 engine.submit(self)
@@ -211,7 +211,7 @@ class Answer:
         if self.error:
             raise self.error
 
-    # The steps of it, which the engine takes.
+    # The engine calls these.
 
     def begin(self, slot: Slot) -> None:
         """Start reading the prompts."""
@@ -238,7 +238,7 @@ class Answer:
         ends_generation, stop_tokens, thinking = self._ends_generation, self._stop_tokens, self._phase.thinking
 
         def is_end(token: int) -> bool:
-            """Whether the answer ends with a token; a stop token ends no thought."""
+            """True if the answer ends with this token.  A stop token does not end a thought."""
             return ends_generation(token) or (token in stop_tokens and not thinking.is_thought)
 
         self._is_end = is_end
@@ -250,7 +250,7 @@ class Answer:
             self._decisions = lockstep(slot, prompts, policies, rules, uniforms, self._guesser(slot))
 
     def decide(self) -> list[TokenEvent]:
-        """One more token, and the events that this settles; ``finish_reason`` is set when it was the last."""
+        """Decide one token, and return the events whose text is now final.  The last one sets ``finish_reason``."""
         decision = next(self._decisions, None)
         if decision is None:
             self.finish_reason = "length"
@@ -267,7 +267,7 @@ class Answer:
         return self._visible(events)
 
     def _give(self) -> list[TokenEvent]:
-        """The events of the beginning that the request gives."""
+        """The events of the answer's beginning that the request gives."""
         stream: TextStream[tuple[int, bool]] = TextStream()
         piece = self.engine.model.piece
         given = self._beginning[: self.n_given]
@@ -282,7 +282,7 @@ class Answer:
         self.finish_reason = "interrupted"
 
     def finish(self, slot: Slot) -> list[TokenEvent]:
-        """The events that were held back until the last token had come.
+        """The events that were held back until the last token.
 
         Raises:
             UsageError, ModelError: the first answer of mode rewrite cannot be corrected.
@@ -295,9 +295,9 @@ class Answer:
         return events
 
     def _settle(self, thought: bool) -> list[TokenEvent]:
-        """The events whose text is settled, now that the last tokens are known to be thought or not.
+        """The events of the undecided tokens, now known to be thought or answer.
 
-        Stop strings end an answer, and no thought.
+        Stop strings end an answer, but not a thought.
         """
         decisions, self._undecided = self._undecided, []
         if thought:
@@ -310,7 +310,7 @@ class Answer:
         return events
 
     def _make_phase(self) -> ThinkingPhase[Any]:
-        """The state of the thinking, before the first token, and behind what begins the answer already."""
+        """The state of the thinking after the given beginning of the answer."""
         model, request, ends_generation = self.engine.model, self._current.request, self._ends_generation
         beginning, prompt = self._current.beginning, self._current.prompts[0]
         opened = opened_by(model.text(prompt[: len(prompt) - len(beginning)][-_PROMPT_END:]))
@@ -343,14 +343,14 @@ class Answer:
         )
 
     def _piece(self, decision: Decision, thought: bool) -> bytes:
-        """The bytes that a token adds to the text: in a thought, control tokens are spelled."""
+        """The bytes that a token adds to the text.  Within a thought, control tokens are spelled out."""
         token, model = decision.token, self.engine.model
         if self._ends_generation(token) or (token in self._stop_tokens and not thought):
             return b""
         return model.piece(token, special=thought and not model.is_end(token))
 
     def _visible(self, events: list[TokenEvent]) -> list[TokenEvent]:
-        """The events, or none of a first answer that is to be corrected."""
+        """The events for the caller: none for a first answer, which will be corrected."""
         if self._rewrite and not self._draft:
             self.drafted += events
             return []
@@ -379,19 +379,21 @@ class Answer:
         self.statistics.decode_s = now - self._started
 
     def _n_rows(self) -> int:
-        """Tokens that a view is fed at a time with the logits behind each: in Algorithm 1 the token before a draft, and
-        the draft; else one, and what is guessed behind it."""
+        """The most tokens that a view decodes at once with logits after each.
+
+        Algorithm 1 decodes the token before a draft and the draft; lockstep one token and the guess after it.
+        """
         generation = self._current.request.generation
         if generation.schedule == "reference" and len(self._current.prompts) > 1:
             return generation.lam + 1
         return 1 + generation.lookahead
 
     def _policies(self) -> Policies:
-        """Who proposes and who decides.
+        """The policies that propose and decide.
 
-        In mode both the judge is all preferences at once, whoever drafts.  In mode args they are the one policy, and
-        choose from what the neutral view proposes.  Else each preference speaks for itself, pushed away from neutral
-        where it has another strength than 1.
+        In mode both, the judge combines all preferences, whichever drafts.  In mode args, one policy combines them at
+        the candidates of the neutral view.  In other modes each preference has its own policy, pushed away from
+        neutral if its strength is not 1.
         """
         roles, generation = self.plan.roles, self._current.request.generation
         weights = list(roles.weights.values())
@@ -447,7 +449,7 @@ class Answer:
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
-        """A decision with its text, as front ends see it."""
+        """The event of a decision with its text.  Counts it in the statistics."""
         rejected = decision.rejected
         model = self.engine.model
         pushes = dict(zip(self.plan.roles.weights, decision.pushes, strict=False))

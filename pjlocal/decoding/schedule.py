@@ -1,7 +1,7 @@
 """Two schedules of the same text: *lockstep*, the default, and *Algorithm 1* of the paper.
 
 Both are generators of decisions over the protocol `Views`, so they run on toy distributions in tests and on llama.cpp.
-Random numbers are indexed by position (`judge.Uniforms`), so both give the same text, token for token, for one seed.
+Random numbers are indexed by position (`judge.Uniforms`): with the same seed both give the same text, token for token.
 """
 
 from __future__ import annotations
@@ -53,34 +53,34 @@ Rows = Callable[[int], Any]
 
 
 class Policy(Protocol):
-    """Says how probable the next token is, from what one view knows or from what several do.
+    """A map from the logits of one or several views to the distribution of the next token.
 
-    May remember the emitted tokens.
+    It may have state that depends on the emitted tokens.
     """
 
     @property
     def views(self) -> Sequence[int]:
-        """The views that it needs."""
+        """The views whose logits it reads."""
 
     def __call__(self, rows: Rows, /) -> Distribution: ...
 
     def accept(self, token: int) -> None:
-        """Learn of an emitted token."""
+        """Update the state with an emitted token."""
 
     def clone(self) -> Policy:
-        """A copy to look ahead with."""
+        """A copy for looking ahead."""
 
 
 @dataclass(frozen=True)
 class Policies:
-    """Who speaks, by the preference in whose turn it is: ``drafts[i]`` proposes while preference i drafts, and
-    ``judges[j]`` decides while preference j judges.  The same policy may do both.  One alone decodes as ever."""
+    """The policies of an answer: ``drafts[i]`` proposes while preference i drafts, and ``judges[j]`` decides while
+    preference j judges.  One policy may do both.  With a single one, decoding is ordinary sampling."""
 
     drafts: Sequence[Policy]
     judges: Sequence[Policy]
-    #: How far each preference pushes the token that was emitted.
+    #: The push of each preference on the emitted token.
     meter: Callable[[Rows, int], tuple[float, ...]] | None = None
-    #: Looks at the policy that decided a token, and at what the views knew then; behind that it is gone.
+    #: Called with the policy that decided a token, and the logits, which are valid only during the call.
     observer: Callable[[Policy, Rows, Decision], None] | None = None
 
     def observe(self, decision: Decision, rows: Rows, policy: Policy) -> Decision:
@@ -93,7 +93,7 @@ class Policies:
         return replace(decision, pushes=self.meter(rows, decision.token)) if self.meter else decision
 
     def judge(self, decision: Decision) -> Policy:
-        """Who decided."""
+        """The policy that decided."""
         return self.judges[0 if decision.draft is None else (decision.draft + 1) % len(self.judges)]
 
     def accept(self, token: int) -> None:
@@ -105,37 +105,39 @@ class Guesser(Protocol):
     """A source of guesses of the next tokens."""
 
     def accept(self, token: int) -> None:
-        """Learn of an emitted token."""
+        """Add an emitted token to the text."""
 
     def guess(self) -> list[int]:
         """Tokens that may follow the last one; may be empty."""
 
 
 class Phase(Protocol):
-    """The part of the answer that the next token belongs to.  Some are written outside the rounds, such as thinking:
-    their tokens neither begin nor end a round."""
+    """The part of the answer that the next token belongs to.
+
+    Tokens of some parts, such as thinking, are written outside the rounds: they neither begin nor end a round.
+    """
 
     @property
     def policy(self) -> Policy | None:
-        """The policy that decides the next token alone; None where the rounds go on."""
+        """The policy that decides the next token outside the rounds; None within the rounds."""
 
     @property
     def limit(self) -> int:
-        """The most tokens that the answer may have, as far as is known."""
+        """The most tokens that the answer may have, as far as known."""
 
     @property
     def may_change(self) -> bool:
-        """True if the next token may end the phase: then no draft looks beyond it."""
+        """True if the next token may end the phase.  A draft then stops after it."""
 
     def accept(self, token: int) -> None:
-        """Learn of an emitted token, before the policies do."""
+        """Update the phase with an emitted token, before the policies are updated."""
 
 
 @dataclass(frozen=True)
 class Rules:
     """The settings that the schedules need.
 
-    phase: None of an answer that is all rounds.
+    phase: None for an answer without tokens outside the rounds.
     """
 
     lam: int
@@ -155,18 +157,18 @@ class Rules:
         return self.phase is not None and self.phase.may_change
 
     def accept(self, token: int, policies: Policies) -> None:
-        """Tell all of an emitted token."""
+        """Update the phase and the policies with an emitted token."""
         if self.phase:
             self.phase.accept(token)
         policies.accept(token)
 
     def is_last(self, n_tokens: int, token: int) -> bool:
-        """True if the answer of so many tokens ends with its last one."""
+        """True if an answer of ``n_tokens`` tokens ends with ``token``, its last one."""
         return n_tokens >= self.most or self.is_end(token)
 
     @property
     def most(self) -> int:
-        """The most tokens that the answer may have, as far as is known."""
+        """The most tokens that the answer may have, as far as known."""
         return min(self.limit, self.phase.limit) if self.phase else self.limit
 
 
@@ -180,12 +182,12 @@ def lockstep(
 ) -> Iterator[Decision]:
     """Decide each token from the logits of all views, and feed it to all views at once.
 
-    No work after a rejection is wasted and no cache is rolled back; λ only determines when the roles swap.
-    ``guesser`` may propose the next tokens: they are fed in the same batch, and the same decisions are replayed over
-    their logits while they agree with the guess, so guessing changes the speed and never the text.
+    A rejection wastes no work and rolls no cache back; λ only determines when the roles swap.  ``guesser`` may propose
+    the next tokens, which are fed in the same batch.  The decisions are then replayed over their logits while they
+    agree with the guess, so a guess changes the speed and never the text.
 
     With a single view this is ordinary decoding.  The call starts reading the prompts.  Each decision is made on
-    request and leaves its token in the views, to be read with the tokens of other answers.
+    request and feeds its token to the views, where it is decoded together with the tokens of other answers.
     """
     views.start(prompts)
     return _decisions(views, policies, rules, uniforms, guesser)
@@ -195,8 +197,8 @@ def _decisions(
     views: Views, policies: Policies, rules: Rules, uniforms: Uniforms, guesser: Guesser | None
 ) -> Iterator[Decision]:
     round = Round(rules.lam, rules.swap, len(policies.judges))
-    ahead: list[int] = []  # the guess that the views were fed after the last token
-    row = 0  # of the logits after the text, among those of the last feed
+    ahead: list[int] = []  # the guess that was fed after the last token
+    row = 0  # the row of the last feed that has the logits of the next token
 
     def rows(view: int) -> Any:
         return views.logits(view, row)
@@ -213,7 +215,7 @@ def _decisions(
         last = rules.is_last(position + 1, decision.token)
         if row < len(ahead) and ahead[row] == decision.token:
             row += 1
-        elif not last:  # fed before it is shown, so that the views read it meanwhile
+        elif not last:  # feed it before yielding it, so that the views are computed meanwhile
             if row < len(ahead):
                 views.rewind(len(ahead) - row)
             ahead = guesser.guess()[: rules.limit - position - 1] if guesser else []
@@ -227,7 +229,7 @@ def _decisions(
 def _decide_outside(
     rows: Rows, policies: Policies, policy: Policy, rules: Rules, position: int, u: list[float]
 ) -> Decision:
-    """A token that one policy decides outside the rounds."""
+    """Let one policy decide a token outside the rounds."""
     return policies.observe(plain_token(position, policy(rows), u, rules.strategy), rows, policy)
 
 
@@ -254,7 +256,7 @@ class _Ahead:
         self._unread = unread
 
     def row(self, view: int, n_drafted: int) -> Any:
-        """A view's logits after so many drafted tokens, which are read in one batch."""
+        """A view's logits after ``n_drafted`` drafted tokens, which are decoded in one batch."""
         known = self.rows.setdefault(view, [])
         if len(known) <= n_drafted:
             before = [] if known else self._unread[view]
@@ -263,7 +265,7 @@ class _Ahead:
         return known[n_drafted]
 
     def read(self, policy: Policy) -> None:
-        """Read the whole draft in the views of a policy."""
+        """Decode the whole draft in the views of a policy."""
         for view in policy.views:
             self.row(view, len(self.drafted))
 
@@ -280,8 +282,8 @@ def algorithm1(
 ) -> Iterator[Decision]:
     """Run Algorithm 1 as written: draft λ tokens one by one, verify them in one batch, roll the caches back.
 
-    It is the reference that `lockstep` is tested against.  It needs a KV cache that can be truncated.
-    Between rounds no cache holds the last token of its view's text: reading it gives the round's first logits.
+    `lockstep` is tested against it.  It needs a KV cache that can be truncated.
+    Between rounds no cache contains the last token of the text: decoding it gives the round's first logits.
     """
     if len(policies.judges) == 1:
         yield from lockstep(views, prompts, policies, rules, uniforms)

@@ -210,6 +210,6 @@ def test_the_command_line_tells_of_it(tmp_path: Path, pjlocal) -> None:
     result = pjlocal("chat", *one, "--think", "off", stdin="one\ntwo\n")
     assert (result.returncode, result.stderr) == (0, note)
     result = pjlocal("chat", *one, "--continue", stdin="three\n/think off\nfour\n")
-    assert result.returncode == 0 and result.stderr.count("no switch for it") == 2, "at the start, and when asked"
+    assert result.returncode == 0 and result.stderr.count("no switch for thinking") == 2, "at the start, and when asked"
     result = pjlocal("chat", *one, stdin="/think off\none\n")
     assert result.stderr == "pjlocal: this model's chat template has no switch for thinking\npjlocal: think off\n"
