@@ -1,7 +1,7 @@
-"""The HTTP API of ``pjlocal serve`` for pjlocal's own commands, over a Unix socket or TCP.
+"""A client of ``pjlocal serve`` for pjlocal's own commands, over a Unix socket or TCP.
 
-A resident server of the same user is found by its socket; any other is named by its URL.  Nothing is imported beyond
-the standard library: llama.cpp or the server's packages would take longer to import than a short answer to write.
+A resident server of the same user is found by its socket; any other one is named by its URL.  Only the standard library
+is imported: importing llama.cpp or the server's packages would take longer than writing a short answer.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ log = logging.getLogger("pjlocal")
 
 KEY_VARIABLE = "PJLOCAL_API_KEY"
 
-_RESIDENT_S = 2.0  # within which a resident server must answer; else the model is loaded here
-_SILENT_S = 20.0  # after which a server is taken for dead; while it writes, it sends a line every 2 s
-_STOPPING_S = 1.0  # that a server may take to stop
-_LOOK_S = 0.05  # between two looks at whether Ctrl-C was pressed
-_MOST_ERROR = 1 << 16  # bytes that are read of an error's body
-_MOST_QUOTED = 200  # characters of an error of a server that may be any
-_NO_CHAT = "chat_not_found"  # the code of the only status 404 that a server of this version gives
+_RESIDENT_S = 2.0  # time limit for the response of a resident server; after it the model is loaded here
+_SILENT_S = 20.0  # silence after which a server counts as dead; it sends a line every 2 s while it writes
+_STOPPING_S = 1.0  # time limit for stopping an answer
+_POLL_S = 0.05  # between two checks for Ctrl-C
+_MOST_ERROR = 1 << 16  # bytes read of an error's body
+_MOST_QUOTED = 200  # characters quoted of an unknown server's error
+_NO_CHAT = "chat_not_found"  # the code of the only status 404 that a server of this version sends
 
 
 class ServerError(PjlocalError):
-    """The server does not write the answer, or not to its end."""
+    """The server does not write the answer, or not all of it."""
 
 
 class ServerGone(ServerError):
-    """No connection to the server, or it sends nothing any more."""
+    """The connection to the server failed or was lost, or the server sends nothing."""
 
 
 class ServerBusy(ServerError):
-    """As many answers wait in the server as it lets wait."""
+    """All places of the server are taken."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches an address."""
+    """True if only this machine reaches the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -68,7 +68,7 @@ def is_loopback(host: str) -> bool:
 
 
 def find_server(model: Path, engine: Engine, interrupt: Interrupt) -> Server | None:
-    """A resident server with this model; None without its socket, or where llama.cpp's log shall be shown here."""
+    """The resident server with this model; None without its socket, or if llama.cpp's log is to be shown here."""
     where = socket_path(model, engine)
     if where is None or engine.verbose or not is_private(where.parent) or not where.is_socket():
         return None
@@ -76,9 +76,9 @@ def find_server(model: Path, engine: Engine, interrupt: Interrupt) -> Server | N
 
 
 def why_no_server(request: Request) -> str:
-    """Why no server writes such an answer; empty where one does.
+    """The reason why no server can write this answer; empty if one can.
 
-    A server has one model and no adapters, and does not read files, whose names may mean others there.
+    A server has one model and no adapters.  It does not read files: their names may mean other files there.
     """
     if request.generation.adapters():
         return "a server cannot use adapters"
@@ -89,7 +89,7 @@ def why_no_server(request: Request) -> str:
 
 
 def _spelled_out(request: Request) -> Request:
-    """The request with the texts of the user's own presets, which another machine does not know."""
+    """The request with the user's own presets replaced by their texts, because another machine lacks them."""
     own = {name: text for name, text in presets().items() if name not in PRESETS}
 
     def spelled(spec: str) -> str:
@@ -106,7 +106,7 @@ def _spelled_out(request: Request) -> Request:
 # The server.
 
 
-_MODEL_FACTS = {"name", "lasting_name", "context_limit", "description", "recommended", "placed"}  # facts that are used
+_MODEL_FACTS = {"name", "lasting_name", "context_limit", "description", "recommended", "placed"}
 
 
 class Server:
@@ -114,10 +114,10 @@ class Server:
 
     Args:
         where: its URL, or the socket of a resident one.
-        interrupt: ends what is waited for.
+        interrupt: ends every wait.
 
     Raises:
-        UsageError: not a URL of HTTP.
+        UsageError: the URL is not one of HTTP.
     """
 
     def __init__(self, where: str | Path, interrupt: Interrupt) -> None:
@@ -141,7 +141,7 @@ class Server:
         self._host, self._is_secure = host, parts.scheme == "https"
         self._port = port or (443 if self._is_secure else 80)
         self._path = parts.path.rstrip("/").removesuffix("/v1")
-        self._key = parse_qs(parts.query).get("token", [self._key])[0]  # of the address that it prints
+        self._key = parse_qs(parts.query).get("token", [self._key])[0]  # from the address that the server prints
         self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._path}"
 
     @property
@@ -152,16 +152,16 @@ class Server:
         """Refuse a request that no server can write.
 
         Raises:
-            ServerError: of a resident server, instead of which the model can be loaded here.
-            UsageError: of another one.
+            ServerError: the server is resident; the model can be loaded here instead.
+            UsageError: the server is another one.
         """
         if why := why_no_server(request):
             raise ServerError(why) if self.is_resident else UsageError(f"{why}: --no-server loads the model here")
-        if self.is_resident and request.generation.schedule == "reference":  # elsewhere its text is as good
+        if self.is_resident and request.generation.schedule == "reference":  # possible with the model loaded here
             raise ServerError("a server supports only the schedule lockstep")
 
     def as_body(self, request: Request) -> dict[str, Any]:
-        """The request as the server reads it."""
+        """The request as JSON for the server."""
         return (request if self.is_resident else _spelled_out(request)).as_dict()
 
     def answer(self, request: Request, **body: Any) -> RemoteAnswer:
@@ -171,7 +171,7 @@ class Server:
             body: the rest of the body: ``messages`` or ``chat``.
 
         Raises:
-            UsageError: it cannot be written.
+            UsageError: the request cannot be written.
             ServerError: this server does not write it.
             Interrupted: on request.
         """
@@ -185,26 +185,26 @@ class Server:
         return RemoteAnswer(self, response, patience, number)
 
     def model(self) -> Any:
-        """The facts about the model.  Raises what `call` does."""
+        """The facts about the model.  Raises the errors of `call`."""
         about = self.call("GET", "/api/model")
         if not isinstance(about, dict) or not about.keys() >= _MODEL_FACTS:
             raise self.protocol_error()
         return about
 
     def check(self, request: Request) -> None:
-        """Refuse a request that the model cannot be asked.  Raises what `call` does."""
+        """Refuse a request that the model cannot write.  Raises the errors of `call`."""
         self.call("POST", "/api/check", {"request": self.as_body(request)})
 
     def stop(self, number: str) -> None:
-        """Have an answer end as interrupted.  Raises ServerError."""
+        """End an answer as interrupted.  Raises ServerError."""
         patience = _Patience(_STOPPING_S, None)
         self._open("POST", f"/api/answers/{quote(number, safe='')}/stop", patience, {}).close()
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The JSON that a route answers; None where it answers nothing.
+        """The JSON that a route returns; None for an empty body.
 
         Raises:
-            UsageError: the server refuses it.
+            UsageError: the server refuses the request.
             ServerError: the server does not answer.
             Interrupted: on request.
         """
@@ -223,7 +223,7 @@ class Server:
         )
 
     def protocol_error(self, why: str = "") -> ServerError:
-        """The error of a server that speaks another protocol."""
+        """The error for a server that speaks another protocol."""
         return ServerError(f"{self.name} is not a pjlocal server of this version{why and f' ({why})'}")
 
     @property
@@ -231,7 +231,7 @@ class Server:
         return _RESIDENT_S if self.is_resident else _SILENT_S
 
     def _open(self, method: str, path: str, patience: _Patience, body: Mapping[str, Any] | None = None) -> HTTPResponse:
-        """The head of a response whose status is a success.  Raises what `call` does."""
+        """A successful response, its body unread.  Raises the errors of `call`."""
         headers = {"Connection": "close", "User-Agent": f"pjlocal/{__version__}"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -248,7 +248,7 @@ class Server:
                 connection.sock.close()  # as soon as the response is closed
         except BaseException as error:
             connection.close()
-            if isinstance(error, OSError | HTTPException | ValueError):  # such as a key that is no header
+            if isinstance(error, OSError | HTTPException | ValueError):  # ValueError: a key impossible in a header
                 raise self._unreachable(error) from error
             raise
         if response.status >= 300:
@@ -281,13 +281,13 @@ class Server:
                 except BaseException:
                     plain.close()
                     raise
-        connected.settimeout(_LOOK_S)
+        connected.settimeout(_POLL_S)
         connected.patience = patience
         patience.restart()
         return connected
 
     def _refusal(self, response: HTTPResponse) -> PjlocalError:
-        """The error that a response tells."""
+        """The error in a response."""
         status = response.status
         if status == 401:
             problem = "refuses this key" if self._key else "requires a key"
@@ -300,7 +300,7 @@ class Server:
             message, code = str(error["message"]), error.get("code")
         except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError):
             return self.protocol_error(f"status {status}")
-        if status in (404, 405) and code != _NO_CHAT:  # all other routes are there
+        if status in (404, 405) and code != _NO_CHAT:  # all other routes exist in this version
             return self.protocol_error(f"status {status}: {message[:_MOST_QUOTED]}")
         if status == 429:
             return ServerBusy(f"{self.name} is busy: {message}")
@@ -312,27 +312,27 @@ class Server:
 
 
 class _Patience:
-    """How long the other side may be silent, and what Ctrl-C does meanwhile.
+    """The time limit for silence of the other side, and the effect of Ctrl-C during a wait.
 
     Args:
-        seconds: after which a server is taken for dead.
-        interrupt: ends the wait; None of one that nothing ends.
+        seconds: silence after which the server counts as dead.
+        interrupt: ends the wait; None for a wait that nothing ends.
     """
 
     def __init__(self, seconds: float, interrupt: Interrupt | None) -> None:
         self.seconds = seconds
         self._interrupt = interrupt
-        #: Asks the other side to stop, once, where Ctrl-C shall not end the wait at once.
+        #: Called once at Ctrl-C to stop the other side, instead of ending the wait at once.
         self.ask_to_stop: Callable[[], None] | None = None
         self._is_stopping = False
         self._last_activity = time.monotonic()
 
     def restart(self) -> None:
-        """Something was heard."""
+        """Restart the time limit, since data was received or sent."""
         self._last_activity = time.monotonic()
 
     def look(self) -> None:
-        """Heed Ctrl-C.  Raises Interrupted: on request, unless the other side has just been asked to stop."""
+        """Handle Ctrl-C.  Raises Interrupted: on request, unless the other side was asked to stop just now."""
         if not (self._interrupt and self._interrupt.is_set()):
             return
         if self._is_stopping and time.monotonic() - self._last_activity <= _STOPPING_S:
@@ -347,9 +347,9 @@ class _Patience:
         self.restart()
 
     def lose(self) -> None:
-        """Nothing comes at the moment.  Raises TimeoutError: nothing has come for too long."""
+        """Check the time limit.  Raises TimeoutError: the silence exceeds it."""
         if time.monotonic() - self._last_activity > self.seconds:
-            raise TimeoutError("nothing comes")
+            raise TimeoutError("the server sends nothing")
 
     @property
     def was_interrupted(self) -> bool:
@@ -361,7 +361,7 @@ class _Patience:
 
 
 class _Plain(socket.socket):
-    """A socket that looks at its `patience` while it waits."""
+    """A socket that checks its `patience` while it waits."""
 
     patience: _Patience
 
@@ -374,7 +374,7 @@ class _Plain(socket.socket):
             left = left[self._waited(lambda left=left: self.send(left)) :]  # type: ignore[misc]
 
     def _waited(self, transfer: Callable[[], int]) -> int:
-        """The number of bytes that a transfer moves, once it can."""
+        """Wait until a transfer succeeds, and return its number of bytes."""
         while True:
             self.patience.look()
             try:
@@ -387,7 +387,7 @@ class _Plain(socket.socket):
 
 
 def _secured(plain: socket.socket, host: str) -> Any:
-    """The same over TLS."""
+    """The socket wrapped in TLS."""
     import ssl
 
     class Secured(_Plain, ssl.SSLSocket):
@@ -405,9 +405,9 @@ _STARTED_FIELDS = frozenset(f.name for f in fields(Started))
 
 
 class RemoteAnswer:
-    """An answer that a server writes: iterate over its token events, then look at `result`, as at an `Answer`'s.
+    """An answer that a server writes: iterate over its token events, then look at `result`, as with an `Answer`.
 
-    `started` is known with the first event.
+    `started` is set before the first event.
     """
 
     def __init__(self, server: Server, response: HTTPResponse, patience: _Patience, number: str) -> None:
@@ -417,23 +417,23 @@ class RemoteAnswer:
         patience.seconds = _SILENT_S
         patience.ask_to_stop = lambda: server.stop(number)
         self.started: Started | None = None
-        #: Is called when it starts.
+        #: Called when the answer starts.
         self.on_started: Callable[[Started], None] = lambda started: None
-        #: The mode, until it has started.
+        #: The mode until the answer has started.
         self.expected: Mode = "judge"
         self.statistics = Statistics()
         self.finish_reason: FinishReason | None = None
         self._result: Result | None = None
         self._emitted: list[TokenEvent] = []
         self._events = self._run()
-        self._ahead: list[TokenEvent] = []  # those that `wait` has read
+        self._ahead: list[TokenEvent] = []  # events read by `wait`
 
     def wait(self) -> None:
-        """Wait for the first token.  Raises what iterating does."""
+        """Wait for the first token.  Raises the errors of iterating."""
         self._ahead += islice(self._events, 1)
 
     def close(self) -> None:
-        """Have no more of it written."""
+        """End the answer."""
         self._events.close()
         self._response.close()
 
@@ -460,7 +460,7 @@ class RemoteAnswer:
 
     @property
     def result(self) -> Result:
-        """The answer so far; once the events are exhausted, the whole of it."""
+        """The answer so far; the whole answer once the events are exhausted."""
         if self._result:
             return self._result
         thinking, text = split(self._emitted)
@@ -479,12 +479,12 @@ class RemoteAnswer:
         )
 
     def __iter__(self) -> Iterator[TokenEvent]:
-        """Its token events, as they come.
+        """The token events, as they arrive.
 
         Raises:
-            ServerError: the server is gone in the middle.
+            ServerError: the connection was lost.
             UsageError: the prompt does not fit, or a setting cannot be used.
-            PjlocalError: the server could not go on.
+            PjlocalError: the server failed.
         """
         ahead, self._ahead = self._ahead, []
         return chain(ahead, self._events)
@@ -517,7 +517,7 @@ class RemoteAnswer:
             self._response.close()
 
     def _messages(self) -> Iterator[dict[str, Any]]:
-        """The events of the stream, as server-sent events write them."""
+        """The JSON objects of the stream of server-sent events."""
         while line := self._response.readline():
             if line.startswith(b"data:"):
                 yield json.loads(line[5:])

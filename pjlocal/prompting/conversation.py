@@ -1,4 +1,4 @@
-"""The prompt of a Python program: a text, or messages in the form of OpenAI's clients."""
+"""The prompt of a Python program: a text, or messages in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import UsageError
 from .prompt import Message
 
-#: A text; or a conversation, each message of it a `Message` or a dict with ``role`` and ``content``.
+#: A text, or a conversation: each message is a `Message` or a dict with ``role`` and ``content``.
 Prompt = str | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any]]
 
 _SYSTEM = ("system", "developer")
@@ -16,12 +16,12 @@ _BYTES: tuple[type, ...] = (bytes, bytearray)  # whose items are numbers
 
 
 def parse_conversation(prompt: Prompt) -> tuple[str, Sequence[Message]]:
-    """The system texts of a prompt, joined, and the conversation, which ends with the user's message, or with the
-    beginning of the answer.
+    """The joined system texts of a prompt, and the conversation, which ends with the user's message or the beginning of
+    the answer.
 
     Raises:
-        TypeError: it is of another type.
-        UsageError: nothing is said, or by a role that there is not.
+        TypeError: the prompt has another type.
+        UsageError: the prompt is empty, or a message is not valid.
     """
     if isinstance(prompt, str):
         prompt = Message("user", prompt)
@@ -43,7 +43,7 @@ def parse_conversation(prompt: Prompt) -> tuple[str, Sequence[Message]]:
 
 
 def _parse_message(given: Any) -> tuple[str, Message]:
-    """A message, and the role that it was given with."""
+    """The message of a value, and its role as given."""
     role: Any
     if isinstance(given, Message):
         role, content = given.role, given.content
@@ -64,7 +64,7 @@ def _parse_message(given: Any) -> tuple[str, Message]:
 
 
 def _text(content: Any) -> str:
-    """The text of a message's content: a text, or a list of parts that are texts."""
+    """The text of a message's content, which is a text or a list of text parts."""
     if content is None or isinstance(content, str):
         return content or ""
     texts = [_text_of_part(part) for part in content] if isinstance(content, list | tuple) else [None]

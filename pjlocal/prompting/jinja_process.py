@@ -1,11 +1,11 @@
-"""The process in which chat templates run, apart from all else: a program of its own that knows nothing of pjlocal.
+"""The program of the isolated process in which chat templates run.  It imports nothing of pjlocal.
 
-A template is a program that came with a model file.  Jinja's sandbox keeps it from Python's insides, and from nothing
-else: ``{{ 'a' * 10**10 }}`` is one expression, twenty nested loops are twenty lines, and a list that holds another
-twice, forty deep, is as large when it is written out as it likes.  Here it has little memory, no files and no network;
-the time it takes is for the one to count who can end the process (`jinja.py`).
+A template is a program that came with a model file.  Jinja's sandbox protects Python's internals, but not time and
+memory: ``{{ 'a' * 10**10 }}`` is one expression, twenty nested loops are twenty lines, and a list that contains another
+twice, forty levels deep, has any size when it is written out.  This process has little memory, no files and no network.
+The parent process limits its time (`jinja.py`).
 
-A line of JSON in, a line of JSON out: first the template and its variables, then conversations.
+The protocol is one line of JSON for each request and reply: first the template and its variables, then conversations.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MOST_BYTES = 256 << 20  # above what Python and Jinja take
+MOST_BYTES = 256 << 20  # in addition to the memory of Python and Jinja
 MOST_ANSWER = 32 << 20  # characters
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks what a model writes, for training; here it is as if it were not there."""
+    """Ignore ``{% generation %}``, which marks the model's output for training."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -49,7 +49,7 @@ def _raise(message: str) -> NoReturn:
 
 
 def environment() -> ImmutableSandboxedEnvironment:
-    """What chat templates may count on, as they are written for Hugging Face's transformers."""
+    """The Jinja environment of Hugging Face's transformers, for which chat templates are written."""
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     env.filters["tojson"] = _tojson
     env.globals["raise_exception"] = _raise
@@ -58,11 +58,11 @@ def environment() -> ImmutableSandboxedEnvironment:
 
 
 def _limit() -> None:
-    """Little memory, and nothing more to open: no file, no socket, no process."""
+    """Limit the memory, and forbid opening files and sockets and starting processes."""
     try:
         import resource
     except ImportError:
-        return  # no such limits on Windows
+        return  # Windows has no such limits
     bounds = {"RLIMIT_AS": _address_space() + MOST_BYTES, "RLIMIT_NOFILE": 3, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0}
     for name, most in bounds.items():
         try:
@@ -82,12 +82,12 @@ def _address_space() -> int:
 def main(requests: TextIO, replies: TextIO) -> None:
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began this ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     env = environment()
     try:
         env.from_string("{{ strftime_now('%d %b %Y') }}{{ raise_exception('') }}").render()
     except ValueError:
-        pass  # what is loaded at first use is loaded now
+        pass  # load now what is loaded at first use
     _limit()
     template: Any = None
 
@@ -109,7 +109,7 @@ def main(requests: TextIO, replies: TextIO) -> None:
                 answer = {"text": text} if len(text) <= MOST_ANSWER else {"memory": True}
         except MemoryError:
             answer = {"memory": True}
-        except Exception as error:  # a template refuses by raising whatever it likes
+        except Exception as error:  # a template may raise any error to refuse
             answer = {"refusal": str(error)[:1000]}
         reply(answer)
 
