@@ -172,7 +172,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Calling:
-    """How an answer may call functions.
+    """The functions that an answer may call, and their syntax.
 
     tools: for the prompt.
     settings: the constraint.
@@ -244,7 +244,7 @@ def _joined(parts: Sequence[Part]) -> Part:
 
 
 def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport, request: Request) -> Calling | None:
-    """How the answer to a request may call functions; None if the model cannot choose between a call and text.
+    """Prepare the calls of functions in an answer; None if the model cannot choose between a call and text.
 
     Raises:
         Wrong: a schema is wrong or not supported, or the request has another constraint besides the choice.

@@ -1,4 +1,4 @@
-"""What a command of a chat is: a line that begins with a slash.
+"""The commands of a chat: lines that begin with a slash.
 
 commands = Commands()
 
