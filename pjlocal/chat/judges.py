@@ -1,4 +1,4 @@
-"""The judges of a chat: on a model that is loaded here, or on one that a server has in memory."""
+"""The judges of a chat: on a model loaded in this process, or on the model of a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from random import SystemRandom
 from typing import Any, Protocol
 
 from ..answer import Answer
-from ..client import RemoteAnswer, Server, ServerError, find_server, kept_from_servers
+from ..client import RemoteAnswer, Server, ServerError, find_server, why_no_server
 from ..engine.interrupt import Interrupt
 from ..errors import ModelError
 from ..events import Started
@@ -33,10 +33,10 @@ _ALL_FILTERS = frozenset(f.name for f in fields(Sampling))
 
 
 @dataclass(frozen=True)
-class Begun:
-    """An answer that is about to be written.
+class StartedAnswer:
+    """An answer whose writing was started.
 
-    request, roles: what it is written under.
+    request, roles: its settings and its views.
     """
 
     answer: Answer | RemoteAnswer
@@ -44,16 +44,16 @@ class Begun:
     roles: Roles
 
     def wait(self) -> None:
-        """Wait until the facts below are known.
+        """Wait until the properties below are known.
 
         Raises:
             UsageError: the prompt does not fit.
-            ServerError: the server is gone.
+            ServerError: the server failed.
         """
 
     @property
     def first(self) -> int:
-        """The turn that its prompt begins with."""
+        """The first turn of its prompt."""
         raise NotImplementedError
 
 
@@ -63,8 +63,6 @@ class Judge(Protocol):
     request: Request
     interrupt: Interrupt
 
-    @property
-    def served(self) -> bool: ...
     @property
     def server(self) -> Server | None: ...
     @property
@@ -81,34 +79,35 @@ class Judge(Protocol):
     def check(self, sampling: Sampling) -> None: ...
     def check_adapters(self, generation: Generation) -> None: ...
     def roles(self, request: Request) -> Roles: ...
-    def settled(self, sampling: Sampling) -> Sampling: ...
+    def apply_model_defaults(self, sampling: Sampling) -> Sampling: ...
 
     def begin(
         self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
-    ) -> Begun:
-        """The answer to a turn's question, behind the turns of a session; the rest of it, where it is begun.
+    ) -> StartedAnswer:
+        """Start the answer to a turn's question after the turns of a session.  An answer that the turn contains already
+        is continued.
 
         Args:
-            replacing: the turn that is asked again, or instead of.
-            keep: whether the answer takes its place, and is not only compared with it.
+            replacing: the turn that is asked again or replaced.
+            keep: replace that turn by the answer; else only compare them.
 
         Raises:
-            UsageError: it cannot be asked.
-            ServerError: the server does not write it.
+            UsageError: the question cannot be answered.
+            ServerError: the server does not write the answer.
         """
 
     def n_tokens(self, text: str) -> int | None:
-        """The number of tokens of a text; None where the model is not here."""
+        """The number of tokens of a text; None if the model is not loaded here."""
 
     def think_notice(self) -> str:
-        """A line where the model has no switch for thinking; empty where it has one."""
+        """The warning for a model without a switch for thinking; empty if it has one."""
 
     def load_here(self) -> Judge | None:
-        """The same judge on a model that is loaded here; None where there shall be none."""
+        """The same judge on a model loaded in this process; None if it must not be loaded."""
 
 
 class Named(Protocol):
-    """A model's file name, and its kind in llama.cpp's words."""
+    """The file name and llama.cpp's description of a model."""
 
     @property
     def name(self) -> str: ...
@@ -119,38 +118,38 @@ class Named(Protocol):
 def make_judge(
     model: str | None, *, finds: bool, engine: Engine, interrupt: Interrupt, request: Request = Request()
 ) -> Judge:
-    """A judge on a resident server that has the model, where one may be found and writes such answers; else on the
-    model, loaded here.
+    """Make a judge on a resident server with the model, if ``finds`` allows it and a server can write the answers; else
+    on the model, loaded in this process.
 
     Raises:
-        UsageError, ModelError: what `PersonaJudge` raises.
+        UsageError, ModelError: as `PersonaJudge`.
     """
-    if finds and not kept_from_servers(request):
+    if finds and not why_no_server(request):
         try:
             path = find_model(model)
-        except ModelError:  # reported where it is loaded, after what else may be wrong
+        except ModelError:  # loading the model reports it, after other errors
             path = None
-        found = path and find_server(path, engine, interrupt)
-        if path and found:
+        server = path and find_server(path, engine, interrupt)
+        if path and server:
             try:
-                return RemoteJudge(found, request, path, engine)
+                return RemoteJudge(server, request, path, engine)
             except ServerError:
                 pass
     return LocalJudge(model, request=request, engine=engine, interrupt=interrupt)
 
 
 class LocalJudge(PersonaJudge):
-    """A judge on a model that is loaded here."""
+    """A judge on a model loaded in this process."""
 
     server = None
 
     def begin(
         self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
-    ) -> Begun:
+    ) -> StartedAnswer:
         request = request.replace(seed=turn_seed(request, replacing, keep=keep))
         history = [other for other in session.turns if other is not replacing]
         plan, first = fitted(self, self.roles(request), as_messages(history, turn), request, _first(history))
-        return _BegunHere(self.answer(plan), plan.request, plan.roles, first)
+        return _LocalAnswer(self.answer(plan), plan.request, plan.roles, first)
 
     def n_tokens(self, text: str) -> int:
         return len(self.model.tokenize(text, special=False))
@@ -158,7 +157,7 @@ class LocalJudge(PersonaJudge):
     def think_notice(self) -> str:
         if self.template.has_think_switch:
             return ""
-        self.template.told.add(NO_THINK_SWITCH)
+        self.template.warned.add(NO_THINK_SWITCH)
         return NO_THINK_SWITCH
 
     def load_here(self) -> None:
@@ -166,13 +165,13 @@ class LocalJudge(PersonaJudge):
 
 
 @dataclass(frozen=True)
-class _BegunHere(Begun):
+class _LocalAnswer(StartedAnswer):
     answer: Answer
     first: int = 0
 
 
 def _first(history: list[Turn]) -> int:
-    """The turns that earlier prompts left out already."""
+    """The number of turns that earlier prompts left out."""
     return history[-1].first if history else 0
 
 
@@ -183,19 +182,17 @@ class _Facts:
 
 
 class RemoteJudge:
-    """A judge on the model that a server has in memory.
+    """A judge on the model of a server.
 
     Args:
-        path, engine: the model's file, and how it is loaded here where the server does not write an answer; None for
-            a server on another machine.
-        saves: whether the server keeps the session.
+        path, engine: the model's file and its engine settings, to load it here if the server does not write an answer;
+            None for a server on another machine.
+        saves: the server saves the session.
 
     Raises:
-        UsageError: a request that cannot be used.
+        UsageError: the request cannot be used.
         ServerError: the server does not answer.
     """
-
-    served = True
 
     def __init__(
         self,
@@ -218,7 +215,7 @@ class RemoteJudge:
         self.placed: str = about["placed"]
         self._layouts: dict[int, FixedLayout] = {}
         self._answer: RemoteAnswer | None = None  # the last one
-        self._told: set[str] = set()  # warnings
+        self._warned: set[str] = set()  # warnings
         self.roles(request)
         server.check_can_write(request)
         self.request = request.with_group(followed(request.sampling, self.recommended, request.explicit))
@@ -228,7 +225,7 @@ class RemoteJudge:
         self._end_last()
 
     def _end_last(self) -> None:
-        """End the last answer, and note where its views were."""
+        """End the last answer, and note its layout."""
         if self._answer:
             self._answer.close()
             if layout := self._answer.result.layout:
@@ -244,50 +241,50 @@ class RemoteJudge:
 
     def begin(
         self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
-    ) -> Begun:
+    ) -> StartedAnswer:
         roles = make_roles(request)
         self._end_last()
         history = [other for other in session.turns if other is not replacing]
         if self.saves and keep:
-            seen = session.turns[-1].id if session.turns else 0
+            last_id = session.turns[-1].id if session.turns else 0
             replaced = replacing and replacing.id
-            chat = {"id": session.id, "question": turn.question, "after": seen, "replacing": replaced, "keep": True}
+            chat = {"id": session.id, "question": turn.question, "after": last_id, "replacing": replaced, "keep": True}
             chat["continues"] = bool(turn.events)
             answer = self.server.answer(request, chat=chat, first=_first(history))
         else:
             seed = turn_seed(request, replacing, keep=keep)
             request = request.replace(seed=SystemRandom().getrandbits(63) if seed is None else seed)
-            # The server must not take the filters from the model's file once more.
+            # All filters are explicit, so that the server does not apply those of the model's file again.
             settled = replace(request, explicit=request.explicit | _ALL_FILTERS)
             messages = list(map(_as_json, as_messages(history, turn)))
             answer = self.server.answer(settled, messages=messages, first=_first(history), shortens=True)
         answer.expected = roles.mode
-        answer.heard = self._hear
+        answer.on_started = self._note_started
         self._answer = answer
-        return _BegunThere(answer, request, roles)
+        return _ServerAnswer(answer, request, roles)
 
-    def _hear(self, started: Started) -> None:
-        """Note the facts of an answer that begins; warnings are repeated to no user."""
+    def _note_started(self, started: Started) -> None:
+        """Note the facts about a started answer, and log its new warnings."""
         self.placed = started.placed
         for warning in started.warnings:
-            if warning not in self._told:
-                self._told.add(warning)
+            if warning not in self._warned:
+                self._warned.add(warning)
                 log.warning("%s", warning)
 
     def check(self, sampling: Sampling) -> None:
-        """Refuse filters that this model cannot have.  Raises UsageError."""
+        """Refuse filters that cannot be used with this model.  Raises UsageError."""
         try:
             self.server.check(self.request.with_group(sampling))
         except ServerError:
             if self._path is None:
                 raise
-            # Else the next question says so.
+            # Else the next question reports it.
 
     def check_adapters(self, generation: Generation) -> None:
-        """Refuse adapters that do not fit, and all of them where no model is loaded here that could have them.
+        """Refuse adapters that do not fit; all adapters if no model can be loaded here.
 
         Raises:
-            UsageError, ModelError: a line that says why.
+            UsageError, ModelError: has the reason.
         """
         if not generation.adapters():
             return
@@ -300,7 +297,7 @@ class RemoteJudge:
         self.check_adapters(request.generation)
         return make_roles(request)
 
-    def settled(self, sampling: Sampling) -> Sampling:
+    def apply_model_defaults(self, sampling: Sampling) -> Sampling:
         return followed(left(sampling, self.recommended), self.recommended)
 
     @property
@@ -313,7 +310,7 @@ class RemoteJudge:
         return None
 
     def think_notice(self) -> str:
-        return ""  # the next answer says so
+        return ""  # the next answer reports it
 
 
 def _as_json(message: Message) -> dict[str, Any]:
@@ -321,7 +318,7 @@ def _as_json(message: Message) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _BegunThere(Begun):
+class _ServerAnswer(StartedAnswer):
     answer: RemoteAnswer
 
     def wait(self) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decoding.judge import Decision
-from ..decoding.schedule import Rows, Voice
+from ..decoding.schedule import Policy, Rows
 from .model import Model
-from .voices import Alone, Combined, Forced
+from .policies import Forced, SingleView, Steered
 
 IMPOSSIBLE = -9999.0  # OpenAI's value for the logarithm of 0, which JSON cannot express
 
@@ -44,8 +44,8 @@ class TokenLogProbs:
         self._ignore_end = ignore_end
         self._seen: dict[int, LogProbs] = {}  # by position, until `take`
 
-    def __call__(self, judge: Voice, rows: Rows, decision: Decision) -> None:
-        assert isinstance(judge, Alone | Combined | Forced)
+    def __call__(self, judge: Policy, rows: Rows, decision: Decision) -> None:
+        assert isinstance(judge, SingleView | Steered | Forced)
         if self._model.is_end(decision.token) and not self._ignore_end:
             return
         known, log_probs = judge.unfiltered(rows)

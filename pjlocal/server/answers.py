@@ -1,4 +1,4 @@
-"""Answers as streams of token events, for the page and for `pjlocal run` and `chat`, and what these must know first."""
+"""The routes for answers as streams of token events, for the page and for `pjlocal run` and `chat`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
 from .chats import as_json, open_chat
 from .openai import Names
-from .streaming import Answering, Answers, as_event, as_stream, read_body
+from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
 
-ALIVE_S = 2.0  # between two lines of a stream, at most
-_MOST_BODY = 16 << 20  # bytes; a conversation comes with the tokens of its answers
+ALIVE_S = 2.0  # the most seconds between two lines of a stream
+_MOST_BODY = 16 << 20  # bytes; a conversation contains the tokens of its answers
 
 
 class _Message(Exact):
@@ -43,10 +43,10 @@ class _InChat(Exact):
     """The next turn of a saved chat.
 
     id: None begins a chat.
-    after: the last turn of it that was seen, 0 where there is none; what was not seen is not gone on with.
-    replacing: the turn that it is asked again, or instead, of.
-    keep: whether the turn is saved; else it is only looked at.
-    continues: whether it continues the answer of the one that it replaces.
+    after: the last turn that the client has seen, 0 for none.  A chat with a newer turn is refused.
+    replacing: the turn that is asked again or replaced.
+    keep: save the turn; else only show it.
+    continues: continue the answer of the replaced turn.
     """
 
     question: Annotated[str, Field(min_length=1)]
@@ -61,11 +61,11 @@ class _Body(Exact):
     """A request for an answer.
 
     request: all settings, as `Request.as_dict` writes them.
-    settings: instead of that, those that differ from the server's, or the chat's.
+    settings: instead of ``request``, the settings that differ from those of the server or the chat.
     messages: the conversation.
-    chat: instead of that, a saved one.
-    first: the exchanges that have left the conversation already.
-    shortens: whether more may leave, where not all have room.
+    chat: instead of ``messages``, a saved chat.
+    first: the number of exchanges already left out of the conversation.
+    shortens: leave out more exchanges if not all fit.
     """
 
     request: Object | None = None
@@ -82,7 +82,7 @@ class _ToCheck(Exact):
 
 @dataclass(eq=False)
 class _Accepted:
-    """A question in a saved chat that was accepted and is not answered to its end."""
+    """A question in a saved chat whose answer is not finished."""
 
     session: Session
     turn: Turn
@@ -95,7 +95,7 @@ class _Accepted:
 def answer_routes(
     service: Service, names: Names, defaults: AnswerRequest, model: Mapping[str, Any], saved_as: ModelName
 ) -> list[Route]:
-    """The routes.
+    """The routes of `/api/model`, `/api/check` and `/api/answers`.
 
     Args:
         defaults, model, saved_as: see `create_app`.
@@ -103,7 +103,7 @@ def answer_routes(
     numbers = count(1)
     being_written: dict[str, Answers] = {}
     accepted: set[_Accepted] = set()
-    accepting = asyncio.Lock()  # held from the check of a chat's last turn until the new turn is in `accepted`
+    accepting = asyncio.Lock()  # held from checking a chat's last turn until the new turn is in `accepted`
 
     async def about(request: Request) -> Response:
         named = {"name": names.model, "lasting_name": saved_as.lasting, "version": __version__}
@@ -116,14 +116,14 @@ def answer_routes(
             answers.submit()
         except Exception as error:
             return refusal(error, in_flags=True)
-        return Answering(answers, lambda: _checked(answers))
+        return AnswerResponse(answers, lambda: _checked(answers))
 
     async def answer(request: Request) -> Response:
         body = validated(_Body, await read_body(request, _MOST_BODY), most_values=None)
         if (body.request is None) == (body.settings is None) and body.request is not None:
             raise Wrong("request and settings exclude each other: give one")
         if (body.messages is None) == (body.chat is None):
-            raise Wrong("give messages, or chat")
+            raise Wrong("give either messages or chat")
         in_flags = body.request is not None
         try:
             if body.chat is None:
@@ -148,20 +148,20 @@ def answer_routes(
             if turn:
                 accepted.discard(turn)
 
-        return Answering(answers, respond, end)
+        return AnswerResponse(answers, respond, end)
 
     def _outside(body: _Body) -> Answers:
-        """The answer to messages."""
+        """The answer to messages outside a saved chat."""
         assert body.messages is not None
         request = _request(body, defaults)
         system, messages = parse_conversation([_as_message(message) for message in body.messages])
         job = Job(
-            request.behind(system) if system else request,
+            request.with_system(system) if system else request,
             messages,
             shortens=body.shortens,
             first=body.first,
-            hears_warnings=body.request is not None,
-            reuses=body.request is None or len(messages) > 1,  # else as `pjlocal run` writes it, byte for byte
+            reports_warnings=body.request is not None,
+            reuses=body.request is None or len(messages) > 1,  # no reuse: the same bytes as `pjlocal run` writes
         )
         return Answers(service, [job])
 
@@ -179,7 +179,7 @@ def answer_routes(
             as_messages(before, turn),
             shortens=True,
             first=body.first,
-            hears_warnings=body.request is not None,
+            reports_warnings=body.request is not None,
         )
         if not chat.keep:
             return Answers(service, [job]), None
@@ -195,7 +195,7 @@ def answer_routes(
     async def stop(request: Request) -> Response:
         answers = being_written.get(request.path_params["number"])
         if answers is None:
-            raise NotFound("nothing is written there")
+            raise NotFound("no answer with this number is being written")
         answers.stop()
         return Response(status_code=204)
 
@@ -216,7 +216,7 @@ async def _checked(answers: Answers) -> Response:
 
 
 async def _events(answers: Answers, *, in_flags: bool) -> AsyncIterator[bytes]:
-    """The events of the stream; comments while there are none."""
+    """The events of the stream, with comments while there is no news."""
     try:
         while not answers.are_done:
             try:
@@ -257,16 +257,16 @@ def _as_message(message: _Message) -> Message:
 
 
 def _as_gone_on(defaults: AnswerRequest, session: Session) -> AnswerRequest:
-    """The settings in force in a chat, without mode and strength: the page sends these with every question, and where
-    it names none, they follow from the preferences."""
+    """The settings of a chat without mode and strength.  The page sends these with every question; if it sends none,
+    they follow from the preferences."""
     return defaults.restore(session.settings).replace(mode=None, strength=None)
 
 
 def _replaced(session: Session, chat: _InChat) -> Turn | None:
-    """The turn that is replaced: the last, for later ones would not fit another answer.
+    """The turn to replace, which must be the last one; later turns would not fit another answer.
 
     Raises:
-        GoneOn: the last turn is another one than the client has seen.
+        GoneOn: the client has not seen the last turn.
     """
     last = session.turns[-1] if session.turns else None
     if chat.keep and chat.after is not None and chat.after != (last.id if last else 0):
@@ -274,12 +274,12 @@ def _replaced(session: Session, chat: _InChat) -> Turn | None:
     if chat.replacing is None:
         return None
     if last is None or last.id != chat.replacing:
-        raise GoneOn("only the last turn can be replaced, and that is another one: load the chat again")
+        raise GoneOn("only the last turn can be replaced, and the chat has a newer one: load the chat again")
     return last
 
 
 def _turn(chat: _InChat, replaced: Turn | None) -> Turn:
-    """The turn that is to be answered, with the tokens that begin its answer."""
+    """The turn to answer, with the tokens that begin its answer."""
     if not chat.continues:
         return Turn(chat.question)
     if replaced is None or not replaced.answer:
@@ -288,11 +288,11 @@ def _turn(chat: _InChat, replaced: Turn | None) -> Turn:
 
 
 def _check_rests(chat: _InChat, accepted: Collection[_Accepted]) -> None:
-    """Refuse to go on in a chat in which another question was accepted and is not answered to its end.
+    """Refuse a question in a chat in which another answer is not finished.
 
     Raises:
-        GoneOn: the client has not seen that question.
-        Wrong: they have.
+        GoneOn: the client has not seen the other question.
+        Wrong: the client has seen it.
     """
     if not chat.keep or (chat.after is None and chat.replacing is None):
         return

@@ -1,4 +1,4 @@
-"""The saved chats, which the page shares with ``pjlocal chat``: listed, opened, exported, changed and deleted."""
+"""The routes of the saved chats, which the page shares with ``pjlocal chat``: list, open, export, change, delete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .auth import GoneOn, NoChat, NotFound
 from .bodies import Exact, Object, Whole, Wrong, parse_request, validated
 from .streaming import read_body
 
-_NO_CHAT = "there is no saved chat of this number"
+_NO_CHAT = "no saved chat has this number"
 _MOST_QUERY = 1000  # characters
 _MOST_DIGITS = len(str(2**63))
 _TYPES = {"md": "text/markdown", "json": "application/json", "html": "text/html"}
@@ -45,19 +45,19 @@ class _Undo(Exact):
 
 
 class _Edit(Exact):
-    """Another answer of the last turn."""
+    """A changed answer of the last turn."""
 
     turn: Whole
     answer: Annotated[str, Field(min_length=1)]
 
 
 def chat_routes() -> list[Route]:
-    """The routes."""
+    """The routes of `/api/chats`."""
 
     async def chats(request: Request) -> Response:
         query = request.query_params.get("q", "")
         if len(query) > _MOST_QUERY:
-            raise Wrong(f"a search has at most {_MOST_QUERY} characters, and this has {len(query):,}", "q")
+            raise Wrong(f"a search must have at most {_MOST_QUERY} characters (not {len(query):,})", "q")
         if query.strip():
             return as_json({"hits": [asdict(hit) for hit in await _stored(lambda store: store.search(query))]})
         return as_json({"chats": [asdict(summary) for summary in await _stored(Store.summaries)]})
@@ -90,7 +90,7 @@ def chat_routes() -> list[Route]:
     async def export(request: Request) -> Response:
         form = request.path_params["form"]
         if form not in FORMATS:
-            raise NotFound(f"no format {form!r}: there are {', '.join(FORMATS)}")
+            raise NotFound(f"unknown format {form!r}: use {', '.join(FORMATS)}")
         session = await open_chat(_number(request, "id"))
         headers = {"Content-Disposition": f'attachment; filename="chat-{session.id}.{form}"'}
         return Response(FORMATS[form](session), media_type=_TYPES[form], headers=headers)
@@ -126,28 +126,28 @@ def chat_routes() -> list[Route]:
 
 
 def _number(request: Request, name: str) -> int:
-    """A chat's or a turn's number in the path; 0, which none has, for what is not one.
+    """The number of a chat in the path; 0, which no chat has, for other texts.
 
-    Starlette's convertor for numbers fails where Python reads none: beyond 4,300 digits.
+    Starlette's convertor for numbers fails above 4,300 digits, which Python does not parse.
     """
     text: str = request.path_params[name]
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
 
 
 async def _last_turn(number: int, turn_id: int, done: str) -> Turn:
-    """The last turn of a chat.
+    """The last turn of a chat, which must be ``turn_id``.
 
     Raises:
-        GoneOn: it is another one than the client has seen.
+        GoneOn: the chat has a newer turn.
     """
     session = await open_chat(number)
     if not session.turns or session.turns[-1].id != turn_id:
-        raise GoneOn(f"only the last turn can be {done}, and that is another one: load the chat again")
+        raise GoneOn(f"only the last turn can be {done}, and the chat has a newer one: load the chat again")
     return session.turns[-1]
 
 
 async def _stored(read: Callable[[Store], _T]) -> _T:
-    """What is read of the database, beside what else is going on."""
+    """Read from the database in a thread."""
 
     def reading() -> _T:
         with Store(reading=True) as store:
@@ -157,11 +157,11 @@ async def _stored(read: Callable[[Store], _T]) -> _T:
 
 
 async def _changed(number: int, change: Callable[[Store], None]) -> None:
-    """A chat in the database is, beside what else is going on.
+    """Change a chat in the database in a thread.
 
     Raises:
-        StoreError: it cannot be.
-        NoChat: there is none, or no more.
+        StoreError: the change cannot be saved.
+        NoChat: the chat does not exist.
     """
 
     def changing() -> None:
@@ -176,10 +176,10 @@ async def _changed(number: int, change: Callable[[Store], None]) -> None:
 
 
 async def open_chat(number: int, *, with_undone: bool = False) -> Session:
-    """A chat, with its undone turns too if they are wanted.
+    """Load a chat, optionally with its undone turns.
 
     Raises:
-        NoChat: there is none.
+        NoChat: the chat does not exist.
     """
     _check_number(number)
     try:
@@ -195,7 +195,7 @@ def _check_number(number: int) -> None:
 
 
 def _described(session: Session) -> dict[str, Any]:
-    """A chat as the page reads it."""
+    """A chat as JSON for the page."""
     return {
         "id": session.id,
         "title": session.title,
@@ -219,5 +219,5 @@ def _turn(turn: Turn) -> dict[str, Any]:
 
 
 def as_json(data: Any) -> Response:
-    """With every character beyond ASCII escaped: settings may hold halves of surrogate pairs."""
+    """A JSON response in ASCII, because settings may contain halves of surrogate pairs."""
     return Response(json.dumps(data), media_type="application/json", headers={"Cache-Control": "no-store"})

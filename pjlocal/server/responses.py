@@ -1,6 +1,6 @@
-"""OpenAI's Responses API in its stateless form: its body, made into one of chat completions, and its answers.
+"""OpenAI's Responses API without state: its body, converted to a chat completion, and its replies.
 
-To be held beside the reference of https://platform.openai.com/docs/api-reference/responses.
+Compare with the reference: https://platform.openai.com/docs/api-reference/responses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .tools import Calling, Part, Reader
 
 _TEXTS = ("input_text", "output_text", "summary_text", "text")
 _ROLES = ("user", "assistant", "system", "developer")
-#: The fields of a chat completion, as they are called here; the longest first.
+#: The names of chat completion fields in this API, the longest first.
 _NAMES = {"response_format.json_schema": "text.format", "response_format": "text.format", ".function.": "."}
 
 
@@ -37,12 +37,12 @@ class _Text(Strict):
 
 
 def _items(text: Any) -> Any:
-    """The items of an input: a text alone is a message."""
+    """The items of an input; a text is a message."""
     return [{"role": "user", "content": text}] if isinstance(text, str) else text
 
 
 class Responses(Strict):
-    """A request; its other fields are those of chat completions."""
+    """A request.  Its other fields are those of chat completions."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -55,10 +55,10 @@ class Responses(Strict):
     top_logprobs: Whole = 0
 
     def as_chat(self) -> Chat:
-        """The same as a request for a chat completion.
+        """Convert the request to a chat completion.
 
         Raises:
-            Wrong: what such a request may not say.
+            Wrong: a field is wrong or not supported.
         """
         if self.top_logprobs:
             raise Wrong("top_logprobs is not supported here: use /v1/chat/completions", "top_logprobs")
@@ -104,13 +104,15 @@ class Responses(Strict):
                 text = _text(item.get("output"), f"input.{number}.output")
                 messages.append({"role": "tool", "tool_call_id": item.get("call_id", ""), "content": text})
             elif kind == "item_reference":
-                raise Wrong(f"input.{number} refers to an item, and nothing is kept here: send all messages", "input")
+                raise Wrong(
+                    f"input.{number} refers to a stored item, and this server stores none: send all messages", "input"
+                )
             elif kind == "reasoning":
                 text = _text(item.get("summary"), f"input.{number}.summary")
                 messages.append({"role": "assistant", "reasoning_content": text})
             else:
                 raise Wrong(
-                    f"input.{number}.type {json.dumps(kind)[:100]} is not supported: only text and functions are",
+                    f"input.{number}.type {json.dumps(kind)[:100]} is not supported: send text and functions only",
                     "input",
                 )
         return messages
@@ -123,7 +125,7 @@ def _renamed(message: str) -> str:
 
 
 def _text(content: Any, path: str) -> str:
-    """The text of an item: a text, or a list of parts that are texts."""
+    """The text of an item's content, which is a text or a list of text parts."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
@@ -131,7 +133,7 @@ def _text(content: Any, path: str) -> str:
     texts = []
     for part in content:
         if not isinstance(part, dict) or part.get("type") not in _TEXTS:
-            raise Wrong(f"{path}: only parts of text can be sent, of type input_text or output_text", "input")
+            raise Wrong(f"{path}: only text parts are supported (input_text, output_text)", "input")
         texts.append(str(part.get("text") or ""))
     return "".join(texts)
 
@@ -141,9 +143,9 @@ def _text(content: Any, path: str) -> str:
 
 @dataclass(frozen=True)
 class _Kind:
-    """An item of the output: the beginnings of its events' names, and the fields in which its text comes.
+    """A kind of output item: the prefixes of its event names, and the fields of its text.
 
-    part: of a part within the item, with the field of its number.
+    part: the event prefix of a part within the item, and the field of its number.
     """
 
     prefix: str
@@ -163,7 +165,7 @@ _KINDS = {
 
 @dataclass
 class _Item:
-    """An item of the output, as far as it has come."""
+    """An item of the output so far."""
 
     kind: str
     index: int
@@ -178,7 +180,7 @@ class _Item:
 
     @property
     def others(self) -> dict[str, Any]:
-        """Other fields of the events that tell of its text."""
+        """Additional fields of its text events."""
         return {"logprobs": []} if self.kind == "message" else {}
 
     @property
@@ -188,29 +190,29 @@ class _Item:
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
 
     def as_dict(self) -> dict[str, Any]:
-        made = {"id": f"{self.names.prefix}_{self.id}", "type": self.kind, "status": self.status}
+        fields = {"id": f"{self.names.prefix}_{self.id}", "type": self.kind, "status": self.status}
         if self.kind == "function_call":
-            return made | {"call_id": self.call.id, "name": self.call.name, "arguments": self.text}
+            return fields | {"call_id": self.call.id, "name": self.call.name, "arguments": self.text}
         parts = [self.part] if self.status != "in_progress" else []
-        return made | ({"summary": parts} if self.kind == "reasoning" else {"role": "assistant", "content": parts})
+        return fields | ({"summary": parts} if self.kind == "reasoning" else {"role": "assistant", "content": parts})
 
 
 class ResponsesReply:
     """The reply to a request, which grows with the tokens of its answer.
 
     Args:
-        chat: the request as one for a chat completion.
-        model: the name that the request gives.
+        chat: the request as a chat completion.
+        model: the model's name in the request.
         calling: how the answer may call functions.
     """
 
-    def __init__(self, asked: Responses, chat: Chat, model: str, calling: Calling | None) -> None:
-        self._asked = asked
+    def __init__(self, body: Responses, chat: Chat, model: str, calling: Calling | None) -> None:
+        self._body = body
         self._chat = chat
         self._model = model
         self._reader = Reader(calling)
         self._items: list[_Item] = []
-        self._space = ""  # at the beginning of a text, which may not come
+        self._space = ""  # white space that is sent only if a text follows
         self._n_events = 0
         self._id = uuid4().hex
         self._created = int(time.time())
@@ -238,7 +240,7 @@ class ResponsesReply:
                     yield event
             response = self._response(answers)
             yield self._event(f"response.{response['status']}", response=response)
-        except Exception as error:  # in the middle of the stream it has no status any more
+        except Exception as error:  # the status was sent already
             facts = described(error)[1]["error"]
             yield self._event("error", **{**facts, "error": facts})
 
@@ -264,7 +266,7 @@ class ResponsesReply:
         yield from self._close("incomplete" if done.result.finish_reason == "length" else "completed")
 
     def _write(self, kind: str, text: str) -> Iterator[bytes]:
-        """Add to the last item, or begin one of another kind."""
+        """Add text to the last item, or begin an item of another kind."""
         if not self._items or self._items[-1].kind != kind:
             yield from self._close("completed")
             item = _Item(kind, len(self._items), self._reader)
@@ -301,9 +303,9 @@ class ResponsesReply:
         return f"event: {name}\n".encode() + as_event({"type": name, "sequence_number": number, **fields})
 
     def _response(self, answers: Answers) -> dict[str, Any]:
-        """The response object, as far as it has come."""
-        asked, chat = self._asked, self._chat
-        metadata, reasoning = (_as_object(asked.model_extra, name) for name in ("metadata", "reasoning"))
+        """The response object so far."""
+        body, chat = self._body, self._chat
+        metadata, reasoning = (_as_object(body.model_extra, name) for name in ("metadata", "reasoning"))
         (choice,) = answers.choices
         status = self._items[-1].status if choice.done and self._items else "in_progress"
         return {
@@ -313,7 +315,7 @@ class ResponsesReply:
             "status": status,
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-            "instructions": asked.instructions or None,
+            "instructions": body.instructions or None,
             "max_output_tokens": (chat.model_extra or {}).get("max_output_tokens"),
             "metadata": metadata,
             "model": self._model,
@@ -323,8 +325,8 @@ class ResponsesReply:
             "reasoning": {"effort": reasoning.get("effort"), "summary": None},
             "store": False,
             "temperature": chat.temperature,
-            "text": {"format": asked.text.format if chat.response_format else {"type": "text"}},
-            "tool_choice": asked.tool_choice,
+            "text": {"format": body.text.format if chat.response_format else {"type": "text"}},
+            "tool_choice": body.tool_choice,
             "tools": [{"type": "function", "strict": True, **tool.function.model_dump()} for tool in chat.tools],
             "top_p": chat.top_p,
             "truncation": "disabled",
@@ -333,7 +335,7 @@ class ResponsesReply:
 
 
 def _as_object(fields: Mapping[str, Any] | None, name: str) -> dict[str, str]:
-    """A field that is an object of texts; of others, which nothing depends on, those that are."""
+    """The text values of a field that is an object; empty for other fields."""
     value = (fields or {}).get(name)
     return {key: text for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
 

@@ -8,45 +8,45 @@ from pathlib import Path
 
 from ..errors import OutputError
 
-GONE_ON = "the chat has gone on elsewhere since: load the chat again"
+GONE_ON = "the chat has new turns from elsewhere: load the chat again"
 
 
 class StoreError(OutputError):
-    """The database of chats cannot be used, now or at all; names the file and the reason."""
+    """The database of chats cannot be used; names the file and the reason."""
 
 
 class RemovedError(StoreError):
-    """The session was removed, by another process."""
+    """The session was removed by another process."""
 
 
 class UnwritableError(StoreError):
-    """Nothing can be written where it is."""
+    """The database is read-only."""
 
 
 class ForeignStoreError(StoreError):
-    """The file is a newer pjlocal's, or another program's."""
+    """The file was written by a newer pjlocal or another program."""
 
 
 REMOVED = "the chat was removed"
 
-#: What to say, by a part of what SQLite says.
+#: Our messages, by a part of SQLite's message.
 _REASONS = {
     "is locked": "database is locked (another program is writing to it: try again)",
     "is full": "database or disk is full (make room, or set PJLOCAL_DATABASE to a file on another disk)",
     "not a database": "file is not a database (set PJLOCAL_DATABASE to another file)",
     "no such module": "this Python's SQLite has no full-text search (FTS5): use another build of Python",
     "FOREIGN KEY": REMOVED,
-    "closed database": "another file has taken its place",
-    "readonly database": "nothing can be written there (set PJLOCAL_DATABASE to another file)",
-    "unable to open": "unable to open database file (may you read and write it, and its folder?)",
+    "closed database": "another file has replaced it",
+    "readonly database": "it is read-only (set PJLOCAL_DATABASE to another file)",
+    "unable to open": "unable to open database file (check the permissions of the file and its folder)",
 }
-#: What of it means that nothing can be written.
+#: Parts of messages that mean a read-only database.
 _UNWRITABLE = ("readonly database", "unable to open database file", os.strerror(errno.EROFS), os.strerror(errno.EACCES))
 
 
 def fault(path: Path, reason: str) -> StoreError:
-    """The error to raise for what SQLite or the file system says."""
-    said = next((text for part, text in _REASONS.items() if part in reason), reason)
+    """The error for a message of SQLite or the file system."""
+    message = next((text for part, text in _REASONS.items() if part in reason), reason)
     unwritable = any(part in reason for part in _UNWRITABLE)
-    kind = RemovedError if said == REMOVED else UnwritableError if unwritable else StoreError
-    return kind(f"cannot use the saved chats in {path}: {said}")
+    kind = RemovedError if message == REMOVED else UnwritableError if unwritable else StoreError
+    return kind(f"cannot use the saved chats in {path}: {message}")

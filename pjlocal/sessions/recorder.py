@@ -1,4 +1,4 @@
-"""Writes a chat down while it happens: every token is in the database before it is shown."""
+"""Saving a chat while it is written: every token is in the database before it is shown."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _Write = Callable[[Store], object]
 
 
 class Recorder:
-    """Puts every turn and token of the session in force into the store at once.
+    """Writes every turn and token of the current session to the store at once.
 
-    What cannot be written (a full disk, a locked database) is kept in memory and tried again with the next turn and at
-    the end; one line says so, and one when all is saved again.  Where the database itself is deleted or replaced, the
-    whole session is written again, to what is at its path then.
+    Failed writes (a full disk, a locked database) are kept in memory and repeated with the next turn and at the end.
+    One message reports the failure, and one that all is saved again.  If the database is deleted or replaced, the whole
+    session is written again to the file that is then at its path.
 
     Args:
         store: None saves nothing.
@@ -34,100 +34,100 @@ class Recorder:
         self.session = session
         self._say = say or _say_nothing
         self._raises = say is None
-        self._behind: list[tuple[Session, _Write]] = []  # what the store lacks, in order
-        self._said = ""  # why
-        self._apart: list[tuple[Session, Turn]] = []  # turns that the store has besides those in their sessions
+        self._pending: list[tuple[Session, _Write]] = []  # failed writes, in order
+        self._trouble = ""  # the reported error
+        self._hidden: list[tuple[Session, Turn]] = []  # saved turns that are not in their sessions
 
     def close(self) -> None:
-        """Write what the store lacks; a line says so where that cannot be done."""
+        """Repeat failed writes, and report it if they fail again."""
         self.catch_up()
-        if self._behind:
-            self._say("what was said since then is not saved")
+        if self._pending:
+            self._say("the messages since then are not saved")
 
     def check_seen(self) -> None:
-        """Refuse to go on where others, such as the page, have gone on in the session since it was loaded.
+        """Check that nobody else, such as the page, added to the session since it was loaded.
 
         Raises:
-            UsageError: they have.
+            UsageError: the session has new turns.
         """
         session, store = self.session, self.store
-        if store is None or session.id is None or self._behind or store.replaced:
+        if store is None or session.id is None or self._pending or store.replaced:
             return
-        with suppress(StoreError):  # saving the turn says so
+        with suppress(StoreError):  # saving the turn reports it
             last = store.last_turn(session.id)
             if last is not None and last != (session.turns[-1].id if session.turns else None):
                 raise UsageError(GONE_ON)
 
     def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
-        """A turn begins: its question is safe from now on, and so are the session's settings.
+        """Save a new turn with its question, and the session's settings.
 
-        The turn that it is to replace stays as well, until it is undone.
+        The turn to replace stays until it is undone.
         """
         session = self.session
         if replacing:
-            self._apart.append((session, replacing))
+            self._hidden.append((session, replacing))
         self._do(lambda store: _save(store, session), lambda store: _write(store, session, turn))
 
     def token(self, turn: Turn, event: TokenEvent) -> None:
-        """A token of its answer was written."""
+        """Save a token of the turn's answer."""
         session, turn_id = self.session, turn.id
-        if turn_id is None or self._behind:
+        if turn_id is None or self._pending:
             return  # `finish` writes it
         if self.store and self.store.replaced:
             self.catch_up()
         elif not self._try(session, lambda store: store.add_token(turn_id, event)):
-            self._behind.append((session, lambda store: _write(store, session, turn)))
+            self._pending.append((session, lambda store: _write(store, session, turn)))
 
     def finish(self, turn: Turn) -> None:
-        """Its answer is whole, or was stopped."""
+        """Save the end of the turn's answer."""
         session = self.session
         self._do(lambda store: _write(store, session, turn))
 
     def replace(self, turn: Turn, replaced: Turn) -> None:
-        """A whole turn takes the place of the last one."""
+        """Replace the last turn by a whole one."""
         self.session.turns[-1:] = [turn]
         self.begin(turn, replaced)
         self.undo(replaced)
 
     def undo(self, turn: Turn) -> None:
-        """The turn is to be hidden."""
+        """Hide a turn."""
         turn.undone = True
-        self._apart.append((self.session, turn))
+        self._hidden.append((self.session, turn))
         self._do(lambda store: _hide(store, turn))
 
     def save_settings(self) -> None:
-        """The session's settings have changed."""
+        """Save the session's settings."""
         session = self.session
         self._do(lambda store: _save(store, session))
 
     def rename(self) -> None:
-        """The session's title has changed."""
+        """Save the session's title."""
         session = self.session
         self._do(lambda store: _rename(store, session))
 
     def catch_up(self) -> None:
-        """Write what the store lacks; a session that it refuses holds up no other."""
-        if not self._follow():
+        """Repeat failed writes.  A session that cannot be written does not block others."""
+        if not self._reopen_if_replaced():
             return
         left: list[tuple[Session, _Write]] = []
-        for session, write in self._behind:
+        for session, write in self._pending:
             if any(session is stuck for stuck, _ in left) or not self._try(session, write):
                 left.append((session, write))
-        self._behind = left
-        if self._said and not left:
-            self._said = ""
-            self._say("the chat is saved again, all of it")
+        self._pending = left
+        if self._trouble and not left:
+            self._trouble = ""
+            self._say("the whole chat is saved again")
 
-    def _follow(self) -> bool:
-        """Go on with the file that is at the store's path now; False where that cannot be used.
+    def _reopen_if_replaced(self) -> bool:
+        """Reopen the store if its file was replaced; False if that fails.
 
-        Another file than before has nothing of the chat, and gets all of it.
+        The new file contains nothing of the chat, so the whole chat is written to it.
         """
         store = self.store
         if store is None or not store.replaced:
             return True
-        sessions = {id(session): session for session in (*(session for session, _ in self._behind), self.session)}
-        self._behind = [write for session in sessions.values() for write in self._anew(session)]
+        sessions = {id(session): session for session in (*(session for session, _ in self._pending), self.session)}
+        self._pending = [write for session in sessions.values() for write in self._writes_of(session)]
         try:
             store.reopen()
         except StoreError as error:
@@ -135,21 +135,21 @@ class Recorder:
                 raise
             self._say_trouble(error)
             return False
-        if self._behind and not self._said:
-            self._say(f"{store.path} was deleted or replaced: this chat is saved there again, all of it")
+        if self._pending and not self._trouble:
+            self._say(f"{store.path} was deleted or replaced: the whole chat is saved there again")
         return True
 
-    def _anew(self, session: Session) -> list[tuple[Session, _Write]]:
-        """What puts a whole session into a store that has nothing of it, turns that were taken back too."""
+    def _writes_of(self, session: Session) -> list[tuple[Session, _Write]]:
+        """The writes that save a whole session to an empty store, including undone turns."""
         session.id = None
-        turns = [*(turn for apart_from, turn in self._apart if apart_from is session), *session.turns]
+        turns = [*(turn for owner, turn in self._hidden if owner is session), *session.turns]
         for turn in turns:
             turn.id = None
         distinct = {id(turn): turn for turn in turns}.values()
         return [(session, partial(_write, session=session, turn=turn)) for turn in distinct]
 
     def _do(self, *writes: _Write) -> None:
-        self._behind += [(self.session, write) for write in writes]
+        self._pending += [(self.session, write) for write in writes]
         self.catch_up()
 
     def _try(self, session: Session, write: _Write) -> bool:
@@ -160,7 +160,7 @@ class Recorder:
         except RemovedError:
             if self._raises:
                 raise
-            self._say("this chat was removed from the saved ones: what is said from now on is saved as a new one")
+            self._say("this chat was deleted elsewhere: new messages are saved as a new chat")
             session.id = None
             for turn in session.turns:
                 turn.id = None
@@ -173,16 +173,16 @@ class Recorder:
         return True
 
     def _say_trouble(self, error: StoreError) -> None:
-        if str(error) != self._said:
-            self._said = str(error)
+        if str(error) != self._trouble:
+            self._trouble = str(error)
             self._say(f"{error}. The chat goes on; saving is tried again with the next message")
 
 
 class Recording:
     """A turn of the recorder's session that is being answered.
 
-    A turn whose answer is stopped before its first token is taken back, and so is the title that it gave; the turn that
-    it was to replace stays.  The same holds for an answer that is continued without more text.
+    If its answer is stopped before the first token, the turn and the title from it are removed, and the turn that it
+    replaces stays.  The same happens to a continued answer without new text.
     """
 
     def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None) -> None:
@@ -191,11 +191,11 @@ class Recording:
         self._session = recorder.session
         self._replacing = replacing
         self._before = list(self._session.turns)
-        self._n_begun = len(turn.events)  # tokens of an answer that is continued
+        self._n_continued = len(turn.events)  # tokens of an answer that is continued
         self._title = self._session.title
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Add the turn to its session, which has these settings from now on."""
+        """Add the turn to its session, and set the session's settings."""
         session = self._session
         if self._replacing:
             session.turns.remove(self._replacing)
@@ -206,37 +206,37 @@ class Recording:
 
     def add(self, event: TokenEvent) -> TokenEvent:
         """Add a token of the answer, and return it with its position in the whole answer."""
-        if self._n_begun:
+        if self._n_continued:
             event = replace(event, position=len(self.turn.events))
         self.turn.events.append(event)
         self._recorder.token(self.turn, event)
         return event
 
     def finish(self, result: Result) -> None:
-        """The answer is whole, or was stopped."""
+        """Save the end of the answer."""
         self.turn.finish(result)
         self._recorder.finish(self.turn)
-        added = self.turn.events[self._n_begun :]
-        is_kept = any(event.text for event in added) if self._n_begun else bool(added)
+        added = self.turn.events[self._n_continued :]
+        is_kept = any(event.text for event in added) if self._n_continued else bool(added)
         if not is_kept:
             self._session.turns[:] = self._before
             if self._session.title != self._title:
                 self._session.title = self._title
                 self._recorder.rename()
-        gone = self._replacing if is_kept else self.turn
-        if gone:
-            self._recorder.undo(gone)
+        superseded = self._replacing if is_kept else self.turn
+        if superseded:
+            self._recorder.undo(superseded)
 
 
 def _say_nothing(line: str) -> None:
     pass
 
 
-# Each may be done again, where it is not known whether it was done.
+# Each of these may be repeated if it is not known whether it succeeded.
 
 
 def _write(store: Store, session: Session, turn: Turn) -> None:
-    """As much of the turn as there is."""
+    """Save the turn with its answer so far."""
     session_id = store.add_session(session) if session.id is None else session.id
     if turn.id is None:
         store.add_turn(session_id, turn)
@@ -252,7 +252,7 @@ def _hide(store: Store, turn: Turn) -> None:
 
 
 def _save(store: Store, session: Session) -> None:
-    """The settings; a session without turns is not kept."""
+    """Save the settings of a session that has turns."""
     if session.id is not None:
         store.save_settings(session)
 

@@ -118,11 +118,11 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set temprature 1", "no setting 'temprature': did you mean temperature?"),
         ("/set qqq 1", "no setting 'qqq': /set lists them"),
         ("/set threads 3", "threads is fixed once the model is loaded: give it to pjlocal chat"),
-        ("/mode loud", "the mode is one of judge, base, both, args, prompt, rewrite, plain (not 'loud')"),
+        ("/mode loud", "the mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'loud')"),
         ("/strength hard", "a strength is a number from -10 to 10, or auto (not 'hard')"),
         ("/strength 11", "a strength is a number from -10 to 10, or auto (not '11')"),
         ("/set floor 1", "--floor must be below 1 (not 1.0)"),
-        ("/set rule mod", "--rule mod says how mode both weighs the preferences: add --mode both"),
+        ("/set rule mod", "--rule mod applies only in mode both: add --mode both"),
         ("/avoid formal:-1", "--avoid formal:-1: its strength must be a number above 0"),
         ("/avoid frmal", "unknown preset 'frmal': did you mean formal"),
         ("/prefer a vivid:2 formal:3", "'vivid:2' and 'formal:3' share one view, which has one strength"),
@@ -206,9 +206,9 @@ def test_prefer_deals_sets_adds_and_clears(chat: Talk, lines: list[str], a: list
         ("/prefer it's", 'unknown preset "it\'s"'),
         ('/prefer "unclosed', "unknown preset"),
         ("/prefer vivid creativ", "unknown preset 'creativ': did you mean creative"),
-        ("/prefer a", "say which preference, as in /prefer a vivid, or /prefer clear"),
-        ("/prefer add", "say which preference"),
-        ("/prefer clear vivid", "/prefer clear takes a view or nothing behind it"),
+        ("/prefer a", "name a preference, as in /prefer a vivid, or use /prefer clear"),
+        ("/prefer add", "name a preference"),
+        ("/prefer clear vivid", "/prefer clear takes a view or nothing"),
         ("/prefer @missing.txt", "cannot read preference file missing.txt: No such file"),
         ("/prefer ''", "a preference is empty"),
     ],
@@ -300,7 +300,7 @@ def test_comparing_leaves_rules_to_mode_both(chat: Talk) -> None:
     chat.say("/mode both")
     chat.say("/set rule mixture")
     chat.say("Why?")
-    assert [begun.answer.mode for begun in chat.conversation.compare()] == [
+    assert [started.answer.mode for started in chat.conversation.compare()] == [
         "judge",
         "base",
         "both",

@@ -127,7 +127,9 @@ def test_export_writes_to_standard_output_or_a_file(store, tmp_path) -> None:
         call("export", "Birds", str(target), "--force", "--format", form)
     with pytest.raises(UsageError):
         call("export", "Birds", str(tmp_path / "birds.txt"))
-    with pytest.raises(UsageError, match=r"birds\.md does not end in \.html: leave --format out, or name the file so"):
+    with pytest.raises(
+        UsageError, match=r"birds\.md does not end in \.html: leave --format out, or change the file's ending"
+    ):
         call("export", "Birds", str(tmp_path / "birds.md"), "--format", "html", "--force")
     with pytest.raises(OutputError):
         call("export", "Birds", "/dev/null/birds.md")
@@ -147,7 +149,9 @@ def test_rename_changes_the_title_and_nothing_else(store) -> None:
 @pytest.mark.slow
 def test_rm_wants_a_yes(store) -> None:
     saved(store, "Birds", a_turn())
-    with pytest.raises(UsageError, match="nobody can be asked here whether to remove 'Birds': give --yes"):
+    with pytest.raises(
+        UsageError, match="cannot ask for confirmation without a terminal: give --yes to remove 'Birds'"
+    ):
         call("rm", "birds")
     for answer, left in (("n", 1), ("y", 0)):
         child = on_terminal("rm", "birds")

@@ -68,9 +68,9 @@ def _turn(chat: Chat, number: str) -> Turn:
 
 @commands.add("/compare", "Answer the last question in every mode, one after the other.")
 def compare(chat: Chat, words: str) -> None:
-    for begun in chat.conversation.compare():
-        chat.screen.compared(begun, chat.view)
-        if begun.answer.finish_reason == "interrupted":
+    for started in chat.conversation.compare():
+        chat.screen.compared(started, chat.view)
+        if started.answer.finish_reason == "interrupted":
             break
 
 
