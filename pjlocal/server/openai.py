@@ -91,7 +91,11 @@ class Names:
         """An error message for an unknown name."""
         if len(name) > _MOST_NAME:
             return f"a model's name has at most {_MOST_NAME} characters, and this has {len(name):,}"
-        near = did_you_mean(name, self.all()) or f"there are {', '.join(self.all())}"
+        parts = name.rpartition(":")[2].lower().split("+")
+        wrong = [part for part in parts if part not in presets()]
+        if 0 < len(wrong) < len(parts):
+            return f"no model {name!r}: there is no preset {wrong[0]!r}"
+        near = did_you_mean(name, self.all()) or f"the names are {', '.join(self.all())}, and presets joined by +"
         return f"no model {name!r}: {near}"
 
 
