@@ -270,8 +270,8 @@ def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport
         form = Overrides(sampling={"json_schema": function.as_schema()}, generation=_ENDS)
         return Calling(Tools(offered, opening), form, {"": function.name})
     if must_call:
-        lark = "\n".join(["start: call", *_rules(functions, between.lark)])
-        form = Overrides(sampling={"lark": lark}, generation=_ENDS)
+        rules = "\n".join(["start: call", *_rules(functions, between.lark)])
+        form = Overrides(sampling={"lark": rules}, generation=_ENDS)
         heads = {f"{function.name}{between.shown}": function.name for function in functions}
         return Calling(Tools(offered, before), form, heads)
     if not (support.shows_tools and support.syntax and support.syntax.can_be_chosen):
