@@ -163,6 +163,16 @@ def test_a_constraint_begins_behind_a_thought_that_the_prompt_opens(tmp_path, fo
             assert result.statistics.thinking_tokens >= 6
 
 
+@pytest.mark.parametrize("form", [{"regex": "[a-z]{5}"}, {"json_schema": '{"const": "hello"}'}])
+@pytest.mark.parametrize("mode", MODES[:6], ids=lambda mode: " ".join(map(str, mode.values())))
+def test_the_thought_before_a_constrained_answer_does_not_end_the_answer(tmp_path, form, mode) -> None:
+    settings = {"max_tokens": 9, "logit_bias": ("</s>=100", "<|im_end|>=100"), **form, **mode}
+    with judge(tmp_path, opening(MARKS[0]), added=["<think>", "</think>"], **settings) as one:
+        for schedule in ("lockstep", "reference"):
+            result = one("Why?", schedule=schedule, lookahead=3)
+            assert (result.text, result.finish_reason, result.statistics.thinking_tokens) == ("", "length", 9)
+
+
 @pytest.mark.parametrize("form", [{"grammar": ANSWER}, {"regex": "[a-z]{5}"}])
 @pytest.mark.parametrize("kind", ["added", "controls"])
 @pytest.mark.parametrize("mode", MODES[:6], ids=lambda mode: " ".join(map(str, mode.values())))

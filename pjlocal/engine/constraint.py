@@ -114,6 +114,11 @@ class _Vocabulary:
     text: NDArray[np.uint32]  # a bit for each token that prints something
     ends: NDArray[np.uint32]  # a bit for each token that ends the answer
 
+    @cached_property
+    def mask_of_thoughts(self) -> Mask:
+        """All tokens but those that end the answer."""
+        return Mask(self.all & ~self.ends, self.n_vocab)
+
 
 class Constraint:
     """The state of an answer under its constraint.
@@ -181,6 +186,11 @@ class Constraint:
     def allows(self, token: int) -> bool:
         """True if the token may come next."""
         return bool(self.mask().allows(np.array([token])).all())
+
+    @property
+    def mask_of_thoughts(self) -> Mask:
+        """The tokens that are allowed before the part of the text that the constraint is about: no end."""
+        return self._vocabulary.mask_of_thoughts
 
     def mask(self) -> Mask:
         """The tokens that are allowed next.  Tokens that end the answer are allowed exactly when it is complete.

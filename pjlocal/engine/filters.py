@@ -196,8 +196,10 @@ class FilterChain:
 
     def _mask(self) -> Mask | None:
         """The tokens that the constraint lets come next; None for all."""
-        if self._constraint is None or not self._binds:
+        if self._constraint is None:
             return None
+        if not self._binds:
+            return self._constraint.mask_of_thoughts
         mask = self._constraint.mask()
         return mask.with_tokens(self._openings) if self._openings else mask
 

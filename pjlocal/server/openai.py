@@ -91,7 +91,11 @@ class Names:
         """An error message for an unknown name."""
         if len(name) > _MOST_NAME:
             return f"a model's name must have at most {_MOST_NAME} characters (not {len(name):,})"
-        hint = did_you_mean(name, self.all()) or f"known are {', '.join(self.all())}"
+        parts = name.rpartition(":")[2].lower().split("+")
+        unknown = [part for part in parts if part not in presets()]
+        if 0 < len(unknown) < len(parts):
+            return f"no model {name!r}: there is no preset {unknown[0]!r}"
+        hint = did_you_mean(name, self.all()) or f"known are {', '.join(self.all())}, and presets joined by +"
         return f"no model {name!r}: {hint}"
 
 

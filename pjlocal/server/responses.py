@@ -26,7 +26,12 @@ from .tools import Calling, Part, Reader
 _TEXTS = ("input_text", "output_text", "summary_text", "text")
 _ROLES = ("user", "assistant", "system", "developer")
 #: The names of chat completion fields in this API, the longest first.
-_NAMES = {"response_format.json_schema": "text.format", "response_format": "text.format", ".function.": "."}
+_NAMES = {
+    "verbosity": "text.verbosity",
+    "response_format.json_schema": "text.format",
+    "response_format": "text.format",
+    ".function.": ".",
+}
 
 
 # The body.
@@ -34,6 +39,7 @@ _NAMES = {"response_format.json_schema": "text.format", "response_format": "text
 
 class _Text(Strict):
     format: Object = Field(default={"type": "text"})
+    verbosity: Any = None
 
 
 def _items(text: Any) -> Any:
@@ -63,6 +69,8 @@ class Responses(Strict):
         if self.top_logprobs:
             raise Wrong("top_logprobs is not supported here: use /v1/chat/completions", "top_logprobs")
         values: dict[str, Any] = {**(self.model_extra or {}), "messages": self._messages()}
+        if self.text.verbosity is not None:
+            values["verbosity"] = self.text.verbosity
         if self.text.format.get("type") != "text":
             values["response_format"] = self._response_format()
         if self.tools:

@@ -69,8 +69,9 @@ def as_schema(value: Any) -> str:
 
 
 def _choice(value: Any) -> Any:
-    is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
-    return "|".join(map(re.escape, value)) if is_list else value
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise Wrong(f"guided_choice must be a list of texts (not {json.dumps(value)[:100]})", "guided_choice")
+    return "|".join(map(re.escape, value))
 
 
 def _grammar(value: Any) -> Mapping[str, Any]:

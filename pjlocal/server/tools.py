@@ -27,6 +27,8 @@ NOT_OFFERED = (
     "text. To get a call, name a function in tool_choice, or use tool_choice required"
 )
 _ANYTHING = r"/(.|\n)*/"
+#: Settings of an answer that must be a call: it ends after the arguments.
+_ENDS: Mapping[str, Any] = {"stop": (), "stop_token": (), "ignore_end": False}
 
 
 # The fields of a request.
@@ -115,9 +117,12 @@ class Offering(Strict):
         """The functions that the answer may call.
 
         Raises:
-            Wrong: ``tool_choice`` names another.
+            Wrong: ``tool_choice`` names another, or two have the same name.
         """
         functions = [tool.function for tool in self.tools]
+        names = [function.name for function in functions]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise Wrong(f"tools: two functions have the name {twice}", "tools")
         if not isinstance(self.tool_choice, dict):
             if self.tool_choice not in ("none", "auto", "required", "any"):
                 raise Wrong("tool_choice must be 'none', 'auto', 'required' or the name of a function", "tool_choice")
@@ -130,7 +135,7 @@ class Offering(Strict):
         name = (named if isinstance(named, dict) else self.tool_choice).get("name")  # the Responses API has it flat
         chosen = [function for function in functions if function.name == name]
         if not chosen:
-            known = ", ".join(function.name for function in functions) or "none"
+            known = ", ".join(names) or "none"
             raise Wrong(f"tool_choice names {json.dumps(name)[:100]}, and tools has: {known}", "tool_choice")
         return chosen[:1]
 
@@ -262,10 +267,11 @@ def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport
     if must_call and len(functions) == 1:
         (function,) = functions
         opening = f"{before}{function.name}{between.whole}"
-        form = Overrides(sampling={"json_schema": function.as_schema()})
+        form = Overrides(sampling={"json_schema": function.as_schema()}, generation=_ENDS)
         return Calling(Tools(offered, opening), form, {"": function.name})
     if must_call:
-        form = Overrides(sampling={"lark": "\n".join(["start: call", *_rules(functions, between.lark)])})
+        rules = "\n".join(["start: call", *_rules(functions, between.lark)])
+        form = Overrides(sampling={"lark": rules}, generation=_ENDS)
         heads = {f"{function.name}{between.visible}": function.name for function in functions}
         return Calling(Tools(offered, before), form, heads)
     if not (support.shows_tools and support.syntax and support.syntax.can_be_chosen):

@@ -248,6 +248,10 @@ def test_an_unknown_model_is_told_with_the_nearest(client: OpenAI) -> None:
         client.chat.completions.create(model="llama:blod", messages=ASK)
     with pytest.raises(openai.NotFoundError, match="no model 'other:bold'"):
         client.models.retrieve("other:bold")
+    with pytest.raises(openai.NotFoundError, match=r"no model 'vivid[+]foo': there is no preset 'foo'"):
+        client.chat.completions.create(model="vivid+foo", messages=ASK)
+    with pytest.raises(openai.NotFoundError, match="no model 'zzzz': the names are llama, "):
+        client.chat.completions.create(model="zzzz", messages=ASK)
 
 
 def test_penalties_and_biases_reach_the_filters(client: OpenAI, tiny: Callable[[str], Path]) -> None:

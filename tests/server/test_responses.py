@@ -146,6 +146,7 @@ def test_a_function_is_called_and_its_result_answered(client: OpenAI) -> None:
         ({"text": {"format": {"type": "xml"}}}, "text.format.type must be"),
         ({"max_output_tokens": 0}, "max_output_tokens must be at least 1"),
         ({"temperature": -1}, "temperature must be at least 0"),
+        ({"text": {"verbosity": "low"}}, "text.verbosity is not supported"),
         ({"top_logprobs": 3}, "use /v1/chat/completions"),
         ({"extra_body": {"n": 2}}, "n must be 1"),
     ],

@@ -224,6 +224,13 @@ def test_a_call_that_is_cut_says_so(client: OpenAI) -> None:
     assert choice.message.tool_calls[0].function.arguments.startswith("{")
 
 
+@pytest.mark.parametrize("choice", [NAMED, "required"])
+def test_settings_of_the_end_do_not_break_a_forced_call(client: OpenAI, choice: Any) -> None:
+    ends: Any = {"stop": ["city"], "extra_body": {"ignore_eos": True, "stop_token_ids": ["P"]}}
+    made = call(client, tools=[WEATHER, TIME], tool_choice=choice, **ends)
+    validate(json.loads(made.arguments), CITY if made.name == "weather" else {"maxProperties": 0})
+
+
 def test_an_answer_of_a_form_may_be_a_call_instead(client: OpenAI) -> None:
     form: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": CITY}}
     biases = (({"logit_bias": [f"{MARK}=100"]}, True), ({"logit_bias": [f"{MARK}=-100", "<=-100"]}, False))
@@ -254,6 +261,7 @@ def test_an_answer_of_a_form_may_be_a_call_instead(client: OpenAI) -> None:
         ({"tools": [WEATHER], "tool_choice": 5}, "tool_choice must be"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function"}}, "names null"),
         ({"tool_choice": "required"}, "needs tools"),
+        ({"tools": [WEATHER, WEATHER]}, "two functions have the name weather"),
         ({"tools": [WEATHER], "extra_body": {"pjlocal": {"regex": "a+"}}}, "exclude each other"),
         ({"extra_body": {"functions": [{"name": "f"}]}}, "use tools"),
         ({"messages": [*ASK, {"role": "assistant", "tool_calls": [{"id": "1", "function": {}}]}]}, "tool_calls.0"),

@@ -58,7 +58,8 @@ def settings(path: str = CHAT, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (Path(__file__).parent / "bodies").iterdir()))
-def test_the_body_of_a_graphical_client_is_taken_as_it_is(served: Served, name: str) -> None:
+def test_a_body_composed_as_a_graphical_client_composes_it_is_accepted(served: Served, name: str) -> None:
+    """The bodies were composed from the clients' public source or documentation; none was captured from a client."""
     sent = json.loads((Path(__file__).parent / "bodies" / f"{name}.json").read_text())
     assert settings(sent["path"], **sent["body"]) == sent["settings"]
     reply = served.http.post(
@@ -182,6 +183,8 @@ def test_a_setting_at_the_top_does_what_it_does_under_the_key(served: Served) ->
     assert refusal(served, top_k="many") == "top_k must be a whole number (not 'many')"
     assert refusal(served, n_predict=0) == "n_predict must be at least 1 (not 0)"
     assert refusal(served, dry_penalty_last_n="all") == "dry_penalty_last_n must be a whole number (not 'all')"
+    for choice in ([1, 2], "a.c", [["a"]], {"a": 1}):
+        assert "must be a list of texts" in refusal(served, guided_choice=choice)
     assert refusal(served, prefer=["@/etc/passwd"]).startswith("a request cannot name the server's files")
 
 
