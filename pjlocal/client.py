@@ -52,6 +52,10 @@ class ServerGone(ServerError):
     """No connection to the server, or it sends nothing any more."""
 
 
+class KeyRefused(UsageError):
+    """The server answers no request with this key."""
+
+
 class ServerBusy(ServerError):
     """As many answers wait in the server as it lets wait."""
 
@@ -289,7 +293,7 @@ class Server:
         status = response.status
         if status == 401:
             problem = "refuses this key" if self._key else "wants a key"
-            return UsageError(
+            return KeyRefused(
                 f"{self.name} {problem}: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed at its "
                 "start (another one each time)"
             )

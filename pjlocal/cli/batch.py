@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..client import Server, ServerBusy
+from ..client import KeyRefused, Server, ServerBusy
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import OutputError, PjlocalError, UsageError
 from ..events import Result, Started
@@ -319,7 +319,7 @@ def write_there(server: Server, rows: Sequence[Row], parallel: int, write: Calla
 
     Raises:
         Interrupted: on request; the rows that were answered are written.
-        ServerError: the server does not answer.
+        KeyRefused, ServerError: the server does not answer.
     """
     told: set[str] = set()
 
@@ -340,6 +340,8 @@ def write_there(server: Server, rows: Sequence[Row], parallel: int, write: Calla
             except ServerBusy:
                 time.sleep(_BUSY_S)
                 continue
+            except KeyRefused:  # no fault of the row: it is to be answered with the right key
+                raise
             except UsageError as error:
                 return row, row.as_json(None, str(error))
             if written.result.finish_reason == "interrupted":

@@ -181,9 +181,12 @@ def test_a_server_writes_them_too(batch: Batch, pjlocal, tiny, environment, opti
     text = lines("one", {"prompt": "two", "prefer": ["vivid"]}, {"prompt": "three", "max_tokens": 0}, "four")
     here = batch(text, "in.jsonl", "--no-server", "--threads", "1", status=1)
     with serving(tiny("llama"), environment) as served:
-        where = ("--server", f"{served.url}/?token={served.token}", "--parallel", "2")
-        done = pjlocal("run", *options[2:], "--batch", "in.jsonl", "--out", "there.jsonl", *where)
+        there = ("run", *options[2:], "--batch", "in.jsonl", "--out", "there.jsonl", "--parallel", "2", "--server")
+        refused = pjlocal(*there, f"{served.url}/?token=wrong")
+        assert refused.returncode == 2 and "refuses this key" in one_line(refused.stderr)
+        assert "four" not in (tmp_path / "there.jsonl").read_text(), "these rows would not be answered again"
+        done = pjlocal(*there, f"{served.url}/?token={served.token}")
     assert done.returncode == 1, done.stderr
-    there = [json.loads(line) for line in (tmp_path / "there.jsonl").read_text().splitlines()]
-    assert [row.get("text") for row in there] == [row.get("text") for row in here]
-    assert [row.get("error") for row in there] == [row.get("error") for row in here]
+    rows = [json.loads(line) for line in (tmp_path / "there.jsonl").read_text().splitlines()]
+    assert [row.get("text") for row in rows] == [row.get("text") for row in here]
+    assert [row.get("error") for row in rows] == [row.get("error") for row in here]
