@@ -52,6 +52,10 @@ class ServerGone(ServerError):
     """The connection to the server failed or was lost, or the server sends nothing."""
 
 
+class KeyRefused(UsageError):
+    """The server answers no request with this key."""
+
+
 class ServerBusy(ServerError):
     """All places of the server are taken."""
 
@@ -291,7 +295,7 @@ class Server:
         status = response.status
         if status == 401:
             problem = "refuses this key" if self._key else "requires a key"
-            return UsageError(
+            return KeyRefused(
                 f"{self.name} {problem}: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed when it "
                 "started (each start prints a new one)"
             )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..client import Server, ServerBusy
+from ..client import KeyRefused, Server, ServerBusy
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import OutputError, PjlocalError, UsageError
 from ..events import Result, Started
@@ -82,6 +82,8 @@ def run_batch(
     """
     rows = read_rows(source, request)
     with on_sigint(interrupt), _Output(out, rows) as output, progress_bars() as progress:
+        if output.n_written:
+            print(f"pjlocal: {out} already has {output.n_written} of {len(rows)} rows", file=sys.stderr)
         progress("answers", output.n_written, len(rows))
 
         def write(row: Row, line: str) -> None:
@@ -101,9 +103,11 @@ def run_batch(
     if interrupt.is_set() or n_left:
         print(f"pjlocal: {n_left} of {len(rows)} rows are left: run the same command to continue", file=sys.stderr)
         return INTERRUPTED
-    if output.n_errors:
-        print(f"pjlocal: {output.n_errors} of {len(rows)} rows have an error instead of an answer", file=sys.stderr)
-    return 1 if output.n_errors else 0
+    if errors := output.errors:
+        print(f"pjlocal: {len(errors)} of {len(rows)} rows have an error instead of an answer", file=sys.stderr)
+        number, error = next(iter(errors.items()))
+        print(f"pjlocal: row {number}: {error}", file=sys.stderr)
+    return 1 if errors else 0
 
 
 # The rows.
@@ -184,7 +188,7 @@ class _Output:
     that wait are written all the same.
 
     Args:
-        out: the file, or ``-`` for standard output, which has no rows from before.
+        out: the file; or ``-`` for standard output, a device or a pipe, which have no rows from before.
 
     Raises:
         UsageError: the file is something else, or answers other prompts.
@@ -200,13 +204,12 @@ class _Output:
         self._lines: dict[int, str] = self._read({row.number: row.prompt for row in rows}) if self._path else {}
         self._in_file = [*self._lines]
         self._file: IO[str] = sys.stdout
-        self.n_errors = sum("error" in json.loads(line) for line in self._lines.values())
 
     def _read(self, prompts: Mapping[int, str]) -> dict[int, str]:
         """The rows that are in the file, without one that was being written when the process was killed."""
         assert self._path
-        try:
-            text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        try:  # a device or a pipe has no rows, and reading one may never end
+            text = self._path.read_text(encoding="utf-8") if self._path.is_file() else ""
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {self._name}: {getattr(error, 'strerror', None) or error}") from None
         lines: dict[int, str] = {}
@@ -251,13 +254,18 @@ class _Output:
     def n_written(self) -> int:
         return len(self._lines)
 
+    @property
+    def errors(self) -> dict[int, str]:
+        """The error of each row that has one, by the row's number."""
+        rows = (json.loads(self._lines[number]) for number in sorted(self._lines))
+        return {row["row"]: row["error"] for row in rows if "error" in row}
+
     def has(self, number: int) -> bool:
         return number in self._lines
 
     def write(self, number: int, line: str) -> None:
         """Keep a row, and write all whose turn has come."""
         self._lines[number] = self._waiting[number] = line
-        self.n_errors += "error" in json.loads(line)
         while self._next in self._lines:
             if self._next in self._waiting:
                 self._put(self._next)
@@ -313,7 +321,7 @@ def write_there(server: Server, rows: Sequence[Row], parallel: int, write: Calla
 
     Raises:
         Interrupted: on request; the rows that were answered are written.
-        ServerError: the server does not answer.
+        KeyRefused, ServerError: the server does not answer.
     """
     warned: set[str] = set()
 
@@ -334,6 +342,8 @@ def write_there(server: Server, rows: Sequence[Row], parallel: int, write: Calla
             except ServerBusy:
                 time.sleep(_BUSY_S)
                 continue
+            except KeyRefused:  # no fault of the row: it is to be answered with the right key
+                raise
             except UsageError as error:
                 return row, row.as_json(None, str(error))
             if written.result.finish_reason == "interrupted":

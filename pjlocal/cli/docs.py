@@ -28,7 +28,7 @@ def docs(
     search: Annotated[
         str | None,
         typer.Option(
-            "--search", "-s", metavar="WORD", help="Print the lines that contain WORD, in all documents or in TOPIC."
+            "--search", "-s", metavar="WORDS", help="Print the lines with all WORDS, in all documents or in TOPIC."
         ),
     ] = None,
 ) -> None:
@@ -47,14 +47,14 @@ def docs(
             typer.echo(in_columns(f"{name:{width}}  ", about, sys.stdout))
 
 
-def _print_lines(word: str, topics: list[str]) -> None:
-    wanted = " ".join(word.split()).casefold()
-    if not wanted:
+def _print_lines(text: str, topics: list[str]) -> None:
+    words = text.casefold().split()
+    if not words:
         raise UsageError("--search needs a word")
     found = False
     for topic in topics:
         for number, line in enumerate(documents.read(topic).splitlines(), 1):
-            if wanted in " ".join(line.split()).casefold():
+            if all(word in line.casefold() for word in words):
                 typer.echo(in_columns(f"{topic}:{number}: ", line.strip(), sys.stdout))
                 found = True
     if not found:

@@ -37,7 +37,8 @@ def cut_off(n_tokens: int, n_limited: int, most: int, allows: str, while_thinkin
         allows: says what to do about the limit.
         while_thinking: says so of an answer that was cut off in its thinking.
     """
-    cut = f"cut off after {n_tokens} token{'' if n_tokens == 1 else 's'}{while_thinking}"
+    n = n_limited or n_tokens
+    cut = f"cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
     if n_limited < most:
         return f"{cut}: the context is full, and a larger --ctx has room for more"
     return f"{cut}: {allows}"

@@ -18,16 +18,19 @@ from pjlocal.sessions.store import Store
 #: Every command at least once, and what it must show; in this order, after the question "What is rain?".
 DRIVEN = (
     ("/help", r"/prefer \[a\|b\].*Show or change the preferences.*/quit .*Ctrl-C stops an answer"),
+    ("/help UNDO", r"^command +what it does\n/undo +Take the last question and its answer back\.$"),
     ("/udno", r"^unknown command /udno: did you mean /undo\?$"),
     ("/zzz", r"^unknown command /zzz: /help lists them$"),
     ("/why", r"a: vivid.*# +token +kind +drafted by +p +q +accept +in place of\n0 .*\n *5 "),
     ("/compare", r"─ judge ─.*─ base ─.*─ both ─.*─ prompt ─.*─ plain ─.*6 tokens"),
     ("/regen", r"cut off after 6 tokens"),
     ("/edit", r"cut off after 6 tokens"),  # $EDITOR writes a question of its own
+    ("/undo 2", r"^/undo takes no words \(not '2'\)$"),
     ("/undo", r"^taken back: What is snow\?$"),
     ("/undo", r"^nothing was said yet$"),
     ("Hello", r"cut off after 6 tokens"),
-    ("/continue 2", r"cut off after 2 tokens; /continue goes on"),
+    ("/continue 2", r"cut off after 2 tokens: /continue goes on"),
+    ("/continue to the end", r"^/continue takes a number of tokens \(not 'to the end'\)$"),
     ("/thoughts", r"^this answer came without thoughts$"),
     ("/read", r"^no file is sent with the next question$"),
     ("/read none.txt", r"^cannot read none.txt: No such file or directory$"),

@@ -82,7 +82,9 @@ def test_bad_rows_get_an_error_and_the_others_an_answer(batch: Batch) -> None:
     assert errors[3] == "unknown field 'max_tokns': did you mean max_tokens?"
     assert "line 4 has no field for its prompt" in errors[4] and "is not valid JSON" in errors[5]
     assert "too long" in errors[6]
-    assert "6 of 8 rows have an error" in one_line(batch.said[0])  # type: ignore[attr-defined]
+    counts, first = batch.said[0].splitlines()  # type: ignore[attr-defined]
+    assert counts == "pjlocal: 6 of 8 rows have an error instead of an answer"
+    assert first == f"pjlocal: row 2: {errors[2]}"
 
 
 def test_rows_that_are_there_are_not_answered_again(batch: Batch, tmp_path: Path) -> None:
@@ -96,7 +98,8 @@ def test_rows_that_are_there_are_not_answered_again(batch: Batch, tmp_path: Path
     assert [row["row"] for row in rows] == [1, 2, 3]
     assert rows[0]["text"].startswith("KEPT ") and [row["text"] for row in rows[1:]] == [r["text"] for r in whole[1:]]
     stat = out.stat()
-    batch(text)
+    batch(text, "in.jsonl", "-n", "3")
+    assert one_line(batch.said[-1]) == "pjlocal: out.jsonl already has 3 of 3 rows"  # type: ignore[attr-defined]
     assert out.stat().st_mtime_ns == stat.st_mtime_ns or out.read_text().splitlines() == [*map(json.dumps, rows)]
 
 
@@ -114,6 +117,15 @@ def test_a_file_of_something_else_is_left_alone(pjlocal, options, tmp_path: Path
     done = pjlocal("run", *options, "--batch", "in.txt", "--out", "out.jsonl")
     assert done.returncode == 2 and one_line(done.stderr) == f"pjlocal: {says}"
     assert (tmp_path / "out.jsonl").read_text() == there
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such devices")
+def test_a_device_is_written_and_never_read(process, options, tmp_path: Path) -> None:
+    """Reading /dev/full before the first answer took all of the memory."""
+    (tmp_path / "in.txt").write_text("one\n")
+    done = process("run", *options, "--batch", "in.txt", "--out", "/dev/full")
+    assert (done.returncode, done.stderr) == (1, "pjlocal: cannot write /dev/full: No space left on device\n")
+    assert process("run", *options, "--batch", "in.txt", "--out", "/dev/null").returncode == 0
 
 
 def test_plain_lines_and_tables_are_read_by_their_endings(batch: Batch, pjlocal, options, tmp_path: Path) -> None:
@@ -169,9 +181,12 @@ def test_a_server_writes_them_too(batch: Batch, pjlocal, tiny, environment, opti
     text = lines("one", {"prompt": "two", "prefer": ["vivid"]}, {"prompt": "three", "max_tokens": 0}, "four")
     here = batch(text, "in.jsonl", "--no-server", "--threads", "1", status=1)
     with serving(tiny("llama"), environment) as served:
-        where = ("--server", f"{served.url}/?token={served.token}", "--parallel", "2")
-        done = pjlocal("run", *options[2:], "--batch", "in.jsonl", "--out", "there.jsonl", *where)
+        there = ("run", *options[2:], "--batch", "in.jsonl", "--out", "there.jsonl", "--parallel", "2", "--server")
+        refused = pjlocal(*there, f"{served.url}/?token=wrong")
+        assert refused.returncode == 2 and "refuses this key" in one_line(refused.stderr)
+        assert "four" not in (tmp_path / "there.jsonl").read_text(), "these rows would not be answered again"
+        done = pjlocal(*there, f"{served.url}/?token={served.token}")
     assert done.returncode == 1, done.stderr
-    there = [json.loads(line) for line in (tmp_path / "there.jsonl").read_text().splitlines()]
-    assert [row.get("text") for row in there] == [row.get("text") for row in here]
-    assert [row.get("error") for row in there] == [row.get("error") for row in here]
+    rows = [json.loads(line) for line in (tmp_path / "there.jsonl").read_text().splitlines()]
+    assert [row.get("text") for row in rows] == [row.get("text") for row in here]
+    assert [row.get("error") for row in rows] == [row.get("error") for row in here]

@@ -49,6 +49,8 @@ def test_a_search_prints_the_lines_that_contain_the_words(pjlocal) -> None:
     topic, number, _ = lines[0].split(":", 2)
     assert "Retry-After" in (FOLDER / f"{topic}.md").read_text(encoding="utf-8").splitlines()[int(number) - 1]
     assert all(line.startswith("page:") for line in pjlocal("docs", "page", "--search", "the").stdout.splitlines())
+    lines = pjlocal("docs", "--search", "stops  an Ctrl-C answer").stdout.splitlines()
+    assert any(line.startswith("chat:") for line in lines), "the words may stand in any order"
     none = pjlocal("docs", "--search", "xyzzy")
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "pjlocal: nothing found\n")
 

@@ -33,6 +33,8 @@ def test_a_pipe_gets_the_answer_alone(pjlocal, thinker: list[str], tmp_path: Pat
     assert (hidden.stdout, hidden.stderr) == (f"{told['text']}\n", "")
     shown = pjlocal(*run, "--thoughts", "show", "Why?")
     assert shown.stdout.endswith(f"\n\n{told['text']}\n") and len(shown.stdout) > 8
+    cut = pjlocal(*run, "-n", "2", "Why?")  # as many as -n allows, without the thinking's
+    assert cut.stderr.startswith("pjlocal: the answer was cut off after 2 tokens: ")
     apart = pjlocal(*run, "--thoughts", "stderr", "Why?")
     assert apart.stdout == hidden.stdout and apart.stderr.rstrip()
 

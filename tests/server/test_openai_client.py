@@ -250,7 +250,7 @@ def test_an_unknown_model_is_told_with_the_nearest(client: OpenAI) -> None:
         client.models.retrieve("other:bold")
     with pytest.raises(openai.NotFoundError, match=r"no model 'vivid[+]foo': there is no preset 'foo'"):
         client.chat.completions.create(model="vivid+foo", messages=ASK)
-    with pytest.raises(openai.NotFoundError, match="no model 'zzzz': the names are llama, "):
+    with pytest.raises(openai.NotFoundError, match="no model 'zzzz': known are llama, "):
         client.chat.completions.create(model="zzzz", messages=ASK)
 
 

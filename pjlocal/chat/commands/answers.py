@@ -95,6 +95,8 @@ def continue_(chat: Chat, words: str) -> None:
     conversation = chat.conversation
     last = conversation.last
     generation = conversation.judge.request.generation
+    if words and not words.isdecimal():
+        raise UsageError(f"/continue takes a number of tokens (not {words!r})")
     n = generation.parse("max_tokens", words).max_tokens if words else None
     writing = conversation.continue_answer(n)
     chat.answer(writing)

@@ -13,9 +13,13 @@ from .command import Command, Commands
 general = Commands()
 
 
-@general.add("/help", "This list.")
+@general.add("/help [COMMAND]", "This list, or one command of it.")
 def help_(chat: Chat, words: str) -> None:
-    chat.screen.show(figures.commands([(c.usage, c.help) for c in COMMANDS.values()], chat.screen.width))
+    chosen = COMMANDS.get(f"/{words.lower().lstrip('/')}")
+    commands = [chosen] if chosen else COMMANDS.values()
+    chat.screen.show(figures.commands([(c.usage, c.help) for c in commands], chat.screen.width))
+    if chosen:
+        return
     chat.screen.say(
         'Enter sends; Alt-Enter makes a new line, and so does Enter inside """ """. Ctrl-C stops an answer or clears '
         "the line; Ctrl-D leaves. A line that begins with // is a message that begins with /. What is pasted is text, "
@@ -42,7 +46,6 @@ _ALIASES = {"/exit": "/quit", "/bye": "/quit", "/q": "/quit", "/?": "/help", "/h
 _MEANT = {
     "/open": "/load",
     "/resume": "/load",
-    "/continue": "/load",
     "/list": "/sessions",
     "/chats": "/sessions",
     "/history": "/sessions",
@@ -77,4 +80,6 @@ def run(chat: Chat, line: str) -> None:
     if found is None:
         hint = f"did you mean {_MEANT[name]}?" if name in _MEANT else did_you_mean(name, COMMANDS)
         raise UsageError(f"unknown command {name}: {hint or '/help lists them'}")
+    if words.strip() and found.usage == found.name:
+        raise UsageError(f"{found.name} takes no words (not {words.strip()!r})")
     found.run(chat, words.strip())
