@@ -436,6 +436,11 @@ class Service:
                 self._stop_engine.set()
             self._changed.notify()
 
+    def reading(self, job: Job) -> tuple[int, int] | None:
+        """The progress of reading a job's prompt (see `Engine.reading`)."""
+        model, answer = self._model, job.answer
+        return model.engine.reading(answer) if model and answer else None
+
     def end(self, patience: float) -> None:
         """Take no more jobs, and interrupt those that are not written after so many seconds."""
         with self._changed:

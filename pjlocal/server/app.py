@@ -111,7 +111,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         body = asked.as_chat()
         answers, calling = await _ask(body)
         reply = ResponsesReply(asked, body, body.model or names.model, calling)
-        return Answering(answers, partial(reply.streamed if asked.stream else reply.whole, answers))
+        return Answering(answers.cancel, partial(reply.streamed if asked.stream else reply.whole, answers))
 
     async def _answering(body: Body) -> Response:
         answers, calling = await _ask(body)
@@ -127,8 +127,8 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         )
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return Answering(answers, partial(streamed, answers, reply, with_usage))
-        return Answering(answers, partial(whole, answers, reply))
+            return Answering(answers.cancel, partial(streamed, answers, reply, with_usage))
+        return Answering(answers.cancel, partial(whole, answers, reply))
 
     async def _ask(body: Body) -> tuple[Answers, Calling | None]:
         """The answers that a request wants, and how they may call functions."""

@@ -131,6 +131,10 @@ class Answers:
 
         return from_first()
 
+    def reading(self) -> tuple[int, int] | None:
+        """The tokens of the prompt that are read, and all of them; None while no prompt is being read."""
+        return next((found for job in self._jobs if (found := self._service.reading(job))), None)
+
     def cancel(self) -> None:
         """Have no more written."""
         jobs, self._jobs = self._jobs, ()  # they refer to this object: Python frees both at once
@@ -143,22 +147,16 @@ class Answers:
 
 
 class Answering(Response):
-    """The response to a request.  It ends, and its answers are cancelled, when the client hangs up.
+    """The response to a request.  It ends when the client hangs up.
 
     Args:
-        end: is called when all is over, however it went.
+        leave: is called when the response is over, however it went.
     """
 
-    def __init__(
-        self,
-        answers: Answers,
-        make: Callable[[], Awaitable[Response]],
-        end: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
+    def __init__(self, leave: Callable[[], None], make: Callable[[], Awaitable[Response]]) -> None:
         super().__init__()
-        self._answers = answers
+        self._leave = leave
         self._make = make
-        self._end = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def respond() -> None:
@@ -173,12 +171,10 @@ class Answering(Response):
                 raise ClientDisconnect
             responding.result()
         finally:
-            self._answers.cancel()
+            self._leave()
             for task in (responding, hung_up):
                 task.cancel()
             await asyncio.gather(responding, hung_up, return_exceptions=True)
-            if self._end:
-                await self._end()
 
 
 async def _hung_up(receive: Receive) -> None:
