@@ -152,10 +152,12 @@ def test_an_answer_of_a_chat_is_followed_by_several_clients_and_outlives_them_fo
 
 
 @pytest.mark.slow
-def test_while_a_prompt_is_read_the_stream_says_how_much_of_it(model: Path, server_environment: dict[str, str]) -> None:
-    asked = body(make_request(["vivid", "creative"], max_tokens=2), "word " * 20_000)
+def test_while_a_prompt_is_read_the_stream_says_how_much_of_it(
+    smollm2: Path, server_environment: dict[str, str]
+) -> None:
+    asked = body(make_request(["vivid", "creative"], max_tokens=2), "word " * 500)
     with (
-        serving(model, server_environment, "--ctx", "131072", "--batch", "64") as served,
+        serving(smollm2, server_environment, "--ctx", "8192", "--batch", "64") as served,
         served.http.stream("POST", "/api/answers", json=asked) as reply,
     ):
         lines = [line for line in reply.iter_lines() if line]

@@ -44,7 +44,11 @@ export function show(saved) {
   const of = (group) => ({ ...defaults[group], ...saved[group] });
   const [preferences, generation, sampling, prompting] = ["preferences", "generation", "sampling", "prompting"].map(of);
   const explicit = saved.explicit ?? Object.keys(saved.sampling ?? {});
-  for (const view of all()) setFields(view, preferences[view.dataset.view] ?? []);
+  for (const view of all()) {
+    const texts = preferences[view.dataset.view] ?? [];
+    setFields(view, texts);
+    view.querySelector(".presets").open = !texts.length;
+  }
   by("mode").value = generation.mode ?? "";
   by("strength").value = generation.strength ?? "";
   by("placement").value = prompting.placement;
