@@ -213,6 +213,12 @@ class Request:
             raise TypeError(f"unexpected keyword argument {name!r}{hint and f': {hint}'}")
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)
 
+    def unset(self, keys: Collection[str]) -> Request:
+        """The request with these settings as if nobody had set them."""
+        fields = [f for group in GROUPS.values() for f in dataclasses.fields(group)]  # type: ignore[arg-type]
+        cleared = self.replace(**{f.name: f.default for f in fields if f.name in keys})
+        return dataclasses.replace(cleared, explicit=self.explicit.difference(keys))
+
     def pick(self, keys: Collection[str]) -> Overrides:
         """The values of these settings, as overrides for another request."""
         tables: dict[str, Any] = {

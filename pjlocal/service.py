@@ -438,6 +438,11 @@ class Service:
                 self._stop_engine.set()
             self._changed.notify()
 
+    def reading(self, job: Job) -> tuple[int, int] | None:
+        """The progress of reading a job's prompt (see `Engine.reading`)."""
+        model, answer = self._model, job.answer
+        return model.engine.reading(answer) if model and answer else None
+
     def end(self, patience: float) -> None:
         """Take no more jobs, and interrupt those that are unfinished after ``patience`` seconds."""
         with self._changed:

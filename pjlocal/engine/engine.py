@@ -203,6 +203,14 @@ class Engine:
         """True if the answer is being written and does not wait."""
         return answer in self._in_flight
 
+    def reading(self, answer: EngineAnswer) -> tuple[int, int] | None:
+        """The tokens of the longest prompt that are read, and all of them, while an answer's prompts are being read.
+
+        Callable from any thread.
+        """
+        slot = self._in_flight.get(answer)
+        return slot.progress if slot and not slot.is_ready else None
+
     @property
     def is_idle(self) -> bool:
         return not self._waiting and not self._in_flight

@@ -52,6 +52,7 @@ class Slot:
         self._needs = needs
         self._stages: Iterator[None] | None = None
         self._n_ahead = 0  # prompt tokens, until the first of them is read
+        self._lengths: list[int] = []  # of the prompts
         self._lanes: LaneSet
 
     def open(self) -> None:
@@ -80,6 +81,19 @@ class Slot:
     @property
     def n_to_read(self) -> int:
         return self._n_ahead + sum(len(sequence.to_read) for sequence in self.sequences)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """The tokens of the longest prompt that are read, and all of them.
+
+        All views count.  What one sequence reads for all of them counts for each.
+        """
+        cached = [] if self._n_ahead else [len(sequence.cached) for sequence in self.sequences]
+        if cached and self.reads_alone:
+            cached = [max(cached)] * len(cached)
+        n_read = sum(map(min, cached, self._lengths))
+        longest = max(self._lengths, default=0)
+        return longest * n_read // max(1, sum(self._lengths)), longest
 
     @property
     def has_to_read(self) -> bool:
@@ -129,6 +143,7 @@ class Slot:
             if is_first and not self._needs.reuses:
                 sequence.keep(0)
         held = _held(self.sequences, prompts)
+        self._lengths = [*map(len, prompts)]
         self._n_ahead = sum(map(len, prompts)) - sum(held)
         self._stages = self._reading(prompts, held)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from typing import Annotated, Any, Literal
 
@@ -18,18 +19,22 @@ from ..errors import PjlocalError
 from ..events import Started
 from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message
+from ..request import KEYS
 from ..request import Request as AnswerRequest
 from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service
 from ..sessions.asking import as_messages, turn_seed
 from ..sessions.faults import GONE_ON
 from ..sessions.session import Session, Turn, title_of
+from ..settings import VIEW_NAMES
 from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
-from .chats import as_json, open_chat
+from .chats import as_json, chat_number, open_chat
 from .openai import Names
 from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
 
 ALIVE_S = 2.0  # the most seconds between two lines of a stream
+_PROGRESS_S = 0.5  # seconds between two lines while a prompt is read
+_REJOIN_S = 10.0  # seconds for a page to follow an answer again, as after a reload
 _MOST_BODY = 16 << 20  # bytes; a conversation contains the tokens of its answers
 
 
@@ -47,6 +52,7 @@ class _InChat(Exact):
     replacing: the turn that is asked again or replaced.
     keep: save the turn; else only show it.
     continues: continue the answer of the replaced turn.
+    lasts: continue writing for a while after the client disconnects, since it comes back.
     """
 
     question: Annotated[str, Field(min_length=1)]
@@ -55,6 +61,7 @@ class _InChat(Exact):
     replacing: Whole | None = None
     keep: bool = True
     continues: bool = False
+    lasts: bool = False
 
 
 class _Body(Exact):
@@ -62,6 +69,7 @@ class _Body(Exact):
 
     request: all settings, as `Request.as_dict` writes them.
     settings: instead of ``request``, the settings that differ from those of the server or the chat.
+    unset: settings to take from neither the server nor the chat, as if nobody had set them.
     messages: the conversation.
     chat: instead of ``messages``, a saved chat.
     first: the number of exchanges already left out of the conversation.
@@ -70,6 +78,7 @@ class _Body(Exact):
 
     request: Object | None = None
     settings: Object | None = None
+    unset: list[str] = Field(default=[], max_length=len(KEYS))
     messages: Annotated[list[_Message] | None, Field(min_length=1, fail_fast=True)] = None
     chat: _InChat | None = None
     first: Annotated[Whole, Field(ge=0)] = 0
@@ -86,10 +95,112 @@ class _Accepted:
 
     session: Session
     turn: Turn
+    replaced: Turn | None
+    request: AnswerRequest
 
     @property
     def is_over(self) -> bool:
         return self.turn.finish_reason is not None
+
+    def described(self) -> dict[str, Any]:
+        """The question, for a client that has not asked it."""
+        preferences = dict(zip(VIEW_NAMES, self.request.views, strict=True))
+        return {
+            "question": self.turn.question,
+            "turn": self.turn.id,
+            "replacing": self.replaced.id if self.replaced else None,
+            "settings": {"mode": self.request.generation.mode, "preferences": preferences},
+        }
+
+
+class _BeingWritten:
+    """An answer under way, with its events so far: clients can follow it from its beginning at any time.
+
+    Without a client it is cancelled.
+
+    Args:
+        question: of a saved chat; None of an answer that is not saved.
+        patience: seconds for which it is written on without a client, once its chat is saved.
+        end: is called when it is over, however it went.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        question: _Accepted | None,
+        patience: float,
+        end: Callable[[], object],
+        *,
+        in_flags: bool,
+    ) -> None:
+        self.answers = answers
+        self.question = question
+        self._patience = patience
+        self._end = end
+        self._in_flags = in_flags
+        self._events: list[bytes] = []
+        self._more = asyncio.Event()  # set, and replaced, when there are more
+        self._n_clients = 0
+        self._writing = asyncio.create_task(self._write())
+        self._writing.add_done_callback(self._finish)  # also where it is cancelled before it has begun
+
+    async def _write(self) -> None:
+        try:
+            while not self.answers.are_done:
+                _, news = await self.answers.next()
+                self._add(_as_events(news))
+        except Exception as error:
+            status = error.exit_status if isinstance(error, PjlocalError) else 1
+            self._add([_error(error, status, in_flags=self._in_flags)])
+
+    def _finish(self, writing: asyncio.Task[None]) -> None:
+        self._more.set()
+        self.answers.cancel()
+        self._end()
+
+    def _add(self, events: Sequence[Mapping[str, Any]]) -> None:
+        self._events += [as_event(event, is_ascii=True) for event in events]
+        self._more.set()
+        self._more = asyncio.Event()
+
+    def response(self, number: str, first: Sequence[Mapping[str, Any]] = ()) -> Response:
+        """The stream of its events for one more client, with others before them."""
+        self._n_clients += 1
+
+        async def make() -> Response:
+            return as_stream(self._follow(first), {"X-Pjlocal-Answer": number})
+
+        return AnswerResponse(self._leave, make)
+
+    async def _follow(self, first: Sequence[Mapping[str, Any]]) -> AsyncIterator[bytes]:
+        """All its events; comments while there are none."""
+        for event in first:
+            yield as_event(event, is_ascii=True)
+        n = 0
+        while True:
+            more = self._more
+            while n < len(self._events):
+                yield self._events[n]
+                n += 1
+            if self._writing.done():
+                return
+            try:
+                await asyncio.wait_for(more.wait(), ALIVE_S if self._events else _PROGRESS_S)
+            except asyncio.TimeoutError:
+                reading = self.answers.reading()
+                yield (": read {} of {}\n\n".format(*reading) if reading else ": alive\n\n").encode()
+
+    def _leave(self) -> None:
+        """A client follows no longer."""
+        self._n_clients -= 1
+        if self._patience and self.question and self.question.session.id is not None:
+            asyncio.get_running_loop().call_later(self._patience, self._check_followed)
+        else:
+            self._check_followed()
+
+    def _check_followed(self) -> None:
+        if not self._n_clients:
+            self._writing.cancel()
 
 
 def answer_routes(
@@ -101,9 +212,8 @@ def answer_routes(
         defaults, model, saved_as: see `create_app`.
     """
     numbers = count(1)
-    being_written: dict[str, Answers] = {}
-    accepted: set[_Accepted] = set()
-    accepting = asyncio.Lock()  # held from checking a chat's last turn until the new turn is in `accepted`
+    being_written: dict[str, _BeingWritten] = {}
+    accepting = asyncio.Lock()  # held from checking a chat's last turn until the new turn is in `being_written`
 
     async def about(request: Request) -> Response:
         named = {"name": names.model, "lasting_name": saved_as.lasting, "version": __version__}
@@ -116,7 +226,7 @@ def answer_routes(
             answers.submit()
         except Exception as error:
             return refusal(error, in_flags=True)
-        return AnswerResponse(answers, lambda: _checked(answers))
+        return AnswerResponse(answers.cancel, lambda: _checked(answers))
 
     async def answer(request: Request) -> Response:
         body = validated(_Body, await read_body(request, _MOST_BODY), most_values=None)
@@ -125,30 +235,30 @@ def answer_routes(
         if (body.messages is None) == (body.chat is None):
             raise Wrong("give either messages or chat")
         in_flags = body.request is not None
+        number = str(next(numbers))
         try:
             if body.chat is None:
-                answers, turn = _outside(body), None
-                answers.submit()
+                begin(number, body, _outside(body))
             else:
                 async with accepting:
-                    answers, turn = await _in_chat(body, body.chat)
-                    answers.submit()
-                    if turn:
-                        accepted.add(turn)
+                    begin(number, body, *await _in_chat(body, body.chat))
         except Exception as error:
             return refusal(error, in_flags=in_flags)
-        number = str(next(numbers))
-        being_written[number] = answers
+        return being_written[number].response(number)
 
-        async def respond() -> Response:
-            return as_stream(_events(answers, in_flags=in_flags), {"X-Pjlocal-Answer": number})
+    def begin(number: str, body: _Body, answers: Answers, question: _Accepted | None = None) -> None:
+        answers.submit()
+        patience = _REJOIN_S if body.chat and body.chat.lasts else 0.0
+        end = partial(being_written.pop, number, None)
+        in_flags = body.request is not None
+        being_written[number] = _BeingWritten(answers, question, patience, end, in_flags=in_flags)
 
-        async def end() -> None:
-            being_written.pop(number, None)
-            if turn:
-                accepted.discard(turn)
-
-        return AnswerResponse(answers, respond, end)
+    async def follow(request: Request) -> Response:
+        chat = chat_number(request)
+        for number, written in being_written.items():
+            if (question := written.question) and question.session.id == chat:
+                return written.response(number, [{"asked": question.described()}])
+        return Response(status_code=204)
 
     def _outside(body: _Body) -> Answers:
         """The answer to messages outside a saved chat."""
@@ -167,7 +277,7 @@ def answer_routes(
 
     async def _in_chat(body: _Body, chat: _InChat) -> tuple[Answers, _Accepted | None]:
         """The answer to the next question of a saved chat."""
-        _check_rests(chat, accepted)
+        _check_rests(chat, [question for written in being_written.values() if (question := written.question)])
         session = Session() if chat.id is None else await open_chat(chat.id)
         replaced = _replaced(session, chat)
         before = [turn for turn in session.turns if turn is not replaced]
@@ -185,18 +295,20 @@ def answer_routes(
             return Answers(service, [job]), None
         session.title = session.title or title_of(chat.question)
         job.saved = SavedTurn(session, turn, replaced, saved_as, request.generation.seed)
-        return Answers(service, [job]), _Accepted(session, turn)
+        return Answers(service, [job]), _Accepted(session, turn, replaced, request)
 
     def _request(body: _Body, base: AnswerRequest) -> AnswerRequest:
         if body.request is not None:
             return parse_request(body.request)
-        return base.override(check_overrides(body.settings or {}, model["context_limit"]))
+        if unknown := [*{*body.unset}.difference(KEYS)]:
+            raise Wrong(f"unset names an unknown setting: {unknown[0]!r}")
+        return base.unset(body.unset).override(check_overrides(body.settings or {}, model["context_limit"]))
 
     async def stop(request: Request) -> Response:
-        answers = being_written.get(request.path_params["number"])
-        if answers is None:
+        written = being_written.get(request.path_params["number"])
+        if written is None:
             raise NotFound("no answer with this number is being written")
-        answers.stop()
+        written.answers.stop()
         return Response(status_code=204)
 
     return [
@@ -204,6 +316,7 @@ def answer_routes(
         Route("/api/check", check, methods=["POST"]),
         Route("/api/answers", answer, methods=["POST"]),
         Route("/api/answers/{number}/stop", stop, methods=["POST"]),
+        Route("/api/chats/{id}/answer", follow),
     ]
 
 
@@ -213,22 +326,6 @@ async def _checked(answers: Answers) -> Response:
     except Exception as error:
         return refusal(error, in_flags=True)
     return Response(status_code=204)
-
-
-async def _events(answers: Answers, *, in_flags: bool) -> AsyncIterator[bytes]:
-    """The events of the stream, with comments while there is no news."""
-    try:
-        while not answers.are_done:
-            try:
-                _, news = await asyncio.wait_for(answers.next(), ALIVE_S)
-            except asyncio.TimeoutError:
-                yield b": alive\n\n"
-                continue
-            for event in _as_events(news):
-                yield as_event(event, is_ascii=True)
-    except Exception as error:
-        status = error.exit_status if isinstance(error, PjlocalError) else 1
-        yield as_event(_error(error, status, in_flags=in_flags), is_ascii=True)
 
 
 def _error(error: Exception, status: int, *, in_flags: bool) -> dict[str, Any]:

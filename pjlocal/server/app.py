@@ -111,7 +111,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         body = parsed.as_chat()
         answers, calling = await _ask(body)
         reply = ResponsesReply(parsed, body, body.model or names.model, calling)
-        return AnswerResponse(answers, partial(reply.streamed if parsed.stream else reply.whole, answers))
+        return AnswerResponse(answers.cancel, partial(reply.streamed if parsed.stream else reply.whole, answers))
 
     async def _respond(body: Body) -> Response:
         answers, calling = await _ask(body)
@@ -127,8 +127,8 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         )
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return AnswerResponse(answers, partial(streamed, answers, reply, with_usage))
-        return AnswerResponse(answers, partial(whole, answers, reply))
+            return AnswerResponse(answers.cancel, partial(streamed, answers, reply, with_usage))
+        return AnswerResponse(answers.cancel, partial(whole, answers, reply))
 
     async def _ask(body: Body) -> tuple[Answers, Calling | None]:
         """The answers to a request, and how they may call functions."""

@@ -64,10 +64,10 @@ def chat_routes() -> list[Route]:
 
     async def chat(request: Request) -> Response:
         with_undone = request.query_params.get("undone") == "true"
-        return as_json(_described(await open_chat(_number(request, "id"), with_undone=with_undone)))
+        return as_json(_described(await open_chat(chat_number(request), with_undone=with_undone)))
 
     async def change(request: Request) -> Response:
-        number = _number(request, "id")
+        number = chat_number(request)
         changes = validated(_Change, await read_body(request))
         if changes.settings is not None:
             parse_request(changes.settings)  # so that all can go on with it
@@ -83,7 +83,7 @@ def chat_routes() -> list[Route]:
         return as_json({"title": title})
 
     async def remove(request: Request) -> Response:
-        number = _number(request, "id")
+        number = chat_number(request)
         await _changed(number, partial(remove_session, session_id=number))
         return Response(status_code=204)
 
@@ -91,19 +91,19 @@ def chat_routes() -> list[Route]:
         form = request.path_params["form"]
         if form not in FORMATS:
             raise NotFound(f"unknown format {form!r}: use {', '.join(FORMATS)}")
-        session = await open_chat(_number(request, "id"))
+        session = await open_chat(chat_number(request))
         headers = {"Content-Disposition": f'attachment; filename="chat-{session.id}.{form}"'}
         return Response(FORMATS[form](session), media_type=_TYPES[form], headers=headers)
 
     async def undo(request: Request) -> Response:
-        number = _number(request, "id")
+        number = chat_number(request)
         turn = validated(_Undo, await read_body(request)).turn
         await _last_turn(number, turn, "undone")
         await _changed(number, lambda store: store.set_undone(turn))
         return Response(status_code=204)
 
     async def edit(request: Request) -> Response:
-        number = _number(request, "id")
+        number = chat_number(request)
         body = validated(_Edit, await read_body(request))
         edited = (await _last_turn(number, body.turn, "edited")).edited(body.answer)
 
@@ -125,12 +125,12 @@ def chat_routes() -> list[Route]:
     ]
 
 
-def _number(request: Request, name: str) -> int:
+def chat_number(request: Request) -> int:
     """The number of a chat in the path; 0, which no chat has, for other texts.
 
     Starlette's convertor for numbers fails above 4,300 digits, which Python does not parse.
     """
-    text: str = request.path_params[name]
+    text: str = request.path_params["id"]
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
 
 

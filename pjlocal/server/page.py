@@ -11,16 +11,16 @@ from starlette.routing import Route
 
 from ..prompting.preferences import presets
 from ..request import Request as AnswerRequest
-from ..settings import VIEW_NAMES, Mode, Placement
+from ..settings import Mode, Placement
 
-_SCRIPTS = ("answer", "api", "chats", "compare", "manage", "markdown", "page", "strip", "token", "turn", "views")
+_SCRIPTS = [file.name for file in files(__package__).joinpath("web").iterdir() if file.name.endswith(".js")]
 #: The served files and their types, by path.
 FILES = {
     "/": ("web/page.html", "text/html"),
     "/page.css": ("web/page.css", "text/css"),
     "/blame.css": ("../blame.css", "text/css"),
     "/icon.svg": ("web/icon.svg", "image/svg+xml"),
-    **{f"/{name}.js": (f"web/{name}.js", "text/javascript") for name in _SCRIPTS},
+    **{f"/{name}": (f"web/{name}", "text/javascript") for name in _SCRIPTS},
 }
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -45,11 +45,7 @@ def page_routes(model: str, defaults: AnswerRequest) -> list[Route]:
                 "presets": presets(),
                 "modes": get_args(Mode),
                 "placements": get_args(Placement),
-                "settings": {
-                    "preferences": dict(zip(VIEW_NAMES, defaults.views, strict=True)),
-                    "generation": {"mode": defaults.generation.mode, "strength": defaults.generation.strength},
-                    "prompting": {"placement": defaults.prompting.placement},
-                },
+                "settings": defaults.as_dict(),
             }
         )
 

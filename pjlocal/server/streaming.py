@@ -131,6 +131,10 @@ class Answers:
 
         return from_first()
 
+    def reading(self) -> tuple[int, int] | None:
+        """The tokens of the prompt that are read, and all of them; None while no prompt is being read."""
+        return next((found for job in self._jobs if (found := self._service.reading(job))), None)
+
     def cancel(self) -> None:
         """Cancel the jobs."""
         jobs, self._jobs = self._jobs, ()  # breaks the reference cycle with this object
@@ -143,22 +147,16 @@ class Answers:
 
 
 class AnswerResponse(Response):
-    """The response of a request for answers.  When the client disconnects, it ends and cancels its answers.
+    """The response to a request.  It ends when the client disconnects.
 
     Args:
-        end: called at the end in any case.
+        leave: called when the response is over, however it ended.
     """
 
-    def __init__(
-        self,
-        answers: Answers,
-        make: Callable[[], Awaitable[Response]],
-        end: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
+    def __init__(self, leave: Callable[[], None], make: Callable[[], Awaitable[Response]]) -> None:
         super().__init__()
-        self._answers = answers
+        self._leave = leave
         self._make = make
-        self._end = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def respond() -> None:
@@ -173,12 +171,10 @@ class AnswerResponse(Response):
                 raise ClientDisconnect
             responding.result()
         finally:
-            self._answers.cancel()
+            self._leave()
             for task in (responding, hung_up):
                 task.cancel()
             await asyncio.gather(responding, hung_up, return_exceptions=True)
-            if self._end:
-                await self._end()
 
 
 async def _hung_up(receive: Receive) -> None:

@@ -13,6 +13,11 @@ WRITTEN = "document.querySelector('#turns article:last-child .actions button')"
 TOKENS = "document.querySelectorAll('#turns article:last-child .t').length"
 
 
+def says(text: str) -> dict[str, Any]:
+    """The settings of a chat in which all answers are this text."""
+    return SETTINGS | {"sampling": {"grammar": f"root ::= {json.dumps(text)}"}, "generation": {"max_tokens": 500}}
+
+
 def ask(page: Page, question: str) -> None:
     page.eval("document.getElementById('question').focus()")
     page.type(question)

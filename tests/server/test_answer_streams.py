@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,51 @@ def test_what_is_stopped_ends_with_a_result_and_a_client_that_hangs_up_frees_its
     with big.http.stream("POST", "/api/answers", json=endless) as reply:
         next(reply.iter_lines())
     when(lambda: big.metric("pjlocal_answers_now") == 0)
+
+
+@pytest.mark.slow
+def test_an_answer_of_a_chat_is_followed_by_several_clients_and_outlives_them_for_a_while(big: Served) -> None:
+    """The page is loaded anew, or opened in a second tab."""
+    ends = {"max_tokens": 40, "ignore_end": True, "draft_prefer": ["vivid"]}
+    asked = {"chat": {"question": "Hello", "lasts": True}, "settings": ends}
+    *_, end = ask(big.http, asked)
+    assert end["result"]["finish_reason"] == "length"
+    chat = big.http.get("/api/chats").json()["chats"][0]["id"]
+    follow = f"/api/chats/{chat}/answer"
+    assert big.http.get(follow).status_code == 204, "nothing is written there"
+    asked["chat"] |= {"id": chat, "question": "Go on"}
+    asked["settings"] = ends | {"max_tokens": 30_000}
+    with big.http.stream("POST", "/api/answers", json=asked) as reply:
+        heard = [next(lines) for lines in [streamed(reply.iter_lines())] for _ in range(20)]
+    with big.http.stream("GET", follow) as first, big.http.stream("GET", follow) as second:
+        streams = [streamed(one.iter_lines()) for one in (first, second)]
+        question = next(streams[0])["asked"]
+        assert question == next(streams[1])["asked"]
+        assert (question["question"], question["settings"]["preferences"]["a"]) == ("Go on", ["vivid"])
+        assert [next(streams[0]) for _ in heard] == heard, "from its beginning"
+        number = first.headers["X-Pjlocal-Answer"]
+        assert number == reply.headers["X-Pjlocal-Answer"] and question["turn"] == heard[0]["head"]["turn"]
+        assert big.http.post(f"/api/answers/{number}/stop").status_code == 204
+        rest = [[*lines] for lines in streams]
+    assert rest[0] == rest[1][len(heard) :] and rest[0][-1]["result"]["finish_reason"] == "interrupted"
+    with big.http.stream("POST", "/api/answers", json=asked) as reply:
+        next(reply.iter_lines())
+        when(lambda: big.metric("pjlocal_answers_now") == 1)
+    when(lambda: big.metric("pjlocal_answers_now") == 0)
+
+
+@pytest.mark.slow
+def test_while_a_prompt_is_read_the_stream_says_how_much_of_it(
+    smollm2: Path, server_environment: dict[str, str]
+) -> None:
+    asked = body(make_request(["vivid", "creative"], max_tokens=2), "word " * 500)
+    with (
+        serving(smollm2, server_environment, "--ctx", "8192", "--batch", "64") as served,
+        served.http.stream("POST", "/api/answers", json=asked) as reply,
+    ):
+        lines = [line for line in reply.iter_lines() if line]
+    reads = [tuple(map(int, re.findall(r"\d+", line))) for line in lines if line.startswith(": read ")]
+    assert reads == sorted(reads) and reads[0][0] < reads[-1][0] <= reads[-1][1], lines[:9]
 
 
 @pytest.mark.slow

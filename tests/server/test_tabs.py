@@ -97,6 +97,25 @@ def test_two_tabs_go_on_in_one_chat_and_both_show_all_of_it(open_tabs, store: St
     assert [question for question, _ in texts(store, session)] == first.eval(QUESTIONS)
 
 
+@pytest.mark.slow
+def test_a_second_tab_follows_an_answer_under_way_and_can_stop_it(open_tabs, store: Store) -> None:
+    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=ENDLESS)
+    first, second = open_tabs(f"#{session.id}")
+    first.front()
+    ask(first, "Go on")
+    first.wait_for(f"{TOKENS} > 10")
+    second.front()
+    second.wait_for(f"document.querySelectorAll('article').length === 2 && {TOKENS} > 30")
+    assert second.eval("document.querySelectorAll('article .actions button').length") == 0
+    click(second, "Stop")
+    for tab in (first, second):
+        tab.wait_for(
+            f"{WRITTEN} && document.querySelector('article:last-child .facts').textContent.includes('stopped')"
+        )
+    assert first.eval(ANSWERS) == second.eval(ANSWERS)
+    assert store.load(session.id).turns[-1].finish_reason == "interrupted"
+
+
 HOLD = """
 var fetched = fetch, asked = 0, over = false, release;
 const held = new Promise((resolve) => (release = resolve));

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from browser import Chromium
 from exported_chats import HOSTILE, accepted, resampled
-from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
+from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click, says
 from saved_chats import a_turn, saved
 from served import Served, serving
-from waiting import when
 
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
@@ -29,9 +28,9 @@ HOSTILE_MARKDOWN = [
 
 def test_a_conversation_shows_who_wrote_what_and_is_saved(page: Callable[..., Chromium], store: Store) -> None:
     chromium = page()
-    first = chromium.eval("[...document.querySelectorAll('#views fieldset input')].map((input) => input.value)")
+    first = chromium.eval("[...document.querySelectorAll('#views fieldset textarea')].map((field) => field.value)")
     assert first == ["vivid", "", "concise", ""], "what the server was started with"
-    chromium.eval("document.querySelector('[data-view=b] input').select()")
+    chromium.eval("document.querySelector('[data-view=b] textarea').select()")
     chromium.type("Answer as a sailor would")
     ask(chromium, "Why do cats purr?")
     chromium.wait_for(WRITTEN)
@@ -90,11 +89,6 @@ def test_a_tokens_numbers_show_where_one_points_and_where_the_keyboard_is(page, 
     assert box[0] >= 0 and box[1] >= 0 and box[2] <= 1200 and box[3] <= 800
     chromium.press("Escape")
     assert chromium.eval("document.getElementById('token').hidden")
-
-
-#: A chat whose answers all are the same.
-def says(text: str) -> dict[str, object]:
-    return SETTINGS | {"sampling": {"grammar": f"root ::= {json.dumps(text)}"}, "generation": {"max_tokens": 500}}
 
 
 SHOWN = "[...document.querySelectorAll('article')].map((one) => one.innerText).join('')"
@@ -190,16 +184,22 @@ def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: S
 
 
 @pytest.mark.slow
-def test_a_page_that_is_loaded_anew_in_the_middle_has_all_that_was_written(page, store: Store) -> None:
+def test_a_page_that_is_loaded_anew_in_the_middle_goes_on_with_the_answer(page, store: Store) -> None:
     session = saved(store, "endless", a_turn("Hello", "Hi you"), settings=ENDLESS)
     chromium = page(f"#{session.id}")
     ask(chromium, "Go on")
     chromium.wait_for(f"{TOKENS} > 30")
     chromium("Page.reload")
-    chromium.wait_for("document.querySelectorAll('article').length && document.readyState === 'complete'")
-    when(lambda: store.load(session.id).turns[-1].finish_reason)
-    chromium("Page.reload")
-    chromium.wait_for("document.querySelectorAll('article').length === 2")
+    chromium.wait_for(f"document.readyState === 'complete' && {TOKENS} > 30")
+    before = chromium.eval(TOKENS)
+    chromium.wait_for(f"{TOKENS} > {before} + 30 && !document.getElementById('stop').hidden")
+    assert chromium.eval("document.querySelectorAll('article .actions button').length") == 0, "it is being written"
+    click(chromium, "Stop")
+    chromium.wait_for(WRITTEN)
+    turn = store.load(session.id).turns[-1]
+    assert (turn.question, turn.finish_reason) == ("Go on", "interrupted")
+    chromium.eval("document.getElementById('formatted').click()")  # off: a token is an element, then
+    assert chromium.eval(TOKENS) == sum(bool(event.text) for event in turn.events)
     answers = chromium.eval("[...document.querySelectorAll('.answer')].map((answer) => answer.innerText.length)")
     assert answers[0] == len("Hi you") and answers[1] > 30
     ask(chromium, "More")
@@ -232,6 +232,9 @@ def test_nothing_planted_runs_and_nothing_is_fetched_from_elsewhere(page, store:
     chromium.wait_for("document.title === 'refused'")
 
 
+CODE = '<div class="code"><button class="copy" type="button">Copy code</button><pre><code>{}</code></pre></div>'
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "expected"),
@@ -242,12 +245,18 @@ def test_nothing_planted_runs_and_nothing_is_fetched_from_elsewhere(page, store:
         ("# A\nb\nc\n\n---\n> d\n> e", "<h4>A</h4><p>b\nc</p><hr><blockquote><p>d\ne</p></blockquote>"),
         ("- a\n- b\n  - c\n\n3. d\n4. e",
          '<ul><li>a</li><li>b<ul><li>c</li></ul></li></ul><ol start="3"><li>d</li><li>e</li></ol>'),
-        ("```py\nx = 1\n\n  <b>\n```\nend", "<pre><code>x = 1\n\n  &lt;b&gt;</code></pre><p>end</p>"),
-        ("```\nopen", "<pre><code>open</code></pre>"),
+        ("```py\nx = 1\n\n  <b>\n```\nend", CODE.format("x = 1\n\n  &lt;b&gt;") + "<p>end</p>"),
+        ("```\nopen", CODE.format("open")),
         ("| a | b |\n|---|:-:|\n| 1 | *2* |\nend",
-         '<div class="wide"><table><thead><tr><th>a</th><th>b</th></tr></thead>'
-         "<tbody><tr><td>1</td><td><em>2</em></td></tr></tbody></table></div><p>end</p>"),
-        ("<b>&amp;</b>", "<p>&lt;b&gt;&amp;amp;&lt;/b&gt;</p>"),
+         '<div class="wide"><table><thead><tr><th>a</th><th class="center">b</th></tr></thead>'
+         '<tbody><tr><td>1</td><td class="center"><em>2</em></td></tr></tbody></table></div><p>end</p>'),
+        ("<b>&amp;</b> &eacute;&#233; &lt;i&gt; &nothing; & `&amp;`",
+         "<p>&lt;b&gt;&amp;&lt;/b&gt; éé &lt;i&gt; &amp;nothing; &amp; <code>&amp;amp;</code></p>"),
+        ("- [ ] a\n- [x] *b*", '<ul><li class="task">☐ a</li><li class="task">☑ <em>b</em></li></ul>'),
+        ("$x^2 \\le \\frac{a+b}{2}$ \\(\\sqrt{\\pi}\\)",
+         '<p><span class="math">x<sup>2</sup> ≤ (a+b)/2</span> <span class="math">√π</span></p>'),
+        ("From $5 to $10, or $5/$6", "<p>From $5 to $10, or $5/$6</p>"),
+        ("\\[ E = mc^{2} \\] \\(", '<p><span class="math"> E = mc<sup>2</sup> </span> (</p>'),
         ("![a](https://x.example/i.png) [b](javascript:1)", "<p><span>a</span> <span>b</span></p>"),
         ("", ""), ("\n\n", ""), ("**", "<p>**</p>"), ("[", "<p>[</p>"), ("1.", "<ol><li></li></ol>"),
     ],
@@ -277,15 +286,19 @@ def test_no_markdown_takes_for_ever(page) -> None:
         "http://",
         "~~",
         "\\",
+        "$a ",
+        "\\(",
+        "$a^{",
+        "&a",
     ):
         rendered(chromium, part * (32_000 // len(part)))
 
 
 def rendered(chromium: Chromium, source: str) -> str:
     chromium.eval(
-        "var html; import('/markdown.js').then(({ blocks, element }) => { const source = "
-        f"{json.dumps(source)}; html = element('div', '', ...blocks(source).map((block) =>"
-        " block.make((from, to) => [source.slice(from, to)]))).innerHTML; })"
+        "var html; Promise.all([import('/markdown.js'), import('/nodes.js')]).then(([{ blocks }, { draw, node }]) => {"
+        f" const source = {json.dumps(source)}, leaf = (from, to, shown = source.slice(from, to)) => [shown];"
+        " html = draw(node('div', blocks(source).map((block) => block.make(leaf)))).innerHTML; })"
     )
     chromium.wait_for("html !== undefined")
     return chromium.eval("html")

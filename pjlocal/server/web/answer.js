@@ -1,6 +1,8 @@
 /** An answer as it grows: Markdown, or the bare text, in which every token has the colour of its writer. */
 
-import { blocks, element } from "./markdown.js";
+import { copy } from "./copy.js";
+import { blocks } from "./markdown.js";
+import { element, node, patch } from "./nodes.js";
 import { hide, show, viewClass, visible } from "./token.js";
 
 const eventOf = new WeakMap(); // of each token's element
@@ -18,7 +20,7 @@ export class Answer {
 
   #tokens = []; // those of the answer that have a text
   #starts = []; // where each of them begins in the text
-  #shown = []; // the blocks that are on the page
+  #shown = []; // the blocks that are on the page, with their sources and nodes
   #due = false;
   #formatted = true;
 
@@ -55,31 +57,31 @@ export class Answer {
     this.render();
   }
 
-  /** Put on the page what has come; blocks that are there already stay, with what points at them. */
+  /** Put on the page what has come; what is there already stays, with what points at it. */
   render() {
     this.#due = false;
     const { text } = this;
-    const leaf = (from, to) => this.#leaf(from, to);
-    const raw = { from: 0, to: text.length, make: () => element("div", "raw", ...leaf(0, text.length)) };
-    const found = this.#formatted ? blocks(text) : [raw];
-    const same = (block, n) => this.#shown[n]?.from === block.from && this.#shown[n].source === text.slice(block.from, block.to);
-    let kept = 0;
-    while (kept < found.length && same(found[kept], kept)) kept++;
-    for (const { made } of this.#shown.splice(kept)) made.remove();
-    for (const block of found.slice(kept)) {
-      const made = block.make(leaf);
-      this.element.append(made);
-      this.#shown.push({ from: block.from, source: text.slice(block.from, block.to), made });
-    }
+    const leaf = (...part) => this.#leaf(...part);
+    const raw = { from: 0, to: text.length, make: () => node("div", leaf(0, text.length), { className: "raw" }) };
+    const shown = this.#shown;
+    this.#shown = (this.#formatted ? blocks(text) : [raw]).map(({ from, to, make }, n) => {
+      const source = text.slice(from, to);
+      const isSame = shown[n]?.from === from && shown[n].source === source;
+      return isSame ? shown[n] : { from, source, node: make(leaf) };
+    });
+    const nodes = (all) => all.map((block) => block.node);
+    patch(this.element, nodes(shown), nodes(this.#shown));
     this.onRender();
   }
 
-  /** A part of the text as tokens. */
-  #leaf(from, to) {
+  /** A part of the text as tokens; or, as one, what is shown instead of it. */
+  #leaf(from, to, shown) {
     const nodes = [];
+    const leaf = (n, text) => ({ key: `${n} ${text}`, draw: () => token(this.#tokens[n], text) });
     for (let n = this.#tokenAt(from); n < this.#tokens.length && this.#starts[n] < to; n++) {
       const start = this.#starts[n];
-      nodes.push(token(this.#tokens[n], Math.max(from, start) - start, to - start));
+      if (shown !== undefined) return [leaf(n, shown)];
+      nodes.push(leaf(n, this.#tokens[n].text.slice(Math.max(0, from - start), to - start)));
     }
     return nodes;
   }
@@ -115,11 +117,11 @@ class Thoughts {
   }
 }
 
-/** A token in the colour of its writer, or the part of it between two of its characters. */
-function token(event, from = 0, to = event.text.length) {
+/** A token in the colour of its writer, or a part of it. */
+function token(event, text = event.text) {
   const kind = ["resampled", "bonus", "given"].includes(event.kind) ? event.kind : "";
   const classes = ["t", viewClass(event.writer), kind].filter(Boolean).join(" ");
-  const span = element("span", classes, visible(event.text.slice(from, to)));
+  const span = element("span", classes, visible(text));
   eventOf.set(span, event);
   return span;
 }
@@ -142,7 +144,11 @@ function withNumbers(text, name) {
     hide();
   };
   text.addEventListener("pointerover", point);
-  text.addEventListener("click", point);
+  text.addEventListener("click", (event) => {
+    const button = event.target.closest(".copy");
+    if (button) copy(button.parentElement.querySelector("code").textContent, button);
+    else point(event);
+  });
   text.addEventListener("pointerleave", hide);
   text.addEventListener("blur", leave);
   text.addEventListener("keydown", (event) => {

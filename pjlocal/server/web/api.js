@@ -21,7 +21,7 @@ export async function ask(path, { body, signal, method = body === undefined ? "G
     headers: secret ? { Authorization: `Bearer ${secret}` } : {},
     body: body === undefined ? undefined : JSON.stringify(body),
     signal,
-  });
+  }).catch(lost);
   if (response.status === 401) {
     refused.add(secret);
     if (sessionStorage.getItem(SECRET) === secret) await (finding ??= find().finally(() => (finding = null)));
@@ -33,23 +33,36 @@ export async function ask(path, { body, signal, method = body === undefined ? "G
 
 export const json = async (path) => (await ask(path)).json();
 
-/** The events of an answer, until its result; an error in the stream is thrown. */
+/** The events of an answer, until its result; an error in the stream is thrown.
+ * Before the first one come some with `waits`: how much of the prompt is read, where that has begun. */
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { value, done } = await reader.read();
-    if (done) throw new Error("the server has hung up in the middle of the answer");
+    const { value, done } = await reader.read().catch(lost);
+    if (done) lost({});
     const parts = (text + value).split("\n\n");
     text = parts.pop();
     for (const part of parts) {
-      if (!part.startsWith("data: ")) continue; // a sign of life
+      if (!part.startsWith("data: ")) {
+        const [, n, all] = /^: read (\d+) of (\d+)/.exec(part) ?? [];
+        yield { waits: n === undefined ? {} : { n: Number(n), all: Number(all) } };
+        continue;
+      }
       const event = JSON.parse(part.slice("data: ".length));
       if (event.error) throw saying({ message: event.error, code: event.code });
       yield event;
       if (event.result) return;
     }
   }
+}
+
+/** Whether an error is that the server has gone, or is about to. */
+export const isGone = ({ code }) => code === "server_gone" || code === "stopping";
+
+function lost(error) {
+  if (error.name === "AbortError") throw error;
+  throw saying({ message: "The server does not answer. Start it again, then reload this page.", code: "server_gone" });
 }
 
 const saying = ({ message, code }) => Object.assign(new Error(message), { code });

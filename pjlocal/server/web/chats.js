@@ -1,7 +1,7 @@
 /** The saved chats: listed, searched, exported. */
 
 import { ask, json } from "./api.js";
-import { element } from "./markdown.js";
+import { element } from "./nodes.js";
 import { visible } from "./token.js";
 
 const by = (id) => document.getElementById(id);
@@ -14,8 +14,8 @@ export async function list(current) {
   const { chats, hits } = await json(`api/chats?q=${encodeURIComponent(words)}`);
   if (number !== listed) return;
   const items = hits
-    ? hits.map((hit) => item(hit.session_id, hit.title, hit.snippet, current))
-    : chats.map((chat) => item(chat.id, chat.title, `${day(chat.updated)} · ${turns(chat.n_turns)}`, current));
+    ? hits.map((hit) => item(`${hit.session_id}-${hit.turn_id}`, hit.title, hit.snippet, hit.session_id === current))
+    : chats.map((chat) => item(chat.id, chat.title, `${day(chat.updated)} · ${turns(chat.n_turns)}`, chat.id === current));
   const focused = document.activeElement?.closest("#list a")?.hash;
   by("list").replaceChildren(...(items.length ? items : [element("li", "hint", words ? "nothing is found" : "none yet")]));
   if (focused) by("list").querySelector(`a[href="${focused}"]`)?.focus();
@@ -24,12 +24,42 @@ export async function list(current) {
 const turns = (n) => `${n} turn${n === 1 ? "" : "s"}`;
 const day = (seconds) => new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 
-function item(id, title, more, current) {
+function item(address, title, more, isOpen) {
   const link = element("a", "", element("bdi", "", visible(title || "untitled")), element("small", "", visible(more)));
-  link.href = `#${id}`;
-  if (id === current) link.setAttribute("aria-current", "page");
+  link.href = `#${address}`;
+  if (isOpen) link.setAttribute("aria-current", "page");
   return element("li", "", link);
 }
+
+/** Mark the words of the search in a part of the page, and go to the first of them. */
+export function mark(part) {
+  const walker = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+  const nodes = [];
+  let text = "";
+  while (walker.nextNode()) {
+    nodes.push({ node: walker.currentNode, from: text.length });
+    text += walker.currentNode.data;
+  }
+  text = text.toLowerCase();
+  const place = (at) => {
+    const { node, from } = nodes.findLast(({ from }) => from <= at);
+    return [node, Math.min(at - from, node.length)];
+  };
+  const ranges = [];
+  for (const word of by("words").value.toLowerCase().split(/\s+/).filter(Boolean)) {
+    for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + word.length)) {
+      const range = new Range();
+      range.setStart(...place(at));
+      const [node, last] = place(at + word.length - 1);
+      range.setEnd(node, Math.min(last + 1, node.length));
+      ranges.push(range);
+    }
+  }
+  CSS.highlights?.set("hit", new Highlight(...ranges));
+  (ranges[0]?.startContainer.parentElement ?? part).scrollIntoView({ block: "center" });
+}
+
+export const unmark = () => CSS.highlights?.delete("hit");
 
 export function onSearch(search) {
   by("words").addEventListener("input", () => {

@@ -1,7 +1,7 @@
 /** A question's answers in several modes, side by side.  They are looked at, and not saved. */
 
-import { ask } from "./api.js";
-import { element } from "./markdown.js";
+import { ask, events } from "./api.js";
+import { element } from "./nodes.js";
 import { showIn, visible } from "./token.js";
 import { Written } from "./turn.js";
 import { asSaved, chosen, modes } from "./views.js";
@@ -41,16 +41,17 @@ function run() {
 }
 
 function column(mode, signal) {
-  const settings = { ...chosen(), mode };
+  const { settings, unset } = chosen();
+  settings.mode = mode;
   const written = new Written({ ...asSaved(settings), mode: undefined }, true);
   const heading = element("h3", "", mode);
   const trouble = element("p", "trouble");
   const place = element("section", "", heading, trouble, ...written.parts);
   place.setAttribute("aria-label", `Mode ${mode}`);
-  ask("api/answers", { body: { chat: { ...asked, keep: false }, settings }, signal })
-    .then((response) => written.read(response))
+  ask("api/answers", { body: { chat: { ...asked, keep: false }, settings, unset }, signal })
+    .then((response) => written.read(events(response)))
     .catch((error) => {
-      written.end("interrupted");
+      if (written.finish === undefined) written.end("failed"); // it was refused
       if (error.name !== "AbortError") trouble.textContent = error.message;
     });
   return place;

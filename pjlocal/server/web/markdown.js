@@ -1,19 +1,16 @@
-/** Untrusted Markdown as elements.  All text in them is a part of the source, which `leaf(from, to)` makes nodes of: so
- * who wrote a token is still known behind the Markdown.  HTML is text like any other, pictures are their descriptions.
+/** Untrusted Markdown as trees of nodes.  All text in them is a part of the source, which `leaf(from, to, shown)` makes
+ * nodes of, `shown` instead where that is given: so who wrote a token is still known behind the Markdown.  HTML is text like any other, pictures are their descriptions.
  *
  * A text under way is a list of lines, each from where to where in the source it goes. */
 
+import { formula } from "./math.js";
+import { node } from "./nodes.js";
+
 const DEPTH = 8; // of what stands within each other; deeper it is text
-const MARKED = /[\\`*_~[!]/;
+const LONGEST_FORMULA = 1000; // characters
+const MARKED = /[\\`*_~[!$&]/;
 
-export function element(name, className = "", ...children) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  made.append(...children);
-  return made;
-}
-
-/** The source's blocks, in order: `from`, `to`, and `make(leaf)`, which makes the element. */
+/** The source's blocks, in order: `from`, `to`, and `make(leaf)`, which returns its node. */
 export function blocks(source) {
   return parse(source, lines(source), 0);
 }
@@ -36,6 +33,8 @@ const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])(\s+|$)/;
 const DIVIDER = /^ {0,3}\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
 
+const SIDES = { ":-": "left", ":-:": "center", "-:": "right" };
+
 function parse(source, all, depth) {
   const text = ({ from, to }) => source.slice(from, to);
   const found = [];
@@ -55,17 +54,20 @@ function parse(source, all, depth) {
       until((next) => !(next.trim().startsWith(fence) && !next.trim().replaceAll(fence[0], "")));
       const inside = all.slice(first + 1, at);
       if (at < all.length) at++;
-      add(first, at, (leaf) => element("pre", "", element("code", "", ...joined(inside, leaf))));
+      add(first, at, (leaf) => {
+        const copies = node("button", ["Copy code"], { className: "copy", type: "button" });
+        return node("div", [copies, node("pre", [node("code", joined(inside, leaf))])], { className: "code" });
+      });
     } else if ((match = HEADING.exec(line))) {
       const inside = [{ from: all[first].from + match[0].length, to: all[first].to }];
       const level = Math.min(6, match[1].length + 3); // below the question's
-      add(first, at, (leaf) => element(`h${level}`, "", ...inline(source, inside, leaf)));
+      add(first, at, (leaf) => node(`h${level}`, inline(source, inside, leaf)));
     } else if (RULE.test(line)) {
-      add(first, at, () => element("hr"));
+      add(first, at, () => node("hr"));
     } else if (depth < DEPTH && QUOTE.test(line)) {
       until((next) => QUOTE.test(next));
       const inside = all.slice(first, at).map((one) => cut(one, QUOTE.exec(text(one))[0].length));
-      add(first, at, (leaf) => element("blockquote", "", ...made(parse(source, inside, depth + 1), leaf)));
+      add(first, at, (leaf) => node("blockquote", made(parse(source, inside, depth + 1), leaf)));
     } else if (depth < DEPTH && (match = ITEM.exec(line))) {
       const ordered = /\d/.test(match[2]);
       const items = [];
@@ -76,26 +78,28 @@ function parse(source, all, depth) {
         until((next) => !next.trim() || /^\s*/.exec(next)[0].length >= Math.min(indent, 2));
         while (at - 1 > begin && !text(all[at - 1]).trim()) at--; // blank lines behind it are between blocks
         const inside = all.slice(begin, at).map((one, n) => cut(one, n ? spaces(text(one), indent) : match[0].length));
-        items.push(parse(source, inside, depth + 1));
+        const task = /^\[([ xX])\] /.exec(text(inside[0]));
+        const box = task && { from: inside[0].from, to: inside[0].from + 3, shown: task[1] === " " ? "☐ " : "☑ " };
+        if (task) inside[0] = cut(inside[0], 4);
+        items.push({ box, found: parse(source, inside, depth + 1) });
         const next = at;
         until((line) => !line.trim());
         if (at < all.length && !ITEM.test(text(all[at]))) at = next;
       }
       const start = ordered ? parseInt(line, 10) : 1;
-      add(first, at, (leaf) => {
-        const list = element(ordered ? "ol" : "ul", "", ...items.map((item) => element("li", "", ...tight(item, leaf))));
-        if (start !== 1) list.start = start;
-        return list;
-      });
+      add(first, at, (leaf) =>
+        node(ordered ? "ol" : "ul", items.map((item) => listed(item, leaf)), start === 1 ? {} : { start }),
+      );
     } else if (line.includes("|") && at < all.length && DIVIDER.test(text(all[at])) && text(all[at]).includes("-")) {
       at++;
       until((next) => next.includes("|"));
-      const rows = all.slice(first, at).filter((_, n) => n !== 1).map((row) => cells(source, row));
-      add(first, at, (leaf) => table(source, rows, leaf));
+      const [head, divider, ...rows] = all.slice(first, at).map((row) => cells(source, row));
+      const sides = divider.map((cell) => SIDES[text(cell).replace(/-+/, "-")]);
+      add(first, at, (leaf) => table(source, [head, ...rows], sides, leaf));
     } else {
       until((next) => next.trim() && !begins(next));
       const inside = all.slice(first, at).map((one) => cut(one, spaces(text(one), Infinity)));
-      add(first, at, (leaf) => element("p", "", ...inline(source, inside, leaf)));
+      add(first, at, (leaf) => node("p", inline(source, inside, leaf)));
       found[found.length - 1].plain = (leaf) => inline(source, inside, leaf);
     }
   }
@@ -108,6 +112,11 @@ const spaces = (line, most) => Math.min(most, /^\s*/.exec(line)[0].length);
 const made = (found, leaf) => found.map((block) => block.make(leaf));
 /** What an item holds: its first paragraph without an element of its own. */
 const tight = (found, leaf) => found.flatMap((block, n) => (n || !block.plain ? [block.make(leaf)] : block.plain(leaf)));
+
+function listed({ box, found }, leaf) {
+  if (!box) return node("li", tight(found, leaf));
+  return node("li", [...leaf(box.from, box.to, box.shown), ...tight(found, leaf)], { className: "task" });
+}
 
 function joined(all, leaf) {
   return all.flatMap(({ from, to }, n) => (n ? ["\n", ...leaf(from, to)] : leaf(from, to)));
@@ -130,11 +139,11 @@ function cells(source, { from, to }) {
   return found;
 }
 
-function table(source, [head, ...rows], leaf) {
-  const row = (name, all) =>
-    element("tr", "", ...all.map((cell) => element(name, "", ...inline(source, [cell], leaf))));
-  const made = element("table", "", element("thead", "", row("th", head)), element("tbody", "", ...rows.map((all) => row("td", all))));
-  return element("div", "wide", made);
+function table(source, [head, ...rows], sides, leaf) {
+  const side = (n) => (sides[n] ? { className: sides[n] } : {});
+  const row = (name, all) => node("tr", all.map((cell, n) => node(name, inline(source, [cell], leaf), side(n))));
+  const body = node("tbody", rows.map((all) => row("td", all)));
+  return node("div", [node("table", [node("thead", [row("th", head)]), body])], { className: "wide" });
 }
 
 /** What stands in the lines, as nodes. */
@@ -147,13 +156,13 @@ function inline(source, all, leaf) {
     length += to - from + 1;
   }
   /** Nodes of a part of the text, which may go over several lines. */
-  const literal = (from, to) => {
+  const literal = (from, to, shown) => {
     const nodes = [];
     starts.forEach(({ at, from: begin }, n) => {
       const end = n + 1 < starts.length ? starts[n + 1].at - 1 : length - 1;
       if (n && at > from && at <= to) nodes.push("\n");
       const [first, last] = [Math.max(from, at), Math.min(to, end)];
-      if (first < last) nodes.push(...leaf(begin + first - at, begin + last - at));
+      if (first < last) nodes.push(...leaf(begin + first - at, begin + last - at, shown));
     });
     return nodes;
   };
@@ -174,23 +183,30 @@ function spans(text, from, to, literal, depth) {
   const flush = (end) => {
     if (done < end) nodes.push(...literal(done, end));
   };
-  const put = (begin, end, node) => {
+  const put = (begin, end, ...made) => {
     flush(begin);
-    nodes.push(node);
+    nodes.push(...made);
     done = end;
     return end;
   };
-  const inside = (name, begin, end) => element(name, "", ...spans(text, begin, end, literal, depth + 1));
+  const inside = (name, begin, end) => node(name, spans(text, begin, end, literal, depth + 1));
   for (let at = from; at < to; ) {
     const here = text[at];
-    if (here === "\\" && at + 1 < to && /[!-/:-@[-`{-~]/.test(text[at + 1])) {
+    const math = here === "$" || here === "\\" ? inFormula(text, at, to) : null;
+    if (math) {
+      at = put(at, math.next, node("span", formula(text, math.from, math.to, literal), { className: "math" }));
+    } else if (here === "&") {
+      const entity = /^&(?:#\d{1,7}|#x[\da-f]{1,6}|[a-z][a-z\d]{1,31});/i.exec(text.slice(at, Math.min(to, at + 34)))?.[0];
+      const shown = entity && new DOMParser().parseFromString(entity, "text/html").body.textContent;
+      at = shown && shown.length <= 2 ? put(at, at + entity.length, ...literal(at, at + entity.length, shown)) : at + 1;
+    } else if (here === "\\" && at + 1 < to && /[!-/:-@[-`{-~]/.test(text[at + 1])) {
       flush(at);
       done = at + 1;
       at += 2;
     } else if (here === "`") {
       const ticks = /^`+/.exec(text.slice(at, to))[0];
       const end = closing(text, at + ticks.length, to, ticks, "`");
-      at = end < 0 ? at + ticks.length : put(at, end + ticks.length, element("code", "", ...literal(at + ticks.length, end)));
+      at = end < 0 ? at + ticks.length : put(at, end + ticks.length, node("code", literal(at + ticks.length, end)));
     } else if (depth < DEPTH && (here === "[" || (here === "!" && text[at + 1] === "["))) {
       const link = /^!?\[([^[\]\n]*)\]\(<?([^\s()<>]*)>?(?:\s+"[^"\n]*")?\)/.exec(text.slice(at, Math.min(to, at + 2000)));
       if (link) {
@@ -199,7 +215,7 @@ function spans(text, from, to, literal, depth) {
       } else at++;
     } else if (here === "h" && /^https?:\/\//.test(text.slice(at, at + 8)) && !/\w/.test(text[at - 1] ?? "")) {
       const end = at + /^[^\s<>"`*]*[^\s<>"`*.,:;!?'()[\]]/.exec(text.slice(at, to))[0].length;
-      at = put(at, end, linked(text.slice(at, end), false, element("span", "", ...literal(at, end))));
+      at = put(at, end, linked(text.slice(at, end), false, node("span", literal(at, end))));
     } else if (depth < DEPTH) {
       const around = AROUND.find(([mark]) => text.startsWith(mark, at) && opens(text, at, mark));
       const end = around ? ends(text, at + around[0].length, to, around[0]) : -1;
@@ -209,6 +225,21 @@ function spans(text, from, to, literal, depth) {
   }
   flush(to);
   return nodes;
+}
+
+/** The formula that begins at a place, between marks that end it; null where none does.  Two prices are none. */
+function inFormula(text, at, to) {
+  const mark = /^(\$\$?|\\[([])/.exec(text.slice(at, at + 2))?.[0];
+  if (!mark || (mark[0] === "$" && /[\w$]/.test(text[at - 1] ?? ""))) return null;
+  const from = at + mark.length;
+  const last = { "\\(": "\\)", "\\[": "\\]" }[mark] ?? mark;
+  if (mark === "$" && !/\S/.test(text[from] ?? " ")) return null;
+  const part = text.slice(from, Math.min(to, from + LONGEST_FORMULA));
+  for (let end = part.indexOf(last); end > 0; end = part.indexOf(last, end + 1)) {
+    const isPrice = mark === "$" && (/\s/.test(part[end - 1]) || /\d/.test(part[end + 1] ?? ""));
+    if (!isPrice) return { from, to: from + end, next: from + end + last.length };
+  }
+  return null;
 }
 
 const opens = (text, at, mark) =>
@@ -236,10 +267,5 @@ function closing(text, from, to, run, char) {
 /** A link, where it leads to a web page; a picture is never fetched. */
 function linked(address, isPicture, label) {
   if (isPicture || !/^https?:\/\/[^/]/i.test(address)) return label;
-  const link = element("a", "", label);
-  link.href = address;
-  link.title = address;
-  link.target = "_blank";
-  link.rel = "noopener noreferrer nofollow";
-  return link;
+  return node("a", [label], { href: address, title: address, target: "_blank", rel: "noopener noreferrer nofollow" });
 }

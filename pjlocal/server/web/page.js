@@ -1,10 +1,10 @@
 /** The chat on the page: its address names it, so that it is there again when the page is loaded anew. */
 
-import { ask, json } from "./api.js";
+import { ask, events, isGone, json } from "./api.js";
 import * as chats from "./chats.js";
 import { compare } from "./compare.js";
 import { manage } from "./manage.js";
-import { element } from "./markdown.js";
+import { element } from "./nodes.js";
 import { hide, say, visible } from "./token.js";
 import { Turn } from "./turn.js";
 import * as views from "./views.js";
@@ -15,7 +15,7 @@ const others = new BroadcastChannel("pjlocal"); // this page in other tabs: each
 let chat = null; // its number, once it is saved
 let title = "";
 let turns = [];
-let writing = null; // the turn under way, with the number of its answer and what stops it
+let writing = null; // the answer under way, as `write` has it, with its number
 let editing = null; // the turn whose question is asked anew
 let stale = false; // whether the chat was changed elsewhere while one was under way here
 let opening = null; // what loads the chat of the address
@@ -28,44 +28,74 @@ async function send(text, replaced) {
   if (writing) question.value ||= text;
   if (writing || !text.trim()) return;
   leave();
-  const settings = views.chosen();
-  const turn = new Turn(text, views.asSaved(settings), by("formatted").checked);
-  const before = turns;
+  const chosen = views.chosen();
+  const turn = new Turn(text, views.asSaved(chosen.settings), by("formatted").checked);
   const after = replaced || chat === null ? null : turns[turns.length - 1]?.id ?? 0;
-  let failed = null;
   const stopping = new AbortController();
-  writing = { turn, stopping };
-  trouble("");
-  show([...turns.filter((one) => one !== replaced), turn]);
+  const asked = { id: chat, question: text, after, replacing: replaced?.id ?? null, lasts: true };
+  const one = { turn, replaced: replaced?.id, stopping, isOwn: true };
+  await write(one, async () => {
+    const response = await ask("api/answers", { body: { chat: asked, ...chosen }, signal: stopping.signal });
+    one.number = response.headers.get("X-Pjlocal-Answer");
+    return events(response);
+  });
+}
+
+/** Show an answer that was asked for elsewhere, or before this page was loaded anew. */
+async function follow({ response, stopping }) {
+  const which = chat;
+  const stream = events(response);
+  try {
+    const { asked } = (await stream.next()).value;
+    if (writing || chat !== which) return stopping.abort();
+    const turn = new Turn(asked.question, asked.settings, by("formatted").checked, asked.turn);
+    const number = response.headers.get("X-Pjlocal-Answer");
+    await write({ turn, replaced: asked.replacing, stopping, number }, () => stream);
+  } catch (error) {
+    if (error.name !== "AbortError") refused(error);
+  }
+}
+
+/** Show an answer while it is written.
+ *
+ * one: its turn, the number of the turn that it replaces, what stops it, and whether it was asked for here.
+ * begin: returns the events of its stream. */
+async function write(one, begin) {
+  const { turn, isOwn } = one;
+  const before = turns;
+  let failed = null;
+  writing = one;
+  if (isOwn) trouble("");
+  show([...turns.filter(({ id }) => id !== one.replaced && (id === null || id !== turn.id)), turn]);
   turn.element.scrollIntoView({ block: "end" });
   try {
-    const body = { chat: { id: chat, question: text, after, replacing: replaced?.id ?? null }, settings };
-    const response = await ask("api/answers", { body, signal: stopping.signal });
-    if (writing?.turn !== turn) return; // another chat is open by now
-    writing.number = response.headers.get("X-Pjlocal-Answer");
-    await turn.written.read(response, (head) => writing?.turn === turn && named(turn, head));
+    const stream = await begin();
+    if (writing !== one) return; // another chat is open by now
+    await turn.written.read(stream, (head) => writing === one && named(one, head));
   } catch (error) {
     if (error.name !== "AbortError") failed = error;
   }
-  if (writing?.turn !== turn) return;
+  if (writing !== one) return;
   writing = null;
-  const { answer } = turn.written;
+  const { answer, finish } = turn.written;
   if (turn.id === null) {
     show(before); // as if it had not been asked
-    question.value ||= text;
-    if (!failed && turn.written.finish) trouble("The answer is empty: it is as if nothing had been asked.");
+    if (isOwn || one.isStopped) question.value ||= turn.question;
+    if (["stop", "length"].includes(finish)) trouble("The answer is empty: it is as if nothing had been asked.");
   } else {
     show(turns);
     say(answer.isThinking ? turn.written.facts.textContent : `Answer: ${answer.text}`);
     if (document.activeElement === document.body) answer.element.focus({ preventScroll: true }); // its button is gone
   }
-  if (failed) refused(failed);
+  if (failed && isGone(failed)) trouble(`The server stopped. ${turn.id === null ? "Your question is in its field again." : "Your answer so far is saved."}`);
+  else if (failed) refused(failed);
   else if (stale) refresh();
-  changed();
+  if (isOwn) changed();
+  else list();
 }
 
 /** The chat and the turn are saved from now on. */
-function named(turn, head) {
+function named({ turn, isOwn }, head) {
   if (head.turn === null) return;
   turn.id = head.turn;
   if (chat === null) {
@@ -73,15 +103,16 @@ function named(turn, head) {
     history.replaceState(null, "", `#${chat}`);
     entitle(short(turn.question));
   }
-  changed();
+  if (isOwn) changed();
 }
 
 const short = (text) => (text.length > 60 ? `${text.slice(0, 59).trimEnd()}…` : text);
 
 function stop() {
   if (!writing) return;
-  const { turn, number, stopping } = writing;
-  if (turn.id === null) stopping.abort();
+  const { number, stopping } = writing;
+  writing.isStopped = true;
+  if (number === undefined) stopping.abort();
   else ask(`api/answers/${number}/stop`, { body: {} }).catch(() => stopping.abort());
 }
 
@@ -131,10 +162,10 @@ function entitle(text) {
 }
 
 const trouble = (text) => (by("trouble").textContent = text);
-const list = () => chats.list(chat).catch((error) => trouble(error.message));
+const list = () => chats.list(chat).catch((error) => (by("trouble").textContent ||= error.message));
 
-/** Follow an answer that is written while its end is in sight. */
-function follow() {
+/** Keep the end of an answer that is written in sight, where it is. */
+function scrollAlong() {
   const room = document.scrollingElement;
   let near = true;
   addEventListener("scroll", () => (near = room.scrollHeight - room.scrollTop - innerHeight < 80), { passive: true });
@@ -145,9 +176,25 @@ function follow() {
 
 const open = () => (opening = opened());
 
+/** The chat that the address names, and the turn in it that a search has found. */
+function address() {
+  const [, which, turn] = /^#(\d+)(?:-(\d+))?$/.exec(location.hash) ?? [];
+  return { chat: which === undefined ? null : Number(which), turn: Number(turn) };
+}
+
+/** Go to the turn that was found, or else to the end.  The address then names the chat alone, so that the same hit can be
+ * opened again. */
+function showHit() {
+  const found = turns.find(({ id }) => id === address().turn);
+  for (const turn of turns) turn.element.classList.toggle("hit", turn === found);
+  if (found) chats.mark(found.element);
+  else toEnd();
+  history.replaceState(null, "", `#${chat}`);
+}
+
 async function opened() {
-  const which = /^#\d+$/.test(location.hash) ? Number(location.hash.slice(1)) : null;
-  if (which === chat && which !== null) return;
+  const which = address().chat;
+  if (which === chat && which !== null) return showHit();
   writing?.stopping.abort();
   writing = null;
   leave();
@@ -156,8 +203,8 @@ async function opened() {
   forget();
   if (which !== null) {
     try {
-      const saved = await latest(which);
-      if (saved) load(saved);
+      const found = await latest(which);
+      if (found) load(found);
     } catch (error) {
       trouble(error.message);
     }
@@ -165,21 +212,26 @@ async function opened() {
   list();
 }
 
-/** A chat as it is saved; nothing where one was asked for later. */
+/** A chat as it is saved, and the stream of the answer that is being written in it, where one is; nothing where a chat
+ * was asked for later.  The stream is asked for first: where there is none, the chat is whole. */
 async function latest(which) {
   const number = ++wanted;
+  const stopping = new AbortController();
   try {
+    const response = await ask(`api/chats/${which}/answer`, { signal: stopping.signal });
     const saved = await json(`api/chats/${which}`);
-    if (number === wanted) return saved;
+    if (number === wanted) return { saved, running: response.status === 200 && { response, stopping } };
   } catch (error) {
     if (number === wanted) throw error;
   }
+  stopping.abort();
   return null;
 }
 
 /** From now on another chat is begun. */
 function forget() {
   for (const dialog of document.querySelectorAll("dialog[open]:not(#asking)")) dialog.close();
+  chats.unmark();
   chat = null;
   stale = false;
   wanted++; // what was asked of the other is no longer wanted
@@ -188,20 +240,21 @@ function forget() {
   if (!document.activeElement?.checkVisibility()) question.focus(); // it was at a button of the chat
 }
 
-function load(saved) {
-  chat = saved.id;
-  views.show(saved.settings);
-  take(saved);
-  toEnd();
+function load(found) {
+  chat = found.saved.id;
+  views.show(found.saved.settings);
+  take(found);
+  showHit();
 }
 
 const toEnd = () => document.scrollingElement.scrollTo(0, document.scrollingElement.scrollHeight);
 
 /** Show the chat as it is saved; turns that are there already stay, with what points at them. */
-function take(saved) {
+function take({ saved, running }) {
   entitle(saved.title);
   const all = saved.turns.map((one) => turns.find((turn) => isWhole(turn, one)) ?? asTurn(one));
   if (all.length !== turns.length || all.some((turn, n) => turn !== turns[n])) show(all);
+  if (running) follow(running);
 }
 
 const isWhole = (turn, saved) => turn.id === saved.id && turn.written.finish === saved.finish_reason && saved.finish_reason;
@@ -226,9 +279,11 @@ async function refresh() {
   stale = Boolean(writing);
   if (stale) return;
   try {
-    const saved = await latest(chat);
-    if (saved && writing) stale = true;
-    else if (saved) take(saved);
+    const found = await latest(chat);
+    if (found && writing) {
+      stale = true;
+      if (found.running) found.running.stopping.abort();
+    } else if (found) take(found);
   } catch (error) {
     refused(error);
   }
@@ -245,7 +300,7 @@ async function refused(error) {
   const goneOn = error.code === "chat_gone_on";
   if (!goneOn) trouble(error.message);
   if (goneOn || stale) await refresh();
-  if (!goneOn || chat === null || writing) return;
+  if (!goneOn || chat === null || writing?.isOwn) return;
   trouble("This chat has gone on elsewhere: its new turn is above, or comes with its first word. Ask again if you still want to.");
   toEnd();
 }
@@ -281,6 +336,13 @@ async function remove() {
   return "Deleted";
 }
 
+/** A key that confirms or leaves an input method's choice does nothing else, in no field. */
+function ofInputMethod(event) {
+  if (!event.isComposing && event.keyCode !== 229) return;
+  event.stopImmediatePropagation();
+  if (event.key === "Enter") event.preventDefault();
+}
+
 async function begin() {
   if (matchMedia("(max-width: 60rem)").matches) for (const part of document.querySelectorAll("aside details")) part.open = false;
   by("ask").addEventListener("submit", (event) => {
@@ -291,8 +353,9 @@ async function begin() {
     question.value = "";
     send(text, replaced);
   });
+  addEventListener("keydown", ofInputMethod, true);
   question.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    if (event.key !== "Enter" || event.shiftKey) return;
     event.preventDefault();
     by("ask").requestSubmit();
   });
@@ -322,13 +385,15 @@ async function begin() {
     list();
     if (data === null) return;
     if (data === chat) refresh();
-    else if (location.hash === `#${data}`) open(); // it is being loaded, maybe as it was before
+    else if (address().chat === data) open(); // it is being loaded, maybe as it was before
   });
-  follow();
+  scrollAlong();
   const about = await json("api/about");
   by("model").textContent = visible(about.model);
   views.fill(about);
   await open();
+  const isFree = document.activeElement === document.body && !document.querySelector("dialog[open]");
+  if (isFree && !matchMedia("(pointer: coarse)").matches) question.focus({ preventScroll: true });
 }
 
 begin().catch((error) => trouble(error.message));

@@ -1,50 +1,77 @@
-/** An answer's tokens in a strip: a lane for each view, its tokens in its colour, behind them who drafted in the round. */
+/** An answer's tokens in a strip: a lane for each view, its tokens in its colour, behind them who drafted in the round;
+ * and their counts in words. */
 
+import { element } from "./nodes.js";
 import { viewClass } from "./token.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const LANE = 6;
 
-/** The strip, and in words what it shows; null where nothing was judged. */
-export function strip(events) {
-  const judged = events.filter((event) => event.draft !== null);
-  if (!judged.length) return null;
-  const names = new Set(judged.flatMap(({ draft, judge }) => [draft, judge]).filter(Boolean));
-  const lanes = [...new Set(["a", "b", ...names])].sort();
-  if (judged.some(({ writer }) => writer === null)) lanes.push(null); // what all wrote
-  const lane = (name) => lanes.indexOf(name) * LANE;
-  const svg = shape("svg", { viewBox: `0 0 ${judged.length} ${lanes.length * LANE}`, preserveAspectRatio: "none" });
-  svg.classList.add("strip");
-  let from = 0;
-  judged.forEach(({ draft, round }, n) => {
-    if (n + 1 < judged.length && judged[n + 1].round === round) return;
-    svg.append(shape("rect", { x: from, y: lane(draft), width: n + 1 - from, height: LANE }, viewClass(draft), "draft"));
-    from = n + 1;
-  });
-  judged.forEach(({ writer, kind }, x) => {
-    svg.append(shape("rect", { x, y: lane(writer) + 1, width: 0.8, height: LANE - 2 }, viewClass(writer), kind));
-  });
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", words(judged));
-  return svg;
-}
+export class Strip {
+  constructor() {
+    this.element = element("div", "stripped");
+    this.words = ""; // how the answer went
+  }
 
-/** How the answer went, in words. */
-export function words(events) {
-  const judged = events.filter((event) => event.draft !== null);
-  if (!judged.length) return "";
-  const kinds = judged.map(({ kind }) => kind);
-  const count = (kind) => kinds.filter((one) => one === kind).length;
-  const asked = count("accepted") + count("resampled");
-  const rate = asked ? `${Math.round((100 * count("accepted")) / asked)} % accepted` : "";
-  const writers = new Map([["a", 0], ["b", 0]]);
-  for (const { writer } of judged) writers.set(writer ?? "all", (writers.get(writer ?? "all") ?? 0) + 1);
-  const shares = [...writers].map(([name, n]) => `${name} ${Math.round((100 * n) / judged.length)} %`);
-  const rounds = judged[judged.length - 1].round + 1;
-  const { draft, judge } = judged[judged.length - 1];
-  return [rate, `wrote: ${shares.join(", ")}`, `${rounds} round${rounds === 1 ? "" : "s"}, ${draft} drafted last, ${judge ?? "all"} judged`]
-    .filter(Boolean)
-    .join(" · ");
+  #n = 0; // events that were seen
+  #judged = []; // those of them that were judged
+  #counts = { accepted: 0, resampled: 0, bonus: 0 };
+  #writers = new Map([["a", 0], ["b", 0]]);
+  #lanes = [];
+  #svg;
+  #draft; // the draft of the last round: its round, where it begins and its shape
+
+  /** Show the events of an answer; those that were shown before stay as they are. */
+  update(events) {
+    const judged = events.slice(this.#n).filter(({ draft }) => draft !== null);
+    this.#n = events.length;
+    if (!judged.length) return;
+    this.#judged.push(...judged);
+    for (const { kind, writer } of judged) {
+      this.#counts[kind]++;
+      this.#writers.set(writer ?? "all", (this.#writers.get(writer ?? "all") ?? 0) + 1);
+    }
+    this.words = this.#inWords();
+    const isDrawn = this.#makeLanes(judged);
+    const first = isDrawn ? this.#judged.length - judged.length : 0;
+    this.#judged.slice(first).forEach((event, n) => this.#draw(event, first + n));
+    this.#svg.setAttribute("viewBox", `0 0 ${this.#judged.length} ${this.#lanes.length * LANE}`);
+    this.#svg.setAttribute("aria-label", this.words);
+  }
+
+  /** Begin the strip anew where it lacks a lane; returns whether what was drawn before is still there. */
+  #makeLanes(judged) {
+    const names = judged.flatMap(({ draft, judge }) => [draft, judge]).filter(Boolean);
+    const lanes = [...new Set(["a", "b", ...this.#lanes, ...names])].filter((name) => name !== null).sort();
+    if (this.#lanes.includes(null) || judged.some(({ writer }) => writer === null)) lanes.push(null); // what all wrote
+    if (lanes.length === this.#lanes.length) return true;
+    this.#lanes = lanes;
+    this.#draft = undefined;
+    this.#svg = shape("svg", { preserveAspectRatio: "none", role: "img" }, "strip");
+    this.element.replaceChildren(this.#svg);
+    return false;
+  }
+
+  #draw({ draft, writer, kind, round }, x) {
+    const y = (name) => this.#lanes.indexOf(name) * LANE;
+    if (this.#draft?.round !== round) {
+      const drawn = shape("rect", { x, y: y(draft), height: LANE }, viewClass(draft), "draft");
+      this.#draft = { round, x, drawn };
+      this.#svg.append(drawn);
+    }
+    this.#draft.drawn.setAttribute("width", x + 1 - this.#draft.x);
+    this.#svg.append(shape("rect", { x, y: y(writer) + 1, width: 0.8, height: LANE - 2 }, viewClass(writer), kind));
+  }
+
+  #inWords() {
+    const { accepted, resampled } = this.#counts;
+    const n = this.#judged.length;
+    const { round, draft, judge } = this.#judged[n - 1];
+    const rate = accepted + resampled ? `${Math.round((100 * accepted) / (accepted + resampled))} % accepted` : "";
+    const shares = [...this.#writers].map(([name, count]) => `${name} ${Math.round((100 * count) / n)} %`);
+    const rounds = `${round + 1} round${round ? "s" : ""}, ${draft} drafted last, ${judge ?? "all"} judged`;
+    return [rate, `wrote: ${shares.join(", ")}`, rounds].filter(Boolean).join(" · ");
+  }
 }
 
 function shape(name, attributes, ...classes) {

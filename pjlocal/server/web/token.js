@@ -1,6 +1,6 @@
 /** What is known of a token, beside it. */
 
-import { element } from "./markdown.js";
+import { element } from "./nodes.js";
 
 const panel = document.getElementById("token");
 const said = document.getElementById("said");

@@ -1,12 +1,18 @@
 /** A question and its answer on the page. */
 
 import { Answer } from "./answer.js";
-import { events } from "./api.js";
-import { element } from "./markdown.js";
-import { strip, words } from "./strip.js";
+import { isGone } from "./api.js";
+import { copy } from "./copy.js";
+import { element } from "./nodes.js";
+import { Strip } from "./strip.js";
 import { viewClass, visible } from "./token.js";
 
-const ENDINGS = { length: "cut at the length limit", interrupted: "stopped" };
+const ENDINGS = {
+  length: "cut at the length limit",
+  interrupted: "stopped",
+  gone: "the server stopped",
+  failed: "ended by an error",
+};
 let count = 0;
 
 /** An answer with its facts and the model's thoughts above and its strip below.
@@ -19,18 +25,23 @@ export class Written {
     this.leftOut = 0; // exchanges that the model did not see
     this.settings = settings;
     this.legend = element("ul", "legend");
-    this.strip = element("div", "stripped");
+    this.strip = new Strip();
     this.facts = element("p", "facts");
-    this.parts = [this.legend, this.answer.thoughts.element, this.answer.element, this.strip, this.facts];
+    this.copies = Object.assign(element("button", "copy", "Copy"), { type: "button", title: "Copy the answer as Markdown" });
+    this.copies.addEventListener("click", () => copy(this.answer.text, this.copies));
+    const under = element("div", "under", this.facts, this.copies);
+    this.parts = [this.legend, this.answer.thoughts.element, this.answer.element, this.strip.element, under];
     this.answer.element.setAttribute("aria-busy", "true");
     this.#describe();
     this.answer.formatted = formatted;
   }
 
-  /** Read the answer from a response's stream; onHead is called with what is known when its first token comes. */
-  async read(response, onHead = () => {}) {
+  /** Read the answer from the events of its stream; onHead is called with what is known when its first token comes. */
+  async read(events, onHead = () => {}) {
+    this.#wait({});
     try {
-      for await (const { head, event, result } of events(response)) {
+      for await (const { head, event, result, waits } of events) {
+        if (waits) this.#wait(waits);
         if (head) {
           this.leftOut = head.first;
           onHead(head);
@@ -41,9 +52,17 @@ export class Written {
           this.end(result.finish_reason);
         }
       }
-    } finally {
-      if (this.finish === undefined) this.end("interrupted");
+    } catch (error) {
+      this.end(error.name === "AbortError" ? "interrupted" : isGone(error) ? "gone" : "failed");
+      throw error;
     }
+  }
+
+  /** Say what is waited for, until the first token is there. */
+  #wait({ n, all }) {
+    if (this.answer.events.length) return;
+    const read = all && `Reading the prompt: ${Math.floor((100 * n) / all)} % of ${all.toLocaleString()} tokens`;
+    this.facts.textContent = read || "Waiting for its turn";
   }
 
   end(finish) {
@@ -55,21 +74,25 @@ export class Written {
 
   #describe() {
     const { mode, preferences = {} } = this.settings;
-    const views = mode === "plain" ? [] : Object.entries(preferences).filter(([, wishes]) => wishes.length);
+    const wrote = new Set(this.answer.events.map(({ draft, writer }) => draft && (writer ?? "all")));
+    const names = mode === "plain" ? [] : [...new Set(["a", "b", ...Object.keys(preferences)])];
+    const views = names.filter((name) => preferences[name]?.length || wrote.has(name));
+    const item = (name, text) =>
+      element("li", viewClass(name), element("b", "", name), " ", element("bdi", "", visible(text)));
     this.legend.replaceChildren(
       ...(mode ? [element("li", "", `${mode} mode`)] : []),
-      ...views.map(([name, wishes]) =>
-        element("li", viewClass(name), element("b", "", name), " ", element("bdi", "", visible(wishes.join(", ")))),
-      ),
+      ...views.map((name) => item(name, preferences[name]?.join(", ") || "no preference")),
+      ...(wrote.has("all") ? [item("all", "what they agree on")] : []),
     );
   }
 
   #count() {
     const { events } = this.answer;
-    this.strip.replaceChildren(...[strip(events)].filter(Boolean));
+    this.strip.update(events);
     const n = this.leftOut;
     const unseen = n && `the context is full: the model no longer sees the oldest ${n === 1 ? "exchange" : `${n} exchanges`}`;
-    this.facts.textContent = [words(events), this.#ending, unseen].filter(Boolean).join(" · ");
+    this.copies.hidden = this.finish === undefined || !this.answer.text;
+    this.facts.textContent = [this.strip.words, this.#ending, unseen].filter(Boolean).join(" · ");
   }
 
   /** How it ended, in words; nothing while it is written. */

@@ -1,10 +1,10 @@
 /** What the next question is asked under: the fields of the form. */
 
-import { element } from "./markdown.js";
+import { element } from "./nodes.js";
+import { say } from "./token.js";
 
 const by = (id) => document.getElementById(id);
 const MEANINGS = {
-  "": "The views take turns where there is a preference; without any, the model answers by itself.",
   judge: "One view drafts a few tokens and the other judges them; then they change roles.",
   base: "The first view drafts and the second judges, all the time: what is written is the second view's.",
   both: "Each word is weighed by all preferences at once.",
@@ -13,67 +13,146 @@ const MEANINGS = {
   rewrite: "A plain answer first; then its correction by the preferences.",
   plain: "The model by itself, without preferences.",
 };
-export const modes = Object.keys(MEANINGS).filter(Boolean);
+const PLACES = {
+  question: "behind your question, the strongest place",
+  system: "in the system message",
+  "user-turn": "in a user turn of its own",
+};
+const AUTOMATIC = { both: "follows, token by token, how far the preferences differ", args: "1.5" }; // strengths; else 1
+const [STEP, MOST] = [0.5, 10];
+const NUMBERS = ["temperature", "max_tokens", "seed"];
+export const modes = Object.keys(MEANINGS);
+let presets = {};
+let defaults = {};
 
 export function fill(about) {
-  for (const [name, text] of Object.entries(about.presets)) {
-    const option = element("option", "", text);
-    option.value = name;
-    by("presets").append(option);
-  }
+  ({ presets, settings: defaults } = about);
   const options = (values) => values.map((value) => Object.assign(element("option", "", value), { value }));
   by("mode").append(...options(about.modes));
   by("placement").append(...options(about.placements));
-  by("mode").addEventListener("change", explain);
   by("views").addEventListener("submit", (event) => event.preventDefault());
-  for (const view of document.querySelectorAll("[data-view]")) {
+  by("views").addEventListener("input", explain);
+  for (const view of all()) {
+    view.querySelector(".chips").append(...Object.entries(presets).map((preset) => chip(view, ...preset)));
     view.addEventListener("input", () => grow(view));
   }
-  show(about.settings);
+  show({});
 }
 
-/** Show settings as chats keep them. */
-export function show({ preferences = {}, generation = {}, prompting = {} }) {
-  for (const view of document.querySelectorAll("[data-view]")) {
-    for (const field of view.querySelectorAll("input")) field.remove();
-    for (const wish of preferences[view.dataset.view] ?? []) view.append(field(view, wish));
-    grow(view);
+/** Show settings as chats keep them; what they lack is as the server has it. */
+export function show(saved) {
+  const of = (group) => ({ ...defaults[group], ...saved[group] });
+  const [preferences, generation, sampling, prompting] = ["preferences", "generation", "sampling", "prompting"].map(of);
+  const explicit = saved.explicit ?? Object.keys(saved.sampling ?? {});
+  for (const view of all()) {
+    const texts = preferences[view.dataset.view] ?? [];
+    setFields(view, texts);
+    view.querySelector(".presets").open = !texts.length;
   }
   by("mode").value = generation.mode ?? "";
   by("strength").value = generation.strength ?? "";
-  by("placement").value = prompting.placement ?? by("placement").value;
+  by("placement").value = prompting.placement;
+  by("system").value = prompting.system;
+  const isSet = explicit.includes("temperature") || defaults.explicit.includes("temperature");
+  by("temperature").value = isSet ? sampling.temperature : "";
+  by("max_tokens").value = generation.max_tokens;
+  by("seed").value = generation.seed ?? "";
+  by("adjusted").textContent = "";
   explain();
 }
 
-/** What of it goes with a question. */
+/** What of it goes with a question: the settings, and which of them nobody has set. */
 export function chosen() {
-  const strength = by("strength").value.trim();
   const settings = { draft_prefer: wishes("a"), judge_prefer: wishes("b"), placement: by("placement").value };
+  settings.system = by("system").value.trim();
   if (by("mode").value) settings.mode = by("mode").value;
-  if (strength) settings.strength = strength;
-  return settings;
+  if (strength()) settings.strength = strength();
+  for (const name of NUMBERS) if (text(name)) settings[name] = Number.isNaN(Number(text(name))) ? text(name) : Number(text(name));
+  return { settings, unset: NUMBERS.filter((name) => !text(name)) };
 }
 
-/** The same as saved turns have it. */
+/** The settings as saved turns have them. */
 export const asSaved = ({ mode, draft_prefer: a, judge_prefer: b }) => ({ mode, preferences: { a, b } });
 
-const wishes = (name) =>
-  [...document.querySelectorAll(`[data-view=${name}] input`)].map(({ value }) => value.trim()).filter(Boolean);
+const all = () => [...document.querySelectorAll("[data-view]")];
+const fields = (view) => [...view.querySelectorAll("textarea")];
+const wishes = (name) => fields(document.querySelector(`[data-view=${name}]`)).map(({ value }) => value.trim()).filter(Boolean);
+const text = (id) => by(id).value.trim().replace(",", ".");
+const strength = () => text("strength");
+const modeInForce = () => by("mode").value || (wishes("a").length + wishes("b").length ? "judge" : "plain");
 
-const explain = () => (by("meaning").textContent = MEANINGS[by("mode").value] ?? "");
-
-/** There is always one empty field more. */
-function grow(view) {
-  const fields = [...view.querySelectorAll("input")];
-  if (!fields.length || fields[fields.length - 1].value) view.append(field(view, ""));
+function explain() {
+  const mode = modeInForce();
+  const automatic = by("mode").value ? "" : `Automatic is ${mode} here: `;
+  by("meaning").textContent = automatic + MEANINGS[mode];
+  const idle = ["plain", "rewrite"].includes(mode);
+  const here = idle ? "It changes nothing in this mode." : strength() ? "" : `Automatic is ${AUTOMATIC[mode] ?? 1} here.`;
+  by("meaning-strength").textContent = `Strength says how hard a preference pushes: 1 as the model does by itself, more exaggerates, below 0 is the opposite. ${here}`;
+  by("meaning-placement").textContent = `Placement: the preferences stand ${PLACES[by("placement").value] ?? ""}.`;
 }
 
-function field(view, value) {
-  const made = element("input");
-  const n = view.querySelectorAll("input").length;
-  made.value = value;
-  made.setAttribute("list", "presets");
-  made.setAttribute("aria-label", `Preference ${n + 1} of view ${view.dataset.view}`);
-  made.placeholder = n ? "and another" : view.dataset.view === "a" ? "vivid, or in your own words" : "creative";
+// The preferences of a view: a field for each, and an empty one.
+
+function setFields(view, texts) {
+  view.querySelector(".wishes").replaceChildren();
+  for (const text of texts) addField(view).value = text;
+  grow(view);
+}
+
+function grow(view) {
+  if (fields(view).at(-1)?.value !== "") addField(view);
+  const names = wishes(view.dataset.view).map((wish) => split(wish)[0].toLowerCase());
+  for (const one of view.querySelectorAll(".chip")) one.setAttribute("aria-pressed", names.includes(one.textContent));
+}
+
+function addField(view) {
+  const n = fields(view).length;
+  const [name, which] = [`Preference ${n + 1} of view ${view.dataset.view}`, view.dataset.view === "a"];
+  const field = Object.assign(element("textarea"), { rows: 1, dir: "auto" });
+  field.placeholder = n ? "and another" : which ? "vivid, or in your own words" : "creative";
+  field.setAttribute("aria-label", name);
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey) return;
+    event.preventDefault();
+    const next = fields(view)[fields(view).indexOf(field) + 1];
+    (next ?? field).focus();
+  });
+  const button = (sign, step, what) => {
+    const made = Object.assign(element("button", "", sign), { type: "button", title: `${what} of it`, onclick: () => adjust(view, field, step) });
+    made.setAttribute("aria-label", `${what} of: ${name}`);
+    return made;
+  };
+  view.querySelector(".wishes").append(element("div", "wish", field, button("−", -STEP, "Less"), button("+", STEP, "More")));
+  return field;
+}
+
+function chip(view, name, text) {
+  const made = Object.assign(element("button", "chip", name), { type: "button", title: text });
+  made.addEventListener("click", () => {
+    const texts = wishes(view.dataset.view);
+    const left = texts.filter((wish) => split(wish)[0].toLowerCase() !== name.toLowerCase());
+    setFields(view, left.length < texts.length ? left : [...texts, name]);
+    explain();
+  });
   return made;
+}
+
+/** A preference and the strength behind its last colon; a colon in a text, as in "a ratio of 3:2", stays text. */
+function split(wish) {
+  const [, text, own] = /^(.*\S)\s*:\s*([+-]?(?:\d+\.?\d*|\.\d+)|auto)$/is.exec(wish) ?? [];
+  return text === undefined || (/\d$/.test(text) && text.includes(" ")) ? [wish] : [text, own];
+}
+
+/** More or less of a preference, as `/more` and `/less` do it; at 0 it is removed. */
+function adjust(view, field, step) {
+  const [name, own] = split(field.value.trim());
+  const before = own ?? (strength() || (AUTOMATIC[modeInForce()] ? "auto" : 1));
+  const after = Math.min(MOST, (before === "auto" ? 1.5 : Number(before)) + step);
+  field.value = after > 0 ? `${name}:${after}` : "";
+  const texts = wishes(view.dataset.view);
+  if (!field.value) setFields(view, texts);
+  by("adjusted").textContent = `${name}: ${after > 0 ? `strength ${after}` : "removed"}`;
+  say(by("adjusted").textContent);
+  explain();
+  if (!field.isConnected) fields(view)[0].focus(); // where the button was that is gone
 }

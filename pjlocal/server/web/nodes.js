@@ -1,0 +1,39 @@
+/** Elements, and trees of what elements are made of: a tree that has grown changes only what is new on the page.
+ *
+ * A node of a tree is a text, what `node` returns, or another object with a `key` (two nodes with the same key look the
+ * same) and a function `draw`. */
+
+export function element(name, className = "", ...children) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}
+
+export const node = (name, children = [], properties = {}) => ({
+  name,
+  children,
+  properties,
+  key: name + JSON.stringify(properties),
+});
+
+/** A node on the page. */
+export function draw(node) {
+  if (typeof node === "string") return document.createTextNode(node);
+  if (node.draw) return node.draw();
+  const made = Object.assign(document.createElement(node.name), node.properties);
+  made.append(...node.children.map(draw));
+  return made;
+}
+
+/** Change an element's children from the nodes `before` to the nodes `after`. */
+export function patch(parent, before, after) {
+  after.forEach((node, n) => {
+    const old = before[n];
+    if (old === node) return;
+    if (n >= before.length) parent.append(draw(node));
+    else if (typeof node === "string" || old.key !== node.key) parent.childNodes[n].replaceWith(draw(node));
+    else if (node.children) patch(parent.childNodes[n], old.children, node.children);
+  });
+  for (let n = after.length; n < before.length; n++) parent.lastChild.remove();
+}

@@ -1,0 +1,267 @@
+"""The page in a browser: how it shows an answer while it is written, its controls and its marks."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from browser import Chromium
+from exported_chats import accepted, bonus
+from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click, says
+from saved_chats import a_turn, saved
+from served import serving
+
+from pjlocal.sessions.session import Turn
+from pjlocal.sessions.store import Store
+
+OPTIONS = ("--max-tokens", "40", "--seed", "3")
+COUNT_NODES = """
+var created = 0;
+const count = (node) => { created++; node.childNodes.forEach(count); };
+new MutationObserver((changes) => changes.forEach(({ addedNodes }) => addedNodes.forEach(count)))
+  .observe(document.getElementById('turns'), { childList: true, subtree: true });
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("formatted", [True, False])
+def test_a_token_makes_a_few_nodes_however_long_its_answer_is(
+    page: Callable[..., Chromium], store: Store, formatted: bool
+) -> None:
+    text = "- A list\n\nOne *paragraph* of " + " ".join(f"**word{n}**" for n in range(40))
+    chromium = page(f"#{saved(store, 'Long', settings=says(text)).id}")
+    if not formatted:
+        chromium.eval("document.getElementById('formatted').click()")
+    chromium.eval(COUNT_NODES)
+    ask(chromium, "Go on")
+    chromium.wait_for(WRITTEN)
+    n_tokens = chromium.eval(TOKENS)
+    assert n_tokens > 200
+    assert chromium.eval("created") < 12 * n_tokens, "span, text, its place in the strip and the line of counts"
+    assert chromium.eval("document.querySelector('.answer').textContent").count("word") == 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_that_stops_in_the_middle_is_said_to_have_stopped(
+    chromium: Chromium, model: Path, server_environment: dict[str, str], tmp_path: Path, how: int
+) -> None:
+    environment = server_environment | {"PJLOCAL_DATABASE": str(tmp_path / "chats.db")}
+    with Store(tmp_path / "chats.db") as store, serving(model, environment, "--ctx", "32768") as served:
+        session = saved(store, "Endless", settings=ENDLESS)
+        chromium.open(served.page(f"#{session.id}"))
+        chromium.wait_for("document.querySelector('#list [aria-current]')")
+        ask(chromium, "Go on")
+        chromium.wait_for(f"{TOKENS} > 10")
+        served.process.send_signal(how)
+        if how == signal.SIGTERM:
+            served.process.send_signal(how)  # at once
+        chromium.wait_for("document.getElementById('trouble').textContent")
+        said = chromium.eval("document.getElementById('trouble').textContent")
+        assert said == "The server stopped. Your answer so far is saved."
+        chromium.wait_for("document.querySelector('article .facts').textContent.includes('the server stopped')")
+        served.process.wait()
+        n_shown = chromium.eval("[...document.querySelector('.answer').textContent].length")
+        assert 10 < n_shown <= len(store.load(session.id).turns[-1].answer)
+        chromium.eval("document.getElementById('question').value = 'More'")
+        chromium.eval("document.getElementById('ask').requestSubmit()")
+        chromium.wait_for("document.getElementById('trouble').textContent.includes('field')")
+        assert chromium.eval("document.getElementById('question').value") == "More"
+        chromium.open("about:blank#")
+
+
+VALUES = "['system', 'temperature', 'max_tokens', 'seed'].map((id) => document.getElementById(id).value)"
+PREFERENCES = "[...document.querySelectorAll('[data-view] textarea')].map((field) => field.value)"
+
+
+def fill(chromium: Chromium, **values: str) -> None:
+    for name, value in values.items():
+        chromium.eval(f"document.getElementById('{name}').value = {value!r}")
+
+
+def test_an_answer_has_the_system_text_temperature_length_and_seed_that_the_page_shows(page, store: Store) -> None:
+    chromium = page()
+    assert chromium.eval(VALUES) == ["", "", "40", "3"], "as the server was started"
+    fill(chromium, system="You are a cook.", temperature="0,5", max_tokens="7", seed="9")
+    ask(chromium, "What is for lunch?")
+    chromium.wait_for(WRITTEN)
+    session = store.load(store.latest())
+    settings = session.settings
+    assert settings["prompting"]["system"] == "You are a cook." and settings["sampling"]["temperature"] == 0.5
+    assert (settings["generation"]["max_tokens"], settings["generation"]["seed"]) == (7, 9)
+    assert len(session.turns[0].events) <= 7
+
+    chromium("Page.reload")
+    chromium.wait_for(f"document.readyState === 'complete' && {WRITTEN}")
+    assert chromium.eval(VALUES) == ["You are a cook.", "0.5", "7", "9"], "as the chat has them"
+    fill(chromium, system="", temperature="", max_tokens="5", seed="")
+    ask(chromium, "And for dinner?")
+    chromium.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
+    settings = store.load(session.id).settings
+    assert settings["prompting"]["system"] == "" and settings["generation"]["seed"] is None
+    assert "temperature" not in settings["explicit"], "the model's own"
+    fill(chromium, temperature="warm")
+    chromium.eval("question.value = 'Well?'; document.getElementById('ask').requestSubmit()")
+    chromium.wait_for("document.getElementById('trouble').textContent.includes('temperature')")
+    assert chromium.eval("question.value") == "Well?"
+
+
+def test_presets_are_chosen_by_chips_and_preferences_count_more_or_less_by_half_a_step(page) -> None:
+    chromium = page()
+    press = "document.querySelector('[data-view={}] {}').click()"
+    chip = "[...document.querySelectorAll('[data-view=a] .chip')].find((chip) => chip.textContent === 'formal')"
+    assert chromium.eval(PREFERENCES) == ["vivid", "", "concise", ""]
+    assert "lively" in chromium.eval("document.querySelector('.chip[aria-pressed=true]').title")
+    chromium.eval(f"{chip}.click()")
+    assert chromium.eval(PREFERENCES) == ["vivid", "formal", "", "concise", ""]
+    assert chromium.eval(f"{chip}.getAttribute('aria-pressed')") == "true"
+    chromium.eval(f"{chip}.click()")
+    assert chromium.eval(PREFERENCES) == ["vivid", "", "concise", ""]
+
+    chromium.eval(press.format("a", "button[title^=More]"))
+    assert chromium.eval(PREFERENCES)[0] == "vivid:1.5"
+    assert chromium.eval("document.getElementById('adjusted').textContent") == "vivid: strength 1.5"
+    assert "1.5" in chromium.eval("document.getElementById('said').textContent")
+    for _ in range(2):
+        chromium.eval(press.format("b", "button[title^=Less]"))
+    assert chromium.eval(PREFERENCES) == ["vivid:1.5", "", ""]
+    assert chromium.eval("document.getElementById('adjusted').textContent") == "concise: removed"
+    chromium.eval("document.getElementById('mode').value = 'both'")
+    chromium.eval("document.querySelector('[data-view=b] .chip').click()")
+    chromium.eval(press.format("b", "button[title^=More]"))
+    assert chromium.eval(PREFERENCES)[2] == "helpful:2", "the automatic strength is about 1.5"
+
+
+def test_a_preference_has_several_lines_and_enter_goes_to_the_next(page, store: Store) -> None:
+    chromium = page()
+    chromium.eval("document.querySelector('[data-view=b] textarea').select()")
+    height = "document.querySelector('[data-view=b] textarea').clientHeight"
+    before = chromium.eval(height)
+    chromium.type("Answer as a sailor would, who has seen all seas and tells of them by night, at the fire")
+    assert chromium.eval(height) > 2 * before - 20
+    chromium.press("Enter")
+    assert chromium.eval("document.activeElement.getAttribute('aria-label')") == "Preference 2 of view b"
+    assert chromium.eval("document.querySelectorAll('article').length") == 0
+
+
+def test_the_form_says_what_automatic_chooses_and_what_its_settings_do(page) -> None:
+    chromium = page()
+    hint = "document.getElementById('meaning{}').textContent"
+    assert chromium.eval(hint.format("")).startswith("Automatic is judge here: One view drafts")
+    assert "Automatic is 1 here" in chromium.eval(hint.format("-strength"))
+    assert "behind your question" in chromium.eval(hint.format("-placement"))
+    for view in "ab":
+        chromium.eval(f"document.querySelector('[data-view={view}] .chip[aria-pressed=true]').click()")
+    assert chromium.eval(hint.format("")).startswith("Automatic is plain here")
+    assert "changes nothing" in chromium.eval(hint.format("-strength"))
+    marks = chromium.eval("document.getElementById('marks').textContent")
+    assert all(
+        mark in marks for mark in ("all", "resampled", "bonus", "given", "push", "strip", "without a preference")
+    )
+
+
+def test_a_bonus_is_marked_otherwise_than_bold_markdown_and_the_legend_names_all_writers(page, store: Store) -> None:
+    agreed = replace(accepted(" both", 2), judge=None, kind="resampled")
+    turn = Turn("Why?", [bonus("**Bold** and"), accepted(" so", 1), agreed], {"preferences": {"a": ["vivid"]}}, "stop")
+    chromium = page(f"#{saved(store, 'marks', turn).id}")
+    chromium.wait_for(WRITTEN)
+    style = "(({fontWeight, textDecorationStyle}) => [fontWeight, textDecorationStyle])(getComputedStyle(%s))"
+    plain, bold = "document.querySelector('.answer p > .bonus')", "document.querySelector('.answer strong .bonus')"
+    assert chromium.eval(style % plain) == ["400", "dotted"] and chromium.eval(style % bold) == ["700", "dotted"]
+    legend = chromium.eval("[...document.querySelectorAll('article .legend li')].map((item) => item.innerText)")
+    assert legend == ["a vivid", "all what they agree on"]
+
+
+def test_an_answer_and_its_code_are_copied(page, store: Store) -> None:
+    answer = "So:\n\n```py\nprint(1)\n```\n\n- [x] *done*"
+    chromium = page(f"#{saved(store, 'code', Turn('Why?', [accepted(answer)], SETTINGS, 'stop')).id}")
+    chromium.wait_for(WRITTEN)
+    chromium.eval("var copied; navigator.clipboard.writeText = async (text) => (copied = text)")
+    click(chromium, "Copy")
+    assert chromium.eval("copied") == answer, "as Markdown"
+    chromium.wait_for("document.querySelector('.under .copy').textContent === 'Copied'")
+    click(chromium, "Copy code")
+    chromium.wait_for("copied === 'print(1)'")
+    chromium.eval("var byHand = 0; document.execCommand = () => (byHand += getSelection().toString() === 'print(1)')")
+    chromium.eval("navigator.clipboard.writeText = async () => { throw new Error('no') }")
+    chromium.eval("document.querySelector('.code .copy').click()")
+    chromium.wait_for("byHand === 1")
+
+
+def test_a_key_of_an_input_method_sends_nothing(page, store: Store) -> None:
+    chromium = page(f"#{saved(store, 'Cats', a_turn(), settings=SETTINGS).id}")
+    chromium.wait_for(WRITTEN)
+    click(chromium, "Rename")
+    press = (
+        "document.getElementById('{}').dispatchEvent(new KeyboardEvent('keydown',"
+        " {{key: 'Enter', keyCode: {}, isComposing: {}, bubbles: true, cancelable: true}}))"
+    )
+    chromium.eval("question.value = 'あ'")
+    for field in ("question", "new-title", "words", "system"):
+        for code, composes in ((229, "false"), (229, "true"), (13, "true")):
+            assert chromium.eval(press.format(field, code, composes)) is False, "nothing else comes of it"
+    assert chromium.eval("document.getElementById('rename-dialog').open && question.value === 'あ'")
+    assert chromium.eval("document.querySelectorAll('article').length") == 1
+
+
+def test_a_search_opens_a_chat_at_the_turn_that_it_found_and_marks_the_words(page, store: Store) -> None:
+    turns = [a_turn(f"Question {n}", f"Answer {n}. " + "Long. " * 200) for n in range(8)]
+    turns[2] = a_turn("Where is the keeper?", "He is *asleep upstairs*. " + "Long. " * 200)
+    session = saved(store, "Lighthouse keeping", *turns, settings=SETTINGS)
+    chromium = page()
+    chromium.eval("document.getElementById('words').focus()")
+    chromium.type("upstairs")
+    chromium.wait_for("document.querySelector('#list a[href*=\"-\"]')")
+    chromium.eval("document.querySelector('#list a').click()")
+    chromium.wait_for("document.querySelector('.hit')")
+    assert chromium.eval("document.querySelector('.hit h3').textContent") == "Where is the keeper?"
+    assert chromium.eval("[...CSS.highlights.get('hit')].map(String)") == ["upstairs"]
+    top = chromium.eval("[...CSS.highlights.get('hit')][0].getBoundingClientRect().top")
+    assert 0 < top < 800
+    ask(chromium, "And now?")
+    chromium.wait_for(WRITTEN)
+    assert len(store.load(session.id).turns) == 9
+    chromium.eval("location.hash = ''")
+    chromium.wait_for("!document.querySelector('.hit') && !CSS.highlights.has('hit')")
+
+
+def test_the_question_has_the_focus_and_a_new_chat_is_in_reach_in_long_chats_and_on_a_phone(page, store: Store) -> None:
+    turns = [a_turn(f"Question {n}", "Long. " * 200) for n in range(8)]
+    session = saved(store, "Long", *turns, settings=SETTINGS)
+    chromium = page(f"#{session.id}")
+    chromium.wait_for(WRITTEN)
+    chromium.wait_for("document.activeElement.id === 'question'")
+    for width in (1200, 360):
+        chromium.size(width, 700)
+        chromium.eval("scrollTo(0, document.body.scrollHeight)")
+        chromium.eval("var box = document.getElementById('new').getBoundingClientRect()")
+        box = chromium.eval("[box.x, box.y, box.right, box.bottom]")
+        assert box[0] >= 0 and box[1] >= 0 and box[2] <= width and box[3] <= 100, (width, box)
+    chromium.eval("document.getElementById('new').click()")
+    chromium.wait_for("document.getElementById('title').textContent === 'New chat'")
+    assert chromium.eval("document.activeElement.id") == "question"
+
+
+def test_a_touch_device_is_told_to_tap(page, chromium: Chromium) -> None:
+    page()
+    hint = "document.getElementById('begin').innerText"
+    assert "Point at a word" in chromium.eval(hint) and "Tap a word" not in chromium.eval(hint)
+    chromium("Emulation.setTouchEmulationEnabled", enabled=True)
+    try:
+        assert "Tap a word" in chromium.eval(hint) and "arrow keys" not in chromium.eval(hint)
+    finally:
+        chromium("Emulation.setTouchEmulationEnabled", enabled=False)
+
+
+@pytest.mark.slow
+def test_columns_that_wait_say_so(page, store: Store) -> None:
+    settings = ENDLESS | {"generation": {"max_tokens": 2000, "ignore_end": True}}
+    chromium = page(f"#{saved(store, 'compare', a_turn('Which?', 'That one'), settings=settings).id}")
+    click(chromium, "Compare modes")
+    click(chromium, "Compare")
+    facts = "[...document.querySelectorAll('#columns .facts')].map((line) => line.textContent)"
+    chromium.wait_for(f"{facts}.includes('Waiting for its turn') && document.querySelector('#columns .t')")
+    click(chromium, "Close")
