@@ -154,7 +154,7 @@ class Result:
     strengths: dict[str, float | str] = field(default_factory=dict)
     #: Of each view, as ``prompt_tokens``: scales by file of its LoRA adapters and control vectors; empty without any.
     adapters: list[dict[str, Any]] = field(default_factory=list)
-    #: Which of the model's layers were on devices other than the CPU (`gguf.fit.Offload`).
+    #: Which of the model's layers were on devices other than the CPU (`gguf.offload.Offload`).
     offload: dict[str, Any] = field(default_factory=dict)
     #: Where its views lived (``--layout``); None of a single one.
     layout: settings.FixedLayout | None = None

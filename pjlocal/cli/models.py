@@ -21,7 +21,7 @@ from .options import takes_settings
 
 if TYPE_CHECKING:
     from ..gguf.header import Header
-    from ..gguf.library import Found
+    from ..gguf.library import ModelFile
     from ..gguf.locate import Repository
     from ..gguf.memory import Memory
     from ..gguf.summary import Summary
@@ -129,7 +129,7 @@ def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
         typer.echo(in_columns(f"{what:{width}}  ", one_line(value), sys.stdout))
 
 
-def _facts(found: Found, header: Header) -> dict[str, str]:
+def _facts(found: ModelFile, header: Header) -> dict[str, str]:
     from ..gguf.header import in_words
     from ..gguf.sampling import described, recommended
 

@@ -20,7 +20,7 @@ from ..request import GROUPS, PREFERENCES, Overrides
 from ..settings import Engine, Settings, Thoughts, View
 from ..textfile import user_path, write_text
 from . import tomlfile
-from .values import Wrong, checked, model_named, preference, typed
+from .values import InvalidValue, checked, model_named, preference, typed
 
 #: The tables of the file whose keys are settings; besides these there are [presets] and [personas.NAME].
 TABLES: dict[str, type[Settings]] = {**GROUPS, "engine": Engine}
@@ -94,7 +94,7 @@ def load_config(path: Path | None = None) -> Config:
         return Config()
     try:
         return _checked(tomlfile.parse(path, text).unwrap(), path.parent)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise UsageError(f"{path}: {wrong.placed()}") from None
 
 
@@ -103,9 +103,9 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
     for name, table in tables.items():
         if not isinstance(table, dict):
             header = "personas.NAME" if name == "personas" else name
-            raise Wrong(f"{name} must be a table, as in [{header}]", name)
+            raise InvalidValue(f"{name} must be a table, as in [{header}]", name)
     if not isinstance(document.get("server", True), bool | str):
-        raise Wrong('server must be true, false or a URL, as in server = "http://localhost:8473"', "server")
+        raise InvalidValue('server must be true, false or a URL, as in server = "http://localhost:8473"', "server")
     presets = _presets(tables.pop("presets", {}))
     personas = _personas(tables.pop("personas", {}), PRESETS | presets, folder)
     top = _with_preferences(_values(document, Config, folder), PRESETS | presets, folder)
@@ -113,7 +113,7 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
         try:
             top["model"] = model_named(top["model"], folder)
         except UsageError as error:
-            raise Wrong(str(error), "model") from None
+            raise InvalidValue(str(error), "model") from None
     made: dict[str, Any] = {
         name: _with_preferences(_values(table, TABLES[name], folder, name), PRESETS | presets, folder, name)
         for name, table in tables.items()
@@ -126,13 +126,13 @@ def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Pat
     for name, table in tables.items():
         where = ("personas", name)
         if not isinstance(table, dict):
-            raise Wrong(f"personas.{name} must be a table, as in [personas.{name}]", *where)
+            raise InvalidValue(f"personas.{name} must be a table, as in [personas.{name}]", *where)
         try:
             check_persona(name, presets)
         except UsageError as error:
-            raise Wrong(str(error), *where) from None
+            raise InvalidValue(str(error), *where) from None
         if name.lower() in personas:
-            raise Wrong(f"two personas are named {name.lower()!r} (case is ignored)", *where)
+            raise InvalidValue(f"two personas are named {name.lower()!r} (case is ignored)", *where)
         personas[name.lower()] = _persona(table, presets, folder, *where)
     return personas
 
@@ -142,7 +142,7 @@ def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path,
     for key in table:
         if key not in known:
             near = did_you_mean(key, known) or f"known are {', '.join(known)}"
-            raise Wrong(f"unknown key {key!r} in [{'.'.join(where)}]: {near}", *where, key)
+            raise InvalidValue(f"unknown key {key!r} in [{'.'.join(where)}]: {near}", *where, key)
 
     def of(settings: type[Settings], keys: Iterable[str]) -> dict[str, Any]:
         values = {key: table[key] for key in keys if key in table}
@@ -175,7 +175,7 @@ def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *w
     known = get_type_hints(settings)
     for key in table:
         if key not in known:
-            raise Wrong(_unknown(key, known, *where), *where, key)
+            raise InvalidValue(_unknown(key, known, *where), *where, key)
     return checked(table, settings, folder, *where)
 
 
@@ -198,9 +198,9 @@ def _presets(table: Mapping[str, Any]) -> dict[str, str]:
         try:
             check_preset(name, typed(name, str, text))
         except UsageError as error:
-            raise Wrong(str(error), "presets", name) from None
+            raise InvalidValue(str(error), "presets", name) from None
         if name.lower() in presets:
-            raise Wrong(f"two presets are named {name.lower()!r} (case is ignored)", "presets", name)
+            raise InvalidValue(f"two presets are named {name.lower()!r} (case is ignored)", "presets", name)
         presets[name.lower()] = text.strip()
     return presets
 
@@ -267,7 +267,7 @@ def remove_preset(path: Path, name: str) -> None:
     text = document.as_string()
     try:
         _checked(tomlfile.parse(path, text).unwrap(), path.parent)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise UsageError(f"cannot remove the preset {name!r}: {'.'.join(wrong.keys)} in {path} names it") from None
     write_text(path, text)
 
@@ -292,7 +292,7 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
     text = f"{text.rstrip()}{gap}[personas.{tomlfile.key(name)}]\n{''.join(lines)}"
     try:
         _checked(tomlfile.parse(path, text).unwrap(), path.parent)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise UsageError(str(wrong)) from None
     write_text(path, text)
 

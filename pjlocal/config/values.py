@@ -17,7 +17,7 @@ from ..settings import typed as typed
 from ..textfile import read_text, user_path
 
 
-class Wrong(Exception):
+class InvalidValue(Exception):
     """A wrong value in a file, with its keys."""
 
     def __init__(self, message: str, *keys: str) -> None:
@@ -48,7 +48,7 @@ def checked(
         rest: the other values of the settings.
 
     Raises:
-        Wrong: a value has the wrong type, or is outside its limits.
+        InvalidValue: a value has the wrong type, or is outside its limits.
     """
     fields = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
     hints = get_type_hints(settings)
@@ -64,7 +64,7 @@ def checked(
                 made[key] = model_named(value, folder)
             settings(**{**rest, **made})
         except UsageError as error:
-            raise Wrong(by_keys(error.in_flags or str(error), settings), *where, key) from None
+            raise InvalidValue(by_keys(error.in_flags or str(error), settings), *where, key) from None
     return made
 
 
@@ -90,7 +90,7 @@ def preference(spec: str, presets: Mapping[str, str], folder: Path, *where: str)
     """A preference of a configuration file; a file that it names is relative to its folder.
 
     Raises:
-        Wrong: there is no such preset or file.
+        InvalidValue: there is no such preset or file.
     """
     spec = spec.strip()
     try:
@@ -98,5 +98,5 @@ def preference(spec: str, presets: Mapping[str, str], folder: Path, *where: str)
             spec = f"@{folder.absolute() / user_path(spec[1:])}"
         resolve(spec, presets)
     except UsageError as error:
-        raise Wrong(str(error), *where) from None
+        raise InvalidValue(str(error), *where) from None
     return spec

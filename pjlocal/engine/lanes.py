@@ -21,7 +21,7 @@ from .machine import physical_cores
 from .model import Model
 from .sequence import Lane, State
 from .sequence import Sequence as CacheSequence
-from .worker import Worker, apart
+from .worker import Worker, in_thread
 
 #: Up to this number of tokens, the waiting thread decodes the first lane itself.  One thread more than cores would
 #: compete with llama.cpp's own threads, which spin between decodes: on the 2-core machine a step then took twice as
@@ -200,7 +200,7 @@ class Lanes:
         layout = self.layout(capacity.n_views)
         n_lanes = capacity.n_views if layout == "contexts" else 1
         n_seq = max(_LEAST_SEQUENCES, capacity.n_answers * capacity.n_views // n_lanes)
-        n_rows = capacity.n_rows if self.model.trimmable else 1
+        n_rows = capacity.n_rows if self.model.can_truncate else 1
         return self._make(n_lanes, n_seq, capacity.n_ctx, n_rows, layout)
 
     def _make(self, n_lanes: int, n_seq: int, n_ctx: int, n_rows: int, layout: FixedLayout) -> LaneSet:
@@ -300,7 +300,7 @@ class Lanes:
 
         llama.cpp cannot copy a sequence to a context with another number of sequences.
         """
-        if not self.model.keeps_all:
+        if not self.model.keeps_all_tokens:
             return []
         lane = sequence.lane
         return [
@@ -358,7 +358,9 @@ class Lanes:
             if lane.worker and lane is not self._under_way[0]:
                 lane.worker.submit(jobs[lane])
             else:
-                self._own_job = jobs[lane] if n_tokens <= _FEW_TOKENS else partial(apart, jobs[lane], self._interrupt)
+                self._own_job = (
+                    jobs[lane] if n_tokens <= _FEW_TOKENS else partial(in_thread, jobs[lane], self._interrupt)
+                )
 
     def wait(self) -> float:
         """Wait for the jobs that have begun.  Returns the seconds that the slowest one spent in llama_decode.

@@ -16,9 +16,9 @@ from typing import Any
 from llama_cpp import llama_cpp as lib
 
 from ..errors import ModelError
-from ..gguf.fit import Offload, fewer, weights_on_host
 from ..gguf.header import Header, in_words, read_header
 from ..gguf.kind import no_model, writes_no_text
+from ..gguf.offload import Offload, weights_on_host, with_fewer_layers
 from ..gguf.ollama import manifest_at, model_file, shown_name
 from ..gguf.split import beside_its_parts
 from ..settings import Engine
@@ -29,8 +29,8 @@ from .interrupt import Interrupt, Interrupted
 from .lifetime import Lifetime
 from .machine import in_bytes, memory
 from .offload import choose, load_mode, warn_of_lock, with_devices
+from .probe import check_model
 from .tokenizer import Tokenizer
-from .trial import check_model
 
 log = logging.getLogger("pjlocal")
 
@@ -125,7 +125,7 @@ class Model:
             if not of_device or not self.offload.n_gpu_layers or engine.gpu_layers is not None:
                 said = f"{reason or 'llama.cpp gave no reason'}{_hint(reason, self.offload)}"
                 raise ModelError(f"cannot load {self.path}: {said}")
-            less = fewer(self.offload)
+            less = with_fewer_layers(self.offload)
             log.warning(
                 "%d layers do not fit in the devices' memory (%s): trying %d",
                 self.offload.n_gpu_layers,
@@ -258,13 +258,13 @@ class Model:
         return int(lib.llama_model_n_swa(self.handle))
 
     @cached_property
-    def trimmable(self) -> bool:
+    def can_truncate(self) -> bool:
         """True if the last tokens read can be removed again; sliding windows can, because their caches hold some
         more."""
         return not self.recurrent
 
     @cached_property
-    def keeps_all(self) -> bool:
+    def keeps_all_tokens(self) -> bool:
         """True if its memory holds every token that was read, and can be truncated to any length."""
         return not self.recurrent and self.n_swa == 0
 

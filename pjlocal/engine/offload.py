@@ -14,8 +14,8 @@ from pathlib import Path
 from llama_cpp import llama_cpp as lib
 
 from ..errors import UsageError
-from ..gguf.fit import Offload, as_asked, fit
 from ..gguf.header import read_header
+from ..gguf.offload import Offload, fixed_offload, plan_offload
 from ..settings import Engine
 from .devices import Device, add_servers, cpu_memory, for_layers
 
@@ -50,11 +50,11 @@ def choose(path: Path, engine: Engine, n_views: int) -> Offload:
         there = [there[engine.main_gpu]]
     header = read_header(path)
     if engine.gpu_layers is not None:
-        offload = as_asked(header, engine, engine.gpu_layers)
+        offload = fixed_offload(header, engine, engine.gpu_layers)
     elif all(device.total for device in there):
-        offload = fit(header, engine, n_views, [device.free for device in there])
+        offload = plan_offload(header, engine, n_views, [device.free for device in there])
     else:  # a device reports no memory
-        offload = as_asked(header, engine, -1)
+        offload = fixed_offload(header, engine, -1)
     if offload.n_ctx:
         log.warning("the context is %d tokens a view, so that more layers fit: --ctx sets another size", offload.n_ctx)
     return replace(offload, devices=_names(there, offload))
@@ -82,8 +82,8 @@ def with_devices(params: lib.llama_model_params, engine: Engine, offload: Offloa
     if any(offload.shares):
         params.tensor_split = shares
     overrides = (_Override * 2)()
-    if offload.kept_by_cpu:
-        overrides[0] = _Override(offload.kept_by_cpu.encode(), cpu_memory())
+    if offload.cpu_tensors:
+        overrides[0] = _Override(offload.cpu_tensors.encode(), cpu_memory())
         params.tensor_buft_overrides = ctypes.addressof(overrides)
     try:
         yield

@@ -98,7 +98,7 @@ class Slot:
     @property
     def can_truncate(self) -> bool:
         """True if the last tokens can be removed without reading others again."""
-        return self._engine.model.trimmable
+        return self._engine.model.can_truncate
 
     @property
     def most_rows(self) -> int:

@@ -140,8 +140,8 @@ class Comparison:
     """All numbers of a report.
 
     judges: the steadiness of each judge over all its verdicts.
-    smallest_telling: the smallest win rate that so many prompts can tell from chance; None where none can.
-    smallest_found: the true win rate that they find four times out of five.
+    smallest_significant: the smallest win rate that so many prompts can tell from chance; None where none can.
+    smallest_detectable: the true win rate that they find four times out of five.
     """
 
     prompts: int
@@ -149,8 +149,8 @@ class Comparison:
     differences: tuple[Difference, ...]
     wins: tuple[WinRow, ...]
     judges: Mapping[str, Steadiness]
-    smallest_telling: float | None
-    smallest_found: float | None
+    smallest_significant: float | None
+    smallest_detectable: float | None
 
 
 def compare(results: Results) -> Comparison:
@@ -178,8 +178,8 @@ def compare(results: Results) -> Comparison:
             for by in sorted({comparison.by for comparison in judged})
             if not is_person(by)
         },
-        statistics.smallest_telling(n),
-        statistics.smallest_found(n),
+        statistics.smallest_significant(n),
+        statistics.smallest_detectable(n),
     )
 
 

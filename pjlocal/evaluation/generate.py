@@ -57,7 +57,9 @@ def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: In
                     progress(done, len(tasks))
 
 
-def generate_there(folder: Folder, tasks: Sequence[Task], server: Server, parallel: int, progress: Progress) -> None:
+def generate_on_server(
+    folder: Folder, tasks: Sequence[Task], server: Server, parallel: int, progress: Progress
+) -> None:
     """Have a server write every answer that the folder lacks; each is kept as soon as it is done.
 
     Args:
@@ -87,7 +89,7 @@ def generate_there(folder: Folder, tasks: Sequence[Task], server: Server, parall
 
     with ThreadPoolExecutor(parallel) as pool:
         try:
-            for written in as_completed([pool.submit(_write_there, server, task, hear) for task in todo]):
+            for written in as_completed([pool.submit(_write_on_server, server, task, hear) for task in todo]):
                 folder.append(written.result())
                 done += 1
                 progress(done, len(tasks))
@@ -95,7 +97,7 @@ def generate_there(folder: Folder, tasks: Sequence[Task], server: Server, parall
             pool.shutdown(cancel_futures=True)
 
 
-def _write_there(server: Server, task: Task, hear: Callable[[Started], None]) -> AnswerRecord:
+def _write_on_server(server: Server, task: Task, hear: Callable[[Started], None]) -> AnswerRecord:
     while True:
         if server.interrupt.is_set():
             raise Interrupted

@@ -20,12 +20,12 @@ from .plots import Plot, Point, Rate, Series, lines, plane, win_rates
 from .side_by_side import leads, side_by_side
 from .suite import Suite, System
 from .table import Table, markdown_tables
-from .tables import judge_notes, metric_name, report_tables, telling_note
+from .tables import judge_notes, metric_name, power_note, report_tables
 
 
 def print_report(results: Results, comparison: Comparison, facts: Sequence[str], console: Console) -> None:
     """Print everything but the plots and the answers."""
-    for fact in (*facts, telling_note(comparison), *judge_notes(comparison)):
+    for fact in (*facts, power_note(comparison), *judge_notes(comparison)):
         console.print(one_line(fact), markup=False, highlight=False)
     console.print()
     print_tables(report_tables(results.suite, comparison), console)
@@ -55,7 +55,7 @@ def as_page(results: Results, comparison: Comparison, facts: Sequence[str]) -> s
     suite = results.suite
     rows = side_by_side(results.answers, suite)
     ahead, measured_by = leads(rows, suite, results.verdicts, results.scores)
-    notes = [telling_note(comparison), *judge_notes(comparison)]
+    notes = [power_note(comparison), *judge_notes(comparison)]
     tables, plots = report_tables(suite, comparison), report_plots(suite, comparison)
     return as_html(Page(suite, facts, notes, tables, plots, rows, ahead, measured_by))
 
@@ -68,8 +68,8 @@ def as_json(results: Results, comparison: Comparison, facts: Sequence[str]) -> s
             "suite": results.suite.name,
             "baseline": results.suite.baseline,
             "prompts": comparison.prompts,
-            "smallest_telling": comparison.smallest_telling,
-            "smallest_found": comparison.smallest_found,
+            "smallest_telling": comparison.smallest_significant,
+            "smallest_found": comparison.smallest_detectable,
             "judges": {
                 by: asdict(steady) | {"flip_rate": steady.flip_rate, "unfit": steady.unfit}
                 for by, steady in comparison.judges.items()

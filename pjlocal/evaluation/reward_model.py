@@ -24,7 +24,7 @@ from ..engine.interrupt import Interrupt
 from ..engine.machine import physical_cores
 from ..engine.model import Model, forget_errors
 from ..engine.shortlist import NOT_NUMBERS
-from ..engine.worker import apart
+from ..engine.worker import in_thread
 from ..errors import ModelError
 from ..gguf.header import Header
 from ..gguf.kind import no_model
@@ -137,7 +137,7 @@ class Ranker:
     def rank(self, tokens: Sequence[int]) -> float:
         """The score of a text."""
         self._make_room(len(tokens))
-        apart(lambda: self._decode(tokens), self._interrupt)
+        in_thread(lambda: self._decode(tokens), self._interrupt)
         value = float(lib.llama_get_embeddings_seq(self._handle, 0)[0])
         if not math.isfinite(value):
             raise ModelError(NOT_NUMBERS)

@@ -16,7 +16,7 @@ from ..client import Server
 from ..errors import UsageError
 from ..gguf.header import read_header
 from ..gguf.ollama import shown_name
-from ..gguf.sampling import followed, recommended
+from ..gguf.sampling import recommended, with_model_defaults
 from ..prompting.preferences import prefix
 from ..request import GROUPS, Request
 from ..settings import ADAPTERS, Engine, Generation, Sampling, Settings, split_scale
@@ -97,7 +97,7 @@ class AnsweringModel:
     recommended: Mapping[str, Any] | None = None
 
 
-def model_there(server: Server, suite: Suite) -> AnsweringModel:
+def server_model(server: Server, suite: Suite) -> AnsweringModel:
     """The model that a server has.
 
     Raises:
@@ -154,7 +154,7 @@ def _filters(request: Request, model: AnsweringModel) -> Sampling:
     path, said = Path(model.name), model.recommended
     if said is None:
         said = recommended(read_header(path).metadata.get, path)
-    settled: Sampling = followed(sampling, said, request.explicit).replace(defaults="own")
+    settled: Sampling = with_model_defaults(sampling, said, request.explicit).replace(defaults="own")
     return settled
 
 

@@ -178,7 +178,7 @@ def sign_test(wins: int, losses: int) -> float:
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
-def smallest_telling(n: int) -> float | None:
+def smallest_significant(n: int) -> float | None:
     """The smallest win rate that `n` prompts without ties can tell from chance (sign test, 5 %); None: none can."""
     for wins in range(n // 2 + 1, n + 1):
         if sign_test(wins, n - wins) <= SIGNIFICANT:
@@ -186,9 +186,9 @@ def smallest_telling(n: int) -> float | None:
     return None
 
 
-def smallest_found(n: int, power: float = 0.8) -> float | None:
+def smallest_detectable(n: int, power: float = 0.8) -> float | None:
     """The smallest true win rate that `n` prompts without ties find with this probability; None where none is."""
-    telling = smallest_telling(n)
+    telling = smallest_significant(n)
     if telling is None:
         return None
     with extra():

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from ..config import tomlfile
 from ..config.config import TABLES
-from ..config.values import Wrong, by_keys, checked, model_named, preference, typed
+from ..config.values import InvalidValue, by_keys, checked, model_named, preference, typed
 from ..errors import UsageError, did_you_mean
 from ..prompting.preferences import presets, split_strength
 from ..request import Request
@@ -60,7 +60,7 @@ def load_suite(name: str) -> Suite:
     text = tomlfile.read(path, "suite")
     try:
         return _suite(_Table(tomlfile.parse(path, text).unwrap(), path.parent), path.stem)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise UsageError(f"{path}: {wrong}") from None
 
 
@@ -80,9 +80,9 @@ class _Table:
     label: str = ""
     outer: str = ""
 
-    def wrong(self, message: str, key: str = "") -> Wrong:
+    def wrong(self, message: str, key: str = "") -> InvalidValue:
         """The error of a key, which is named if the message does not do so."""
-        return Wrong(self.label + (message if re.search(rf"\b{key}\b", message) else f"{key}: {message}"))
+        return InvalidValue(self.label + (message if re.search(rf"\b{key}\b", message) else f"{key}: {message}"))
 
     def tables(self, key: str) -> list[_Table]:
         """The tables of a list, at least one."""
@@ -122,7 +122,7 @@ class _Table:
         values = {key: value for key, value in self.values.items() if key in keys}
         try:
             return checked(values, kind, self.folder, rest=rest)
-        except Wrong as wrong:
+        except InvalidValue as wrong:
             raise self.wrong(str(wrong), wrong.keys[-1]) from None
 
     def settings(self) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class _Table:
     def preference(self, text: str, key: str) -> str:
         try:
             return preference(text, presets(), self.folder)
-        except Wrong as wrong:
+        except InvalidValue as wrong:
             raise self.wrong(str(wrong), key) from None
 
     def refuse_unknown(self, known: Iterable[str]) -> None:
@@ -248,7 +248,7 @@ def _check_together(table: _Table, suite: Suite) -> None:
             try:
                 check_system(suite, system, objectives, Request())
             except UsageError as error:
-                raise Wrong(by_keys(str(error), Generation)) from None
+                raise InvalidValue(by_keys(str(error), Generation)) from None
     _check_plain(table, suite)
 
 

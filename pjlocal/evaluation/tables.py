@@ -98,9 +98,9 @@ def _table(title: str, rows: Mapping[Any, str], values: Iterable[_Value], notes:
     return Table(title, "system", tuple(rows.values()), tuple(filled), tuple(notes))
 
 
-def telling_note(comparison: Comparison) -> str:
+def power_note(comparison: Comparison) -> str:
     """The smallest win rate that so many prompts can tell from chance, as a sentence."""
-    n, telling, found = comparison.prompts, comparison.smallest_telling, comparison.smallest_found
+    n, telling, found = comparison.prompts, comparison.smallest_significant, comparison.smallest_detectable
     if telling is None:
         return f"{n} prompts tell no win rate from chance (two-sided sign test, 5 %): take more."
     often = f", and find a true {found:.0%} four times out of five" if found is not None else ""
@@ -167,7 +167,7 @@ def _win_table(suite: Suite, comparison: Comparison, by: str, at_equal_length: b
 def _win_notes(comparison: Comparison, by: str, rows: Sequence[WinRow], at_equal_length: bool) -> list[str]:
     if at_equal_length:
         return ["What the rate would be were both answers of the same length (logistic regression)."]
-    notes = ["Ties count as halves; intervals at 95 %.", telling_note(comparison), _NOISE_NOTE]
+    notes = ["Ties count as halves; intervals at 95 %.", power_note(comparison), _NOISE_NOTE]
     if by in comparison.judges:
         notes.append(_steadiness_note(comparison, by))
     if incomplete := sum(row.incomplete for row in rows):

@@ -74,7 +74,7 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
 
 
 @dataclass
-class Ballot:
+class Voting:
     """The questions of a vote, and its votes, which are saved at once.
 
     by: as whose they are kept, as `records.voter` says it.
@@ -176,7 +176,7 @@ def revealed(counts: Mapping[tuple[str, str, str], Tally]) -> Table:
     return table
 
 
-def ballot_paper(ballot: Ballot, width: int) -> RenderableType:
+def render_question(ballot: Voting, width: int) -> RenderableType:
     """The question as it is shown: nothing tells who wrote which."""
     question = ballot.question
     if question is None:
@@ -194,7 +194,7 @@ def ballot_paper(ballot: Ballot, width: int) -> RenderableType:
     )
 
 
-def vote_on(ballot: Ballot) -> None:
+def run_vote(ballot: Voting) -> None:
     """Ask one question at a time on a terminal, until all are answered or the person leaves."""
     from ..screen.pager import Pager
 
@@ -203,7 +203,7 @@ def vote_on(ballot: Ballot) -> None:
             ballot.vote(choice)
 
     Pager(
-        page=lambda width, no_color: ballot_paper(ballot, width),
+        page=lambda width, no_color: render_question(ballot, width),
         notice=lambda: " · ".join(filter(None, [ballot.notice, f"{ballot.n_done}/{len(ballot.asked)}"])),
         hint="1 or 2 is better, 0 neither, u undo, q quit",
         keys={

@@ -577,7 +577,7 @@ def _lengths_chained(window: bytes, most: int) -> npt.NDArray[np.int64]:
     """Lengths of the texts that follow each other from the window's start, up to one that is not as most are.
 
     Before each text stands its length in eight bytes: of one that is shorter than 256 seven of them are zero, and
-    that occurs nowhere else.  Found in a few passes over all bytes, instead of a step of Python's for each text.
+    that occurs nowhere else.  ModelFile in a few passes over all bytes, instead of a step of Python's for each text.
     """
     if len(window) < 8:
         return np.zeros(0, np.int64)

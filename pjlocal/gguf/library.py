@@ -22,7 +22,7 @@ _WITHOUT_MODELS = re.compile(r"(blobs|refs)$|(datasets|spaces)--")  # in Hugging
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelFile:
     """A model file that was found, or the files of one that is split.
 
     Attributes:
@@ -44,7 +44,7 @@ class Found:
     repo: str | None
     parts: tuple[Path, ...]
     size: int
-    others: tuple[Found, ...] = ()
+    others: tuple[ModelFile, ...] = ()
     trouble: str | None = None
     manifest: Path | None = None
 
@@ -84,10 +84,10 @@ def part_of(file: str) -> str | None:
     return _PART.sub(r"/\2", file) if _PART.search(file) else None
 
 
-def find_all() -> list[Found]:
+def find_all() -> list[ModelFile]:
     """Every model in every place, each file once; those of an earlier place first."""
     seen: dict[tuple[int, int], int] = {}  # device and inode: index of what was found there
-    found: list[Found] = []
+    found: list[ModelFile] = []
     for place in places():
         for model in _in_place(place):
             key = None if place.owner == OLLAMA else _identity(model.path)  # there each name is a model of its own
@@ -101,7 +101,7 @@ def find_all() -> list[Found]:
     return _distinct(found)
 
 
-def _distinct(found: Iterable[Found]) -> list[Found]:
+def _distinct(found: Iterable[ModelFile]) -> list[ModelFile]:
     """The first of a name keeps it; a later one goes by its path."""
     taken: set[str] = set()
     result = []
@@ -121,7 +121,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _in_place(place: Place) -> list[Found]:
+def _in_place(place: Place) -> list[ModelFile]:
     if place.owner == OLLAMA:
         return sorted(_ollama(place.folder), key=lambda model: model.name)
     files = list(_files(place.folder))
@@ -179,7 +179,7 @@ def _together(files: Iterable[Path]) -> Iterator[tuple[Path, list[Path]]]:
         yield parts[0], parts
 
 
-def _one(place: Place, first: Path, parts: list[Path]) -> Found:
+def _one(place: Place, first: Path, parts: list[Path]) -> ModelFile:
     size, trouble = 0, None
     for part in parts:
         try:
@@ -192,7 +192,7 @@ def _one(place: Place, first: Path, parts: list[Path]) -> Found:
         whole, there = int(match[2]), {int(m[1]) for part in parts if (m := _PART.search(part.name))}
         if missing := [i for i in range(1, min(whole, 1000) + 1) if i not in there]:
             trouble = f"{len(missing)} of {whole} parts missing (the first is {missing[0]:05})"
-    return Found(first.name, first, place.owner, _repo(place, first), tuple(parts), size, trouble=trouble)
+    return ModelFile(first.name, first, place.owner, _repo(place, first), tuple(parts), size, trouble=trouble)
 
 
 def _repo(place: Place, path: Path) -> str | None:
@@ -224,7 +224,7 @@ def _current_first(folder: Path, files: list[Path]) -> list[Path]:
     return sorted(files, key=order)
 
 
-def _ollama(folder: Path) -> Iterator[Found]:
+def _ollama(folder: Path) -> Iterator[ModelFile]:
     """The models in Ollama's store."""
     for manifest in manifests(folder):
         size, trouble = 0, None
@@ -236,4 +236,6 @@ def _ollama(folder: Path) -> Iterator[Found]:
         except OSError:
             trouble = "its file is missing: ollama pull it again"
         blob = manifest.model
-        yield Found(manifest.name, blob, OLLAMA, manifest.repo, (blob,), size, trouble=trouble, manifest=manifest.path)
+        yield ModelFile(
+            manifest.name, blob, OLLAMA, manifest.repo, (blob,), size, trouble=trouble, manifest=manifest.path
+        )

@@ -59,7 +59,7 @@ def _number(value: int | float | str, kind: type) -> int | float | None:
     return int(number) if kind is int else number
 
 
-def followed(sampling: Sampling, said: Mapping[str, Any], own: Collection[str] | None = None) -> Sampling:
+def with_model_defaults(sampling: Sampling, said: Mapping[str, Any], own: Collection[str] | None = None) -> Sampling:
     """The settings, with the model's values instead of pjlocal's defaults if ``--sampling model`` is set.
 
     Args:
@@ -72,14 +72,14 @@ def followed(sampling: Sampling, said: Mapping[str, Any], own: Collection[str] |
     return sampling.replace(**{name: value for name, value in said.items() if name not in own})  # type: ignore[no-any-return]
 
 
-def left(sampling: Sampling, said: Mapping[str, Any]) -> Sampling:
+def without_model_defaults(sampling: Sampling, said: Mapping[str, Any]) -> Sampling:
     """The settings, with pjlocal's defaults instead of a model's values."""
     defaults = {f.name: f.default for f in dataclasses.fields(sampling)}
     same = {name: defaults[name] for name, value in said.items() if getattr(sampling, name) == value}
     return sampling.replace(**same)  # type: ignore[no-any-return]
 
 
-def followed_in_words(sampling: Sampling, said: Mapping[str, Any]) -> str:
+def model_defaults_in_words(sampling: Sampling, said: Mapping[str, Any]) -> str:
     """The settings that are as the model's file says them; empty where that was not asked for."""
     if sampling.defaults != "model":
         return ""

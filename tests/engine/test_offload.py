@@ -19,7 +19,7 @@ from pjlocal.engine.machine import Limit
 from pjlocal.engine.model import Model
 from pjlocal.engine.offload import choose, with_devices
 from pjlocal.errors import ModelError, UsageError
-from pjlocal.gguf.fit import Offload
+from pjlocal.gguf.offload import Offload
 
 GIB = 1 << 30
 CARD = devices.Device("CUDA0", "a card", "GPU", "CUDA", 8 * GIB, 8 * GIB)
@@ -147,7 +147,7 @@ def test_where_the_context_had_to_shrink_that_is_the_limit_and_a_line_says_so(ti
     monkeypatch.setattr(model, "choose", lambda *_: Offload(3, 3, n_ctx=128, devices=("CUDA0",)))
     with PersonaJudge(tiny("llama")) as judge:
         assert judge.context_limit == 128
-        assert judge.model.offload.told == "3 of 3 layers on CUDA0, context 128 tokens so that they fit"
+        assert judge.model.offload.description == "3 of 3 layers on CUDA0, context 128 tokens so that they fit"
     with PersonaJudge(tiny("llama"), engine=Engine(n_ctx=64)) as judge:
         assert judge.context_limit == 64
 

@@ -17,7 +17,7 @@ from pjlocal.evaluation.compare import Comparison, Results, compare, compare_fol
 from pjlocal.evaluation.report import as_json, as_markdown, as_page, folder_json, report_plots, write_report
 from pjlocal.evaluation.suite import Objectives, System
 from pjlocal.evaluation.table import Cell, Column, Table, markdown_tables, rank_cells
-from pjlocal.evaluation.tables import folder_tables, report_tables, telling_note
+from pjlocal.evaluation.tables import folder_tables, power_note, report_tables
 
 N = 30
 
@@ -171,7 +171,7 @@ def test_json_has_all_numbers_and_no_nan() -> None:
 
 def test_few_prompts_tell_nothing_and_that_is_said() -> None:
     few = Results(SUITE, answers(3, objectives=("bright",)))
-    assert telling_note(compare(few)).startswith("3 prompts tell no win rate from chance")
+    assert power_note(compare(few)).startswith("3 prompts tell no win rate from chance")
 
 
 def test_times_stand_by_the_number_of_objectives() -> None:

@@ -49,7 +49,7 @@ class Offload:
         }
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """In words."""
         if not self.n_gpu_layers:
             return "all layers on the CPU"
@@ -59,7 +59,7 @@ class Offload:
         return f"{self.n_gpu_layers} of {self.n_layers} layers on {where}{experts}{context}"
 
     @property
-    def kept_by_cpu(self) -> str:
+    def cpu_tensors(self) -> str:
         """A pattern for the names of tensors that stay on the CPU; may be empty."""
         return rf"^blk\.({'|'.join(map(str, self.experts))})\..*_(ch)?exps" if self.experts else ""
 
@@ -81,7 +81,7 @@ class _Choice:
     experts: tuple[int, ...] = ()
 
 
-def fit(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Offload:
+def plan_offload(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Offload:
     """The largest part of a model that fits into the free bytes of the devices, which are in llama.cpp's order.
 
     It leaves a margin (`Engine.gpu_margin`) on each, and counts the full caches of all views.  If memory is short, it
@@ -94,7 +94,7 @@ def fit(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Of
     wanted = engine.split if engine.split_mode == "layer" else ()
     shares = [*wanted, *[0.0] * len(usable)][: len(usable)] if wanted else usable
     for choice in _choices(header, engine, layers):
-        counts = deal(choice.n, shares)
+        counts = assign_layers(choice.n, shares)
         needed = _needed(header, layers, engine, n_views, choice, counts)
         if sum(counts) == choice.n and all(map(le, needed, usable)):
             break
@@ -116,7 +116,7 @@ def needed_by_place(
     if not offload.n_gpu_layers:
         return {(): sum(each) + between}
     by_place: dict[tuple[str, ...], int] = {(): sum(each[:first])}
-    counts = list(filter(None, deal(offload.n_gpu_layers, offload.shares)))
+    counts = list(filter(None, assign_layers(offload.n_gpu_layers, offload.shares)))
     if len(counts) != len(offload.devices):
         return by_place | {offload.devices: sum(each[first:]) + between}
     ends = pairwise(accumulate(counts, initial=first))
@@ -134,15 +134,15 @@ def weights_on_host(header: Header, offload: Offload) -> int:
     return max(0, header.n_tensor_bytes - taken)
 
 
-def fewer(offload: Offload) -> Offload:
+def with_fewer_layers(offload: Offload) -> Offload:
     """The next smaller choice, with a tenth fewer layers, after a failed allocation."""
     n = offload.n_gpu_layers - max(1, offload.n_gpu_layers // 10)
-    counts = tuple(map(float, deal(n, offload.shares)))
+    counts = tuple(map(float, assign_layers(n, offload.shares)))
     experts = tuple(i for i in offload.experts if i >= offload.n_layers - n)
     return replace(offload, n_gpu_layers=n, shares=counts if any(counts) else (), experts=experts)
 
 
-def as_asked(header: Header, engine: Engine, n: int) -> Offload:
+def fixed_offload(header: Header, engine: Engine, n: int) -> Offload:
     """The choice of ``n`` layers, or all (-1), whether they fit or not."""
     n_layers = len(_layers(header))
     return Offload(n_layers, n_layers if n < 0 else min(n, n_layers), shares=_asked(engine))
@@ -153,7 +153,7 @@ def _asked(engine: Engine) -> tuple[float, ...]:
     return () if engine.split_mode == "none" else engine.split
 
 
-def deal(n: int, shares: Sequence[float]) -> list[int]:
+def assign_layers(n: int, shares: Sequence[float]) -> list[int]:
     """The number of the last ``n`` layers for each device by its share, as in llama.cpp."""
     total = sum(shares)
     if not total:

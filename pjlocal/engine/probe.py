@@ -18,7 +18,7 @@ from llama_cpp import __version__ as llama_cpp_version
 
 from ..errors import ModelError
 from ..folders import cache_folder
-from ..gguf.check import surprise
+from ..gguf.check import find_unusual
 from ..gguf.header import Header
 from .interrupt import Interrupt, Interrupted
 from .machine import memory
@@ -32,13 +32,13 @@ def check_model(header: Header, interrupt: Interrupt, seconds: float | None = No
     """Refuse a file on which llama.cpp would crash.
 
     Args:
-        seconds: time limit of the trial.
+        seconds: time limit of the probe.
 
     Raises:
         ModelError: llama.cpp crashes on the file, or does not finish.
-        Interrupted: a stop was requested during the trial.
+        Interrupted: a stop was requested during the probe.
     """
-    what = surprise(header)
+    what = find_unusual(header)
     if not what or header.n_file_bytes > memory().amount or ((mark := _mark(header)) is not None and mark.exists()):
         return
     if seconds is None:
@@ -56,7 +56,7 @@ def check_model(header: Header, interrupt: Interrupt, seconds: float | None = No
 def _try(path: Path, seconds: float) -> str:
     """A description of how the other process crashed; empty if it did not, even if llama.cpp refused the file."""
     paths = [folder for folder in sys.path if folder]  # as here, without the current folder
-    start = f"import sys; sys.path[:] = {paths!r}; from pjlocal.engine.try_load import main; main()"
+    start = f"import sys; sys.path[:] = {paths!r}; from pjlocal.engine.probe_process import main; main()"
     command = [sys.executable, "-I", "-c", start, os.fspath(path.absolute())]
     env = os.environ | {"GGML_NO_BACKTRACE": "1"}
     try:
@@ -64,7 +64,7 @@ def _try(path: Path, seconds: float) -> str:
     except subprocess.TimeoutExpired:
         return f"does not finish within {seconds:.0f} s"
     except OSError:
-        return ""  # no process can be started: load without a trial
+        return ""  # no process can be started: load without a probe
     if status >= 0 or status == -_KILLED:  # killed by the system for lack of memory, which is not the file's fault
         return ""
     try:
