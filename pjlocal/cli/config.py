@@ -181,7 +181,7 @@ _VARIABLES = {"model": "PJLOCAL_MODEL", "server": "PJLOCAL_SERVER"}
 
 
 def _in_force(config: Config) -> Iterator[tuple[str, str, Any]]:
-    """Every setting: its source, its key, and its value or None."""
+    """The settings: source, key, and value or None."""
     top = config.top()
     for key in TOP:
         if named := os.environ.get(_VARIABLES.get(key, "")):

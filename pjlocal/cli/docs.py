@@ -48,13 +48,13 @@ def docs(
 
 
 def _print_lines(word: str, topics: list[str]) -> None:
-    wanted = " ".join(word.split()).casefold()
-    if not wanted:
+    folded = " ".join(word.split()).casefold()
+    if not folded:
         raise UsageError("--search needs a word")
     found = False
     for topic in topics:
         for number, line in enumerate(documents.read(topic).splitlines(), 1):
-            if wanted in " ".join(line.split()).casefold():
+            if folded in " ".join(line.split()).casefold():
                 typer.echo(in_columns(f"{topic}:{number}: ", line.strip(), sys.stdout))
                 found = True
     if not found:

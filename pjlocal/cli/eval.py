@@ -214,7 +214,7 @@ def run_suite(
             folder.hold(AnswerRecord, Score, Verdict)
             if unheard := without_effect(wanted, given):
                 _say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
-            _say_what_stays(folder, run)
+            _report_other_answers(folder, run)
             write_run(folder, run)
             _say(_outlook(len(tasks), len(questions)))
             with progress_bars() as progress:
@@ -423,25 +423,25 @@ def _score_run(
 
 
 def _outlook(n_answers: int, n_prompts: int) -> str:
-    """The number of answers to write, and the win rate that they can tell from chance."""
+    """The number of answers to write, and the smallest win rate that they can show to be significant."""
     from ..evaluation.statistics import smallest_significant
 
     least = smallest_significant(n_prompts)
-    tells = (
-        "too few to tell any win rate from chance"
+    power = (
+        "too few for any win rate to be significant"
         if least is None
-        else f"enough to tell a win rate of {least:.0%} from chance"
+        else f"enough for a win rate of {least:.0%} to be significant"
     )
-    return f"{n_answers:,} answers to {n_prompts} prompts; {tells}"
+    return f"{n_answers:,} answers to {n_prompts} prompts; {power}"
 
 
-def _say_what_stays(folder: Folder, run: Run) -> None:
+def _report_other_answers(folder: Folder, run: Run) -> None:
     """Report answers of other suites or settings in the folder."""
     from ..evaluation.records import AnswerRecord
 
     others = len(folder.read(AnswerRecord).keys() - set(run.keys))
     if others:
-        _say(f"{folder.path} also holds {others:,} answers of other suites or settings; the report leaves them out")
+        _say(f"{folder.path} also contains {others:,} answers of other suites or settings; the report leaves them out")
 
 
 def _say(text: str) -> None:

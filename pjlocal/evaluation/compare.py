@@ -42,7 +42,7 @@ _LESS_IS_BETTER = {"repetition", "seconds an answer"}
 
 
 def direction(metric: Metric) -> int:
-    """1 where more is better, -1 where less is, 0 where it depends on what was asked for."""
+    """1 if more is better, -1 if less is better, 0 if it depends on the preference."""
     kind = metric.name.partition(":")[0]
     return 1 if kind in _MORE_IS_BETTER else -1 if kind in _LESS_IS_BETTER else 0
 
@@ -56,7 +56,7 @@ class PromptValue(NamedTuple):
 
 @dataclass(frozen=True)
 class Results:
-    """All that is kept of an evaluation, with what was run."""
+    """The suite, answers, scores and verdicts of an evaluation."""
 
     suite: Suite
     answers: Sequence[AnswerRecord]
@@ -66,10 +66,10 @@ class Results:
 
 @dataclass(frozen=True)
 class SystemRow:
-    """A system by itself, under some objectives.
+    """The numbers of one system under some objectives.
 
-    tokens_per_s: of an answer's own decoding time; where several are written at once, each of them waits for the rest.
-    seconds: an answer, from prompt to end.
+    tokens_per_s: by an answer's own decoding time; answers written at once wait for each other.
+    seconds: the time of an answer, from prompt to end.
     """
 
     objectives: str
@@ -82,13 +82,13 @@ class SystemRow:
 
     @property
     def numbers(self) -> dict[Metric, Estimate]:
-        """The means with what tells of speed, each by its name in a table."""
+        """The means and the speeds by metric."""
         return {**self.means, Metric("tokens/s"): self.tokens_per_s, Metric("seconds an answer"): self.seconds}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of a system less the baseline's.
+    """The difference of a metric between a system and its baseline.
 
     p: of the swap test; p_holm: with Holm's correction over all systems that are compared with this baseline.
     best, worst: the prompts with the largest differences up and down.
@@ -113,9 +113,9 @@ class Difference:
 class WinRow:
     """The rate at which a judge prefers a system's answer to another's, in one aspect.
 
-    steadiness: of the judge's verdicts in this row.
-    incomplete: comparisons that were judged in one order alone; they do not count.
-    best, worst: prompts by the judge's probability for the system less that for the other, averaged over both orders.
+    steadiness: the steadiness of the judge's verdicts in this row.
+    incomplete: the number of comparisons judged in one order only; they do not count.
+    best, worst: prompts by the judge's probability for the system minus that for the other, averaged over both orders.
     """
 
     objectives: str
@@ -140,8 +140,8 @@ class Comparison:
     """All numbers of a report.
 
     judges: the steadiness of each judge over all its verdicts.
-    smallest_significant: the smallest win rate that so many prompts can tell from chance; None where none can.
-    smallest_detectable: the true win rate that they find four times out of five.
+    smallest_significant: the smallest win rate that is significant with so many prompts; None if none is.
+    smallest_detectable: the smallest true win rate that is found with a probability of 0.8.
     """
 
     prompts: int
@@ -264,7 +264,7 @@ def _measured(answers: Sequence[AnswerRecord], scores: Mapping[str, Mapping[Metr
 
 
 def _numbers(answer: AnswerRecord, scores: Mapping[Metric, float]) -> Iterator[tuple[Metric, float]]:
-    """The metrics of an answer, with what follows from its checks together."""
+    """The metrics of an answer, including those derived from all its checks."""
     yield from scores.items()
     yield Metric("tokens"), answer.tokens
     if answer.acceptance_rate is not None:
@@ -275,7 +275,7 @@ def _numbers(answer: AnswerRecord, scores: Mapping[Metric, float]) -> Iterator[t
 
 
 def _rewards(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
-    """The implicit rewards that a model told of several preferences, by the model."""
+    """The implicit reward metrics of each scoring model that has several."""
     found: dict[str, list[Metric]] = {}
     for metric in sorted(metrics):
         if metric.name.startswith("reward:"):
@@ -383,9 +383,9 @@ class _Judged:
 
     @property
     def outcomes(self) -> tuple[float, float]:
-        """1 where the system's answer is named, 0 where the other is, 0.5 for neither; shown first, and second."""
-        told = [_named(v) if leads else 1 - _named(v) for leads, v in sorted(self.orders.items(), reverse=True)]
-        return told[0], told[-1]
+        """The outcomes with the system's answer shown first and second: 1 won, 0 lost, 0.5 tied."""
+        outcomes = [_named(v) if leads else 1 - _named(v) for leads, v in sorted(self.orders.items(), reverse=True)]
+        return outcomes[0], outcomes[-1]
 
     @property
     def margin(self) -> float:
@@ -403,7 +403,7 @@ def _named(verdict: Verdict) -> float:
 
 
 def _judged(results: Results) -> list[_Judged]:
-    """The verdicts, those of the same comparison put together; in the order of prompts and seeds."""
+    """The verdicts grouped by comparison, in the order of prompts and seeds."""
     answers = {answer.key: answer for answer in results.answers}
     names = results.suite.baselines.keys()
     found: dict[tuple[str, str, str, str], _Judged] = {}

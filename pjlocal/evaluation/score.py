@@ -1,4 +1,4 @@
-"""Gives a run's answers the scores and verdicts that its folder lacks: by the text alone, by models, by a judge."""
+"""Scores and verdicts that a run's folder lacks: checks of the text, scores by models, verdicts by a judge."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .reward_model import Ranker
 from .run import Run
 from .scoring import Judging, pairs_of, score_answers
 
-#: Told what is done, how much of it, and how much there is.
+#: Called with the name of a task, the number done, and the total.
 Progress = Callable[[str, int, int], None]
 
 
@@ -27,10 +27,10 @@ Progress = Callable[[str, int, int], None]
 class ScoringModels:
     """The models that score answers, besides the checks without a model.
 
-    scorers: models whose likelihoods tell the implicit rewards and the fluency.
-    reward_model: a file with a head that ranks.
-    judge: a model that compares two answers; or ``judge_url``, a server with one, ``judge_model`` its name there.
-    judge_pairs: answers of each system that are judged at most, the first ones; None for all.
+    scorers: models whose likelihoods give the implicit rewards and the fluency.
+    reward_model: a model with a ranking head.
+    judge: a model that compares two answers; or ``judge_url``, a server, and ``judge_model``, the model's name there.
+    judge_pairs: the first so many answers of each system are judged; None for all.
     """
 
     scorers: Sequence[Path] = ()
@@ -42,7 +42,7 @@ class ScoringModels:
 
 
 def written_answers(folder: Folder, run: Run) -> list[AnswerRecord]:
-    """The answers that the run wants, as far as they are written, in its order."""
+    """The answers of the run that are written already, in its order."""
     written = folder.read(AnswerRecord)
     return [written[key] for key in run.keys if key in written]
 
@@ -57,14 +57,14 @@ def score_run(
     progress: Progress,
     announce: Callable[[str], None],
 ) -> None:
-    """Score and judge what was not yet; each number is kept as soon as it is known.
+    """Compute the missing scores and verdicts, and save each at once.
 
     Args:
-        announce: told what is about to be asked of a server.
+        announce: called with a message before requests are sent to a server.
 
     Raises:
-        Interrupted: on request; what was done is kept.
-        UsageError, ModelError, OutputError: what cannot be.
+        Interrupted: on request; finished scores are saved.
+        UsageError, ModelError, OutputError: a score cannot be computed or saved.
     """
     answers = written_answers(folder, run)
     _check(folder, run, answers, progress)
@@ -85,10 +85,10 @@ def score_run(
 
 
 def check_scoring_models(scoring: ScoringModels, prompting: Prompting, engine: Engine, interrupt: Interrupt) -> None:
-    """Refuse those that could not score, before there is anything to score.
+    """Refuse models that cannot score, before any answer is written.
 
     Raises:
-        UsageError, ModelError: who cannot.
+        UsageError, ModelError: a model cannot be used.
     """
     with ExitStack() as stack:
         for path in scoring.scorers:
@@ -99,7 +99,7 @@ def check_scoring_models(scoring: ScoringModels, prompting: Prompting, engine: E
 
 
 def _name(path: Path, others: Sequence[Path]) -> str:
-    """A scorer's name in the report: the model's, where no other scorer has the same, else its path."""
+    """A scorer's name in the report: the model's name if it is unique, else its path."""
     name = shown_name(path)
     return name if sum(shown_name(other) == name for other in others) == 1 else str(path)
 

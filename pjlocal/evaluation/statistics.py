@@ -187,7 +187,7 @@ def smallest_significant(n: int) -> float | None:
 
 
 def smallest_detectable(n: int, power: float = 0.8) -> float | None:
-    """The smallest true win rate that `n` prompts without ties find with this probability; None where none is."""
+    """The smallest true win rate that `n` prompts without ties find with this probability; None if there is none."""
     telling = smallest_significant(n)
     if telling is None:
         return None
@@ -288,7 +288,7 @@ class Steadiness:
 
     @property
     def flip_rate(self) -> float | None:
-        """The share of decisive verdicts that turn over; None where there is none."""
+        """The share of decisive verdicts that change with the order; None without decisive verdicts."""
         return self.flipped / self.decisive if self.decisive else None
 
     @property

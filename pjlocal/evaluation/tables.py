@@ -54,7 +54,7 @@ class _Value(NamedTuple):
 
 
 def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
-    """All tables of an evaluation; what was not measured has none."""
+    """The tables of an evaluation, for all metrics that were measured."""
     metrics = dict.fromkeys(metric for row in comparison.systems for metric in row.means)
     texts = {_kind(metric) for metric in metrics} - {*_CHECKS, *_SCORES}
     times = (
@@ -108,7 +108,7 @@ def power_note(comparison: Comparison) -> str:
 
 
 def judge_notes(comparison: Comparison) -> list[str]:
-    """A sentence on each judge: how steady it is, and whether it is unfit."""
+    """A sentence on the steadiness of each judge, and whether it is unfit."""
     return [_steadiness_note(comparison, by) for by in comparison.judges]
 
 
@@ -268,7 +268,7 @@ def _full_name(metric: Metric) -> str:
 
 
 def make_cell(estimate: Estimate, form: Callable[[float], str], noise: bool = False, interval: bool = False) -> Cell:
-    """A number as it is shown; with its interval, where it has one and ``interval`` is set."""
+    """A number as text, with its interval if it has one and ``interval`` is set."""
     if not math.isfinite(estimate.value):
         return Cell()
     text = form(estimate.value)
