@@ -114,11 +114,11 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
             top["model"] = model_named(top["model"], folder)
         except UsageError as error:
             raise InvalidValue(str(error), "model") from None
-    made: dict[str, Any] = {
+    values: dict[str, Any] = {
         name: _with_preferences(_values(table, TABLES[name], folder, name), PRESETS | presets, folder, name)
         for name, table in tables.items()
     }
-    return Config(**top, **made, presets=presets, personas=personas)
+    return Config(**top, **values, presets=presets, personas=personas)
 
 
 def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Path) -> dict[str, Overrides]:
@@ -148,8 +148,8 @@ def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path,
         values = {key: table[key] for key in keys if key in table}
         return _with_preferences(_values(values, settings, folder, *where), presets, folder, *where)
 
-    made: dict[str, Any] = {name: of(settings, get_type_hints(settings)) for name, settings in GROUPS.items()}
-    return Overrides(**of(Overrides, PREFERENCES), **made)
+    values: dict[str, Any] = {name: of(settings, get_type_hints(settings)) for name, settings in GROUPS.items()}
+    return Overrides(**of(Overrides, PREFERENCES), **values)
 
 
 def check_persona(name: str, presets: Mapping[str, str]) -> None:
@@ -181,15 +181,15 @@ def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *w
 
 def _unknown(key: str, known: Iterable[str], *where: str) -> str:
     """The advice for an unknown key: its right table, or the most similar known key, or all keys."""
-    said = f"unknown key {key!r}" + "".join(f" in [{name}]" for name in where)
+    unknown = f"unknown key {key!r}" + "".join(f" in [{name}]" for name in where)
     for name, settings in TABLES.items():
         if key in get_type_hints(settings):
-            return f"{said}: it belongs in [{name}]"
+            return f"{unknown}: it belongs in [{name}]"
     if key in TOP:
-        return f"{said}: it belongs at the top, before the first table"
+        return f"{unknown}: it belongs at the top, before the first table"
     if near := difflib.get_close_matches(key, known, n=1):
-        return f"{said}: did you mean {near[0]}?"
-    return f"{said}: known are {', '.join(known)}"
+        return f"{unknown}: did you mean {near[0]}?"
+    return f"{unknown}: known are {', '.join(known)}"
 
 
 def _presets(table: Mapping[str, Any]) -> dict[str, str]:
@@ -254,7 +254,7 @@ def remove_preset(path: Path, name: str) -> None:
     """Remove a preset from the file.  The rest of the file is unchanged.
 
     Raises:
-        UsageError: there is none, or something else in the file names it; and what `set_preset` raises.
+        UsageError: the preset does not exist, or something else in the file names it.  Also the errors of `set_preset`.
     """
     load_config(path)
     document = tomlfile.parse(path, tomlfile.read(path))
@@ -276,8 +276,8 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
     """Write a persona at the end of the file.  The rest of the file is unchanged.
 
     Raises:
-        UsageError: what cannot be one, or one is there already and not to be replaced, or a file that `load_config`
-            refuses.
+        UsageError: the values are invalid, the persona exists and ``replace`` is false, or `load_config` refuses the
+            file.
         OutputError: the file cannot be written.
     """
     before = load_config(path)
@@ -298,7 +298,7 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
 
 
 def remove_persona(path: Path, name: str) -> None:
-    """Remove a persona from the file.  The rest of the file is unchanged.  Raises what `set_persona` does."""
+    """Remove a persona from the file.  The rest of the file is unchanged.  The errors are those of `set_persona`."""
     load_config(path).persona(name)
     write_text(path, _without_persona(path, tomlfile.read(path), name))
 

@@ -52,20 +52,20 @@ def checked(
     """
     fields = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
     hints = get_type_hints(settings)
-    made: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in table.items():
         try:
-            made[key] = typed(key, hints[key], value, or_number=fields[key].metadata.get("or_number", False))
+            values[key] = typed(key, hints[key], value, or_number=fields[key].metadata.get("or_number", False))
             if what := fields[key].metadata.get("file"):
-                made[key] = read_text(folder / user_path(value), what)
+                values[key] = read_text(folder / user_path(value), what)
             if fields[key].metadata.get("adapter"):
-                made[key] = tuple(with_whole_path(spec, folder) for spec in made[key])
+                values[key] = tuple(with_whole_path(spec, folder) for spec in values[key])
             if fields[key].metadata.get("model"):
-                made[key] = model_named(value, folder)
-            settings(**{**rest, **made})
+                values[key] = model_named(value, folder)
+            settings(**{**rest, **values})
         except UsageError as error:
             raise InvalidValue(by_keys(error.in_flags or str(error), settings), *where, key) from None
-    return made
+    return values
 
 
 def by_keys(message: str, settings: type[Settings]) -> str:

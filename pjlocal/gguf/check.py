@@ -43,7 +43,7 @@ def _either(value: Value) -> bool:
 _SIZE = _whole(1, 1 << 20)
 _EPSILON = _number(0, 1)
 
-#: What stands under an architecture's name.
+#: The keys under an architecture's name, with their usual values.
 _HYPERPARAMETERS: dict[str, _Takes] = {
     "context_length": _whole(1, 1 << 28),
     "embedding_length": _SIZE,
@@ -85,9 +85,9 @@ _HYPERPARAMETERS: dict[str, _Takes] = {
 
 def find_unusual(header: Header) -> str:
     """The first unusual value, in words; empty for an ordinary model."""
-    for tell in (_of_architecture, _of_tokenizer, _of_tokens, _of_tensors):
-        for what in tell(header):
-            return what
+    for find in (_of_architecture, _of_tokenizer, _of_tokens, _of_tensors):
+        for unusual in find(header):
+            return unusual
     return ""
 
 

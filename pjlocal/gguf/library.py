@@ -1,4 +1,4 @@
-"""Every model on this machine, by the name that means it.  No file is opened: a look at folders alone."""
+"""The models on this machine, by name.  Only folders are read; no model file is opened."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class ModelFile:
     """A model file that was found, or the files of one that is split.
 
     Attributes:
-        name: what means it behind ``-m``: its file's name, with Ollama ``NAME:TAG``; the whole path where an earlier
-            file has that name.
-        path: the file, of a split model its first part, as it is found (which may be a link).
-        owner: whose folder it lies in (see `places`).
-        repo: the repository ``org/name`` that it was downloaded from, where its folder tells.
-        parts: the files, all of them.
-        size: of all parts together, in bytes.
-        others: links to the same file, and other names that lead to it.
-        trouble: why it cannot be used, as far as the folder tells.
-        manifest: with Ollama, the file that stands for the name.
+        name: its name for ``-m``: the file's name, or ``NAME:TAG`` with Ollama; the whole path if an earlier file has
+            that name.
+        path: the file, or the first part of a split model; may be a link.
+        owner: the program whose folder contains it (see `places`).
+        repo: the repository ``org/name`` that it was downloaded from, if the folder's name contains it.
+        parts: all files of the model.
+        size: the size of all parts in bytes.
+        others: links to the same file, and other names of it.
+        trouble: the reason why it cannot be used, if the folder shows one.
+        manifest: Ollama's file for the name.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ModelFile:
 
     @property
     def named(self) -> Path:
-        """The path that stands for the name: of two names for the same weights, each has its own."""
+        """The path for the name: Ollama's manifest, or the file.  Two names of the same weights have different ones."""
         return self.manifest or self.path
 
     @property
@@ -85,7 +85,7 @@ def part_of(file: str) -> str | None:
 
 
 def find_all() -> list[ModelFile]:
-    """Every model in every place, each file once; those of an earlier place first."""
+    """The models in all places, each file once, in the order of the places."""
     seen: dict[tuple[int, int], int] = {}  # device and inode: index of what was found there
     found: list[ModelFile] = []
     for place in places():
@@ -167,7 +167,7 @@ def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
     except OSError:
-        return True  # links in a circle: said where it is listed
+        return True  # links in a circle: reported in the list
 
 
 def _together(files: Iterable[Path]) -> Iterator[tuple[Path, list[Path]]]:
@@ -196,7 +196,7 @@ def _one(place: Place, first: Path, parts: list[Path]) -> ModelFile:
 
 
 def _repo(place: Place, path: Path) -> str | None:
-    """``org/name`` where the folders tell it."""
+    """The repository ``org/name``, if the folders' names contain it."""
     try:
         above = path.relative_to(place.folder).parts[:-1]
     except ValueError:

@@ -25,20 +25,20 @@ _MOST_NAMED = 8  # models that a line names
 
 
 def find_model(name: str | None) -> Path:
-    """The GGUF file that ``name`` means.
+    """The GGUF file of a name.
 
-    Without a name, or by ``smollm2``, it is the embedded model.  A path is that file.  A bare name is a file here or in
-    a models folder, else a model in any of the places (see `places`), of which the beginning is enough where no other
-    begins so.  ``org/repo[:quantization]`` is what was downloaded from there.
+    No name and ``smollm2`` mean the embedded model.  A path means that file.  A bare name means a file in the current
+    or a models folder, or else a model in one of the `places`, whose name may be shortened to a unique beginning.
+    ``org/repo[:quantization]`` means a model downloaded from that repository.
 
     Raises:
-        ModelError: there is no such model, or there are several; says how to get one, or which there are.
+        ModelError: there is no such model, or several; the message says how to get one, or lists them.
     """
     if not name or name == EMBEDDED:
         path = embedded_model()
         if path is None:
-            asked = "the model smollm2 is not installed" if name else "no model given"
-            raise ModelError(f"{asked}: {_how_to_get_one()}")
+            reason = "the model smollm2 is not installed" if name else "no model given"
+            raise ModelError(f"{reason}: {_how_to_get_one()}")
         return path
     if Path(name).name == name:
         return _by_name(name)
@@ -51,14 +51,14 @@ def find_model(name: str | None) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         return _downloaded(name)
     except OSError:
-        pass  # as of a link that leads nowhere, it is said where it is opened
+        pass  # such as a broken link; opening it reports the error
     return path
 
 
 def _by_name(name: str) -> Path:
     """A file in the current folder, or in the first models folder that has it; folders of that name do not count.
 
-    Only where there is none are the other places looked into.
+    Without such a file, the other places are searched.
     """
     here = Path(name)
     candidates = [here, *(folder / file for folder in model_folders() for file in (name, f"{name}.gguf"))]
@@ -66,7 +66,7 @@ def _by_name(name: str) -> Path:
         if os.path.isfile(candidate):
             return candidate
     if os.path.lexists(here):
-        return here  # no file, which is said where it is opened
+        return here  # not a file; opening it reports the error
     known = all_models()
     if found := _meant(name, known):
         return found.named
@@ -246,7 +246,7 @@ def _how_to_get_one() -> str:
 
 
 def all_models() -> list[ModelFile]:
-    """Every model on this machine, the embedded one first."""
+    """All models on this machine, the embedded one first."""
     embedded = embedded_model()
     found = find_all()
     if embedded is None:

@@ -15,7 +15,7 @@ from .memory import caches, compute
 
 _LAYER = re.compile(r"blk\.(\d{1,4})\.")
 _EXPERTS = re.compile(r"_(?:ch)?exps\b")
-_LEAST_N_CTX = 4096  # to which a context that was not asked for shrinks before layers are given up
+_LEAST_N_CTX = 4096  # a context without --ctx shrinks to this before layers stay on the CPU
 _MIB = 1 << 20
 
 
@@ -50,7 +50,7 @@ class Offload:
 
     @property
     def description(self) -> str:
-        """In words."""
+        """A description for messages."""
         if not self.n_gpu_layers:
             return "all layers on the CPU"
         experts = f", of {len(self.experts)} the experts on the CPU" if self.experts else ""
@@ -82,24 +82,24 @@ class _Choice:
 
 
 def plan_offload(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Offload:
-    """The largest part of a model that fits into the free bytes of the devices, which are in llama.cpp's order.
+    """The largest part of a model that fits into the free bytes of the devices (in llama.cpp's order).
 
     It leaves a margin (`Engine.gpu_margin`) on each, and counts the full caches of all views.  If memory is short, it
     gives up, in this order: context above the default, experts, whole layers.
     """
     layers = _layers(header)
     usable = [max(0, n - engine.gpu_margin * _MIB) for n in free]
-    if engine.split_mode == "row":  # of every matrix each has a part
+    if engine.split_mode == "row":  # each device has a part of every matrix
         usable = [sum(usable)]
-    wanted = engine.split if engine.split_mode == "layer" else ()
-    shares = [*wanted, *[0.0] * len(usable)][: len(usable)] if wanted else usable
+    split = engine.split if engine.split_mode == "layer" else ()
+    shares = [*split, *[0.0] * len(usable)][: len(usable)] if split else usable
     for choice in _choices(header, engine, layers):
         counts = assign_layers(choice.n, shares)
         needed = _needed(header, layers, engine, n_views, choice, counts)
         if sum(counts) == choice.n and all(map(le, needed, usable)):
             break
     shrunk = choice.n_ctx != _contexts(header, engine)[0]
-    by_device = tuple(map(float, counts)) if choice.n and engine.split_mode == "layer" else _asked(engine)
+    by_device = tuple(map(float, counts)) if choice.n and engine.split_mode == "layer" else _split_of(engine)
     return Offload(len(layers), choice.n, choice.n_ctx if shrunk else None, choice.experts, by_device)
 
 
@@ -145,10 +145,10 @@ def with_fewer_layers(offload: Offload) -> Offload:
 def fixed_offload(header: Header, engine: Engine, n: int) -> Offload:
     """The choice of ``n`` layers, or all (-1), whether they fit or not."""
     n_layers = len(_layers(header))
-    return Offload(n_layers, n_layers if n < 0 else min(n, n_layers), shares=_asked(engine))
+    return Offload(n_layers, n_layers if n < 0 else min(n, n_layers), shares=_split_of(engine))
 
 
-def _asked(engine: Engine) -> tuple[float, ...]:
+def _split_of(engine: Engine) -> tuple[float, ...]:
     """The shares of the settings; a single device has none."""
     return () if engine.split_mode == "none" else engine.split
 

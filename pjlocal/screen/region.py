@@ -86,7 +86,7 @@ class LiveRegion:
         self._widths = []
 
     def _erase(self) -> str:
-        """To the beginning of the first row, and clear from there on; the cursor stands at the end of the last one."""
+        """The codes that go from the end of the last row to the start of the first, and clear from there on."""
         if not self._widths:
             return ""
         columns = self._console.width
