@@ -156,18 +156,18 @@ class Lanes:
         Raises:
             UsageError: the layout ``batched`` was set, and the views are separate.
         """
-        wanted = self.settings.layout
+        layout = self.settings.layout
         if separate:
-            if wanted == "batched":
+            if layout == "batched":
                 raise UsageError(
                     "an adapter of one view (--lora-a, --control-vector-a, ...) changes a whole context, and "
                     "--layout batched has one context for all views: use --layout contexts"
                 )
             return "contexts"
-        if wanted == "auto":
+        if layout == "auto":
             a_thread_each = n_views == self.n_threads == 2 and not self.model.offload.n_gpu_layers
             return "contexts" if a_thread_each else "batched"
-        return "batched" if n_views > max(2, self.n_threads) else wanted
+        return "batched" if n_views > max(2, self.n_threads) else layout
 
     @property
     def layouts(self) -> dict[int, FixedLayout]:
@@ -343,7 +343,7 @@ class Lanes:
 
     @property
     def are_busy(self) -> bool:
-        """True if jobs have begun that nobody has waited for."""
+        """True if jobs have started that `wait` has not joined."""
         return bool(self._under_way)
 
     def start(self, jobs: Mapping[Lane, Job], n_tokens: int) -> None:

@@ -28,7 +28,7 @@ _SPLIT_MODES = {
 }
 
 
-def choose(path: Path, engine: Engine, n_views: int) -> Offload:
+def choose_offload(path: Path, engine: Engine, n_views: int) -> Offload:
     """The layers of a model to put on the available devices, with room for the KV caches of ``n_views`` views.
 
     Raises:
@@ -36,33 +36,33 @@ def choose(path: Path, engine: Engine, n_views: int) -> Offload:
         ModelError: a server cannot be used.
     """
     add_servers(engine.rpc)
-    there = for_layers()
-    if not there:
+    available = for_layers()
+    if not available:
         if engine.gpu_layers:
             log.warning("no device for --gpu-layers was found, so the CPU computes everything: pjlocal doctor says why")
         return Offload()
-    names = ", ".join(f"{i} ({device.name})" for i, device in enumerate(there))
-    if len(engine.split) > len(there):
+    names = ", ".join(f"{i} ({device.name})" for i, device in enumerate(available))
+    if len(engine.split) > len(available):
         raise UsageError(f"--tensor-split {engine.tensor_split}: the devices are {names}")
     if engine.split_mode == "none":
-        if engine.main_gpu >= len(there):
+        if engine.main_gpu >= len(available):
             raise UsageError(f"--main-gpu {engine.main_gpu}: the devices are {names}")
-        there = [there[engine.main_gpu]]
+        available = [available[engine.main_gpu]]
     header = read_header(path)
     if engine.gpu_layers is not None:
         offload = fixed_offload(header, engine, engine.gpu_layers)
-    elif all(device.total for device in there):
-        offload = plan_offload(header, engine, n_views, [device.free for device in there])
+    elif all(device.total for device in available):
+        offload = plan_offload(header, engine, n_views, [device.free for device in available])
     else:  # a device reports no memory
         offload = fixed_offload(header, engine, -1)
     if offload.n_ctx:
         log.warning("the context is %d tokens a view, so that more layers fit: --ctx sets another size", offload.n_ctx)
-    return replace(offload, devices=_names(there, offload))
+    return replace(offload, devices=_names(available, offload))
 
 
-def _names(there: list[Device], offload: Offload) -> tuple[str, ...]:
+def _names(devices: list[Device], offload: Offload) -> tuple[str, ...]:
     """The names of the devices that get layers."""
-    names = (device.name for device in there)
+    names = (device.name for device in devices)
     return tuple(compress(names, offload.shares or repeat(True))) if offload.n_gpu_layers else ()
 
 

@@ -38,8 +38,8 @@ def check_model(header: Header, interrupt: Interrupt, seconds: float | None = No
         ModelError: llama.cpp crashes on the file, or does not finish.
         Interrupted: a stop was requested during the probe.
     """
-    what = find_unusual(header)
-    if not what or header.n_file_bytes > memory().amount or ((mark := _mark(header)) is not None and mark.exists()):
+    unusual = find_unusual(header)
+    if not unusual or header.n_file_bytes > memory().amount or ((mark := _mark(header)) is not None and mark.exists()):
         return
     if seconds is None:
         seconds = max(_LEAST_S, header.n_file_bytes / _BYTES_A_SECOND)
@@ -48,7 +48,9 @@ def check_model(header: Header, interrupt: Interrupt, seconds: float | None = No
     if interrupt.is_set():
         raise Interrupted
     if ended:
-        raise ModelError(f"{header.path} cannot be used: llama.cpp {ended} on it, for {what}. Use another model file")
+        raise ModelError(
+            f"{header.path} cannot be used: llama.cpp {ended} on it, for {unusual}. Use another model file"
+        )
     if mark is not None:
         _remember(mark)
 
@@ -74,7 +76,7 @@ def _try(path: Path, seconds: float) -> str:
 
 
 def _mark(header: Header) -> Path | None:
-    """The file whose existence says that this model, unchanged, was tried with this llama.cpp."""
+    """The marker file of a successful probe of this unchanged model with this llama.cpp."""
     folder = cache_folder()
     if folder is None:
         return None
@@ -90,4 +92,4 @@ def _remember(mark: Path) -> None:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
     except OSError:
-        pass  # it is tried again next time
+        pass  # the probe is repeated next time

@@ -55,7 +55,7 @@ class Slot:
         self._lanes: LaneSet
 
     def open(self) -> None:
-        """Make lanes with room for the answer.  Raises what `Lanes.for_answer` does."""
+        """Make lanes with room for the answer.  The errors are those of `Lanes.for_answer`."""
         self._lanes = self._engine.lanes.for_answer(self._needs)
 
     @property
