@@ -159,7 +159,7 @@ def run_suite(
     judge_url: _JudgeUrl = None,
     judge_pairs: _JudgePairs = None,
     server: Annotated[
-        str | None, server_option("A pjlocal serve that writes the answers", " ScoringModels run here.")
+        str | None, server_option("A pjlocal serve that writes the answers", " The scoring models run here.")
     ] = None,
     request: Request,
     engine: Engine,

@@ -247,7 +247,10 @@ def read_run(folder: Folder) -> Run:
     try:
         values = json.loads(folder.run_file.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
-            raise UsageError(f"{folder.path} was made by another version of pjlocal (format {values['format']})")
+            raise UsageError(
+                f"{folder.path} was made by another version of pjlocal (format {values['format']}): use that version, "
+                "or run the evaluation again in another folder"
+            )
         prompts = tuple(Prompt(**prompt) for prompt in values["prompts"])
         return Run(suite_from_dict(values["suite"]), prompts, tuple(values["keys"]), values["made_with"])
     except FileNotFoundError:

@@ -98,10 +98,10 @@ def _estimate(rows: tuple[Array, ...], statistic: Callable[..., Array], resample
     """A statistic with SciPy's BCa bootstrap interval over prompts; the rows are resampled together."""
     n = len(rows[0])
     if n == 0:
-        return Estimate(float("nan"), 0, note="there is nothing to tell it from")
+        return Estimate(float("nan"), 0, note="there is nothing to measure")
     value = float(statistic(*rows))
     if n == 1:
-        return Estimate(value, n, note="one prompt tells no uncertainty")
+        return Estimate(value, n, note="one prompt gives no interval")
     if all(np.ptp(row) == 0 for row in rows):
         return Estimate(value, n, value, value, "all prompts give the same")
     low, high = _bootstrap(rows, statistic, resamples, "BCa")

@@ -99,12 +99,12 @@ def _table(title: str, rows: Mapping[Any, str], values: Iterable[_Value], notes:
 
 
 def power_note(comparison: Comparison) -> str:
-    """The smallest win rate that so many prompts can tell from chance, as a sentence."""
-    n, telling, found = comparison.prompts, comparison.smallest_significant, comparison.smallest_detectable
-    if telling is None:
-        return f"{n} prompts tell no win rate from chance (two-sided sign test, 5 %): take more."
-    often = f", and find a true {found:.0%} four times out of five" if found is not None else ""
-    return f"{n} prompts tell win rates from {telling:.0%} on from chance (two-sided sign test, 5 %){often}."
+    """A sentence on the smallest win rate that is significant with so many prompts."""
+    n, significant, detectable = comparison.prompts, comparison.smallest_significant, comparison.smallest_detectable
+    if significant is None:
+        return f"{n} prompts are too few for any win rate to be significant (two-sided sign test, 5 %): use more."
+    often = f"; a true rate of {detectable:.0%} is found four times out of five" if detectable is not None else ""
+    return f"With {n} prompts, win rates from {significant:.0%} on are significant (two-sided sign test, 5 %){often}."
 
 
 def judge_notes(comparison: Comparison) -> list[str]:
@@ -115,9 +115,9 @@ def judge_notes(comparison: Comparison) -> list[str]:
 def _steadiness_note(comparison: Comparison, by: str) -> str:
     steadiness = comparison.judges[by]
     if steadiness.flip_rate is None:
-        return f"{by} named the same answer, or neither, whichever order the answers stood in: nothing decisive."
-    text = f"{by} turns over {steadiness.flip_rate:.0%} of its {steadiness.decisive} decisive verdicts"
-    unfit = f": UNFIT as a judge, for more than {UNFIT:.0%} is too much" if steadiness.unfit else ""
+        return f"{by} gave no decisive verdict."
+    text = f"{by} changes {steadiness.flip_rate:.0%} of its {steadiness.decisive} decisive verdicts"
+    unfit = f": UNFIT as a judge (more than {UNFIT:.0%})" if steadiness.unfit else ""
     return f"{text} when the two answers change places{unfit}."
 
 
