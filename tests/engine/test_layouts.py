@@ -226,7 +226,7 @@ def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(t
 
 
 def planned_mib(caplog, monkeypatch, judge: PersonaJudge, **settings) -> float:
-    """What llama.cpp says it sets aside for the values between the layers and the logits, for an answer."""
+    """The size of the compute buffer that llama.cpp reports for an answer."""
     monkeypatch.setattr("pjlocal.engine.backend._verbose", True)
     caplog.set_level(logging.INFO, logger="pjlocal")
     caplog.clear()

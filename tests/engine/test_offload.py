@@ -1,4 +1,4 @@
-"""What llama.cpp is told of devices.  There is no card here: devices are made up, and their failures too."""
+"""The device parameters for llama.cpp.  Devices and their failures are simulated."""
 
 from __future__ import annotations
 

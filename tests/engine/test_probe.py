@@ -1,4 +1,5 @@
-"""What is loaded is checked first: a file that would end the process costs a line, and an ordinary one no time."""
+"""Model files are checked before loading: a file that would crash the process gives an error message, and an ordinary
+one takes no extra time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""As much of a model goes to graphics cards as fits, on devices that are made up: numbers in, numbers out."""
+"""The plan of layers for graphics cards, with simulated devices: numbers in, numbers out."""
 
 from __future__ import annotations
 
