@@ -260,11 +260,11 @@ class Lanes:
             states = [sequence.state() for sequence in before.sequences]
             del self._sets[needs.n_views]
             before.close()
-        made = self._make(n_lanes, needs.n_views // n_lanes, n_ctx, n_rows, layout)
-        self._sets[needs.n_views] = made
-        for sequence, state in zip(made.sequences, states, strict=False):
+        lane_set = self._make(n_lanes, needs.n_views // n_lanes, n_ctx, n_rows, layout)
+        self._sets[needs.n_views] = lane_set
+        for sequence, state in zip(lane_set.sequences, states, strict=False):
             sequence.fill(state)
-        return made
+        return lane_set
 
     def close(self) -> None:
         """Free the contexts and their KV caches."""

@@ -256,9 +256,9 @@ def _measured(answers: Sequence[AnswerRecord], scores: Mapping[str, Mapping[Metr
         for metric, value in _numbers(answer, scores.get(answer.key, {})):
             found.setdefault(metric, []).append((answer.prompt_id, [value]))
     for by, rewards in _rewards(found).items():
-        told = [(answer.prompt_id, scores.get(answer.key, {})) for answer in answers]
+        of_prompts = [(answer.prompt_id, scores.get(answer.key, {})) for answer in answers]
         found[Metric("least", by)] = [
-            (id, [of[m] for m in rewards]) for id, of in told if all(m in of for m in rewards)
+            (id, [of[m] for m in rewards]) for id, of in of_prompts if all(m in of for m in rewards)
         ]
     return {metric: by_unit(found[metric]) for metric in sorted(found, key=place) if found[metric]}
 
@@ -426,11 +426,13 @@ def _win_rows(judged: Sequence[_Judged], suite: Suite) -> Iterator[WinRow]:
         rows.setdefault((c.system.objectives, c.system.system, c.against.system, c.aspect, c.by), []).append(c)
     objectives = [o.name for o in suite.objectives]
     systems = [s.name for s in suite.systems]
-    told = [row for name, group in rows.items() for row in _win_row(*name, group) if row.objectives in objectives]
-    told.sort(
+    win_rows = [row for name, group in rows.items() for row in _win_row(*name, group) if row.objectives in objectives]
+    win_rows.sort(
         key=lambda row: (objectives.index(row.objectives), row.by, row.aspect, row.against, systems.index(row.system))
     )
-    yield from _corrected(told, lambda row: (row.objectives, row.against, row.aspect, row.by), lambda row: row.result.p)
+    yield from _corrected(
+        win_rows, lambda row: (row.objectives, row.against, row.aspect, row.by), lambda row: row.result.p
+    )
 
 
 def _win_row(
@@ -439,15 +441,15 @@ def _win_row(
     complete = [comparison for comparison in group if comparison.complete]
     if not complete:
         return
-    told = by_unit(
+    by_prompt = by_unit(
         (c.system.prompt_id, [sum(c.outcomes) / 2, len(c.system.text) - len(c.against.text), c.margin])
         for c in complete
     )
-    outcomes, longer, margins = _stacked(told, told)
+    outcomes, longer, margins = _stacked(by_prompt, by_prompt)
     result = statistics.win_rate(outcomes, longer)
     yield WinRow(
         *(objectives, system, against, aspect, by, result, result.p),
         statistics.steadiness([comparison.outcomes for comparison in complete if comparison.in_both_orders]),
         len(group) - len(complete),
-        *_extremes(dict(zip(told, margins, strict=True))),
+        *_extremes(dict(zip(by_prompt, margins, strict=True))),
     )

@@ -134,9 +134,9 @@ class Voting:
 
     def votes(self) -> list[Verdict]:
         """This person's votes in the folder on the questions."""
-        asked = {_place(q.first.key, q.second.key, q.aspect) for q in self.asked}
+        places = {_place(q.first.key, q.second.key, q.aspect) for q in self.asked}
         known = self.folder.read(Verdict).values()
-        return [v for v in known if v.by == self.by and _place(v.first, v.second, v.aspect) in asked]
+        return [v for v in known if v.by == self.by and _place(v.first, v.second, v.aspect) in places]
 
 
 def _place(one: str, other: str, aspect: str) -> tuple[frozenset[str], str]:
