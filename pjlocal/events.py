@@ -153,7 +153,7 @@ class Result:
     strengths: dict[str, float | str] = field(default_factory=dict)
     #: For each view: the scales of its LoRA adapters and control vectors, by file; empty without any.
     adapters: list[dict[str, Any]] = field(default_factory=list)
-    #: The devices of the model's layers (`gguf.fit.Offload`).
+    #: The devices of the model's layers (`gguf.offload.Offload`).
     offload: dict[str, Any] = field(default_factory=dict)
     #: The layout of its views (``--layout``); None for a single view.
     layout: settings.FixedLayout | None = None

@@ -32,7 +32,7 @@ from .events import Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
-from .gguf.sampling import followed, followed_in_words, left, recommended
+from .gguf.sampling import model_defaults_in_words, recommended, with_model_defaults, without_model_defaults
 from .prompting.conversation import Prompt, parse_conversation
 from .prompting.jinja import TemplateProcess
 from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve_mode, write_prompts
@@ -447,16 +447,16 @@ class PersonaJudge:
 
     def with_model_defaults(self, request: Request) -> Request:
         """The request with the filters of the model's file, if it asks for them and sets no others."""
-        return request.with_group(followed(request.sampling, self.recommended, request.explicit))
+        return request.with_group(with_model_defaults(request.sampling, self.recommended, request.explicit))
 
     def apply_model_defaults(self, sampling: settings.Sampling) -> settings.Sampling:
         """The filters after a change of ``defaults`` or of the model."""
-        return followed(left(sampling, self.recommended), self.recommended)
+        return with_model_defaults(without_model_defaults(sampling, self.recommended), self.recommended)
 
     @property
     def followed_sampling(self) -> str:
         """The filters that come from the model's file, as text."""
-        return followed_in_words(self.request.sampling, self.recommended)
+        return model_defaults_in_words(self.request.sampling, self.recommended)
 
     @property
     def layouts(self) -> dict[int, settings.FixedLayout]:
@@ -466,7 +466,7 @@ class PersonaJudge:
     @property
     def placed(self) -> str:
         """The devices of the model's layers, as text, and the number of threads if a container limits it."""
-        return ", ".join(filter(None, (self.model.offload.told, threads_in_words(self.engine.n_threads))))
+        return ", ".join(filter(None, (self.model.offload.description, threads_in_words(self.engine.n_threads))))
 
     @property
     def context_limit(self) -> int:

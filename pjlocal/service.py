@@ -21,7 +21,7 @@ from .engine.log_probs import LogProbs, TokenLogProbs
 from .engine.model import Model
 from .errors import ModelError, PjlocalError, UsageError
 from .events import Result, Started, Statistics, TokenEvent
-from .gguf.sampling import followed_in_words
+from .gguf.sampling import model_defaults_in_words
 from .persona import PersonaJudge
 from .prompting.plan import Plan, Roles
 from .prompting.prompt import ChatTemplate, Message
@@ -662,7 +662,7 @@ class Service:
                 answer.pushing,
                 answer.plan.roles.preferences,
                 answer.seed,
-                followed_in_words(prepared.request.sampling, self._model.judge.recommended),
+                model_defaults_in_words(prepared.request.sampling, self._model.judge.recommended),
                 self._model.judge.placed,
                 prepared.warnings,
                 prepared.first,

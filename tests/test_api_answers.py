@@ -233,7 +233,7 @@ def test_ctrl_c_as_python_has_it_leaves_the_judge_as_it_was(make: Make, monkeypa
     long = [f"{prompt} {'word ' * 30}" for prompt in PROMPTS]
     expected = [judge(prompt).text for prompt in long]
     with monkeypatch.context() as patch:
-        patch.setattr(lanes, "apart", interrupted)
+        patch.setattr(lanes, "in_thread", interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(judge.answers(long))
     assert texts_of(judge.answers(long)) == [judge(prompt).text for prompt in long] == expected

@@ -63,7 +63,7 @@ def make_contenders(
     yield LIBRARY, _library(model, judges["contexts"], work, stack, n_ctx, None)
     if threads(work) != library_threads():
         yield LIBRARY_ALL_THREADS, _library(model, judges["contexts"], work, stack, n_ctx, threads(work))
-    if model.trimmable:
+    if model.can_truncate:
         yield REFERENCE, lambda seed: _judge(judges["contexts"], work, seed, schedule="reference")[0]
     for layout in LAYOUTS:
         yield JUDGE.format(layout), _judged(JUDGE.format(layout), judges[layout], work, report)

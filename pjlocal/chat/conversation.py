@@ -15,7 +15,7 @@ from ..events import TokenEvent
 from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name
-from ..gguf.sampling import followed, left
+from ..gguf.sampling import with_model_defaults, without_model_defaults
 from ..prompting.plan import in_mode, make_roles
 from ..request import Overrides, Request, deal, in_turn
 from ..sessions.asking import turn_settings
@@ -261,7 +261,9 @@ class Conversation:
             for turn in self.session.turns:
                 turn.first = 0  # its context may have room for all of them
         finally:
-            sampling = followed(left(old.request.sampling, old.recommended), self.judge.recommended)
+            sampling = with_model_defaults(
+                without_model_defaults(old.request.sampling, old.recommended), self.judge.recommended
+            )
             self.judge.request = old.request.with_group(sampling)
             self._answer = None
 

@@ -18,7 +18,7 @@ from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model
 from ..gguf.ollama import shown_name
-from ..gguf.sampling import followed, left
+from ..gguf.sampling import with_model_defaults, without_model_defaults
 from ..persona import PersonaJudge
 from ..prompting.plan import Roles, make_roles
 from ..prompting.prompt import NO_THINK_SWITCH, Message
@@ -218,7 +218,7 @@ class RemoteJudge:
         self._warned: set[str] = set()  # warnings
         self.roles(request)
         server.check_can_write(request)
-        self.request = request.with_group(followed(request.sampling, self.recommended, request.explicit))
+        self.request = request.with_group(with_model_defaults(request.sampling, self.recommended, request.explicit))
         server.check(self.request)
 
     def close(self) -> None:
@@ -298,7 +298,7 @@ class RemoteJudge:
         return make_roles(request)
 
     def apply_model_defaults(self, sampling: Sampling) -> Sampling:
-        return followed(left(sampling, self.recommended), self.recommended)
+        return with_model_defaults(without_model_defaults(sampling, self.recommended), self.recommended)
 
     @property
     def layouts(self) -> Mapping[int, FixedLayout]:

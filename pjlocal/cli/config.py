@@ -157,7 +157,7 @@ def import_card(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a persona of that name.")] = False,
 ) -> None:
-    """Save a character card as a persona, which run and chat put on with -P NAME."""
+    """Save a character card as a persona, which run and chat use with -P NAME."""
     character = read_character(file)
     persona = name or character.persona
     if not persona:
@@ -181,7 +181,7 @@ _VARIABLES = {"model": "PJLOCAL_MODEL", "server": "PJLOCAL_SERVER"}
 
 
 def _in_force(config: Config) -> Iterator[tuple[str, str, Any]]:
-    """Every setting: its source, its key, and its value or None."""
+    """The settings: source, key, and value or None."""
     top = config.top()
     for key in TOP:
         if named := os.environ.get(_VARIABLES.get(key, "")):
@@ -219,9 +219,9 @@ def _template() -> str:
 
 
 _TEMPLATE_HEAD = """\
-# pjlocal's settings. Take the # off a line to set something; an option on the command line goes before it.
+# pjlocal's settings. Remove the # from a line to set something. An option on the command line overrides it.
 
-#model = "smollm2"  # or a file, found from this folder
+#model = "smollm2"  # or a file; relative to this folder
 #prefer = ["vivid", "creative"]
 #draft_prefer = ["vivid"]
 #judge_prefer = ["creative"]
@@ -236,8 +236,8 @@ _TEMPLATE_END = """
 [presets]
 #pirate = "Talk like a pirate."
 
-# Personas: preferences and settings under a name, put on with -P NAME. They may set all of the above but what is at the
-# top, besides the preferences, and but [engine].
+# Personas: preferences and settings under a name, used with -P NAME. They may set the preferences and all
+# settings of the tables above except [engine].
 # [personas.pirate-brief]
 # prefer = ["pirate:1.5", "concise"]
 # mode = "both"

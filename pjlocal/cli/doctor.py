@@ -20,15 +20,15 @@ def doctor(model: ModelOption = None, as_json: JsonOption = False) -> int:
     broken."""
     from ..doctor.checks import findings
 
-    found = []
+    results = []
     for finding in findings(model):
-        found.append(finding)
+        results.append(finding)
         if not as_json:
             head = f"{_MARKS[finding.state]:6}  {finding.what:14}  "
             typer.echo(in_columns(head, one_line(finding.text), sys.stdout))
-    is_well = all(finding.state != "broken" for finding in found)
+    is_well = all(finding.state != "broken" for finding in results)
     if as_json:
         typer.echo(
-            json.dumps({"ok": is_well, "findings": [finding.as_dict() for finding in found]}, ensure_ascii=False)
+            json.dumps({"ok": is_well, "findings": [finding.as_dict() for finding in results]}, ensure_ascii=False)
         )
     return 0 if is_well else 1

@@ -23,9 +23,9 @@ from .options import server_at, server_option, takes_settings
 
 if TYPE_CHECKING:
     from ..evaluation.compare import Results
-    from ..evaluation.examine import Examiners
     from ..evaluation.records import Folder
     from ..evaluation.run import Run
+    from ..evaluation.score import ScoringModels
     from ..evaluation.suite import Suite
 
 eval_app = typer.Typer(help="Does it align?  Answers by several systems, scored and compared.", no_args_is_help=True)
@@ -159,18 +159,18 @@ def run_suite(
     judge_url: _JudgeUrl = None,
     judge_pairs: _JudgePairs = None,
     server: Annotated[
-        str | None, server_option("A pjlocal serve that writes the answers", " Scorers run here.")
+        str | None, server_option("A pjlocal serve that writes the answers", " The scoring models run here.")
     ] = None,
     request: Request,
     engine: Engine,
     given: frozenset[str],
 ) -> int:
     """Answer a set of prompts with every system of a suite, score the answers, and report."""
-    from ..evaluation.examine import check_examiners
-    from ..evaluation.generate import generate, generate_there
+    from ..evaluation.generate import generate, generate_on_server
     from ..evaluation.prompts import load_prompts
     from ..evaluation.records import AnswerRecord, Folder, Score, Verdict, digest_of
-    from ..evaluation.run import AnsweringModel, Run, made_with, make_contestant, make_tasks, model_there, write_run
+    from ..evaluation.run import AnsweringModel, Run, made_with, make_contestant, make_tasks, server_model, write_run
+    from ..evaluation.score import check_scoring_models
     from ..evaluation.suite import check_systems, suite_engine, with_models, without_effect
     from ..evaluation.suitefile import load_suite
     from ..gguf.locate import find_model
@@ -194,9 +194,9 @@ def run_suite(
         raise UsageError(
             "--reward needs the answering model on this machine: give --scorer MODEL, or leave --server out"
         )
-    examiners = _examiners(paths if reward else [], scorer, reward_model, judge, judge_url, judge_pairs)
+    scoring = _scoring_models(paths if reward else [], scorer, reward_model, judge, judge_url, judge_pairs)
     if there:
-        answering = [model_there(there, wanted)] * len(wanted.systems)
+        answering = [server_model(there, wanted)] * len(wanted.systems)
     else:
         answering = [AnsweringModel(str(path), digest_of(path)) for path in paths]
     contestants = [
@@ -210,19 +210,19 @@ def run_suite(
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         try:
-            check_examiners(examiners, request.prompting, engine, interrupt)
+            check_scoring_models(scoring, request.prompting, engine, interrupt)
             folder.hold(AnswerRecord, Score, Verdict)
             if unheard := without_effect(wanted, given):
                 _say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
-            _say_what_stays(folder, run)
+            _report_other_answers(folder, run)
             write_run(folder, run)
             _say(_outlook(len(tasks), len(questions)))
             with progress_bars() as progress:
                 if there:
-                    generate_there(folder, tasks, there, parallel, lambda n, of: progress("answers", n, of))
+                    generate_on_server(folder, tasks, there, parallel, lambda n, of: progress("answers", n, of))
                 else:
                     generate(folder, tasks, parallel, interrupt, lambda n, of: progress("answers", n, of))
-                _examine(folder, run, examiners, request.prompting, engine, interrupt)
+                _score_run(folder, run, scoring, request.prompting, engine, interrupt)
         except Interrupted:
             _say("stopped; the same command continues")
             return INTERRUPTED
@@ -246,12 +246,12 @@ def score(
     """Score existing answers with other models or another judge."""
     from ..evaluation.records import Score, Verdict
 
-    examiners = _examiners([], scorer, reward_model, judge, judge_url, judge_pairs)
+    scoring = _scoring_models([], scorer, reward_model, judge, judge_url, judge_pairs)
     interrupt = Interrupt()
     with on_sigint(interrupt), _opened(folder) as (opened, run):
         opened.hold(Score, Verdict)
         try:
-            _examine(opened, run, examiners, prompting, engine, interrupt)
+            _score_run(opened, run, scoring, prompting, engine, interrupt)
         except Interrupted:
             _say("stopped; the same command continues")
             return INTERRUPTED
@@ -339,8 +339,8 @@ def vote(
         rows = side_by_side(_results(opened, run).answers, run.suite)
         pairs = vote.all_pairs(rows, run.suite, systems)
         opened.hold(Verdict)
-        ballot = vote.Ballot(vote.questions(rows, pairs, aspects, seed), opened, voter(by))
-        vote.vote_on(ballot)
+        ballot = vote.Voting(vote.questions(rows, pairs, aspects, seed), opened, voter(by))
+        vote.run_vote(ballot)
         console = make_console(sys.stdout)
         console.print(vote.revealed(vote.tally(ballot.asked, ballot.votes(), run.suite)))
 
@@ -384,26 +384,26 @@ def _changed(
     return suite
 
 
-def _examiners(
+def _scoring_models(
     scorers: list[Path],
     more: list[str],
     reward_model: str | None,
     judge: str | None,
     judge_url: str | None,
     judge_pairs: int | None,
-) -> Examiners:
+) -> ScoringModels:
     """The models that score.  With ``--judge-url``, ``--judge`` is the model's name on that server.
 
     Raises:
         UsageError: a server is given without a model's name.
         ModelError: a model cannot be found.
     """
-    from ..evaluation.examine import Examiners
+    from ..evaluation.score import ScoringModels
     from ..gguf.locate import find_model
 
     if judge_url and not judge:
         raise UsageError("--judge-url needs the name of the server's model: give it as --judge NAME")
-    return Examiners(
+    return ScoringModels(
         tuple(dict.fromkeys([*scorers, *map(find_model, more)])),
         find_model(reward_model) if reward_model else None,
         find_model(judge) if judge and not judge_url else None,
@@ -413,35 +413,35 @@ def _examiners(
     )
 
 
-def _examine(
-    folder: Folder, run: Run, examiners: Examiners, prompting: Prompting, engine: Engine, interrupt: Interrupt
+def _score_run(
+    folder: Folder, run: Run, scoring: ScoringModels, prompting: Prompting, engine: Engine, interrupt: Interrupt
 ) -> None:
-    from ..evaluation.examine import examine
+    from ..evaluation.score import score_run
 
     with progress_bars() as progress:
-        examine(folder, run, examiners, prompting, engine, interrupt, progress, _say)
+        score_run(folder, run, scoring, prompting, engine, interrupt, progress, _say)
 
 
 def _outlook(n_answers: int, n_prompts: int) -> str:
-    """The number of answers to write, and the win rate that they can tell from chance."""
-    from ..evaluation.statistics import smallest_telling
+    """The number of answers to write, and the smallest win rate that they can show to be significant."""
+    from ..evaluation.statistics import smallest_significant
 
-    least = smallest_telling(n_prompts)
-    tells = (
-        "too few to tell any win rate from chance"
+    least = smallest_significant(n_prompts)
+    power = (
+        "too few for any win rate to be significant"
         if least is None
-        else f"enough to tell a win rate of {least:.0%} from chance"
+        else f"enough for a win rate of {least:.0%} to be significant"
     )
-    return f"{n_answers:,} answers to {n_prompts} prompts; {tells}"
+    return f"{n_answers:,} answers to {n_prompts} prompts; {power}"
 
 
-def _say_what_stays(folder: Folder, run: Run) -> None:
+def _report_other_answers(folder: Folder, run: Run) -> None:
     """Report answers of other suites or settings in the folder."""
     from ..evaluation.records import AnswerRecord
 
     others = len(folder.read(AnswerRecord).keys() - set(run.keys))
     if others:
-        _say(f"{folder.path} also holds {others:,} answers of other suites or settings; the report leaves them out")
+        _say(f"{folder.path} also contains {others:,} answers of other suites or settings; the report leaves them out")
 
 
 def _say(text: str) -> None:
@@ -459,10 +459,10 @@ def _opened(path: Path) -> Iterator[tuple[Folder, Run]]:
 
 def _results(folder: Folder, run: Run) -> Results:
     from ..evaluation.compare import Results
-    from ..evaluation.examine import answers_of
     from ..evaluation.records import Score, Verdict
+    from ..evaluation.score import written_answers
 
-    answers = answers_of(folder, run)
+    answers = written_answers(folder, run)
     return Results(run.suite, answers, list(folder.read(Score).values()), list(folder.read(Verdict).values()))
 
 

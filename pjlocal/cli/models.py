@@ -21,7 +21,7 @@ from .options import takes_settings
 
 if TYPE_CHECKING:
     from ..gguf.header import Header
-    from ..gguf.library import Found
+    from ..gguf.library import ModelFile
     from ..gguf.locate import Repository
     from ..gguf.memory import Memory
     from ..gguf.summary import Summary
@@ -129,7 +129,7 @@ def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
         typer.echo(in_columns(f"{what:{width}}  ", one_line(value), sys.stdout))
 
 
-def _facts(found: Found, header: Header) -> dict[str, str]:
+def _facts(found: ModelFile, header: Header) -> dict[str, str]:
     from ..gguf.header import in_words
     from ..gguf.sampling import described, recommended
 
@@ -177,7 +177,7 @@ def pull(
     from ..screen.progress import progress_bars
 
     with _ctrl_c_wins():
-        choice = choose(_asked(name))
+        choice = choose(_repository_of(name))
     others = f" (also available: {', '.join(choice.others)})" if choice.others else ""
     _say(f"{choice.repo}: {choice.quantization}, {_bytes(choice.size)}{others}")
     check_room(choice)
@@ -211,15 +211,15 @@ def _ctrl_c_wins() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _asked(name: str) -> Repository:
+def _repository_of(name: str) -> Repository:
     """The repository of a name.  Raises UsageError if it is neither in the catalogue nor ORG/REPO."""
     from ..gguf.catalogue import CATALOGUE
     from ..gguf.locate import Repository, repository
 
     if entry := CATALOGUE.get(name.lower()):
         return Repository(entry.repo, None)
-    if asked := repository(name):
-        return asked
+    if wanted := repository(name):
+        return wanted
     near = did_you_mean(name.lower(), CATALOGUE) or "pjlocal models pull lists the catalogue"
     raise UsageError(f"{name!r} is neither ORG/REPO[:QUANTIZATION] nor a name of the catalogue: {near}")
 

@@ -1,4 +1,4 @@
-"""Character cards, version 1 to 3, as JSON or inside a PNG picture: what they say as the system text of a persona.
+"""Character cards, version 1 to 3, as JSON or inside a PNG picture: their text becomes the system text of a persona.
 
 The format: https://github.com/malfoyslastname/character-card-spec-v2
 """
@@ -38,7 +38,7 @@ def read_character(path: Path) -> Character:
     """The character of a card.
 
     Raises:
-        UsageError: the file cannot be read, or is no card.
+        UsageError: the file cannot be read, or is not a card.
     """
     try:
         with user_path(path).open("rb") as file:

@@ -20,7 +20,7 @@ from ..request import GROUPS, PREFERENCES, Overrides
 from ..settings import Engine, Settings, Thoughts, View
 from ..textfile import user_path, write_text
 from . import tomlfile
-from .values import Wrong, checked, model_named, preference, typed
+from .values import InvalidValue, checked, model_named, preference, typed
 
 #: The tables of the file whose keys are settings; besides these there are [presets] and [personas.NAME].
 TABLES: dict[str, type[Settings]] = {**GROUPS, "engine": Engine}
@@ -94,7 +94,7 @@ def load_config(path: Path | None = None) -> Config:
         return Config()
     try:
         return _checked(tomlfile.parse(path, text).unwrap(), path.parent)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise UsageError(f"{path}: {wrong.placed()}") from None
 
 
@@ -103,9 +103,9 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
     for name, table in tables.items():
         if not isinstance(table, dict):
             header = "personas.NAME" if name == "personas" else name
-            raise Wrong(f"{name} must be a table, as in [{header}]", name)
+            raise InvalidValue(f"{name} must be a table, as in [{header}]", name)
     if not isinstance(document.get("server", True), bool | str):
-        raise Wrong('server must be true, false or a URL, as in server = "http://localhost:8473"', "server")
+        raise InvalidValue('server must be true, false or a URL, as in server = "http://localhost:8473"', "server")
     presets = _presets(tables.pop("presets", {}))
     personas = _personas(tables.pop("personas", {}), PRESETS | presets, folder)
     top = _with_preferences(_values(document, Config, folder), PRESETS | presets, folder)
@@ -113,12 +113,12 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
         try:
             top["model"] = model_named(top["model"], folder)
         except UsageError as error:
-            raise Wrong(str(error), "model") from None
-    made: dict[str, Any] = {
+            raise InvalidValue(str(error), "model") from None
+    values: dict[str, Any] = {
         name: _with_preferences(_values(table, TABLES[name], folder, name), PRESETS | presets, folder, name)
         for name, table in tables.items()
     }
-    return Config(**top, **made, presets=presets, personas=personas)
+    return Config(**top, **values, presets=presets, personas=personas)
 
 
 def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Path) -> dict[str, Overrides]:
@@ -126,13 +126,13 @@ def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Pat
     for name, table in tables.items():
         where = ("personas", name)
         if not isinstance(table, dict):
-            raise Wrong(f"personas.{name} must be a table, as in [personas.{name}]", *where)
+            raise InvalidValue(f"personas.{name} must be a table, as in [personas.{name}]", *where)
         try:
             check_persona(name, presets)
         except UsageError as error:
-            raise Wrong(str(error), *where) from None
+            raise InvalidValue(str(error), *where) from None
         if name.lower() in personas:
-            raise Wrong(f"two personas are named {name.lower()!r} (case is ignored)", *where)
+            raise InvalidValue(f"two personas are named {name.lower()!r} (case is ignored)", *where)
         personas[name.lower()] = _persona(table, presets, folder, *where)
     return personas
 
@@ -142,14 +142,14 @@ def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path,
     for key in table:
         if key not in known:
             near = did_you_mean(key, known) or f"known are {', '.join(known)}"
-            raise Wrong(f"unknown key {key!r} in [{'.'.join(where)}]: {near}", *where, key)
+            raise InvalidValue(f"unknown key {key!r} in [{'.'.join(where)}]: {near}", *where, key)
 
     def of(settings: type[Settings], keys: Iterable[str]) -> dict[str, Any]:
         values = {key: table[key] for key in keys if key in table}
         return _with_preferences(_values(values, settings, folder, *where), presets, folder, *where)
 
-    made: dict[str, Any] = {name: of(settings, get_type_hints(settings)) for name, settings in GROUPS.items()}
-    return Overrides(**of(Overrides, PREFERENCES), **made)
+    values: dict[str, Any] = {name: of(settings, get_type_hints(settings)) for name, settings in GROUPS.items()}
+    return Overrides(**of(Overrides, PREFERENCES), **values)
 
 
 def check_persona(name: str, presets: Mapping[str, str]) -> None:
@@ -175,21 +175,21 @@ def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *w
     known = get_type_hints(settings)
     for key in table:
         if key not in known:
-            raise Wrong(_unknown(key, known, *where), *where, key)
+            raise InvalidValue(_unknown(key, known, *where), *where, key)
     return checked(table, settings, folder, *where)
 
 
 def _unknown(key: str, known: Iterable[str], *where: str) -> str:
     """The advice for an unknown key: its right table, or the most similar known key, or all keys."""
-    said = f"unknown key {key!r}" + "".join(f" in [{name}]" for name in where)
+    unknown = f"unknown key {key!r}" + "".join(f" in [{name}]" for name in where)
     for name, settings in TABLES.items():
         if key in get_type_hints(settings):
-            return f"{said}: it belongs in [{name}]"
+            return f"{unknown}: it belongs in [{name}]"
     if key in TOP:
-        return f"{said}: it belongs at the top, before the first table"
+        return f"{unknown}: it belongs at the top, before the first table"
     if near := difflib.get_close_matches(key, known, n=1):
-        return f"{said}: did you mean {near[0]}?"
-    return f"{said}: known are {', '.join(known)}"
+        return f"{unknown}: did you mean {near[0]}?"
+    return f"{unknown}: known are {', '.join(known)}"
 
 
 def _presets(table: Mapping[str, Any]) -> dict[str, str]:
@@ -198,9 +198,9 @@ def _presets(table: Mapping[str, Any]) -> dict[str, str]:
         try:
             check_preset(name, typed(name, str, text))
         except UsageError as error:
-            raise Wrong(str(error), "presets", name) from None
+            raise InvalidValue(str(error), "presets", name) from None
         if name.lower() in presets:
-            raise Wrong(f"two presets are named {name.lower()!r} (case is ignored)", "presets", name)
+            raise InvalidValue(f"two presets are named {name.lower()!r} (case is ignored)", "presets", name)
         presets[name.lower()] = text.strip()
     return presets
 
@@ -254,7 +254,7 @@ def remove_preset(path: Path, name: str) -> None:
     """Remove a preset from the file.  The rest of the file is unchanged.
 
     Raises:
-        UsageError: there is none, or something else in the file names it; and what `set_preset` raises.
+        UsageError: the preset does not exist, or something else in the file names it.  Also the errors of `set_preset`.
     """
     load_config(path)
     document = tomlfile.parse(path, tomlfile.read(path))
@@ -267,7 +267,7 @@ def remove_preset(path: Path, name: str) -> None:
     text = document.as_string()
     try:
         _checked(tomlfile.parse(path, text).unwrap(), path.parent)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise UsageError(f"cannot remove the preset {name!r}: {'.'.join(wrong.keys)} in {path} names it") from None
     write_text(path, text)
 
@@ -276,8 +276,8 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
     """Write a persona at the end of the file.  The rest of the file is unchanged.
 
     Raises:
-        UsageError: what cannot be one, or one is there already and not to be replaced, or a file that `load_config`
-            refuses.
+        UsageError: the values are invalid, the persona exists and ``replace`` is false, or `load_config` refuses the
+            file.
         OutputError: the file cannot be written.
     """
     before = load_config(path)
@@ -292,13 +292,13 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
     text = f"{text.rstrip()}{gap}[personas.{tomlfile.key(name)}]\n{''.join(lines)}"
     try:
         _checked(tomlfile.parse(path, text).unwrap(), path.parent)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise UsageError(str(wrong)) from None
     write_text(path, text)
 
 
 def remove_persona(path: Path, name: str) -> None:
-    """Remove a persona from the file.  The rest of the file is unchanged.  Raises what `set_persona` does."""
+    """Remove a persona from the file.  The rest of the file is unchanged.  The errors are those of `set_persona`."""
     load_config(path).persona(name)
     write_text(path, _without_persona(path, tomlfile.read(path), name))
 

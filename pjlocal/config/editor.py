@@ -31,7 +31,7 @@ def edit_file(path: Path) -> None:
 
 
 def edit_text(text: str) -> str:
-    """Edit a text in the user's editor, and return it without white space around it.  Raises what `edit_file` does."""
+    """Edit a text in the user's editor, and return it without white space around it.  Errors as of `edit_file`."""
     with tempfile.TemporaryDirectory(prefix="pjlocal-") as folder:
         path = Path(folder) / "question.md"
         path.write_text(text + "\n", encoding="utf-8", errors="replace")

@@ -51,8 +51,8 @@ def parse(path: Path, text: str) -> TOMLDocument:
 
 
 def without_table(text: str, keys: Sequence[str]) -> str:
-    """The text without the lines of a table that has a header of its own, up to the next header or to what is said
-    above that; the whole text where there is no such header."""
+    """The text without a table that has its own header: its lines up to the next header, or to the comments above that.
+    Without such a header, the whole text."""
     lines = text.splitlines(keepends=True)
     first = next((n for n, line in enumerate(lines) if _header(line) == [*keys]), None)
     if first is None:

@@ -17,7 +17,7 @@ from ..settings import typed as typed
 from ..textfile import read_text, user_path
 
 
-class Wrong(Exception):
+class InvalidValue(Exception):
     """A wrong value in a file, with its keys."""
 
     def __init__(self, message: str, *keys: str) -> None:
@@ -48,24 +48,24 @@ def checked(
         rest: the other values of the settings.
 
     Raises:
-        Wrong: a value has the wrong type, or is outside its limits.
+        InvalidValue: a value has the wrong type, or is outside its limits.
     """
     fields = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
     hints = get_type_hints(settings)
-    made: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in table.items():
         try:
-            made[key] = typed(key, hints[key], value, or_number=fields[key].metadata.get("or_number", False))
+            values[key] = typed(key, hints[key], value, or_number=fields[key].metadata.get("or_number", False))
             if what := fields[key].metadata.get("file"):
-                made[key] = read_text(folder / user_path(value), what)
+                values[key] = read_text(folder / user_path(value), what)
             if fields[key].metadata.get("adapter"):
-                made[key] = tuple(with_whole_path(spec, folder) for spec in made[key])
+                values[key] = tuple(with_whole_path(spec, folder) for spec in values[key])
             if fields[key].metadata.get("model"):
-                made[key] = model_named(value, folder)
-            settings(**{**rest, **made})
+                values[key] = model_named(value, folder)
+            settings(**{**rest, **values})
         except UsageError as error:
-            raise Wrong(by_keys(error.in_flags or str(error), settings), *where, key) from None
-    return made
+            raise InvalidValue(by_keys(error.in_flags or str(error), settings), *where, key) from None
+    return values
 
 
 def by_keys(message: str, settings: type[Settings]) -> str:
@@ -90,7 +90,7 @@ def preference(spec: str, presets: Mapping[str, str], folder: Path, *where: str)
     """A preference of a configuration file; a file that it names is relative to its folder.
 
     Raises:
-        Wrong: there is no such preset or file.
+        InvalidValue: there is no such preset or file.
     """
     spec = spec.strip()
     try:
@@ -98,5 +98,5 @@ def preference(spec: str, presets: Mapping[str, str], folder: Path, *where: str)
             spec = f"@{folder.absolute() / user_path(spec[1:])}"
         resolve(spec, presets)
     except UsageError as error:
-        raise Wrong(str(error), *where) from None
+        raise InvalidValue(str(error), *where) from None
     return spec

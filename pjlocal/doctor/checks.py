@@ -42,15 +42,15 @@ def findings(model: str | None) -> Iterator[Finding]:
     """
     config = Config()
     for what, check in _CHECKS.items():
-        yield from _found(what, check)
+        yield from _run_check(what, check)
     try:
         config = load_config()
     except PjlocalError:
         pass  # reported among the findings
-    yield from _found("self-test", lambda: _self_test(model or config.model, Engine(**config.engine)))
+    yield from _run_check("self-test", lambda: _self_test(model or config.model, Engine(**config.engine)))
 
 
-def _found(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _run_check(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
     except Exception as error:  # any error is a finding
@@ -88,14 +88,14 @@ def _devices() -> Iterator[Finding]:
     yield gpu_finding(cards(), [device.name for device in devices.devices() if device.is_gpu], devices.offloads())
 
 
-def gpu_finding(there: list[Card], used: list[str], offloads: bool) -> Finding:
+def gpu_finding(present: list[Card], used: list[str], offloads: bool) -> Finding:
     """The use of the graphics cards, and the advice for a card that is not used."""
-    facts = {"cards": [card.name for card in there], "used": used}
+    facts = {"cards": [card.name for card in present], "used": used}
     if used and offloads:
         return Finding("GPU", "ok", f"llama.cpp uses {', '.join(used)}", facts)
-    if not there:
+    if not present:
         return Finding("GPU", "ok", "no graphics card that llama.cpp can use: it runs on the CPU", facts)
-    card = there[0]
+    card = present[0]
     return Finding(
         "GPU",
         "note",

@@ -62,7 +62,7 @@ _is_forked = False  # whether this process was forked from one that used llama.c
 
 
 def init_backend(verbose: bool | None = None) -> None:
-    """Start llama.cpp's backends once and take over its log.  Raises what `check_process` does."""
+    """Start llama.cpp's backends once and take over its log.  The errors are those of `check_process`."""
     global _backend_ready, _verbose
     check_process()
     _verbose = _verbose if verbose is None else verbose

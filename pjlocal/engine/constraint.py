@@ -85,12 +85,12 @@ class Mask:
 
     def allows(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
         """A boolean for each of these tokens: True if it is allowed."""
-        found: NDArray[np.bool_] = (self._words[ids >> 5] >> (ids & 31).astype(np.uint32) & 1).astype(np.bool_)
-        return found
+        allowed: NDArray[np.bool_] = (self._words[ids >> 5] >> (ids & 31).astype(np.uint32) & 1).astype(np.bool_)
+        return allowed
 
     @cached_property
     def ids(self) -> NDArray[np.intp]:
-        """All allowed tokens, ascending."""
+        """The allowed tokens, ascending."""
         bits = np.unpackbits(self._words[self._used].view(np.uint8), bitorder="little").reshape(-1, 32)
         word, bit = bits.nonzero()
         ids: NDArray[np.intp] = self._used[word] * 32 + bit
@@ -126,7 +126,7 @@ class Constraint:
     Views share it: each reports every emitted token with its position, and the first report counts.
 
     Args:
-        grammar: what llguidance compiles; None where any text will do.
+        grammar: the grammar for llguidance; None if any text is allowed.
         min_tokens: before so many no token ends the answer, unless nothing else can come.
 
     Raises:
@@ -225,7 +225,7 @@ def cannot_begin(text: str) -> UsageError:
 
 
 def make_constraint(model: Model, sampling: Sampling, min_tokens: int = 0) -> Constraint | None:
-    """The constraint of an answer, or None.  Raises what `check_constraint` does."""
+    """The constraint of an answer, or None.  The errors are those of `check_constraint`."""
     grammar = _grammar(sampling)
     return Constraint(model, grammar, min_tokens) if grammar is not None or min_tokens else None
 
@@ -351,7 +351,7 @@ def _matcher(tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
 
 
 def _reason(error: str) -> str:
-    """The line of an error of llguidance that says what is wrong."""
+    """The line of llguidance's error that describes the problem."""
     error = error.removesuffix("<non-verbose/>").strip()
     found = re.search(r"^error: (.*)", error, re.MULTILINE)
     line = found[1] if found else error.partition("\n")[0]

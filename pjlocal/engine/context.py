@@ -15,7 +15,7 @@ from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..gguf.fit import needed_by_place
+from ..gguf.offload import needed_by_place
 from ..settings import DEFAULT_N_CTX, Engine
 from .adapters import Adapters, put_in_force
 from .backend import check_process, forget_errors, last_error, ran_out_of_memory
@@ -241,7 +241,7 @@ class Context:
     def mark(self, seq: int, *, for_a_guess: bool = False) -> None:
         """Make a checkpoint of a sequence, if there is none and its memory cannot be truncated freely."""
         n_tokens = self.length(seq)
-        if self.model.keeps_all or not n_tokens or self._checkpoints[seq].holds(n_tokens):
+        if self.model.keeps_all_tokens or not n_tokens or self._checkpoints[seq].holds(n_tokens):
             return
         partly = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
         size = lib.llama_state_seq_get_size_ext(self.handle, seq, partly)

@@ -91,7 +91,7 @@ def add_servers(addresses: Sequence[str]) -> None:
             'the installed llama.cpp has no support for --rpc: reinstall it with CMAKE_ARGS="-DGGML_RPC=on" pip '
             "install --no-cache-dir --force-reinstall llama-cpp-python"
         )
-    ggml.ggml_set_abort_callback(_end_with_a_line)
+    ggml.ggml_set_abort_callback(_exit_with_message)
     prototype = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)
     add = prototype(ggml.ggml_backend_reg_get_proc_address(rpc, b"ggml_backend_rpc_add_server"))
     for address in addresses:
@@ -105,11 +105,11 @@ def add_servers(addresses: Sequence[str]) -> None:
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # type: ignore[untyped-decorator]
-def _end_with_a_line(message: bytes) -> None:
+def _exit_with_message(message: bytes) -> None:
     """Exit with an error message when llama.cpp is about to abort, as it does when a server is gone.  The text so far
     is on the screen or saved already."""
-    said = message.strip().rpartition(b"/")[2]  # without the folder of llama.cpp's build
-    os.write(2, b"\npjlocal: llama.cpp has ended: %s (has an --rpc server gone?)\n" % said)
+    reason = message.strip().rpartition(b"/")[2]  # without the folder of llama.cpp's build
+    os.write(2, b"\npjlocal: llama.cpp has ended: %s (has an --rpc server gone?)\n" % reason)
     os._exit(1)
 
 

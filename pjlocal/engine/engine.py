@@ -321,7 +321,7 @@ class Engine:
                 lane.erase()
 
     def settle(self, slot: Slot) -> None:
-        """Decode until a slot's logits are there.  Raises what decoding raises."""
+        """Decode until a slot's logits are there.  The errors are those of decoding."""
         while not slot.is_settled:
             self._decode()
 

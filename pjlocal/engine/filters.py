@@ -191,7 +191,7 @@ class FilterChain:
 
     @property
     def _openings(self) -> Collection[int]:
-        """Tokens that may come next whatever the constraint, or the grammar, allows."""
+        """Tokens that are allowed regardless of the constraint or grammar."""
         return self._gate.openings if self._gate and self._position == 0 else ()
 
     def _mask(self) -> Mask | None:
@@ -368,10 +368,10 @@ def _grammar(model: Model, grammar: str) -> Any:
     except UnicodeEncodeError:
         raise UsageError("the grammar is not valid UTF-8") from None
     own = {line.strip() for line in grammar.splitlines()} | {""}  # the parser repeats the grammar after its error
-    with captured_stderr(lambda line: line.startswith(_COMPLAINT) or line.strip() in own) as said:
+    with captured_stderr(lambda line: line.startswith(_COMPLAINT) or line.strip() in own) as captured:
         sampler = lib.llama_sampler_init_grammar(model.vocab, data, b"root")
     if not sampler:
-        complaint = next((line for line in said.text.splitlines() if line.startswith(_COMPLAINT)), "")
+        complaint = next((line for line in captured.text.splitlines() if line.startswith(_COMPLAINT)), "")
         reason = complaint.removeprefix(_COMPLAINT).strip() or last_error() or "it has no rule named root"
         raise UsageError(f"the grammar cannot be parsed: {textwrap.shorten(reason, 160, placeholder=' …')}")
     return sampler

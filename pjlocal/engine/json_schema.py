@@ -416,7 +416,7 @@ class _Joint:
     """
 
     def __init__(self, schemas: Sequence[dict[str, Any]]) -> None:
-        said = set().union(*schemas)
+        keywords = set().union(*schemas)
         self.names: dict[str, list[Schema]] = {}
         for schema in schemas:
             for name, of_it in _as(dict, schema.get("properties")).items():
@@ -425,8 +425,8 @@ class _Joint:
                 if isinstance(name, str):
                     self.names.setdefault(name, [])
         self.patterns = list(dict.fromkeys(p for each in schemas for p in _as(dict, each.get("patternProperties"))))
-        self.overlaps = bool({"patternProperties", "additionalProperties", "const", "enum"} & said)
-        is_open = bool({"additionalProperties", "minProperties", "const", "enum"} & said)
+        self.overlaps = bool({"patternProperties", "additionalProperties", "const", "enum"} & keywords)
+        is_open = bool({"additionalProperties", "minProperties", "const", "enum"} & keywords)
         self.names_all = bool(self.names or self.patterns) and not is_open
         self._has_one_list = sum(bool({"items", "prefixItems"} & each.keys()) for each in schemas) == 1
 

@@ -21,7 +21,7 @@ from .machine import physical_cores
 from .model import Model
 from .sequence import Lane, State
 from .sequence import Sequence as CacheSequence
-from .worker import Worker, apart
+from .worker import Worker, in_thread
 
 #: Up to this number of tokens, the waiting thread decodes the first lane itself.  One thread more than cores would
 #: compete with llama.cpp's own threads, which spin between decodes: on the 2-core machine a step then took twice as
@@ -156,18 +156,18 @@ class Lanes:
         Raises:
             UsageError: the layout ``batched`` was set, and the views are separate.
         """
-        wanted = self.settings.layout
+        layout = self.settings.layout
         if separate:
-            if wanted == "batched":
+            if layout == "batched":
                 raise UsageError(
                     "an adapter of one view (--lora-a, --control-vector-a, ...) changes a whole context, and "
                     "--layout batched has one context for all views: use --layout contexts"
                 )
             return "contexts"
-        if wanted == "auto":
+        if layout == "auto":
             a_thread_each = n_views == self.n_threads == 2 and not self.model.offload.n_gpu_layers
             return "contexts" if a_thread_each else "batched"
-        return "batched" if n_views > max(2, self.n_threads) else wanted
+        return "batched" if n_views > max(2, self.n_threads) else layout
 
     @property
     def layouts(self) -> dict[int, FixedLayout]:
@@ -200,7 +200,7 @@ class Lanes:
         layout = self.layout(capacity.n_views)
         n_lanes = capacity.n_views if layout == "contexts" else 1
         n_seq = max(_LEAST_SEQUENCES, capacity.n_answers * capacity.n_views // n_lanes)
-        n_rows = capacity.n_rows if self.model.trimmable else 1
+        n_rows = capacity.n_rows if self.model.can_truncate else 1
         return self._make(n_lanes, n_seq, capacity.n_ctx, n_rows, layout)
 
     def _make(self, n_lanes: int, n_seq: int, n_ctx: int, n_rows: int, layout: FixedLayout) -> LaneSet:
@@ -260,11 +260,11 @@ class Lanes:
             states = [sequence.state() for sequence in before.sequences]
             del self._sets[needs.n_views]
             before.close()
-        made = self._make(n_lanes, needs.n_views // n_lanes, n_ctx, n_rows, layout)
-        self._sets[needs.n_views] = made
-        for sequence, state in zip(made.sequences, states, strict=False):
+        lane_set = self._make(n_lanes, needs.n_views // n_lanes, n_ctx, n_rows, layout)
+        self._sets[needs.n_views] = lane_set
+        for sequence, state in zip(lane_set.sequences, states, strict=False):
             sequence.fill(state)
-        return made
+        return lane_set
 
     def close(self) -> None:
         """Free the contexts and their KV caches."""
@@ -300,7 +300,7 @@ class Lanes:
 
         llama.cpp cannot copy a sequence to a context with another number of sequences.
         """
-        if not self.model.keeps_all:
+        if not self.model.keeps_all_tokens:
             return []
         lane = sequence.lane
         return [
@@ -343,7 +343,7 @@ class Lanes:
 
     @property
     def are_busy(self) -> bool:
-        """True if jobs have begun that nobody has waited for."""
+        """True if jobs have started that `wait` has not joined."""
         return bool(self._under_way)
 
     def start(self, jobs: Mapping[Lane, Job], n_tokens: int) -> None:
@@ -358,7 +358,9 @@ class Lanes:
             if lane.worker and lane is not self._under_way[0]:
                 lane.worker.submit(jobs[lane])
             else:
-                self._own_job = jobs[lane] if n_tokens <= _FEW_TOKENS else partial(apart, jobs[lane], self._interrupt)
+                self._own_job = (
+                    jobs[lane] if n_tokens <= _FEW_TOKENS else partial(in_thread, jobs[lane], self._interrupt)
+                )
 
     def wait(self) -> float:
         """Wait for the jobs that have begun.  Returns the seconds that the slowest one spent in llama_decode.

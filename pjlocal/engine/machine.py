@@ -30,11 +30,11 @@ class Limit:
 
 def cores() -> Limit:
     """The cores that this process may use.  Hyper-threads of one core count once; part of a core counts as one."""
-    there = _physical_cores()
+    physical = _physical_cores()
     allowed = cpu_limit()
-    if allowed is not None and (most := max(1, ceil(allowed))) < there:
+    if allowed is not None and (most := max(1, ceil(allowed))) < physical:
         return Limit(most, in_container=True)
-    return Limit(there)
+    return Limit(physical)
 
 
 def physical_cores() -> int:
@@ -61,11 +61,11 @@ def _physical_cores() -> int:
 
 def memory() -> Limit:
     """Bytes that can be allocated without swapping and without being killed by the container."""
-    there = int(psutil.virtual_memory().available)
+    available = int(psutil.virtual_memory().available)
     allowed = free_memory()
-    if allowed is not None and allowed < there:
+    if allowed is not None and allowed < available:
         return Limit(allowed, in_container=True)
-    return Limit(there)
+    return Limit(available)
 
 
 def in_bytes(n: int) -> str:

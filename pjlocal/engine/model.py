@@ -16,9 +16,9 @@ from typing import Any
 from llama_cpp import llama_cpp as lib
 
 from ..errors import ModelError
-from ..gguf.fit import Offload, fewer, weights_on_host
 from ..gguf.header import Header, in_words, read_header
 from ..gguf.kind import no_model, writes_no_text
+from ..gguf.offload import Offload, weights_on_host, with_fewer_layers
 from ..gguf.ollama import manifest_at, model_file, shown_name
 from ..gguf.split import beside_its_parts
 from ..settings import Engine
@@ -28,9 +28,9 @@ from .backend import last_error, ran_out_of_memory
 from .interrupt import Interrupt, Interrupted
 from .lifetime import Lifetime
 from .machine import in_bytes, memory
-from .offload import choose, load_mode, warn_of_lock, with_devices
+from .offload import choose_offload, load_mode, warn_of_lock, with_devices
+from .probe import check_model
 from .tokenizer import Tokenizer
-from .trial import check_model
 
 log = logging.getLogger("pjlocal")
 
@@ -67,8 +67,8 @@ class Model:
     ) -> None:
         self.header = read_header(path)
         if not trusted:
-            if what := self._not_for_this(self.header):
-                raise ModelError(f"{path} is {what}")
+            if kind := self._not_for_this(self.header):
+                raise ModelError(f"{path} is {kind}")
             check_model(self.header, interrupt)
         self.path = path
         self.file = beside_its_parts(model_file(path))
@@ -79,7 +79,7 @@ class Model:
                 path,
             )
         init_backend(engine.verbose)
-        self.offload = Offload() if vocab_only else choose(self.file, engine, n_views)
+        self.offload = Offload() if vocab_only else choose_offload(self.file, engine, n_views)
         if not engine.mmap and not vocab_only:
             self._check_memory()
         self._handle = self._load(engine, interrupt, vocab_only)
@@ -95,7 +95,7 @@ class Model:
             if not self.offload.n_layers:  # the file was not read for them yet
                 self.offload = replace(self.offload, n_layers=int(lib.llama_model_n_layer(self.handle)) + 1)
             self._tokenizer = Tokenizer(self._vocab)
-            self._tell_unused()
+            self._warn_of_unused()
         except BaseException:
             self.close()
             raise
@@ -123,9 +123,9 @@ class Model:
             reason = last_error()
             of_device = ran_out_of_memory(reason) and "CPU" not in reason
             if not of_device or not self.offload.n_gpu_layers or engine.gpu_layers is not None:
-                said = f"{reason or 'llama.cpp gave no reason'}{_hint(reason, self.offload)}"
-                raise ModelError(f"cannot load {self.path}: {said}")
-            less = fewer(self.offload)
+                detail = f"{reason or 'llama.cpp gave no reason'}{_hint(reason, self.offload)}"
+                raise ModelError(f"cannot load {self.path}: {detail}")
+            less = with_fewer_layers(self.offload)
             log.warning(
                 "%d layers do not fit in the devices' memory (%s): trying %d",
                 self.offload.n_gpu_layers,
@@ -134,14 +134,14 @@ class Model:
             )
             self.offload = less
 
-    def _tell_unused(self) -> None:
+    def _warn_of_unused(self) -> None:
         """Log which of Ollama's layers for this model are not used."""
         if manifest := manifest_at(self.path):
             stops = manifest.parameters().get("stop")
             only_control = isinstance(stops, list) and all(map(self._is_control_text, stops))
             needless = {"stop"} if only_control else set()
-            if says := manifest.unused(needless):
-                _warn_once(f"{manifest.name}: {says}")
+            if unused := manifest.unused(needless):
+                _warn_once(f"{manifest.name}: {unused}")
 
     def _is_control_text(self, text: object) -> bool:
         """True if a text spells a control token, which no answer shows."""
@@ -158,7 +158,7 @@ class Model:
             )
 
     def close(self) -> None:
-        """Release the weights, which are freed when they have no other user."""
+        """Release the weights; the last user frees them."""
         self._let_go()
 
     @property
@@ -258,13 +258,13 @@ class Model:
         return int(lib.llama_model_n_swa(self.handle))
 
     @cached_property
-    def trimmable(self) -> bool:
+    def can_truncate(self) -> bool:
         """True if the last tokens read can be removed again; sliding windows can, because their caches hold some
         more."""
         return not self.recurrent
 
     @cached_property
-    def keeps_all(self) -> bool:
+    def keeps_all_tokens(self) -> bool:
         """True if its memory holds every token that was read, and can be truncated to any length."""
         return not self.recurrent and self.n_swa == 0
 

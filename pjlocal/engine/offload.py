@@ -14,8 +14,8 @@ from pathlib import Path
 from llama_cpp import llama_cpp as lib
 
 from ..errors import UsageError
-from ..gguf.fit import Offload, as_asked, fit
 from ..gguf.header import read_header
+from ..gguf.offload import Offload, fixed_offload, plan_offload
 from ..settings import Engine
 from .devices import Device, add_servers, cpu_memory, for_layers
 
@@ -28,7 +28,7 @@ _SPLIT_MODES = {
 }
 
 
-def choose(path: Path, engine: Engine, n_views: int) -> Offload:
+def choose_offload(path: Path, engine: Engine, n_views: int) -> Offload:
     """The layers of a model to put on the available devices, with room for the KV caches of ``n_views`` views.
 
     Raises:
@@ -36,33 +36,33 @@ def choose(path: Path, engine: Engine, n_views: int) -> Offload:
         ModelError: a server cannot be used.
     """
     add_servers(engine.rpc)
-    there = for_layers()
-    if not there:
+    available = for_layers()
+    if not available:
         if engine.gpu_layers:
             log.warning("no device for --gpu-layers was found, so the CPU computes everything: pjlocal doctor says why")
         return Offload()
-    names = ", ".join(f"{i} ({device.name})" for i, device in enumerate(there))
-    if len(engine.split) > len(there):
+    names = ", ".join(f"{i} ({device.name})" for i, device in enumerate(available))
+    if len(engine.split) > len(available):
         raise UsageError(f"--tensor-split {engine.tensor_split}: the devices are {names}")
     if engine.split_mode == "none":
-        if engine.main_gpu >= len(there):
+        if engine.main_gpu >= len(available):
             raise UsageError(f"--main-gpu {engine.main_gpu}: the devices are {names}")
-        there = [there[engine.main_gpu]]
+        available = [available[engine.main_gpu]]
     header = read_header(path)
     if engine.gpu_layers is not None:
-        offload = as_asked(header, engine, engine.gpu_layers)
-    elif all(device.total for device in there):
-        offload = fit(header, engine, n_views, [device.free for device in there])
+        offload = fixed_offload(header, engine, engine.gpu_layers)
+    elif all(device.total for device in available):
+        offload = plan_offload(header, engine, n_views, [device.free for device in available])
     else:  # a device reports no memory
-        offload = as_asked(header, engine, -1)
+        offload = fixed_offload(header, engine, -1)
     if offload.n_ctx:
         log.warning("the context is %d tokens a view, so that more layers fit: --ctx sets another size", offload.n_ctx)
-    return replace(offload, devices=_names(there, offload))
+    return replace(offload, devices=_names(available, offload))
 
 
-def _names(there: list[Device], offload: Offload) -> tuple[str, ...]:
+def _names(devices: list[Device], offload: Offload) -> tuple[str, ...]:
     """The names of the devices that get layers."""
-    names = (device.name for device in there)
+    names = (device.name for device in devices)
     return tuple(compress(names, offload.shares or repeat(True))) if offload.n_gpu_layers else ()
 
 
@@ -82,8 +82,8 @@ def with_devices(params: lib.llama_model_params, engine: Engine, offload: Offloa
     if any(offload.shares):
         params.tensor_split = shares
     overrides = (_Override * 2)()
-    if offload.kept_by_cpu:
-        overrides[0] = _Override(offload.kept_by_cpu.encode(), cpu_memory())
+    if offload.cpu_tensors:
+        overrides[0] = _Override(offload.cpu_tensors.encode(), cpu_memory())
         params.tensor_buft_overrides = ctypes.addressof(overrides)
     try:
         yield

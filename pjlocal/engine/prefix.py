@@ -87,10 +87,10 @@ def assign(
 
 
 def fresh(n: int, caches: Sequence[Cache], *, separate: bool = False) -> list[int]:
-    """The numbers of the caches for ``n`` prompts that shall use none of what they hold, which is lost.
+    """The numbers of caches to overwrite for ``n`` prompts that reuse nothing.
 
-    Prefer empty ones, else those released longest ago; and sequences that follow each other: llama.cpp decodes them
-    together, as in a lane just made, and others one by one, which it rounds differently.
+    Prefer empty ones, else those released longest ago.  Prefer consecutive sequences: llama.cpp decodes them together,
+    as in a new lane; it decodes others one by one, which rounds differently.
 
     Args:
         separate: see `assign`.

@@ -130,7 +130,7 @@ class Sequence:
         """
         context, n_tokens = self.lane.context, len(self.cached)
         length = context.length(self.number)
-        if self.is_being_decoded and not context.model.trimmable:
+        if self.is_being_decoded and not context.model.can_truncate:
             del self.cached[context.go_back(self.number, n_tokens) :]
         elif length != n_tokens:
             del self.cached[context.trim(self.number, min(length, n_tokens)) :]

@@ -56,7 +56,7 @@ class Slot:
         self._lanes: LaneSet
 
     def open(self) -> None:
-        """Make lanes with room for the answer.  Raises what `Lanes.for_answer` does."""
+        """Make lanes with room for the answer.  The errors are those of `Lanes.for_answer`."""
         self._lanes = self._engine.lanes.for_answer(self._needs)
 
     @property
@@ -112,7 +112,7 @@ class Slot:
     @property
     def can_truncate(self) -> bool:
         """True if the last tokens can be removed without reading others again."""
-        return self._engine.model.trimmable
+        return self._engine.model.can_truncate
 
     @property
     def most_rows(self) -> int:

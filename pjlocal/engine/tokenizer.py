@@ -15,7 +15,7 @@ from llama_cpp import llama_cpp as lib
 
 from ..errors import UsageError
 from .interrupt import Interrupt
-from .worker import apart
+from .worker import in_thread
 
 # Texts of many byte-pair vocabularies (tekken, gpt-4o, deepseek, bloom, ...) are split by regular expressions of the
 # C++ library, which recurses for each character of a run: 305 bytes of stack each, the same for 21 such splitters and
@@ -104,7 +104,7 @@ class Tokenizer:
                     return
                 tokens.extend(self._tokens(piece, special, goes_on or bool(tokens)))
 
-        apart(work, stop, _deep_stack())
+        in_thread(work, stop, _deep_stack())
         return tokens
 
     def _pieces(self, text: str) -> Iterator[str]:

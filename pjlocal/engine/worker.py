@@ -13,7 +13,7 @@ from .backend import check_process
 from .interrupt import Interrupt
 
 
-def apart(
+def in_thread(
     job: Callable[[], None], interrupt: Interrupt, starting: AbstractContextManager[None] = nullcontext()
 ) -> None:
     """Run a long job in a thread of its own, while this thread waits on a lock, where Ctrl-C reaches it.

@@ -1,4 +1,4 @@
-"""``pjlocal eval show``: the answers side by side in the terminal, in the colours of who wrote what."""
+"""``pjlocal eval show``: the answers side by side in the terminal, coloured by the view that wrote each part."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _COLUMN = 36  # the least width at which answers stand side by side
 
 
 def choose(rows: Sequence[SideBySide], systems: Sequence[str], objectives: Sequence[str] = ()) -> list[SideBySide]:
-    """The rows of those objectives with the answers of those systems, in the order in which they are named; all of
-    them where none is.
+    """The rows of the named objectives, with the answers of the named systems in the order of the names.  Without
+    names, all are returned.
 
     Raises:
-        UsageError: no system or no objectives of that name.
+        UsageError: a name is unknown.
     """
     check_names("system", systems, [system for row in rows for system in row.answers])
     check_names("objectives", objectives, [row.objectives for row in rows])
-    found = [
+    selected = [
         replace(row, answers={name: row.answers[name] for name in systems or row.answers if name in row.answers})
         for row in rows
         if not objectives or row.objectives in objectives
     ]
-    return [row for row in found if row.answers]
+    return [row for row in selected if row.answers]
 
 
 def check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse a name that is not among the answers'.
+    """Refuse unknown names.
 
     Raises:
-        UsageError: names it, and those that there are.
+        UsageError: a name is unknown; the message lists the known ones.
     """
     for name in names:
         if name not in known:
@@ -51,7 +51,7 @@ def check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
 
 
 def render_row(row: SideBySide, suite: Suite, width: int, no_color: bool = False) -> RenderableType:
-    """A prompt and its answers: side by side as far as the width goes, or one below the other."""
+    """A prompt and its answers, as many side by side as the width allows."""
     preferences = ", ".join(row.prefer)
     about = preferences if preferences == row.objectives else f"{row.objectives}: {preferences}"
     legend = [blame(views, "both" if agreed else None, no_color).legend for views, agreed in legends(row, suite)]
@@ -76,7 +76,7 @@ def place_boxes(boxes: Sequence[Panel], width: int) -> RenderableType:
 
 
 def _colored(answer: AnswerRecord, no_color: bool) -> Text:
-    """An answer's text in the colours of who wrote it."""
+    """An answer's text, coloured by the view that wrote each part."""
     text = Text()
     for span in spans(answer):
         text.append(span.text, written_style(None if span.writer == ALL else span.writer, span.kind, no_color))
@@ -85,9 +85,9 @@ def _colored(answer: AnswerRecord, no_color: bool) -> Text:
 
 @dataclass
 class Browser:
-    """A place among the rows, which keys and searches move.
+    """The position in the rows; keys and searches move it.
 
-    words: those of the last search.
+    words: the words of the last search.
     """
 
     rows: Sequence[SideBySide]
@@ -100,13 +100,13 @@ class Browser:
         return self.rows[self.at]
 
     def turn(self, by: int) -> None:
-        """Go to another row; the first and the last are the ends."""
+        """Move by so many rows, at most to the first or last one."""
         self.notice = ""
         self.at = max(0, min(self.at + by, len(self.rows) - 1))
 
     def search(self, words: str) -> None:
-        """Go to the next row in which the words stand, from the first again behind the last; no words: the last
-        search's."""
+        """Go to the next row that contains the words; after the last row, continue at the first.  Without words, repeat
+        the last search."""
         self.words = words.strip() or self.words
         n = len(self.rows)
         for step in range(1, n + 1):
@@ -122,10 +122,10 @@ class Browser:
 
 
 def show(rows: Sequence[SideBySide], suite: Suite, console: Console, on_terminal: bool) -> None:
-    """Page through the rows where a person sees them, or print them all.
+    """Page through the rows on a terminal; otherwise print them all.
 
     Raises:
-        UsageError: there is nothing to show.
+        UsageError: there are no rows.
     """
     if not rows:
         raise UsageError("there are no answers yet: pjlocal eval run writes them")

@@ -1,8 +1,8 @@
 """Scores from an answer's text alone, which are the same on every machine.
 
-A word is what stands between white space, with a letter or digit in it; of scripts that put no space between words,
-every character is one.  Where there is nothing to tell a number from, there is none: an empty answer has no script, no
-readability and no share of distinct words, and ``words`` and ``finished`` say that it is empty.  It meets no check.
+A word is a run of characters between white space that contains a letter or a digit.  In scripts without spaces between
+words, every character is a word.  A number that cannot be computed is missing: an empty answer has no script, no
+readability and no share of distinct words, but it has ``words`` and ``finished``.  It meets no check.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .patterns import compiled
 from .records import AnswerRecord, Score, key_of
 from .suite import Check, Objectives
 
-_MEANING = 1  # of the metrics below: one more where one of them changes, so that none is taken for what it was
+_MEANING = 1  # version of the metrics below; part of the cache key, so increase it when a metric changes
 
-#: What a preset promises that can be told from the text.  ``concise`` is held against the plain answer, since a fixed
-#: number of words would ask less of a model that says little.  Of SmolLM2's plain answers to 25 questions (two seeds,
-#: at most 160 tokens, where 92 % were cut) 6 % had at most 0.8 of the other seed's words, by luck, and 40 % of those
-#: that were told to be concise; 0.9 is met by luck in 14 %, and by no more of the concise ones.  ``simple`` has no
-#: margin: luck meets it in 50 %, and those that were told to be simple did in 68 %.
+#: Checks of presets that can be read off the text.  ``concise`` is compared with the plain answer, because a fixed
+#: number of words would be easier for a model that writes short answers.  Measured with SmolLM2, 25 questions, two
+#: seeds, at most 160 tokens (92 % of the answers were cut off): 6 % of the plain answers had at most 0.8 of the other
+#: seed's words by chance, and 40 % of the answers with ``concise``.  With 0.9 it was 14 % by chance, and no more of the
+#: concise answers.  ``simple`` has no margin: 50 % by chance, and 68 % of the answers with ``simple``.
 PROMISES = {
     "concise": Check("concise", of="concise", shorter_than=0.8),
     "simple": Check("simple", of="simple", simpler_than_plain=True),
@@ -37,10 +37,10 @@ PROMISES = {
 
 
 def checks_of(objectives: Objectives) -> tuple[Check, ...]:
-    """The checks that are written down, and what its presets promise besides."""
+    """The checks of the objectives, and those of their presets (`PROMISES`)."""
     written = {name for check in objectives.checks for name in (check.name, check.of)}
-    asked = (split_strength(spec)[0].strip().lower() for spec in objectives.prefer)
-    promised = dict.fromkeys(name for name in asked if name in PROMISES and name not in written)
+    names = (split_strength(spec)[0].strip().lower() for spec in objectives.prefer)
+    promised = dict.fromkeys(name for name in names if name in PROMISES and name not in written)
     return (*objectives.checks, *(PROMISES[name] for name in promised if resolve(name) == PRESETS[name]))
 
 
@@ -48,14 +48,14 @@ def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | N
     """Return the scores that need no model; the cache key contains all inputs.
 
     Args:
-        plain: the answer of no preference to the same prompt, from the same seed; where there is none, the checks
-            that compare with it are left out, and so is ``check:all``.
+        plain: the answer without preferences to the same prompt from the same seed.  Without it, the checks that
+            compare with it are left out, and so is ``check:all``.
 
     Raises:
         UsageError: a regular expression that takes too long, or a package of the extra ``eval`` is missing.
     """
     checks = checks_of(objectives)
-    kept: dict[str, tuple[float | bool | None, Any]] = {name: (value, None) for name, value in _told_of(answer)}
+    kept: dict[str, tuple[float | bool | None, Any]] = {name: (value, None) for name, value in _text_metrics(answer)}
     results = [met(check, answer, plain) for check in checks]
     for check, result in zip(checks, results, strict=True):
         kept[f"check:{check.name}"] = result, _defined(check, plain)
@@ -71,11 +71,12 @@ def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | N
 def met(check: Check, answer: AnswerRecord, plain: AnswerRecord | None = None) -> bool | None:
     """True if an answer meets a check; None if the comparison that it needs is impossible.
 
-    An empty answer meets nothing; one of marks alone (``?!``, emoji) meets no limit of words, sentences or capitals.
+    An empty answer meets no check.  An answer without a word (``?!``, emoji) meets no check of words, sentences or
+    capitals.
     """
     if not answer.text.strip() or (_is_about_words(check) and not words(answer.text)):
         return False
-    return _all([*_told_alone(check, answer), *_told_beside(check, answer, plain)])
+    return _all([*_check_alone(check, answer), *_check_against_plain(check, answer, plain)])
 
 
 def _all(results: Sequence[bool | None]) -> bool | None:
@@ -90,7 +91,7 @@ def _is_about_words(check: Check) -> bool:
     return check.lowercase or check.simpler_than_plain or any(limit is not None for limit in limits)
 
 
-def _told_alone(check: Check, answer: AnswerRecord) -> Iterator[bool]:
+def _check_alone(check: Check, answer: AnswerRecord) -> Iterator[bool]:
     text = answer.text
     if check.regex is not None:
         yield _found(check.name, check.regex, text)
@@ -108,7 +109,7 @@ def _told_alone(check: Check, answer: AnswerRecord) -> Iterator[bool]:
         yield not any(letter.isupper() or letter.istitle() for letter in text)
 
 
-def _told_beside(check: Check, answer: AnswerRecord, plain: AnswerRecord | None) -> Iterator[bool | None]:
+def _check_against_plain(check: Check, answer: AnswerRecord, plain: AnswerRecord | None) -> Iterator[bool | None]:
     """The scores relative to the plain answer; an answer without a word cannot be compared."""
     if check.shorter_than is not None:
         most = check.shorter_than * len(words(plain.text)) if plain else 0
@@ -119,18 +120,18 @@ def _told_beside(check: Check, answer: AnswerRecord, plain: AnswerRecord | None)
 
 
 def _defined(check: Check, plain: AnswerRecord | None) -> Any:
-    """All that a check's result depends on besides the answer."""
+    """The inputs of a check's result besides the answer, for the cache key."""
     compares = check.shorter_than is not None or check.simpler_than_plain
     return [asdict(check), plain.key if plain and compares else None]
 
 
-def _told_of(answer: AnswerRecord) -> Iterator[tuple[str, float | bool | None]]:
+def _text_metrics(answer: AnswerRecord) -> Iterator[tuple[str, float | bool | None]]:
     text = answer.text
-    said = [word.casefold().strip(_MARKS) for word in words(text)]
-    yield "words", len(said)
-    yield "distinct1", _distinct(said, 1)
-    yield "distinct2", _distinct(said, 2)
-    yield "repetition", 1 - (_distinct(said, 3) or 1)
+    folded = [word.casefold().strip(_MARKS) for word in words(text)]
+    yield "words", len(folded)
+    yield "distinct1", _distinct(folded, 1)
+    yield "distinct2", _distinct(folded, 2)
+    yield "repetition", 1 - (_distinct(folded, 3) or 1)
     yield "finished", answer.finish_reason == "stop"
     yield "script", script(text, answer.prompt)
     yield "readability", readability(text)
@@ -141,9 +142,9 @@ _BETWEEN_WORDS = re.compile(r"[\s—…]+")
 
 
 def words(text: str) -> list[str]:
-    """The words, with the marks that touch them."""
-    apart = UNSPACED.sub(lambda run: f" {' '.join(run[0])} ", text)
-    return [word for word in _BETWEEN_WORDS.split(apart) if any(map(str.isalnum, word))]
+    """The words, including adjacent punctuation."""
+    spaced = UNSPACED.sub(lambda run: f" {' '.join(run[0])} ", text)
+    return [word for word in _BETWEEN_WORDS.split(spaced) if any(map(str.isalnum, word))]
 
 
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?…؟।])[\"'”’»)\]*_]*\s+|(?<=[。！？])|\n+")
@@ -155,21 +156,21 @@ def sentences(text: str) -> list[str]:
     return [one for one in _BETWEEN_SENTENCES.split(text) if any(map(str.isalpha, one))]
 
 
-def _distinct(said: Sequence[str], n: int) -> float | None:
-    """The share of runs of ``n`` words that are unlike each other; None where there is no such run."""
-    runs = [tuple(said[i : i + n]) for i in range(len(said) - n + 1)]
+def _distinct(words: Sequence[str], n: int) -> float | None:
+    """The share of runs of ``n`` words that are distinct; None if the text has fewer words."""
+    runs = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return len(set(runs)) / len(runs) if runs else None
 
 
 def script(text: str, prompt: str) -> float | None:
-    """The share of a text's letters that are of the prompt's most frequent script; None where either has no letter.
+    """The share of a text's letters in the prompt's most frequent script; None if either text has no letter.
 
     Ideographs and kana count as one script.
     """
-    mine, asked = _scripts(text), _scripts(prompt)
-    if not mine or not asked:
+    mine, expected = _scripts(text), _scripts(prompt)
+    if not mine or not expected:
         return None
-    return mine[max(asked, key=lambda name: (asked[name], name))] / sum(mine.values())
+    return mine[max(expected, key=lambda name: (expected[name], name))] / sum(mine.values())
 
 
 def _scripts(text: str) -> Counter[str]:
@@ -191,9 +192,9 @@ def _script(letter: str) -> str:
 def readability(text: str) -> float | None:
     """The readability 100 - LIX (words per sentence, plus the percentage of words of more than six letters).
 
-    Above 70 is easy as a children's book, 60 fiction, 50 a newspaper, below 45 an expert's report.  LIX was made for
-    several languages and needs no dictionary: textstat fetches one from the net for Flesch's formula.  None for a text
-    without words, or where most are of a script that puts no space between them.
+    Above 70 is easy as a children's book, 60 fiction, 50 a newspaper, below 45 an expert's report.  LIX works for
+    several languages and needs no dictionary; for Flesch's formula, textstat downloads one.  None for a text without
+    words, or mostly in a script without spaces between words.
     """
     if sum(map(len, UNSPACED.findall(text))) * 2 > sum(map(str.isalnum, text)) or not words(text):
         return None
@@ -202,7 +203,7 @@ def readability(text: str) -> float | None:
     return 100.0 - float(textstat.lix(". ".join(line.strip(" .") for line in text.splitlines() if words(line))))
 
 
-_PATIENCE_S = 1.0  # with one expression on one answer: 0.1 ms is usual, and (a|aa)+$ takes for ever on 60 letters
+_PATIENCE_S = 1.0  # for one expression on one answer: 0.1 ms is usual; (a|aa)+$ does not finish on 60 letters
 
 
 def _found(check: str, pattern: str, text: str) -> bool:

@@ -42,7 +42,7 @@ _LESS_IS_BETTER = {"repetition", "seconds an answer"}
 
 
 def direction(metric: Metric) -> int:
-    """1 where more is better, -1 where less is, 0 where it depends on what was asked for."""
+    """1 if more is better, -1 if less is better, 0 if it depends on the preference."""
     kind = metric.name.partition(":")[0]
     return 1 if kind in _MORE_IS_BETTER else -1 if kind in _LESS_IS_BETTER else 0
 
@@ -56,7 +56,7 @@ class PromptValue(NamedTuple):
 
 @dataclass(frozen=True)
 class Results:
-    """All that is kept of an evaluation, with what was run."""
+    """The suite, answers, scores and verdicts of an evaluation."""
 
     suite: Suite
     answers: Sequence[AnswerRecord]
@@ -66,10 +66,10 @@ class Results:
 
 @dataclass(frozen=True)
 class SystemRow:
-    """A system by itself, under some objectives.
+    """The numbers of one system under some objectives.
 
-    tokens_per_s: of an answer's own decoding time; where several are written at once, each of them waits for the rest.
-    seconds: an answer, from prompt to end.
+    tokens_per_s: by an answer's own decoding time; answers written at once wait for each other.
+    seconds: the time of an answer, from prompt to end.
     """
 
     objectives: str
@@ -82,13 +82,13 @@ class SystemRow:
 
     @property
     def numbers(self) -> dict[Metric, Estimate]:
-        """The means with what tells of speed, each by its name in a table."""
+        """The means and the speeds by metric."""
         return {**self.means, Metric("tokens/s"): self.tokens_per_s, Metric("seconds an answer"): self.seconds}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of a system less the baseline's.
+    """The difference of a metric between a system and its baseline.
 
     p: of the swap test; p_holm: with Holm's correction over all systems that are compared with this baseline.
     best, worst: the prompts with the largest differences up and down.
@@ -113,9 +113,9 @@ class Difference:
 class WinRow:
     """The rate at which a judge prefers a system's answer to another's, in one aspect.
 
-    steadiness: of the judge's verdicts in this row.
-    incomplete: comparisons that were judged in one order alone; they do not count.
-    best, worst: prompts by the judge's probability for the system less that for the other, averaged over both orders.
+    steadiness: the steadiness of the judge's verdicts in this row.
+    incomplete: the number of comparisons judged in one order only; they do not count.
+    best, worst: prompts by the judge's probability for the system minus that for the other, averaged over both orders.
     """
 
     objectives: str
@@ -140,8 +140,8 @@ class Comparison:
     """All numbers of a report.
 
     judges: the steadiness of each judge over all its verdicts.
-    smallest_telling: the smallest win rate that so many prompts can tell from chance; None where none can.
-    smallest_found: the true win rate that they find four times out of five.
+    smallest_significant: the smallest win rate that is significant with so many prompts; None if none is.
+    smallest_detectable: the smallest true win rate that is found with a probability of 0.8.
     """
 
     prompts: int
@@ -149,8 +149,8 @@ class Comparison:
     differences: tuple[Difference, ...]
     wins: tuple[WinRow, ...]
     judges: Mapping[str, Steadiness]
-    smallest_telling: float | None
-    smallest_found: float | None
+    smallest_significant: float | None
+    smallest_detectable: float | None
 
 
 def compare(results: Results) -> Comparison:
@@ -178,8 +178,8 @@ def compare(results: Results) -> Comparison:
             for by in sorted({comparison.by for comparison in judged})
             if not is_person(by)
         },
-        statistics.smallest_telling(n),
-        statistics.smallest_found(n),
+        statistics.smallest_significant(n),
+        statistics.smallest_detectable(n),
     )
 
 
@@ -256,15 +256,15 @@ def _measured(answers: Sequence[AnswerRecord], scores: Mapping[str, Mapping[Metr
         for metric, value in _numbers(answer, scores.get(answer.key, {})):
             found.setdefault(metric, []).append((answer.prompt_id, [value]))
     for by, rewards in _rewards(found).items():
-        told = [(answer.prompt_id, scores.get(answer.key, {})) for answer in answers]
+        of_prompts = [(answer.prompt_id, scores.get(answer.key, {})) for answer in answers]
         found[Metric("least", by)] = [
-            (id, [of[m] for m in rewards]) for id, of in told if all(m in of for m in rewards)
+            (id, [of[m] for m in rewards]) for id, of in of_prompts if all(m in of for m in rewards)
         ]
     return {metric: by_unit(found[metric]) for metric in sorted(found, key=place) if found[metric]}
 
 
 def _numbers(answer: AnswerRecord, scores: Mapping[Metric, float]) -> Iterator[tuple[Metric, float]]:
-    """The metrics of an answer, with what follows from its checks together."""
+    """The metrics of an answer, including those derived from all its checks."""
     yield from scores.items()
     yield Metric("tokens"), answer.tokens
     if answer.acceptance_rate is not None:
@@ -275,7 +275,7 @@ def _numbers(answer: AnswerRecord, scores: Mapping[Metric, float]) -> Iterator[t
 
 
 def _rewards(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
-    """The implicit rewards that a model told of several preferences, by the model."""
+    """The implicit reward metrics of each scoring model that has several."""
     found: dict[str, list[Metric]] = {}
     for metric in sorted(metrics):
         if metric.name.startswith("reward:"):
@@ -383,9 +383,9 @@ class _Judged:
 
     @property
     def outcomes(self) -> tuple[float, float]:
-        """1 where the system's answer is named, 0 where the other is, 0.5 for neither; shown first, and second."""
-        told = [_named(v) if leads else 1 - _named(v) for leads, v in sorted(self.orders.items(), reverse=True)]
-        return told[0], told[-1]
+        """The outcomes with the system's answer shown first and second: 1 won, 0 lost, 0.5 tied."""
+        outcomes = [_named(v) if leads else 1 - _named(v) for leads, v in sorted(self.orders.items(), reverse=True)]
+        return outcomes[0], outcomes[-1]
 
     @property
     def margin(self) -> float:
@@ -403,7 +403,7 @@ def _named(verdict: Verdict) -> float:
 
 
 def _judged(results: Results) -> list[_Judged]:
-    """The verdicts, those of the same comparison put together; in the order of prompts and seeds."""
+    """The verdicts grouped by comparison, in the order of prompts and seeds."""
     answers = {answer.key: answer for answer in results.answers}
     names = results.suite.baselines.keys()
     found: dict[tuple[str, str, str, str], _Judged] = {}
@@ -426,11 +426,13 @@ def _win_rows(judged: Sequence[_Judged], suite: Suite) -> Iterator[WinRow]:
         rows.setdefault((c.system.objectives, c.system.system, c.against.system, c.aspect, c.by), []).append(c)
     objectives = [o.name for o in suite.objectives]
     systems = [s.name for s in suite.systems]
-    told = [row for name, group in rows.items() for row in _win_row(*name, group) if row.objectives in objectives]
-    told.sort(
+    win_rows = [row for name, group in rows.items() for row in _win_row(*name, group) if row.objectives in objectives]
+    win_rows.sort(
         key=lambda row: (objectives.index(row.objectives), row.by, row.aspect, row.against, systems.index(row.system))
     )
-    yield from _corrected(told, lambda row: (row.objectives, row.against, row.aspect, row.by), lambda row: row.result.p)
+    yield from _corrected(
+        win_rows, lambda row: (row.objectives, row.against, row.aspect, row.by), lambda row: row.result.p
+    )
 
 
 def _win_row(
@@ -439,15 +441,15 @@ def _win_row(
     complete = [comparison for comparison in group if comparison.complete]
     if not complete:
         return
-    told = by_unit(
+    by_prompt = by_unit(
         (c.system.prompt_id, [sum(c.outcomes) / 2, len(c.system.text) - len(c.against.text), c.margin])
         for c in complete
     )
-    outcomes, longer, margins = _stacked(told, told)
+    outcomes, longer, margins = _stacked(by_prompt, by_prompt)
     result = statistics.win_rate(outcomes, longer)
     yield WinRow(
         *(objectives, system, against, aspect, by, result, result.p),
         statistics.steadiness([comparison.outcomes for comparison in complete if comparison.in_both_orders]),
         len(group) - len(complete),
-        *_extremes(dict(zip(told, margins, strict=True))),
+        *_extremes(dict(zip(by_prompt, margins, strict=True))),
     )

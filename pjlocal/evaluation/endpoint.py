@@ -1,4 +1,4 @@
-"""A judge behind an OpenAI-compatible endpoint: many questions at a time, and patience with a server that is busy."""
+"""A judge behind an OpenAI-compatible endpoint: several requests at once, repeated while the server is busy."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class EndpointJudge:
             raise ModelError(f"the judge at {self.url} gave no usable reply so far: {reason}")
 
     def _client(self) -> openai.AsyncOpenAI:
-        """A client that neither retries nor follows redirects, which could lead the key elsewhere."""
+        """A client that neither retries nor follows redirects: a redirect could send the key to another host."""
         http = openai.DefaultAsyncHttpxClient(follow_redirects=False, event_hooks={"response": [_read_whole]})
         url, key = self.url.removesuffix(_PATH), self._key or "none"
         return openai.AsyncOpenAI(base_url=url, api_key=key, timeout=None, max_retries=0, http_client=http)
@@ -190,7 +190,7 @@ class EndpointJudge:
                     raise
                 if error.status_code not in _THIS_ONE:
                     raise self._refusal(error) from None
-                less = _without_what_it_refuses(options, self._complaint(error))
+                less = _without_refused_options(options, self._complaint(error))
                 if less is None:
                     raise _Unusable(self._status(error)) from None
                 if options is self._options:  # else another question has changed them meanwhile
@@ -228,7 +228,7 @@ async def _end(tasks: Iterable[asyncio.Task[Opinion]], client: openai.AsyncOpenA
 
 
 async def _read_whole(response: httpx2.Response) -> None:
-    """Read a body that is not too large.  It is not unpacked, even if it is packed: that could make it larger."""
+    """Read a body up to a size limit.  A compressed body is not unpacked: it could become larger than the limit."""
     stream, body = response.stream, b""
     assert isinstance(stream, httpx2.AsyncByteStream)
     async for chunk in stream:
@@ -296,8 +296,8 @@ def _retry_after(value: str | None) -> float | None:
 _FEW_LOGPROBS = 5  # that most servers give
 
 
-def _without_what_it_refuses(options: dict[str, Any], complaint: str) -> dict[str, Any] | None:
-    """Options for a server, or a model, that does not take some of these; None where it complains of something else."""
+def _without_refused_options(options: dict[str, Any], complaint: str) -> dict[str, Any] | None:
+    """Options without those that the server or model refuses; None if it refuses for another reason."""
     less = dict(options)
     if "max_completion_tokens" in complaint and "max_tokens" in less:
         less["max_completion_tokens"] = less.pop("max_tokens")
@@ -321,11 +321,11 @@ def _read(reply: Any) -> Opinion:
         listed = [(x.token.strip(), x.logprob) for token in tokens[:1] for x in token.top_logprobs or ()]
     except (LookupError, TypeError, AttributeError):
         raise _Unusable("a reply that is not a chat completion") from None
-    weights = [_log_sum([value for token, value in listed if token == wanted]) for wanted in REPLIES]
+    weights = [_log_sum([value for token, value in listed if token == reply]) for reply in REPLIES]
     if max(weights) > -math.inf:
         return opinion(weights)
     if isinstance(text, str) and text.strip() in REPLIES:
-        return opinion([0.0 if wanted == text.strip() else -math.inf for wanted in REPLIES])
+        return opinion([0.0 if reply == text.strip() else -math.inf for reply in REPLIES])
     raise _Unusable("a reply other than 1, 2 or 0")
 
 

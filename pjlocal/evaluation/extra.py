@@ -1,4 +1,4 @@
-"""Packages that nothing but an evaluation needs: the extra ``eval``.  Each is imported where it acts, and told of."""
+"""The packages of the extra ``eval``, which only evaluations need.  Each is imported where it is used."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..errors import UsageError
 
 @contextmanager
 def extra() -> Iterator[None]:
-    """Goes around the import of such a package.
+    """Explain a failed import of such a package.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: the package is not installed.
     """
     try:
         yield

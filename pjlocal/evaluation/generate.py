@@ -1,4 +1,4 @@
-"""Writes the answers that a run wants and its folder does not have yet, several at once."""
+"""Generation of the answers that a run's folder lacks, several at once."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from .scoring import Progress
 
 log = logging.getLogger("pjlocal")
 
-_BUSY_S = 1.0  # until a busy server is asked again
+_BUSY_S = 1.0  # pause before a request to a busy server is repeated
 
 
 def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: Interrupt, progress: Progress) -> None:
-    """Write every answer that the folder lacks; each is kept as soon as it is done.
+    """Write every answer that the folder lacks, and save each at once.
 
     Args:
-        parallel: answers at once; one alone is written as ``pjlocal run`` does.
+        parallel: answers written at once; with 1, each is written as by ``pjlocal run``.
 
     Raises:
-        Interrupted: on request; what was done is kept.
-        UsageError: a prompt that does not fit into the context; nothing has been generated on that model.
-        ModelError: a model that cannot be used.
-        OutputError: an answer that cannot be kept.
+        Interrupted: on request; finished answers are saved.
+        UsageError: a prompt does not fit into the context; nothing has been generated with that model.
+        ModelError: a model cannot be used.
+        OutputError: an answer cannot be saved.
     """
     have = folder.read(AnswerRecord)
     todo = [task for task in tasks if task.key not in have]
@@ -57,17 +57,19 @@ def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: In
                     progress(done, len(tasks))
 
 
-def generate_there(folder: Folder, tasks: Sequence[Task], server: Server, parallel: int, progress: Progress) -> None:
-    """Have a server write every answer that the folder lacks; each is kept as soon as it is done.
+def generate_on_server(
+    folder: Folder, tasks: Sequence[Task], server: Server, parallel: int, progress: Progress
+) -> None:
+    """Let a server write every answer that the folder lacks, and save each at once.
 
     Args:
-        parallel: answers that are asked for at once.
+        parallel: requests at once.
 
     Raises:
-        Interrupted: on request; what was done is kept.
-        UsageError: a prompt or a setting that the server refuses.
+        Interrupted: on request; finished answers are saved.
+        UsageError: the server refuses a prompt or a setting.
         ServerError: the server does not answer.
-        OutputError: an answer that cannot be kept.
+        OutputError: an answer cannot be saved.
     """
     have = folder.read(AnswerRecord)
     todo = [task for task in tasks if task.key not in have]
@@ -77,17 +79,17 @@ def generate_there(folder: Folder, tasks: Sequence[Task], server: Server, parall
     for request in {repr(request): request for request in requests}.values():
         server.check_can_write(request)
         server.check(request)
-    told: set[str] = set()
+    logged: set[str] = set()
 
-    def on_started(started: Started) -> None:
+    def log_warnings(started: Started) -> None:
         for warning in started.warnings:
-            if warning not in told:
-                told.add(warning)
+            if warning not in logged:
+                logged.add(warning)
                 log.warning("%s", warning)
 
     with ThreadPoolExecutor(parallel) as pool:
         try:
-            for written in as_completed([pool.submit(_write_there, server, task, on_started) for task in todo]):
+            for written in as_completed([pool.submit(_write_on_server, server, task, log_warnings) for task in todo]):
                 folder.append(written.result())
                 done += 1
                 progress(done, len(tasks))
@@ -95,7 +97,7 @@ def generate_there(folder: Folder, tasks: Sequence[Task], server: Server, parall
             pool.shutdown(cancel_futures=True)
 
 
-def _write_there(server: Server, task: Task, on_started: Callable[[Started], None]) -> AnswerRecord:
+def _write_on_server(server: Server, task: Task, on_started: Callable[[Started], None]) -> AnswerRecord:
     while True:
         if server.interrupt.is_set():
             raise Interrupted
@@ -117,10 +119,10 @@ def _loaded(task: Task) -> tuple[str, str]:
 
 
 def plan_tasks(judge: PersonaJudge, tasks: Sequence[Task]) -> list[Plan]:
-    """The prompts of every task, before the first one is answered.
+    """The plans of all tasks, made before the first answer is written.
 
     Raises:
-        UsageError: one does not fit into the context, or a setting cannot be used.
+        UsageError: a prompt does not fit into the context, or a setting cannot be used.
     """
     for sampling in {task.request.sampling for task in tasks}:
         judge.check(sampling)
@@ -157,7 +159,7 @@ def _record(task: Task, answer: Answer | RemoteAnswer, events: Sequence[TokenEve
 
 
 def _pieces(events: Sequence[TokenEvent]) -> list[list[str | None]]:
-    """The answer in pieces of the same kind by the same view."""
+    """The answer as spans of the same kind and view: text, kind, writer."""
     answer = [event for event in events if not event.thought]
     return [
         ["".join(event.text for event in of_one), kind, writer]

@@ -1,4 +1,4 @@
-"""Judges of two answers: whatever gives the probabilities of its three possible replies."""
+"""Judges, which compare two answers and give the probabilities of three possible replies."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ Group = Sequence[Question]
 class Judge(Protocol):
     """An LLM that compares answers.
 
-    name: verdicts are kept as its.
-    identity: all that its verdicts depend on, besides the question.
-    failures: how many questions it gave no usable reply to, by why.
+    name: the name that verdicts are saved under.
+    identity: the inputs of its verdicts besides the question, for the cache key.
+    failures: the number of questions without a usable reply, by reason.
     """
 
     name: str
@@ -50,19 +50,19 @@ class Judge(Protocol):
         """Yield the opinion on each question whose key is not in ``done``; failed questions are left out.
 
         Raises:
-            Interrupted: it was stopped.
-            ModelError: it cannot judge at all.
+            Interrupted: on request.
+            ModelError: the model cannot judge.
         """
 
     def close(self) -> None:
-        """Ask no more."""
+        """Free the judge."""
 
 
 class LocalJudge:
     """A loaded model that judges.  The verdict is read from the probabilities of the first token of its reply.
 
-    All questions about two answers are read together, in both orders: what they begin with in common is read once, and
-    the numbers do not depend on which of them were known already.  Six questions about two answers of 90 tokens take
+    All questions about two answers are read together, in both orders.  Their shared prefix is read once.  The numbers
+    do not depend on which verdicts were known already.  Six questions about two answers of 90 tokens take
     5.2 s together and 14.5 one by one (Qwen 0.5B, one thread).
 
     Args:
@@ -102,7 +102,7 @@ class LocalJudge:
                 yield group[i], opinions[i]
 
     def prompt(self, question: Question) -> list[int]:
-        """The tokens behind which the verdict stands."""
+        """The tokens of the question, after which the model writes its verdict."""
         return self._template.tokens([Message("user", question.text)], "", self._prompting)
 
     @property
@@ -111,7 +111,8 @@ class LocalJudge:
         return self._reader.n_fed
 
     def _opinions(self, prompts: Sequence[list[int]]) -> list[Opinion]:
-        """Behind white space, where the reply begins with that: many vocabularies have no token for " 1"."""
+        """The opinions after each prompt.  If the most probable token is white space, it is read too: many vocabularies
+        have no token for " 1"."""
         logs, white = self._read(prompts)
         if white:
             again, _ = self._read([[*prompts[i], token] for i, token in white.items()])
@@ -119,7 +120,7 @@ class LocalJudge:
         return [opinion(logs[i]) for i in range(len(prompts))]
 
     def _read(self, prompts: Sequence[list[int]]) -> tuple[dict[int, list[float]], dict[int, int]]:
-        """The weights of the replies behind each prompt, as logarithms, and the tokens of those that begin with white
+        """The log weights of the replies after each prompt, and the first token of each reply that begins with white
         space."""
         logs: dict[int, list[float]] = {}
         white: dict[int, int] = {}
@@ -140,5 +141,5 @@ def opinion(logs: Sequence[float]) -> Opinion:
 
 
 def _spelling(model: Model, text: str) -> NDArray[np.intp]:
-    """All tokens of that text, with white space around it or without."""
+    """All tokens of that text, with or without white space around it."""
     return np.array([t for t in range(model.n_vocab) if (piece := model.piece(t)) and piece.strip() == text.encode()])

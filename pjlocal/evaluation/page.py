@@ -1,8 +1,8 @@
-"""A report as one page: tables, plots and every answer, in the colours of who wrote what.  It loads nothing.
+"""A report as one page: tables, plots and every answer, coloured by view.  The page loads nothing.
 
-All answers stand in the page as text, so that it needs no script to be read and the browser's own search finds
-everything; the script filters and sorts.  What is not on the screen is not laid out (``content-visibility``): 1,602
-answers in 106,800 spans, 3.2 MB, are there after 0.3 to 0.8 s (Chromium, two busy cores).
+The page contains all answers as text.  So it can be read without a script, and the browser's search finds everything;
+the script filters and sorts.  Answers outside the screen are not laid out (``content-visibility``): 1,602 answers in
+106,800 spans, 3.2 MB, appear after 0.3 to 0.8 s (Chromium, two busy cores).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _N_LARGEST = 10
 class Page:
     """The contents of a report's page.
 
-    facts: in a few words each: models, prompts, judges.
-    notes: sentences that one must know to read the rest.
+    facts: models, prompts and judges, in a few words each.
+    notes: sentences that explain the tables.
     leads: the margin of each answer over the baseline's, the largest first; measured_by: the name of the measure.
     """
 

@@ -1,4 +1,4 @@
-"""Regular expressions of a suite's author: the package regex's, since Python's own cannot be told to give up."""
+"""Regular expressions of suites.  The package ``regex`` is used because Python's ``re`` has no time limit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .extra import extra
 
 @cache
 def compiled(pattern: str) -> Any:
-    """The expression.
+    """The compiled expression.
 
     Raises:
-        UsageError: it is none, or the package is missing.
+        UsageError: the pattern is invalid, or the package is missing.
     """
     with extra():
         import regex

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rate:
-    """A win rate with its interval, from 0 to 1; ``group`` is what it is about, such as the preferences."""
+    """A win rate with its interval, from 0 to 1; ``group`` names its subject, such as the preferences."""
 
     label: str
     value: float
@@ -51,13 +51,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot as a file: ``title`` says what it shows, also to who cannot see it."""
+    """A plot as a file: ``title`` describes it, also for screen readers."""
 
     title: str
     svg: str
 
 
-#: Okabe and Ito's colours, which the colour-blind tell apart, without the yellow that white paper swallows.
+#: Okabe and Ito's colours, which the colour-blind tell apart, without the yellow, which is hard to see on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _MARKERS = "osD^vPX*<>"
 _LINES = ("-", "--", "-.", ":")
@@ -87,7 +87,7 @@ _STYLE: Any = {
 
 
 def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
-    """A forest plot: a row a comparison, and a line where neither wins."""
+    """A forest plot: a row for each comparison, and a line at 50 %."""
     rows: list[Rate | str] = []
     for group, some in groupby(rates, lambda rate: rate.group):
         rows += [group, *some]
@@ -123,7 +123,7 @@ def plane(points: Sequence[Point], title: str, x: str, y: str) -> Plot:
 
 
 def lines(panels: Sequence[tuple[str, Sequence[Series]]], title: str, x: str) -> Plot:
-    """Panels that share an axis, one below the other: what each shows, and its series."""
+    """Panels below each other with a shared axis, each with a label and its series."""
     with _figure(_WIDTH, 0.8 + 2.3 * len(panels)) as figure:
         many: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
         for axes, (what, series) in zip(many[:, 0], panels, strict=True):
@@ -188,7 +188,7 @@ def inline(plot: Plot) -> str:
 
 
 def _without_ids(svg: str) -> str:
-    """Without the names that nothing refers to: each plot has a ``figure_1``."""
+    """The SVG without unused ids: each plot has a ``figure_1``."""
     used = set(re.findall(r'"#([^"]+)"|url\(#([^)]+)\)', svg))
     names = {name for pair in used for name in pair if name}
     keep: Callable[[re.Match[str]], str] = lambda match: match[0] if match[1] in names else ""  # noqa: E731

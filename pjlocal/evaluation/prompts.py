@@ -22,7 +22,7 @@ from ..visible import one_line
 from .extra import extra
 from .suite import Prompt
 
-#: The fields that hold the prompt where none is named: the first that is there.
+#: The fields searched for the prompt if none is named; the first present one is used.
 FIELDS = (
     "prompt", "question", "text", "instruction", "query", "input", "turns", "messages", "conversations"
 )  # fmt: skip
@@ -39,7 +39,7 @@ Records = Iterator[tuple[str, Any]]
 
 @dataclass(frozen=True)
 class _DataSet:
-    """A data set in a file that the user has: which of its rows the paper's authors took."""
+    """A data set in the user's file, with the rows that the paper's authors took."""
 
     field: str
     taken: Callable[[Iterator[Prompt]], Iterator[Prompt]] = iter
@@ -89,7 +89,7 @@ def load_prompts(
 
 
 def _once(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
-    """Without what was there before: the same answer again would count as if it told something new."""
+    """The prompts without repetitions: a repeated prompt would count as new evidence."""
     seen = set()
     for prompt in prompts:
         if prompt.text not in seen:
@@ -144,7 +144,7 @@ def _prompts(path: str, field: str | None) -> Iterator[Prompt]:
 
 
 def read_prompt(place: str, record: Any, name: str | None) -> str:
-    """The text of a record's prompt, which stands under a name where the record has names; it may be empty.
+    """The text of a record's prompt, from its field if the record has fields; may be empty.
 
     Raises:
         UsageError: there is none, or the record cannot be read.
@@ -178,7 +178,7 @@ def _no_such(name: str | None, record: Iterable[str]) -> str:
 
 
 def _text(value: Any, depth: int) -> str | bytes | None:
-    """The text of a field; of a list its first one, be it a message that is not the system's."""
+    """The text of a field; of a list, its first text or first message that is not the system's."""
     if isinstance(value, str | bytes):
         return value
     if isinstance(value, dict) and "system" not in (value.get("role"), value.get("from")):
@@ -189,7 +189,7 @@ def _text(value: Any, depth: int) -> str | bytes | None:
 
 
 def _id(record: Any, number: int, taken: set[str]) -> str:
-    """The record's own id where it has one, else its number; made distinct, and from then on taken."""
+    """The record's id, or else its number, made distinct and added to the used ids."""
     own = next((record[key] for key in _IDS if key in record), None) if isinstance(record, dict) else None
     base = one_line(str(own))[:_MOST_ID] if type(own) in (str, int) else ""
     name = base = base or str(number)
@@ -229,7 +229,7 @@ def read_records(path: str, field: str | None = None) -> Records:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file, unpacked where it is packed.  Raises UsageError for whatever goes wrong with it."""
+    """The file, unpacked if it is compressed.  Raises UsageError if it cannot be read."""
     codec = _PACKED.get(path.suffix.lower())
     try:
         with open(path, "rb") as file:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from .records import AnswerRecord, key_of
 
-#: The aspect of a verdict that is about no preference.
+#: The aspect of a verdict on quality, without a preference.
 QUALITY = "quality"
 _QUALITY_CRITERION = "Be a good answer: correct, helpful, complete and well written."
 
-#: What a judge may say: the first answer, the second, or neither.
+#: The replies of a judge: the first answer, the second, or neither.
 REPLIES = ("1", "2", "0")
 
 SYSTEM = (
@@ -36,11 +36,11 @@ Which answer meets the criterion better? Reply 1, 2 or 0."""
 
 @dataclass(frozen=True)
 class Question:
-    """Two answers to one prompt, in the order in which a judge is shown them, and what it is asked about.
+    """Two answers to one prompt, in the order in which the judge reads them, and the criterion.
 
-    aspect: under which the verdict is kept.
-    criterion: what that means, as the judge reads it.
-    key: of the verdict.
+    aspect: the name that the verdict is saved under.
+    criterion: the aspect in words, as the judge reads it.
+    key: the key of the verdict.
     """
 
     first: AnswerRecord

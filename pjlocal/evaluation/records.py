@@ -22,7 +22,7 @@ _DIGITS = 20  # of a key: 80 bits, so that a billion records do not collide
 
 
 def key_of(**parts: Any) -> str:
-    """A digest of all that a record depends on: what has the same key need not be made again."""
+    """A digest of a record's inputs.  A record with a known key is not computed again."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
@@ -69,7 +69,7 @@ class AnswerRecord:
     system: the name of who answered (`suite.System`).
     prompt_id, prompt: of the prompt set.
     pieces: the text in pieces, each with its kind and the view that wrote it, as [text, kind, writer or None].
-    pushes: nats a token by which each preference moved the text, where a neutral view told.
+    pushes: nats a token by which each preference moved the text, if a neutral view was decoded.
     """
 
     key: str
@@ -154,7 +154,7 @@ _FILES = {AnswerRecord: "answers.jsonl", Score: "scores.jsonl", Verdict: "verdic
 
 
 class Folder:
-    """The folder of one evaluation: ``run.json`` says what is run, a file of JSON lines holds each kind of record."""
+    """The folder of one evaluation: ``run.json`` and a JSON lines file for each kind of record."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -216,7 +216,7 @@ class Folder:
 
         Raises:
             UsageError: somebody else does, or there can be no such folder.
-            OutputError: nothing can be written there.
+            OutputError: the folder cannot be written.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file: name a folder")
@@ -240,7 +240,7 @@ class Folder:
                 raise
 
     def take_back(self, record: AnswerRecord | Score | Verdict) -> bool:
-        """Remove the record that was written last of its kind; returns False where another has come behind it since."""
+        """Remove the last record of its kind; return False if another one was written after it."""
         line = _line(record)
         with self.writing():
             file = self._file(type(record))
@@ -271,7 +271,7 @@ def _line(record: AnswerRecord | Score | Verdict) -> bytes:
 
 
 def _parsed(kind: type[Record], line: bytes, simple: Mapping[str, tuple[type, ...]]) -> Record:
-    """Raises ValueError, TypeError, AttributeError, RecursionError: it is none."""
+    """The record of a line.  Raises ValueError, TypeError, AttributeError or RecursionError if it is invalid."""
     values = json.loads(line)
     record = kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
     if not all(isinstance(getattr(record, name), of) for name, of in simple.items()):
@@ -291,13 +291,13 @@ def _whole_lines(data: bytes) -> Iterator[bytes]:
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:
-    """A disk that is nearly full takes a part of it, and says so only of the rest."""
+    """Write all bytes.  A nearly full disk takes a part first, and raises an error for the rest only."""
     while data:
         data = data[file.write(data) :]
 
 
 def _lock(file: IO[bytes]) -> None:
-    """Raises BlockingIOError where another process has it, if the system knows of such a thing."""
+    """Lock a file, where the system supports it.  Raises BlockingIOError if another process holds the lock."""
     try:
         import fcntl
     except ImportError:

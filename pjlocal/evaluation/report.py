@@ -1,4 +1,4 @@
-"""A report put together from what was compared: its tables, its plots and its page, as text and as files."""
+"""The report of a comparison: tables, plots and page, as text and as files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .plots import Plot, Point, Rate, Series, lines, plane, win_rates
 from .side_by_side import leads, side_by_side
 from .suite import Suite, System
 from .table import Table, markdown_tables
-from .tables import judge_notes, metric_name, report_tables, telling_note
+from .tables import judge_notes, metric_name, power_note, report_tables
 
 
 def print_report(results: Results, comparison: Comparison, facts: Sequence[str], console: Console) -> None:
     """Print everything but the plots and the answers."""
-    for fact in (*facts, telling_note(comparison), *judge_notes(comparison)):
+    for fact in (*facts, power_note(comparison), *judge_notes(comparison)):
         console.print(one_line(fact), markup=False, highlight=False)
     console.print()
     print_tables(report_tables(results.suite, comparison), console)
@@ -55,21 +55,21 @@ def as_page(results: Results, comparison: Comparison, facts: Sequence[str]) -> s
     suite = results.suite
     rows = side_by_side(results.answers, suite)
     ahead, measured_by = leads(rows, suite, results.verdicts, results.scores)
-    notes = [telling_note(comparison), *judge_notes(comparison)]
+    notes = [power_note(comparison), *judge_notes(comparison)]
     tables, plots = report_tables(suite, comparison), report_plots(suite, comparison)
     return as_html(Page(suite, facts, notes, tables, plots, rows, ahead, measured_by))
 
 
 def as_json(results: Results, comparison: Comparison, facts: Sequence[str]) -> str:
-    """All numbers as one object; those that are unknown are null."""
+    """The numbers as one JSON object; unknown numbers are null."""
     return _json(
         {
             "pjlocal": __version__,
             "suite": results.suite.name,
             "baseline": results.suite.baseline,
             "prompts": comparison.prompts,
-            "smallest_telling": comparison.smallest_telling,
-            "smallest_found": comparison.smallest_found,
+            "smallest_telling": comparison.smallest_significant,
+            "smallest_found": comparison.smallest_detectable,
             "judges": {
                 by: asdict(steady) | {"flip_rate": steady.flip_rate, "unfit": steady.unfit}
                 for by, steady in comparison.judges.items()
@@ -169,7 +169,7 @@ def _reward_plots(comparison: Comparison) -> Iterator[Plot]:
 
 
 def _lambda_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
-    """λ against score and speed, where the suite varies it: by the judges' verdicts, or by the implicit rewards."""
+    """λ against score and speed, if the suite varies it: by the judges' verdicts, or by the implicit rewards."""
     places = [(s.name, float(s.settings["lam"]), _but_lambda(s)) for s in suite.systems if "lam" in s.settings]
     if len({lam for _, lam, _ in places}) < 2:
         return
@@ -196,7 +196,7 @@ def _but_lambda(system: System) -> str:
 
 
 def _series(values: Mapping[str, Mapping[str, float]], places: Sequence[tuple[str, float, str]]) -> list[Series]:
-    """Values by what they are and by system, as lines along the systems' places."""
+    """The values of each kind as a line over the systems."""
     kinds = dict.fromkeys(kind for _, _, kind in places)
     found = []
     for label, by_system in values.items():
@@ -208,7 +208,7 @@ def _series(values: Mapping[str, Mapping[str, float]], places: Sequence[tuple[st
 
 
 def _time_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
-    """Seconds an answer against the number of objectives, where the suite varies that."""
+    """Seconds an answer against the number of objectives, if the suite varies it."""
     counts = {objectives.name: len(objectives.prefer) for objectives in suite.objectives}
     if suite.shape != "time" or len(set(counts.values())) < 2:
         return

@@ -36,7 +36,7 @@ from .records import AnswerRecord, computed_with, digest_of
 
 
 class Scorer:
-    """A loaded model that tells how probable answers are.
+    """A loaded model that scores answers by their probability.
 
     Args:
         model: stays open when this is closed.
@@ -80,7 +80,7 @@ class Scorer:
         return rewards | {"fluency": "", "prompting": prefix(prefer)}
 
     def scores(self, answers: Sequence[AnswerRecord], prefer: Sequence[str]) -> list[dict[str, float]]:
-        """Each metric's value of every answer; none where it has no token, or the model's context is too short for it.
+        """The values of each answer by metric; empty if it has no token or exceeds the model's context.
 
         Raises:
             Interrupted: it was stopped.

@@ -24,7 +24,7 @@ from ..engine.interrupt import Interrupt
 from ..engine.machine import physical_cores
 from ..engine.model import Model, forget_errors
 from ..engine.shortlist import NOT_NUMBERS
-from ..engine.worker import apart
+from ..engine.worker import in_thread
 from ..errors import ModelError
 from ..gguf.header import Header
 from ..gguf.kind import no_model
@@ -120,7 +120,7 @@ class Ranker:
         return {f"rank:{split_strength(wish)[0]}": prefix([wish]) for wish in prefer}
 
     def scores(self, answers: Sequence[AnswerRecord], prefer: Sequence[str]) -> list[dict[str, float]]:
-        """Each metric's value of every answer; none where the model's context is too short.
+        """The values of each answer by metric; empty if it exceeds the model's context.
 
         Raises:
             Interrupted: it was stopped.
@@ -137,7 +137,7 @@ class Ranker:
     def rank(self, tokens: Sequence[int]) -> float:
         """The score of a text."""
         self._make_room(len(tokens))
-        apart(lambda: self._decode(tokens), self._interrupt)
+        in_thread(lambda: self._decode(tokens), self._interrupt)
         value = float(lib.llama_get_embeddings_seq(self._handle, 0)[0])
         if not math.isfinite(value):
             raise ModelError(NOT_NUMBERS)
@@ -157,7 +157,7 @@ class Ranker:
         lib.llama_synchronize(self._handle)
 
     def _make_room(self, n_tokens: int) -> None:
-        """A context that reads so many tokens in one go, as those must be that see all others."""
+        """A context for so many tokens in one batch, as non-causal attention requires."""
         if n_tokens <= self._room:
             return
         self._free()
@@ -192,7 +192,7 @@ class Ranker:
         return [*first, *query_tokens, *middle, *answer_tokens, *last]
 
     def _filled(self, template: str, query: str, document: str) -> list[int]:
-        """The tokens of a template for ranking; what is put into it stays text."""
+        """The tokens of a ranking template; inserted texts cannot become control tokens."""
         before, _, rest = template.partition("{query}")
         between, _, behind = rest.partition("{document}")
         tokens = tokens_of(self._model, [before, Hidden(query), between, Hidden(document), behind])

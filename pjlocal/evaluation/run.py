@@ -16,7 +16,7 @@ from ..client import Server
 from ..errors import UsageError
 from ..gguf.header import read_header
 from ..gguf.ollama import shown_name
-from ..gguf.sampling import followed, recommended
+from ..gguf.sampling import recommended, with_model_defaults
 from ..prompting.preferences import prefix
 from ..request import GROUPS, Request
 from ..settings import ADAPTERS, Engine, Generation, Sampling, Settings, split_scale
@@ -29,11 +29,11 @@ FORMAT = 1  # of run.json
 
 @dataclass(frozen=True)
 class Contestant:
-    """A system with everything that its answers are written under, but for prompt, preferences and seed.
+    """A system with all settings of its answers except prompt, preferences and seed.
 
-    strength: of preferences that have none of their own.
+    strength: the strength of preferences without their own.
     model, digest: the model file.
-    files: the digests of the aligner and the adapters, by the names that the settings have for them.
+    files: the digests of the aligner and the adapters, by their names in the settings.
     """
 
     system: System
@@ -65,8 +65,8 @@ class Task:
 class Run:
     """The content of ``run.json``.
 
-    keys: of the answers that the report is about, in their order; the folder may hold more.
-    made_with: versions, machine and model files, for who wants to do it again.
+    keys: the keys of the report's answers, in order; the folder may contain more.
+    made_with: versions, machine and model files, to reproduce the run.
     """
 
     suite: Suite
@@ -77,19 +77,19 @@ class Run:
     @property
     def facts(self) -> list[str]:
         """The facts about the run for a report."""
-        made = self.made_with
-        models = ", ".join(f"{name} ({digest[:12]})" for name, digest in made.get("models", {}).items())
-        versions = f"pjlocal {made.get('pjlocal')}, llama-cpp-python {made.get('llama_cpp_python')}"
-        return [f"models: {models}", f"{len(self.prompts)} prompts", versions, str(made.get("machine"))]
+        origin = self.made_with
+        models = ", ".join(f"{name} ({digest[:12]})" for name, digest in origin.get("models", {}).items())
+        versions = f"pjlocal {origin.get('pjlocal')}, llama-cpp-python {origin.get('llama_cpp_python')}"
+        return [f"models: {models}", f"{len(self.prompts)} prompts", versions, str(origin.get("machine"))]
 
 
 @dataclass(frozen=True)
 class AnsweringModel:
     """A model that answers.
 
-    name: its file, or its name where a server has it.
-    digest: of the file; where a server has it, of what the server tells of it.
-    recommended: the filters that it names, where a server has it.
+    name: its file, or its name on a server.
+    digest: the digest of the file, or of the server's description.
+    recommended: the model's filters as the server reports them; None for a file.
     """
 
     name: str
@@ -97,8 +97,8 @@ class AnsweringModel:
     recommended: Mapping[str, Any] | None = None
 
 
-def model_there(server: Server, suite: Suite) -> AnsweringModel:
-    """The model that a server has.
+def server_model(server: Server, suite: Suite) -> AnsweringModel:
+    """The model of a server.
 
     Raises:
         UsageError: a system of the suite names a model.
@@ -120,11 +120,11 @@ def make_contestant(
     """Make the contestant of a system.
 
     Args:
-        request, engine, given: the command line's, as for `evaluation.suite.system_request`.
+        request, engine, given: from the command line, as for `evaluation.suite.system_request`.
 
     Raises:
-        UsageError: settings that cannot be had together.
-        ModelError: the filters are to be the model's, and its file cannot be read.
+        UsageError: settings exclude each other.
+        ModelError: the filters of the model are needed, and its file cannot be read.
     """
     from ..prompting.plan import in_mode, strength_in_force  # loads llama.cpp, which reports do without
 
@@ -147,18 +147,18 @@ def _digests(generation: Generation) -> dict[str, str]:
 
 
 def _filters(request: Request, model: AnsweringModel) -> Sampling:
-    """The filters as they will be, with those that the model's file names where they are to be the model's."""
+    """The filters in force; those of the model's file with ``--sampling model``."""
     sampling = request.sampling
     if sampling.defaults == "own":
         return sampling
-    path, said = Path(model.name), model.recommended
-    if said is None:
-        said = recommended(read_header(path).metadata.get, path)
-    settled: Sampling = followed(sampling, said, request.explicit).replace(defaults="own")
+    path, values = Path(model.name), model.recommended
+    if values is None:
+        values = recommended(read_header(path).metadata.get, path)
+    settled: Sampling = with_model_defaults(sampling, values, request.explicit).replace(defaults="own")
     return settled
 
 
-_BLOCK = 10  # prompts that every system answers before the next ones: a run that is broken off compares like with like
+_BLOCK = 10  # prompts that all systems answer before the next ones: an interrupted run compares the same prompts
 
 
 def make_tasks(suite: Suite, contestants: Sequence[Contestant], prompts: Sequence[Prompt]) -> list[Task]:
@@ -193,8 +193,8 @@ def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
     """All inputs of a system's answers under these objectives, besides prompt and seed."""
     views = contestant.system.views(objectives)
     request, engine = contestant.request, contestant.engine
-    plain = request.generation.mode == "plain"  # the same answer whatever is preferred
-    # No text shows these settings.
+    plain = request.generation.mode == "plain"  # its answer does not depend on preferences
+    # These settings do not change the text.
     generation = _changed(request.generation.replace(seed=None, lookahead=0, schedule="lockstep"))
     for name in (name for names in ADAPTERS.values() for name in names if name in generation):
         generation[name] = [[contestant.files[spec], split_scale(spec)[1]] for spec in generation[name]]
@@ -214,7 +214,7 @@ def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
     }
 
 
-#: What the defaults were in the first version, where they are others now: a key means the same in every version.
+#: Defaults of the first version that have changed since: a key means the same in every version.
 _FIRST_DEFAULTS = {"max_tokens": 128, "placement": "system"}
 
 
@@ -225,7 +225,7 @@ def _changed(settings: Settings) -> dict[str, Any]:
 
 
 def write_run(folder: Folder, run: Run) -> None:
-    """Raises OutputError where it cannot be written."""
+    """Write ``run.json``.  Raises OutputError if that fails."""
     values = {
         "format": FORMAT,
         "suite": suite_as_dict(run.suite),
@@ -242,12 +242,15 @@ def read_run(folder: Folder) -> Run:
     """Read the result of `write_run`.
 
     Raises:
-        UsageError: the folder holds no evaluation, or one of another version.
+        UsageError: the folder contains no evaluation, or one of another version.
     """
     try:
         values = json.loads(folder.run_file.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
-            raise UsageError(f"{folder.path} was made by another version of pjlocal (format {values['format']})")
+            raise UsageError(
+                f"{folder.path} was made by another version of pjlocal (format {values['format']}): use that version, "
+                "or run the evaluation again in another folder"
+            )
         prompts = tuple(Prompt(**prompt) for prompt in values["prompts"])
         return Run(suite_from_dict(values["suite"]), prompts, tuple(values["keys"]), values["made_with"])
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""An evaluation's answers to scores and verdicts.  What is known already is not asked again."""
+"""Scores and verdicts on an evaluation's answers.  Known ones are not computed again."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from .suite import Objectives, Suite
 log = logging.getLogger("pjlocal")
 
 _BYTES_PER_TOKEN = 4  # of English text
-_TOGETHER = 8  # answers to one prompt that are scored in one go
+_TOGETHER = 8  # answers to one prompt that are scored together
 
-#: Told how many are done, and how many there are.
+#: Called with the number done and the total.
 Progress = Callable[[int, int], None]
 
 
 class Scorer(Protocol):
     """A source of scores: a model's likelihoods (`reward.Scorer`), or a reward model.
 
-    identity: all that the numbers depend on, besides the answer and the preferences.
+    identity: the inputs of the scores besides the answer and the preferences, for the cache key.
     """
 
     name: str
     identity: Any
 
     def metrics(self, prefer: Sequence[str]) -> Mapping[str, str]:
-        """The metrics that it gives an answer to those preferences, each with the prefix text that it is about."""
+        """The metrics of an answer under those preferences, each with the prefix text that it measures."""
 
     def scores(self, answers: Sequence[AnswerRecord], prefer: Sequence[str]) -> Sequence[Mapping[str, float]]:
-        """Their values of every answer; none where one cannot be scored."""
+        """The values of each answer by metric; empty for an answer that cannot be scored."""
 
 
 def no_progress(done: int, total: int) -> None:
-    """For who does not show it."""
+    """Show no progress."""
 
 
 def score_answers(
@@ -50,16 +50,16 @@ def score_answers(
     done: Collection[str],
     progress: Progress = no_progress,
 ) -> Iterator[Score]:
-    """Scores of the answers by one model, but for those whose keys are ``done``.
+    """Yield the scores by one model whose keys are not in ``done``.
 
-    The answers to one prompt are scored together, some at a time.  Which those are does not depend on what is done, so
-    that all scores are the same, to the bit, whichever of them were known before.
+    The answers to one prompt are scored together, in groups.  The groups do not depend on ``done``, so that every score
+    is the same, to the bit, whichever scores were known before.
 
     Args:
         objectives: by their names.
 
     Raises:
-        Interrupted: it was stopped; what was yielded is whole.
+        Interrupted: on request; the scores yielded so far are complete.
         ModelError: llama.cpp failed.
     """
     answers = list(answers)
@@ -71,11 +71,11 @@ def score_answers(
         keys = [{metric: _score_key(a, metric, texts[metric], scorer.identity) for metric in texts} for a in group]
         missing = [{metric: key for metric, key in of.items() if key not in done} for of in keys]
         values = scorer.scores(group, prefer) if any(missing) else [{}] * len(group)
-        for answer, wanted, has in zip(group, missing, values, strict=True):
-            unscored += bool(wanted and not has)
-            for metric, key in wanted.items():
-                if metric in has:
-                    yield Score(key, answer.key, metric, has[metric], scorer.name)
+        for answer, missing_keys, by_metric in zip(group, missing, values, strict=True):
+            unscored += bool(missing_keys and not by_metric)
+            for metric, key in missing_keys.items():
+                if metric in by_metric:
+                    yield Score(key, answer.key, metric, by_metric[metric], scorer.name)
         n_done += len(group)
     progress(len(answers), len(answers))
     if unscored:
@@ -134,7 +134,7 @@ def _place(answer: AnswerRecord, system: str | None) -> tuple[str, str, int, str
 
 
 def questions_of(pair: Pair, prefer: Sequence[str], judge: Judge) -> list[Question]:
-    """Both orders of every aspect: each preference, and quality."""
+    """The questions about each preference and about quality, in both orders."""
     aspects = {split_strength(wish)[0]: resolve(wish) for wish in prefer} | {QUALITY: ""}
     return [
         make_question(first, second, aspect, text, judge.identity)
@@ -146,9 +146,9 @@ def questions_of(pair: Pair, prefer: Sequence[str], judge: Judge) -> list[Questi
 class Judging:
     """Verdicts of one judge on pairs, always in both orders.
 
-    n_questions: of all pairs.
-    todo: of them those that are to be asked, whose keys are not ``done``; n_calls: their number.
-    n_tokens: about how many tokens the judge reads for those, if it reads each by itself.
+    n_questions: the number of questions about all pairs.
+    todo: the questions whose keys are not ``done``; n_calls: their number.
+    n_tokens: an estimate of the tokens in ``todo``, each question read separately.
     """
 
     def __init__(
@@ -163,23 +163,23 @@ class Judging:
         self.n_tokens = sum(len((SYSTEM + question.text).encode()) for question in self.todo) // _BYTES_PER_TOKEN
 
     def verdicts(self, progress: Progress = no_progress) -> Iterator[Verdict]:
-        """Make the verdicts that are missing.
+        """Yield the missing verdicts.
 
         Raises:
-            Interrupted: it was stopped; what was yielded is whole.
+            Interrupted: on request; the verdicts yielded so far are complete.
             ModelError: the judge cannot judge.
         """
         n_done = self.n_questions - self.n_calls
         progress(n_done, self.n_questions)
         groups = [group for group in self._groups if any(question.key not in self._done for question in group)]
-        for question, said in self._judge.ask(groups, self._done):
-            yield _verdict(question, said, self._judge.name)
+        for question, opinion in self._judge.ask(groups, self._done):
+            yield _verdict(question, opinion, self._judge.name)
             n_done += 1
             progress(n_done, self.n_questions)
         for reason, n in self._judge.failures.most_common():
             log.warning("%s gave no verdict on %d of %d questions: %s", self._judge.name, n, self.n_questions, reason)
 
 
-def _verdict(question: Question, said: Opinion, by: str) -> Verdict:
+def _verdict(question: Question, opinion: Opinion, by: str) -> Verdict:
     first, second = question.first.key, question.second.key
-    return Verdict(question.key, first, second, question.aspect, by, said.p_first, said.p_second, said.p_tie)
+    return Verdict(question.key, first, second, question.aspect, by, opinion.p_first, opinion.p_second, opinion.p_tie)

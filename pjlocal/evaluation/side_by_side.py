@@ -33,8 +33,8 @@ class SideBySide:
 
 @dataclass(frozen=True)
 class Span:
-    """A part of an answer that one view wrote in one way; ``writer`` is ``all`` where all views agreed on it, and None
-    where a view decoded alone."""
+    """A part of an answer that one view wrote in one way; ``writer`` is ``all`` if all views agreed on it, and None
+    if one view decoded alone."""
 
     text: str
     kind: str
@@ -50,7 +50,7 @@ class Legend(NamedTuple):
 
 
 class Lead(NamedTuple):
-    """The margin of a system's answer over the baseline's, from -1 (lost) to 1 (won); ``at``: the place of the two."""
+    """The margin of a system's answer over the baseline's, from -1 (lost) to 1 (won).  ``at`` is the row's index."""
 
     at: int
     system: str
@@ -61,7 +61,7 @@ ALL = "all"
 
 
 def side_by_side(answers: Iterable[AnswerRecord], suite: Suite) -> list[SideBySide]:
-    """The answers to the same prompt together: by the suite's objectives, then as the prompts came, then by seed."""
+    """The answers grouped by prompt, objectives and seed; sorted by objectives, then prompt, then seed."""
     prefer = {objectives.name: objectives.prefer for objectives in suite.objectives}
     objectives_at = {name: at for at, name in enumerate(prefer)}
     system_at = {system.name: at for at, system in enumerate(suite.systems)}
@@ -81,9 +81,9 @@ def side_by_side(answers: Iterable[AnswerRecord], suite: Suite) -> list[SideBySi
 
 
 def spans(answer: AnswerRecord) -> list[Span]:
-    """An answer's text as it may be shown, in as few spans as its writers and kinds allow.
+    """An answer's printable text, in as few spans as its writers and kinds allow.
 
-    A character that stands in two spans belongs to the first, as in an exported chat.
+    A character split over two spans belongs to the first, as in an exported chat.
     """
     pieces = answer.pieces or [[answer.text, None, None]]
     parts = [
@@ -102,18 +102,18 @@ def spans(answer: AnswerRecord) -> list[Span]:
 
 
 def legends(row: SideBySide, suite: Suite) -> list[Legend]:
-    """The legends of the answers, one for all that have the same views; none for those that one view decoded alone."""
+    """The distinct legends of the answers.  An answer that one view decoded alone has none."""
     systems = {system.name: system for system in suite.systems}
-    found: list[Legend] = []
+    distinct: list[Legend] = []
     for name, answer in row.answers.items():
         wrote = {span.writer for span in spans(answer)} - {None}
         system = systems.get(name)
         panel = bool(system and system.settings.get("panel")) or bool(wrote - {*VIEW_NAMES, ALL})
-        dealt = [[preference] for preference in row.prefer] if panel else deal(row.prefer)
-        legend = Legend(dict(zip(PANEL_NAMES, dealt, strict=False)), ALL in wrote)
-        if wrote and legend.views and legend not in found:
-            found.append(legend)
-    return found
+        assigned = [[preference] for preference in row.prefer] if panel else deal(row.prefer)
+        legend = Legend(dict(zip(PANEL_NAMES, assigned, strict=False)), ALL in wrote)
+        if wrote and legend.views and legend not in distinct:
+            distinct.append(legend)
+    return distinct
 
 
 def facts(answer: AnswerRecord) -> list[str]:
@@ -134,8 +134,8 @@ def leads(
 ) -> tuple[list[Lead], str]:
     """The margin of each answer over its baseline's, the largest first, and the name of the measure.
 
-    By the verdicts on the two, over all judges, aspects and orders; where there are none at all, by the mean
-    difference of their implicit rewards, in parts of the largest one.
+    The measure is the mean verdict on the two, over all judges, aspects and orders.  Without verdicts, it is the
+    mean difference of their implicit rewards, relative to the largest one.
     """
     pairs = [
         (at, system.name, answer.key, other.key)
@@ -145,8 +145,10 @@ def leads(
     ]
     judged = _judged(verdicts)
     if judged:
-        found = [Lead(at, name, judged[pair]) for at, name, *keys in pairs if (pair := (keys[0], keys[1])) in judged]
-        return sorted(found, key=lambda lead: -lead.margin), "the judges' verdicts"
+        by_verdict = [
+            Lead(at, name, judged[pair]) for at, name, *keys in pairs if (pair := (keys[0], keys[1])) in judged
+        ]
+        return sorted(by_verdict, key=lambda lead: -lead.margin), "the judges' verdicts"
     rewards = _rewards(scores)
     gaps = [
         (at, name, rewards[answer] - rewards[other])
@@ -154,8 +156,8 @@ def leads(
         if answer in rewards and other in rewards
     ]
     most = max((abs(gap) for *_, gap in gaps), default=0.0) or 1.0
-    found = [Lead(at, name, gap / most) for at, name, gap in gaps]
-    return sorted(found, key=lambda lead: -lead.margin), "the implicit rewards"
+    by_reward = [Lead(at, name, gap / most) for at, name, gap in gaps]
+    return sorted(by_reward, key=lambda lead: -lead.margin), "the implicit rewards"
 
 
 def _judged(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], float]:

@@ -98,10 +98,10 @@ def _estimate(rows: tuple[Array, ...], statistic: Callable[..., Array], resample
     """A statistic with SciPy's BCa bootstrap interval over prompts; the rows are resampled together."""
     n = len(rows[0])
     if n == 0:
-        return Estimate(float("nan"), 0, note="there is nothing to tell it from")
+        return Estimate(float("nan"), 0, note="there is nothing to measure")
     value = float(statistic(*rows))
     if n == 1:
-        return Estimate(value, n, note="one prompt tells no uncertainty")
+        return Estimate(value, n, note="one prompt gives no interval")
     if all(np.ptp(row) == 0 for row in rows):
         return Estimate(value, n, value, value, "all prompts give the same")
     low, high = _bootstrap(rows, statistic, resamples, "BCa")
@@ -178,7 +178,7 @@ def sign_test(wins: int, losses: int) -> float:
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
-def smallest_telling(n: int) -> float | None:
+def smallest_significant(n: int) -> float | None:
     """The smallest win rate that `n` prompts without ties can tell from chance (sign test, 5 %); None: none can."""
     for wins in range(n // 2 + 1, n + 1):
         if sign_test(wins, n - wins) <= SIGNIFICANT:
@@ -186,9 +186,9 @@ def smallest_telling(n: int) -> float | None:
     return None
 
 
-def smallest_found(n: int, power: float = 0.8) -> float | None:
-    """The smallest true win rate that `n` prompts without ties find with this probability; None where none is."""
-    telling = smallest_telling(n)
+def smallest_detectable(n: int, power: float = 0.8) -> float | None:
+    """The smallest true win rate that `n` prompts without ties find with this probability; None if there is none."""
+    telling = smallest_significant(n)
     if telling is None:
         return None
     with extra():
@@ -288,7 +288,7 @@ class Steadiness:
 
     @property
     def flip_rate(self) -> float | None:
-        """The share of decisive verdicts that turn over; None where there is none."""
+        """The share of decisive verdicts that change with the order; None without decisive verdicts."""
         return self.flipped / self.decisive if self.decisive else None
 
     @property

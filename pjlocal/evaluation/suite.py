@@ -89,7 +89,7 @@ class Objectives:
 class System(Settings):
     """A way of answering.
 
-    settings: what sets it apart, by the names of the settings (``mode``, ``strength``, ``placement``); these go before
+    settings: its own settings by name (``mode``, ``strength``, ``placement``); these go before
         the command line's.
     only: the number of the one preference, from 1, that it is told; None for all of them.
     model: another model than the command line's.
@@ -169,7 +169,7 @@ class Suite(Settings):
 
 
 def system_request(suite: Suite, system: System, request: Request, given: Collection[str] = ()) -> Request:
-    """The request under which a system answers: its own settings, else what is given, else the suite's, else as it is.
+    """The request of a system: its own settings, else the given ones, else the suite's, else the request's.
     The preferences are those of the objectives.
 
     Args:
@@ -188,7 +188,7 @@ def system_engine(suite: Suite, system: System, engine: Engine, given: Collectio
 
 
 def suite_engine(suite: Suite, engine: Engine, given: Collection[str] = ()) -> Engine:
-    """The engine settings of the suite where the user gave none; arguments are those of `system_request`."""
+    """The engine settings of the suite if the user gave none; arguments are those of `system_request`."""
     return _common(suite, given).apply_to(engine)
 
 
@@ -197,7 +197,7 @@ def _common(suite: Suite, given: Collection[str]) -> Config:
 
 
 def without_effect(suite: Suite, given: Collection[str]) -> list[str]:
-    """The flags of those settings among the given that every system of the suite sets for itself."""
+    """The flags of given settings without effect, because every system sets them itself."""
     return sorted(
         flag(f)
         for table in TABLES.values()
@@ -215,7 +215,7 @@ def _by_table(values: Mapping[str, Any]) -> Config:
 
 
 def check_systems(suite: Suite, request: Request, given: Collection[str] = ()) -> None:
-    """Refuse a suite of which a system could not answer.  Arguments are those of `system_request`.
+    """Refuse a suite with a system that cannot answer.  Arguments are those of `system_request`.
 
     Raises:
         UsageError: what a system cannot be, with its name.

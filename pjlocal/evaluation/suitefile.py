@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from ..config import tomlfile
 from ..config.config import TABLES
-from ..config.values import Wrong, by_keys, checked, model_named, preference, typed
+from ..config.values import InvalidValue, by_keys, checked, model_named, preference, typed
 from ..errors import UsageError, did_you_mean
 from ..prompting.preferences import presets, split_strength
 from ..request import Request
@@ -60,7 +60,7 @@ def load_suite(name: str) -> Suite:
     text = tomlfile.read(path, "suite")
     try:
         return _suite(_Table(tomlfile.parse(path, text).unwrap(), path.parent), path.stem)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise UsageError(f"{path}: {wrong}") from None
 
 
@@ -68,7 +68,7 @@ def load_suite(name: str) -> Suite:
 class _Table:
     """A table of the file.
 
-    folder: from which the files that it names are found.
+    folder: the folder that relative file names refer to.
     where: the keys that lead to it.
     label: how messages name it.
     outer: how they name the table that it stands in.
@@ -80,9 +80,9 @@ class _Table:
     label: str = ""
     outer: str = ""
 
-    def wrong(self, message: str, key: str = "") -> Wrong:
+    def wrong(self, message: str, key: str = "") -> InvalidValue:
         """The error of a key, which is named if the message does not do so."""
-        return Wrong(self.label + (message if re.search(rf"\b{key}\b", message) else f"{key}: {message}"))
+        return InvalidValue(self.label + (message if re.search(rf"\b{key}\b", message) else f"{key}: {message}"))
 
     def tables(self, key: str) -> list[_Table]:
         """The tables of a list, at least one."""
@@ -117,12 +117,12 @@ class _Table:
         except UsageError as error:
             raise self.wrong(str(error), key) from None
 
-    def made(self, keys: Iterable[str], kind: type[Settings], rest: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
+    def build(self, keys: Iterable[str], kind: type[Settings], rest: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
         """The values under these keys, checked as this kind of settings together with the rest."""
         values = {key: value for key, value in self.values.items() if key in keys}
         try:
             return checked(values, kind, self.folder, rest=rest)
-        except Wrong as wrong:
+        except InvalidValue as wrong:
             raise self.wrong(str(wrong), wrong.keys[-1]) from None
 
     def settings(self) -> dict[str, Any]:
@@ -130,17 +130,17 @@ class _Table:
         values = dict(self.values)
         if type(values.get("strength")) in (int, float):  # a number may stand without quotes
             values["strength"] = str(values["strength"])
-        table, made = replace(self, values=values), dict[str, Any]()
+        table, values_by_name = replace(self, values=values), dict[str, Any]()
         for kind in TABLES.values():
-            made |= table.made(get_type_hints(kind).keys() & _SETTINGS, kind)
-        if "avoid" in made:
-            made["avoid"] = tuple(self.preference(text, "avoid") for text in made["avoid"])
-        return made
+            values_by_name |= table.build(get_type_hints(kind).keys() & _SETTINGS, kind)
+        if "avoid" in values_by_name:
+            values_by_name["avoid"] = tuple(self.preference(text, "avoid") for text in values_by_name["avoid"])
+        return values_by_name
 
     def preference(self, text: str, key: str) -> str:
         try:
             return preference(text, presets(), self.folder)
-        except Wrong as wrong:
+        except InvalidValue as wrong:
             raise self.wrong(str(wrong), key) from None
 
     def refuse_unknown(self, known: Iterable[str]) -> None:
@@ -180,7 +180,7 @@ def _suite(table: _Table, name: str) -> Suite:
         "baseline": next(iter(systems)),
         "settings": _without(table, "max_tokens").settings(),
     }
-    suite = Suite(**(parts | table.made(_OF_A_SUITE, Suite, parts)))
+    suite = Suite(**(parts | table.build(_OF_A_SUITE, Suite, parts)))
     _check_together(table, suite)
     try:
         return replace(suite, prompts=located(suite.prompts, table.folder))
@@ -205,11 +205,11 @@ def _objectives(table: _Table, name: str) -> Objectives:
 
 
 def _check(table: _Table, name: str, known: dict[str, str]) -> Check:
-    """A check; ``known`` are the preferences as they may be written, with what they are called in the suite."""
+    """A check; ``known`` maps spellings of the preferences to their names in the suite."""
     table.refuse_unknown(["name", *_OF_A_CHECK])
     if name == "all":
         raise table.wrong("check:all is the name for all checks together: give the check another name", "name")
-    check = Check(**table.made(_OF_A_CHECK, Check, {"name": name}), name=name)
+    check = Check(**table.build(_OF_A_CHECK, Check, {"name": name}), name=name)
     if not check.asks:
         raise table.wrong("it checks nothing: add regex, max_words, finished, ...")
     if check.of is not None and check.of not in known:
@@ -219,7 +219,7 @@ def _check(table: _Table, name: str, known: dict[str, str]) -> Check:
 
 def _system(table: _Table, name: str) -> System:
     table.refuse_unknown(["name", *_OF_A_SYSTEM, *_SETTINGS])
-    system = System(**table.made(_OF_A_SYSTEM, System, {"name": name}), name=name, settings=table.settings())
+    system = System(**table.build(_OF_A_SYSTEM, System, {"name": name}), name=name, settings=table.settings())
     if system.model is None:
         return system
     try:
@@ -229,7 +229,7 @@ def _system(table: _Table, name: str) -> System:
 
 
 def _check_together(table: _Table, suite: Suite) -> None:
-    """Refuse what each part may say, but not all of them together."""
+    """Refuse combinations of parts that are valid only by themselves."""
     if suite.sample is not None and suite.limit is None:
         raise table.wrong("sample needs limit, the number of prompts: add limit", "sample")
     if suite.min_chars and suite.max_chars and suite.min_chars > suite.max_chars:
@@ -248,7 +248,7 @@ def _check_together(table: _Table, suite: Suite) -> None:
             try:
                 check_system(suite, system, objectives, Request())
             except UsageError as error:
-                raise Wrong(by_keys(str(error), Generation)) from None
+                raise InvalidValue(by_keys(str(error), Generation)) from None
     _check_plain(table, suite)
 
 

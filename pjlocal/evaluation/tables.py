@@ -54,7 +54,7 @@ class _Value(NamedTuple):
 
 
 def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
-    """All tables of an evaluation; what was not measured has none."""
+    """The tables of an evaluation, for all metrics that were measured."""
     metrics = dict.fromkeys(metric for row in comparison.systems for metric in row.means)
     texts = {_kind(metric) for metric in metrics} - {*_CHECKS, *_SCORES}
     times = (
@@ -98,26 +98,26 @@ def _table(title: str, rows: Mapping[Any, str], values: Iterable[_Value], notes:
     return Table(title, "system", tuple(rows.values()), tuple(filled), tuple(notes))
 
 
-def telling_note(comparison: Comparison) -> str:
-    """The smallest win rate that so many prompts can tell from chance, as a sentence."""
-    n, telling, found = comparison.prompts, comparison.smallest_telling, comparison.smallest_found
-    if telling is None:
-        return f"{n} prompts tell no win rate from chance (two-sided sign test, 5 %): take more."
-    often = f", and find a true {found:.0%} four times out of five" if found is not None else ""
-    return f"{n} prompts tell win rates from {telling:.0%} on from chance (two-sided sign test, 5 %){often}."
+def power_note(comparison: Comparison) -> str:
+    """A sentence on the smallest win rate that is significant with so many prompts."""
+    n, significant, detectable = comparison.prompts, comparison.smallest_significant, comparison.smallest_detectable
+    if significant is None:
+        return f"{n} prompts are too few for any win rate to be significant (two-sided sign test, 5 %): use more."
+    often = f"; a true rate of {detectable:.0%} is found four times out of five" if detectable is not None else ""
+    return f"With {n} prompts, win rates from {significant:.0%} on are significant (two-sided sign test, 5 %){often}."
 
 
 def judge_notes(comparison: Comparison) -> list[str]:
-    """A sentence on each judge: how steady it is, and whether it is unfit."""
+    """A sentence on the steadiness of each judge, and whether it is unfit."""
     return [_steadiness_note(comparison, by) for by in comparison.judges]
 
 
 def _steadiness_note(comparison: Comparison, by: str) -> str:
     steadiness = comparison.judges[by]
     if steadiness.flip_rate is None:
-        return f"{by} named the same answer, or neither, whichever order the answers stood in: nothing decisive."
-    text = f"{by} turns over {steadiness.flip_rate:.0%} of its {steadiness.decisive} decisive verdicts"
-    unfit = f": UNFIT as a judge, for more than {UNFIT:.0%} is too much" if steadiness.unfit else ""
+        return f"{by} gave no decisive verdict."
+    text = f"{by} changes {steadiness.flip_rate:.0%} of its {steadiness.decisive} decisive verdicts"
+    unfit = f": UNFIT as a judge (more than {UNFIT:.0%})" if steadiness.unfit else ""
     return f"{text} when the two answers change places{unfit}."
 
 
@@ -167,7 +167,7 @@ def _win_table(suite: Suite, comparison: Comparison, by: str, at_equal_length: b
 def _win_notes(comparison: Comparison, by: str, rows: Sequence[WinRow], at_equal_length: bool) -> list[str]:
     if at_equal_length:
         return ["What the rate would be were both answers of the same length (logistic regression)."]
-    notes = ["Ties count as halves; intervals at 95 %.", telling_note(comparison), _NOISE_NOTE]
+    notes = ["Ties count as halves; intervals at 95 %.", power_note(comparison), _NOISE_NOTE]
     if by in comparison.judges:
         notes.append(_steadiness_note(comparison, by))
     if incomplete := sum(row.incomplete for row in rows):
@@ -268,7 +268,7 @@ def _full_name(metric: Metric) -> str:
 
 
 def make_cell(estimate: Estimate, form: Callable[[float], str], noise: bool = False, interval: bool = False) -> Cell:
-    """A number as it is shown; with its interval, where it has one and ``interval`` is set."""
+    """A number as text, with its interval if it has one and ``interval`` is set."""
     if not math.isfinite(estimate.value):
         return Cell()
     text = form(estimate.value)

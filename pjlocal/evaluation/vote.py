@@ -33,32 +33,32 @@ class Question:
 def questions(
     rows: Iterable[SideBySide], pairs: Iterable[tuple[str, str]], aspects: Sequence[str], seed: int
 ) -> list[Question]:
-    """Every pair of systems on every row.  The seed determines their order, and which answer stands first.
+    """The questions about each pair of systems on each row.  The seed determines all orders.
 
-    All that is asked about the same two answers comes together, so that they are read once.  Answers that are the
-    same word for word are left out: nobody could choose.
+    All questions about the same two answers follow each other, so that a person reads the answers once.  Pairs of
+    identical answers are left out.
 
     Args:
-        aspects: what is asked about; empty: each preference of the row, then quality.
+        aspects: the aspects to ask about; if empty, each preference of the row, then quality.
     """
     draws = random.Random(seed)
-    asked = []
+    groups = []
     for row in rows:
         for one, other in pairs:
             both = [row.answers.get(one), row.answers.get(other)]
             draws.shuffle(both)
             first, second = both
             if first and second and first.text.strip() != second.text.strip():
-                asked.append([Question(first, second, a) for a in aspects or (*row.prefer, QUALITY)])
-    draws.shuffle(asked)
-    return [question for group in asked for question in group]
+                groups.append([Question(first, second, a) for a in aspects or (*row.prefer, QUALITY)])
+    draws.shuffle(groups)
+    return [question for group in groups for question in group]
 
 
 def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """The pairs of systems to vote on: two that are named, or each with its baseline.
+    """The pairs of systems to vote on: the named ones, or each system with its baseline.
 
     Raises:
-        UsageError: names that make no pair.
+        UsageError: the names make no pair.
     """
     answered = dict.fromkeys(system for row in rows for system in row.answers)
     check_names("system", systems, [*answered])
@@ -68,22 +68,23 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
     pairs = [(name, other) for name in systems or answered if (other := baselines.get(name)) and other in answered]
     if not pairs:
         raise UsageError(
-            f"there are fewer than two systems to choose between: {', '.join(answered) or 'nobody'} answered"
+            f"there are fewer than two systems to choose between: {', '.join(answered) or 'none'} answered"
         )
     return pairs
 
 
 @dataclass
-class Ballot:
+class Voting:
     """The questions of a vote, and its votes, which are saved at once.
 
-    by: as whose they are kept, as `records.voter` says it.
+    asked: all questions.
+    by: the voter that votes are saved under (`records.voter`).
     """
 
     asked: Sequence[Question]
     folder: Folder
     by: str = PERSON
-    _cast: list[tuple[Question, Verdict]] = field(default_factory=list)  # since the ballot began, for `undo`
+    _cast: list[tuple[Question, Verdict]] = field(default_factory=list)  # of this run, for `undo`
     notice: str = ""
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class Ballot:
 
     @property
     def question(self) -> Question | None:
-        """The next; None once all are answered."""
+        """The next question; None when all are answered."""
         return self._open[0] if self._open else None
 
     @property
@@ -101,10 +102,10 @@ class Ballot:
         return len(self.asked) - len(self._open)
 
     def vote(self, choice: int) -> None:
-        """1: the first answer; 2: the second; 0: neither is better.
+        """Save a vote: 1 for the first answer, 2 for the second, 0 for neither.
 
         Raises:
-            OutputError: it cannot be kept; the question stays open.
+            OutputError: the vote cannot be saved; the question stays open.
         """
         question = self._open[0]
         verdict = Verdict(
@@ -120,7 +121,7 @@ class Ballot:
         self.notice = ""
 
     def undo(self) -> None:
-        """Take the last vote back, of those since the ballot began."""
+        """Take back the last vote of this run."""
         if not self._cast:
             self.notice = "no vote to take back"
             return
@@ -132,10 +133,10 @@ class Ballot:
         self._open.insert(0, question)
 
     def votes(self) -> list[Verdict]:
-        """All of this person's, of the questions that are asked, as they stand in the folder."""
-        asked = {_place(q.first.key, q.second.key, q.aspect) for q in self.asked}
+        """This person's votes in the folder on the questions."""
+        places = {_place(q.first.key, q.second.key, q.aspect) for q in self.asked}
         known = self.folder.read(Verdict).values()
-        return [v for v in known if v.by == self.by and _place(v.first, v.second, v.aspect) in asked]
+        return [v for v in known if v.by == self.by and _place(v.first, v.second, v.aspect) in places]
 
 
 def _place(one: str, other: str, aspect: str) -> tuple[frozenset[str], str]:
@@ -152,7 +153,7 @@ class Tally:
 
 
 def tally(asked: Iterable[Question], votes: Iterable[Verdict], suite: Suite) -> dict[tuple[str, str, str], Tally]:
-    """The votes by the systems and the aspect: of the one first named against the other, a system's baseline behind."""
+    """The votes by system, other system and aspect; a system comes before its baseline."""
     answers = {answer.key: answer for q in asked for answer in (q.first, q.second)}
     counts: dict[tuple[str, str, str], Tally] = {}
     for vote in votes:
@@ -176,8 +177,8 @@ def revealed(counts: Mapping[tuple[str, str, str], Tally]) -> Table:
     return table
 
 
-def ballot_paper(ballot: Ballot, width: int) -> RenderableType:
-    """The question as it is shown: nothing tells who wrote which."""
+def render_question(ballot: Voting, width: int) -> RenderableType:
+    """The question as shown to the voter, without the names of the systems."""
     question = ballot.question
     if question is None:
         return Text("All votes are cast: q ends, u takes the last one back.")
@@ -194,22 +195,22 @@ def ballot_paper(ballot: Ballot, width: int) -> RenderableType:
     )
 
 
-def vote_on(ballot: Ballot) -> None:
-    """Ask one question at a time on a terminal, until all are answered or the person leaves."""
+def run_vote(ballot: Voting) -> None:
+    """Ask one question at a time on a terminal, until all are answered or the person quits."""
     from ..screen.pager import Pager
 
-    def casting(choice: int) -> None:
+    def cast(choice: int) -> None:
         if ballot.question:
             ballot.vote(choice)
 
     Pager(
-        page=lambda width, no_color: ballot_paper(ballot, width),
+        page=lambda width, no_color: render_question(ballot, width),
         notice=lambda: " · ".join(filter(None, [ballot.notice, f"{ballot.n_done}/{len(ballot.asked)}"])),
         hint="1 or 2 is better, 0 neither, u undo, q quit",
         keys={
-            "1": lambda: casting(1),
-            "2": lambda: casting(2),
-            "0": lambda: casting(0),
+            "1": lambda: cast(1),
+            "2": lambda: cast(2),
+            "0": lambda: cast(0),
             "u": ballot.undo,
         },
     ).run()

@@ -46,7 +46,7 @@ def check_lora(path: Path, model: Header) -> None:
     """Refuse a LoRA adapter that is broken, or made for another model.
 
     Raises:
-        ModelError: a line that says what is wrong.
+        ModelError: the file cannot be used; the message says why.
     """
     header = _read(path, "LoRA adapter")
     metadata = header.metadata

@@ -3,7 +3,7 @@
 llama.cpp asserts many of its expectations, and a failed assertion aborts the process.  A list of the assertions would
 never be complete: they are spread over the code of 150 architectures.  So each value is compared with those of real
 models.  No header that passed has crashed the process (`tests/tools/fuzz_headers.py`); another process tries the others
-first (`engine/trial.py`).  A new architecture, key or tokenizer alone is not unusual.
+first (`engine/probe.py`).  A new architecture, key or tokenizer alone is not unusual.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _either(value: Value) -> bool:
 _SIZE = _whole(1, 1 << 20)
 _EPSILON = _number(0, 1)
 
-#: What stands under an architecture's name.
+#: The keys under an architecture's name, with their usual values.
 _HYPERPARAMETERS: dict[str, _Takes] = {
     "context_length": _whole(1, 1 << 28),
     "embedding_length": _SIZE,
@@ -83,11 +83,11 @@ _HYPERPARAMETERS: dict[str, _Takes] = {
 }
 
 
-def surprise(header: Header) -> str:
+def find_unusual(header: Header) -> str:
     """The first unusual value, in words; empty for an ordinary model."""
-    for tell in (_of_architecture, _of_tokenizer, _of_tokens, _of_tensors):
-        for what in tell(header):
-            return what
+    for find in (_of_architecture, _of_tokenizer, _of_tokens, _of_tensors):
+        for unusual in find(header):
+            return unusual
     return ""
 
 

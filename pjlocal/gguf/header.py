@@ -1,8 +1,8 @@
 """The header of a GGUF file, read without llama.cpp.
 
-Nothing in it is believed: every length, count and offset is held against the file's size and against what models have,
-so that the most hostile file costs a line, and not memory, time, or the process.  Long arrays (a vocabulary and its
-merges) are measured and passed over: SmolLM2's header is read in 5 ms, one with 303,000 texts in 25.
+Nothing in it is trusted: every length, count and offset is checked against the file's size and the sizes of real
+models, so that a hostile file leads to an error message and costs no memory, time, or crash.  Long arrays (a vocabulary
+and its merges) are measured and skipped: SmolLM2's header is read in 5 ms, one with 303,000 texts in 25.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ..visible import visible
 from .ollama import model_file
 from .split import MOST_PARTS, beside_its_parts, part_paths
 
-# What a file may hold, far above what models have: about 50 keys, 2,000 tensors and 780,000 texts at most.
+# Limits far above those of real models, which have about 50 keys, 2,000 tensors and 780,000 texts at most.
 _MOST_KEYS = 10_000  # llama.cpp compares each with all others, as it does with tensors
 _MOST_TENSORS = 20_000
 _MOST_TEXTS = 1_200_000
 _MOST_BYTES_OF_TEXTS = 128 << 20
 _MOST_BYTES_KEPT = 16 << 20  # of keys, names and single texts, which are held in memory
-_LONG_TEXT = 1 << 20  # read when it is asked for; some files carry a whole tokenizer.json
+_LONG_TEXT = 1 << 20  # longer texts are read on access; some files contain a whole tokenizer.json
 _MOST_ITEMS = 1 << 30  # of an array, as llama.cpp has it
 _MOST_DIMENSIONS = 4
 _LONGEST_KEY = 256  # bytes
@@ -63,7 +63,7 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
 }  # fmt: skip
 _REMOVED_TENSOR_TYPES = {4, 5, 31, 32, 33, 36, 37, 38}
 
-#: What a file calls its quantization as a whole (`general.file_type`).
+#: Names of a file's overall quantization (`general.file_type`).
 _FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
@@ -74,17 +74,17 @@ _FILE_TYPES = {
 
 
 def in_words(n_parameters: int) -> str:
-    """A number of parameters, as models are named by it."""
+    """A number of parameters, as in the names of models."""
     n = n_parameters
     return f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.0f}M" if n >= 1e6 else f"{n / 1e3:.0f}k"
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor: its shape as GGUF has it (what lies side by side first), and where its bytes are.
+    """A tensor: its shape in GGUF's order (contiguous dimension first), and the place of its bytes.
 
     offset: from the beginning of the file that holds it.
-    part: which of a split model's files that is, from 0.
+    part: the index of that file in a split model.
     """
 
     name: str
@@ -101,7 +101,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Array:
-    """An array in the metadata, whose values are read when they are asked for.
+    """An array in the metadata, whose values are read on access.
 
     type: of an item: str, bool, or as u32, i8, f64.
     lengths: bytes of each text.
@@ -161,16 +161,16 @@ class Metadata(Mapping[str, Value]):
         return len(self._entries)
 
     def type(self, key: str) -> str:
-        """``str``, ``arr``, ``bool``, or as ``u32``, ``i8``, ``f64``; empty where there is no such key."""
+        """``str``, ``arr``, ``bool``, or a type such as ``u32``, ``i8``, ``f64``; empty if there is no such key."""
         return self._entries[key][0] if key in self._entries else ""
 
     def text(self, key: str) -> str:
-        """A text; empty where there is none."""
+        """The text of a key; empty if there is none."""
         value = self[key] if self.type(key) == _TEXT else ""
         return value if isinstance(value, str) else ""
 
     def integer(self, key: str) -> int | None:
-        """A whole number; None where there is none."""
+        """The whole number of a key; None if there is none."""
         value = self.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -212,10 +212,10 @@ class Header:
 
     @cached_property
     def file_type(self) -> str:
-        """The quantization, as in Q4_K_M; where the file does not say, the type that most of its bytes have."""
-        said = self.metadata.integer("general.file_type")
-        if said is not None and said in _FILE_TYPES:
-            return _FILE_TYPES[said]
+        """The quantization, as in Q4_K_M; else the type of most of its bytes."""
+        number = self.metadata.integer("general.file_type")
+        if number is not None and number in _FILE_TYPES:
+            return _FILE_TYPES[number]
         n_bytes: Counter[str] = Counter()
         for tensor in self.tensors:
             n_bytes[tensor.type] += tensor.n_bytes
@@ -235,7 +235,7 @@ class Header:
         return bool(self.metadata.text("tokenizer.chat_template"))
 
     def of_architecture(self, key: str) -> int | None:
-        """A whole number that stands under the architecture's name, as ``llama.block_count``."""
+        """A whole number under the architecture's name, such as ``llama.block_count``."""
         return self.metadata.integer(f"{self.architecture}.{key}")
 
 
@@ -243,7 +243,7 @@ def read_header(path: Path) -> Header:
     """Read a model's header; of a split model's first part, those of all parts; of Ollama's manifest, its model's.
 
     Raises:
-        ModelError: a line that says what is wrong with the file.
+        ModelError: the file is broken or unsupported; the message says why.
     """
     path = model_file(path)
     first = _read_file(path)
@@ -297,7 +297,7 @@ def _read_file(path: Path) -> Header:
             raise ModelError(f"no such model file: {path}")
         if path.is_dir():
             raise ModelError(f"{path} is a directory: name a GGUF file in it")
-        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
             raise ModelError(f"{path} is not a file: name a GGUF file")
         with path.open("rb", buffering=1 << 16) as file:
             return _Reader(path, file).header()
@@ -331,7 +331,7 @@ _OTHER_FORMATS = {
 
 
 class _Reader:
-    """Reads a header from its beginning to its end."""
+    """A reader of one header, from its beginning to its end."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
@@ -461,17 +461,17 @@ class _Reader:
     # Tensors.
 
     def _tensors(self, n: int, alignment: int) -> tuple[TensorInfo, ...]:
-        said = [self._tensor(i) for i in range(n)]
-        if len({name for name, *_ in said}) != n:
-            twice = Counter(name for name, *_ in said).most_common(1)[0][0]
+        described = [self._tensor(i) for i in range(n)]
+        if len({name for name, *_ in described}) != n:
+            twice = Counter(name for name, *_ in described).most_common(1)[0][0]
             self._broken(f"the tensor {twice} occurs twice")
         start = _padded(self._at, alignment)
         tensors: list[TensorInfo] = []
         expected = 0
-        for i, (name, shape, number, offset) in enumerate(said):
+        for i, (name, shape, number, offset) in enumerate(described):
             if offset != expected:
                 self._broken(f"the tensor {name} begins at {offset:,} instead of {expected:,}")
-            after = said[i + 1][3] if i + 1 < n else self._size - start
+            after = described[i + 1][3] if i + 1 < n else self._size - start
             n_bytes = self._n_bytes(name, shape, number, after - offset)
             if start + offset + n_bytes > self._size:
                 raise ModelError(
@@ -577,7 +577,7 @@ def _lengths_chained(window: bytes, most: int) -> npt.NDArray[np.int64]:
     """Lengths of the texts that follow each other from the window's start, up to one that is not as most are.
 
     Before each text stands its length in eight bytes: of one that is shorter than 256 seven of them are zero, and
-    that occurs nowhere else.  Found in a few passes over all bytes, instead of a step of Python's for each text.
+    that occurs nowhere else.  ModelFile in a few passes over all bytes, instead of a step of Python's for each text.
     """
     if len(window) < 8:
         return np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""Which GGUF files are no models that write text, and which option takes them."""
+"""GGUF files that are not models for text, and the options that take them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .header import Header
 
 
 def no_model(header: Header) -> str | None:
-    """The kind of a file that holds no model; None for a model."""
+    """The kind of a file that contains no model; None for a model."""
     metadata, architecture = header.metadata, header.architecture
     kind = metadata.text("general.type")
     if kind == "adapter" or any(tensor.name.endswith(".lora_a") for tensor in header.tensors):

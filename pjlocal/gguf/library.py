@@ -1,4 +1,4 @@
-"""Every model on this machine, by the name that means it.  No file is opened: a look at folders alone."""
+"""The models on this machine, by name.  Only folders are read; no model file is opened."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _WITHOUT_MODELS = re.compile(r"(blobs|refs)$|(datasets|spaces)--")  # in Hugging
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelFile:
     """A model file that was found, or the files of one that is split.
 
     Attributes:
-        name: what means it behind ``-m``: its file's name, with Ollama ``NAME:TAG``; the whole path where an earlier
-            file has that name.
-        path: the file, of a split model its first part, as it is found (which may be a link).
-        owner: whose folder it lies in (see `places`).
-        repo: the repository ``org/name`` that it was downloaded from, where its folder tells.
-        parts: the files, all of them.
-        size: of all parts together, in bytes.
-        others: links to the same file, and other names that lead to it.
-        trouble: why it cannot be used, as far as the folder tells.
-        manifest: with Ollama, the file that stands for the name.
+        name: its name for ``-m``: the file's name, or ``NAME:TAG`` with Ollama; the whole path if an earlier file has
+            that name.
+        path: the file, or the first part of a split model; may be a link.
+        owner: the program whose folder contains it (see `places`).
+        repo: the repository ``org/name`` that it was downloaded from, if the folder's name contains it.
+        parts: all files of the model.
+        size: the size of all parts in bytes.
+        others: links to the same file, and other names of it.
+        trouble: the reason why it cannot be used, if the folder shows one.
+        manifest: Ollama's file for the name.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Found:
     repo: str | None
     parts: tuple[Path, ...]
     size: int
-    others: tuple[Found, ...] = ()
+    others: tuple[ModelFile, ...] = ()
     trouble: str | None = None
     manifest: Path | None = None
 
     @property
     def named(self) -> Path:
-        """The path that stands for the name: of two names for the same weights, each has its own."""
+        """The path for the name: Ollama's manifest, or the file.  Two names of the same weights have different ones."""
         return self.manifest or self.path
 
     @property
@@ -84,10 +84,10 @@ def part_of(file: str) -> str | None:
     return _PART.sub(r"/\2", file) if _PART.search(file) else None
 
 
-def find_all() -> list[Found]:
-    """Every model in every place, each file once; those of an earlier place first."""
+def find_all() -> list[ModelFile]:
+    """The models in all places, each file once, in the order of the places."""
     seen: dict[tuple[int, int], int] = {}  # device and inode: index of what was found there
-    found: list[Found] = []
+    found: list[ModelFile] = []
     for place in places():
         for model in _in_place(place):
             key = None if place.owner == OLLAMA else _identity(model.path)  # there each name is a model of its own
@@ -101,7 +101,7 @@ def find_all() -> list[Found]:
     return _distinct(found)
 
 
-def _distinct(found: Iterable[Found]) -> list[Found]:
+def _distinct(found: Iterable[ModelFile]) -> list[ModelFile]:
     """The first of a name keeps it; a later one goes by its path."""
     taken: set[str] = set()
     result = []
@@ -121,7 +121,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _in_place(place: Place) -> list[Found]:
+def _in_place(place: Place) -> list[ModelFile]:
     if place.owner == OLLAMA:
         return sorted(_ollama(place.folder), key=lambda model: model.name)
     files = list(_files(place.folder))
@@ -167,7 +167,7 @@ def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
     except OSError:
-        return True  # links in a circle: said where it is listed
+        return True  # links in a circle: reported in the list
 
 
 def _together(files: Iterable[Path]) -> Iterator[tuple[Path, list[Path]]]:
@@ -179,7 +179,7 @@ def _together(files: Iterable[Path]) -> Iterator[tuple[Path, list[Path]]]:
         yield parts[0], parts
 
 
-def _one(place: Place, first: Path, parts: list[Path]) -> Found:
+def _one(place: Place, first: Path, parts: list[Path]) -> ModelFile:
     size, trouble = 0, None
     for part in parts:
         try:
@@ -192,11 +192,11 @@ def _one(place: Place, first: Path, parts: list[Path]) -> Found:
         whole, there = int(match[2]), {int(m[1]) for part in parts if (m := _PART.search(part.name))}
         if missing := [i for i in range(1, min(whole, 1000) + 1) if i not in there]:
             trouble = f"{len(missing)} of {whole} parts missing (the first is {missing[0]:05})"
-    return Found(first.name, first, place.owner, _repo(place, first), tuple(parts), size, trouble=trouble)
+    return ModelFile(first.name, first, place.owner, _repo(place, first), tuple(parts), size, trouble=trouble)
 
 
 def _repo(place: Place, path: Path) -> str | None:
-    """``org/name`` where the folders tell it."""
+    """The repository ``org/name``, if the folders' names contain it."""
     try:
         above = path.relative_to(place.folder).parts[:-1]
     except ValueError:
@@ -224,7 +224,7 @@ def _current_first(folder: Path, files: list[Path]) -> list[Path]:
     return sorted(files, key=order)
 
 
-def _ollama(folder: Path) -> Iterator[Found]:
+def _ollama(folder: Path) -> Iterator[ModelFile]:
     """The models in Ollama's store."""
     for manifest in manifests(folder):
         size, trouble = 0, None
@@ -236,4 +236,6 @@ def _ollama(folder: Path) -> Iterator[Found]:
         except OSError:
             trouble = "its file is missing: ollama pull it again"
         blob = manifest.model
-        yield Found(manifest.name, blob, OLLAMA, manifest.repo, (blob,), size, trouble=trouble, manifest=manifest.path)
+        yield ModelFile(
+            manifest.name, blob, OLLAMA, manifest.repo, (blob,), size, trouble=trouble, manifest=manifest.path
+        )

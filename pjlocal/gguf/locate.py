@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import ModelError, UsageError, did_you_mean
 from ..textfile import user_path
 from .catalogue import CATALOGUE
-from .library import Found, find_all
+from .library import ModelFile, find_all
 from .ollama import manifest_at
 from .places import PJLOCAL, model_folders
 
@@ -25,20 +25,20 @@ _MOST_NAMED = 8  # models that a line names
 
 
 def find_model(name: str | None) -> Path:
-    """The GGUF file that ``name`` means.
+    """The GGUF file of a name.
 
-    Without a name, or by ``smollm2``, it is the embedded model.  A path is that file.  A bare name is a file here or in
-    a models folder, else a model in any of the places (see `places`), of which the beginning is enough where no other
-    begins so.  ``org/repo[:quantization]`` is what was downloaded from there.
+    No name and ``smollm2`` mean the embedded model.  A path means that file.  A bare name means a file in the current
+    or a models folder, or else a model in one of the `places`, whose name may be shortened to a unique beginning.
+    ``org/repo[:quantization]`` means a model downloaded from that repository.
 
     Raises:
-        ModelError: there is no such model, or there are several; says how to get one, or which there are.
+        ModelError: there is no such model, or several; the message says how to get one, or lists them.
     """
     if not name or name == EMBEDDED:
         path = embedded_model()
         if path is None:
-            asked = "the model smollm2 is not installed" if name else "no model given"
-            raise ModelError(f"{asked}: {_how_to_get_one()}")
+            reason = "the model smollm2 is not installed" if name else "no model given"
+            raise ModelError(f"{reason}: {_how_to_get_one()}")
         return path
     if Path(name).name == name:
         return _by_name(name)
@@ -51,14 +51,14 @@ def find_model(name: str | None) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         return _downloaded(name)
     except OSError:
-        pass  # as of a link that leads nowhere, it is said where it is opened
+        pass  # such as a broken link; opening it reports the error
     return path
 
 
 def _by_name(name: str) -> Path:
     """A file in the current folder, or in the first models folder that has it; folders of that name do not count.
 
-    Only where there is none are the other places looked into.
+    Without such a file, the other places are searched.
     """
     here = Path(name)
     candidates = [here, *(folder / file for folder in model_folders() for file in (name, f"{name}.gguf"))]
@@ -66,7 +66,7 @@ def _by_name(name: str) -> Path:
         if os.path.isfile(candidate):
             return candidate
     if os.path.lexists(here):
-        return here  # no file, which is said where it is opened
+        return here  # not a file; opening it reports the error
     known = all_models()
     if found := _meant(name, known):
         return found.named
@@ -77,7 +77,7 @@ def _by_name(name: str) -> Path:
     raise ModelError(f"there is no model {name!r} in this folder or in {folders}: {hint}")
 
 
-def _meant(name: str, known: list[Found]) -> Found | None:
+def _meant(name: str, known: list[ModelFile]) -> ModelFile | None:
     """The model of that name, else the only one whose name begins so.
 
     Raises:
@@ -96,7 +96,7 @@ def _meant(name: str, known: list[Found]) -> Found | None:
     return next((m for m in every_name(begin) if _begins(m.name, wanted)), None)
 
 
-def _exact(name: str, known: list[Found]) -> Found | None:
+def _exact(name: str, known: list[ModelFile]) -> ModelFile | None:
     """The model of that name; Ollama's may leave out ``:latest``."""
     for wanted in (name.lower(), f"{name.lower()}:latest"):
         if found := next((model for model in every_name(known) if wanted in _spellings(model)), None):
@@ -108,19 +108,19 @@ def _begins(name: str, wanted: str) -> bool:
     return name.lower().removesuffix(".gguf").startswith(wanted)
 
 
-def every_name(models: Iterable[Found]) -> Iterator[Found]:
+def every_name(models: Iterable[ModelFile]) -> Iterator[ModelFile]:
     """The models, and each link to one of them by itself."""
     for model in models:
         yield replace(model, others=())
         yield from model.others
 
 
-def _spellings(model: Found) -> list[str]:
+def _spellings(model: ModelFile) -> list[str]:
     """The names of a model in small letters, without the ending."""
     return [spelling for name in model.names for spelling in {name.lower(), name.lower().removesuffix(".gguf")}]
 
 
-def _listed(models: list[Found]) -> str:
+def _listed(models: list[ModelFile]) -> str:
     names = [model.name for model in models]
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return ", ".join(names[:_MOST_NAMED]) + more
@@ -174,13 +174,13 @@ def _downloaded(name: str) -> Path:
     return found[0].named
 
 
-def of_repository(asked: Repository, known: list[Found]) -> list[Found]:
+def of_repository(asked: Repository, known: list[ModelFile]) -> list[ModelFile]:
     """The models that were downloaded from a repository, of the quantization that is asked for.
 
     Of a file that was there in several versions, or that another program has downloaded too, the first that was found.
     """
     wanted = asked.quantization and asked.quantization.upper()
-    found: dict[str, Found] = {}
+    found: dict[str, ModelFile] = {}
     for model in known:
         same = model.repo and model.repo.lower() == asked.repo.lower() and wanted in (None, model.quantization)
         if same and not model.trouble:
@@ -188,7 +188,7 @@ def of_repository(asked: Repository, known: list[Found]) -> list[Found]:
     return list(found.values())
 
 
-def find(name: str) -> Found:
+def find(name: str) -> ModelFile:
     """The model that ``name`` means, with whose it is; a file that lies in none of the places is its user's own.
 
     What is named is meant, be it a link, or a file that links lead to.
@@ -204,7 +204,7 @@ def find(name: str) -> Found:
         if any(_same_entry(file, path) for file in ((model.manifest,) if model.manifest else model.parts)):
             return model
     try:
-        return Found(path.name, path, OWN, None, (path,), path.stat().st_size)
+        return ModelFile(path.name, path, OWN, None, (path,), path.stat().st_size)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
 
@@ -245,14 +245,14 @@ def _how_to_get_one() -> str:
     )
 
 
-def all_models() -> list[Found]:
-    """Every model on this machine, the embedded one first."""
+def all_models() -> list[ModelFile]:
+    """All models on this machine, the embedded one first."""
     embedded = embedded_model()
     found = find_all()
     if embedded is None:
         return found
     size = embedded.stat().st_size
-    return [Found(EMBEDDED, embedded, PJLOCAL, None, (embedded,), size), *found]
+    return [ModelFile(EMBEDDED, embedded, PJLOCAL, None, (embedded,), size), *found]
 
 
 def available_models() -> Iterator[str]:

@@ -8,20 +8,20 @@ from typing import Any
 from ..settings import DEFAULT_N_CTX, Engine
 from .header import TENSOR_TYPES, Header, TensorInfo
 
-#: Types whose rows llama.cpp lays out anew for a CPU's wide registers.  Where the file is mapped into memory, they are
-#: there twice then: of a Q4_K_M of 1.5B parameters, 597 MiB of 1060.  (x86-64 with AVX-512.)
+#: Types whose rows llama.cpp repacks for a CPU's wide registers.  If the file is mapped into memory, these weights are
+#: in memory twice: of a Q4_K_M of 1.5B parameters, 597 MiB of 1060.  (x86-64 with AVX-512.)
 _REPACKED = {"Q4_0", "Q4_K", "Q2_K", "IQ4_NL", "MXFP4"}
 _ROWS_TOGETHER = 8
 
 _UBATCH = 512  # tokens that llama.cpp computes at a time, at most
-_CELLS_TOGETHER = 256  # a cache holds a multiple of so many tokens
+_CELLS_TOGETHER = 256  # the size of a cache in tokens is a multiple of this
 
-#: Copies that a view keeps of sliding windows and of a running state: so many, of so many bytes, but for one.
+#: Limits of a view's checkpoints (copies of sliding windows and running states); one is always allowed.
 MOST_CHECKPOINTS = 4  # two turns, each at its beginning and behind its prompt
 MOST_CHECKPOINT_BYTES = 256 << 20  # a running state takes 50 MiB and more in models of 8B parameters
 
-#: Python, NumPy, llama.cpp and pjlocal; and what a token of the vocabulary takes there.  With these, what models of
-#: 135M to 1.5B parameters took, with contexts of 512 and 1024 tokens, was 0.97 to 1.04 of the estimate.
+#: Python, NumPy, llama.cpp and pjlocal, and those of a token of the vocabulary.  With these, models of 135M
+#: to 1.5B parameters took 0.97 to 1.04 of the estimate, with contexts of 512 and 1024 tokens.
 _PROGRAM_BYTES = 74 << 20
 _VOCABULARY_BYTES = 200
 
@@ -30,11 +30,11 @@ _BLOCKS = {name: n_bytes / n for name, n, n_bytes in TENSOR_TYPES.values()}
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that views of one model take, by what they are for.
+    """The memory of a model and its views in bytes, by purpose.
 
-    weights: what llama.cpp lays out anew included.
-    caches: keys and values, or a running state, of all views, each of them full; and the checkpoints of a chat.
-    compute: between the layers, of all contexts.
+    weights: including repacked copies.
+    caches: the full KV caches or running states of all views, and the checkpoints of a chat.
+    compute: the compute buffers of all contexts.
     program: the process without a model, but with the vocabulary.
     """
 

@@ -85,7 +85,7 @@ class Manifest:
 
 
 def manifests(store: Path) -> Iterator[Manifest]:
-    """Every name in a store that stands for a model."""
+    """The manifests of a store, one for each model name."""
     waiting = [(store / "manifests", 0)]
     while waiting:
         current, depth = waiting.pop()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]  # what is done, bytes done, bytes in all
 
-#: In this order where none is asked for: a 4-bit one that most repositories have, then what is nearest to it.
+#: Quantizations chosen by default, in this order: first a 4-bit one that most repositories have, then the nearest ones.
 _CHOSEN = (PREFERRED, "Q4_K_S", "UD-Q4_K_XL", "Q4_K_L", "Q4_0", "MXFP4", "Q5_K_M", "IQ4_XS", "Q8_0")
 _PIECE = 1 << 20
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
@@ -39,7 +39,7 @@ _ETAG = re.compile(r"[\w-][\w.+=-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository; sha256 is None where the repository tells none."""
+    """A file of a repository; sha256 is None if the repository has none."""
 
     name: str
     size: int
@@ -66,22 +66,22 @@ class Choice:
         return sum(file.size for file in self.files)
 
 
-def choose(asked: Repository) -> Choice:
-    """Look at a repository, and choose the quantization asked for, or else one of about four bits.
+def choose(wanted: Repository) -> Choice:
+    """Look at a repository, and choose the quantization wanted for, or else one of about four bits.
 
     Raises:
-        ModelError: the repository cannot be had, or holds no GGUF file; or there is no folder to download to.
-        UsageError: it has not what was asked for; says what it has.
+        ModelError: the repository cannot be read or contains no GGUF file, or there is no folder for downloads.
+        UsageError: it has no such quantization; the message lists those that it has.
     """
-    _cache()  # refused before anything is asked
-    with _explained(asked.repo):
-        info = _described(asked.repo)
+    _cache()  # fails before any request
+    with _explained(wanted.repo):
+        info = _described(wanted.repo)
     models = _models(info)
     if not models:
-        raise ModelError(f"{asked.repo} contains no GGUF file: look for a repository whose name ends in -GGUF")
-    name = _chosen(asked, models)
+        raise ModelError(f"{wanted.repo} contains no GGUF file: look for a repository whose name ends in -GGUF")
+    name = _chosen(wanted, models)
     others = tuple(sorted(spelled for spelled in models if spelled != name))
-    return Choice(asked.repo, info.sha or "main", name, tuple(models[name]), others)
+    return Choice(wanted.repo, info.sha or "main", name, tuple(models[name]), others)
 
 
 def _described(repo: str) -> ModelInfo:
@@ -121,7 +121,7 @@ def _nonsense(repo: str) -> ModelError:
 
 
 def _models(info: ModelInfo) -> dict[str, list[RemoteFile]]:
-    """The models of a repository by quantization, or by file name where that tells none or several have the same."""
+    """The models of a repository by quantization, or by file name if that names none or is not unique."""
     models: dict[str, list[RemoteFile]] = {}
     for sibling in info.siblings or ():
         name = sibling.rfilename
@@ -168,10 +168,10 @@ def _chosen(asked: Repository, models: dict[str, list[RemoteFile]]) -> str:
 
 
 def check_room(choice: Choice) -> None:
-    """Refuse what will not fit the disk.
+    """Refuse a download that does not fit on the disk.
 
     Raises:
-        ModelError: saying how much is needed and how much there is.
+        ModelError: there is too little room; the message gives both sizes.
     """
     needed = sum(file.size - _had(choice.repo, file) for file in choice.files)
     folder = _cache()
@@ -197,7 +197,7 @@ def memory_warning(choice: Choice) -> str | None:
 
 
 def _had(repo: str, file: RemoteFile) -> int:
-    """Bytes of a file that are there already."""
+    """The number of bytes that are downloaded already."""
     if file.sha256 is None:
         return 0
     blob = _blob(repo, file.sha256)
@@ -211,10 +211,10 @@ def _had(repo: str, file: RemoteFile) -> int:
 
 
 def download(choice: Choice, progress: Progress) -> Path:
-    """Fetch the files into Hugging Face's cache, and return the first; what is there already is not fetched again.
+    """Fetch the files into Hugging Face's cache, and return the first.  Downloaded parts are not fetched again.
 
     Raises:
-        ModelError: it broke, or what came is not what it should be.
+        ModelError: the connection broke, or the file differs from the repository's.
     """
     before = 0
     paths = []
@@ -238,7 +238,7 @@ def _fetched(choice: Choice, file: RemoteFile, so_far: Callable[[str, int], None
 
 
 def _check_headers(choice: Choice, file: RemoteFile) -> None:
-    """Refuse headers that are none of the hub's: huggingface_hub makes names of files and folders of them."""
+    """Refuse invalid headers: huggingface_hub makes file and folder names from them."""
     hub = _hub()
     headers = hub.get_hf_file_metadata(hub.hf_hub_url(choice.repo, file.name))
     if not (_COMMIT.fullmatch(headers.commit_hash or "") and _ETAG.fullmatch(headers.etag or "")):
@@ -246,7 +246,7 @@ def _check_headers(choice: Choice, file: RemoteFile) -> None:
 
 
 def _fetch_blob(choice: Choice, file: RemoteFile, sha256: str, so_far: Callable[[str, int], None]) -> None:
-    """Fetch what is missing of a file, and put it where huggingface_hub looks for it once it is whole."""
+    """Fetch the missing part of a file, and move the complete file to its place in huggingface_hub's cache."""
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
@@ -292,7 +292,7 @@ def _broken(error: BaseException, choice: Choice, file: RemoteFile, n: int) -> B
 
 
 class _Counted:
-    """A file that tells how much was written; what http_get needs of one."""
+    """A file for http_get that reports the bytes written."""
 
     def __init__(self, file: Any, so_far: Callable[[str, int], None]) -> None:
         self._file = file
@@ -338,14 +338,14 @@ def _hub() -> Any:
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings are told in a line of pjlocal's
-    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = _PIECE  # of its 10 MiB a break would lose all
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # pjlocal's messages replace its warnings
+    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = _PIECE  # a broken connection would lose its 10 MiB
     return huggingface_hub
 
 
 @contextmanager
 def _explained(repo: str) -> Iterator[None]:
-    """Make a line of what huggingface_hub raises."""
+    """Turn errors of huggingface_hub into messages."""
     try:
         yield
     except ModelError:
@@ -369,7 +369,7 @@ def _message(error: Exception, repo: str) -> str | None:
         return f"Hugging Face has disabled {repo}: see {page}"
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     missing = isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError)
-    if missing or (status == 401 and not token):  # what is private is as good as missing
+    if missing or (status == 401 and not token):  # private repositories look like missing ones
         hidden = "your token has no access to it, or is no longer valid" if token else "set HF_TOKEN if it is private"
         return f"there is no repository {repo} at {constants.ENDPOINT}: check the spelling, or {hidden}"
     if isinstance(error, errors.RemoteEntryNotFoundError | errors.RevisionNotFoundError):
@@ -405,12 +405,12 @@ def _refused(response: Any, repo: str) -> str:
 
 
 def _is_timeout(error: BaseException) -> bool:
-    """huggingface_hub's HTTP library has a class of its own for it, which is no TimeoutError."""
+    """True for a timeout.  huggingface_hub's HTTP library has its own class, which is not a TimeoutError."""
     return isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
 
 
 def _is_of_the_network(error: BaseException) -> bool:
-    """huggingface_hub passes on what its HTTP library raises."""
+    """True for an error of the connection.  huggingface_hub passes on the errors of its HTTP library."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return isinstance(error, (HfHubHTTPError.__bases__[0], ConnectionError, TimeoutError))

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 from ..errors import OutputError, UsageError
-from .library import Found
+from .library import ModelFile
 from .locate import EMBEDDED, OWN, all_models, every_name
 from .places import HUGGING_FACE, LLAMA_CPP, LM_STUDIO, OLLAMA
 
 
-def check_removable(model: Found) -> None:
+def check_removable(model: ModelFile) -> None:
     """Refuse to remove the file of another program.
 
     Raises:
@@ -31,14 +31,14 @@ def check_removable(model: Found) -> None:
         raise UsageError(f"{model.name} belongs to {whose}, and other programs use it: {how[model.owner]}")
 
 
-def links_to(model: Found) -> list[Path]:
+def links_to(model: ModelFile) -> list[Path]:
     """Links among the models that would point to nothing without this one."""
     files = {os.path.realpath(part) for part in model.parts if not part.is_symlink()}
     links = (part for other in every_name(all_models()) for part in other.parts if part.is_symlink())
     return [link for link in links if os.path.realpath(link) in files]
 
 
-def remove(model: Found) -> None:
+def remove(model: ModelFile) -> None:
     """Remove a model's files; of a link, the link.
 
     Raises:

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..settings import Sampling, flag
 from .ollama import SAMPLING, manifest_at
 
-#: Settings by the keys under which a file names them; mirostat and an order of its own are not to be had here.
+#: Settings by their keys in a file.  Mirostat and the order of the filters are not supported.
 _KEYS = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -29,8 +29,8 @@ def recommended(metadata: Callable[[str], Any], path: Path | None = None) -> dic
     """The settings that a model names, by field of `Sampling`; values outside their limits are left out.
 
     Args:
-        metadata: a value of the file by its key, as a number or as text; None where there is none.
-        path: of the model.  Where that is a manifest of Ollama's, its parameters go before the file's.
+        metadata: returns a value of the file by key, as a number or text, or None.
+        path: the model.  The parameters of an Ollama manifest override the file's.
     """
     hints = get_type_hints(Sampling)
     found = {}
@@ -59,7 +59,7 @@ def _number(value: int | float | str, kind: type) -> int | float | None:
     return int(number) if kind is int else number
 
 
-def followed(sampling: Sampling, said: Mapping[str, Any], own: Collection[str] | None = None) -> Sampling:
+def with_model_defaults(sampling: Sampling, values: Mapping[str, Any], own: Collection[str] | None = None) -> Sampling:
     """The settings, with the model's values instead of pjlocal's defaults if ``--sampling model`` is set.
 
     Args:
@@ -69,24 +69,24 @@ def followed(sampling: Sampling, said: Mapping[str, Any], own: Collection[str] |
         return sampling
     if own is None:
         own = {f.name for f in dataclasses.fields(sampling) if getattr(sampling, f.name) != f.default}
-    return sampling.replace(**{name: value for name, value in said.items() if name not in own})  # type: ignore[no-any-return]
+    return sampling.replace(**{name: value for name, value in values.items() if name not in own})  # type: ignore[no-any-return]
 
 
-def left(sampling: Sampling, said: Mapping[str, Any]) -> Sampling:
+def without_model_defaults(sampling: Sampling, values: Mapping[str, Any]) -> Sampling:
     """The settings, with pjlocal's defaults instead of a model's values."""
     defaults = {f.name: f.default for f in dataclasses.fields(sampling)}
-    same = {name: defaults[name] for name, value in said.items() if getattr(sampling, name) == value}
+    same = {name: defaults[name] for name, value in values.items() if getattr(sampling, name) == value}
     return sampling.replace(**same)  # type: ignore[no-any-return]
 
 
-def followed_in_words(sampling: Sampling, said: Mapping[str, Any]) -> str:
-    """The settings that are as the model's file says them; empty where that was not asked for."""
+def model_defaults_in_words(sampling: Sampling, values: Mapping[str, Any]) -> str:
+    """The settings in force that come from the model's file, in words; empty without ``--sampling model``."""
     if sampling.defaults != "model":
         return ""
-    return described({name: value for name, value in said.items() if getattr(sampling, name) == value}) or "none"
+    return described({name: value for name, value in values.items() if getattr(sampling, name) == value}) or "none"
 
 
-def described(said: Mapping[str, Any]) -> str:
+def described(values: Mapping[str, Any]) -> str:
     """The settings in words, as in ``temperature 0.6, top-k 40``; may be empty."""
     flags = {f.name: flag(f).removeprefix("--") for f in dataclasses.fields(Sampling)}
-    return ", ".join(f"{flags[name]} {value}" for name, value in said.items())
+    return ", ".join(f"{flags[name]} {value}" for name, value in values.items())

@@ -9,14 +9,14 @@ from typing import Any
 from ..errors import ModelError
 from .header import read_header
 from .kind import no_model, writes_no_text
-from .library import Found
+from .library import ModelFile
 
 
 @dataclass(frozen=True)
 class Summary:
     """A model with the facts of its header, or the reason why it cannot be used."""
 
-    found: Found
+    found: ModelFile
     architecture: str = ""
     n_parameters: int = 0
     quantization: str = ""
@@ -43,7 +43,7 @@ class Summary:
         }
 
 
-def summary(found: Found) -> Summary:
+def summary(found: ModelFile) -> Summary:
     """The summary of a model; it raises no errors."""
     if found.trouble:
         return Summary(found, trouble=found.trouble)

@@ -1,1 +1,1 @@
-"""Rich and the terminal: how token events are shown.  Never imports llama.cpp; takes no orders from what it shows."""
+"""Rich and the terminal: display of token events.  Never imports llama.cpp; control codes in texts have no effect."""

@@ -18,12 +18,12 @@ _KIND_STYLES = {"resampled": "underline", "bonus": "bold", "given": "dim", "acce
 
 
 def blame_style(event: TokenEvent, no_color: bool = False) -> str:
-    """Rich style of a token: the colour is its writer, none where all wrote it; underlined is resampled, bold bonus."""
+    """Rich style of a token: the writer's colour, or none if all wrote it; underlined: resampled; bold: bonus."""
     return written_style(event.writer, event.kind, no_color)
 
 
 def written_style(writer: str | None, kind: str, no_color: bool = False) -> str:
-    """The same of any text, by who wrote it and how it came to be."""
+    """Rich style of a text, by its writer and kind."""
     return f"{_view_style(writer, no_color)} {_KIND_STYLES.get(kind, '')}".strip()
 
 
@@ -34,7 +34,7 @@ def _view_style(name: str | None, no_color: bool) -> str:
 
 
 def blame(preferences: Mapping[str, Sequence[str]], mode: str | None, no_color: bool = False) -> Tint:
-    """The colours of who wrote what, by the views' preferences; in mode ``both`` the judge is all of them."""
+    """The colours of the views, with their preferences; in mode ``both`` the judge stands for all."""
     from rich.text import Text
 
     line = Text()

@@ -1,4 +1,4 @@
-"""Which display suits where the text goes, and which colours a view has."""
+"""The choice of a display for an output, and of the colours for a view."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .push import push
 from .tint import Tint, TintedDisplay
 
 
-class Speaking(Protocol):
-    """What colours need to know of an answer: how it is written, under which preferences, and which of them push."""
+class ColouredAnswer(Protocol):
+    """The properties of an answer that colours depend on: mode, preferences, and which of them push."""
 
     @property
     def mode(self) -> str: ...
@@ -28,19 +28,19 @@ class Speaking(Protocol):
 def make_tint(
     view: View, preferences: Mapping[str, Sequence[str]], mode: str | None, pushing: Sequence[str], no_color: bool
 ) -> Tint | None:
-    """The colours of the views ``blame`` and ``push``; None for those that have none."""
+    """The colours of the views ``blame`` and ``push``; None for other views."""
     if view == "blame":
         return blame(preferences, mode, no_color)
     return push(preferences, pushing, no_color) if view == "push" else None
 
 
-def answer_tint(view: View, answer: Speaking, no_color: bool) -> Tint | None:
+def answer_tint(view: View, answer: ColouredAnswer, no_color: bool) -> Tint | None:
     """The colours in which an answer is shown while it is written."""
     return make_tint(view, answer.labels, answer.mode, answer.pushing, no_color)
 
 
-def make_display(view: View, file: IO[str], answer: Speaking, thoughts: Thoughts) -> Display:
-    """The display that suits where the text goes: a pipe and a dumb terminal get it bare."""
+def make_display(view: View, file: IO[str], answer: ColouredAnswer, thoughts: Thoughts) -> Display:
+    """The display for an output: pipes and dumb terminals get text without styles."""
     if not file.isatty():
         return Display(file, thoughts)
     console = make_console(file)

@@ -23,19 +23,19 @@ def local_time(seconds: float) -> str:
 
 
 def when_ready(events: Iterable[TokenEvent]) -> Iterator[TokenEvent]:
-    """The same events; returns once the first of them is there."""
+    """The same events; return when the first one is available."""
     rest = iter(events)
     return itertools.chain(list(itertools.islice(rest, 1)), rest)
 
 
 def cut_off(n_tokens: int, n_limited: int, most: int, allows: str, while_thinking: str = "") -> str:
-    """Where an answer was cut off, and what allows a longer one.
+    """A message that an answer was cut off, and how to get a longer one.
 
     Args:
-        n_limited, most: the tokens that count towards the limit, and the limit: an answer with fewer has filled the
-            context.
-        allows: says what to do about the limit.
-        while_thinking: says so of an answer that was cut off in its thinking.
+        n_limited, most: the number of tokens that count towards the limit, and the limit.  If fewer were written, the
+            context is full.
+        allows: how to raise the limit.
+        while_thinking: the words for an answer that was cut off in its thinking.
     """
     n = n_limited or n_tokens
     cut = f"cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
@@ -45,10 +45,10 @@ def cut_off(n_tokens: int, n_limited: int, most: int, allows: str, while_thinkin
 
 
 def in_columns(head: str, text: str, file: IO[str]) -> str:
-    """A line with a text behind its head; on a terminal the text goes on below itself, between words.
+    """A head and a text; on a terminal the text is wrapped between words and indented.
 
-    Other programs get one line.  A word that is longer than a row, such as a path, stays whole: the terminal breaks it
-    by itself, and what is copied from there is whole.
+    Pipes get one line.  A word longer than a row, such as a path, is not split: the terminal wraps it, and copying it
+    gives the whole word.
     """
     if not file.isatty():
         return head + text
@@ -67,18 +67,18 @@ def in_columns(head: str, text: str, file: IO[str]) -> str:
     return "\n".join(rows)
 
 
-#: The style of thoughts, and of the line that stands for them.
+#: The style of thoughts, and of the line shown instead of them.
 THOUGHT = "dim"
 
 
 def thinking_line(n_tokens: int, *, is_over: bool = False) -> str:
-    """The line that stands for thoughts that are not shown."""
+    """The line shown instead of hidden thoughts."""
     tokens = f"{n_tokens:,} token{'' if n_tokens == 1 else 's'}"
     return f"Thought for {tokens}" if is_over else f"Thinking… {tokens}"
 
 
 class Display:
-    """Bare text, streamed: what a pipe gets.  Use as a context manager and `show` each event.
+    """Streamed text without styles, as for a pipe.  Use as a context manager and `show` each event.
 
     Args:
         thoughts: whether the thoughts before the answer are shown above it, or go to standard error.
@@ -95,7 +95,7 @@ class Display:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        """End the last line, of an answer that is broken off as well; unless nobody can be shown anything any more."""
+        """End the last line, also of an interrupted answer, unless the output is closed."""
         if kind and issubclass(kind, OSError):
             return
         self._add(*self._texts.finish(), "")
@@ -149,13 +149,13 @@ def statistics_line(
     placed: str = "",
     layout: str | None = None,
 ) -> str:
-    """What ``--stats`` prints: one line.
+    """The line that ``--stats`` prints.
 
     Args:
-        draft: those of a first answer that was corrected.
-        of_model: the filters that are as the model's file says.
-        placed: where the model's layers are.
-        layout: where the views live, if there are several.
+        draft: the statistics of the first answer in mode ``rewrite``.
+        of_model: the filters taken from the model's file, in words.
+        placed: the devices of the model's layers, in words.
+        layout: the layout of several views.
     """
     s = statistics
 

@@ -1,4 +1,4 @@
-"""Text in the making: what of it is finished can be printed for good, the rest may still change."""
+"""Texts under way: finished parts can be printed permanently; the rest may still change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .markdown import finished_blocks, markdown
 
 
 class Flow(Protocol):
-    """Text in the making: what is finished can be taken, the rest may still change."""
+    """A text under way: finished parts can be taken; the rest may still change."""
 
     def add(self, text: str, style: str) -> None: ...
 
@@ -22,7 +22,7 @@ class Flow(Protocol):
 
 
 class LineFlow:
-    """Text as it is, each token in its style; finished a line at a time, which the terminal itself wraps."""
+    """Plain text with a style for each token; a line is finished at its end, and the terminal wraps it."""
 
     def __init__(self) -> None:
         self._lines: list[Text] = []

@@ -1,4 +1,4 @@
-"""An answer on a terminal while it is written: what is finished is printed for good, the rest drawn again below it."""
+"""An answer on a terminal while it is written: finished parts are printed permanently, the rest is redrawn below."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class LiveDisplay(Display):
         self._next_drawing = 0.0  # with the next token
 
     def announce(self, text: Text) -> None:
-        """A line that is not of the answer, above what is still being written."""
+        """Print a line that does not belong to the answer, above the unfinished part."""
         self._draw(text)
 
     def _draw(self, *notices: Text) -> None:

@@ -27,14 +27,15 @@ _STYLE = re.compile(r"\x1b\[[\d;]*m")
 
 @dataclass
 class Pager:
-    """Shows what ``page`` gives, above a line that begins with what ``notice`` gives; both are asked after every key.
+    """A pager on the terminal: a page above a status line.  Both are computed again after every key.
 
-    page: what is to be read, for a width in columns, and whether without colours.
-    hint: which keys there are; it stands where it may be cut off.
-    keys: what a key does; the pages begin at their top again after it.
-    search: what is done with the words that are typed behind a slash; None scrolls to the next row that contains them,
-        and n to the one after it.
-    widest: columns that a page takes at most.
+    page: the content, for a width in columns and with or without colours.
+    notice: the beginning of the status line.
+    hint: the keys in words, at the end of the status line, where it may be cut off.
+    keys: actions by key; after an action the page is shown from its top.
+    search: called with the words typed after a slash; None scrolls to the next row that contains them, and the key n to
+        the one after it.
+    widest: maximum width of a page in columns.
     """
 
     page: Callable[[int, bool], RenderableType]
@@ -84,7 +85,7 @@ class Pager:
                 bindings.add(name, filter=~searching)(lambda event: act())
 
         for key, act in self.keys.items():
-            bind(key, act=self._anew(act))
+            bind(key, act=self._with_reset(act))
         bind("q", "c-c", "<sigint>", "c-d", act=self.leave)
         bind("c-z", act=lambda: self._app.suspend_to_background())
         bind("down", "j", act=lambda: self._scroll(1))
@@ -105,12 +106,12 @@ class Pager:
 
         return bindings
 
-    def _anew(self, act: Callable[[], None]) -> Callable[[], None]:
-        def acting() -> None:
+    def _with_reset(self, act: Callable[[], None]) -> Callable[[], None]:
+        def act_and_reset() -> None:
             act()
             self._redraw()
 
-        return acting
+        return act_and_reset
 
     def _redraw(self) -> None:
         self._top, self._drawn_for = 0, None

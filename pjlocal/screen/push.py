@@ -1,4 +1,4 @@
-"""Which preference pulled a token in, and how hard, told by its colour."""
+"""Colours of tokens by the preference that pushed them most."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .tint import Tint, color_of, number_of
 if TYPE_CHECKING:
     from ..events import TokenEvent
 
-#: From so many times as probable as without the preference on, a token has the next stronger style.
+#: Styles by how many times more probable a preference made the token.
 _STEPS = {1.1: "", 2: "bold", 10: "bold reverse"}
 _STEPS_NO_COLOR = {1.1: "dim", 2: "", 10: "bold"}
 _NO_COLOR = ("underline", "reverse", "italic", "underline italic", "reverse italic", "reverse underline")
@@ -25,7 +25,7 @@ _NONE = (
 
 
 def push_style(event: TokenEvent, no_color: bool = False) -> str:
-    """Rich style of a token: the colour is the preference that pulled it in the most, none where none did."""
+    """Rich style of a token: the colour of the preference that pushed it most, or none."""
     name, nats = max(event.pushes.items(), key=lambda push: push[1], default=("", 0.0))
     reached = [times for times in _STEPS if nats >= log(times)]
     return _style(name, reached[-1], no_color) if reached else ""
@@ -39,7 +39,7 @@ def _style(name: str, times: float, no_color: bool) -> str:
 
 
 def push(preferences: Mapping[str, Sequence[str]], pushing: Sequence[str], no_color: bool = False) -> Tint:
-    """The colours of what pulled a token in: of the preferences named ``pushing``, as pushes name them."""
+    """The colours of pushes, for the preferences named ``pushing``, as pushes name them."""
     from rich.text import Text
 
     if not pushing:

@@ -20,14 +20,14 @@ def reflows() -> bool:
     return "TMUX" in os.environ or not cuts
 
 
-def print_for_good(console: Console, renderable: RenderableType) -> None:
+def print_permanently(console: Console, renderable: RenderableType) -> None:
     """Print text that stays on the screen.  The terminal wraps long rows, so that a selection has only the text's line
     ends."""
     console.print(renderable, crop=False, overflow="ignore")
 
 
 def _rows(console: Console, live: RenderableType) -> list[list[Segment]]:
-    """The rows in which `print_for_good` would appear on the screen."""
+    """The rows in which `print_permanently` would appear on the screen."""
     options = console.options.update(overflow="ignore")
     width = options.max_width
     return [row for line in Segment.split_lines(console.render(live, options)) for row in _wrapped(line, width)]
@@ -69,7 +69,7 @@ class LiveRegion:
         lines = _rows(console, live)[-max(1, console.height - 1) :] or [[]]
         with console.capture() as capture:
             for renderable in above:
-                print_for_good(console, renderable)
+                print_permanently(console, renderable)
             console.print(SegmentLines(lines, new_lines=True), end="", crop=False)
         # A synchronized update (mode 2026), where the terminal knows it, shows nothing half drawn.
         text = capture.get().removesuffix("\n")
@@ -81,12 +81,12 @@ class LiveRegion:
         """Erase the rows, and print ``last`` in their place."""
         with self._console.capture() as capture:
             for renderable in last:
-                print_for_good(self._console, renderable)
+                print_permanently(self._console, renderable)
         self._write(f"{self._erase()}\x1b[?25h{capture.get()}")
         self._widths = []
 
     def _erase(self) -> str:
-        """To the beginning of the first row, and clear from there on; the cursor stands at the end of the last one."""
+        """The codes that go from the end of the last row to the start of the first, and clear from there on."""
         if not self._widths:
             return ""
         columns = self._console.width

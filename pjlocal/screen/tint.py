@@ -1,4 +1,4 @@
-"""Tokens in colours: what they mean is said in a line above."""
+"""Tokens in colours, with a legend in a line above."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tint:
-    """legend: says what the styles mean; style: a token's, as Rich writes it."""
+    """legend: the meaning of the styles; style: a token's Rich style."""
 
     legend: Text
     style: Callable[[TokenEvent], str]
@@ -62,7 +62,7 @@ class TintedDisplay(Display):
         super()._write(f"{before}{text}{after}", file=file)
 
     def _codes(self, style: str) -> tuple[str, str]:
-        """What Rich writes before and after text of that style: asked once, since printing costs it 0.3 ms a token."""
+        """Rich's escape codes before and after a style, cached: printing with Rich takes 0.3 ms a token."""
         if style not in self._around:
             from rich.text import Text
 
@@ -73,19 +73,19 @@ class TintedDisplay(Display):
         return self._around[style]
 
 
-#: Of the views in turn, on a terminal of 16 colours.  Red is left for what is avoided.
+#: Colours of the views in turn, for terminals with 16 colours.  Red is for avoided preferences.
 _COLORS = tuple(
     f"{kind}{color}" for kind in ("", "bright_") for color in ("cyan", "magenta", "yellow", "green", "blue")
 )
 
 
 def color_of(name: str) -> str:
-    """A view's colour; the prompt that has all preferences is the only one, as if it were the first."""
+    """A view's colour.  A single view with all preferences has the first colour."""
     if name.startswith("avoid"):
         return "red"
     return _COLORS[number_of(name) % len(_COLORS)]
 
 
 def number_of(name: str) -> int:
-    """Where a view stands among the views."""
+    """The index of a view."""
     return PANEL_NAMES.index(name) if name in PANEL_NAMES else 0

@@ -99,7 +99,7 @@ ELSEWHERE = [
     (CacheSequence, "recover"),
     (Worker, "submit"),
     (Worker, "wait"),
-    (pjlocal.engine.lanes, "apart"),
+    (pjlocal.engine.lanes, "in_thread"),
     (Context, "close"),
     (Context, "decode"),
     (TemplateProcess, "_exchange"),

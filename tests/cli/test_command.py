@@ -263,7 +263,7 @@ def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjloc
 
 
 def test_a_run_into_a_pipe_imports_only_what_it_uses(environment, tiny) -> None:
-    """What starts slowly: each of these took 15 to 100 ms."""
+    """Slow modules are not imported: each took 15 to 100 ms."""
     heavy = {"numpy.random", "rich.console", "prompt_toolkit", "markdown_it", "pjlocal.bench"}
     code = f"""import atexit, sys
 from pjlocal.cli.main import main

@@ -1,4 +1,4 @@
-"""What a shell completes: through bash itself, and by the protocol of zsh's and fish's scripts."""
+"""Completion in shells: through bash itself, and by the protocol of the scripts for zsh and fish."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def bash(shell: dict[str, str], code: str) -> str:
 
 
 def completed(shell: dict[str, str], *words: str) -> list[str]:
-    """What bash offers for the last of the words."""
+    """The completions that bash offers for the last word."""
     array = " ".join(map(shlex.quote, words))
     code = f'. "$HOME/completion.sh"; COMP_WORDS=({array}); COMP_CWORD={len(words) - 1}; _pjlocal_completion pjlocal'
     script = Path(shell["HOME"], "completion.sh")

@@ -1,4 +1,4 @@
-"""What was asked and answered is for the user alone, wherever it is written: nobody else of the machine reads it."""
+"""Files with questions and answers are readable by their user alone."""
 
 from __future__ import annotations
 

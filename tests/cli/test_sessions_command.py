@@ -25,7 +25,7 @@ from pjlocal.errors import OutputError, UsageError
 
 
 def call(*args: str) -> tuple[str, str]:
-    """What a command prints to standard output and standard error; its errors are raised here."""
+    """The standard output and standard error of a command; raises its errors."""
     result = CliRunner().invoke(sessions_app, args, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout, result.stderr

@@ -1,4 +1,4 @@
-"""What `pjlocal run` takes from standard input beside a prompt on the command line, and what it leaves alone."""
+"""Standard input of `pjlocal run` beside a prompt on the command line: read when it is data, otherwise left alone."""
 
 from __future__ import annotations
 

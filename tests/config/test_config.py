@@ -1,4 +1,4 @@
-"""config.toml: what it may set, what goes before it, and what is said when it is wrong."""
+"""config.toml: its settings, their order of precedence, and the messages for wrong values."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def test_a_thought_of_which_the_rounds_know_nothing_changes_no_schedule(alone: b
 
 
 def cast(toy: ToyViews, kind: str) -> Policies:
-    """Who speaks over four views: a panel of three; three before one judge of all; two, each with a neutral view."""
+    """The policies over four views: a panel of three; three with one judge of all; two, each with a neutral view."""
     if kind == "panel":
         policies = [CountingPolicy(toy, view) for view in range(3)]
         return Policies(policies, policies)

@@ -1,4 +1,4 @@
-"""What people run has many shapes: each answers in judge mode, ahead and again, and says the same in every layout."""
+"""Each architecture answers in judge mode, with look-ahead and again, with the same text in every layout."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def another(judge: PersonaJudge, **changes) -> PersonaJudge:
 
 
 def alone(judge: PersonaJudge, prompt: str | Sequence[Message], **settings) -> list[int]:
-    """What a judge says that has read nothing."""
+    """The answer of a judge whose caches are empty."""
     with another(judge) as fresh:
         return ids(fresh, prompt, **settings)
 

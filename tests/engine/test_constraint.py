@@ -1,4 +1,4 @@
-"""What the answer must be holds in every mode, schedule and layout, and changes nothing else."""
+"""Constraints hold in every mode, schedule and layout, and change nothing else."""
 
 from __future__ import annotations
 

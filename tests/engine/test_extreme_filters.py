@@ -59,8 +59,8 @@ def reference(logits: np.ndarray, s: Sampling) -> dict[int, float]:
     ids = ids[: s.top_k or None]
     if s.typical_p < 1:
         p = softmax(x[ids])
-        surprise = -np.log(np.maximum(p, 1e-300))
-        order = np.argsort(abs(surprise - (p * surprise).sum()), kind="stable")
+        find_unusual = -np.log(np.maximum(p, 1e-300))
+        order = np.argsort(abs(find_unusual - (p * find_unusual).sum()), kind="stable")
         ids = ids[order][: int(np.searchsorted(np.cumsum(p[order]), s.typical_p, side="right")) + 1]
         ids = ids[np.argsort(-x[ids], kind="stable")]
     if s.top_p < 1:

@@ -1,4 +1,4 @@
-"""What is wrong with a grammar is said to whoever gave it, however many are read at a time, and nothing else is."""
+"""Errors in a grammar reach the caller that gave it, also with several grammars at once, and no other message does."""
 
 from __future__ import annotations
 

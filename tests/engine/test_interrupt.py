@@ -16,7 +16,7 @@ from pjlocal.engine.interrupt import Interrupt, on_sigint
 
 
 def ended(interrupt: Interrupt) -> bool:
-    """Whether llama.cpp would stop, which reads the flag in C."""
+    """True if llama.cpp would stop; it reads the flag in C."""
     return interrupt._flag[0] != b"\0"
 
 

@@ -61,7 +61,7 @@ def test_three_views_and_more_give_the_same_text_in_every_layout(tiny, kind: str
             texts.append(tokens(judge, PROMPTS[:3], ignore_end=True, **settings))
             n_views = len(judge.roles(judge.request.replace(**settings)).prefixes)
             assert n_views >= 3 and (layout == "auto" or judge.layouts == {n_views: layout})
-            if judge.model.trimmable:
+            if judge.model.can_truncate:
                 assert tokens(judge, PROMPTS[:3], ignore_end=True, schedule="reference", **settings) == texts[-1]
     assert texts[0] == texts[1] == texts[2]
 
@@ -226,7 +226,7 @@ def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(t
 
 
 def planned_mib(caplog, monkeypatch, judge: PersonaJudge, **settings) -> float:
-    """What llama.cpp says it sets aside for the values between the layers and the logits, for an answer."""
+    """The size of the compute buffer that llama.cpp reports for an answer."""
     monkeypatch.setattr("pjlocal.engine.backend._verbose", True)
     caplog.set_level(logging.INFO, logger="pjlocal")
     caplog.clear()

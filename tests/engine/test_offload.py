@@ -1,4 +1,4 @@
-"""What llama.cpp is told of devices.  There is no card here: devices are made up, and their failures too."""
+"""The device parameters for llama.cpp.  Devices and their failures are simulated."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pjlocal.engine import backend, devices, model, offload
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.machine import Limit
 from pjlocal.engine.model import Model
-from pjlocal.engine.offload import choose, with_devices
+from pjlocal.engine.offload import choose_offload, with_devices
 from pjlocal.errors import ModelError, UsageError
-from pjlocal.gguf.fit import Offload
+from pjlocal.gguf.offload import Offload
 
 GIB = 1 << 30
 CARD = devices.Device("CUDA0", "a card", "GPU", "CUDA", 8 * GIB, 8 * GIB)
@@ -51,25 +51,25 @@ def test_devices_come_in_llama_cpps_order(there) -> None:
 def test_what_is_chosen_names_the_devices_that_get_layers(there, tiny) -> None:
     path = tiny("llama")
     there(CPU, CARD, OTHER)
-    assert choose(path, Engine(), 2).devices == ("CUDA0", "CUDA1")
-    assert choose(path, Engine(n_gpu_layers=2), 2) == Offload(3, 2, devices=("CUDA0", "CUDA1"))
-    assert choose(path, Engine(n_gpu_layers="0"), 2) == Offload(3)
-    assert choose(path, Engine(split_mode="none", main_gpu=1), 2).devices == ("CUDA1",)
+    assert choose_offload(path, Engine(), 2).devices == ("CUDA0", "CUDA1")
+    assert choose_offload(path, Engine(n_gpu_layers=2), 2) == Offload(3, 2, devices=("CUDA0", "CUDA1"))
+    assert choose_offload(path, Engine(n_gpu_layers="0"), 2) == Offload(3)
+    assert choose_offload(path, Engine(split_mode="none", main_gpu=1), 2).devices == ("CUDA1",)
     with pytest.raises(UsageError, match=r"--main-gpu 2: the devices are 0 \(CUDA0\), 1 \(CUDA1\)"):
-        choose(path, Engine(split_mode="none", main_gpu=2), 2)
+        choose_offload(path, Engine(split_mode="none", main_gpu=2), 2)
     with pytest.raises(UsageError, match=r"--tensor-split 1,0,1: the devices are 0 \(CUDA0\), 1 \(CUDA1\)"):
-        choose(path, Engine(tensor_split="1,0,1"), 2)
+        choose_offload(path, Engine(tensor_split="1,0,1"), 2)
     there(CPU, replace(CARD, free=0, total=0))
-    assert choose(path, Engine(), 2).n_gpu_layers == 3, "one that tells nothing gets all, as llama.cpp has it"
+    assert choose_offload(path, Engine(), 2).n_gpu_layers == 3, "one that tells nothing gets all, as llama.cpp has it"
 
 
 def test_layers_for_a_device_that_is_not_there_cost_a_line(there, tiny, caplog) -> None:
     there(CPU)
     with caplog.at_level(logging.WARNING):
-        assert choose(tiny("llama"), Engine(), 2) == Offload()
-        assert choose(tiny("llama"), Engine(n_gpu_layers="0"), 2) == Offload()
+        assert choose_offload(tiny("llama"), Engine(), 2) == Offload()
+        assert choose_offload(tiny("llama"), Engine(n_gpu_layers="0"), 2) == Offload()
         assert not caplog.records
-        choose(tiny("llama"), Engine(n_gpu_layers="all"), 2)
+        choose_offload(tiny("llama"), Engine(n_gpu_layers="all"), 2)
     assert "no device for --gpu-layers was found" in caplog.text
 
 
@@ -84,7 +84,7 @@ def test_llama_cpp_is_told_and_what_it_was_told_does_not_outlive_the_load() -> N
 
 def test_a_model_is_loaded_with_experts_that_stay_with_the_cpu(tiny, monkeypatch) -> None:
     """llama.cpp takes the pattern and the memory that it names; here all of it is the CPU's."""
-    monkeypatch.setattr(model, "choose", lambda *_: Offload(3, 3, experts=(0, 1)))
+    monkeypatch.setattr(model, "choose_offload", lambda *_: Offload(3, 3, experts=(0, 1)))
     loaded = Model(tiny("llama"), Engine(), Interrupt())
     assert loaded.n_vocab > 0
     loaded.close()
@@ -144,10 +144,10 @@ def test_with_layers_on_a_card_auto_is_the_batch(there, tiny) -> None:
 
 
 def test_where_the_context_had_to_shrink_that_is_the_limit_and_a_line_says_so(tiny, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(model, "choose", lambda *_: Offload(3, 3, n_ctx=128, devices=("CUDA0",)))
+    monkeypatch.setattr(model, "choose_offload", lambda *_: Offload(3, 3, n_ctx=128, devices=("CUDA0",)))
     with PersonaJudge(tiny("llama")) as judge:
         assert judge.context_limit == 128
-        assert judge.model.offload.told == "3 of 3 layers on CUDA0, context 128 tokens so that they fit"
+        assert judge.model.offload.description == "3 of 3 layers on CUDA0, context 128 tokens so that they fit"
     with PersonaJudge(tiny("llama"), engine=Engine(n_ctx=64)) as judge:
         assert judge.context_limit == 64
 
@@ -209,7 +209,7 @@ def test_where_llama_cpp_ends_the_process_for_a_server_that_has_gone_a_line_says
     code = (
         "from pjlocal.engine import devices as d\n"
         "ggml = d._functions()\n"
-        "ggml.ggml_set_abort_callback(d._end_with_a_line)\n"
+        "ggml.ggml_set_abort_callback(d._exit_with_message)\n"
         "print('so far', flush=True)\n"
         "ggml.ggml_abort(b'rpc.cpp', 7, b'Remote RPC server crashed')\n"
     )

@@ -1,4 +1,4 @@
-"""Which tokens several views choose from, and what they make of them."""
+"""The candidates of several views, and their distributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which KV cache a prompt goes to, and whose beginning it copies: plain lists of tokens, without a model."""
+"""The choice of a KV cache for a prompt, and of a prefix to copy: plain lists of tokens, without a model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_preferences_that_go_round_in_a_circle_take_their_caches_along() -> None
 
 
 def test_views_of_which_none_has_read_more_stay_where_they_are() -> None:
-    """What they begin with in common, each cache holds as well as the other."""
+    """Both caches contain the common prefix of the prompts."""
     caches = [[*SYSTEM, *VIVID], [*SYSTEM, *CREATIVE]]
     assert placed([[*SYSTEM, *FORMAL], [*SYSTEM, *CONCISE]], caches) == [0, 1]
 

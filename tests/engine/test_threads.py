@@ -182,7 +182,7 @@ def test_after_a_keyboard_interrupt_it_goes_on_as_if_nothing_had_been_asked(
     expected = two_threads(LONG, seed=1, max_tokens=10).text
     two_threads("Hello", seed=1, max_tokens=3)
     with monkeypatch.context() as patch:
-        patch.setattr(lanes, "apart", interrupted)
+        patch.setattr(lanes, "in_thread", interrupted)
         with pytest.raises(KeyboardInterrupt):
             two_threads(LONG, seed=1, max_tokens=10)
     assert two_threads(LONG, seed=1, max_tokens=10).text == expected
@@ -206,7 +206,7 @@ def test_a_keyboard_interrupt_ends_what_is_read_apart(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(worker.threading, "Event", Pressed)
     with pytest.raises(KeyboardInterrupt):
-        worker.apart(job, interrupt)
+        worker.in_thread(job, interrupt)
     assert ended and not interrupt.is_set()
 
 
@@ -221,7 +221,7 @@ def test_one_while_the_thread_starts_has_it_do_nothing(monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(worker.threading, "Thread", Late)
         with pytest.raises(KeyboardInterrupt):
-            worker.apart(lambda: done.append(True), Interrupt())
+            worker.in_thread(lambda: done.append(True), Interrupt())
     threading.Thread.start(late[0])
     late[0].join()
     assert not done

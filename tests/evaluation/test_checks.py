@@ -1,4 +1,4 @@
-"""What is told of an answer by its text alone: known answers, and texts that have little to tell."""
+"""Scores from an answer's text alone: known answers, and texts with few or no words."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def press(chromium: Chromium, key: str) -> None:
 
 
 def prompts(chromium: Chromium) -> list[str]:
-    """Those that are shown, in their order."""
+    """The visible prompts, in order."""
     return chromium.eval(
         "[...document.querySelectorAll('article')].filter(a => a.offsetParent).map(a => "
         "a.querySelector('.question').textContent)"

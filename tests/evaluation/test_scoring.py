@@ -13,12 +13,12 @@ from tiny_models import write_llama
 from pjlocal import Engine, Prompting
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.engine.model import Model
-from pjlocal.evaluation.examine import Examiners, examine
 from pjlocal.evaluation.judges import Group, LocalJudge, Opinion
 from pjlocal.evaluation.question import Question
 from pjlocal.evaluation.records import Folder, Score
 from pjlocal.evaluation.reward import Scorer
 from pjlocal.evaluation.run import Run
+from pjlocal.evaluation.score import ScoringModels, score_run
 from pjlocal.evaluation.scoring import Judging, Pair, pairs_of, score_answers
 from pjlocal.evaluation.suite import Objectives, Suite, System
 
@@ -99,8 +99,8 @@ def test_what_a_scorer_said_first_counts_again_where_it_is_asked_again(tiny: Cal
 
         def fluency(seed: int) -> list[float]:
             write_llama(path, seed=seed)
-            examiners = Examiners(scorers=(path,))
-            examine(folder, run, examiners, Prompting(), Engine(n_threads=1), Interrupt(), lambda *_: None, print)
+            scoring = ScoringModels(scorers=(path,))
+            score_run(folder, run, scoring, Prompting(), Engine(n_threads=1), Interrupt(), lambda *_: None, print)
             return [score.value for score in folder.read(Score).values() if score.metric == "fluency"]
 
         first, other = fluency(1), fluency(2)
@@ -118,8 +118,8 @@ def test_two_scorers_of_one_file_name_are_told_apart(tmp_path: Path) -> None:
     with Folder(tmp_path / "out") as folder:
         for answer in ANSWERS:
             folder.append(answer)
-        examiners = Examiners(scorers=paths)
-        examine(folder, run, examiners, Prompting(), Engine(n_threads=1), Interrupt(), lambda *_: None, print)
+        scoring = ScoringModels(scorers=paths)
+        score_run(folder, run, scoring, Prompting(), Engine(n_threads=1), Interrupt(), lambda *_: None, print)
         by = {score.by for score in folder.read(Score).values() if score.by}
     assert by == {str(path) for path in paths}
 

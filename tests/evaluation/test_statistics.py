@@ -116,18 +116,18 @@ def test_holms_correction_has_its_known_values() -> None:
     ("n", "rate"), [(5, None), (6, 1.0), (50, 0.66), (100, 0.61), (200, 0.575), (500, 0.546), (0, None)]
 )
 def test_the_smallest_win_rate_that_n_prompts_can_tell_from_chance(n: int, rate: float | None) -> None:
-    assert told.smallest_telling(n) == (None if rate is None else pytest.approx(rate))
+    assert told.smallest_significant(n) == (None if rate is None else pytest.approx(rate))
 
 
 @pytest.mark.parametrize("n", [20, 50, 200])
 def test_a_win_rate_is_found_with_the_power_that_is_said(n: int) -> None:
     """Over 4,000 evaluations: 80 %, plus or minus 0.63 % (one standard error)."""
-    rate = told.smallest_found(n)
-    assert rate is not None and rate > told.smallest_telling(n)  # type: ignore[operator]
+    rate = told.smallest_detectable(n)
+    assert rate is not None and rate > told.smallest_significant(n)  # type: ignore[operator]
     p_of = [told.sign_test(wins, n - wins) for wins in range(n + 1)]
     wins, count = np.unique(rng(n).binomial(n, rate, 4_000), return_counts=True)
     assert abs(sum(c for w, c in zip(wins, count, strict=True) if p_of[w] <= 0.05) / 4_000 - 0.8) < 4 * 0.0063
-    assert told.smallest_found(5) is None
+    assert told.smallest_detectable(5) is None
 
 
 def test_ties_are_halves_of_a_win_rate_and_no_evidence() -> None:

@@ -17,7 +17,7 @@ from pjlocal.evaluation.compare import Comparison, Results, compare, compare_fol
 from pjlocal.evaluation.report import as_json, as_markdown, as_page, folder_json, report_plots, write_report
 from pjlocal.evaluation.suite import Objectives, System
 from pjlocal.evaluation.table import Cell, Column, Table, markdown_tables, rank_cells
-from pjlocal.evaluation.tables import folder_tables, report_tables, telling_note
+from pjlocal.evaluation.tables import folder_tables, power_note, report_tables
 
 N = 30
 
@@ -77,14 +77,14 @@ def test_win_rates_stand_with_their_intervals_and_what_so_many_prompts_can_tell(
     assert both.text.startswith("90% [") and not both.noise and both.rank == 1
     assert judge.text.startswith("50% [") and judge.noise and judge.rank == 2
     text = told(tables)
-    assert "30 prompts tell win rates from 70% on from chance" in " ".join(text.split())
-    assert "m turns over 0% of its 60" not in text and "of its 120 decisive verdicts" in text and "UNFIT" not in text
+    assert "With 30 prompts, win rates from 70% on are significant" in " ".join(text.split())
+    assert "m changes 0% of its 60" not in text and "of its 120 decisive verdicts" in text and "UNFIT" not in text
 
 
 def test_a_judge_that_turns_over_is_called_unfit_by_name() -> None:
     comparison = compare(results(turns_over=1.0))
     text = " ".join(told(report_tables(SUITE, comparison)).split())
-    assert "m turns over 100% of its 120 decisive verdicts" in text and "UNFIT as a judge" in text
+    assert "m changes 100% of its 120 decisive verdicts" in text and "UNFIT as a judge" in text
     assert "UNFIT" in as_page(results(turns_over=1.0), comparison, [])
 
 
@@ -171,7 +171,7 @@ def test_json_has_all_numbers_and_no_nan() -> None:
 
 def test_few_prompts_tell_nothing_and_that_is_said() -> None:
     few = Results(SUITE, answers(3, objectives=("bright",)))
-    assert telling_note(compare(few)).startswith("3 prompts tell no win rate from chance")
+    assert power_note(compare(few)).startswith("3 prompts are too few for any win rate")
 
 
 def test_times_stand_by_the_number_of_objectives() -> None:

@@ -18,7 +18,7 @@ from pjlocal.errors import UsageError
 from pjlocal.evaluation.compare import Results, compare
 from pjlocal.evaluation.records import Folder, Verdict, voter
 from pjlocal.evaluation.side_by_side import SideBySide, side_by_side
-from pjlocal.evaluation.vote import Ballot, Question, all_pairs, ballot_paper, questions, revealed, tally
+from pjlocal.evaluation.vote import Question, Voting, all_pairs, questions, render_question, revealed, tally
 
 TESTS = Path(__file__).parents[1]
 VOTE = """
@@ -28,10 +28,10 @@ from evaluated import SUITE, answers
 from pjlocal.evaluation.compare import Results, compare
 from pjlocal.evaluation.records import Folder
 from pjlocal.evaluation.side_by_side import side_by_side
-from pjlocal.evaluation.vote import Ballot, questions, vote_on
+from pjlocal.evaluation.vote import Voting, questions, run_vote
 with Folder(Path(sys.argv[1])) as folder:
     of = side_by_side(answers(2, objectives=("bright",)), SUITE)
-    vote_on(Ballot(questions(of, [("both", "prompt")], ["quality"], seed=1), folder))
+    run_vote(Voting(questions(of, [("both", "prompt")], ["quality"], seed=1), folder))
 """
 
 
@@ -75,7 +75,7 @@ def test_pairs_are_those_with_the_baseline_or_the_two_that_are_named() -> None:
 
 def test_a_vote_is_kept_at_once_as_a_verdict_of_a_persons(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
-        ballot = Ballot(asked(), folder, by=voter("Ada"))
+        ballot = Voting(asked(), folder, by=voter("Ada"))
         for choice, expected in ((1, (1.0, 0.0, 0.0)), (2, (0.0, 1.0, 0.0)), (0, (0.0, 0.0, 1.0))):
             question = ballot.question
             assert question
@@ -87,21 +87,21 @@ def test_a_vote_is_kept_at_once_as_a_verdict_of_a_persons(tmp_path: Path) -> Non
 
 def test_one_goes_on_with_what_was_not_voted_on_whatever_the_seed(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
-        ballot = Ballot(asked(seed=1), folder)
+        ballot = Voting(asked(seed=1), folder)
         for _ in range(4):
             ballot.vote(1)
     with Folder(tmp_path) as folder:
         for seed in (1, 2):
-            again = Ballot(asked(seed=seed), folder)
+            again = Voting(asked(seed=seed), folder)
             assert again.n_done == 4 and len(again.votes()) == 4
-        assert Ballot(asked(), folder, by=voter("another")).n_done == 0
+        assert Voting(asked(), folder, by=voter("another")).n_done == 0
         again.vote(2), again.vote(2)
         assert again.question is None and len(again.votes()) == 6
 
 
 def test_votes_can_be_taken_back_and_cast_anew(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
-        ballot = Ballot(asked(), folder)
+        ballot = Voting(asked(), folder)
         ballot.undo()
         assert ballot.notice == "no vote to take back"
         first = ballot.question
@@ -115,7 +115,7 @@ def test_votes_can_be_taken_back_and_cast_anew(tmp_path: Path) -> None:
 
 def test_a_vote_behind_which_others_wrote_is_replaced_by_the_next(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder, Folder(tmp_path) as others:
-        ballot = Ballot(asked(), folder)
+        ballot = Voting(asked(), folder)
         ballot.vote(1)
         theirs = Verdict("k", "x", "y", "quality", "m", 0.2, 0.7, 0.1)
         others.append(theirs)
@@ -129,10 +129,10 @@ def test_a_vote_behind_which_others_wrote_is_replaced_by_the_next(tmp_path: Path
 def test_the_paper_does_not_tell_who_wrote_what(tmp_path: Path) -> None:
     of: list[SideBySide] = side_by_side([answer("both", 1, "One.\x1b[2J"), answer("prompt", 1, "Two.")], SUITE)
     with Folder(tmp_path) as folder:
-        ballot = Ballot(questions(of, [("both", "prompt")], ["vivid"], 0), folder)
+        ballot = Voting(questions(of, [("both", "prompt")], ["vivid"], 0), folder)
         file = io.StringIO()
         for width in (40, 120):
-            Console(file=file, width=width, force_terminal=True).print(ballot_paper(ballot, width))
+            Console(file=file, width=width, force_terminal=True).print(render_question(ballot, width))
     text = file.getvalue()
     assert "both" not in text and "prompt" not in text and "accepted" not in text
     assert "\x1b[2J" not in text and "Which answer is more: vivid?" in text
@@ -140,7 +140,7 @@ def test_the_paper_does_not_tell_who_wrote_what(tmp_path: Path) -> None:
 
 def test_the_same_statistics_tell_of_votes_as_of_a_judges_verdicts(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
-        ballot = Ballot(asked(8), folder)
+        ballot = Voting(asked(8), folder)
         while question := ballot.question:
             ballot.vote(1 if question.first.system == "both" else 2 if question.second.system == "both" else 0)
     told = compare(Results(SUITE, answers(8, objectives=("bright",)), (), ballot.votes()))
@@ -151,7 +151,7 @@ def test_the_same_statistics_tell_of_votes_as_of_a_judges_verdicts(tmp_path: Pat
 
 def test_at_the_end_it_is_told_who_won(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
-        ballot = Ballot(asked(2), folder)
+        ballot = Voting(asked(2), folder)
         while question := ballot.question:
             is_both = [a.system == "both" for a in (question.first, question.second)]
             ballot.vote(is_both.index(True) + 1 if any(is_both) else 0)
@@ -172,7 +172,7 @@ def test_a_system_is_told_against_the_one_that_the_suite_compares_it_with(tmp_pa
     )
     with Folder(tmp_path) as folder:
         of = side_by_side(answers(1, objectives=("bright",)), SUITE)
-        ballot = Ballot(questions(of, [("judge", "both")], ["quality"], seed=1), folder)
+        ballot = Voting(questions(of, [("judge", "both")], ["quality"], seed=1), folder)
         ballot.vote(0)
         assert [*tally(ballot.asked, ballot.votes(), replace(SUITE, systems=systems))] == [("both", "judge", "quality")]
 

@@ -22,7 +22,7 @@ Put = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def _no_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies in the checkout's own models folder is of no account."""
+    """Ignore the checkout's own models folder."""
     monkeypatch.setattr("pjlocal.gguf.places.__file__", "/nowhere/pjlocal/gguf/places.py")
 
 

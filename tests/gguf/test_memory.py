@@ -1,4 +1,4 @@
-"""What a model will take of the memory is told before it is loaded, and comes true."""
+"""The memory estimate made before loading matches the memory that a model takes."""
 
 from __future__ import annotations
 

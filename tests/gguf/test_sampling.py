@@ -39,17 +39,17 @@ def test_the_files_values_take_the_place_of_defaults_alone(says: Path) -> None:
 def test_flags_and_the_config_file_win_even_with_what_is_the_default_anyway(
     pjlocal: Callable, says: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    def followed(*options: str) -> str:
+    def with_model_defaults(*options: str) -> str:
         result = pjlocal("run", "-m", says, *PREFER, "-n", "2", "--stats", "--sampling", "model", *options, QUESTION)
         assert result.returncode == 0, result.stderr
         return result.stderr.strip().rpartition("sampling of the model: ")[2]
 
-    assert followed() == "temperature 0.6, top-k 40, top-p 0.95, min-p 0.05, repeat-penalty 1.1"
-    assert followed("-t", "0.7") == "top-k 40, top-p 0.95, min-p 0.05, repeat-penalty 1.1"
+    assert with_model_defaults() == "temperature 0.6, top-k 40, top-p 0.95, min-p 0.05, repeat-penalty 1.1"
+    assert with_model_defaults("-t", "0.7") == "top-k 40, top-p 0.95, min-p 0.05, repeat-penalty 1.1"
     config = tmp_path / "config" / "pjlocal" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_text("[sampling]\ntop_k = 20\n")
-    assert followed("-t", "0.7") == "top-p 0.95, min-p 0.05, repeat-penalty 1.1"
+    assert with_model_defaults("-t", "0.7") == "top-p 0.95, min-p 0.05, repeat-penalty 1.1"
     plain = pjlocal("run", "-m", says, *PREFER, "-n", "2", "--stats", QUESTION)
     assert "sampling of the model" not in plain.stderr
 

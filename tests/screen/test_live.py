@@ -1,4 +1,4 @@
-"""What is drawn while an answer is written ends as what is drawn of it at once."""
+"""An answer drawn while it is written ends up the same as one drawn at once."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from terminal import Tmux
 
 from pjlocal.screen.flows import MarkdownFlow
 from pjlocal.screen.markdown import markdown
-from pjlocal.screen.region import print_for_good
+from pjlocal.screen.region import print_permanently
 
 
 def shown(text: str, width: int = 60) -> str:
@@ -26,7 +26,7 @@ def shown(text: str, width: int = 60) -> str:
 def printed(width: int, *renderables: RenderableType) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     for renderable in renderables:
-        print_for_good(console, renderable)
+        print_permanently(console, renderable)
     return console.file.getvalue()
 
 

@@ -33,7 +33,7 @@ from pjlocal.engine.context import Context
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.model import Model as LoadedModel
 from pjlocal.errors import ModelError, PjlocalError
-from pjlocal.gguf.check import surprise
+from pjlocal.gguf.check import find_unusual
 from pjlocal.gguf.header import read_header
 
 MOST_SECONDS, MOST_BYTES = 1.0, 100 << 20
@@ -426,7 +426,7 @@ def is_ordinary(path: Path) -> bool:
     """Check one in this process, with little memory; what is not a ModelError is the check's fault, and raised."""
     try:
         with little_memory():
-            return not surprise(read_header(path))
+            return not find_unusual(read_header(path))
     except ModelError as error:
         says = str(error)
     assert "\n" not in says and len(says) < 1000, says

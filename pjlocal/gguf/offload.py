@@ -15,7 +15,7 @@ from .memory import caches, compute
 
 _LAYER = re.compile(r"blk\.(\d{1,4})\.")
 _EXPERTS = re.compile(r"_(?:ch)?exps\b")
-_LEAST_N_CTX = 4096  # to which a context that was not asked for shrinks before layers are given up
+_LEAST_N_CTX = 4096  # a context without --ctx shrinks to this before layers stay on the CPU
 _MIB = 1 << 20
 
 
@@ -49,8 +49,8 @@ class Offload:
         }
 
     @property
-    def told(self) -> str:
-        """In words."""
+    def description(self) -> str:
+        """A description for messages."""
         if not self.n_gpu_layers:
             return "all layers on the CPU"
         experts = f", of {len(self.experts)} the experts on the CPU" if self.experts else ""
@@ -59,7 +59,7 @@ class Offload:
         return f"{self.n_gpu_layers} of {self.n_layers} layers on {where}{experts}{context}"
 
     @property
-    def kept_by_cpu(self) -> str:
+    def cpu_tensors(self) -> str:
         """A pattern for the names of tensors that stay on the CPU; may be empty."""
         return rf"^blk\.({'|'.join(map(str, self.experts))})\..*_(ch)?exps" if self.experts else ""
 
@@ -81,25 +81,25 @@ class _Choice:
     experts: tuple[int, ...] = ()
 
 
-def fit(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Offload:
-    """The largest part of a model that fits into the free bytes of the devices, which are in llama.cpp's order.
+def plan_offload(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Offload:
+    """The largest part of a model that fits into the free bytes of the devices (in llama.cpp's order).
 
     It leaves a margin (`Engine.gpu_margin`) on each, and counts the full caches of all views.  If memory is short, it
     gives up, in this order: context above the default, experts, whole layers.
     """
     layers = _layers(header)
     usable = [max(0, n - engine.gpu_margin * _MIB) for n in free]
-    if engine.split_mode == "row":  # of every matrix each has a part
+    if engine.split_mode == "row":  # each device has a part of every matrix
         usable = [sum(usable)]
-    wanted = engine.split if engine.split_mode == "layer" else ()
-    shares = [*wanted, *[0.0] * len(usable)][: len(usable)] if wanted else usable
+    split = engine.split if engine.split_mode == "layer" else ()
+    shares = [*split, *[0.0] * len(usable)][: len(usable)] if split else usable
     for choice in _choices(header, engine, layers):
-        counts = deal(choice.n, shares)
+        counts = assign_layers(choice.n, shares)
         needed = _needed(header, layers, engine, n_views, choice, counts)
         if sum(counts) == choice.n and all(map(le, needed, usable)):
             break
     shrunk = choice.n_ctx != _contexts(header, engine)[0]
-    by_device = tuple(map(float, counts)) if choice.n and engine.split_mode == "layer" else _asked(engine)
+    by_device = tuple(map(float, counts)) if choice.n and engine.split_mode == "layer" else _split_of(engine)
     return Offload(len(layers), choice.n, choice.n_ctx if shrunk else None, choice.experts, by_device)
 
 
@@ -116,7 +116,7 @@ def needed_by_place(
     if not offload.n_gpu_layers:
         return {(): sum(each) + between}
     by_place: dict[tuple[str, ...], int] = {(): sum(each[:first])}
-    counts = list(filter(None, deal(offload.n_gpu_layers, offload.shares)))
+    counts = list(filter(None, assign_layers(offload.n_gpu_layers, offload.shares)))
     if len(counts) != len(offload.devices):
         return by_place | {offload.devices: sum(each[first:]) + between}
     ends = pairwise(accumulate(counts, initial=first))
@@ -134,26 +134,26 @@ def weights_on_host(header: Header, offload: Offload) -> int:
     return max(0, header.n_tensor_bytes - taken)
 
 
-def fewer(offload: Offload) -> Offload:
+def with_fewer_layers(offload: Offload) -> Offload:
     """The next smaller choice, with a tenth fewer layers, after a failed allocation."""
     n = offload.n_gpu_layers - max(1, offload.n_gpu_layers // 10)
-    counts = tuple(map(float, deal(n, offload.shares)))
+    counts = tuple(map(float, assign_layers(n, offload.shares)))
     experts = tuple(i for i in offload.experts if i >= offload.n_layers - n)
     return replace(offload, n_gpu_layers=n, shares=counts if any(counts) else (), experts=experts)
 
 
-def as_asked(header: Header, engine: Engine, n: int) -> Offload:
+def fixed_offload(header: Header, engine: Engine, n: int) -> Offload:
     """The choice of ``n`` layers, or all (-1), whether they fit or not."""
     n_layers = len(_layers(header))
-    return Offload(n_layers, n_layers if n < 0 else min(n, n_layers), shares=_asked(engine))
+    return Offload(n_layers, n_layers if n < 0 else min(n, n_layers), shares=_split_of(engine))
 
 
-def _asked(engine: Engine) -> tuple[float, ...]:
+def _split_of(engine: Engine) -> tuple[float, ...]:
     """The shares of the settings; a single device has none."""
     return () if engine.split_mode == "none" else engine.split
 
 
-def deal(n: int, shares: Sequence[float]) -> list[int]:
+def assign_layers(n: int, shares: Sequence[float]) -> list[int]:
     """The number of the last ``n`` layers for each device by its share, as in llama.cpp."""
     total = sum(shares)
     if not total:

@@ -1,4 +1,5 @@
-"""What is loaded is checked first: a file that would end the process costs a line, and an ordinary one no time."""
+"""Model files are checked before loading: a file that would crash the process gives an error message, and an ordinary
+one takes no extra time."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ import tiny_models
 from counted import n_calls
 
 from pjlocal import Engine
-from pjlocal.engine import trial
+from pjlocal.engine import probe
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.machine import Limit
 from pjlocal.engine.model import Model
 from pjlocal.errors import ModelError
-from pjlocal.gguf.check import surprise
+from pjlocal.gguf.check import find_unusual
 from pjlocal.gguf.header import read_header
 
 
@@ -46,7 +47,7 @@ def model_with(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.mark.parametrize("kind", ["llama", "tekken", "sliding_window", "recurrent", "space_prefix", "jamba", "lfm2"])
 def test_ordinary_models_are_loaded_without_a_trial(tiny: Callable[[str], Path], kind: str) -> None:
-    assert surprise(read_header(tiny(kind))) == ""
+    assert find_unusual(read_header(tiny(kind))) == ""
 
 
 def test_an_architecture_and_keys_that_nobody_knows_are_no_reason_for_a_trial(tmp_path: Path) -> None:
@@ -62,21 +63,21 @@ def test_an_architecture_and_keys_that_nobody_knows_are_no_reason_for_a_trial(tm
     writer.add_tokenizer_model("newtokens")
     writer.add_token_list([f"token {i}" for i in range(64)])
     tiny_models.finish(writer)
-    assert surprise(read_header(path)) == ""
+    assert find_unusual(read_header(path)) == ""
     for key, value in (("window.size", 0), ("gate.bias", float("nan")), ("block_count", 10**6)):
         changed = gguf.GGUFReader(path, "r+")
         field = changed.fields[f"brandnew.{key}"]
         before, field.parts[field.data[0]][0] = field.parts[field.data[0]][0], value
         changed.data.flush()
-        assert surprise(read_header(path)) == f"brandnew.{key} is {value}"
+        assert find_unusual(read_header(path)) == f"brandnew.{key} is {value}"
         field.parts[field.data[0]][0] = before
         changed.data.flush()
 
 
 def test_the_real_model_is_ordinary_and_its_check_takes_no_time(smollm2: Path) -> None:
     """Its vocabulary of 49,152 texts is passed over."""
-    assert surprise(read_header(smollm2)) == ""
-    assert n_calls(lambda: surprise(read_header(smollm2))) < 20_000
+    assert find_unusual(read_header(smollm2)) == ""
+    assert n_calls(lambda: find_unusual(read_header(smollm2))) < 20_000
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """An item for each other process that was started."""
     found: list[int] = []
     real = subprocess.run
-    monkeypatch.setattr(trial.subprocess, "run", lambda *args, **options: found.append(1) or real(*args, **options))
+    monkeypatch.setattr(probe.subprocess, "run", lambda *args, **options: found.append(1) or real(*args, **options))
     return found
 
 
@@ -128,17 +129,17 @@ def test_a_model_out_of_the_ordinary_is_tried_once(unusual: Path, runs: list[int
 
 def test_a_model_that_is_larger_than_free_memory_is_not_tried(unusual: Path, runs: list[int], monkeypatch) -> None:
     """It may fit on a device; here, the file is mapped."""
-    monkeypatch.setattr(trial, "memory", lambda: Limit(unusual.stat().st_size - 1))
+    monkeypatch.setattr(probe, "memory", lambda: Limit(unusual.stat().st_size - 1))
     Model(unusual, Engine(), Interrupt()).close()
     assert not runs
 
 
 def test_a_trial_that_the_system_kills_says_nothing_of_the_file(unusual: Path, monkeypatch) -> None:
     killed = subprocess.CompletedProcess([], -9)
-    monkeypatch.setattr(trial.subprocess, "run", lambda *args, **options: killed)
+    monkeypatch.setattr(probe.subprocess, "run", lambda *args, **options: killed)
     Model(unusual, Engine(), Interrupt()).close()
 
 
 def test_a_trial_that_does_not_end_is_ended(unusual: Path) -> None:
     with pytest.raises(ModelError, match=r"llama.cpp does not finish within 0 s on it"):
-        trial.check_model(read_header(unusual), Interrupt(), seconds=0.01)
+        probe.check_model(read_header(unusual), Interrupt(), seconds=0.01)

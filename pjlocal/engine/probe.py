@@ -18,7 +18,7 @@ from llama_cpp import __version__ as llama_cpp_version
 
 from ..errors import ModelError
 from ..folders import cache_folder
-from ..gguf.check import surprise
+from ..gguf.check import find_unusual
 from ..gguf.header import Header
 from .interrupt import Interrupt, Interrupted
 from .machine import memory
@@ -32,14 +32,14 @@ def check_model(header: Header, interrupt: Interrupt, seconds: float | None = No
     """Refuse a file on which llama.cpp would crash.
 
     Args:
-        seconds: time limit of the trial.
+        seconds: time limit of the probe.
 
     Raises:
         ModelError: llama.cpp crashes on the file, or does not finish.
-        Interrupted: a stop was requested during the trial.
+        Interrupted: a stop was requested during the probe.
     """
-    what = surprise(header)
-    if not what or header.n_file_bytes > memory().amount or ((mark := _mark(header)) is not None and mark.exists()):
+    unusual = find_unusual(header)
+    if not unusual or header.n_file_bytes > memory().amount or ((mark := _mark(header)) is not None and mark.exists()):
         return
     if seconds is None:
         seconds = max(_LEAST_S, header.n_file_bytes / _BYTES_A_SECOND)
@@ -48,7 +48,9 @@ def check_model(header: Header, interrupt: Interrupt, seconds: float | None = No
     if interrupt.is_set():
         raise Interrupted
     if ended:
-        raise ModelError(f"{header.path} cannot be used: llama.cpp {ended} on it, for {what}. Use another model file")
+        raise ModelError(
+            f"{header.path} cannot be used: llama.cpp {ended} on it, for {unusual}. Use another model file"
+        )
     if mark is not None:
         _remember(mark)
 
@@ -56,7 +58,7 @@ def check_model(header: Header, interrupt: Interrupt, seconds: float | None = No
 def _try(path: Path, seconds: float) -> str:
     """A description of how the other process crashed; empty if it did not, even if llama.cpp refused the file."""
     paths = [folder for folder in sys.path if folder]  # as here, without the current folder
-    start = f"import sys; sys.path[:] = {paths!r}; from pjlocal.engine.try_load import main; main()"
+    start = f"import sys; sys.path[:] = {paths!r}; from pjlocal.engine.probe_process import main; main()"
     command = [sys.executable, "-I", "-c", start, os.fspath(path.absolute())]
     env = os.environ | {"GGML_NO_BACKTRACE": "1"}
     try:
@@ -64,7 +66,7 @@ def _try(path: Path, seconds: float) -> str:
     except subprocess.TimeoutExpired:
         return f"does not finish within {seconds:.0f} s"
     except OSError:
-        return ""  # no process can be started: load without a trial
+        return ""  # no process can be started: load without a probe
     if status >= 0 or status == -_KILLED:  # killed by the system for lack of memory, which is not the file's fault
         return ""
     try:
@@ -74,7 +76,7 @@ def _try(path: Path, seconds: float) -> str:
 
 
 def _mark(header: Header) -> Path | None:
-    """The file whose existence says that this model, unchanged, was tried with this llama.cpp."""
+    """The marker file of a successful probe of this unchanged model with this llama.cpp."""
     folder = cache_folder()
     if folder is None:
         return None
@@ -90,4 +92,4 @@ def _remember(mark: Path) -> None:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
     except OSError:
-        pass  # it is tried again next time
+        pass  # the probe is repeated next time

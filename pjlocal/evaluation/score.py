@@ -1,4 +1,4 @@
-"""Gives a run's answers the scores and verdicts that its folder lacks: by the text alone, by models, by a judge."""
+"""Scores and verdicts that a run's folder lacks: checks of the text, scores by models, verdicts by a judge."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .reward_model import Ranker
 from .run import Run
 from .scoring import Judging, pairs_of, score_answers
 
-#: Told what is done, how much of it, and how much there is.
+#: Called with the name of a task, the number done, and the total.
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Examiners:
+class ScoringModels:
     """The models that score answers, besides the checks without a model.
 
-    scorers: models whose likelihoods tell the implicit rewards and the fluency.
-    reward_model: a file with a head that ranks.
-    judge: a model that compares two answers; or ``judge_url``, a server with one, ``judge_model`` its name there.
-    judge_pairs: answers of each system that are judged at most, the first ones; None for all.
+    scorers: models whose likelihoods give the implicit rewards and the fluency.
+    reward_model: a model with a ranking head.
+    judge: a model that compares two answers; or ``judge_url``, a server, and ``judge_model``, the model's name there.
+    judge_pairs: the first so many answers of each system are judged; None for all.
     """
 
     scorers: Sequence[Path] = ()
@@ -41,65 +41,65 @@ class Examiners:
     judge_pairs: int | None = None
 
 
-def answers_of(folder: Folder, run: Run) -> list[AnswerRecord]:
-    """The answers that the run wants, as far as they are written, in its order."""
+def written_answers(folder: Folder, run: Run) -> list[AnswerRecord]:
+    """The answers of the run that are written already, in its order."""
     written = folder.read(AnswerRecord)
     return [written[key] for key in run.keys if key in written]
 
 
-def examine(
+def score_run(
     folder: Folder,
     run: Run,
-    examiners: Examiners,
+    scoring: ScoringModels,
     prompting: Prompting,
     engine: Engine,
     interrupt: Interrupt,
     progress: Progress,
     announce: Callable[[str], None],
 ) -> None:
-    """Score and judge what was not yet; each number is kept as soon as it is known.
+    """Compute the missing scores and verdicts, and save each at once.
 
     Args:
-        announce: told what is about to be asked of a server.
+        announce: called with a message before requests are sent to a server.
 
     Raises:
-        Interrupted: on request; what was done is kept.
-        UsageError, ModelError, OutputError: what cannot be.
+        Interrupted: on request; finished scores are saved.
+        UsageError, ModelError, OutputError: a score cannot be computed or saved.
     """
-    answers = answers_of(folder, run)
+    answers = written_answers(folder, run)
     _check(folder, run, answers, progress)
-    for path in examiners.scorers:
+    for path in scoring.scorers:
         with ExitStack() as stack:
             model = Model(path, engine, interrupt)
             stack.callback(model.close)
             scorer = stack.enter_context(Scorer(model, engine, prompting, interrupt))
-            scorer.name = _name(path, examiners.scorers)
+            scorer.name = _name(path, scoring.scorers)
             _score(folder, run, answers, scorer, progress)
-    if examiners.reward_model:
-        with Ranker(examiners.reward_model, engine, prompting, interrupt) as ranker:
+    if scoring.reward_model:
+        with Ranker(scoring.reward_model, engine, prompting, interrupt) as ranker:
             _score(folder, run, answers, ranker, progress)
     with ExitStack() as stack:
-        judge = _judge(examiners, engine, interrupt, stack)
+        judge = _judge(scoring, engine, interrupt, stack)
         if judge:
-            _judge_all(folder, run, answers, judge, examiners, progress, announce)
+            _judge_all(folder, run, answers, judge, scoring, progress, announce)
 
 
-def check_examiners(examiners: Examiners, prompting: Prompting, engine: Engine, interrupt: Interrupt) -> None:
-    """Refuse those that could not score, before there is anything to score.
+def check_scoring_models(scoring: ScoringModels, prompting: Prompting, engine: Engine, interrupt: Interrupt) -> None:
+    """Refuse models that cannot score, before any answer is written.
 
     Raises:
-        UsageError, ModelError: who cannot.
+        UsageError, ModelError: a model cannot be used.
     """
     with ExitStack() as stack:
-        for path in examiners.scorers:
+        for path in scoring.scorers:
             Model(path, engine, interrupt).close()
-        if examiners.reward_model:
-            stack.enter_context(Ranker(examiners.reward_model, engine, prompting, interrupt))
-        _judge(examiners, engine, interrupt, stack)
+        if scoring.reward_model:
+            stack.enter_context(Ranker(scoring.reward_model, engine, prompting, interrupt))
+        _judge(scoring, engine, interrupt, stack)
 
 
 def _name(path: Path, others: Sequence[Path]) -> str:
-    """A scorer's name in the report: the model's, where no other scorer has the same, else its path."""
+    """A scorer's name in the report: the model's name if it is unique, else its path."""
     name = shown_name(path)
     return name if sum(shown_name(other) == name for other in others) == 1 else str(path)
 
@@ -130,14 +130,14 @@ def _score(
         folder.append(score)
 
 
-def _judge(examiners: Examiners, engine: Engine, interrupt: Interrupt, stack: ExitStack) -> Judge | None:
-    if examiners.judge_url:
+def _judge(scoring: ScoringModels, engine: Engine, interrupt: Interrupt, stack: ExitStack) -> Judge | None:
+    if scoring.judge_url:
         from .endpoint import EndpointJudge  # loads the client, which takes 0.8 s
 
-        return EndpointJudge(examiners.judge_url, examiners.judge_model, interrupt)
-    if not examiners.judge:
+        return EndpointJudge(scoring.judge_url, scoring.judge_model, interrupt)
+    if not scoring.judge:
         return None
-    model = Model(examiners.judge, engine, interrupt)
+    model = Model(scoring.judge, engine, interrupt)
     stack.callback(model.close)
     judge = LocalJudge(model, engine, interrupt)
     stack.callback(judge.close)
@@ -149,14 +149,14 @@ def _judge_all(
     run: Run,
     answers: Sequence[AnswerRecord],
     judge: Judge,
-    examiners: Examiners,
+    scoring: ScoringModels,
     progress: Progress,
     announce: Callable[[str], None],
 ) -> None:
     objectives = {one.name: one for one in run.suite.objectives}
-    pairs = pairs_of(answers, run.suite, examiners.judge_pairs)
+    pairs = pairs_of(answers, run.suite, scoring.judge_pairs)
     judging = Judging(pairs, objectives, judge, folder.read(Verdict))
-    if examiners.judge_url and judging.n_calls:
+    if scoring.judge_url and judging.n_calls:
         announce(f"{judging.n_calls:,} calls of {judge.name}, about {judging.n_tokens:,} tokens to read")
     for verdict in judging.verdicts(lambda done, total: progress(f"verdicts by {judge.name}", done, total)):
         folder.append(verdict)
