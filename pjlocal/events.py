@@ -24,6 +24,18 @@ class RejectedToken:
     q: float
 
 
+N_ALTERNATIVES = 8  # of each view
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that may come next, with its probability in each view by the view's name, before any filter."""
+
+    id: int
+    text: str
+    p: dict[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
     """One emitted token.  The events' texts joined are what the model wrote: its thinking, and then the answer.

@@ -23,12 +23,13 @@ from .answer import Answer, Observer, Rewrite
 from .engine.constraint import check_constraint, make_constraint
 from .engine.engine import Engine, EngineAnswer
 from .engine.filters import FilterChain
-from .engine.interrupt import Interrupt
+from .engine.interrupt import Interrupt, Interrupted
 from .engine.lanes import Capacity
+from .engine.log_probs import ViewTokens
 from .engine.machine import threads_in_words
 from .engine.model import Model
 from .errors import PjlocalError, UsageError
-from .events import Result, TokenEvent
+from .events import N_ALTERNATIVES, Alternative, Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
@@ -251,6 +252,21 @@ class PersonaJudge:
         self.decoder.check_open()
         rewrite = self._rewrite(plan) if plan.roles.mode == "rewrite" else None
         return Answer(engine or self.decoder, plan, self.load_s, observer, rewrite)
+
+    def next_tokens(self, plan: Plan, n: int = N_ALTERNATIVES) -> list[Alternative]:
+        """The most probable tokens behind the plan's prompts, n of each view.
+
+        Raises:
+            Interrupted: on request.
+        """
+        seen = ViewTokens(self.model, plan.roles.view_names, n)
+        request = plan.request.replace(max_tokens=1, lookahead=0, schedule="lockstep")
+        answer = self.answer(replace(plan, request=request), observer=seen)
+        for _ in answer:
+            pass
+        if answer.finish_reason == "interrupted":
+            raise Interrupted
+        return seen.alternatives
 
     @_by_keywords
     def answers(self, prompts: Iterable[Prompt], parallel: int = 8, **changes: Any) -> Iterator[tuple[int, TokenEvent]]:

@@ -11,7 +11,7 @@ from ..answer import Answer
 from ..client import RemoteAnswer, ServerError, ServerGone
 from ..engine.interrupt import Interrupted
 from ..errors import ModelError, UsageError
-from ..events import TokenEvent
+from ..events import Alternative, TokenEvent
 from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name
@@ -58,6 +58,7 @@ class Conversation:
         self.model = model
         self._say = say
         self._answer: Answer | RemoteAnswer | None = None  # the last one that is kept, or is being written
+        self._alternatives: tuple[Turn, int, list[Alternative]] | None = None  # of a turn and a position, the last ones
 
     def close(self) -> None:
         try:
@@ -141,6 +142,24 @@ class Conversation:
             request = request.replace(max_tokens=max_tokens)
         return self._write(last.continued(), request, last)
 
+    def alternatives(self, position: int) -> list[Alternative]:
+        """The tokens that the views find most probable in the place of one of the last answer.
+
+        Raises:
+            UsageError: there is no such token.
+        """
+        turn = self.last
+        known = self._alternatives
+        if known is None or known[0] is not turn or known[1] != position:
+            begun = turn.begun_until(position)
+            known = self._alternatives = (turn, position, self.judge.alternatives(self.session.turns[:-1], begun))
+        return known[2]
+
+    def take(self, position: int, text: str, token: int = 0) -> Writing:
+        """The last answer up to a token, with another token or text in its place, continued from there."""
+        last = self.last
+        return self._write(last.taking(position, text, token), self.judge.request, last)
+
     def edit_answer(self, answer: str) -> None:
         """Give the last turn another answer."""
         self.recorder.check_seen()
@@ -154,8 +173,19 @@ class Conversation:
         self.session.turns.remove(turn)
         return turn
 
-    def compare(self) -> Iterator[Begun]:
-        """The last question's answer in every mode, with the same seed and history; none of them is kept.
+    def switch(self, draft: Turn) -> None:
+        """Put another draft of the last turn in force."""
+        self.recorder.check_seen()
+        self.recorder.switch(draft)
+
+    def fork(self, n_turns: int) -> None:
+        """Go on in a new session that begins with a copy of the first turns; this one stays as it is."""
+        self.recorder.catch_up()
+        self.session = self.recorder.fork(n_turns)
+        self._answer = None
+
+    def compare(self) -> Iterator[Writing]:
+        """The last question's answer in every mode, with the same seed and history, each kept as a draft.
 
         A mode that the preferences in force cannot have is left out, and a line says why.
         """
@@ -169,7 +199,8 @@ class Conversation:
             except UsageError as error:
                 self._say(f"mode {mode} is left out: {error}")
                 continue
-            yield self._begin(Turn(last.question), request, last, keep=False)
+            turn = Turn(last.question)
+            yield Writing(self, turn, self._begin(turn, request, last, keep=False), last, keep=False)
 
     def progress(self) -> Progress:
         """How the answer goes that is being written, or how the last one went."""
@@ -293,11 +324,19 @@ def _lasting_aligner(name: str) -> str:
 
 
 class Writing:
-    """An answer being written and recorded: iterate over its token events."""
+    """An answer being written and recorded: iterate over its token events.
 
-    def __init__(self, conversation: Conversation, turn: Turn, begun: Begun, replacing: Turn | None) -> None:
+    Args:
+        replacing, keep: see `Recording`.
+    """
+
+    def __init__(
+        self, conversation: Conversation, turn: Turn, begun: Begun, replacing: Turn | None, *, keep: bool = True
+    ) -> None:
         self.turn = turn
         self.answer = begun.answer
+        self.roles = begun.roles
+        self._keep = keep
         self._begun = begun
         self._conversation = conversation
         self._replacing = replacing
@@ -306,9 +345,11 @@ class Writing:
         conversation, turn = self._conversation, self.turn
         self._begun.wait()  # nothing has changed where this fails
         conversation.begin_turn(turn, self._begun, self._replacing)
-        recording = Recording(conversation.recorder, turn, self._replacing)
+        recording = Recording(conversation.recorder, turn, self._replacing, keep=self._keep)
         recording.begin(conversation.settings())
-        before, conversation._answer = conversation._answer, self.answer
+        before = conversation._answer
+        if self._keep:
+            conversation._answer = self.answer
         try:
             yield from list(turn.events)  # of an answer that is continued
             for event in self.answer:

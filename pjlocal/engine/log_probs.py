@@ -1,4 +1,5 @@
-"""Log-probabilities of an answer's tokens in the view that decided them, as in OpenAI's ``logprobs``."""
+"""Log-probabilities of an answer's tokens in the view that decided them, as in OpenAI's ``logprobs``; and the tokens
+that each view finds most probable."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..decoding.combine import log_normalizer
 from ..decoding.judge import Decision
 from ..decoding.schedule import Rows, Voice
+from ..events import Alternative
 from .model import Model
 from .voices import Alone, Combined, Forced
 
@@ -62,6 +65,32 @@ class TokenLogProbs:
     def take(self, position: int) -> LogProbs | None:
         """Remove and return the log-probabilities of the token at a position; None if there are none."""
         return self._seen.pop(position, None)
+
+
+class ViewTokens:
+    """An `answer.Observer` that stores the most probable tokens of every view at the last decision, before any filter.
+
+    Args:
+        names: of every view.
+        n: tokens of each view.
+    """
+
+    def __init__(self, model: Model, names: Sequence[str], n: int) -> None:
+        self._model = model
+        self._names = names
+        self._n = n
+        #: Those of any view, the most probable first.
+        self.alternatives: list[Alternative] = []
+
+    def __call__(self, judge: Voice, rows: Rows, decision: Decision) -> None:
+        logits = [rows(view).logits for view in range(len(self._names))]
+        log_z = [log_normalizer(each) for each in logits]
+        ids = {int(token) for each in logits for token in _most(each, self._n)}
+        found = [Alternative(token, self._model.text([token]), {}) for token in ids]
+        for each in found:
+            for name, row, z in zip(self._names, logits, log_z, strict=True):
+                each.p[name] = float(np.exp(row[each.id] - z))
+        self.alternatives = sorted(found, key=lambda each: (-max(each.p.values()), each.id))
 
 
 def _most(values: NDArray[Any], k: int) -> NDArray[np.intp]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import count, takewhile
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -15,21 +15,22 @@ from starlette.routing import Route
 
 from .. import __version__
 from ..errors import PjlocalError
-from ..events import Started
+from ..events import N_ALTERNATIVES, Started
 from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message
 from ..request import Request as AnswerRequest
 from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service
-from ..sessions.asking import as_messages, turn_seed
+from ..sessions.asking import as_messages, turn_seed, written_under
 from ..sessions.faults import GONE_ON
 from ..sessions.session import Session, Turn, title_of
 from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
-from .chats import as_json, open_chat
+from .chats import as_json, number_of, open_chat
 from .openai import Names
 from .streaming import Answering, Answers, as_event, as_stream, read_body
 
 ALIVE_S = 2.0  # between two lines of a stream, at most
+_MOST_ALTERNATIVES = 100
 _MOST_BODY = 16 << 20  # bytes; a conversation comes with the tokens of its answers
 
 
@@ -39,14 +40,23 @@ class _Message(Exact):
     tokens: list[int] = Field(default=[], fail_fast=True)
 
 
+class _Taken(Exact):
+    """A token, or a text, in the place of an answer's token."""
+
+    position: Annotated[Whole, Field(ge=0)]
+    text: Annotated[str, Field(min_length=1)]
+    token: Annotated[Whole, Field(ge=0)] = 0
+
+
 class _InChat(Exact):
     """The next turn of a saved chat.
 
     id: None begins a chat.
     after: the last turn of it that was seen, 0 where there is none; what was not seen is not gone on with.
     replacing: the turn that it is asked again, or instead, of.
-    keep: whether the turn is saved; else it is only looked at.
+    keep: whether the turn takes that one's place; else it is saved as a draft of it, to compare with.
     continues: whether it continues the answer of the one that it replaces.
+    takes: instead of that, the token of that answer in whose place another one stands, and from which it continues.
     """
 
     question: Annotated[str, Field(min_length=1)]
@@ -55,6 +65,7 @@ class _InChat(Exact):
     replacing: Whole | None = None
     keep: bool = True
     continues: bool = False
+    takes: _Taken | None = None
 
 
 class _Body(Exact):
@@ -66,6 +77,7 @@ class _Body(Exact):
     chat: instead of that, a saved one.
     first: the exchanges that have left the conversation already.
     shortens: whether more may leave, where not all have room.
+    alternatives: so many of each view's most probable tokens are told with the answer, which is a single token.
     """
 
     request: Object | None = None
@@ -74,6 +86,7 @@ class _Body(Exact):
     chat: _InChat | None = None
     first: Annotated[Whole, Field(ge=0)] = 0
     shortens: bool = False
+    alternatives: Annotated[Whole, Field(ge=1, le=_MOST_ALTERNATIVES)] | None = None
 
 
 class _ToCheck(Exact):
@@ -124,6 +137,8 @@ def answer_routes(
             raise Wrong("request and settings exclude each other: give one")
         if (body.messages is None) == (body.chat is None):
             raise Wrong("give messages, or chat")
+        if body.alternatives and body.chat:
+            raise Wrong("alternatives need messages; those of a chat are at /api/chats/{id}/turns/{turn}/tokens/{n}")
         in_flags = body.request is not None
         try:
             if body.chat is None:
@@ -158,6 +173,7 @@ def answer_routes(
         job = Job(
             request.behind(system) if system else request,
             messages,
+            n_alternatives=body.alternatives or 0,
             shortens=body.shortens,
             first=body.first,
             hears_warnings=body.request is not None,
@@ -181,16 +197,38 @@ def answer_routes(
             first=body.first,
             hears_warnings=body.request is not None,
         )
-        if not chat.keep:
+        if not chat.keep and replaced is None:
             return Answers(service, [job]), None
         session.title = session.title or title_of(chat.question)
-        job.saved = SavedTurn(session, turn, replaced, saved_as, request.generation.seed)
-        return Answers(service, [job]), _Accepted(session, turn)
+        job.saved = SavedTurn(session, turn, replaced, saved_as, request.generation.seed, chat.keep)
+        return Answers(service, [job]), _Accepted(session, turn) if chat.keep else None
 
     def _request(body: _Body, base: AnswerRequest) -> AnswerRequest:
         if body.request is not None:
             return parse_request(body.request)
         return base.override(check_overrides(body.settings or {}, model["context_limit"]))
+
+    async def alternatives(request: Request) -> Response:
+        """The tokens that may come in the place of one of a saved answer."""
+        number, turn_id, position = (number_of(request, name) for name in ("id", "turn", "position"))
+        if not position and request.path_params["position"] != "0":
+            raise NotFound("a token's number is a whole number")
+        session = await open_chat(number)
+        history = list(takewhile(lambda turn: turn.id != turn_id, session.turns))
+        if len(history) == len(session.turns):
+            raise GoneOn("the chat has no such turn: load the chat again")
+        turn = session.turns[len(history)]
+        written = written_under(defaults, turn)
+        begun = turn.begun_until(position)
+        job = Job(written, as_messages(history, begun), n_alternatives=N_ALTERNATIVES, shortens=True)
+        answers = Answers(service, [job])
+
+        async def respond() -> Response:
+            await answers.finish()
+            found = [asdict(each) for each in answers.choices[0].tokens[0].alternatives]
+            return as_json({"token": turn.events[position].as_dict(), "alternatives": found})
+
+        return Answering(answers, respond)
 
     async def stop(request: Request) -> Response:
         answers = being_written.get(request.path_params["number"])
@@ -204,6 +242,7 @@ def answer_routes(
         Route("/api/check", check, methods=["POST"]),
         Route("/api/answers", answer, methods=["POST"]),
         Route("/api/answers/{number}/stop", stop, methods=["POST"]),
+        Route("/api/chats/{id}/turns/{turn}/tokens/{position}", alternatives),
     ]
 
 
@@ -246,6 +285,7 @@ def _as_events(news: News) -> list[dict[str, Any]]:
         {
             "event": token.event.as_dict() | {"writer": token.event.writer},
             "statistics": asdict(token.statistics),
+            **({"alternatives": [*map(asdict, token.alternatives)]} if token.alternatives else {}),
         }
         for token in news
     ]
@@ -280,10 +320,12 @@ def _replaced(session: Session, chat: _InChat) -> Turn | None:
 
 def _turn(chat: _InChat, replaced: Turn | None) -> Turn:
     """The turn that is to be answered, with the tokens that begin its answer."""
-    if not chat.continues:
+    if not chat.continues and not chat.takes:
         return Turn(chat.question)
     if replaced is None or not replaced.answer:
-        raise Wrong("chat.continues needs chat.replacing: a turn with an answer")
+        raise Wrong(f"chat.{'takes' if chat.takes else 'continues'} needs chat.replacing: a turn with an answer")
+    if chat.takes:
+        return replaced.taking(chat.takes.position, chat.takes.text, chat.takes.token)
     return replaced.continued()
 
 

@@ -36,7 +36,7 @@ class Recorder:
         self._raises = say is None
         self._behind: list[tuple[Session, _Write]] = []  # what the store lacks, in order
         self._said = ""  # why
-        self._apart: list[tuple[Session, Turn]] = []  # turns that the store has besides those in their sessions
+        self._undone: list[tuple[Session, Turn]] = []  # turns that the store has besides those of their sessions
 
     def close(self) -> None:
         """Write what the store lacks; a line says so where that cannot be done."""
@@ -61,12 +61,14 @@ class Recorder:
     def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
         """A turn begins: its question is safe from now on, and so are the session's settings.
 
-        The turn that it is to replace stays as well, until it is undone.
+        The turn of which it is another draft stays as well, until this one is put in force.
         """
         session = self.session
         if replacing:
-            self._apart.append((session, replacing))
-        self._do(lambda store: _save(store, session), lambda store: _write(store, session, turn))
+            turn.join(replacing)
+        if not turn.undone:
+            self._do(lambda store: _save(store, session))
+        self._do(lambda store: _write(store, session, turn))
 
     def token(self, turn: Turn, event: TokenEvent) -> None:
         """A token of its answer was written."""
@@ -87,13 +89,37 @@ class Recorder:
         """A whole turn takes the place of the last one."""
         self.session.turns[-1:] = [turn]
         self.begin(turn, replaced)
-        self.undo(replaced)
+        self.put_in_force(turn)
+
+    def put_in_force(self, turn: Turn) -> None:
+        """The turn stands for its question, and its other drafts are hidden."""
+        session = self.session
+        turn.put_in_force()
+        self._do(lambda store: _put_in_force(store, session, turn))
+
+    def switch(self, draft: Turn) -> None:
+        """A draft of the last turn takes its place."""
+        self.session.turns[-1:] = [draft]
+        self.put_in_force(draft)
+
+    def drop(self, turn: Turn) -> None:
+        """Nothing was written: the turn is hidden, and no draft of the one that it was to replace."""
+        turn.leave()
+        turn.undone = True
+        self._do(lambda store: _drop(store, turn))
 
     def undo(self, turn: Turn) -> None:
         """The turn is to be hidden."""
         turn.undone = True
-        self._apart.append((self.session, turn))
+        self._undone.append((self.session, turn))
         self._do(lambda store: _hide(store, turn))
+
+    def fork(self, n_turns: int) -> Session:
+        """Begin another session with a copy of the first turns, which is the one in force from now on."""
+        self.session = self.session.fork(n_turns)
+        self._behind += self._anew(self.session)
+        self.catch_up()
+        return self.session
 
     def save_settings(self) -> None:
         """The session's settings have changed."""
@@ -140,13 +166,13 @@ class Recorder:
         return True
 
     def _anew(self, session: Session) -> list[tuple[Session, _Write]]:
-        """What puts a whole session into a store that has nothing of it, turns that were taken back too."""
+        """What puts a whole session into a store that has nothing of it: hidden turns and drafts too."""
         session.id = None
-        turns = [*(turn for apart_from, turn in self._apart if apart_from is session), *session.turns]
-        for turn in turns:
-            turn.id = None
-        distinct = {id(turn): turn for turn in turns}.values()
-        return [(session, partial(_write, session=session, turn=turn)) for turn in distinct]
+        undone = [turn for undone_of, turn in self._undone if undone_of is session]
+        drafts = {id(draft): draft for turn in (*undone, *session.turns) for draft in turn.drafts}.values()
+        for draft in drafts:
+            draft.id = None
+        return [(session, partial(_write, session=session, turn=draft)) for draft in drafts]
 
     def _do(self, *writes: _Write) -> None:
         self._behind += [(self.session, write) for write in writes]
@@ -163,7 +189,8 @@ class Recorder:
             self._say("this chat was removed from the saved ones: what is said from now on is saved as a new one")
             session.id = None
             for turn in session.turns:
-                turn.id = None
+                for draft in turn.drafts:
+                    draft.id = None
             return False
         except StoreError as error:
             if self._raises:
@@ -183,25 +210,35 @@ class Recording:
 
     A turn whose answer is stopped before its first token is taken back, and so is the title that it gave; the turn that
     it was to replace stays.  The same holds for an answer that is continued without more text.
+
+    Args:
+        replacing: the turn of which this one is another draft.
+        keep: whether it takes that one's place when it has an answer; else it stays a draft, once of each mode and
+            text.
     """
 
-    def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None) -> None:
+    def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None, *, keep: bool = True) -> None:
         self.turn = turn
+        self._keep = keep
         self._recorder = recorder
         self._session = recorder.session
         self._replacing = replacing
         self._before = list(self._session.turns)
         self._n_begun = len(turn.events)  # tokens of an answer that is continued
+        #: Whether it continues another answer than that of the turn that it replaces.
+        self._begins_anew = replacing is not None and bool(turn.events) and not turn.text.startswith(replacing.text)
         self._title = self._session.title
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Add the turn to its session, which has these settings from now on."""
+        """Add the turn to its session, which has these settings from now on, unless it stays a draft."""
         session = self._session
-        if self._replacing:
-            session.turns.remove(self._replacing)
-        session.turns.append(self.turn)
-        session.title = session.title or title_of(self.turn.question)
-        session.settings = dict(settings)
+        self.turn.undone = not self._keep
+        if self._keep:
+            if self._replacing:
+                session.turns.remove(self._replacing)
+            session.turns.append(self.turn)
+            session.title = session.title or title_of(self.turn.question)
+            session.settings = dict(settings)
         self._recorder.begin(self.turn, self._replacing)
 
     def add(self, event: TokenEvent) -> TokenEvent:
@@ -217,15 +254,20 @@ class Recording:
         self.turn.finish(result)
         self._recorder.finish(self.turn)
         added = self.turn.events[self._n_begun :]
-        is_kept = any(event.text for event in added) if self._n_begun else bool(added)
-        if not is_kept:
+        has_more = any(event.text for event in added) if self._n_begun else bool(added)
+        has_more |= self._begins_anew
+        if not self._keep:
+            if not has_more or self.turn.is_repeated():
+                self._recorder.drop(self.turn)
+        elif has_more:
+            if self._replacing:
+                self._recorder.put_in_force(self.turn)
+        else:
             self._session.turns[:] = self._before
             if self._session.title != self._title:
                 self._session.title = self._title
                 self._recorder.rename()
-        gone = self._replacing if is_kept else self.turn
-        if gone:
-            self._recorder.undo(gone)
+            self._recorder.drop(self.turn)
 
 
 def _say_nothing(line: str) -> None:
@@ -236,14 +278,28 @@ def _say_nothing(line: str) -> None:
 
 
 def _write(store: Store, session: Session, turn: Turn) -> None:
-    """As much of the turn as there is."""
+    """As much of the turn as there is, behind the drafts that came before it."""
     session_id = store.add_session(session) if session.id is None else session.id
-    if turn.id is None:
-        store.add_turn(session_id, turn)
-    else:
+    is_there = turn.id is not None
+    for draft in turn.drafts:
+        if draft.id is None:
+            store.add_turn(session_id, draft)
+        if draft is turn:
+            break
+    if is_there:
         store.finish_turn(turn)
-    if turn.undone:
-        _hide(store, turn)
+
+
+def _put_in_force(store: Store, session: Session, turn: Turn) -> None:
+    if turn.id is None:
+        _write(store, session, turn)
+    assert turn.id is not None
+    store.put_in_force(turn.id)
+
+
+def _drop(store: Store, turn: Turn) -> None:
+    if turn.id is not None:
+        store.drop_draft(turn.id)
 
 
 def _hide(store: Store, turn: Turn) -> None:
