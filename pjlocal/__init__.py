@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-TYPE_CHECKING = False  # as type checkers know it; importing typing here would take time in which Ctrl-C is not caught
+TYPE_CHECKING = False  # known to type checkers; importing typing takes time during which Ctrl-C is not caught
 
 if TYPE_CHECKING:
     from typing import Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Where llama.cpp aborts, it would run a debugger, whose text lands in standard output.  Read when it is loaded.
+# If llama.cpp aborts, it runs a debugger that writes to standard output.  It reads this variable when it is loaded.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 _WHERE = {

@@ -1,4 +1,4 @@
-"""One answer being written: decisions become token events, counted, timed and settled as text."""
+"""One answer being written: decisions become token events with text, counts and times."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
-from .decoding.schedule import Rows, Rules, Voice, Voices, algorithm1, lockstep
+from .decoding.schedule import Policies, Policy, Rows, Rules, algorithm1, lockstep
 from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
 from .engine.engine import Engine
 from .engine.filters import FilterChain, parse_token
 from .engine.interrupt import running_s
 from .engine.lanes import Needs
+from .engine.policies import Floor, Forced, PushMeter, RowReducer, SingleView, Steered, TopK, Weight, plausibility_views
 from .engine.slot import Slot
-from .engine.voices import Alone, Best, Combined, Floor, Forced, Meter, Reader, Weight, heard
 from .errors import UsageError
 from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
@@ -28,22 +28,22 @@ from .prompting.thinking import MARKS, Thinking, ThinkingPhase, opened_by, split
 from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode
 from .stream import TextStream
 
-_PROMPT_END = 32  # tokens, among which the mark of a thought may stand
-_LOOK_S = 1e-3  # between two looks at whether another thread has stopped
+_PROMPT_END = 32  # tokens at the end of the prompt that are searched for an opening mark of thinking
+_POLL_S = 1e-3  # between two checks whether another thread has stopped
 
 
-#: Gets each decision, the voice that made it, and what the views knew then, which is gone afterwards.
-Observer = Callable[[Voice, Rows, Decision], None]
+#: Called with each decision, the policy that made it, and the logits, which are valid only during the call.
+Observer = Callable[[Policy, Rows, Decision], None]
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """The two passes of mode rewrite: what Aligner (arXiv 2402.02416) does, by a model that takes instructions.
+    """The two passes of mode rewrite: Aligner (arXiv 2402.02416) with a model that follows instructions.
 
-    draft: plan of the first answer, without preferences.
-    engine: of the model that corrects it, where that is another one.
+    draft: the plan of the first answer, without preferences.
+    engine: the engine of the correcting model, if that is another one.
     correct: plans the correction from the first answer's text and tokens.
-    n_ctx: tokens that a view of the correction may come to hold.
+    n_ctx: the most tokens that a view of the correction may hold.
     """
 
     draft: Plan
@@ -55,15 +55,15 @@ class Rewrite:
 class Answer:
     """One answer being written: iterate over its token events, then look at `result`.
 
-    A judge writes one answer at a time: when another begins, this one ends.
+    A `PersonaJudge` writes one answer at a time: starting another ends this one.
 
     Args:
         engine: writes it.
         load_s: seconds that loading the model took.
-        observer: is called with each decision.
-        rewrite: a first answer is written before the first event, and corrected.  The events, `result` and `plan` are
-            those of the correction; `drafted` and `Result.draft` are the first answer.  Where that is stopped or empty,
-            it is not corrected.
+        observer: called with each decision.
+        rewrite: write a first answer before the first event, and correct it.  The events, `result` and `plan` are
+            those of the correction; `drafted` and `Result.draft` are the first answer.  A first answer that is
+            stopped or empty is not corrected.
     """
 
     def __init__(
@@ -82,24 +82,24 @@ class Answer:
         self.error: Exception | None = None
         #: The token events of the first answer in mode rewrite.
         self.drafted: list[TokenEvent] = []
-        self.layout: FixedLayout | None = None  # of its views, where there are several
+        self.layout: FixedLayout | None = None  # of its views; None for a single view
         self.begins_again = False
-        self.n_held = 0  # prompt tokens that were in the caches
+        self.n_held = 0  # prompt tokens that the KV caches contained already
         self._load_s = load_s
         self._observer = observer
         self._rewrite = rewrite
         self._draft: Result | None = None
-        self._started = 0.0  # when its prompts, then its first token, came
-        self._thread: int | None = None  # that began to iterate
+        self._started = 0.0  # the start time of the prompts, then of the first token
+        self._thread: int | None = None  # the thread that iterates
         self._prepare(rewrite.draft if rewrite else plan, Statistics(load_s=0.0 if rewrite else load_s))
 
     def _prepare(self, plan: Plan, statistics: Statistics) -> None:
-        """Get ready to write what was planned."""
+        """Reset the state to the beginning of a plan."""
         self._current = plan
         self.statistics = statistics
-        self._written: list[TokenEvent] = []
-        self._undecided: list[Decision] = []  # which may be thought or not
-        self._begun: list[tuple[int, bool]] = []  # tokens that begin the answer, and whether each is thought
+        self._emitted: list[TokenEvent] = []
+        self._undecided: list[Decision] = []  # not yet known to be thought or answer
+        self._beginning: list[tuple[int, bool]] = []  # tokens that begin the answer, and whether each is thought
         self._thoughts: TextStream[Decision] = TextStream()
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
@@ -107,25 +107,25 @@ class Answer:
         self._phase: ThinkingPhase[Any]
         generation, prompts = plan.request.generation, plan.prompts
         longest = max(map(len, prompts))
-        # These are no methods: in a cycle with `_decisions`, llama.cpp's samplers would wait for Python's garbage
-        # collector to be freed.
+        # Not methods: in a reference cycle with `_decisions`, llama.cpp's samplers would be freed only by Python's
+        # garbage collector.
         is_end = self.engine.model.is_end
         self._ends_generation: Callable[[int], bool] = _is_never_end if generation.ignore_end else is_end
         self._is_end: Callable[[int], bool] = _is_never_end
-        self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # tokens that it may have
+        self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # of its tokens
         adapters = plan.roles.adapters or [Adapters()] * len(prompts)
-        #: What it needs of the engine.
-        self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_trunk)
+        #: The resources that it needs of the engine.
+        self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_prefix)
 
     def __iter__(self) -> Iterator[TokenEvent]:
         return self._events
 
     @cached_property
     def _events(self) -> Generator[TokenEvent]:
-        return self._run()  # which refers to this object: no answer of a server needs it
+        return self._run()  # made on first use: it refers to this object, and a server never iterates
 
     def close(self) -> None:
-        """Write no more of it.
+        """End the answer.
 
         Raises:
             UsageError: another thread is writing it.
@@ -135,19 +135,19 @@ class Answer:
         self._events.close()
 
     def end(self) -> None:
-        """Write no more of it, whichever thread writes it; waits for that one to stop, which `Interrupt` tells it."""
+        """End the answer in whichever thread it is written, and wait for that thread; set its `Interrupt` first."""
         while True:
             try:
                 self._events.close()
                 return
-            except ValueError:  # its thread is at work on it
+            except ValueError:  # its thread is running the generator
                 if self._thread == threading.get_ident():
                     raise
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)
 
     @property
     def n_ctx(self) -> int:
-        """Tokens that a view may come to hold, in mode rewrite of either pass."""
+        """The most tokens that a view may hold, in either pass of mode rewrite."""
         return max(self.needs.n_ctx, self._rewrite.n_ctx if self._rewrite else 0)
 
     @property
@@ -156,24 +156,24 @@ class Answer:
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """The views' preferences in words."""
+        """The preferences of each view, as text."""
         return self.plan.roles.labels
 
     @property
     def pushing(self) -> tuple[str, ...]:
-        """The names of the preferences whose pushes its events tell; none without a neutral view."""
+        """The names of the preferences whose pushes its events contain; empty without a neutral view."""
         roles = self.plan.roles
         return () if roles.neutral is None else tuple(roles.weights)
 
     @property
     def n_given(self) -> int:
-        """The number of its tokens that the request gives; events number the others behind them."""
+        """The number of tokens that the request gives.  Events of generated tokens are numbered from there."""
         return len(self._current.given)
 
     @property
     def result(self) -> Result:
-        """The answer so far; once the events are exhausted, the whole of it."""
-        thinking, text = split(self._written)
+        """The answer so far; the whole answer once the events are exhausted."""
+        thinking, text = split(self._emitted)
         return Result(
             text=text,
             thinking=thinking,
@@ -193,12 +193,12 @@ class Answer:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing more is written of it."""
+        """True if the answer has ended."""
         return self.error is not None or self.finish_reason is not None
 
     def _run(self) -> Generator[TokenEvent]:
         while not self.is_done:
-            engine = self.engine  # of mode rewrite's second pass it may be another
+            engine = self.engine  # the second pass of mode rewrite may have another one
             with engine.writing(self):
                 self._thread = threading.get_ident()
                 engine.submit(self)
@@ -211,7 +211,7 @@ class Answer:
         if self.error:
             raise self.error
 
-    # The steps of it, which the engine takes.
+    # The engine calls these.
 
     def begin(self, slot: Slot) -> None:
         """Start reading the prompts."""
@@ -229,28 +229,28 @@ class Answer:
                 "use --schedule lockstep, which gives the same text"
             )
         self._phase = self._make_phase()
-        voices = self._voices()
+        policies = self._policies()
         if self._observer:
-            voices = replace(voices, witness=self._observer)
-        metered = range(len(prompts)) if voices.meter else ()
-        slot.reduce = Reader([*voices.drafts, *voices.judges], metered)  # type: ignore[list-item]
+            policies = replace(policies, observer=self._observer)
+        metered = range(len(prompts)) if policies.meter else ()
+        slot.reduce = RowReducer([*policies.drafts, *policies.judges], metered)  # type: ignore[list-item]
         swap = self.plan.roles.mode != "base"
         ends_generation, stop_tokens, thinking = self._ends_generation, self._stop_tokens, self._phase.thinking
 
         def is_end(token: int) -> bool:
-            """Whether the answer ends with a token; a stop token ends no thought."""
+            """True if the answer ends with this token.  A stop token does not end a thought."""
             return ends_generation(token) or (token in stop_tokens and not thinking.is_thought)
 
         self._is_end = is_end
         rules = Rules(generation.lam, swap, generation.decoding, self._limit, is_end, self._phase)
         uniforms = Uniforms(self.seed)
         if generation.schedule == "reference":
-            self._decisions = algorithm1(slot, prompts, voices, rules, uniforms)
+            self._decisions = algorithm1(slot, prompts, policies, rules, uniforms)
         else:
-            self._decisions = lockstep(slot, prompts, voices, rules, uniforms, self._guesser(slot))
+            self._decisions = lockstep(slot, prompts, policies, rules, uniforms, self._guesser(slot))
 
     def decide(self) -> list[TokenEvent]:
-        """One more token, and the events that this settles; ``finish_reason`` is set when it was the last."""
+        """Decide one token, and return the events whose text is now final.  The last one sets ``finish_reason``."""
         decision = next(self._decisions, None)
         if decision is None:
             self.finish_reason = "length"
@@ -264,17 +264,17 @@ class Answer:
             self.finish_reason = "stop"
         elif self.statistics.completion_tokens >= min(self._limit, self._phase.limit):
             self.finish_reason = "length"
-        return self._shown(events)
+        return self._visible(events)
 
     def _give(self) -> list[TokenEvent]:
-        """The events of the beginning that the request gives."""
+        """The events of the answer's beginning that the request gives."""
         stream: TextStream[tuple[int, bool]] = TextStream()
         piece = self.engine.model.piece
-        given = self._begun[: self.n_given]
+        given = self._beginning[: self.n_given]
         settled = [item for each in given for item in stream.push(each, piece(each[0], special=each[1]))]
         settled += stream.finish()
         events = [TokenEvent.given(n, text, token, thought) for n, ((token, thought), text) in enumerate(settled)]
-        self._written += events
+        self._emitted += events
         return events
 
     def interrupt(self) -> None:
@@ -282,22 +282,22 @@ class Answer:
         self.finish_reason = "interrupted"
 
     def finish(self, slot: Slot) -> list[TokenEvent]:
-        """The events that were held back until the last token had come.
+        """The events that were held back until the last token.
 
         Raises:
             UsageError, ModelError: the first answer of mode rewrite cannot be corrected.
         """
         self.n_held += slot.n_held
         events = self._settle(thought=False)
-        events = self._shown([*events, *(self.event(*item, thought=False) for item in self._stream.finish())])
+        events = self._visible([*events, *(self.event(*item, thought=False) for item in self._stream.finish())])
         if self._rewrite and not self._draft:
             self._begin_correction(self._rewrite)
         return events
 
     def _settle(self, thought: bool) -> list[TokenEvent]:
-        """The events whose text is settled, now that the last tokens are known to be thought or not.
+        """The events of the undecided tokens, now known to be thought or answer.
 
-        Stop strings end an answer, and no thought.
+        Stop strings end an answer, but not a thought.
         """
         decisions, self._undecided = self._undecided, []
         if thought:
@@ -310,19 +310,25 @@ class Answer:
         return events
 
     def _make_phase(self) -> ThinkingPhase[Any]:
-        """The state of the thinking, before the first token, and behind what begins the answer already."""
+        """The state of the thinking after the given beginning of the answer."""
         model, request, ends_generation = self.engine.model, self._current.request, self._ends_generation
-        begun, prompt = self._current.begun, self._current.prompts[0]
-        opened = opened_by(model.text(prompt[: len(prompt) - len(begun)][-_PROMPT_END:]))
+        beginning, prompt = self._current.beginning, self._current.prompts[0]
+        opened = opened_by(model.text(prompt[: len(prompt) - len(beginning)][-_PROMPT_END:]))
         thinking = Thinking(opened, may_begin=self._current.may_think)
-        self._begun = []
-        for token in begun:
+        self._beginning = []
+        for token in beginning:
             thinking.accept(model.piece(token, special=True))
-            self._begun.append((token, bool(thinking.is_thought)))
+            self._beginning.append((token, bool(thinking.is_thought)))
         thinking.n_tokens = 0
         is_constrained = any(getattr(request.sampling, form) is not None for form in FORMS)
         openings: set[int] = set()
-        if is_constrained and self._current.may_think and not opened and not begun and request.prompting.think != "off":
+        if (
+            is_constrained
+            and self._current.may_think
+            and not opened
+            and not beginning
+            and request.prompting.think != "off"
+        ):
             first = [model.tokenize(marks.open, special=True)[0] for marks in MARKS]
             openings = {token for token in first if model.is_cut_out(token)}
         return ThinkingPhase(
@@ -337,14 +343,14 @@ class Answer:
         )
 
     def _piece(self, decision: Decision, thought: bool) -> bytes:
-        """The bytes that a token adds to the text: in a thought, control tokens are spelled."""
+        """The bytes that a token adds to the text.  Within a thought, control tokens are spelled out."""
         token, model = decision.token, self.engine.model
         if self._ends_generation(token) or (token in self._stop_tokens and not thought):
             return b""
         return model.piece(token, special=thought and not model.is_end(token))
 
-    def _shown(self, events: list[TokenEvent]) -> list[TokenEvent]:
-        """The events, or none of a first answer that is to be corrected."""
+    def _visible(self, events: list[TokenEvent]) -> list[TokenEvent]:
+        """The events for the caller: none for a first answer, which will be corrected."""
         if self._rewrite and not self._draft:
             self.drafted += events
             return []
@@ -353,7 +359,7 @@ class Answer:
     def _begin_correction(self, rewrite: Rewrite) -> None:
         draft = self.result
         self._draft = draft
-        self._written, self.statistics = [], Statistics(load_s=self._load_s)
+        self._emitted, self.statistics = [], Statistics(load_s=self._load_s)
         if self.error or draft.finish_reason == "interrupted" or not draft.text.strip():
             return
         plan = rewrite.correct(draft.text, tuple(event.id for event in self.drafted if not event.thought))
@@ -373,64 +379,68 @@ class Answer:
         self.statistics.decode_s = now - self._started
 
     def _n_rows(self) -> int:
-        """Tokens that a view is fed at a time with the logits behind each: in Algorithm 1 the token before a draft, and
-        the draft; else one, and what is guessed behind it."""
+        """The most tokens that a view decodes at once with logits after each.
+
+        Algorithm 1 decodes the token before a draft and the draft; lockstep one token and the guess after it.
+        """
         generation = self._current.request.generation
         if generation.schedule == "reference" and len(self._current.prompts) > 1:
             return generation.lam + 1
         return 1 + generation.lookahead
 
-    def _voices(self) -> Voices:
-        """Who proposes and who decides.
+    def _policies(self) -> Policies:
+        """The policies that propose and decide.
 
-        In mode both the judge is all preferences at once, whoever drafts.  In mode args they are the one voice, and
-        choose from what the neutral view proposes.  Else each preference speaks for itself, pushed away from neutral
-        where it has another strength than 1.
+        In mode both, the judge combines all preferences, whichever drafts.  In mode args, one policy combines them at
+        the candidates of the neutral view.  In other modes each preference has its own policy, pushed away from
+        neutral if its strength is not 1.
         """
         roles, generation = self.plan.roles, self._current.request.generation
         weights = list(roles.weights.values())
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
         model, sampling = self.engine.model, self._current.request.sampling
         constraint = make_constraint(model, sampling, generation.min_tokens)
-        begun = [token for token, thought in self._begun if not thought]
+        beginning = [token for token, thought in self._beginning if not thought]
         if constraint:
-            constraint.begin(model.text(begun))
+            constraint.begin(model.text(beginning))
         gate = self._phase if self._phase.is_constrained else None
 
         def chain(view: int, number: int) -> FilterChain:
-            made = FilterChain(model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint, gate)
-            made.begin(begun)
-            return made
+            filters = FilterChain(
+                model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint, gate
+            )
+            filters.begin(beginning)
+            return filters
 
         if self._phase.openings:
             self._phase.allows = chain(0, 0).allows
         if roles.neutral is not None and not generation.push_thoughts:
-            self._phase.thinker = Alone(roles.neutral, chain(roles.neutral, -1), reads_early=False)
+            self._phase.thinker = SingleView(roles.neutral, chain(roles.neutral, -1), reads_early=False)
 
-        def alone(view: int) -> Alone:
-            return Alone(view, chain(view, view))
+        def alone(view: int) -> SingleView:
+            return SingleView(view, chain(view, view))
 
-        def combined(weights: Sequence[Weight], view: int, number: int) -> Combined:
-            floor = Floor(heard(weights, roles.neutral), generation.floor) if generation.floor else None
-            return Combined(weights, roles.neutral, generation.rule, floor, chain(view, number))
+        def combined(weights: Sequence[Weight], view: int, number: int) -> Steered:
+            floor = Floor(plausibility_views(weights, roles.neutral), generation.floor) if generation.floor else None
+            return Steered(weights, roles.neutral, generation.rule, floor, chain(view, number))
 
-        def own(view: int) -> Alone | Combined:
+        def own(view: int) -> SingleView | Steered:
             pushing = [weight for weight in weights if weight.view == view] + avoided
-            if all(weight.is_as_it_is for weight in pushing):
+            if all(weight.is_identity for weight in pushing):
                 return alone(view)
             return combined(pushing, view, view)
 
-        meter = None if roles.neutral is None else Meter(weights, roles.neutral)
+        meter = None if roles.neutral is None else PushMeter(weights, roles.neutral)
         speakers = range(roles.n_speakers)
         if roles.mode == "args" and roles.neutral is not None:
-            best = Best(roles.neutral, sampling.top_k, model.n_vocab) if sampling.top_k else None
-            search = Combined(weights, roles.neutral, "push", best, chain(0, 0))
-            return Voices([search], [search], meter)
+            best = TopK(roles.neutral, sampling.top_k, model.n_vocab) if sampling.top_k else None
+            search = Steered(weights, roles.neutral, "push", best, chain(0, 0))
+            return Policies([search], [search], meter)
         if roles.mode == "both":
             judge = combined(weights, 0, roles.n_speakers)
-            return Voices([alone(view) for view in speakers], [judge for _ in speakers], meter)
-        voices = [own(view) for view in speakers]
-        return Voices(voices, voices, meter)
+            return Policies([alone(view) for view in speakers], [judge for _ in speakers], meter)
+        policies = [own(view) for view in speakers]
+        return Policies(policies, policies, meter)
 
     def _guesser(self, slot: Slot) -> Lookahead | None:
         most = min(self._current.request.generation.lookahead, slot.most_rows - 1)
@@ -439,7 +449,7 @@ class Answer:
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
-        """A decision with its text, as front ends see it."""
+        """The event of a decision with its text.  Counts it in the statistics."""
         rejected = decision.rejected
         model = self.engine.model
         pushes = dict(zip(self.plan.roles.weights, decision.pushes, strict=False))
@@ -459,7 +469,7 @@ class Answer:
             pushes=pushes,
             thought=thought,
         )
-        self._written.append(event)
+        self._emitted.append(event)
         return event
 
     def _judge_of(self, decision: Decision) -> str | None:

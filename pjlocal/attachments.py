@@ -1,4 +1,4 @@
-"""Text files that stand in front of a question."""
+"""Text files that are put before a question."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .textfile import user_path
 from .visible import one_line
 
 _MOST_BYTES = 1 << 26  # more than any context takes
-_PER_TOKEN = 4  # characters, roughly, where no model is there to count
+_PER_TOKEN = 4  # characters, roughly; used without a tokenizer
 
-#: How files begin that are no text, and what they are.
+#: The first bytes of files that are not text, with the names of their kinds.
 _KINDS = {
     b"%PDF": "a PDF",
     b"PK\x03\x04": "an archive or an office document",
@@ -39,16 +39,16 @@ class Attachment:
         return f'<file name="{self.name}">\n{self.text}\n</file>'
 
     def size(self, n_tokens: int | None) -> str:
-        """The name and the tokens; None counts them roughly."""
+        """The name and the number of tokens; None estimates it."""
         about, n = ("about ", max(1, len(self.text) // _PER_TOKEN)) if n_tokens is None else ("", n_tokens)
         return f"{self.name}: {about}{n:,} token{'' if n == 1 else 's'}"
 
 
 def read_attachment(name: str) -> Attachment:
-    """The text of a file.
+    """Read a text file.
 
     Raises:
-        UsageError: it cannot be read, is empty, too large, or no UTF-8 text.
+        UsageError: the file cannot be read, is empty, too large, or not UTF-8 text.
     """
     path = user_path(name)
     try:
@@ -66,7 +66,7 @@ def read_attachment(name: str) -> Attachment:
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     if "\0" in text:
-        raise UsageError(f"{name} is no text: it holds a NUL (byte {data.index(0)})")
+        raise UsageError(f"{name} is not text: it contains a NUL (byte {data.index(0)})")
     text = text.replace("\r\n", "\n").strip("\n")
     if not text.strip():
         raise UsageError(f"{name} is empty")
@@ -74,10 +74,10 @@ def read_attachment(name: str) -> Attachment:
 
 
 def with_attachments(attachments: Iterable[Attachment], question: str) -> str:
-    """The question behind the files."""
+    """The files, then the question."""
     return "\n\n".join([*map(str, attachments), question])
 
 
 def without_texts(question: str) -> str:
-    """A question with the names of its files in the place of their texts, for people."""
+    """The question with the names of its files instead of their texts, for display."""
     return _BLOCK.sub(lambda match: f"[{match[1]}] ", question).strip()

@@ -1,7 +1,7 @@
-"""The HTTP API of ``pjlocal serve`` for pjlocal's own commands, over a Unix socket or TCP.
+"""A client of ``pjlocal serve`` for pjlocal's own commands, over a Unix socket or TCP.
 
-A resident server of the same user is found by its socket; any other is named by its URL.  Nothing is imported beyond
-the standard library: llama.cpp or the server's packages would take longer to import than a short answer to write.
+A resident server of the same user is found by its socket; any other one is named by its URL.  Only the standard library
+is imported: importing llama.cpp or the server's packages would take longer than writing a short answer.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ log = logging.getLogger("pjlocal")
 
 KEY_VARIABLE = "PJLOCAL_API_KEY"
 
-_RESIDENT_S = 2.0  # within which a resident server must answer; else the model is loaded here
-_SILENT_S = 20.0  # after which a server is taken for dead; while it writes, it sends a line every 2 s
-_STOPPING_S = 1.0  # that a server may take to stop
-_LOOK_S = 0.05  # between two looks at whether Ctrl-C was pressed
-_MOST_ERROR = 1 << 16  # bytes that are read of an error's body
-_MOST_QUOTED = 200  # characters of an error of a server that may be any
-_NO_CHAT = "chat_not_found"  # the code of the only status 404 that a server of this version gives
+_RESIDENT_S = 2.0  # time limit for the response of a resident server; after it the model is loaded here
+_SILENT_S = 20.0  # silence after which a server counts as dead; it sends a line every 2 s while it writes
+_STOPPING_S = 1.0  # time limit for stopping an answer
+_POLL_S = 0.05  # between two checks for Ctrl-C
+_MOST_ERROR = 1 << 16  # bytes read of an error's body
+_MOST_QUOTED = 200  # characters quoted of an unknown server's error
+_NO_CHAT = "chat_not_found"  # the code of the only status 404 that a server of this version sends
 
 
 class ServerError(PjlocalError):
-    """The server does not write the answer, or not to its end."""
+    """The server does not write the answer, or not all of it."""
 
 
 class ServerGone(ServerError):
-    """No connection to the server, or it sends nothing any more."""
+    """The connection to the server failed or was lost, or the server sends nothing."""
 
 
 class ServerBusy(ServerError):
-    """As many answers wait in the server as it lets wait."""
+    """All places of the server are taken."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches an address."""
+    """True if only this machine reaches the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -68,28 +68,28 @@ def is_loopback(host: str) -> bool:
 
 
 def find_server(model: Path, engine: Engine, interrupt: Interrupt) -> Server | None:
-    """A resident server with this model; None without its socket, or where llama.cpp's log shall be shown here."""
+    """The resident server with this model; None without its socket, or if llama.cpp's log is to be shown here."""
     where = socket_path(model, engine)
     if where is None or engine.verbose or not is_private(where.parent) or not where.is_socket():
         return None
     return Server(where, interrupt)
 
 
-def kept_from_servers(request: Request) -> str:
-    """Why no server writes such an answer; empty where one does.
+def why_no_server(request: Request) -> str:
+    """The reason why no server can write this answer; empty if one can.
 
-    A server has one model and no adapters, and does not read files, whose names may mean others there.
+    A server has one model and no adapters.  It does not read files: their names may mean other files there.
     """
     if request.generation.adapters():
-        return "a server has no adapters"
+        return "a server cannot use adapters"
     if request.generation.aligner:
-        return "a server has one model, and no second one for --aligner"
+        return "a server has only one model and cannot use --aligner"
     named = (*chain.from_iterable(request.views), *request.generation.avoid)
-    return "a server reads no files (@FILE)" if any(text.strip().startswith("@") for text in named) else ""
+    return "a server does not read files (@FILE)" if any(text.strip().startswith("@") for text in named) else ""
 
 
 def _spelled_out(request: Request) -> Request:
-    """The request with the texts of the user's own presets, which another machine does not know."""
+    """The request with the user's own presets replaced by their texts, because another machine lacks them."""
     own = {name: text for name, text in presets().items() if name not in PRESETS}
 
     def spelled(spec: str) -> str:
@@ -106,7 +106,7 @@ def _spelled_out(request: Request) -> Request:
 # The server.
 
 
-_OF_MODEL = {"name", "lasting_name", "context_limit", "description", "recommended", "placed"}  # facts that are used
+_MODEL_FACTS = {"name", "lasting_name", "context_limit", "description", "recommended", "placed"}
 
 
 class Server:
@@ -114,10 +114,10 @@ class Server:
 
     Args:
         where: its URL, or the socket of a resident one.
-        interrupt: ends what is waited for.
+        interrupt: ends every wait.
 
     Raises:
-        UsageError: not a URL of HTTP.
+        UsageError: the URL is not one of HTTP.
     """
 
     def __init__(self, where: str | Path, interrupt: Interrupt) -> None:
@@ -137,11 +137,11 @@ class Server:
         except ValueError:
             host = None
         if not host or parts.scheme not in ("http", "https"):
-            raise UsageError(f"--server takes a URL, as in http://localhost:8473 (not {url!r})")
+            raise UsageError(f"--server must be a URL, as in http://localhost:8473 (not {url!r})")
         self._host, self._is_secure = host, parts.scheme == "https"
         self._port = port or (443 if self._is_secure else 80)
         self._path = parts.path.rstrip("/").removesuffix("/v1")
-        self._key = parse_qs(parts.query).get("token", [self._key])[0]  # of the address that it prints
+        self._key = parse_qs(parts.query).get("token", [self._key])[0]  # from the address that the server prints
         self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._path}"
 
     @property
@@ -152,16 +152,16 @@ class Server:
         """Refuse a request that no server can write.
 
         Raises:
-            ServerError: of a resident server, instead of which the model can be loaded here.
-            UsageError: of another one.
+            ServerError: the server is resident; the model can be loaded here instead.
+            UsageError: the server is another one.
         """
-        if why := kept_from_servers(request):
+        if why := why_no_server(request):
             raise ServerError(why) if self.is_resident else UsageError(f"{why}: --no-server loads the model here")
-        if self.is_resident and request.generation.schedule == "reference":  # elsewhere its text is as good
-            raise ServerError("a server has one schedule, lockstep")
+        if self.is_resident and request.generation.schedule == "reference":  # possible with the model loaded here
+            raise ServerError("a server supports only the schedule lockstep")
 
     def as_body(self, request: Request) -> dict[str, Any]:
-        """The request as the server reads it."""
+        """The request as JSON for the server."""
         return (request if self.is_resident else _spelled_out(request)).as_dict()
 
     def answer(self, request: Request, **body: Any) -> RemoteAnswer:
@@ -171,7 +171,7 @@ class Server:
             body: the rest of the body: ``messages`` or ``chat``.
 
         Raises:
-            UsageError: it cannot be written.
+            UsageError: the request cannot be written.
             ServerError: this server does not write it.
             Interrupted: on request.
         """
@@ -181,30 +181,30 @@ class Server:
         number = response.headers.get("X-Pjlocal-Answer")
         if number is None:
             response.close()
-            raise self.strange()
+            raise self.protocol_error()
         return RemoteAnswer(self, response, patience, number)
 
     def model(self) -> Any:
-        """The facts about the model.  Raises what `call` does."""
+        """The facts about the model.  Raises the errors of `call`."""
         about = self.call("GET", "/api/model")
-        if not isinstance(about, dict) or not about.keys() >= _OF_MODEL:
-            raise self.strange()
+        if not isinstance(about, dict) or not about.keys() >= _MODEL_FACTS:
+            raise self.protocol_error()
         return about
 
     def check(self, request: Request) -> None:
-        """Refuse a request that the model cannot be asked.  Raises what `call` does."""
+        """Refuse a request that the model cannot write.  Raises the errors of `call`."""
         self.call("POST", "/api/check", {"request": self.as_body(request)})
 
     def stop(self, number: str) -> None:
-        """Have an answer end as interrupted.  Raises ServerError."""
+        """End an answer as interrupted.  Raises ServerError."""
         patience = _Patience(_STOPPING_S, None)
         self._open("POST", f"/api/answers/{quote(number, safe='')}/stop", patience, {}).close()
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The JSON that a route answers; None where it answers nothing.
+        """The JSON that a route returns; None for an empty body.
 
         Raises:
-            UsageError: the server refuses it.
+            UsageError: the server refuses the request.
             ServerError: the server does not answer.
             Interrupted: on request.
         """
@@ -213,15 +213,17 @@ class Server:
                 text = response.read()
                 return json.loads(text) if text else None
             except ValueError:
-                raise self.strange() from None
+                raise self.protocol_error() from None
             except (OSError, HTTPException) as error:
-                raise self.gone() from error
+                raise self.gone_error() from error
 
-    def gone(self) -> ServerGone:
-        return ServerGone("the server is gone" if self.is_resident else f"{self.name} does not answer: is it running?")
+    def gone_error(self) -> ServerGone:
+        return ServerGone(
+            "the server has stopped" if self.is_resident else f"{self.name} does not answer: check that it is running"
+        )
 
-    def strange(self, why: str = "") -> ServerError:
-        """The error of a server that speaks another protocol."""
+    def protocol_error(self, why: str = "") -> ServerError:
+        """The error for a server that speaks another protocol."""
         return ServerError(f"{self.name} is not a pjlocal server of this version{why and f' ({why})'}")
 
     @property
@@ -229,7 +231,7 @@ class Server:
         return _RESIDENT_S if self.is_resident else _SILENT_S
 
     def _open(self, method: str, path: str, patience: _Patience, body: Mapping[str, Any] | None = None) -> HTTPResponse:
-        """The head of a response whose status is a success.  Raises what `call` does."""
+        """A successful response, its body unread.  Raises the errors of `call`."""
         headers = {"Connection": "close", "User-Agent": f"pjlocal/{__version__}"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -246,7 +248,7 @@ class Server:
                 connection.sock.close()  # as soon as the response is closed
         except BaseException as error:
             connection.close()
-            if isinstance(error, OSError | HTTPException | ValueError):  # such as a key that is no header
+            if isinstance(error, OSError | HTTPException | ValueError):  # ValueError: a key impossible in a header
                 raise self._unreachable(error) from error
             raise
         if response.status >= 300:
@@ -256,50 +258,50 @@ class Server:
 
     def _unreachable(self, error: Exception) -> PjlocalError:
         if self.is_resident or isinstance(error, ConnectionResetError):
-            return self.gone()
+            return self.gone_error()
         if isinstance(error, HTTPException):
-            return self.strange()
+            return self.protocol_error()
         return ServerGone(f"cannot reach {self.name}: {getattr(error, 'strerror', None) or error}")
 
     def _connect(self, patience: _Patience) -> socket.socket:
         with patience.at_once():
             if self._socket:
-                made: _Plain | Any = _Plain(socket.AF_UNIX, socket.SOCK_STREAM)
+                connected: _Plain | Any = _Plain(socket.AF_UNIX, socket.SOCK_STREAM)
                 try:
-                    made.settimeout(patience.seconds)
-                    made.connect(str(self._socket))
+                    connected.settimeout(patience.seconds)
+                    connected.connect(str(self._socket))
                 except BaseException:
-                    made.close()
+                    connected.close()
                     raise
             else:
                 plain = socket.create_connection((self._host, self._port), patience.seconds)
                 try:
                     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    made = _secured(plain, self._host) if self._is_secure else _Plain(fileno=plain.detach())
+                    connected = _secured(plain, self._host) if self._is_secure else _Plain(fileno=plain.detach())
                 except BaseException:
                     plain.close()
                     raise
-        made.settimeout(_LOOK_S)
-        made.patience = patience
+        connected.settimeout(_POLL_S)
+        connected.patience = patience
         patience.restart()
-        return made
+        return connected
 
     def _refusal(self, response: HTTPResponse) -> PjlocalError:
-        """The error that a response tells."""
+        """The error in a response."""
         status = response.status
         if status == 401:
-            problem = "refuses this key" if self._key else "wants a key"
+            problem = "refuses this key" if self._key else "requires a key"
             return UsageError(
-                f"{self.name} {problem}: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed at its "
-                "start (another one each time)"
+                f"{self.name} {problem}: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed when it "
+                "started (each start prints a new one)"
             )
         try:
             error = json.loads(response.read(_MOST_ERROR))["error"]
             message, code = str(error["message"]), error.get("code")
         except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError):
-            return self.strange(f"status {status}")
-        if status in (404, 405) and code != _NO_CHAT:  # all other routes are there
-            return self.strange(f"status {status}: {message[:_MOST_QUOTED]}")
+            return self.protocol_error(f"status {status}")
+        if status in (404, 405) and code != _NO_CHAT:  # all other routes exist in this version
+            return self.protocol_error(f"status {status}: {message[:_MOST_QUOTED]}")
         if status == 429:
             return ServerBusy(f"{self.name} is busy: {message}")
         if status == 503:
@@ -310,30 +312,30 @@ class Server:
 
 
 class _Patience:
-    """How long the other side may be silent, and what Ctrl-C does meanwhile.
+    """The time limit for silence of the other side, and the effect of Ctrl-C during a wait.
 
     Args:
-        seconds: after which a server is taken for dead.
-        interrupt: ends the wait; None of one that nothing ends.
+        seconds: silence after which the server counts as dead.
+        interrupt: ends the wait; None for a wait that nothing ends.
     """
 
     def __init__(self, seconds: float, interrupt: Interrupt | None) -> None:
         self.seconds = seconds
         self._interrupt = interrupt
-        #: Asks the other side to stop, once, where Ctrl-C shall not end the wait at once.
+        #: Called once at Ctrl-C to stop the other side, instead of ending the wait at once.
         self.ask_to_stop: Callable[[], None] | None = None
         self._is_stopping = False
-        self._heard = time.monotonic()
+        self._last_activity = time.monotonic()
 
     def restart(self) -> None:
-        """Something was heard."""
-        self._heard = time.monotonic()
+        """Restart the time limit, since data was received or sent."""
+        self._last_activity = time.monotonic()
 
     def look(self) -> None:
-        """Heed Ctrl-C.  Raises Interrupted: on request, unless the other side has just been asked to stop."""
+        """Handle Ctrl-C.  Raises Interrupted: on request, unless the other side was asked to stop just now."""
         if not (self._interrupt and self._interrupt.is_set()):
             return
-        if self._is_stopping and time.monotonic() - self._heard <= _STOPPING_S:
+        if self._is_stopping and time.monotonic() - self._last_activity <= _STOPPING_S:
             return
         if self._is_stopping or self.ask_to_stop is None:
             raise Interrupted
@@ -345,9 +347,9 @@ class _Patience:
         self.restart()
 
     def lose(self) -> None:
-        """Nothing comes at the moment.  Raises TimeoutError: nothing has come for too long."""
-        if time.monotonic() - self._heard > self.seconds:
-            raise TimeoutError("nothing comes")
+        """Check the time limit.  Raises TimeoutError: the silence exceeds it."""
+        if time.monotonic() - self._last_activity > self.seconds:
+            raise TimeoutError("the server sends nothing")
 
     @property
     def was_interrupted(self) -> bool:
@@ -359,7 +361,7 @@ class _Patience:
 
 
 class _Plain(socket.socket):
-    """A socket that looks at its `patience` while it waits."""
+    """A socket that checks its `patience` while it waits."""
 
     patience: _Patience
 
@@ -372,7 +374,7 @@ class _Plain(socket.socket):
             left = left[self._waited(lambda left=left: self.send(left)) :]  # type: ignore[misc]
 
     def _waited(self, transfer: Callable[[], int]) -> int:
-        """The number of bytes that a transfer moves, once it can."""
+        """Wait until a transfer succeeds, and return its number of bytes."""
         while True:
             self.patience.look()
             try:
@@ -385,7 +387,7 @@ class _Plain(socket.socket):
 
 
 def _secured(plain: socket.socket, host: str) -> Any:
-    """The same over TLS."""
+    """The socket wrapped in TLS."""
     import ssl
 
     class Secured(_Plain, ssl.SSLSocket):
@@ -399,13 +401,13 @@ def _secured(plain: socket.socket, host: str) -> Any:
 # An answer.
 
 
-_OF_STARTED = frozenset(f.name for f in fields(Started))
+_STARTED_FIELDS = frozenset(f.name for f in fields(Started))
 
 
 class RemoteAnswer:
-    """An answer that a server writes: iterate over its token events, then look at `result`, as at an `Answer`'s.
+    """An answer that a server writes: iterate over its token events, then look at `result`, as with an `Answer`.
 
-    `started` is known with the first event.
+    `started` is set before the first event.
     """
 
     def __init__(self, server: Server, response: HTTPResponse, patience: _Patience, number: str) -> None:
@@ -415,25 +417,25 @@ class RemoteAnswer:
         patience.seconds = _SILENT_S
         patience.ask_to_stop = lambda: server.stop(number)
         self.started: Started | None = None
-        #: Is called when it starts.
-        self.heard: Callable[[Started], None] = lambda started: None
-        #: The mode, until it has started.
+        #: Called when the answer starts.
+        self.on_started: Callable[[Started], None] = lambda started: None
+        #: The mode until the answer has started.
         self.expected: Mode = "judge"
         self.statistics = Statistics()
         self.finish_reason: FinishReason | None = None
         #: The tokens that may come in the place of its only one, where the request asks for them.
         self.alternatives: list[Alternative] = []
         self._result: Result | None = None
-        self._written: list[TokenEvent] = []
+        self._emitted: list[TokenEvent] = []
         self._events = self._run()
-        self._ahead: list[TokenEvent] = []  # those that `wait` has read
+        self._ahead: list[TokenEvent] = []  # events read by `wait`
 
     def wait(self) -> None:
-        """Wait for the first token.  Raises what iterating does."""
+        """Wait for the first token.  Raises the errors of iterating."""
         self._ahead += islice(self._events, 1)
 
     def close(self) -> None:
-        """Have no more of it written."""
+        """End the answer."""
         self._events.close()
         self._response.close()
 
@@ -460,10 +462,10 @@ class RemoteAnswer:
 
     @property
     def result(self) -> Result:
-        """The answer so far; once the events are exhausted, the whole of it."""
+        """The answer so far; the whole answer once the events are exhausted."""
         if self._result:
             return self._result
-        thinking, text = split(self._written)
+        thinking, text = split(self._emitted)
         started = self.started or Started(self.mode)
         return Result(
             text=text,
@@ -479,35 +481,35 @@ class RemoteAnswer:
         )
 
     def __iter__(self) -> Iterator[TokenEvent]:
-        """Its token events, as they come.
+        """The token events, as they arrive.
 
         Raises:
-            ServerError: the server is gone in the middle.
+            ServerError: the connection was lost.
             UsageError: the prompt does not fit, or a setting cannot be used.
-            PjlocalError: the server could not go on.
+            PjlocalError: the server failed.
         """
         ahead, self._ahead = self._ahead, []
         return chain(ahead, self._events)
 
     def _run(self) -> Generator[TokenEvent]:
         try:
-            for said in self._said():
-                if "head" in said:
-                    self._start(said["head"])
-                if "event" in said:
-                    self.statistics = Statistics(**said["statistics"])
-                    event = _event(said["event"])
-                    self.alternatives = [Alternative(**each) for each in said.get("alternatives", ())]
-                    self._written.append(event)
+            for data in self._messages():
+                if "head" in data:
+                    self._start(data["head"])
+                if "event" in data:
+                    self.statistics = Statistics(**data["statistics"])
+                    event = _event(data["event"])
+                    self.alternatives = [Alternative(**each) for each in data.get("alternatives", ())]
+                    self._emitted.append(event)
                     yield event
-                if said.get("code") == "stopping":
+                if data.get("code") == "stopping":
                     raise _stopped()
-                if "error" in said:
-                    if said.get("status") == UsageError.exit_status:
-                        raise UsageError(said["error"])
-                    raise PjlocalError(f"{self.server.name}: {said['error']}")
-                if "result" in said:
-                    self._end(Result.from_whole(said["result"]))
+                if "error" in data:
+                    if data.get("status") == UsageError.exit_status:
+                        raise UsageError(data["error"])
+                    raise PjlocalError(f"{self.server.name}: {data['error']}")
+                if "result" in data:
+                    self._end(Result.from_whole(data["result"]))
                     return
             raise _broken_off()
         except Interrupted:
@@ -517,16 +519,16 @@ class RemoteAnswer:
         finally:
             self._response.close()
 
-    def _said(self) -> Iterator[dict[str, Any]]:
-        """The events of the stream, as server-sent events write them."""
+    def _messages(self) -> Iterator[dict[str, Any]]:
+        """The JSON objects of the stream of server-sent events."""
         while line := self._response.readline():
             if line.startswith(b"data:"):
                 yield json.loads(line[5:])
 
     def _start(self, head: Mapping[str, Any]) -> None:
-        known = {name: value for name, value in head.items() if name in _OF_STARTED}
+        known = {name: value for name, value in head.items() if name in _STARTED_FIELDS}
         self.started = Started(**known | {"drafted": list(map(_event, head.get("drafted", ())))})
-        self.heard(self.started)
+        self.on_started(self.started)
 
     def _end(self, result: Result) -> None:
         if result.finish_reason == "interrupted" and not self._patience.was_interrupted:
@@ -535,13 +537,13 @@ class RemoteAnswer:
         self.statistics, self.finish_reason = result.statistics, result.finish_reason
 
 
-def _event(said: Mapping[str, Any]) -> TokenEvent:
-    return TokenEvent.from_dict({name: value for name, value in said.items() if name != "writer"})
+def _event(data: Mapping[str, Any]) -> TokenEvent:
+    return TokenEvent.from_dict({name: value for name, value in data.items() if name != "writer"})
 
 
 def _stopped() -> ServerGone:
-    return ServerGone("the server that was writing this was stopped: run it again")
+    return ServerGone("the server was stopped during the answer: run the command again")
 
 
 def _broken_off() -> ServerGone:
-    return ServerGone("the server that was writing this is gone: run it again, or with --no-server")
+    return ServerGone("the server stopped responding during the answer: run the command again, or with --no-server")

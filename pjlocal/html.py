@@ -1,4 +1,4 @@
-"""HTML pages from Jinja2 templates.  No text that a model, a user or a file wrote becomes markup.
+"""HTML pages from Jinja2 templates.  Text of a model, a user or a file never becomes markup.
 
 Every value in a template is written through `visible.shown` and then escaped, so that no template can forget either.
 Templates, styles and scripts are files of this package; their names are relative to it.
@@ -17,11 +17,11 @@ from .visible import shown, shown_line
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_N_COLORS = 6  # colours in blame.css; the views of a larger panel begin with the first again
+_N_COLORS = 6  # colours in blame.css; a larger panel repeats them
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that a template makes of the values; the same values give the same text."""
+    """Render a template with values.  The same values give the same text."""
     return _environment().get_template(template).render(values)
 
 
@@ -31,7 +31,7 @@ def source(name: str) -> str:
 
 
 def view_color(view: str | None) -> str:
-    """The class that gives a view its colour; empty where no single view wrote."""
+    """The CSS class of a view's colour; empty if no single view wrote the token."""
     return PANEL_NAMES[PANEL_NAMES.index(view) % _N_COLORS] if view and view in (*PANEL_NAMES,) else ""
 
 

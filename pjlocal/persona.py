@@ -58,22 +58,19 @@ class PersonaJudge:
     Settings may be given by name instead of in their groups: ``PersonaJudge(temperature=0, n_ctx=2048)``.
 
     Args:
-        model: what `gguf.locate.find_model` understands: a GGUF path, a name or how it begins, ``org/repo``, or
-            ``smollm2`` (the default); or a `Model` already loaded, whose weights are freed when all who share it are
-            closed.
+        model: a name for `gguf.locate.find_model`: a GGUF path, a model's name or its beginning, ``org/repo``, or
+            ``smollm2`` (the default); or a loaded `Model`, whose weights are freed when all its users are closed.
         prefer: preferences dealt to the two views in turn: presets, free text or ``@file``; one text or several. Two
             lists are the preferences of view a and of view b.
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
         request: all settings of an answer at once, instead of the preferences and the three groups above it.
-        template: of a `Model` already loaded, where several share it; its process ends when all of them are closed.
+        template: the template of a loaded `Model` that several judges share; its process ends when all are closed.
 
     Raises:
         UsageError: preferences, a setting, a schema, an expression or a Lark grammar that cannot be used.
         ModelError: a model that cannot be used.
-        TypeError: an argument that there is not, or of another type.
+        TypeError: an unknown argument, or one of another type.
     """
-
-    served = False  # whether a server writes the answers: see `server.served`
 
     @_by_keywords
     def __init__(
@@ -103,24 +100,24 @@ class PersonaJudge:
         self.request = request
         self.engine = engine
         self.interrupt = interrupt or Interrupt()
-        self._aligner_file: tuple[str, Path] | None = None  # by the name that was looked up last
-        self._file: Path | None = None  # of the model, once it is known
-        self._fitting: tuple[tuple[str, str], ...] = ()  # the adapters that were found to fit it
-        roles = self.roles(request)  # refuse what cannot be before the model is loaded
+        self._aligner_file: tuple[str, Path] | None = None  # the last lookup: name and path
+        self._file: Path | None = None  # of the model, once known
+        self._fitting: tuple[tuple[str, str], ...] = ()  # the adapters checked last
+        roles = self.roles(request)  # refuse an impossible request before loading the model
         check_constraint(request.sampling)
-        self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the one that answers with it
+        self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the judge on it
         started = time.perf_counter()
         if model is not None and not isinstance(model, Model | str | os.PathLike):
-            raise TypeError(f"a model is a name or a path, not {type(model).__name__}")
+            raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
         path = (
             model if isinstance(model, Model) else Path(model) if isinstance(model, os.PathLike) else find_model(model)
         )
         self._file = path.path if isinstance(path, Model) else path
         self.check_adapters(request.generation)
-        process = None if template else TemplateProcess()  # which starts while the model is loaded
-        with ExitStack() as undo, ExitStack() as begun:
+        process = None if template else TemplateProcess()  # it starts while the model loads
+        with ExitStack() as undo, ExitStack() as on_failure:
             if process:
-                begun.callback(process.close)
+                on_failure.callback(process.close)
             if isinstance(path, Model):
                 self.model = path
                 undo.callback(path.lifetime.hold(self))
@@ -134,9 +131,9 @@ class PersonaJudge:
             else:
                 self.template = ChatTemplate(self.model, process)
                 undo.callback(self.template.close)
-            begun.pop_all()
+            on_failure.pop_all()
             self._closing = undo.pop_all()
-        #: Writes the answers.
+        #: The engine that writes the answers.
         self.decoder = Engine(self.model, engine, self.interrupt)
         self.load_s = time.perf_counter() - started
 
@@ -148,7 +145,7 @@ class PersonaJudge:
 
     def close(self) -> None:
         """End the answer being written, in whichever thread, and free the contexts; then the model and its template,
-        where nobody shares them."""
+        unless others use them."""
         self.decoder.close()
         if self._aligner:
             self._aligner[1].close()
@@ -156,21 +153,21 @@ class PersonaJudge:
 
     @_by_keywords
     def __call__(self, prompt: Prompt, **changes: Any) -> Result:
-        """The whole answer to a prompt; arguments and errors as of `stream`."""
+        """Return the whole answer to a prompt.  Arguments and errors are those of `stream`."""
         answer = self.stream(prompt, **changes)
         for _ in answer:
             pass
         return answer.result
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "prefer":  # a method, which an attribute would hide
+        if name == "prefer":  # an attribute would hide the method
             self.prefer(value)
         else:
             super().__setattr__(name, value)
 
     @property
     def preferences(self) -> list[list[str]]:
-        """The preferences of view a and of view b; what is assigned is as for `prefer`."""
+        """The preferences of view a and of view b.  Assigning is the same as calling `prefer`."""
         return [list(preferences) for preferences in self.request.views]
 
     @preferences.setter
@@ -179,12 +176,12 @@ class PersonaJudge:
 
     @_by_keywords
     def prefer(self, prefer: Preferences) -> None:
-        """Give the views their preferences, from the next answer on: one text or several, which are dealt out, or two
-        lists, one for each view.
+        """Set the preferences from the next answer on: one text or several, which are dealt to the views, or two lists,
+        one for each view.
 
         Raises:
-            UsageError: a preference that cannot be used; those in force stay.
-            TypeError: something else than texts.
+            UsageError: a preference cannot be used; the current ones stay.
+            TypeError: a preference is not a text.
         """
         views = parse_views(prefer)
         for preferences in views:
@@ -192,10 +189,10 @@ class PersonaJudge:
         self.request = self.request.replace(views=views)
 
     def check(self, sampling: settings.Sampling) -> None:
-        """Refuse filters that this model cannot have.
+        """Refuse filters that cannot be used with this model.
 
         Raises:
-            UsageError: a grammar, schema, expression or logit bias that cannot be understood or honoured.
+            UsageError: a grammar, schema, expression or logit bias cannot be used.
         """
         self.decoder.check_open()
         check_constraint(sampling)
@@ -205,7 +202,7 @@ class PersonaJudge:
         """Refuse adapters that are broken, or made for another model.
 
         Raises:
-            ModelError: a line that says which, and why.
+            ModelError: names the adapter and the reason.
         """
         named = generation.adapters()
         if self._file is None or named == self._fitting:
@@ -223,11 +220,11 @@ class PersonaJudge:
 
         Raises:
             UsageError: a prompt or a setting that cannot be used.
-            TypeError: a setting that there is not, or a prompt of another type.
+            TypeError: an unknown setting, or a prompt of another type.
         """
-        return self.answer(self._planned(prompt, changes))
+        return self.answer(self._plan_prompt(prompt, changes))
 
-    def _planned(self, prompt: Prompt, changes: dict[str, Any]) -> Plan:
+    def _plan_prompt(self, prompt: Prompt, changes: dict[str, Any]) -> Plan:
         """The plan of the answer to a prompt with some settings changed."""
         system, conversation = parse_conversation(prompt)
         changes = dict(changes)
@@ -236,18 +233,18 @@ class PersonaJudge:
         request = self.request.replace(**changes)
         if {*settings.FORMS} & changes.keys():
             check_constraint(request.sampling)
-        return self.plan(conversation, request.behind(system) if system else request)
+        return self.plan(conversation, request.with_system(system) if system else request)
 
     def answer(self, plan: Plan, engine: Engine | None = None, observer: Observer | None = None) -> Answer:
-        """The answer that was planned, token by token.
+        """The answer of a plan, token by token.
 
         Args:
-            engine: writes it, of those on this model; this judge's own by default.
-            observer: is called with each decision.
+            engine: an engine on this model that writes it; this judge's own by default.
+            observer: called with each decision.
 
         Raises:
             UsageError: in mode rewrite, there is no room for two answers.
-            ModelError: in mode rewrite, a model that cannot correct one.
+            ModelError: in mode rewrite, the correcting model cannot be used.
         """
         self.decoder.check_open()
         rewrite = self._rewrite(plan) if plan.roles.mode == "rewrite" else None
@@ -272,21 +269,21 @@ class PersonaJudge:
     def answers(self, prompts: Iterable[Prompt], parallel: int = 8, **changes: Any) -> Iterator[tuple[int, TokenEvent]]:
         """Answers to several prompts, written side by side; each event with the number of its prompt.
 
-        All prompts are planned before the first one is answered.  A stop by `Interrupt`, and closing this judge, ends
-        them all, without an error; `write` tells each answer's finish reason.
+        All prompts are planned before the first one is answered.  `Interrupt` and closing this judge end all answers
+        without an error; `write` also gives each answer's finish reason.
 
         Args:
-            parallel: answers that are written at once.
-            changes: as of `stream`.
+            parallel: the number of answers written at once.
+            changes: as for `stream`.
 
         Raises:
-            UsageError, TypeError: as of `stream`, of any prompt.
+            UsageError, TypeError: as `stream`, for any prompt.
         """
         if isinstance(prompts, str):
-            raise TypeError("several prompts are a list of them: give [prompt]")
+            raise TypeError("prompts must be a list: give [prompt] for a single one")
         if type(parallel) is not int or parallel < 1:
             raise UsageError(f"parallel must be a whole number of at least 1 (not {parallel!r})")
-        plans = [self._planned(prompt, changes) for prompt in prompts]
+        plans = [self._plan_prompt(prompt, changes) for prompt in prompts]
         for number, _, events in self.write(plans, parallel):
             for event in events:
                 yield number, event
@@ -294,19 +291,19 @@ class PersonaJudge:
     def write(
         self, plans: Sequence[Plan], parallel: int, *, keep_errors: bool = False
     ) -> Iterator[tuple[int, Answer, list[TokenEvent]]]:
-        """Write the answers that were planned, ``parallel`` at once.
+        """Write the answers of plans, ``parallel`` at once.
 
-        Answers that cannot share a context (adapters, another model that corrects, the schedule ``reference``) are
-        written one at a time, behind the others.
+        Answers that cannot share a context (adapters, another correcting model, the schedule ``reference``) are written
+        one at a time, after the others.
 
         Args:
-            keep_errors: whether the others are written where one cannot be: its ``answer.error`` is set at its end.
+            keep_errors: if an answer fails, write the others all the same, and set its ``answer.error``.
 
         Yields:
-            Its plan's number, the answer, and its new events; ``answer.is_done`` with the last ones.
+            The plan's number, the answer, and its new events; ``answer.is_done`` with the last ones.
 
         Raises:
-            UsageError, ModelError: one cannot be written; the others end too.
+            UsageError, ModelError: an answer failed; the others end too.
         """
         together = {n: self.answer(plan) for n, plan in enumerate(plans) if parallel > 1 and _can_share(plan)}
         one_by_one = [number for number in range(len(plans)) if number not in together]
@@ -339,26 +336,26 @@ class PersonaJudge:
         # Many answers are written 5 to 15 % faster in one wide batch than in two lanes (8 answers, two cores).
         settings = self.engine.replace(layout="batched") if self.engine.layout == "auto" else self.engine
         with closing(Engine(self.model, settings, self.interrupt, capacity)) as engine:
-            written: dict[EngineAnswer, tuple[int, Answer]] = {}
+            in_flight: dict[EngineAnswer, tuple[int, Answer]] = {}
             while not (self.decoder.closed or engine.closed):
                 for number in [*islice(answers, max(0, parallel - engine.n_waiting))]:
                     answer = answers.pop(number)
-                    written[answer] = number, answer
+                    in_flight[answer] = number, answer
                     answer.engine = engine
                     engine.submit(answer)
                 if engine.is_idle:
                     return
-                for written_now, events in engine.step():
-                    number, answer = written[written_now]
+                for writing, events in engine.step():
+                    number, answer = in_flight[writing]
                     if answer.error and not keep_errors:
                         raise answer.error
                     if answer.is_done:
-                        del written[answer]
+                        del in_flight[answer]
                     yield number, answer, events
 
     def room(self, request: Request, n_tokens: int) -> int:
-        """The longest prompt that has room behind it for an answer of so many tokens; in mode rewrite, for two of them
-        and for asking for the second."""
+        """The most prompt tokens that leave room for an answer of ``n_tokens``; in mode rewrite, for two answers and
+        the instruction to correct the first."""
         if resolve_mode(request) != "rewrite":
             return self.context_limit - n_tokens
         corrector = self._corrector(request)
@@ -374,7 +371,7 @@ class PersonaJudge:
         """
         request = plan.request
         corrector = self._corrector(request)
-        plain = _plain(request, with_adapters=corrector is self)  # else they are not made for its model
+        plain = _plain(request, with_adapters=corrector is self)  # adapters fit one model only
         correct = partial(corrector._correction, plan.conversation, request, plain)
         limit = min(self.context_limit, corrector.context_limit)
         n_prompt, n_tokens = len(correct("-", ()).prompts[0]), request.generation.most_tokens
@@ -388,7 +385,7 @@ class PersonaJudge:
         return Rewrite(draft, None if corrector is self else corrector.decoder, correct, n_ctx)
 
     def _corrector(self, request: Request) -> PersonaJudge:
-        """The judge on the model that corrects; it is loaded when it is first needed."""
+        """The judge on the correcting model, loaded on first use."""
         aligner = request.generation.aligner
         if aligner is None:
             return self
@@ -401,7 +398,7 @@ class PersonaJudge:
         return self._aligner[1]
 
     def _find_aligner(self, name: str) -> Path:
-        """The file of that name, looked for and into once: an answer asks several times, an evaluation thousands."""
+        """The file of a name, cached: an answer needs it several times, an evaluation thousands of times."""
         if self._aligner_file is None or self._aligner_file[0] != name:
             path = find_model(name)
             read_header(path)
@@ -411,16 +408,18 @@ class PersonaJudge:
     def _correction(
         self, conversation: Sequence[Message], request: Request, plain: Request, text: str, tokens: Sequence[int]
     ) -> Plan:
-        """The plan of a plain answer to being asked to correct one that was written under ``request``."""
-        wanted = correction([*chain.from_iterable(request.views)], request.generation.avoid)
-        return self.plan([*conversation, Message("assistant", text, tuple(tokens)), Message("user", wanted)], plain)
+        """The plan of the correction of an answer that was written under ``request``."""
+        instructions = correction([*chain.from_iterable(request.views)], request.generation.avoid)
+        return self.plan(
+            [*conversation, Message("assistant", text, tuple(tokens)), Message("user", instructions)], plain
+        )
 
     def roles(self, request: Request) -> Roles:
-        """The views that the mode has, and what each of them does.
+        """The views of the request's mode, with their prefixes and weights.
 
         Raises:
-            UsageError: what `prompting.plan.make_roles` refuses.
-            ModelError: an adapter that does not fit; in mode rewrite, there is no such aligner.
+            UsageError: see `prompting.plan.make_roles`.
+            ModelError: an adapter does not fit; in mode rewrite, the aligner does not exist.
         """
         roles = make_roles(request)
         self.check_adapters(request.generation)
@@ -436,43 +435,43 @@ class PersonaJudge:
         """
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
         roles = self.roles(request)
-        return self.planned(conversation, self.prompts(conversation, request, roles, tools), request, roles)
+        return self.plan_prompts(conversation, self.prompts(conversation, request, roles, tools), request, roles)
 
     def prompts(
         self, conversation: Sequence[Message], request: Request, roles: Roles, tools: Tools = Tools()
     ) -> list[list[int]]:
-        """Each view's prompt tokens, be they more than fit.  Raises what `prompting.plan.write_prompts` does."""
+        """Each view's prompt tokens, even if they do not fit.  Raises the errors of `prompting.plan.write_prompts`."""
         self.decoder.check_open()
         return write_prompts(
             self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt, tools
         )
 
-    def planned(
+    def plan_prompts(
         self, conversation: Sequence[Message], prompts: list[list[int]], request: Request, roles: Roles
     ) -> Plan:
-        """The plan for prompts that `prompts` made of a conversation.
+        """The plan for the result of `prompts`.
 
         Raises:
-            UsageError: they leave no room for an answer.
+            UsageError: the prompts leave no room for an answer.
         """
         return make_plan(request, roles, conversation, prompts, self.template, self.context_limit)
 
     @cached_property
     def recommended(self) -> dict[str, Any]:
-        """The filters that the model's file names, by field of `settings.Sampling`."""
+        """The filters recommended in the model's file, by field of `settings.Sampling`."""
         return recommended(self.model.metadata, self.model.path)
 
     def with_model_defaults(self, request: Request) -> Request:
-        """The request with the filters that the model's file names, where it asks for them and nobody set others."""
+        """The request with the filters of the model's file, if it asks for them and sets no others."""
         return request.with_group(followed(request.sampling, self.recommended, request.explicit))
 
-    def settled(self, sampling: settings.Sampling) -> settings.Sampling:
-        """The filters after a change of ``defaults``, or of the model."""
+    def apply_model_defaults(self, sampling: settings.Sampling) -> settings.Sampling:
+        """The filters after a change of ``defaults`` or of the model."""
         return followed(left(sampling, self.recommended), self.recommended)
 
     @property
     def followed_sampling(self) -> str:
-        """The filters in force that are the model's own, in words."""
+        """The filters that come from the model's file, as text."""
         return followed_in_words(self.request.sampling, self.recommended)
 
     @property
@@ -482,22 +481,22 @@ class PersonaJudge:
 
     @property
     def placed(self) -> str:
-        """Where the model's layers are, in words, and how many threads compute where a container limits that."""
+        """The devices of the model's layers, as text, and the number of threads if a container limits it."""
         return ", ".join(filter(None, (self.model.offload.told, threads_in_words(self.engine.n_threads))))
 
     @property
     def context_limit(self) -> int:
-        """Tokens that a view may hold."""
+        """The most tokens of a view."""
         return self.decoder.context_limit
 
 
 def _can_share(plan: Plan) -> bool:
-    """Whether the answer can be written in contexts that others use."""
+    """True if the answer can be written in contexts that others use."""
     generation = plan.request.generation
     return generation.schedule != "reference" and not generation.aligner and not any(plan.roles.adapters)
 
 
 def _plain(request: Request, with_adapters: bool) -> Request:
-    """The request for a plain answer in the same way."""
+    """The request without preferences, in mode plain."""
     generation = in_mode(request.generation, "plain") if with_adapters else settings.Generation(mode="plain")
     return replace(request, views=((), ()), generation=generation)

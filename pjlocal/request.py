@@ -1,7 +1,7 @@
-"""Everything that one answer is written under: preferences, generation, filters and prompt.
+"""All settings of one answer: preferences, generation, filters and prompt.
 
 The command line, the chat, saved sessions, the configuration, evaluation suites, the server and the Python API all
-build a `Request`.  Each of them lays `Overrides` over it: the settings that it sets, and no others.
+build a `Request`.  Each of them applies `Overrides` to it, which contain only the settings that it sets.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .textfile import user_path
 
 #: The groups of settings that a request has, by the name of the table that holds them in every file.
 GROUPS: dict[str, type[Settings]] = {"generation": Generation, "sampling": Sampling, "prompting": Prompting}
-#: The keys that say which preferences there are.
+#: The keys of the preferences.
 PREFERENCES = ("prefer", "draft_prefer", "judge_prefer")
 #: Every key of a request.
 KEYS = (*PREFERENCES, *(f.name for group in GROUPS.values() for f in dataclasses.fields(group)))  # type: ignore[arg-type]
-#: Settings that exclude each other: giving one takes the others back.
+#: Settings that exclude each other: giving one resets the others.
 EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), FORMS)
 
 if TYPE_CHECKING:
@@ -44,38 +44,38 @@ def place(prefer: Sequence[str], draft_prefer: Sequence[str] = (), judge_prefer:
     """The preferences of view a and of view b: dealt, or placed by the user.
 
     Raises:
-        UsageError: both are asked for.
+        UsageError: both are given.
     """
     if prefer and (draft_prefer or judge_prefer):
-        raise UsageError("--prefer deals the preferences out; --draft-prefer and --judge-prefer place them: use one")
+        raise UsageError("--prefer excludes --draft-prefer and --judge-prefer: use either")
     return _as_views(deal(prefer) if prefer else [draft_prefer, judge_prefer])
 
 
 def parse_views(prefer: Any) -> Views:
-    """The preferences of view a and of view b, as a Python program gives them: one text or several, which are dealt; or
-    two lists, one for each view.
+    """The preferences of view a and of view b from a Python value: one text or several, which are dealt; or two lists,
+    one for each view.
 
     Raises:
-        TypeError: something else.
-        UsageError: more lists than views.
+        TypeError: the value is something else.
+        UsageError: there are more lists than views.
     """
     if prefer is None or isinstance(prefer, str | os.PathLike):
         prefer = [] if prefer is None else [prefer]
     if not isinstance(prefer, Iterable):
-        raise TypeError(f"preferences are texts, not {type(prefer).__name__}")
+        raise TypeError(f"preferences must be texts, not {type(prefer).__name__}")
     given = [*prefer]
     if all(isinstance(preference, str | os.PathLike) for preference in given):
         return _as_views(deal([*map(_as_text, given)]))
     if not all(isinstance(view, Iterable) and not isinstance(view, str | bytes) for view in given):
-        raise TypeError(f"preferences are texts, or two lists of texts: one for each view (not {given!r:.100})")
+        raise TypeError(f"preferences must be texts, or two lists of texts: one for each view (not {given!r:.100})")
     if len(given) > len(VIEW_NAMES):
-        raise UsageError(f"there are two views, each with a list of preferences (not {len(given)})")
+        raise UsageError(f"give at most two lists of preferences, one for each view (not {len(given)})")
     views = [[*map(_as_text, view)] for view in given]
     return _as_views([*views, *([] for _ in VIEW_NAMES[len(views) :])])
 
 
 def make_views(prefer: Any = (), draft_prefer: Any = (), judge_prefer: Any = ()) -> Views:
-    """The preferences of view a and of view b, dealt out or placed.  Raises what `parse_views` and `place` do."""
+    """The preferences of view a and of view b, dealt or placed.  Raises the errors of `parse_views` and `place`."""
     views, draft, judge = map(parse_views, (prefer, draft_prefer, judge_prefer))
     return place(in_turn(views), in_turn(draft), in_turn(judge)) if any(draft) or any(judge) else views
 
@@ -84,7 +84,7 @@ def _as_text(preference: Any) -> str:
     if isinstance(preference, os.PathLike):
         return f"@{os.fspath(preference)}"
     if not isinstance(preference, str):
-        raise TypeError(f"a preference is a text, not {type(preference).__name__}")
+        raise TypeError(f"a preference must be a text, not {type(preference).__name__}")
     return preference
 
 
@@ -97,8 +97,8 @@ def in_turn(views: Sequence[Sequence[str]]) -> list[str]:
 class Overrides(Settings):
     """The settings that one source sets: a configuration file, a persona, a suite, an HTTP body, the command line.
 
-    None, or a key that a table lacks, leaves a setting as it is.  The values of a table are as its dataclass takes
-    them, with files read: ``Sampling(**overrides.sampling)``.
+    None, or a missing key of a table, leaves a setting unchanged.  The values of a table fit its dataclass, with files
+    read: ``Sampling(**overrides.sampling)``.
 
     prefer: preferences dealt to the two views in turn.
     draft_prefer, judge_prefer: preferences of view a and of view b, instead of ``prefer``.
@@ -117,7 +117,7 @@ class Overrides(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.prefer and (self.draft_prefer or self.judge_prefer):
-            raise UsageError("prefer deals the preferences out; draft_prefer and judge_prefer place them: use one")
+            raise UsageError("prefer excludes draft_prefer and judge_prefer: use either")
 
     def of(self, settings: type[Settings]) -> Mapping[str, Any]:
         """The values for a group of settings, by key."""
@@ -128,25 +128,25 @@ class Overrides(Settings):
         return {key: value for key in self.top_keys if (value := getattr(self, key)) is not None}
 
     def flat(self) -> dict[str, Any]:
-        """Every value by its key, whichever table it stands in."""
+        """Every value by its key, from all tables."""
         return self.top() | {key: value for name in self.groups for key, value in getattr(self, name).items()}
 
     def without(self, given: Collection[str]) -> Self:
-        """These overrides, less the keys that are given elsewhere and those that are excluded by them."""
-        gone = {*given, *excluded_by(given)}
-        left: dict[str, Any] = dict.fromkeys(gone.intersection(self.top_keys))
+        """These overrides without the keys that are given elsewhere, and without those that they exclude."""
+        dropped = {*given, *excluded_by(given)}
+        left: dict[str, Any] = dict.fromkeys(dropped.intersection(self.top_keys))
         for name in self.groups:
-            left[name] = {key: value for key, value in getattr(self, name).items() if key not in gone}
+            left[name] = {key: value for key, value in getattr(self, name).items() if key not in dropped}
         return dataclasses.replace(self, **left)
 
     def apply_to(self, settings: _Group) -> _Group:
-        """One group of settings with these values."""
+        """The group of settings with these values."""
         values = self.of(type(settings))
         excluded = excluded_by(values) & {f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
         return settings.replace(**dict.fromkeys(excluded) | dict(values))  # type: ignore[no-any-return]
 
     def views(self, otherwise: Sequence[Sequence[str]]) -> list[list[str]]:
-        """The preferences of view a and of view b; ``otherwise`` where these overrides name none."""
+        """The preferences of view a and of view b; ``otherwise`` if these overrides set none."""
         if self.prefer is not None:
             return deal(self.prefer)
         placed = (self.draft_prefer, self.judge_prefer)
@@ -156,16 +156,16 @@ class Overrides(Settings):
 
 
 def excluded_by(given: Collection[str]) -> set[str]:
-    """The settings that are taken back where these are given."""
+    """The settings that are reset if these are given."""
     return {name for group in EXCLUSIVE if set(group) & set(given) for name in group if name not in given}
 
 
 @dataclass(frozen=True)
 class Request:
-    """The settings of one answer, all of them.
+    """All settings of one answer.
 
     views: the preferences of view a and of view b.
-    explicit: the keys that somebody set, wherever.  Filters that nobody set may come from the model's file.
+    explicit: the keys that were set by any source.  Other filters may come from the model's file.
     """
 
     views: Views = ((), ())
@@ -175,10 +175,10 @@ class Request:
     explicit: frozenset[str] = frozenset()
 
     def override(self, overrides: Overrides) -> Request:
-        """The request with what these overrides set.
+        """The request with the values of these overrides.
 
         Raises:
-            UsageError: settings that cannot be had together.
+            UsageError: the settings exclude each other.
         """
         return Request(
             _as_views(overrides.views(self.views)),
@@ -188,16 +188,16 @@ class Request:
             self.explicit | overrides.flat().keys(),
         )
 
-    def behind(self, system: str) -> Request:
-        """The request with more system text behind its own."""
+    def with_system(self, system: str) -> Request:
+        """The request with a text added to its system text."""
         return self.replace(system="\n\n".join(filter(None, (self.prompting.system, system))))
 
     def replace(self, **changes: Any) -> Request:
         """The request with some settings changed, by their names; ``views`` are the preferences.
 
         Raises:
-            UsageError: a value outside its limits.
-            TypeError: a name that no setting has.
+            UsageError: a value is outside its limits.
+            TypeError: a name is not that of a setting.
         """
         views = _as_views(changes.pop("views", self.views))
         explicit = self.explicit.union(changes)
@@ -209,12 +209,12 @@ class Request:
         for name in changes:
             if name in {f.name for f in dataclasses.fields(Engine)}:
                 raise TypeError(f"{name} belongs to the model: give it to PersonaJudge")
-            near = did_you_mean(name, KEYS)
-            raise TypeError(f"unexpected keyword argument {name!r}{near and f': {near}'}")
+            hint = did_you_mean(name, KEYS)
+            raise TypeError(f"unexpected keyword argument {name!r}{hint and f': {hint}'}")
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)
 
     def pick(self, keys: Collection[str]) -> Overrides:
-        """The values of these settings, as overrides of another request."""
+        """The values of these settings, as overrides for another request."""
         tables: dict[str, Any] = {
             name: {key: value for key, value in vars(getattr(self, name)).items() if key in keys} for name in GROUPS
         }
@@ -234,10 +234,10 @@ class Request:
         return self.replace(views=self.views[::-1], **adapters)
 
     def restore(self, saved: Mapping[str, Any]) -> Request:
-        """The request with what `as_dict` saved; what ``saved`` lacks stays as it is.
+        """The request with the values of an `as_dict`; missing ones stay unchanged.
 
         Raises:
-            UsageError: settings beyond their limits.
+            UsageError: a value is outside its limits.
         """
         views = self.views
         if "preferences" in saved:
@@ -247,7 +247,7 @@ class Request:
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
-        """The request as JSON can hold it, for `restore`; files by their absolute paths."""
+        """The request for JSON and `restore`, with absolute paths."""
         avoid = tuple(map(absolute, self.generation.avoid))
         views = zip(VIEW_NAMES, self.views, strict=True)
         return {
@@ -260,13 +260,13 @@ class Request:
 
 
 def changed(settings: Settings) -> frozenset[str]:
-    """The names of the settings that are not at their default."""
+    """The names of the settings that differ from their defaults."""
     fields = dataclasses.fields(settings)  # type: ignore[arg-type]
     return frozenset(f.name for f in fields if getattr(settings, f.name) != f.default)
 
 
 def absolute(preference: str) -> str:
-    """The preference as it means the same from every folder: a file that it names, by its absolute path."""
+    """The preference with the absolute path of a file that it names, so that it means the same in every folder."""
     preference = preference.strip()
     return f"@{user_path(preference[1:]).absolute()}" if preference.startswith("@") else preference
 

@@ -1,4 +1,4 @@
-"""The Unix socket of a server of the same user, which is found by its name."""
+"""The path of the Unix socket by which a server of the same user is found."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .folders import runtime_folder
 from .prompting.preferences import presets
 from .settings import Engine
 
-#: Variables of the environment that change what llama.cpp computes on, by their beginnings.
+#: Prefixes of environment variables that change the devices or the computation of llama.cpp.
 _COMPUTING = ("GGML_", "CUDA_", "HIP_", "ROCR_")
 
 
 def socket_path(model: Path, engine: Engine) -> Path | None:
-    """Where a server listens that would write what this process would; None where there can be none.
+    """The socket of a server that writes the same answers as this process would; None if there cannot be one.
 
-    The name tells such servers from all others: those with another model file, or one that has changed since, with
-    other engine settings or presets, or of another version.
+    The name is a hash of the version, the model file and its state, the engine settings, the presets, and environment
+    variables.  A server that differs in one of them has another socket.
     """
     folder = runtime_folder()
     if folder is None or not hasattr(socket, "AF_UNIX"):
@@ -30,7 +30,7 @@ def socket_path(model: Path, engine: Engine) -> Path | None:
     try:
         file = model.resolve()
         status = file.stat()
-    except (OSError, RuntimeError):  # which loading it tells of
+    except (OSError, RuntimeError):  # loading the model reports it
         return None
     computing = {name: value for name, value in os.environ.items() if name.startswith(_COMPUTING)}
     same = [__version__, str(file), status.st_size, status.st_mtime_ns, engine.as_dict(), presets(), computing]
@@ -38,7 +38,7 @@ def socket_path(model: Path, engine: Engine) -> Path | None:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether nobody but this user can have put something there, or another folder in its place."""
+    """True if only this user can write into the folder or replace it."""
     try:
         status, above = folder.lstat(), folder.parent.stat()
     except OSError:

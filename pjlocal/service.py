@@ -1,4 +1,4 @@
-"""A model in one thread, which writes the answers of all who submit them side by side, and saves those of chats."""
+"""A model in one thread that writes submitted answers side by side, and saves those of chats."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ from .settings import Generation
 
 log = logging.getLogger("pjlocal")
 
-_VIEWS = 2  # that most answers have
+_VIEWS = 2  # of most answers
 
-_MOST_PER_TOKEN = 32  # characters; of a prompt that has more of them a token, only counting would take long
+_MOST_PER_TOKEN = 32  # characters; a prompt with more for each token of the context is refused without tokenizing
 
 _STOPPING = "the server is stopping"
 
 
 class Busy(PjlocalError):
-    """Every place is taken, those to wait in too."""
+    """All places are taken, including those of waiting jobs."""
 
 
 class Stopping(PjlocalError):
-    """No more jobs are taken, and those in hand end."""
+    """The service takes no more jobs, and ends the current ones."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token's event, the answer's statistics up to it, and its log-probabilities and the tokens that may come in its
-    place where the job asks for them."""
+    """A token's event, the answer's statistics up to it, and its log-probabilities and alternatives if the job requests
+    them."""
 
     event: TokenEvent
     statistics: Statistics
@@ -75,13 +75,13 @@ class Checked:
     """A request can be written."""
 
 
-#: The news of a job: `Started`, then tokens, then its end or an error.
+#: A job's events: `Started`, then tokens, then its end or an error.
 News = Started | Sequence[Token] | Done | Checked | Exception
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """What the model is called in saved chats: its lasting name, and the name of its file."""
+    """The model's names in saved chats: its lasting name, and the name of its file."""
 
     lasting: str
     file: str
@@ -93,7 +93,7 @@ class SavedTurn:
 
     replacing: the turn of which this one is another draft.
     keep: whether it takes that one's place once it has an answer.
-    seed: the session's setting; that of the job's request is this turn's own.
+    seed: the session's setting; the job's request has the seed of this turn.
     """
 
     session: Session
@@ -106,7 +106,7 @@ class SavedTurn:
 
 @dataclass(frozen=True)
 class Raw:
-    """A text to go on with, or its tokens; without a chat template."""
+    """A text to continue, or its tokens, without a chat template."""
 
     text: str = ""
     tokens: Sequence[int] = ()
@@ -116,29 +116,29 @@ class Raw:
 class Job:
     """An answer to write; or, without a prompt, a request to check.
 
-    prompt: the conversation, or a text to go on with.
-    tell: is called in the service's threads with each `News`, and must neither wait nor raise.
-    top: alternatives of which the log-probabilities are told with each token; None for no log-probabilities.
-    n_alternatives: tokens of each view that are told with the only token of the answer, in place of ``top``.
-    shortens: whether the oldest exchanges are left out where not all fit.
+    prompt: the conversation, or a text to continue.
+    emit: called in the service's threads with each `News`; it must neither wait nor raise.
+    top: the number of alternatives whose log-probabilities come with each token; None for no log-probabilities.
+    n_alternatives: tokens of each view to send with the only token of the answer, instead of ``top``.
+    shortens: leave out the oldest exchanges if not all fit.
     first: exchanges that are left out already.
-    hears_warnings: whether warnings are told; else they are logged.
+    reports_warnings: send warnings with `Started`; else log them.
     reuses: see `engine.slot.Needs`.
     tools: the functions that the answer may call.
     """
 
     request: Request
     prompt: Sequence[Message] | Raw | None = None
-    tell: Callable[[News], None] = lambda news: None
+    emit: Callable[[News], None] = lambda news: None
     top: int | None = None
     n_alternatives: int = 0
     shortens: bool = False
     first: int = 0
-    hears_warnings: bool = False
+    reports_warnings: bool = False
     reuses: bool = True
     tools: Tools = Tools()
     saved: SavedTurn | None = None
-    came: float = field(default_factory=time.monotonic)
+    arrived: float = field(default_factory=time.monotonic)
     prepared: PreparedRequest | None = None
     answer: Answer | None = None
     log_probs: TokenLogProbs | None = None
@@ -154,8 +154,8 @@ class Job:
 class PreparedRequest:
     """An answer that is ready to be written.
 
-    request: the settings in force.
-    first: the turn that the prompt begins with.
+    request: the resolved settings.
+    first: the first turn of the prompt.
     """
 
     answer: Answer
@@ -165,32 +165,32 @@ class PreparedRequest:
 
 
 class Monitor:
-    """Hears of the work that a service does; this one ignores it."""
+    """A receiver of facts about a service's work; this base class ignores them."""
 
     def jobs(self, n: int) -> None:
-        """So many jobs are being written or wait."""
+        """Note the number of jobs being written or waiting."""
 
     def loaded(self, is_loaded: bool) -> None:
-        """Whether the model is in memory."""
+        """Note whether the model is in memory."""
 
     def decoded(self, n_tokens: int, n_decodes: int) -> None:
-        """Tokens were decoded, in so many batches."""
+        """Count decoded tokens and batches."""
 
     def started(self, seconds: float) -> None:
-        """A first token has come, so long after its job."""
+        """Note the seconds from a job to its first token."""
 
     def wrote(self, result: Result, n_held: int) -> None:
-        """An answer has ended; so many tokens of its prompts were in the caches."""
+        """Note a finished answer; ``n_held`` tokens of its prompts were in the caches."""
 
     def ended(self, how: str) -> None:
-        """A job has ended."""
+        """Count the end of a job."""
 
 
 def check_servable(generation: Generation) -> None:
-    """Refuse settings that answers which share one model and its contexts cannot have.
+    """Refuse settings that are impossible when answers share one model and its contexts.
 
     Raises:
-        UsageError: a line that says which.
+        UsageError: the request has one of them.
     """
     if generation.aligner is not None:
         raise UsageError("the server has one model: leave --aligner out")
@@ -207,11 +207,11 @@ class LoadedModel:
     Args:
         interrupt: stops loading, and preparing requests.
         stop: stops the engine.
-        parallel: answers of two views that are written at once.
-        lookahead: the most tokens that an answer may guess ahead; a request that asks for more gets these.
+        parallel: the number of answers of two views written at once.
+        lookahead: the most tokens that an answer may guess ahead; higher requests are lowered to it.
 
     Raises:
-        ModelError: a model that cannot be used, or too little memory for so many answers.
+        ModelError: the model cannot be used, or there is too little memory for ``parallel`` answers.
         Interrupted: on request.
     """
 
@@ -229,7 +229,7 @@ class LoadedModel:
             undo.callback(self.model.close)
             self._template = ChatTemplate(self.model)
             undo.callback(self._template.close)
-            #: Plans answers; its own engine makes no contexts.
+            #: Used to plan answers; its own engine makes no contexts.
             self.judge = PersonaJudge(self.model, engine=settings, interrupt=interrupt, template=self._template)
             undo.callback(self.judge.close)
             self.n_ctx = self.judge.context_limit
@@ -250,7 +250,7 @@ class LoadedModel:
         return self._template.call_support
 
     def describe(self, defaults: Request) -> dict[str, Any]:
-        """Facts about the model, as JSON holds them."""
+        """Facts about the model, for JSON."""
         return {
             "context_limit": self.n_ctx,
             "description": self.model.description,
@@ -261,10 +261,10 @@ class LoadedModel:
         }
 
     def check(self, request: Request) -> tuple[Request, Roles]:
-        """The settings in force of a request that can be written, and its roles.
+        """Return the resolved settings of a request, and its roles.
 
         Raises:
-            UsageError: it cannot.
+            UsageError: the request cannot be written.
         """
         check_servable(request.generation)
         request = self.judge.with_model_defaults(request)
@@ -277,12 +277,12 @@ class LoadedModel:
         """Plan the answer of a job.
 
         Raises:
-            UsageError: it cannot be asked of this model, or has no room in the context.
+            UsageError: the model cannot write it, or the context has no room.
             ModelError: the chat template refuses the conversation.
             Interrupted: on request.
         """
         warnings: list[str] = []
-        self._template.listener = warnings.append if job.hears_warnings else None
+        self._template.listener = warnings.append if job.reports_warnings else None
         try:
             assert job.prompt is not None
             prompt, first = job.prompt, job.first
@@ -299,8 +299,8 @@ class LoadedModel:
                 first += n_left_out
             else:
                 prompts = self.judge.prompts(prompt, request, roles, job.tools)
-                plan = self.judge.planned(prompt, prompts, request, roles)
-                if job.tools.opening:  # the answer goes on within a call, in which no thought begins
+                plan = self.judge.plan_prompts(prompt, prompts, request, roles)
+                if job.tools.opening:  # the answer continues a call, which cannot contain a thought
                     plan = replace(plan, may_think=False)
             if job.top is not None:
                 job.log_probs = TokenLogProbs(self.model, job.top, request.generation.ignore_end)
@@ -315,7 +315,7 @@ class LoadedModel:
         return PreparedRequest(answer, in_force, first, [*dict.fromkeys(warnings)])
 
     def _n_too_long(self, conversation: Sequence[Message]) -> int:
-        """How many of the oldest exchanges cannot fit, however few tokens they have: they are not even counted."""
+        """The number of oldest exchanges too long to fit, judged by characters, without tokenizing them."""
         lengths = [len(message.content) for message in conversation]
         left, first = sum(lengths), 0
         while first < n_exchanges(conversation) and left > _MOST_PER_TOKEN * self.n_ctx:
@@ -332,37 +332,37 @@ class LoadedModel:
             )
 
     def _plan_raw(self, raw: Raw, request: Request, roles: Roles) -> Plan:
-        """The plan of a text that is to go on: no template is around it; a preference stands above it."""
+        """The plan of a text to continue, without a template.  The preference is put above the text."""
         if not raw.text and not raw.tokens:
-            raise UsageError("the prompt is empty: give the text that is to go on")
+            raise UsageError("the prompt is empty: give the text to continue")
         if not all(0 <= token < self.model.n_vocab for token in raw.tokens):
             raise UsageError(f"the prompt's tokens must be those of the model: 0 to {self.model.n_vocab - 1}")
         if request.prompting.begin:
             raise UsageError("--begin is for conversations: write these words at the end of the prompt")
         if roles.mode == "rewrite":
-            raise UsageError("mode rewrite corrects an answer: ask /v1/chat/completions for one")
+            raise UsageError("mode rewrite needs a conversation: use /v1/chat/completions")
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
         texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
         prompts = [[*(self._tokens(text) if text else ()), *raw.tokens] for text in texts]
-        plan = self.judge.planned([Message("user", raw.text)], prompts, request, roles)
-        return replace(plan, stops=(), shares_trunk=False, may_think=False)
+        plan = self.judge.plan_prompts([Message("user", raw.text)], prompts, request, roles)
+        return replace(plan, stops=(), shares_prefix=False, may_think=False)
 
     def _tokens(self, text: str) -> list[int]:
-        """The tokens of a whole prompt, which may hold control tokens, as those for filling in the middle."""
+        """The tokens of a whole prompt.  It may contain control tokens, such as those for filling in the middle."""
         tokens, bos = self.model.tokenize(text, special=True), self.model.bos
         return tokens if bos is None or tokens[:1] == [bos] else [bos, *tokens]
 
 
 class Service:
-    """Writes the answers of jobs; every method may be called from any thread.
+    """Writes the answers of jobs.  Every method is callable from any thread.
 
-    Two threads do the work.  One has the engine.  The other prepares requests: a template or a long text takes its
-    time, and answers go on meanwhile.
+    Two threads do the work.  One runs the engine.  The other prepares requests, because a template or a long text takes
+    time, and running answers must not wait for it.
 
     Args:
-        load: brings the model into memory; its engine heeds the interrupt that it is given.
-        places: jobs that are written or wait, at most.
-        unload_after: seconds without a job after which the model leaves the memory; None keeps it.
+        load: loads the model; the given interrupt stops its engine.
+        places: the most jobs that are written or wait.
+        unload_after: seconds without a job after which the model is unloaded; None keeps it loaded.
         interrupt: stops loading and preparing.
     """
 
@@ -381,17 +381,17 @@ class Service:
         self._stop_engine = Interrupt()
         self._monitor = monitor or Monitor()
         self._model: LoadedModel | None = None
-        #: How the model's chat template shows functions and writes calls of them, once it was loaded.
+        #: How the chat template shows functions and writes calls; known after the first load.
         self.call_support = CallSupport()
-        self._changed = threading.Condition()  # guards what follows
-        self._wanted: set[Job] = set()  # all that are not at their end
-        self._coming: deque[Job] = deque()
+        self._changed = threading.Condition()  # guards the fields below
+        self._unfinished: set[Job] = set()  # jobs that have not ended
+        self._submitted: deque[Job] = deque()
         self._cancelled: deque[Job] = deque()
         self._stopped: deque[Job] = deque()
         self._ready: deque[tuple[Job, PreparedRequest | Checked | Exception]] = deque()
-        self._alone: Job | None = None  # for which the engine decodes now, and for no other
+        self._only_job: Job | None = None  # the only job that the engine decodes for
         self._is_stopping = self._stops_now = False
-        # Of the engine's thread alone:
+        # Used only in the engine's thread:
         self._preparing: set[Job] = set()
         self._writing: dict[EngineAnswer, Job] = {}
         self._to_prepare: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -399,7 +399,7 @@ class Service:
         self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-service")
 
     def load(self) -> LoadedModel:
-        """Bring the model into memory before the first job.  Raises what loading raises."""
+        """Load the model before the first job.  Raises the errors of loading."""
         self._model = self._load(self._stop_engine)
         self.call_support = self._model.call_support
         self._monitor.loaded(True)
@@ -410,44 +410,46 @@ class Service:
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Write them when their turn has come: all of them, or none.
+        """Queue jobs: all of them, or none.
 
         Raises:
-            UsageError: there will never be as many places.
-            Busy: there are not now.
-            Stopping: nothing is written any more.
+            UsageError: there are more jobs than places.
+            Busy: too few places are free now.
+            Stopping: the service is ending.
         """
         if len(jobs) > self.places:
-            raise UsageError(f"{len(jobs)} answers are more than the {self.places} that the server has places for")
+            raise UsageError(f"the server takes at most {self.places} answers at once (not {len(jobs)})")
         with self._changed:
             if self._is_stopping:
                 raise Stopping(_STOPPING)
-            if len(self._wanted) + len(jobs) > self.places:
-                raise Busy(f"the server is busy: {len(self._wanted)} answers are written or wait. Try again soon")
-            self._wanted |= set(jobs)
-            self._monitor.jobs(len(self._wanted))
-            self._coming += jobs
+            if len(self._unfinished) + len(jobs) > self.places:
+                raise Busy(
+                    f"the server is busy: {len(self._unfinished)} answers are being written or waiting. Try again soon"
+                )
+            self._unfinished |= set(jobs)
+            self._monitor.jobs(len(self._unfinished))
+            self._submitted += jobs
             self._changed.notify()
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Write no more of them, and tell no more: their places are free before the next token is read."""
+        """End jobs without further news.  Their places are free before the next token is decoded."""
         for job in jobs:
             job.is_cancelled = True
-        self._leave(self._cancelled, jobs)
+        self._enqueue(self._cancelled, jobs)
 
     def stop(self, jobs: Sequence[Job]) -> None:
-        """End them as interrupted."""
-        self._leave(self._stopped, jobs)
+        """End jobs as interrupted."""
+        self._enqueue(self._stopped, jobs)
 
-    def _leave(self, queue: deque[Job], jobs: Sequence[Job]) -> None:
+    def _enqueue(self, queue: deque[Job], jobs: Sequence[Job]) -> None:
         with self._changed:
             queue += jobs
-            if self._alone in jobs:
+            if self._only_job in jobs:
                 self._stop_engine.set()
             self._changed.notify()
 
     def end(self, patience: float) -> None:
-        """Take no more jobs, and interrupt those that are not written after so many seconds."""
+        """Take no more jobs, and interrupt those that are unfinished after ``patience`` seconds."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
@@ -466,11 +468,11 @@ class Service:
 
     @property
     def is_open(self) -> bool:
-        """Whether jobs are taken."""
+        """True if the service takes jobs."""
         return self._thread.is_alive() and not self._is_stopping
 
     def join(self, timeout: float) -> None:
-        """Wait until all is written and the model is gone."""
+        """Wait until all jobs have ended and the model is unloaded."""
         self._thread.join(timeout)
 
     # The thread that prepares requests.
@@ -489,7 +491,7 @@ class Service:
                 prepared = model.prepare(job)
         except Exception as error:
             prepared = error
-        except BaseException as error:  # which would end the thread, and have all others wait for ever
+        except BaseException as error:  # it would end the thread, and all other jobs would wait for ever
             prepared = PjlocalError(f"preparing ended: {error!r}")
         with self._changed:
             self._ready.append((job, prepared))
@@ -500,22 +502,22 @@ class Service:
         self._to_prepare.put(done.set)
         done.wait()
 
-    # The thread that has the engine.
+    # The thread that runs the engine.
 
     def _run(self) -> None:
         try:
             self._work()
-        finally:  # where it ends by something that nobody foresaw too
+        finally:  # also after an unforeseen error
             with self._changed:
                 self._is_stopping = True
-                left = list(self._wanted)
+                left = list(self._unfinished)
             for job in left:
                 self._end(job, Stopping(_STOPPING))
             self._unload()
             self._to_prepare.put(None)
 
     def _work(self) -> None:
-        """Until it shall stop and nothing is left."""
+        """Write answers until the service is stopped and no job is left."""
         while True:
             with self._changed:
                 idles = self._model and not self._preparing
@@ -523,34 +525,34 @@ class Service:
             if not awake:
                 self._unload()
                 continue
-            self._look()
+            self._handle_queues()
             if self._writing:
                 self._step()
             if self._is_stopping and not (self._preparing or self._writing):
                 return
 
     def _has_work(self) -> bool:
-        to_do = self._coming or self._cancelled or self._stopped or self._ready or self._writing
+        to_do = self._submitted or self._cancelled or self._stopped or self._ready or self._writing
         return bool(to_do or (self._is_stopping and not self._preparing))
 
-    def _look(self) -> None:
-        """Take note of what has come from other threads."""
+    def _handle_queues(self) -> None:
+        """Handle the queues that other threads fill."""
         with self._changed:
-            coming, ready = list(self._coming), list(self._ready)
+            coming, ready = list(self._submitted), list(self._ready)
             cancelled, stopped = list(self._cancelled), list(self._stopped)
-            for queue in (self._coming, self._cancelled, self._stopped, self._ready):
+            for queue in (self._submitted, self._cancelled, self._stopped, self._ready):
                 queue.clear()
         for job in coming:
             self._begin(job)
         for job in cancelled:
             self._cancel(job)
         for job, prepared in ready:
-            self._take(job, prepared)
+            self._receive(job, prepared)
         for job in stopped:
             self._interrupt_job(job)
 
     def _begin(self, job: Job) -> None:
-        """Have a request prepared."""
+        """Give a request to the preparing thread."""
         try:
             model = self._model or self.load()
         except Exception as error:
@@ -559,8 +561,8 @@ class Service:
         self._preparing.add(job)
         self._to_prepare.put(lambda: self._prepare(model, job))
 
-    def _take(self, job: Job, prepared: PreparedRequest | Checked | Exception) -> None:
-        """Have an answer written that is prepared, where it is still wanted."""
+    def _receive(self, job: Job, prepared: PreparedRequest | Checked | Exception) -> None:
+        """Start writing a prepared answer, unless its job was cancelled."""
         if job not in self._preparing:
             return
         self._preparing.remove(job)
@@ -583,11 +585,11 @@ class Service:
     def _cancel(self, job: Job) -> None:
         if job.answer and self._model:
             self._model.engine.cancel(job.answer)
-        if job in self._wanted:
+        if job in self._unfinished:
             self._end(job, None)
 
     def _interrupt_job(self, job: Job) -> None:
-        """End a job as interrupted: the next step takes it out of the engine where it is being written."""
+        """End a job as interrupted.  The next engine step removes an answer that is being written."""
         job.is_stopped = True
         if not job.answer or not self._model:
             return
@@ -602,28 +604,28 @@ class Service:
         engine = self._model.engine
         n_fed, n_decodes = engine.lanes.n_fed, engine.lanes.n_decodes
         with self._changed:
-            self._alone = next(iter(self._writing.values())) if len(self._writing) == 1 else None
-            if self._alone in self._stopped or self._alone in self._cancelled:
+            self._only_job = next(iter(self._writing.values())) if len(self._writing) == 1 else None
+            if self._only_job in self._stopped or self._only_job in self._cancelled:
                 return
         try:
             news = engine.step()
-        except Exception as error:  # that nobody foresaw: the contexts may be in any state
+        except Exception as error:  # unforeseen: the contexts may be in any state
             self._fail_all(error)
             return
         finally:
             with self._changed:
-                self._alone = None
+                self._only_job = None
                 if not self._stops_now:
                     self._stop_engine.clear()
         self._monitor.decoded(engine.lanes.n_fed - n_fed, engine.lanes.n_decodes - n_decodes)
         for answer, events in news:
             job = self._writing[answer]
-            if job.is_cancelled:  # meanwhile
+            if job.is_cancelled:  # during the step
                 self._cancel(job)
                 continue
             try:
                 if events:
-                    self._tell(job, events)
+                    self._emit_tokens(job, events)
                 if answer.is_done:
                     self._finish(job)
             except Exception as error:  # the turn cannot be saved
@@ -631,16 +633,16 @@ class Service:
                 self._end(job, error)
 
     def _fail_all(self, fault: Exception) -> None:
-        """End all answers in hand, and begin the next with the model loaded anew."""
+        """End all current answers, and unload the model: the next job loads it again."""
         for job in [*self._writing.values(), *self._preparing]:
             self._end(job, fault)
         self._unload()
 
-    def _tell(self, job: Job, events: Sequence[TokenEvent]) -> None:
-        """Tell of tokens, once they are saved."""
+    def _emit_tokens(self, job: Job, events: Sequence[TokenEvent]) -> None:
+        """Emit tokens, after saving them."""
         assert job.answer
         if not job.has_started:
-            self._monitor.started(time.monotonic() - job.came)
+            self._monitor.started(time.monotonic() - job.arrived)
             if job.saved:
                 self._record(job, job.saved)
             self._start(job)
@@ -651,7 +653,7 @@ class Service:
                 job.recording.add(event)
         n_given = job.answer.n_given
         alternatives = job.view_tokens.alternatives if job.view_tokens else ()
-        job.tell(
+        job.emit(
             [
                 Token(e, statistics, log_probs.take(e.position - n_given) if log_probs else None, alternatives)
                 for e in events
@@ -659,12 +661,12 @@ class Service:
         )
 
     def _start(self, job: Job) -> None:
-        """Tell how an answer is written, before its first token."""
+        """Emit the facts about an answer, before its first token."""
         job.has_started = True
         assert job.prepared and job.answer and self._model
         answer, prepared = job.answer, job.prepared
         saved = job.saved if job.recording else None
-        job.tell(
+        job.emit(
             Started(
                 answer.mode,
                 answer.labels,
@@ -709,7 +711,7 @@ class Service:
         self._end(job, Done(answer.result))
 
     def _save_end(self, job: Job) -> None:
-        """Save how a turn has ended; one without a token was not saved."""
+        """Save the end of a turn.  A turn without a token was not saved."""
         recording, job.recording = job.recording, None
         try:
             if recording and job.answer:
@@ -720,35 +722,35 @@ class Service:
                 job.store = None
 
     def _end(self, job: Job, news: Done | Checked | Exception | None) -> None:
-        """Give its place to others; None tells nothing."""
+        """End a job, which frees its place, and emit the news, unless it is None."""
         try:
             self._save_end(job)
         except RemovedError:
-            pass  # by the user, this answer as well
+            pass  # the user removed the chat and with it this answer
         except PjlocalError as error:
-            if not isinstance(news, StoreError):  # else that says it
+            if not isinstance(news, StoreError):  # else the news report it
                 log.error("%s", error)
         self._preparing.discard(job)
         if job.answer:
             self._writing.pop(job.answer, None)
         job.answer = job.prepared = None
         with self._changed:
-            self._wanted.discard(job)
-            self._monitor.jobs(len(self._wanted))
-        self._monitor.ended(_how(news))
+            self._unfinished.discard(job)
+            self._monitor.jobs(len(self._unfinished))
+        self._monitor.ended(_outcome(news))
         if news is not None:
-            job.tell(news)
+            job.emit(news)
 
     def _unload(self) -> None:
         if self._model:
-            self._wait_for_preparer()  # which may be using it for what nobody wants any more
+            self._wait_for_preparer()  # it may still use the model for a cancelled job
             self._monitor.loaded(False)
             self._model.close()
             self._model = None
 
 
-def _how(news: Done | Checked | Exception | None) -> str:
-    """How a job ended, in a word."""
+def _outcome(news: Done | Checked | Exception | None) -> str:
+    """The outcome of a job, as a word for the metrics."""
     if isinstance(news, Done):
         return news.result.finish_reason
     if isinstance(news, Checked):

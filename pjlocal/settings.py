@@ -758,7 +758,7 @@ class Prompting(Settings):
     placement: Placement = setting(
         "question",
         "--placement",
-        help="Where a preference stands in the prompt: question (behind the question: the strongest place, and all "
+        help="Where a preference stands in the prompt: question (after the question: the strongest place, and all "
         "text before it is read once for all views), system (in the system message), or user-turn (in a user "
         "turn of its own).",
     )

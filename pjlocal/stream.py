@@ -1,4 +1,4 @@
-"""Tokens' bytes to text for the screen: whole UTF-8 characters, without stop strings."""
+"""The bytes of tokens as text: whole UTF-8 characters, without stop strings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TextStream(Generic[T]):
         self._stops = [stop for stop in stops if stop]
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held: deque[tuple[T, str]] = deque()
-        self.stopped = False  # whether a stop string was found
+        self.stopped = False  # a stop string was found
 
     def push(self, item: T, piece: bytes) -> Iterator[tuple[T, str]]:
         """Add a token, and yield the tokens whose text is final now."""

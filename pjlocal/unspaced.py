@@ -1,4 +1,4 @@
-"""Scripts that put no space between words: whoever counts or looks for words takes every character for one."""
+"""Scripts without spaces between words.  Counting and search treat each of their characters as a word."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def test_an_answer_whose_last_events_come_together_ends_once(judge: PersonaJudge
     [
         ([*PROMPTS, "word " * 9000], {}, UsageError, "the prompt is too long"),
         ([*PROMPTS, ""], {}, UsageError, "the prompt is empty"),
-        ([*PROMPTS, 5], {}, TypeError, "a prompt is a text or a list of messages, not int"),
+        ([*PROMPTS, 5], {}, TypeError, "a prompt must be a text or a list of messages, not int"),
         (PROMPTS, {"parallel": 0}, UsageError, "parallel must be a whole number of at least 1"),
         (PROMPTS, {"parallel": "x"}, UsageError, "parallel must be a whole number of at least 1"),
         ("Hello", {}, TypeError, "several prompts are a list of them"),

@@ -33,7 +33,7 @@ def test_a_file_stands_before_the_question_with_its_name(tmp_path: Path) -> None
         (b"\x89PNG\r\n", "is a picture, and only"),
         (b"GGUF\x03", "is a model, and only"),
         ("naïve".encode("utf-16"), "is not UTF-8 text (byte 0): save it as UTF-8"),
-        (b"one\0two", "is no text: it holds a NUL (byte 3)"),
+        (b"one\0two", "is not text: it contains a NUL (byte 3)"),
         (b" \n", "is empty"),
     ],
 )

@@ -112,10 +112,10 @@ def test_preferences_are_texts_that_are_dealt_out_or_a_list_for_each_view(prefer
 @pytest.mark.parametrize(
     ("prefer", "error", "says"),
     [
-        ([["a b"], ["c d"], ["e f"]], UsageError, "there are two views, each with a list of preferences (not 3)"),
+        ([["a b"], ["c d"], ["e f"]], UsageError, "give at most two lists of preferences, one for each view (not 3)"),
         (["vivdi"], UsageError, "unknown preset 'vivdi': did you mean vivid?"),
-        (5, TypeError, "preferences are texts, not int"),
-        (["vivid", ["formal"]], TypeError, "preferences are texts, or two lists of texts: one for each view"),
+        (5, TypeError, "preferences must be texts, not int"),
+        (["vivid", ["formal"]], TypeError, "preferences must be texts, or two lists of texts: one for each view"),
         ([["vivid"], [5]], TypeError, "a preference is a text, not int"),
     ],
 )
@@ -145,14 +145,19 @@ def test_preferences_that_cannot_be_are_refused_and_those_in_force_stay(preferri
         ("word " * 9000, {}, UsageError, "the prompt is too long"),
         ("", {}, UsageError, "the prompt is empty"),
         ([], {}, UsageError, "the prompt is empty"),
-        (None, {}, TypeError, "a prompt is a text or a list of messages, not NoneType"),
-        (b"Hi", {}, TypeError, "a prompt is a text or a list of messages, not bytes"),
-        (Path("Hi"), {}, TypeError, "a prompt is a text or a list of messages, not PosixPath"),
-        (["Hi"], {}, TypeError, "a message is a Message, or a dict as in"),
-        ([("user", "Hi")], {}, TypeError, "a message is a Message, or a dict as in"),
-        ([{"content": "Hi"}], {}, UsageError, "a message's role is user, assistant, system or developer (not None)"),
+        (None, {}, TypeError, "a prompt must be a text or a list of messages, not NoneType"),
+        (b"Hi", {}, TypeError, "a prompt must be a text or a list of messages, not bytes"),
+        (Path("Hi"), {}, TypeError, "a prompt must be a text or a list of messages, not PosixPath"),
+        (["Hi"], {}, TypeError, "a message must be a Message, or a dict as in"),
+        ([("user", "Hi")], {}, TypeError, "a message must be a Message, or a dict as in"),
+        (
+            [{"content": "Hi"}],
+            {},
+            UsageError,
+            "a message's role must be user, assistant, system or developer (not None)",
+        ),
         ([{"role": "tool", "content": "Hi"}], {}, UsageError, "a message's role is user, assistant, system or"),
-        ([HI | {"tool_calls": [1]}], {}, UsageError, "a message has a role and a content: leave out tool_calls"),
+        ([HI | {"tool_calls": [1]}], {}, UsageError, "a message has only a role and a content: leave out tool_calls"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], {}, UsageError, "a message's content is a text"),
         ([{"role": "assistant", "content": "Ho"}], {}, UsageError, "the prompt is empty"),
     ],
@@ -169,7 +174,7 @@ def test_what_cannot_be_is_refused_by_the_names_of_python(judge, prompt, changes
         (
             {"prefer": "vivid", "draft_prefer": "formal"},
             UsageError,
-            "prefer deals the preferences out; draft_prefer and",
+            "prefer excludes draft_prefer and judge_prefer",
         ),
         ({"tempature": 1}, TypeError, "unexpected keyword argument 'tempature': did you mean temperature?"),
         ({"top_p": 0}, UsageError, "top_p must be above 0"),
@@ -191,7 +196,7 @@ def test_a_request_and_preferences_beside_it_exclude_each_other() -> None:
 
 
 def test_a_model_is_a_name_or_a_path() -> None:
-    with pytest.raises(TypeError, match="a model is a name or a path, not int"):
+    with pytest.raises(TypeError, match="model must be a name or a path, not int"):
         PersonaJudge(5)  # type: ignore[arg-type]
 
 

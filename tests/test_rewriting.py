@@ -152,12 +152,12 @@ def test_what_a_mode_has_no_use_for_is_told_once(tiny, caplog) -> None:
     with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], interrupt=Interrupt()) as judge:
         avoid = {"mode": "plain", "strength": "2", "avoid": ("formal",)}
         for options, says in (
-            (avoid, "mode plain has no use for --strength and --avoid"),
-            ({"mode": "rewrite", "strength": "2"}, "mode rewrite has no use for --strength"),
-            ({"mode": "prompt", "panel": True}, "mode prompt has no use for --panel"),
-            ({"mode": "args", "floor": 0.5, "lam": 2}, "mode args has no use for --floor and --lambda"),
-            ({"mode": "prompt", "lam": 2}, "mode prompt has no use for --lambda"),
-            ({"mode": "judge", "aligner": "smollm2"}, "mode judge has no use for --aligner"),
+            (avoid, "--strength and --avoid have no effect in mode plain"),
+            ({"mode": "rewrite", "strength": "2"}, "--strength has no effect in mode rewrite"),
+            ({"mode": "prompt", "panel": True}, "--panel has no effect in mode prompt"),
+            ({"mode": "args", "floor": 0.5, "lam": 2}, "--floor and --lambda have no effect in mode args"),
+            ({"mode": "prompt", "lam": 2}, "--lambda has no effect in mode prompt"),
+            ({"mode": "judge", "aligner": "smollm2"}, "--aligner has no effect in mode judge"),
         ):  # fmt: skip
             caplog.clear()
             with caplog.at_level(logging.WARNING, "pjlocal"):
@@ -169,7 +169,7 @@ def test_what_a_mode_has_no_use_for_is_told_once(tiny, caplog) -> None:
 def test_preferences_own_strengths_are_told_of_where_they_change_nothing(tiny, caplog) -> None:
     with PersonaJudge(tiny("llama"), prefer=["vivid:2", "formal"]) as judge:
         judge("Hello", max_tokens=2, mode="rewrite", strength="2", avoid=("humorous:3",))
-    says = "mode rewrite has no use for --strength and the strength of vivid:2 and the strength of humorous:3"
+    says = "--strength and the strength of vivid:2 and the strength of humorous:3 have no effect in mode rewrite"
     assert [record.message for record in caplog.records] == [says]
 
 

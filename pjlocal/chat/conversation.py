@@ -22,7 +22,7 @@ from ..sessions.asking import turn_settings
 from ..sessions.recorder import Recorder, Recording
 from ..sessions.session import Session, Turn
 from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Mode
-from .judges import Begun, Judge
+from .judges import Judge, StartedAnswer
 
 log = logging.getLogger("pjlocal")
 
@@ -91,7 +91,7 @@ class Conversation:
         self.recorder.check_seen()
         return Writing(self, turn, self._begin(turn, request, replacing), replacing)
 
-    def _begin(self, turn: Turn, request: Request, replacing: Turn | None, keep: bool = True) -> Begun:
+    def _begin(self, turn: Turn, request: Request, replacing: Turn | None, keep: bool = True) -> StartedAnswer:
         """Have an answer begun; where the server that has the model does not write it, by the model loaded here."""
         try:
             return self.judge.begin(self.session, turn, request, replacing, keep)
@@ -104,19 +104,19 @@ class Conversation:
             self.judge = judge
         return self.judge.begin(self.session, turn, request, replacing, keep)
 
-    def begin_turn(self, turn: Turn, begun: Begun, replacing: Turn | None) -> None:
+    def begin_turn(self, turn: Turn, started: StartedAnswer, replacing: Turn | None) -> None:
         """Note the facts about a turn that are known when its answer starts; say where the oldest turns had no room."""
         history = [other for other in self.session.turns if other is not replacing]
         before = replacing or (history[-1] if history else None)
-        turn.first = begun.first
+        turn.first = started.first
         if turn.first > (before.first if before else 0):
             self._say(
                 f"the context of {self.judge.context_limit} tokens is full: the model no longer sees the oldest "
                 f"{'exchange' if turn.first == 1 else f'{turn.first} exchanges'}. The session keeps them"
             )
-        answer = begun.answer
+        answer = started.answer
         turn.settings = turn_settings(
-            self.settings(), begun.request, begun.roles, self.judge.model.name, answer.seed or 0
+            self.settings(), started.request, started.roles, self.judge.model.name, answer.seed or 0
         )
         if isinstance(answer, RemoteAnswer) and answer.started and answer.started.chat is not None:
             self.session.id, turn.id = answer.started.chat, answer.started.turn
@@ -224,9 +224,9 @@ class Conversation:
     def views(self) -> dict[str, list[str]]:
         """The preferences by the name of the view that has them: of a panel, each has one."""
         request = self.judge.request
-        dealt = in_turn(request.views)
-        if request.generation.panel and request.generation.mode not in OF_ONE_VIEW and len(dealt) > 1:
-            return {name: [wish] for name, wish in zip(PANEL_NAMES, dealt, strict=False)}
+        in_order = in_turn(request.views)
+        if request.generation.panel and request.generation.mode not in OF_ONE_VIEW and len(in_order) > 1:
+            return {name: [wish] for name, wish in zip(PANEL_NAMES, in_order, strict=False)}
         return dict(zip(VIEW_NAMES, map(list, request.views), strict=True))
 
     def prefer(self, views: Sequence[Sequence[str]]) -> None:
@@ -267,7 +267,7 @@ class Conversation:
         """
         request = self.judge.request.override(persona)
         if "defaults" in persona.sampling:
-            request = request.with_group(self.judge.settled(request.sampling))
+            request = request.with_group(self.judge.apply_model_defaults(request.sampling))
         self.judge.check(request.sampling)
         self.put_in_force(request)
 
@@ -331,20 +331,26 @@ class Writing:
     """
 
     def __init__(
-        self, conversation: Conversation, turn: Turn, begun: Begun, replacing: Turn | None, *, keep: bool = True
+        self,
+        conversation: Conversation,
+        turn: Turn,
+        started: StartedAnswer,
+        replacing: Turn | None,
+        *,
+        keep: bool = True,
     ) -> None:
         self.turn = turn
-        self.answer = begun.answer
-        self.roles = begun.roles
+        self.answer = started.answer
+        self.roles = started.roles
         self._keep = keep
-        self._begun = begun
+        self._started = started
         self._conversation = conversation
         self._replacing = replacing
 
     def __iter__(self) -> Iterator[TokenEvent]:
         conversation, turn = self._conversation, self.turn
-        self._begun.wait()  # nothing has changed where this fails
-        conversation.begin_turn(turn, self._begun, self._replacing)
+        self._started.wait()  # nothing has changed where this fails
+        conversation.begin_turn(turn, self._started, self._replacing)
         recording = Recording(conversation.recorder, turn, self._replacing, keep=self._keep)
         recording.begin(conversation.settings())
         before = conversation._answer

@@ -29,7 +29,7 @@ _WHY_COLUMNS = 72  # the least width for all that is known of a token, but its p
 def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[RenderableType]:
     """The answer coloured by who wrote each token, or in the view ``push`` by what pulled it in; and every token's
     numbers, fewer where the screen is narrow."""
-    tint = turn_tint(turn, view, no_color) or blame(*_written_under(turn), no_color)
+    tint = turn_tint(turn, view, no_color) or blame(*_view_settings(turn), no_color)
     pushing = _pushing(turn)
     yield tint.legend
     text = Text()
@@ -45,13 +45,13 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
         headers = "#", "token", "kind", "drafted by", "p", "q", "accept", *pushes, "in place of"
         table = plain_table(*headers, right=(0, *range(4, 7 + len(pushes))))
     for event in turn.events:
-        token = Text(_shown(event.text) or f"<{event.id}>", tint.style(event))
+        token = Text(_in_cell(event.text) or f"<{event.id}>", tint.style(event))
         numbers = map(_number, (event.p, event.q, event.accept_probability))
         rejected = event.rejected
-        instead = f"{_shown(rejected.text)} (p {_number(rejected.p)}, q {_number(rejected.q)})" if rejected else ""
+        instead = f"{_in_cell(rejected.text)} (p {_number(rejected.p)}, q {_number(rejected.q)})" if rejected else ""
         if narrow:
             if rejected:
-                token.append(f"\nfor {_shown(rejected.text)}", _UNMARKED)
+                token.append(f"\nfor {_in_cell(rejected.text)}", _UNMARKED)
             if event.pushes:
                 token.append(f"\n{pushes_text(event.pushes)}", _UNMARKED)
             table.add_row(str(event.position), token, event.draft or "-", *numbers)
@@ -74,7 +74,7 @@ def alternatives(found: Sequence[Alternative], written: TokenEvent) -> Table:
     table = plain_table("", "#", "token", *views, right=(1, *range(3, 3 + len(views))))
     for number, each in enumerate(found, 1):
         mark = "*" if each.id == written.id else ""
-        name = Text(_shown(each.text) or f"<{each.id}>")
+        name = Text(_in_cell(each.text) or f"<{each.id}>")
         table.add_row(mark, str(number), name, *(_number(each.p.get(view)) for view in views))
     return table
 
@@ -89,10 +89,10 @@ def thoughts(turn: Turn, view: View, no_color: bool) -> RenderableType:
 
 def turn_tint(turn: Turn, view: View, no_color: bool) -> Tint | None:
     """The colours of an answer that was written before; None in a view without them."""
-    return make_tint(view, *_written_under(turn), _pushing(turn), no_color)
+    return make_tint(view, *_view_settings(turn), _pushing(turn), no_color)
 
 
-def _written_under(turn: Turn) -> tuple[Mapping[str, Sequence[str]], str | None]:
+def _view_settings(turn: Turn) -> tuple[Mapping[str, Sequence[str]], str | None]:
     return turn.settings.get("preferences", {}), turn.settings.get("mode")
 
 
@@ -107,7 +107,7 @@ def _pushes(event: TokenEvent, names: Iterable[str]) -> Iterable[str]:
     return (_form(event.pushes.get(name), "{:+.2f}") for name in names)
 
 
-def _shown(token: str) -> str:
+def _in_cell(token: str) -> str:
     """A token as it can stand in a cell: its white space seen."""
     return visible(token).replace("\n", "↵").replace("\t", "⇥").replace(" ", "·")
 
@@ -140,12 +140,12 @@ def sessions(summaries: Iterable[Summary], current: int | None) -> Table:
 
 def facts(statistics: Statistics) -> str:
     """How an answer was written, in a few words."""
-    told = [f"{statistics.completion_tokens} tokens"]
+    parts = [f"{statistics.completion_tokens} tokens"]
     if statistics.acceptance_rate is not None:
-        told.append(f"{statistics.acceptance_rate:.0%} accepted")
+        parts.append(f"{statistics.acceptance_rate:.0%} accepted")
     if statistics.tokens_per_second:
-        told.append(f"{statistics.tokens_per_second:.0f} tok/s")
-    return " · ".join(told)
+        parts.append(f"{statistics.tokens_per_second:.0f} tok/s")
+    return " · ".join(parts)
 
 
 def statistics(session: Session) -> Table:

@@ -10,7 +10,7 @@ from random import SystemRandom
 from typing import Any, Protocol
 
 from ..answer import Answer
-from ..client import RemoteAnswer, Server, ServerError, find_server, kept_from_servers
+from ..client import RemoteAnswer, Server, ServerError, find_server, why_no_server
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import ModelError
 from ..events import N_ALTERNATIVES, Alternative, Started
@@ -33,7 +33,7 @@ _ALL_FILTERS = frozenset(f.name for f in fields(Sampling))
 
 
 @dataclass(frozen=True)
-class Begun:
+class StartedAnswer:
     """An answer that is about to be written.
 
     request, roles: what it is written under.
@@ -64,8 +64,6 @@ class Judge(Protocol):
     interrupt: Interrupt
 
     @property
-    def served(self) -> bool: ...
-    @property
     def server(self) -> Server | None: ...
     @property
     def model(self) -> Named: ...
@@ -81,11 +79,11 @@ class Judge(Protocol):
     def check(self, sampling: Sampling) -> None: ...
     def check_adapters(self, generation: Generation) -> None: ...
     def roles(self, request: Request) -> Roles: ...
-    def settled(self, sampling: Sampling) -> Sampling: ...
+    def apply_model_defaults(self, sampling: Sampling) -> Sampling: ...
 
     def begin(
         self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
-    ) -> Begun:
+    ) -> StartedAnswer:
         """The answer to a turn's question, behind the turns of a session; the rest of it, where it is begun.
 
         Args:
@@ -133,15 +131,15 @@ def make_judge(
     Raises:
         UsageError, ModelError: what `PersonaJudge` raises.
     """
-    if finds and not kept_from_servers(request):
+    if finds and not why_no_server(request):
         try:
             path = find_model(model)
         except ModelError:  # reported where it is loaded, after what else may be wrong
             path = None
-        found = path and find_server(path, engine, interrupt)
-        if path and found:
+        server = path and find_server(path, engine, interrupt)
+        if path and server:
             try:
-                return RemoteJudge(found, request, path, engine)
+                return RemoteJudge(server, request, path, engine)
             except ServerError:
                 pass
     return LocalJudge(model, request=request, engine=engine, interrupt=interrupt)
@@ -154,11 +152,11 @@ class LocalJudge(PersonaJudge):
 
     def begin(
         self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
-    ) -> Begun:
+    ) -> StartedAnswer:
         request = request.replace(seed=turn_seed(request, replacing, keep=keep))
         history = [other for other in session.turns if other is not replacing]
         plan, first = fitted(self, self.roles(request), as_messages(history, turn), request, _first(history))
-        return _BegunHere(self.answer(plan), plan.request, plan.roles, first)
+        return _LocalAnswer(self.answer(plan), plan.request, plan.roles, first)
 
     def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
         request = written_under(self.request, turn)
@@ -171,7 +169,7 @@ class LocalJudge(PersonaJudge):
     def think_notice(self) -> str:
         if self.template.has_think_switch:
             return ""
-        self.template.told.add(NO_THINK_SWITCH)
+        self.template.warned.add(NO_THINK_SWITCH)
         return NO_THINK_SWITCH
 
     def load_here(self) -> None:
@@ -179,7 +177,7 @@ class LocalJudge(PersonaJudge):
 
 
 @dataclass(frozen=True)
-class _BegunHere(Begun):
+class _LocalAnswer(StartedAnswer):
     answer: Answer
     first: int = 0
 
@@ -208,8 +206,6 @@ class RemoteJudge:
         ServerError: the server does not answer.
     """
 
-    served = True
-
     def __init__(
         self,
         server: Server,
@@ -231,7 +227,7 @@ class RemoteJudge:
         self.placed: str = about["placed"]
         self._layouts: dict[int, FixedLayout] = {}
         self._answer: RemoteAnswer | None = None  # the last one
-        self._told: set[str] = set()  # warnings
+        self._warned: set[str] = set()  # warnings
         self.roles(request)
         server.check_can_write(request)
         self.request = request.with_group(followed(request.sampling, self.recommended, request.explicit))
@@ -257,14 +253,14 @@ class RemoteJudge:
 
     def begin(
         self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
-    ) -> Begun:
+    ) -> StartedAnswer:
         roles = make_roles(request)
         self._end_last()
         history = [other for other in session.turns if other is not replacing]
         if self.saves:
-            seen = session.turns[-1].id if session.turns else 0
+            last_id = session.turns[-1].id if session.turns else 0
             replaced = replacing and replacing.id
-            chat = {"id": session.id, "question": turn.question, "after": seen, "replacing": replaced, "keep": keep}
+            chat = {"id": session.id, "question": turn.question, "after": last_id, "replacing": replaced, "keep": keep}
             chat |= _beginning(turn, replacing)
             answer = self.server.answer(request, chat=chat, first=_first(history))
         else:
@@ -275,9 +271,9 @@ class RemoteJudge:
             messages = list(map(_as_json, as_messages(history, turn)))
             answer = self.server.answer(settled, messages=messages, first=_first(history), shortens=True)
         answer.expected = roles.mode
-        answer.heard = self._hear
+        answer.on_started = self._note_started
         self._answer = answer
-        return _BegunThere(answer, request, roles)
+        return _ServerAnswer(answer, request, roles)
 
     def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
         self._end_last()
@@ -293,12 +289,12 @@ class RemoteJudge:
             raise Interrupted
         return answer.alternatives
 
-    def _hear(self, started: Started) -> None:
+    def _note_started(self, started: Started) -> None:
         """Note the facts of an answer that begins; warnings are repeated to no user."""
         self.placed = started.placed
         for warning in started.warnings:
-            if warning not in self._told:
-                self._told.add(warning)
+            if warning not in self._warned:
+                self._warned.add(warning)
                 log.warning("%s", warning)
 
     def check(self, sampling: Sampling) -> None:
@@ -327,7 +323,7 @@ class RemoteJudge:
         self.check_adapters(request.generation)
         return make_roles(request)
 
-    def settled(self, sampling: Sampling) -> Sampling:
+    def apply_model_defaults(self, sampling: Sampling) -> Sampling:
         return followed(left(sampling, self.recommended), self.recommended)
 
     @property
@@ -358,7 +354,7 @@ def _as_json(message: Message) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _BegunThere(Begun):
+class _ServerAnswer(StartedAnswer):
     answer: RemoteAnswer
 
     def wait(self) -> None:

@@ -114,8 +114,8 @@ class Line:
         unsent = [text for line in lines if (text := "".join(key.data for key in line if len(key.key) == 1))]
         if unsent:
             self._session.history.append_string("\n".join(unsent))
-            said = "1 line that was typed ahead was" if len(unsent) == 1 else f"{len(unsent)} lines typed ahead were"
-            self._chat.screen.say(f"({said} not sent; the arrow up brings back what was typed)")
+            summary = "1 line typed ahead was" if len(unsent) == 1 else f"{len(unsent)} lines typed ahead were"
+            self._chat.screen.say(f"({summary} not sent; press the up arrow to bring the text back)")
 
     def _on_signal(self, signum: int) -> bool:
         """At the prompt, Ctrl-C clears the line and other signals leave; elsewhere, keep what was typed before."""

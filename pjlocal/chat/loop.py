@@ -72,13 +72,13 @@ def handle(chat: Chat, line: str) -> bool:
         else:
             chat.ask(line[1:] if line.startswith("//") else line)
     except Interrupted:  # an answer that has begun ends by itself
-        said = "(stopped)" if is_command(line) else "(stopped before it said a word: the question is not kept)"
-        chat.screen.say(said)
+        message = "(stopped)" if is_command(line) else "(stopped before the first word: the question was not saved)"
+        chat.screen.say(message)
     except Exception as error:
         if chat.screen.lost:
             raise
-        said, chat.status = explain(error, "a file")
-        chat.screen.say(_in_the_chat(said, chat), ERROR)
+        message, chat.status = explain(error, "a file")
+        chat.screen.say(_in_the_chat(message, chat), ERROR)
     stopped = interrupt.is_set()
     if stopped:
         interrupt.clear()

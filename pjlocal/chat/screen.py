@@ -254,7 +254,7 @@ class TerminalScreen(_ConsoleScreen):
             return
         from ..screen.pager import Pager
 
-        Pager(page, lambda: notice, "q leaves, space goes on", {}).run()
+        Pager(page, lambda: notice, "space next, q quit", {}).run()
 
     @contextmanager
     def wait(self, what: str) -> Iterator[Spinner]:
@@ -277,7 +277,7 @@ def _cut_off(turn: Turn, while_thinking: str) -> str:
     n, generation = turn.statistics["usage"]["completion_tokens"], turn.settings.get("generation", {})
     answered = [event for event in turn.events[-n:] if not event.thought]
     n_limited = n if generation.get("think_tokens") is None else len(answered)
-    instead = ", /set think-tokens ends the thinking in time" if while_thinking else ""
+    instead = ", /set think-tokens limits the thinking" if while_thinking else ""
     allows = f"/continue goes on, /set max-tokens allows more{instead}"
     return cut_off(n, n_limited, generation.get("max_tokens", n_limited), allows, while_thinking)
 

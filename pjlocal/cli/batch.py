@@ -99,7 +99,7 @@ def run_batch(
         output.finish()
         n_left = len(rows) - output.n_written
     if interrupt.is_set() or n_left:
-        print(f"pjlocal: {n_left} of {len(rows)} rows are left: the same command goes on with them", file=sys.stderr)
+        print(f"pjlocal: {n_left} of {len(rows)} rows are left: run the same command to continue", file=sys.stderr)
         return INTERRUPTED
     if output.n_errors:
         print(f"pjlocal: {output.n_errors} of {len(rows)} rows have an error instead of an answer", file=sys.stderr)
@@ -117,7 +117,7 @@ def read_rows(source: str, request: Request) -> list[Row]:
     records = ((place, record) for place, record in read_records(source) if not _is_blank(record))
     rows = [_row(number, place, record, request, as_text) for number, (place, record) in enumerate(records, 1)]
     if not rows:
-        raise UsageError(f"there are no prompts in {source}: it is empty")
+        raise UsageError(f"{source} is empty: write a prompt on each line")
     return rows
 
 
@@ -133,8 +133,8 @@ def _row(number: int, place: str, record: Any, request: Request, as_text: bool) 
         system, conversation = parse_conversation(_prompt(place, record))
         prompt = next(message.content for message in reversed(conversation) if message.role == "user")
         with by_keywords(*GROUPS.values()):
-            made = _with_settings(request, record, as_text) if isinstance(record, dict) else request
-        return Row(number, row_id, prompt, made.behind(system) if system else made, conversation)
+            row_request = _with_settings(request, record, as_text) if isinstance(record, dict) else request
+        return Row(number, row_id, prompt, row_request.with_system(system) if system else row_request, conversation)
     except (PjlocalError, TypeError) as error:
         return Row(number, row_id, prompt, request, error=str(error))
 
@@ -157,8 +157,8 @@ def _with_settings(request: Request, record: Mapping[str, Any], as_text: bool) -
     for name, value in record.items():
         key = _NAMES.get(name)
         if key is None:
-            if near := difflib.get_close_matches(name, _NAMES, 1, _ALIKE):
-                raise UsageError(f"unknown field {name!r}: did you mean {near[0]}?")
+            if similar := difflib.get_close_matches(name, _NAMES, 1, _ALIKE):
+                raise UsageError(f"unknown field {name!r}: did you mean {similar[0]}?")
         elif value is not None and value != "":
             changes[key] = _parsed(key, value) if as_text else value
     if named := {*PREFERENCES} & changes.keys():
@@ -215,13 +215,15 @@ class _Output:
                 row = json.loads(line)
                 number, prompt = int(row["row"]), row["prompt"]
             except (ValueError, LookupError, TypeError):
-                raise UsageError(f"{self._name} exists and is no output of --batch: give --out another name") from None
+                raise UsageError(
+                    f"{self._name} exists and is not an output of --batch: give --out another name"
+                ) from None
             if prompts.get(number) != prompt:
                 raise UsageError(f"{self._name} answers other prompts (row {number}): give --out another name")
             lines[number] = line
         if text and not text.endswith("\n"):
             if not lines and not text.startswith('{"row": '):
-                raise UsageError(f"{self._name} exists and is no output of --batch: give --out another name")
+                raise UsageError(f"{self._name} exists and is not an output of --batch: give --out another name")
             write_text(self._path, "".join(f"{line}\n" for line in lines.values()))
         return lines
 
@@ -286,7 +288,7 @@ def write_here(judge: PersonaJudge, rows: Sequence[Row], parallel: int, write: C
         Interrupted: on request; the rows that were answered are written.
     """
     for first in range(0, len(rows), n := max(1, parallel) * _AT_ONCE):
-        plans, planned = [], []
+        plans, plan_rows = [], []
         for row in rows[first : first + n]:
             try:
                 judge.check(row.request.sampling)
@@ -296,12 +298,12 @@ def write_here(judge: PersonaJudge, rows: Sequence[Row], parallel: int, write: C
                 write(row, row.as_json(None, str(error)))
             else:
                 plans.append(plan)
-                planned.append(row)
+                plan_rows.append(row)
         for number, answer, _ in judge.write(plans, parallel, keep_errors=True):
             if answer.error:
-                write(planned[number], planned[number].as_json(None, str(answer.error)))
+                write(plan_rows[number], plan_rows[number].as_json(None, str(answer.error)))
             elif answer.is_done and answer.finish_reason != "interrupted":
-                write(planned[number], planned[number].as_json(answer.result))
+                write(plan_rows[number], plan_rows[number].as_json(answer.result))
         if judge.interrupt.is_set():
             raise Interrupted
 
@@ -313,12 +315,12 @@ def write_there(server: Server, rows: Sequence[Row], parallel: int, write: Calla
         Interrupted: on request; the rows that were answered are written.
         ServerError: the server does not answer.
     """
-    told: set[str] = set()
+    warned: set[str] = set()
 
-    def hear(started: Started) -> None:
+    def on_started(started: Started) -> None:
         for warning in started.warnings:
-            if warning not in told:
-                told.add(warning)
+            if warning not in warned:
+                warned.add(warning)
                 log.warning("%s", warning)
 
     def answer(row: Row) -> tuple[Row, str]:
@@ -326,7 +328,7 @@ def write_there(server: Server, rows: Sequence[Row], parallel: int, write: Calla
         while not server.interrupt.is_set():
             try:
                 written = server.answer(row.request, messages=messages)
-                written.heard = hear
+                written.on_started = on_started
                 for _ in written:
                     pass
             except ServerBusy:

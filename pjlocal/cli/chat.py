@@ -41,13 +41,13 @@ def chat(
     ] = "markdown",
     thoughts: ThoughtsOption = "hide",
     go_on: Annotated[
-        bool, typer.Option("--continue", "-c", help="Go on with the chat used last.", rich_help_panel=_SAVING)
+        bool, typer.Option("--continue", "-c", help="Continue the chat used last.", rich_help_panel=_SAVING)
     ] = False,
     session: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Go on with the chat of this title or number, or begin one.",
+            help="Continue the chat with this title or number, or begin a chat with this title.",
             rich_help_panel=_SAVING,
             autocompletion=completion.sessions,
         ),
@@ -59,7 +59,7 @@ def chat(
         bool,
         typer.Option(
             "--save-cache/--no-save-cache",
-            help="Save what the model has read as well, so that --continue starts at once (tens of megabytes and up).",
+            help="Save the KV caches too, so that --continue starts at once (tens of megabytes or more).",
             rich_help_panel=_SAVING,
         ),
     ] = False,
@@ -71,14 +71,14 @@ def chat(
 ) -> int:
     """Chat under two preferences; /help in the chat lists its commands. In a pipe: one question a line."""
     if go_on and session is not None:
-        raise UsageError("--continue and --session both say which chat: give one")
+        raise UsageError("--continue and --session exclude each other: give one")
     interrupt = Interrupt()
     there = server_at(server, interrupt, given)
     if there and save_cache and "save_cache" in given:
-        raise UsageError("--save-cache keeps what a model loaded here has read: leave it out, or give --no-server")
+        raise UsageError("--save-cache needs a model loaded here: leave it out, or give --no-server")
     save_cache = save_cache and not there
     if not save and (go_on or session is not None):
-        raise UsageError("--no-save knows no saved chats: leave out --continue and --session")
+        raise UsageError("--continue and --session need saved chats: leave out --no-save")
     from ..chat import loop
     from ..chat.chat import Chat
     from ..chat.conversation import Conversation
@@ -200,9 +200,9 @@ def _same_model(saved: str, screen: Screen) -> str:
     try:
         name = lasting_name(saved)
     except ModelError as error:
-        raise ModelError(f"this chat's model is gone: {error}; -m goes on with another") from None
+        raise ModelError(f"the chat's model is missing: {error}. Give another one with -m") from None
     if name != saved:  # older versions kept what was typed, which may mean another file here
-        screen.say(f"this chat's model was saved as {saved}, which here is {name}")
+        screen.say(f"the chat's model was saved as {saved}; here this name means {name}")
     return name
 
 
@@ -217,6 +217,6 @@ def _check_files(generation: Generation, stored: Collection[str]) -> None:
         if name in stored and scale and not os.path.exists(file):
             option = f"--{name.replace('_', '-')}"
             raise ModelError(
-                f"this chat's adapter is gone: no such file: {file}; {option} goes on with another, "
-                f"{option} {os.path.basename(file)}:0 without"
+                f"the chat's adapter is missing: no such file: {file}. Give another with {option}, or continue "
+                f"without it: {option} {os.path.basename(file)}:0"
             )

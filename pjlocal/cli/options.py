@@ -53,7 +53,9 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
     parameters: list[inspect.Parameter] = []
     own = inspect.signature(command, eval_str=True).parameters.values()
     infos = [info for parameter in own for info in getattr(parameter.annotation, "__metadata__", ())]
-    taken = {spelled for info in infos for spelled in (info.default, *(info.param_decls or ()))}  # the first is there
+    reserved = {
+        spelled for info in infos for spelled in (info.default, *(info.param_decls or ()))
+    }  # the first is there
     for parameter in own:
         if parameter.name == "given":
             continue
@@ -63,10 +65,10 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
             at = 1 + next((i for i, p in enumerate(parameters) if p.name == "model"), -1)
             parameters[at:at] = [_keyword(name, _PREFERENCE_OPTIONS[name], []) for name in preferences]
             for settings in GROUPS.values():
-                parameters += _options(settings, defaults, taken)
+                parameters += _options(settings, defaults, reserved)
         elif isinstance(hint, type) and issubclass(hint, Settings):
             groups[parameter.name] = hint
-            parameters += _options(hint, defaults, taken)
+            parameters += _options(hint, defaults, reserved)
         else:
             parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
             if parameter.name == "server":
@@ -133,7 +135,7 @@ def server_at(url: str | None, interrupt: Interrupt, given: Collection[str] = ()
         raise UsageError(f"{server.name} has its own model: leave --model out, or give --no-server")
     fixed = [flag(f) for f in dataclasses.fields(Engine) if f.name in given]
     if fixed:
-        log.warning("%s has its own settings of the engine: %s changes nothing", server.name, " and ".join(fixed))
+        log.warning("%s has its own engine settings: %s has no effect", server.name, " and ".join(fixed))
     return server
 
 
@@ -156,7 +158,9 @@ def _requested(values: dict[str, Any], persona: Overrides, config: Config, given
     return Request(views, **groups, explicit=explicit)
 
 
-def _options(settings: type[Settings], defaults: Mapping[str, Any], taken: Collection[str]) -> list[inspect.Parameter]:
+def _options(
+    settings: type[Settings], defaults: Mapping[str, Any], reserved: Collection[str]
+) -> list[inspect.Parameter]:
     """The options of these settings, but for flags that the command has taken for its own."""
     hints = get_type_hints(settings)
     parameters = []
@@ -165,7 +169,7 @@ def _options(settings: type[Settings], defaults: Mapping[str, Any], taken: Colle
         if hint == tuple[str, ...]:
             hint, default = list[str], []
         option = typer.Option(
-            *(spelled for spelled in f.metadata["flags"] if spelled not in taken),
+            *(spelled for spelled in f.metadata["flags"] if spelled not in reserved),
             help=f.metadata["help"],
             metavar=f.metadata.get("metavar", "FILE" if "file" in f.metadata else None),
             rich_help_panel=_PANELS[settings],
@@ -181,15 +185,15 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _make(settings: type[Settings], values: dict[str, Any], defaults: Mapping[str, Any]) -> Settings:
-    made = {}
+    converted = {}
     for f in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = values.pop(f.name)
         if f.name in defaults:
             value = defaults[f.name]
         elif "file" in f.metadata and value is not None:
             value = read_text(value, f.metadata["file"])
-        made[f.name] = tuple(value) if isinstance(value, list) else value
-    return settings(**made)
+        converted[f.name] = tuple(value) if isinstance(value, list) else value
+    return settings(**converted)
 
 
 _PersonaOption = Annotated[
@@ -198,7 +202,7 @@ _PersonaOption = Annotated[
         "--persona",
         "-P",
         metavar="NAME",
-        help="Preferences and settings kept under a name (pjlocal prefs).",
+        help="A saved set of preferences and settings, by name (pjlocal prefs).",
         autocompletion=completion.personas,
     ),
 ]
@@ -208,8 +212,8 @@ ModelOption = Annotated[
         "--model",
         "-m",
         envvar="PJLOCAL_MODEL",
-        help="A GGUF file; a name of pjlocal models list, or how it begins; ORG/REPO[:QUANTIZATION], once pulled; or "
-        "smollm2 (the default).",
+        help="A GGUF file; a name from pjlocal models list, or its beginning; ORG/REPO[:QUANTIZATION], once pulled; "
+        "or smollm2 (the default).",
         autocompletion=completion.models,
     ),
 ]
@@ -218,8 +222,8 @@ ThoughtsOption = Annotated[
     Thoughts,
     typer.Option(
         "--thoughts",
-        help="Whether a reasoning model's thoughts are shown above the answer or go to standard error. hide counts "
-        "their tokens on a terminal, and says nothing of them in a pipe.",
+        help="Where a reasoning model's thoughts go: show (above the answer), stderr, or hide, which counts their "
+        "tokens on a terminal and prints nothing in a pipe.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -239,23 +243,25 @@ def server_option(does: str, more: str = "", panel: str | None = None) -> Any:
 ServerOption = Annotated[
     str | None,
     server_option(
-        "A pjlocal serve, on this machine or another, that does the work and keeps the chats",
-        " Without it, a pjlocal serve of yours that runs here with this model and these engine settings is found by "
-        "itself, and gives the same answer as the model loaded here.",
+        "URL of a pjlocal serve, on this machine or another, that writes the answers and keeps the chats",
+        " Without it, a pjlocal serve of yours on this machine with the same model and engine settings is found "
+        "automatically; its answers equal those of a model loaded here.",
         _PANELS[Engine],
     ),
 ]
 _NoServerOption = Annotated[
     bool,
-    typer.Option("--no-server", help="Load the model here, whatever runs.", rich_help_panel=_PANELS[Engine]),
+    typer.Option(
+        "--no-server", help="Load the model in this process, even if a server runs.", rich_help_panel=_PANELS[Engine]
+    ),
 ]
 PreferOption = Annotated[
     list[str],
     typer.Option(
         "--prefer",
         "-p",
-        help="A preference: a preset, free text, or @FILE; vivid:1.5 has a strength. Repeat: they are dealt to the "
-        "views in turn.",
+        help="A preference: a preset, free text, or @FILE; vivid:1.5 has a strength (repeatable: the views get them "
+        "in turn).",
         autocompletion=completion.presets,
     ),
 ]

@@ -45,8 +45,8 @@ def run(
     prompt: Annotated[
         str | None,
         typer.Argument(
-            help="The prompt. What is piped in, or a file on standard input, stands before it; a file that a shell's "
-            "read loop has begun to read does not. In a loop over a pipe, give </dev/null. - is standard input alone."
+            help="The prompt. Piped text, or a file on standard input, is put before it, unless a shell's read loop is "
+            "reading that file. In a loop over a pipe, give </dev/null. - reads standard input alone."
         ),
     ] = None,
     model: ModelOption = None,
@@ -79,7 +79,7 @@ def run(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Write one JSON line a token to FILE (- for standard output, instead of the text).",
+            help="Write one JSON line per token to FILE (- for standard output, instead of the text).",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -88,8 +88,8 @@ def run(
         typer.Option(
             "--batch",
             metavar="FILE",
-            help="Answer every row of a file instead: a text (a prompt a line), JSON lines, JSON or CSV. A row may "
-            "have preferences and settings of its own, by their names.",
+            help="Answer every row of a file instead: text (one prompt per line), JSON lines, JSON or CSV. A row may "
+            "set its own preferences and settings, by name.",
             rich_help_panel=_BATCH,
         ),
     ] = None,
@@ -99,12 +99,12 @@ def run(
             "--out",
             "-o",
             metavar="FILE",
-            help="Where the answers of --batch go, as JSON lines; rows that are there are not answered again.",
+            help="File for the answers of --batch, as JSON lines; rows that it contains are not answered again.",
             rich_help_panel=_BATCH,
         ),
     ] = "-",
     parallel: Annotated[
-        int, typer.Option(min=1, max=64, help="Answers of --batch that are written at once.", rich_help_panel=_BATCH)
+        int, typer.Option(min=1, max=64, help="Number of --batch answers written at once.", rich_help_panel=_BATCH)
     ] = 8,
     server: ServerOption = None,
     *,
@@ -123,7 +123,7 @@ def run(
         raise UsageError("--out and --parallel belong to --batch FILE: add it, or leave them out")
     quiet = as_json or trace == "-"
     if as_json and trace == "-":
-        raise UsageError("--json and --trace - both want standard output: give --trace a file")
+        raise UsageError("--json and --trace - both write to standard output: give --trace a file")
     interrupt = Interrupt()
     named = server_at(server, interrupt, given)
     attachments = [*map(read_attachment, file)]
@@ -151,7 +151,7 @@ def run(
                 for event in uncorrected:
                     display.show(event)
     if uncorrected and not quiet:
-        print("pjlocal: stopped before the correction: this is the first answer, as it was written", file=sys.stderr)
+        print("pjlocal: stopped before the correction: this is the uncorrected first answer", file=sys.stderr)
     if ending := _ending(result, request.generation):
         print(f"pjlocal: {ending}", file=sys.stderr)
     if as_json:
@@ -211,14 +211,14 @@ def _ending(result: Result, generation: Generation) -> str:
         return ""
     n = result.statistics.completion_tokens
     n_limited = n if generation.think_tokens is None else result.statistics.answer_tokens
-    instead = ", --think-tokens ends the thinking in time, and --think off leaves it out" if is_thought_alone else ""
+    instead = ", --think-tokens limits the thinking, and --think off turns it off" if is_thought_alone else ""
     allows = f"a larger --max-tokens (-n) allows more{instead}"
     written = "the model" if is_thought_alone else "the answer"
     return f"{written} was {cut_off(n, n_limited, generation.max_tokens, allows, while_thinking)}"
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenAnswer:
     """An answer being written, with what there is to say of the model: see `statistics_line`."""
 
     answer: Answer | RemoteAnswer
@@ -253,7 +253,7 @@ class Job:
             return None
         self._show_sizes(lambda text: None)
         try:
-            return self._begun(server)
+            return self._started(server)
         except ServerError:
             if named:
                 raise
@@ -268,7 +268,7 @@ class Job:
         except ModelError:  # reported where it is loaded, after what else may be wrong
             return None
 
-    def _begun(self, server: Server) -> RemoteAnswer:
+    def _started(self, server: Server) -> RemoteAnswer:
         answer = server.answer(self.request, messages=[{"role": "user", "content": self.prompt}])
         answer.wait()
         if answer.started is None and answer.finish_reason == "interrupted":
@@ -284,7 +284,7 @@ class Job:
                 print(f"pjlocal: {attachment.size(n_tokens(attachment.text))}", file=sys.stderr)
 
     @contextmanager
-    def loaded(self, spinner: Spinner) -> Iterator[Written]:
+    def loaded(self, spinner: Spinner) -> Iterator[WrittenAnswer]:
         """By the model, loaded here."""
         spinner.say("Loading the model")
         with self.loaded_judge() as one:
@@ -295,7 +295,7 @@ class Job:
             answer = one.stream(self.prompt)
             if answer.mode == "rewrite":
                 spinner.say("Writing a first answer")
-            yield Written(answer, one.followed_sampling, one.placed)
+            yield WrittenAnswer(answer, one.followed_sampling, one.placed)
 
     def loaded_judge(self) -> PersonaJudge:
         """The model, loaded here."""
@@ -305,10 +305,10 @@ class Job:
 
 
 @contextmanager
-def _written(answer: RemoteAnswer) -> Iterator[Written]:
+def _written(answer: RemoteAnswer) -> Iterator[WrittenAnswer]:
     started = answer.started
     with closing(answer):
-        yield Written(answer, started.followed_sampling if started else "", started.placed if started else "")
+        yield WrittenAnswer(answer, started.followed_sampling if started else "", started.placed if started else "")
 
 
 def read_prompt(argument: str | None) -> str:
@@ -323,7 +323,7 @@ def read_prompt(argument: str | None) -> str:
         piped = read_stdin() if _is_for_the_prompt() else ""
     parts = [part for part in (piped, "" if argument == "-" else argument or "") if part.strip()]
     if not parts:
-        raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
+        raise UsageError('the prompt is empty: give one, as in pjlocal run -p vivid "Tell me a story"')
     if len(parts) > 1:
         n = f"{len(piped):,} character{'' if len(piped) == 1 else 's'}"
         print(f"pjlocal: {n} of standard input stand before the prompt; </dev/null leaves them out", file=sys.stderr)
@@ -373,13 +373,13 @@ def _parts_of_stdin() -> Iterator[bytes]:
     except OSError:  # a test's
         yield sys.stdin.buffer.read()
         return
-    told, started, n_bytes = os.name != "posix", time.monotonic(), 0
+    has_said, started, n_bytes = os.name != "posix", time.monotonic(), 0
     while True:
-        if not told:
+        if not has_said:
             left = started + _PATIENCE_S - time.monotonic()
-            told = not select.select([descriptor], [], [], max(0.0, left))[0] or left < 0
-            if told:
-                ends = "Ctrl-D ends it" if sys.stdin.isatty() else "</dev/null where there is none"
+            has_said = not select.select([descriptor], [], [], max(0.0, left))[0] or left < 0
+            if has_said:
+                ends = "Ctrl-D ends it" if sys.stdin.isatty() else "give </dev/null if there is none"
                 print(f"pjlocal: waiting for standard input to end ({ends})", file=sys.stderr)
         if os.name == "posix":  # whoever shares it may have made it one that does not wait
             select.select([descriptor], [], [])
@@ -425,7 +425,7 @@ class Trace:
                 path = user_path(target)
                 self._file = open(path, "a", encoding="utf-8", opener=owner_only)  # noqa: SIM115
                 if not _may_be_emptied(path):
-                    raise UsageError(f"{target} exists and is no trace: give --trace another name")
+                    raise UsageError(f"{target} exists and is not a trace: give --trace another name")
             except OSError as error:
                 raise OutputError(f"cannot write the trace {target}: {error.strerror or error}") from None
 

@@ -32,15 +32,19 @@ sessions_app = typer.Typer(help="Saved chats.", no_args_is_help=True)
 
 _Name = Annotated[
     str,
-    typer.Argument(help="The chat's number, its title, or how the title begins.", autocompletion=completion.sessions),
+    typer.Argument(
+        help="The chat's number, its title, or the beginning of its title.", autocompletion=completion.sessions
+    ),
 ]
 
 
 @sessions_app.callback()
 def _sessions(
     context: typer.Context,
-    server: Annotated[str | None, server_option("The chats of that pjlocal serve instead of those here")] = None,
-    no_server: Annotated[bool, typer.Option("--no-server", help="The chats here.")] = False,
+    server: Annotated[
+        str | None, server_option("Use the chats of this pjlocal serve instead of those on this machine")
+    ] = None,
+    no_server: Annotated[bool, typer.Option("--no-server", help="Use the chats on this machine.")] = False,
 ) -> None:
     named = which_server(load_config().server if server is None else server, no_server)
     context.obj = server_at(named, Interrupt())
@@ -71,7 +75,7 @@ def list_sessions(
 def show(
     context: typer.Context,
     name: _Name,
-    undone: Annotated[bool, typer.Option("--all", help="Show drafts and turns that were undone, too.")] = False,
+    undone: Annotated[bool, typer.Option("--all", help="Also show drafts and undone turns.")] = False,
 ) -> None:
     """Print a chat as Markdown text."""
     from ..sessions.export import as_markdown
@@ -84,7 +88,9 @@ def show(
 @sessions_app.command()
 def search(
     context: typer.Context,
-    words: Annotated[list[str], typer.Argument(help="What the turn must contain; the last may be how a word begins.")],
+    words: Annotated[
+        list[str], typer.Argument(help="Words that the turn must contain; the last may be the beginning of a word.")
+    ],
 ) -> None:
     """Find the turns in which all the words occur, the newest first."""
     with _store(context) as store:
@@ -103,11 +109,13 @@ def export(
     context: typer.Context,
     name: _Name,
     file: Annotated[
-        Path | None, typer.Argument(help="Where to write it (.md, .json or .html); standard output when left out.")
+        Path | None, typer.Argument(help="The file to write (.md, .json or .html); standard output by default.")
     ] = None,
     form: Annotated[
         Literal["md", "json", "html"] | None,
-        typer.Option("--format", help="The format on standard output (default: md); of a file, its ending says it."),
+        typer.Option(
+            "--format", help="The format on standard output (default: md); a file's ending determines its format."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     drafts: Annotated[
@@ -118,7 +126,7 @@ def export(
     from ..sessions.export import FORMATS, write_export
 
     if file and form and file.suffix.lower() != f".{form}":
-        raise UsageError(f"{file} does not end in .{form}: leave --format out, or name the file so")
+        raise UsageError(f"{file} does not end in .{form}: leave --format out, or change the file's ending")
     with _named(context, name) as (store, session_id):
         session = store.load(session_id)
     if file:
@@ -144,11 +152,11 @@ def rm(
     name: _Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False,
 ) -> None:
-    """Remove a chat, for good."""
+    """Remove a chat permanently."""
     with _named(context, name, reading=False) as (store, session_id):
         title = next(_title(summary.title) for summary in store.summaries() if summary.id == session_id)
         if not yes and not sys.stdin.isatty():
-            raise UsageError(f"nobody can be asked here whether to remove {title!r}: give --yes")
+            raise UsageError(f"cannot ask for confirmation without a terminal: give --yes to remove {title!r}")
         if yes or typer.confirm(f"Remove {title!r} ({session_id}) for good?", err=True):
             store.remove(session_id)
             if not context.obj:  # a server removes the caches itself
@@ -159,7 +167,7 @@ def rm(
 
 @sessions_app.command()
 def path(context: typer.Context) -> None:
-    """Print where the database is, or would be; of a server's chats, its URL."""
+    """Print the path of the database; for a server's chats, its URL."""
     from ..sessions.database import store_path
 
     server: Server | None = context.obj

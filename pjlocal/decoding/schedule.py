@@ -1,7 +1,7 @@
 """Two schedules of the same text: *lockstep*, the default, and *Algorithm 1* of the paper.
 
 Both are generators of decisions over the protocol `Views`, so they run on toy distributions in tests and on llama.cpp.
-Random numbers are indexed by position (`judge.Uniforms`), so both give the same text, token for token, for one seed.
+Random numbers are indexed by position (`judge.Uniforms`): with the same seed both give the same text, token for token.
 """
 
 from __future__ import annotations
@@ -52,90 +52,92 @@ class Views(Protocol):
 Rows = Callable[[int], Any]
 
 
-class Voice(Protocol):
-    """Says how probable the next token is, from what one view knows or from what several do.
+class Policy(Protocol):
+    """A map from the logits of one or several views to the distribution of the next token.
 
-    May remember the emitted tokens.
+    It may have state that depends on the emitted tokens.
     """
 
     @property
     def views(self) -> Sequence[int]:
-        """The views that it needs."""
+        """The views whose logits it reads."""
 
     def __call__(self, rows: Rows, /) -> Distribution: ...
 
     def accept(self, token: int) -> None:
-        """Learn of an emitted token."""
+        """Update the state with an emitted token."""
 
-    def clone(self) -> Voice:
-        """A copy to look ahead with."""
+    def clone(self) -> Policy:
+        """A copy for looking ahead."""
 
 
 @dataclass(frozen=True)
-class Voices:
-    """Who speaks, by the preference in whose turn it is: ``drafts[i]`` proposes while preference i drafts, and
-    ``judges[j]`` decides while preference j judges.  The same voice may do both.  One alone decodes as ever."""
+class Policies:
+    """The policies of an answer: ``drafts[i]`` proposes while preference i drafts, and ``judges[j]`` decides while
+    preference j judges.  One policy may do both.  With a single one, decoding is ordinary sampling."""
 
-    drafts: Sequence[Voice]
-    judges: Sequence[Voice]
-    #: How far each preference pushes the token that was emitted.
+    drafts: Sequence[Policy]
+    judges: Sequence[Policy]
+    #: The push of each preference on the emitted token.
     meter: Callable[[Rows, int], tuple[float, ...]] | None = None
-    #: Looks at the voice that decided a token, and at what the views knew then; behind that it is gone.
-    witness: Callable[[Voice, Rows, Decision], None] | None = None
+    #: Called with the policy that decided a token, and the logits, which are valid only during the call.
+    observer: Callable[[Policy, Rows, Decision], None] | None = None
 
-    def witnessed(self, decision: Decision, rows: Rows, voice: Voice) -> Decision:
-        if self.witness:
-            self.witness(voice, rows, decision)
+    def observe(self, decision: Decision, rows: Rows, policy: Policy) -> Decision:
+        if self.observer:
+            self.observer(policy, rows, decision)
         return decision
 
-    def metered(self, decision: Decision, rows: Rows) -> Decision:
-        self.witnessed(decision, rows, self.judge(decision))
+    def with_pushes(self, decision: Decision, rows: Rows) -> Decision:
+        self.observe(decision, rows, self.judge(decision))
         return replace(decision, pushes=self.meter(rows, decision.token)) if self.meter else decision
 
-    def judge(self, decision: Decision) -> Voice:
-        """Who decided."""
+    def judge(self, decision: Decision) -> Policy:
+        """The policy that decided."""
         return self.judges[0 if decision.draft is None else (decision.draft + 1) % len(self.judges)]
 
     def accept(self, token: int) -> None:
-        for voice in {id(voice): voice for voice in (*self.drafts, *self.judges)}.values():
-            voice.accept(token)
+        for policy in {id(policy): policy for policy in (*self.drafts, *self.judges)}.values():
+            policy.accept(token)
 
 
 class Guesser(Protocol):
     """A source of guesses of the next tokens."""
 
     def accept(self, token: int) -> None:
-        """Learn of an emitted token."""
+        """Add an emitted token to the text."""
 
     def guess(self) -> list[int]:
         """Tokens that may follow the last one; may be empty."""
 
 
 class Phase(Protocol):
-    """The part of the answer that the next token belongs to.  Some are written outside the rounds, such as thinking:
-    their tokens neither begin nor end a round."""
+    """The part of the answer that the next token belongs to.
+
+    Tokens of some parts, such as thinking, are written outside the rounds: they neither begin nor end a round.
+    """
 
     @property
-    def voice(self) -> Voice | None:
-        """The voice that decides the next token alone; None where the rounds go on."""
+    def policy(self) -> Policy | None:
+        """The policy that decides the next token outside the rounds; None within the rounds."""
 
     @property
     def limit(self) -> int:
-        """The most tokens that the answer may have, as far as is known."""
+        """The most tokens that the answer may have, as far as known."""
 
     @property
     def may_change(self) -> bool:
-        """True if the next token may end the phase: then no draft looks beyond it."""
+        """True if the next token may end the phase.  A draft then stops after it."""
 
     def accept(self, token: int) -> None:
-        """Learn of an emitted token, before the voices do."""
+        """Update the phase with an emitted token, before the policies are updated."""
 
 
 @dataclass(frozen=True)
 class Rules:
     """The settings that the schedules need.
 
-    phase: None of an answer that is all rounds.
+    phase: None for an answer without tokens outside the rounds.
     """
 
     lam: int
@@ -146,74 +148,74 @@ class Rules:
     phase: Phase | None = None
 
     @property
-    def voice(self) -> Voice | None:
-        """The voice that decides the next token outside the rounds."""
-        return self.phase.voice if self.phase else None
+    def policy(self) -> Policy | None:
+        """The policy that decides the next token outside the rounds."""
+        return self.phase.policy if self.phase else None
 
     @property
     def may_change(self) -> bool:
         return self.phase is not None and self.phase.may_change
 
-    def accept(self, token: int, voices: Voices) -> None:
-        """Tell all of an emitted token."""
+    def accept(self, token: int, policies: Policies) -> None:
+        """Update the phase and the policies with an emitted token."""
         if self.phase:
             self.phase.accept(token)
-        voices.accept(token)
+        policies.accept(token)
 
     def is_last(self, n_tokens: int, token: int) -> bool:
-        """True if the answer of so many tokens ends with its last one."""
+        """True if an answer of ``n_tokens`` tokens ends with ``token``, its last one."""
         return n_tokens >= self.most or self.is_end(token)
 
     @property
     def most(self) -> int:
-        """The most tokens that the answer may have, as far as is known."""
+        """The most tokens that the answer may have, as far as known."""
         return min(self.limit, self.phase.limit) if self.phase else self.limit
 
 
 def lockstep(
     views: Views,
     prompts: Sequence[Sequence[int]],
-    voices: Voices,
+    policies: Policies,
     rules: Rules,
     uniforms: Uniforms,
     guesser: Guesser | None = None,
 ) -> Iterator[Decision]:
     """Decide each token from the logits of all views, and feed it to all views at once.
 
-    No work after a rejection is wasted and no cache is rolled back; λ only determines when the roles swap.
-    ``guesser`` may propose the next tokens: they are fed in the same batch, and the same decisions are replayed over
-    their logits while they agree with the guess, so guessing changes the speed and never the text.
+    A rejection wastes no work and rolls no cache back; λ only determines when the roles swap.  ``guesser`` may propose
+    the next tokens, which are fed in the same batch.  The decisions are then replayed over their logits while they
+    agree with the guess, so a guess changes the speed and never the text.
 
     With a single view this is ordinary decoding.  The call starts reading the prompts.  Each decision is made on
-    request and leaves its token in the views, to be read with the tokens of other answers.
+    request and feeds its token to the views, where it is decoded together with the tokens of other answers.
     """
     views.start(prompts)
-    return _decisions(views, voices, rules, uniforms, guesser)
+    return _decisions(views, policies, rules, uniforms, guesser)
 
 
 def _decisions(
-    views: Views, voices: Voices, rules: Rules, uniforms: Uniforms, guesser: Guesser | None
+    views: Views, policies: Policies, rules: Rules, uniforms: Uniforms, guesser: Guesser | None
 ) -> Iterator[Decision]:
-    round = Round(rules.lam, rules.swap, len(voices.judges))
-    ahead: list[int] = []  # the guess that the views were fed after the last token
-    row = 0  # of the logits after the text, among those of the last feed
+    round = Round(rules.lam, rules.swap, len(policies.judges))
+    ahead: list[int] = []  # the guess that was fed after the last token
+    row = 0  # the row of the last feed that has the logits of the next token
 
     def rows(view: int) -> Any:
         return views.logits(view, row)
 
     for position in range(rules.limit):
-        if voice := rules.voice:
-            decision = _outside(rows, voices, voice, rules, position, uniforms[position])
+        if policy := rules.policy:
+            decision = _decide_outside(rows, policies, policy, rules, position, uniforms[position])
         else:
-            decision = voices.metered(_decide(rows, voices, rules, round, position, uniforms[position]), rows)
+            decision = policies.with_pushes(_decide(rows, policies, rules, round, position, uniforms[position]), rows)
             round.advance(decision.kind)
-        rules.accept(decision.token, voices)
+        rules.accept(decision.token, policies)
         if guesser:
             guesser.accept(decision.token)
         last = rules.is_last(position + 1, decision.token)
         if row < len(ahead) and ahead[row] == decision.token:
             row += 1
-        elif not last:  # fed before it is shown, so that the views read it meanwhile
+        elif not last:  # feed it before yielding it, so that the views are computed meanwhile
             if row < len(ahead):
                 views.rewind(len(ahead) - row)
             ahead = guesser.guess()[: rules.limit - position - 1] if guesser else []
@@ -224,18 +226,20 @@ def _decisions(
             return
 
 
-def _outside(rows: Rows, voices: Voices, voice: Voice, rules: Rules, position: int, u: list[float]) -> Decision:
-    """A token that one voice decides outside the rounds."""
-    return voices.witnessed(plain_token(position, voice(rows), u, rules.strategy), rows, voice)
+def _decide_outside(
+    rows: Rows, policies: Policies, policy: Policy, rules: Rules, position: int, u: list[float]
+) -> Decision:
+    """Let one policy decide a token outside the rounds."""
+    return policies.observe(plain_token(position, policy(rows), u, rules.strategy), rows, policy)
 
 
-def _decide(rows: Rows, voices: Voices, rules: Rules, round: Round, position: int, u: list[float]) -> Decision:
-    if len(voices.judges) == 1:
-        return plain_token(position, voices.judges[0](rows), u, rules.strategy)
-    p = voices.judges[round.judge](rows)
+def _decide(rows: Rows, policies: Policies, rules: Rules, round: Round, position: int, u: list[float]) -> Decision:
+    if len(policies.judges) == 1:
+        return plain_token(position, policies.judges[0](rows), u, rules.strategy)
+    p = policies.judges[round.judge](rows)
     if round.bonus_due:
         return bonus_token(position, round, p, u)
-    q = voices.drafts[round.draft](rows)
+    q = policies.drafts[round.draft](rows)
     return judge_token(position, round, propose(q, u[0], rules.strategy), p, q, u)
 
 
@@ -252,7 +256,7 @@ class _Ahead:
         self._unread = unread
 
     def row(self, view: int, n_drafted: int) -> Any:
-        """A view's logits after so many drafted tokens, which are read in one batch."""
+        """A view's logits after ``n_drafted`` drafted tokens, which are decoded in one batch."""
         known = self.rows.setdefault(view, [])
         if len(known) <= n_drafted:
             before = [] if known else self._unread[view]
@@ -260,41 +264,41 @@ class _Ahead:
             known += self._views.read(view, tokens, rows=n_drafted + 1 - len(known))
         return known[n_drafted]
 
-    def read(self, voice: Voice) -> None:
-        """Read the whole draft in the views of a voice."""
-        for view in voice.views:
+    def read(self, policy: Policy) -> None:
+        """Decode the whole draft in the views of a policy."""
+        for view in policy.views:
             self.row(view, len(self.drafted))
 
-    def behind(self, n_drafted: int) -> Rows:
+    def after(self, n_drafted: int) -> Rows:
         return lambda view: self.row(view, n_drafted)
 
 
 def algorithm1(
     views: Views,
     prompts: Sequence[Sequence[int]],
-    voices: Voices,
+    policies: Policies,
     rules: Rules,
     uniforms: Uniforms,
 ) -> Iterator[Decision]:
     """Run Algorithm 1 as written: draft λ tokens one by one, verify them in one batch, roll the caches back.
 
-    It is the reference that `lockstep` is tested against.  It needs a KV cache that can be truncated.
-    Between rounds no cache holds the last token of its view's text: reading it gives the round's first logits.
+    `lockstep` is tested against it.  It needs a KV cache that can be truncated.
+    Between rounds no cache contains the last token of the text: decoding it gives the round's first logits.
     """
-    if len(voices.judges) == 1:
-        yield from lockstep(views, prompts, voices, rules, uniforms)
+    if len(policies.judges) == 1:
+        yield from lockstep(views, prompts, policies, rules, uniforms)
         return
     views.start([prompt[:-1] for prompt in prompts])
     text: list[int] = []
     unread = [[prompt[-1]] for prompt in prompts]
-    round = Round(rules.lam, rules.swap, len(voices.judges))
+    round = Round(rules.lam, rules.swap, len(policies.judges))
     while True:
         start = len(text)
-        draft, judge = voices.drafts[round.draft], voices.judges[round.judge]
+        draft, judge = policies.drafts[round.draft], policies.judges[round.judge]
         ahead = _Ahead(views, unread)
 
-        voice, one = rules.voice, rules.may_change
-        most = 0 if voice or round.bonus_due else 1 if one else rules.lam - round.accepted
+        policy, one = rules.policy, rules.may_change
+        most = 0 if policy or round.bonus_due else 1 if one else rules.lam - round.accepted
 
         # Draft: t_i ~ q_i for i = 1..λ.
         look_ahead = draft.clone()
@@ -302,30 +306,30 @@ def algorithm1(
         while len(qs) < min(most, rules.most - start):
             if qs:
                 look_ahead.accept(ahead.drafted[-1])
-            qs.append(look_ahead(ahead.behind(len(qs))))
+            qs.append(look_ahead(ahead.after(len(qs))))
             ahead.drafted.append(propose(qs[-1], uniforms[start + len(qs) - 1][0], rules.strategy))
             if rules.is_end(ahead.drafted[-1]):
                 break
         # Judge: p_1..p_{λ+1} in one batch.
-        if not voice:
+        if not policy:
             ahead.read(judge)
 
         # Accept while the ratio allows, then resample or add the bonus token.
         emitted = 0
         while True:
-            position, u, rows = start + emitted, uniforms[start + emitted], ahead.behind(emitted)
-            if voice:
-                decision = _outside(rows, voices, voice, rules, position, u)
+            position, u, rows = start + emitted, uniforms[start + emitted], ahead.after(emitted)
+            if policy:
+                decision = _decide_outside(rows, policies, policy, rules, position, u)
             else:
                 if round.bonus_due:
                     decision = bonus_token(position, round, judge(rows), u)
                 else:
                     decision = judge_token(position, round, ahead.drafted[emitted], judge(rows), qs[emitted], u)
-                decision = voices.metered(decision, rows)
+                decision = policies.with_pushes(decision, rows)
                 round.advance(decision.kind)
             emitted += 1
             text.append(decision.token)
-            rules.accept(decision.token, voices)
+            rules.accept(decision.token, policies)
             done = rules.is_last(len(text), decision.token)
             if done or one or decision.kind != "accepted" or (emitted == len(qs) and not round.bonus_due):
                 break

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ..decoding.combine import log_normalizer
 from ..decoding.judge import Decision
-from ..decoding.schedule import Rows, Voice
+from ..decoding.schedule import Policy, Rows
 from ..events import Alternative
 from .model import Model
-from .voices import Alone, Combined, Forced
+from .policies import Forced, SingleView, Steered
 
 IMPOSSIBLE = -9999.0  # OpenAI's value for the logarithm of 0, which JSON cannot express
 
@@ -47,8 +47,8 @@ class TokenLogProbs:
         self._ignore_end = ignore_end
         self._seen: dict[int, LogProbs] = {}  # by position, until `take`
 
-    def __call__(self, judge: Voice, rows: Rows, decision: Decision) -> None:
-        assert isinstance(judge, Alone | Combined | Forced)
+    def __call__(self, judge: Policy, rows: Rows, decision: Decision) -> None:
+        assert isinstance(judge, SingleView | Steered | Forced)
         if self._model.is_end(decision.token) and not self._ignore_end:
             return
         known, log_probs = judge.unfiltered(rows)
@@ -82,7 +82,7 @@ class ViewTokens:
         #: Those of any view, the most probable first.
         self.alternatives: list[Alternative] = []
 
-    def __call__(self, judge: Voice, rows: Rows, decision: Decision) -> None:
+    def __call__(self, judge: Policy, rows: Rows, decision: Decision) -> None:
         logits = [rows(view).logits for view in range(len(self._names))]
         log_z = [log_normalizer(each) for each in logits]
         ids = {int(token) for each in logits for token in _most(each, self._n)}

@@ -79,7 +79,7 @@ def generate_there(folder: Folder, tasks: Sequence[Task], server: Server, parall
         server.check(request)
     told: set[str] = set()
 
-    def hear(started: Started) -> None:
+    def on_started(started: Started) -> None:
         for warning in started.warnings:
             if warning not in told:
                 told.add(warning)
@@ -87,7 +87,7 @@ def generate_there(folder: Folder, tasks: Sequence[Task], server: Server, parall
 
     with ThreadPoolExecutor(parallel) as pool:
         try:
-            for written in as_completed([pool.submit(_write_there, server, task, hear) for task in todo]):
+            for written in as_completed([pool.submit(_write_there, server, task, on_started) for task in todo]):
                 folder.append(written.result())
                 done += 1
                 progress(done, len(tasks))
@@ -95,7 +95,7 @@ def generate_there(folder: Folder, tasks: Sequence[Task], server: Server, parall
             pool.shutdown(cancel_futures=True)
 
 
-def _write_there(server: Server, task: Task, hear: Callable[[Started], None]) -> AnswerRecord:
+def _write_there(server: Server, task: Task, on_started: Callable[[Started], None]) -> AnswerRecord:
     while True:
         if server.interrupt.is_set():
             raise Interrupted
@@ -104,7 +104,7 @@ def _write_there(server: Server, task: Task, hear: Callable[[Started], None]) ->
         except ServerBusy:
             time.sleep(_BUSY_S)
             continue
-        answer.heard = hear
+        answer.on_started = on_started
         try:
             return _record(task, answer, list(answer))
         except UsageError as error:

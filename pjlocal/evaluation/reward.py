@@ -28,7 +28,7 @@ from ..engine.model import Model
 from ..engine.scoring import TextReader, Tokens
 from ..engine.shortlist import NOT_NUMBERS
 from ..errors import ModelError
-from ..prompting.pieces import tokens_behind
+from ..prompting.pieces import tokens_after
 from ..prompting.preferences import prefix, split_strength
 from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
@@ -114,7 +114,7 @@ class Scorer:
 
     def _item(self, answer: AnswerRecord, preference: str) -> tuple[list[int], list[int]]:
         prompt = self._template.tokens([Message("user", answer.prompt)], preference, self._prompting)
-        tokens = tokens_behind(self._model, prompt, answer.text)
+        tokens = tokens_after(self._model, prompt, answer.text)
         end = None if self._template.stops else self._model.end  # a plain dialogue has no token that ends a turn
         if answer.finish_reason == "stop" and end is not None:
             tokens.append(end)

@@ -28,7 +28,7 @@ from ..engine.worker import apart
 from ..errors import ModelError
 from ..gguf.header import Header
 from ..gguf.kind import no_model
-from ..prompting.pieces import Hidden, tokens_behind, tokens_of
+from ..prompting.pieces import Hidden, tokens_after, tokens_of
 from ..prompting.preferences import prefix, split_strength
 from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
@@ -186,7 +186,7 @@ class Ranker:
         if self._template:
             prompt = self._template.tokens([Message("user", answer.prompt)], preference, self._prompting)
             end = [] if model.end is None else [model.end]
-            return [*prompt, *tokens_behind(model, prompt, answer.text), *end]
+            return [*prompt, *tokens_after(model, prompt, answer.text), *end]
         first, middle, last = model.separators
         query_tokens, answer_tokens = (model.tokenize(text, special=False) for text in (query, answer.text))
         return [*first, *query_tokens, *middle, *answer_tokens, *last]

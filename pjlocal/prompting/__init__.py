@@ -1,4 +1,4 @@
-"""What a view is told: preferences, and the prompt that the model's chat template makes of them.
+"""The prompt of each view: preferences, and the model's chat template.
 
-Knows the model's tokenizer; nothing of how tokens are chosen or shown.
+This package knows the model's tokenizer, but not how tokens are chosen or shown.
 """

@@ -1,4 +1,4 @@
-"""The prompt of a Python program: a text, or messages in the form of OpenAI's clients."""
+"""The prompt of a Python program: a text, or messages in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import UsageError
 from .prompt import Message
 
-#: A text; or a conversation, each message of it a `Message` or a dict with ``role`` and ``content``.
+#: A text, or a conversation: each message is a `Message` or a dict with ``role`` and ``content``.
 Prompt = str | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any]]
 
 _SYSTEM = ("system", "developer")
@@ -16,19 +16,19 @@ _BYTES: tuple[type, ...] = (bytes, bytearray)  # whose items are numbers
 
 
 def parse_conversation(prompt: Prompt) -> tuple[str, Sequence[Message]]:
-    """The system texts of a prompt, joined, and the conversation, which ends with the user's message, or with the
-    beginning of the answer.
+    """The joined system texts of a prompt, and the conversation, which ends with the user's message or the beginning of
+    the answer.
 
     Raises:
-        TypeError: it is of another type.
-        UsageError: nothing is said, or by a role that there is not.
+        TypeError: the prompt has another type.
+        UsageError: the prompt is empty, or a message is not valid.
     """
     if isinstance(prompt, str):
         prompt = Message("user", prompt)
     if isinstance(prompt, Message | Mapping):
         prompt = [prompt]
     if not isinstance(prompt, Iterable) or isinstance(prompt, _BYTES):
-        raise TypeError(f"a prompt is a text or a list of messages, not {type(prompt).__name__}")
+        raise TypeError(f"a prompt must be a text or a list of messages, not {type(prompt).__name__}")
     system, turns = [], []
     for given in prompt:
         role, message = _parse_message(given)
@@ -43,32 +43,33 @@ def parse_conversation(prompt: Prompt) -> tuple[str, Sequence[Message]]:
 
 
 def _parse_message(given: Any) -> tuple[str, Message]:
-    """A message, and the role that it was given with."""
+    """The message of a value, and its role as given."""
     role: Any
     if isinstance(given, Message):
         role, content = given.role, given.content
     elif isinstance(given, Mapping):
         role, content = given.get("role"), _text(given.get("content"))
         if others := [key for key, value in given.items() if key not in ("role", "content") and value]:
-            raise UsageError(f"a message has a role and a content: leave out {', '.join(map(str, others))}")
+            raise UsageError(f"a message has only a role and a content: leave out {', '.join(map(str, others))}")
     else:
         raise TypeError(
-            f'a message is a Message, or a dict as in {{"role": "user", "content": "Hi"}}, not {type(given).__name__}'
+            'a message must be a Message, or a dict as in {"role": "user", "content": "Hi"}, '
+            f"not {type(given).__name__}"
         )
     if role in _SYSTEM:
         return role, Message("system", content)
     if role == "user" or role == "assistant":
         return role, given if isinstance(given, Message) else Message(role, content)
-    raise UsageError(f"a message's role is user, assistant, system or developer (not {role!r:.100})")
+    raise UsageError(f"a message's role must be user, assistant, system or developer (not {role!r:.100})")
 
 
 def _text(content: Any) -> str:
-    """The text of a message's content: a text, or a list of parts that are texts."""
+    """The text of a message's content, which is a text or a list of text parts."""
     if content is None or isinstance(content, str):
         return content or ""
     texts = [_text_of_part(part) for part in content] if isinstance(content, list | tuple) else [None]
     if None in texts:
-        raise UsageError(f"a message's content is a text, or a list of parts of type text (not {content!r:.100})")
+        raise UsageError(f"a message's content must be a text, or a list of parts of type text (not {content!r:.100})")
     return "".join(text for text in texts if text)
 
 

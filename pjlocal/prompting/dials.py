@@ -1,4 +1,4 @@
-"""More or less of a preference: its strength by half a step, from avoided to asked for."""
+"""Changes of a preference's strength by half a step, from avoided to preferred."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from .plan import resolve_mode, strength_in_force
 from .preferences import resolve, split_strength
 
 STEP = 0.5
-_AUTO = 1.5  # about what the strength auto comes to: 1.3, and the divergence of the views
+_AUTO = 1.5  # the typical value of the strength auto: 1.3 plus the divergence of the views
 
 
 def adjust(request: Request, preference: str, step: float) -> Request:
     """The request with a preference stronger or weaker by ``step``.
 
-    A preference that is absent is added at the usual strength, or avoided at one step where it shall be less.  At 0 it
-    is removed.
+    An absent preference is added at the default strength, or avoided by one step if ``step`` is negative.  A preference
+    whose strength becomes 0 is removed.
 
     Raises:
-        UsageError: no preference of that name, or a strength beyond its limits.
+        UsageError: the preference does not exist, or the strength is outside its limits.
     """
     name = split_strength(preference)[0].strip()
     resolve(name)
@@ -39,7 +39,7 @@ def adjust(request: Request, preference: str, step: float) -> Request:
 
 
 def add(request: Request, preferences: list[str]) -> list[list[str]]:
-    """The two views' preferences, and more of them: dealt on from where they stand."""
+    """The two views' preferences with more of them, dealt in turn."""
     views = request.views
     more = deal(preferences) if len(views[0]) <= len(views[1]) else deal(preferences)[::-1]
     return [[*old, *new] for old, new in zip(views, more, strict=True)]
@@ -56,6 +56,6 @@ def _strength(request: Request, given: str) -> float:
 
 
 def _spelled(name: str, strength: float) -> list[str]:
-    """The preference with its strength; nothing at 0 or below.  Raises UsageError beyond the limits."""
+    """The preference with its strength; empty at 0 or below.  Raises UsageError outside the limits."""
     parse_strength(spelled := f"{strength:g}")
     return [f"{name}:{spelled}"] if strength > 0 else []

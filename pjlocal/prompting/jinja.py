@@ -1,4 +1,4 @@
-"""A model's Jinja template, in a process that is ended when it takes too long."""
+"""A model's Jinja template in a process of its own, which is killed if it takes too long."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from ..errors import ModelError
 from ..visible import one_line
 from . import jinja_process
 
-MOST_SECONDS = 5.0  # for one conversation; SmolLM2's template takes 0.1 ms, and the way there and back as much
+MOST_SECONDS = 5.0  # for one conversation; SmolLM2's template takes 0.1 ms, and the round trip another 0.1 ms
 _START_SECONDS = 60.0
-_LONGEST_ANSWER = 6 * jinja_process.MOST_ANSWER + 1024  # bytes: JSON writes a character in six at most
+_LONGEST_ANSWER = 6 * jinja_process.MOST_ANSWER + 1024  # bytes: JSON takes at most six for a character
 
 
 class Refusal(Exception):
-    """The template does not take the conversation, or is no template at all; says why in its own words."""
+    """The template refuses the conversation, or is broken; has the template's own message."""
 
 
 class TemplateProcess:
     """Renders one template's prompts.
 
-    The process is begun at once and looked for when it is first needed, so that its start passes while the model is
-    loaded: 60 ms where it is a Python of its own, 3 where it is forked from this one.
+    The process is started at once, and awaited at its first use, so that it starts while the model is loaded.  A start
+    takes 60 ms for a new Python, and 3 ms for a fork of this one.
 
     Args:
-        seconds: how long a conversation may take.
+        seconds: the time limit for one conversation.
     """
 
     def __init__(self, seconds: float = MOST_SECONDS) -> None:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._broken = ""
-        self._template: Mapping[str, Any] = {}  # what it is asked first; nothing until one was taken
-        self._begin(_forked if _may_fork() else _started)
+        self._template: Mapping[str, Any] = {}  # the first request of a new process; empty before `compile`
+        self._launch(_forked if _may_fork() else _started)
 
-    def _begin(self, start: Callable[[], _Process]) -> None:
+    def _launch(self, start: Callable[[], _Process]) -> None:
         self._ready = False
         try:
             self._process = start()
@@ -54,39 +54,39 @@ class TemplateProcess:
         self.close = weakref.finalize(self, _end, self._process, os.getpid())
 
     def end(self) -> None:
-        """End the process that is in use, for good."""
+        """End the process, and start no other."""
         self._broken = "this chat template is closed"
         self.close()
 
     def compile(self, template: str, **variables: str) -> None:
-        """Take the template, and what is the same in all conversations.
+        """Compile the template with the variables that all conversations share.
 
         Raises:
-            Refusal: it is broken.
+            Refusal: the template is broken.
             ModelError: it takes too much time or memory.
         """
-        asked = {"template": template, "variables": variables}
-        self._ask(asked)
-        self._template = asked
+        request = {"template": template, "variables": variables}
+        self._ask(request)
+        self._template = request
 
     def render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
-        """The prompt of a conversation, up to where the model's answer begins.
+        """The prompt of a conversation, up to the beginning of the model's answer.
 
         Raises:
-            Refusal: the template does not take it.
-            ModelError: it takes too much time or memory.
+            Refusal: the template refuses the conversation.
+            ModelError: the template takes too much time or memory.
         """
         nothing = dict.fromkeys(("functions", "function_call", "tools", "tool_choice"))
         return self._ask({"messages": messages, "add_generation_prompt": True, **nothing, **variables})
 
-    def _ask(self, asked: Mapping[str, Any]) -> str:
+    def _ask(self, request: Mapping[str, Any]) -> str:
         with self._lock:
             if self._broken:
                 raise ModelError(self._broken)
             try:
-                answer = self._answer(asked)
-            except BaseException:  # Ctrl-C: the reply to this would be taken for that to the next
-                self._begin_anew()
+                answer = self._answer(request)
+            except BaseException:  # Ctrl-C: the unread reply would be taken for that to the next request
+                self._restart()
                 raise
             if answer is None or "memory" in answer:
                 self._broken = self._broken or f"the model's chat template {_MEMORY}: {_ANOTHER}"
@@ -96,40 +96,40 @@ class TemplateProcess:
             raise Refusal(one_line(str(answer["refusal"]))[:300])
         return str(answer["text"])
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         self.close()
         try:
-            self._begin(_started)  # this process has a model in memory by now
+            self._launch(_started)  # not a fork: by now this process has a model in memory
         except ModelError as error:
             self._broken = str(error)
 
-    def _answer(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What comes back; None where the process has ended."""
+    def _answer(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The process's reply; None if it has ended."""
         if not self._ready:
             if self._line(b"", _START_SECONDS) is None:
                 return None
             if self._template and self._exchange(self._template) is None:
                 return None
         self._ready = True
-        return self._exchange(asked)
+        return self._exchange(request)
 
-    def _exchange(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-        line = self._line(json.dumps(asked).encode() + b"\n", self._seconds)
+    def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        line = self._line(json.dumps(request).encode() + b"\n", self._seconds)
         try:
             answer = json.loads(line or b"")
         except ValueError:
             return None
         return answer if isinstance(answer, dict) else None
 
-    def _line(self, asked: bytes, seconds: float) -> bytes | None:
-        """The next line that the process writes, whole; None where it has ended, or is ended for its slowness."""
+    def _line(self, request: bytes, seconds: float) -> bytes | None:
+        """Send a request, and return the next complete line; None if the process ended or was killed as too slow."""
         into, out = self._process.stdin, self._process.stdout
         assert into and out
         watch = threading.Timer(seconds, self._too_long, (seconds,))
         watch.daemon = True
         try:
             watch.start()
-            into.write(asked)
+            into.write(request)
             into.flush()
             line = out.readline(_LONGEST_ANSWER)
             return line if line.endswith(b"\n") else None
@@ -139,7 +139,7 @@ class TemplateProcess:
             watch.cancel()
 
     def _too_long(self, seconds: float) -> None:
-        self._broken = f"the model's chat template does not come to an end within {seconds:g} s: {_ANOTHER}"
+        self._broken = f"the model's chat template takes longer than {seconds:g} s: {_ANOTHER}"
         self._process.kill()
 
 
@@ -157,7 +157,7 @@ class _Process(Protocol):
 
 
 def _started() -> _Process:
-    paths = [folder for folder in sys.path if folder]  # as here, whatever lies in the current folder
+    paths = [folder for folder in sys.path if folder]  # the same paths, without the current folder
     start = f"import runpy, sys; sys.path[:] = {paths!r}; runpy.run_path(sys.argv[1], run_name='__main__')"
     command = [sys.executable, "-I", "-S", "-c", start, str(Path(jinja_process.__file__))]
     return subprocess.Popen(
@@ -166,8 +166,8 @@ def _started() -> _Process:
 
 
 def _may_fork() -> bool:
-    """Whether no other thread of Python's can hold a lock that the child would wait for, and the system's own libraries
-    bear it, which macOS's do not."""
+    """True if a fork is safe: no other Python thread can hold a lock that the child would wait for, and the system's
+    libraries allow it (macOS's do not)."""
     return sys.platform == "linux" and threading.active_count() == 1
 
 
@@ -189,25 +189,25 @@ class _Forked:
 
 
 def _forked() -> _Process:
-    asked_of, ask = os.pipe()
-    hear, said_to = os.pipe()
+    requests_end, requests = os.pipe()
+    replies, replies_end = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's idle threads are no danger
+        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's idle threads are safe
         pid = os.fork()
     if pid == 0:
-        _be_the_child(asked_of, said_to)
-    os.close(asked_of)
-    os.close(said_to)
-    return _Forked(pid, os.fdopen(ask, "wb"), os.fdopen(hear, "rb"))
+        _be_the_child(requests_end, replies_end)
+    os.close(requests_end)
+    os.close(replies_end)
+    return _Forked(pid, os.fdopen(requests, "wb"), os.fdopen(replies, "rb"))
 
 
-def _be_the_child(asked_of: int, said_to: int) -> NoReturn:
+def _be_the_child(requests_end: int, replies_end: int) -> NoReturn:
     from fcntl import F_DUPFD, fcntl
 
     try:
         os.setsid()
-        ends = asked_of, said_to, os.open(os.devnull, os.O_WRONLY)
-        for fd, end in enumerate([fcntl(end, F_DUPFD, 3) for end in ends]):  # one may be where another has to go
+        ends = requests_end, replies_end, os.open(os.devnull, os.O_WRONLY)
+        for fd, end in enumerate([fcntl(end, F_DUPFD, 3) for end in ends]):  # a pipe may have one of the numbers 0 to 2
             os.dup2(end, fd)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         with open(0, encoding="utf-8") as lines, open(1, "w", encoding="utf-8") as answers:
@@ -216,8 +216,8 @@ def _be_the_child(asked_of: int, said_to: int) -> NoReturn:
         os._exit(0)
 
 
-def _end(process: _Process, begun_by: int) -> None:
-    if os.getpid() != begun_by:  # a child after os.fork: the process is its parent's
+def _end(process: _Process, owner: int) -> None:
+    if os.getpid() != owner:  # in a child of os.fork, the process belongs to the parent
         return
     process.kill()
     for pipe in (process.stdin, process.stdout):
@@ -225,5 +225,5 @@ def _end(process: _Process, begun_by: int) -> None:
             try:
                 pipe.close()
             except OSError:
-                pass  # it has ended with something unread
+                pass  # the process ended before it read everything
     process.wait()

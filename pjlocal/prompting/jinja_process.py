@@ -1,11 +1,11 @@
-"""The process in which chat templates run, apart from all else: a program of its own that knows nothing of pjlocal.
+"""The program of the isolated process in which chat templates run.  It imports nothing of pjlocal.
 
-A template is a program that came with a model file.  Jinja's sandbox keeps it from Python's insides, and from nothing
-else: ``{{ 'a' * 10**10 }}`` is one expression, twenty nested loops are twenty lines, and a list that holds another
-twice, forty deep, is as large when it is written out as it likes.  Here it has little memory, no files and no network;
-the time it takes is for the one to count who can end the process (`jinja.py`).
+A template is a program that came with a model file.  Jinja's sandbox protects Python's internals, but not time and
+memory: ``{{ 'a' * 10**10 }}`` is one expression, twenty nested loops are twenty lines, and a list that contains another
+twice, forty levels deep, has any size when it is written out.  This process has little memory, no files and no network.
+The parent process limits its time (`jinja.py`).
 
-A line of JSON in, a line of JSON out: first the template and its variables, then conversations.
+The protocol is one line of JSON for each request and reply: first the template and its variables, then conversations.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MOST_BYTES = 256 << 20  # above what Python and Jinja take
+MOST_BYTES = 256 << 20  # in addition to the memory of Python and Jinja
 MOST_ANSWER = 32 << 20  # characters
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks what a model writes, for training; here it is as if it were not there."""
+    """Ignore ``{% generation %}``, which marks the model's output for training."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -49,20 +49,20 @@ def _raise(message: str) -> NoReturn:
 
 
 def environment() -> ImmutableSandboxedEnvironment:
-    """What chat templates may count on, as they are written for Hugging Face's transformers."""
-    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    made.filters["tojson"] = _tojson
-    made.globals["raise_exception"] = _raise
-    made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return made
+    """The Jinja environment of Hugging Face's transformers, for which chat templates are written."""
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    env.filters["tojson"] = _tojson
+    env.globals["raise_exception"] = _raise
+    env.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return env
 
 
 def _limit() -> None:
-    """Little memory, and nothing more to open: no file, no socket, no process."""
+    """Limit the memory, and forbid opening files and sockets and starting processes."""
     try:
         import resource
     except ImportError:
-        return  # no such limits on Windows
+        return  # Windows has no such limits
     bounds = {"RLIMIT_AS": _address_space() + MOST_BYTES, "RLIMIT_NOFILE": 3, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0}
     for name, most in bounds.items():
         try:
@@ -79,39 +79,39 @@ def _address_space() -> int:
         return 1 << 30
 
 
-def main(asked_of: TextIO, said_to: TextIO) -> None:
+def main(requests: TextIO, replies: TextIO) -> None:
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began this ends it
-    made = environment()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    env = environment()
     try:
-        made.from_string("{{ strftime_now('%d %b %Y') }}{{ raise_exception('') }}").render()
+        env.from_string("{{ strftime_now('%d %b %Y') }}{{ raise_exception('') }}").render()
     except ValueError:
-        pass  # what is loaded at first use is loaded now
+        pass  # load now what is loaded at first use
     _limit()
     template: Any = None
 
-    def say(answer: dict[str, str | bool]) -> None:
-        said_to.write(json.dumps(answer) + "\n")
-        said_to.flush()
+    def reply(answer: dict[str, str | bool]) -> None:
+        replies.write(json.dumps(answer) + "\n")
+        replies.flush()
 
-    say({"text": "ready"})
-    for line in asked_of:
+    reply({"text": "ready"})
+    for line in requests:
         answer: dict[str, str | bool]
         try:
-            asked = json.loads(line)
+            request = json.loads(line)
             if template is None:
-                made.globals.update(asked["variables"])
-                template = made.from_string(asked["template"])
+                env.globals.update(request["variables"])
+                template = env.from_string(request["template"])
                 answer = {"text": ""}
             else:
-                text = template.render(**asked)
+                text = template.render(**request)
                 answer = {"text": text} if len(text) <= MOST_ANSWER else {"memory": True}
         except MemoryError:
             answer = {"memory": True}
-        except Exception as error:  # a template refuses by raising whatever it likes
+        except Exception as error:  # a template may raise any error to refuse
             answer = {"refusal": str(error)[:1000]}
-        say(answer)
+        reply(answer)
 
 
 if __name__ == "__main__":

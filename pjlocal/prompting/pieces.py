@@ -1,4 +1,4 @@
-"""A prompt in pieces: text, plain text that must stay so, and what is tokens already; and the tokens of it all."""
+"""The tokens of a prompt in pieces: text, plain text without control tokens, and given tokens."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from dataclasses import dataclass
 
 from ..engine.model import Model
 
-_WHITE = " \t\n\v\f\r"  # what C calls white space
+_WHITE = " \t\n\v\f\r"  # white space in C
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """What a mark stands for: a text, and the tokens that it must become; None for those of a plain text, whatever
-    control tokens it spells."""
+    """The text that a mark stands for, and its tokens; None for plain text, in which no control token is recognized."""
 
     text: str
     tokens: tuple[int, ...] | None = None
 
 
 class Marks:
-    """Short private texts that stand in messages for what the template must not touch, nor the tokenizer see."""
+    """Short private texts that replace text in messages that the template and the tokenizer must not change."""
 
     def __init__(self, contents: str) -> None:
-        """``contents``: all texts in which marks will stand."""
+        """``contents``: all texts that marks will be put into."""
         self._hidden: dict[str, Hidden] = {}
         self._open = "\ue000"
         while self._open in contents:
@@ -40,15 +39,15 @@ class Marks:
         return self._mark.sub(lambda match: self._hidden[match[0]].text, text)
 
     def split(self, text: str) -> list[str | Hidden]:
-        """The text in pieces, with what is hidden in the place of its marks."""
+        """Split a text at its marks, and replace the marks by the hidden texts."""
         return [self._hidden.get(piece, piece) for piece in self._mark.split(text) if piece]
 
 
 def tokens_of(model: Model, pieces: Sequence[str | Hidden]) -> list[int]:
-    """The tokens of a text in pieces: those that it has in one piece, but for what is hidden in it.
+    """The tokens of a text in pieces: the same as those of the whole text, except for the hidden pieces.
 
-    llama.cpp first cuts a text at all control tokens and then splits what stands between them, each stretch by itself,
-    with a space in front where the vocabulary wants one.  So pieces are joined to whole stretches before that.
+    llama.cpp first cuts a text at all control tokens.  Then it tokenizes each stretch between them by itself, with a
+    space in front if the vocabulary requires one.  So pieces are joined to whole stretches first.
     """
     joint = _Joint(model)
     for piece in pieces:
@@ -63,7 +62,7 @@ def tokens_of(model: Model, pieces: Sequence[str | Hidden]) -> list[int]:
 
 
 class _Joint:
-    """tokens: so far; plain: the text behind them, up to the next control token or the next that is tokens already."""
+    """tokens: the tokens so far; plain: the text after them, up to the next control token or given token."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -71,16 +70,16 @@ class _Joint:
         self.plain = ""
 
     def add_text(self, text: str) -> None:
-        """Text in which control tokens are spelled.  What stands between its first and its last is as it is."""
+        """Add text in which control tokens are recognized.  The tokens from the first to the last one are final."""
         model = self._model
         tokens = model.tokenize(text, special=True)
-        end, controls = 0, []  # the controls' numbers among the tokens, and where they begin and end in the text
+        end, controls = 0, []  # each control token: index, and its begin and end in the text
         for number, token in enumerate(tokens):
             if not model.is_cut_out(token):
                 continue
             spelling = model.special_text(token)
             begin = text.find(spelling, end)
-            if begin >= 0:  # else it stands for a character that the vocabulary lacks
+            if begin >= 0:  # else it replaces a character that the vocabulary lacks
                 end = begin + len(spelling)
                 if model.is_control(token):
                     controls.append((number, begin, end))
@@ -93,7 +92,7 @@ class _Joint:
         self.plain = text[end:]
 
     def add_tokens(self, tokens: Sequence[int]) -> None:
-        """Split the plain text, and put tokens behind it."""
+        """Tokenize the plain text, and add tokens after it."""
         model, before = self._model, self.tokens[-1:]
         if before and model.strips_right(before[0]):
             self.plain = self.plain.lstrip(_WHITE)
@@ -111,7 +110,7 @@ class _Joint:
         spelling = "" if control is None else model.special_text(control)
         if len(spelling) < 2 or spelling not in text:
             return tokens
-        # SentencePiece merges "</" and "s>" to the control token where it knows both: not across a cut.
+        # SentencePiece merges "</" and "s>" into the control token, if it has both, but not across a cut.
         first, rest = spelling[0], spelling[1:]
         head, *others = text.split(spelling)
         tokens = self._split(head + first, goes_on)
@@ -120,8 +119,8 @@ class _Joint:
         return tokens + self._split(rest + others[-1], True)
 
 
-def tokens_behind(model: Model, before: Sequence[int], text: str) -> list[int]:
-    """The tokens of a plain text where it goes on with tokens that are there, as an answer with its prompt."""
+def tokens_after(model: Model, before: Sequence[int], text: str) -> list[int]:
+    """The tokens of a plain text that continues given tokens, as an answer continues its prompt."""
     joint = _Joint(model)
     joint.tokens = list(before)
     joint.plain = text

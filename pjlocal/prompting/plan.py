@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from ..engine.adapters import Adapters, make_adapters
 from ..engine.interrupt import Interrupt
-from ..engine.voices import Weight
+from ..engine.policies import Weight
 from ..errors import UsageError
 from ..request import PREFERENCES, Request, in_turn
 from ..settings import (
@@ -84,19 +84,19 @@ class Plan:
     conversation: Sequence[Message]
     prompts: list[list[int]]
     stops: tuple[str, ...]
-    shares_trunk: bool
+    shares_prefix: bool
     may_think: bool = True
-    n_begun: int = 0
+    n_beginning: int = 0
 
     @property
-    def begun(self) -> list[int]:
+    def beginning(self) -> list[int]:
         """The tokens that begin the answer and are there before it is written."""
-        return self.prompts[0][len(self.prompts[0]) - self.n_begun :]
+        return self.prompts[0][len(self.prompts[0]) - self.n_beginning :]
 
     @property
     def given(self) -> list[int]:
         """Those of them that the request gives (``begin``), and not the conversation: they are part of the answer."""
-        return [] if self.conversation[-1].role == "assistant" else self.begun
+        return [] if self.conversation[-1].role == "assistant" else self.beginning
 
 
 def resolve_mode(request: Request) -> Mode:
@@ -111,8 +111,8 @@ def resolve_mode(request: Request) -> Mode:
     if not some:
         if mode != "plain":
             raise UsageError(f"mode {mode} needs a preference, as in: -p vivid -p creative")
-        asked = {"--avoid": generation.avoid, "--strength": generation.strength, "--panel": generation.panel}
-        for name, given in asked.items():
+        flags = {"--avoid": generation.avoid, "--strength": generation.strength, "--panel": generation.panel}
+        for name, given in flags.items():
             if given:
                 raise UsageError(f"{name} needs a preference, as in: -p vivid -p creative")
     return mode
@@ -153,13 +153,13 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
     lines = []
     sets_views = not set(PREFERENCES).isdisjoint(given)
     if roles.mode == "base" and VIEW_NAMES[1] not in roles.weights and (sets_views or "mode" in given):
-        lines.append("base mode writes as view b alone would, and view b has no preference: use --judge-prefer")
+        lines.append("mode base writes the text of view b, which has no preference: give it one with --judge-prefer")
     idle = [flag(f) for f in _idle(request.generation, roles.mode) if f.name in given]
     if sets_views or "avoid" in given:
         idle += _idle_strengths(request.generation, roles)
     if idle:
-        who = "the rule overlap" if _takes_the_least(request.generation, roles) else f"mode {roles.mode}"
-        lines.append(f"{who} has no use for {' and '.join(idle)}")
+        where = "with the rule overlap" if _takes_the_least(request.generation, roles) else f"in mode {roles.mode}"
+        lines.append(f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect {where}")
     return lines
 
 
@@ -201,7 +201,7 @@ def make_roles(request: Request) -> Roles:
     if mode in ("plain", "rewrite"):
         prefix([*chain.from_iterable(preferences), *generation.avoid])  # refused here, before anything is written
         if mode == "rewrite" and not any(preferences):
-            raise UsageError("mode rewrite asks for a correction in words: it needs a preference, as in: -p vivid")
+            raise UsageError("mode rewrite needs a preference in words, as in: -p vivid")
         return Roles(mode, named, 1, [""], {}, None, [_adapters(generation)])
     if generation.panel and mode not in OF_ONE_VIEW:
         named = _panel(preferences)
@@ -230,9 +230,11 @@ def make_roles(request: Request) -> Roles:
     if generation.rule != "push" and not weights:  # the views' adapters come to nothing
         raise UsageError(f"the rule {generation.rule} needs a preference, as in: -p vivid -p creative")
     if generation.rule != "push" and any(weight.strength <= 0 for weight in weights.values()):
-        raise UsageError(f"the rule {generation.rule} takes strengths above 0")
+        raise UsageError(f"the rule {generation.rule} needs strengths above 0")
     if generation.rule in ("mod", "mixture") and any(weight.auto for weight in weights.values()):
-        raise UsageError(f"the rule {generation.rule} has no neutral view for the strength auto: give a number")
+        raise UsageError(
+            f"the rule {generation.rule} cannot use the strength auto, which needs a neutral view: give a number"
+        )
     neutral = None
     if _needs_neutral(generation, mode, list(weights.values())):
         views = list(zip(prefixes, adapters, strict=True))
@@ -271,13 +273,11 @@ def _check_rule(generation: Generation, mode: Mode) -> None:
     if rule == "push":
         return
     if mode != "both":
-        raise UsageError(
-            f"--rule {rule} says how mode both weighs the preferences: add --mode both, or take the rule push again"
-        )
+        raise UsageError(f"--rule {rule} applies only in mode both: add --mode both, or use the rule push")
     if generation.avoid:
         raise UsageError(f"--avoid needs the rule push: {rule} has no neutral view to push away from")
     if rule == "overlap" and generation.strength is not None:
-        raise UsageError("--strength means nothing to the rule overlap: leave one of them out")
+        raise UsageError("--strength has no effect with the rule overlap: leave one of them out")
 
 
 def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
@@ -316,7 +316,7 @@ def _needs_neutral(generation: Generation, mode: Mode, weights: Sequence[Weight]
         return True
     if mode == "both" and not any(weight.auto for weight in weights):
         return sum(weight.strength for weight in weights) != 1.0
-    return not all(weight.is_as_it_is for weight in weights)
+    return not all(weight.is_identity for weight in weights)
 
 
 def write_prompts(
@@ -334,20 +334,20 @@ def write_prompts(
         UsageError: nothing is said, or so much that it cannot fit, and only splitting it into tokens would take long.
         ModelError: the template refuses the conversation.
     """
-    asked = next((message for message in reversed(conversation) if message.role != "assistant"), None)
-    if not asked or not (asked.content.strip() or asked.role == "tool"):
-        raise UsageError('the prompt is empty: say something, as in pjlocal run -p vivid "Tell me a story"')
-    length = len(asked.content)
+    question = next((message for message in reversed(conversation) if message.role != "assistant"), None)
+    if not question or not (question.content.strip() or question.role == "tool"):
+        raise UsageError('the prompt is empty: give one, as in pjlocal run -p vivid "Tell me a story"')
+    length = len(question.content)
     if length > _MOST_PER_TOKEN * limit:
         raise UsageError(
-            f"the prompt is far too long: {length:,} characters, where a context of {limit:,} tokens has room for "
-            f"about {4 * limit:,}. Shorten it, or give a larger --ctx"
+            f"the prompt is far too long: {length:,} characters, and a context of {limit:,} tokens holds about "
+            f"{4 * limit:,}. Shorten it, or give a larger --ctx"
         )
     with interrupt.at_once():
-        begun = with_beginning(conversation, prompting)
-        if tools.opening and begun[-1].role == "assistant":
-            raise UsageError("an answer that must be a call takes no beginning")
-        return [template.tokens(begun, prefix, prompting, tools) for prefix in prefixes]
+        turns = with_beginning(conversation, prompting)
+        if tools.opening and turns[-1].role == "assistant":
+            raise UsageError("an answer that must be a call cannot have a beginning: leave it out")
+        return [template.tokens(turns, prefix, prompting, tools) for prefix in prefixes]
 
 
 def with_beginning(conversation: Sequence[Message], prompting: Prompting) -> Sequence[Message]:
@@ -380,6 +380,6 @@ def make_plan(
         )
     for warning in unused(request, roles, EVERYTHING):
         template.warn_once(warning)
-    shares_trunk = request.prompting.placement == "question"
-    n_begun = template.n_begun(with_beginning(conversation, request.prompting), request.prompting)
-    return Plan(request, roles, conversation, prompts, template.stops, shares_trunk, n_begun=n_begun)
+    shares_prefix = request.prompting.placement == "question"
+    n_beginning = template.n_beginning(with_beginning(conversation, request.prompting), request.prompting)
+    return Plan(request, roles, conversation, prompts, template.stops, shares_prefix, n_beginning=n_beginning)

@@ -1,4 +1,4 @@
-"""Preferences: what a view is told to care about, and how several are dealt to the two views."""
+"""Preferences: presets, their texts and strengths, and the prefix of a view."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRESETS: dict[str, str] = {
     "friendly": "Be friendly: talk like a kind friend.",
 }
 
-#: Words that people try, by the preset that means the same: the nearest spelling of "warm" is "harmless".
+#: Synonyms of the presets: by spelling alone, "warm" would suggest "harmless".
 _MEANINGS = {
     "helpful": "useful practical",
     "harmless": "safe ethical careful cautious",
@@ -48,11 +48,11 @@ _LIKE = {word: preset for preset, words in _MEANINGS.items() for word in words.s
 
 _own: dict[str, str] = {}
 
-_HOW_FREE_TEXT = "a preference of your own takes more than one word, as in 'Answer in rhyme', or @FILE"
+_HOW_FREE_TEXT = "a preference of your own needs more than one word, as in 'Answer in rhyme', or @FILE"
 
 
 def use_own(presets: Mapping[str, str]) -> None:
-    """From now on these are the user's own presets, by name in lower case, besides the built-in ones."""
+    """Set the user's own presets, by name in lower case.  The built-in ones stay."""
     _own.clear()
     _own.update(presets)
 
@@ -65,10 +65,10 @@ def presets() -> dict[str, str]:
 def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
     """The prefix text of one preference: a preset's name, free text of several words, or ``@file``.
 
-    ``known`` are the presets that count, by default all of `presets`.
+    ``known`` are the presets by name, by default all of `presets`.
 
     Raises:
-        UsageError: an empty preference, an unknown preset, or a file that cannot be read as UTF-8.
+        UsageError: the preference is empty, an unknown preset, or a file that cannot be read as UTF-8.
     """
     spec = split_strength(spec)[0].strip()
     known = presets() if known is None else known
@@ -78,7 +78,7 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
         return read_text(spec[1:], "preference file")
     if preset := known.get(spec.lower()):
         return preset
-    if len(spec.split()) == 1 and max(spec) < "\u0e00":  # from there on come scripts that put no space between words
+    if len(spec.split()) == 1 and max(spec) < "\u0e00":  # from U+0E00 on, scripts have no spaces between words
         name, colon, strength = spec.partition(":")
         if colon and name.lower() in known:
             _check_strength(spec, strength)
@@ -88,7 +88,7 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
 
 
 def _hint(word: str, known: Mapping[str, str]) -> str:
-    """The preset that was meant: by its meaning, else by its spelling; else all of them."""
+    """A hint to the intended preset, by meaning or by spelling; else the names of all."""
     like = _LIKE.get(word)
     if like in known:
         return f"did you mean {like}?"
@@ -99,11 +99,12 @@ _STRENGTH = re.compile(r"(?P<text>.*[^\s:]):(?P<strength>[+-]?(?:\d+\.?\d*|\.\d+
 
 
 def split_strength(spec: str) -> tuple[str, str | None]:
-    """A preference and the strength behind its last colon, as in ``vivid:1.5``; a colon in a text, as in ``a ratio of
-    3:2`` or ``note: 5``, stays text.
+    """Split a preference at the strength after its last colon, as in ``vivid:1.5``.
+
+    A colon in a text, as in ``a ratio of 3:2`` or ``note: 5``, belongs to the text.
 
     Raises:
-        UsageError: a strength beyond its limits.
+        UsageError: the strength is outside its limits.
     """
     match = _STRENGTH.fullmatch(spec.strip())
     if match is None or (match["text"][-1].isdigit() and " " in match["text"]):
@@ -125,8 +126,8 @@ def prefix(preferences: Sequence[str]) -> str:
 
 
 def correction(preferences: Sequence[str], avoid: Sequence[str]) -> str:
-    """What is asked of a model that is to correct an answer."""
-    asked = ["Rewrite your answer to follow these instructions:", prefix(preferences)]
+    """The instruction to correct an answer."""
+    lines = ["Rewrite your answer to follow these instructions:", prefix(preferences)]
     if avoid:
-        asked += ["Do not follow these:", prefix(avoid)]
-    return "\n".join([*asked, "Reply with the rewritten answer alone."])
+        lines += ["Do not follow these:", prefix(avoid)]
+    return "\n".join([*lines, "Reply with the rewritten answer alone."])

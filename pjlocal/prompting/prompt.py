@@ -17,11 +17,11 @@ from ..engine.model import Model
 from ..errors import RefusedError
 from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
-from .pieces import Marks, tokens_behind, tokens_of
-from .rendering import PROBE, Role, Said, attempt, dialogue, jinja, reaches
+from .pieces import Marks, tokens_after, tokens_of
+from .rendering import PROBE, Role, TemplateMessage, attempt, dialogue, jinja, reaches
 from .thinking import HARMONY, MARKS, Thinking, answer_start, opened_by
 from .thinking import Marks as ThinkingMarks
-from .tools import CallSupport, Control, Spelled, Tools, described, find_support, in_words, map_texts
+from .tools import CallSupport, Control, Spelled, Tools, describe_calls, describe_tools, find_support, map_texts
 
 log = logging.getLogger("pjlocal")
 
@@ -54,7 +54,7 @@ _THINK_NAMES = ("enable_thinking", "thinking")
 _TAIL = 32  # tokens at a prompt's end, in which a mark that opens thinking has room
 
 #: What to say where there is none.
-NO_THINK_SWITCH = "this model's chat template has no switch for it"
+NO_THINK_SWITCH = "this model's chat template has no switch for thinking"
 
 
 class ChatTemplate:
@@ -79,7 +79,7 @@ class ChatTemplate:
         #: Stop strings that the way of writing needs.
         self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is dialogue else ()
         #: What the user was warned of; once is enough.
-        self.told: set[str] = set()
+        self.warned: set[str] = set()
         #: Takes the warnings instead, each time: a server passes them on to whoever asks.
         self.listener: Callable[[str], None] | None = None
 
@@ -144,8 +144,8 @@ class ChatTemplate:
                 turns = [Message("user", preference), Message("assistant", ""), *turns]
             else:
                 self.warn_once(
-                    "the model's chat template refuses empty answers: with --placement user-turn the preference "
-                    "stands at the head of the first message, not in a turn of its own"
+                    "the model's chat template refuses empty answers: --placement user-turn puts the preference at the "
+                    "start of the first message instead"
                 )
                 turns = _headed(turns, preference)
         elif preference and prompting.placement == "question":
@@ -179,7 +179,7 @@ class ChatTemplate:
         says_something = message.role == "assistant" and (message.content.strip() or message.others)
         if not message.thinking or marks is None or not says_something:
             return message
-        thought = f"{marks.open}{marks.before}{message.thinking}{marks.before}{marks.close}{marks.behind}"
+        thought = f"{marks.open}{marks.before}{message.thinking}{marks.before}{marks.close}{marks.after}"
         return replace(message, content=thought + message.content, thinking="")
 
     @cached_property
@@ -215,35 +215,35 @@ class ChatTemplate:
         it, close it or refuse it, and the KV caches hold it in this form.
 
         Raises:
-            RefusedError: the template refuses the conversation, or leaves out what is asked.
+            RefusedError: the template refuses the conversation, or leaves out the question.
         """
         *asked, last = conversation
         if last.role == "assistant":
             prompt = self.tokens(asked, preference, prompting, tools)
             return [*prompt, *self._beginning(prompt, last, prompting)]
         if tools.offered and not self.call_support.shows_tools:
-            system = "\n\n".join(filter(None, (prompting.system, described(tools.offered))))
+            system = "\n\n".join(filter(None, (prompting.system, describe_tools(tools.offered))))
             prompting, tools = prompting.replace(system=system), replace(tools, offered=())
         if prompting.think != "auto" and not self.has_think_switch:
             self.warn_once(NO_THINK_SWITCH, f"think {prompting.think}: ")
         messages = self.messages(conversation, preference, prompting)
         try:
-            harmless = self._with_all_said(messages, prompting, tools)
+            harmless = self._render_probes(messages, prompting, tools)
         except RefusedError:
             if not any(message.others for message in messages):
                 raise
             messages = self.messages(_calls_in_words(conversation), preference, prompting)
-            harmless = self._with_all_said(messages, prompting, tools)
+            harmless = self._render_probes(messages, prompting, tools)
         marks = Marks("".join(f"{message.content}{message.others}" for message in messages) + str(tools.offered))
         try:
-            written = self._written(messages, prompting, tools)
+            written = self._render_messages(messages, prompting, tools)
         except RefusedError:  # because of how an answer is worded: it has just taken as many of plain words
             messages = [self._hidden(message, marks) for message in messages]
-            written = marks.reveal(self._written(messages, prompting, tools))
+            written = marks.reveal(self._render_messages(messages, prompting, tools))
         keep, keep_trimmed = partial(self._keep_tokens, trimmed=False), partial(self._keep_tokens, trimmed=True)
         harmless_tools = replace(tools, offered=map_texts(tools.offered, partial(self._harmless, marks=marks)))
         for mark in (keep, keep_trimmed, self._protect):
-            text = self._written([mark(message, marks) for message in messages], prompting, harmless_tools)
+            text = self._render_messages([mark(message, marks) for message in messages], prompting, harmless_tools)
             if marks.reveal(text) == written:  # the template takes what is marked as it is
                 break
         else:
@@ -255,7 +255,7 @@ class ChatTemplate:
             tokens.insert(0, bos)
         return tokens
 
-    def n_begun(self, conversation: Sequence[Message], prompting: Prompting) -> int:
+    def n_beginning(self, conversation: Sequence[Message], prompting: Prompting) -> int:
         """The number of tokens at the end of each view's prompt that begin the answer."""
         last = conversation[-1]
         if last.role != "assistant":
@@ -281,13 +281,13 @@ class ChatTemplate:
                 head = head.rstrip(" ")
             tokens += model.tokenize(head, special=True, goes_on=True) if head.strip() else []
             text = text if head.strip() else f"{head}{text}"
-        return tokens + tokens_behind(model, [*prompt, *tokens], text)
+        return tokens + tokens_after(model, [*prompt, *tokens], text)
 
     def _answer_head(self, prompting: Prompting) -> str:
         """The text that the template puts between the prompt and an answer."""
         said = [Message("user", "hello"), Message("assistant", PROBE)]
         try:
-            asked, answered = (self._written(said[:n], prompting, Tools()) for n in (1, 2))
+            asked, answered = (self._render_messages(said[:n], prompting, Tools()) for n in (1, 2))
         except RefusedError:
             return ""
         end = answered.find(PROBE)
@@ -296,9 +296,9 @@ class ChatTemplate:
     def _opening(self, prompt: str, tools: Tools) -> str:
         """The beginning of a call behind a prompt, and behind the end of the thinking that the prompt opens."""
         thought = opened_by(prompt) if tools.opening else None
-        return f"{thought.before}{thought.close}{thought.behind}{tools.opening}" if thought else tools.opening
+        return f"{thought.before}{thought.close}{thought.after}{tools.opening}" if thought else tools.opening
 
-    def _with_all_said(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
+    def _render_probes(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
         """The prompt with plain words in the place of what is said.
 
         They show whether all of it comes into the prompt.  The texts themselves would not: a template may escape them,
@@ -309,32 +309,30 @@ class ChatTemplate:
         """
         words = [f"{PROBE}{number}x" for number, _ in enumerate(messages)]
         plain = [_in_plain_words(message, word) for message, word in zip(messages, words, strict=True)]
-        text = self._written(plain, prompting, tools)
+        text = self._render_messages(plain, prompting, tools)
         missing = [m for m, word in zip(messages, words, strict=True) if word not in text.casefold()]
         if any(message is messages[-1] for message in missing):
-            raise RefusedError(
-                "the model's chat template leaves out what is asked: use a model that is made to chat in text"
-            )
+            raise RefusedError("the model's chat template leaves out the question: use a model made for text chat")
         if any(message.role != "assistant" or message.others for message in missing):
             raise RefusedError(
-                "the model's chat template leaves out what was asked before: begin a new chat, or use another model"
+                "the model's chat template leaves out earlier questions: begin a new chat, or use another model"
             )
         if missing:
             self.warn_once("the model's chat template leaves out earlier answers: the model does not see them")
         return text
 
-    def _written(self, messages: Sequence[Message], prompting: Prompting, tools: Tools = Tools()) -> str:
+    def _render_messages(self, messages: Sequence[Message], prompting: Prompting, tools: Tools = Tools()) -> str:
         variables: dict[str, Any] = {} if prompting.think == "auto" else _think(prompting.think == "on")
         if prompting.reasoning_effort:
             variables["reasoning_effort"] = prompting.reasoning_effort
         if tools.offered:
             variables["tools"] = tools.offered
         try:
-            return self._render([*map(self._as_said, messages)], variables)
+            return self._render([*map(self._for_template, messages)], variables)
         except Refusal as error:
             raise RefusedError(f"the model's chat template refuses the conversation: {error}") from None
 
-    def _as_said(self, message: Message) -> Said:
+    def _for_template(self, message: Message) -> TemplateMessage:
         if not message.others:
             return message.role, message.content
         others = dict(message.others)
@@ -349,8 +347,8 @@ class ChatTemplate:
         """Tell the user something about what is asked with this model, the first time only."""
         if self.listener:
             self.listener(f"{before}{what}")
-        elif what not in self.told:
-            self.told.add(what)
+        elif what not in self.warned:
+            self.warned.add(what)
             log.warning("%s%s", before, what)
 
     def _protect(self, message: Message, marks: Marks) -> Message:
@@ -441,7 +439,7 @@ def _calls_in_words(conversation: Sequence[Message]) -> list[Message]:
     turns: list[Message] = []
     for message in conversation:
         if "tool_calls" in message.others:
-            text = "\n\n".join(filter(None, (message.content, in_words(message.others["tool_calls"]))))
+            text = "\n\n".join(filter(None, (message.content, describe_calls(message.others["tool_calls"]))))
             message = replace(message, content=text, others={})
         elif message.role == "tool":
             name = message.others.get("name")

@@ -1,4 +1,4 @@
-"""A conversation written out: as the model's Jinja template wants it, or as a plain dialogue where there is none."""
+"""A conversation as prompt text: by the model's Jinja template, or as a plain dialogue without one."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ log = logging.getLogger("pjlocal")
 
 Role = Literal["system", "user", "assistant", "tool"]
 
-#: Who says what; of calls and their results, the other fields of the message too.
-Said = tuple[Role, str] | tuple[Role, str, Mapping[str, Any]]
+#: The role and the text of a message; for calls and their results, its other fields too.
+TemplateMessage = tuple[Role, str] | tuple[Role, str, Mapping[str, Any]]
 
-#: Writes a conversation, with the template's variables; raises `Refusal` where the template does not take it.
-Render = Callable[[Sequence[Said], Mapping[str, Any]], str]
+#: Renders a conversation with the template's variables; raises `Refusal` if the template refuses it.
+Render = Callable[[Sequence[TemplateMessage], Mapping[str, Any]], str]
 
-#: A text that no template changes but for upper and lower case, whatever it escapes.
+#: A text that templates leave unchanged except for upper and lower case.
 PROBE = "pjlocalprobe"
 
-#: Conversations in which a message of that role is the probe; the user's comes first, which the others need.
-PROBES: dict[Role, list[Said]] = {
+#: Conversations with the probe as a message of that role.  The user's comes first because the others need it.
+PROBES: dict[Role, list[TemplateMessage]] = {
     "user": [("user", PROBE)],
     "system": [("system", PROBE), ("user", "hello")],
     "assistant": [("user", "hello"), ("assistant", PROBE), ("user", "hello")],
 }
 
 
-def attempt(render: Render, said: Sequence[Said], variables: Mapping[str, Any] = {}) -> str | None:
-    """What a template writes, or None where it refuses."""
+def attempt(render: Render, said: Sequence[TemplateMessage], variables: Mapping[str, Any] = {}) -> str | None:
+    """The output of a template; None if it refuses."""
     try:
         return render(said, variables)
     except Refusal:
@@ -40,7 +40,7 @@ def attempt(render: Render, said: Sequence[Said], variables: Mapping[str, Any] =
 
 
 def reaches(render: Render, role: Role) -> bool:
-    """Whether what a role says comes into the prompt."""
+    """True if a role's text is in the prompt."""
     return PROBE in (attempt(render, PROBES[role]) or "").casefold()
 
 
@@ -48,7 +48,7 @@ def jinja(model: Model, process: TemplateProcess) -> Render | None:
     """The model's Jinja template, which runs in a process of its own; None without a usable one.
 
     Raises:
-        ModelError: it takes too much time or memory.
+        ModelError: the template takes too much time or memory.
     """
     if not model.chat_template:
         process.close()
@@ -60,14 +60,14 @@ def jinja(model: Model, process: TemplateProcess) -> Render | None:
         process.close()
         return None
 
-    def render(in_parts: frozenset[Role], said: Sequence[Said], variables: Mapping[str, Any]) -> str:
+    def render(in_parts: frozenset[Role], said: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
         messages = [{"role": s[0], "content": _content(s[1], s[0] in in_parts), **_others(s)} for s in said]
         return process.render(messages, variables)
 
     return _with_parts_where_needed(render)
 
 
-def _others(said: Said) -> Mapping[str, Any]:
+def _others(said: TemplateMessage) -> Mapping[str, Any]:
     return said[2] if len(said) == 3 else {}
 
 
@@ -75,10 +75,12 @@ def _content(text: str, in_parts: bool) -> str | list[dict[str, str]]:
     return [{"type": "text", "text": text}] if in_parts else text
 
 
-def _with_parts_where_needed(render: Callable[[frozenset[Role], Sequence[Said], Mapping[str, Any]], str]) -> Render:
-    """A text, or a list of parts, as the template takes it from each role.
+def _with_parts_where_needed(
+    render: Callable[[frozenset[Role], Sequence[TemplateMessage], Mapping[str, Any]], str],
+) -> Render:
+    """Pass each role's content as a text, or as a list of parts if the template needs it.
 
-    Templates of models that also see pictures (SmolVLM, Idefics) may know nothing but lists, and pass over a text.
+    Templates of models that also read images (SmolVLM, Idefics) may accept only lists, and ignore texts.
     """
     in_parts: frozenset[Role] = frozenset()
     for role in PROBES:
@@ -91,15 +93,15 @@ def _with_parts_where_needed(render: Callable[[frozenset[Role], Sequence[Said], 
 _DIALOGUE_NAMES = {"user": "User", "assistant": "Assistant"}
 
 
-def dialogue(said: Sequence[Said], variables: Mapping[str, Any]) -> str:
-    """A plain written-out dialogue, for models without a chat template."""
+def dialogue(said: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
+    """A plain dialogue as text, for models without a chat template."""
     if any(_others(each) for each in said):
-        raise Refusal("it has no place for calls")
+        raise Refusal("it cannot show calls")
     return "\n\n".join([*(_speech(each[0], each[1]) for each in said), "Assistant:"])
 
 
 def _speech(role: Role, text: str) -> str:
     if role == "system":
         return text
-    space = "" if text[:1].isspace() else " "  # a model writes its own behind the colon
+    space = "" if text[:1].isspace() else " "  # the model writes its own space after the colon
     return f"{_DIALOGUE_NAMES[role]}:{space}{text}".rstrip()

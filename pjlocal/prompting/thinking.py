@@ -1,4 +1,4 @@
-"""The thinking of a reasoning model before it answers: told apart from the answer, for all models alike."""
+"""The thinking of a reasoning model, separated from its answer in the same way for all models."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from typing import Generic, Protocol, TypeVar
 class Marks:
     """The marks around the thinking of a family of models.
 
-    before, behind: text that the models write before and behind the closing mark, most often white space.
+    before, after: text that the models write before and after the closing mark, usually white space.
     """
 
     open: str
     close: str
     before: str = "\n"
-    behind: str = "\n\n"
+    after: str = "\n\n"
 
 
-#: gpt-oss's, which thinks in every channel before the final one.
-HARMONY = Marks("<|channel|>", "<|channel|>final<|message|>", before="<|end|><|start|>assistant", behind="")
+#: The marks of gpt-oss, which thinks in every channel before the final one.
+HARMONY = Marks("<|channel|>", "<|channel|>final<|message|>", before="<|end|><|start|>assistant", after="")
 
 MARKS = (
     Marks("<think>", "</think>"),  # DeepSeek-R1, Qwen3 and most others
     Marks("<thinking>", "</thinking>"),
     Marks("<thought>", "</thought>"),  # EXAONE Deep
-    Marks("<seed:think>", "</seed:think>", before="", behind=""),  # Seed-OSS
+    Marks("<seed:think>", "</seed:think>", before="", after=""),  # Seed-OSS
     Marks("<mm:think>", "</mm:think>"),  # MiniMax-M3
-    Marks("[THINK]", "[/THINK]", before="", behind=""),  # Magistral
+    Marks("[THINK]", "[/THINK]", before="", after=""),  # Magistral
     Marks("◁think▷", "◁/think▷"),  # Kimi-VL
-    Marks("<|channel>thought", "<channel|>", behind=""),  # Gemma 4
+    Marks("<|channel>thought", "<channel|>", after=""),  # Gemma 4
     HARMONY,
 )
 
@@ -45,7 +45,7 @@ _LAST = re.compile(_BETWEEN + r"\s*\Z")
 
 
 def opened_by(prompt: str) -> Marks | None:
-    """The marks of the thinking that the prompt itself opens at its end, as some chat templates have it."""
+    """The marks of the thinking that the end of the prompt opens, as in some chat templates; None if it opens none."""
     end = prompt.rstrip()
     return next((marks for marks in MARKS if end.endswith(marks.open)), None)
 
@@ -53,24 +53,24 @@ def opened_by(prompt: str) -> Marks | None:
 class Thinking:
     """The state of an answer's thinking, token by token.
 
-    Where the answer begins with an opening mark, or the prompt has opened the thinking, all tokens up to the closing
-    mark are thought, and so are those of white space behind it.
+    If the answer begins with an opening mark, or the prompt opened the thinking, all tokens up to the closing mark are
+    thought, and also tokens of white space after it.
 
     Args:
         opened: the marks of the thinking that the prompt opens.
-        may_begin: whether an opening mark at the beginning opens it.
+        may_begin: let an opening mark at the beginning open the thinking.
     """
 
     def __init__(self, opened: Marks | None = None, may_begin: bool = True) -> None:
-        #: Whether the last token is thought; None while the tokens so far may become an opening mark.
+        #: True if the last token is thought; None while the tokens so far may become an opening mark.
         self.is_thought: bool | None = None if opened or may_begin else False
         self.marks = opened
-        self.n_tokens = 0  # of the thinking, with its marks
+        self.n_tokens = 0  # of the thinking, including its marks
         self.is_closed = not (opened or may_begin)
-        self._text = b""  # of the last tokens, which may become a mark
+        self._text = b""  # the last bytes, which may become a mark
 
     def accept(self, spelled: bytes) -> None:
-        """Learn of the next token by its bytes, a control token's spelling included."""
+        """Add the next token by its bytes; for a control token, its spelling."""
         if self.is_closed:
             if self.is_thought:  # the closing mark came last
                 self.is_thought = bool(spelled) and not spelled.strip()
@@ -100,41 +100,40 @@ class Thinking:
 
     @property
     def ending(self) -> str:
-        """The text that ends an open thought: its closing mark, with what models write around it."""
+        """The text that ends an open thought: its closing mark, with the usual text around it."""
         if self.marks is None:
             return ""
         before = "" if self.marks.before.isspace() and self._text.endswith(b"\n") else self.marks.before
-        return f"{before}{self.marks.close}{self.marks.behind}"
+        return f"{before}{self.marks.close}{self.marks.after}"
 
     @property
     def ends_with_mark(self) -> bool:
-        """True if the last token ended with the closing mark itself."""
+        """True if the last token ended with the closing mark."""
         return self.marks is not None and self.is_closed and self._text.endswith(self.marks.close.encode())
 
 
-class Voice(Protocol):
-    """A `decoding.schedule.Voice`."""
+class Policy(Protocol):
+    """A `decoding.schedule.Policy`."""
 
     def accept(self, token: int, /) -> None: ...
 
 
-V = TypeVar("V", bound=Voice)
+V = TypeVar("V", bound=Policy)
 
 
 @dataclass
 class ThinkingPhase(Generic[V]):
-    """The way an answer's tokens are decided while the model thinks: a `decoding.schedule.Phase`, and an
-    `engine.constraint.Gate`.
+    """The decisions during the thinking: a `decoding.schedule.Phase` and an `engine.constraint.Gate`.
 
-    thinking: follows the answer.
-    spell: the bytes of a token, a control token's spelling included.
-    split: the tokens of a text in which control tokens are spelled, within an answer.
-    force: a voice that knows the next token.
-    most: tokens of the thinking, at which it is ended; None for as many as the whole answer may have.
-    most_answer: tokens of the answer behind it.
+    thinking: the state of the answer's thinking.
+    spell: returns the bytes of a token; for a control token, its spelling.
+    split: returns the tokens of a text with spelled control tokens, within an answer.
+    force: makes a policy that gives one token the probability 1.
+    most: the most tokens of the thinking; None if only the limit of the whole answer applies.
+    most_answer: the most tokens of the answer after it.
     openings: tokens with which a constrained answer may begin to think.
-    is_constrained: whether the answer is.  It begins behind the white space that follows the closing mark, or with
-        the first token, where the constraint itself allows what opens the thinking: then it is about that too.
+    is_constrained: the answer has a constraint.  The constraint begins after the white space that follows the closing
+        mark.  If it allows the opening mark itself, it begins with the first token and covers the thinking too.
     """
 
     thinking: Thinking
@@ -145,9 +144,9 @@ class ThinkingPhase(Generic[V]):
     most_answer: int
     openings: Collection[int] = ()
     is_constrained: bool = False
-    #: Decides what is thought; None leaves it to the rounds.
+    #: The policy that decides the thinking; None leaves it to the rounds.
     thinker: V | None = None
-    #: Whether the constraint itself allows a token at the beginning.
+    #: Returns True if the constraint allows a token at the beginning.
     allows: Callable[[int], bool] = lambda token: False
     _n_tokens: int = 0
     _forced: deque[int] = field(default_factory=deque)
@@ -157,7 +156,7 @@ class ThinkingPhase(Generic[V]):
         self._end_in_time()
 
     @property
-    def voice(self) -> V | None:
+    def policy(self) -> V | None:
         if self._forced:
             return self.force(self._forced[0])
         return self.thinker if self.thinking.is_open else None
@@ -186,20 +185,20 @@ class ThinkingPhase(Generic[V]):
         if self._forced:
             self._forced.popleft()
         elif was_open and self.is_constrained and thinking.ends_with_mark and thinking.marks and self.start is None:
-            self._forced += self.split(thinking.marks.behind)
+            self._forced += self.split(thinking.marks.after)
         self._end_in_time()
         if self.start is None and thinking.is_closed and not self._forced:
             self.start = self._n_tokens
 
     def _end_in_time(self) -> None:
-        """End the thinking where it has the tokens that it may have, unless a constraint is about it."""
+        """End the thinking at its token limit, unless a constraint covers it."""
         may_end = self.thinking.is_open and not self._forced and (self.start is None or not self.is_constrained)
         if may_end and self.most is not None and self.thinking.n_tokens >= self.most:
             self._forced += self.split(self.thinking.ending)
 
 
 class Token(Protocol):
-    """A token of which it is known whether it is thought, such as `events.TokenEvent`."""
+    """A token that is known to be thought or not, such as `events.TokenEvent`."""
 
     @property
     def text(self) -> str: ...
@@ -208,58 +207,59 @@ class Token(Protocol):
 
 
 class ThinkingText:
-    """The texts of events without the marks of thinking: the thinking and the answer, as they come.
+    """A stream of events to the texts of thinking and answer, without the marks.
 
-    Text that may belong to the closing mark, and white space before it, is held back until it is known.
+    Text that may belong to the closing mark, and white space before it, is held back until that is known.
     """
 
     def __init__(self) -> None:
         self._marks: Marks | None = None
-        self._held = ""  # of the thinking
+        self._held = ""  # text of the thinking that is held back
         self._n_last = 0  # characters of its last token
-        self._has_begun = False  # the opening mark is known, or there is none
-        self._has_thought = self._has_answered = False  # some text of it came out
+        self._has_started = False  # the opening mark was seen, or there is none
+        self._has_thought = self._has_answered = False  # some text was returned
 
     def push(self, event: Token) -> tuple[str, str]:
-        """The text that an event adds to the thinking, and to the answer."""
+        """The texts that an event adds to the thinking and to the answer."""
         if event.thought:
             self._held += event.text
             self._n_last = len(event.text)
-            self._has_begun = self._has_begun or self._begins()
-            return self._take(self._settled()) if self._has_begun else "", ""
+            self._has_started = self._has_started or self._begins()
+            return self._take(self._settled()) if self._has_started else "", ""
         if self._has_answered:
             return "", event.text
         thinking, text = self.finish()
         text += event.text
-        if self._has_begun:  # there was a thought
+        if self._has_started:  # there was a thought
             text = text.lstrip()
         self._has_answered = bool(text)
         return thinking, text
 
     def finish(self) -> tuple[str, str]:
-        """The rest of the thinking, and what its last token adds to the answer."""
+        """The rest of the thinking, and the text that its last token adds to the answer."""
         held = self._held
-        end, behind = max(self._ends(), default=(len(held), len(held)))
+        end, after = max(self._ends(), default=(len(held), len(held)))
         thinking = self._take(len(_LAST.sub("", held[:end]).rstrip()))
         self._held = ""
-        return thinking, held[behind:].lstrip()
+        return thinking, held[after:].lstrip()
 
     @property
     def _closes(self) -> list[str]:
         return [marks.close for marks in ([self._marks] if self._marks else MARKS)]
 
     def _ends(self) -> list[tuple[int, int]]:
-        """Where closing marks begin and end that may be the thinking's own.
+        """The begin and end of each closing mark that may end the thinking.
 
-        Where the prompt has opened it, all marks are looked for.  One that more thoughts follow is a quotation.
+        If the prompt opened the thinking, all marks are searched.  A mark that is followed by more thoughts is a
+        quotation.
         """
         held, n_before = self._held, len(self._held) - self._n_last
         find = held.find if self._marks else held.rfind
-        found = [(at, at + len(close)) for close in self._closes if (at := find(close)) >= 0]
-        return [(at, end) for at, end in found if self._marks or end > n_before or not held[end:].strip()]
+        matches = [(at, at + len(close)) for close in self._closes if (at := find(close)) >= 0]
+        return [(at, end) for at, end in matches if self._marks or end > n_before or not held[end:].strip()]
 
     def _begins(self) -> bool:
-        """Take the opening mark away; False where more of it may come."""
+        """Remove the opening mark; False if more of it may follow."""
         head = self._held.lstrip()
         if any(marks.open.startswith(head) and marks.open != head for marks in MARKS):
             return False
@@ -269,7 +269,7 @@ class ThinkingText:
         return True
 
     def _settled(self) -> int:
-        """How many characters of what is held cannot become part of a mark any more."""
+        """The number of held characters that cannot become part of a mark."""
         begins, ends = self._closes, [at for at, _ in self._ends()]
         if self._marks is HARMONY:
             self._held = _CHANNEL.sub("\n\n", self._held)
@@ -288,14 +288,14 @@ class ThinkingText:
 
 
 def split(events: Iterable[Token]) -> tuple[str, str]:
-    """The thinking and the answer that events make."""
+    """The texts of the thinking and of the answer of all events."""
     texts = ThinkingText()
     thoughts, answers = zip(*map(texts.push, events), texts.finish(), strict=True)
     return "".join(thoughts), "".join(answers)
 
 
 def answer_start(text: str) -> int:
-    """Where the answer begins in a whole text: behind its thought; at its end where the thought has none."""
+    """The index at which the answer begins in a whole text; the text's length if its thought is not closed."""
     thinking = Thinking()
     thinking.accept(text.encode())
     if thinking.marks is None:
@@ -306,12 +306,12 @@ def answer_start(text: str) -> int:
 
 
 def find_thoughts(texts: Sequence[str]) -> list[bool]:
-    """Whether each token is thought, by the tokens' texts: of answers that were saved without saying so."""
+    """For each token, True if it is thought, judged by the texts.  Used for answers saved without that information."""
     text = "".join(texts)
     opened = next((marks for marks in MARKS if marks.close in text and marks.open not in text), None)
     thinking, flags = Thinking(opened), []
     for each in texts:
         thinking.accept(each.encode("utf-8", "surrogatepass"))
         flags.append(thinking.is_thought)
-    first = next((flag for flag in flags if flag is not None), False)  # of those before, nothing was known then
+    first = next((flag for flag in flags if flag is not None), False)  # for tokens before it was known
     return [first if flag is None else flag for flag in flags]

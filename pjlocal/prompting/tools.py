@@ -1,4 +1,4 @@
-"""Functions that a model may call: how its chat template writes a call, and calls in words where it writes none."""
+"""Functions that a model may call: how its chat template writes calls, and calls as text if it writes none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .rendering import PROBE, Render, attempt
 from .thinking import MARKS
 
-#: A function as templates take it: ``{"type": "function", "function": {"name", "description", "parameters"}}``.
+#: A function in the format of templates: ``{"type": "function", "function": {"name", "description", "parameters"}}``.
 Tool = Mapping[str, Any]
 
 
@@ -34,17 +34,17 @@ class Spelled:
         return "".join(piece if isinstance(piece, str) else piece.spelling for piece in self.pieces)
 
     @property
-    def shown(self) -> str:
-        """The text that an answer shows of it: control tokens show nothing."""
+    def visible(self) -> str:
+        """The text without control tokens, as an answer shows it."""
         return "".join(piece for piece in self.pieces if isinstance(piece, str))
 
     @property
     def lark(self) -> str:
-        """It as a part of a rule of a Lark grammar."""
+        """The text as a part of a Lark rule."""
         return " ".join(json.dumps(p, ensure_ascii=False) if isinstance(p, str) else f"<[{p.id}]>" for p in self.pieces)
 
     def without(self, beginning: str) -> Spelled:
-        """It without the text that it begins with."""
+        """The text without its given beginning."""
         first, *others = self.pieces
         rest = str(first).removeprefix(beginning)
         return Spelled((*([rest] if rest else []), *others))
@@ -54,7 +54,7 @@ class Spelled:
 class CallSyntax:
     """The text of a call: ``opening``, the function's name, ``between``, and the arguments as JSON.
 
-    What a template writes behind the arguments is left out: the answer ends there.
+    The text of a template after the arguments is left out, because the answer ends there.
     """
 
     opening: Spelled
@@ -62,7 +62,7 @@ class CallSyntax:
 
     @property
     def mark(self) -> str | Control | None:
-        """The beginning of ``opening`` by which a call is told from other text: a control token or a tag."""
+        """The beginning of ``opening`` that distinguishes a call from text: a control token or a tag."""
         first = self.opening.pieces[0] if self.opening.pieces else ""
         if isinstance(first, Control):
             return first
@@ -71,21 +71,21 @@ class CallSyntax:
 
     @property
     def can_be_chosen(self) -> bool:
-        """Whether a call can be told from an answer in text."""
+        """True if a call can be distinguished from an answer in text."""
         return self.mark is not None or self.opening.whole.startswith("{")
 
 
-#: The syntax where the template has none of its own.
+#: The syntax for templates without one of their own.
 IN_JSON = CallSyntax(Spelled(('{"name": "',)), Spelled(('", "arguments": ',)))
 
 
 @dataclass(frozen=True)
 class CallSupport:
-    """The chat template's own way with functions.
+    """The chat template's support of functions.
 
-    shows_tools: whether it tells the model of functions.
-    syntax: how it writes a call; None where it writes none, or one whose arguments are not JSON.
-    in_text: whether it takes the arguments of earlier calls as a text; else as an object.
+    shows_tools: it shows functions to the model.
+    syntax: its syntax of a call; None if it writes none, or one whose arguments are not JSON.
+    in_text: it takes the arguments of earlier calls as a text; else as an object.
     """
 
     shows_tools: bool = False
@@ -97,7 +97,7 @@ class CallSupport:
 class Tools:
     """The functions that one answer may call.
 
-    opening: text that the prompt ends with, in which control tokens are spelled: the beginning of a call.
+    opening: text at the end of the prompt, with spelled control tokens: the beginning of a call.
     """
 
     offered: Sequence[Tool] = ()
@@ -117,37 +117,37 @@ _ARGUMENTS = re.compile(rf'\{{\s*"{_KEY}"\s*:\s*"{_VALUE}"\s*\}}')
 
 
 def find_support(render: Render, spelled: Callable[[str], Spelled]) -> CallSupport:
-    """Find out how a template shows functions and writes calls, from what it makes of one."""
+    """Find how a template shows functions and writes calls, by rendering a test call."""
     variables = {"tools": [_TOOL]}
     head = attempt(render, [("user", PROBE)], variables) or ""
     shows_tools = _NAME in head
     opened = [at for marks in MARKS if (at := head.find(marks.open, head.rfind(PROBE))) >= 0]
-    head = head[: min(opened, default=len(head))]  # without a thought that the prompt opens, or leaves empty
+    head = head[: min(opened, default=len(head))]  # without an opened or empty thought
     for in_text in (False, True):
         arguments: Any = {_KEY: _VALUE}
         call = make_call("pjlocal00", _NAME, json.dumps(arguments) if in_text else arguments)
-        said = [("user", PROBE), ("assistant", "", {"tool_calls": [call]})]
-        text = attempt(render, said, {**variables, "add_generation_prompt": False}) or ""  # type: ignore[arg-type]
+        messages = [("user", PROBE), ("assistant", "", {"tool_calls": [call]})]
+        text = attempt(render, messages, {**variables, "add_generation_prompt": False}) or ""  # type: ignore[arg-type]
         same = next((n for n, (a, b) in enumerate(zip(head, text, strict=False)) if a != b), min(len(head), len(text)))
         text = text[same:]
         opening, name, rest = text.partition(_NAME)
-        found = _ARGUMENTS.search(rest)
-        if name and found:
+        match = _ARGUMENTS.search(rest)
+        if name and match:
             for marks in MARKS:
                 opening = opening.rpartition(marks.close)[2]
             if opening.lstrip()[:1] in "<[{":  # a mark, or JSON; gpt-oss has a space before "to=functions."
                 opening = opening.lstrip()
-            return CallSupport(shows_tools, CallSyntax(spelled(opening), spelled(rest[: found.start()])), in_text)
+            return CallSupport(shows_tools, CallSyntax(spelled(opening), spelled(rest[: match.start()])), in_text)
     return CallSupport(shows_tools)
 
 
 def make_call(number: str, name: str, arguments: Any) -> dict[str, Any]:
-    """A call in the form of OpenAI's messages; templates take the arguments as an object or as a text."""
+    """A call in the format of OpenAI's messages.  Templates take the arguments as an object or as a text."""
     return {"id": number, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def described(tools: Sequence[Tool]) -> str:
-    """The text that tells a model of functions where its template does not."""
+def describe_tools(tools: Sequence[Tool]) -> str:
+    """The text that describes functions to a model whose template does not show them."""
     functions = [tool["function"] for tool in tools]
     lines = ["Answer with a call of a function, as JSON with its name and its arguments. You can call:"]
     for function in functions:
@@ -157,7 +157,7 @@ def described(tools: Sequence[Tool]) -> str:
     return "\n".join(lines)
 
 
-def in_words(calls: Sequence[Mapping[str, Any]]) -> str:
+def describe_calls(calls: Sequence[Mapping[str, Any]]) -> str:
     """Calls as a readable text."""
     lines = []
     for call in calls:
@@ -169,7 +169,7 @@ def in_words(calls: Sequence[Mapping[str, Any]]) -> str:
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """A JSON value with each of its texts changed; the keys of objects stay."""
+    """A JSON value with all its texts changed, except for the keys of objects."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):

@@ -27,7 +27,7 @@ from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
 from .chats import as_json, number_of, open_chat
 from .openai import Names
-from .streaming import Answering, Answers, as_event, as_stream, read_body
+from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
 
 ALIVE_S = 2.0  # between two lines of a stream, at most
 _MOST_ALTERNATIVES = 100
@@ -129,14 +129,14 @@ def answer_routes(
             answers.submit()
         except Exception as error:
             return refusal(error, in_flags=True)
-        return Answering(answers, lambda: _checked(answers))
+        return AnswerResponse(answers, lambda: _checked(answers))
 
     async def answer(request: Request) -> Response:
         body = validated(_Body, await read_body(request, _MOST_BODY), most_values=None)
         if (body.request is None) == (body.settings is None) and body.request is not None:
             raise Wrong("request and settings exclude each other: give one")
         if (body.messages is None) == (body.chat is None):
-            raise Wrong("give messages, or chat")
+            raise Wrong("give either messages or chat")
         if body.alternatives and body.chat:
             raise Wrong("alternatives need messages; those of a chat are at /api/chats/{id}/turns/{turn}/tokens/{n}")
         in_flags = body.request is not None
@@ -163,7 +163,7 @@ def answer_routes(
             if turn:
                 accepted.discard(turn)
 
-        return Answering(answers, respond, end)
+        return AnswerResponse(answers, respond, end)
 
     def _outside(body: _Body) -> Answers:
         """The answer to messages."""
@@ -171,12 +171,12 @@ def answer_routes(
         request = _request(body, defaults)
         system, messages = parse_conversation([_as_message(message) for message in body.messages])
         job = Job(
-            request.behind(system) if system else request,
+            request.with_system(system) if system else request,
             messages,
             n_alternatives=body.alternatives or 0,
             shortens=body.shortens,
             first=body.first,
-            hears_warnings=body.request is not None,
+            reports_warnings=body.request is not None,
             reuses=body.request is None or len(messages) > 1,  # else as `pjlocal run` writes it, byte for byte
         )
         return Answers(service, [job])
@@ -195,7 +195,7 @@ def answer_routes(
             as_messages(before, turn),
             shortens=True,
             first=body.first,
-            hears_warnings=body.request is not None,
+            reports_warnings=body.request is not None,
         )
         if not chat.keep and replaced is None:
             return Answers(service, [job]), None
@@ -228,12 +228,12 @@ def answer_routes(
             found = [asdict(each) for each in answers.choices[0].tokens[0].alternatives]
             return as_json({"token": turn.events[position].as_dict(), "alternatives": found})
 
-        return Answering(answers, respond)
+        return AnswerResponse(answers, respond)
 
     async def stop(request: Request) -> Response:
         answers = being_written.get(request.path_params["number"])
         if answers is None:
-            raise NotFound("nothing is written there")
+            raise NotFound("no answer with this number is being written")
         answers.stop()
         return Response(status_code=204)
 
@@ -314,7 +314,7 @@ def _replaced(session: Session, chat: _InChat) -> Turn | None:
     if chat.replacing is None:
         return None
     if last is None or last.id != chat.replacing:
-        raise GoneOn("only the last turn can be replaced, and that is another one: load the chat again")
+        raise GoneOn("only the last turn can be replaced, and the chat has a newer one: load the chat again")
     return last
 
 

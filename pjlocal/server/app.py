@@ -28,10 +28,10 @@ from .metrics import Metrics
 from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply, parse, streamed, whole
 from .page import page_routes
 from .responses import Responses, ResponsesReply
-from .streaming import Answering, Answers, read_body
+from .streaming import AnswerResponse, Answers, read_body
 from .tools import NOT_OFFERED, Calling, arrange
 
-_SERVED = (
+_ROUTES_HINT = (
     "This server speaks OpenAI's API: POST /v1/chat/completions, POST /v1/responses, POST /v1/completions and "
     "GET /v1/models, with http://HOST:PORT/v1 as the base URL"
 )
@@ -101,19 +101,19 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         return JSONResponse(_model(name, started))
 
     async def chat(request: Request) -> Response:
-        return await _answering(parse(Chat, await read_body(request)))
+        return await _respond(parse(Chat, await read_body(request)))
 
     async def completion(request: Request) -> Response:
-        return await _answering(parse(Completion, await read_body(request)))
+        return await _respond(parse(Completion, await read_body(request)))
 
     async def responses(request: Request) -> Response:
-        asked = validated(Responses, await read_body(request))
-        body = asked.as_chat()
+        parsed = validated(Responses, await read_body(request))
+        body = parsed.as_chat()
         answers, calling = await _ask(body)
-        reply = ResponsesReply(asked, body, body.model or names.model, calling)
-        return Answering(answers, partial(reply.streamed if asked.stream else reply.whole, answers))
+        reply = ResponsesReply(parsed, body, body.model or names.model, calling)
+        return AnswerResponse(answers, partial(reply.streamed if parsed.stream else reply.whole, answers))
 
-    async def _answering(body: Body) -> Response:
+    async def _respond(body: Body) -> Response:
         answers, calling = await _ask(body)
         reply = Reply(
             body.model or names.model,
@@ -127,8 +127,8 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         )
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return Answering(answers, partial(streamed, answers, reply, with_usage))
-        return Answering(answers, partial(whole, answers, reply))
+            return AnswerResponse(answers, partial(streamed, answers, reply, with_usage))
+        return AnswerResponse(answers, partial(whole, answers, reply))
 
     async def _ask(body: Body) -> tuple[Answers, Calling | None]:
         """The answers that a request wants, and how they may call functions."""
@@ -137,7 +137,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
             raise NotFound(names.unknown(str(body.model)))
         system, prompts = body.system_and_prompts()
         persona, overrides = body.persona(n_ctx), body.overrides(n_ctx)
-        request = defaults.override(named).override(persona).override(overrides).behind(system)
+        request = defaults.override(named).override(persona).override(overrides).with_system(system)
         for warning in unused(request, make_roles(request), persona.flat() | overrides.flat()):
             raise Wrong(warning, "pjlocal")
         n = body.n or 1
@@ -152,7 +152,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
                 warnings.append(NOT_OFFERED)
         tools = calling.tools if calling else Tools()
         jobs = [
-            Job(_seeded(request, number), prompt, top=body.top, hears_warnings=True, tools=tools)
+            Job(_seeded(request, number), prompt, top=body.top, reports_warnings=True, tools=tools)
             for prompt in prompts
             for number in range(n)
         ]
@@ -176,7 +176,7 @@ def _model(name: str, created: int) -> dict[str, Any]:
 def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
-    why = f"{not_served(path) or 'there is nothing here'}. {_SERVED}" if error.status_code == 404 else error.detail
+    why = f"{not_served(path) or 'unknown path'}. {_ROUTES_HINT}" if error.status_code == 404 else error.detail
     message = f"{request.method} {path[:_MOST_PATH]}: {why}"
     return JSONResponse(error_body(message, "invalid_request_error"), error.status_code, error.headers)
 

@@ -108,7 +108,7 @@ def described(error: Exception, *, in_flags: bool = False) -> tuple[int, dict[st
     if status == 500:
         log.error("%s", message)
         if not isinstance(error, PjlocalError):
-            message = "something went wrong in the server, which has told more to whoever runs it"
+            message = "internal server error: the server's log has the details"
     if not in_flags:
         message = in_fields(message[: _MOST_SAID + 1])  # the rest of a text of megabytes would be cut anyway
     return status, error_body(message, kind, code, getattr(error, "field", None))
@@ -130,8 +130,8 @@ def check_key(key: str) -> None:
         raise UsageError("--api-key must not be empty: leave it out, or give a key")
     if not (key.isascii() and key.isprintable()) or key != key.strip():
         raise UsageError(
-            "--api-key (PJLOCAL_API_KEY) may have printable ASCII characters alone, and no spaces or line ends around "
-            "them: no client could send this key in a header"
+            "--api-key (PJLOCAL_API_KEY) must be printable ASCII without spaces or line ends around it: no client "
+            "could send this key in a header"
         )
 
 
@@ -164,26 +164,26 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = 0  # the status that was sent
+        status = 0  # of the response, once it is sent
 
         async def counting(message: Message) -> None:
-            nonlocal begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                begun = message["status"]
+                status = message["status"]
             await send(message)
 
         try:
             refused = None if _is_local_socket(scope) else self._refused(Headers(scope=scope), scope["path"])
             await (refused or self._app)(scope, receive, counting)
         except ClientDisconnect:
-            begun = begun or _HUNG_UP
+            status = status or _HUNG_UP
         except Exception as error:
             response = refusal(error)  # which logs what is the server's fault
-            if not begun:
+            if not status:
                 await response(scope, receive, counting)
         finally:
             route = getattr(scope.get("endpoint"), "__name__", "none")
-            self._metrics.requests.labels(route, str(begun)).inc()
+            self._metrics.requests.labels(route, str(status)).inc()
 
     def _refused(self, headers: Headers, path: str) -> JSONResponse | None:
         """The response to a client without access; None where it has it."""
@@ -193,20 +193,20 @@ class Guard:
         host = headers.get("host", "")
         own = path.startswith(_OWN) and not not_served(path)
         if origin and own and not _is_own(origin, host):
-            message = f"the saved chats are for this server's own page, and not for those of {origin}"
+            message = f"only this server's own page may use the saved chats, not pages of {origin}"
             return JSONResponse(error_body(message, "permission_error"), 403)
         if origin and not self._may_ask(origin, host):
-            message = f"web pages of {origin} may not ask this server: --cors {origin} lets them"
+            message = f"web pages of {origin} may not use this server: start it with --cors {origin} to allow them"
             return JSONResponse(error_body(message, "permission_error"), 403)
-        sent = headers.get("authorization", "")
+        header = headers.get("authorization", "")
         if own:
-            if not (_is_sent(self._token, sent) or (self._key is not None and _is_sent(self._key, sent))):
+            if not (_has_secret(self._token, header) or (self._key is not None and _has_secret(self._key, header))):
                 message = (
                     "/api is for this server's own page: open the address with ?token= that pjlocal serve printed, or "
                     "send its token, or the API key, in the header Authorization: Bearer TOKEN"
                 )
                 return JSONResponse(error_body(message, "authentication_error", "invalid_token"), 401)
-        elif self._key is not None and path not in _OPEN and not _is_sent(self._key, sent):
+        elif self._key is not None and path not in _OPEN and not _has_secret(self._key, header):
             message = "the key is missing or wrong: send the header Authorization: Bearer KEY"
             return JSONResponse(error_body(message, "authentication_error", "invalid_api_key"), 401)
         return None
@@ -234,7 +234,7 @@ def _host(header: str) -> str:
         return ""
 
 
-def _is_sent(secret: str, header: str) -> bool:
+def _has_secret(secret: str, header: str) -> bool:
     """Whether the header holds the secret; the time that this takes does not depend on how much of it is right."""
-    scheme, _, sent = header.partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), secret.encode())
+    scheme, _, value = header.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(value.strip().encode(), secret.encode())

@@ -166,19 +166,19 @@ def _parse_overrides(values: Mapping[str, Any]) -> Overrides:
     tops = _checked({key: values[key] for key in PREFERENCES if key in values}, Overrides)
     preferences = chain(*tops.values(), tables["generation"].get("avoid", ()))
     if any(preference.strip().startswith("@") for preference in preferences) or _FILES & tables["generation"].keys():
-        raise UsageError("a request names no files of the server's: write the text out, or keep it as a persona there")
+        raise UsageError("a request cannot name the server's files: write the text out, or save it as a persona there")
     return Overrides(**tops, **tables)
 
 
 def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, Any]:
     hints = get_type_hints(settings)
-    made: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     for f in fields(settings):  # type: ignore[arg-type]
         if values.get(f.name) is not None:
             or_number = f.metadata.get("or_number", False)
-            made[f.name] = typed(flag(f), hints[f.name], values[f.name], or_number)
-    settings(**made)
-    return made
+            known[f.name] = typed(flag(f), hints[f.name], values[f.name], or_number)
+    settings(**known)
+    return known
 
 
 def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
@@ -190,7 +190,7 @@ def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
     for key, value in values.items():
         most = MOST_STOPS if key == "stop" else _MOST_ITEMS
         if isinstance(value, list) and len(value) > most:
-            raise UsageError(f"{_flag_of(key)} has {len(value):,} entries, and may have {most:,}")
+            raise UsageError(f"{_flag_of(key)} has {len(value):,} entries: at most {most:,} are allowed")
     n_tokens = values.get("max_tokens")
     if same(n_tokens, -1) or (isinstance(n_tokens, int | float) and n_tokens > n_ctx):
         values = {**values, "max_tokens": n_ctx}
@@ -230,13 +230,13 @@ def split_persona(system: str) -> tuple[dict[str, Any], str]:
         return {}, system
     table, _, text = system.lstrip().replace("\r\n", "\n").partition("\n\n")
     if len(table) > _LONGEST_PERSONA:
-        raise Wrong(f"{_PERSONA} in a system message has at most {_LONGEST_PERSONA:,} characters", "messages")
+        raise Wrong(f"{_PERSONA} in a system message must have at most {_LONGEST_PERSONA:,} characters", "messages")
     try:
         values = tomlfile.parse(Path("system message"), table).unwrap()
     except UsageError as error:
         raise Wrong(str(error), "messages") from None
     if len(values) > 1:
-        raise Wrong(f"the settings in a system message are one table, {_PERSONA}", "messages")
+        raise Wrong(f"the settings in a system message must be one table, {_PERSONA}", "messages")
     return values["pjlocal"], text
 
 
@@ -250,7 +250,7 @@ def parse_request(values: Mapping[str, Any]) -> Request:
         request = Request().restore(values)
         named = [*request.views[0], *request.views[1], *request.generation.avoid]
         if any(text.strip().startswith("@") for text in named):
-            raise UsageError("a request names no files of the server's: write the text out")
+            raise UsageError("a request cannot name the server's files: write the text out")
         check_servable(request.generation)
     except PjlocalError:
         raise

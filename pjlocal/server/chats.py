@@ -26,7 +26,7 @@ from .auth import GoneOn, NoChat, NotFound
 from .bodies import Exact, Object, Whole, Wrong, parse_request, validated
 from .streaming import read_body
 
-_NO_CHAT = "there is no saved chat of this number"
+_NO_CHAT = "no saved chat has this number"
 _MOST_QUERY = 1000  # characters
 _MOST_DIGITS = len(str(2**63))
 _TYPES = {"md": "text/markdown", "json": "application/json", "html": "text/html"}
@@ -65,7 +65,7 @@ def chat_routes() -> list[Route]:
     async def chats(request: Request) -> Response:
         query = request.query_params.get("q", "")
         if len(query) > _MOST_QUERY:
-            raise Wrong(f"a search has at most {_MOST_QUERY} characters, and this has {len(query):,}", "q")
+            raise Wrong(f"a search must have at most {_MOST_QUERY} characters (not {len(query):,})", "q")
         if query.strip():
             return as_json({"hits": [asdict(hit) for hit in await _stored(lambda store: store.search(query))]})
         return as_json({"chats": [asdict(summary) for summary in await _stored(Store.summaries)]})
@@ -98,7 +98,7 @@ def chat_routes() -> list[Route]:
     async def export(request: Request) -> Response:
         form = request.path_params["form"]
         if form not in FORMATS:
-            raise NotFound(f"no format {form!r}: there are {', '.join(FORMATS)}")
+            raise NotFound(f"unknown format {form!r}: use {', '.join(FORMATS)}")
         session = await open_chat(number_of(request, "id"))
         headers = {"Content-Disposition": f'attachment; filename="chat-{session.id}.{form}"'}
         text = FORMATS[form](session, request.query_params.get("drafts") == "true")
@@ -177,7 +177,7 @@ async def _last_turn(number: int, turn_id: int, done: str) -> Turn:
     """
     session = await open_chat(number)
     if not session.turns or session.turns[-1].id != turn_id:
-        raise GoneOn(f"only the last turn can be {done}, and that is another one: load the chat again")
+        raise GoneOn(f"only the last turn can be {done}, and the chat has a newer one: load the chat again")
     return session.turns[-1]
 
 

@@ -29,18 +29,18 @@ class Metrics(Monitor):
     def __init__(self) -> None:
         self._registry = of = CollectorRegistry()
         self.requests = Counter("pjlocal_requests", "Requests by route and status.", ["route", "status"], registry=of)
-        self._jobs = Gauge("pjlocal_answers_now", "Answers that are written or wait.", registry=of)
-        self._loaded = Gauge("pjlocal_model_loaded", "Whether the model is in memory.", registry=of)
-        self._decodes = Counter("pjlocal_decodes", "Batches that the model has read.", registry=of)
-        self._fed = Counter("pjlocal_tokens_fed", "Tokens that the model has read, over all views.", registry=of)
+        self._jobs = Gauge("pjlocal_answers_now", "Answers being written or waiting.", registry=of)
+        self._loaded = Gauge("pjlocal_model_loaded", "1 if the model is in memory.", registry=of)
+        self._decodes = Counter("pjlocal_decodes", "Batches decoded.", registry=of)
+        self._fed = Counter("pjlocal_tokens_fed", "Tokens decoded, over all views.", registry=of)
         self._first_token = Histogram(
-            "pjlocal_first_token_seconds", "From an order to its first token.", registry=of, buckets=_SECONDS
+            "pjlocal_first_token_seconds", "Seconds from a request to its first token.", registry=of, buckets=_SECONDS
         )
         self._errors = Counter("pjlocal_errors", "Errors that the server has logged.", registry=of)
-        self._answers = Counter("pjlocal_answers", "Answers by how they ended.", ["finish_reason"], registry=of)
+        self._answers = Counter("pjlocal_answers", "Answers by finish reason.", ["finish_reason"], registry=of)
         self._completion = Counter("pjlocal_completion_tokens", "Tokens written.", registry=of)
         self._prompt = Counter("pjlocal_prompt_tokens", "Tokens of all views' prompts.", registry=of)
-        self._held = Counter("pjlocal_prompt_tokens_held", "Those that were in memory already.", registry=of)
+        self._held = Counter("pjlocal_prompt_tokens_held", "Prompt tokens that were in memory already.", registry=of)
         self._accepted = Counter("pjlocal_accepted_tokens", "Drafted tokens that were accepted.", registry=of)
         self._resampled = Counter("pjlocal_resampled_tokens", "Drafted tokens that were rejected.", registry=of)
 

@@ -50,7 +50,7 @@ _MOST_TOP = 100  # alternatives that may be asked for with each token
 WARNING = "X-Pjlocal-Warning"
 _MOST_NAME = 1000  # characters of a model's name, presets and all
 
-_Written = Sequence[Token] | Done
+_Output = Sequence[Token] | Done
 
 
 # The models.
@@ -90,7 +90,7 @@ class Names:
     def unknown(self, name: str) -> str:
         """An error message for an unknown name."""
         if len(name) > _MOST_NAME:
-            return f"a model's name has at most {_MOST_NAME} characters, and this has {len(name):,}"
+            return f"a model's name must have at most {_MOST_NAME} characters (not {len(name):,})"
         near = did_you_mean(name, self.all()) or f"there are {', '.join(self.all())}"
         return f"no model {name!r}: {near}"
 
@@ -161,7 +161,7 @@ class _Form(Strict):
         given |= {"schema": self.schema_, **(self.model_extra or {})}
         for name, value in given.items():
             if name != own and value is not None:
-                raise Wrong(f"response_format.{name} has no meaning beside the type {self.type}", "response_format")
+                raise Wrong(f"response_format.{name} has no effect with the type {self.type}", "response_format")
         if self.type == "text":
             return {}
         if self.type == "json_object":
@@ -272,13 +272,13 @@ class Body(Strict):
         for name in [name for name, value in others.items() if value is not False and name not in UNSUPPORTED]:
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
                 if name in kind.model_fields and name not in UNSUPPORTED:
-                    raise Wrong(f"{name} is a field of {path}, and not of this path: leave it out", name)
+                    raise Wrong(f"{name} is a field of {path}, not of this path: leave it out", name)
         known = {*type(self).model_fields, *SYNONYMS, *KEYS}
         check_fields({name: value for name, value in others.items() if name not in known}, known)
         if self.stream_options:
             check_nested("stream_options", self.stream_options.model_extra or {}, "stream_options")
         if self.best_of not in (None, 1, self.n):
-            raise Wrong("best_of must be n: every answer is sent", "best_of")
+            raise Wrong("best_of must equal n: every answer is sent", "best_of")
 
 
 class Chat(Offering, Body):
@@ -301,7 +301,10 @@ class Chat(Offering, Body):
         """The system texts, wherever they stand, and the other messages.  An answer at their end is continued."""
         turns = as_messages(m for m in self.messages if m.role not in ("system", "developer"))
         if all(turn.role == "assistant" for turn in turns) or turns[-1].others.get("tool_calls"):
-            raise Wrong("the last message must be the user's, the result of a function, or a begun answer", "messages")
+            raise Wrong(
+                "the last message must be the user's, the result of a function, or the beginning of an answer",
+                "messages",
+            )
         if turns[-1].role != "assistant" and (self.continue_final_message or self.add_generation_prompt is False):
             field = "continue_final_message" if self.continue_final_message else "add_generation_prompt"
             raise Wrong(f"{field} continues an answer: the last message must be the assistant's", field)
@@ -322,7 +325,7 @@ class Chat(Offering, Body):
             for name in ("prefix", "partial"):
                 if getattr(message, name) and not begins:
                     field = f"messages.{number}.{name}"
-                    raise Wrong(f"{field} is for an assistant's message at the end, which is continued", field)
+                    raise Wrong(f"{field} is only for an assistant's message at the end", field)
 
 
 def _prompts(prompt: Any) -> Any:
@@ -347,10 +350,10 @@ class Completion(Body):
         if not self.echo:
             return ()
         if self.logprobs is not None:
-            raise Wrong("echo takes no logprobs: the prompt's are not computed", "echo")
+            raise Wrong("echo cannot be used with logprobs: the prompt's are not computed", "echo")
         texts = [prompt for prompt in self.prompt if isinstance(prompt, str)]
         if len(texts) < len(self.prompt):
-            raise Wrong("echo takes prompts that are texts, not tokens", "echo")
+            raise Wrong("echo needs prompts that are texts, not tokens", "echo")
         return texts
 
     def system_and_prompts(self) -> tuple[str, Sequence[Raw]]:
@@ -366,9 +369,9 @@ def parse(kind: type[_Body], body: bytes) -> _Body:
     Raises:
         Wrong: it is no JSON, or not what such a request may say; names the field.
     """
-    made = validated(kind, body)
-    made.check_others()
-    return made
+    parsed = validated(kind, body)
+    parsed.check_others()
+    return parsed
 
 
 # The answers.
@@ -550,7 +553,7 @@ def warning_header(answers: Answers) -> dict[str, str]:
 
 
 async def chunks(
-    answers: Answers, news: AsyncIterator[tuple[int, _Written]], reply: Reply, with_usage: bool
+    answers: Answers, news: AsyncIterator[tuple[int, _Output]], reply: Reply, with_usage: bool
 ) -> AsyncIterator[bytes]:
     """The events of a stream, from the first news on."""
     try:
@@ -565,7 +568,7 @@ async def chunks(
         yield as_event(described(error)[1])
 
 
-def _chunk(reply: Reply, index: int, news: _Written) -> dict[str, Any]:
+def _chunk(reply: Reply, index: int, news: _Output) -> dict[str, Any]:
     if isinstance(news, Done):
         return reply.end(index, news.result)
     return reply.chunk(index, news)

@@ -104,13 +104,15 @@ class Responses(Strict):
                 text = _text(item.get("output"), f"input.{number}.output")
                 messages.append({"role": "tool", "tool_call_id": item.get("call_id", ""), "content": text})
             elif kind == "item_reference":
-                raise Wrong(f"input.{number} refers to an item, and nothing is kept here: send all messages", "input")
+                raise Wrong(
+                    f"input.{number} refers to a stored item, and this server stores none: send all messages", "input"
+                )
             elif kind == "reasoning":
                 text = _text(item.get("summary"), f"input.{number}.summary")
                 messages.append({"role": "assistant", "reasoning_content": text})
             else:
                 raise Wrong(
-                    f"input.{number}.type {json.dumps(kind)[:100]} is not supported: only text and functions are",
+                    f"input.{number}.type {json.dumps(kind)[:100]} is not supported: send text and functions only",
                     "input",
                 )
         return messages
@@ -131,7 +133,7 @@ def _text(content: Any, path: str) -> str:
     texts = []
     for part in content:
         if not isinstance(part, dict) or part.get("type") not in _TEXTS:
-            raise Wrong(f"{path}: only parts of text can be sent, of type input_text or output_text", "input")
+            raise Wrong(f"{path}: only text parts are supported (input_text, output_text)", "input")
         texts.append(str(part.get("text") or ""))
     return "".join(texts)
 
@@ -188,11 +190,11 @@ class _Item:
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
 
     def as_dict(self) -> dict[str, Any]:
-        made = {"id": f"{self.names.prefix}_{self.id}", "type": self.kind, "status": self.status}
+        fields = {"id": f"{self.names.prefix}_{self.id}", "type": self.kind, "status": self.status}
         if self.kind == "function_call":
-            return made | {"call_id": self.call.id, "name": self.call.name, "arguments": self.text}
+            return fields | {"call_id": self.call.id, "name": self.call.name, "arguments": self.text}
         parts = [self.part] if self.status != "in_progress" else []
-        return made | ({"summary": parts} if self.kind == "reasoning" else {"role": "assistant", "content": parts})
+        return fields | ({"summary": parts} if self.kind == "reasoning" else {"role": "assistant", "content": parts})
 
 
 class ResponsesReply:
@@ -204,8 +206,8 @@ class ResponsesReply:
         calling: how the answer may call functions.
     """
 
-    def __init__(self, asked: Responses, chat: Chat, model: str, calling: Calling | None) -> None:
-        self._asked = asked
+    def __init__(self, body: Responses, chat: Chat, model: str, calling: Calling | None) -> None:
+        self._body = body
         self._chat = chat
         self._model = model
         self._reader = Reader(calling)
@@ -302,8 +304,8 @@ class ResponsesReply:
 
     def _response(self, answers: Answers) -> dict[str, Any]:
         """The response object, as far as it has come."""
-        asked, chat = self._asked, self._chat
-        metadata, reasoning = (_as_object(asked.model_extra, name) for name in ("metadata", "reasoning"))
+        body, chat = self._body, self._chat
+        metadata, reasoning = (_as_object(body.model_extra, name) for name in ("metadata", "reasoning"))
         (choice,) = answers.choices
         status = self._items[-1].status if choice.done and self._items else "in_progress"
         return {
@@ -313,7 +315,7 @@ class ResponsesReply:
             "status": status,
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-            "instructions": asked.instructions or None,
+            "instructions": body.instructions or None,
             "max_output_tokens": (chat.model_extra or {}).get("max_output_tokens"),
             "metadata": metadata,
             "model": self._model,
@@ -323,8 +325,8 @@ class ResponsesReply:
             "reasoning": {"effort": reasoning.get("effort"), "summary": None},
             "store": False,
             "temperature": chat.temperature,
-            "text": {"format": asked.text.format if chat.response_format else {"type": "text"}},
-            "tool_choice": asked.tool_choice,
+            "text": {"format": body.text.format if chat.response_format else {"type": "text"}},
+            "tool_choice": body.tool_choice,
             "tools": [{"type": "function", "strict": True, **tool.function.model_dump()} for tool in chat.tools],
             "top_p": chat.top_p,
             "truncation": "disabled",

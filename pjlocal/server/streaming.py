@@ -68,9 +68,9 @@ class Answers:
         self.warnings = [*warnings]  # what of the settings has no effect, as far as it is known
         self.was_stopped = False
         for index, job in enumerate(jobs):
-            job.tell = partial(self._tell, index)
+            job.emit = partial(self._receive, index)
 
-    def _tell(self, index: int, news: News) -> None:
+    def _receive(self, index: int, news: News) -> None:
         try:
             self._loop.call_soon_threadsafe(self._news.put_nowait, (index, news))
         except RuntimeError:
@@ -142,7 +142,7 @@ class Answers:
         self._service.stop(self._jobs)
 
 
-class Answering(Response):
+class AnswerResponse(Response):
     """The response to a request.  It ends, and its answers are cancelled, when the client hangs up.
 
     Args:

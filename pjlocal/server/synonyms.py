@@ -147,13 +147,13 @@ _OBJECTS = {name.partition(".")[0] for name in SYNONYMS if "." in name}
 
 def flat(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields with those of the objects among them, as in ``reasoning.effort``."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for name, value in fields.items():
         if name in _OBJECTS and isinstance(value, dict):
-            found |= {f"{name}.{inner}": each for inner, each in value.items() if each is not None}
+            flattened |= {f"{name}.{inner}": each for inner, each in value.items() if each is not None}
         else:
-            found[name] = value
-    return found
+            flattened[name] = value
+    return flattened
 
 
 def settings_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:

@@ -23,8 +23,8 @@ from ..settings import FORMS, Sampling
 from .bodies import Strict, Wrong
 
 NOT_OFFERED = (
-    "tools were not offered: this model's chat template shows no tools, or writes calls in a form that cannot be told "
-    "from text. Name a function in tool_choice, or use tool_choice required, to have one called"
+    "tools were not offered: this model's chat template shows no tools, or its calls cannot be distinguished from "
+    "text. To get a call, name a function in tool_choice, or use tool_choice required"
 )
 _ANYTHING = r"/(.|\n)*/"
 
@@ -142,7 +142,7 @@ class Offering(Strict):
 def as_messages(messages: Iterable[SentMessage]) -> list[Message]:
     """Messages for the chat template; results of functions with the names that their calls have."""
     names: dict[str, str] = {}
-    made = []
+    converted = []
     for message in messages:
         others: dict[str, Any] = {}
         if message.role == "assistant" and message.tool_calls:
@@ -152,8 +152,8 @@ def as_messages(messages: Iterable[SentMessage]) -> list[Message]:
             named = message.name or names.get(message.tool_call_id, "")
             others = {"tool_call_id": message.tool_call_id, **({"name": named} if named else {})}
         thinking = message.reasoning_content or message.reasoning
-        made.append(Message(message.role, message.text, others=others, thinking=thinking))  # type: ignore[arg-type]
-    return made
+        converted.append(Message(message.role, message.text, others=others, thinking=thinking))  # type: ignore[arg-type]
+    return converted
 
 
 # The call in an answer.
@@ -266,12 +266,12 @@ def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport
         return Calling(Tools(offered, opening), form, {"": function.name})
     if must_call:
         form = Overrides(sampling={"lark": "\n".join(["start: call", *_rules(functions, between.lark)])})
-        heads = {f"{function.name}{between.shown}": function.name for function in functions}
+        heads = {f"{function.name}{between.visible}": function.name for function in functions}
         return Calling(Tools(offered, before), form, heads)
     if not (support.shows_tools and support.syntax and support.syntax.can_be_chosen):
         return None
     lark = [*_choice(support.syntax, request.sampling), *_rules(functions, between.lark)]
-    heads = {f"{syntax.opening.shown}{function.name}{between.shown}": function.name for function in functions}
+    heads = {f"{syntax.opening.visible}{function.name}{between.visible}": function.name for function in functions}
     return Calling(Tools(offered), Overrides(sampling={"lark": "\n".join(lark)}), heads, syntax.mark)
 
 

@@ -63,7 +63,7 @@ def fitted(
         while first < last and max(map(len, prompts)) > room * _KEEP:
             first += 1
             prompts = prompts_from(first)
-    return judge.planned(conversation[2 * first :], prompts, request, roles), first
+    return judge.plan_prompts(conversation[2 * first :], prompts, request, roles), first
 
 
 def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) -> int | None:

@@ -34,7 +34,7 @@ def store_path() -> Path:
         return user_path(named)
     folder = data_folder()
     if folder is None:
-        raise StoreError("there is no home folder to save chats in: set HOME, or PJLOCAL_DATABASE to a file")
+        raise StoreError("no home folder for saved chats is known: set HOME, or PJLOCAL_DATABASE to a file")
     return folder / "chats.db"
 
 
@@ -88,8 +88,8 @@ class Database:
             except sqlite3.OperationalError:
                 if os.path.exists(f"{file}-wal") and os.path.getsize(f"{file}-wal"):
                     self.unread = (
-                        f"what was said last is in {self.path}-wal, which cannot be read where nothing can be written: "
-                        "copy both files to where it can, and set PJLOCAL_DATABASE to the copy"
+                        f"the latest messages are in {self.path}-wal, which cannot be read in a read-only folder: "
+                        "copy both files to a writable folder, and set PJLOCAL_DATABASE to the copy"
                     )
                 with self._connected(f"{uri}?immutable=1", uri=True):
                     version = schema.version_of(self._db, self.path)
@@ -98,8 +98,8 @@ class Database:
                 raise fault(
                     self.path,
                     self.unread
-                    or "an older pjlocal wrote it, and it cannot be brought up to date where nothing can be written: "
-                    "copy it to where it can, and set PJLOCAL_DATABASE to the copy",
+                    or "an older pjlocal wrote it, and it cannot be upgraded in a read-only folder: copy it to a "
+                    "writable folder, and set PJLOCAL_DATABASE to the copy",
                 )
 
     @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 
-GONE_ON = "the chat has gone on elsewhere since: load the chat again"
+GONE_ON = "the chat has new turns from elsewhere: load the chat again"
 
 
 class StoreError(OutputError):
@@ -36,9 +36,9 @@ _REASONS = {
     "not a database": "file is not a database (set PJLOCAL_DATABASE to another file)",
     "no such module": "this Python's SQLite has no full-text search (FTS5): use another build of Python",
     "FOREIGN KEY": REMOVED,
-    "closed database": "another file has taken its place",
-    "readonly database": "nothing can be written there (set PJLOCAL_DATABASE to another file)",
-    "unable to open": "unable to open database file (may you read and write it, and its folder?)",
+    "closed database": "another file has replaced it",
+    "readonly database": "it is read-only (set PJLOCAL_DATABASE to another file)",
+    "unable to open": "unable to open database file (check the permissions of the file and its folder)",
 }
 #: What of it means that nothing can be written.
 _UNWRITABLE = ("readonly database", "unable to open database file", os.strerror(errno.EROFS), os.strerror(errno.EACCES))
@@ -46,7 +46,7 @@ _UNWRITABLE = ("readonly database", "unable to open database file", os.strerror(
 
 def fault(path: Path, reason: str) -> StoreError:
     """The error to raise for what SQLite or the file system says."""
-    said = next((text for part, text in _REASONS.items() if part in reason), reason)
+    message = next((text for part, text in _REASONS.items() if part in reason), reason)
     unwritable = any(part in reason for part in _UNWRITABLE)
-    kind = RemovedError if said == REMOVED else UnwritableError if unwritable else StoreError
-    return kind(f"cannot use the saved chats in {path}: {said}")
+    kind = RemovedError if message == REMOVED else UnwritableError if unwritable else StoreError
+    return kind(f"cannot use the saved chats in {path}: {message}")

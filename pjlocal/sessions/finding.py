@@ -56,7 +56,7 @@ def check_title(title: str) -> None:
     if not title.strip():
         raise UsageError("a chat's title must not be empty")
     if len(title) > _LONGEST_TITLE:
-        raise UsageError(f"a chat's title has at most {_LONGEST_TITLE} characters, and this has {len(title)}")
+        raise UsageError(f"a chat's title must have at most {_LONGEST_TITLE} characters (not {len(title)})")
     if title.strip().isdecimal():
         raise UsageError(f"a number cannot be a title: {title.strip()} means the chat of that number")
 
@@ -73,18 +73,18 @@ def find(name: str, sessions: Sequence[Summary]) -> int:
     for session in sessions:
         if str(session.id) == name:
             return session.id
-    wanted = name.casefold()
+    sought = name.casefold()
     titles = [(session.title.casefold(), session) for session in sessions if session.title]
     for title, session in titles:
-        if title == wanted:
+        if title == sought:
             return session.id
-    begin = [session for title, session in titles if wanted and title.startswith(wanted)]
+    begin = [session for title, session in titles if sought and title.startswith(sought)]
     if len(begin) == 1:
         return begin[0].id
     if begin:
         raise UsageError(f"several saved chats begin with {name!r}: {_listed(begin[:3])}")
-    near = difflib.get_close_matches(wanted, [title for title, _ in titles], n=3)
-    nearest = [next(session for title, session in titles if title == found) for found in dict.fromkeys(near)]
+    similar = difflib.get_close_matches(sought, [title for title, _ in titles], n=3)
+    nearest = [next(session for title, session in titles if title == match) for match in dict.fromkeys(similar)]
     hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
     raise UsageError(f"there is no saved chat {name!r}: {hint}")
 
@@ -94,8 +94,8 @@ def search(db: sqlite3.Connection, query: str) -> list[Hit]:
 
     Undone turns are left out, and of an answer that was never finished only the question is searched.
     """
-    wanted = words.match(query)
-    if not wanted:
+    sought = words.match(query)
+    if not sought:
         return []
     n_words = _SNIPPET_CHARACTERS if words.apart(query) != query else _SNIPPET_WORDS
     rows = db.execute(
@@ -103,7 +103,7 @@ def search(db: sqlite3.Connection, query: str) -> list[Hit]:
         "snippet(turns_text, -1, '', '', '…', ?) AS snippet, turns.created "
         "FROM turns_text JOIN turns ON turns.id = turns_text.rowid JOIN sessions ON sessions.id = session_id "
         "WHERE turns_text MATCH ? AND NOT undone ORDER BY turns.id DESC",
-        (n_words, wanted),
+        (n_words, sought),
     ).fetchall()
     return [Hit(**dict(row) | {"snippet": words.together(row["snippet"])}) for row in rows]
 

@@ -33,7 +33,7 @@ class OpenFiles:
 def _identity(file: str) -> _Identity:
     """The device and number of a file, by which it differs from another of its name; None where there is none."""
     try:
-        found = os.stat(file)
+        status = os.stat(file)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

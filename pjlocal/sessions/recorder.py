@@ -34,15 +34,15 @@ class Recorder:
         self.session = session
         self._say = say or _say_nothing
         self._raises = say is None
-        self._behind: list[tuple[Session, _Write]] = []  # what the store lacks, in order
-        self._said = ""  # why
-        self._undone: list[tuple[Session, Turn]] = []  # turns that the store has besides those of their sessions
+        self._pending: list[tuple[Session, _Write]] = []  # what the store lacks, in order
+        self._trouble = ""  # why
+        self._hidden: list[tuple[Session, Turn]] = []  # turns that the store has besides those of their sessions
 
     def close(self) -> None:
         """Write what the store lacks; a line says so where that cannot be done."""
         self.catch_up()
-        if self._behind:
-            self._say("what was said since then is not saved")
+        if self._pending:
+            self._say("the messages since then are not saved")
 
     def check_seen(self) -> None:
         """Refuse to go on where others, such as the page, have gone on in the session since it was loaded.
@@ -51,7 +51,7 @@ class Recorder:
             UsageError: they have.
         """
         session, store = self.session, self.store
-        if store is None or session.id is None or self._behind or store.replaced:
+        if store is None or session.id is None or self._pending or store.replaced:
             return
         with suppress(StoreError):  # saving the turn says so
             last = store.last_turn(session.id)
@@ -73,12 +73,12 @@ class Recorder:
     def token(self, turn: Turn, event: TokenEvent) -> None:
         """A token of its answer was written."""
         session, turn_id = self.session, turn.id
-        if turn_id is None or self._behind:
+        if turn_id is None or self._pending:
             return  # `finish` writes it
         if self.store and self.store.replaced:
             self.catch_up()
         elif not self._try(session, lambda store: store.add_token(turn_id, event)):
-            self._behind.append((session, lambda store: _write(store, session, turn)))
+            self._pending.append((session, lambda store: _write(store, session, turn)))
 
     def finish(self, turn: Turn) -> None:
         """Its answer is whole, or was stopped."""
@@ -111,13 +111,13 @@ class Recorder:
     def undo(self, turn: Turn) -> None:
         """The turn is to be hidden."""
         turn.undone = True
-        self._undone.append((self.session, turn))
+        self._hidden.append((self.session, turn))
         self._do(lambda store: _hide(store, turn))
 
     def fork(self, n_turns: int) -> Session:
         """Begin another session with a copy of the first turns, which is the one in force from now on."""
         self.session = self.session.fork(n_turns)
-        self._behind += self._anew(self.session)
+        self._pending += self._writes_of(self.session)
         self.catch_up()
         return self.session
 
@@ -133,18 +133,18 @@ class Recorder:
 
     def catch_up(self) -> None:
         """Write what the store lacks; a session that it refuses holds up no other."""
-        if not self._follow():
+        if not self._reopen_if_replaced():
             return
         left: list[tuple[Session, _Write]] = []
-        for session, write in self._behind:
+        for session, write in self._pending:
             if any(session is stuck for stuck, _ in left) or not self._try(session, write):
                 left.append((session, write))
-        self._behind = left
-        if self._said and not left:
-            self._said = ""
-            self._say("the chat is saved again, all of it")
+        self._pending = left
+        if self._trouble and not left:
+            self._trouble = ""
+            self._say("the whole chat is saved again")
 
-    def _follow(self) -> bool:
+    def _reopen_if_replaced(self) -> bool:
         """Go on with the file that is at the store's path now; False where that cannot be used.
 
         Another file than before has nothing of the chat, and gets all of it.
@@ -152,8 +152,8 @@ class Recorder:
         store = self.store
         if store is None or not store.replaced:
             return True
-        sessions = {id(session): session for session in (*(session for session, _ in self._behind), self.session)}
-        self._behind = [write for session in sessions.values() for write in self._anew(session)]
+        sessions = {id(session): session for session in (*(session for session, _ in self._pending), self.session)}
+        self._pending = [write for session in sessions.values() for write in self._writes_of(session)]
         try:
             store.reopen()
         except StoreError as error:
@@ -161,21 +161,21 @@ class Recorder:
                 raise
             self._say_trouble(error)
             return False
-        if self._behind and not self._said:
-            self._say(f"{store.path} was deleted or replaced: this chat is saved there again, all of it")
+        if self._pending and not self._trouble:
+            self._say(f"{store.path} was deleted or replaced: the whole chat is saved there again")
         return True
 
-    def _anew(self, session: Session) -> list[tuple[Session, _Write]]:
+    def _writes_of(self, session: Session) -> list[tuple[Session, _Write]]:
         """What puts a whole session into a store that has nothing of it: hidden turns and drafts too."""
         session.id = None
-        undone = [turn for undone_of, turn in self._undone if undone_of is session]
+        undone = [turn for owner, turn in self._hidden if owner is session]
         drafts = {id(draft): draft for turn in (*undone, *session.turns) for draft in turn.drafts}.values()
         for draft in drafts:
             draft.id = None
         return [(session, partial(_write, session=session, turn=draft)) for draft in drafts]
 
     def _do(self, *writes: _Write) -> None:
-        self._behind += [(self.session, write) for write in writes]
+        self._pending += [(self.session, write) for write in writes]
         self.catch_up()
 
     def _try(self, session: Session, write: _Write) -> bool:
@@ -186,7 +186,7 @@ class Recorder:
         except RemovedError:
             if self._raises:
                 raise
-            self._say("this chat was removed from the saved ones: what is said from now on is saved as a new one")
+            self._say("this chat was deleted elsewhere: new messages are saved as a new chat")
             session.id = None
             for turn in session.turns:
                 for draft in turn.drafts:
@@ -200,8 +200,8 @@ class Recorder:
         return True
 
     def _say_trouble(self, error: StoreError) -> None:
-        if str(error) != self._said:
-            self._said = str(error)
+        if str(error) != self._trouble:
+            self._trouble = str(error)
             self._say(f"{error}. The chat goes on; saving is tried again with the next message")
 
 
@@ -224,8 +224,8 @@ class Recording:
         self._session = recorder.session
         self._replacing = replacing
         self._before = list(self._session.turns)
-        self._n_begun = len(turn.events)  # tokens of an answer that is continued
-        #: Whether it continues another answer than that of the turn that it replaces.
+        self._n_continued = len(turn.events)  # tokens of an answer that is continued
+        #: Whether it continues something else than the whole answer of the turn that it replaces.
         self._begins_anew = replacing is not None and bool(turn.events) and not turn.text.startswith(replacing.text)
         self._title = self._session.title
 
@@ -243,7 +243,7 @@ class Recording:
 
     def add(self, event: TokenEvent) -> TokenEvent:
         """Add a token of the answer, and return it with its position in the whole answer."""
-        if self._n_begun:
+        if self._n_continued:
             event = replace(event, position=len(self.turn.events))
         self.turn.events.append(event)
         self._recorder.token(self.turn, event)
@@ -253,8 +253,8 @@ class Recording:
         """The answer is whole, or was stopped."""
         self.turn.finish(result)
         self._recorder.finish(self.turn)
-        added = self.turn.events[self._n_begun :]
-        has_more = any(event.text for event in added) if self._n_begun else bool(added)
+        added = self.turn.events[self._n_continued :]
+        has_more = any(event.text for event in added) if self._n_continued else bool(added)
         has_more |= self._begins_anew
         if not self._keep:
             if not has_more or self.turn.is_repeated():

@@ -60,7 +60,7 @@ class RemoteStore:
         try:
             return _session(self.server.call("GET", path))
         except (LookupError, TypeError, AttributeError) as error:
-            raise self.server.strange() from error
+            raise self.server.protocol_error() from error
 
     def rename(self, session_id: int, title: str) -> None:
         """Change the title and nothing else."""
@@ -81,7 +81,7 @@ class RemoteStore:
         try:
             return _turn(self.server.call("POST", f"/api/chats/{session_id}/edit", body))
         except (LookupError, TypeError, AttributeError) as error:
-            raise self.server.strange() from error
+            raise self.server.protocol_error() from error
 
     def put_in_force(self, session_id: int, turn_id: int, draft_id: int) -> None:
         """Put another draft of the last turn in force."""
@@ -92,7 +92,7 @@ class RemoteStore:
         try:
             return _session(self.server.call("POST", f"/api/chats/{session_id}/fork", {"turn": turn_id}))
         except (LookupError, TypeError, AttributeError) as error:
-            raise self.server.strange() from error
+            raise self.server.protocol_error() from error
 
     def remove(self, session_id: int) -> None:
         """Delete a session with all its turns."""
@@ -105,7 +105,7 @@ class RemoteStore:
         try:
             return [make(**values) for values in self.server.call("GET", path)[key]]
         except (LookupError, TypeError) as error:
-            raise self.server.strange() from error
+            raise self.server.protocol_error() from error
 
 
 def _session(values: Mapping[str, Any]) -> Session:

@@ -145,11 +145,11 @@ class Turn:
 
     def finish(self, result: Result) -> None:
         """The answer is whole, or was stopped."""
-        told = result.as_dict()
+        report = result.as_dict()
         self.finish_reason = result.finish_reason
-        self.statistics = {key: told[key] for key in ("usage", "acceptance_rate", "rounds", "pushes", "timings")}
-        if told["draft"]:
-            self.statistics["draft"] = told["draft"]
+        self.statistics = {key: report[key] for key in ("usage", "acceptance_rate", "rounds", "pushes", "timings")}
+        if report["draft"]:
+            self.statistics["draft"] = report["draft"]
 
 
 @dataclass

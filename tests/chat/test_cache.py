@@ -209,7 +209,7 @@ def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_tur
         assert mode in three_turns.screen.shown
     assert three_turns.turns == turns
     n_fed = three_turns.n_fed() - fed
-    answers = {begun.answer.mode: begun.answer for begun in conversation.compare()}
+    answers = {started.answer.mode: started.answer for started in conversation.compare()}
     ids = {mode: [event.id for event in answer] for mode, answer in answers.items()}
     found = {mode: (answer.plan.prompts, ids[mode]) for mode, answer in answers.items()}
     assert found["judge"] == (before.prompts, before.ids), "the same seed, the same answer"

@@ -72,7 +72,7 @@ DRIVEN = (
     ("/set temperatur 0.5", r"^no setting 'temperatur': did you mean temperature"),
     ("/set top-k many", r"^--top-k must be a whole number \(not 'many'\)$"),
     ("/system Be brief.", r"^system text: Be brief.$"),
-    ("/think off", r"^this model's chat template has no switch for it\nthink off$"),
+    ("/think off", r"^this model's chat template has no switch for thinking\nthink off$"),
     ("/model", r"^toy.gguf: .*context 8192 tokens a view\nto be had by name: smollm2, other.gguf, toy.gguf$"),
     ("/model nowhere", r"^there is no model 'nowhere'"),
     ("/model other", r"^other.gguf: .*context 512 tokens a view$"),

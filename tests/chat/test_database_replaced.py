@@ -60,7 +60,7 @@ def test_between_turns(chat: Talk, store: Store, trouble) -> None:
     for line in ("Why?", "Back?", "/undo", "How?", "/title Mine", "/set temperature 0.3"):
         chat.say(line)
     trouble(store.path)
-    assert chat.say("And?") == [f"{store.path} was deleted or replaced: this chat is saved there again, all of it"]
+    assert chat.say("And?") == [f"{store.path} was deleted or replaced: the whole chat is saved there again"]
     assert chat.say("Then?") == []
     saved, questions, hidden = as_saved(store.path)
     assert saved == replace(chat.conversation.session, updated=saved.updated)
@@ -117,9 +117,9 @@ def test_what_takes_its_place_may_be_of_no_use_for_a_while(chat: Talk, store: St
     store.path.mkdir()
     (said,) = chat.say("Or?")
     assert said.startswith(f"cannot use the saved chats in {store.path}: unable to open database file")
-    assert "another file has taken its place" in chat.say("/sessions")[-1]
+    assert "another file has replaced it" in chat.say("/sessions")[-1]
     store.path.rmdir()
-    assert chat.say("Then?") == ["the chat is saved again, all of it"]
+    assert chat.say("Then?") == ["the whole chat is saved again"]
     saved, questions, _ = as_saved(store.path)
     assert questions == ["Why?", "How?", "And?", "Or?", "Then?"] and chat.say("Still?") == []
     assert len(saved.turns[1].events) == 8

@@ -98,7 +98,7 @@ def test_what_cannot_be_written_now_is_written_later(chat: Talk, store: Store, t
         assert said[0].startswith(f"cannot use the saved chats in {store.path}: ")
         assert said[0].endswith(". The chat goes on; saving is tried again with the next message")
         assert not kept(chat, store)
-    assert chat.say("At last?") == ["the chat is saved again, all of it"]
+    assert chat.say("At last?") == ["the whole chat is saved again"]
     assert kept(chat, store)
     turns = store.load(chat.conversation.session.id, with_undone=True).turns
     assert [turn.question[:3] for turn in turns[-4:]] == ["Why", "How", "And", "At "]
@@ -117,7 +117,7 @@ def test_a_short_trouble_within_an_answer_is_over_at_its_end(chat: Talk, store: 
 
     chat.screen.on_event = make_trouble
     said = chat.say("Why?")
-    assert len(said) == 2 and "locked" in said[0] and said[1] == "the chat is saved again, all of it"
+    assert len(said) == 2 and "locked" in said[0] and said[1] == "the whole chat is saved again"
     assert kept(chat, store)
 
 
@@ -127,10 +127,10 @@ def test_at_the_end_of_a_chat_all_is_written_or_a_line_says_that_it_is_not(tiny,
         lock.enter_context(locked(store))
         chat.say("Why?")
         lock.close()
-    assert chat.screen.said[-1] == "the chat is saved again, all of it" and kept(chat, store)
+    assert chat.screen.said[-1] == "the whole chat is saved again" and kept(chat, store)
     with locked(store), talk(tiny("llama"), store=store) as chat:
         chat.say("Why?")
-    assert chat.screen.said[-1] == "what was said since then is not saved" and not kept(chat, store)
+    assert chat.screen.said[-1] == "the messages since then are not saved" and not kept(chat, store)
 
 
 def test_turns_that_are_behind_stay_with_their_session(chat: Talk, store: Store) -> None:

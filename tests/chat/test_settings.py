@@ -122,7 +122,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/strength hard", "a strength is a number from -10 to 10, or auto (not 'hard')"),
         ("/strength 11", "a strength is a number from -10 to 10, or auto (not '11')"),
         ("/set floor 1", "--floor must be below 1 (not 1.0)"),
-        ("/set rule mod", "--rule mod says how mode both weighs the preferences: add --mode both"),
+        ("/set rule mod", "--rule mod applies only in mode both: add --mode both"),
         ("/avoid formal:-1", "--avoid formal:-1: its strength must be a number above 0"),
         ("/avoid frmal", "unknown preset 'frmal': did you mean formal"),
         ("/prefer a vivid:2 formal:3", "'vivid:2' and 'formal:3' share one view, which has one strength"),
@@ -300,7 +300,7 @@ def test_comparing_leaves_rules_to_mode_both(chat: Talk) -> None:
     chat.say("/mode both")
     chat.say("/set rule mixture")
     chat.say("Why?")
-    assert [begun.answer.mode for begun in chat.conversation.compare()] == [
+    assert [started.answer.mode for started in chat.conversation.compare()] == [
         "judge",
         "base",
         "both",

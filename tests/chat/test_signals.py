@@ -97,7 +97,9 @@ def test_whole_lines_that_were_typed_before_ctrl_c_are_not_sent_and_can_be_broug
     time.sleep(0.1)
     chat.type("\x03")
     chat.at_prompt("half")
-    assert "(2 lines typed ahead were not sent; the arrow up brings back what was typed)" in " ".join(chat.text.split())
+    assert "(2 lines typed ahead were not sent; press the up arrow to bring the text back)" in " ".join(
+        chat.text.split()
+    )
     chat.type("\x03")
     chat.at_prompt()
     chat.type("\x1b[A")

@@ -178,7 +178,7 @@ def test_think_off_asks_the_template_not_to(tmp_path: Path) -> None:
         assert prompt_text(chat, chat.ask("Why?")).endswith("<|im_start|>assistant\n")
         assert "must" not in " ".join(chat.say("/think maybe")) and chat.judge.request.prompting.think == "auto"
     with talk(model_with(tmp_path, CHATML)) as chat:
-        assert chat.say("/think off") == ["this model's chat template has no switch for it", "think off"]
+        assert chat.say("/think off") == ["this model's chat template has no switch for thinking", "think off"]
 
 
 @pytest.mark.parametrize("white", ['"\n\n" [a-z]{5} "\n"', '" " [a-z]{5} "  "', '[a-z]{5} "\n\n"', '" "'])
@@ -296,7 +296,7 @@ def test_what_does_not_reach_the_prompt_costs_a_line_and_the_chat_goes_on(tmp_pa
     with talk(model_with(tmp_path, "{{ messages[-1]['content'] }}"), prefer=()) as chat:
         assert chat.say("Why?") == []
         (line,) = chat.say("How?")
-        assert "leaves out what was asked before: begin a new chat" in line and chat.chat.status == 1
+        assert "leaves out earlier questions: begin a new chat" in line and chat.chat.status == 1
         chat.say("/new")
         assert chat.say("How?") == []
 
@@ -306,7 +306,9 @@ def test_a_switch_that_is_missing_is_told_of_with_each_model_once(tmp_path: Path
         chat.say("/set think off")
         chat.say("Why?")
         chat.say("How?")
-        assert [r.message for r in caplog.records] == ["think off: this model's chat template has no switch for it"]
+        assert [r.message for r in caplog.records] == [
+            "think off: this model's chat template has no switch for thinking"
+        ]
         other = tiny_models.write_llama(tmp_path / "other.gguf")
         chat.say(f"/model {other}")
         chat.say("How?")

@@ -61,14 +61,14 @@ def test_a_question_that_is_stopped_before_the_answer_begins_is_not_kept_and_one
     assert chat.say("/swap") == ["(stopped)"]
     with monkeypatch.context() as patch:
         patch.setattr(Conversation, "ask", fail_with(Interrupted()))
-        assert chat.say("hello") == ["(stopped before it said a word: the question is not kept)"]
+        assert chat.say("hello") == ["(stopped before the first word: the question was not saved)"]
     assert chat.turns == [] and chat.say("hello") == []
 
 
 def test_the_line_says_where_and_how_to_report_it(chat: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FilterChain, "accept", fail_with(ValueError("[" + "x" * 1000 + "]\n")))
     (line,) = chat.say("hello")
-    assert "ValueError: [xxx" in line and "… (in voices.py:" in line and len(line) < 400
+    assert "ValueError: [xxx" in line and "… (in policies.py:" in line and len(line) < 400
     assert "pjlocal --debug" in line and "report it" in line
 
 

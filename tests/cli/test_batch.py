@@ -103,8 +103,8 @@ def test_rows_that_are_there_are_not_answered_again(batch: Batch, tmp_path: Path
 @pytest.mark.parametrize(
     ("there", "says"),
     [
-        ("notes\n", "out.jsonl exists and is no output of --batch: give --out another name"),
-        ("notes", "out.jsonl exists and is no output of --batch: give --out another name"),
+        ("notes\n", "out.jsonl exists and is not an output of --batch: give --out another name"),
+        ("notes", "out.jsonl exists and is not an output of --batch: give --out another name"),
         ('{"row": 1, "prompt": "other"}\n', "out.jsonl answers other prompts (row 1): give --out another name"),
     ],
 )
@@ -132,7 +132,7 @@ def test_wrong_use_is_told(pjlocal, options, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     for args, says in (
         (("--batch", "none.txt"), "cannot read prompts none.txt: No such file or directory"),
-        (("--batch", "empty.txt"), "there are no prompts in empty.txt: it is empty"),
+        (("--batch", "empty.txt"), "empty.txt is empty: write a prompt on each line"),
         (("--batch", "empty.txt", "Why?"), "--batch has its own prompts and output: leave the prompt, --file"),
         (("--out", "x", "Why?"), "--out and --parallel belong to --batch FILE: add it, or leave them out"),
     ):

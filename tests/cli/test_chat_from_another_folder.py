@@ -69,7 +69,7 @@ def test_a_model_that_is_gone_is_named(chat: Chat, last, tiny, tmp_path) -> None
     result = chat("there", "--continue")
     assert result.returncode == 1 and result.stdout == ""
     assert one_line(result.stderr) == (
-        f"pjlocal: this chat's model is gone: no such model file: {mine}; -m goes on with another"
+        f"pjlocal: the chat's model is missing: no such model file: {mine}. Give another one with -m"
     )
     assert chat("there", "--continue", "-m", str(tiny("llama"))).returncode == 0
     assert last().settings["model"] == str(tiny("llama")) and len(last().turns) == 2
@@ -82,9 +82,11 @@ def test_a_model_that_an_older_version_saved_as_it_was_typed_is_said_once(
         store.add_session(Session("Old", settings={"model": "./my.gguf"}))
     there = stands_at(tmp_path / "there" / "my.gguf", tiny("llama"))
     result = chat("here", "--continue")
-    assert "this chat's model is gone: no such model file: ./my.gguf; -m" in one_line(result.stderr)
+    assert "the chat's model is missing: no such model file: ./my.gguf. Give another one with -m" in one_line(
+        result.stderr
+    )
     result = chat("there", "--continue")
-    assert one_line(result.stderr) == f"pjlocal: this chat's model was saved as ./my.gguf, which here is {there}"
+    assert one_line(result.stderr) == f"pjlocal: the chat's model was saved as ./my.gguf; here this name means {there}"
     assert chat("here", "--continue").stderr == "" and len(last().turns) == 2
 
 
@@ -123,8 +125,8 @@ def test_a_chat_whose_adapter_is_gone_says_how_to_go_on_with_another_or_without(
     adapter.rename(tmp_path / "away.gguf")
     result = chat("there", "--continue")
     assert result.returncode == 1 and one_line(result.stderr) == (
-        f"pjlocal: this chat's adapter is gone: no such file: {adapter}; --lora-a goes on with another, "
-        "--lora-a pirate.gguf:0 without"
+        f"pjlocal: the chat's adapter is missing: no such file: {adapter}. Give another with --lora-a, or continue "
+        "without it: --lora-a pirate.gguf:0"
     )
     assert chat("there", "--continue", "--lora-a", "../away.gguf").returncode == 0
     assert chat("there", "--continue", "--lora-a", "pirate.gguf:0").returncode == 0

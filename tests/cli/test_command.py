@@ -55,7 +55,7 @@ def test_a_trace_never_takes_the_place_of_another_file(pjlocal, tmp_path: Path) 
     notes = tmp_path / "notes.txt"
     notes.write_text("Answer like a pirate.\n")
     result = pjlocal("run", "-p", "@notes.txt", "--trace", notes, "hi")
-    assert "exists and is no trace" in one_line(result.stderr) and result.returncode == 2
+    assert "exists and is not a trace" in one_line(result.stderr) and result.returncode == 2
     assert notes.read_text() == "Answer like a pirate.\n"
 
 
@@ -175,7 +175,7 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
         (["--repeat-penalty", "1e-45", "hi"], "--repeat-penalty must be at least 0.001"),
         (["--logit-bias", "99999999=1", "hi"], "the model has tokens 0 to"),
         (["--logit-bias", "several words=1", "hi"], "tokens of this model, not one"),
-        (["--json", "--trace", "-", "hi"], "both want standard output"),
+        (["--json", "--trace", "-", "hi"], "both write to standard output"),
         (["--ctx", "64", "word " * 100], r"too long: \d+ tokens, and a context of 64 has room for 63"),
     ],
 )

@@ -127,7 +127,9 @@ def test_export_writes_to_standard_output_or_a_file(store, tmp_path) -> None:
         call("export", "Birds", str(target), "--force", "--format", form)
     with pytest.raises(UsageError):
         call("export", "Birds", str(tmp_path / "birds.txt"))
-    with pytest.raises(UsageError, match=r"birds\.md does not end in \.html: leave --format out, or name the file so"):
+    with pytest.raises(
+        UsageError, match=r"birds\.md does not end in \.html: leave --format out, or change the file's ending"
+    ):
         call("export", "Birds", str(tmp_path / "birds.md"), "--format", "html", "--force")
     with pytest.raises(OutputError):
         call("export", "Birds", "/dev/null/birds.md")

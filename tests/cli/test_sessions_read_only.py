@@ -81,7 +81,7 @@ def test_what_is_only_in_a_wal_file_that_cannot_be_read_is_said(read, file, tmp_
     result = read("sessions", "list")
     assert result.returncode == 0 and "Early" in result.stdout and "Late" not in result.stdout
     assert one_line(result.stderr).startswith(
-        f"pjlocal: what was said last is in {file}-wal, which cannot be read where"
+        f"pjlocal: the latest messages are in {file}-wal, which cannot be read in"
     )
 
 
@@ -92,7 +92,7 @@ def test_an_old_schema_is_said(read, file, monkeypatch) -> None:
             store.add_session(Session("Old"))
     result = read("sessions", "list")
     assert result.returncode == 1 and result.stdout == ""
-    assert "an older pjlocal wrote it, and it cannot be brought up to date where nothing" in one_line(result.stderr)
+    assert "an older pjlocal wrote it, and it cannot be upgraded in a read-only folder" in one_line(result.stderr)
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_an_open_pipe_that_never_ends_is_told_of(environment, tiny, first: bytes
         process.stdin.write(first)
         process.stdin.flush()
         line = process.stderr.readline().decode()
-        assert line == "pjlocal: waiting for standard input to end (</dev/null where there is none)\n"
+        assert line == "pjlocal: waiting for standard input to end (give </dev/null if there is none)\n"
         process.stdin.close()
         assert process.wait(PATIENCE_S) == 0
     finally:

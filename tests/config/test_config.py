@@ -157,7 +157,7 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
         ("[server]\nurl = 'x'", ': server must be true, false or a URL, as in server = "http://localhost:8473"'),
         ("server = 8473", ": server must be true, false or a URL"),
         ("prefer = ['vivid',\n  'vivdi']", ": prefer: unknown preset 'vivdi': did you mean vivid?"),
-        ("prefer = ['vivid']\ndraft_prefer = ['concise']", ": draft_prefer: prefer deals the preferences out"),
+        ("prefer = ['vivid']\ndraft_prefer = ['concise']", ": draft_prefer: prefer excludes draft_prefer"),
         ("[sampling]\n\ngrammar = 'no.gbnf'", ": [sampling] grammar: cannot read grammar file"),
         (
             "[sampling]\njson_schema = 's.json'\ngrammar = 's.json'",

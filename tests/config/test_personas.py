@@ -107,7 +107,7 @@ def test_without_any_persona_it_is_said_how_to_have_one() -> None:
         ),
         (
             "[personas.a]\nprefer = ['vivid']\ndraft_prefer = ['formal']",
-            ": [personas.a] draft_prefer: prefer deals the preferences out",
+            ": [personas.a] draft_prefer: prefer excludes draft_prefer",
         ),
         ("[generation]\navoid = ['vivdi']", ": [generation] avoid: unknown preset 'vivdi': did you mean vivid?"),
         ("prefer = ['vivid:12']", ": prefer: the preference 'vivid:12': a strength is a number from -10 to 10"),

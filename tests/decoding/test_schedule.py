@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from pjlocal.decoding.judge import Distribution, Round, Uniforms, judge_token, propose, residual
-from pjlocal.decoding.schedule import Rules, Voices, algorithm1, lockstep
+from pjlocal.decoding.schedule import Policies, Rules, algorithm1, lockstep
 
 
 def random_distribution(rng: np.random.Generator, n_vocab: int, keep: float = 1.0) -> Distribution:
@@ -59,8 +59,8 @@ class ToyViews:
         return random_distribution(np.random.default_rng([self.seed, *read]), self.n_vocab, self.keep)
 
 
-class CountingVoice:
-    """A voice with state: it must be told of every emitted token, and of no other."""
+class CountingPolicy:
+    """A policy with state: it must be told of every emitted token, and of no other."""
 
     def __init__(self, toy: ToyViews, view: int, told: tuple[int, ...] = ()) -> None:
         self.toy, self.views, self.told = toy, (view,), told
@@ -74,12 +74,12 @@ class CountingVoice:
     def accept(self, token: int) -> None:
         self.told += (token,)
 
-    def clone(self) -> CountingVoice:
-        return CountingVoice(self.toy, self.views[0], self.told)
+    def clone(self) -> CountingPolicy:
+        return CountingPolicy(self.toy, self.views[0], self.told)
 
 
-class BlendingVoice(CountingVoice):
-    """A voice that needs several views: the mean of what they say, where any says something."""
+class BlendingPolicy(CountingPolicy):
+    """A policy that needs several views: the mean of what they say, where any says something."""
 
     def __init__(self, toy: ToyViews, views: Sequence[int], told: tuple[int, ...] = ()) -> None:
         super().__init__(toy, views[0], told)
@@ -93,8 +93,8 @@ class BlendingVoice(CountingVoice):
         ids = np.flatnonzero(mean).astype(np.int32)
         return Distribution(ids, mean[ids])
 
-    def clone(self) -> BlendingVoice:
-        return BlendingVoice(self.toy, self.views, self.told)
+    def clone(self) -> BlendingPolicy:
+        return BlendingPolicy(self.toy, self.views, self.told)
 
 
 PROMPTS = ([100, 101, 103], [102, 103])
@@ -105,9 +105,9 @@ def run(
     schedule, seed: int, lam: int, *, swap=True, strategy="sample", limit=12, keep=1.0, end=None, agree=False, **extra
 ):
     views = ToyViews(seed, n_vocab=6, keep=keep, agree=agree)
-    voices = [CountingVoice(views, 0), CountingVoice(views, 1)]
+    policies = [CountingPolicy(views, 0), CountingPolicy(views, 1)]
     rules = Rules(lam, swap, strategy, limit, lambda token: token == end)
-    return list(schedule(views, PROMPTS, Voices(voices, voices), rules, Uniforms(seed), **extra))
+    return list(schedule(views, PROMPTS, Policies(policies, policies), rules, Uniforms(seed), **extra))
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_lockstep_equals_algorithm_1_token_for_token(lam: int, swap: bool) -> No
 
 
 class Sure:
-    """A voice that knows the next token."""
+    """A policy that knows the next token."""
 
     views = ()
 
@@ -153,20 +153,20 @@ class Thought:
     """A thought that begins with token 1, where that comes first, and ends with token 2; after five tokens it is ended
     by tokens 3 and 2.  It is no part of what the answer may have at most.
 
-    voice: decides what is thought; None leaves it to the rounds.
+    policy: decides what is thought; None leaves it to the rounds.
     """
 
-    def __init__(self, voice: CountingVoice | None, most: int) -> None:
-        self._voice = voice
+    def __init__(self, policy: CountingPolicy | None, most: int) -> None:
+        self._policy = policy
         self._most = most
         self.text: list[int] = []
         self.n_thought: int | None = None  # tokens, once the thought has ended
 
     @property
-    def voice(self):
+    def policy(self):
         if self.n_thought is None and len(self.text) >= 5:
             return Sure((3, 2)[len(self.text) - 5])
-        return self._voice if self.may_change and self.text else None
+        return self._policy if self.may_change and self.text else None
 
     @property
     def may_change(self) -> bool:
@@ -178,8 +178,8 @@ class Thought:
 
     def accept(self, token: int) -> None:
         self.text.append(token)
-        if self._voice:
-            self._voice.accept(token)
+        if self._policy:
+            self._policy.accept(token)
         if self.n_thought is None and (token == 2 or self.text[0] != 1):
             self.n_thought = len(self.text) if self.text[0] == 1 else 0
 
@@ -193,11 +193,11 @@ def test_a_thought_of_which_the_rounds_know_nothing_changes_no_schedule(alone: b
         texts = []
         for schedule in (algorithm1, lockstep):
             toy = ToyViews(seed, n_vocab=6, keep=(1.0, 0.5)[seed % 2], agree=seed % 7 == 0)
-            voices = [CountingVoice(toy, 0), CountingVoice(toy, 1)]
-            phase = Thought(CountingVoice(toy, 2) if alone else None, most)
+            policies = [CountingPolicy(toy, 0), CountingPolicy(toy, 1)]
+            phase = Thought(CountingPolicy(toy, 2) if alone else None, most)
             rules = Rules(lam, True, ("sample", "greedy")[seed % 3 == 0], 40, lambda token: token == 0, phase)
             prompts = [*PROMPTS, [108, 103]]
-            texts.append(list(schedule(toy, prompts, Voices(voices, voices), rules, Uniforms(seed))))
+            texts.append(list(schedule(toy, prompts, Policies(policies, policies), rules, Uniforms(seed))))
         assert texts[0] == texts[1]
         tokens = [decision.token for decision in texts[0]]
         if tokens[0] == 1 and 2 in tokens:
@@ -211,15 +211,15 @@ def test_a_thought_of_which_the_rounds_know_nothing_changes_no_schedule(alone: b
     assert ends == {1, 2, 3, 4, 6} and max(lengths) == 0, "however it ends, the answer has its length"
 
 
-def cast(toy: ToyViews, kind: str) -> Voices:
+def cast(toy: ToyViews, kind: str) -> Policies:
     """Who speaks over four views: a panel of three; three before one judge of all; two, each with a neutral view."""
     if kind == "panel":
-        voices = [CountingVoice(toy, view) for view in range(3)]
-        return Voices(voices, voices)
+        policies = [CountingPolicy(toy, view) for view in range(3)]
+        return Policies(policies, policies)
     if kind == "both":
-        return Voices([CountingVoice(toy, view) for view in range(3)], [BlendingVoice(toy, range(4))] * 3)
-    voices = [BlendingVoice(toy, [0, 3]), BlendingVoice(toy, [1, 3])]
-    return Voices(voices, voices)
+        return Policies([CountingPolicy(toy, view) for view in range(3)], [BlendingPolicy(toy, range(4))] * 3)
+    policies = [BlendingPolicy(toy, [0, 3]), BlendingPolicy(toy, [1, 3])]
+    return Policies(policies, policies)
 
 
 @pytest.mark.parametrize("kind", ["panel", "both", "sharpened"])
@@ -316,7 +316,7 @@ def test_base_mode_text_follows_the_judge_over_whole_rounds() -> None:
     views = ToyViews(5, n_vocab, keep=1.0)
     tables = {}
 
-    class Cached(CountingVoice):
+    class Cached(CountingPolicy):
         def __call__(self, rows):
             logits = rows(self.views[0])
             if logits not in tables:
@@ -329,8 +329,8 @@ def test_base_mode_text_follows_the_judge_over_whole_rounds() -> None:
     counts: dict[tuple[int, ...], int] = {}
     for seed in range(n):
         rules = Rules(2, False, "sample", 3, lambda token: False)
-        voices = [Cached(views, 0), Cached(views, 1)]
-        decisions = lockstep(views, PROMPTS, Voices(voices, voices), rules, Uniforms(seed))
+        policies = [Cached(views, 0), Cached(views, 1)]
+        decisions = lockstep(views, PROMPTS, Policies(policies, policies), rules, Uniforms(seed))
         text = tuple(decision.token for decision in decisions)
         counts[text] = counts.get(text, 0) + 1
     judge_prompt = tuple(PROMPTS[1])

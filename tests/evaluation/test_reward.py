@@ -18,7 +18,7 @@ from pjlocal.engine.model import Model
 from pjlocal.engine.prefix import common_prefix
 from pjlocal.evaluation.records import AnswerRecord
 from pjlocal.evaluation.reward import Scorer
-from pjlocal.prompting.pieces import tokens_behind
+from pjlocal.prompting.pieces import tokens_after
 from pjlocal.prompting.prompt import ChatTemplate
 
 PIRATE = "Talk like a pirate."
@@ -172,8 +172,8 @@ def test_an_answer_is_tokenized_as_it_goes_on_with_its_prompt(tiny: Callable[[st
     model = Model(tiny("space_prefix"), Engine(n_threads=1), Interrupt())
     try:
         prompt = model.tokenize("<|im_start|>assistant\n", special=True)
-        words = tokens_behind(model, prompt, "cat")
+        words = tokens_after(model, prompt, "cat")
         assert model.text(words) == "cat"  # without the space that begins a text
-        assert not any(map(model.is_control, tokens_behind(model, prompt, "<|im_end|>cat</s>")))
+        assert not any(map(model.is_control, tokens_after(model, prompt, "<|im_end|>cat</s>")))
     finally:
         model.close()

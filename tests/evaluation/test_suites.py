@@ -180,7 +180,7 @@ def test_a_system_goes_before_the_command_line_and_that_before_the_suite(suite) 
 def test_what_the_command_line_gives_may_not_suit_a_system(suite) -> None:
     made = suite(OBJECTIVES + SYSTEM)
     check_systems(made, Request())
-    with pytest.raises(UsageError, match="system 'prompt' with objectives 'o': --rule mod says how mode both"):
+    with pytest.raises(UsageError, match="system 'prompt' with objectives 'o': --rule mod applies only in mode both"):
         check_systems(made, Request(generation=Generation(rule="mod")), {"rule"})
 
 
@@ -428,7 +428,7 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         (WHOLE + "temperature = -1", "system 'prompt': temperature must be at least 0"),
         (WHOLE + "mode = 1", "is not valid TOML: "),
         (WHOLE + "seed = 1", "system 'prompt': a system has no seed of its own: seeds = [0, 1] at the top"),
-        (WHOLE + "rule = 'mod'", "system 'prompt' with objectives 'o': rule mod says how mode both"),
+        (WHOLE + "rule = 'mod'", "system 'prompt' with objectives 'o': rule mod applies only in mode both"),
         (WHOLE + "avoid = ['fromal']", "system 'prompt': avoid: unknown preset 'fromal': did you mean"),
         (WHOLE + "model = '~nobody9/x'", "system 'prompt': model: cannot use the path ~nobody9/x"),
         (WHOLE + "only = 3", "system 'prompt': only = 3, but the objectives 'o' have 2 preferences"),

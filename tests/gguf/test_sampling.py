@@ -29,8 +29,8 @@ def test_the_files_values_take_the_place_of_defaults_alone(says: Path) -> None:
             defaults="model", temperature=0.6, top_k=40, top_p=0.5, min_p=0.05, repeat_penalty=1.1
         )
         assert judge.followed_sampling == "temperature 0.6, top-k 40, min-p 0.05, repeat-penalty 1.1"
-        assert judge.settled(judge.request.sampling) == judge.request.sampling
-        assert judge.settled(judge.request.sampling.replace(defaults="own")) == Sampling(top_p=0.5)
+        assert judge.apply_model_defaults(judge.request.sampling) == judge.request.sampling
+        assert judge.apply_model_defaults(judge.request.sampling.replace(defaults="own")) == Sampling(top_p=0.5)
     with PersonaJudge(says) as judge:
         assert judge.request.sampling == Sampling() and judge.followed_sampling == ""
 

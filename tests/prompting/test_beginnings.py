@@ -106,7 +106,7 @@ def test_tokens_of_the_model_stay_and_half_a_character_is_left_out(tmp_path: Pat
         said = [Message("user", "Hello"), Message("assistant", "the", tokens)]
         prompt = judge.template.tokens(said, "", Prompting())
         assert prompt[-3:] == list(tokens[:3])
-        assert judge.template.n_begun(said, Prompting()) == 3
+        assert judge.template.n_beginning(said, Prompting()) == 3
 
 
 def test_the_settings_give_a_beginning_unless_the_conversation_has_one() -> None:

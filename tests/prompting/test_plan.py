@@ -9,7 +9,7 @@ import pytest
 from tiny_models import write_lora
 
 from pjlocal import PersonaJudge
-from pjlocal.engine.voices import Weight
+from pjlocal.engine.policies import Weight
 from pjlocal.errors import UsageError
 from pjlocal.prompting.plan import make_roles
 from pjlocal.prompting.preferences import PRESETS
@@ -75,10 +75,10 @@ def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
         ([], {"mode": "rewrite"}, "mode rewrite needs a preference, as in: -p vivid"),
         (["frmal"], {"mode": "rewrite"}, "unknown preset 'frmal'"),
         (["vivid"], {"mode": "rewrite", "avoid": ("frmal",)}, "unknown preset 'frmal'"),
-        (["vivid"], {"mode": "args", "rule": "mod"}, "--rule mod says how mode both weighs the preferences"),
+        (["vivid"], {"mode": "args", "rule": "mod"}, "--rule mod applies only in mode both"),
         (["vivid"], {"panel": True}, "--panel takes 2 to 26 preferences"),
         (["vivid", "formal", "simple"], {"panel": True, "mode": "base"}, "mode base has a view that drafts and one "),
-        (["vivid", "formal"], {"rule": "mod"}, "--rule mod says how mode both weighs the preferences: add --mode both"),
+        (["vivid", "formal"], {"rule": "mod"}, "--rule mod applies only in mode both: add --mode both"),
         (["vivid:11"], {}, "the preference 'vivid:11': a strength is a number from -10 to 10, or auto (not '11')"),
         (["vivid:1e9"], {}, "the preference 'vivid:1e9': a strength is a number from -10 to 10, or auto (not '1e9')"),
         (["Vivid:x"], {}, "the preference 'Vivid:x': a strength is a number from -10 to 10, or auto (not 'x')"),
@@ -97,7 +97,7 @@ def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
             {"mode": "both", "rule": "overlap", "strength": "2"},
             "--strength means nothing to the rule overlap",
         ),
-        (["vivid:-1"], {"mode": "both", "rule": "mod"}, "the rule mod takes strengths above 0"),
+        (["vivid:-1"], {"mode": "both", "rule": "mod"}, "the rule mod needs strengths above 0"),
         ([], {"mode": "both", "lora_a": ("a.gguf:0",)}, "mode both needs a preference, as in: -p vivid"),
         ([], {"strength": "2", "control_vector_b": ("a.gguf:0",)}, "--strength needs a preference"),
         ([], {"mode": "both", "rule": "mod", "lora_a": ("a.gguf", "a.gguf:-1")}, "the rule mod needs a preference"),
@@ -137,11 +137,11 @@ def test_what_changes_nothing_is_told_once(tiny, tmp_path, caplog) -> None:
     lora = (str(write_lora(tmp_path / "pirate.gguf")),)
     with PersonaJudge(tiny("llama"), prefer=["vivid:2"]) as judge:
         for settings, told in (
-            ({"mode": "both", "rule": "overlap"}, "the rule overlap has no use for the strength of vivid:2"),
-            ({"mode": "rewrite"}, "mode rewrite has no use for the strength of vivid:2"),
+            ({"mode": "both", "rule": "overlap"}, "the strength of vivid:2 has no effect with the rule overlap"),
+            ({"mode": "rewrite"}, "the strength of vivid:2 has no effect in mode rewrite"),
             ({"mode": "both", "rule": "mod"}, None),
             ({"mode": "base", "lora_b": lora}, None),
-            ({"mode": "base"}, "base mode writes as view b alone would, and view b has no preference: use "),
+            ({"mode": "base"}, "mode base writes the text of view b, which has no preference: give it one with "),
             ({"mode": "base", "lora_a": lora}, None),
         ):
             judge("hello", max_tokens=1, **settings)

@@ -95,13 +95,13 @@ def test_a_question_that_does_not_reach_the_prompt_fails_in_a_line(tmp_path: Pat
     result = pjlocal("run", "-m", path, "Hello")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        "pjlocal: the model's chat template leaves out what is asked: use a model that is made to chat in text\n"
+        "pjlocal: the model's chat template leaves out the question: use a model made for text chat\n"
     )
 
 
 def test_so_does_one_before_it(read) -> None:
     assert read(LAST_ALONE, "Why?") == "Why?"
-    with pytest.raises(ModelError, match="leaves out what was asked before: begin a new chat"):
+    with pytest.raises(ModelError, match="leaves out earlier questions: begin a new chat"):
         read(LAST_ALONE, "Why?", "So.", "Why?")
 
 
@@ -172,7 +172,7 @@ def test_a_preference_in_a_user_turn_stands_before_the_message_where_empty_answe
     text = read(template, "Why?", "So.", "And?", preference="PREF", placement="user-turn", system="SYS", turns=2)
     assert text == chatml(("system", "SYS"), ("user", "PREF\n\nWhy?"), ("assistant", "So."), ("user", "And?"))
     (record,) = caplog.records
-    assert "refuses empty answers: with --placement user-turn the preference stands at the head" in record.message
+    assert "refuses empty answers: --placement user-turn puts the preference at the start" in record.message
 
 
 def test_elsewhere_it_has_its_turn_whatever_was_not_answered(read, caplog) -> None:
@@ -189,7 +189,7 @@ def test_a_switch_for_thinking_that_a_model_does_not_have_is_told_of_once(read, 
     caplog.set_level(logging.WARNING)
     read(template, "Why?", think="off", turns=3)
     assert [record.message for record in caplog.records] == [
-        "think off: this model's chat template has no switch for it"
+        "think off: this model's chat template has no switch for thinking"
     ]
 
 
@@ -203,13 +203,13 @@ def test_where_there_is_one_or_nothing_was_asked_nothing_is_told(read, caplog) -
 @pytest.mark.slow
 def test_the_command_line_tells_of_it(tmp_path: Path, pjlocal) -> None:
     path = tiny_models.write_llama(tmp_path / "model.gguf")
-    note = "pjlocal: think off: this model's chat template has no switch for it\n"
+    note = "pjlocal: think off: this model's chat template has no switch for thinking\n"
     one = ("-m", path, "--regex", "a")
     result = pjlocal("run", *one, "-p", "vivid", "-p", "simple", "--think", "off", "Hello")
     assert (result.returncode, result.stderr) == (0, note)
     result = pjlocal("chat", *one, "--think", "off", stdin="one\ntwo\n")
     assert (result.returncode, result.stderr) == (0, note)
     result = pjlocal("chat", *one, "--continue", stdin="three\n/think off\nfour\n")
-    assert result.returncode == 0 and result.stderr.count("no switch for it") == 2, "at the start, and when asked"
+    assert result.returncode == 0 and result.stderr.count("no switch for thinking") == 2, "at the start, and when asked"
     result = pjlocal("chat", *one, stdin="/think off\none\n")
-    assert result.stderr == "pjlocal: this model's chat template has no switch for it\npjlocal: think off\n"
+    assert result.stderr == "pjlocal: this model's chat template has no switch for thinking\npjlocal: think off\n"

@@ -114,15 +114,15 @@ def test_presets_and_the_url_come_from_this_machines_configuration(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--server", "nowhere"), "--server takes a URL, as in http://localhost:8473"),
+        (("--server", "nowhere"), "--server must be a URL, as in http://localhost:8473"),
         (("--server", "http://localhost:1"), "cannot reach the server at http://localhost:1"),
         (("--server", "URL", "-m", "toy"), "has its own model: leave --model out"),
-        (("--server", "URL", "-p", "@wish.md"), "reads no files"),
+        (("--server", "URL", "-p", "@wish.md"), "does not read files"),
         (("--server", "URL", "--lora", "some.gguf"), "no adapters"),
         (("--server", "URL", "-p", "vvid"), "did you mean vivid?"),
         (("--server", "URL", "--regex", "("), "the regular expression cannot be used"),
         (("--server", "URL", "--system", "word " * 20_000), "the prompt is"),
-        (("--server", "URL/nowhere"), "there is nothing here"),
+        (("--server", "URL/nowhere"), "unknown path"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_line(
@@ -194,7 +194,7 @@ def test_a_model_that_is_gone_there_is_not_said_to_be_missing_here(
 
 @pytest.mark.slow
 def test_a_key_is_asked_for(pjlocal: Run, served: Served) -> None:
-    for key, problem in (("", "wants a key"), ("wrong", "refuses this key")):
+    for key, problem in (("", "requires a key"), ("wrong", "refuses this key")):
         made = pjlocal("run", "hello", "--server", served.url, PJLOCAL_API_KEY=key)
         assert made.returncode == 2 and f"{problem}: set PJLOCAL_API_KEY" in one_line(made.stderr)
 
@@ -299,7 +299,7 @@ def test_a_chat_that_went_on_elsewhere_is_not_gone_on_with_unseen(
         chat("Two.", options=("--continue",))
         _, stderr = behind.communicate("Three.\n", timeout=60)
     number = saved().id
-    assert f"the chat has gone on elsewhere since: /load {number} shows it" in stderr
+    assert f"the chat has new turns from elsewhere: /load {number} shows it" in stderr
     assert [turn.question for turn in saved().turns] == ["One.", "Two."]
 
 
@@ -341,7 +341,9 @@ def test_a_server_that_ends_leaves_the_chat_with_a_line(
             dying.wait()
             _, stderr = chatting.communicate("Are you there?\n", timeout=60)
     assert chatting.returncode == 1
-    assert "is gone: /regen asks again" in stderr and "cannot reach the server at" in stderr
+    assert (
+        "stopped responding during the answer: /regen asks again" in stderr and "cannot reach the server at" in stderr
+    )
 
 
 @pytest.mark.slow

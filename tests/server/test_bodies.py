@@ -397,11 +397,11 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
 @pytest.mark.parametrize(
     ("own", "says"),
     [
-        ({"mode": "plain", "strength": 2}, "mode plain has no use for strength"),
-        ({"mode": "plain", "avoid": ["formal"]}, "mode plain has no use for avoid"),
-        ({"mode": "rewrite", "prefer": ["vivid:2"]}, "mode rewrite has no use for the strength of vivid:2"),
-        ({"mode": "prompt", "panel": True, "prefer": ["vivid", "formal"]}, "mode prompt has no use for panel"),
-        ({"mode": "args", "lam": 9, "floor": 0.5}, "mode args has no use for floor and lam"),
+        ({"mode": "plain", "strength": 2}, "strength has no effect in mode plain"),
+        ({"mode": "plain", "avoid": ["formal"]}, "avoid has no effect in mode plain"),
+        ({"mode": "rewrite", "prefer": ["vivid:2"]}, "the strength of vivid:2 has no effect in mode rewrite"),
+        ({"mode": "prompt", "panel": True, "prefer": ["vivid", "formal"]}, "panel has no effect in mode prompt"),
+        ({"mode": "args", "lam": 9, "floor": 0.5}, "floor and lam have no effect in mode args"),
         ({"mode": "base", "prefer": ["vivid"]}, "view b has no preference: use judge_prefer"),
     ],
 )

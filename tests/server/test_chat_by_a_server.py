@@ -42,7 +42,7 @@ def chatting(model: Path, server: bool = True, engine: Engine = ENGINE, **settin
     generation = Generation(**{"max_tokens": 12, "seed": 1, "ignore_end": True} | settings)
     request = Request(place(["vivid", "creative"]), generation)
     judge = make_judge(str(model), finds=server, engine=engine, interrupt=Interrupt(), request=request)
-    assert judge.served is server
+    assert (judge.server is not None) is server
     session = Session()
     conversation = Conversation(judge, session, Recorder(None, session, said.append), None, said.append)
     try:
@@ -73,7 +73,7 @@ def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -
                 chat.judge.request.generation.replace(mode="plain", stop=("e",), lookahead=4)
             )
             answers.append(said(chat, "Once more."))
-            compared = [begun.answer.result.text for begun in chat.compare() if list(begun.answer)]
+            compared = [started.answer.result.text for started in chat.compare() if list(started.answer)]
             settings = [turn.settings for turn in chat.session.turns]
             turns.append((answers, compared, settings, progress.used, progress.acceptance_rate))
     assert turns[0][0][:3] == turns[1][0][:3] and turns[0][1:] == turns[1][1:]
@@ -118,7 +118,7 @@ def test_one_that_is_left_ends_on_the_server_and_the_chat_goes_on(served: Served
         next(writing)
         writing.close()  # type: ignore[attr-defined]
         chat.judge.request = chat.judge.request.replace(max_tokens=12)
-        assert len(said(chat, "And then?")) == 12 and chat.judge.served
+        assert len(said(chat, "And then?")) == 12 and chat.judge.server
     when(lambda: served.metric("pjlocal_answers_now") == 0)
 
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_asked_is_told_and_nothing_changes(served: Served, model:
             chat.prefer([["@nosuch"], []])
         with pytest.raises(UsageError):
             said(chat, "word " * 9000)
-        assert len(said(chat, "Two.")) == 12 and len(chat.session.turns) == 2 and chat.judge.served
+        assert len(said(chat, "Two.")) == 12 and len(chat.session.turns) == 2 and chat.judge.server
 
 
 @pytest.mark.parametrize("change", [{"mode": "rewrite"}, {"avoid": ("@wish",)}])
@@ -149,7 +149,7 @@ def test_what_no_server_writes_the_model_does_loaded_here(
             )
             with caplog.at_level(logging.WARNING):
                 answers.append(said(chat, "And then?"))
-            assert not chat.judge.served
+            assert not chat.judge.server
     assert answers[:2] == answers[2:]
     assert caplog.text.count("the model is loaded here") == 1
 
@@ -172,8 +172,8 @@ def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
         chat.judge.request = chat.judge.request.replace(max_tokens=12)
         with caplog.at_level(logging.WARNING):
             again = list(chat.regenerate())
-        assert len(again) == 12 and not chat.judge.served
-        assert caplog.messages == ["the model is loaded here: the server is gone"]
+        assert len(again) == 12 and not chat.judge.server
+        assert caplog.messages == ["the model is loaded here: the server has stopped"]
 
 
 @pytest.mark.slow
@@ -186,12 +186,12 @@ def test_a_chat_that_has_loaded_the_model_goes_back_to_a_server_with_the_command
         return make_judge(name, finds=True, engine=engine, interrupt=Interrupt())
 
     with chatting_after_its_server_has_gone(model, server_environment, engine) as chat:
-        assert not chat.judge.served
+        assert not chat.judge.server
         with serving(model, server_environment, "--batch", "302"):
             said(chat, "Two.")
-            assert not chat.judge.served, "it holds the conversation, which a server would have to read again"
+            assert not chat.judge.server, "it holds the conversation, which a server would have to read again"
             chat.switch_model(str(model), load)
-            assert chat.judge.served and len(said(chat, "Three.")) == 12
+            assert chat.judge.server and len(said(chat, "Three.")) == 12
 
 
 @contextmanager
@@ -208,7 +208,7 @@ def test_an_adapter_that_is_not_there_is_refused_at_once(served: Served, model: 
     with chatting(model) as chat:
         with pytest.raises(ModelError, match="nowhere"):
             chat.put_in_force(chat.judge.request.replace(lora_a=("nowhere.gguf",)))
-        assert not chat.judge.request.generation.adapters() and chat.judge.served
+        assert not chat.judge.request.generation.adapters() and chat.judge.server
 
 
 @pytest.mark.slow
@@ -253,7 +253,7 @@ def test_a_model_that_cannot_be_loaded_here_is_tried_again_with_the_next_questio
             patch.setattr("pjlocal.persona.Model.__init__", fail)
             with pytest.raises(ModelError, match="no memory"):
                 said(chat, "Two.")
-        assert len(said(chat, "Two.")) == 12 and not chat.judge.served
+        assert len(said(chat, "Two.")) == 12 and not chat.judge.server
 
 
 @pytest.mark.slow
@@ -266,7 +266,7 @@ def test_a_server_that_was_started_anew_goes_on_with_the_chat(model: Path, serve
         first.end()  # which a chat that says nothing does not hold up
         with serving(model, server_environment, "--batch", "32") as second:
             answers.append(said(chat, "And then?"))
-            assert chat.judge.served and second.metric("pjlocal_tokens_fed_total") > 0
+            assert chat.judge.server and second.metric("pjlocal_tokens_fed_total") > 0
     assert answers == expected
 
 
@@ -279,7 +279,7 @@ def test_a_model_that_was_unloaded_meanwhile_is_loaded_again(model: Path, server
     ):
         said(chat, LONG)
         when(lambda: served.metric("pjlocal_model_loaded") == 0)
-        assert len(said(chat, "And then?")) == 12 and chat.judge.served
+        assert len(said(chat, "And then?")) == 12 and chat.judge.server
 
 
 @pytest.mark.slow

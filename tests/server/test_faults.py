@@ -98,7 +98,7 @@ def test_a_fault_in_the_service_is_told_logged_and_counted_before_and_in_a_strea
             if not begun:
                 raise KeyError("nobody foresaw this")
             for job in jobs:
-                job.tell(KeyError("nobody foresaw this"))
+                job.emit(KeyError("nobody foresaw this"))
 
         def cancel(self, jobs: Sequence[Job]) -> None:
             pass
@@ -116,5 +116,5 @@ def test_a_fault_in_the_service_is_told_logged_and_counted_before_and_in_a_strea
             return await asyncio.wait_for(client.post("/api/answers", json=asked), PATIENCE_S)
 
     reply = asyncio.run(ask())
-    assert reply.status_code == (200 if begun else 500) and "something went wrong" in reply.text
+    assert reply.status_code == (200 if begun else 500) and "internal server error" in reply.text
     assert n_errors(metrics) == 1 and "this is a bug in pjlocal" in caplog.text

@@ -150,7 +150,7 @@ def test_answers_go_on_while_a_template_takes_its_time(environment: dict[str, st
         (("--api-key", "two\nlines"), 2, "printable ASCII"),
         (("--api-key", "secret "), 2, "no spaces or line ends around them"),
         (("-p", "vivd"), 2, "did you mean vivid"),
-        (("-p", "vivid", "-p", "formal", "--rule", "mod"), 2, "--rule mod says how mode both weighs"),
+        (("-p", "vivid", "-p", "formal", "--rule", "mod"), 2, "--rule mod applies only in mode both"),
         (("--lora", "a.gguf"), 2, "all of the server's answers share: leave --lora out"),
         (("--control-vector-b", "a.gguf"), 2, "leave --control-vector-b out"),
         (("--aligner", "smollm2"), 2, "the server has one model: leave --aligner out"),

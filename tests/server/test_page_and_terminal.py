@@ -78,7 +78,7 @@ def test_the_page_goes_on_with_what_the_terminal_began_and_the_terminal_says_so(
     chromium.wait_for(WRITTEN)
     ask(chromium, "From the page")
     chromium.wait_for(f"document.querySelectorAll('article').length === 3 && {WRITTEN}")
-    assert chat.say("And now?") == f"the chat has gone on elsewhere since: /load {number} shows it"
+    assert chat.say("And now?") == f"the chat has new turns from elsewhere: /load {number} shows it"
     assert "3 turns" in chat.say(f"/load {number}") and "> From the page" in chat.text
     assert "cut off after 6" in chat.say("And now?")
     assert asked(store, number) == ["Hello", "From the terminal", "From the page", "And now?"]

@@ -248,7 +248,7 @@ def test_several_prompts_go_on_in_one_request(served: Served) -> None:
             streamed[choice["index"]] += choice["text"]
     assert [*streamed.values()] == [choice["text"] for choice in echoed]
     assert "at most 16 answers" in refusal(served, COMPLETION, prompt=prompts, n=9)
-    assert "echo takes no logprobs" in refusal(served, COMPLETION, echo=True, logprobs=1)
+    assert "echo cannot be used with logprobs" in refusal(served, COMPLETION, echo=True, logprobs=1)
 
 
 def test_a_prompt_may_be_given_as_tokens(served: Served) -> None:
@@ -303,7 +303,7 @@ def test_thinking_is_switched_where_the_template_can_and_else_a_header_says_that
 ) -> None:
     for stream in (False, True):
         reply = send(served, CHAT, enable_thinking=False, max_tokens=1, stream=stream)
-        assert reply.headers["X-Pjlocal-Warning"] == "think off: this model's chat template has no switch for it"
+        assert reply.headers["X-Pjlocal-Warning"] == "think off: this model's chat template has no switch for thinking"
         assert "X-Pjlocal-Warning" not in send(served, CHAT, max_tokens=1, stream=stream).headers
     template = "{% if not enable_thinking %}no thoughts {% endif %}{{ reasoning_effort }}" + tiny_models.CHATML
     path = tiny_models.write_llama(tmp_path / "thinks.gguf", chat_template=template, n_ctx_train=N_CTX)

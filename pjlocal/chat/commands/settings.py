@@ -42,7 +42,7 @@ def set_named(chat: Chat, name: str, value: str) -> None:
             changed = group.parse(f.name, value)
             if isinstance(changed, Sampling):
                 if f.name == "defaults":
-                    changed = judge.settled(changed)
+                    changed = judge.apply_model_defaults(changed)
                 judge.check(changed)
             # `replace` marks it as set by the user, so that the model's file does not override it.
             request = judge.request.with_group(changed).replace(**{f.name: getattr(changed, f.name)})

@@ -1,4 +1,4 @@
-"""Views' logits to the distributions that the schedules ask for: of one view alone, or of several combined."""
+"""Policies: the logits of one view, or of several combined, to the distribution of the next token."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .context import Logits
 from .filters import Candidates, FilterChain, NothingLeft
 from .shortlist import LONGEST, check_numbers, make_shortlist
 
-_LEAST = -1e4  # a log-probability; below are only the impossible, of which differences cannot be taken
+_LEAST = -1e4  # the least log-probability: differences of two infinities are not numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a view says of the next token, as far as its voices need it.
+    """A view's logits of the next token, reduced to what its policies need.
 
-    logits: float32 [n_vocab], llama.cpp's memory, gone when the view is fed again.
-    log_z: what makes log-probabilities of them; NaN where no voice combines this view.
-    chosen: ids [m] of the candidates that a combined voice takes from this view; None where it takes none from it, or
-        where they depend on the tokens before, as they do under a constraint.
-    alone: what the view's own filters have made of it; None where it never speaks alone.
+    logits: float32 [n_vocab], in llama.cpp's memory; valid until the view is fed again.
+    log_z: the log-normalizer of the logits; NaN if no policy combines this view.
+    chosen: ids [m] of the candidates that a combined policy takes from this view; None if it takes none, or if they
+        depend on earlier tokens, as under a constraint.
+    alone: the output of the view's own filters; None if no policy reads this view alone.
     """
 
     logits: Logits
@@ -48,10 +48,10 @@ class Row:
 
 
 @dataclass
-class Alone:
-    """One view's own voice: its logits through its filters.
+class SingleView:
+    """The policy of a single view: its logits through its filters.
 
-    reads_early: whether a `Reader` applies the filters as soon as the logits are there.
+    reads_early: let a `RowReducer` apply the filters as soon as the logits are computed.
     """
 
     view: int
@@ -74,13 +74,13 @@ class Alone:
     def accept(self, token: int) -> None:
         self.chain.accept(token)
 
-    def clone(self) -> Alone:
-        return Alone(self.view, self.chain.clone(), self.reads_early)
+    def clone(self) -> SingleView:
+        return SingleView(self.view, self.chain.clone(), self.reads_early)
 
 
 @dataclass(frozen=True)
 class Forced:
-    """A voice that knows the next token, whatever the views make of it."""
+    """A policy that gives one token the probability 1."""
 
     token: int
     views: Sequence[int] = ()
@@ -101,23 +101,26 @@ class Forced:
 
 @dataclass(frozen=True)
 class Weight:
-    """How much a view weighs: its strength s; ``auto`` follows, token by token, how far it and the neutral view
-    disagree (AdaCAD, arXiv 2409.07394): s = 1 + the Jensen-Shannon divergence of their distributions (bits) + 0.3."""
+    """The strength s of a view.
+
+    ``auto`` sets it for each token from the disagreement with the neutral view (AdaCAD, arXiv 2409.07394):
+    s = 1 + the Jensen-Shannon divergence of their distributions (bits) + 0.3.
+    """
 
     view: int
     strength: float
     auto: bool = False
 
     @property
-    def is_as_it_is(self) -> bool:
-        """n + 1 (v - n) = v: the view by itself."""
+    def is_identity(self) -> bool:
+        """True if the combination is the view itself: n + 1 (v - n) = v."""
         return self.strength == 1 and not self.auto
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Candidates: tokens at least ``share`` times as probable as the best one in any of these views, before anything
-    is sharpened."""
+    """Candidates: tokens at least ``share`` times as probable as the best one in any of these views, by the views'
+    unsharpened distributions."""
 
     views: Sequence[int]
     share: float
@@ -126,7 +129,7 @@ class Floor:
         return plausible(logits, self.share)
 
 
-class Best:
+class TopK:
     """Candidates: the k most probable tokens of one view."""
 
     def __init__(self, view: int, k: int, n_vocab: int) -> None:
@@ -136,7 +139,7 @@ class Best:
         self._shortlist = make_shortlist(k, n_vocab) if k <= LONGEST else None
 
     def __call__(self, logits: Logits) -> NDArray[np.intp]:
-        """Of [n_vocab] logits, or of the fewer that a constraint lets come."""
+        """Ids [m] among [n_vocab] logits, or among the fewer that a constraint allows."""
         if self._k >= len(logits):
             return np.arange(len(logits))
         if self._shortlist is None or len(logits) < self._n_vocab:
@@ -149,18 +152,18 @@ class Best:
 
 
 @dataclass
-class Combined:
-    """Several views in one voice: combined by a rule at the candidates, then filtered as ever.
+class Steered:
+    """The policy of several views: combined by a rule at the candidates, then filtered.
 
     Args:
-        neutral: the neutral view's number; None where the rule, or strengths that sum to one, need none.
-        candidates: which tokens take part, told by what some views say by themselves; None for all.
+        neutral: the neutral view's number; None if the rule, or strengths that sum to one, need none.
+        candidates: selects the tokens that take part from the distributions of single views; None for all.
     """
 
     weights: Sequence[Weight]
     neutral: int | None
     rule: Rule
-    candidates: Floor | Best | None
+    candidates: Floor | TopK | None
     chain: FilterChain
 
     @property
@@ -172,7 +175,7 @@ class Combined:
         ids = self._taking_part(rows)
         try:
             return self._filtered(ids, self._combined(rows, ids))
-        except NothingLeft:  # a grammar forbids all candidates: what the views say by themselves decides
+        except NothingLeft:  # a grammar forbids all candidates: decide by the mean of the single views
             if self.candidates is None:
                 raise
             choosing = [rows(view) for view in self.candidates.views]
@@ -190,7 +193,7 @@ class Combined:
             return None
         return union([self._chosen(rows(view), self.candidates) for view in self.candidates.views])
 
-    def _chosen(self, row: Row, candidates: Floor | Best) -> NDArray[np.intp]:
+    def _chosen(self, row: Row, candidates: Floor | TopK) -> NDArray[np.intp]:
         return row.chosen if row.chosen is not None else self.chain.permitted(row.logits, candidates)
 
     def _combined(self, rows: Rows, ids: NDArray[np.intp] | None) -> NDArray[Any]:
@@ -205,24 +208,24 @@ class Combined:
     def accept(self, token: int) -> None:
         self.chain.accept(token)
 
-    def clone(self) -> Combined:
+    def clone(self) -> Steered:
         twin = copy.copy(self)
         twin.chain = self.chain.clone()
         return twin
 
 
-def heard(weights: Sequence[Weight], neutral: int | None) -> Sequence[int]:
-    """The views whose word on what is plausible counts: those that pull, or the neutral one where none does."""
+def plausibility_views(weights: Sequence[Weight], neutral: int | None) -> Sequence[int]:
+    """The views that determine the plausible tokens: those with positive strength, else the neutral one."""
     pulling = tuple(weight.view for weight in weights if weight.strength > 0)
     return pulling or (() if neutral is None else (neutral,))
 
 
-_OFFSET = 0.3  # of auto: what AdaCAD adds for long texts, over most of whose tokens the divergence is next to nothing
-_SEEN = 1e-3  # share of the best token's probability from which tokens count in a divergence
+_OFFSET = 0.3  # of auto: AdaCAD adds it for long texts, where the divergence of most tokens is almost 0
+_SEEN = 1e-3  # tokens below this share of the best token's probability are left out of a divergence
 
 
 def strengths(weights: Sequence[Weight], neutral: int | None, rows: Rows) -> list[float]:
-    """The strengths in force for the next token."""
+    """The strengths for the next token."""
 
     def of(weight: Weight) -> float:
         if not weight.auto or neutral is None:
@@ -235,8 +238,8 @@ def strengths(weights: Sequence[Weight], neutral: int | None, rows: Rows) -> lis
 
 
 @dataclass(frozen=True)
-class Meter:
-    """How far each preference pushes a token: s_i (v_i - n) there, in nats of log-probability."""
+class PushMeter:
+    """The push of each preference on a token: s_i (v_i - n), in nats of log-probability."""
 
     weights: Sequence[Weight]
     neutral: int
@@ -247,25 +250,25 @@ class Meter:
         return tuple(s * (rows(weight.view).log_prob(token) - n) for s, weight in zip(at, self.weights, strict=True))
 
 
-class Reader:
-    """Makes of each view's row of logits what the voices need, in the thread that computed it.
+class RowReducer:
+    """Reduces each view's logits to what the policies need, in the thread that computed them.
 
     Args:
-        metered: views whose log-probabilities a `Meter` asks for, though they speak alone.
+        metered: views whose log-probabilities a `PushMeter` reads, in addition to those that are combined.
 
     Raises:
-        NotNumbers: a row of logits is of no use.
+        NotNumbers: a row of logits is unusable.
     """
 
-    def __init__(self, voices: Sequence[Alone | Combined], metered: Iterable[int] = ()) -> None:
-        self._chains = {voice.view: voice.chain for voice in voices if isinstance(voice, Alone)}
-        combined = [voice for voice in voices if isinstance(voice, Combined)]
-        self._combined = {view for voice in combined for view in voice.views} | set(metered)
+    def __init__(self, policies: Sequence[SingleView | Steered], metered: Iterable[int] = ()) -> None:
+        self._chains = {policy.view: policy.chain for policy in policies if isinstance(policy, SingleView)}
+        combined = [policy for policy in policies if isinstance(policy, Steered)]
+        self._combined = {view for policy in combined for view in policy.views} | set(metered)
         self._candidates = {
-            view: voice.candidates
-            for voice in combined
-            if voice.candidates and not voice.chain.constrained
-            for view in voice.candidates.views
+            view: policy.candidates
+            for policy in combined
+            if policy.candidates and not policy.chain.constrained
+            for view in policy.candidates.views
         }
 
     def __call__(self, view: int, row: int, logits: Logits) -> Row:

@@ -12,7 +12,7 @@ from scipy import special
 
 from pjlocal import Answer, Engine, Generation, PersonaJudge, Sampling
 from pjlocal.engine.lanes import needs
-from pjlocal.engine.voices import Best
+from pjlocal.engine.policies import TopK
 from pjlocal.events import TokenEvent
 from pjlocal.prompting.plan import make_roles
 from pjlocal.request import deal
@@ -24,7 +24,7 @@ LAYOUTS = ["contexts", "batched"]
 @pytest.mark.parametrize("k", [1, 20, 64, 65, 1000])
 def test_the_k_most_probable_tokens_are_exactly_those(n_vocab: int, k: int) -> None:
     rng = np.random.default_rng(5)
-    best = Best(0, k, n_vocab)
+    best = TopK(0, k, n_vocab)
     for _ in range(5):
         logits = rng.permutation(n_vocab).astype(np.float32)
         ids = best(logits)
@@ -190,7 +190,7 @@ def test_the_schedules_agree_whatever_is_combined(tiny, top_k: int, block: int) 
             texts = []
             for schedule in ("lockstep", "reference"):
                 slot = RandomViews(case, judge.model.n_vocab, apart)
-                answer = judge.answer(judge.planned([], prompts, request.replace(schedule=schedule), roles))
+                answer = judge.answer(judge.plan_prompts([], prompts, request.replace(schedule=schedule), roles))
                 events = written(answer, slot)
                 texts.append([(e.id, e.kind, e.draft, e.judge, e.p, e.q, e.pushes) for e in events])
             assert texts[0] == texts[1], (preferences, settings)
