@@ -1,4 +1,4 @@
-"""A chat: what its commands and its front ends share."""
+"""The state of a chat that its commands and front ends share."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .screen import Screen
 
 @dataclass
 class Chat:
-    """What commands and front ends share.
+    """The state that commands and front ends share.
 
     load: makes a judge on a model by name, with the chat's engine settings.
-    saved: where sessions are kept; None for nowhere.
+    saved: the store of sessions; None if nothing is saved.
     status: the exit status.
-    attachments: files that the next question brings.
+    attachments: files for the next question.
     """
 
     conversation: Conversation
@@ -37,13 +37,13 @@ class Chat:
 
     @property
     def store(self) -> Store | RemoteStore:
-        """Where sessions are kept.
+        """The store of sessions.
 
         Raises:
             UsageError: nothing is saved.
         """
         if self.saved is None:
-            raise UsageError("this chat is not saved (--no-save), and knows no sessions")
+            raise UsageError("this chat is not saved: start it without --no-save to use sessions")
         return self.saved
 
     def answer(self, writing: Writing) -> None:
@@ -51,7 +51,7 @@ class Chat:
         self.screen.answer(writing, self.conversation, self.view)
 
     def ask(self, question: str) -> None:
-        """Show the answer to a question, behind the files that were read for it."""
+        """Show the answer to a question with its attached files."""
         writing = self.conversation.ask(with_attachments(self.attachments, question))
         try:
             self.answer(writing)
@@ -60,18 +60,18 @@ class Chat:
                 self.attachments.clear()
 
     def changed(self) -> None:
-        """Settings have changed: the session goes on with them when it is opened again."""
+        """Save changed settings in the session."""
         session = self.conversation.session
         session.settings = self.conversation.settings()
         self.conversation.recorder.save_settings()
 
     def open(self, session: Session) -> None:
-        """Go on with a saved session."""
+        """Continue a saved session."""
         self.conversation.open(session)
         self.show_where_we_were()
 
     def greet(self) -> None:
-        """Where we are: the model, and what was said last."""
+        """Show the model, and the last turn of a continued session."""
         judge = self.conversation.judge
         by = f" · written by {judge.server.name}" if judge.server else ""
         self.screen.greet(f"{judge.model.name}{by} · /help lists the commands")

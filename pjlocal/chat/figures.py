@@ -23,12 +23,12 @@ from ..sessions.session import Session, Turn, first_words, title_of
 from ..settings import View
 from ..visible import one_line, visible
 
-_WHY_COLUMNS = 72  # the least width for all that is known of a token, but its pushes
+_WHY_COLUMNS = 72  # the least width for all columns except the pushes
 
 
 def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[RenderableType]:
-    """The answer coloured by who wrote each token, or in the view ``push`` by what pulled it in; and every token's
-    numbers, fewer where the screen is narrow."""
+    """The answer coloured by the view that wrote each token, or in the view ``push`` by the preference that pushed it;
+    and a table of every token's numbers, with fewer columns on a narrow screen."""
     tint = turn_tint(turn, view, no_color) or blame(*_view_settings(turn), no_color)
     pushing = _pushing(turn)
     yield tint.legend
@@ -80,7 +80,7 @@ def alternatives(found: Sequence[Alternative], written: TokenEvent) -> Table:
 
 
 def thoughts(turn: Turn, view: View, no_color: bool) -> RenderableType:
-    """The thoughts before an answer, in a view with colours each token in its own."""
+    """The thoughts before an answer, coloured in a view with colours."""
     tint = turn_tint(turn, view, no_color)
     if tint is None:
         return Text(visible(turn.thinking))
@@ -88,7 +88,7 @@ def thoughts(turn: Turn, view: View, no_color: bool) -> RenderableType:
 
 
 def turn_tint(turn: Turn, view: View, no_color: bool) -> Tint | None:
-    """The colours of an answer that was written before; None in a view without them."""
+    """The colours of an earlier answer; None in a view without colours."""
     return make_tint(view, *_view_settings(turn), _pushing(turn), no_color)
 
 
@@ -108,7 +108,7 @@ def _pushes(event: TokenEvent, names: Iterable[str]) -> Iterable[str]:
 
 
 def _in_cell(token: str) -> str:
-    """A token as it can stand in a cell: its white space seen."""
+    """A token's text for a table cell, with visible white space."""
     return visible(token).replace("\n", "↵").replace("\t", "⇥").replace(" ", "·")
 
 
@@ -130,7 +130,7 @@ def drafts(turn: Turn) -> Table:
 
 
 def sessions(summaries: Iterable[Summary], current: int | None) -> Table:
-    """Saved sessions, the one in use marked."""
+    """A table of saved sessions, with a mark at the current one."""
     table = plain_table("", "id", "when", "turns", "title", right=(1, 3))
     for s in summaries:
         mark = "*" if s.id == current else ""
@@ -139,7 +139,7 @@ def sessions(summaries: Iterable[Summary], current: int | None) -> Table:
 
 
 def facts(statistics: Statistics) -> str:
-    """How an answer was written, in a few words."""
+    """Tokens, acceptance rate and speed of an answer, on one line."""
     parts = [f"{statistics.completion_tokens} tokens"]
     if statistics.acceptance_rate is not None:
         parts.append(f"{statistics.acceptance_rate:.0%} accepted")
@@ -149,7 +149,7 @@ def facts(statistics: Statistics) -> str:
 
 
 def statistics(session: Session) -> Table:
-    """A line a turn, and the totals."""
+    """A table with a row for each turn, and the totals."""
     pushed = any(turn.statistics.get("pushes") for turn in session.turns)
     headers = "turn", "mode", "prompt", "tokens", "tokens/s", "accepted", "first token", *["push"] * pushed
     table = plain_table(*headers, right=range(2, 7))
@@ -178,7 +178,7 @@ def _form(value: float | None, form: str) -> str:
 
 
 def commands(rows: Iterable[tuple[str, str]], width: int) -> RenderableType:
-    """How each command is used and what it does: side by side, or one below the other on a narrow screen."""
+    """Each command's usage and description: side by side, or one below the other on a narrow screen."""
     if width < _HELP_COLUMNS:
         lines = [
             line for usage, what in rows for line in (_at_bars(usage, width), Padding(Text(what, "dim"), (0, 0, 0, 2)))
@@ -196,7 +196,7 @@ _USAGE_COLUMNS = 32
 
 
 def _at_bars(usage: str, width: int) -> Text:
-    """A command's usage, broken between words and behind the bars of a choice."""
+    """A command's usage, broken between words and after the bars of a choice."""
     lines = [""]
     for part in re.findall(r"[^\s|]+\|?|\s+", usage):
         if len(lines[-1] + part.rstrip()) > width:

@@ -1,4 +1,4 @@
-"""The judges of a chat: on a model that is loaded here, or on one that a server has in memory."""
+"""The judges of a chat: on a model loaded in this process, or on the model of a server."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _ALL_FILTERS = frozenset(f.name for f in fields(Sampling))
 
 @dataclass(frozen=True)
 class StartedAnswer:
-    """An answer that is about to be written.
+    """An answer whose writing was started.
 
-    request, roles: what it is written under.
+    request, roles: its settings and its views.
     """
 
     answer: Answer | RemoteAnswer
@@ -44,16 +44,16 @@ class StartedAnswer:
     roles: Roles
 
     def wait(self) -> None:
-        """Wait until the facts below are known.
+        """Wait until the properties below are known.
 
         Raises:
             UsageError: the prompt does not fit.
-            ServerError: the server is gone.
+            ServerError: the server failed.
         """
 
     @property
     def first(self) -> int:
-        """The turn that its prompt begins with."""
+        """The first turn of its prompt."""
         raise NotImplementedError
 
 
@@ -84,15 +84,16 @@ class Judge(Protocol):
     def begin(
         self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
     ) -> StartedAnswer:
-        """The answer to a turn's question, behind the turns of a session; the rest of it, where it is begun.
+        """Start the answer to a turn's question after the turns of a session.  An answer that the turn contains already
+        is continued.
 
         Args:
-            replacing: the turn that is asked again, or instead of.
-            keep: whether the answer takes its place, and is not only a draft to compare with it.
+            replacing: the turn that is asked again or replaced.
+            keep: replace that turn by the answer; else the answer is only a draft to compare with it.
 
         Raises:
-            UsageError: it cannot be asked.
-            ServerError: the server does not write it.
+            UsageError: the question cannot be answered.
+            ServerError: the server does not write the answer.
         """
 
     def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
@@ -104,17 +105,17 @@ class Judge(Protocol):
         """
 
     def n_tokens(self, text: str) -> int | None:
-        """The number of tokens of a text; None where the model is not here."""
+        """The number of tokens of a text; None if the model is not loaded here."""
 
     def think_notice(self) -> str:
-        """A line where the model has no switch for thinking; empty where it has one."""
+        """The warning for a model without a switch for thinking; empty if it has one."""
 
     def load_here(self) -> Judge | None:
-        """The same judge on a model that is loaded here; None where there shall be none."""
+        """The same judge on a model loaded in this process; None if it must not be loaded."""
 
 
 class Named(Protocol):
-    """A model's file name, and its kind in llama.cpp's words."""
+    """The file name and llama.cpp's description of a model."""
 
     @property
     def name(self) -> str: ...
@@ -125,16 +126,16 @@ class Named(Protocol):
 def make_judge(
     model: str | None, *, finds: bool, engine: Engine, interrupt: Interrupt, request: Request = Request()
 ) -> Judge:
-    """A judge on a resident server that has the model, where one may be found and writes such answers; else on the
-    model, loaded here.
+    """Make a judge on a resident server with the model, if ``finds`` allows it and a server can write the answers; else
+    on the model, loaded in this process.
 
     Raises:
-        UsageError, ModelError: what `PersonaJudge` raises.
+        UsageError, ModelError: as `PersonaJudge`.
     """
     if finds and not why_no_server(request):
         try:
             path = find_model(model)
-        except ModelError:  # reported where it is loaded, after what else may be wrong
+        except ModelError:  # loading the model reports it, after other errors
             path = None
         server = path and find_server(path, engine, interrupt)
         if path and server:
@@ -146,7 +147,7 @@ def make_judge(
 
 
 class LocalJudge(PersonaJudge):
-    """A judge on a model that is loaded here."""
+    """A judge on a model loaded in this process."""
 
     server = None
 
@@ -183,7 +184,7 @@ class _LocalAnswer(StartedAnswer):
 
 
 def _first(history: list[Turn]) -> int:
-    """The turns that earlier prompts left out already."""
+    """The number of turns that earlier prompts left out."""
     return history[-1].first if history else 0
 
 
@@ -194,15 +195,15 @@ class _Facts:
 
 
 class RemoteJudge:
-    """A judge on the model that a server has in memory.
+    """A judge on the model of a server.
 
     Args:
-        path, engine: the model's file, and how it is loaded here where the server does not write an answer; None for
-            a server on another machine.
-        saves: whether the server keeps the session.
+        path, engine: the model's file and its engine settings, to load it here if the server does not write an answer;
+            None for a server on another machine.
+        saves: the server saves the session.
 
     Raises:
-        UsageError: a request that cannot be used.
+        UsageError: the request cannot be used.
         ServerError: the server does not answer.
     """
 
@@ -237,7 +238,7 @@ class RemoteJudge:
         self._end_last()
 
     def _end_last(self) -> None:
-        """End the last answer, and note where its views were."""
+        """End the last answer, and note its layout."""
         if self._answer:
             self._answer.close()
             if layout := self._answer.result.layout:
@@ -266,7 +267,7 @@ class RemoteJudge:
         else:
             seed = turn_seed(request, replacing, keep=keep)
             request = request.replace(seed=SystemRandom().getrandbits(63) if seed is None else seed)
-            # The server must not take the filters from the model's file once more.
+            # All filters are explicit, so that the server does not apply those of the model's file again.
             settled = replace(request, explicit=request.explicit | _ALL_FILTERS)
             messages = list(map(_as_json, as_messages(history, turn)))
             answer = self.server.answer(settled, messages=messages, first=_first(history), shortens=True)
@@ -290,7 +291,7 @@ class RemoteJudge:
         return answer.alternatives
 
     def _note_started(self, started: Started) -> None:
-        """Note the facts of an answer that begins; warnings are repeated to no user."""
+        """Note the facts about a started answer, and log its new warnings."""
         self.placed = started.placed
         for warning in started.warnings:
             if warning not in self._warned:
@@ -298,19 +299,19 @@ class RemoteJudge:
                 log.warning("%s", warning)
 
     def check(self, sampling: Sampling) -> None:
-        """Refuse filters that this model cannot have.  Raises UsageError."""
+        """Refuse filters that cannot be used with this model.  Raises UsageError."""
         try:
             self.server.check(self.request.with_group(sampling))
         except ServerError:
             if self._path is None:
                 raise
-            # Else the next question says so.
+            # Else the next question reports it.
 
     def check_adapters(self, generation: Generation) -> None:
-        """Refuse adapters that do not fit, and all of them where no model is loaded here that could have them.
+        """Refuse adapters that do not fit; all adapters if no model can be loaded here.
 
         Raises:
-            UsageError, ModelError: a line that says why.
+            UsageError, ModelError: has the reason.
         """
         if not generation.adapters():
             return
@@ -336,7 +337,7 @@ class RemoteJudge:
         return None
 
     def think_notice(self) -> str:
-        return ""  # the next answer says so
+        return ""  # the next answer reports it
 
 
 def _beginning(turn: Turn, replacing: Turn | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The line that a user types: editing, history, completion, several lines; what is typed there is given back whole."""
+"""The input line: editing, history, completion, and messages of several lines."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _NO_TOOLBAR = Style.from_dict({"bottom-toolbar": "noreverse"})
 
 
 class Line:
-    """Reads what the user types, below the conversation.
+    """Reads the user's input at the prompt.
 
     Args:
-        history: a file of its owner's alone, or None to forget.
-        typed_ahead: bytes that `take_keys` has read; they come first.
+        history: a file that only its owner can read; None keeps no history.
+        typed_ahead: bytes that `take_keys` read; they are typed first.
     """
 
     def __init__(self, chat: Chat, history: Path | None, typed_ahead: list[bytes]) -> None:
@@ -53,9 +53,9 @@ class Line:
         self._interrupt = chat.conversation.judge.interrupt
         self._paste = Paste()
         self._typed_ahead = typed_ahead
-        self._n_before = 0  # how many of them were typed before Ctrl-C that came since the last prompt
-        self._is_stopped = False  # whether it came
-        self._asks_to_leave = False  # whether Ctrl-C was pressed at an empty prompt
+        self._n_before = 0  # the number of `typed_ahead` items before a Ctrl-C since the last prompt
+        self._is_stopped = False  # Ctrl-C was pressed since the last prompt
+        self._asks_to_leave = False  # Ctrl-C was pressed at an empty prompt
         self._session: PromptSession[str] = PromptSession(
             "> ",
             multiline=True,
@@ -74,7 +74,7 @@ class Line:
         self._interrupt.on_signal = self._on_signal
 
     def read(self) -> str:
-        """One message or command, as it would be typed on one line by hand.
+        """Return one message or command, in the form typed by hand on one line.
 
         Raises:
             EOFError: the user leaves, or a signal ends the chat.
@@ -88,7 +88,7 @@ class Line:
         return unquoted(text)
 
     def _begin(self) -> None:
-        """Where the prompt begins: from now on Ctrl-C clears the line, and there is nothing else to be stopped."""
+        """Prepare the prompt: from now on Ctrl-C clears the line, because nothing else can be stopped."""
         self._asks_to_leave = False
         self._interrupt.clear()
         if self._interrupt.ended_by:
@@ -97,9 +97,9 @@ class Line:
             self._type_ahead()
 
     def _type_ahead(self) -> None:
-        """Type what was typed before the prompt came.
+        """Insert the input that was typed before the prompt appeared.
 
-        Of what was typed before Ctrl-C, whole lines are taken out; an unfinished one stays, to be edited.
+        Complete lines typed before Ctrl-C are not sent; an unfinished line stays for editing.
         """
         typed, self._typed_ahead[:] = [*self._typed_ahead], []
         keys = [*get_typeahead(self._session.input), *_parsed(typed[: self._n_before])]
@@ -110,7 +110,7 @@ class Line:
         self._is_stopped, self._n_before = False, 0
 
     def _keep_unsent(self, lines: list[list[KeyPress]]) -> None:
-        """Say that these are not sent, and keep their text in the history."""
+        """Report unsent lines, and keep their text in the history."""
         unsent = [text for line in lines if (text := "".join(key.data for key in line if len(key.key) == 1))]
         if unsent:
             self._session.history.append_string("\n".join(unsent))
@@ -118,8 +118,8 @@ class Line:
             self._chat.screen.say(f"({summary} not sent; press the up arrow to bring the text back)")
 
     def _on_signal(self, signum: int) -> bool:
-        """At the prompt, Ctrl-C clears the line and other signals leave; elsewhere, keep what was typed before."""
-        app = get_app_or_none()  # the prompt, or pages that a command shows
+        """Handle a signal: at the prompt, Ctrl-C clears the line and others leave; elsewhere, keep the typed input."""
+        app = get_app_or_none()  # the prompt, or the pager of a command
         if app and app.is_running and not app.is_done and app.loop:
             app.loop.call_soon_threadsafe(self._at_prompt, app)
             return True
@@ -129,7 +129,7 @@ class Line:
         return False
 
     def _at_prompt(self, app: Application[Any]) -> None:
-        """Handle a signal at the prompt and in pages."""
+        """Handle a signal at the prompt or in a pager."""
         if app.is_done:  # a line was sent just before
             self._interrupt.set()
         elif self._interrupt.ended_by and app is self._session.app:
@@ -138,7 +138,7 @@ class Line:
             app.key_processor.send_sigint()
 
     def _clear(self) -> None:
-        """Ctrl-C at the prompt."""
+        """Clear the line, at Ctrl-C."""
         buffer = self._session.default_buffer
         self._asks_to_leave = not buffer.text
         buffer.reset()
@@ -149,7 +149,7 @@ class Line:
         self._paste.changed(buffer)
 
     def _on_suspend(self) -> None:
-        """SIGTSTP at the prompt, or in an editor that was opened there, which has the terminal as it was."""
+        """Handle SIGTSTP at the prompt, or in an editor opened there, which has the restored terminal."""
         app = self._session.app
         if app.loop and not app._running_in_terminal:
             app.loop.call_soon_threadsafe(self._suspend)
@@ -157,7 +157,7 @@ class Line:
             suspend.stop()
 
     def _suspend(self) -> None:
-        """Ctrl-Z at the prompt: the whole process group stops."""
+        """Stop the whole process group, at Ctrl-Z."""
         run_in_terminal(suspend.stop_all)
 
     def _toolbar(self) -> AnyFormattedText:
@@ -170,13 +170,13 @@ class Line:
 
 
 class Paste:
-    """Keeps in mind what was pasted where a line begins: slashes and quotation marks in it are text.
+    """Remembers a text pasted at the beginning of a line: its slashes and quotation marks are text.
 
-    A command that is pasted on one line is still a command, and so is what is pasted behind one that was typed.
+    A command pasted on one line is still a command, and so is text pasted after a typed command.
     """
 
     def __init__(self) -> None:
-        self.begins = ""  # with these characters; no longer where the line's beginning was changed by hand
+        self.begins = ""  # the first pasted characters; empty if nothing was pasted there
 
     def insert(self, buffer: Buffer, text: str) -> None:
         """Paste a text at the cursor."""
@@ -191,28 +191,28 @@ class Paste:
             self.begins = ""
 
     def counts(self, line: str) -> bool:
-        """Whether the line would have another meaning had it been typed."""
+        """True if the line would have another meaning if it had been typed."""
         return self.as_typed(line) != line
 
     def as_typed(self, line: str) -> str:
-        """What one would type by hand to say the same."""
+        """The typed form of the line with the same meaning."""
         if not self.begins or not line.lstrip().startswith(self.begins):
             return line
         return quoted(line) if line.lstrip().startswith(_QUOTES) else escaped(line)
 
 
 def escaped(text: str) -> str:
-    """A message that begins with a slash, as one types it."""
+    """The message with its leading slash escaped, as a user types it."""
     return f"/{text}" if text.startswith("/") else text
 
 
 def quoted(text: str) -> str:
-    """A message in a block."""
+    """The message in a block of quotation marks."""
     return f"{_QUOTES}\n{text}\n{_QUOTES}"
 
 
 def unquoted(text: str) -> str:
-    """A message without the quotation marks of a block around it; what stands in a block is no command."""
+    """The message without the quotation marks of a block.  Text in a block is not a command."""
     stripped = text.strip()
     if len(stripped) >= 2 * len(_QUOTES) and stripped.startswith(_QUOTES) and stripped.endswith(_QUOTES):
         return escaped(stripped[len(_QUOTES) : -len(_QUOTES)].strip("\n"))
@@ -225,7 +225,7 @@ def _block_is_open(text: str) -> bool:
 
 
 def _split(keys: Iterable[KeyPress]) -> list[list[KeyPress]]:
-    """The lines that Enter ends, and the keys behind the last Enter."""
+    """The keys of each line that Enter ends, then the keys after the last Enter."""
     lines: list[list[KeyPress]] = [[]]
     for key in keys:
         if key.key == Keys.ControlM:
@@ -236,7 +236,7 @@ def _split(keys: Iterable[KeyPress]) -> list[list[KeyPress]]:
 
 
 def _parsed(typed: Iterable[bytes]) -> list[KeyPress]:
-    """The keys that a terminal sends as those bytes."""
+    """The keys for the bytes of a terminal."""
     keys: list[KeyPress] = []
     Vt100Parser(keys.append).feed_and_flush(b"".join(typed).decode("utf-8", "replace"))
     return keys
@@ -249,7 +249,7 @@ def _keys(paste: Paste, clear: Callable[[], None], suspend: Callable[[], None]) 
     def send(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if buffer.complete_state and buffer.complete_state.current_completion:
-            buffer.complete_state = None  # the choice is taken; another Enter sends
+            buffer.complete_state = None  # accept the completion; another Enter sends
         elif _block_is_open(paste.as_typed(buffer.text)):
             buffer.newline(copy_margin=False)
         else:
@@ -277,7 +277,7 @@ def _keys(paste: Paste, clear: Callable[[], None], suspend: Callable[[], None]) 
 
 
 class _Completer(Completer):
-    """Commands, and what may stand behind each."""
+    """Completes commands and their arguments."""
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
@@ -285,7 +285,7 @@ class _Completer(Completer):
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         try:
             yield from [*self._completions(document.text_before_cursor)]
-        except Exception as error:  # what cannot be looked up now is not offered, and the line goes on
+        except Exception as error:  # a failing look-up must not break the line
             log.debug("no completions:", exc_info=error)
 
     def _completions(self, text: str) -> Iterable[Completion]:
@@ -301,13 +301,13 @@ class _Completer(Completer):
             return
         word = rest if name in ("/load", "/model") else rest.split(" ")[-1]
         for choice in COMMANDS[name].choices(self._chat):
-            # What holds marks that reorder or hide text must not come into the line.
+            # Marks that reorder or hide text must not get into the line.
             if choice.lower().startswith(word.lower()) and choice == visible(choice):
                 yield Completion(choice, -len(word))
 
 
 class _History(History):
-    """What was typed, and what was pasted in a form that says the same when it is brought back."""
+    """The input history, with pasted text in its typed form."""
 
     def __init__(self, kept: History, as_typed: Callable[[str], str]) -> None:
         super().__init__()
@@ -336,7 +336,7 @@ def _kept(path: Path | None) -> History:
 
 
 class _TolerantHistory(FileHistory):
-    """A full disk is no reason to lose what was typed."""
+    """A history that ignores write errors, so that a full disk loses no input."""
 
     def store_string(self, string: str) -> None:
         try:

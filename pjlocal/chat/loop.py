@@ -1,4 +1,4 @@
-"""Lines come in, from a person or a pipe, are commands or questions, and never end the chat by what goes wrong."""
+"""The loop of a chat: reads lines from a terminal or a pipe, and handles commands, questions and errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .screen import ERROR, HOW_TO_LEAVE, PipeScreen, Screen, TerminalScreen
 
 
 def make_screen() -> Screen:
-    """What suits where the answers go."""
+    """The screen for standard output."""
     return TerminalScreen(sys.stdout) if on_terminal() else PipeScreen(sys.stdout)
 
 
 def on_terminal() -> bool:
-    """Whether there is a person at both ends."""
+    """True if standard input and output are terminals."""
     return sys.stdin.isatty() and sys.stdout.isatty() and not _dumb()
 
 
@@ -31,12 +31,12 @@ def _dumb() -> bool:
 
 
 def talk(chat: Chat, history: Path | None) -> int:
-    """Handle lines until there are no more, or the user leaves; returns the exit status.
+    """Handle lines until the input ends or the user leaves.  Returns the exit status.
 
-    On a terminal what went wrong was seen and is over; in a pipe the status tells of the last failure.
+    On a terminal the status is 0, because the user saw the errors; in a pipe it is that of the last error.
 
     Raises:
-        Interrupted: Ctrl-C came where nobody types.
+        Interrupted: Ctrl-C, if the input is not a terminal.
     """
     if not on_terminal():
         _read_all(chat)
@@ -56,12 +56,12 @@ def talk(chat: Chat, history: Path | None) -> int:
 
 
 def handle(chat: Chat, line: str) -> bool:
-    """A line: run the command, or ask the question.  What goes wrong is said in a line, and nothing that was said lost.
+    """Run the command or ask the question of a line.  Errors are shown, and the conversation continues.
 
-    Returns whether Ctrl-C came meanwhile.
+    Returns True if Ctrl-C was pressed meanwhile.
 
     Raises:
-        OSError: the screen is lost: nobody sees the answers.
+        OSError: the screen is lost, so nobody would see the answers.
     """
     if not line.strip():
         return False
@@ -71,7 +71,7 @@ def handle(chat: Chat, line: str) -> bool:
             run(chat, line)
         else:
             chat.ask(line[1:] if line.startswith("//") else line)
-    except Interrupted:  # an answer that has begun ends by itself
+    except Interrupted:  # a started answer handles it itself
         message = "(stopped)" if is_command(line) else "(stopped before the first word: the question was not saved)"
         chat.screen.say(message)
     except Exception as error:
@@ -86,7 +86,7 @@ def handle(chat: Chat, line: str) -> bool:
 
 
 def _in_the_chat(line: str, chat: Chat) -> str:
-    """A line about an error, with the chat's own commands instead of those of the command line and of the page."""
+    """The message with the chat's commands instead of those of the command line and the page."""
     commands = {
         "pjlocal sessions list shows": "/sessions shows",
         "pjlocal models list shows": "/model shows",
@@ -98,7 +98,7 @@ def _in_the_chat(line: str, chat: Chat) -> str:
 
 
 def _read_all(chat: Chat) -> None:
-    """Raises Interrupted: Ctrl-C came, and nobody types who could go on."""
+    """Handle all lines of a pipe.  Raises Interrupted: Ctrl-C, if the input is not a terminal."""
     interrupt = chat.conversation.judge.interrupt
     types = sys.stdin.isatty()
     for line in _lines(interrupt, types):
@@ -109,10 +109,10 @@ def _read_all(chat: Chat) -> None:
 
 
 def _lines(interrupt: Interrupt, types: bool) -> Iterable[str]:
-    """Lines of standard input, one at a time as they come.
+    """The lines of standard input, as they arrive.
 
     Args:
-        types: somebody types them, on a terminal that cannot do more: there is a prompt.
+        types: the input is a dumb terminal: show a prompt.
     """
     while True:
         if types:
@@ -128,11 +128,11 @@ def _lines(interrupt: Interrupt, types: bool) -> Iterable[str]:
             continue
         if not raw:
             return
-        # Windows begins a file with a mark of its encoding, and files may follow each other in a pipe.
+        # Windows begins a file with a byte order mark, and a pipe may contain several files.
         raw = raw.removeprefix(codecs.BOM_UTF8)
         line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
         try:
-            if not is_command(line):  # a command may name a file whose name is not UTF-8
+            if not is_command(line):  # a command may contain a file name that is not UTF-8
                 raw.decode("utf-8")
             yield line
         except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""What a chat shows: answers live on a terminal, bare in a pipe; notices; tables that were asked for."""
+"""The screens of a chat: a terminal with live answers, or a pipe with plain ones; notices and tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .status import status_line
 
 P = ParamSpec("P")
 
-NOTICE, ERROR = "dim", "red"  # styles of what is said
+NOTICE, ERROR = "dim", "red"  # styles of messages
 
 HOW_TO_LEAVE = "Ctrl-D or /quit leaves"
 
@@ -39,52 +39,52 @@ _WIDE = 200  # columns of a table in a pipe
 
 
 class Screen(Protocol):
-    """Where a chat is shown."""
+    """The output of a chat."""
 
     lost: bool
-    """Whether it cannot be written to any more, as a closed window or a full disk."""
+    """True if writing to it failed, as to a closed window or a full disk."""
 
     thoughts: Thoughts
-    """How the thoughts before an answer are shown."""
+    """The display of the thoughts before an answer."""
 
     @property
     def width(self) -> int:
-        """In columns."""
+        """The width in columns."""
 
     @property
     def no_color(self) -> bool:
-        """Whether the user wants none."""
+        """True if the user wants no colours."""
 
     def say(self, text: str, style: str = NOTICE) -> None:
-        """A line about the chat itself."""
+        """Show a message about the chat itself."""
 
     def greet(self, text: str) -> None:
-        """What a person wants to see where the conversation begins or goes on, and a script does not."""
+        """Show a message to a person at the start of a conversation; a pipe does not get it."""
 
     def gap(self) -> None:
-        """An empty row, which sets apart what comes for the eye."""
+        """Show an empty row; a pipe does not get it."""
 
     def show(self, *renderables: RenderableType) -> None:
-        """What a command was asked for."""
+        """Show the output of a command."""
 
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
-        """An answer while it is written."""
+        """Show an answer while it is written."""
 
     def show_turn(self, turn: Turn, view: View) -> None:
-        """Show an earlier turn to a person, as it was shown when it was written."""
+        """Show an earlier turn to a person, in its first form."""
 
     def compared(self, writing: Writing, view: View) -> None:
-        """One of several answers to a question, while it is written."""
+        """Show one of several answers to a question, while it is written."""
 
     def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
-        """Show the output of a command; the user scrolls it where the screen has no room for it."""
+        """Show the output of a command, in a pager if it is longer than the screen."""
 
     def wait(self, what: str) -> AbstractContextManager[Spinner]:
-        """A context in which something is waited for."""
+        """A context that shows what the program is waiting for."""
 
 
 class _ConsoleScreen:
-    """What both kinds of screen have from Rich's console."""
+    """The part of both screens that uses Rich's console."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -101,7 +101,7 @@ class _ConsoleScreen:
 
 
 def _shows(method: Callable[P, None]) -> Callable[P, None]:
-    """A method of a screen that writes to it, and notices when it is lost."""
+    """Decorate a method that writes to the screen, to note when the screen is lost."""
 
     @functools.wraps(method)
     def noticing(*args: P.args, **options: P.kwargs) -> None:
@@ -115,7 +115,7 @@ def _shows(method: Callable[P, None]) -> Callable[P, None]:
 
 
 class PipeScreen(_ConsoleScreen):
-    """Bare answers on standard output, all else on standard error."""
+    """A screen with plain answers on standard output, and all else on standard error."""
 
     def __init__(self, file: IO[str]) -> None:
         super().__init__(Console(file=file, width=_WIDE, no_color=True, highlight=False, markup=False, emoji=False))
@@ -264,7 +264,7 @@ class TerminalScreen(_ConsoleScreen):
 
 
 def _ending(turn: Turn) -> str:
-    """How an answer ended, where it is not whole; empty where it is."""
+    """A notice about an incomplete answer; empty for a complete one."""
     while_thinking = " while thinking, without an answer" if turn.events and turn.events[-1].thought else ""
     if turn.finish_reason == "interrupted":
         return f"(stopped{while_thinking})"

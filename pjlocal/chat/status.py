@@ -1,4 +1,4 @@
-"""The status line: mode, preferences, pushes, speed, acceptance rate and context, as far as the screen has room."""
+"""The status line: mode, preferences, pushes, speed, acceptance rate and context, as far as they fit on the screen."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .conversation import Conversation, Progress
 log = logging.getLogger("pjlocal")
 
 _BETWEEN = " · "
-#: Cells of a preference's name, where the whole text does not fit.
+#: Cells of a preference's text, if the whole text does not fit.
 _SHORT, _SHORTEST = 24, 12
 
 
 def status_line(conversation: Conversation, width: int) -> Text:
-    """The settings in force and the progress of the answer, in one row.
+    """The settings and the progress of the answer, in one row below answers and the input line.
 
-    It stands below answers and the line that is typed, and ends neither by what it cannot tell: then it is empty.
+    It is empty after an error, which must not end the answer or the input.
     """
     try:
         generation = conversation.judge.request.generation
@@ -40,8 +40,8 @@ def status_line(conversation: Conversation, width: int) -> Text:
 def status(generation: Generation, views: Mapping[str, Sequence[str]], progress: Progress, width: int) -> str:
     """The status line's text.
 
-    What matters most stands first.  Where not all of it fits, roles give way first, then long texts of preferences,
-    then the names of the views; then parts are left out from the right, whole.
+    The most important parts come first.  If not all fit, the roles are left out first, then long texts of preferences
+    are shortened, then the names of the views are left out, and then whole parts from the right.
     """
     heads = [
         _head(generation, views, progress, roles=True),
@@ -83,12 +83,12 @@ def _head(
     named: bool = True,
     longest: int | None = None,
 ) -> list[str]:
-    """The mode, and what the answer shall be.
+    """The mode and the preferences.
 
     Args:
-        roles: say which view drafts and which judges.
-        named: with the views' names, and λ and strength behind the mode.
-        longest: cells of a preference's name.
+        roles: show which view drafts and which judges.
+        named: show the views' names, and λ and the strength after the mode.
+        longest: the most cells of a preference's text.
     """
     some = any(views.values())
     mode = generation.mode or ("judge" if some else "plain")
@@ -109,7 +109,7 @@ def _head(
 
 
 def _force(generation: Generation) -> str:
-    """The rule, λ and the strength, where the mode has them and they are not the plain ones."""
+    """The rule, λ and the strength, if the mode uses them and they differ from the defaults."""
     mode = generation.mode or "judge"
     strength = strength_in_force(generation, mode)
     force = "" if strength == "1" or generation.rule == "overlap" or mode == "rewrite" else f" ×{strength}"
@@ -120,7 +120,7 @@ def _force(generation: Generation) -> str:
 
 
 def _shortened(text: str, longest: int | None) -> str:
-    """The first words of a text that is longer than so many cells."""
+    """The first words of a text that is longer than ``longest`` cells."""
     if longest is None or cell_len(text) <= longest:
         return text
     start = Text(text)
@@ -130,5 +130,5 @@ def _shortened(text: str, longest: int | None) -> str:
 
 
 def _own_adapters(generation: Generation, view: str) -> list[str]:
-    """The names of the files that change that view alone, with their scales."""
+    """The file names and scales of the adapters of that view alone."""
     return [os.path.basename(spec) for name in ADAPTERS.get(view, ()) for spec in getattr(generation, name)]

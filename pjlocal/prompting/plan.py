@@ -1,4 +1,4 @@
-"""A request made concrete: which views its mode has, how strongly each weighs, and each view's prompt tokens."""
+"""The plan of an answer: the views of its mode, their strengths, and each view's prompt tokens."""
 
 from __future__ import annotations
 
@@ -27,19 +27,18 @@ from .preferences import prefix, split_strength
 from .prompt import ChatTemplate, Message
 from .tools import Tools
 
-_MOST_PER_TOKEN = 256  # characters; longer tokens than that are not to be expected
+_MOST_PER_TOKEN = 256  # characters; no tokenizer is expected to have longer tokens
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Who takes part: views numbered from 0, of which the first speak in turn.
+    """The views of an answer, numbered from 0.  The first ones draft and judge in turn.
 
-    preferences: by the name of the view that has them.
-    n_speakers: views that speak.
+    preferences: by the name of their view.
+    n_speakers: the number of views that draft and judge.
     prefixes: of every view.
-    weights: by name, of each preference that speaks, then of each that is avoided; views without a preference weigh
-        nothing.
-    neutral: the number of the view without a preference, where strengths need one.
+    weights: by name: of each preference, then of each avoided one.  A view without a preference has none.
+    neutral: the number of the view without a preference; None if no strength needs one.
     adapters: of every view.
     """
 
@@ -53,7 +52,7 @@ class Roles:
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """The preferences in words, and the adapters of the views that speak, by the names of their files."""
+        """The preferences of each view as text, with the file names of its adapters."""
         if self.n_speakers == 1:
             return self.preferences
         speaking = zip(self.preferences.items(), self.adapters, strict=False)
@@ -69,14 +68,13 @@ class Roles:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request with all that writing its answer takes.
+    """A request with everything needed to write its answer.
 
     prompts: each view's tokens.
     stops: the stop strings of the chat template.
-    shares_trunk: what all prompts begin with may be read once for all: they part at the question's end.
-    may_think: whether an opening mark at the answer's beginning opens a thought; in a text that goes on, only the
-        prompt opens one.
-    n_begun: tokens at the end of each prompt that begin the answer.
+    shares_prefix: the common prefix of all prompts, up to the question's end, may be decoded once for all.
+    may_think: an opening mark at the answer's beginning opens a thought.  In a continued text, only the prompt can.
+    n_beginning: the number of tokens at the end of each prompt that begin the answer.
     """
 
     request: Request
@@ -90,20 +88,20 @@ class Plan:
 
     @property
     def beginning(self) -> list[int]:
-        """The tokens that begin the answer and are there before it is written."""
+        """The tokens that begin the answer before any is generated."""
         return self.prompts[0][len(self.prompts[0]) - self.n_beginning :]
 
     @property
     def given(self) -> list[int]:
-        """Those of them that the request gives (``begin``), and not the conversation: they are part of the answer."""
+        """The tokens of `beginning` that come from the request's ``begin``, which are part of the answer."""
         return [] if self.conversation[-1].role == "assistant" else self.beginning
 
 
 def resolve_mode(request: Request) -> Mode:
-    """The mode of the request; where it names none, judge with preferences and plain without.
+    """The mode of the request.  The default is judge with preferences, and plain without.
 
     Raises:
-        UsageError: the mode, or something else that was asked for, needs a preference, and there is none.
+        UsageError: the mode or a setting needs a preference, and there is none.
     """
     generation = request.generation
     some = any(request.views) or generation.adapts_views
@@ -119,7 +117,7 @@ def resolve_mode(request: Request) -> Mode:
 
 
 _ALL: tuple[Mode, ...] = get_args(Mode)
-#: Settings that change nothing, or cannot be, in some modes.
+#: The modes in which a setting has no effect or is impossible.
 _IDLE: dict[str, tuple[Mode, ...]] = {
     "strength": ("plain", "rewrite"),
     "avoid": ("plain",),
@@ -136,7 +134,7 @@ _IDLE |= dict.fromkeys((name for view in VIEW_NAMES for name in ADAPTERS[view]),
 
 
 def in_mode(generation: Generation, mode: Mode) -> Generation:
-    """The settings in another mode, without what means nothing there."""
+    """The settings in another mode, with defaults for those that have no effect there."""
     idle = {f.name: f.default for f in fields(generation) if mode in _IDLE.get(f.name, ())}
     return generation.replace(mode=mode, **idle)  # type: ignore[no-any-return]
 
@@ -145,10 +143,10 @@ EVERYTHING = (*PREFERENCES, *(f.name for f in fields(Generation)))
 
 
 def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
-    """The settings that have no effect, a message for each.
+    """Messages about settings that have no effect.
 
     Args:
-        given: the keys that are looked at, of preferences and of `Generation`.
+        given: the keys to check, of preferences and of `Generation`.
     """
     lines = []
     sets_views = not set(PREFERENCES).isdisjoint(given)
@@ -164,9 +162,9 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
 
 
 def _idle(generation: Generation, mode: Mode) -> list[Field[Any]]:
-    """The settings that differ from their defaults and change nothing in that mode.
+    """The settings that differ from their defaults and have no effect in that mode.
 
-    Rounds and floors are often set once for all answers: they are named only where a mode was asked for.
+    λ and the floor are often set once for all answers, so they are reported only if the request names a mode.
     """
     usual = () if generation.mode else ("lam", "floor")
     return [
@@ -177,8 +175,8 @@ def _idle(generation: Generation, mode: Mode) -> list[Field[Any]]:
 
 
 def _idle_strengths(generation: Generation, roles: Roles) -> list[str]:
-    """Which preferences' own strengths change nothing, as that of ``vivid:2`` in mode rewrite and by the rule overlap;
-    plain uses none."""
+    """The strengths of single preferences, as in ``vivid:2``, that have no effect: in mode rewrite and with the rule
+    overlap."""
     if roles.mode != "rewrite" and not _takes_the_least(generation, roles):
         return []
     wishes = chain(*roles.preferences.values(), generation.avoid)
@@ -190,16 +188,18 @@ def _takes_the_least(generation: Generation, roles: Roles) -> bool:
 
 
 def make_roles(request: Request) -> Roles:
-    """The views that the mode has, and what each of them does.
+    """The views of the request's mode, with their prefixes, weights and adapters.
 
     Raises:
-        UsageError: preferences, or what was asked for, that cannot be had together.
+        UsageError: preferences or settings that exclude each other.
     """
     generation, preferences = request.generation, request.views
     mode = resolve_mode(request)
     named = dict(zip(VIEW_NAMES, map(list, preferences), strict=False))
     if mode in ("plain", "rewrite"):
-        prefix([*chain.from_iterable(preferences), *generation.avoid])  # refused here, before anything is written
+        prefix(
+            [*chain.from_iterable(preferences), *generation.avoid]
+        )  # raises for unknown ones before anything is written
         if mode == "rewrite" and not any(preferences):
             raise UsageError("mode rewrite needs a preference in words, as in: -p vivid")
         return Roles(mode, named, 1, [""], {}, None, [_adapters(generation)])
@@ -227,7 +227,7 @@ def make_roles(request: Request) -> Roles:
         weights[f"avoid {number}"] = Weight(len(prefixes), -_avoided(text))
         prefixes.append(prefix([text]))
         adapters.append(shared)
-    if generation.rule != "push" and not weights:  # the views' adapters come to nothing
+    if generation.rule != "push" and not weights:  # the views' adapters have scale 0
         raise UsageError(f"the rule {generation.rule} needs a preference, as in: -p vivid -p creative")
     if generation.rule != "push" and any(weight.strength <= 0 for weight in weights.values()):
         raise UsageError(f"the rule {generation.rule} needs strengths above 0")
@@ -247,13 +247,13 @@ def make_roles(request: Request) -> Roles:
 
 
 def _adapters(generation: Generation, *views: str) -> Adapters:
-    """Those of all views, and those of these views alone."""
+    """The adapters of all views, and those of these views alone."""
     kinds = zip(*(ADAPTERS.get(view, ()) for view in ("", *views) if view in ADAPTERS), strict=True)
     return make_adapters(*([*chain.from_iterable(getattr(generation, name) for name in names)] for names in kinds))
 
 
 def _panel(preferences: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """A view for every preference, in the order in which they were dealt to two."""
+    """A view for every preference, in the order before they were dealt to two views."""
     wishes = in_turn(preferences)
     if not 2 <= len(wishes) <= len(PANEL_NAMES):
         raise UsageError(f"--panel takes 2 to {len(PANEL_NAMES)} preferences, as in: -p vivid -p creative -p concise")
@@ -281,7 +281,7 @@ def _check_rule(generation: Generation, mode: Mode) -> None:
 
 
 def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
-    """The strength of a view; its preferences share one prefix, and so one strength."""
+    """The strength of a view.  Its preferences share one prefix, and so one strength."""
     otherwise = strength_in_force(generation, mode)
     strengths = {parse_strength(given): given for given in (split_strength(wish)[1] or otherwise for wish in wishes)}
     if len(strengths) > 1:
@@ -291,13 +291,16 @@ def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
 
 
 def strength_in_force(generation: Generation, mode: Mode) -> str:
-    """The strength of preferences that have none of their own."""
+    """The strength of preferences without one of their own."""
     return generation.strength or _default_strength(generation, mode)
 
 
 def _default_strength(generation: Generation, mode: Mode) -> str:
-    """1 is the paper.  In mode ``both`` a 1.5B that was asked for short pirates met both in 62 % of 60 answers by auto,
-    in 43 % by 1.5; smaller models made no difference.  Rules without a neutral view have nothing to follow."""
+    """The default strength: 1, as in the paper, except in modes both and args.
+
+    In mode both, a 1.5B model that was asked for short pirate answers met both preferences in 62 % of 60 answers with
+    auto, and in 43 % with 1.5; smaller models showed no difference.  Rules without a neutral view cannot use auto.
+    """
     if mode == "both" and generation.rule == "push":
         return "auto"
     return "1.5" if mode == "args" else "1"
@@ -309,10 +312,10 @@ def _weight(view: int, strength: str) -> Weight:
 
 
 def _needs_neutral(generation: Generation, mode: Mode, weights: Sequence[Weight]) -> bool:
-    """Whether something is pushed away from neutral."""
+    """True if a view is pushed away from neutral."""
     if generation.rule != "push":
         return False
-    if mode == "args":  # proposes what the preferences choose from
+    if mode == "args":  # the neutral view proposes the candidates
         return True
     if mode == "both" and not any(weight.auto for weight in weights):
         return sum(weight.strength for weight in weights) != 1.0
@@ -328,10 +331,10 @@ def write_prompts(
     interrupt: Interrupt,
     tools: Tools = Tools(),
 ) -> list[list[int]]:
-    """Each view's prompt tokens, be they more than fit into a context of ``limit`` tokens.
+    """Each view's prompt tokens, even if they do not fit into a context of ``limit`` tokens.
 
     Raises:
-        UsageError: nothing is said, or so much that it cannot fit, and only splitting it into tokens would take long.
+        UsageError: the prompt is empty, or so long that it cannot fit and even tokenizing it would take long.
         ModelError: the template refuses the conversation.
     """
     question = next((message for message in reversed(conversation) if message.role != "assistant"), None)
@@ -351,7 +354,7 @@ def write_prompts(
 
 
 def with_beginning(conversation: Sequence[Message], prompting: Prompting) -> Sequence[Message]:
-    """The conversation with the beginning of the answer that the settings give, unless it ends with another one."""
+    """The conversation with the answer's beginning from the settings, unless it ends with a beginning already."""
     if not prompting.begin or conversation[-1].role == "assistant":
         return conversation
     return [*conversation, Message("assistant", prompting.begin)]
@@ -365,10 +368,10 @@ def make_plan(
     template: ChatTemplate,
     limit: int,
 ) -> Plan:
-    """The plan for prompts that `write_prompts` made of a conversation; a warning tells what changes nothing.
+    """The plan for the result of `write_prompts`.  Warns about settings that have no effect.
 
     Raises:
-        UsageError: they leave no room for an answer in a context of ``limit`` tokens.
+        UsageError: the prompts leave no room for an answer in a context of ``limit`` tokens.
     """
     if roles.mode == "rewrite" and conversation[-1].role == "assistant":
         raise UsageError("mode rewrite corrects a whole answer and cannot continue one: use --mode judge")

@@ -1,4 +1,4 @@
-"""A conversation and a preference prefix to the prompt tokens of one view, through the model's own chat template."""
+"""The prompt tokens of one view, from a conversation and a preference, by the model's chat template."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ log = logging.getLogger("pjlocal")
 
 @dataclass(frozen=True)
 class Message:
-    """``tokens`` are those that the model wrote an answer with.  They stand in later prompts as they are: what the
-    text would be split into may differ from them, and then a KV cache that holds them could not be used again.
+    """A message of a conversation.
 
-    ``others`` are fields as OpenAI's messages have them: ``tool_calls`` of an answer, ``tool_call_id`` and ``name`` of
-    a function's result, whose role is ``tool``.
-
-    ``thinking`` is the thinking before an answer, of a client that sends it back apart from the content.
+    tokens: the tokens with which the model wrote an answer.  Later prompts contain them unchanged: tokenizing the text
+        again may give others, and then the KV cache that contains these could not be reused.
+    others: fields of OpenAI's messages: ``tool_calls`` of an answer, ``tool_call_id`` and ``name`` of a function's
+        result, whose role is ``tool``.
+    thinking: the thinking before an answer, if a client sends it separately.
     """
 
     role: Role
@@ -44,63 +44,63 @@ class Message:
     thinking: str = ""
 
 
-#: Ends an answer of a model without a chat template, before it writes the user's next turn itself.
+#: Stops a model without a chat template before it writes the user's next turn.
 DIALOGUE_STOPS = ("\nUser:",)
 
-#: What templates call the switch for thinking aloud: Qwen3, SmolLM3 and their kin the first, Granite and DeepSeek V3.1
-#: the second.
+#: The names of the switch for thinking in templates: the first in Qwen3, SmolLM3 and others, the second in Granite and
+#: DeepSeek V3.1.
 _THINK_NAMES = ("enable_thinking", "thinking")
 
-_TAIL = 32  # tokens at a prompt's end, in which a mark that opens thinking has room
+_TAIL = 32  # tokens at a prompt's end that are searched for an opening mark of thinking
 
-#: What to say where there is none.
+#: The warning for templates without such a switch.
 NO_THINK_SWITCH = "this model's chat template has no switch for thinking"
 
 
 class ChatTemplate:
-    """The model's chat template, as far as it goes.
+    """The model's chat template, completed where it lacks something.
 
-    Text that spells a control token stays text; BOS comes once; a template that has no place for a system message
-    gets it at the head of the first user message; a model without a template gets a written-out dialogue.  An answer
-    in which nothing was said is no part of the prompt.
+    Text that spells a control token stays text.  BOS occurs once.  A template without system messages gets their text
+    at the start of the first user message.  A model without a template gets a plain dialogue.  Empty answers are left
+    out of the prompt.
 
     Args:
-        process: where it runs, and which it ends; without, one of its own.
+        process: the process that runs the template, closed with this object; by default a new one.
     """
 
     def __init__(self, model: Model, process: TemplateProcess | None = None) -> None:
         self._model = model
         self._piece = cache(model.piece)
         self._process = process or TemplateProcess()
-        #: Of the process; judges that share it are counted.
+        #: The lifetime of the process, which ends with its last user.
         self.lifetime = Lifetime("this chat template", self._process.end)
         self._let_go = self.lifetime.hold(self)
         self._render = jinja(model, self._process) or dialogue
-        #: Stop strings that the way of writing needs.
+        #: Stop strings that the format needs.
         self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is dialogue else ()
-        #: What the user was warned of; once is enough.
+        #: The warnings that were shown: each is shown once.
         self.warned: set[str] = set()
-        #: Takes the warnings instead, each time: a server passes them on to whoever asks.
+        #: Receives every warning instead: a server sends them to the client.
         self.listener: Callable[[str], None] | None = None
 
     def close(self) -> None:
-        """Let go of the process in which it runs, which ends when nobody else uses it."""
+        """Release the process, which ends when nobody else uses it."""
         self._let_go()
 
     @cached_property
     def has_think_switch(self) -> bool:
-        """Whether the template can be asked to have the model think aloud, or not to."""
+        """True if the template has a switch for thinking."""
         on, off = ([attempt(self._render, said, _think(asked)) for said in _GREETINGS] for asked in (True, False))
         return on != off
 
     @cached_property
     def has_system_role(self) -> bool:
-        """Whether a system message reaches the prompt."""
+        """True if a system message reaches the prompt."""
         return reaches(self._render, "system")
 
     @cached_property
     def takes_empty_answers(self) -> bool:
-        """Whether an assistant's message may be empty."""
+        """True if an assistant's message may be empty."""
         return self._takes_answer("")
 
     @cached_property
@@ -128,14 +128,14 @@ class ChatTemplate:
         """The messages of one view: system text, preference prefix and conversation.
 
         In ``system`` placement the preference follows the shared system text.  In ``user-turn`` placement it is a user
-        turn of its own with an empty answer (the layout of the paper's authors); where the template refuses an empty
-        answer, it stands at the head of the first user message, and a warning says so.
+        turn of its own with an empty answer (the layout of the paper's authors).  If the template refuses an empty
+        answer, the preference is put at the start of the first user message, with a warning.
 
-        In ``question`` placement it stands behind the last question, after an empty line: what was said last is heard
-        best, and all that stands before it is the same for every view.  Earlier questions stand without it.
+        In ``question`` placement it follows the last question, after an empty line.  The last words have the most
+        effect, and all text before them is the same for every view.  Earlier questions do not get the preference.
 
-        A question that got no answer stands before the next one, in the same message: the model sees what was asked,
-        roles alternate for templates that insist, and no empty answer tells the model to be silent again.
+        A question without an answer is put before the next question, in the same message.  So the model sees it, the
+        roles alternate as some templates require, and no empty answer suggests another empty answer.
         """
         turns = self._answered(conversation)
         system = prompting.system
@@ -158,7 +158,7 @@ class ChatTemplate:
         return [Message("system", system), *turns] if self.has_system_role else _headed(turns, system)
 
     def _answered(self, conversation: Sequence[Message]) -> list[Message]:
-        """A conversation without the answers that say nothing, and each question without one joined to the next."""
+        """The conversation without empty answers; a question without an answer is joined to the next question."""
         turns: list[Message] = []
         unanswered = False
         for message in map(self._without_refused_thoughts, map(self._with_thinking, conversation)):
@@ -173,8 +173,8 @@ class ChatTemplate:
         return turns
 
     def _with_thinking(self, message: Message) -> Message:
-        """An answer with its thinking in its content, as the model would have written it, for the template to keep or
-        leave out; without it where the template knows no marks of thinking."""
+        """The answer with its thinking in its content, as the model writes it; the template keeps it or leaves it out.
+        Without the thinking if the template has no marks of thinking."""
         marks = self._thinking_marks
         says_something = message.role == "assistant" and (message.content.strip() or message.others)
         if not message.thinking or marks is None or not says_something:
@@ -184,13 +184,13 @@ class ChatTemplate:
 
     @cached_property
     def _thinking_marks(self) -> ThinkingMarks | None:
-        """The marks of thinking that the template speaks of; none for gpt-oss, whose template leaves thoughts out."""
+        """The marks of thinking in the template; None for gpt-oss, whose template leaves thoughts out."""
         template = self._model.chat_template or ""
         return next((marks for marks in MARKS if marks.open in template and marks is not HARMONY), None)
 
     def _without_refused_thoughts(self, message: Message) -> Message:
-        """An answer without its thoughts where the template refuses them in an answer's text, as that of gpt-oss does;
-        other templates leave them out, or keep them, by themselves."""
+        """The answer without its thoughts, if the template refuses them in an answer's text, as that of gpt-oss does.
+        Other templates leave them out or keep them."""
         start = answer_start(message.content) if message.role == "assistant" else 0
         if not start or self._takes_answer(message.content):
             return message
@@ -200,7 +200,7 @@ class ChatTemplate:
         return replace(message, content=message.content[start:], tokens=tokens)
 
     def _says_nothing(self, message: Message) -> bool:
-        """An empty answer; one of white space too, where the template takes it for empty and refuses it."""
+        """True for an empty answer, and for one of white space if the template refuses that as empty."""
         if message.role != "assistant" or message.content.strip() or message.others:
             return False
         return not message.content or not self._takes_white_answers
@@ -208,11 +208,11 @@ class ChatTemplate:
     def tokens(
         self, conversation: Sequence[Message], preference: str, prompting: Prompting, tools: Tools = Tools()
     ) -> list[int]:
-        """Prompt tokens of one view, ready for the assistant's answer; for the rest of it, where the conversation ends
-        with the assistant's message.
+        """The prompt tokens of one view, up to the assistant's answer, or to its rest if the conversation ends with the
+        assistant's message.
 
-        That message stands behind the prompt with which the model began it, and not in the template: templates strip
-        it, close it or refuse it, and the KV caches hold it in this form.
+        That message follows the prompt of its question without passing through the template.  Templates strip, close or
+        refuse such a message, and the KV caches contain it in this form.
 
         Raises:
             RefusedError: the template refuses the conversation, or leaves out the question.
@@ -237,17 +237,17 @@ class ChatTemplate:
         marks = Marks("".join(f"{message.content}{message.others}" for message in messages) + str(tools.offered))
         try:
             written = self._render_messages(messages, prompting, tools)
-        except RefusedError:  # because of how an answer is worded: it has just taken as many of plain words
+        except RefusedError:  # an answer's wording is the cause: plain words were accepted above
             messages = [self._hidden(message, marks) for message in messages]
             written = marks.reveal(self._render_messages(messages, prompting, tools))
         keep, keep_trimmed = partial(self._keep_tokens, trimmed=False), partial(self._keep_tokens, trimmed=True)
         harmless_tools = replace(tools, offered=map_texts(tools.offered, partial(self._harmless, marks=marks)))
         for mark in (keep, keep_trimmed, self._protect):
             text = self._render_messages([mark(message, marks) for message in messages], prompting, harmless_tools)
-            if marks.reveal(text) == written:  # the template takes what is marked as it is
+            if marks.reveal(text) == written:  # the template treats the marks as it treats the text
                 break
         else:
-            if self._controls(written) == self._controls(harmless):  # it has escaped, or changed, what was spelled
+            if self._controls(written) == self._controls(harmless):  # it escaped or changed the spelled control tokens
                 text = written
         tokens = tokens_of(self._model, marks.split(f"{text}{self._opening(text, tools)}"))
         bos = self._model.bos
@@ -263,14 +263,14 @@ class ChatTemplate:
         return len(self._beginning(self.tokens([Message("user", "hello")], "", prompting), last, prompting))
 
     def _beginning(self, prompt: Sequence[int], message: Message, prompting: Prompting) -> list[int]:
-        """The tokens of an answer's beginning behind a prompt.  Those that the model wrote stay as they are.
+        """The tokens of an answer's beginning after a prompt.  Tokens that the model wrote stay unchanged.
 
-        One without tokens begins the answer itself: the model's thinking ends before it where the prompt has opened it,
-        and the template's own text stands between them, as the final channel of gpt-oss.
+        A beginning without tokens belongs to the answer, not to the thinking.  If the prompt opens the thinking, it is
+        closed first.  The template's text between prompt and answer, such as the final channel of gpt-oss, is added.
         """
         model, text = self._model, message.content
         ends = self._ends(message)
-        tokens = list(message.tokens[: bisect_left(ends, ends[-1])])  # without half a character at its end
+        tokens = list(message.tokens[: bisect_left(ends, ends[-1])])  # without an incomplete character at the end
         text = text[ends[-1] :]
         if text and not message.tokens and not answer_start(text):
             opened = opened_by(model.text(prompt[-_TAIL:]))
@@ -284,7 +284,7 @@ class ChatTemplate:
         return tokens + tokens_after(model, [*prompt, *tokens], text)
 
     def _answer_head(self, prompting: Prompting) -> str:
-        """The text that the template puts between the prompt and an answer."""
+        """The text of the template between a prompt and its answer."""
         said = [Message("user", "hello"), Message("assistant", PROBE)]
         try:
             asked, answered = (self._render_messages(said[:n], prompting, Tools()) for n in (1, 2))
@@ -294,18 +294,17 @@ class ChatTemplate:
         return answered[len(asked) : end] if end >= 0 and answered.startswith(asked) else ""
 
     def _opening(self, prompt: str, tools: Tools) -> str:
-        """The beginning of a call behind a prompt, and behind the end of the thinking that the prompt opens."""
+        """The beginning of a call after a prompt.  Closes the thinking if the prompt opens it."""
         thought = opened_by(prompt) if tools.opening else None
         return f"{thought.before}{thought.close}{thought.after}{tools.opening}" if thought else tools.opening
 
     def _render_probes(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
-        """The prompt with plain words in the place of what is said.
+        """Render the messages with plain words instead of their texts, to check that the prompt contains all of them.
 
-        They show whether all of it comes into the prompt.  The texts themselves would not: a template may escape them,
-        or leave out earlier thinking.
+        The texts themselves could not be searched for: a template may escape them, or leave out earlier thinking.
 
         Raises:
-            RefusedError: something that was asked does not come into it.
+            RefusedError: the prompt lacks a question.
         """
         words = [f"{PROBE}{number}x" for number, _ in enumerate(messages)]
         plain = [_in_plain_words(message, word) for message, word in zip(messages, words, strict=True)]
@@ -344,7 +343,7 @@ class ChatTemplate:
         return [token for token in self._model.tokenize(text, special=True) if self._model.is_control(token)]
 
     def warn_once(self, what: str, before: str = "") -> None:
-        """Tell the user something about what is asked with this model, the first time only."""
+        """Show a warning about this model once, or send it to the listener each time."""
         if self.listener:
             self.listener(f"{before}{what}")
         elif what not in self.warned:
@@ -352,12 +351,12 @@ class ChatTemplate:
             log.warning("%s%s", before, what)
 
     def _protect(self, message: Message, marks: Marks) -> Message:
-        """Put a mark in the place of each control token that a message spells."""
+        """Replace each control token that a message spells by a mark."""
         others = map_texts(message.others, partial(self._harmless, marks=marks)) if message.others else message.others
         return replace(message, content=self._harmless(message.content, marks), others=others)
 
     def _harmless(self, text: str, marks: Marks) -> str:
-        """A text with a mark in the place of each control token that it spells."""
+        """The text with a mark for each control token that it spells."""
         if self._controls(text):
             for spelling in self._control_spellings:
                 if spelling in text:
@@ -365,15 +364,15 @@ class ChatTemplate:
         return text
 
     def _hidden(self, message: Message, marks: Marks) -> Message:
-        """An answer with a mark in the place of all its text."""
+        """The answer with a mark instead of its text."""
         if message.role != "assistant" or not message.content:
             return message
         return replace(message, content=marks.hide(message.content), tokens=())
 
     def _keep_tokens(self, message: Message, marks: Marks, trimmed: bool) -> Message:
-        """Put a mark in the place of what an answer's tokens spell of it: all, where no stop string has cut it.
+        """Replace the part of an answer that its tokens spell by a mark: all of it, unless a stop string cut it.
 
-        ``trimmed`` leaves to the template what many like to drop: thinking, and white space around the answer.
+        ``trimmed`` leaves out thinking and the white space around the answer, which many templates drop.
         """
         content, ends = message.content, self._ends(message)
         begin, end = 0, len(content)
@@ -383,7 +382,7 @@ class ChatTemplate:
             begin = len(content) - len(content[begin:].lstrip())
             end = len(content.rstrip())
         first = bisect_left(ends, begin)
-        last = bisect_left(ends, ends[bisect_right(ends, end) - 1])  # behind it at most half a character
+        last = bisect_left(ends, ends[bisect_right(ends, end) - 1])  # after it at most an incomplete character
         if first >= last:
             return self._protect(message, marks)
         mark = marks.hide(content[ends[first] : ends[last]], message.tokens[first:last])
@@ -391,10 +390,10 @@ class ChatTemplate:
         return replace(message, content=f"{content[: ends[first]]}{mark}{rest}")
 
     def _ends(self, message: Message) -> list[int]:
-        """Where each token's text ends in the message, a zero before them; as far as the tokens spell the message.
+        """The end of each token's text in the message, after a leading zero, up to the first token that does not match.
 
-        A control token spells nothing, unless it marks thinking: one in the middle of an answer must not come into the
-        prompt.  Nor does a token of another model that the conversation was begun with, unless it spells the same here.
+        A control token matches only if it is a mark of thinking: others in an answer must not reach the prompt.  A
+        token of another model, with which the conversation began, matches only if it spells the same in this model.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         ends = [0]
@@ -409,19 +408,19 @@ class ChatTemplate:
         return ends
 
     def _mark(self, token: int) -> bytes:
-        """The spelling of a control token that stands in the text of thinking; empty of those that end an answer."""
+        """The spelling of a control token in the text of thinking; empty for tokens that end an answer."""
         return b"" if self._model.is_end(token) else self._model.piece(token, special=True)
 
     @cached_property
     def _control_spellings(self) -> list[str]:
-        """The texts of all control tokens, longest first.  One pass over the vocabulary, made only when needed."""
+        """The texts of all control tokens, longest first.  Takes one pass over the vocabulary, on first use."""
         model = self._model
         spellings = {model.special_text(token) for token in range(model.n_vocab) if model.is_control(token)}
         return sorted(spellings - {""}, key=lambda text: (-len(text), text))
 
 
 def _in_plain_words(message: Message, word: str) -> Message:
-    """The message with a word in the place of its text; of an answer with calls, in the place of their names."""
+    """The message with a word instead of its text, or instead of the names of its calls."""
     if "tool_calls" not in message.others:
         return replace(message, content=word, tokens=())
     calls = [{**call, "function": {**call["function"], "name": word}} for call in message.others["tool_calls"]]
@@ -435,7 +434,7 @@ def _with_arguments_in_text(call: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _calls_in_words(conversation: Sequence[Message]) -> list[Message]:
-    """A conversation with its calls as text, and their results in messages of the user's."""
+    """The conversation with calls as text, and their results as user messages."""
     turns: list[Message] = []
     for message in conversation:
         if "tool_calls" in message.others:
@@ -444,7 +443,7 @@ def _calls_in_words(conversation: Sequence[Message]) -> list[Message]:
         elif message.role == "tool":
             name = message.others.get("name")
             message = Message("user", f"Result of {name}: {message.content}" if name else f"Result: {message.content}")
-        if turns and turns[-1].role == message.role:  # many templates want the roles to alternate
+        if turns and turns[-1].role == message.role:  # many templates require alternating roles
             message = Message(message.role, f"{turns.pop().content}\n\n{message.content}")
         turns.append(message)
     return turns
@@ -459,6 +458,6 @@ def _think(aloud: bool) -> dict[str, bool]:
 
 
 def _headed(turns: Sequence[Message], text: str) -> list[Message]:
-    """A conversation with a text at the head of its first message."""
+    """The conversation with a text at the start of its first message."""
     first, *rest = turns
     return [replace(first, content=f"{text}\n\n{first.content}"), *rest]

@@ -1,4 +1,4 @@
-"""One resident model behind OpenAI's protocol: many programs' requests, written side by side.
+"""A server for OpenAI's protocol: one resident model that writes the answers of many clients side by side.
 
-Knows nothing of terminals.  Its packages are the extra ``serve``.
+It does not use terminals.  Its dependencies are the extra ``serve``.
 """

@@ -1,4 +1,4 @@
-"""Answers as streams of token events, for the page and for `pjlocal run` and `chat`, and what these must know first."""
+"""The routes for answers as streams of token events, for the page and for `pjlocal run` and `chat`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from .chats import as_json, number_of, open_chat
 from .openai import Names
 from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
 
-ALIVE_S = 2.0  # between two lines of a stream, at most
+ALIVE_S = 2.0  # the most seconds between two lines of a stream
 _MOST_ALTERNATIVES = 100
-_MOST_BODY = 16 << 20  # bytes; a conversation comes with the tokens of its answers
+_MOST_BODY = 16 << 20  # bytes; a conversation contains the tokens of its answers
 
 
 class _Message(Exact):
@@ -52,11 +52,11 @@ class _InChat(Exact):
     """The next turn of a saved chat.
 
     id: None begins a chat.
-    after: the last turn of it that was seen, 0 where there is none; what was not seen is not gone on with.
-    replacing: the turn that it is asked again, or instead, of.
-    keep: whether the turn takes that one's place; else it is saved as a draft of it, to compare with.
-    continues: whether it continues the answer of the one that it replaces.
-    takes: instead of that, the token of that answer in whose place another one stands, and from which it continues.
+    after: the last turn that the client has seen, 0 for none.  A chat with a newer turn is refused.
+    replacing: the turn that is asked again or replaced.
+    keep: put the turn in the place of that one; else save it as a draft of it, to compare with.
+    continues: continue the answer of the replaced turn.
+    takes: instead of ``continues``, continue that answer from a token, with another one in its place.
     """
 
     question: Annotated[str, Field(min_length=1)]
@@ -72,12 +72,12 @@ class _Body(Exact):
     """A request for an answer.
 
     request: all settings, as `Request.as_dict` writes them.
-    settings: instead of that, those that differ from the server's, or the chat's.
+    settings: instead of ``request``, the settings that differ from those of the server or the chat.
     messages: the conversation.
-    chat: instead of that, a saved one.
-    first: the exchanges that have left the conversation already.
-    shortens: whether more may leave, where not all have room.
-    alternatives: so many of each view's most probable tokens are told with the answer, which is a single token.
+    chat: instead of ``messages``, a saved chat.
+    first: the number of exchanges already left out of the conversation.
+    shortens: leave out more exchanges if not all fit.
+    alternatives: the answer is a single token; send this number of the most probable tokens of each view with it.
     """
 
     request: Object | None = None
@@ -95,7 +95,7 @@ class _ToCheck(Exact):
 
 @dataclass(eq=False)
 class _Accepted:
-    """A question in a saved chat that was accepted and is not answered to its end."""
+    """A question in a saved chat whose answer is not finished."""
 
     session: Session
     turn: Turn
@@ -108,7 +108,7 @@ class _Accepted:
 def answer_routes(
     service: Service, names: Names, defaults: AnswerRequest, model: Mapping[str, Any], saved_as: ModelName
 ) -> list[Route]:
-    """The routes.
+    """The routes of `/api/model`, `/api/check` and `/api/answers`.
 
     Args:
         defaults, model, saved_as: see `create_app`.
@@ -116,7 +116,7 @@ def answer_routes(
     numbers = count(1)
     being_written: dict[str, Answers] = {}
     accepted: set[_Accepted] = set()
-    accepting = asyncio.Lock()  # held from the check of a chat's last turn until the new turn is in `accepted`
+    accepting = asyncio.Lock()  # held from checking a chat's last turn until the new turn is in `accepted`
 
     async def about(request: Request) -> Response:
         named = {"name": names.model, "lasting_name": saved_as.lasting, "version": __version__}
@@ -166,7 +166,7 @@ def answer_routes(
         return AnswerResponse(answers, respond, end)
 
     def _outside(body: _Body) -> Answers:
-        """The answer to messages."""
+        """The answer to messages outside a saved chat."""
         assert body.messages is not None
         request = _request(body, defaults)
         system, messages = parse_conversation([_as_message(message) for message in body.messages])
@@ -177,7 +177,7 @@ def answer_routes(
             shortens=body.shortens,
             first=body.first,
             reports_warnings=body.request is not None,
-            reuses=body.request is None or len(messages) > 1,  # else as `pjlocal run` writes it, byte for byte
+            reuses=body.request is None or len(messages) > 1,  # no reuse: the same bytes as `pjlocal run` writes
         )
         return Answers(service, [job])
 
@@ -255,7 +255,7 @@ async def _checked(answers: Answers) -> Response:
 
 
 async def _events(answers: Answers, *, in_flags: bool) -> AsyncIterator[bytes]:
-    """The events of the stream; comments while there are none."""
+    """The events of the stream, with comments while there is no news."""
     try:
         while not answers.are_done:
             try:
@@ -297,16 +297,16 @@ def _as_message(message: _Message) -> Message:
 
 
 def _as_gone_on(defaults: AnswerRequest, session: Session) -> AnswerRequest:
-    """The settings in force in a chat, without mode and strength: the page sends these with every question, and where
-    it names none, they follow from the preferences."""
+    """The settings of a chat without mode and strength.  The page sends these with every question; if it sends none,
+    they follow from the preferences."""
     return defaults.restore(session.settings).replace(mode=None, strength=None)
 
 
 def _replaced(session: Session, chat: _InChat) -> Turn | None:
-    """The turn that is replaced: the last, for later ones would not fit another answer.
+    """The turn to replace, which must be the last one; later turns would not fit another answer.
 
     Raises:
-        GoneOn: the last turn is another one than the client has seen.
+        GoneOn: the client has not seen the last turn.
     """
     last = session.turns[-1] if session.turns else None
     if chat.keep and chat.after is not None and chat.after != (last.id if last else 0):
@@ -319,7 +319,7 @@ def _replaced(session: Session, chat: _InChat) -> Turn | None:
 
 
 def _turn(chat: _InChat, replaced: Turn | None) -> Turn:
-    """The turn that is to be answered, with the tokens that begin its answer."""
+    """The turn to answer, with the tokens that begin its answer."""
     if not chat.continues and not chat.takes:
         return Turn(chat.question)
     if replaced is None or not replaced.answer:
@@ -330,11 +330,11 @@ def _turn(chat: _InChat, replaced: Turn | None) -> Turn:
 
 
 def _check_rests(chat: _InChat, accepted: Collection[_Accepted]) -> None:
-    """Refuse to go on in a chat in which another question was accepted and is not answered to its end.
+    """Refuse a question in a chat in which another answer is not finished.
 
     Raises:
-        GoneOn: the client has not seen that question.
-        Wrong: they have.
+        GoneOn: the client has not seen the other question.
+        Wrong: the client has seen it.
     """
     if not chat.keep or (chat.after is None and chat.replacing is None):
         return

@@ -1,4 +1,4 @@
-"""The application: OpenAI's routes, with those of the page, the saved chats and pjlocal's own clients."""
+"""The application: the routes of OpenAI's API, the page, the saved chats and pjlocal's own clients."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def create_app(
     """The application.
 
     Args:
-        defaults: the settings of answers whose request does not say.
+        defaults: the settings of answers, unless a request sets them.
         model: facts about the model (see `LoadedModel.describe`).
         token, key, local, origins: see `Guard`.
     """
@@ -131,7 +131,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         return AnswerResponse(answers, partial(whole, answers, reply))
 
     async def _ask(body: Body) -> tuple[Answers, Calling | None]:
-        """The answers that a request wants, and how they may call functions."""
+        """The answers to a request, and how they may call functions."""
         named = names.find(body.model)
         if named is None:
             raise NotFound(names.unknown(str(body.model)))
@@ -182,6 +182,6 @@ def _no_route(request: Request, error: Exception) -> Response:
 
 
 def _seeded(request: AnswerRequest, number: int) -> AnswerRequest:
-    """The request for one of several answers: where there is a seed, each has its own, counted on from that."""
+    """The request for one of several answers.  A seed is increased by the answer's number."""
     seed = request.generation.seed
     return request if seed is None else request.replace(seed=(seed + number) % 2**63)

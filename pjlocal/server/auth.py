@@ -1,4 +1,4 @@
-"""The access to the server by key, token, host and origin, and the responses that errors become."""
+"""The access to the server by key, token, host and origin, and the responses for errors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .page import FILES
 
 log = logging.getLogger("pjlocal")
 
-_OPEN = ("/health", *FILES)  # to those who have no key
-_OWN = "/api/"  # is for the server's own page: there are the user's chats
+_OPEN = ("/health", *FILES)  # paths that need no key
+_OWN = "/api/"  # only for the server's own page: it has the user's chats
 _RETRY_AFTER_S = 1
-#: What is not served, by its path.
+#: Messages for paths of other APIs.
 _NOT_SERVED = {
     "/v1/messages": "Anthropic's Messages API is not served",
     "/v1/responses": "responses are not kept: send all messages with POST /v1/responses",
@@ -50,30 +50,30 @@ _NOT_SERVED = {
 _OLLAMA = "chat generate tags show version ps pull push create copy delete blobs embed embeddings"
 _NOT_SERVED |= {f"/api/{name}": "Ollama's API is not served" for name in _OLLAMA.split()}
 _MOST_SAID = 1000  # characters of an error
-_HUNG_UP = 499  # as web servers count clients that did not wait
+_HUNG_UP = 499  # the status by which web servers count disconnected clients
 
 
 class NotFound(UsageError):
-    """There is nothing by that name."""
+    """The named thing does not exist."""
 
 
 class NoChat(NotFound):
-    """There is no such chat, or no more."""
+    """The chat does not exist."""
 
 
 class GoneOn(UsageError):
-    """A chat is no longer as the client has seen it."""
+    """The chat has changed since the client loaded it."""
 
 
 class TooLarge(UsageError):
-    """A body larger than any that can be meant."""
+    """The body is too large."""
 
 
 class TooSlow(UsageError):
-    """A body that does not come."""
+    """The body did not arrive in time."""
 
 
-#: The status of an error, and OpenAI's names for its kind and for itself.
+#: The status of an error, with OpenAI's type and code.
 _STATUS: list[tuple[type[Exception], int, str, str | None]] = [
     (Busy, 429, "rate_limit_error", "rate_limit_exceeded"),
     (Stopping, 503, "server_error", "stopping"),
@@ -91,17 +91,17 @@ _STATUS: list[tuple[type[Exception], int, str, str | None]] = [
 
 
 def error_body(message: str, kind: str, code: str | None = None, field: str | None = None) -> dict[str, Any]:
-    """An error as OpenAI writes it, of bounded length: a message may quote what was sent."""
+    """An error in OpenAI's format.  Its length is limited, because a message may quote the request."""
     if len(message) > _MOST_SAID:
         message = f"{message[:_MOST_SAID]} …"
     return {"error": {"message": message, "type": kind, "param": field, "code": code}}
 
 
 def described(error: Exception, *, in_flags: bool = False) -> tuple[int, dict[str, Any]]:
-    """The status and the body of an error.  What is not the client's fault is told to whoever runs the server too.
+    """The status and the body of an error.  Errors of the server are also logged.
 
     Args:
-        in_flags: whether settings are named as the command line names them; else as fields.
+        in_flags: name settings by their command-line flags; else by their fields.
     """
     status, kind, code = next(known[1:] for known in _STATUS if isinstance(error, known[0]))
     message = "the server is stopping" if isinstance(error, Interrupted) else explain(error)[0]
@@ -110,11 +110,12 @@ def described(error: Exception, *, in_flags: bool = False) -> tuple[int, dict[st
         if not isinstance(error, PjlocalError):
             message = "internal server error: the server's log has the details"
     if not in_flags:
-        message = in_fields(message[: _MOST_SAID + 1])  # the rest of a text of megabytes would be cut anyway
+        message = in_fields(message[: _MOST_SAID + 1])  # the rest would be cut off anyway
     return status, error_body(message, kind, code, getattr(error, "field", None))
 
 
 def refusal(error: Exception, *, in_flags: bool = False) -> JSONResponse:
+    """The response for an error.  Logs errors of the server."""
     status, body = described(error, in_flags=in_flags)
     headers = {"Retry-After": str(_RETRY_AFTER_S)} if status == 429 else None
     return JSONResponse(body, status, headers)
@@ -124,7 +125,7 @@ def check_key(key: str) -> None:
     """Refuse an API key that no client can send in a header.
 
     Raises:
-        UsageError: it is empty, or has other characters than printable ASCII, or spaces at its ends.
+        UsageError: the key is empty, not printable ASCII, or has spaces at its ends.
     """
     if not key:
         raise UsageError("--api-key must not be empty: leave it out, or give a key")
@@ -136,18 +137,19 @@ def check_key(key: str) -> None:
 
 
 def not_served(path: str) -> str | None:
-    """Which protocol is not served, where the path is one of another server's."""
+    """The message for a path of an API that is not served; None for other paths."""
     return next((_NOT_SERVED[known] for known in _NOT_SERVED if f"{path}/".startswith(f"{known}/")), None)
 
 
 class Guard:
-    """Stands before the routes.
+    """Middleware that checks the access to the routes.
 
     Args:
-        key: what clients must send; None opens all but `/api`.
+        key: the key that clients must send; None opens all paths except `/api`.
         token: opens `/api`, as the key does.
-        local: whether it is reached by a name of this machine alone.  A web page can have its own name lead here.
-        origins: from where web pages may ask, besides the server's own; ``*`` is everywhere.
+        local: accept only loopback addresses in the Host header.  A web page can resolve its own host name to this
+            server (DNS rebinding).
+        origins: the origins whose web pages may use the server, besides its own; ``*`` for all.
     """
 
     def __init__(
@@ -178,7 +180,7 @@ class Guard:
         except ClientDisconnect:
             status = status or _HUNG_UP
         except Exception as error:
-            response = refusal(error)  # which logs what is the server's fault
+            response = refusal(error)  # logs errors of the server
             if not status:
                 await response(scope, receive, counting)
         finally:
@@ -186,7 +188,7 @@ class Guard:
             self._metrics.requests.labels(route, str(status)).inc()
 
     def _refused(self, headers: Headers, path: str) -> JSONResponse | None:
-        """The response to a client without access; None where it has it."""
+        """The response to a client without access; None for a client with access."""
         if self._local and not is_loopback(_host(headers.get("host", ""))):
             return JSONResponse(error_body("the Host header must be a loopback address", "permission_error"), 403)
         origin = headers.get("origin")
@@ -212,12 +214,12 @@ class Guard:
         return None
 
     def _may_ask(self, origin: str, host: str) -> bool:
-        """Whether web pages from there may: the server's own, and those that were named."""
+        """True if web pages of the origin may use the server."""
         return "*" in self._origins or origin in self._origins or _is_own(origin, host)
 
 
 def _is_local_socket(scope: Scope) -> bool:
-    """Whether the client has come by the Unix socket, which its own user alone can open."""
+    """True if the client uses the Unix socket, which only the same user can open."""
     server = scope.get("server")
     return server is not None and server[1] is None
 
@@ -235,6 +237,6 @@ def _host(header: str) -> str:
 
 
 def _has_secret(secret: str, header: str) -> bool:
-    """Whether the header holds the secret; the time that this takes does not depend on how much of it is right."""
+    """True if the header contains the secret.  The comparison takes constant time."""
     scheme, _, value = header.partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(value.strip().encode(), secret.encode())

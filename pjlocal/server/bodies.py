@@ -1,6 +1,6 @@
-"""The JSON bodies of requests: read, checked and made into settings, with errors in their own terms.
+"""The JSON bodies of requests: parsing, validation, conversion to settings, and errors that name their fields.
 
-Messages of errors are written once, with the flags of the command line; `in_fields` makes fields of these.
+Error messages are written once, with the flags of the command line; `in_fields` replaces these by fields.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ..service import check_servable
 from ..settings import Engine, Generation, Settings, flag, flag_names, rename_flags, without_none
 
 MOST_STOPS = 16
-_MOST_ITEMS = 1000  # of any other list: each bias, for one, is looked up for every view
-_MOST_VALUES = 20_000  # in a body, over all its lists and objects
+_MOST_ITEMS = 1000  # of other lists: each logit bias, for example, is looked up for every view
+_MOST_VALUES = 20_000  # of a body, over all its lists and objects
 
 
 class Wrong(UsageError):
-    """A request that cannot be understood, and the field that is wrong."""
+    """An error in a request, with the wrong field."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -40,12 +40,12 @@ class Wrong(UsageError):
 
 
 def without_nulls(values: Any) -> Any:
-    """An object without its fields that are null: every field may be, and then asks for nothing."""
+    """The object without its null fields: null means that a field is not set."""
     return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
 
 
 def _whole(number: Any) -> Any:
-    """A number as it is, but an integer where it is written as 1.0."""
+    """The number, as an integer if it is written as 1.0."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
@@ -60,7 +60,7 @@ class Strict(BaseModel):
 
 
 class Exact(Strict):
-    """A body of pjlocal's own clients, which has no other fields."""
+    """A body of pjlocal's own clients, without unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -69,10 +69,10 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def validated(kind: type[_Model], body: bytes, most_values: int | None = _MOST_VALUES) -> _Model:
-    """A request's body, of so many values at most.
+    """Parse and validate a request's body of at most ``most_values`` values.
 
     Raises:
-        Wrong: it is no JSON, or not what such a request must say; names the field.
+        Wrong: the body is not JSON, or a field is wrong.
     """
     try:
         values = from_json(body, allow_inf_nan=False)
@@ -84,7 +84,7 @@ def validated(kind: type[_Model], body: bytes, most_values: int | None = _MOST_V
 
 
 def checked(kind: type[_Model], values: Any) -> _Model:
-    """The same for JSON that was read.  Raises Wrong."""
+    """Validate parsed JSON.  Raises Wrong."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -96,7 +96,7 @@ def checked(kind: type[_Model], values: Any) -> _Model:
 def _check_size(body: Any, most: int) -> None:
     """Refuse a body of more values than a request needs.
 
-    Nobody else is answered while they are looked at: 2,000,000 numbers in the place of messages took 12 seconds.
+    Validation blocks all other clients: 2,000,000 numbers instead of messages took 12 seconds.
     """
     left = most
     containers = [body] if isinstance(body, dict | list) else []
@@ -109,9 +109,9 @@ def _check_size(body: Any, most: int) -> None:
         containers += [value for value in inside if isinstance(value, dict | list)]
 
 
-_BRANCHES = ("str", "list[int]")  # of unions, which pydantic names as if they were fields
+_BRANCHES = ("str", "list[int]")  # of unions; pydantic reports them like fields
 
-#: What a value of a field must be, by pydantic's type of the error.
+#: The expected value of a field, by pydantic's type of the error.
 _MUST_BE = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -142,26 +142,26 @@ def _in_words(field: str, error: ErrorDetails) -> str:
 
 
 def same(value: Any, other: Any) -> bool:
-    """Whether two values are equal as JSON: true is not 1, but 1.0 is."""
+    """True if two values are equal as JSON: true differs from 1, but 1.0 equals 1."""
     return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
 
 
-# The settings in it.
+# Its settings.
 
-#: Those that name files.
+#: The settings that name files.
 _FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}
 
 
 def _parse_overrides(values: Mapping[str, Any]) -> Overrides:
-    """The settings of a body, by key, held to the types and limits of `pjlocal.settings`.
+    """The settings of a body, checked against the types and limits of `pjlocal.settings`.
 
     Raises:
-        UsageError: an unknown key, or a value that a setting cannot have.
+        UsageError: a key is unknown, or a value is not valid.
     """
     for key in values:
         if key not in KEYS:
-            near = did_you_mean(key, KEYS) or f"known are {', '.join(KEYS)}"
-            raise UsageError(f"unknown setting {key!r}: {near}")
+            hint = did_you_mean(key, KEYS) or f"known are {', '.join(KEYS)}"
+            raise UsageError(f"unknown setting {key!r}: {hint}")
     tables: dict[str, Any] = {name: _checked(values, settings) for name, settings in GROUPS.items()}
     tops = _checked({key: values[key] for key in PREFERENCES if key in values}, Overrides)
     preferences = chain(*tops.values(), tables["generation"].get("avoid", ()))
@@ -182,10 +182,10 @@ def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, A
 
 
 def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
-    """The settings that a body sets, for a context of so many tokens, which limits ``max_tokens``; -1 is that limit.
+    """The settings of a body.  A context of ``n_ctx`` tokens limits ``max_tokens``; -1 stands for that limit.
 
     Raises:
-        UsageError: it cannot set them.
+        UsageError: a setting is unknown or not valid.
     """
     for key, value in values.items():
         most = MOST_STOPS if key == "stop" else _MOST_ITEMS
@@ -198,10 +198,10 @@ def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
 
 
 def in_sent_fields(error: UsageError, fields: Mapping[str, str]) -> Wrong:
-    """An error of `check_overrides` that names the fields by which the settings were sent.
+    """The error of `check_overrides`, with the fields in which the settings were sent.
 
     Args:
-        fields: by setting.
+        fields: the field of each setting.
     """
     message = error.in_flags or str(error)
     names = {_flag_of(setting): field for setting, field in fields.items()}
@@ -218,13 +218,13 @@ _LONGEST_PERSONA = 10_000  # characters; tomlkit is slow
 
 
 def split_persona(system: str) -> tuple[dict[str, Any], str]:
-    """The settings at the head of a system text, and the text behind them.
+    """Split a system text into the settings at its start and the rest.
 
-    They are written as those of a persona in the configuration file, in a table named ``[pjlocal]`` that ends at the
+    The settings are written like a persona in the configuration file, in a table named ``[pjlocal]`` that ends at the
     first empty line.
 
     Raises:
-        Wrong: they are not TOML.
+        Wrong: the table is not TOML.
     """
     if system.lstrip().split("\n", 1)[0].strip() != _PERSONA:
         return {}, system
@@ -241,10 +241,10 @@ def split_persona(system: str) -> tuple[dict[str, Any], str]:
 
 
 def parse_request(values: Mapping[str, Any]) -> Request:
-    """A request that `Request.as_dict` wrote.
+    """The request of a `Request.as_dict`.
 
     Raises:
-        UsageError: it is none, or has settings that no server takes.
+        UsageError: the values are not a request, or have settings that a server cannot use.
     """
     try:
         request = Request().restore(values)
@@ -259,10 +259,10 @@ def parse_request(values: Mapping[str, Any]) -> Request:
     return request
 
 
-# Errors in its terms.
+# Errors with its fields.
 
 _FIELDS = {f"--{name.replace('_', '-')}": name for name in PREFERENCES}
-_VALUES: dict[str, tuple[str, ...]] = {}  # of settings that are one of several words, by flag
+_VALUES: dict[str, tuple[str, ...]] = {}  # the choices of settings, by flag
 for _group in GROUPS.values():
     _hints = get_type_hints(_group)
     for _flag, _name in flag_names(_group).items():
@@ -273,12 +273,12 @@ for _group in GROUPS.values():
 _EXAMPLE = re.compile(r"(?<!\S)-p \w+(?: -p \w+)*")
 _CHOSEN = re.compile("|".join(f"({flag}) ({'|'.join(words)})" for flag, words in _VALUES.items()))
 _OPERATORS = re.compile(f"give (a larger|a smaller|fewer) ({'|'.join(flag_names(Engine))})\\b")
-#: Commands of a terminal, and files, which requests do not name.
+#: Hints to commands and files, which make no sense in a request.
 _TERMINALS = re.compile(r"[,:](?: as in)? pjlocal [a-z].*|, or @FILE")
 
 
 def in_fields(message: str) -> str:
-    """A message as a client of the server can follow it: settings are fields, and flags those of the server's start."""
+    """The message for a client: with fields instead of flags, and hints to the server's options for engine settings."""
     message = _TERMINALS.sub("", message)
     message = _EXAMPLE.sub(_as_json, message)
     message = _OPERATORS.sub(r"start the server with \1 \2", message)

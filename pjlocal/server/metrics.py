@@ -1,4 +1,4 @@
-"""What the server counts, as Prometheus reads it."""
+"""The server's metrics, in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
 
 
 class _CountErrors(logging.Handler):
-    """Counts errors as they are logged, wherever that is."""
+    """A log handler that counts errors."""
 
     def __init__(self, errors: Counter) -> None:
         super().__init__(logging.ERROR)
@@ -24,7 +24,7 @@ class _CountErrors(logging.Handler):
 
 
 class Metrics(Monitor):
-    """Counters of one server, apart from any others in the process."""
+    """The metrics of one server, separate from others in the process."""
 
     def __init__(self) -> None:
         self._registry = of = CollectorRegistry()
@@ -45,7 +45,7 @@ class Metrics(Monitor):
         self._resampled = Counter("pjlocal_resampled_tokens", "Drafted tokens that were rejected.", registry=of)
 
     def count_errors(self, logger: logging.Logger) -> None:
-        """Count what this logger logs as an error from now on."""
+        """Count the errors of a logger from now on."""
         logger.addHandler(_CountErrors(self._errors))
 
     def jobs(self, n: int) -> None:

@@ -1,4 +1,4 @@
-"""The page: files of this package, under a policy that lets nothing else in, and what it must know to begin."""
+"""The routes of the page: its files, with a content security policy that allows no others, and its settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..request import Request as AnswerRequest
 from ..settings import VIEW_NAMES, Mode, Placement
 
 _SCRIPTS = ("answer", "api", "chats", "compare", "manage", "markdown", "page", "strip", "token", "turn", "views")
-#: What is served by its path: a file, and its type.
+#: The served files and their types, by path.
 FILES = {
     "/": ("web/page.html", "text/html"),
     "/page.css": ("web/page.css", "text/css"),
@@ -32,7 +32,7 @@ _HEADERS = {
 
 
 def page_routes(model: str, defaults: AnswerRequest) -> list[Route]:
-    """The page's files, and what is in force where it says nothing."""
+    """The routes of the page's files and of its default settings."""
 
     async def page(request: Request) -> Response:
         name, kind = FILES[request.url.path]

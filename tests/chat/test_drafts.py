@@ -143,7 +143,7 @@ def test_a_chat_that_goes_on_elsewhere_switches_no_draft(chat: Talk, store: Stor
     with Store(store.path) as other:
         other.add_turn(chat.conversation.session.id, Turn("And?"))
     (said,) = chat.say("/drafts 1")
-    assert "gone on elsewhere" in said and chat.turns[0] is chat.turns[0].drafts[1]
+    assert "new turns from elsewhere" in said and chat.turns[0] is chat.turns[0].drafts[1]
 
 
 def test_exports_hold_drafts(chat: Talk) -> None:

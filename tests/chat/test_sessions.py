@@ -154,7 +154,7 @@ def test_a_chat_that_is_not_saved_knows_no_sessions(tiny, tmp_path: Path) -> Non
         for line in ("Why?", "/title Mine", "/undo", "/lambda 3", "How?", "/new"):
             chat.say(line)
         for line in ("/sessions", "/load 1"):
-            assert chat.say(line) == ["this chat is not saved (--no-save), and knows no sessions"]
+            assert chat.say(line) == ["this chat is not saved: start it without --no-save to use sessions"]
 
 
 # Sessions, on a terminal.
@@ -184,7 +184,7 @@ def test_a_chat_goes_on_with_its_turns_preferences_and_settings(start, toy, toy_
 def test_a_chat_that_is_not_saved_leaves_no_file(start, toy, environment) -> None:
     chat = start(*toy, "-n", "2", "--no-save")
     chat.say("Go")
-    assert chat.say("/sessions") == "this chat is not saved (--no-save), and knows no sessions"
+    assert chat.say("/sessions") == "this chat is not saved: start it without --no-save to use sessions"
     chat.type("\x1b[A")
     chat.at_prompt("/sessions")
     chat.type("\x03")
