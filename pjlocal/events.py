@@ -29,7 +29,10 @@ N_ALTERNATIVES = 8  # of each view
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A token that may come next, with its probability in each view by the view's name, before any filter."""
+    """A token that may come next, with its probability in each view by the view's name, before any filter.
+
+    ``text`` is empty for a control token, such as the answer's end, and for a part of a character.
+    """
 
     id: int
     text: str

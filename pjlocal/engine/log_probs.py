@@ -86,11 +86,19 @@ class ViewTokens:
         logits = [rows(view).logits for view in range(len(self._names))]
         log_z = [log_normalizer(each) for each in logits]
         ids = {int(token) for each in logits for token in _most(each, self._n)}
-        found = [Alternative(token, self._model.text([token]), {}) for token in ids]
+        found = [Alternative(token, _text(self._model.piece(token)), {}) for token in ids]
         for each in found:
             for name, row, z in zip(self._names, logits, log_z, strict=True):
                 each.p[name] = float(np.exp(row[each.id] - z))
         self.alternatives = sorted(found, key=lambda each: (-max(each.p.values()), each.id))
+
+
+def _text(piece: bytes) -> str:
+    """The text of a token; empty for a part of a character."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return ""
 
 
 def _most(values: NDArray[Any], k: int) -> NDArray[np.intp]:

@@ -44,16 +44,16 @@ def as_markdown(session: Session, drafts: bool = False) -> str:
     parts = [f"# {markdown_line(session.title) or _UNTITLED}", f"pjlocal {__version__}, {_date(session.created)}"]
     for number, turn in enumerate(session.turns, 1):
         quoted = "\n".join(f"> {line}".rstrip() for line in shown(turn.question).split("\n"))
-        parts += [f"### Question {number}", quoted, *_answer_parts(turn, f"{number}")]
+        parts += [f"### Question {number}", quoted, *_answer_parts(turn, f"{number}", _hidden(turn))]
         for n, draft in _other_drafts(turn) if drafts else ():
             parts += _answer_parts(draft, f"{number}, draft {n}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _answer_parts(turn: Turn, number: str) -> list[str]:
+def _answer_parts(turn: Turn, number: str, note: str = "") -> list[str]:
     """The thoughts and the answer, under headings with this number."""
     preferences = [f"{name}: {', '.join(wishes)}" for name, wishes in _preferences(turn).items() if wishes]
-    facts = [*_facts(turn), *preferences, _ENDINGS.get(turn.finish_reason, ""), _hidden(turn)]
+    facts = [*_facts(turn), *preferences, _ENDINGS.get(turn.finish_reason, ""), note]
     answer, thinking = shown(turn.answer), shown(turn.thinking)
     thoughts = [f"### Thinking {number}", thinking + _closing_fence(thinking)] if thinking else []
     told = " · ".join(markdown_line(fact) for fact in facts if fact)

@@ -263,6 +263,10 @@ def test_what_no_token_is_is_said_in_a_line(chat: Talk) -> None:
     chat.say("Why do cats purr?")
     assert chat.say("/why 8") == ["there is no token 8: the answer has tokens 0 to 7"]
     assert chat.say("/why eight") == ["/why takes the number of a token (not 'eight')"]
+    found = chat.conversation.alternatives(0)
+    if silent := [n for n, each in enumerate(found, 1) if not each.text]:
+        assert chat.say(f"/why 0 {silent[0]}")[0].startswith("this token has no text")
+    assert all(each.text == chat.judge.model.text([each.id]) for each in found if each.text)
     (said,) = chat.say("/why 1 99")
     assert said.startswith("/why 1 lists") and len(chat.turns[0].drafts) == 1
     chat.say("/mode rewrite")

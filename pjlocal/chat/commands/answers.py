@@ -63,7 +63,7 @@ def _why_token(chat: Chat, turn: Turn, number: str, taken: str = "") -> None:
         raise UsageError(f"/why {position} lists {len(alternatives)} tokens, and there is no {taken}")
     chosen = alternatives[int(taken) - 1]
     if not chosen.text:
-        raise UsageError("this token ends the answer, or has no text: /edit answer shortens an answer")
+        raise UsageError("this token has no text: take another one (/edit answer shortens an answer)")
     chat.answer(chat.conversation.take(position, chosen.text, chosen.id))
 
 
