@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import tiny_models
 from talking import NO_CONTROL, Talk, talk
 
 from pjlocal import Sampling
@@ -256,6 +258,21 @@ def test_a_token_that_ends_the_answer_at_once_leaves_what_was_taken(chat: Talk, 
     chat.say('/why 0 "So it is."')
     assert chat.turns[0].answer == "So it is." and len(chat.turns[0].drafts) == 2
     assert_saved(chat, store)
+
+
+def test_a_token_of_the_thinking_can_be_taken_too(tmp_path: Path) -> None:
+    template = tiny_models.CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n'")
+    added = ["<think>", "</think>"]
+    model = tiny_models.write_llama(tmp_path / "m.gguf", chat_template=template, add_bos=False, added=added)
+    with talk(model, sampling=TEXT, think_tokens=6) as chat:
+        chat.say("Why?")
+        turn = chat.turns[0]
+        assert [event.thought for event in turn.events[:3]] == [True] * 3 and turn.answer
+        assert chat.conversation.alternatives(2)
+        chat.say('/why 2 " so"')
+        taken = chat.turns[0]
+        assert taken.events[:2] == turn.events[:2] and taken.events[2].thought and " so" in taken.thinking
+        assert taken.answer, "the thinking ends by itself, or in its time"
 
 
 def test_what_no_token_is_is_said_in_a_line(chat: Talk) -> None:
