@@ -256,14 +256,18 @@ class PersonaJudge:
         Raises:
             Interrupted: on request.
         """
-        seen = ViewTokens(self.model, plan.roles.view_names, n)
-        request = plan.request.replace(max_tokens=1, lookahead=0, schedule="lockstep")
-        answer = self.answer(replace(plan, request=request), observer=seen)
+        plan, view_tokens = self.plan_next_token(plan, n)
+        answer = self.answer(plan, observer=view_tokens)
         for _ in answer:
             pass
         if answer.finish_reason == "interrupted":
             raise Interrupted
-        return seen.alternatives
+        return view_tokens.alternatives
+
+    def plan_next_token(self, plan: Plan, n: int) -> tuple[Plan, ViewTokens]:
+        """The plan of a single token, and the observer that then has the n most probable ones of each view."""
+        request = plan.request.replace(max_tokens=1, lookahead=0, schedule="lockstep")
+        return replace(plan, request=request), ViewTokens(self.model, plan.roles.view_names, n)
 
     @_by_keywords
     def answers(self, prompts: Iterable[Prompt], parallel: int = 8, **changes: Any) -> Iterator[tuple[int, TokenEvent]]:

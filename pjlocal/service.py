@@ -305,8 +305,7 @@ class LoadedModel:
             if job.top is not None:
                 job.log_probs = TokenLogProbs(self.model, job.top, request.generation.ignore_end)
             if job.n_alternatives:
-                plan = replace(plan, request=plan.request.replace(max_tokens=1, lookahead=0))
-                job.view_tokens = ViewTokens(self.model, plan.roles.view_names, job.n_alternatives)
+                plan, job.view_tokens = self.judge.plan_next_token(plan, job.n_alternatives)
             answer = self.judge.answer(plan, self.engine, job.view_tokens or job.log_probs)
         finally:
             self._template.listener = None

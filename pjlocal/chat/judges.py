@@ -345,7 +345,7 @@ def _beginning(turn: Turn, replacing: Turn | None) -> dict[str, Any]:
     if not turn.events:
         return {}
     *_, last = turn.events
-    if replacing is None or turn.text.startswith(replacing.text):
+    if replacing is None or turn.continues(replacing):
         return {"continues": True}
     return {"takes": {"position": last.position, "text": last.text, "token": last.id}}
 

@@ -46,7 +46,7 @@ def as_markdown(session: Session, drafts: bool = False) -> str:
         quoted = "\n".join(f"> {line}".rstrip() for line in shown(turn.question).split("\n"))
         parts += [f"### Question {number}", quoted, *_answer_parts(turn, f"{number}", _hidden(turn))]
         for n, draft in _other_drafts(turn) if drafts else ():
-            parts += _answer_parts(draft, f"{number}, draft {n}")
+            parts += _answer_parts(draft, f"{number}, draft {n}", _asked(draft, turn))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -56,8 +56,8 @@ def _answer_parts(turn: Turn, number: str, note: str = "") -> list[str]:
     facts = [*_facts(turn), *preferences, _ENDINGS.get(turn.finish_reason, ""), note]
     answer, thinking = shown(turn.answer), shown(turn.thinking)
     thoughts = [f"### Thinking {number}", thinking + _closing_fence(thinking)] if thinking else []
-    told = " · ".join(markdown_line(fact) for fact in facts if fact)
-    return [*thoughts, f"### Answer {number}", told, answer + _closing_fence(answer)]
+    line = " · ".join(markdown_line(fact) for fact in facts if fact)
+    return [*thoughts, f"### Answer {number}", line, answer + _closing_fence(answer)]
 
 
 def as_json(session: Session, drafts: bool = True) -> str:
@@ -115,7 +115,7 @@ def as_html(session: Session, drafts: bool = False) -> str:
         _on_page(turn)
         | {
             "legend": legend if shared is None and any(legend) else None,
-            "drafts": [(n, _on_page(draft)) for n, draft in _other_drafts(turn)] if drafts else [],
+            "drafts": [(n, _asked(draft, turn), _on_page(draft)) for n, draft in _other_drafts(turn)] if drafts else [],
         }
         for turn, legend in zip(session.turns, legends, strict=True)
     ]
@@ -163,6 +163,11 @@ def _at(table: object, *keys: str) -> Any:
 def _other_drafts(turn: Turn) -> list[tuple[int, Turn]]:
     """The drafts of a turn that are not in force, each with its number."""
     return [(number, draft) for number, draft in enumerate(turn.drafts, 1) if draft is not turn]
+
+
+def _asked(draft: Turn, turn: Turn) -> str:
+    """The question of a draft that answers another one than the draft in force; else empty."""
+    return "" if draft.question == turn.question else f"question: {shown(draft.question)}"
 
 
 def _hidden(turn: Turn) -> str:

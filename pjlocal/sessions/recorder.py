@@ -226,7 +226,7 @@ class Recording:
         self._before = list(self._session.turns)
         self._n_continued = len(turn.events)  # tokens of an answer that is continued
         #: Whether it continues something else than the whole answer of the turn that it replaces.
-        self._begins_anew = replacing is not None and bool(turn.events) and not turn.text.startswith(replacing.text)
+        self._begins_anew = replacing is not None and bool(turn.events) and not turn.continues(replacing)
         self._title = self._session.title
 
     def begin(self, settings: Mapping[str, Any]) -> None:

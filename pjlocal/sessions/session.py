@@ -65,6 +65,10 @@ class Turn:
         for draft in self.drafts:
             draft.undone = draft is not self
 
+    def continues(self, other: Turn) -> bool:
+        """Whether the answer begins with the whole one of another turn."""
+        return self.text.startswith(other.text)
+
     def is_repeated(self) -> bool:
         """Whether an earlier draft has the same mode and the same answer."""
         others = (draft for draft in self.drafts if draft is not self)

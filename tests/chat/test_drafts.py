@@ -159,6 +159,9 @@ def test_exports_hold_drafts(chat: Talk) -> None:
     assert "draft" not in as_markdown(session).lower() and "Draft" not in as_html(session)
     assert "### Answer 1, draft 2" in as_markdown(session, drafts=True)
     assert '<summary class="facts">Draft 2</summary>' in as_html(session, drafts=True)
+    chat.turns[0].drafts[1].question = "Why do dogs bark?"
+    for text in (as_markdown(session, drafts=True), as_html(session, drafts=True)):
+        assert "question: Why do dogs bark?" in text
 
 
 # Forks.
