@@ -47,7 +47,7 @@ def place(prefer: Sequence[str], draft_prefer: Sequence[str] = (), judge_prefer:
         UsageError: both are given.
     """
     if prefer and (draft_prefer or judge_prefer):
-        raise UsageError("--prefer excludes --draft-prefer and --judge-prefer: use either")
+        raise UsageError("--prefer excludes --draft-prefer and --judge-prefer: use one")
     return _as_views(deal(prefer) if prefer else [draft_prefer, judge_prefer])
 
 
@@ -117,7 +117,7 @@ class Overrides(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.prefer and (self.draft_prefer or self.judge_prefer):
-            raise UsageError("prefer excludes draft_prefer and judge_prefer: use either")
+            raise UsageError("prefer excludes draft_prefer and judge_prefer: use one")
 
     def of(self, settings: type[Settings]) -> Mapping[str, Any]:
         """The values for a group of settings, by key."""

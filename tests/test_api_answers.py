@@ -186,7 +186,7 @@ def test_an_answer_whose_last_events_come_together_ends_once(judge: PersonaJudge
         ([*PROMPTS, 5], {}, TypeError, "a prompt must be a text or a list of messages, not int"),
         (PROMPTS, {"parallel": 0}, UsageError, "parallel must be a whole number of at least 1"),
         (PROMPTS, {"parallel": "x"}, UsageError, "parallel must be a whole number of at least 1"),
-        ("Hello", {}, TypeError, "several prompts are a list of them"),
+        ("Hello", {}, TypeError, "prompts must be a list"),
         (PROMPTS, {"temprature": 0}, TypeError, "did you mean temperature?"),
         (PROMPTS, {"mode": "best"}, UsageError, "mode must be one of judge, base"),
         (PROMPTS, {"regex": "a("}, UsageError, "the regular expression cannot be used"),

@@ -116,7 +116,7 @@ def test_preferences_are_texts_that_are_dealt_out_or_a_list_for_each_view(prefer
         (["vivdi"], UsageError, "unknown preset 'vivdi': did you mean vivid?"),
         (5, TypeError, "preferences must be texts, not int"),
         (["vivid", ["formal"]], TypeError, "preferences must be texts, or two lists of texts: one for each view"),
-        ([["vivid"], [5]], TypeError, "a preference is a text, not int"),
+        ([["vivid"], [5]], TypeError, "a preference must be a text, not int"),
     ],
 )
 def test_preferences_that_cannot_be_are_refused_and_those_in_force_stay(preferring, prefer, error, says) -> None:
@@ -156,9 +156,9 @@ def test_preferences_that_cannot_be_are_refused_and_those_in_force_stay(preferri
             UsageError,
             "a message's role must be user, assistant, system or developer (not None)",
         ),
-        ([{"role": "tool", "content": "Hi"}], {}, UsageError, "a message's role is user, assistant, system or"),
+        ([{"role": "tool", "content": "Hi"}], {}, UsageError, "a message's role must be user, assistant, system or"),
         ([HI | {"tool_calls": [1]}], {}, UsageError, "a message has only a role and a content: leave out tool_calls"),
-        ([{"role": "user", "content": [{"type": "image_url"}]}], {}, UsageError, "a message's content is a text"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], {}, UsageError, "a message's content must be a text"),
         ([{"role": "assistant", "content": "Ho"}], {}, UsageError, "the prompt is empty"),
     ],
 )

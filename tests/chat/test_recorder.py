@@ -148,7 +148,7 @@ def test_turns_that_are_behind_stay_with_their_session(chat: Talk, store: Store)
 def test_a_session_that_another_program_removed_goes_on_as_a_new_one(chat: Talk, store: Store) -> None:
     chat.say("Why?")
     store.remove(chat.conversation.session.id)
-    assert len(said := chat.say("How?")) == 1 and "what is said from now on is saved as a new one" in said[0]
+    assert len(said := chat.say("How?")) == 1 and "new messages are saved as a new chat" in said[0]
     assert chat.say("And?") == []
     assert [turn.question for turn in store.load(store.latest()).turns] == ["How?", "And?"]
     chat.say("/new")

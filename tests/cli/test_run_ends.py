@@ -134,7 +134,9 @@ def test_ctrl_c_in_a_first_answer_shows_what_there_is_of_it(
     trace = tmp_path / "trace.jsonl"
     result = pjlocal("run", "-p", "vivid", "--mode", "rewrite", "--ignore-end", "Hi", "--trace", trace)
     assert result.returncode == 130 and len(result.stdout) > 20
-    assert one_line(result.stderr).startswith("pjlocal: stopped before the correction: this is the first answer")
+    assert one_line(result.stderr).startswith(
+        "pjlocal: stopped before the correction: this is the uncorrected first answer"
+    )
     events = [json.loads(line) for line in trace.read_text().splitlines()]
     assert "".join(event["text"] for event in events).rstrip() == result.stdout.rstrip()
 

@@ -131,6 +131,6 @@ def test_thoughts_are_counted_or_shown(on_terminal, tiny, tmp_path) -> None:
     cut = on_terminal(*args, "-n", "12", columns=200)
     cut.end()
     told = "pjlocal: the model was cut off after 12 tokens while thinking, without an answer: "
-    told += "a larger --max-tokens (-n) allows more, --think-tokens ends the thinking in time, "
-    told += "and --think off leaves it out"
+    told += "a larger --max-tokens (-n) allows more, --think-tokens limits the thinking, "
+    told += "and --think off turns it off"
     assert cut.text.splitlines() == ["Thought for 12 tokens", told]

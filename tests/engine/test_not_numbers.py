@@ -107,7 +107,7 @@ def test_answers_beside_it_go_on_and_so_do_those_behind_it(
             capacity = Capacity(6 // 2, 2, 512)
             with closing(LiveEngine(judge.model, engine, judge.interrupt, capacity)) as writer:
                 for _ in range(2):
-                    wanted = [judge.answer(judge._planned(question, how), writer) for question in questions]
+                    wanted = [judge.answer(judge._plan_prompt(question, how), writer) for question in questions]
                     for answer in wanted:
                         writer.submit(answer)
                     while not writer.is_idle:

@@ -95,14 +95,18 @@ def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
         (
             ["vivid"],
             {"mode": "both", "rule": "overlap", "strength": "2"},
-            "--strength means nothing to the rule overlap",
+            "--strength has no effect with the rule overlap",
         ),
         (["vivid:-1"], {"mode": "both", "rule": "mod"}, "the rule mod needs strengths above 0"),
         ([], {"mode": "both", "lora_a": ("a.gguf:0",)}, "mode both needs a preference, as in: -p vivid"),
         ([], {"strength": "2", "control_vector_b": ("a.gguf:0",)}, "--strength needs a preference"),
         ([], {"mode": "both", "rule": "mod", "lora_a": ("a.gguf", "a.gguf:-1")}, "the rule mod needs a preference"),
-        (["vivid:auto"], {"mode": "both", "rule": "mod"}, "the rule mod has no neutral view for the strength auto"),
-        (["vivid"], {"mode": "both", "rule": "mixture", "strength": "auto"}, "the rule mixture has no neutral view"),
+        (["vivid:auto"], {"mode": "both", "rule": "mod"}, "the rule mod cannot use the strength auto"),
+        (
+            ["vivid"],
+            {"mode": "both", "rule": "mixture", "strength": "auto"},
+            "the rule mixture cannot use the strength auto",
+        ),
     ],
 )
 def test_what_cannot_be_had_together_is_told_in_a_line(prefer, generation, says: str) -> None:

@@ -118,7 +118,7 @@ def test_presets_and_the_url_come_from_this_machines_configuration(
         (("--server", "http://localhost:1"), "cannot reach the server at http://localhost:1"),
         (("--server", "URL", "-m", "toy"), "has its own model: leave --model out"),
         (("--server", "URL", "-p", "@wish.md"), "does not read files"),
-        (("--server", "URL", "--lora", "some.gguf"), "no adapters"),
+        (("--server", "URL", "--lora", "some.gguf"), "cannot use adapters"),
         (("--server", "URL", "-p", "vvid"), "did you mean vivid?"),
         (("--server", "URL", "--regex", "("), "the regular expression cannot be used"),
         (("--server", "URL", "--system", "word " * 20_000), "the prompt is"),

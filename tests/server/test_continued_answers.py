@@ -64,8 +64,12 @@ def test_log_probabilities_are_those_of_the_new_tokens(served: Served) -> None:
         ({"messages": [BEGUN]}, "messages", "the last message must be the user's, the result"),
         ({"messages": [Q], "continue_final_message": True}, "continue_final_message", "the last message must be"),
         ({"messages": [Q], "add_generation_prompt": False}, "add_generation_prompt", "the last message must be"),
-        ({"messages": [Q | {"prefix": True}]}, "messages.0.prefix", "is for an assistant's message at the end"),
-        ({"messages": [Q, BEGUN | {"partial": True}, Q]}, "messages.1.partial", "is for an assistant's message at"),
+        ({"messages": [Q | {"prefix": True}]}, "messages.0.prefix", "is only for an assistant's message at the end"),
+        (
+            {"messages": [Q, BEGUN | {"partial": True}, Q]},
+            "messages.1.partial",
+            "is only for an assistant's message at",
+        ),
         ({"messages": [Q, BEGUN], "pjlocal": {"prefer": ["vivid"], "mode": "rewrite"}}, None, "cannot continue one"),
     ],
 )

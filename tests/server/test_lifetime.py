@@ -148,7 +148,7 @@ def test_answers_go_on_while_a_template_takes_its_time(environment: dict[str, st
         (("--host", "0.0.0.0", "--api-key", ""), 2, "--api-key must not be empty"),
         (("--api-key", "clé"), 2, "printable ASCII"),
         (("--api-key", "two\nlines"), 2, "printable ASCII"),
-        (("--api-key", "secret "), 2, "no spaces or line ends around them"),
+        (("--api-key", "secret "), 2, "without spaces or line ends around it"),
         (("-p", "vivd"), 2, "did you mean vivid"),
         (("-p", "vivid", "-p", "formal", "--rule", "mod"), 2, "--rule mod applies only in mode both"),
         (("--lora", "a.gguf"), 2, "all of the server's answers share: leave --lora out"),

@@ -115,7 +115,7 @@ def test_more_than_the_queue_holds_is_told_to_come_again(served: Served) -> None
 
 def test_more_answers_than_there_will_ever_be_places_are_refused_for_good(served: Served) -> None:
     reply = served.http.post("/v1/chat/completions", json=body(n=4))
-    assert reply.status_code == 400 and "4 answers are more than the 3" in reply.text
+    assert reply.status_code == 400 and "at most 3 answers at once (not 4)" in reply.text
     panel = {"prefer": ["vivid", "creative", "formal", "simple", "correct"], "panel": True}
     reply = served.http.post("/v1/chat/completions", json=body(pjlocal=panel))
     assert reply.status_code == 400 and "5 views" in reply.text and "--parallel" in reply.text

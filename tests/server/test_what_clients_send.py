@@ -182,7 +182,7 @@ def test_a_setting_at_the_top_does_what_it_does_under_the_key(served: Served) ->
     assert refusal(served, top_k="many") == "top_k must be a whole number (not 'many')"
     assert refusal(served, n_predict=0) == "n_predict must be at least 1 (not 0)"
     assert refusal(served, dry_penalty_last_n="all") == "dry_penalty_last_n must be a whole number (not 'all')"
-    assert refusal(served, prefer=["@/etc/passwd"]).startswith("a request names no files")
+    assert refusal(served, prefer=["@/etc/passwd"]).startswith("a request cannot name the server's files")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_system_message_may_begin_with_settings(served: Served) -> None:
         ("[pjlocal]\nprefer = vivid", "system message line 2 is not valid TOML"),
         ("[pjlocal]\nprefr = []", "did you mean prefer"),
         ("[pjlocal]\nmode = 1", "mode must be one of"),
-        ("[pjlocal]\nprefer = ['@/etc/passwd']", "names no files"),
+        ("[pjlocal]\nprefer = ['@/etc/passwd']", "cannot name the server's files"),
         ("[pjlocal]\n[sampling]\ntop_k = 1", "one table"),
         ("[pjlocal]\n" + "# x\n" * 5000, "at most 10,000 characters"),
     ):
