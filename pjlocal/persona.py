@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from . import settings
-from .answer import Answer, Observer, Rewrite
+from .answer import Answer, Observer, Rewrite, ViewTokens
 from .engine.constraint import check_constraint, make_constraint
 from .engine.engine import Engine, EngineAnswer
 from .engine.filters import FilterChain
 from .engine.interrupt import Interrupt, Interrupted
 from .engine.lanes import Capacity
-from .engine.log_probs import ViewTokens
 from .engine.machine import threads_in_words
 from .engine.model import Model
 from .errors import PjlocalError, UsageError

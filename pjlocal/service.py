@@ -13,11 +13,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from .answer import Answer
+from .answer import Answer, ViewTokens
 from .engine.engine import Engine, EngineAnswer
 from .engine.interrupt import Interrupt
 from .engine.lanes import Capacity
-from .engine.log_probs import LogProbs, TokenLogProbs, ViewTokens
+from .engine.log_probs import LogProbs, TokenLogProbs
 from .engine.model import Model
 from .errors import ModelError, PjlocalError, UsageError
 from .events import Alternative, Result, Started, Statistics, TokenEvent

@@ -104,12 +104,12 @@ class Conversation:
             self.judge = judge
         return self.judge.begin(self.session, turn, request, replacing, keep)
 
-    def begin_turn(self, turn: Turn, started: StartedAnswer, replacing: Turn | None) -> None:
+    def begin_turn(self, turn: Turn, started: StartedAnswer, replacing: Turn | None, *, keep: bool = True) -> None:
         """Note the facts about a turn that are known when its answer starts; say where the oldest turns had no room."""
         history = [other for other in self.session.turns if other is not replacing]
         before = replacing or (history[-1] if history else None)
         turn.first = started.first
-        if turn.first > (before.first if before else 0):
+        if keep and turn.first > (before.first if before else 0):
             self._say(
                 f"the context of {self.judge.context_limit} tokens is full: the model no longer sees the oldest "
                 f"{'exchange' if turn.first == 1 else f'{turn.first} exchanges'}. The session keeps them"
@@ -350,7 +350,7 @@ class Writing:
     def __iter__(self) -> Iterator[TokenEvent]:
         conversation, turn = self._conversation, self.turn
         self._started.wait()  # nothing has changed where this fails
-        conversation.begin_turn(turn, self._started, self._replacing)
+        conversation.begin_turn(turn, self._started, self._replacing, keep=self._keep)
         recording = Recording(conversation.recorder, turn, self._replacing, keep=self._keep)
         recording.begin(conversation.settings())
         before = conversation._answer

@@ -1,5 +1,4 @@
-"""Log-probabilities of an answer's tokens in the view that decided them, as in OpenAI's ``logprobs``; and the tokens
-that each view finds most probable."""
+"""Log-probabilities of an answer's tokens in the view that decided them, as in OpenAI's ``logprobs``."""
 
 from __future__ import annotations
 
@@ -10,10 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decoding.combine import log_normalizer
 from ..decoding.judge import Decision
 from ..decoding.schedule import Policy, Rows
-from ..events import Alternative
 from .model import Model
 from .policies import Forced, SingleView, Steered
 
@@ -59,7 +56,7 @@ class TokenLogProbs:
         self._seen[decision.position] = LogProbs(
             piece(decision.token),
             float(log_probs[at]) if found else IMPOSSIBLE,
-            [(piece(int(ids[i])), float(log_probs[i])) for i in _most(log_probs, self._top)],
+            [(piece(int(ids[i])), float(log_probs[i])) for i in most(log_probs, self._top)],
         )
 
     def take(self, position: int) -> LogProbs | None:
@@ -67,41 +64,7 @@ class TokenLogProbs:
         return self._seen.pop(position, None)
 
 
-class ViewTokens:
-    """An `answer.Observer` that stores the most probable tokens of every view at the last decision, before any filter.
-
-    Args:
-        names: of every view.
-        n: tokens of each view.
-    """
-
-    def __init__(self, model: Model, names: Sequence[str], n: int) -> None:
-        self._model = model
-        self._names = names
-        self._n = n
-        #: Those of any view, the most probable first.
-        self.alternatives: list[Alternative] = []
-
-    def __call__(self, judge: Policy, rows: Rows, decision: Decision) -> None:
-        logits = [rows(view).logits for view in range(len(self._names))]
-        log_z = [log_normalizer(each) for each in logits]
-        ids = {int(token) for each in logits for token in _most(each, self._n)}
-        found = [Alternative(token, _text(self._model.piece(token)), {}) for token in ids]
-        for each in found:
-            for name, row, z in zip(self._names, logits, log_z, strict=True):
-                each.p[name] = float(np.exp(row[each.id] - z))
-        self.alternatives = sorted(found, key=lambda each: (-max(each.p.values()), each.id))
-
-
-def _text(piece: bytes) -> str:
-    """The text of a token; empty for a part of a character."""
-    try:
-        return piece.decode()
-    except UnicodeDecodeError:
-        return ""
-
-
-def _most(values: NDArray[Any], k: int) -> NDArray[np.intp]:
+def most(values: NDArray[Any], k: int) -> NDArray[np.intp]:
     """The indices of the k greatest of [m] values, the greatest first."""
     if k < len(values):
         best = np.argpartition(values, -k)[len(values) - k :]
