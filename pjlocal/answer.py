@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import exp
 from random import SystemRandom
 from typing import Any
 
+from .decoding.combine import log_normalizer
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Policies, Policy, Rows, Rules, algorithm1, lockstep
@@ -19,10 +21,12 @@ from .engine.engine import Engine
 from .engine.filters import FilterChain, parse_token
 from .engine.interrupt import running_s
 from .engine.lanes import Needs
+from .engine.log_probs import most
+from .engine.model import Model
 from .engine.policies import Floor, Forced, PushMeter, RowReducer, SingleView, Steered, TopK, Weight, plausibility_views
 from .engine.slot import Slot
 from .errors import UsageError
-from .events import FinishReason, RejectedToken, Result, Statistics, TokenEvent
+from .events import Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
 from .prompting.thinking import MARKS, Thinking, ThinkingPhase, opened_by, split
 from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode
@@ -480,3 +484,29 @@ class Answer:
 
 def _is_never_end(token: int) -> bool:
     return False
+
+
+class ViewTokens:
+    """An `Observer` that stores the most probable tokens of every view at the last decision, before any filter.
+
+    Args:
+        names: of every view.
+        n: tokens of each view.
+    """
+
+    def __init__(self, model: Model, names: Sequence[str], n: int) -> None:
+        self._model = model
+        self._names = names
+        self._n = n
+        #: Those of any view, the most probable first.
+        self.alternatives: list[Alternative] = []
+
+    def __call__(self, judge: Policy, rows: Rows, decision: Decision) -> None:
+        logits = [rows(view).logits for view in range(len(self._names))]
+        log_z = [log_normalizer(each) for each in logits]
+        ids = {int(token) for each in logits for token in most(each, self._n)}
+        found = [Alternative(token, self._model.piece(token).decode(errors="ignore"), {}) for token in ids]
+        for each in found:
+            for name, row, z in zip(self._names, logits, log_z, strict=True):
+                each.p[name] = exp(float(row[each.id]) - z)
+        self.alternatives = sorted(found, key=lambda each: (-max(each.p.values()), each.id))

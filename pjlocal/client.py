@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from . import __version__
 from .engine.interrupt import Interrupt, Interrupted
 from .errors import PjlocalError, UsageError
-from .events import FinishReason, Result, Started, Statistics, TokenEvent
+from .events import Alternative, FinishReason, Result, Started, Statistics, TokenEvent
 from .prompting.preferences import PRESETS, presets, split_strength
 from .prompting.thinking import split
 from .request import Request
@@ -427,6 +427,8 @@ class RemoteAnswer:
         self.expected: Mode = "judge"
         self.statistics = Statistics()
         self.finish_reason: FinishReason | None = None
+        #: The tokens that may come in the place of its only one, where the request asks for them.
+        self.alternatives: list[Alternative] = []
         self._result: Result | None = None
         self._emitted: list[TokenEvent] = []
         self._events = self._run()
@@ -501,6 +503,7 @@ class RemoteAnswer:
                 if "event" in data:
                     self.statistics = Statistics(**data["statistics"])
                     event = _event(data["event"])
+                    self.alternatives = [Alternative(**each) for each in data.get("alternatives", ())]
                     self._emitted.append(event)
                     yield event
                 if data.get("code") == "stopping":

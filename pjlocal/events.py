@@ -24,6 +24,21 @@ class RejectedToken:
     q: float
 
 
+N_ALTERNATIVES = 8  # of each view
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that may come next, with its probability in each view by the view's name, before any filter.
+
+    ``text`` is empty for a control token, such as the answer's end, and for a part of a character.
+    """
+
+    id: int
+    text: str
+    p: dict[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
     """One emitted token.  The joined texts of the events are the model's output: its thinking, then the answer.

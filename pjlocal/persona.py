@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from . import settings
-from .answer import Answer, Observer, Rewrite
+from .answer import Answer, Observer, Rewrite, ViewTokens
 from .engine.constraint import check_constraint, make_constraint
 from .engine.engine import Engine, EngineAnswer
 from .engine.filters import FilterChain
-from .engine.interrupt import Interrupt
+from .engine.interrupt import Interrupt, Interrupted
 from .engine.lanes import Capacity
 from .engine.machine import threads_in_words
 from .engine.model import Model
 from .errors import PjlocalError, UsageError
-from .events import Result, TokenEvent
+from .events import N_ALTERNATIVES, Alternative, Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
@@ -248,6 +248,25 @@ class PersonaJudge:
         self.decoder.check_open()
         rewrite = self._rewrite(plan) if plan.roles.mode == "rewrite" else None
         return Answer(engine or self.decoder, plan, self.load_s, observer, rewrite)
+
+    def next_tokens(self, plan: Plan, n: int = N_ALTERNATIVES) -> list[Alternative]:
+        """The most probable tokens behind the plan's prompts, n of each view.
+
+        Raises:
+            Interrupted: on request.
+        """
+        plan, view_tokens = self.plan_next_token(plan, n)
+        answer = self.answer(plan, observer=view_tokens)
+        for _ in answer:
+            pass
+        if answer.finish_reason == "interrupted":
+            raise Interrupted
+        return view_tokens.alternatives
+
+    def plan_next_token(self, plan: Plan, n: int) -> tuple[Plan, ViewTokens]:
+        """The plan of a single token, and the observer that then has the n most probable ones of each view."""
+        request = plan.request.replace(max_tokens=1, lookahead=0, schedule="lockstep")
+        return replace(plan, request=request), ViewTokens(self.model, plan.roles.view_names, n)
 
     @_by_keywords
     def answers(self, prompts: Iterable[Prompt], parallel: int = 8, **changes: Any) -> Iterator[tuple[int, TokenEvent]]:

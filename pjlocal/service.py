@@ -13,14 +13,14 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from .answer import Answer
+from .answer import Answer, ViewTokens
 from .engine.engine import Engine, EngineAnswer
 from .engine.interrupt import Interrupt
 from .engine.lanes import Capacity
 from .engine.log_probs import LogProbs, TokenLogProbs
 from .engine.model import Model
 from .errors import ModelError, PjlocalError, UsageError
-from .events import Result, Started, Statistics, TokenEvent
+from .events import Alternative, Result, Started, Statistics, TokenEvent
 from .gguf.sampling import model_defaults_in_words
 from .persona import PersonaJudge
 from .prompting.plan import Plan, Roles
@@ -54,11 +54,13 @@ class Stopping(PjlocalError):
 
 @dataclass(frozen=True)
 class Token:
-    """A token's event, the answer's statistics up to it, and its log-probabilities if the job requests them."""
+    """A token's event, the answer's statistics up to it, and its log-probabilities and alternatives if the job requests
+    them."""
 
     event: TokenEvent
     statistics: Statistics
     log_probs: LogProbs | None = None
+    alternatives: Sequence[Alternative] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class ModelName:
 class SavedTurn:
     """A turn that is saved while it is answered.
 
-    replacing: the turn to hide once this one has an answer.
+    replacing: the turn of which this one is another draft.
+    keep: whether it takes that one's place once it has an answer.
     seed: the session's setting; the job's request has the seed of this turn.
     """
 
@@ -98,6 +101,7 @@ class SavedTurn:
     replacing: Turn | None
     model: ModelName
     seed: int | None
+    keep: bool = True
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class Job:
     prompt: the conversation, or a text to continue.
     emit: called in the service's threads with each `News`; it must neither wait nor raise.
     top: the number of alternatives whose log-probabilities come with each token; None for no log-probabilities.
+    n_alternatives: tokens of each view to send with the only token of the answer, instead of ``top``.
     shortens: leave out the oldest exchanges if not all fit.
     first: exchanges that are left out already.
     reports_warnings: send warnings with `Started`; else log them.
@@ -126,6 +131,7 @@ class Job:
     prompt: Sequence[Message] | Raw | None = None
     emit: Callable[[News], None] = lambda news: None
     top: int | None = None
+    n_alternatives: int = 0
     shortens: bool = False
     first: int = 0
     reports_warnings: bool = False
@@ -136,6 +142,7 @@ class Job:
     prepared: PreparedRequest | None = None
     answer: Answer | None = None
     log_probs: TokenLogProbs | None = None
+    view_tokens: ViewTokens | None = None
     store: Store | None = None
     recording: Recording | None = None
     has_started: bool = False
@@ -297,7 +304,9 @@ class LoadedModel:
                     plan = replace(plan, may_think=False)
             if job.top is not None:
                 job.log_probs = TokenLogProbs(self.model, job.top, request.generation.ignore_end)
-            answer = self.judge.answer(plan, self.engine, job.log_probs)
+            if job.n_alternatives:
+                plan, job.view_tokens = self.judge.plan_next_token(plan, job.n_alternatives)
+            answer = self.judge.answer(plan, self.engine, job.view_tokens or job.log_probs)
         finally:
             self._template.listener = None
         answer.needs = replace(answer.needs, reuses=job.reuses)
@@ -647,7 +656,13 @@ class Service:
             for event in events:
                 job.recording.add(event)
         n_given = job.answer.n_given
-        job.emit([Token(e, statistics, log_probs.take(e.position - n_given) if log_probs else None) for e in events])
+        alternatives = job.view_tokens.alternatives if job.view_tokens else ()
+        job.emit(
+            [
+                Token(e, statistics, log_probs.take(e.position - n_given) if log_probs else None, alternatives)
+                for e in events
+            ]
+        )
 
     def _start(self, job: Job) -> None:
         """Emit the facts about an answer, before its first token."""
@@ -683,7 +698,8 @@ class Service:
         settings = {"model": saved.model.lasting, **request.as_dict()}
         saved.turn.settings = turn_settings(settings, request, roles, saved.model.file, job.answer.seed)
         job.store = Store()
-        job.recording = Recording(Recorder(job.store, saved.session, None), saved.turn, saved.replacing)
+        recorder = Recorder(job.store, saved.session, None)
+        job.recording = Recording(recorder, saved.turn, saved.replacing, keep=saved.keep)
         job.recording.begin(settings)
 
     def _finish(self, job: Job) -> None:

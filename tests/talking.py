@@ -13,7 +13,7 @@ from rich.console import Console
 from pjlocal import Engine, Generation, Prompting, Sampling
 from pjlocal.chat.chat import Chat
 from pjlocal.chat.conversation import Conversation, Writing
-from pjlocal.chat.judges import LocalJudge, StartedAnswer
+from pjlocal.chat.judges import LocalJudge
 from pjlocal.chat.loop import handle
 from pjlocal.events import TokenEvent
 from pjlocal.screen.console import Spinner
@@ -55,7 +55,7 @@ class FakeScreen:
         self.said: list[str] = []
         self.answers: list[str] = []
         self.on_event: Callable[[int], None] = lambda n: None
-        self._console = Console(file=io.StringIO(), width=self.width)
+        self._console = Console(file=io.StringIO(), width=self.width, markup=False)
 
     @property
     def shown(self) -> str:
@@ -79,8 +79,8 @@ class FakeScreen:
     def show_turn(self, turn: Turn, view: str) -> None:
         self.show(f"> {turn.question}", turn.answer)
 
-    def compared(self, started: StartedAnswer, view: str) -> None:
-        self.show(started.roles.mode, "".join(event.text for event in started.answer))
+    def compared(self, writing: Writing, view: str) -> None:
+        self.show(writing.roles.mode, "".join(event.text for event in writing))
 
     def page(self, page: Callable[[int, bool], object], notice: str) -> None:
         self.show(page(self.width, self.no_color))

@@ -11,7 +11,7 @@ from ..answer import Answer
 from ..client import RemoteAnswer, ServerError, ServerGone
 from ..engine.interrupt import Interrupted
 from ..errors import ModelError, UsageError
-from ..events import TokenEvent
+from ..events import Alternative, TokenEvent
 from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name
@@ -58,6 +58,7 @@ class Conversation:
         self.model = model
         self._say = say
         self._answer: Answer | RemoteAnswer | None = None  # the last one that is kept, or is being written
+        self._alternatives: tuple[Turn, int, list[Alternative]] | None = None  # of a turn and a position, the last ones
 
     def close(self) -> None:
         try:
@@ -103,12 +104,12 @@ class Conversation:
             self.judge = judge
         return self.judge.begin(self.session, turn, request, replacing, keep)
 
-    def begin_turn(self, turn: Turn, started: StartedAnswer, replacing: Turn | None) -> None:
+    def begin_turn(self, turn: Turn, started: StartedAnswer, replacing: Turn | None, *, keep: bool = True) -> None:
         """Note the facts about a turn when its answer starts, and report turns that no longer fit."""
         history = [other for other in self.session.turns if other is not replacing]
         before = replacing or (history[-1] if history else None)
         turn.first = started.first
-        if turn.first > (before.first if before else 0):
+        if keep and turn.first > (before.first if before else 0):
             self._say(
                 f"the context of {self.judge.context_limit} tokens is full: the model no longer sees the oldest "
                 f"{'exchange' if turn.first == 1 else f'{turn.first} exchanges'}. The session keeps them"
@@ -141,6 +142,24 @@ class Conversation:
             request = request.replace(max_tokens=max_tokens)
         return self._write(last.continued(), request, last)
 
+    def alternatives(self, position: int) -> list[Alternative]:
+        """The tokens that the views find most probable in the place of one of the last answer.
+
+        Raises:
+            UsageError: there is no such token.
+        """
+        turn = self.last
+        known = self._alternatives
+        if known is None or known[0] is not turn or known[1] != position:
+            begun = turn.begun_until(position)
+            known = self._alternatives = (turn, position, self.judge.alternatives(self.session.turns[:-1], begun))
+        return known[2]
+
+    def take(self, position: int, text: str, token: int = 0) -> Writing:
+        """The last answer up to a token, with another token or text in its place, continued from there."""
+        last = self.last
+        return self._write(last.taking(position, text, token), self.judge.request, last)
+
     def edit_answer(self, answer: str) -> None:
         """Give the last turn another answer."""
         self.recorder.check_seen()
@@ -154,8 +173,19 @@ class Conversation:
         self.session.turns.remove(turn)
         return turn
 
-    def compare(self) -> Iterator[StartedAnswer]:
-        """Answers to the last question in every mode, with the same seed and history.  They are not saved.
+    def switch(self, draft: Turn) -> None:
+        """Put another draft of the last turn in force."""
+        self.recorder.check_seen()
+        self.recorder.switch(draft)
+
+    def fork(self, n_turns: int) -> None:
+        """Continue in a new session that begins with a copy of the first turns; this one stays as it is."""
+        self.recorder.catch_up()
+        self.session = self.recorder.fork(n_turns)
+        self._answer = None
+
+    def compare(self) -> Iterator[Writing]:
+        """Answers to the last question in every mode, with the same seed and history, each saved as a draft.
 
         Modes that are impossible with the current preferences are left out, with a message.
         """
@@ -169,7 +199,8 @@ class Conversation:
             except UsageError as error:
                 self._say(f"mode {mode} is left out: {error}")
                 continue
-            yield self._begin(Turn(last.question), request, last, keep=False)
+            turn = Turn(last.question)
+            yield Writing(self, turn, self._begin(turn, request, last, keep=False), last, keep=False)
 
     def progress(self) -> Progress:
         """The progress of the current or the last answer."""
@@ -295,11 +326,25 @@ def _lasting_aligner(name: str) -> str:
 
 
 class Writing:
-    """An answer being written and recorded: iterate over its token events."""
+    """An answer being written and recorded: iterate over its token events.
 
-    def __init__(self, conversation: Conversation, turn: Turn, started: StartedAnswer, replacing: Turn | None) -> None:
+    Args:
+        replacing, keep: see `Recording`.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        turn: Turn,
+        started: StartedAnswer,
+        replacing: Turn | None,
+        *,
+        keep: bool = True,
+    ) -> None:
         self.turn = turn
         self.answer = started.answer
+        self.roles = started.roles
+        self._keep = keep
         self._started = started
         self._conversation = conversation
         self._replacing = replacing
@@ -307,10 +352,12 @@ class Writing:
     def __iter__(self) -> Iterator[TokenEvent]:
         conversation, turn = self._conversation, self.turn
         self._started.wait()  # nothing has changed where this fails
-        conversation.begin_turn(turn, self._started, self._replacing)
-        recording = Recording(conversation.recorder, turn, self._replacing)
+        conversation.begin_turn(turn, self._started, self._replacing, keep=self._keep)
+        recording = Recording(conversation.recorder, turn, self._replacing, keep=self._keep)
         recording.begin(conversation.settings())
-        before, conversation._answer = conversation._answer, self.answer
+        before = conversation._answer
+        if self._keep:
+            conversation._answer = self.answer
         try:
             yield from list(turn.events)  # of an answer that is continued
             for event in self.answer:

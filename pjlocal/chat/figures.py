@@ -11,14 +11,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..events import Statistics, TokenEvent, pushes_text
+from ..events import Alternative, Statistics, TokenEvent, pushes_text
+from ..request import in_turn
 from ..screen.blame import blame
 from ..screen.choose import make_tint
 from ..screen.display import THOUGHT, local_time
 from ..screen.tables import plain_table
 from ..screen.tint import Tint
 from ..sessions.finding import Summary
-from ..sessions.session import Session, Turn
+from ..sessions.session import Session, Turn, first_words, title_of
 from ..settings import View
 from ..visible import one_line, visible
 
@@ -67,6 +68,17 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
     yield table
 
 
+def alternatives(found: Sequence[Alternative], written: TokenEvent) -> Table:
+    """The tokens that may come in the place of the one that was written, which is marked."""
+    views = list(found[0].p) if found else []
+    table = plain_table("", "#", "token", *views, right=(1, *range(3, 3 + len(views))))
+    for number, each in enumerate(found, 1):
+        mark = "*" if each.id == written.id else ""
+        name = Text(_in_cell(each.text) or f"<{each.id}>")
+        table.add_row(mark, str(number), name, *(_number(each.p.get(view)) for view in views))
+    return table
+
+
 def thoughts(turn: Turn, view: View, no_color: bool) -> RenderableType:
     """The thoughts before an answer, coloured in a view with colours."""
     tint = turn_tint(turn, view, no_color)
@@ -102,6 +114,19 @@ def _in_cell(token: str) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def drafts(turn: Turn) -> Table:
+    """The drafts of a turn, the one in force marked."""
+    table = plain_table("", "draft", "mode", "preferences", "tokens", "answer", right=(1, 4))
+    for number, draft in enumerate(turn.drafts, 1):
+        mark = "*" if draft is turn else ""
+        wishes = ", ".join(in_turn([*draft.settings.get("preferences", {}).values()]))
+        other = "" if draft.question == turn.question else f"{title_of(draft.question)} → "
+        beginning = one_line(f"{other}{first_words(draft.answer) or 'no answer'}")
+        mode = str(draft.settings.get("mode", "-"))
+        table.add_row(mark, str(number), mode, Text(one_line(wishes)), str(len(draft.events)), Text(beginning))
+    return table
 
 
 def sessions(summaries: Iterable[Summary], current: int | None) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from random import SystemRandom
@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from ..answer import Answer
 from ..client import RemoteAnswer, Server, ServerError, find_server, why_no_server
-from ..engine.interrupt import Interrupt
+from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import ModelError
-from ..events import Started
+from ..events import N_ALTERNATIVES, Alternative, Started
 from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model
@@ -23,7 +23,7 @@ from ..persona import PersonaJudge
 from ..prompting.plan import Roles, make_roles
 from ..prompting.prompt import NO_THINK_SWITCH, Message
 from ..request import Request
-from ..sessions.asking import as_messages, fitted, turn_seed
+from ..sessions.asking import as_messages, fitted, turn_seed, written_under
 from ..sessions.session import Session, Turn
 from ..settings import Engine, FixedLayout, Generation, Sampling
 
@@ -89,11 +89,19 @@ class Judge(Protocol):
 
         Args:
             replacing: the turn that is asked again or replaced.
-            keep: replace that turn by the answer; else only compare them.
+            keep: replace that turn by the answer; else the answer is only a draft to compare with it.
 
         Raises:
             UsageError: the question cannot be answered.
             ServerError: the server does not write the answer.
+        """
+
+    def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
+        """The tokens that the views find most probable behind the beginning of a turn's answer.
+
+        Raises:
+            UsageError: the turn's settings cannot be used with this model.
+            ServerError: the server does not compute them.
         """
 
     def n_tokens(self, text: str) -> int | None:
@@ -150,6 +158,11 @@ class LocalJudge(PersonaJudge):
         history = [other for other in session.turns if other is not replacing]
         plan, first = fitted(self, self.roles(request), as_messages(history, turn), request, _first(history))
         return _LocalAnswer(self.answer(plan), plan.request, plan.roles, first)
+
+    def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
+        request = written_under(self.request, turn)
+        plan, _ = fitted(self, self.roles(request), as_messages(history, turn), request, turn.first)
+        return self.next_tokens(plan)
 
     def n_tokens(self, text: str) -> int:
         return len(self.model.tokenize(text, special=False))
@@ -245,11 +258,11 @@ class RemoteJudge:
         roles = make_roles(request)
         self._end_last()
         history = [other for other in session.turns if other is not replacing]
-        if self.saves and keep:
+        if self.saves:
             last_id = session.turns[-1].id if session.turns else 0
             replaced = replacing and replacing.id
-            chat = {"id": session.id, "question": turn.question, "after": last_id, "replacing": replaced, "keep": True}
-            chat["continues"] = bool(turn.events)
+            chat = {"id": session.id, "question": turn.question, "after": last_id, "replacing": replaced, "keep": keep}
+            chat |= _beginning(turn, replacing)
             answer = self.server.answer(request, chat=chat, first=_first(history))
         else:
             seed = turn_seed(request, replacing, keep=keep)
@@ -262,6 +275,20 @@ class RemoteJudge:
         answer.on_started = self._note_started
         self._answer = answer
         return _ServerAnswer(answer, request, roles)
+
+    def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
+        self._end_last()
+        request = written_under(self.request, turn)
+        messages = list(map(_as_json, as_messages(history, turn)))
+        settled = replace(request, explicit=request.explicit | _ALL_FILTERS)
+        answer = self.server.answer(
+            settled, messages=messages, first=turn.first, shortens=True, alternatives=N_ALTERNATIVES
+        )
+        for _ in answer:
+            pass
+        if answer.finish_reason == "interrupted":
+            raise Interrupted
+        return answer.alternatives
 
     def _note_started(self, started: Started) -> None:
         """Note the facts about a started answer, and log its new warnings."""
@@ -311,6 +338,16 @@ class RemoteJudge:
 
     def think_notice(self) -> str:
         return ""  # the next answer reports it
+
+
+def _beginning(turn: Turn, replacing: Turn | None) -> dict[str, Any]:
+    """The beginning of a turn's answer, as the server takes it."""
+    if not turn.events:
+        return {}
+    *_, last = turn.events
+    if replacing is None or turn.continues(replacing):
+        return {"continues": True}
+    return {"takes": {"position": last.position, "text": last.text, "token": last.id}}
 
 
 def _as_json(message: Message) -> dict[str, Any]:

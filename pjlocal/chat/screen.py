@@ -27,7 +27,6 @@ from ..settings import Thoughts, View
 from ..visible import one_line, visible
 from .conversation import Conversation, Writing
 from .figures import facts, turn_tint
-from .judges import StartedAnswer
 from .status import status_line
 
 P = ParamSpec("P")
@@ -74,7 +73,7 @@ class Screen(Protocol):
     def show_turn(self, turn: Turn, view: View) -> None:
         """Show an earlier turn to a person, in its first form."""
 
-    def compared(self, started: StartedAnswer, view: View) -> None:
+    def compared(self, writing: Writing, view: View) -> None:
         """Show one of several answers to a question, while it is written."""
 
     def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
@@ -152,10 +151,10 @@ class PipeScreen(_ConsoleScreen):
         pass
 
     @_shows
-    def compared(self, started: StartedAnswer, view: View) -> None:
-        print(f"{started.roles.mode}:", file=self._file)
+    def compared(self, writing: Writing, view: View) -> None:
+        print(f"{writing.roles.mode}:", file=self._file)
         with Display(self._file, self.thoughts) as display:
-            for event in started.answer:
+            for event in writing:
                 display.show(event)
 
     def wait(self, what: str) -> Spinner:
@@ -234,12 +233,12 @@ class TerminalScreen(_ConsoleScreen):
         self._say_ending(turn)
 
     @_shows
-    def compared(self, started: StartedAnswer, view: View) -> None:
-        answer = started.answer
-        self._console.print(Rule(started.roles.mode, style="dim"))
+    def compared(self, writing: Writing, view: View) -> None:
+        answer = writing.answer
+        self._console.print(Rule(writing.roles.mode, style="dim"))
         with keys_unseen(), self._spinner as spinner:
             spinner.say(_waiting_for(answer))
-            events = when_ready(answer)
+            events = when_ready(writing)
             spinner.stop()
             tint = answer_tint(view, answer, self.no_color)
             with self._live(view, tint, lambda: Text(facts(answer.statistics), "dim")) as display:

@@ -75,7 +75,7 @@ def list_sessions(
 def show(
     context: typer.Context,
     name: _Name,
-    undone: Annotated[bool, typer.Option("--all", help="Also show undone turns.")] = False,
+    undone: Annotated[bool, typer.Option("--all", help="Also show drafts and undone turns.")] = False,
 ) -> None:
     """Print a chat as Markdown text."""
     from ..sessions.export import as_markdown
@@ -118,6 +118,9 @@ def export(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    drafts: Annotated[
+        bool, typer.Option("--drafts", help="The other drafts of each answer, too; JSON always has them.")
+    ] = False,
 ) -> None:
     """Write a chat as Markdown, JSON or HTML."""
     from ..sessions.export import FORMATS, write_export
@@ -127,9 +130,9 @@ def export(
     with _named(context, name) as (store, session_id):
         session = store.load(session_id)
     if file:
-        write_export(session, file, force)
+        write_export(session, file, force, drafts)
         return
-    typer.echo(FORMATS[form or "md"](session), nl=False)
+    typer.echo(FORMATS[form or "md"](session, drafts), nl=False)
 
 
 @sessions_app.command()

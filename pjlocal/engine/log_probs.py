@@ -56,7 +56,7 @@ class TokenLogProbs:
         self._seen[decision.position] = LogProbs(
             piece(decision.token),
             float(log_probs[at]) if found else IMPOSSIBLE,
-            [(piece(int(ids[i])), float(log_probs[i])) for i in _most(log_probs, self._top)],
+            [(piece(int(ids[i])), float(log_probs[i])) for i in most(log_probs, self._top)],
         )
 
     def take(self, position: int) -> LogProbs | None:
@@ -64,7 +64,7 @@ class TokenLogProbs:
         return self._seen.pop(position, None)
 
 
-def _most(values: NDArray[Any], k: int) -> NDArray[np.intp]:
+def most(values: NDArray[Any], k: int) -> NDArray[np.intp]:
     """The indices of the k greatest of [m] values, the greatest first."""
     if k < len(values):
         best = np.argpartition(values, -k)[len(values) - k :]

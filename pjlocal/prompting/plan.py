@@ -58,6 +58,13 @@ class Roles:
         speaking = zip(self.preferences.items(), self.adapters, strict=False)
         return {name: [*wishes, *adapters.labels] for (name, wishes), adapters in speaking}
 
+    @property
+    def view_names(self) -> list[str]:
+        """The names of all views: those that speak, those that are avoided, and the neutral one."""
+        speaking = list(self.preferences) if self.n_speakers > 1 else [self.mode]
+        avoided = [name for name, weight in self.weights.items() if weight.view >= self.n_speakers]
+        return [*speaking, *avoided, "neutral"][: len(self.prefixes)]
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import count
+from itertools import count, takewhile
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -16,25 +16,26 @@ from starlette.routing import Route
 
 from .. import __version__
 from ..errors import PjlocalError
-from ..events import Started
+from ..events import N_ALTERNATIVES, Started
 from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message
 from ..request import KEYS
 from ..request import Request as AnswerRequest
 from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service
-from ..sessions.asking import as_messages, turn_seed
+from ..sessions.asking import as_messages, turn_seed, written_under
 from ..sessions.faults import GONE_ON
 from ..sessions.session import Session, Turn, title_of
 from ..settings import VIEW_NAMES
 from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
-from .chats import as_json, chat_number, open_chat
+from .chats import as_json, number_of, open_chat
 from .openai import Names
 from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
 
 ALIVE_S = 2.0  # the most seconds between two lines of a stream
 _PROGRESS_S = 0.5  # seconds between two lines while a prompt is read
 _REJOIN_S = 10.0  # seconds for a page to follow an answer again, as after a reload
+_MOST_ALTERNATIVES = 100
 _MOST_BODY = 16 << 20  # bytes; a conversation contains the tokens of its answers
 
 
@@ -44,15 +45,24 @@ class _Message(Exact):
     tokens: list[int] = Field(default=[], fail_fast=True)
 
 
+class _Taken(Exact):
+    """A token, or a text, in the place of an answer's token."""
+
+    position: Annotated[Whole, Field(ge=0)]
+    text: Annotated[str, Field(min_length=1)]
+    token: Annotated[Whole, Field(ge=0)] = 0
+
+
 class _InChat(Exact):
     """The next turn of a saved chat.
 
     id: None begins a chat.
     after: the last turn that the client has seen, 0 for none.  A chat with a newer turn is refused.
     replacing: the turn that is asked again or replaced.
-    keep: save the turn; else only show it.
+    keep: put the turn in the place of that one; else save it as a draft of it, to compare with.
     continues: continue the answer of the replaced turn.
     lasts: continue writing for a while after the client disconnects, since it comes back.
+    takes: instead of ``continues``, continue that answer from a token, with another one in its place.
     """
 
     question: Annotated[str, Field(min_length=1)]
@@ -62,6 +72,7 @@ class _InChat(Exact):
     keep: bool = True
     continues: bool = False
     lasts: bool = False
+    takes: _Taken | None = None
 
 
 class _Body(Exact):
@@ -74,6 +85,7 @@ class _Body(Exact):
     chat: instead of ``messages``, a saved chat.
     first: the number of exchanges already left out of the conversation.
     shortens: leave out more exchanges if not all fit.
+    alternatives: the answer is a single token; send this number of the most probable tokens of each view with it.
     """
 
     request: Object | None = None
@@ -83,6 +95,7 @@ class _Body(Exact):
     chat: _InChat | None = None
     first: Annotated[Whole, Field(ge=0)] = 0
     shortens: bool = False
+    alternatives: Annotated[Whole, Field(ge=1, le=_MOST_ALTERNATIVES)] | None = None
 
 
 class _ToCheck(Exact):
@@ -234,6 +247,8 @@ def answer_routes(
             raise Wrong("request and settings exclude each other: give one")
         if (body.messages is None) == (body.chat is None):
             raise Wrong("give either messages or chat")
+        if body.alternatives and body.chat:
+            raise Wrong("alternatives need messages; those of a chat are at /api/chats/{id}/turns/{turn}/tokens/{n}")
         in_flags = body.request is not None
         number = str(next(numbers))
         try:
@@ -254,7 +269,7 @@ def answer_routes(
         being_written[number] = _BeingWritten(answers, question, patience, end, in_flags=in_flags)
 
     async def follow(request: Request) -> Response:
-        chat = chat_number(request)
+        chat = number_of(request, "id")
         for number, written in being_written.items():
             if (question := written.question) and question.session.id == chat:
                 return written.response(number, [{"asked": question.described()}])
@@ -268,6 +283,7 @@ def answer_routes(
         job = Job(
             request.with_system(system) if system else request,
             messages,
+            n_alternatives=body.alternatives or 0,
             shortens=body.shortens,
             first=body.first,
             reports_warnings=body.request is not None,
@@ -291,11 +307,11 @@ def answer_routes(
             first=body.first,
             reports_warnings=body.request is not None,
         )
-        if not chat.keep:
+        if not chat.keep and replaced is None:
             return Answers(service, [job]), None
         session.title = session.title or title_of(chat.question)
-        job.saved = SavedTurn(session, turn, replaced, saved_as, request.generation.seed)
-        return Answers(service, [job]), _Accepted(session, turn, replaced, request)
+        job.saved = SavedTurn(session, turn, replaced, saved_as, request.generation.seed, chat.keep)
+        return Answers(service, [job]), _Accepted(session, turn, replaced, request) if chat.keep else None
 
     def _request(body: _Body, base: AnswerRequest) -> AnswerRequest:
         if body.request is not None:
@@ -303,6 +319,28 @@ def answer_routes(
         if unknown := [*{*body.unset}.difference(KEYS)]:
             raise Wrong(f"unset names an unknown setting: {unknown[0]!r}")
         return base.unset(body.unset).override(check_overrides(body.settings or {}, model["context_limit"]))
+
+    async def alternatives(request: Request) -> Response:
+        """The tokens that may come in the place of one of a saved answer."""
+        number, turn_id, position = (number_of(request, name) for name in ("id", "turn", "position"))
+        if not position and request.path_params["position"] != "0":
+            raise NotFound("a token's number is a whole number")
+        session = await open_chat(number)
+        history = list(takewhile(lambda turn: turn.id != turn_id, session.turns))
+        if len(history) == len(session.turns):
+            raise GoneOn("the chat has no such turn: load the chat again")
+        turn = session.turns[len(history)]
+        written = written_under(defaults, turn)
+        begun = turn.begun_until(position)
+        job = Job(written, as_messages(history, begun), n_alternatives=N_ALTERNATIVES, shortens=True)
+        answers = Answers(service, [job])
+
+        async def respond() -> Response:
+            await answers.finish()
+            found = [asdict(each) for each in answers.choices[0].tokens[0].alternatives]
+            return as_json({"token": turn.events[position].as_dict(), "alternatives": found})
+
+        return AnswerResponse(answers.cancel, respond)
 
     async def stop(request: Request) -> Response:
         written = being_written.get(request.path_params["number"])
@@ -317,6 +355,7 @@ def answer_routes(
         Route("/api/answers", answer, methods=["POST"]),
         Route("/api/answers/{number}/stop", stop, methods=["POST"]),
         Route("/api/chats/{id}/answer", follow),
+        Route("/api/chats/{id}/turns/{turn}/tokens/{position}", alternatives),
     ]
 
 
@@ -343,6 +382,7 @@ def _as_events(news: News) -> list[dict[str, Any]]:
         {
             "event": token.event.as_dict() | {"writer": token.event.writer},
             "statistics": asdict(token.statistics),
+            **({"alternatives": [*map(asdict, token.alternatives)]} if token.alternatives else {}),
         }
         for token in news
     ]
@@ -377,10 +417,12 @@ def _replaced(session: Session, chat: _InChat) -> Turn | None:
 
 def _turn(chat: _InChat, replaced: Turn | None) -> Turn:
     """The turn to answer, with the tokens that begin its answer."""
-    if not chat.continues:
+    if not chat.continues and not chat.takes:
         return Turn(chat.question)
     if replaced is None or not replaced.answer:
-        raise Wrong("chat.continues needs chat.replacing: a turn with an answer")
+        raise Wrong(f"chat.{'takes' if chat.takes else 'continues'} needs chat.replacing: a turn with an answer")
+    if chat.takes:
+        return replaced.taking(chat.takes.position, chat.takes.text, chat.takes.token)
     return replaced.continued()
 
 

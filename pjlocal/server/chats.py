@@ -19,6 +19,7 @@ from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
 from ..sessions.faults import RemovedError
 from ..sessions.finding import check_title
+from ..sessions.recorder import Recorder
 from ..sessions.session import Session, Turn
 from ..sessions.store import Store
 from .auth import GoneOn, NoChat, NotFound
@@ -40,8 +41,15 @@ class _Change(Exact):
     settings: Object | None = None
 
 
-class _Undo(Exact):
+class _OfTurn(Exact):
     turn: Whole
+
+
+class _Switch(Exact):
+    """Another draft of the last turn."""
+
+    turn: Whole
+    draft: Whole
 
 
 class _Edit(Exact):
@@ -64,10 +72,10 @@ def chat_routes() -> list[Route]:
 
     async def chat(request: Request) -> Response:
         with_undone = request.query_params.get("undone") == "true"
-        return as_json(_described(await open_chat(chat_number(request), with_undone=with_undone)))
+        return as_json(_described(await open_chat(number_of(request, "id"), with_undone=with_undone)))
 
     async def change(request: Request) -> Response:
-        number = chat_number(request)
+        number = number_of(request, "id")
         changes = validated(_Change, await read_body(request))
         if changes.settings is not None:
             parse_request(changes.settings)  # so that all can go on with it
@@ -83,7 +91,7 @@ def chat_routes() -> list[Route]:
         return as_json({"title": title})
 
     async def remove(request: Request) -> Response:
-        number = chat_number(request)
+        number = number_of(request, "id")
         await _changed(number, partial(remove_session, session_id=number))
         return Response(status_code=204)
 
@@ -91,28 +99,53 @@ def chat_routes() -> list[Route]:
         form = request.path_params["form"]
         if form not in FORMATS:
             raise NotFound(f"unknown format {form!r}: use {', '.join(FORMATS)}")
-        session = await open_chat(chat_number(request))
+        session = await open_chat(number_of(request, "id"))
         headers = {"Content-Disposition": f'attachment; filename="chat-{session.id}.{form}"'}
-        return Response(FORMATS[form](session), media_type=_TYPES[form], headers=headers)
+        text = FORMATS[form](session, request.query_params.get("drafts") == "true")
+        return Response(text, media_type=_TYPES[form], headers=headers)
 
     async def undo(request: Request) -> Response:
-        number = chat_number(request)
-        turn = validated(_Undo, await read_body(request)).turn
+        number = number_of(request, "id")
+        turn = validated(_OfTurn, await read_body(request)).turn
         await _last_turn(number, turn, "undone")
         await _changed(number, lambda store: store.set_undone(turn))
         return Response(status_code=204)
 
     async def edit(request: Request) -> Response:
-        number = chat_number(request)
+        number = number_of(request, "id")
         body = validated(_Edit, await read_body(request))
-        edited = (await _last_turn(number, body.turn, "edited")).edited(body.answer)
+        before = await _last_turn(number, body.turn, "edited")
+        edited = before.edited(body.answer)
+        edited.join(before)
+        edited.put_in_force()
 
         def replace(store: Store) -> None:
-            store.add_turn(number, edited)
-            store.set_undone(body.turn)
+            store.put_in_force(store.add_turn(number, edited))
 
         await _changed(number, replace)
         return as_json(_turn(edited))
+
+    async def switch(request: Request) -> Response:
+        number = number_of(request, "id")
+        body = validated(_Switch, await read_body(request))
+        last = await _last_turn(number, body.turn, "switched")
+        draft = next((draft for draft in last.drafts if draft.id == body.draft), None)
+        if draft is None:
+            raise Wrong("the last turn has no such draft: load the chat again", "draft")
+        draft.put_in_force()
+        await _changed(number, lambda store: store.put_in_force(body.draft))
+        return as_json(_turn(draft))
+
+    async def fork(request: Request) -> Response:
+        number = number_of(request, "id")
+        turn = validated(_OfTurn, await read_body(request)).turn
+        session = await open_chat(number)
+        n_turns = next((n for n, each in enumerate(session.turns, 1) if each.id == turn), 0)
+        if not n_turns:
+            raise GoneOn("the chat has no such turn: load the chat again")
+        forks: list[Session] = []
+        await _changed(number, lambda store: forks.append(Recorder(store, session, None).fork(n_turns)))
+        return as_json(_described(forks[0]))
 
     return [
         Route("/api/chats", chats),
@@ -122,15 +155,17 @@ def chat_routes() -> list[Route]:
         Route("/api/chats/{id}/export.{form}", export),
         Route("/api/chats/{id}/undo", undo, methods=["POST"]),
         Route("/api/chats/{id}/edit", edit, methods=["POST"]),
+        Route("/api/chats/{id}/draft", switch, methods=["POST"]),
+        Route("/api/chats/{id}/fork", fork, methods=["POST"]),
     ]
 
 
-def chat_number(request: Request) -> int:
-    """The number of a chat in the path; 0, which no chat has, for other texts.
+def number_of(request: Request, name: str) -> int:
+    """The number of a chat or a turn in the path; 0, which none has, for other texts.
 
     Starlette's convertor for numbers fails above 4,300 digits, which Python does not parse.
     """
-    text: str = request.path_params["id"]
+    text: str = request.path_params[name]
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
 
 
@@ -207,10 +242,17 @@ def _described(session: Session) -> dict[str, Any]:
 
 
 def _turn(turn: Turn) -> dict[str, Any]:
+    """A turn as the page reads it, with its drafts in their order; of itself among them the number alone."""
+    drafts = [{"id": turn.id} if draft is turn else _answered(draft) for draft in turn.drafts]
+    return _answered(turn) | {"drafts": drafts if len(drafts) > 1 else []}
+
+
+def _answered(turn: Turn) -> dict[str, Any]:
     return {
         "id": turn.id,
         "question": turn.question,
         "created": turn.created,
+        "undone": turn.undone,
         "finish_reason": turn.finish_reason,
         "settings": turn.settings,
         "statistics": turn.statistics,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..prompting.prompt import Message
-from ..request import Request
+from ..request import Request, deal, in_turn
+from ..settings import VIEW_NAMES
 from .session import Turn
 
 if TYPE_CHECKING:
@@ -76,6 +77,19 @@ def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) ->
         return given
     seed = replacing.settings.get("seed", given)
     return None if seed is None else (int(seed) + keep) % 2**63
+
+
+def written_under(request: Request, turn: Turn) -> Request:
+    """The request under which a turn was answered; what its settings lack is as in ``request``.
+
+    Raises:
+        UsageError: settings beyond their limits.
+    """
+    settings = dict(turn.settings)
+    views = list(settings.get("preferences", {}).values())
+    if len(views) > len(VIEW_NAMES):  # of a panel
+        settings["preferences"] = dict(zip(VIEW_NAMES, deal(in_turn(views)), strict=True))
+    return request.restore(settings)
 
 
 def turn_settings(settings: Mapping[str, Any], request: Request, roles: Roles, model: str, seed: int) -> dict[str, Any]:

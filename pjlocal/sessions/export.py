@@ -25,41 +25,52 @@ _UNTITLED = "Conversation"
 _ENDINGS = {"length": "cut at the length limit", "interrupted": "interrupted", None: "unfinished"}
 
 
-def write_export(session: Session, target: Path, force: bool = False) -> None:
+def write_export(session: Session, target: Path, force: bool = False, drafts: bool = False) -> None:
     """Write the session in the format of the file's ending, in one step.  Only the owner can read a new file.
+
+    Args:
+        drafts: whether the drafts that are not in force are in it too; JSON always has them.
 
     Raises:
         UsageError: the ending is not that of a format, or the file exists and ``force`` is not set.
         OutputError: it cannot be written.
     """
     path, form = output_file(target, FORMATS, force)
-    write_text(path, form(session))
+    write_text(path, form(session, drafts))
 
 
-def as_markdown(session: Session) -> str:
+def as_markdown(session: Session, drafts: bool = False) -> str:
     """The session as Markdown: quoted questions, and thoughts and answers unchanged, since they are Markdown."""
     parts = [f"# {markdown_line(session.title) or _UNTITLED}", f"pjlocal {__version__}, {_date(session.created)}"]
     for number, turn in enumerate(session.turns, 1):
-        preferences = [f"{name}: {', '.join(wishes)}" for name, wishes in _preferences(turn).items() if wishes]
-        facts = [*_facts(turn), *preferences, _ENDINGS.get(turn.finish_reason, "")]
         quoted = "\n".join(f"> {line}".rstrip() for line in shown(turn.question).split("\n"))
-        answer, thinking = shown(turn.answer), shown(turn.thinking)
-        parts += [f"### Question {number}", quoted]
-        if thinking:
-            parts += [f"### Thinking {number}", thinking + _closing_fence(thinking)]
-        parts += [f"### Answer {number}", " · ".join(markdown_line(fact) for fact in facts if fact)]
-        parts.append(answer + _closing_fence(answer))
+        parts += [f"### Question {number}", quoted, *_answer_parts(turn, f"{number}", _hidden(turn))]
+        for n, draft in _other_drafts(turn) if drafts else ():
+            parts += _answer_parts(draft, f"{number}, draft {n}", _asked(draft, turn))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def as_json(session: Session) -> str:
+def _answer_parts(turn: Turn, number: str, note: str = "") -> list[str]:
+    """The thoughts and the answer, under headings with this number."""
+    preferences = [f"{name}: {', '.join(wishes)}" for name, wishes in _preferences(turn).items() if wishes]
+    facts = [*_facts(turn), *preferences, _ENDINGS.get(turn.finish_reason, ""), note]
+    answer, thinking = shown(turn.answer), shown(turn.thinking)
+    thoughts = [f"### Thinking {number}", thinking + _closing_fence(thinking)] if thinking else []
+    line = " · ".join(markdown_line(fact) for fact in facts if fact)
+    return [*thoughts, f"### Answer {number}", line, answer + _closing_fence(answer)]
+
+
+def as_json(session: Session, drafts: bool = True) -> str:
     """The whole session as one JSON object.
 
     ::
 
         {"pjlocal": version, "title": ..., "created": when,
          "turns": [{"question": ..., "thinking": ..., "answer": ..., "created": when, "settings": {...},
-                    "finish_reason": ..., "statistics": {...}, "tokens": [...]}]}
+                    "finish_reason": ..., "statistics": {...}, "tokens": [...],
+                    "drafts": [...]}]}
+
+    ``drafts`` are the turn's other answers, as turns without drafts.
 
     ``created`` is ISO 8601 in UTC; ``settings``, ``finish_reason`` and ``statistics`` are those of `session.Turn`; a
     token is what `TokenEvent.as_dict` gives, as in a trace.  Characters that `display.visible` would mark, and halves
@@ -70,21 +81,24 @@ def as_json(session: Session) -> str:
         "title": session.title,
         "created": _time(session.created).isoformat(),
         "turns": [
-            {
-                "question": turn.question,
-                "thinking": turn.thinking,
-                "answer": turn.answer,
-                "created": _time(turn.created).isoformat(),
-                "settings": turn.settings,
-                "finish_reason": turn.finish_reason,
-                "statistics": turn.statistics,
-                "tokens": [event.as_dict() for event in turn.events],
-            }
-            for turn in session.turns
+            _as_dict(turn) | {"drafts": [_as_dict(draft) for _, draft in _other_drafts(turn)]} for turn in session.turns
         ],
     }
     text = json.dumps(whole, ensure_ascii=False, indent=1)
     return re.sub("[\x7f-\uffff]", _json_escape, text) + "\n"
+
+
+def _as_dict(turn: Turn) -> dict[str, Any]:
+    return {
+        "question": turn.question,
+        "thinking": turn.thinking,
+        "answer": turn.answer,
+        "created": _time(turn.created).isoformat(),
+        "settings": turn.settings,
+        "finish_reason": turn.finish_reason,
+        "statistics": turn.statistics,
+        "tokens": [event.as_dict() for event in turn.events],
+    }
 
 
 def _json_escape(match: re.Match[str]) -> str:
@@ -92,20 +106,16 @@ def _json_escape(match: re.Match[str]) -> str:
     return char if visible(char) == char and not "\ud800" <= char <= "\udfff" else f"\\u{ord(char):04x}"
 
 
-def as_html(session: Session) -> str:
+def as_html(session: Session, drafts: bool = False) -> str:
     """One HTML page without scripts: every token in the colour of its view, with its numbers in a tooltip."""
     count = f"{len(session.turns)} turn{'s' * (len(session.turns) != 1)}"
     legends = [_legend(turn) for turn in session.turns]
     shared = legends[0] if legends and all(legend == legends[0] for legend in legends) else None
     turns = [
-        {
-            "question": turn.question,
-            "facts": [*_facts(turn), *_share(turn)],
+        _on_page(turn)
+        | {
             "legend": legend if shared is None and any(legend) else None,
-            "thoughts": _tokens(turn, thought=True),
-            "n_thoughts": sum(event.thought for event in turn.events),
-            "tokens": _tokens(turn, thought=False),
-            "ending": _ENDINGS.get(turn.finish_reason, ""),
+            "drafts": [(n, _asked(draft, turn), _on_page(draft)) for n, draft in _other_drafts(turn)] if drafts else [],
         }
         for turn, legend in zip(session.turns, legends, strict=True)
     ]
@@ -118,7 +128,18 @@ def as_html(session: Session) -> str:
     )
 
 
-FORMATS: dict[str, Callable[[Session], str]] = {"md": as_markdown, "json": as_json, "html": as_html}
+def _on_page(turn: Turn) -> dict[str, Any]:
+    return {
+        "question": turn.question,
+        "facts": [*_facts(turn), *_share(turn)],
+        "thoughts": _tokens(turn, thought=True),
+        "n_thoughts": sum(event.thought for event in turn.events),
+        "tokens": _tokens(turn, thought=False),
+        "ending": _ENDINGS.get(turn.finish_reason, ""),
+    }
+
+
+FORMATS: dict[str, Callable[[Session, bool], str]] = {"md": as_markdown, "json": as_json, "html": as_html}
 
 
 # What the formats share.
@@ -137,6 +158,23 @@ def _at(table: object, *keys: str) -> Any:
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None
     return table
+
+
+def _other_drafts(turn: Turn) -> list[tuple[int, Turn]]:
+    """The drafts of a turn that are not in force, each with its number."""
+    return [(number, draft) for number, draft in enumerate(turn.drafts, 1) if draft is not turn]
+
+
+def _asked(draft: Turn, turn: Turn) -> str:
+    """The question of a draft that answers another one than the draft in force; else empty."""
+    return "" if draft.question == turn.question else f"question: {shown(draft.question)}"
+
+
+def _hidden(turn: Turn) -> str:
+    """Why a turn is hidden; empty of one that is not."""
+    if not turn.undone:
+        return ""
+    return "undone" if all(draft.undone for draft in turn.drafts) else "a draft that is not in force"
 
 
 def _preferences(turn: Turn) -> dict[str, list[str]]:

@@ -61,12 +61,14 @@ class Recorder:
     def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
         """Save a new turn with its question, and the session's settings.
 
-        The turn to replace stays until it is undone.
+        The turn of which it is another draft stays too, until this one is put in force.
         """
         session = self.session
         if replacing:
-            self._hidden.append((session, replacing))
-        self._do(lambda store: _save(store, session), lambda store: _write(store, session, turn))
+            turn.join(replacing)
+        if not turn.undone:
+            self._do(lambda store: _save(store, session))
+        self._do(lambda store: _write(store, session, turn))
 
     def token(self, turn: Turn, event: TokenEvent) -> None:
         """Save a token of the turn's answer."""
@@ -87,13 +89,37 @@ class Recorder:
         """Replace the last turn by a whole one."""
         self.session.turns[-1:] = [turn]
         self.begin(turn, replaced)
-        self.undo(replaced)
+        self.put_in_force(turn)
+
+    def put_in_force(self, turn: Turn) -> None:
+        """The turn stands for its question, and its other drafts are hidden."""
+        session = self.session
+        turn.put_in_force()
+        self._do(lambda store: _put_in_force(store, session, turn))
+
+    def switch(self, draft: Turn) -> None:
+        """A draft of the last turn takes its place."""
+        self.session.turns[-1:] = [draft]
+        self.put_in_force(draft)
+
+    def drop(self, turn: Turn) -> None:
+        """Nothing was written: the turn is hidden, and no draft of the one that it was to replace."""
+        turn.leave()
+        turn.undone = True
+        self._do(lambda store: _drop(store, turn))
 
     def undo(self, turn: Turn) -> None:
         """Hide a turn."""
         turn.undone = True
         self._hidden.append((self.session, turn))
         self._do(lambda store: _hide(store, turn))
+
+    def fork(self, n_turns: int) -> Session:
+        """Begin another session with a copy of the first turns, which is the one in force from now on."""
+        self.session = self.session.fork(n_turns)
+        self._pending += self._writes_of(self.session)
+        self.catch_up()
+        return self.session
 
     def save_settings(self) -> None:
         """Save the session's settings."""
@@ -140,13 +166,13 @@ class Recorder:
         return True
 
     def _writes_of(self, session: Session) -> list[tuple[Session, _Write]]:
-        """The writes that save a whole session to an empty store, including undone turns."""
+        """The writes that save a whole session to an empty store, including hidden turns and drafts."""
         session.id = None
-        turns = [*(turn for owner, turn in self._hidden if owner is session), *session.turns]
-        for turn in turns:
-            turn.id = None
-        distinct = {id(turn): turn for turn in turns}.values()
-        return [(session, partial(_write, session=session, turn=turn)) for turn in distinct]
+        undone = [turn for owner, turn in self._hidden if owner is session]
+        drafts = {id(draft): draft for turn in (*undone, *session.turns) for draft in turn.drafts}.values()
+        for draft in drafts:
+            draft.id = None
+        return [(session, partial(_write, session=session, turn=draft)) for draft in drafts]
 
     def _do(self, *writes: _Write) -> None:
         self._pending += [(self.session, write) for write in writes]
@@ -163,7 +189,8 @@ class Recorder:
             self._say("this chat was deleted elsewhere: new messages are saved as a new chat")
             session.id = None
             for turn in session.turns:
-                turn.id = None
+                for draft in turn.drafts:
+                    draft.id = None
             return False
         except StoreError as error:
             if self._raises:
@@ -183,25 +210,35 @@ class Recording:
 
     If its answer is stopped before the first token, the turn and the title from it are removed, and the turn that it
     replaces stays.  The same happens to a continued answer without new text.
+
+    Args:
+        replacing: the turn of which this one is another draft.
+        keep: put it in the place of that turn when it has an answer; else it stays a draft, once for each mode and
+            text.
     """
 
-    def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None) -> None:
+    def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None, *, keep: bool = True) -> None:
         self.turn = turn
+        self._keep = keep
         self._recorder = recorder
         self._session = recorder.session
         self._replacing = replacing
         self._before = list(self._session.turns)
         self._n_continued = len(turn.events)  # tokens of an answer that is continued
+        #: Whether it continues something else than the whole answer of the turn that it replaces.
+        self._begins_anew = replacing is not None and bool(turn.events) and not turn.continues(replacing)
         self._title = self._session.title
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Add the turn to its session, and set the session's settings."""
+        """Add the turn to its session, and set the session's settings, unless it stays a draft."""
         session = self._session
-        if self._replacing:
-            session.turns.remove(self._replacing)
-        session.turns.append(self.turn)
-        session.title = session.title or title_of(self.turn.question)
-        session.settings = dict(settings)
+        self.turn.undone = not self._keep
+        if self._keep:
+            if self._replacing:
+                session.turns.remove(self._replacing)
+            session.turns.append(self.turn)
+            session.title = session.title or title_of(self.turn.question)
+            session.settings = dict(settings)
         self._recorder.begin(self.turn, self._replacing)
 
     def add(self, event: TokenEvent) -> TokenEvent:
@@ -217,15 +254,20 @@ class Recording:
         self.turn.finish(result)
         self._recorder.finish(self.turn)
         added = self.turn.events[self._n_continued :]
-        is_kept = any(event.text for event in added) if self._n_continued else bool(added)
-        if not is_kept:
+        has_more = any(event.text for event in added) if self._n_continued else bool(added)
+        has_more |= self._begins_anew
+        if not self._keep:
+            if not has_more or self.turn.is_repeated():
+                self._recorder.drop(self.turn)
+        elif has_more:
+            if self._replacing:
+                self._recorder.put_in_force(self.turn)
+        else:
             self._session.turns[:] = self._before
             if self._session.title != self._title:
                 self._session.title = self._title
                 self._recorder.rename()
-        superseded = self._replacing if is_kept else self.turn
-        if superseded:
-            self._recorder.undo(superseded)
+            self._recorder.drop(self.turn)
 
 
 def _say_nothing(line: str) -> None:
@@ -236,14 +278,28 @@ def _say_nothing(line: str) -> None:
 
 
 def _write(store: Store, session: Session, turn: Turn) -> None:
-    """Save the turn with its answer so far."""
+    """Save the turn with its answer so far, after the drafts that came before it."""
     session_id = store.add_session(session) if session.id is None else session.id
-    if turn.id is None:
-        store.add_turn(session_id, turn)
-    else:
+    is_there = turn.id is not None
+    for draft in turn.drafts:
+        if draft.id is None:
+            store.add_turn(session_id, draft)
+        if draft is turn:
+            break
+    if is_there:
         store.finish_turn(turn)
-    if turn.undone:
-        _hide(store, turn)
+
+
+def _put_in_force(store: Store, session: Session, turn: Turn) -> None:
+    if turn.id is None:
+        _write(store, session, turn)
+    assert turn.id is not None
+    store.put_in_force(turn.id)
+
+
+def _drop(store: Store, turn: Turn) -> None:
+    if turn.id is not None:
+        store.drop_draft(turn.id)
 
 
 def _hide(store: Store, turn: Turn) -> None:

@@ -83,6 +83,17 @@ class RemoteStore:
         except (LookupError, TypeError, AttributeError) as error:
             raise self.server.protocol_error() from error
 
+    def put_in_force(self, session_id: int, turn_id: int, draft_id: int) -> None:
+        """Put another draft of the last turn in force."""
+        self.server.call("POST", f"/api/chats/{session_id}/draft", {"turn": turn_id, "draft": draft_id})
+
+    def fork(self, session_id: int, turn_id: int) -> Session:
+        """A new session with a copy of the turns up to this one."""
+        try:
+            return _session(self.server.call("POST", f"/api/chats/{session_id}/fork", {"turn": turn_id}))
+        except (LookupError, TypeError, AttributeError) as error:
+            raise self.server.protocol_error() from error
+
     def remove(self, session_id: int) -> None:
         """Delete a session with all its turns."""
         self.server.call("DELETE", f"/api/chats/{session_id}")
@@ -107,7 +118,16 @@ def _session(values: Mapping[str, Any]) -> Session:
 
 
 def _turn(values: Mapping[str, Any]) -> Turn:
-    """The turn of a server's JSON."""
+    """The turn with its drafts of a server's JSON."""
+    turn = _answered(values)
+    if described := values.get("drafts"):
+        turn.drafts = [turn if draft["id"] == turn.id else _answered(draft) for draft in described]
+        for draft in turn.drafts:
+            draft.drafts = turn.drafts
+    return turn
+
+
+def _answered(values: Mapping[str, Any]) -> Turn:
     from ..events import TokenEvent
     from .session import Turn
 
@@ -115,7 +135,7 @@ def _turn(values: Mapping[str, Any]) -> Turn:
         TokenEvent.from_dict({name: value for name, value in event.items() if name != "writer"})
         for event in values["events"]
     ]
-    kept = ("question", "settings", "finish_reason", "statistics", "created", "id")
+    kept = ("question", "settings", "finish_reason", "statistics", "created", "id", "undone")
     return Turn(events=events, **{name: values[name] for name in kept if name in values})
 
 
@@ -129,11 +149,7 @@ class RemoteRecorder(Recorder):
     def __init__(self, chats: RemoteStore, session: Session, say: Callable[[str], None]) -> None:
         super().__init__(None, session, say)
         self._chats = chats
-        self._replacing: Turn | None = None
         self._is_named = False  # the user set a title before the first turn
-
-    def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
-        self._replacing = replacing
 
     def finish(self, turn: Turn) -> None:
         if self._is_named and self.session.id is not None:
@@ -145,9 +161,22 @@ class RemoteRecorder(Recorder):
             turn = self._chats.edit(self.session.id, replaced.id, turn.answer)
         self.session.turns[-1:] = [turn]
 
+    def switch(self, draft: Turn) -> None:
+        last = self.session.turns[-1]
+        if last.id is not None and draft.id is not None and self.session.id is not None:
+            self._chats.put_in_force(self.session.id, last.id, draft.id)
+        super().switch(draft)
+
+    def fork(self, n_turns: int) -> Session:
+        last = self.session.turns[n_turns - 1]
+        if last.id is None or self.session.id is None:
+            return super().fork(n_turns)
+        self.session = self._chats.fork(self.session.id, last.id)
+        return self.session
+
     def undo(self, turn: Turn) -> None:
         turn.undone = True
-        if turn.id is not None and turn is not self._replacing and self.session.id is not None:
+        if turn.id is not None and self.session.id is not None:
             self._chats.undo(self.session.id, turn.id)
 
     def save_settings(self) -> None:

@@ -97,6 +97,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # NULL in rows of older versions, which did not separate the thinking: it is found when they are read.
         "ALTER TABLE tokens ADD COLUMN thought INTEGER",
     ),
+    (
+        # The first draft of a turn, in the rows of its other drafts: all but one are undone.  Older versions did not
+        # note which turn took the place of which: answers that were written anew there stay hidden.
+        "ALTER TABLE turns ADD COLUMN draft_of INTEGER REFERENCES turns (id) ON DELETE CASCADE",
+        "CREATE INDEX turns_by_draft ON turns (draft_of)",
+    ),
 )
 
 

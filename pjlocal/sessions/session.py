@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..attachments import without_texts
+from ..errors import UsageError
 from ..events import FinishReason, Result, TokenEvent
 from ..prompting.thinking import split
 
@@ -23,8 +25,9 @@ class Turn:
     statistics: usage, acceptance rate, rounds, pushes and timings of `events.Result.as_dict`.
     created: seconds since the epoch.
     id: its row in the database; None if it has none.
-    undone: the turn was undone or replaced.
+    undone: the turn is hidden: it was undone, or another of its drafts is in force.
     first: the first turn of its prompt; older ones did not fit.  Not saved.
+    drafts: all answers to the question, this one among them, in order.  The drafts of a turn share the list.
     """
 
     question: str
@@ -36,6 +39,41 @@ class Turn:
     id: int | None = None
     undone: bool = field(default=False, compare=False)
     first: int = field(default=0, compare=False)
+    drafts: list[Turn] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.drafts = [self]
+
+    @property
+    def draft_of(self) -> int | None:
+        """The row of the first draft; None of that itself."""
+        return None if self.drafts[0] is self else self.drafts[0].id
+
+    def join(self, other: Turn) -> None:
+        """Become another draft of a turn."""
+        self.drafts = other.drafts
+        self.drafts.append(self)
+
+    def leave(self) -> None:
+        """Be no draft of another turn any more."""
+        self.drafts[:] = [draft for draft in self.drafts if draft is not self]
+        self.drafts = [self]
+
+    def put_in_force(self) -> None:
+        """Stand for the question; the other drafts are hidden."""
+        for draft in self.drafts:
+            draft.undone = draft is not self
+
+    def continues(self, other: Turn) -> bool:
+        """Whether the answer begins with the whole one of another turn."""
+        return self.text.startswith(other.text)
+
+    def is_repeated(self) -> bool:
+        """Whether an earlier draft has the same mode and the same answer."""
+        others = (draft for draft in self.drafts if draft is not self)
+        return any(
+            other.settings.get("mode") == self.settings.get("mode") and other.text == self.text for other in others
+        )
 
     @property
     def text(self) -> str:
@@ -59,6 +97,26 @@ class Turn:
         if events and self.finish_reason == "stop" and not events[-1].text.endswith("\n"):
             events.append(TokenEvent.given(len(events), "\n\n", thought=events[-1].thought))
         return Turn(self.question, events)
+
+    def begun_until(self, position: int) -> Turn:
+        """The same question and settings, with the tokens before a position as the beginning of an answer.
+
+        Raises:
+            UsageError: there is no token at the position.
+        """
+        if not 0 <= position < len(self.events):
+            raise UsageError(f"there is no token {position}: the answer has tokens 0 to {len(self.events) - 1}")
+        return Turn(self.question, self.events[:position], self.settings, first=self.first)
+
+    def taking(self, position: int, text: str, token: int = 0) -> Turn:
+        """The same question, with another token, or text, at a position as the end of a beginning of an answer.
+
+        Raises:
+            UsageError: there is no token at the position.
+        """
+        begun = self.begun_until(position).events
+        taken = TokenEvent.given(position, text, token, self.events[position].thought)
+        return Turn(self.question, [*begun, taken])
 
     def edited(self, answer: str) -> Turn:
         """The turn with another answer.  Its equal tokens at the beginning and the end are kept, and its thinking."""
@@ -111,8 +169,30 @@ class Session:
     updated: float = field(default_factory=time.time)
     id: int | None = None
 
+    def fork(self, n_turns: int) -> Session:
+        """A new session with a copy of the first turns and their drafts."""
+        turns = []
+        for turn in self.turns[:n_turns]:
+            copies = [replace(draft, events=list(draft.events), id=None) for draft in turn.drafts]
+            for copy in copies[1:]:
+                copy.join(copies[0])
+            turns += [copy for copy, draft in zip(copies, turn.drafts, strict=True) if draft is turn]
+        return Session(fork_title(self.title), turns, dict(self.settings))
+
+
+def fork_title(title: str) -> str:
+    """The title of a chat's fork: its own with a number."""
+    name, number = re.fullmatch(r"(.*?)(?: \(fork(?: (\d+))?\))?", title, re.DOTALL).groups()  # type: ignore[union-attr]
+    is_fork = name != title
+    return f"{name} (fork {int(number or 1) + 1})" if is_fork else f"{name} (fork)"
+
 
 def title_of(question: str) -> str:
     """The title of a chat, which is the beginning of its first question."""
-    line = " ".join(without_texts(question)[: 10 * _TITLE_LENGTH].split())
+    return first_words(without_texts(question))
+
+
+def first_words(text: str) -> str:
+    """The beginning of a text, in one line."""
+    line = " ".join(text[: 10 * _TITLE_LENGTH].split())
     return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1].rstrip() + "…"

@@ -1,7 +1,7 @@
 """All chats in one SQLite database, written token by token, so that a crash loses nothing that was shown.
 
-A session is a list of turns in the order of their ids.  Turns that were undone are hidden, not deleted.  Several
-processes may write at once, to one session too: its turns then interleave.
+A session is a list of turns in the order of their ids.  Turns that were undone, and drafts that are not in force, are
+hidden, not deleted.  Several processes may write at once, to one session too: its turns then interleave.
 """
 
 from __future__ import annotations
@@ -86,6 +86,20 @@ class Store(Database):
         with self._named_errors():
             self._changed("UPDATE turns SET undone = ? WHERE id = ?", (undone, turn_id))
 
+    def put_in_force(self, turn_id: int) -> None:
+        """Show a draft of a turn, and hide the others."""
+        with self._named_errors():
+            row = self._db.execute(
+                "SELECT coalesce(draft_of, id) AS first FROM turns WHERE id = ?", (turn_id,)
+            ).fetchone()
+            first = row and row["first"]
+            self._changed("UPDATE turns SET undone = (id <> ?) WHERE id = ? OR draft_of = ?", (turn_id, first, first))
+
+    def drop_draft(self, turn_id: int) -> None:
+        """Hide a turn, which is no draft of another any more."""
+        with self._named_errors():
+            self._changed("UPDATE turns SET undone = TRUE, draft_of = NULL WHERE id = ?", (turn_id,))
+
     def remove(self, session_id: int) -> None:
         """Delete a session with all its turns, the undone ones too."""
         with self._named_errors():
@@ -94,7 +108,7 @@ class Store(Database):
     # Reading.
 
     def load(self, session_id: int, with_undone: bool = False) -> Session:
-        """A session with its turns.  An unfinished answer has the tokens that were written.
+        """A session with its turns and their drafts.  An unfinished answer has the tokens that were written.
 
         Raises:
             UsageError: the session does not exist.
@@ -115,17 +129,21 @@ class Store(Database):
                 id=session_id,
             )
             turns: dict[int, Turn] = {}
-            which = (session_id, with_undone)
-            for row in db.execute("SELECT * FROM turns WHERE session_id = ? AND undone <= ? ORDER BY id", which):
-                turns[row["id"]] = Turn(
+            for row in db.execute("SELECT * FROM turns WHERE session_id = ? ORDER BY id", (session_id,)):
+                turn = turns[row["id"]] = Turn(
                     row["question"],
                     settings=json.loads(row["settings"]),
                     finish_reason=row["finish_reason"],
                     statistics=json.loads(row["statistics"]),
                     created=row["created"],
                     id=row["id"],
+                    undone=bool(row["undone"]),
                 )
+                if row["draft_of"] in turns:
+                    turn.join(turns[row["draft_of"]])
             for turn_id, turn in turns.items():
+                if not with_undone and all(draft.undone for draft in turn.drafts):
+                    continue
                 sql = f"SELECT {_EVENT} FROM tokens WHERE turn_id = ? ORDER BY position"
                 rows = db.execute(sql, (turn_id,)).fetchall()
                 thoughts = [row["thought"] for row in rows]
@@ -134,7 +152,7 @@ class Store(Database):
                 for row, thought in zip(rows, thoughts, strict=True):
                     values = dict(row) | _token_json(row) | {"thought": bool(thought)}
                     turn.events.append(TokenEvent.from_dict(values))
-        session.turns = list(turns.values())
+        session.turns = [turn for turn in turns.values() if with_undone or not turn.undone]
         return session
 
     def summaries(self) -> list[Summary]:
@@ -189,13 +207,17 @@ class Store(Database):
             ),
         )
         self._db.execute("UPDATE sessions SET updated = ? WHERE id = ?", (time.time(), session_id))
-        return _row_id(added)
+        turn_id = _row_id(added)
+        if turn.undone or turn.draft_of:
+            hidden = (turn.undone, turn.draft_of, turn_id)
+            self._db.execute("UPDATE turns SET undone = ?, draft_of = ? WHERE id = ?", hidden)
+        return turn_id
 
     def _insert_tokens(self, turn_id: int, turn: Turn) -> None:
         self._db.executemany(_ADD_MISSING_TOKEN, (_token_row(turn_id, event) for event in turn.events))
 
     def _changed(self, sql: str, values: tuple[Any, ...]) -> None:
-        """Change the one row that must be there."""
+        """Change a row that must be there."""
         if self._db.execute(sql, values).rowcount == 0:
             raise fault(self.path, REMOVED)
 

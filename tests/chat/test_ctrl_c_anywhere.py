@@ -106,6 +106,7 @@ ELSEWHERE = [
     (Store, "add_turn"),
     (Store, "add_token"),
     (Store, "set_undone"),
+    (Store, "put_in_force"),
 ]
 
 
@@ -138,7 +139,7 @@ def test_a_press_while_something_is_closed_changed_or_saved_does_not_end_the_cha
 
         with monkeypatch.context() as patch:
             patch.setattr(where, method, pressing)
-            for line in (LONG, "/regen", "/mode both", "hello", "/undo", "/compare", *GROWING):
+            for line in (LONG, *["/regen"] * 2, "/mode both", *["hello", "/undo"] * 2, "/compare", *GROWING):
                 chat.say(line)
         assert {*pressed} == {True, False}
         assert right_answer(chat, text)

@@ -249,6 +249,29 @@ def test_what_commands_change_is_changed_there(chat: Run, saved: Callable[[], Se
 
 
 @pytest.mark.slow
+def test_drafts_forks_and_other_tokens_are_kept_there(chat: Run, saved: Callable[[], Session], there: Path) -> None:
+    lines = ("One.", "/regen", "/compare", "/drafts", "/drafts 1", "/take both", "/why 1", "/why 1 3", "/why 0 So")
+    made = chat(*lines, options=("-p", "vivid", "-p", "concise"))
+    assert made.returncode == 0, made.stderr
+    assert "draft 1 is in force" in made.stderr and "draft both is in force" in made.stderr
+    first = saved()
+    (turn,) = first.turns
+    assert [draft is turn for draft in turn.drafts] == [*[False] * (len(turn.drafts) - 1), True]
+    modes = [draft.settings["mode"] for draft in turn.drafts]
+    assert modes[:2] == ["judge"] * 2 and {"both", "plain", "rewrite"} <= {*modes} and modes[-2:] == ["judge"] * 2
+    both, third, text = turn.drafts[modes.index("both")], *turn.drafts[-2:]
+    assert third.events[0].id == both.events[0].id and third.events[1].kind == "given"
+    assert text.answer.lstrip().startswith("So") and text.events[0].kind == "given"
+    made = chat("/fork", "Two.", "/continue 3", "/undo", options=("--continue",))
+    assert made.returncode == 0, made.stderr
+    forked = saved()
+    assert forked.id != first.id and forked.title == "One. (fork)"
+    assert [one.answer for one in forked.turns] == [turn.answer] and len(forked.turns[0].drafts) == len(turn.drafts)
+    with Store(there) as store:
+        assert store.load(first.id).turns == first.turns
+
+
+@pytest.mark.slow
 def test_what_the_server_refuses_changes_nothing_and_the_chat_goes_on(chat: Run, saved: Callable[[], Session]) -> None:
     made = chat("One.", "word " * 40_000, "/set regex (", "/model other", "Two.")
     assert "the prompt is" in made.stderr and "the regular expression" in made.stderr and "one model" in made.stderr

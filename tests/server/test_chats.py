@@ -113,14 +113,75 @@ def test_an_answer_that_is_asked_again_takes_the_place_of_the_last(served: Serve
     assert status == 400 and "load the chat again" in line
 
 
-def test_what_is_only_compared_is_not_saved_and_has_the_seed_of_what_it_is_compared_with(served, store: Store) -> None:
+def test_what_is_compared_is_saved_as_a_draft_and_has_the_seed_of_what_it_is_compared_with(served, store) -> None:
     head, _, result = ask(served, "Which?", settings={"seed": 8})
     chat, turn = head["chat"], head["turn"]
     same = ask(served, "Which?", chat, replacing=turn, keep=False)
     other = ask(served, "Which?", chat, {"mode": "plain"}, replacing=turn, keep=False)
-    assert same[2]["text"] == result["text"] and same[0]["turn"] is None
-    assert other[2]["seed"] == 8
-    assert [one.id for one in store.load(chat, with_undone=True).turns] == [turn]
+    assert same[2]["text"] == result["text"] and other[2]["seed"] == 8
+    (one,) = store.load(chat).turns
+    assert [draft.id for draft in one.drafts] == [turn, other[0]["turn"]], "the same answer again is no new draft"
+    assert one.id == turn and one.drafts[1].answer == other[2]["text"]
+    assert store.load(chat).settings["generation"]["mode"] is None, "the next answer has the settings of the chat"
+
+
+def test_the_drafts_of_a_turn_are_told_and_another_is_put_in_force(served: Served, store: Store) -> None:
+    head, _, first = ask(served, "Who?", settings={"seed": 5})
+    chat = head["chat"]
+    again, _, second = ask(served, "Who?", chat, replacing=head["turn"], after=head["turn"])
+    path = f"/api/chats/{chat}"
+    (turn,) = served.http.get(path).json()["turns"]
+    assert turn["id"] == again["turn"] and turn["drafts"][1] == {"id": turn["id"]}
+    assert "".join(event["text"] for event in turn["drafts"][0]["events"]) == first["text"]
+    switched = served.http.post(f"{path}/draft", json={"turn": again["turn"], "draft": head["turn"]})
+    assert switched.status_code == 200 and switched.json() == served.http.get(path).json()["turns"][0]
+    (turn,) = store.load(chat).turns
+    assert (turn.id, turn.answer, turn.drafts[1].answer) == (head["turn"], first["text"], second["text"])
+    for wrong in ({"turn": again["turn"], "draft": head["turn"]}, {"turn": head["turn"], "draft": 99999}):
+        reply = served.http.post(f"{path}/draft", json=wrong)
+        assert reply.status_code == 400 and "load the chat again" in reply.json()["error"]["message"]
+    assert store.load(chat).turns == [turn]
+    for form, text in (("md", "Answer 1, draft 2"), ("html", "Draft 2")):
+        replies = [served.http.get(f"{path}/export.{form}{query}").text for query in ("", "?drafts=true")]
+        assert [text in reply for reply in replies] == [False, True]
+
+
+def test_a_chat_is_forked_at_a_turn(served: Served, store: Store) -> None:
+    session = saved(store, "Old", a_turn("One"), a_turn("Two"))
+    path = f"/api/chats/{session.id}/fork"
+    reply = served.http.post(path, json={"turn": session.turns[0].id}).json()
+    forked = store.load(reply["id"])
+    assert reply["title"] == forked.title == "Old (fork)" and forked.id != session.id
+    assert [turn["id"] for turn in reply["turns"]] == [turn.id for turn in forked.turns] != [session.turns[0].id]
+    assert [(turn.question, turn.answer) for turn in forked.turns] == [("One", "Because.")]
+    assert len(store.load(session.id).turns) == 2
+    assert served.http.post(path, json={"turn": 99999}).json()["error"]["code"] == "chat_gone_on"
+    assert served.http.post("/api/chats/99999/fork", json={"turn": 1}).status_code == 404
+
+
+def test_another_token_is_taken_from_those_that_the_views_find_probable(served: Served, store: Store) -> None:
+    settings = {"seed": 5, "mode": "judge"}
+    ask(served, "Hello", settings=settings)
+    head, tokens, _ = ask(served, "Who?", settings=settings)
+    chat, turn = head["chat"], head["turn"]
+    path = f"/api/chats/{chat}/turns/{turn}/tokens"
+    reply = served.http.get(f"{path}/3").json()
+    assert reply["token"]["id"] == tokens[3]["id"] and len(reply["alternatives"]) >= 8
+    assert reply["alternatives"][0]["p"].keys() == {"a", "b"}
+    for wrong in (f"{path}/12", f"/api/chats/{chat}/turns/99999/tokens/1"):
+        assert served.http.get(wrong).status_code == 400
+    assert served.http.get("/api/chats/99999/turns/1/tokens/1").status_code == 404
+    assert served.http.get(f"{path}/x").status_code == 404 and served.http.get(f"{path}/0").status_code == 200
+    other = next(each for each in reply["alternatives"] if each["id"] != tokens[3]["id"] and each["text"].strip())
+    takes = {"position": 3, "text": other["text"], "token": other["id"]}
+    again, added, _ = ask(served, "Who?", chat, settings, replacing=turn, after=turn, takes=takes)
+    (taken,) = store.load(chat).turns
+    assert taken.id == again["turn"] and [draft.id for draft in taken.drafts] == [turn, again["turn"]]
+    assert [event.id for event in taken.events[:4]] == [*(token["id"] for token in tokens[:3]), other["id"]]
+    assert len(taken.events) == 4 + len(added) and taken.events[3].kind == "given"
+    status, _, line = refused(served, body("Who?", chat, replacing=again["turn"], takes=takes | {"position": 99}))
+    assert status == 400 and "there is no token 99" in line
+    assert refused(served, body("Who?", chat, takes=takes))[0] == 400
 
 
 def test_the_last_turn_can_be_undone_and_no_other(served: Served, store: Store) -> None:

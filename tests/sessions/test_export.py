@@ -39,6 +39,7 @@ def test_json_holds_everything_and_its_tokens_make_the_events_again() -> None:
         "settings": SETTINGS,
         "finish_reason": "stop",
         "statistics": STATISTICS,
+        "drafts": [],
     }
 
 

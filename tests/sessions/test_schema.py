@@ -17,6 +17,7 @@ from pjlocal.events import TokenEvent
 from pjlocal.sessions import schema
 from pjlocal.sessions import store as store_module
 from pjlocal.sessions.faults import StoreError
+from pjlocal.sessions.recorder import Recorder
 from pjlocal.sessions.schema import MIGRATIONS
 from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
@@ -84,6 +85,20 @@ def test_tokens_of_the_first_version_learn_who_judged_them(file, monkeypatch) ->
         (turn,) = store.load(store.latest()).turns
     assert [event.judge for event in turn.events] == ["b", "a", None]
     assert turn.events == events, "and no pushes are made up"
+
+
+def test_answers_that_an_older_version_replaced_stay_hidden_and_new_ones_become_drafts(file, monkeypatch) -> None:
+    session = saved_by_version(5, monkeypatch, Session("Old", [a_turn("Why?", "One"), a_turn("Why?", "Two")]))
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("UPDATE turns SET undone = 1 WHERE id = ?", (session.turns[0].id,))
+        db.commit()
+    with Store() as store:
+        loaded = store.load(session.id)
+        assert [turn.answer for turn in loaded.turns] == ["Two"] and len(loaded.turns[0].drafts) == 1
+        Recorder(store, loaded, None).replace(a_turn("Why?", "Three"), loaded.turns[0])
+        (turn,) = store.load(session.id).turns
+        assert [draft.answer for draft in turn.drafts] == ["Two", "Three"] and turn is turn.drafts[1]
+        assert len(store.load(session.id, with_undone=True).turns) == 3
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,56 @@ _SHOWN: dict[str, Thoughts] = {"on": "show", "off": "hide"}
 
 
 @commands.add(
-    "/why", "The last answer token by token: who drafted it, p, q, accepted or not, and what pushed it how far."
+    "/why [N [TOKEN]]",
+    "The last answer token by token: who drafted it, p, q, accepted or not, and what pushed it how far. With a token's "
+    "number, what each view finds probable there; with a number of that list, or a text, continue from there with it.",
 )
 def why(chat: Chat, words: str) -> None:
     turn, view = chat.conversation.last, chat.view
+    if words:
+        _why_token(chat, turn, *words.split(maxsplit=1))
+        return
 
     def page(width: int, no_color: bool) -> RenderableType:
         return Group(*figures.why(turn, view, no_color, width))
 
     chat.screen.page(page, "/why")
+
+
+def _why_token(chat: Chat, turn: Turn, number: str, taken: str = "") -> None:
+    """Show the tokens that may come in the place of one, or continue the answer from there with another.
+
+    Raises:
+        UsageError: there is no such token.
+    """
+    if not number.isdecimal():
+        raise UsageError(f"/why takes the number of a token (not {number!r})")
+    position = int(number)
+    if not taken:
+        alternatives = chat.conversation.alternatives(position)
+        chat.screen.show(figures.alternatives(alternatives, turn.events[position]))
+        chat.screen.greet(
+            f"/why {position} 2 continues from there with the second; a text in place of the 2, with that"
+        )
+        return
+    if not taken.isdecimal():
+        chat.answer(chat.conversation.take(position, _as_text(turn, position, taken)))
+        return
+    alternatives = chat.conversation.alternatives(position)
+    if not 0 < int(taken) <= len(alternatives):
+        raise UsageError(f"/why {position} lists {len(alternatives)} tokens, and there is no {taken}")
+    chosen = alternatives[int(taken) - 1]
+    if not chosen.text:
+        raise UsageError("this token has no text: take another one (/edit answer shortens an answer)")
+    chat.answer(chat.conversation.take(position, chosen.text, chosen.id))
+
+
+def _as_text(turn: Turn, position: int, words: str) -> str:
+    """A typed text in the place of a token: as it is in quotes, else behind a space where the token has one."""
+    if len(words) > 2 and words[0] == words[-1] == '"':
+        return words[1:-1]
+    has_space = any(event.text.startswith(" ") for event in turn.events[position : position + 1])
+    return f" {words}" if has_space else words
 
 
 @commands.add(
@@ -66,12 +107,53 @@ def _turn(chat: Chat, number: str) -> Turn:
     return turns[int(number) - 1]
 
 
-@commands.add("/compare", "Answer the last question in every mode, one after the other.")
+@commands.add(
+    "/compare", "Answer the last question in every mode, one after the other, and keep the answers as drafts."
+)
 def compare(chat: Chat, words: str) -> None:
-    for started in chat.conversation.compare():
-        chat.screen.compared(started, chat.view)
-        if started.answer.finish_reason == "interrupted":
+    for writing in chat.conversation.compare():
+        chat.screen.compared(writing, chat.view)
+        if writing.answer.finish_reason == "interrupted":
             break
+    chat.screen.greet("/drafts MODE puts one of these answers in force, as in /drafts both")
+
+
+@commands.add(
+    "/drafts [N|MODE]",
+    "List the answers that the last question has got, or put one in force: by its number, or the latest of a mode.",
+    lambda chat: [mode for turn in chat.conversation.session.turns[-1:] for mode in map(_mode, turn.drafts)],
+)
+def drafts(chat: Chat, words: str) -> None:
+    last = chat.conversation.last
+    if not words:
+        chat.screen.show(figures.drafts(last))
+        return
+    draft = _draft(last, words)
+    if draft is last:
+        chat.screen.say("this draft is in force already")
+        return
+    chat.conversation.switch(draft)
+    chat.screen.say(f"draft {words} is in force")
+    chat.screen.show_turn(draft, chat.view)
+
+
+def _draft(turn: Turn, words: str) -> Turn:
+    """A draft of a turn by its number, or the latest of a mode.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if words.isdecimal() and 0 < int(words) <= len(turn.drafts):
+        return turn.drafts[int(words) - 1]
+    of_mode = [draft for draft in turn.drafts if _mode(draft) == words]
+    if not of_mode:
+        modes = ", ".join(dict.fromkeys(map(_mode, turn.drafts)))
+        raise UsageError(f"/drafts takes a number from 1 to {len(turn.drafts)}, or a mode: {modes} (not {words!r})")
+    return of_mode[-1]
+
+
+def _mode(turn: Turn) -> str:
+    return str(turn.settings.get("mode", ""))
 
 
 @commands.add("/read [FILE|clear]", "Send a text file with the next question; without a file, list those to be sent.")

@@ -23,6 +23,18 @@ def new(chat: Chat, words: str) -> None:
     chat.screen.say("a new session")
 
 
+@commands.add(
+    "/fork [N]", "Begin another session with a copy of this one, or of its first N turns; this one stays as it is."
+)
+def fork(chat: Chat, words: str) -> None:
+    conversation = chat.conversation
+    n_turns = len(conversation.session.turns) if conversation.last else 0
+    if words and (not words.isdecimal() or not 0 < int(words) <= n_turns):
+        raise UsageError(f"/fork takes the number of a turn, from 1 to {n_turns} (not {words!r})")
+    conversation.fork(int(words or n_turns))
+    chat.show_where_we_were()
+
+
 @commands.add("/sessions", "List the saved sessions.")
 def sessions(chat: Chat, words: str) -> None:
     chat.conversation.recorder.catch_up()

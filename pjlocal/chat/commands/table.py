@@ -41,7 +41,7 @@ COMMANDS: dict[str, Command] = {
     **sessions.commands,
     **general,
 }
-_ALIASES = {"/exit": "/quit", "/bye": "/quit", "/q": "/quit", "/?": "/help", "/h": "/help"}
+_ALIASES = {"/take": "/drafts", "/exit": "/quit", "/bye": "/quit", "/q": "/quit", "/?": "/help", "/h": "/help"}
 #: The commands that mean what other programs call so.
 _MEANT = {
     "/open": "/load",

@@ -1,4 +1,4 @@
-/** A question's answers in several modes, side by side.  They are looked at, and not saved. */
+/** A question's answers in several modes, side by side.  They are saved as drafts of the answer. */
 
 import { ask, events } from "./api.js";
 import { element } from "./nodes.js";
