@@ -140,7 +140,7 @@ def test_thoughts_are_one_line_that_counts_them_until_they_are_asked_for(start, 
 def test_an_answer_that_is_cut_or_stopped_inside_its_thoughts_says_so(start, slow_toy, says) -> None:
     chat = start(*slow_toy, *says(f"<think>{numbered(300)}</think>Yes"))
     chat.say("/set max-tokens 20")
-    cut = "(cut off after 20 tokens while thinking, without an answer; /continue goes on, /set max-tokens allows more, "
+    cut = "(cut off after 20 tokens while thinking, without an answer: /continue goes on, /set max-tokens allows more, "
     cut += "/set think-tokens limits the thinking)"
     assert " ".join(chat.say("Go").split()) == f"Thought for 20 tokens {cut}"
     chat.say("/set max-tokens 4000")
