@@ -254,7 +254,7 @@ class TerminalScreen(_ConsoleScreen):
             return
         from ..screen.pager import Pager
 
-        Pager(page, lambda: notice, "space next, q quit", {}).run()
+        Pager(page, lambda: notice, "q quit, space next", {}).run()
 
     @contextmanager
     def wait(self, what: str) -> Iterator[Spinner]:
