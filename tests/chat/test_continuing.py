@@ -55,7 +55,7 @@ def test_the_command_shows_the_whole_answer(tiny) -> None:
         assert len(chat.turns[0].events) == 11
         assert chat.turns[0].settings["generation"]["max_tokens"] == 3
         assert chat.conversation.settings()["generation"]["max_tokens"] == 8
-        assert chat.say("/continue many") == ["--max-tokens must be a whole number (not 'many')"]
+        assert chat.say("/continue many") == ["/continue takes a number of tokens (not 'many')"]
 
 
 def test_an_answer_that_has_ended_gets_a_new_paragraph(tiny, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_form_is_kept_and_parsed(client: OpenAI) -> None:
 
 
 def test_a_function_is_called_and_its_result_answered(client: OpenAI) -> None:
-    asked: Any = {"model": "llama", "tools": [WEATHER], "max_output_tokens": 300}
+    asked: Any = {"model": "llama", "tools": [WEATHER], "max_output_tokens": 300, "extra_body": {"seed": 5}}
     answer = client.responses.create(**asked, input="hello", tool_choice=NAMED)
     (call,) = answer.output
     assert call.type == "function_call" and call.name == "weather" and answer.status == "completed"

@@ -304,7 +304,7 @@ def rendered(chromium: Chromium, source: str) -> str:
     return chromium.eval("html")
 
 
-def test_modes_are_compared_side_by_side_and_not_saved(page, store: Store) -> None:
+def test_modes_are_compared_side_by_side_and_kept_as_drafts(page, store: Store) -> None:
     session = saved(store, "compare", a_turn("Which?", "That one"), settings=SETTINGS)
     chromium = page(f"#{session.id}")
     click(chromium, "Compare modes")
@@ -317,7 +317,8 @@ def test_modes_are_compared_side_by_side_and_not_saved(page, store: Store) -> No
     ]  # fmt: skip
     assert chromium.eval("[...document.querySelectorAll('#columns .trouble')].map((p) => p.textContent).join('')") == ""
     assert chromium.eval("[...document.querySelectorAll('#columns .answer')].every((answer) => answer.innerText)")
-    assert len(store.load(session.id, with_undone=True).turns) == 1
+    (turn,) = store.load(session.id).turns
+    assert turn.answer == "That one" and len(turn.drafts) == 4
     chromium.hover("#columns .t")
     chromium.eval("var token = document.getElementById('token'); token.style.pointerEvents = 'auto'")
     chromium.eval("var box = token.getBoundingClientRect()")
