@@ -149,7 +149,7 @@ class RemoteRecorder(Recorder):
     def __init__(self, chats: RemoteStore, session: Session, say: Callable[[str], None]) -> None:
         super().__init__(None, session, say)
         self._chats = chats
-        self._is_named = False  # the user set a title before the first turn
+        self._is_named = bool(session.title) and session.id is None  # the user set a title before the first turn
 
     def finish(self, turn: Turn) -> None:
         if self._is_named and self.session.id is not None:

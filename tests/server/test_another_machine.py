@@ -231,6 +231,12 @@ def _shown(text: str) -> str:
 
 
 @pytest.mark.slow
+def test_a_named_chat_keeps_its_name_there(chat: Run, saved: Callable[[], Session]) -> None:
+    for question in ("hello", "again"):
+        assert chat(question, options=("--session", "my trip")).returncode == 0
+    assert saved().title == "my trip" and [turn.question for turn in saved().turns] == ["hello", "again"]
+
+
 def test_what_commands_change_is_changed_there(chat: Run, saved: Callable[[], Session], tmp_path: Path) -> None:
     exported = tmp_path / "chat.json"
     made = chat(
