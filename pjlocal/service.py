@@ -246,7 +246,7 @@ class LoadedModel:
 
     @property
     def call_support(self) -> CallSupport:
-        """How the model's chat template shows functions and writes calls of them."""
+        """The chat template's support of functions and calls."""
         return self._template.call_support
 
     def describe(self, defaults: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A conversation with a judge: what is asked, taken back, asked again and compared.  No terminal here."""
+"""A conversation with a judge: asking, undoing, regenerating and comparing, independent of a terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("pjlocal")
 
 @dataclass(frozen=True)
 class Progress:
-    """What a status line says; see `Conversation.progress`."""
+    """The values of a status line; see `Conversation.progress`."""
 
     used: int
     limit: int
@@ -41,7 +41,7 @@ class Progress:
 
 
 class Conversation:
-    """A chat: a judge, the session's turns, and the recorder that writes them down.
+    """A chat: a judge, a session and the recorder that saves its turns.
 
     Args:
         judge: closed with the conversation.
@@ -77,13 +77,13 @@ class Conversation:
             raise UsageError("nothing was said yet")
         return self.session.turns[-1]
 
-    # What is said.
+    # Questions and answers.
 
     def ask(self, question: str, replacing: Turn | None = None) -> Writing:
-        """The answer to a question, in place of a turn or behind all of them.
+        """The answer to a question, after all turns or in place of one.
 
         Raises:
-            UsageError: it cannot be asked; nothing has changed then.
+            UsageError: the question cannot be answered; nothing has changed then.
         """
         return self._write(Turn(question), self.judge.request, replacing)
 
@@ -92,7 +92,7 @@ class Conversation:
         return Writing(self, turn, self._begin(turn, request, replacing), replacing)
 
     def _begin(self, turn: Turn, request: Request, replacing: Turn | None, keep: bool = True) -> StartedAnswer:
-        """Have an answer begun; where the server that has the model does not write it, by the model loaded here."""
+        """Start an answer.  If the server does not write it, load the model in this process."""
         try:
             return self.judge.begin(self.session, turn, request, replacing, keep)
         except ServerError as error:
@@ -105,7 +105,7 @@ class Conversation:
         return self.judge.begin(self.session, turn, request, replacing, keep)
 
     def begin_turn(self, turn: Turn, started: StartedAnswer, replacing: Turn | None, *, keep: bool = True) -> None:
-        """Note the facts about a turn that are known when its answer starts; say where the oldest turns had no room."""
+        """Note the facts about a turn when its answer starts, and report turns that no longer fit."""
         history = [other for other in self.session.turns if other is not replacing]
         before = replacing or (history[-1] if history else None)
         turn.first = started.first
@@ -122,14 +122,14 @@ class Conversation:
             self.session.id, turn.id = answer.started.chat, answer.started.turn
 
     def regenerate(self) -> Writing:
-        """The last question again, with other luck."""
+        """Ask the last question again, with another seed."""
         return self.ask(self.last.question, replacing=self.last)
 
     def continue_answer(self, max_tokens: int | None = None) -> Writing:
-        """The last answer, and more of it: a turn that takes the place of the last one.
+        """Continue the last answer, in a turn that replaces the last one.
 
         Args:
-            max_tokens: how much more, at most; None for the setting's tokens.
+            max_tokens: the most new tokens; None for the setting.
 
         Raises:
             UsageError: there is no answer, or none that can be continued; nothing has changed then.
@@ -167,7 +167,7 @@ class Conversation:
         self.recorder.replace(last.edited(answer), last)
 
     def undo(self) -> Turn:
-        """Take the last turn back."""
+        """Undo the last turn."""
         turn = self.last
         self.recorder.undo(turn)
         self.session.turns.remove(turn)
@@ -185,9 +185,9 @@ class Conversation:
         self._answer = None
 
     def compare(self) -> Iterator[Writing]:
-        """The last question's answer in every mode, with the same seed and history, each kept as a draft.
+        """Answers to the last question in every mode, with the same seed and history.  Each is saved as a draft.
 
-        A mode that the preferences in force cannot have is left out, and a line says why.
+        Modes that are impossible with the current preferences are left out, with a message.
         """
         last = self.last
         modes: list[Mode] = list(get_args(Mode)) if self._prefers else ["plain"]
@@ -203,7 +203,7 @@ class Conversation:
             yield Writing(self, turn, self._begin(turn, request, last, keep=False), last, keep=False)
 
     def progress(self) -> Progress:
-        """How the answer goes that is being written, or how the last one went."""
+        """The progress of the current or the last answer."""
         limit = self.judge.context_limit
         if self._answer is None:
             return Progress(0, limit)
@@ -213,16 +213,16 @@ class Conversation:
         drafts, judges = (events[-1].draft, events[-1].judge) if events else (None, None)
         return Progress(used, limit, drafts, judges, s.acceptance_rate, s.tokens_per_second, s.mean_pushes)
 
-    # What is in force.
+    # Settings.
 
     @property
     def _prefers(self) -> bool:
-        """Whether there is a preference, in words or as an adapter of one view."""
+        """True if there is a preference, as text or as an adapter of one view."""
         return any(self.judge.request.views) or self.judge.request.generation.adapts_views
 
     @property
     def views(self) -> dict[str, list[str]]:
-        """The preferences by the name of the view that has them: of a panel, each has one."""
+        """The preferences by the name of their view.  In a panel, each view has one."""
         request = self.judge.request
         in_order = in_turn(request.views)
         if request.generation.panel and request.generation.mode not in OF_ONE_VIEW and len(in_order) > 1:
@@ -233,12 +233,12 @@ class Conversation:
         """Give view a and view b their preferences.
 
         Raises:
-            UsageError: they cannot be used, or not with what is in force; those in force stay.
+            UsageError: they cannot be used with the current settings; the current ones stay.
         """
         self.put_in_force(self.judge.request.replace(views=views))
 
     def swap(self) -> None:
-        """Exchange the views' preferences, their own adapters too; of a panel, the next one comes first."""
+        """Exchange the views' preferences and adapters.  In a panel, the next preference becomes the first."""
         first, *others = self.views.values()
         if len(others) == 1:
             self.put_in_force(self.judge.request.swap())
@@ -246,11 +246,11 @@ class Conversation:
             self.prefer(deal(in_turn([*others, first])))
 
     def put_in_force(self, request: Request) -> None:
-        """Write the next answers under this request.
+        """Use this request for the next answers.
 
         Raises:
-            UsageError: it cannot be used; nothing has changed then.
-            ModelError: the same of an adapter.
+            UsageError: the request cannot be used; nothing has changed then.
+            ModelError: the same for an adapter.
         """
         judge = self.judge
         if any(request.views):
@@ -259,11 +259,11 @@ class Conversation:
         judge.request = request
 
     def wear(self, persona: Overrides) -> None:
-        """Put in force what a persona sets; all else stays as it is.
+        """Apply the settings of a persona; others stay.
 
         Raises:
-            UsageError: it cannot be used, or not with what is in force; nothing has changed then.
-            ModelError: the same of an adapter.
+            UsageError: they cannot be used with the current settings; nothing has changed then.
+            ModelError: the same for an adapter.
         """
         request = self.judge.request.override(persona)
         if "defaults" in persona.sampling:
@@ -272,10 +272,10 @@ class Conversation:
         self.put_in_force(request)
 
     def switch_model(self, name: str, load: Callable[[str | None], Judge]) -> None:
-        """Go on with another model; the one in use stays where that cannot be loaded.
+        """Continue with another model.  If it cannot be loaded, the current one stays.
 
         Raises:
-            ModelError: it cannot be loaded, or the adapters in force are not made for it.
+            ModelError: the model cannot be loaded, or the current adapters do not fit it.
         """
         check_adapters(self.judge.request.generation, read_header(find_model(name)))
         name = lasting_name(name)
@@ -297,18 +297,18 @@ class Conversation:
             self._answer = None
 
     def open(self, session: Session) -> None:
-        """Go on with another session; what was in force there is in force again."""
+        """Continue another session with its settings."""
         self.recorder.catch_up()
         self.restore(session.settings)
         self.recorder.session = self.session = session
         self._answer = None
 
     def restore(self, settings: Mapping[str, Any]) -> None:
-        """Put in force what a session says; its model is not loaded.  Raises what `put_in_force` does."""
+        """Apply the settings of a session, without loading its model.  Raises the errors of `put_in_force`."""
         self.put_in_force(self.judge.request.restore(settings))
 
     def settings(self) -> dict[str, Any]:
-        """What the next turn would have in force."""
+        """The settings of the next turn."""
         request = self.judge.request
         if request.generation.aligner:
             request = request.replace(aligner=_lasting_aligner(request.generation.aligner))
@@ -316,7 +316,7 @@ class Conversation:
 
 
 def _lasting_aligner(name: str) -> str:
-    """The aligner as it means the same from every folder; one that is gone by the name it had."""
+    """The lasting name of an aligner; for a missing one, its given name."""
     try:
         return lasting_name(name)
     except ModelError:

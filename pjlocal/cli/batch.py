@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pjlocal")
 
-_BUSY_S = 1.0  # until a busy server is asked again
-_AT_ONCE = 16  # times the answers that are written side by side: planned together
-_ALIKE = 0.85  # of an unknown field to a setting: a misspelt one
-_COLUMNS = (".csv", ".tsv")  # files in which every value is a text
+_BUSY_S = 1.0  # seconds between two requests to a busy server
+_AT_ONCE = 16  # rows planned together, as a multiple of the answers written at once
+_ALIKE = 0.85  # similarity to a setting from which an unknown field counts as misspelt
+_COLUMNS = (".csv", ".tsv")  # formats in which every value is a text
 
-#: The settings of a row, by the names that it may give them: their keys, and their flags without the dashes.
+#: The settings of a row, by their names in a row: their keys, and their flags without the dashes.
 _NAMES = {key: key for key in KEYS} | {
     flag.removeprefix("--").replace("-", "_"): name for flag, name in flag_names(*GROUPS.values()).items()
 }
@@ -46,8 +46,8 @@ class Row:
     """A row of the input.
 
     number: from 1.
-    prompt: its last question, as the output repeats it.
-    error: why it cannot be answered; then it has no conversation.
+    prompt: its last question, which the output repeats.
+    error: the reason why it cannot be answered; it then has no conversation.
     """
 
     number: int
@@ -71,13 +71,13 @@ def run_batch(
     interrupt: Interrupt,
     write_all: Callable[[Sequence[Row], Callable[[Row, str], None]], None],
 ) -> int:
-    """Answer every row of a file that the output does not have yet; returns the exit status.
+    """Answer every row of a file that the output lacks.  Returns the exit status.
 
     Args:
-        write_all: answers rows, and gives each row of the output away; see `write_here` and `write_there`.
+        write_all: answers rows, and passes on each row of the output; see `write_here` and `write_there`.
 
     Raises:
-        UsageError: the file holds no prompts, or the output is something else.
+        UsageError: the file has no prompts, or the output is another kind of file.
         OutputError: the output cannot be written.
     """
     rows = read_rows(source, request)
@@ -110,7 +110,7 @@ def run_batch(
 
 
 def read_rows(source: str, request: Request) -> list[Row]:
-    """The rows of a file, each with its request.  Raises UsageError: the file cannot be read, or has none."""
+    """Read the rows of a file, each with its request.  Raises UsageError: the file cannot be read, or is empty."""
     from ..evaluation.prompts import read_records
 
     as_text = any(ending in _COLUMNS for ending in Path(source.lower()).suffixes)
@@ -152,7 +152,7 @@ def _prompt(place: str, record: Any) -> Any:
 
 
 def _with_settings(request: Request, record: Mapping[str, Any], as_text: bool) -> Request:
-    """The request with what a row sets; other fields are passed over, but misspelt settings."""
+    """The request with the settings of a row.  Other fields are ignored, but misspelt settings are refused."""
     changes: dict[str, Any] = {}
     for name, value in record.items():
         key = _NAMES.get(name)
@@ -167,7 +167,7 @@ def _with_settings(request: Request, record: Mapping[str, Any], as_text: bool) -
 
 
 def _parsed(key: str, text: str) -> Any:
-    """A value of a table of texts; preferences are separated by semicolons."""
+    """Parse a value of a text table.  Preferences are separated by semicolons."""
     if key in PREFERENCES:
         return [part.strip() for part in text.split(";") if part.strip()]
     group: Settings = next(group() for group in GROUPS.values() if hasattr(group(), key))
@@ -278,11 +278,11 @@ class _Output:
         self._in_file.append(number)
 
 
-# The two ways to have them answered.
+# The two ways to answer them.
 
 
 def write_here(judge: PersonaJudge, rows: Sequence[Row], parallel: int, write: Callable[[Row, str], None]) -> None:
-    """By a model that is loaded here.
+    """Answer rows by a model loaded in this process.
 
     Raises:
         Interrupted: on request; the rows that were answered are written.
@@ -309,7 +309,7 @@ def write_here(judge: PersonaJudge, rows: Sequence[Row], parallel: int, write: C
 
 
 def write_there(server: Server, rows: Sequence[Row], parallel: int, write: Callable[[Row, str], None]) -> None:
-    """By a server.
+    """Answer rows by a server.
 
     Raises:
         Interrupted: on request; the rows that were answered are written.

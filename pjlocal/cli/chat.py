@@ -1,4 +1,4 @@
-"""``pjlocal chat``: a conversation under two preferences."""
+"""``pjlocal chat``: a conversation with two preferences."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def chat(
     else:
         model = lasting_name(model)
     request = request.restore(stored).override(request.pick(given))
-    if stored and "defaults" in given:  # the model's filters replace those that the chat was saved with
+    if stored and "defaults" in given:  # the model's filters replace the saved ones
         request = dataclasses.replace(request, explicit=request.explicit & given)
     if not there:
         _check_files(request.generation, stored.get("generation", {}).keys() - given)
@@ -110,7 +110,7 @@ def chat(
     def load(name: str | None) -> Judge:
         return make_judge(name, finds=finds, engine=engine, interrupt=interrupt)
 
-    with on_sigint(interrupt, patience=math.inf):  # which never ends a chat that has begun
+    with on_sigint(interrupt, patience=math.inf):  # signals never end a running chat by force
         with screen.wait("Loading the model"):
             if there:
                 judge: Judge = RemoteJudge(there, request, saves=save)
@@ -123,7 +123,7 @@ def chat(
         try:
             talking = Chat(conversation, screen, view, load, chats or store)
             if save_cache and isinstance(judge, LocalJudge):
-                with suppress(UsageError):  # what is in force cannot be had together: the next answer tells why
+                with suppress(UsageError):  # an impossible combination of settings: the next answer reports it
                     cache.load_cache(judge.decoder, opened, judge.roles(judge.request).adapters)
             talking.greet()
             status = loop.talk(talking, _history(save))
@@ -144,7 +144,7 @@ def chat(
 
 
 def _store(screen: Screen, must: bool) -> Store | None:
-    """The saved chats; None, and a line that says so, where they cannot be had now and none is asked for."""
+    """The store of chats; None, with a message, if it cannot be opened and no saved chat is requested."""
     from ..sessions.faults import ForeignStoreError, StoreError
     from ..sessions.store import Store
 
@@ -160,7 +160,7 @@ def _store(screen: Screen, must: bool) -> Store | None:
 
 
 def _history(save: bool) -> Path | None:
-    """The file of the lines that were typed; None where nothing is saved."""
+    """The file of the input history; None if nothing is saved."""
     from ..sessions.database import store_path
     from ..sessions.faults import StoreError
 
@@ -171,7 +171,7 @@ def _history(save: bool) -> Path | None:
 
 
 def _opened(store: Store | RemoteStore | None, go_on: bool, name: str | None) -> Session:
-    """The session asked for; a new one where none is, or none has that name."""
+    """The requested session; a new one if none is requested, or none has that name."""
     from ..sessions.session import Session
 
     if store and go_on:
@@ -190,10 +190,10 @@ def _opened(store: Store | RemoteStore | None, go_on: bool, name: str | None) ->
 
 
 def _same_model(saved: str, screen: Screen) -> str:
-    """The lasting name of the model that a chat was saved with.
+    """The lasting name of the model of a saved chat.
 
     Raises:
-        ModelError: it is gone.
+        ModelError: the model is missing.
     """
     from ..gguf.locate import lasting_name
 
@@ -201,16 +201,16 @@ def _same_model(saved: str, screen: Screen) -> str:
         name = lasting_name(saved)
     except ModelError as error:
         raise ModelError(f"the chat's model is missing: {error}. Give another one with -m") from None
-    if name != saved:  # older versions kept what was typed, which may mean another file here
+    if name != saved:  # older versions saved the typed name, which may mean another file here
         screen.say(f"the chat's model was saved as {saved}; here this name means {name}")
     return name
 
 
 def _check_files(generation: Generation, stored: Collection[str]) -> None:
-    """Tell how a chat goes on whose adapters are gone.
+    """Check that the adapters of a saved chat exist.
 
     Raises:
-        ModelError: one is.
+        ModelError: one is missing.
     """
     for name, spec in generation.adapters():
         file, scale = split_scale(spec)

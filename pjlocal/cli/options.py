@@ -1,4 +1,4 @@
-"""Settings dataclasses as Typer options: each option is declared once, in `pjlocal.settings`."""
+"""Settings dataclasses as Typer options.  Each option is declared once, in `pjlocal.settings`."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _PANELS: dict[type[Settings], str] = {
 def takes_settings(
     preferences: Sequence[str] = PREFERENCES, **defaults: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Let Typer see a parameter of a settings type, or of type `Request`, as options; the command gets it made.
+    """Replace a command's parameters of a settings type, or of type `Request`, by options.
 
-    Options that neither the command line nor the environment gives come from the persona that ``--persona`` names, else
-    from the config file, else from ``defaults``, else from the dataclass.  A parameter named ``given`` gets the names
-    of the options that were given, by the persona too.
+    An option comes from the command line or the environment, else from the persona named by ``--persona``, else from
+    the config file, else from ``defaults``, else from the dataclass.  A parameter named ``given`` gets the names of the
+    options that were given, including those of the persona.
 
-    A `Request` has the options of all its settings, those of ``preferences`` behind ``--model``, and ``--persona``.
+    A `Request` has the options of all its settings, those of ``preferences`` after ``--model``, and ``--persona``.
     """
     return functools.partial(_with_settings, preferences=preferences, defaults=defaults)
 
@@ -105,14 +105,14 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
     return wrapper
 
 
-#: In place of a server's URL: none.
+#: The value of --server for no server.
 OFF = "off"
 _OFF = ("0", "false", "no", OFF)
 _ON = ("1", "true", "yes", "on")
 
 
 def which_server(named: str | bool | None, is_refused: bool) -> str | None:
-    """The URL of the server that the options name; `OFF` for none, and None for one that may be found."""
+    """The URL of the server in the options; `OFF` for none, and None if a resident one may be used."""
     text = str(named or "").strip().lower() if named is not False else OFF
     if is_refused or text in _OFF:
         return OFF
@@ -120,13 +120,13 @@ def which_server(named: str | bool | None, is_refused: bool) -> str | None:
 
 
 def server_at(url: str | None, interrupt: Interrupt, given: Collection[str] = ()) -> Server | None:
-    """The server that was named; None where none was.
+    """The named server; None without one.
 
     Args:
         given: the options that were given.
 
     Raises:
-        UsageError: not a URL; or an option is given that is the server's own.
+        UsageError: the URL is not valid, or the server itself determines a given option.
     """
     if url is None or url == OFF:
         return None
@@ -140,13 +140,13 @@ def server_at(url: str | None, interrupt: Interrupt, given: Collection[str] = ()
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
-    """Whether the command line or the environment gives an option."""
+    """True if the command line or the environment gives an option."""
     source = context.get_parameter_source(name)
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
 def _requested(values: dict[str, Any], persona: Overrides, config: Config, given: set[str]) -> Request:
-    """The request that options make, which are taken from ``values``, with what the persona and the file set."""
+    """The request of the options, which are removed from ``values``, the persona and the config file."""
     preferences = {name: values.pop(name, []) for name in PREFERENCES}
     preferences |= {name: list(value) for name in PREFERENCES if (value := getattr(persona, name)) is not None}
     groups: dict[str, Any] = {
@@ -161,7 +161,7 @@ def _requested(values: dict[str, Any], persona: Overrides, config: Config, given
 def _options(
     settings: type[Settings], defaults: Mapping[str, Any], reserved: Collection[str]
 ) -> list[inspect.Parameter]:
-    """The options of these settings, but for flags that the command has taken for its own."""
+    """The options of these settings, without flags that the command uses itself."""
     hints = get_type_hints(settings)
     parameters = []
     for f in dataclasses.fields(settings):  # type: ignore[arg-type]
@@ -230,7 +230,7 @@ ThoughtsOption = Annotated[
 
 
 def server_option(does: str, more: str = "", panel: str | None = None) -> Any:
-    """The option ``--server``; the help says that a server ``does`` something."""
+    """The option ``--server``.  Its help begins with ``does``."""
     return typer.Option(
         "--server",
         metavar="URL",

@@ -113,7 +113,7 @@ def run(
     engine: Engine,
 ) -> int:
     """Answer one prompt under two preferences, or a file of prompts."""
-    if batch is not None and batch.isdecimal() and not os.path.exists(batch):  # what the flag meant before
+    if batch is not None and batch.isdecimal() and not os.path.exists(batch):  # the flag's former meaning
         engine, given, batch = engine.replace(n_batch=int(batch)), given | {"n_batch"}, None
     if batch is not None:
         if prompt is not None or file or trace is not None:
@@ -129,7 +129,7 @@ def run(
     attachments = [*map(read_attachment, file)]
     job = Job(model, request, with_attachments(attachments, read_prompt(prompt)), engine, interrupt, attachments)
     with on_sigint(interrupt), Spinner() as spinner, Trace(trace) as tracer:
-        if not attachments:  # of which lines are shown
+        if not attachments:  # attachments print their own lines
             spinner.say("Reading the prompt")
         by_server = job.by_server(named, finds=server != OFF)
         with _written(by_server) if by_server else job.loaded(spinner) as written:
@@ -138,7 +138,7 @@ def run(
             spinner.stop()
             for event in answer.drafted:
                 tracer.write(event, first_answer=True)
-            failed: PjlocalError | None = None  # what came before it is printed all the same
+            failed: PjlocalError | None = None  # raised after the tokens before it are printed
             with Silent() if quiet else make_display(view, sys.stdout, answer, thoughts) as display:
                 try:
                     for event in events:
@@ -184,7 +184,7 @@ def _run_batch(source: str, out: str, parallel: int, job: Job, url: str | None, 
 
 
 def _writes(server: Server, requests: Sequence[Request]) -> bool:
-    """Whether a resident server writes answers to all of them."""
+    """True if a resident server can write the answers to all requests."""
     try:
         for request in requests:
             server.check_can_write(request)
@@ -194,13 +194,13 @@ def _writes(server: Server, requests: Sequence[Request]) -> bool:
 
 
 def _uncorrected(drafted: list[TokenEvent], result: Result) -> list[TokenEvent]:
-    """The first answer where that is all there is: in mode rewrite, after Ctrl-C before the correction has begun."""
+    """The first answer of mode rewrite, if Ctrl-C came before the correction; else empty."""
     stopped = result.finish_reason == "interrupted" and not result.statistics.completion_tokens
     return drafted if stopped else []
 
 
 def _ending(result: Result, generation: Generation) -> str:
-    """Where an answer was cut off, and what allows a longer one; empty where it is whole."""
+    """A notice about an incomplete answer and how to get a longer one; empty for a complete one."""
     is_thought_alone = bool(result.thinking and not result.text)
     while_thinking = " while thinking, without an answer" if is_thought_alone else ""
     if result.finish_reason == "stop" and is_thought_alone:
@@ -219,7 +219,7 @@ def _ending(result: Result, generation: Generation) -> str:
 
 @dataclass(frozen=True)
 class WrittenAnswer:
-    """An answer being written, with what there is to say of the model: see `statistics_line`."""
+    """An answer being written, with facts about the model for `statistics_line`."""
 
     answer: Answer | RemoteAnswer
     followed_sampling: str
@@ -228,7 +228,7 @@ class WrittenAnswer:
 
 @dataclass(frozen=True)
 class Job:
-    """A prompt for a model, and the two ways to have it answered."""
+    """A prompt for a model, and the two ways to answer it."""
 
     model: str | None
     request: Request
@@ -238,15 +238,15 @@ class Job:
     attachments: Sequence[Attachment] = ()
 
     def by_server(self, named: Server | None = None, *, finds: bool = True) -> RemoteAnswer | None:
-        """The answer of the server that was named, or of a resident one, once its first token is there; None where
-        there is no such server, or the model can be loaded here instead.
+        """The answer of the named or a resident server, after its first token; None if there is no such server, or the
+        model can be loaded here instead.
 
         Args:
-            finds: whether a resident server may be looked for.
+            finds: allow a resident server.
 
         Raises:
             Interrupted: on request.
-            PjlocalError: the server could not write it, and this process could not either; or no other may.
+            PjlocalError: the server cannot write the answer, and loading the model here would not help or is excluded.
         """
         server = named or (self.resident() if finds else None)
         if server is None:
@@ -260,12 +260,12 @@ class Job:
             return None
 
     def resident(self) -> Server | None:
-        """A server of the same user that has the model; None where there is none."""
+        """The resident server with the model; None without one."""
         from ..gguf.locate import find_model
 
         try:
             return find_server(find_model(self.model), self.engine, self.interrupt)
-        except ModelError:  # reported where it is loaded, after what else may be wrong
+        except ModelError:  # loading the model reports it, after other errors
             return None
 
     def _started(self, server: Server) -> RemoteAnswer:
@@ -278,14 +278,14 @@ class Job:
         return answer
 
     def _show_sizes(self, n_tokens: Callable[[str], int | None]) -> None:
-        """Tell on a terminal how long the files are that are sent."""
+        """Print the lengths of the attached files, on a terminal."""
         if sys.stderr.isatty():
             for attachment in self.attachments:
                 print(f"pjlocal: {attachment.size(n_tokens(attachment.text))}", file=sys.stderr)
 
     @contextmanager
     def loaded(self, spinner: Spinner) -> Iterator[WrittenAnswer]:
-        """By the model, loaded here."""
+        """The answer of the model, loaded in this process."""
         spinner.say("Loading the model")
         with self.loaded_judge() as one:
             if self.attachments:
@@ -298,7 +298,7 @@ class Job:
             yield WrittenAnswer(answer, one.followed_sampling, one.placed)
 
     def loaded_judge(self) -> PersonaJudge:
-        """The model, loaded here."""
+        """The model, loaded in this process."""
         from ..persona import PersonaJudge
 
         return PersonaJudge(self.model, request=self.request, engine=self.engine, interrupt=self.interrupt)
@@ -312,10 +312,10 @@ def _written(answer: RemoteAnswer) -> Iterator[WrittenAnswer]:
 
 
 def read_prompt(argument: str | None) -> str:
-    """The prompt: standard input, then the argument.  A line says where both are.
+    """The prompt: standard input, then the argument.  Prints a notice if there are both.
 
     Raises:
-        UsageError: no prompt at all, or piped bytes that are not UTF-8.
+        UsageError: the prompt is empty, or the input is not UTF-8.
     """
     if argument in (None, "-"):
         piped = "" if argument is None and sys.stdin.isatty() else read_stdin()
@@ -331,10 +331,10 @@ def read_prompt(argument: str | None) -> str:
 
 
 def _is_for_the_prompt() -> bool:
-    """Whether standard input is meant for a prompt that is an argument.
+    """True if standard input belongs to a prompt given as an argument.
 
-    A terminal is not, nor a file that something else has begun to read: a shell's read loop, whose next lines would be
-    lost.  Such a loop over a pipe looks like a text piped in.
+    A terminal does not.  Nor does a file that something else is reading, such as a shell's read loop, which would lose
+    its next lines.  Such a loop over a pipe cannot be distinguished from piped text.
     """
     if sys.stdin.isatty():
         return False
@@ -344,19 +344,19 @@ def _is_for_the_prompt() -> bool:
             return os.lseek(descriptor, 0, os.SEEK_CUR) == 0
         os.read(descriptor, 0)
     except OSError as error:
-        return error.errno != errno.EBADF  # as nohup leaves it
+        return error.errno != errno.EBADF  # EBADF: nohup closes it
     return True
 
 
-_PATIENCE_S = 1.0  # for standard input, before a line says what is waited for
+_PATIENCE_S = 1.0  # waiting time for standard input before a notice
 _MOST_BYTES = 1 << 28  # of standard input: more than any context takes
 
 
 def read_stdin() -> str:
-    """All of standard input.
+    """Read all of standard input.
 
     Raises:
-        UsageError: it cannot be read, or is no text.
+        UsageError: it cannot be read, or is not text.
     """
     try:
         return b"".join(_parts_of_stdin()).decode("utf-8-sig").strip("\r\n")
@@ -367,10 +367,10 @@ def read_stdin() -> str:
 
 
 def _parts_of_stdin() -> Iterator[bytes]:
-    """Read standard input to its end; print a line where that takes long."""
+    """Read standard input to its end.  Prints a notice if that takes long."""
     try:
         descriptor = sys.stdin.fileno()
-    except OSError:  # a test's
+    except OSError:  # a replaced stdin, as in tests
         yield sys.stdin.buffer.read()
         return
     has_said, started, n_bytes = os.name != "posix", time.monotonic(), 0
@@ -381,7 +381,7 @@ def _parts_of_stdin() -> Iterator[bytes]:
             if has_said:
                 ends = "Ctrl-D ends it" if sys.stdin.isatty() else "give </dev/null if there is none"
                 print(f"pjlocal: waiting for standard input to end ({ends})", file=sys.stderr)
-        if os.name == "posix":  # whoever shares it may have made it one that does not wait
+        if os.name == "posix":  # another process may have made it non-blocking
             select.select([descriptor], [], [])
         part = os.read(descriptor, 1 << 20)
         if not part:
@@ -393,7 +393,7 @@ def _parts_of_stdin() -> Iterator[bytes]:
 
 
 def _may_be_emptied(target: Path) -> bool:
-    """Whether a file is empty, a trace, or nothing that keeps what is written to it."""
+    """True if a file is empty, a trace, or not a regular file."""
     if not stat.S_ISREG(os.stat(target).st_mode):
         return True
     with open(target, "rb") as file:
@@ -405,12 +405,12 @@ _TRACE_HEAD = b'{"position": '
 
 
 class Trace:
-    """One JSON line a token, complete at every moment.  What cannot be written does not stop the answer: see `error`.
+    """A file with one JSON line per token, flushed at once.  A write error does not stop the answer: see `error`.
 
-    An existing file is only emptied when the first token comes.
+    An existing file is emptied only at the first token.
 
     Raises:
-        UsageError: the file holds something that is no trace, such as the model.
+        UsageError: the file is not a trace, but for example the model.
         OutputError: the file cannot be opened for writing.
     """
 
@@ -440,7 +440,7 @@ class Trace:
                 self.error = self.error or error
 
     def write(self, event: TokenEvent, **more: Any) -> None:
-        """A line with what is known of a token, and more."""
+        """Write a line with a token's event, and more."""
         if self._file is None or self.error:
             return
         try:

@@ -1,4 +1,4 @@
-"""``pjlocal sessions``: the chats that were saved."""
+"""``pjlocal sessions``: the saved chats."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def list_sessions(
         _say_none_is_saved()
     for summary in summaries:
         turns = f"{summary.n_turns:3} turn{' ' if summary.n_turns == 1 else 's'}"
-        saved = summary.model or "-"  # a path, or a name that may hold slashes
+        saved = summary.model or "-"  # a path, or a name that may contain slashes
         model = one_line(shown_name(Path(saved)) if os.path.isabs(saved) else saved)
         line = f"{summary.id:4}  {local_time(summary.updated)}  {turns}  {model:16}  {_title(summary.title)}"
         typer.echo(_cut(line) if sys.stdout.isatty() else line)
@@ -176,7 +176,7 @@ def path(context: typer.Context) -> None:
 
 @contextmanager
 def _store(context: typer.Context, *, reading: bool = True) -> Iterator[Store | RemoteStore | None]:
-    """The database, or the server's chats; None where there is no database, since reading should not make one."""
+    """The database, or the server's chats; None without a database, because reading should not create one."""
     from ..sessions.database import store_path
     from ..sessions.store import Store
 
@@ -196,7 +196,7 @@ def _store(context: typer.Context, *, reading: bool = True) -> Iterator[Store | 
 
 @contextmanager
 def _named(context: typer.Context, name: str, *, reading: bool = True) -> Iterator[tuple[Store | RemoteStore, int]]:
-    """The database, and the session in it that ``name`` means."""
+    """The database, and the id of the session that ``name`` means."""
     with _store(context, reading=reading) as store:
         if store is None:
             raise UsageError(f"there is no saved chat {name!r}: none is saved yet")
@@ -212,7 +212,7 @@ def _title(title: str) -> str:
 
 
 def _cut(line: str) -> str:
-    """The line, no wider than the terminal."""
+    """The line, cut at the width of the terminal."""
     from rich.cells import cell_len, set_cell_size
 
     width = shutil.get_terminal_size().columns

@@ -109,7 +109,7 @@ class ChatTemplate:
 
     @cached_property
     def call_support(self) -> CallSupport:
-        """How the template shows functions and writes calls of them."""
+        """The template's support of functions and calls."""
         return CallSupport() if self._render is dialogue else find_support(self._render, self._spelled)
 
     def _spelled(self, text: str) -> Spelled:

@@ -1,4 +1,4 @@
-"""The saved chats, which the page shares with ``pjlocal chat``: listed, opened, exported, changed and deleted."""
+"""The routes of the saved chats, which the page shares with ``pjlocal chat``: list, open, export, change, delete."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class _Switch(Exact):
 
 
 class _Edit(Exact):
-    """Another answer of the last turn."""
+    """A changed answer of the last turn."""
 
     turn: Whole
     answer: Annotated[str, Field(min_length=1)]
 
 
 def chat_routes() -> list[Route]:
-    """The routes."""
+    """The routes of `/api/chats`."""
 
     async def chats(request: Request) -> Response:
         query = request.query_params.get("q", "")
@@ -161,19 +161,19 @@ def chat_routes() -> list[Route]:
 
 
 def number_of(request: Request, name: str) -> int:
-    """A chat's or a turn's number in the path; 0, which none has, for what is not one.
+    """A number in the path; 0, which no chat or turn has, for other texts.
 
-    Starlette's convertor for numbers fails where Python reads none: beyond 4,300 digits.
+    Starlette's convertor for numbers fails above 4,300 digits, which Python does not parse.
     """
     text: str = request.path_params[name]
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
 
 
 async def _last_turn(number: int, turn_id: int, done: str) -> Turn:
-    """The last turn of a chat.
+    """The last turn of a chat, which must be ``turn_id``.
 
     Raises:
-        GoneOn: it is another one than the client has seen.
+        GoneOn: the chat has a newer turn.
     """
     session = await open_chat(number)
     if not session.turns or session.turns[-1].id != turn_id:
@@ -182,7 +182,7 @@ async def _last_turn(number: int, turn_id: int, done: str) -> Turn:
 
 
 async def _stored(read: Callable[[Store], _T]) -> _T:
-    """What is read of the database, beside what else is going on."""
+    """Read from the database in a thread."""
 
     def reading() -> _T:
         with Store(reading=True) as store:
@@ -192,11 +192,11 @@ async def _stored(read: Callable[[Store], _T]) -> _T:
 
 
 async def _changed(number: int, change: Callable[[Store], None]) -> None:
-    """A chat in the database is, beside what else is going on.
+    """Change a chat in the database in a thread.
 
     Raises:
-        StoreError: it cannot be.
-        NoChat: there is none, or no more.
+        StoreError: the change cannot be saved.
+        NoChat: the chat does not exist.
     """
 
     def changing() -> None:
@@ -211,10 +211,10 @@ async def _changed(number: int, change: Callable[[Store], None]) -> None:
 
 
 async def open_chat(number: int, *, with_undone: bool = False) -> Session:
-    """A chat, with its undone turns too if they are wanted.
+    """Load a chat, optionally with its undone turns.
 
     Raises:
-        NoChat: there is none.
+        NoChat: the chat does not exist.
     """
     _check_number(number)
     try:
@@ -230,7 +230,7 @@ def _check_number(number: int) -> None:
 
 
 def _described(session: Session) -> dict[str, Any]:
-    """A chat as the page reads it."""
+    """A chat as JSON for the page."""
     return {
         "id": session.id,
         "title": session.title,
@@ -261,5 +261,5 @@ def _answered(turn: Turn) -> dict[str, Any]:
 
 
 def as_json(data: Any) -> Response:
-    """With every character beyond ASCII escaped: settings may hold halves of surrogate pairs."""
+    """A JSON response in ASCII, because settings may contain halves of surrogate pairs."""
     return Response(json.dumps(data), media_type="application/json", headers={"Cache-Control": "no-store"})

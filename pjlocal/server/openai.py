@@ -1,6 +1,6 @@
 """OpenAI's protocol: the models that a request may name, its body, and the JSON of its answers.
 
-To be held beside the reference of https://platform.openai.com/docs/api-reference: chat completions, and completions.
+Compare with the reference: https://platform.openai.com/docs/api-reference: chat completions, and completions.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
 from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
 from .unsupported import UNSUPPORTED, check_fields, check_nested
 
-MOST_CHOICES = 16  # answers that one request may want
-_MOST_TOP = 100  # alternatives that may be asked for with each token
-#: The answer's header that says what is done otherwise than the request may expect.
+MOST_CHOICES = 16  # answers to one request
+_MOST_TOP = 100  # alternatives for each token
+#: The response header for warnings about settings without effect.
 WARNING = "X-Pjlocal-Warning"
-_MOST_NAME = 1000  # characters of a model's name, presets and all
+_MOST_NAME = 1000  # characters of a model's name, including presets
 
 _Output = Sequence[Token] | Done
 
@@ -61,7 +61,7 @@ class Names:
 
     Args:
         model: the name of the model that answers.
-        also: other names that it goes by.
+        also: other names of the model.
     """
 
     def __init__(self, model: str, also: Collection[str], personas: Mapping[str, Overrides]) -> None:
@@ -73,7 +73,7 @@ class Names:
         return [self.model, *self._personas, *(f"{self.model}:{name}" for name in self._personas)]
 
     def find(self, name: str | None) -> Overrides | None:
-        """The settings that a name stands for; None for an unknown name.  No name and the model's own set nothing."""
+        """The settings of a name; None for an unknown name.  No name and the model's own name set nothing."""
         if name and len(name) > _MOST_NAME:
             return None
         if not name or name.lower() in self._names:
@@ -91,22 +91,22 @@ class Names:
         """An error message for an unknown name."""
         if len(name) > _MOST_NAME:
             return f"a model's name must have at most {_MOST_NAME} characters (not {len(name):,})"
-        near = did_you_mean(name, self.all()) or f"there are {', '.join(self.all())}"
-        return f"no model {name!r}: {near}"
+        hint = did_you_mean(name, self.all()) or f"known are {', '.join(self.all())}"
+        return f"no model {name!r}: {hint}"
 
 
 # The body of a request.
 
 
 class _Text(Strict):
-    """A part of a message.  Pictures and sounds are none."""
+    """A text part of a message.  Images and sounds are refused."""
 
     type: Literal["text"]
     text: str
 
 
 def _parts(content: Any) -> Any:
-    """The parts of a message: a text alone is one."""
+    """The parts of a message; a text is one part."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
@@ -132,17 +132,17 @@ class _Schema(Strict):
     schema_: dict[str, Any] = Field(default={}, alias="schema")
 
     def check_others(self) -> None:
-        """Refuse other fields: without ``schema``, a schema's own keywords would have any JSON written."""
+        """Refuse other fields.  A schema's own keywords outside ``schema`` would be ignored, and any JSON accepted."""
         for name in self.model_extra or {}:
             field = f"response_format.json_schema.{name}"
             raise Wrong(f"unknown field {field}: the schema goes under response_format.json_schema.schema", field)
 
 
 class _Form(Strict):
-    """The form of the answer.
+    """The format of the answer.
 
-    schema_: as other servers take it, beside the type ``json_object``.
-    grammar, pattern: of Fireworks' type ``grammar`` and Together's ``regex``.
+    schema_: the schema of other servers, with the type ``json_object``.
+    grammar, pattern: the fields of Fireworks' type ``grammar`` and Together's ``regex``.
     """
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -154,7 +154,7 @@ class _Form(Strict):
     pattern: str | None = None
 
     def settings(self) -> dict[str, Any]:
-        """The setting that it stands for."""
+        """The setting of this format."""
         takes = {"json_object": "schema", "json_schema": "json_schema", "grammar": "grammar", "regex": "pattern"}
         own = takes.get(self.type, "")
         given: dict[str, Any] = {name: getattr(self, name) for name in ("json_schema", "grammar", "pattern")}
@@ -185,14 +185,14 @@ def _listed(text: Any) -> Any:
 
 
 def _biases(biases: Any) -> Any:
-    """Biases by token; llama.cpp takes a list of pairs as well, of which false forbids the token."""
+    """Biases by token.  As in llama.cpp, a list of pairs is accepted too; false forbids the token."""
     if isinstance(biases, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in biases):
         biases = {str(token): -math.inf if bias is False else bias for token, bias in biases}
     return without_nulls(biases)
 
 
 class Body(Strict):
-    """The fields that both kinds of request have; for others see `synonyms` and `unsupported`."""
+    """The fields of both kinds of request.  For others see `synonyms` and `unsupported`."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -215,38 +215,38 @@ class Body(Strict):
 
     @property
     def with_events(self) -> bool:
-        """Whether token events ride along."""
+        """True if the response includes token events."""
         return (self.pjlocal or {}).get("events") is True
 
     @property
     def with_thinking(self) -> bool:
-        """Whether the thinking rides along."""
+        """True if the response includes the thinking."""
         excludes = flat(self.model_extra or {}).get("reasoning.exclude") is True
         return self.include_reasoning is not False and not excludes
 
     @property
     def top(self) -> int | None:
-        """How many alternatives are wanted for each token; None where no probabilities are."""
+        """The number of alternatives for each token; None if no log-probabilities are requested."""
         raise NotImplementedError
 
     @property
     def echoes(self) -> Sequence[str]:
-        """The texts that stand before the answers, one for each prompt; none where nothing is repeated."""
+        """The prompts to repeat before the answers; empty if none are repeated."""
         return ()
 
     def system_and_prompts(self) -> tuple[str, Sequence[Sequence[Message] | Raw]]:
-        """The system text, and the conversation, or the texts to go on with."""
+        """The system text, and the conversation or the texts to continue."""
         raise NotImplementedError
 
     def persona(self, n_ctx: int) -> Overrides:
-        """The settings at the head of the system message.  Raises what `overrides` does."""
+        """The settings at the start of the system message.  Raises the errors of `overrides`."""
         return Overrides()
 
     def overrides(self, n_ctx: int) -> Overrides:
-        """The settings that the request sets, for a context of so many tokens.
+        """The settings of the request, for a context of ``n_ctx`` tokens.
 
         Raises:
-            UsageError: it cannot set them.
+            UsageError: a setting is unknown or not valid.
         """
         own = dict(self.pjlocal or {})
         if type(own.pop("events", False)) is not bool:
@@ -262,12 +262,12 @@ class Body(Strict):
             raise in_sent_fields(error, fields) from None
 
     def _fields(self) -> dict[str, Any]:
-        """The fields that may set something, with their values."""
+        """The given fields, with their values."""
         known = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
         return flat(known | (self.model_extra or {}))
 
     def check_others(self) -> None:
-        """Refuse fields that would change the answer and are not supported.  Raises Wrong."""
+        """Refuse unsupported fields that would change the answer.  Raises Wrong."""
         others = flat(self.model_extra or {})
         for name in [name for name, value in others.items() if value is not False and name not in UNSUPPORTED]:
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
@@ -282,7 +282,7 @@ class Body(Strict):
 
 
 class Chat(Offering, Body):
-    """A conversation that wants an answer."""
+    """A request for a chat completion."""
 
     messages: Annotated[list[_Message], Field(min_length=1)]
     max_completion_tokens: Whole | None = None
@@ -298,7 +298,7 @@ class Chat(Offering, Body):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def system_and_prompts(self) -> tuple[str, Sequence[Sequence[Message]]]:
-        """The system texts, wherever they stand, and the other messages.  An answer at their end is continued."""
+        """The system texts and the other messages.  An answer at their end is continued."""
         turns = as_messages(m for m in self.messages if m.role not in ("system", "developer"))
         if all(turn.role == "assistant" for turn in turns) or turns[-1].others.get("tool_calls"):
             raise Wrong(
@@ -329,13 +329,13 @@ class Chat(Offering, Body):
 
 
 def _prompts(prompt: Any) -> Any:
-    """The prompts of a request: a text, or a list of tokens, is one."""
+    """The prompts of a request; a text or a list of tokens is one prompt."""
     is_one = isinstance(prompt, str) or (isinstance(prompt, list) and prompt and type(prompt[0]) is int)
     return [prompt] if is_one else prompt
 
 
 class Completion(Body):
-    """Texts that are to go on, each given as a text or as tokens."""
+    """A request to continue prompts, each given as text or as tokens."""
 
     prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts), Field(min_length=1, max_length=MOST_CHOICES)]
     logprobs: Annotated[Whole | None, Field(ge=0, le=_MOST_TOP)] = None
@@ -364,10 +364,10 @@ _Body = TypeVar("_Body", bound=Body)
 
 
 def parse(kind: type[_Body], body: bytes) -> _Body:
-    """The body of a request for an answer.
+    """Parse and check the body of a request for an answer.
 
     Raises:
-        Wrong: it is no JSON, or not what such a request may say; names the field.
+        Wrong: the body is not JSON, or a field is wrong or not supported.
     """
     parsed = validated(kind, body)
     parsed.check_others()
@@ -379,15 +379,14 @@ def parse(kind: type[_Body], body: bytes) -> _Body:
 
 @dataclass(frozen=True)
 class Reply:
-    """The fields that all replies to one request share.
+    """The replies to one request.
 
-    chat: whether a conversation is answered; else a text goes on.
-    with_logprobs, with_events: what rides along.
-    with_thinking: whether the thinking comes too.
-    n: answers to each prompt.
-    echoes: the text that stands before the answers to each prompt, if any.
+    chat: the request is a chat completion; else a completion.
+    with_logprobs, with_events, with_thinking: additional parts of the reply.
+    n: the number of answers to each prompt.
+    echoes: the prompts to repeat before the answers; may be empty.
     calling: how the answers may call functions.
-    readers: of each answer, by its number.
+    readers: the readers of the answers, by number.
     """
 
     model: str
@@ -403,12 +402,12 @@ class Reply:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        """The answers at once."""
+        """The reply with all answers, not streamed."""
         listed = [self._choice(index, choice) for index, choice in enumerate(choices)]
         return self._head(stream=False) | {"choices": listed, "usage": usage(choices, self.n)}
 
     def begin(self, n_choices: int) -> list[dict[str, Any]]:
-        """The first chunk of each answer, which says who speaks, or repeats the prompt."""
+        """The first chunk of each answer, with the role, or the repeated prompt."""
         if self.chat:
             return [self._chunk(i, {"delta": {"role": "assistant", "content": ""}}) for i in range(n_choices)]
         return [self._chunk(i, {"text": self._echo(i)}) for i in range(n_choices) if self.echoes]
@@ -435,14 +434,14 @@ class Reply:
         return self._chunk(index, fields, reader.finish_reason(result.finish_reason))
 
     def usage(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        """The chunk behind all answers that counts their tokens."""
+        """The last chunk of a stream, with the numbers of tokens."""
         return self._head(stream=True) | {"choices": [], "usage": usage(choices, self.n)}
 
     def _reader(self, index: int) -> Reader:
         return self.readers.setdefault(index, Reader(self.calling))
 
     def _added(self, reader: Reader, part: Part) -> dict[str, Any]:
-        """The fields of a chunk that adds a part to an answer."""
+        """The fields of a chunk for a part of an answer."""
         if not self.chat:
             return {"text": part.text}
         delta: dict[str, Any] = self._thinking(part) | ({"content": part.text} if part.text else {})
@@ -485,7 +484,7 @@ class Reply:
         return {"index": index, **fields, "finish_reason": reader.finish_reason(result.finish_reason)}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
-        """Those of the answer alone."""
+        """The log-probabilities of the answer, without its thinking."""
         log_probs = [token.log_probs for token in tokens if token.log_probs and not token.event.thought]
         if self.chat:
             return {"content": [_logprob(one) for one in log_probs]}
@@ -497,10 +496,10 @@ class Reply:
 
 
 def usage(choices: Sequence[Choice], n: int = 1) -> dict[str, Any]:
-    """Tokens of a request: of each prompt those of the longest view, which is what must fit into the context.
+    """The token counts of a request.  A prompt counts as its longest view, because that must fit into the context.
 
     Args:
-        n: answers to each prompt.
+        n: the number of answers to each prompt.
     """
     done = [choice.done.result.statistics for choice in choices if choice.done]
     prompt = sum(max(one.prompt_tokens, default=0) for one in done[::n])
@@ -547,7 +546,7 @@ async def streamed(answers: Answers, reply: Reply, with_usage: bool) -> Response
 
 
 def warning_header(answers: Answers) -> dict[str, str]:
-    """The header with the warnings that are known; empty where there are none."""
+    """The header with the warnings so far; empty without any."""
     text = in_fields("; ".join(answers.warnings)).encode("ascii", "replace").decode()
     return {WARNING: one_line(text)} if text else {}
 
@@ -564,7 +563,7 @@ async def chunks(
         if with_usage:
             yield as_event(reply.usage(answers.choices))
         yield b"data: [DONE]\n\n"
-    except Exception as error:  # in the middle of the stream it has no status any more
+    except Exception as error:  # the status was sent already
         yield as_event(described(error)[1])
 
 

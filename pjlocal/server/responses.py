@@ -1,6 +1,6 @@
-"""OpenAI's Responses API in its stateless form: its body, made into one of chat completions, and its answers.
+"""OpenAI's Responses API without state: its body, converted to a chat completion, and its replies.
 
-To be held beside the reference of https://platform.openai.com/docs/api-reference/responses.
+Compare with the reference: https://platform.openai.com/docs/api-reference/responses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .tools import Calling, Part, Reader
 
 _TEXTS = ("input_text", "output_text", "summary_text", "text")
 _ROLES = ("user", "assistant", "system", "developer")
-#: The fields of a chat completion, as they are called here; the longest first.
+#: The names of chat completion fields in this API, the longest first.
 _NAMES = {"response_format.json_schema": "text.format", "response_format": "text.format", ".function.": "."}
 
 
@@ -37,12 +37,12 @@ class _Text(Strict):
 
 
 def _items(text: Any) -> Any:
-    """The items of an input: a text alone is a message."""
+    """The items of an input; a text is a message."""
     return [{"role": "user", "content": text}] if isinstance(text, str) else text
 
 
 class Responses(Strict):
-    """A request; its other fields are those of chat completions."""
+    """A request.  Its other fields are those of chat completions."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -55,10 +55,10 @@ class Responses(Strict):
     top_logprobs: Whole = 0
 
     def as_chat(self) -> Chat:
-        """The same as a request for a chat completion.
+        """Convert the request to a chat completion.
 
         Raises:
-            Wrong: what such a request may not say.
+            Wrong: a field is wrong or not supported.
         """
         if self.top_logprobs:
             raise Wrong("top_logprobs is not supported here: use /v1/chat/completions", "top_logprobs")
@@ -125,7 +125,7 @@ def _renamed(message: str) -> str:
 
 
 def _text(content: Any, path: str) -> str:
-    """The text of an item: a text, or a list of parts that are texts."""
+    """The text of an item's content, which is a text or a list of text parts."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
@@ -143,9 +143,9 @@ def _text(content: Any, path: str) -> str:
 
 @dataclass(frozen=True)
 class _Kind:
-    """An item of the output: the beginnings of its events' names, and the fields in which its text comes.
+    """A kind of output item: the prefixes of its event names, and the fields of its text.
 
-    part: of a part within the item, with the field of its number.
+    part: the event prefix of a part within the item, and the field of its number.
     """
 
     prefix: str
@@ -165,7 +165,7 @@ _KINDS = {
 
 @dataclass
 class _Item:
-    """An item of the output, as far as it has come."""
+    """An item of the output so far."""
 
     kind: str
     index: int
@@ -180,7 +180,7 @@ class _Item:
 
     @property
     def others(self) -> dict[str, Any]:
-        """Other fields of the events that tell of its text."""
+        """Additional fields of its text events."""
         return {"logprobs": []} if self.kind == "message" else {}
 
     @property
@@ -201,8 +201,8 @@ class ResponsesReply:
     """The reply to a request, which grows with the tokens of its answer.
 
     Args:
-        chat: the request as one for a chat completion.
-        model: the name that the request gives.
+        chat: the request as a chat completion.
+        model: the model's name in the request.
         calling: how the answer may call functions.
     """
 
@@ -212,7 +212,7 @@ class ResponsesReply:
         self._model = model
         self._reader = Reader(calling)
         self._items: list[_Item] = []
-        self._space = ""  # at the beginning of a text, which may not come
+        self._space = ""  # white space that is sent only if a text follows
         self._n_events = 0
         self._id = uuid4().hex
         self._created = int(time.time())
@@ -240,7 +240,7 @@ class ResponsesReply:
                     yield event
             response = self._response(answers)
             yield self._event(f"response.{response['status']}", response=response)
-        except Exception as error:  # in the middle of the stream it has no status any more
+        except Exception as error:  # the status was sent already
             facts = described(error)[1]["error"]
             yield self._event("error", **{**facts, "error": facts})
 
@@ -266,7 +266,7 @@ class ResponsesReply:
         yield from self._close("incomplete" if done.result.finish_reason == "length" else "completed")
 
     def _write(self, kind: str, text: str) -> Iterator[bytes]:
-        """Add to the last item, or begin one of another kind."""
+        """Add text to the last item, or begin an item of another kind."""
         if not self._items or self._items[-1].kind != kind:
             yield from self._close("completed")
             item = _Item(kind, len(self._items), self._reader)
@@ -303,7 +303,7 @@ class ResponsesReply:
         return f"event: {name}\n".encode() + as_event({"type": name, "sequence_number": number, **fields})
 
     def _response(self, answers: Answers) -> dict[str, Any]:
-        """The response object, as far as it has come."""
+        """The response object so far."""
         body, chat = self._body, self._chat
         metadata, reasoning = (_as_object(body.model_extra, name) for name in ("metadata", "reasoning"))
         (choice,) = answers.choices
@@ -335,7 +335,7 @@ class ResponsesReply:
 
 
 def _as_object(fields: Mapping[str, Any] | None, name: str) -> dict[str, str]:
-    """A field that is an object of texts; of others, which nothing depends on, those that are."""
+    """The text values of a field that is an object; empty for other fields."""
     value = (fields or {}).get(name)
     return {key: text for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
 

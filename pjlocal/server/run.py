@@ -1,4 +1,4 @@
-"""The server as a whole: listens, answers, and ends in good order."""
+"""The server's sockets, its run loop, and its orderly end."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from ..settings import Engine
 
 log = logging.getLogger("pjlocal")
 
-#: Seconds that answers have to end after a first signal; then they are stopped.
+#: Seconds between a first signal and the interruption of unfinished answers.
 _PATIENCE_S = 0.5
-PATIENCE_S = 30  # for the head of a request to come
-_LAST_S = 1  # after which connections that are still open are cut
+PATIENCE_S = 30  # time limit for the head of a request
+_LAST_S = 1  # time limit for open connections at the end
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that waits for clients, before there is anybody to answer them.
+    """A listening socket, opened before the server can answer.
 
     Raises:
-        PjlocalError: the address is taken, or none of this machine's.
+        PjlocalError: the address is in use, or not one of this machine.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         raise PjlocalError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
-    # Accepted connections take this over.  asyncio sets it only on sockets that name their protocol: without it, every
-    # reply on a kept connection waits 40 ms for the acknowledgement of its head.
+    # Accepted connections inherit this.  asyncio sets it only on sockets with an explicit protocol.  Without it, every
+    # reply on a kept-alive connection waits 40 ms for the acknowledgement of its head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 @contextmanager
 def listen_locally(model: Path, engine: Engine) -> Iterator[socket.socket | None]:
-    """A socket for this user's `pjlocal run` and `chat`; None where there can be none, or another server has it."""
+    """A socket for this user's `pjlocal run` and `chat`; None if it cannot be made, or another server has it."""
     path = socket_path(model, engine)
     bound = _bound(path) if path else None
     try:
@@ -61,10 +61,10 @@ def listen_locally(model: Path, engine: Engine) -> Iterator[socket.socket | None
 
 
 def _bound(path: Path) -> socket.socket | None:
-    """Needs a name that nobody listens at: one that is left of a server that was killed is taken over."""
+    """Bind the socket.  The file of a killed server is replaced."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        for folder in (path.parent.parent, path.parent):  # of parents that are missing, `mkdir` sets no mode
+        for folder in (path.parent.parent, path.parent):  # `mkdir` does not set the mode of missing parents
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not is_private(path.parent):
             raise OSError(f"{path.parent} is open to others")
@@ -73,9 +73,9 @@ def _bound(path: Path) -> socket.socket | None:
                 raise OSError(f"another server listens at {path}")
             path.unlink()
         listening.bind(str(path))
-        path.chmod(0o600)  # nobody reaches it before it listens
+        path.chmod(0o600)  # nobody can connect before it listens
         listening.listen()
-    except OSError as error:  # such as a path that is too long for a socket; the server is of use without
+    except OSError as error:  # for example a path too long for a socket; the server works without
         log.debug("pjlocal run will not find this server: %s", error)
         listening.close()
         return None
@@ -89,13 +89,13 @@ def _is_listened_at(path: Path) -> bool:
             client.connect(str(path))
         except (ConnectionError, FileNotFoundError):
             return False
-        except OSError:  # it does not come to accept
+        except OSError:  # a server listens, but is too busy to accept
             return True
         return True
 
 
 class Connection(H11Protocol):
-    """uvicorn's, which is cut where the head of a request does not come to its end."""
+    """uvicorn's connection, closed if the head of a request is not complete in time."""
 
     _cutting: asyncio.TimerHandle | None = None
 
@@ -115,7 +115,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _wait_for_head(self) -> None:
-        """From its first byte on; a byte now and then makes it no longer."""
+        """Start the time limit at the first byte.  Later bytes do not extend it."""
         self._cutting = self._cutting or self.loop.call_later(PATIENCE_S, self.transport.close)
 
     def _stop_waiting(self) -> None:
@@ -125,7 +125,7 @@ class Connection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which tells the service of signals: the first one lets answers end, a second one does not."""
+    """A uvicorn server that passes signals to the service: the first lets answers end, the second interrupts them."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -142,8 +142,12 @@ class _Server(uvicorn.Server):
 
 
 def serve(app: Starlette, sockets: Sequence[socket.socket], service: Service) -> int:
-    """Answer until a signal comes; the exit status, which is 0 where that is what ends servers (SIGTERM)."""
-    for name in ("uvicorn", "uvicorn.error", "asyncio"):  # of half a request, and the like
+    """Run the server until a signal.  Returns the exit status, which is 0 for SIGTERM."""
+    for name in (
+        "uvicorn",
+        "uvicorn.error",
+        "asyncio",
+    ):  # their warnings, as about incomplete requests, are not for the user
         logging.getLogger(name).setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app,

@@ -1,4 +1,4 @@
-"""Answers on their way from the service to a client, until they are whole or the client hangs up."""
+"""The transfer of answers from the service to a client, until they end or the client disconnects."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ..service import Checked, Done, Job, News, Service, Token
 from .auth import TooLarge, TooSlow
 
 MOST_BODY = 4 << 20  # bytes
-_PATIENCE_S = 30  # for a body to come
+_PATIENCE_S = 30  # time limit for a body
 
 
 async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
-    """The body, of so many bytes at most.
+    """Read the body, of at most ``most`` bytes.
 
     Raises:
-        TooLarge, TooSlow: it is, or does not come.
+        TooLarge, TooSlow: the body is too large, or does not arrive in time.
     """
     try:
         return await asyncio.wait_for(_read_all(request, most), _PATIENCE_S)
@@ -45,18 +45,18 @@ async def _read_all(request: Request, most: int) -> bytes:
 
 @dataclass
 class Choice:
-    """One of the answers that a request wants, as far as it has come."""
+    """One of the answers to a request, as far as it was written."""
 
     tokens: list[Token] = field(default_factory=list)
     done: Done | None = None
 
 
 class Answers:
-    """The answers that one request wants.
+    """The answers to one request.
 
     Args:
-        jobs: without their ``tell``, which is set here.
-        warnings: those that are known already.
+        jobs: their ``emit`` is set here.
+        warnings: the warnings known so far.
     """
 
     def __init__(self, service: Service, jobs: Sequence[Job], warnings: Sequence[str] = ()) -> None:
@@ -65,7 +65,7 @@ class Answers:
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[tuple[int, News]] = asyncio.Queue()
         self.choices = [Choice() for _ in jobs]
-        self.warnings = [*warnings]  # what of the settings has no effect, as far as it is known
+        self.warnings = [*warnings]
         self.was_stopped = False
         for index, job in enumerate(jobs):
             job.emit = partial(self._receive, index)
@@ -74,10 +74,10 @@ class Answers:
         try:
             self._loop.call_soon_threadsafe(self._news.put_nowait, (index, news))
         except RuntimeError:
-            pass  # the loop is closed: nobody listens any more
+            pass  # the loop is closed
 
     def submit(self) -> None:
-        """Have them written.  Raises what `Service.submit` does."""
+        """Submit the jobs.  Raises the errors of `Service.submit`."""
         self._service.submit(self._jobs)
 
     @property
@@ -85,10 +85,10 @@ class Answers:
         return all(choice.done for choice in self.choices)
 
     async def next(self) -> tuple[int, News]:
-        """The next news of one of them, with its number.
+        """The next news of an answer, with its number.
 
         Raises:
-            Exception: the service cannot write them.
+            Exception: the service cannot write the answer.
         """
         index, news = await self._news.get()
         choice = self.choices[index]
@@ -105,21 +105,21 @@ class Answers:
         return index, news
 
     async def news(self) -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
-        """Their tokens and ends, until all are done.  Raises what `next` does."""
+        """The tokens and ends of all answers.  Raises the errors of `next`."""
         while not self.are_done:
             index, news = await self.next()
             if not isinstance(news, Started | Checked | Exception):
                 yield index, news
 
     async def finish(self) -> None:
-        """Have them written to their ends.  Raises what `submit` and `next` do."""
+        """Write all answers to their ends.  Raises the errors of `submit` and `next`."""
         self.submit()
         async for _ in self.news():
             pass
 
     async def begin(self) -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
-        """Have them written; their `news`, once the first token is there: what goes wrong before that is raised here,
-        and can have a status of its own."""
+        """Submit the jobs, wait for the first token, and return all `news`.  Errors before the first token are raised
+        here, so that the response can have an error status."""
         self.submit()
         news = self.news()
         first = await anext(news)
@@ -132,21 +132,21 @@ class Answers:
         return from_first()
 
     def cancel(self) -> None:
-        """Have no more written."""
-        jobs, self._jobs = self._jobs, ()  # they refer to this object: Python frees both at once
+        """Cancel the jobs."""
+        jobs, self._jobs = self._jobs, ()  # breaks the reference cycle with this object
         self._service.cancel(jobs)
 
     def stop(self) -> None:
-        """Have them end as they are."""
+        """End the answers as they are."""
         self.was_stopped = True
         self._service.stop(self._jobs)
 
 
 class AnswerResponse(Response):
-    """The response to a request.  It ends, and its answers are cancelled, when the client hangs up.
+    """The response of a request for answers.  When the client disconnects, it ends and cancels its answers.
 
     Args:
-        end: is called when all is over, however it went.
+        end: called at the end in any case.
     """
 
     def __init__(
@@ -187,12 +187,12 @@ async def _hung_up(receive: Receive) -> None:
 
 
 async def _never() -> Any:
-    """Wait for ever, as a response does that need not look whether the client is there."""
+    """Wait for ever: a ``receive`` for a response that need not watch the connection."""
     await asyncio.Event().wait()
 
 
 def as_stream(events: AsyncIterator[bytes], headers: Mapping[str, str] = {}) -> Response:
-    """The response whose events come as they are written."""
+    """A response that streams events as they are written."""
     headers = {"Cache-Control": "no-cache", **headers}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
@@ -201,6 +201,6 @@ def as_event(data: Mapping[str, Any], *, is_ascii: bool = False) -> bytes:
     """An event of a stream.
 
     Args:
-        is_ascii: escapes all other characters: settings may hold halves of surrogate pairs.
+        is_ascii: escape non-ASCII characters, because settings may contain halves of surrogate pairs.
     """
     return f"data: {json.dumps(data, ensure_ascii=is_ascii)}\n\n".encode()

@@ -1,6 +1,6 @@
-"""Fields of other servers' protocols that name a setting of pjlocal's, and their values as that setting takes them.
+"""Fields of other servers' protocols that mean a setting of pjlocal, and the conversion of their values.
 
-Beside llama.cpp's server, vLLM and Ollama: Hugging Face's TGI, SGLang, text-generation-webui, KoboldCpp and OpenRouter.
+Covers llama.cpp's server, vLLM, Ollama, Hugging Face's TGI, SGLang, text-generation-webui, KoboldCpp and OpenRouter.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from ..request import KEYS
 from ..settings import FORMS
 from .bodies import Wrong, same
 
-#: The settings that a field's value stands for.
+#: Converts a field's value to settings.
 Meaning = Callable[[Any], Mapping[str, Any]]
 
-#: Values that ask for nothing, of most fields; null is left out before.
+#: Values with which most fields have no effect; null is removed earlier.
 NOTHING: tuple[Any, ...] = (False, [], {}, "")
 
 _MANY = 2**31 - 1  # tokens to look back on: all
@@ -25,7 +25,7 @@ ANY_OBJECT = json.dumps({"type": "object", "additionalProperties": True})
 
 
 def is_one_of(value: Any, values: Iterable[Any] = NOTHING) -> bool:
-    """Whether a field's value is one of these; by default, of those that ask for nothing."""
+    """True if a field's value is one of these; by default, one without effect."""
     return any(same(value, each) for each in values)
 
 
@@ -35,8 +35,8 @@ def _setting(
     """The meaning of a field that sets one setting.
 
     Args:
-        as_setting: the value as the setting takes it.
-        nothing: further values that leave the setting as it is.
+        as_setting: converts the value.
+        nothing: further values without effect.
     """
 
     def meaning(value: Any) -> Mapping[str, Any]:
@@ -62,7 +62,7 @@ def _biases(value: Any) -> Any:
 
 
 def as_schema(value: Any) -> str:
-    """A JSON schema as its setting takes it: a text.  ``json`` and true stand for any object."""
+    """A JSON schema as text.  ``json`` and true stand for any object."""
     if is_one_of(value, ("json", True)):
         return ANY_OBJECT
     return value if isinstance(value, str) else json.dumps(value)
@@ -74,7 +74,7 @@ def _choice(value: Any) -> Any:
 
 
 def _grammar(value: Any) -> Mapping[str, Any]:
-    """A grammar: GBNF, which defines its rules by ``::=``, or Lark; or an object, as TGI takes it."""
+    """A grammar: GBNF, whose rules contain ``::=``, or Lark; or an object as in TGI."""
     if isinstance(value, dict):
         name = {"json": "json_schema", "regex": "regex"}.get(str(value.get("type")))
         return {name: as_schema(value.get("value"))} if name else {"grammar": value}
@@ -87,7 +87,7 @@ _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", 
 
 
 def _effort(value: Any) -> Mapping[str, Any]:
-    """How long the model thinks."""
+    """The settings of a reasoning effort."""
     if value == "none":
         return {"think": "off"}
     if value in ("default", "auto"):
@@ -96,7 +96,7 @@ def _effort(value: Any) -> Mapping[str, Any]:
 
 
 def _think(value: Any) -> Mapping[str, Any]:
-    """Whether the model thinks, or how long."""
+    """The settings of a switch for thinking, or of a reasoning effort."""
     if isinstance(value, bool):
         return {"think": "on" if value else "off"}
     if isinstance(value, str) and value in _EFFORTS:
@@ -122,7 +122,7 @@ _GROUPS: list[tuple[Meaning, list[str]]] = [
     (_setting("dry_last_n", _minus_one_is(_MANY)), ["dry_penalty_last_n"]),
     (_setting("logit_bias", _biases), ["logit_bias"]),
     (_setting("lora"), ["lora"]),
-    # What the answer must be.
+    # The form of the answer.
     (_setting("json_schema", as_schema), ["json_schema", "guided_json", "structured_outputs.json"]),
     (_setting("json_schema", as_schema), ["response_schema", "format"]),
     (_setting("json_schema", as_schema), ["guided_json_object", "structured_outputs.json_object"]),
@@ -138,15 +138,15 @@ _GROUPS: list[tuple[Meaning, list[str]]] = [
     (_setting("think_tokens", nothing=(-1,)), ["reasoning.max_tokens", "thinking.budget_tokens"]),
     (_setting("think_tokens", nothing=(-1,)), ["chat_template_kwargs.thinking_budget"]),
 ]
-#: By name; of a field inside another, with a point between them.
+#: By name; a nested field as ``outer.inner``.
 SYNONYMS: dict[str, Meaning] = {name: meaning for meaning, names in _GROUPS for name in names}
 
-#: Fields that hold others.
+#: Fields with nested fields.
 _OBJECTS = {name.partition(".")[0] for name in SYNONYMS if "." in name}
 
 
 def flat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields with those of the objects among them, as in ``reasoning.effort``."""
+    """The fields with nested ones as ``outer.inner``, as in ``reasoning.effort``."""
     flattened: dict[str, Any] = {}
     for name, value in fields.items():
         if name in _OBJECTS and isinstance(value, dict):
@@ -157,7 +157,7 @@ def flat(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """The field, the setting and its value, for each of the fields that sets one."""
+    """Field, setting and value for each field that sets one."""
     for field, value in fields.items():
         if field in SYNONYMS:
             yield from ((field, setting, each) for setting, each in SYNONYMS[field](value).items())
@@ -166,13 +166,13 @@ def settings_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 
 def merged(given: Iterable[tuple[str, str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings that fields set, and the field of each.
+    """The settings of fields, and the field of each.
 
     Args:
         given: field, setting and value.
 
     Raises:
-        Wrong: two fields set one setting to different values, or two say what the answer must be.
+        Wrong: two fields set one setting to different values, or give two constraints.
     """
     values: dict[str, Any] = {}
     fields: dict[str, str] = {}

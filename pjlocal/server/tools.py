@@ -1,4 +1,4 @@
-"""Functions in requests: the fields that offer them, the constraint that has the model write a call, and the call in
+"""Functions in requests: the fields that offer them, the constraint by which the model writes a call, and the call in
 its answer."""
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ class Function(Strict):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The JSON schema of the arguments, which are an object; an empty one where no parameter is named."""
+        """The JSON schema of the arguments object, which is empty if the function has no parameters."""
         others = self.parameters.keys() - {"type", "properties", "required", "title", "description"}
         is_empty = not (others or self.parameters.get("properties"))
         return {"type": "object", **self.parameters} | ({"additionalProperties": False} if is_empty else {})
 
     def as_schema(self) -> str:
-        """The same as a text."""
+        """The JSON schema as text."""
         return json.dumps(self.arguments)
 
     def as_tool(self) -> dict[str, Any]:
-        """The function as chat templates take it."""
+        """The function in the format of chat templates."""
         described = {"description": self.description} if self.description else {}
         return {"type": "function", "function": {"name": self.name, **described, "parameters": self.arguments}}
 
 
 class Tool(Strict):
-    """A tool; those of OpenAI's own servers are refused."""
+    """A tool.  Only functions are supported, not the tools of OpenAI's servers."""
 
     type: Literal["function"] = "function"
     function: Function
@@ -82,7 +82,7 @@ class Call(Strict):
     function: Called
 
     def as_dict(self) -> dict[str, Any]:
-        """The call as chat templates take it: with its arguments as an object, if they are one."""
+        """The call in the format of chat templates, with its arguments as an object if they are valid JSON."""
         arguments: Any = self.function.arguments
         with suppress(ValueError, RecursionError):
             arguments = json.loads(arguments or "{}")
@@ -90,7 +90,7 @@ class Call(Strict):
 
 
 class SentMessage(Strict):
-    """The fields of a message beside its text: calls, and the thinking before it."""
+    """The fields of a message besides its text: calls, and the thinking before it."""
 
     role: str
     reasoning_content: str = ""
@@ -140,7 +140,7 @@ class Offering(Strict):
 
 
 def as_messages(messages: Iterable[SentMessage]) -> list[Message]:
-    """Messages for the chat template; results of functions with the names that their calls have."""
+    """Messages for the chat template.  Results get the function names of their calls."""
     names: dict[str, str] = {}
     converted = []
     for message in messages:
@@ -161,8 +161,8 @@ def as_messages(messages: Iterable[SentMessage]) -> list[Message]:
 
 @dataclass(frozen=True)
 class Part:
-    """The text that some tokens add to an answer, to the thinking before it, and to the arguments of its call;
-    ``begins`` with the first of these."""
+    """The text that tokens add to the answer, the thinking, and the arguments of a call.  ``begins`` marks the first
+    part of the arguments."""
 
     thinking: str = ""
     text: str = ""
@@ -172,12 +172,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Calling:
-    """How an answer may call functions.
+    """The functions that an answer may call, and their syntax.
 
     tools: for the prompt.
     settings: the constraint.
-    heads: the functions' names, by the text that stands in front of the arguments.
-    mark: what a call begins with, wherever it stands in the answer; without, an answer that is a call is nothing else.
+    heads: the functions' names, by the text before the arguments.
+    mark: the beginning of a call anywhere in the answer; None if a call must be the whole answer.
     """
 
     tools: Tools
@@ -188,22 +188,22 @@ class Calling:
 
 @dataclass
 class Reader:
-    """Tells the thinking, the text and the call in an answer apart, token by token."""
+    """Separates the thinking, the text and the call of an answer, token by token."""
 
     calling: Calling | None
     name: str = ""  # of the function that is called
-    #: As Mistral's templates want it in later prompts: nine letters and digits.
+    #: Nine letters and digits, as Mistral's templates require.
     id: str = field(default_factory=lambda: uuid4().hex[:9])
     _texts: ThinkingText = field(default_factory=ThinkingText)
     _held: str = ""  # text that may become the head of a call
     _is_marked: bool = False
-    _is_over: bool = False  # no call can begin any more
+    _is_over: bool = False  # no call can follow
 
     def push(self, events: Sequence[TokenEvent]) -> Part:
         return _joined([self._push(event.id, *self._texts.push(event)) for event in events])
 
     def read(self, events: Sequence[TokenEvent]) -> Part:
-        """All of an answer."""
+        """Return the parts of a whole answer."""
         return _joined([self.push(events), self.finish()])
 
     def finish(self) -> Part:
@@ -244,10 +244,10 @@ def _joined(parts: Sequence[Part]) -> Part:
 
 
 def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport, request: Request) -> Calling | None:
-    """How the answer to a request may call functions; None where the model cannot choose between a call and a text.
+    """Prepare the calls of functions in an answer; None if the model cannot choose between a call and text.
 
     Raises:
-        Wrong: arguments whose schema is wrong or not supported, or another constraint beside the choice.
+        Wrong: a schema is wrong or not supported, or the request has another constraint besides the choice.
     """
     for function in functions:
         try:
@@ -276,7 +276,7 @@ def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport
 
 
 def _rules(functions: Sequence[Function], between: str) -> Iterator[str]:
-    """The rules of a call behind its opening, in Lark."""
+    """The Lark rules of a call after its opening."""
     yield f"call: {' | '.join(f'call_{n}' for n, _ in enumerate(functions))}"
     for n, function in enumerate(functions):
         yield f'call_{n}: "{function.name}" {between} arguments_{n}'
@@ -284,7 +284,7 @@ def _rules(functions: Sequence[Function], between: str) -> Iterator[str]:
 
 
 def _choice(syntax: CallSyntax, sampling: Sampling) -> Iterator[str]:
-    """The rules of an answer that is text, in the form that it must have, or comes to a call."""
+    """The Lark rules of an answer that is text, in its required form, or contains a call."""
     if others := [name for name in FORMS if name != "json_schema" and getattr(sampling, name) is not None]:
         raise Wrong(f"tools and {others[0]} exclude each other where tool_choice is auto", "tools")
     opening, mark = syntax.opening, syntax.mark

@@ -1,5 +1,5 @@
-"""Fields of other servers' protocols that no setting stands for: those that would change the answer are refused, the
-harmless ones are ignored."""
+"""Fields of other servers' protocols without a setting: those that would change the answer are refused, and harmless
+ones are ignored."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .synonyms import NOTHING, is_one_of
 class Unsupported:
     """A field that would change the answer.
 
-    advice: what to do instead.
-    nothing: the values that ask for nothing.
+    advice: the advice in the error message.
+    nothing: the values without effect.
     """
 
     advice: str = "leave it out"
@@ -84,11 +84,10 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     (_PLAIN, ["return_tokens", "return_token_ids", "return_tokens_as_token_ids", "return_prompt"]),
     (_TRUE, ["skip_special_tokens", "add_bos_token"]),
 ]
-#: Of every request, by name.
+#: The unsupported fields of requests, by name.
 UNSUPPORTED = {name: field for field, names in _GROUPS for name in names}
 
-#: Fields that change nothing here, whatever they hold.  Other unknown ones are ignored as well, unless they look like
-#: a misspelt field.
+#: Fields that have no effect.  Other unknown fields are ignored too, unless they look like a misspelt field.
 HARMLESS = frozenset(
     [
         "user", "metadata", "store", "service_tier", "parallel_tool_calls",
@@ -104,7 +103,7 @@ HARMLESS = frozenset(
     ]
 )  # fmt: skip
 
-#: Of a message.
+#: The unsupported fields of messages.
 _IN_MESSAGES: dict[str, Unsupported] = {
     "function_call": Unsupported("use tool_calls"),
     **dict.fromkeys(("images", "audio"), _TEXT),
@@ -112,7 +111,7 @@ _IN_MESSAGES: dict[str, Unsupported] = {
 _IN_STREAM_OPTIONS = {"continuous_usage_stats": Unsupported("use include_usage: usage comes at the end")}
 _TABLES = {"messages": _IN_MESSAGES, "stream_options": _IN_STREAM_OPTIONS}
 
-#: Unknown fields that may say what the answer must be; without it the client would take any answer for a valid one.
+#: Unknown fields that may be constraints.  Ignoring one would make the client accept any answer as valid.
 _FORM = re.compile("grammar|schema|regex|guided|structured|constrain|ebnf|gbnf|lark|json|(response|output)_format")
 
 _MOST_COMPARED = 20  # unknown fields of a request; difflib is slow
@@ -124,33 +123,33 @@ def check_fields(others: Mapping[str, Any], known: Collection[str]) -> None:
     """Refuse fields that would change the answer.
 
     Args:
-        others: the fields of a request that no setting stands for, with their values.
-        known: the names of the other fields that a request may have.
+        others: the fields of a request without a setting, with their values.
+        known: the names of the other fields.
 
     Raises:
-        Wrong: a line that names one, and what to do.
+        Wrong: names a field and the remedy.
     """
     unknown = []
     for name, value in others.items():
         if name in UNSUPPORTED:
             _check(name, UNSUPPORTED[name], value)
-        elif "." in name and name not in HARMLESS:  # inside an object of which all fields are known
+        elif "." in name and name not in HARMLESS:  # in an object whose fields are all known
             _check(name, _PLAIN, value)
         elif name not in HARMLESS and len(name) <= _LONGEST_NAME:
             if _FORM.search(name):
                 _check(name, _UNKNOWN_FORM, value)
             unknown.append(name)
     for name in unknown[:_MOST_COMPARED]:
-        if near := difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE):
-            raise Wrong(f"unknown field {name}: did you mean {near[0]}?", name)
+        if similar := difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE):
+            raise Wrong(f"unknown field {name}: did you mean {similar[0]}?", name)
 
 
 def check_nested(where: str, others: Mapping[str, Any], path: str) -> None:
-    """The same for the fields of an object in a request.
+    """Refuse unsupported fields of an object in a request.
 
     Args:
-        where: the field that holds such objects.
-        path: leads to this one.
+        where: the field that contains such objects.
+        path: the path of this object.
     """
     for name, value in others.items():
         if name in _TABLES[where]:

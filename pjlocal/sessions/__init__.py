@@ -1,1 +1,1 @@
-"""What is kept: chats, their tokens, their KV caches.  Knows nothing of terminals, nor of how an answer comes about."""
+"""Saved chats: their turns, tokens and KV caches.  Independent of terminals and of the engine."""

@@ -1,5 +1,4 @@
-"""Between a chat and the model: the messages that a view reads of the turns, as many as its context has room for, and
-the settings that a turn is saved with."""
+"""The prompt of a chat's next answer: the turns that fit into the context, the seed, and the saved settings."""
 
 from __future__ import annotations
 
@@ -15,16 +14,14 @@ if TYPE_CHECKING:
     from ..persona import PersonaJudge
     from ..prompting.plan import Plan, Roles
 
-_ROOM_SHARE = 4  # an answer's room in the context is at most a quarter of it
-_KEEP = 3 / 4  # of the room for the prompt is what stays when turns must leave, so that they seldom must
+_ROOM_SHARE = 4  # at most a quarter of the context is reserved for the answer
+_KEEP = 3 / 4  # of the prompt's room is used after turns are left out, so that this happens rarely
 
 
 def as_messages(turns: Sequence[Turn], turn: Turn) -> list[Message]:
-    """What a view reads of the turns, and then of the one that is to be answered; tokens that this one has already
-    begin its answer.
+    """The messages of the turns and of the turn to answer.  Tokens that this one has already begin its answer.
 
-    An answer stands there with its thinking, which its template keeps or leaves out; a thought without an answer does
-    not.
+    Answers include their thinking, which the template keeps or leaves out.  A thought without an answer is left out.
     """
     messages = []
     for each in (*turns, turn):
@@ -35,19 +32,19 @@ def as_messages(turns: Sequence[Turn], turn: Turn) -> list[Message]:
 
 
 def n_exchanges(conversation: Sequence[Message]) -> int:
-    """The number of questions with their answers in front of the last question."""
+    """The number of exchanges before the last question."""
     return (len(conversation) - 1) // 2
 
 
 def fitted(
     judge: PersonaJudge, roles: Roles, conversation: Sequence[Message], request: Request, first: int = 0
 ) -> tuple[Plan, int]:
-    """The prompt of what `as_messages` made, without the oldest turns where they no longer fit; and the turn that it
-    begins with.
+    """The plan for the result of `as_messages`, without the oldest turns if not all fit, and the first turn of its
+    prompt.
 
     Args:
         roles: of the request.
-        first: older turns have left already.
+        first: the number of turns that are left out already.
 
     Raises:
         UsageError: not even the question fits.
@@ -67,13 +64,13 @@ def fitted(
 
 
 def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) -> int | None:
-    """The seed of a turn's answer; None for any.
+    """The seed of a turn's answer; None for a random one.
 
-    A question that is asked again under a seed gets the next one: the same would give the same answer.
+    A repeated question with a seed gets the next seed, because the same one would give the same answer.
 
     Args:
-        replacing: the turn that is asked again, or instead of.
-        keep: whether the answer takes its place; else it is compared with it, and has the same seed.
+        replacing: the turn that is asked again or replaced.
+        keep: the answer replaces that turn; else it is compared with it, and has the same seed.
     """
     given = request.generation.seed
     if replacing is None or (keep and given is None):
@@ -99,8 +96,8 @@ def turn_settings(settings: Mapping[str, Any], request: Request, roles: Roles, m
     """The settings that a turn is saved with.
 
     Args:
-        settings: those of its session.
-        request: of its answer.
+        settings: the settings of its session.
+        request: the request of its answer.
         model: the name of the model's file.
     """
     return {

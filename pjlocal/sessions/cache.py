@@ -1,4 +1,4 @@
-"""A session's KV caches on disk, so that it goes on without reading everything again."""
+"""A session's KV caches on disk, so that it continues without decoding everything again."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from .session import Session
     from .store import Store
 
-_ROOM = 256  # tokens, at the least, that a loaded cache leaves for what is said next
+_ROOM = 256  # the least number of free tokens after loading a cache
 
 
 def save_cache(engine: Engine, session: Session) -> int:
-    """Write the caches of the views that the last answer had; returns their bytes, 0 where there is nothing to write.
+    """Write the KV caches of the last answer's views.  Returns their size in bytes; 0 if there is nothing to write.
 
     Raises:
         OutputError: they cannot be written.
@@ -47,7 +47,7 @@ def save_cache(engine: Engine, session: Session) -> int:
 
 
 def load_cache(engine: Engine, session: Session, adapters: Sequence[Adapters]) -> None:
-    """Fill the views from a session's caches, where there are any of this model and these adapters of the views."""
+    """Load a session's caches into the views, if there are any for this model and these adapters."""
     read = _read_tokens(session)
     if len(read) != len(adapters) or session.id is None:
         return
@@ -57,19 +57,19 @@ def load_cache(engine: Engine, session: Session, adapters: Sequence[Adapters]) -
 
 
 def remove_session(store: Store, session_id: int) -> None:
-    """Delete a session and its caches.  Raises what `Store.remove` does."""
+    """Delete a session and its caches.  Raises the errors of `Store.remove`."""
     store.remove(session_id)
     remove_cache(session_id)
 
 
 def remove_cache(session_id: int) -> None:
-    """Delete a session's caches, of whatever model."""
+    """Delete a session's caches of all models."""
     for file in _folder().glob(f"{session_id}-*.kv"):
         file.unlink(missing_ok=True)
 
 
 def _read_tokens(session: Session) -> list[int]:
-    """How many tokens each view has read at the end of the last answer."""
+    """The number of tokens in each view at the end of the last answer."""
     usage = session.turns[-1].statistics.get("usage") if session.turns else None
     return [prompt + usage["completion_tokens"] for prompt in usage["prompt_tokens"]] if usage else []
 
@@ -79,7 +79,7 @@ def _folder() -> Path:
 
 
 def _files(engine: Engine, session_id: int, adapters: Sequence[Adapters]) -> list[Path]:
-    """A file a view, named after everything that its content depends on: no other model takes it."""
+    """The file of each view.  Its name is a hash of all that its content depends on, so no other model uses it."""
     first, *parts = files_of(engine.model.file)
     of = (*_state(first), engine.settings.cache_type_k, engine.settings.cache_type_v, *map(_state, parts))
     files = []
@@ -91,6 +91,6 @@ def _files(engine: Engine, session_id: int, adapters: Sequence[Adapters]) -> lis
 
 
 def _state(path: Path) -> tuple[str, int, int]:
-    """A file as it is now."""
+    """The identity of a file's current content."""
     stat = path.stat()
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns

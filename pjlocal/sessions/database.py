@@ -1,6 +1,6 @@
-"""The SQLite file of chats: opening it, also where nothing can be written, and transactions.
+"""The SQLite database of chats: opening, also read-only, and transactions.
 
-Schema versions are in `schema`, and noticing that another file took its place in `opened`.
+Schema versions are in `schema`, and the check whether the file was replaced is in `opened`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def store_path() -> Path:
-    """The database: what PJLOCAL_DATABASE names, or ``chats.db`` in the user's folder for data.
+    """The path of the database: PJLOCAL_DATABASE, or ``chats.db`` in the user's data folder.
 
     Raises:
-        StoreError: there is no such folder.
+        StoreError: the user has no such folder.
     """
     if named := os.environ.get("PJLOCAL_DATABASE"):
         return user_path(named)
@@ -39,22 +39,22 @@ def store_path() -> Path:
 
 
 class Database:
-    """The database of chats; made when it is missing, its owner's alone (0600).  Close it, or use it in ``with``.
+    """The database of chats, created if missing, for its owner only (0600).  Close it, or use it in ``with``.
 
-    Whatever is written is there once the method returns, though the process be killed the next moment.  For one thread.
+    Written data survives a kill of the process as soon as the method returns.  For use in one thread.
 
     Args:
-        path: the file; `store_path` when not given.
+        path: the file; by default `store_path`.
         timeout: seconds to wait for another process that is writing.
-        reading: nothing will be written, and where nothing can be, it will do as it is.
+        reading: nothing will be written, so a read-only file is accepted.
 
     Raises:
-        StoreError: here and from every method, what SQLite or the file system refuses.
+        StoreError: here and from every method, an error of SQLite or the file system.
     """
 
     def __init__(self, path: Path | None = None, timeout: float = 1.0, *, reading: bool = False) -> None:
         self.path = path or store_path()
-        #: What cannot be read of it, and what to do about it; empty where all can.
+        #: A message about data that cannot be read, with the remedy; empty if all can.
         self.unread = ""
         self._timeout = timeout
         self._files: OpenFiles | None = None
@@ -78,7 +78,7 @@ class Database:
             self._files = OpenFiles(file)
 
     def _open_read_only(self) -> None:
-        """Where SQLite cannot make its -shm file: with the -wal where that can be read too, else without."""
+        """Open the file where SQLite cannot create its -shm file: with the -wal file if possible, else without."""
         with self._named_errors():
             file = os.path.realpath(self.path)
             uri = f"file:{quote(os.fsencode(file))}"
@@ -104,7 +104,7 @@ class Database:
 
     @contextmanager
     def _connected(self, database: str, **options: Any) -> Iterator[None]:
-        """A connection that stays open unless it turns out to be of no use."""
+        """Connect, and close the connection if the body fails."""
         self._db = sqlite3.connect(database, isolation_level=None, **options)
         self._db.row_factory = sqlite3.Row
         self._db.create_function("apart", 1, words.apart, deterministic=True)
@@ -116,12 +116,12 @@ class Database:
 
     @property
     def replaced(self) -> bool:
-        """True if the file that is open was deleted, or another put in its place."""
+        """True if the open file was deleted or replaced."""
         return not self._files or self._files.differ_from(os.path.realpath(self.path))
 
     def reopen(self) -> None:
-        """Write out and close the file that was open, and go on with the one at the path now, or with a new one."""
-        with suppress(sqlite3.Error):  # no room, say; or it is closed, as this was tried before
+        """Close the open file, and open the one that is now at the path, or create one."""
+        with suppress(sqlite3.Error):  # for example a full disk, or closed by an earlier attempt
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.close()
         if self._files:
@@ -141,7 +141,7 @@ class Database:
 
     @contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """All of it or nothing.  IMMEDIATE takes the lock for writing first: waiting works only there."""
+        """A transaction.  IMMEDIATE takes the write lock first, because SQLite waits for a lock only there."""
         with self._named_errors():
             self._db.execute(f"BEGIN {kind}")
             try:
@@ -160,21 +160,21 @@ class Database:
             raise fault(self.path, getattr(error, "strerror", None) or str(error)) from None
 
     def _use_wal(self, timeout: float) -> None:
-        """Readers and a writer side by side; a commit without fsync, which a killed process survives all the same."""
+        """Use WAL mode: readers and a writer at once, and commits without fsync that survive a killed process."""
         until = time.monotonic() + timeout
         while True:
             try:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 return
             except sqlite3.OperationalError as error:
-                # Two that open a new file at once are in each other's way here, and SQLite does not wait by itself.
+                # Two processes that open a new file at once conflict here, and SQLite does not wait by itself.
                 if "locked" not in str(error) or time.monotonic() > until:
                     raise
             time.sleep(0.005)
 
 
 def _create(path: str) -> None:
-    """An empty file for SQLite to fill; its -wal and -shm files then get the same mode."""
+    """Create an empty file for SQLite, whose -wal and -shm files then get the same mode."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     try:
         # Only a new file may be opened here: closing it would drop the locks of another connection in this process.

@@ -1,6 +1,6 @@
-"""A session as a file for others: Markdown to read, JSON to compute with, HTML to look into every token.
+"""Export of a session: Markdown, JSON, or HTML with the numbers of every token.
 
-What a model, a user or a file wrote is shown through `display.visible`; in JSON it stays as it is, escaped.
+Text of a model, a user or a file is written through `visible.visible`; in JSON it stays unchanged, but escaped.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _ENDINGS = {"length": "cut at the length limit", "interrupted": "interrupted", N
 
 
 def write_export(session: Session, target: Path, force: bool = False, drafts: bool = False) -> None:
-    """Write the session in the format that the file's ending names, in one step; a new file is its owner's alone.
+    """Write the session in the format of the file's ending, in one step.  Only the owner can read a new file.
 
     Args:
         drafts: whether the drafts that are not in force are in it too; JSON always has them.
 
     Raises:
-        UsageError: the ending names no format, or the file exists and ``force`` is not set.
+        UsageError: the ending is not that of a format, or the file exists and ``force`` is not set.
         OutputError: it cannot be written.
     """
     path, form = output_file(target, FORMATS, force)
@@ -40,7 +40,7 @@ def write_export(session: Session, target: Path, force: bool = False, drafts: bo
 
 
 def as_markdown(session: Session, drafts: bool = False) -> str:
-    """The questions, quoted, and the thoughts and answers, which are Markdown already and stay as they are."""
+    """The session as Markdown: quoted questions, and thoughts and answers unchanged, since they are Markdown."""
     parts = [f"# {markdown_line(session.title) or _UNTITLED}", f"pjlocal {__version__}, {_date(session.created)}"]
     for number, turn in enumerate(session.turns, 1):
         quoted = "\n".join(f"> {line}".rstrip() for line in shown(turn.question).split("\n"))
@@ -61,7 +61,7 @@ def _answer_parts(turn: Turn, number: str, note: str = "") -> list[str]:
 
 
 def as_json(session: Session, drafts: bool = True) -> str:
-    """Everything, for programs: one object.
+    """The whole session as one JSON object.
 
     ::
 
@@ -107,7 +107,7 @@ def _json_escape(match: re.Match[str]) -> str:
 
 
 def as_html(session: Session, drafts: bool = False) -> str:
-    """One page without scripts: every token in the colour of the view that wrote it, its numbers where one points."""
+    """One HTML page without scripts: every token in the colour of its view, with its numbers in a tooltip."""
     count = f"{len(session.turns)} turn{'s' * (len(session.turns) != 1)}"
     legends = [_legend(turn) for turn in session.turns]
     shared = legends[0] if legends and all(legend == legends[0] for legend in legends) else None
@@ -154,7 +154,7 @@ def _date(seconds: float) -> str:
 
 
 def _at(table: object, *keys: str) -> Any:
-    """What stands under the keys, one inside the other; None where one is missing."""
+    """The value at nested keys; None if one is missing."""
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None
     return table
@@ -182,7 +182,7 @@ def _preferences(turn: Turn) -> dict[str, list[str]]:
 
 
 def _facts(turn: Turn) -> list[str]:
-    """What is known of how the answer came to be."""
+    """The settings and statistics of an answer, as texts."""
     mode = _at(turn.settings, "mode")
     judged = mode in JUDGED
     generation = _at(turn.settings, "generation")
@@ -208,7 +208,7 @@ def _facts(turn: Turn) -> list[str]:
 
 
 def _closing_fence(text: str) -> str:
-    """What ends a code block that the answer left open, so that it does not run on over the next turn."""
+    """The fence that closes a code block left open by the answer, which would continue into the next turn."""
     fence = ""
     for line in text.split("\n"):
         mark = re.match(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})(.*)", line)
@@ -226,7 +226,7 @@ _ALL = "all"
 
 
 def _legend(turn: Turn) -> tuple[dict[str, list[str]], bool]:
-    """The preferences of the views that had one or wrote a token, and whether a token was the choice of all views."""
+    """The preferences of the views that had one or wrote a token, and True if all views chose a token together."""
     preferences = _preferences(turn)
     wrote = {_writer(event) for event in turn.events}
     names = [name for name in dict.fromkeys(["a", "b", *preferences]) if preferences.get(name) or name in wrote]
@@ -234,12 +234,12 @@ def _legend(turn: Turn) -> tuple[dict[str, list[str]], bool]:
 
 
 def _writer(event: TokenEvent) -> str | None:
-    """The view whose choice a token is, or all of them; None where one decoded alone."""
+    """The view that chose a token, or all; None if there was only one view."""
     return event.writer or (_ALL if event.draft else None)
 
 
 def _share(turn: Turn) -> list[str]:
-    """How much of the answer each view wrote."""
+    """The share of the answer that each view wrote, as text."""
     answer = (event for event in turn.events if event.text and not event.thought)
     writers = [writer for event in answer if (writer := _writer(event))]
     if not writers:
@@ -256,20 +256,20 @@ def _tokens(turn: Turn, thought: bool) -> list[dict[str, Any]]:
 
 
 def _token(group: Sequence[TokenEvent]) -> dict[str, Any]:
-    """A token as the page shows it, or several that are one character."""
+    """The values of a token for the page, or of several tokens that form one character."""
     first = group[0]
     text = shown("".join(event.text for event in group))
     line_end = "line-end" if text.lstrip(" ").startswith("\n") else ""
     return {
         "text": text,
         "classes": " ".join(filter(None, ["t", view_color(first.writer), first.kind, line_end])),
-        "tabindex": 0 if first.kind == "resampled" else -1,  # a click or a tap holds any token; Tab has few to stop at
+        "tabindex": 0 if first.kind == "resampled" else -1,  # Tab stops only at these; a click or tap holds any token
         "tip": "\n\n".join(map(_tip, group)),
     }
 
 
 def _tip(event: TokenEvent) -> str:
-    """A token's numbers as lines of text."""
+    """A token's numbers, as lines of text."""
     draft, judge = event.draft, event.judge or _ALL
     knows = _ALL if judge == _ALL else f"judge {judge}"
     lines = [_named(event.text, event.id)]
@@ -290,13 +290,13 @@ def _tip(event: TokenEvent) -> str:
 
 
 def _push_rows(event: TokenEvent) -> list[str]:
-    """How far each preference moved the token: in nats, and how many times as probable that makes it."""
+    """The push of each preference on the token: in nats, and as a factor of the probability."""
     rows = [f"push {name:9}{nats:+6.2f}  ×{exp(min(nats, 99)):.3g}" for name, nats in event.pushes.items()]
     return ["", *rows] if rows else []
 
 
 def _named(text: str, token: int) -> str:
-    """A token's text, shortened, with its white space made visible; of one without text, its number."""
+    """A token's text, shortened, with visible white space; its id if it has no text."""
     marked = shown(text[:60]).translate({10: "↵", 9: "⇥", 32: "␣"})
     return marked + "…" * (len(text) > 60) or f"token {token}"
 

@@ -12,24 +12,24 @@ GONE_ON = "the chat has new turns from elsewhere: load the chat again"
 
 
 class StoreError(OutputError):
-    """The database of chats cannot be used, now or at all; names the file and the reason."""
+    """The database of chats cannot be used; names the file and the reason."""
 
 
 class RemovedError(StoreError):
-    """The session was removed, by another process."""
+    """The session was removed by another process."""
 
 
 class UnwritableError(StoreError):
-    """Nothing can be written where it is."""
+    """The database is read-only."""
 
 
 class ForeignStoreError(StoreError):
-    """The file is a newer pjlocal's, or another program's."""
+    """The file was written by a newer pjlocal or another program."""
 
 
 REMOVED = "the chat was removed"
 
-#: What to say, by a part of what SQLite says.
+#: Our messages, by a part of SQLite's message.
 _REASONS = {
     "is locked": "database is locked (another program is writing to it: try again)",
     "is full": "database or disk is full (make room, or set PJLOCAL_DATABASE to a file on another disk)",
@@ -40,12 +40,12 @@ _REASONS = {
     "readonly database": "it is read-only (set PJLOCAL_DATABASE to another file)",
     "unable to open": "unable to open database file (check the permissions of the file and its folder)",
 }
-#: What of it means that nothing can be written.
+#: Parts of messages that mean a read-only database.
 _UNWRITABLE = ("readonly database", "unable to open database file", os.strerror(errno.EROFS), os.strerror(errno.EACCES))
 
 
 def fault(path: Path, reason: str) -> StoreError:
-    """The error to raise for what SQLite or the file system says."""
+    """The error for a message of SQLite or the file system."""
     message = next((text for part, text in _REASONS.items() if part in reason), reason)
     unwritable = any(part in reason for part in _UNWRITABLE)
     kind = RemovedError if message == REMOVED else UnwritableError if unwritable else StoreError

@@ -1,4 +1,4 @@
-"""Finding a saved chat: by its title, or by the words that were written in it."""
+"""Search for saved chats, by title or by the words in them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from . import words
 class Summary:
     """A session in a list.
 
-    n_turns: those that were not undone.
-    model: by its lasting name (older versions: as the user named it, or None).
+    n_turns: the number of turns that are not undone.
+    model: its lasting name (in older versions: the name that the user gave, or None).
     updated: seconds since the epoch.
     """
 
@@ -48,10 +48,10 @@ _LONGEST_TITLE = 200
 
 
 def check_title(title: str) -> None:
-    """Refuse what would not name a session.
+    """Refuse a title that cannot name a session.
 
     Raises:
-        UsageError: it is empty, long, or a number, which means the session of that number.
+        UsageError: the title is empty, too long, or a number, which names the session of that number.
     """
     if not title.strip():
         raise UsageError("a chat's title must not be empty")
@@ -62,12 +62,12 @@ def check_title(title: str) -> None:
 
 
 def find(name: str, sessions: Sequence[Summary]) -> int:
-    """The session that ``name`` means: an id, a title (of several, the first), or how only one title begins.
+    """The session that ``name`` means: an id, a title (of several, the first), or the beginning of exactly one title.
 
-    Case makes no difference.
+    Case is ignored.
 
     Raises:
-        UsageError: no session, or several, are called so; names the nearest.
+        UsageError: no session or several match; names similar ones.
     """
     name = name.strip()
     for session in sessions:
@@ -90,9 +90,9 @@ def find(name: str, sessions: Sequence[Summary]) -> int:
 
 
 def search(db: sqlite3.Connection, query: str) -> list[Hit]:
-    """The turns in which every word of ``query`` occurs, the newest first; the last word may be a beginning.
+    """The turns that contain every word of ``query``, the newest first.  The last word may be the beginning of one.
 
-    Undone turns are left out, and of an answer that was never finished only the question is searched.
+    Undone turns are left out.  Of a turn with an unfinished answer, only the question is searched.
     """
     sought = words.match(query)
     if not sought:

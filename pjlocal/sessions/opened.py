@@ -1,4 +1,4 @@
-"""Noticing that another file took the place of the database that is open."""
+"""Detection of a replaced database file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _ENDS = ("", "-wal", "-shm")
 
 
 class OpenFiles:
-    """The database that is open at a path, with the two files that SQLite keeps beside it."""
+    """The identities of an open database and of SQLite's two files beside it."""
 
     def __init__(self, path: str) -> None:
         self._identities = {end: _identity(path + end) for end in _ENDS}
 
     def differ_from(self, path: str) -> bool:
-        """True if another database is at the path, or none."""
+        """True if the path has another database or none."""
         return _identity(path) != self._identities[""]
 
     def remove_leftovers(self, path: str) -> None:
-        """Remove the -wal and -shm files if they are still those that were open, once the database is closed.
+        """Remove the -wal and -shm files of the closed database, if they were not replaced.
 
-        SQLite would take what is in them for a part of the file that is there now.
+        SQLite would read them as a part of the new database.
         """
         for end in _ENDS[1:]:
             if _identity(path + end) == self._identities[end]:
@@ -31,7 +31,7 @@ class OpenFiles:
 
 
 def _identity(file: str) -> _Identity:
-    """The device and number of a file, by which it differs from another of its name; None where there is none."""
+    """The device and inode of a file, which identify it; None if it does not exist."""
     try:
         status = os.stat(file)
     except OSError:

@@ -1,4 +1,4 @@
-"""Writes a chat down while it happens: every token is in the database before it is shown."""
+"""Saving a chat while it is written: every token is in the database before it is shown."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _Write = Callable[[Store], object]
 
 
 class Recorder:
-    """Puts every turn and token of the session in force into the store at once.
+    """Writes every turn and token of the current session to the store at once.
 
-    What cannot be written (a full disk, a locked database) is kept in memory and tried again with the next turn and at
-    the end; one line says so, and one when all is saved again.  Where the database itself is deleted or replaced, the
-    whole session is written again, to what is at its path then.
+    Failed writes (a full disk, a locked database) are kept in memory and repeated with the next turn and at the end.
+    One message reports the failure, and one that all is saved again.  If the database is deleted or replaced, the whole
+    session is written again to the file that is then at its path.
 
     Args:
         store: None saves nothing.
@@ -34,34 +34,34 @@ class Recorder:
         self.session = session
         self._say = say or _say_nothing
         self._raises = say is None
-        self._pending: list[tuple[Session, _Write]] = []  # what the store lacks, in order
-        self._trouble = ""  # why
-        self._hidden: list[tuple[Session, Turn]] = []  # turns that the store has besides those of their sessions
+        self._pending: list[tuple[Session, _Write]] = []  # failed writes, in order
+        self._trouble = ""  # the reported error
+        self._hidden: list[tuple[Session, Turn]] = []  # undone turns, which are not in their sessions
 
     def close(self) -> None:
-        """Write what the store lacks; a line says so where that cannot be done."""
+        """Repeat failed writes, and report it if they fail again."""
         self.catch_up()
         if self._pending:
             self._say("the messages since then are not saved")
 
     def check_seen(self) -> None:
-        """Refuse to go on where others, such as the page, have gone on in the session since it was loaded.
+        """Check that nobody else, such as the page, added to the session since it was loaded.
 
         Raises:
-            UsageError: they have.
+            UsageError: the session has new turns.
         """
         session, store = self.session, self.store
         if store is None or session.id is None or self._pending or store.replaced:
             return
-        with suppress(StoreError):  # saving the turn says so
+        with suppress(StoreError):  # saving the turn reports it
             last = store.last_turn(session.id)
             if last is not None and last != (session.turns[-1].id if session.turns else None):
                 raise UsageError(GONE_ON)
 
     def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
-        """A turn begins: its question is safe from now on, and so are the session's settings.
+        """Save a new turn with its question, and the session's settings.
 
-        The turn of which it is another draft stays as well, until this one is put in force.
+        The turn to replace stays until this one is put in force.
         """
         session = self.session
         if replacing:
@@ -71,7 +71,7 @@ class Recorder:
         self._do(lambda store: _write(store, session, turn))
 
     def token(self, turn: Turn, event: TokenEvent) -> None:
-        """A token of its answer was written."""
+        """Save a token of the turn's answer."""
         session, turn_id = self.session, turn.id
         if turn_id is None or self._pending:
             return  # `finish` writes it
@@ -81,12 +81,12 @@ class Recorder:
             self._pending.append((session, lambda store: _write(store, session, turn)))
 
     def finish(self, turn: Turn) -> None:
-        """Its answer is whole, or was stopped."""
+        """Save the end of the turn's answer."""
         session = self.session
         self._do(lambda store: _write(store, session, turn))
 
     def replace(self, turn: Turn, replaced: Turn) -> None:
-        """A whole turn takes the place of the last one."""
+        """Replace the last turn by a whole one."""
         self.session.turns[-1:] = [turn]
         self.begin(turn, replaced)
         self.put_in_force(turn)
@@ -109,7 +109,7 @@ class Recorder:
         self._do(lambda store: _drop(store, turn))
 
     def undo(self, turn: Turn) -> None:
-        """The turn is to be hidden."""
+        """Hide a turn."""
         turn.undone = True
         self._hidden.append((self.session, turn))
         self._do(lambda store: _hide(store, turn))
@@ -122,17 +122,17 @@ class Recorder:
         return self.session
 
     def save_settings(self) -> None:
-        """The session's settings have changed."""
+        """Save the session's settings."""
         session = self.session
         self._do(lambda store: _save(store, session))
 
     def rename(self) -> None:
-        """The session's title has changed."""
+        """Save the session's title."""
         session = self.session
         self._do(lambda store: _rename(store, session))
 
     def catch_up(self) -> None:
-        """Write what the store lacks; a session that it refuses holds up no other."""
+        """Repeat failed writes.  A session that cannot be written does not block others."""
         if not self._reopen_if_replaced():
             return
         left: list[tuple[Session, _Write]] = []
@@ -145,9 +145,9 @@ class Recorder:
             self._say("the whole chat is saved again")
 
     def _reopen_if_replaced(self) -> bool:
-        """Go on with the file that is at the store's path now; False where that cannot be used.
+        """Reopen the store if its file was replaced; False if that fails.
 
-        Another file than before has nothing of the chat, and gets all of it.
+        The new file contains nothing of the chat, so the whole chat is written to it.
         """
         store = self.store
         if store is None or not store.replaced:
@@ -166,7 +166,7 @@ class Recorder:
         return True
 
     def _writes_of(self, session: Session) -> list[tuple[Session, _Write]]:
-        """What puts a whole session into a store that has nothing of it: hidden turns and drafts too."""
+        """The writes that save a whole session to an empty store, including undone turns and drafts."""
         session.id = None
         undone = [turn for owner, turn in self._hidden if owner is session]
         drafts = {id(draft): draft for turn in (*undone, *session.turns) for draft in turn.drafts}.values()
@@ -208,13 +208,13 @@ class Recorder:
 class Recording:
     """A turn of the recorder's session that is being answered.
 
-    A turn whose answer is stopped before its first token is taken back, and so is the title that it gave; the turn that
-    it was to replace stays.  The same holds for an answer that is continued without more text.
+    If its answer is stopped before the first token, the turn and the title from it are removed, and the turn that it
+    replaces stays.  The same happens to a continued answer without new text.
 
     Args:
         replacing: the turn of which this one is another draft.
-        keep: whether it takes that one's place when it has an answer; else it stays a draft, once of each mode and
-            text.
+        keep: put the turn in force when it has an answer; else it stays a draft, unless another draft has the same
+            mode and text.
     """
 
     def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None, *, keep: bool = True) -> None:
@@ -230,7 +230,7 @@ class Recording:
         self._title = self._session.title
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Add the turn to its session, which has these settings from now on, unless it stays a draft."""
+        """Add the turn to its session and set the session's settings, unless it stays a draft."""
         session = self._session
         self.turn.undone = not self._keep
         if self._keep:
@@ -250,7 +250,7 @@ class Recording:
         return event
 
     def finish(self, result: Result) -> None:
-        """The answer is whole, or was stopped."""
+        """Save the end of the answer."""
         self.turn.finish(result)
         self._recorder.finish(self.turn)
         added = self.turn.events[self._n_continued :]
@@ -274,11 +274,11 @@ def _say_nothing(line: str) -> None:
     pass
 
 
-# Each may be done again, where it is not known whether it was done.
+# Each of these may be repeated if it is not known whether it succeeded.
 
 
 def _write(store: Store, session: Session, turn: Turn) -> None:
-    """As much of the turn as there is, behind the drafts that came before it."""
+    """Save the turn with its answer so far, after its earlier drafts."""
     session_id = store.add_session(session) if session.id is None else session.id
     is_there = turn.id is not None
     for draft in turn.drafts:
@@ -308,7 +308,7 @@ def _hide(store: Store, turn: Turn) -> None:
 
 
 def _save(store: Store, session: Session) -> None:
-    """The settings; a session without turns is not kept."""
+    """Save the settings of a session that has turns."""
     if session.id is not None:
         store.save_settings(session)
 

@@ -1,4 +1,4 @@
-"""The chats that a server on another machine keeps: read, found, renamed and deleted as those of a `Store`."""
+"""The chats of a server on another machine, with the interface of a `Store`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..client import Server
 from .finding import Hit, Summary, find
 from .recorder import Recorder
 
-if TYPE_CHECKING:  # they bring NumPy, which a list of chats need not wait for
+if TYPE_CHECKING:  # they import NumPy, which a list of chats does not need
     from .session import Session, Turn
 
 _T = TypeVar("_T")
@@ -20,8 +20,8 @@ class RemoteStore:
     """The chats of a server.
 
     Raises:
-        UsageError: from every method, what the server refuses.
-        ServerError: from every method, the server does not answer.
+        UsageError: from every method: the server refuses the request.
+        ServerError: from every method: the server does not answer.
     """
 
     unread = ""
@@ -36,14 +36,14 @@ class RemoteStore:
         self.close()
 
     def close(self) -> None:
-        """Nothing is open between two calls."""
+        """Do nothing: no connection stays open."""
 
     def summaries(self) -> list[Summary]:
         """Every session, the newest first."""
         return self._read("/api/chats", "chats", Summary)
 
     def latest(self) -> int | None:
-        """The session that was updated last; None where there is none."""
+        """The session that was updated last; None without any."""
         return next((summary.id for summary in self.summaries()), None)
 
     def find(self, name: str) -> int:
@@ -51,7 +51,7 @@ class RemoteStore:
         return find(name, self.summaries())
 
     def search(self, query: str) -> list[Hit]:
-        """The turns in which every word of ``query`` occurs; see `Store.search`."""
+        """The turns that contain every word of ``query``; see `Store.search`."""
         return self._read(f"/api/chats?q={quote(query, safe='')}", "hits", Hit) if query else []
 
     def load(self, session_id: int, with_undone: bool = False) -> Session:
@@ -67,7 +67,7 @@ class RemoteStore:
         self._change(session_id, {"title": title})
 
     def save_settings(self, session: Session) -> None:
-        """Save the settings that the session goes on with."""
+        """Save the session's settings."""
         assert session.id is not None
         self._change(session.id, {"settings": session.settings})
 
@@ -76,7 +76,7 @@ class RemoteStore:
         self.server.call("POST", f"/api/chats/{session_id}/undo", {"turn": turn_id})
 
     def edit(self, session_id: int, turn_id: int, answer: str) -> Turn:
-        """Put a turn with another answer in the place of the last one, and return it."""
+        """Replace the last turn by one with another answer, and return it."""
         body = {"turn": turn_id, "answer": answer}
         try:
             return _turn(self.server.call("POST", f"/api/chats/{session_id}/edit", body))
@@ -109,7 +109,7 @@ class RemoteStore:
 
 
 def _session(values: Mapping[str, Any]) -> Session:
-    """A session as the server describes it."""
+    """The session of a server's JSON."""
     from .session import Session
 
     kept = ("title", "settings", "created", "updated", "id")
@@ -118,7 +118,7 @@ def _session(values: Mapping[str, Any]) -> Session:
 
 
 def _turn(values: Mapping[str, Any]) -> Turn:
-    """A turn with its drafts as the server describes it."""
+    """The turn of a server's JSON, with its drafts."""
     turn = _answered(values)
     if described := values.get("drafts"):
         turn.drafts = [turn if draft["id"] == turn.id else _answered(draft) for draft in described]
@@ -140,7 +140,7 @@ def _answered(values: Mapping[str, Any]) -> Turn:
 
 
 class RemoteRecorder(Recorder):
-    """Follows a session that a server keeps: the server saves turns as it writes them; the rest is sent to it.
+    """The recorder of a session on a server.  The server saves the turns it writes; other changes are sent to it.
 
     Raises:
         UsageError, ServerError: as `RemoteStore`.
@@ -149,7 +149,7 @@ class RemoteRecorder(Recorder):
     def __init__(self, chats: RemoteStore, session: Session, say: Callable[[str], None]) -> None:
         super().__init__(None, session, say)
         self._chats = chats
-        self._is_named = False  # by the user, before its first turn
+        self._is_named = False  # the user set a title before the first turn
 
     def finish(self, turn: Turn) -> None:
         if self._is_named and self.session.id is not None:

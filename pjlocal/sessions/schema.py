@@ -1,4 +1,4 @@
-"""The tables of the database of chats, as the steps that lead from one version to the next."""
+"""The schema of the database of chats, as migrations from one version to the next."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .faults import ForeignStoreError
 #: Marks a file as pjlocal's (PRAGMA application_id): "pjlc".
 APPLICATION_ID = 0x706A6C63
 
-#: What leads from each version of the schema (PRAGMA user_version) to the next.  AUTOINCREMENT: an id is never used
-#: again, or a chat that was removed while it was open would go on inside another.  ``apart`` is `words.apart`.
+#: The statements from each version of the schema (PRAGMA user_version) to the next.  AUTOINCREMENT never reuses an id:
+#: else a chat that was removed while open would continue inside another.  ``apart`` is `words.apart`.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
@@ -70,7 +70,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "INSERT INTO turns_text (turns_text) VALUES ('rebuild')",
     ),
     (
-        # The search's own copy of the text, put `words.apart`: what FTS5 reads must be what it has indexed.
+        # The search has its own copy of the text, changed by `words.apart`: FTS5 must read the text that it indexed.
         "DROP TRIGGER turns_text_insert",
         "DROP TRIGGER turns_text_delete",
         "DROP TRIGGER turns_text_update",
@@ -88,13 +88,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "INSERT INTO turns_text (rowid, question, answer) SELECT id, apart(question), apart(answer) FROM turns",
     ),
     (
-        # Who judged: before there were more than two views, always the one that did not draft.
+        # The judging view.  In older versions, with two views, it was the one that did not draft.
         "ALTER TABLE tokens ADD COLUMN judge TEXT",
         "ALTER TABLE tokens ADD COLUMN pushes TEXT",  # JSON; NULL: no neutral view told any
         "UPDATE tokens SET judge = CASE draft WHEN 'a' THEN 'b' ELSE 'a' END WHERE draft IS NOT NULL",
     ),
     (
-        # NULL in the rows of versions that did not keep thinking apart: it is found when they are read.
+        # NULL in rows of older versions, which did not separate the thinking: it is found when they are read.
         "ALTER TABLE tokens ADD COLUMN thought INTEGER",
     ),
     (
@@ -107,10 +107,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 
 def version_of(db: sqlite3.Connection, path: Path) -> int:
-    """How many migrations the file has had.
+    """The number of migrations applied to the file.
 
     Raises:
-        StoreError: more than are known here, or it is another program's database.
+        StoreError: the file is of a newer version, or of another program.
     """
     version, application, empty = db.execute(
         "SELECT user_version, application_id, NOT EXISTS (SELECT 1 FROM sqlite_master) "

@@ -1,4 +1,4 @@
-"""A chat as data: sessions made of turns, each with what was in force and every token of its answer."""
+"""The data of a chat: a session and its turns, each with its settings and the tokens of its answer."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ _TITLE_LENGTH = 60
 class Turn:
     """A question and its answer.
 
-    settings: what was in force, as JSON holds it: ``model`` (file name), ``mode``, ``preferences`` by view, ``seed``,
+    settings: the settings of its answer, for JSON: ``model`` (file name), ``mode``, ``preferences`` by view, ``seed``,
         and the tables ``generation``, ``sampling`` and ``prompting``.
-    finish_reason: None while the answer is being written; it stays so where the process was killed meanwhile.
-    statistics: what `events.Result.as_dict` says of usage, acceptance rate, rounds, pushes and timings.
+    finish_reason: None while the answer is being written, and for good if the process was killed meanwhile.
+    statistics: usage, acceptance rate, rounds, pushes and timings of `events.Result.as_dict`.
     created: seconds since the epoch.
-    id: its row in the database; None while it is not there.
-    undone: whether it is hidden: it was taken back, or another of its drafts is in force.
-    first: the turn of its session that its prompt began with: older ones did not fit.  Not saved.
-    drafts: every answer that the question has got, this one among them, in the order in which they came.  The drafts of
-        a turn share the list.
+    id: its row in the database; None if it has none.
+    undone: the turn is hidden: it was undone, or another of its drafts is in force.
+    first: the first turn of its prompt; older ones did not fit.  Not saved.
+    drafts: all answers to the question in order, including this turn.  The drafts of a turn share the list.
     """
 
     question: str
@@ -78,7 +77,7 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """All that the model wrote, its thinking with the marks around it included."""
+        """The whole output of the model, including its thinking and the marks around it."""
         return "".join(event.text for event in self.events)
 
     @property
@@ -88,12 +87,12 @@ class Turn:
 
     @property
     def thinking(self) -> str:
-        """What the model thought before it, without the marks around it."""
+        """The thinking before the answer, without its marks."""
         return split(self.events)[0]
 
     def continued(self) -> Turn:
-        """The same question, with the answer as the beginning of a longer one: behind an answer that the model has
-        ended, which it would end again, comes a new paragraph."""
+        """A turn with the same question, whose answer begins with this one.  If the model ended the answer, a new
+        paragraph is added; else the model would end it again at once."""
         events = self._with_text()
         if events and self.finish_reason == "stop" and not events[-1].text.endswith("\n"):
             events.append(TokenEvent.given(len(events), "\n\n", thought=events[-1].thought))
@@ -120,8 +119,7 @@ class Turn:
         return Turn(self.question, [*begun, taken])
 
     def edited(self, answer: str) -> Turn:
-        """The turn with another answer; its tokens stay as far as they are the same from the beginning and the end.
-        The thinking stays."""
+        """The turn with another answer.  Its equal tokens at the beginning and the end are kept, and its thinking."""
         events = self._with_text()
         thoughts, old = ([event for event in events if event.thought is which] for which in (True, False))
         first, begin = 0, 0
@@ -148,7 +146,7 @@ class Turn:
         return self.events[:n]
 
     def finish(self, result: Result) -> None:
-        """The answer is whole, or was stopped."""
+        """Set the finish reason and the statistics."""
         report = result.as_dict()
         self.finish_reason = result.finish_reason
         self.statistics = {key: report[key] for key in ("usage", "acceptance_rate", "rounds", "pushes", "timings")}
@@ -158,10 +156,10 @@ class Turn:
 
 @dataclass
 class Session:
-    """A conversation: its turns in order, those that were undone left out.
+    """A conversation: its turns in order, without undone ones.
 
-    settings: what the next turn would have in force, as `Turn.settings`, but ``model`` by its lasting name, and
-        ``preferences`` as they are dealt to view a and b.
+    settings: the settings of the next turn, as `Turn.settings`, but with the lasting name of ``model``, and with
+        ``preferences`` as dealt to view a and view b.
     """
 
     title: str = ""
@@ -190,7 +188,7 @@ def fork_title(title: str) -> str:
 
 
 def title_of(question: str) -> str:
-    """What a chat is called that begins with a question: the beginning of that."""
+    """The title of a chat, which is the beginning of its first question."""
     return first_words(without_texts(question))
 
 

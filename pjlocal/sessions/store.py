@@ -1,4 +1,4 @@
-"""Every chat in one SQLite database: written token by token, so that what was on the screen is there after a crash.
+"""All chats in one SQLite database, written token by token, so that a crash loses nothing that was shown.
 
 A session is a list of turns in the order of their ids.  Turns that were undone, and drafts that are not in force, are
 hidden, not deleted.  Several processes may write at once, to one session too: its turns then interleave.
@@ -43,8 +43,8 @@ class Store(Database):
         return session.id
 
     def save_settings(self, session: Session) -> None:
-        """Save the settings, that the session was updated now, and its title where none is saved: another chat may have
-        changed that."""
+        """Save the settings and the time of the update; the title only if none is saved, because another process may
+        have changed it."""
         session.updated = time.time()
         with self._named_errors():
             self._changed(
@@ -64,7 +64,7 @@ class Store(Database):
             self._db.execute(_ADD_TOKEN, _token_row(turn_id, event))
 
     def finish_turn(self, turn: Turn) -> None:
-        """Save the whole answer with how it ended, and the tokens that `add_token` did not get."""
+        """Save the whole answer with its finish reason, and tokens that were not added yet."""
         assert turn.id is not None
         with self._transaction():
             self._changed(
@@ -108,10 +108,10 @@ class Store(Database):
     # Reading.
 
     def load(self, session_id: int, with_undone: bool = False) -> Session:
-        """A session with its turns and their drafts; of an unfinished answer, the tokens that were written.
+        """A session with its turns and drafts.  An unfinished answer has the tokens that were written.
 
         Raises:
-            UsageError: there is no such session.
+            UsageError: the session does not exist.
         """
         from ..events import TokenEvent
         from ..prompting.thinking import find_thoughts
@@ -169,13 +169,13 @@ class Store(Database):
         ]
 
     def latest(self) -> int | None:
-        """The session that was updated last; None where there is none."""
+        """The session that was updated last; None without any."""
         with self._named_errors():
             row = self._db.execute("SELECT id FROM sessions ORDER BY updated DESC, id DESC LIMIT 1").fetchone()
         return row and int(row["id"])
 
     def last_turn(self, session_id: int) -> int | None:
-        """The last turn of a session that is not undone; None where there is none."""
+        """The last turn of a session that is not undone; None without any."""
         with self._named_errors():
             row = self._db.execute("SELECT max(id) AS id FROM turns WHERE session_id = ? AND NOT undone", (session_id,))
             found: int | None = row.fetchone()["id"]
@@ -242,7 +242,7 @@ def _token_row(turn_id: int, event: TokenEvent) -> tuple[Any, ...]:
 
 
 def _token_json(row: sqlite3.Row) -> dict[str, Any]:
-    """What of a token stands in its row as JSON."""
+    """The fields of a token that its row stores as JSON."""
     return {
         "rejected": row["rejected"] and json.loads(row["rejected"]),
         "pushes": json.loads(row["pushes"] or "{}"),

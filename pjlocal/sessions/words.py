@@ -1,8 +1,8 @@
-"""Words as the search sees them: in scripts that put no space between words, every character is one.
+"""The words of the search.  In scripts without spaces, every character is a word.
 
-FTS5's tokenizer unicode61 takes a run of letters for one word, and would find nothing inside a Chinese or Japanese
-sentence.  With a mark around each such character it sees them one by one, and a word of them is a phrase.  Its trigram
-tokenizer finds no words of one or two characters, which most Chinese words are, and finds Latin ones within others.
+FTS5's tokenizer unicode61 treats a run of letters as one word, and would find nothing inside a Chinese or Japanese
+sentence.  With a mark around each such character it sees single characters, and a word is a phrase of them.  Its
+trigram tokenizer finds no words of one or two characters, as most Chinese words are, and matches inside Latin words.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def apart(text: str) -> str:
 
 
 def together(text: str) -> str:
-    """A text that `apart` made, as it was (but for marks of its own)."""
+    """Undo `apart`."""
     return text.replace(_MARK, "")
 
 
 def match(query: str) -> str:
-    """What FTS5 is to find: every word of a query, the last as how a word may begin; empty where there are none.
+    """The FTS5 query for every word of a query, the last one as a prefix; empty without words.
 
-    Words are strings of FTS5: in quotes nothing is an operator.  A NUL would end the query in the middle.
+    Words are quoted, so that they contain no operators.  A NUL would end the query, so it counts as a space.
     """
     words = ['"' + apart(word).replace('"', '""') + '"' for word in query.replace("\0", " ").split()]
     return " ".join(words) + "*" if words else ""

@@ -164,4 +164,4 @@ def test_what_is_left_as_it_was_changes_nothing(tiny, edited) -> None:
         assert chat.say("/edit answer") == ["the answer is as it was"]
         edited("")
         assert chat.say("/edit answer") == ["the answer is as it was"] and chat.turns == before
-        assert chat.say("/edit title") == ["/edit is one of question, answer (not 'title')"]
+        assert chat.say("/edit title") == ["/edit must be one of question, answer (not 'title')"]

@@ -32,7 +32,7 @@ def test_markdown_on_narrow_and_wide_screens(start, toy, says, columns: int) -> 
     numbers = r" · \d+ tok/s · \d+% accepted · context \d+/8192" if columns == 200 else ""
     assert re.fullmatch(rf"judge λ4 · a.*: vivid · b.*: creative{numbers}", chat.screen.display[-1].rstrip())
     chat.type("/why\r")
-    chat.until("q leaves")
+    chat.until("q quit")
     chat.type("  ")
     chat.until(
         lambda: any(re.fullmatch(r" *40 .*( +[ab])(( +\d\.\d{3}| +-)){3}.*", row) for row in chat.screen.display)
@@ -78,7 +78,7 @@ def test_no_color_is_obeyed(start, toy, says) -> None:
     chat = start(*toy, *says(MARKDOWN), "--view", "blame", NO_COLOR="1")
     chat.say("Go")
     chat.type("/why\r")
-    chat.until("q leaves")
+    chat.until("q quit")
     chat.type("q")
     chat.at_prompt()
     chat.say("/view markdown")

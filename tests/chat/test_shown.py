@@ -78,7 +78,7 @@ def test_why_is_paged_where_the_screen_has_no_room_for_it(start, toy, says) -> N
     chat = start(*toy, *says(numbered(30)), lines=24)
     chat.say("Go")
     chat.type("/why\r")
-    chat.until("q leaves")
+    chat.until("q quit")
     assert "rows below" in chat.text and "a: vivid  b: creative" in chat.text
     chat.type(" ")
     chat.until(" 30  w ")

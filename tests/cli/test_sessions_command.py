@@ -149,7 +149,9 @@ def test_rename_changes_the_title_and_nothing_else(store) -> None:
 @pytest.mark.slow
 def test_rm_wants_a_yes(store) -> None:
     saved(store, "Birds", a_turn())
-    with pytest.raises(UsageError, match="nobody can be asked here whether to remove 'Birds': give --yes"):
+    with pytest.raises(
+        UsageError, match="cannot ask for confirmation without a terminal: give --yes to remove 'Birds'"
+    ):
         call("rm", "birds")
     for answer, left in (("n", 1), ("y", 0)):
         child = on_terminal("rm", "birds")

@@ -402,7 +402,7 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
         ({"mode": "rewrite", "prefer": ["vivid:2"]}, "the strength of vivid:2 has no effect in mode rewrite"),
         ({"mode": "prompt", "panel": True, "prefer": ["vivid", "formal"]}, "panel has no effect in mode prompt"),
         ({"mode": "args", "lam": 9, "floor": 0.5}, "floor and lam have no effect in mode args"),
-        ({"mode": "base", "prefer": ["vivid"]}, "view b has no preference: use judge_prefer"),
+        ({"mode": "base", "prefer": ["vivid"]}, "which has no preference: give it one with judge_prefer"),
     ],
 )
 def test_a_setting_for_which_the_mode_has_no_use_is_refused(served: Served, own: dict[str, Any], says: str) -> None:

@@ -315,7 +315,7 @@ def test_of_a_chat_that_is_gone_a_line_says_so_whatever_is_wanted_of_it(served: 
     store.remove(session.id)
     for path in (f"/api/chats/{session.id}", "/api/chats/999", "/api/chats/99999999999999999999999"):
         for reply in (served.http.patch(path, json={"title": "x"}), served.http.delete(path), served.http.get(path)):
-            assert "there is no saved chat" in reply.json()["error"]["message"] and reply.status_code == 404
+            assert "no saved chat" in reply.json()["error"]["message"] and reply.status_code == 404
     path = f"/api/chats/{session.id}"
     for reply in (
         served.http.get(path),

@@ -105,7 +105,7 @@ def test_what_says_nothing_or_too_much_is_refused_in_a_line(served: Served, path
         ('"max_tokens": 1e999', "max_tokens"), ('"max_tokens": -2', "max_tokens"), ('"temperature": NaN', "JSON"),
         ('"seed": 99999999999999999999999', "seed"), ('"stop": [""]', "stop"), ('"logit_bias": {"cat": 1e300}', "bias"),
         (f'"model": "{"m" * 100_000}"', "100,000"), ('"pjlocal": {"prefer": "vivid"}', "pjlocal.prefer"),
-        ('"pjlocal": {"aligner": "/etc/passwd"}', "no files"), ('"pjlocal": {"grammar": "nonsense"}', "grammar"),
+        ('"pjlocal": {"aligner": "/etc/passwd"}', "cannot name the server's files"), ('"pjlocal": {"grammar": "nonsense"}', "grammar"),
         ('"pjlocal": {"regex": "("}', "unclosed group"), ('"pjlocal": {"events": "yes"}', "pjlocal.events"),
     ],
     ids=["endless", "negative", "nan", "seed", "stop", "bias", "model", "prefer", "file", "grammar", "regex", "events"],

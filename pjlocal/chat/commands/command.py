@@ -1,4 +1,4 @@
-"""What a command of a chat is: a line that begins with a slash.
+"""The commands of a chat: lines that begin with a slash.
 
 commands = Commands()
 
@@ -56,5 +56,5 @@ def one_of(what: str, word: str, known: Sequence[str]) -> Any:
         UsageError: it is not.
     """
     if word not in known:
-        raise UsageError(f"{what} is one of {', '.join(known)} (not {word!r})")
+        raise UsageError(f"{what} must be one of {', '.join(known)} (not {word!r})")
     return word

@@ -13,21 +13,21 @@ from .command import Commands, one_of
 commands = Commands()
 
 
-@commands.add("/model [NAME]", "Show the model, or go on with another.", lambda chat: list(available_models()))
+@commands.add("/model [NAME]", "Show the model, or change to another.", lambda chat: list(available_models()))
 def model(chat: Chat, words: str) -> None:
     conversation = chat.conversation
     server = conversation.judge.server
     named = server is not None and not server.is_resident
     if words:
         if server and named:
-            raise UsageError(f"{server.name} has one model: pjlocal chat --no-server -m {words} goes on with another")
+            raise UsageError(f"{server.name} has only one model: use pjlocal chat --no-server -m {words} for another")
         with chat.screen.wait("Loading the model"):
             conversation.switch_model(words.strip("\"'"), chat.load)
         chat.changed()
     loaded = conversation.judge.model
     chat.screen.say(f"{loaded.name}: {loaded.description}, context {conversation.judge.context_limit} tokens a view")
     if not words and not named and (others := list(available_models())):
-        chat.screen.say(f"to be had by name: {', '.join(others)}")
+        chat.screen.say(f"available: {', '.join(others)}")
 
 
 @commands.add(

@@ -37,9 +37,9 @@ def prefer(chat: Chat, words: str) -> None:
     if words:
         wishes = _wishes(rest)
         if verb == "clear" and wishes:
-            raise UsageError("/prefer clear takes a view or nothing behind it, as in /prefer clear b")
+            raise UsageError("/prefer clear takes a view or nothing, as in /prefer clear b")
         if verb != "clear" and not wishes:
-            raise UsageError("say which preference, as in /prefer a vivid, or /prefer clear")
+            raise UsageError("name a preference, as in /prefer a vivid, or use /prefer clear")
         held = before[view] if view is not None else list(chain.from_iterable(before.values()))
         if verb == "add":
             wishes = [wish for wish in dict.fromkeys(wishes) if wish not in held]
@@ -91,7 +91,7 @@ def _wishes(words: str) -> list[str]:
 
 @commands.add(
     "/more PREFERENCE",
-    "A preference half a step stronger; adds it where it is absent, as in /more vivid.",
+    "Make a preference half a step stronger; an absent one is added, as in /more vivid.",
     lambda chat: list(presets()),
 )
 def more(chat: Chat, words: str) -> None:
@@ -100,7 +100,7 @@ def more(chat: Chat, words: str) -> None:
 
 @commands.add(
     "/less PREFERENCE",
-    "A preference half a step weaker; removes it at 0, and avoids it where it is absent, as in /less formal.",
+    "Make a preference half a step weaker; at 0 it is removed, and an absent one is avoided, as in /less formal.",
     lambda chat: list(presets()),
 )
 def less(chat: Chat, words: str) -> None:
@@ -120,7 +120,7 @@ def _adjust(chat: Chat, words: str, step: float) -> None:
     chat.screen.say(" · ".join([*in_force, *([f"avoid: {', '.join(avoided)}"] if avoided else [])]))
 
 
-@commands.add("/swap", "Exchange the preferences of the two views; of a panel, let the next one come first.")
+@commands.add("/swap", "Exchange the preferences of the two views; in a panel, the next one becomes the first.")
 def swap(chat: Chat, words: str) -> None:
     chat.conversation.swap()
     chat.changed()
@@ -154,7 +154,7 @@ def _change(chat: Chat, **changes: Any) -> None:
 
 @commands.add(
     "/strength [S|auto]",
-    "How hard the preferences push away from neutral: 1 is what the model does by itself ('default' takes it back).",
+    "Strength of the preferences: 1 is the model's own reaction to them ('default' resets it).",
     lambda chat: ["auto", "default", "1", "1.5", "2", "3"],
 )
 def strength(chat: Chat, words: str) -> None:
@@ -163,7 +163,7 @@ def strength(chat: Chat, words: str) -> None:
 
 @commands.add(
     "/avoid [TEXTS|clear]",
-    "What answers shall not be: presets, @files or quoted texts, as in /avoid formal:2.",
+    "Preferences to avoid: presets, @files or quoted texts, as in /avoid formal:2.",
     lambda chat: ["clear", *presets()],
 )
 def avoid(chat: Chat, words: str) -> None:
@@ -174,7 +174,7 @@ def avoid(chat: Chat, words: str) -> None:
 
 @commands.add(
     "/persona [NAME]",
-    "Put on a persona of your configuration: what it sets is in force, all else stays; without a name, list them.",
+    "Apply a persona of your configuration; other settings stay. Without a name, list them.",
     lambda chat: list(load_config().personas),
 )
 def persona(chat: Chat, words: str) -> None:

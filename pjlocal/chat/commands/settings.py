@@ -19,7 +19,7 @@ commands = Commands()
 
 @commands.add(
     "/set [NAME [VALUE]]",
-    "Show the settings, or change one, as in /set temperature 0.9 ('default' takes it back).",
+    "Show the settings, or change one, as in /set temperature 0.9 ('default' resets it).",
     lambda chat: _names(Generation, Sampling, Prompting),
 )
 def set_(chat: Chat, words: str) -> None:

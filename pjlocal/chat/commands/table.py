@@ -61,7 +61,7 @@ _MEANT = {
 
 
 def is_command(line: str) -> bool:
-    """Whether a line is a command; a path such as /etc/hosts is not, nor is a line that begins with two slashes."""
+    """True if a line is a command.  A path such as /etc/hosts and a line that begins with two slashes are not."""
     return re.match(r"/[\w?-]+(\s|$)", line) is not None
 
 
