@@ -33,7 +33,7 @@ DRIVEN = (
     ("/undo", r"^taken back: What is snow\?$"),
     ("/undo", r"^nothing was said yet$"),
     ("Hello", r"cut off after 6 tokens"),
-    ("/continue 2", r"cut off after 2 tokens; /continue goes on"),
+    ("/continue 2", r"cut off after 2 tokens: /continue"),
     ("/thoughts", r"^this answer came without thoughts$"),
     ("/read", r"^no file is sent with the next question$"),
     ("/read none.txt", r"^cannot read none.txt: No such file or directory$"),
