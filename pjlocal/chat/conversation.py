@@ -185,7 +185,7 @@ class Conversation:
         self._answer = None
 
     def compare(self) -> Iterator[Writing]:
-        """Answers to the last question in every mode, with the same seed and history, each saved as a draft.
+        """Answers to the last question in every mode, with the same seed and history.  Each is saved as a draft.
 
         Modes that are impossible with the current preferences are left out, with a message.
         """

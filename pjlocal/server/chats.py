@@ -161,7 +161,7 @@ def chat_routes() -> list[Route]:
 
 
 def number_of(request: Request, name: str) -> int:
-    """The number of a chat or a turn in the path; 0, which none has, for other texts.
+    """A number in the path; 0, which no chat or turn has, for other texts.
 
     Starlette's convertor for numbers fails above 4,300 digits, which Python does not parse.
     """

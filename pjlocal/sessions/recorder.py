@@ -36,7 +36,7 @@ class Recorder:
         self._raises = say is None
         self._pending: list[tuple[Session, _Write]] = []  # failed writes, in order
         self._trouble = ""  # the reported error
-        self._hidden: list[tuple[Session, Turn]] = []  # saved turns that are not in their sessions
+        self._hidden: list[tuple[Session, Turn]] = []  # undone turns, which are not in their sessions
 
     def close(self) -> None:
         """Repeat failed writes, and report it if they fail again."""
@@ -61,7 +61,7 @@ class Recorder:
     def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
         """Save a new turn with its question, and the session's settings.
 
-        The turn of which it is another draft stays too, until this one is put in force.
+        The turn to replace stays until this one is put in force.
         """
         session = self.session
         if replacing:
@@ -166,7 +166,7 @@ class Recorder:
         return True
 
     def _writes_of(self, session: Session) -> list[tuple[Session, _Write]]:
-        """The writes that save a whole session to an empty store, including hidden turns and drafts."""
+        """The writes that save a whole session to an empty store, including undone turns and drafts."""
         session.id = None
         undone = [turn for owner, turn in self._hidden if owner is session]
         drafts = {id(draft): draft for turn in (*undone, *session.turns) for draft in turn.drafts}.values()
@@ -213,8 +213,8 @@ class Recording:
 
     Args:
         replacing: the turn of which this one is another draft.
-        keep: put it in the place of that turn when it has an answer; else it stays a draft, once for each mode and
-            text.
+        keep: put the turn in force when it has an answer; else it stays a draft, unless another draft has the same
+            mode and text.
     """
 
     def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None, *, keep: bool = True) -> None:
@@ -230,7 +230,7 @@ class Recording:
         self._title = self._session.title
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Add the turn to its session, and set the session's settings, unless it stays a draft."""
+        """Add the turn to its session and set the session's settings, unless it stays a draft."""
         session = self._session
         self.turn.undone = not self._keep
         if self._keep:
@@ -278,7 +278,7 @@ def _say_nothing(line: str) -> None:
 
 
 def _write(store: Store, session: Session, turn: Turn) -> None:
-    """Save the turn with its answer so far, after the drafts that came before it."""
+    """Save the turn with its answer so far, after its earlier drafts."""
     session_id = store.add_session(session) if session.id is None else session.id
     is_there = turn.id is not None
     for draft in turn.drafts:

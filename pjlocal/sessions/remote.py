@@ -118,7 +118,7 @@ def _session(values: Mapping[str, Any]) -> Session:
 
 
 def _turn(values: Mapping[str, Any]) -> Turn:
-    """The turn with its drafts of a server's JSON."""
+    """The turn of a server's JSON, with its drafts."""
     turn = _answered(values)
     if described := values.get("drafts"):
         turn.drafts = [turn if draft["id"] == turn.id else _answered(draft) for draft in described]

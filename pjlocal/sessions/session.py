@@ -27,7 +27,7 @@ class Turn:
     id: its row in the database; None if it has none.
     undone: the turn is hidden: it was undone, or another of its drafts is in force.
     first: the first turn of its prompt; older ones did not fit.  Not saved.
-    drafts: all answers to the question, this one among them, in order.  The drafts of a turn share the list.
+    drafts: all answers to the question in order, including this turn.  The drafts of a turn share the list.
     """
 
     question: str

@@ -108,7 +108,7 @@ class Store(Database):
     # Reading.
 
     def load(self, session_id: int, with_undone: bool = False) -> Session:
-        """A session with its turns and their drafts.  An unfinished answer has the tokens that were written.
+        """A session with its turns and drafts.  An unfinished answer has the tokens that were written.
 
         Raises:
             UsageError: the session does not exist.

@@ -237,6 +237,7 @@ def test_a_named_chat_keeps_its_name_there(chat: Run, saved: Callable[[], Sessio
     assert saved().title == "my trip" and [turn.question for turn in saved().turns] == ["hello", "again"]
 
 
+@pytest.mark.slow
 def test_what_commands_change_is_changed_there(chat: Run, saved: Callable[[], Session], tmp_path: Path) -> None:
     exported = tmp_path / "chat.json"
     made = chat(
@@ -256,7 +257,7 @@ def test_what_commands_change_is_changed_there(chat: Run, saved: Callable[[], Se
 
 @pytest.mark.slow
 def test_drafts_forks_and_other_tokens_are_kept_there(chat: Run, saved: Callable[[], Session], there: Path) -> None:
-    lines = ("One.", "/regen", "/compare", "/drafts", "/drafts 1", "/take both", "/why 1", "/why 1 3", "/why 0 So")
+    lines = ("One.", "/regen", "/compare", "/drafts", "/drafts 1", "/take both", "/why 1", '/why 1 " so"', "/why 0 So")
     made = chat(*lines, options=("-p", "vivid", "-p", "concise"))
     assert made.returncode == 0, made.stderr
     assert "draft 1 is in force" in made.stderr and "draft both is in force" in made.stderr
