@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import Chromium
+from commandline import PJLOCAL
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
 from saved_chats import a_turn, saved, texts
 from served import Served
@@ -39,7 +40,9 @@ def terminal(
         named = request.param == "by --server"
         where = ("--server", served.page()) if named else ("-m", str(model), "--threads", "1", "--ctx", "32768")
         environment = server_environment | {"PJLOCAL_DATABASE": str(database), "TERM": "xterm-256color"}
-        started.append(Terminal(environment, tmp_path, (*where, "--session", str(number)), columns=200, lines=40))
+        started.append(
+            Terminal(environment, tmp_path, (*PJLOCAL, "chat", *where, "--session", str(number)), columns=200, lines=40)
+        )
         started[-1].at_prompt()
         assert "written by" in started[-1].text
         return started[-1]
