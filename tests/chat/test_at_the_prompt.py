@@ -108,7 +108,7 @@ def test_tab_completes_commands_presets_models_and_titles(start, toy, environmen
         ("/sw", "/swap"),
         ("/prefer a viv", "/prefer a vivid"),
         ("/mode pl", "/mode plain"),
-        ("/set min", "/set min-p"),
+        ("/set typ", "/set typical-p"),
         ("/view bl", "/view blame"),
         ("/view pu", "/view push"),
         ("/mode bo", "/mode both"),

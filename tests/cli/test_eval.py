@@ -157,7 +157,7 @@ def test_two_at_once_in_a_folder_and_what_is_no_folder_are_refused(
         assert result.returncode == 2 and "another pjlocal is writing into out" in result.stderr
     assert pjlocal(*run, "out").returncode == 0
     warmer = pjlocal(*run, "out", "-t", "2")
-    assert "holds 3 answers besides those of this suite and these settings" in warmer.stderr
+    assert "also contains 3 answers of other suites or settings" in warmer.stderr
     result = pjlocal("eval", "report", "out", "out/run.json", "--force")
     assert result.returncode == 2 and "give the report another name" in result.stderr
     result = pjlocal(*run, suite)

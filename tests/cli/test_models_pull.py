@@ -68,7 +68,7 @@ def test_a_pulled_model_answers_at_once_and_lies_where_others_find_it(
     result = process("models", "pull", MODEL)
     path = pulled(result)
     assert result.stderr.startswith(f"pjlocal: {MODEL}: Q4_K_M, ")
-    assert "there are also Q8_0)" in result.stderr
+    assert "also available: Q8_0)" in result.stderr
     assert path == cache / "snapshots" / COMMIT / "tiny-Q4_K_M.gguf" and path.read_bytes() == data
     assert path.resolve() == cache / "blobs" / hashlib.sha256(data).hexdigest()
     assert (cache / "refs" / "main").read_text() == COMMIT
