@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from pjlocal import Answer, Engine, Generation, PersonaJudge, Sampling
+from pjlocal import Answer, Engine, Generation, Message, PersonaJudge, Sampling
 from pjlocal.engine.lanes import needs
 from pjlocal.engine.policies import TopK
 from pjlocal.events import TokenEvent
@@ -190,7 +190,9 @@ def test_the_schedules_agree_whatever_is_combined(tiny, top_k: int, block: int) 
             texts = []
             for schedule in ("lockstep", "reference"):
                 slot = RandomViews(case, judge.model.n_vocab, apart)
-                answer = judge.answer(judge.plan_prompts([], prompts, request.replace(schedule=schedule), roles))
+                answer = judge.answer(
+                    judge.plan_prompts([Message("user", "Hi")], prompts, request.replace(schedule=schedule), roles)
+                )
                 events = written(answer, slot)
                 texts.append([(e.id, e.kind, e.draft, e.judge, e.p, e.q, e.pushes) for e in events])
             assert texts[0] == texts[1], (preferences, settings)
