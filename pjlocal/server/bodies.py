@@ -106,10 +106,11 @@ def _check_values(body: Any, most: int) -> None:
         left -= len(container)
         if left < 0:
             raise Wrong(f"the body holds more than {most:,} values: send fewer messages or a smaller schema")
-        inside = container.values() if isinstance(container, dict) else container
-        if any(isinstance(value, float) and not math.isfinite(value) for value in inside):
-            raise Wrong("the body holds a number that is too large")
-        containers += [value for value in inside if isinstance(value, dict | list)]
+        for name, value in container.items() if isinstance(container, dict) else enumerate(container):
+            if isinstance(value, dict | list):
+                containers.append(value)
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise Wrong(f"{name if isinstance(name, str) else 'the body'} holds a number that is too large")
 
 
 _BRANCHES = ("str", "list[int]")  # of unions; pydantic reports them like fields
