@@ -38,6 +38,7 @@ KEY_VARIABLE = "PJLOCAL_API_KEY"
 _RESIDENT_S = 2.0  # time limit for the response of a resident server; after it the model is loaded here
 _SILENT_S = 20.0  # silence after which a server counts as dead; it sends a line every 2 s while it writes
 _STOPPING_S = 1.0  # time limit for stopping an answer
+_BUSY_S = 1.0  # pause before a request to a busy server is repeated
 _POLL_S = 0.05  # between two checks for Ctrl-C
 _MOST_ERROR = 1 << 16  # bytes read of an error's body
 _MOST_QUOTED = 200  # characters quoted of an unknown server's error
@@ -58,6 +59,19 @@ class KeyRefused(UsageError):
 
 class ServerBusy(ServerError):
     """All places of the server are taken."""
+
+
+class WarningLog:
+    """Logs the warnings of started answers, each of them once."""
+
+    def __init__(self) -> None:
+        self._logged: set[str] = set()
+
+    def __call__(self, started: Started) -> None:
+        for warning in started.warnings:
+            if warning not in self._logged:
+                self._logged.add(warning)
+                log.warning("%s", warning)
 
 
 def is_loopback(host: str) -> bool:
@@ -187,6 +201,18 @@ class Server:
             response.close()
             raise self.protocol_error()
         return RemoteAnswer(self, response, patience, number)
+
+    def answer_when_free(self, request: Request, **body: Any) -> RemoteAnswer:
+        """An answer, requested again while all places of the server are taken.
+
+        Raises what `answer` does, except ServerBusy.
+        """
+        while not self.interrupt.is_set():
+            try:
+                return self.answer(request, **body)
+            except ServerBusy:
+                time.sleep(_BUSY_S)
+        raise Interrupted
 
     def model(self) -> Any:
         """The facts about the model.  Raises the errors of `call`."""

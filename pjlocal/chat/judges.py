@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from random import SystemRandom
 from typing import Any, Protocol
 
 from ..answer import Answer
-from ..client import RemoteAnswer, Server, ServerError, find_server, why_no_server
+from ..client import RemoteAnswer, Server, ServerError, WarningLog, find_server, why_no_server
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import ModelError
 from ..events import N_ALTERNATIVES, Alternative, Started
@@ -26,8 +25,6 @@ from ..request import Request
 from ..sessions.asking import as_messages, fitted, turn_seed, written_under
 from ..sessions.session import Session, Turn
 from ..settings import Engine, FixedLayout, Generation, Sampling
-
-log = logging.getLogger("pjlocal")
 
 _ALL_FILTERS = frozenset(f.name for f in fields(Sampling))
 
@@ -228,7 +225,7 @@ class RemoteJudge:
         self.placed: str = about["placed"]
         self._layouts: dict[int, FixedLayout] = {}
         self._answer: RemoteAnswer | None = None  # the last one
-        self._warned: set[str] = set()  # warnings
+        self._log_warnings = WarningLog()
         self.roles(request)
         server.check_can_write(request)
         self.request = request.with_group(with_model_defaults(request.sampling, self.recommended, request.explicit))
@@ -293,10 +290,7 @@ class RemoteJudge:
     def _note_started(self, started: Started) -> None:
         """Note the facts about a started answer, and log its new warnings."""
         self.placed = started.placed
-        for warning in started.warnings:
-            if warning not in self._warned:
-                self._warned.add(warning)
-                log.warning("%s", warning)
+        self._log_warnings(started)
 
     def check(self, sampling: Sampling) -> None:
         """Refuse filters that cannot be used with this model.  Raises UsageError."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-import logging
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -14,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..client import KeyRefused, Server, ServerBusy
+from ..client import KeyRefused, Server, WarningLog
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import OutputError, PjlocalError, UsageError
-from ..events import Result, Started
+from ..events import Result
 from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message
 from ..request import GROUPS, KEYS, PREFERENCES, Request, make_views
@@ -28,9 +26,6 @@ from ..textfile import owner_only, user_path, write_text
 if TYPE_CHECKING:
     from ..persona import PersonaJudge
 
-log = logging.getLogger("pjlocal")
-
-_BUSY_S = 1.0  # seconds between two requests to a busy server
 _AT_ONCE = 16  # rows planned together, as a multiple of the answers written at once
 _ALIKE = 0.85  # similarity to a setting from which an unknown field counts as misspelt
 _COLUMNS = (".csv", ".tsv")  # formats in which every value is a text
@@ -323,33 +318,22 @@ def write_there(server: Server, rows: Sequence[Row], parallel: int, write: Calla
         Interrupted: on request; the rows that were answered are written.
         KeyRefused, ServerError: the server does not answer.
     """
-    warned: set[str] = set()
-
-    def on_started(started: Started) -> None:
-        for warning in started.warnings:
-            if warning not in warned:
-                warned.add(warning)
-                log.warning("%s", warning)
+    log_warnings = WarningLog()
 
     def answer(row: Row) -> tuple[Row, str]:
         messages = [{"role": message.role, "content": message.content} for message in row.conversation]
-        while not server.interrupt.is_set():
-            try:
-                written = server.answer(row.request, messages=messages)
-                written.on_started = on_started
-                for _ in written:
-                    pass
-            except ServerBusy:
-                time.sleep(_BUSY_S)
-                continue
-            except KeyRefused:  # no fault of the row: it is to be answered with the right key
-                raise
-            except UsageError as error:
-                return row, row.as_json(None, str(error))
-            if written.result.finish_reason == "interrupted":
-                break
-            return row, row.as_json(written.result)
-        raise Interrupted
+        try:
+            written = server.answer_when_free(row.request, messages=messages)
+            written.on_started = log_warnings
+            for _ in written:
+                pass
+        except KeyRefused:  # no fault of the row: it is to be answered with the right key
+            raise
+        except UsageError as error:
+            return row, row.as_json(None, str(error))
+        if written.result.finish_reason == "interrupted":
+            raise Interrupted
+        return row, row.as_json(written.result)
 
     with ThreadPoolExecutor(parallel) as pool:
         try:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import groupby
 from pathlib import Path
 
 from ..answer import Answer
-from ..client import RemoteAnswer, Server, ServerBusy
+from ..client import RemoteAnswer, Server, WarningLog
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import UsageError
 from ..events import Started, TokenEvent
@@ -19,10 +17,6 @@ from ..prompting.plan import Plan
 from .records import AnswerRecord, Folder
 from .run import Task
 from .scoring import Progress
-
-log = logging.getLogger("pjlocal")
-
-_BUSY_S = 1.0  # pause before a request to a busy server is repeated
 
 
 def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: Interrupt, progress: Progress) -> None:
@@ -79,14 +73,7 @@ def generate_on_server(
     for request in {repr(request): request for request in requests}.values():
         server.check_can_write(request)
         server.check(request)
-    logged: set[str] = set()
-
-    def log_warnings(started: Started) -> None:
-        for warning in started.warnings:
-            if warning not in logged:
-                logged.add(warning)
-                log.warning("%s", warning)
-
+    log_warnings = WarningLog()
     with ThreadPoolExecutor(parallel) as pool:
         try:
             for written in as_completed([pool.submit(_write_on_server, server, task, log_warnings) for task in todo]):
@@ -98,19 +85,12 @@ def generate_on_server(
 
 
 def _write_on_server(server: Server, task: Task, on_started: Callable[[Started], None]) -> AnswerRecord:
-    while True:
-        if server.interrupt.is_set():
-            raise Interrupted
-        try:
-            answer = server.answer(task.request, messages=[{"role": "user", "content": task.prompt.text}])
-        except ServerBusy:
-            time.sleep(_BUSY_S)
-            continue
-        answer.on_started = on_started
-        try:
-            return _record(task, answer, list(answer))
-        except UsageError as error:
-            raise UsageError(f"prompt {task.prompt.id}: {error}") from None
+    answer = server.answer_when_free(task.request, messages=[{"role": "user", "content": task.prompt.text}])
+    answer.on_started = on_started
+    try:
+        return _record(task, answer, list(answer))
+    except UsageError as error:
+        raise UsageError(f"prompt {task.prompt.id}: {error}") from None
 
 
 def _loaded(task: Task) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import count, takewhile
+from itertools import count
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -28,7 +28,7 @@ from ..sessions.session import Session, Turn, title_of
 from ..settings import VIEW_NAMES
 from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
-from .chats import as_json, number_of, open_chat
+from .chats import as_json, find_turn, number_of, open_chat
 from .openai import Names
 from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
 
@@ -326,10 +326,8 @@ def answer_routes(
         if not position and request.path_params["position"] != "0":
             raise NotFound("a token's number is a whole number")
         session = await open_chat(number)
-        history = list(takewhile(lambda turn: turn.id != turn_id, session.turns))
-        if len(history) == len(session.turns):
-            raise GoneOn("the chat has no such turn: load the chat again")
-        turn = session.turns[len(history)]
+        place = find_turn(session, turn_id)
+        history, turn = session.turns[:place], session.turns[place]
         written = written_under(defaults, turn)
         begun = turn.begun_until(position)
         job = Job(written, as_messages(history, begun), n_alternatives=N_ALTERNATIVES, shortens=True)

@@ -140,9 +140,7 @@ def chat_routes() -> list[Route]:
         number = number_of(request, "id")
         turn = validated(_OfTurn, await read_body(request)).turn
         session = await open_chat(number)
-        n_turns = next((n for n, each in enumerate(session.turns, 1) if each.id == turn), 0)
-        if not n_turns:
-            raise GoneOn("the chat has no such turn: load the chat again")
+        n_turns = find_turn(session, turn) + 1
         forks: list[Session] = []
         await _changed(number, lambda store: forks.append(Recorder(store, session, None).fork(n_turns)))
         return as_json(_described(forks[0]))
@@ -167,6 +165,18 @@ def number_of(request: Request, name: str) -> int:
     """
     text: str = request.path_params[name]
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
+
+
+def find_turn(session: Session, turn_id: int) -> int:
+    """The place of a turn in its chat, from 0.
+
+    Raises:
+        GoneOn: the chat has no such turn.
+    """
+    for place, turn in enumerate(session.turns):
+        if turn.id == turn_id:
+            return place
+    raise GoneOn("the chat has no such turn: load the chat again")
 
 
 async def _last_turn(number: int, turn_id: int, done: str) -> Turn:

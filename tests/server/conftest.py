@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from browser import Chromium
 from commandline import environment_in
+from openai import OpenAI
 from served import Served, serving
 
 from pjlocal import Engine, PersonaJudge
@@ -35,6 +36,12 @@ def server_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
 @pytest.fixture(scope="module")
 def model(tiny: Callable[[str], Path]) -> Path:
     return tiny("llama")
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> OpenAI:
+    """OpenAI's own client of the server of the test's module."""
+    return served.openai()
 
 
 @pytest.fixture

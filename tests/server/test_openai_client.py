@@ -25,11 +25,6 @@ def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> I
         yield made
 
 
-@pytest.fixture(scope="module")
-def client(served: Served) -> OpenAI:
-    return served.openai()
-
-
 def test_every_persona_is_a_model_of_its_own(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [
         "llama", "bold", "cook", "llama:bold", "llama:cook",

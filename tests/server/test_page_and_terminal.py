@@ -1,4 +1,4 @@
-"""The page and a chat on a terminal, in one saved chat by one server: neither goes on with what it has not seen."""
+"""The page and a chat on a terminal, in one saved chat of one server: neither continues after unseen turns."""
 
 from __future__ import annotations
 

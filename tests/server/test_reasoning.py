@@ -30,11 +30,6 @@ def served(tmp_path_factory: pytest.TempPathFactory, server_environment: dict[st
         yield made
 
 
-@pytest.fixture(scope="module")
-def client(served: Served) -> OpenAI:
-    return served.openai()
-
-
 def ask(client: OpenAI, text: str = f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}", **values: Any) -> Any:
     """A request whose answer is one text."""
     own = {"grammar": f"root ::= {json.dumps(text)}", **values.pop("own", {})}

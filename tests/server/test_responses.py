@@ -30,11 +30,6 @@ def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> I
         yield made
 
 
-@pytest.fixture(scope="module")
-def client(served: Served) -> OpenAI:
-    return served.openai()
-
-
 def test_a_text_gets_the_answer_of_a_chat_completion(client: OpenAI) -> None:
     asked: Any = {"model": "bold", "temperature": 0.5, "extra_body": {"seed": 3, **LONG}}
     answer = client.responses.create(**asked, input="hello", instructions="Be brief.", max_output_tokens=9)

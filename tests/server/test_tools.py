@@ -43,11 +43,6 @@ def served(tmp_path_factory: pytest.TempPathFactory, server_environment: dict[st
 
 
 @pytest.fixture(scope="module")
-def client(served: Served) -> OpenAI:
-    return served.openai()
-
-
-@pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, server_environment: dict[str, str]) -> Iterator[Served]:
     """A server of a model whose template knows nothing of functions."""
     path: Path = tmp_path_factory.mktemp("model") / "plain.gguf"
