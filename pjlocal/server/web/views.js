@@ -20,7 +20,7 @@ const PLACES = {
 };
 const AUTOMATIC = { both: "follows, token by token, how far the preferences differ", args: "1.5" }; // strengths; else 1
 const [STEP, MOST] = [0.5, 10];
-const NUMBERS = ["temperature", "max_tokens", "seed"];
+const NUMBERS = ["temperature", "max_tokens", "seed", "best"];
 export const modes = Object.keys(MEANINGS);
 let presets = {};
 let defaults = {};
@@ -57,6 +57,7 @@ export function show(saved) {
   by("temperature").value = isSet ? sampling.temperature : "";
   by("max_tokens").value = generation.max_tokens;
   by("seed").value = generation.seed ?? "";
+  by("best").value = generation.best > 1 ? generation.best : "";
   by("adjusted").textContent = "";
   explain();
 }
