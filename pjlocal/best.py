@@ -29,7 +29,7 @@ class BestAnswer(Answer):
         super().__init__(engine, first.plan, first.seed, first.statistics, first.observer)
         self._parts = parts
         self._chosen = first
-        self._candidates: Sequence[Candidate] = ()
+        self._candidates: tuple[Candidate, ...] = ()
 
     @property
     def parts(self) -> Sequence[SingleAnswer]:
@@ -73,10 +73,10 @@ class BestAnswer(Answer):
         self.plan, self.seed, self.statistics = chosen.plan, chosen.seed, chosen.statistics
         self.observer, self.layout = chosen.observer, chosen.layout
         self.n_held = sum(part.n_held for part in self._parts)
-        self._candidates = [
-            Candidate(result, score, is_chosen=part is chosen, events=() if part is chosen else part.emitted)
+        self._candidates = tuple(
+            Candidate(result, score, is_chosen=part is chosen, events=() if part is chosen else tuple(part.emitted))
             for part, result, score in zip(self._parts, results, scored, strict=True)
-        ]
+        )
         are_interrupted = any(result.finish_reason == "interrupted" for result in results)
         self.finish_reason = "interrupted" if are_interrupted else chosen.finish_reason
         return list(chosen.emitted)

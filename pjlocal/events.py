@@ -180,7 +180,7 @@ class Result:
     draft: Result | None = None
     thinking: str = ""
     #: With ``best``, all answers that were written, this one too.
-    candidates: Sequence[Candidate] = ()
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def n_written(self) -> int:
@@ -234,7 +234,7 @@ class Result:
         parts = {
             "statistics": Statistics(**values["statistics"]),
             "draft": draft and cls.from_whole(draft),
-            "candidates": [Candidate.from_whole(candidate) for candidate in values["candidates"]],
+            "candidates": tuple(map(Candidate.from_whole, values["candidates"])),
         }
         return cls(**values | parts)
 
@@ -250,7 +250,7 @@ class Candidate:
     result: Result
     score: float | None
     is_chosen: bool
-    events: Sequence[TokenEvent] = ()
+    events: tuple[TokenEvent, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The candidate in the output of ``pjlocal run --json``."""
@@ -261,7 +261,7 @@ class Candidate:
     @classmethod
     def from_whole(cls, values: dict[str, Any]) -> Candidate:
         """The candidate of a `Result.whole`."""
-        events = [TokenEvent.from_dict(event) for event in values["events"]]
+        events = tuple(map(TokenEvent.from_dict, values["events"]))
         return cls(Result.from_whole(values["result"]), values["score"], values["is_chosen"], events)
 
 
