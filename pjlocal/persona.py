@@ -497,7 +497,7 @@ class PersonaJudge:
     @cached_property
     def recommended(self) -> dict[str, Any]:
         """The filters recommended in the model's file, by field of `settings.Sampling`."""
-        return recommended(self.model.metadata, self.model.path)
+        return recommended(self.model.header.metadata.get, self.model.path)
 
     def with_model_defaults(self, request: Request) -> Request:
         """The request with the filters of the model's file, if it asks for them and sets no others."""

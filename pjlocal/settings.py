@@ -488,7 +488,8 @@ class Generation(Settings):
     min_tokens: int = setting(
         0,
         "--min-tokens",
-        help="Number of tokens before which the answer may not end, unless a constraint leaves nothing else.",
+        help="Number of tokens before which the answer may not end, unless a constraint leaves nothing else, or "
+        "--max-tokens is less.",
         least=0,
         most=_INT32,
     )

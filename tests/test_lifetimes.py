@@ -54,13 +54,13 @@ assert life.is_over
 for act in (
     lambda: judge("Hi"), lambda: judge.stream("Hi"), lambda: judge.plan("Hi", judge.request),
     lambda: judge.check(judge.request.sampling), lambda: third("Hi"), lambda: made(model),
-    lambda: model.tokenize("a", special=False), lambda: model.piece(3), lambda: model.metadata("general.name"),
+    lambda: model.tokenize("a", special=False), lambda: model.piece(3),
     lambda: model.description, lambda: model.is_end(3), lambda: model.eos_text, lambda: model.lora("none"),
 ):
     print(refusal(act))
 """,
     )
-    assert len(lines) == 13
+    assert len(lines) == 12
     for line in lines:
         assert line.startswith("UsageError: ") and line.endswith(" is closed: make a new one"), line
 

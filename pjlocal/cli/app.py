@@ -1,26 +1,89 @@
-"""The commands and their names.  Each has a module, which imports its own packages late."""
+"""The commands.  Each has a module, which is imported when its command is used."""
 
 from __future__ import annotations
 
 import faulthandler
 import logging
-from typing import Annotated
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
-from .bench import bench
-from .chat import chat
-from .config import config_app, prefs_app
-from .docs import docs
-from .doctor import doctor
-from .eval import eval_app
-from .models import models_app
-from .run import run
-from .serve import serve
-from .sessions import sessions_app
+
+
+class Entry(NamedTuple):
+    """A command in the list."""
+
+    place: str  # its module, and the name of the function or the group of commands there
+    help: str
+
+
+COMMANDS = {
+    "run": Entry("run:run", help="Answer one prompt under two preferences, or a file of prompts."),
+    "chat": Entry(
+        "chat:chat",
+        help="Chat under two preferences; /help in the chat lists its commands. In a pipe: one question a line.",
+    ),
+    "serve": Entry(
+        "serve:serve", help="Serve OpenAI's protocol over HTTP. These options are the defaults of every request."
+    ),
+    "bench": Entry(
+        "bench:bench",
+        help="Compare the speed of judge mode with a plain loop, llama-cpp-python, Algorithm 1, the limit and three "
+        "views.",
+    ),
+    "doctor": Entry(
+        "doctor:doctor",
+        help="Check llama.cpp, the hardware and your files, and write ten tokens. The exit status is 1 if something "
+        "is broken.",
+    ),
+    "docs": Entry("docs:docs", help="Show pjlocal's documents in the terminal."),
+    "models": Entry("models:models_app", help="The models on this machine, and how to get one."),
+    "sessions": Entry("sessions:sessions_app", help="Saved chats."),
+    "eval": Entry("eval:eval_app", help="Does it align?  Answers by several systems, scored and compared."),
+    "config": Entry("config:config_app", help="Your own defaults: the file config.toml."),
+    "prefs": Entry(
+        "config:prefs_app", help="Presets of preferences, the built-in ones and your own; and your personas."
+    ),
+}
+
+
+class _Commands(TyperGroup):
+    """All commands, by name and help.  A command is imported and gets its options when it is used: those of all
+    commands were half of the work of ``pjlocal --help``."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=entry.help) for name, entry in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and _complete(name), rest
+
+
+@cache
+def _complete(name: str) -> Any:
+    """The command with its options, or the group with its commands."""
+    found = load(name)
+    if not isinstance(found, typer.Typer):
+        function, found = found, typer.Typer(add_completion=False)
+        found.command()(function)
+    command = typer.main.get_command(found)
+    command.name, command.help = name, COMMANDS[name].help
+    return command
+
+
+def load(name: str) -> Any:
+    """The function of a command, or the app of a group; its module is imported."""
+    module, _, attribute = COMMANDS[name].place.partition(":")
+    return getattr(import_module(f".{module}", __package__), attribute)
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Persona-judge on local GGUF models: two preferences write one answer.",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
@@ -57,12 +120,3 @@ def _app(
     ] = False,
 ) -> None:
     pass
-
-
-for command in (run, chat, serve, bench, doctor, docs):
-    app.command()(command)
-app.add_typer(models_app, name="models")
-app.add_typer(sessions_app, name="sessions")
-app.add_typer(eval_app, name="eval")
-app.add_typer(config_app, name="config")
-app.add_typer(prefs_app, name="prefs")

@@ -40,7 +40,6 @@ def bench(
     sampling: Sampling,
     engine: Engine,
 ) -> None:
-    """Compare the speed of judge mode with a plain loop, llama-cpp-python, Algorithm 1, the limit and three views."""
     if uncommon := [
         flag(f) for f in fields(Sampling) if f.name not in _COMMON and getattr(sampling, f.name) != f.default
     ]:

@@ -69,7 +69,6 @@ def chat(
     request: Request,
     engine: Engine,
 ) -> int:
-    """Chat under two preferences; /help in the chat lists its commands. In a pipe: one question a line."""
     if go_on and session is not None:
         raise UsageError("--continue and --session exclude each other: give one")
     interrupt = Interrupt()

@@ -37,10 +37,8 @@ from . import completion
 from .options import takes_settings
 from .run import read_stdin
 
-config_app = typer.Typer(help="Your own defaults: the file config.toml.", no_args_is_help=True)
-prefs_app = typer.Typer(
-    help="Presets of preferences, the built-in ones and your own; and your personas.", no_args_is_help=True
-)
+config_app = typer.Typer(no_args_is_help=True, add_completion=False)
+prefs_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @config_app.command()

@@ -32,7 +32,6 @@ def docs(
         ),
     ] = None,
 ) -> None:
-    """Show pjlocal's documents in the terminal."""
     topics = documents.topics()
     if topic is not None and topic not in topics:
         hint = did_you_mean(topic, topics) or f"there are {', '.join(topics)}"

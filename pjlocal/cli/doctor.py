@@ -16,8 +16,6 @@ _MARKS = {"ok": "ok", "note": "note", "broken": "BROKEN"}
 
 
 def doctor(model: ModelOption = None, as_json: JsonOption = False) -> int:
-    """Check llama.cpp, the hardware and your files, and write ten tokens.  The exit status is 1 if something is
-    broken."""
     from ..doctor.checks import findings
 
     results = []

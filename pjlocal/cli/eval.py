@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..evaluation.score import ScoringModels
     from ..evaluation.suite import Suite
 
-eval_app = typer.Typer(help="Does it align?  Answers by several systems, scored and compared.", no_args_is_help=True)
+eval_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 _AT_ONCE = 8  # answers, unless another number is given
 _PROMPTS, _SCORES = "Prompts", "Who scores"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..gguf.memory import Memory
     from ..gguf.summary import Summary
 
-models_app = typer.Typer(help="The models on this machine, and how to get one.", no_args_is_help=True)
+models_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 _Name = Annotated[
     str,

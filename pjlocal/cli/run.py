@@ -112,7 +112,6 @@ def run(
     request: Request,
     engine: Engine,
 ) -> int:
-    """Answer one prompt under two preferences, or a file of prompts."""
     if batch is not None and batch.isdecimal() and not os.path.exists(batch):  # the flag's former meaning
         engine, given, batch = engine.replace(n_batch=int(batch)), given | {"n_batch"}, None
     if batch is not None:

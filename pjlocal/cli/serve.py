@@ -83,7 +83,6 @@ def serve(
     request: Request,
     engine: Engine,
 ) -> int:
-    """Serve OpenAI's protocol over HTTP. These options are the defaults of every request."""
     try:
         from ..server.app import create_app
         from ..server.auth import check_key

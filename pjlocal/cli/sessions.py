@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..sessions.remote import RemoteStore
     from ..sessions.store import Store
 
-sessions_app = typer.Typer(help="Saved chats.", no_args_is_help=True)
+sessions_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 _Name = Annotated[
     str,

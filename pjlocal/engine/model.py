@@ -198,7 +198,7 @@ class Model:
 
     def _check_use(self) -> None:
         """Refuse a model that cannot write text."""
-        architecture = self.metadata("general.architecture") or "this architecture"
+        architecture = self.header.architecture or "this architecture"
         reason = ""
         if self.n_vocab <= 0 or lib.llama_vocab_type(self.vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
             reason = "it has no vocabulary"
@@ -208,24 +208,10 @@ class Model:
             reason = f"{architecture} is not a decoder-only model"
         elif lib.llama_model_is_diffusion(self.handle):
             reason = f"{architecture} is a diffusion model"
-        elif (
-            self.metadata(f"{architecture}.attention.causal") == "false"
-            or (self.metadata(f"{architecture}.pooling_type") or "0") != "0"
-        ):
-            reason = "it is an embedding model"
         if reason:
             raise ModelError(f"{self.path} cannot write text: {reason}. Use a chat model in GGUF format")
 
-    # What the metadata says.
-
-    def metadata(self, key: str) -> str | None:
-        """A scalar of the GGUF metadata as text, or None."""
-        size = lib.llama_model_meta_val_str(self.handle, key.encode(), None, 0)
-        if size < 0:
-            return None
-        buffer = ctypes.create_string_buffer(size + 1)
-        lib.llama_model_meta_val_str(self.handle, key.encode(), buffer, size + 1)
-        return buffer.value.decode("utf-8", "replace")
+    # What llama.cpp says of it.
 
     @cached_property
     def name(self) -> str:

@@ -55,7 +55,7 @@ class RewardModel(Model):
                 f"{self.path} is not a reward model: it has no output for a score. For the likelihood under a "
                 "model that writes text, use --scorer"
             )
-        if self.metadata("general.architecture") in _SOFTMAX and lib.llama_model_n_cls_out(self.handle) == 1:
+        if self.header.architecture in _SOFTMAX and lib.llama_model_n_cls_out(self.handle) == 1:
             raise ModelError(
                 f"{self.path} cannot score: it has one output, llama.cpp applies a softmax to it, and the result "
                 "is always 1"

@@ -262,6 +262,17 @@ def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjloc
 # Starting up, and help.
 
 
+def test_the_list_of_commands_imports_none_of_them(environment) -> None:
+    """The options of all commands were half of the work of ``pjlocal --help``."""
+    code = """import atexit, sys
+from pjlocal.cli.main import main
+atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+main()"""
+    result = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, env=environment)
+    loaded = {name for name in result.stderr.split() if name.startswith("pjlocal.cli.")}
+    assert "Answer one prompt" in result.stdout and loaded == {"pjlocal.cli.main", "pjlocal.cli.app"}
+
+
 def test_a_run_into_a_pipe_imports_only_what_it_uses(environment, tiny) -> None:
     """Slow modules are not imported: each took 15 to 100 ms."""
     heavy = {"numpy.random", "rich.console", "prompt_toolkit", "markdown_it", "pjlocal.bench"}

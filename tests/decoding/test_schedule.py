@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from scipy import stats
+from toy_views import ToyViews
 
 from pjlocal.decoding.judge import Distribution, Round, Uniforms, judge_token, propose, residual
 from pjlocal.decoding.schedule import Policies, Rules, algorithm1, lockstep
@@ -20,38 +21,15 @@ def random_distribution(rng: np.random.Generator, n_vocab: int, keep: float = 1.
     return Distribution(ids, rng.dirichlet(np.full(len(ids), 0.5)) + 0.0)
 
 
-class ToyViews:
+class RandomViews(ToyViews):
     """Views whose next-token distribution is a fixed random function of everything they have read."""
 
     def __init__(self, seed: int, n_vocab: int, keep: float, agree: bool = False) -> None:
+        super().__init__()
         self.seed, self.n_vocab, self.keep, self.agree = seed, n_vocab, keep, agree
-        self.cache: list[list[int]] = []
-        self.rows = 1
 
-    def start(self, prompts: Sequence[Sequence[int]]) -> None:
-        self.cache = [list(prompt) for prompt in prompts]
-
-    def feed(self, tokens: Sequence[int]) -> None:
-        self.rows = len(tokens)
-        for cache in self.cache:
-            cache.extend(tokens)
-
-    def logits(self, view: int, row: int = 0) -> tuple[int, ...]:
-        cache = self.cache[view]
-        return tuple(cache[: len(cache) - self.rows + 1 + row])
-
-    def rewind(self, n_tokens: int) -> None:
-        for view in range(len(self.cache)):
-            self.rewind_view(view, n_tokens)
-
-    def read(self, view: int, tokens: Sequence[int], rows: int) -> list[tuple[int, ...]]:
-        cache = self.cache[view]
-        cache.extend(tokens)
-        return [tuple(cache[: len(cache) - rows + 1 + i]) for i in range(rows)]
-
-    def rewind_view(self, view: int, n_tokens: int) -> None:
-        if n_tokens:
-            del self.cache[view][-n_tokens:]
+    def row(self, view: int, index: int, read: Sequence[int]) -> tuple[int, ...]:
+        return tuple(read)
 
     def distribution(self, read: tuple[int, ...]) -> Distribution:
         if self.agree:  # both views say the same: every drafted token is accepted
@@ -62,7 +40,7 @@ class ToyViews:
 class CountingPolicy:
     """A policy with state: it must be told of every emitted token, and of no other."""
 
-    def __init__(self, toy: ToyViews, view: int, told: tuple[int, ...] = ()) -> None:
+    def __init__(self, toy: RandomViews, view: int, told: tuple[int, ...] = ()) -> None:
         self.toy, self.views, self.told = toy, (view,), told
 
     def __call__(self, rows) -> Distribution:
@@ -81,7 +59,7 @@ class CountingPolicy:
 class BlendingPolicy(CountingPolicy):
     """A policy that needs several views: the mean of what they say, where any says something."""
 
-    def __init__(self, toy: ToyViews, views: Sequence[int], told: tuple[int, ...] = ()) -> None:
+    def __init__(self, toy: RandomViews, views: Sequence[int], told: tuple[int, ...] = ()) -> None:
         super().__init__(toy, views[0], told)
         self.views = tuple(views)
 
@@ -104,7 +82,7 @@ MORE_PROMPTS = (*PROMPTS, [104, 105, 106, 103], [107, 103])
 def run(
     schedule, seed: int, lam: int, *, swap=True, strategy="sample", limit=12, keep=1.0, end=None, agree=False, **extra
 ):
-    views = ToyViews(seed, n_vocab=6, keep=keep, agree=agree)
+    views = RandomViews(seed, n_vocab=6, keep=keep, agree=agree)
     policies = [CountingPolicy(views, 0), CountingPolicy(views, 1)]
     rules = Rules(lam, swap, strategy, limit, lambda token: token == end)
     return list(schedule(views, PROMPTS, Policies(policies, policies), rules, Uniforms(seed), **extra))
@@ -192,7 +170,7 @@ def test_a_thought_of_which_the_rounds_know_nothing_changes_no_schedule(alone: b
         most = 1 + seed % 9
         texts = []
         for schedule in (algorithm1, lockstep):
-            toy = ToyViews(seed, n_vocab=6, keep=(1.0, 0.5)[seed % 2], agree=seed % 7 == 0)
+            toy = RandomViews(seed, n_vocab=6, keep=(1.0, 0.5)[seed % 2], agree=seed % 7 == 0)
             policies = [CountingPolicy(toy, 0), CountingPolicy(toy, 1)]
             phase = Thought(CountingPolicy(toy, 2) if alone else None, most)
             rules = Rules(lam, True, ("sample", "greedy")[seed % 3 == 0], 40, lambda token: token == 0, phase)
@@ -211,7 +189,7 @@ def test_a_thought_of_which_the_rounds_know_nothing_changes_no_schedule(alone: b
     assert ends == {1, 2, 3, 4, 6} and max(lengths) == 0, "however it ends, the answer has its length"
 
 
-def cast(toy: ToyViews, kind: str) -> Policies:
+def cast(toy: RandomViews, kind: str) -> Policies:
     """The policies over four views: a panel of three; three with one judge of all; two, each with a neutral view."""
     if kind == "panel":
         policies = [CountingPolicy(toy, view) for view in range(3)]
@@ -231,7 +209,7 @@ def test_so_it_does_with_more_views_and_with_voices_that_need_several(kind: str,
         rules = Rules(lam, seed % 4 > 0, ("sample", "greedy")[seed % 2], 1 + seed % 17, lambda token: token == seed % 9)
         texts = []
         for schedule in (algorithm1, lockstep):
-            toy = ToyViews(seed, n_vocab=6, keep=(1.0, 0.5, 0.2)[seed % 3], agree=seed % 7 == 0)
+            toy = RandomViews(seed, n_vocab=6, keep=(1.0, 0.5, 0.2)[seed % 3], agree=seed % 7 == 0)
             texts.append(list(schedule(toy, MORE_PROMPTS, cast(toy, kind), rules, Uniforms(seed))))
         assert texts[0] == texts[1]
         kinds |= {decision.kind for decision in texts[0]}
@@ -313,7 +291,7 @@ def test_base_mode_emits_exactly_the_judges_distribution(keep: float) -> None:
 def test_base_mode_text_follows_the_judge_over_whole_rounds() -> None:
     """The second and third token too: 100,000 texts of three tokens against the product of the judge's own p."""
     n, n_vocab = 100_000, 3
-    views = ToyViews(5, n_vocab, keep=1.0)
+    views = RandomViews(5, n_vocab, keep=1.0)
     tables = {}
 
     class Cached(CountingPolicy):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import special
+from toy_views import ToyViews
 
 from pjlocal import Answer, Engine, Generation, Message, PersonaJudge, Sampling
 from pjlocal.engine.lanes import needs
@@ -99,7 +100,7 @@ def test_the_baselines_run_on_every_architecture_and_a_seed_fixes_their_text(tin
 _PROMPT = 2  # tokens of every prompt
 
 
-class RandomViews:
+class RandomSlot(ToyViews):
     """A slot whose logits are a fixed random function of what its views have read; the more alike, the more they
     agree."""
 
@@ -110,35 +111,15 @@ class RandomViews:
     prefill_s_per_token = None
 
     def __init__(self, seed: int, n_vocab: int, apart: float) -> None:
+        super().__init__()
         self.seed, self.n_vocab, self.apart = seed, n_vocab, apart
-        self.cache: list[list[int]] = []
-        self.rows = 1
         self.reduce: Any = None
 
-    def start(self, prompts: Sequence[Sequence[int]]) -> None:
-        self.cache = [list(prompt) for prompt in prompts]
-
-    def feed(self, tokens: Sequence[int]) -> None:
-        self.rows = len(tokens)
-        for cache in self.cache:
-            cache.extend(tokens)
-
-    def logits(self, view: int, row: int = 0) -> Any:
-        return self.reduce(view, row, self._logits(view, len(self.cache[view]) - self.rows + 1 + row))
-
-    def rewind_view(self, view: int, n_tokens: int) -> None:
-        del self.cache[view][len(self.cache[view]) - n_tokens :]
-
-    def read(self, view: int, tokens: Sequence[int], rows: int) -> list[Any]:
-        self.cache[view].extend(tokens)
-        end = len(self.cache[view])
-        return [self.reduce(view, 1 + row, self._logits(view, end - rows + 1 + row)) for row in range(rows)]
-
-    def _logits(self, view: int, n_read: int) -> np.ndarray:
-        text = self.cache[view][_PROMPT:n_read]
+    def row(self, view: int, index: int, read: Sequence[int]) -> Any:
+        text = read[_PROMPT:]
         common, own = (np.random.default_rng([self.seed, *text, *more]) for more in ((), (10_000 + view,)))
         logits = 3 * common.standard_normal(self.n_vocab, np.float32)
-        return logits + np.float32(self.apart) * own.standard_normal(self.n_vocab, np.float32)
+        return self.reduce(view, index, logits + np.float32(self.apart) * own.standard_normal(self.n_vocab, np.float32))
 
 
 def written(answer: Answer, slot: Any) -> list[TokenEvent]:
@@ -189,7 +170,7 @@ def test_the_schedules_agree_whatever_is_combined(tiny, top_k: int, block: int) 
             apart = rng.choice([0.0, 0.3, 1.0, 4.0])
             texts = []
             for schedule in ("lockstep", "reference"):
-                slot = RandomViews(case, judge.model.n_vocab, apart)
+                slot = RandomSlot(case, judge.model.n_vocab, apart)
                 answer = judge.answer(
                     judge.plan_prompts([Message("user", "Hi")], prompts, request.replace(schedule=schedule), roles)
                 )

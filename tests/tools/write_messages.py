@@ -13,7 +13,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pjlocal
-from pjlocal.cli.app import app
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does
 from tools import write_options
@@ -49,7 +48,7 @@ def text() -> str:
 def _help_texts() -> Iterator[str]:
     """Each command with its help, and the rows of its options that no command before it has."""
     seen: set[write_options.Row] = set()
-    for name, command, about in write_options.commands("pjlocal", app):
+    for name, command, about in write_options.commands():
         yield f"\n{name}: {' '.join(about.split())}\n"
         arguments, panels = write_options.declared(command)
         for row in [*arguments, *(row for rows in panels.values() for row in rows)]:

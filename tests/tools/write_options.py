@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from pjlocal.cli.app import app
+from pjlocal.cli.app import COMMANDS, app, load
 
 FILE = Path(__file__).parents[2] / "pjlocal" / "docs" / "options.md"
 
@@ -32,7 +32,7 @@ def page() -> str:
     """The text of the page."""
     parts: list[str] = [HEAD]
     first: dict[str, tuple[str, list[Row]]] = {}  # each panel, and the first command that has it
-    for name, command, about in commands("pjlocal", app):
+    for name, command, about in commands():
         parts.append(f"## {name}\n\n{_cell(about)}\n")
         arguments, panels = declared(command)
         if arguments:
@@ -46,20 +46,23 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def commands(name: str, group: typer.Typer) -> Iterator[tuple[str, Command, str]]:
-    """A group with options of its own, and every command below it: whole names, functions, and their help."""
-    if (callback := group.registered_callback) and callback.callback:
-        yield name, callback.callback, group.info.help or ""
-    for command in group.registered_commands:
-        assert command.callback
-        yield (
-            f"{name} {command.name or command.callback.__name__.replace('_', '-')}",
-            command.callback,
-            inspect.getdoc(command.callback) or "",
-        )
-    for below in group.registered_groups:
-        assert below.typer_instance
-        yield from commands(f"{name} {below.name}", below.typer_instance)
+def commands() -> Iterator[tuple[str, Command, str]]:
+    """Every command, and every group with options of its own: whole names, functions, and their help."""
+    yield from _of("pjlocal", app, app.info.help or "")
+    for name, entry in COMMANDS.items():
+        yield from _of(f"pjlocal {name}", load(name), entry.help)
+
+
+def _of(name: str, command: Command | typer.Typer, about: str) -> Iterator[tuple[str, Command, str]]:
+    if not isinstance(command, typer.Typer):
+        yield name, command, about
+        return
+    if command.registered_callback and command.registered_callback.callback:
+        yield name, command.registered_callback.callback, about
+    for below in command.registered_commands:
+        assert below.callback
+        own = below.name or below.callback.__name__.replace("_", "-")
+        yield f"{name} {own}", below.callback, inspect.getdoc(below.callback) or ""
 
 
 def declared(command: Command) -> tuple[list[Row], dict[str, list[Row]]]:
