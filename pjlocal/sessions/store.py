@@ -74,7 +74,8 @@ class Store(Database):
             self._insert_tokens(turn.id, turn)
 
     def add_turn(self, session_id: int, turn: Turn) -> int:
-        """Add a turn with as much of its answer as there is; sets ``turn.id``."""
+        """Add a turn with as much of its answer as there is; sets ``turn.id``.  If it is in force, its other drafts are
+        hidden."""
         with self._transaction():
             turn_id = self._insert_turn(session_id, turn)
             self._insert_tokens(turn_id, turn)
@@ -211,6 +212,8 @@ class Store(Database):
         if turn.undone or turn.draft_of:
             hidden = (turn.undone, turn.draft_of, turn_id)
             self._db.execute("UPDATE turns SET undone = ?, draft_of = ? WHERE id = ?", hidden)
+        if turn.draft_of and not turn.undone:
+            self.put_in_force(turn_id)
         return turn_id
 
     def _insert_tokens(self, turn_id: int, turn: Turn) -> None:
