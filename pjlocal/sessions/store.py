@@ -34,12 +34,18 @@ class Store(Database):
 
     def add_session(self, session: Session) -> int:
         """Add the session itself, not its turns; sets ``session.id``."""
-        with self._transaction() as db:
-            added = db.execute(
-                "INSERT INTO sessions (title, settings, created, updated) VALUES (?, ?, ?, ?)",
-                (_storable(session.title), json.dumps(session.settings), session.created, session.updated),
-            )
-        session.id = _row_id(added)
+        with self._transaction():
+            session.id = self._insert_session(session)
+        return session.id
+
+    def add_whole(self, session: Session) -> int:
+        """Add a session with its turns and their drafts in one step; sets all ids."""
+        with self._transaction():
+            session.id = self._insert_session(session)
+            for turn in session.turns:
+                for draft in turn.drafts:
+                    draft.id = self._insert_turn(session.id, draft)
+                    self._insert_tokens(draft.id, draft)
         return session.id
 
     def save_settings(self, session: Session) -> None:
@@ -192,6 +198,13 @@ class Store(Database):
             return search(self._db, _storable(query))
 
     # How it is done.
+
+    def _insert_session(self, session: Session) -> int:
+        added = self._db.execute(
+            "INSERT INTO sessions (title, settings, created, updated) VALUES (?, ?, ?, ?)",
+            (_storable(session.title), json.dumps(session.settings), session.created, session.updated),
+        )
+        return _row_id(added)
 
     def _insert_turn(self, session_id: int, turn: Turn) -> int:
         added = self._db.execute(

@@ -213,6 +213,20 @@ def test_exports_hold_drafts(chat: Talk) -> None:
         assert "question: Why do dogs bark?" in text
 
 
+def test_the_chat_exports_drafts_where_that_is_asked_for(chat: Talk, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    chat.say("Why do cats purr?")
+    chat.say("/regen")
+    for line, name, has_drafts in (
+        ("/export", "why-do-cats-purr.md", False),
+        ("/export drafts", "why-do-cats-purr-2.md", True),
+        ("/export html drafts", "why-do-cats-purr.html", True),
+        ('/export "my chat.md" --drafts', "my chat.md", True),
+    ):
+        assert chat.say(line) == [f"written to {name}"]
+        assert ("draft 1" in Path(name).read_text().lower()) == has_drafts
+
+
 # Forks.
 
 
