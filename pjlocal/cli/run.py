@@ -161,6 +161,11 @@ def run(
         first = result.draft.statistics if result.draft else None
         line = statistics_line(result.statistics, first, written.followed_sampling, written.placed, result.layout)
         print(in_columns("", line, sys.stderr), file=sys.stderr)
+    if sys.stdout.isatty() and sys.stderr.isatty() and not quiet:
+        from ..screen.first_answer import small_model_notice
+
+        if notice := small_model_notice(result.model):
+            print(in_columns("", f"pjlocal: {notice}", sys.stderr), file=sys.stderr)
     if tracer.error:
         raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
     if failed:
