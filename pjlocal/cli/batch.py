@@ -92,11 +92,16 @@ def run_batch(
     with on_sigint(interrupt), _Output(out, rows) as output, progress_bars() as progress:
         if output.n_written:
             print(f"pjlocal: {out} already has {output.n_written} of {len(rows)} rows", file=sys.stderr)
-        progress("answers", output.n_written, len(rows))
+
+        def show_progress() -> None:
+            if out != "-":  # rows that are printed are progress enough, and would stand in the bar's line
+                progress("answers", output.n_written, len(rows))
 
         def write(row: Row, line: str) -> None:
             output.write(row.number, line)
-            progress("answers", output.n_written, len(rows))
+            show_progress()
+
+        show_progress()
 
         todo = [row for row in rows if not output.has(row.number)]
         try:
