@@ -208,7 +208,9 @@ class TerminalScreen(_ConsoleScreen):
         if writing.turn.finish_reason == "interrupted" and not writing.turn.events:
             raise Interrupted
         self._say_ending(writing.turn)
-        if notice := small_model_notice(conversation.judge.model.name):
+        judge = conversation.judge
+        is_own = judge.server is None or judge.server.is_resident
+        if is_own and (notice := small_model_notice(judge.model.name)):
             self.say(notice)
 
     def _live(self, view: View, tint: Tint | None, status: Callable[[], Text] | None) -> LiveDisplay:

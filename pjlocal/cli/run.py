@@ -161,7 +161,7 @@ def run(
         first = result.draft.statistics if result.draft else None
         line = statistics_line(result.statistics, first, written.followed_sampling, written.placed, result.layout)
         print(in_columns("", line, sys.stderr), file=sys.stderr)
-    if sys.stdout.isatty() and sys.stderr.isatty() and not quiet:
+    if sys.stdout.isatty() and sys.stderr.isatty() and not quiet and not named:
         from ..screen.first_answer import small_model_notice
 
         if notice := small_model_notice(result.model):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, get_args
 
 from ..decoding.judge import Kind
@@ -54,6 +55,7 @@ def parse_export(text: str, name: str) -> Session:
         settings = whole.get("settings", turns[-1].settings if turns else {})
         try:
             Request().restore(settings)
+            Path(settings.get("model") or "")
         except (AttributeError, TypeError, ValueError):
             raise UsageError("the settings of the chat cannot be read") from None
         return Session(whole["title"], turns, settings, _seconds(whole["created"], "the chat"))

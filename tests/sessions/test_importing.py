@@ -115,6 +115,7 @@ def changed(path: str, value: Any) -> str:
         (changed("created", "now"), "the chat has no valid created"),
         (changed("settings", {"sampling": {"top_k": "x"}}), "x.json is a broken export: "),
         (changed("settings", {"preferences": 3}), "the settings of the chat cannot be read"),
+        (changed("settings", {"model": 3}), "the settings of the chat cannot be read"),
         (changed("turns.0", None), "turn 1 is not an object"),
         (changed("turns.0.question", ...), "turn 1 has no valid question"),
         (changed("turns.0.answer", "Other"), "the answer of turn 1 differs from the text of its tokens"),
