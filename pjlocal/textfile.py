@@ -89,7 +89,12 @@ def output_file(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's text in one step, and keep its mode.  Only the owner can read a new file (0600).
+    """Replace a file's text in one step; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file's content in one step, and keep its mode.  Only the owner can read a new file (0600).
 
     Raises:
         OutputError: the file cannot be written, or is not a plain file.
@@ -103,8 +108,8 @@ def write_text(path: Path, text: str) -> None:
             raise OutputError(f"cannot write {path}: it is not a plain file")
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
-            with open(descriptor, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
+            with open(descriptor, "wb") as file:
+                file.write(content)
             if target.exists():
                 shutil.copymode(target, temporary)
             os.replace(temporary, target)

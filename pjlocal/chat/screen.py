@@ -19,6 +19,7 @@ from ..engine.interrupt import Interrupted
 from ..screen.choose import answer_tint
 from ..screen.console import Spinner, keys_unseen, make_console
 from ..screen.display import Display, cut_off, when_ready
+from ..screen.first_answer import small_model_notice
 from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
 from ..screen.tint import Tint
@@ -208,6 +209,10 @@ class TerminalScreen(_ConsoleScreen):
         if writing.turn.finish_reason == "interrupted" and not writing.turn.events:
             raise Interrupted
         self._say_ending(writing.turn)
+        judge = conversation.judge
+        is_own = judge.server is None or judge.server.is_resident
+        if is_own and (notice := small_model_notice(judge.model.name)):
+            self.say(notice)
 
     def _live(self, view: View, tint: Tint | None, status: Callable[[], Text] | None) -> LiveDisplay:
         if tint:

@@ -226,7 +226,7 @@ def run_suite(
         except Interrupted:
             _say("stopped; the same command continues")
             return INTERRUPTED
-        _print_report(folder, run)
+        _print_report(folder, run, with_page=True)
     return 0
 
 
@@ -255,7 +255,7 @@ def score(
         except Interrupted:
             _say("stopped; the same command continues")
             return INTERRUPTED
-        _print_report(opened, run)
+        _print_report(opened, run, with_page=True)
     return 0
 
 
@@ -263,7 +263,12 @@ def score(
 def report(
     folder: _Dir,
     target: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Write the report to this file (.html, .md or .json) instead.")
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Write the report to this file (.html, .md or .json) instead; or its figures one by one (.svg, .png, "
+            ".pdf, or .csv for their data).",
+        ),
     ] = None,
     force: _Force = False,
 ) -> None:
@@ -273,11 +278,16 @@ def report(
             _print_report(opened, run)
             return
         from ..evaluation.compare import compare
-        from ..evaluation.report import write_report
+        from ..evaluation.plots import FORMATS
+        from ..evaluation.report import write_figures, write_report
 
         if user_path(str(target)).resolve() == opened.run_file.resolve():
             raise UsageError(f"{target} is the evaluation's own file: give the report another name")
         results = _results(opened, run)
+        if target.suffix.lower().removeprefix(".") in FORMATS:
+            for path, title in write_figures(results, compare(results), target, force):
+                _say(f"{path}: {title}")
+            return
         write_report(results, compare(results), run.facts, target, force)
 
 
@@ -466,9 +476,19 @@ def _results(folder: Folder, run: Run) -> Results:
     return Results(run.suite, answers, list(folder.read(Score).values()), list(folder.read(Verdict).values()))
 
 
-def _print_report(folder: Folder, run: Run) -> None:
+def _print_report(folder: Folder, run: Run, *, with_page: bool = False) -> None:
+    """Print the report, and optionally write its page into the folder."""
     from ..evaluation.compare import compare
-    from ..evaluation.report import print_report
+    from ..evaluation.report import print_report, write_report
 
     results = _results(folder, run)
-    print_report(results, compare(results), run.facts, make_console(sys.stdout))
+    comparison, page = compare(results), folder.path / "report.html"
+    print_report(results, comparison, run.facts, make_console(sys.stdout))
+    if not with_page:
+        return
+    try:
+        write_report(results, comparison, run.facts, page, force=True)
+    except UsageError as error:
+        _say(f"{page} is not written: {error}")
+    else:
+        _say(f"the report with its figures and all answers is {page}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UsageError, did_you_mean
+from ..errors import ModelError, UsageError, did_you_mean
 from ..screen.display import in_columns
 from ..settings import Engine
 from ..visible import one_line
@@ -162,15 +162,16 @@ def pull(
         str | None,
         typer.Argument(
             metavar="[NAME|ORG/REPO[:QUANTIZATION]]",
-            help="The model to download; without it, print the catalogue.",
+            help="The model to download; without it, print the catalogue and recommend a model.",
             autocompletion=completion.catalogue,
         ),
     ] = None,
 ) -> None:
     """Download a model from Hugging Face into its cache, where llama.cpp and other programs find it too."""
     if name is None:
-        _print_catalogue()
-        return
+        name = _recommended()
+        if name is None:
+            return
     from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from ..gguf.pull import check_room, choose, download, memory_warning
@@ -222,6 +223,36 @@ def _repository_of(name: str) -> Repository:
         return wanted
     near = did_you_mean(name.lower(), CATALOGUE) or "pjlocal models pull lists the catalogue"
     raise UsageError(f"{name!r} is neither ORG/REPO[:QUANTIZATION] nor a name of the catalogue: {near}")
+
+
+def _recommended() -> str | None:
+    """The recommended model for the free memory, after the user's consent; None without it.
+
+    Raises:
+        UsageError: there is no terminal to ask on; the message has the recommendation.
+        ModelError: no model fits.
+    """
+    from ..engine.machine import memory
+    from ..gguf.catalogue import recommend
+    from ..gguf.locate import find_model
+
+    _print_catalogue()
+    free = memory()
+    room = f"{_bytes(free.amount)} of memory are free{free.where}"
+    entry = recommend(free.amount)
+    if entry is None:
+        raise ModelError(f"{room}, too little for these models: close other programs, or name one all the same")
+    try:
+        find_model(entry.name)
+    except ModelError:
+        pass
+    else:
+        _say(f"{room}: {entry.name} is recommended, and it is on this machine: pjlocal chat -m {entry.name}")
+        return None
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(f"name a model: {room}, and this one is recommended: {entry.command} ({entry.facts})")
+    _say(f"{room}: {entry.name} is recommended ({entry.facts})")
+    return entry.name if typer.confirm(f"Download {entry.name}?", err=True) else None
 
 
 def _print_catalogue() -> None:

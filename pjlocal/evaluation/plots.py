@@ -1,16 +1,17 @@
-"""The plots of a report, as SVG: the same data give the same bytes.
+"""The plots of a report, as SVG for its page and as files of their own: the same data give the same bytes.
 
 Systems are told apart by shape and label as well as by colour, so that the plots survive a printer without colours.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +52,33 @@ class Series:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot as a file: ``title`` describes it, also for screen readers."""
+    """A plot: ``title`` describes it, also for screen readers.
+
+    head, rows: its data as a table.
+    """
 
     title: str
     svg: str
+    head: tuple[str, ...] = ()
+    rows: tuple[tuple[str | float, ...], ...] = ()
+    figure: Figure | None = field(default=None, compare=False, repr=False)
+
+    def as_file(self, form: str) -> bytes:
+        """The contents of a file of one of the `FORMATS`."""
+        if form == "svg":
+            return self.svg.encode()
+        if form == "csv":
+            text = io.StringIO()
+            rows = [self.head, *self.rows]
+            csv.writer(text, lineterminator="\n").writerows([shown_line(f"{cell}") for cell in row] for row in rows)
+            return text.getvalue().encode()
+        assert self.figure is not None
+        with _style():
+            return _saved(self.figure, form)
+
+
+#: Formats of a plot in a file of its own, by the ending.
+FORMATS = ("svg", "png", "pdf", "csv")
 
 
 #: Okabe and Ito's colours, which the colour-blind tell apart, without the yellow, which is hard to see on white.
@@ -106,7 +130,8 @@ def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
             axes.plot(100 * row.value, at, "o", color=_COLORS[0], markerfacecolor=face, markersize=6)
             text = f"{row.value:.0%} [{100 * row.low:.0f}, {100 * row.high:.0f}]"
             axes.annotate(text, (102, at), annotation_clip=False, va="center", fontsize=8)
-        return _plot(figure, title)
+        data = [(rate.group, rate.label, rate.value, rate.low, rate.high) for rate in rates]
+        return _plot(figure, title, ("aspect", "system", "rate", "low", "high"), data)
 
 
 def plane(points: Sequence[Point], title: str, x: str, y: str) -> Plot:
@@ -119,7 +144,7 @@ def plane(points: Sequence[Point], title: str, x: str, y: str) -> Plot:
         axes.set(xlabel=_label(x, 80), ylabel=_label(y, 60))
         axes.grid(color=FAINT, alpha=0.3, linewidth=0.6)
         axes.legend(**_BESIDE)
-        return _plot(figure, title)
+        return _plot(figure, title, ("system", x, y), [(point.label, point.x, point.y) for point in points])
 
 
 def lines(panels: Sequence[tuple[str, Sequence[Series]]], title: str, x: str) -> Plot:
@@ -139,7 +164,8 @@ def lines(panels: Sequence[tuple[str, Sequence[Series]]], title: str, x: str) ->
         many[-1, 0].set(xlabel=_label(x, 80))
         at = sorted({px for _, series in panels for one in series for px, _ in one.points})
         many[-1, 0].set_xticks(at, [f"{px:g}" for px in at])
-        return _plot(figure, title)
+        data = [(what, one.label, *point) for what, series in panels for one in series for point in one.points]
+        return _plot(figure, title, ("measure", "series", x, "value"), data)
 
 
 def _label(text: str, most: int = 34) -> str:
@@ -166,18 +192,34 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
         UsageError: the library is not there.
     """
     with extra():
-        from matplotlib import rc_context
         from matplotlib.figure import Figure
-    with rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts show what this one has not
+    with _style():
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def _plot(figure: Figure, title: str) -> Plot:
-    file = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return Plot(shown_line(title), file.getvalue())
+@contextmanager
+def _style() -> Iterator[None]:
+    from matplotlib import rc_context
+
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts show what this one has not
+        yield
+
+
+def _plot(figure: Figure, title: str, head: Sequence[str], rows: Sequence[tuple[str | float, ...]]) -> Plot:
+    svg = _saved(figure, "svg").decode()
+    figure.set_layout_engine("none")  # laying it out again would move everything a little
+    return Plot(shown_line(title), svg, tuple(head), tuple(rows), figure)
+
+
+#: Metadata that would differ between two files with the same data.
+_NOT_SAVED = {"svg": ("Date", "Creator", "Format", "Type"), "png": ("Software",), "pdf": ("CreationDate", "Creator")}
+
+
+def _saved(figure: Figure, form: str) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format=form, transparent=form == "svg", dpi=200, metadata=dict.fromkeys(_NOT_SAVED[form]))
+    return file.getvalue()
 
 
 def inline(plot: Plot) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from .. import __version__
-from ..textfile import output_file, write_text
+from ..errors import UsageError
+from ..textfile import output_file, write_bytes, write_text
 from ..visible import markdown_line, one_line
 from .compare import Comparison, Difference, FolderComparison, Results, WinRow
 from .page import Page, as_html
@@ -106,6 +107,8 @@ def _json(values: dict[str, Any]) -> str:
     return json.dumps(standard, indent=1) + "\n"
 
 
+FORCE = "choose another name, or give --force"
+
 FORMATS: dict[str, Callable[[Results, Comparison, Sequence[str]], str]] = {
     "md": as_markdown,
     "json": as_json,
@@ -122,8 +125,30 @@ def write_report(
         UsageError: the ending names no format, the file exists and ``force`` is not set, or a package is missing.
         OutputError: it cannot be written.
     """
-    path, form = output_file(target, FORMATS, force, "choose another name, or give --force")
+    path, form = output_file(target, FORMATS, force, FORCE)
     write_text(path, form(results, comparison, facts))
+
+
+def write_figures(
+    results: Results, comparison: Comparison, target: Path, force: bool = False
+) -> list[tuple[Path, str]]:
+    """Write each plot to a file of its own in the format that the target's ending names; returns paths and titles.
+
+    Several plots are numbered: ``figure-1.svg``.
+
+    Raises:
+        UsageError: there is no plot, a file exists and ``force`` is not set, or a package is missing.
+        OutputError: a file cannot be written.
+    """
+    plots = report_plots(results.suite, comparison)
+    if not plots:
+        raise UsageError("this evaluation has no figures: they show verdicts, rewards, a varied lambda and times")
+    names = [target.with_stem(f"{target.stem}-{n}") for n in range(1, len(plots) + 1)] if len(plots) > 1 else [target]
+    form = target.suffix.lower().removeprefix(".")
+    paths = [output_file(name, {form: form}, force, FORCE)[0] for name in names]
+    for path, plot in zip(paths, plots, strict=True):
+        write_bytes(path, plot.as_file(form))
+    return [(path, plot.title) for path, plot in zip(paths, plots, strict=True)]
 
 
 # Plots

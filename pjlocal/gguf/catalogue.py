@@ -24,6 +24,16 @@ class Entry:
     memory_gb: float
     licence: str
 
+    @property
+    def command(self) -> str:
+        """The command that downloads it."""
+        return f"pjlocal models pull {self.name}"
+
+    @property
+    def facts(self) -> str:
+        """The size of the download, and the licence."""
+        return f"{self.size_gb:.1f} GB to download, licence {self.licence}"
+
 
 CATALOGUE = {
     entry.name: entry
@@ -39,3 +49,12 @@ CATALOGUE = {
         Entry("mistral-7b", "bartowski/Mistral-7B-Instruct-v0.3-GGUF", 4.4, 9.5, "Apache-2.0"),
     )
 }
+
+#: The models to begin with, from the smallest to the largest, one of each size.  Larger ones are slow on a CPU.
+_RECOMMENDED = ("qwen2.5-0.5b", "qwen2.5-1.5b", "llama-3.2-3b", "qwen2.5-7b")
+
+
+def recommend(free: int) -> Entry | None:
+    """The largest recommended model that fits into ``free`` bytes of memory; None if none fits."""
+    fitting = [entry for name in _RECOMMENDED if (entry := CATALOGUE[name]).memory_gb * 1e9 <= free]
+    return fitting[-1] if fitting else None

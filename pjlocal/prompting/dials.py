@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..request import Request, deal
-from ..settings import parse_strength
+from ..settings import OF_ONE_VIEW, parse_strength
 from .plan import resolve_mode, strength_in_force
 from .preferences import resolve, split_strength
 
@@ -15,7 +15,8 @@ def adjust(request: Request, preference: str, step: float) -> Request:
     """The request with a preference stronger or weaker by ``step``.
 
     An absent preference is added at the default strength, or avoided by one step if ``step`` is negative.  A preference
-    whose strength becomes 0 is removed.
+    whose strength becomes 0 is removed.  Where it shares a view with others, which would have the same strength, each
+    preference gets a view of its own (``panel``), if the mode has several views.
 
     Raises:
         UsageError: the preference does not exist, or the strength is outside its limits.
@@ -27,7 +28,12 @@ def adjust(request: Request, preference: str, step: float) -> Request:
             if _is(given, name):
                 new = _spelled(name, _strength(request, given) + step)
                 changed = [*preferences[:at], *new, *preferences[at + 1 :]]
-                return request.replace(views=[*request.views[:view], changed, *request.views[view + 1 :]])
+                views = [*request.views[:view], changed, *request.views[view + 1 :]]
+                strengths = {_strength(request, each) for each in changed}
+                panel = request.generation.panel and sum(map(len, views)) > 1
+                if len(strengths) > 1 and resolve_mode(request) not in OF_ONE_VIEW:
+                    panel = True
+                return request.replace(views=views, panel=panel)
     avoided = request.generation.avoid
     for at, given in enumerate(avoided):
         if _is(given, name):

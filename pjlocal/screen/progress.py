@@ -29,7 +29,7 @@ class Bars:
         """
         name, text = bar or what, one_line(what)
         if name not in self._bars:
-            self._bars[name] = self._progress.add_task(text)
+            self._bars[name] = self._progress.add_task(text, total=total)
         self._progress.update(self._bars[name], description=text, completed=done, total=total)
 
 

@@ -125,7 +125,10 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set rule mod", "--rule mod applies only in mode both: add --mode both"),
         ("/avoid formal:-1", "--avoid formal:-1: its strength must be a number above 0"),
         ("/avoid frmal", "unknown preset 'frmal': did you mean formal"),
-        ("/prefer a vivid:2 formal:3", "'vivid:2' and 'formal:3' share one view, which has one strength"),
+        (
+            "/prefer a vivid:2 formal:3",
+            "'vivid:2' and 'formal:3' share one view, which has one strength: give all of them the same, or /set panel",
+        ),
         ("/persona nobody", "unknown persona 'nobody': pjlocal prefs save NAME saves one"),
         ("/undoo", "unknown command /undoo: did you mean /undo"),
         ("/qqqqq", "unknown command /qqqqq: /help lists them"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,13 +75,32 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
         assert pjlocal("eval", "report", "out", name).returncode == 0
         refused = pjlocal("eval", "report", "out", name)
         assert refused.returncode == 2 and "give --force" in refused.stderr
+    page = tmp_path / "out" / "report.html"
+    assert f"pjlocal: the report with its figures and all answers is {page.relative_to(tmp_path)}" in result.stderr
+    assert page.read_text() == (tmp_path / "r.html").read_text()
+    for name in ("f.svg", "f.PNG", "f.pdf", "f.csv"):
+        figure = pjlocal("eval", "report", "out", name)
+        assert figure.returncode == 0 and (tmp_path / name).stat().st_size > 50
+        assert figure.stderr.startswith(f"pjlocal: {name}: Reward against fluency for bright")
+        assert pjlocal("eval", "report", "out", name).returncode == 2
+        assert pjlocal("eval", "report", "out", name, "--force").returncode == 0
     rows = {row["system"]: row for row in json.loads((tmp_path / "r.json").read_text())["systems"]}
     assert rows.keys() == {"plain", "prompt", "both"} and rows["both"]["answers"] == 4
     shown = pjlocal("eval", "show", "out", "--system", "both")
     assert shown.returncode == 0 and shown.stdout.count("both") >= 4
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib.figure", None)  # as if it were not installed
+        bare = pjlocal(*run)
+    assert bare.returncode == 0 and bare.stdout == result.stdout
+    assert bare.stderr.splitlines()[-1].startswith(
+        "pjlocal: out/report.html is not written: pjlocal eval needs the package matplotlib"
+    )
+
     warmer = pjlocal("eval", "run", suite, "--out", "warm", "-m", tiny("llama"), "-t", "2", "--no-reward")
     assert warmer.returncode == 0, warmer.stderr
+    without = pjlocal("eval", "report", "warm", "f.svg", "--force")
+    assert without.returncode == 2 and "this evaluation has no figures" in without.stderr
     compared = pjlocal("eval", "compare", "out", "warm", "--json")
     assert json.loads(compared.stdout)["prompts"] == 4
     vote = pjlocal("eval", "vote", "out")

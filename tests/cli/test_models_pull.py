@@ -19,6 +19,8 @@ from hub import COMMIT, Hub
 from huggingface_hub import constants
 from waiting import PATIENCE_S, when
 
+from pjlocal.engine.machine import Limit
+from pjlocal.gguf.catalogue import CATALOGUE
 from pjlocal.gguf.pull import Choice, RemoteFile, memory_warning
 
 MODEL = "org/Tiny-GGUF"
@@ -263,8 +265,9 @@ def test_a_host_that_refuses_is_named(pjlocal: Callable, hub: Hub) -> None:
 
 
 def test_names_of_the_catalogue_are_pulled_too(pjlocal: Callable, hub: Hub) -> None:
-    listed = pjlocal("models", "pull").stdout
-    assert "llama-3.2-3b" in listed and "bartowski/Llama-3.2-3B-Instruct-GGUF" in listed
+    listed = pjlocal("models", "pull")
+    assert listed.returncode == 2 and "llama-3.2-3b" in listed.stdout
+    assert "bartowski/Llama-3.2-3B-Instruct-GGUF" in listed.stdout
     hub.files["bartowski/Llama-3.2-3B-Instruct-GGUF"] = {"Llama-3.2-3B-Instruct-Q4_K_M.gguf": b"GGUF"}
     assert "pjlocal models pull llama-3.2-3b downloads it" in one_line(pjlocal("run", "-m", "llama-3.2-3b", "x").stderr)
     assert pulled(pjlocal("models", "pull", "Llama-3.2-3B")).name == "Llama-3.2-3B-Instruct-Q4_K_M.gguf"
@@ -328,3 +331,39 @@ def test_a_connection_that_stays_broken_is_told_with_what_came(pjlocal: Callable
     hub.breaks_after = []
     assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == hub.files[MODEL]["tiny-Q4_K_M.gguf"]
     assert hub.ranges_asked()[-1] == f"bytes={2 << 20}-"
+
+
+# Which one.
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "recommended"),
+    [(0.9, None), (1, "qwen2.5-0.5b"), (3, "qwen2.5-1.5b"), (8, "llama-3.2-3b"), (64, "qwen2.5-7b")],
+)
+def test_the_recommended_model_is_the_largest_that_fits_the_free_memory(
+    pjlocal: Callable, hub: Hub, monkeypatch: pytest.MonkeyPatch, free_gb: float, recommended: str | None
+) -> None:
+    monkeypatch.setattr("pjlocal.engine.machine.memory", lambda: Limit(int(free_gb * 1e9), in_container=True))
+    done = pjlocal("models", "pull")
+    message = one_line(done.stderr)
+    if recommended:
+        assert done.returncode == 2 and f"pjlocal models pull {recommended} (" in message
+        assert f"{free_gb:.1f} GB of memory are free in this container" in message or free_gb < 1
+    else:
+        assert done.returncode == 1 and "too little for these models" in message
+    assert "mistral-7b" in done.stdout, "the whole catalogue is printed"
+
+
+@pytest.mark.slow
+def test_a_terminal_asks_before_it_downloads(on_terminal: Callable, hub: Hub, pjlocal: Callable) -> None:
+    for entry in CATALOGUE.values():
+        hub.files[entry.repo] = {f"{entry.name}-instruct-q4_k_m.gguf": b"GGUF"}
+    refused = on_terminal(*PJLOCAL, "models", "pull", columns=200)
+    refused.until("Download ")
+    refused.type("n\r")
+    assert refused.end() == 0 and " is recommended (" in refused.text and "use it with" not in refused.text
+    accepted = on_terminal(*PJLOCAL, "models", "pull", columns=200)
+    accepted.until("Download ")
+    accepted.type("y\r")
+    assert accepted.end() == 0 and "pjlocal: use it with: pjlocal run -m " in accepted.text
+    assert "it is on this machine: pjlocal chat -m" in one_line(pjlocal("models", "pull").stderr)

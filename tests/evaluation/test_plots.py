@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from evaluated import HOSTILE
+from evaluated import HOSTILE, SUITE, answers, score
 
+from pjlocal.errors import UsageError
+from pjlocal.evaluation.compare import Results, compare
 from pjlocal.evaluation.plots import Plot, Point, Rate, Series, inline, lines, plane, win_rates
+from pjlocal.evaluation.report import write_figures
 
 NAMES = "{http://www.w3.org/2000/svg}"
 
@@ -32,6 +36,33 @@ def test_the_same_data_give_the_same_bytes_and_no_date() -> None:
     assert not any(re.search(r"20\d\d-\d\d|dc:date|Matplotlib v", plot.svg) for plot in first)
 
 
+@pytest.mark.parametrize(("form", "begins"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF-1.4")])
+def test_a_plot_is_a_file_of_its_own_with_the_same_bytes(form: str, begins: bytes) -> None:
+    for first, second in zip(drawn(), drawn(), strict=True):
+        assert first.as_file(form).startswith(begins) and first.as_file(form) == second.as_file(form)
+
+
+def test_a_plot_gives_its_data_as_a_table() -> None:
+    rates, points, series = (plot.as_file("csv").decode().splitlines() for plot in drawn())
+    assert rates[:2] == ["aspect,system,rate,low,high", "vivid,both,0.66,0.55,0.75"]
+    assert points[:2] == ["system,x,y", "prompt,0.2,-1.3"]
+    assert series[:2] == ["measure,series,λ,value", "won,vivid,1,50"] and len(series) == 1 + 4 + 2
+
+
+@pytest.mark.slow
+def test_several_figures_are_numbered_and_written_all_or_none(tmp_path: Path) -> None:
+    scores = [score(a, m, 0.1, "m") for a in answers() for m in ("fluency", "reward:vivid", "reward:concise")]
+    results = Results(SUITE, answers(), scores)
+    (tmp_path / "f-2.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"f-2\.csv exists already: choose another name, or give --force"):
+        write_figures(results, compare(results), tmp_path / "f.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f-2.csv"]
+    written = write_figures(results, compare(results), tmp_path / "f.csv", force=True)
+    assert [path.name for path, _ in written] == ["f-1.csv", "f-2.csv"]
+    assert written[1][1] == "Reward against fluency for sea, by m"
+    assert all(path.read_text().startswith('system,"implicit reward') for path, _ in written)
+
+
 def everywhere(text: str) -> list[Plot]:
     return [
         win_rates([Rate(text, 0.5, 0.4, 0.6, text)], text, text),
@@ -46,6 +77,8 @@ def test_text_stays_text_and_nothing_in_it_is_markup(text: str) -> None:
     def elements(plot: Plot) -> set[str]:
         return {element.tag for element in ElementTree.fromstring(plot.svg).iter()}
 
+    for plot in everywhere(text):
+        assert plot.as_file("csv").count(b"\n") == 1 + len(plot.rows)
     assert [elements(plot) for plot in everywhere(text)] == [elements(plot) for plot in everywhere("harmless")]
     if len(text) < 30 and text.isprintable():
         assert all(text in texts(plot) for plot in everywhere(text))

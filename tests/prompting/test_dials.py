@@ -6,6 +6,7 @@ import pytest
 
 from pjlocal.errors import UsageError
 from pjlocal.prompting.dials import STEP, adjust
+from pjlocal.prompting.plan import make_roles
 from pjlocal.request import Request
 
 START = Request().replace(views=[["vivid"], ["Talk like a pirate"]])
@@ -34,6 +35,19 @@ def test_an_absent_preference_is_added_or_avoided_and_comes_back() -> None:
 def test_the_usual_strength_is_that_of_the_mode() -> None:
     assert turned(START.replace(mode="both"), ("vivid", STEP))[0][0] == ["vivid:2"]  # auto is about 1.5
     assert turned(START.replace(strength="3"), ("vivid", STEP))[0][0] == ["vivid:3.5"]
+
+
+def test_a_preference_that_shares_a_view_gets_one_of_its_own() -> None:
+    three = START.replace(views=[["vivid", "formal"], ["concise"]])
+    weaker = adjust(three, "formal", -STEP)
+    assert weaker.generation.panel and [*map(list, weaker.views)] == [["vivid", "formal:0.5"], ["concise"]]
+    make_roles(weaker)
+    assert not adjust(three, "concise", STEP).generation.panel
+    assert not adjust(three.replace(mode="prompt"), "formal", -STEP).generation.panel, "that mode has a single view"
+    gone = adjust(weaker, "formal", -STEP)
+    assert [*map(list, gone.views)] == [["vivid"], ["concise"]]
+    make_roles(gone)
+    assert not adjust(gone.replace(views=[["vivid"], ["concise:0.5"]]), "concise", -STEP).generation.panel
 
 
 def test_an_unknown_word_and_a_strength_beyond_the_limit_are_refused() -> None:
