@@ -146,11 +146,13 @@ class Overrides(Settings):
         return settings.replace(**dict.fromkeys(excluded) | dict(values))  # type: ignore[no-any-return]
 
     def views(self, otherwise: Sequence[Sequence[str]]) -> list[list[str]]:
-        """The preferences of view a and of view b; those of ``otherwise`` for a view whose preferences are not set."""
+        """The preferences of view a and of view b; ``otherwise`` if these overrides set none."""
         if self.prefer is not None:
             return deal(self.prefer)
         placed = (self.draft_prefer, self.judge_prefer)
-        return [list(old if new is None else new) for new, old in zip(placed, otherwise, strict=True)]
+        if placed == (None, None):
+            return [list(preferences) for preferences in otherwise]
+        return [list(preferences or ()) for preferences in placed]
 
 
 def excluded_by(given: Collection[str]) -> set[str]:
@@ -217,14 +219,16 @@ class Request:
         cleared = self.replace(**{f.name: f.default for f in fields if f.name in keys})
         return dataclasses.replace(cleared, explicit=self.explicit.difference(keys))
 
-    def pick(self, keys: Collection[str]) -> Overrides:
-        """The values of these settings, as overrides for another request."""
+    def pick(self, keys: Collection[str], other: Request) -> Overrides:
+        """The values of these settings, as overrides for another request.  If they place the preference of one view
+        only, the other view keeps that of ``other``."""
         tables: dict[str, Any] = {
             name: {key: value for key, value in vars(getattr(self, name)).items() if key in keys} for name in GROUPS
         }
-        placed: dict[str, Any] = {
-            key: view for key, view in zip(PREFERENCES[1:], self.views, strict=True) if key in keys or "prefer" in keys
-        }
+        placed: dict[str, Any] = {}
+        if {*PREFERENCES} & {*keys}:
+            each = zip(PREFERENCES[1:], self.views, other.views, strict=True)
+            placed = {key: own if {key, "prefer"} & {*keys} else others for key, own, others in each}
         return Overrides(**placed, **tables)
 
     def nth(self, number: int) -> Request:

@@ -99,7 +99,8 @@ def chat(
         model = _same_model(stored["model"], screen)
     else:
         model = lasting_name(model)
-    request = request.restore(stored).override(request.pick(given))
+    restored = request.restore(stored)
+    request = restored.override(request.pick(given, restored))
     if stored and "defaults" in given:  # the model's filters replace the saved ones
         request = dataclasses.replace(request, explicit=request.explicit & given)
     if not there:
