@@ -3,7 +3,7 @@
 import { copy } from "./copy.js";
 import { blocks } from "./markdown.js";
 import { element, node, patch } from "./nodes.js";
-import { hide, show, viewClass, visible } from "./token.js";
+import { hide, show, unpin, viewClass, visible } from "./token.js";
 
 const eventOf = new WeakMap(); // of each token's element
 
@@ -37,6 +37,23 @@ export class Answer {
     this.#plan();
   }
 
+  /** Begin anew, with tokens that are known already. */
+  restart(events) {
+    this.events = [];
+    this.text = "";
+    this.#tokens = [];
+    this.#starts = [];
+    this.thoughts.clear();
+    this.#clear();
+    this.add(events);
+    this.render();
+  }
+
+  #clear() {
+    this.#shown = [];
+    this.element.replaceChildren();
+  }
+
   /** Whether the last token belongs to a thought. */
   get isThinking() {
     return Boolean(this.events[this.events.length - 1]?.thought);
@@ -52,8 +69,7 @@ export class Answer {
 
   set formatted(formatted) {
     this.#formatted = formatted;
-    this.#shown = [];
-    this.element.replaceChildren();
+    this.#clear();
     this.render();
   }
 
@@ -109,6 +125,12 @@ class Thoughts {
   #heading = element("summary");
   #text = withNumbers(element("div", "raw"), "Thoughts");
 
+  clear() {
+    this.count = 0;
+    this.element.hidden = true;
+    this.#text.replaceChildren();
+  }
+
   add(event) {
     this.count++;
     this.element.hidden = false;
@@ -138,6 +160,14 @@ function withNumbers(text, name) {
     if (span) show(span, eventOf.get(span));
     else hide();
   };
+  /** Show the token, and tell the turn that it was chosen. */
+  const choose = (span, { detail = 0 } = {}) => {
+    if (!span) return unpin();
+    unpin();
+    show(span, eventOf.get(span));
+    const chosen = { span, event: eventOf.get(span), byKey: !detail };
+    text.dispatchEvent(new CustomEvent("token", { bubbles: true, detail: chosen }));
+  };
   const leave = () => {
     now?.classList.remove("now");
     now = null;
@@ -147,13 +177,17 @@ function withNumbers(text, name) {
   text.addEventListener("click", (event) => {
     const button = event.target.closest(".copy");
     if (button) copy(button.parentElement.querySelector("code").textContent, button);
-    else point(event);
+    else choose(event.target.closest(".t"), event);
   });
   text.addEventListener("pointerleave", hide);
   text.addEventListener("blur", leave);
   text.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (event.key === "Escape") leave();
+    if (event.key === "Enter" && now && event.target === text) {
+      event.preventDefault();
+      choose(now);
+    }
     if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     const all = [...text.querySelectorAll(event.shiftKey ? ".t.resampled, .t.now" : ".t")];
@@ -163,6 +197,7 @@ function withNumbers(text, name) {
     now = next;
     next.classList.add("now");
     next.scrollIntoView({ block: "nearest" });
+    unpin();
     show(next, eventOf.get(next), true);
   });
   return text;
