@@ -153,20 +153,19 @@ function withNumbers(text, name) {
   let now = null; // the token that the keyboard is at
   text.tabIndex = 0;
   text.setAttribute("role", "group");
-  text.setAttribute("aria-label", `${name}. The left and right arrow keys go from token to token, with Shift to the next resampled one`);
+  const keys = "The left and right arrow keys go from token to token, with Shift to the next resampled one";
+  text.setAttribute("aria-label", `${name}. ${keys}; Enter shows other tokens in its place`);
 
   const point = ({ target }) => {
     const span = target.closest(".t");
     if (span) show(span, eventOf.get(span));
     else hide();
   };
-  /** Show the token, and tell the turn that it was chosen. */
-  const choose = (span, { detail = 0 } = {}) => {
-    if (!span) return unpin();
+  /** Show the token, and tell the page that it was chosen. */
+  const choose = (span, byKey) => {
     unpin();
     show(span, eventOf.get(span));
-    const chosen = { span, event: eventOf.get(span), byKey: !detail };
-    text.dispatchEvent(new CustomEvent("token", { bubbles: true, detail: chosen }));
+    text.dispatchEvent(new CustomEvent("token", { bubbles: true, detail: { span, event: eventOf.get(span), byKey } }));
   };
   const leave = () => {
     now?.classList.remove("now");
@@ -177,7 +176,8 @@ function withNumbers(text, name) {
   text.addEventListener("click", (event) => {
     const button = event.target.closest(".copy");
     if (button) copy(button.parentElement.querySelector("code").textContent, button);
-    else choose(event.target.closest(".t"), event);
+    else if (event.target.closest("a") || !getSelection().isCollapsed) point(event); // a link, or words to copy
+    else if (event.target.closest(".t")) choose(event.target.closest(".t"), false);
   });
   text.addEventListener("pointerleave", hide);
   text.addEventListener("blur", leave);
@@ -186,7 +186,7 @@ function withNumbers(text, name) {
     if (event.key === "Escape") leave();
     if (event.key === "Enter" && now && event.target === text) {
       event.preventDefault();
-      choose(now);
+      choose(now, true);
     }
     if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();

@@ -4,8 +4,8 @@ import { ask, events, isLost, json } from "./api.js";
 
 const TRIES = 12; // to reach the server again, twice a second
 
-/** The events of an answer.  Where the connection is lost, the rest of them, once the server is reached again: a short drop of
- * the network is no end of the server.
+/** The events of an answer.  Where the connection is lost, the rest of them follow once the server is reached again: it may
+ * be the network that was away for a moment.
  *
  * turn, stopping: the turn, and what stops it.
  * which: returns the number of its chat; null once that is no longer open, or while it has none. */

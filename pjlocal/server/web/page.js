@@ -27,7 +27,7 @@ let wanted = 0; // only the chat that was asked for last is shown: replies may c
 
 /** Ask a question, or one anew.
  *
- * how: with `continues` or `takes`, as the server takes it, the answer is continued, which begins with the tokens `begun`. */
+ * how: `continues` or `takes`, as in the server's body, to continue an answer; begun: the tokens that it begins with. */
 async function send(asked, replaced, how = {}, begun = []) {
   await opening;
   if (writing) return putBack(asked);
@@ -251,7 +251,7 @@ function actionsOf(turn, isLast) {
   ];
 }
 
-/** Which of the answers to its question a turn shows, where there are several; with arrows to the others in the last turn. */
+/** Which of several answers to its question a turn shows; in the last turn with arrows to the others. */
 function amongDrafts({ id, drafts }, isLast) {
   if (drafts.length < 2) return [];
   const at = drafts.indexOf(id);

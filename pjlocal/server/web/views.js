@@ -88,7 +88,8 @@ function explain() {
   const automatic = by("mode").value ? "" : `Automatic is ${mode} here: `;
   by("meaning").textContent = automatic + MEANINGS[mode];
   const idle = ["plain", "rewrite"].includes(mode);
-  const here = idle ? "It changes nothing in this mode." : strength() ? "" : `Automatic ${strengths[mode] === "auto" ? AUTO : `is ${strengths[mode]}`} here.`;
+  const automaticStrength = strengths[mode] === "auto" ? AUTO : `is ${strengths[mode]}`;
+  const here = idle ? "It changes nothing in this mode." : strength() ? "" : `Automatic ${automaticStrength} here.`;
   by("meaning-strength").textContent = `Strength says how hard a preference pushes: 1 as the model does by itself, more exaggerates, below 0 is the opposite. ${here}`;
   by("meaning-placement").textContent = `Placement: the preferences stand ${PLACES[by("placement").value] ?? ""}.`;
 }
