@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -56,70 +57,56 @@ class Rewrite:
     n_ctx: int
 
 
-class Answer:
-    """One answer being written: iterate over its token events, then look at `result`.
+class Answer(ABC):
+    """An answer being written: iterate over its token events, then look at `result`.
 
     A `PersonaJudge` writes one answer at a time: starting another ends this one.
 
     Args:
         engine: writes it.
-        load_s: seconds that loading the model took.
         observer: called with each decision.
-        rewrite: write a first answer before the first event, and correct it.  The events, `result` and `plan` are
-            those of the correction; `drafted` and `Result.draft` are the first answer.  A first answer that is
-            stopped or empty is not corrected.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        plan: Plan,
-        load_s: float,
-        observer: Observer | None = None,
-        rewrite: Rewrite | None = None,
+        self, engine: Engine, plan: Plan, seed: int, statistics: Statistics, observer: Observer | None
     ) -> None:
-        seed = plan.request.generation.seed
-        self.seed = SystemRandom().getrandbits(63) if seed is None else seed
         self.engine = engine
         self.plan = plan
+        self.seed = seed
+        self.statistics = statistics
+        self.observer = observer
         self.finish_reason: FinishReason | None = None
         self.error: Exception | None = None
         #: The token events of the first answer in mode rewrite.
         self.drafted: list[TokenEvent] = []
         self.layout: FixedLayout | None = None  # of its views; None for a single view
-        self.begins_again = False
         self.n_held = 0  # prompt tokens that the KV caches contained already
-        self._load_s = load_s
-        self._observer = observer
-        self._rewrite = rewrite
-        self._draft: Result | None = None
-        self._started = 0.0  # the start time of the prompts, then of the first token
+        #: Called with a text about the work before the first event.
+        self.on_progress: Callable[[str], object] = lambda text: None
         self._thread: int | None = None  # the thread that iterates
-        self._prepare(rewrite.draft if rewrite else plan, Statistics(load_s=0.0 if rewrite else load_s))
 
-    def _prepare(self, plan: Plan, statistics: Statistics) -> None:
-        """Reset the state to the beginning of a plan."""
-        self._current = plan
-        self.statistics = statistics
-        self._emitted: list[TokenEvent] = []
-        self._undecided: list[Decision] = []  # not yet known to be thought or answer
-        self._beginning: list[tuple[int, bool]] = []  # tokens that begin the answer, and whether each is thought
-        self._thoughts: TextStream[Decision] = TextStream()
-        self._stream: TextStream[Decision] = TextStream()
-        self._decisions: Iterator[Decision] = iter(())
-        self._stop_tokens: set[int] = set()
-        self._phase: ThinkingPhase[Any]
-        generation, prompts = plan.request.generation, plan.prompts
-        longest = max(map(len, prompts))
-        # Not methods: in a reference cycle with `_decisions`, llama.cpp's samplers would be freed only by Python's
-        # garbage collector.
-        is_end = self.engine.model.is_end
-        self._ends_generation: Callable[[int], bool] = _is_never_end if generation.ignore_end else is_end
-        self._is_end: Callable[[int], bool] = _is_never_end
-        self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # of its tokens
-        adapters = plan.roles.adapters or [Adapters()] * len(prompts)
-        #: The resources that it needs of the engine.
-        self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_prefix)
+    @property
+    @abstractmethod
+    def parts(self) -> Sequence[SingleAnswer]:
+        """The answers that the engine writes for it."""
+
+    @property
+    @abstractmethod
+    def result(self) -> Result:
+        """The answer so far; the whole answer once the events are exhausted."""
+
+    @property
+    def progress(self) -> str:
+        """A text about the work before the first event; empty without any."""
+        return ""
+
+    @abstractmethod
+    def publish(self, events: list[TokenEvent]) -> list[TokenEvent]:
+        """The events of a step for the caller, from those of its parts."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """End it as interrupted."""
 
     def __iter__(self) -> Iterator[TokenEvent]:
         return self._events
@@ -150,11 +137,6 @@ class Answer:
                 time.sleep(_POLL_S)
 
     @property
-    def n_ctx(self) -> int:
-        """The most tokens that a view may hold, in either pass of mode rewrite."""
-        return max(self.needs.n_ctx, self._rewrite.n_ctx if self._rewrite else 0)
-
-    @property
     def mode(self) -> Mode:
         return self.plan.roles.mode
 
@@ -172,28 +154,7 @@ class Answer:
     @property
     def n_given(self) -> int:
         """The number of tokens that the request gives.  Events of generated tokens are numbered from there."""
-        return len(self._current.given)
-
-    @property
-    def result(self) -> Result:
-        """The answer so far; the whole answer once the events are exhausted."""
-        thinking, text = split(self._emitted)
-        return Result(
-            text=text,
-            thinking=thinking,
-            model=self.engine.model.name,
-            mode=self.plan.roles.mode,
-            preferences=self.plan.roles.preferences,
-            lam=self.plan.request.generation.lam,
-            seed=self.seed,
-            finish_reason=self.finish_reason or "interrupted",
-            statistics=self.statistics,
-            strengths={name: "auto" if w.auto else w.strength for name, w in self.plan.roles.weights.items()},
-            offload=self.engine.model.offload.as_dict(),
-            layout=self.layout,
-            adapters=[each.as_dict() for each in self.plan.roles.adapters] if any(self.plan.roles.adapters) else [],
-            draft=self._draft,
-        )
+        return len(self.plan.given)
 
     @property
     def is_done(self) -> bool:
@@ -215,6 +176,95 @@ class Answer:
         if self.error:
             raise self.error
 
+
+class SingleAnswer(Answer):
+    """An answer that is written once.
+
+    Args:
+        load_s: seconds that loading the model took.
+        rewrite: write a first answer before the first event, and correct it.  The events, `result` and `plan` are
+            those of the correction; `drafted` and `Result.draft` are the first answer.  A first answer that is
+            stopped or empty is not corrected.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        load_s: float,
+        observer: Observer | None = None,
+        rewrite: Rewrite | None = None,
+    ) -> None:
+        seed = plan.request.generation.seed
+        statistics = Statistics(load_s=0.0 if rewrite else load_s)
+        super().__init__(engine, plan, SystemRandom().getrandbits(63) if seed is None else seed, statistics, observer)
+        self.begins_again = False
+        self._load_s = load_s
+        self._rewrite = rewrite
+        self._draft: Result | None = None
+        self._started = 0.0  # the start time of the prompts, then of the first token
+        self._prepare(rewrite.draft if rewrite else plan, statistics)
+
+    @property
+    def parts(self) -> Sequence[SingleAnswer]:
+        return (self,)
+
+    def publish(self, events: list[TokenEvent]) -> list[TokenEvent]:
+        return events
+
+    def _prepare(self, plan: Plan, statistics: Statistics) -> None:
+        """Reset the state to the beginning of a plan."""
+        self._current = plan
+        self.statistics = statistics
+        self.emitted: list[TokenEvent] = []  # all its events so far
+        self._undecided: list[Decision] = []  # not yet known to be thought or answer
+        self._beginning: list[tuple[int, bool]] = []  # tokens that begin the answer, and whether each is thought
+        self._thoughts: TextStream[Decision] = TextStream()
+        self._stream: TextStream[Decision] = TextStream()
+        self._decisions: Iterator[Decision] = iter(())
+        self._stop_tokens: set[int] = set()
+        self._phase: ThinkingPhase[Any]
+        generation, prompts = plan.request.generation, plan.prompts
+        longest = max(map(len, prompts))
+        # Not methods: in a reference cycle with `_decisions`, llama.cpp's samplers would be freed only by Python's
+        # garbage collector.
+        is_end = self.engine.model.is_end
+        self._ends_generation: Callable[[int], bool] = _is_never_end if generation.ignore_end else is_end
+        self._is_end: Callable[[int], bool] = _is_never_end
+        self.limit = min(generation.most_tokens, self.engine.context_limit - longest)  # of its tokens
+        adapters = plan.roles.adapters or [Adapters()] * len(prompts)
+        #: The resources that it needs of the engine.
+        self.needs = Needs(longest + self.limit, adapters, self._n_rows(), plan.shares_prefix)
+
+    @property
+    def n_ctx(self) -> int:
+        """The most tokens that a view may hold, in either pass of mode rewrite."""
+        return max(self.needs.n_ctx, self._rewrite.n_ctx if self._rewrite else 0)
+
+    @property
+    def n_given(self) -> int:
+        return len(self._current.given)
+
+    @property
+    def result(self) -> Result:
+        thinking, text = split(self.emitted)
+        return Result(
+            text=text,
+            thinking=thinking,
+            model=self.engine.model.name,
+            mode=self.plan.roles.mode,
+            preferences=self.plan.roles.preferences,
+            lam=self.plan.request.generation.lam,
+            seed=self.seed,
+            finish_reason=self.finish_reason or "interrupted",
+            statistics=self.statistics,
+            strengths={name: "auto" if w.auto else w.strength for name, w in self.plan.roles.weights.items()},
+            offload=self.engine.model.offload.as_dict(),
+            layout=self.layout,
+            adapters=[each.as_dict() for each in self.plan.roles.adapters] if any(self.plan.roles.adapters) else [],
+            draft=self._draft,
+        )
+
     # The engine calls these.
 
     def begin(self, slot: Slot) -> None:
@@ -234,8 +284,8 @@ class Answer:
             )
         self._phase = self._make_phase()
         policies = self._policies()
-        if self._observer:
-            policies = replace(policies, observer=self._observer)
+        if self.observer:
+            policies = replace(policies, observer=self.observer)
         metered = range(len(prompts)) if policies.meter else ()
         slot.reduce = RowReducer([*policies.drafts, *policies.judges], metered)  # type: ignore[list-item]
         swap = self.plan.roles.mode != "base"
@@ -246,7 +296,7 @@ class Answer:
             return ends_generation(token) or (token in stop_tokens and not thinking.is_thought)
 
         self._is_end = is_end
-        rules = Rules(generation.lam, swap, generation.decoding, self._limit, is_end, self._phase)
+        rules = Rules(generation.lam, swap, generation.decoding, self.limit, is_end, self._phase)
         uniforms = Uniforms(self.seed)
         if generation.schedule == "reference":
             self._decisions = algorithm1(slot, prompts, policies, rules, uniforms)
@@ -266,7 +316,7 @@ class Answer:
         events += [] if is_thought is None else self._settle(is_thought)
         if self._is_end(decision.token) or self._stream.stopped:
             self.finish_reason = "stop"
-        elif self.statistics.completion_tokens >= min(self._limit, self._phase.limit):
+        elif self.statistics.completion_tokens >= min(self.limit, self._phase.limit):
             self.finish_reason = "length"
         return self._visible(events)
 
@@ -278,7 +328,7 @@ class Answer:
         settled = [item for each in given for item in stream.push(each, piece(each[0], special=each[1]))]
         settled += stream.finish()
         events = [TokenEvent.given(n, text, token, thought) for n, ((token, thought), text) in enumerate(settled)]
-        self._emitted += events
+        self.emitted += events
         return events
 
     def interrupt(self) -> None:
@@ -363,7 +413,7 @@ class Answer:
     def _begin_correction(self, rewrite: Rewrite) -> None:
         draft = self.result
         self._draft = draft
-        self._emitted, self.statistics = [], Statistics(load_s=self._load_s)
+        self.emitted, self.statistics = [], Statistics(load_s=self._load_s)
         if self.error or draft.finish_reason == "interrupted" or not draft.text.strip():
             return
         plan = rewrite.correct(draft.text, tuple(event.id for event in self.drafted if not event.thought))
@@ -457,7 +507,7 @@ class Answer:
         rejected = decision.rejected
         model = self.engine.model
         pushes = dict(zip(self.plan.roles.weights, decision.pushes, strict=False))
-        self.statistics.count_settled(pushes, thought)
+        self.statistics.count_settled(pushes, decision.neutral, thought)
         event = TokenEvent(
             position=self.n_given + decision.position,
             id=decision.token,
@@ -473,7 +523,7 @@ class Answer:
             pushes=pushes,
             thought=thought,
         )
-        self._emitted.append(event)
+        self.emitted.append(event)
         return event
 
     def _judge_of(self, decision: Decision) -> str | None:

@@ -449,6 +449,8 @@ class RemoteAnswer:
         self.started: Started | None = None
         #: Called when the answer starts.
         self.on_started: Callable[[Started], None] = lambda started: None
+        #: Called with a text about the work before the first event.
+        self.on_progress: Callable[[str], object] = lambda text: None
         #: The mode until the answer has started.
         self.expected: Mode = "judge"
         self.statistics = Statistics()
@@ -554,6 +556,8 @@ class RemoteAnswer:
         while line := self._response.readline():
             if line.startswith(b"data:"):
                 yield json.loads(line[5:])
+            elif line.startswith(b": Writing "):  # several answers, of which one is chosen
+                self.on_progress(line[2:].decode().strip())
 
     def _start(self, head: Mapping[str, Any]) -> None:
         known = {name: value for name, value in head.items() if name in _STARTED_FIELDS}

@@ -108,6 +108,7 @@ class Statistics:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     pushed: dict[str, float] = field(default_factory=dict)  # sums of the pushes over the answer's tokens
+    neutral: float = 0.0  # sum of the same tokens' log-probabilities in the neutral view
 
     @property
     def answer_tokens(self) -> int:
@@ -141,10 +142,13 @@ class Statistics:
         self.resampled += decision.kind == "resampled"
         self.rounds = decision.round + 1
 
-    def count_settled(self, pushes: Mapping[str, float], thought: bool) -> None:
+    def count_settled(self, pushes: Mapping[str, float], neutral: float, thought: bool) -> None:
         """Count a token after it is known to be thought or answer."""
         self.thinking_tokens += thought
-        for name, push in pushes.items() if not thought else ():
+        if thought:
+            return
+        self.neutral += neutral
+        for name, push in pushes.items():
             self.pushed[name] = self.pushed.get(name, 0.0) + push
 
 
@@ -175,6 +179,14 @@ class Result:
     #: In mode rewrite, the first answer, which this one corrects.
     draft: Result | None = None
     thinking: str = ""
+    #: With ``best``, all answers that were written, this one too.
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def n_written(self) -> int:
+        """The tokens of all answers that were written to choose this one."""
+        written = [candidate.result for candidate in self.candidates] or [self]
+        return sum(result.statistics.completion_tokens for result in written)
 
     def as_dict(self) -> dict[str, Any]:
         """The output of ``pjlocal run --json``."""
@@ -208,6 +220,7 @@ class Result:
                 "tokens_per_second": s.tokens_per_second,
             },
             "draft": draft and {key: draft[key] for key in ("text", "model", "finish_reason", "usage", "timings")},
+            "candidates": [candidate.as_dict() for candidate in self.candidates],
         }
 
     def whole(self) -> dict[str, Any]:
@@ -218,8 +231,38 @@ class Result:
     def from_whole(cls, values: dict[str, Any]) -> Result:
         """The result of a `whole`."""
         draft = values["draft"]
-        statistics = Statistics(**values["statistics"])
-        return cls(**values | {"statistics": statistics, "draft": draft and cls.from_whole(draft)})
+        parts = {
+            "statistics": Statistics(**values["statistics"]),
+            "draft": draft and cls.from_whole(draft),
+            "candidates": tuple(map(Candidate.from_whole, values["candidates"])),
+        }
+        return cls(**values | parts)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of several answers to a prompt, of which the best was chosen.
+
+    score: see `decoding.best`; None for an answer without text, which is not compared.
+    events: of an answer that was not chosen, its token events.
+    """
+
+    result: Result
+    score: float | None
+    is_chosen: bool
+    events: tuple[TokenEvent, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The candidate in the output of ``pjlocal run --json``."""
+        result = self.result.as_dict()
+        taken = ("text", "seed", "finish_reason", "usage", "pushes")
+        return {"chosen": self.is_chosen, "score": self.score, **{key: result[key] for key in taken}}
+
+    @classmethod
+    def from_whole(cls, values: dict[str, Any]) -> Candidate:
+        """The candidate of a `Result.whole`."""
+        events = tuple(map(TokenEvent.from_dict, values["events"]))
+        return cls(Result.from_whole(values["result"]), values["score"], values["is_chosen"], events)
 
 
 @dataclass(frozen=True)

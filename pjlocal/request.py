@@ -227,6 +227,11 @@ class Request:
         placed: dict[str, Any] = dict(zip(PREFERENCES[1:], self.views, strict=True)) if {*PREFERENCES} & {*keys} else {}
         return Overrides(**placed, **tables)
 
+    def nth(self, number: int) -> Request:
+        """The request for one of several answers, numbered from 0.  A seed is increased by the answer's number."""
+        seed = self.generation.seed
+        return self if seed is None else self.replace(seed=(seed + number) % 2**63)
+
     def with_group(self, group: Settings) -> Request:
         """The request with another `Generation`, `Sampling` or `Prompting`."""
         (name,) = (name for name, kind in GROUPS.items() if isinstance(group, kind))

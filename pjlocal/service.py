@@ -13,8 +13,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from .answer import Answer, ViewTokens
-from .engine.engine import Engine, EngineAnswer
+from .answer import Answer, Observer, ViewTokens
+from .engine.engine import Engine, Submission
 from .engine.interrupt import Interrupt
 from .engine.lanes import Capacity
 from .engine.log_probs import LogProbs, TokenLogProbs
@@ -145,13 +145,16 @@ class Job:
     arrived: float = field(default_factory=time.monotonic)
     prepared: PreparedRequest | None = None
     answer: Answer | None = None
-    log_probs: TokenLogProbs | None = None
-    view_tokens: ViewTokens | None = None
     store: Store | None = None
     recording: Recording | None = None
     has_started: bool = False
     is_stopped: bool = False
     is_cancelled: bool = False
+
+    @property
+    def n_answers(self) -> int:
+        """The number of answers to write, which is the number of places it takes."""
+        return 1 if self.prompt is None or self.n_alternatives else self.request.generation.best
 
 
 @dataclass(frozen=True)
@@ -317,14 +320,20 @@ class LoadedModel:
                 plan = self.judge.plan_prompts(prompt, prompts, request, roles)
                 if job.tools.opening:  # the answer continues a call, which cannot contain a thought
                     plan = replace(plan, may_think=False)
-            if job.top is not None:
-                job.log_probs = TokenLogProbs(self.model, job.top, request.generation.ignore_end)
+            view_tokens = None
             if job.n_alternatives:
-                plan, job.view_tokens = self.judge.plan_next_token(plan, job.n_alternatives)
-            answer = self.judge.answer(plan, self.engine, job.view_tokens or job.log_probs)
+                plan, view_tokens = self.judge.plan_next_token(plan, job.n_alternatives)
+
+            def observe() -> Observer | None:
+                if job.top is None:
+                    return view_tokens
+                return TokenLogProbs(self.model, job.top, request.generation.ignore_end)
+
+            answer = self.judge.answer(plan, self.engine, observe)
         finally:
             self._template.listener = None
-        answer.needs = replace(answer.needs, reuses=job.reuses)
+        first_part = answer.parts[0]  # others copy what it has read
+        first_part.needs = replace(first_part.needs, reuses=job.reuses)
         # The template warns again for each view.
         return PreparedRequest(answer, in_force, first, [*dict.fromkeys(warnings)])
 
@@ -407,7 +416,7 @@ class Service:
         self._is_stopping = self._stops_now = False
         # Used only in the engine's thread:
         self._preparing: set[Job] = set()
-        self._writing: dict[EngineAnswer, Job] = {}
+        self._writing: dict[Submission, Job] = {}
         self._to_prepare: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._preparer = threading.Thread(target=self._prepare_all, daemon=True, name="pjlocal-prepare")
         self._thread = threading.Thread(target=self._run, daemon=True, name="pjlocal-service")
@@ -431,15 +440,14 @@ class Service:
             Busy: too few places are free now.
             Stopping: the service is ending.
         """
-        if len(jobs) > self.places:
-            raise UsageError(f"the server takes at most {self.places} answers at once (not {len(jobs)})")
+        if (n := sum(job.n_answers for job in jobs)) > self.places:
+            raise UsageError(f"the server takes at most {self.places} answers at once (not {n})")
         with self._changed:
             if self._is_stopping:
                 raise Stopping(_STOPPING)
-            if len(self._unfinished) + len(jobs) > self.places:
-                raise Busy(
-                    f"the server is busy: {len(self._unfinished)} answers are being written or waiting. Try again soon"
-                )
+            n_unfinished = sum(job.n_answers for job in self._unfinished)
+            if n_unfinished + n > self.places:
+                raise Busy(f"the server is busy: {n_unfinished} answers are being written or waiting. Try again soon")
             self._unfinished |= set(jobs)
             self._monitor.jobs(len(self._unfinished))
             self._submitted += jobs
@@ -466,6 +474,11 @@ class Service:
         """The progress of reading a job's prompt (see `Engine.reading`)."""
         model, answer = self._model, job.answer
         return model.engine.reading(answer) if model and answer else None
+
+    def progress(self, job: Job) -> str:
+        """A text about the work before a job's first event; empty without any."""
+        answer = job.answer
+        return answer.progress if answer else ""
 
     def end(self, patience: float) -> None:
         """Take no more jobs, and interrupt those that are unfinished after ``patience`` seconds."""
@@ -668,12 +681,13 @@ class Service:
                 self._record(job, job.saved)
             self._start(job)
         statistics = replace(job.answer.statistics, pushed=dict(job.answer.statistics.pushed))
-        log_probs = job.log_probs
+        observer = job.answer.observer
+        log_probs = observer if isinstance(observer, TokenLogProbs) else None
         if job.recording:
             for event in events:
                 job.recording.add(event)
         n_given = job.answer.n_given
-        alternatives = job.view_tokens.alternatives if job.view_tokens else ()
+        alternatives = observer.alternatives if isinstance(observer, ViewTokens) else ()
         job.emit(
             [
                 Token(e, statistics, log_probs.take(e.position - n_given) if log_probs else None, alternatives)

@@ -453,6 +453,15 @@ class Generation(Settings):
     max_tokens: int = setting(
         1024, "--max-tokens", "-n", help="Length limit of the answer, in tokens.", least=1, most=_INT32
     )
+    best: int = setting(
+        1,
+        "--best",
+        help="Write this number of answers at once, with seeds that follow each other, and keep the one whose "
+        "least-served preference is served best. It needs a neutral view: mode both or args, or a strength other "
+        "than 1.",
+        least=1,
+        most=16,
+    )
     think_tokens: int | None = setting(
         None,
         "--think-tokens",

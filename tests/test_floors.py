@@ -28,7 +28,7 @@ GROUND = {
     "attachments",
 }  # of the hall: stand on nothing
 #: ... and what an answer is made of, and the API.
-ANSWERS = {"events", "answer", "persona"}
+ANSWERS = {"events", "answer", "best", "persona"}
 MAY_KNOW: dict[str, set[str]] = {
     "decoding": set(),
     **dict.fromkeys(GROUND, GROUND),
@@ -40,7 +40,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "runtime_socket": {"__init__", "prompting", *GROUND},
     "client": {"__init__", "events", "runtime_socket", "engine", "prompting", *GROUND},
     "answer": {"events", "decoding", "engine", "prompting", *GROUND},
-    "persona": {"answer", "events", "engine", "prompting", "gguf", *GROUND},
+    "best": {"answer", "events", "decoding", "engine", *GROUND},
+    "persona": {"answer", "best", "events", "engine", "prompting", "gguf", *GROUND},
 }
 API = {*MAY_KNOW, "__init__"}  # the hall, where the version stands
 MAY_KNOW |= dict.fromkeys(("screen", "sessions", "config"), API)

@@ -113,7 +113,7 @@ def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
     q, p = chain(short_a), chain(short_b)
     u = Uniforms(0)[0]
     decision = judge_token(0, Round(4, True), propose(q, u[0], "sample"), p, q, u)
-    answer = judge.stream(prompt)
+    answer = judge.stream(prompt).parts[0]
 
     def event() -> list[TokenEvent]:
         stream: TextStream[Any] = TextStream()

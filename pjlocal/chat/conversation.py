@@ -193,7 +193,7 @@ class Conversation:
         modes: list[Mode] = list(get_args(Mode)) if self._prefers else ["plain"]
         for mode in modes:
             request = self.judge.request
-            request = request.with_group(in_mode(request.generation, mode))
+            request = request.with_group(in_mode(request.generation, mode).replace(best=1))
             try:
                 self.judge.roles(request)
             except UsageError as error:

@@ -195,6 +195,7 @@ class TerminalScreen(_ConsoleScreen):
         console = self._console
         with keys_unseen(), self._spinner as spinner:
             spinner.say(_waiting_for(writing.answer))
+            writing.answer.on_progress = spinner.say
             events = when_ready(writing)
             spinner.stop()
             tint = answer_tint(view, writing.answer, console.no_color)

@@ -296,7 +296,7 @@ def write_here(judge: PersonaJudge, rows: Sequence[Row], parallel: int, write: C
             try:
                 judge.check(row.request.sampling)
                 plan = judge.plan(row.conversation, judge.with_model_defaults(row.request))
-                judge.answer(plan)  # in mode rewrite there may be no room for two
+                judge.answer(plan, judge.decoder)  # in mode rewrite there may be no room for two
             except PjlocalError as error:
                 write(row, row.as_json(None, str(error)))
             else:

@@ -131,7 +131,7 @@ def run(
     with on_sigint(interrupt), Spinner() as spinner, Trace(trace) as tracer:
         if not attachments:  # attachments print their own lines
             spinner.say("Reading the prompt")
-        by_server = job.by_server(named, finds=server != OFF)
+        by_server = job.by_server(named, spinner.say, finds=server != OFF)
         with _written(by_server) if by_server else job.loaded(spinner) as written:
             answer = written.answer
             events = when_ready(answer)
@@ -158,7 +158,9 @@ def run(
         print(json.dumps(result.as_dict(), ensure_ascii=False))
     if stats:
         first = result.draft.statistics if result.draft else None
-        line = statistics_line(result.statistics, first, written.followed_sampling, written.placed, result.layout)
+        n = len(result.candidates)
+        best = f"best of {n} answers with {result.n_written} tokens" if n else ""
+        line = statistics_line(result.statistics, first, written.followed_sampling, written.placed, result.layout, best)
         print(in_columns("", line, sys.stderr), file=sys.stderr)
     if tracer.error:
         raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
@@ -237,11 +239,14 @@ class Job:
     interrupt: Interrupt
     attachments: Sequence[Attachment] = ()
 
-    def by_server(self, named: Server | None = None, *, finds: bool = True) -> RemoteAnswer | None:
+    def by_server(
+        self, named: Server | None = None, say: Callable[[str], None] = lambda text: None, *, finds: bool = True
+    ) -> RemoteAnswer | None:
         """The answer of the named or a resident server, after its first token; None if there is no such server, or the
         model can be loaded here instead.
 
         Args:
+            say: shows the progress before the first token.
             finds: allow a resident server.
 
         Raises:
@@ -253,7 +258,7 @@ class Job:
             return None
         self._show_sizes(lambda text: None)
         try:
-            return self._started(server)
+            return self._started(server, say)
         except ServerError:
             if named:
                 raise
@@ -268,8 +273,9 @@ class Job:
         except ModelError:  # loading the model reports it, after other errors
             return None
 
-    def _started(self, server: Server) -> RemoteAnswer:
+    def _started(self, server: Server, say: Callable[[str], None]) -> RemoteAnswer:
         answer = server.answer(self.request, messages=[{"role": "user", "content": self.prompt}])
+        answer.on_progress = say
         answer.wait()
         if answer.started is None and answer.finish_reason == "interrupted":
             raise Interrupted
@@ -293,6 +299,7 @@ class Job:
                 self._show_sizes(lambda text: len(one.model.tokenize(text, special=False)))
             spinner.say("Reading the prompt")
             answer = one.stream(self.prompt)
+            answer.on_progress = spinner.say
             if answer.mode == "rewrite":
                 spinner.say("Writing a first answer")
             yield WrittenAnswer(answer, one.followed_sampling, one.placed)

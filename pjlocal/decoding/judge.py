@@ -65,7 +65,7 @@ class Decision:
 
     p and q are the probabilities of the emitted token under the judge and the draft.  A bonus token was never drafted,
     and a plain token was never judged: their ``q`` and ``accept_probability`` are None.  ``pushes`` are the changes of
-    the token's log-probability by each preference, measured against a neutral view.
+    the token's log-probability by each preference, measured against a neutral view, where it is ``neutral``.
     """
 
     position: int
@@ -78,6 +78,7 @@ class Decision:
     accept_probability: float | None = None
     rejected: Rejected | None = None
     pushes: tuple[float, ...] = ()
+    neutral: float = 0.0
 
 
 def accept_probability(p: float, q: float) -> float:

@@ -78,8 +78,8 @@ class Policies:
 
     drafts: Sequence[Policy]
     judges: Sequence[Policy]
-    #: The push of each preference on the emitted token.
-    meter: Callable[[Rows, int], tuple[float, ...]] | None = None
+    #: The push of each preference on the emitted token, and the token's log-probability in the neutral view.
+    meter: Callable[[Rows, int], tuple[tuple[float, ...], float]] | None = None
     #: Called with the policy that decided a token, and the logits, which are valid only during the call.
     observer: Callable[[Policy, Rows, Decision], None] | None = None
 
@@ -90,7 +90,10 @@ class Policies:
 
     def with_pushes(self, decision: Decision, rows: Rows) -> Decision:
         self.observe(decision, rows, self.judge(decision))
-        return replace(decision, pushes=self.meter(rows, decision.token)) if self.meter else decision
+        if self.meter is None:
+            return decision
+        pushes, neutral = self.meter(rows, decision.token)
+        return replace(decision, pushes=pushes, neutral=neutral)
 
     def judge(self, decision: Decision) -> Policy:
         """The policy that decided."""

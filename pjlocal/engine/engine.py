@@ -30,7 +30,23 @@ from .shortlist import NotNumbers
 from .slot import Slot
 
 
-class EngineAnswer(Protocol):
+class Submission(Protocol):
+    """An answer that a caller submits.
+
+    parts: the answers to write: most often itself, or those among which it chooses.
+    """
+
+    @property
+    def parts(self) -> Sequence[EngineAnswer]: ...
+
+    @property
+    def is_done(self) -> bool: ...
+
+    def publish(self, events: list[Any]) -> list[Any]:
+        """The events of a step for the caller, from those of its parts."""
+
+
+class EngineAnswer(Submission, Protocol):
     """An answer being written.
 
     engine: the engine that writes it, from its next beginning on.
@@ -43,9 +59,6 @@ class EngineAnswer(Protocol):
     needs: Needs
     error: Exception | None
     begins_again: bool
-
-    @property
-    def is_done(self) -> bool: ...
 
     def begin(self, slot: Slot) -> None:
         """Start reading the prompts."""
@@ -114,6 +127,7 @@ class Engine:
         self.closed = False
         self._waiting: deque[EngineAnswer] = deque()
         self._in_flight: dict[EngineAnswer, Slot] = {}
+        self._submissions: dict[EngineAnswer, Submission] = {}  # of the parts that wait or are in flight
         self._direct: list[Slot] = []
         self._n_released = 0
         self._writer: Iteration | None = None
@@ -174,42 +188,47 @@ class Engine:
 
     # Answers.
 
-    def submit(self, answer: EngineAnswer) -> None:
+    def submit(self, answer: Submission) -> None:
         """Queue an answer, to be written in its turn.
 
         Raises:
             UsageError: there will never be room for its views, or the engine is closed.
         """
         self.check_open()
-        self.lanes.check_room(answer.needs.n_views)
-        self._waiting.append(answer)
+        for part in answer.parts:
+            self.lanes.check_room(part.needs.n_views)
+        for part in answer.parts:
+            self._submissions[part] = answer
+            self._waiting.append(part)
 
-    def cancel(self, answer: EngineAnswer) -> None:
+    def cancel(self, answer: Submission) -> None:
         """Stop writing an answer and free its place."""
-        if answer in self._waiting:
-            self._waiting.remove(answer)
-        if answer in self._in_flight:
-            if len(self._in_flight) == 1:
-                self.lanes.drop()
-            with suppress(Exception):  # a failure or a stop of all in flight is reported by the next step
-                self.lanes.wait()
-            self._release(answer)
+        for part in answer.parts:
+            if part in self._waiting:
+                self._waiting.remove(part)
+                del self._submissions[part]
+            if part in self._in_flight:
+                if len(self._in_flight) == 1:
+                    self.lanes.drop()
+                with suppress(Exception):  # a failure or a stop of all in flight is reported by the next step
+                    self.lanes.wait()
+                self._release(part)
 
-    def is_writing(self, answer: EngineAnswer) -> bool:
+    def is_writing(self, answer: Submission) -> bool:
         """True if the answer waits or is being written."""
-        return answer in self._in_flight or answer in self._waiting
+        return any(part in self._submissions for part in answer.parts)
 
-    def is_in_flight(self, answer: EngineAnswer) -> bool:
+    def is_in_flight(self, answer: Submission) -> bool:
         """True if the answer is being written and does not wait."""
-        return answer in self._in_flight
+        return any(part in self._in_flight for part in answer.parts)
 
-    def reading(self, answer: EngineAnswer) -> tuple[int, int] | None:
+    def reading(self, answer: Submission) -> tuple[int, int] | None:
         """The tokens of the longest prompt that are read, and all of them, while an answer's prompts are being read.
 
         Callable from any thread.
         """
-        slot = self._in_flight.get(answer)
-        return slot.progress if slot and not slot.is_ready else None
+        slots = map(self._in_flight.get, answer.parts)
+        return next((slot.progress for slot in slots if slot and not slot.is_ready), None)
 
     @property
     def is_idle(self) -> bool:
@@ -242,7 +261,7 @@ class Engine:
     def _slots(self) -> list[Slot]:
         return [*self._in_flight.values(), *self._direct]
 
-    def step(self) -> list[tuple[EngineAnswer, list[Any]]]:
+    def step(self) -> list[tuple[Submission, list[Any]]]:
         """Write one more token of every answer in flight whose prompts are read, and return each answer with its new
         events.
 
@@ -251,26 +270,33 @@ class Engine:
         with self._stepping:
             return [] if self._is_freed else self._step()
 
-    def _step(self) -> list[tuple[EngineAnswer, list[Any]]]:
+    def _step(self) -> list[tuple[Submission, list[Any]]]:
         self.n_steps += 1
         if not self.lanes.are_busy:
             self._admit()
         failed = self._try_to_decode()
-        events = [(answer, self._advance(answer, slot, failed)) for answer, slot in self._in_flight.items()]
-        del failed  # its traceback refers to this frame, and so to the answers
-        for answer, _ in events:
+        news: dict[Submission, list[Any]] = {}
+        for answer, slot in list(self._in_flight.items()):
+            submission = self._submissions[answer]
+            news.setdefault(submission, []).extend(self._advance(answer, slot, failed))
             if answer.is_done or answer.begins_again:
                 self._release(answer)
             if answer.begins_again and answer.engine is self:
+                self._submissions[answer] = submission
                 self._waiting.appendleft(answer)
+        del failed  # its traceback refers to this frame, and so to the answers
+        events = [(submission, submission.publish(of_parts)) for submission, of_parts in news.items()]
         if not self._waiting and all(slot.is_ready for slot in self._in_flight.values()):
             self._launch()  # other lanes decode while the caller shows the events
         return events
 
     def _admit(self) -> None:
         """Give waiting answers their slots, while there is room."""
-        while self._waiting and self._has_room(self._waiting[0]):
+        while self._waiting and (self._waiting[0].is_done or self._has_room(self._waiting[0])):
             answer = self._waiting.popleft()
+            if answer.is_done:  # it was interrupted
+                del self._submissions[answer]
+                continue
             slot = self._in_flight[answer] = Slot(self, answer.needs)
             try:
                 slot.open()
@@ -307,6 +333,7 @@ class Engine:
         llama.cpp multiplies the values in emptied cells by 0, and NaN times 0 is NaN.  It cannot erase one sequence,
         so all sequences of a lane are erased when none is in use.
         """
+        del self._submissions[answer]
         self._give_back(self._in_flight.pop(answer), are_broken=isinstance(answer.error, NotNumbers))
 
     def _give_back(self, slot: Slot, *, are_broken: bool = False) -> None:

@@ -239,15 +239,15 @@ def strengths(weights: Sequence[Weight], neutral: int | None, rows: Rows) -> lis
 
 @dataclass(frozen=True)
 class PushMeter:
-    """The push of each preference on a token: s_i (v_i - n), in nats of log-probability."""
+    """The push of each preference on a token, s_i (v_i - n), and n, in nats of log-probability."""
 
     weights: Sequence[Weight]
     neutral: int
 
-    def __call__(self, rows: Rows, token: int) -> tuple[float, ...]:
+    def __call__(self, rows: Rows, token: int) -> tuple[tuple[float, ...], float]:
         n = rows(self.neutral).log_prob(token)
         at = strengths(self.weights, self.neutral, rows)
-        return tuple(s * (rows(weight.view).log_prob(token) - n) for s, weight in zip(at, self.weights, strict=True))
+        return tuple(s * (rows(weight.view).log_prob(token) - n) for s, weight in zip(at, self.weights, strict=True)), n
 
 
 class RowReducer:

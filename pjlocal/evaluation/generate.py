@@ -135,6 +135,7 @@ def _record(task: Task, answer: Answer | RemoteAnswer, events: Sequence[TokenEve
         acceptance_rate=statistics.acceptance_rate,
         pushes=statistics.mean_pushes,
         pieces=_pieces(events),
+        n_written=result.n_written,
     )
 
 

@@ -70,6 +70,7 @@ class AnswerRecord:
     prompt_id, prompt: of the prompt set.
     pieces: the text in pieces, each with its kind and the view that wrote it, as [text, kind, writer or None].
     pushes: nats a token by which each preference moved the text, if a neutral view was decoded.
+    n_written: the tokens of all answers that were written, where ``best`` chose one; 0 in records of older versions.
     """
 
     key: str
@@ -86,6 +87,7 @@ class AnswerRecord:
     acceptance_rate: float | None = None
     pushes: dict[str, float] = field(default_factory=dict)
     pieces: list[list[str | None]] = field(default_factory=list)
+    n_written: int = 0
 
     @property
     def subject(self) -> tuple[str, ...]:

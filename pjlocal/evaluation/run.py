@@ -58,7 +58,9 @@ class Task:
     @property
     def request(self) -> Request:
         views = self.contestant.system.views(self.objectives)
-        return self.contestant.request.replace(views=views, seed=self.seed)
+        request = self.contestant.request.replace(views=views)
+        # The answers of one seed, where the best of several is chosen, share no seed with those of the next one.
+        return request.replace(seed=self.seed * request.generation.best % 2**63)
 
 
 @dataclass(frozen=True)

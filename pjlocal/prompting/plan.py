@@ -110,6 +110,7 @@ def resolve_mode(request: Request) -> Mode:
         if mode != "plain":
             raise UsageError(f"mode {mode} needs a preference, as in: -p vivid -p creative")
         flags = {"--avoid": generation.avoid, "--strength": generation.strength, "--panel": generation.panel}
+        flags["--best"] = generation.best > 1
         for name, given in flags.items():
             if given:
                 raise UsageError(f"{name} needs a preference, as in: -p vivid -p creative")
@@ -124,6 +125,7 @@ _IDLE: dict[str, tuple[Mode, ...]] = {
     "panel": OF_ONE_VIEW,
     "push_thoughts": OF_ONE_VIEW,
     "floor": ("plain", "rewrite", "args"),
+    "best": ("plain", "rewrite"),
     "lam": ("plain", "rewrite", "prompt", "args"),
     "aligner": tuple(mode for mode in _ALL if mode != "rewrite"),
     "rule": tuple(mode for mode in _ALL if mode != "both"),
@@ -197,6 +199,7 @@ def make_roles(request: Request) -> Roles:
     mode = resolve_mode(request)
     named = dict(zip(VIEW_NAMES, map(list, preferences), strict=False))
     if mode in ("plain", "rewrite"):
+        _check_best(generation, mode, None)
         prefix(
             [*chain.from_iterable(preferences), *generation.avoid]
         )  # raises for unknown ones before anything is written
@@ -243,6 +246,7 @@ def make_roles(request: Request) -> Roles:
             adapters.append(shared)
             views.append(("", shared))
         neutral = views.index(("", shared))
+    _check_best(generation, mode, neutral)
     return Roles(mode, named, len(speakers), prefixes, weights, neutral, adapters)
 
 
@@ -304,6 +308,16 @@ def _default_strength(generation: Generation, mode: Mode) -> str:
     if mode == "both" and generation.rule == "push":
         return "auto"
     return "1.5" if mode == "args" else "1"
+
+
+def _check_best(generation: Generation, mode: Mode, neutral: int | None) -> None:
+    if generation.best > 1 and neutral is None:
+        rule = f" with the rule {generation.rule}" if generation.rule != "push" else ""
+        more = "" if mode in ("plain", "rewrite") or rule else " at strength 1"
+        raise UsageError(
+            f"--best chooses by pushes, which need a neutral view, and mode {mode}{rule}{more} has none: add --mode "
+            "both or a strength, as in --strength 1.5, or leave --best out"
+        )
 
 
 def _weight(view: int, strength: str) -> Weight:

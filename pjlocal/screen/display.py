@@ -148,6 +148,7 @@ def statistics_line(
     of_model: str = "",
     placed: str = "",
     layout: str | None = None,
+    best: str = "",
 ) -> str:
     """The line that ``--stats`` prints.
 
@@ -156,6 +157,7 @@ def statistics_line(
         of_model: the filters taken from the model's file, in words.
         placed: the devices of the model's layers, in words.
         layout: the layout of several views.
+        best: the answers among which this one was chosen, in words.
     """
     s = statistics
 
@@ -167,6 +169,8 @@ def statistics_line(
     more = [f"push {pushes_text(s.mean_pushes)} nats/token"] if s.pushed else []
     if draft:
         more.append(f"first answer {draft.completion_tokens} tokens in {draft.prefill_s + draft.decode_s:.2f} s")
+    if best:
+        more.append(best)
     if placed:
         more.append(placed)
     if layout:

@@ -215,8 +215,7 @@ class _BeingWritten:
             try:
                 await asyncio.wait_for(more.wait(), ALIVE_S if self._events else _PROGRESS_S)
             except asyncio.TimeoutError:
-                reading = self.answers.reading()
-                yield (": read {} of {}\n\n".format(*reading) if reading else ": alive\n\n").encode()
+                yield f": {self.answers.progress}\n\n".encode()
 
     def _leave(self) -> None:
         """A client follows no longer."""

@@ -141,6 +141,8 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         for warning in unused(request, make_roles(request), persona.flat() | overrides.flat()):
             raise Wrong(warning, "pjlocal")
         n = body.n or 1
+        if n > 1 and request.generation.best > 1:
+            raise Wrong("n and best exclude each other: n sends every answer, and best chooses one", "n")
         if n * len(prompts) > MOST_CHOICES:
             raise Wrong(f"n times the prompts must be at most {MOST_CHOICES} answers", "prompt")
         calling, warnings = None, []
@@ -152,7 +154,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
                 warnings.append(NOT_OFFERED)
         tools = calling.tools if calling else Tools()
         jobs = [
-            Job(_seeded(request, number), prompt, top=body.top, reports_warnings=True, tools=tools)
+            Job(request.nth(number), prompt, top=body.top, reports_warnings=True, tools=tools)
             for prompt in prompts
             for number in range(n)
         ]
@@ -179,9 +181,3 @@ def _no_route(request: Request, error: Exception) -> Response:
     why = f"{not_served(path) or 'unknown path'}. {_ROUTES_HINT}" if error.status_code == 404 else error.detail
     message = f"{request.method} {path[:_MOST_PATH]}: {why}"
     return JSONResponse(error_body(message, "invalid_request_error"), error.status_code, error.headers)
-
-
-def _seeded(request: AnswerRequest, number: int) -> AnswerRequest:
-    """The request for one of several answers.  A seed is increased by the answer's number."""
-    seed = request.generation.seed
-    return request if seed is None else request.replace(seed=(seed + number) % 2**63)

@@ -66,7 +66,7 @@ class Metrics(Monitor):
 
     def wrote(self, result: Result, n_held: int) -> None:
         statistics = result.statistics
-        self._completion.inc(statistics.completion_tokens)
+        self._completion.inc(result.n_written)
         self._prompt.inc(sum(statistics.prompt_tokens))
         self._held.inc(n_held)
         self._accepted.inc(statistics.accepted)

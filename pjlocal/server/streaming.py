@@ -131,9 +131,15 @@ class Answers:
 
         return from_first()
 
-    def reading(self) -> tuple[int, int] | None:
-        """The tokens of the prompt that are read, and all of them; None while no prompt is being read."""
-        return next((found for job in self._jobs if (found := self._service.reading(job))), None)
+    @property
+    def progress(self) -> str:
+        """A line about the work before the first event, as the clients read it."""
+        for job in self._jobs:
+            if writing := self._service.progress(job):
+                return writing
+            if reading := self._service.reading(job):
+                return "read {} of {}".format(*reading)
+        return "alive"
 
     def cancel(self) -> None:
         """Cancel the jobs."""

@@ -75,8 +75,11 @@ def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) ->
     given = request.generation.seed
     if replacing is None or (keep and given is None):
         return given
-    seed = replacing.settings.get("seed", given)
-    return None if seed is None else (int(seed) + keep) % 2**63
+    if not keep:
+        return replacing.settings.get("seed", given)
+    seeds = (draft.settings.get("seed", given) for draft in replacing.drafts)  # with best, several at once
+    last = max((int(seed) for seed in seeds if seed is not None), default=None)
+    return None if last is None else (last + 1) % 2**63
 
 
 def written_under(request: Request, turn: Turn) -> Request:

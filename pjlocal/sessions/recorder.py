@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -96,6 +96,15 @@ class Recorder:
         session = self.session
         turn.put_in_force()
         self._do(lambda store: _put_in_force(store, session, turn))
+
+    def add_drafts(self, turn: Turn, drafts: Sequence[Turn]) -> None:
+        """Save finished answers as other drafts of a turn, except those that repeat another."""
+        for draft in drafts:
+            draft.join(turn)
+            if draft.is_repeated():
+                draft.leave()
+        session = self.session
+        self._do(lambda store: _write(store, session, turn.drafts[-1]))
 
     def switch(self, draft: Turn) -> None:
         """A draft of the last turn takes its place."""
@@ -260,6 +269,8 @@ class Recording:
             if not has_more or self.turn.is_repeated():
                 self._recorder.drop(self.turn)
         elif has_more:
+            if drafts := self._others(result):
+                self._recorder.add_drafts(self.turn, drafts)
             if self._replacing:
                 self._recorder.put_in_force(self.turn)
         else:
@@ -268,6 +279,18 @@ class Recording:
                 self._session.title = self._title
                 self._recorder.rename()
             self._recorder.drop(self.turn)
+
+    def _others(self, result: Result) -> list[Turn]:
+        """The answers among which this one was chosen."""
+        turn, drafts = self.turn, []
+        given = turn.events[: self._n_continued]
+        for candidate in result.candidates:
+            if candidate.result.text and not candidate.is_chosen:
+                events = [replace(event, position=n) for n, event in enumerate((*given, *candidate.events))]
+                settings = turn.settings | {"seed": candidate.result.seed}
+                drafts.append(Turn(turn.question, events, settings, undone=True))
+                drafts[-1].finish(candidate.result)
+        return drafts
 
 
 def _say_nothing(line: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -160,6 +160,14 @@ class RemoteRecorder(Recorder):
         if replaced.id is not None and self.session.id is not None:
             turn = self._chats.edit(self.session.id, replaced.id, turn.answer)
         self.session.turns[-1:] = [turn]
+
+    def add_drafts(self, turn: Turn, drafts: Sequence[Turn]) -> None:
+        if self.session.id is not None:
+            saved = self._chats.load(self.session.id).turns[-1]
+            if saved.id == turn.id:
+                turn.drafts = [turn if draft is saved else draft for draft in saved.drafts]
+                for draft in turn.drafts:
+                    draft.drafts = turn.drafts
 
     def switch(self, draft: Turn) -> None:
         last = self.session.turns[-1]

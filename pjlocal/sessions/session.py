@@ -146,8 +146,10 @@ class Turn:
         return self.events[:n]
 
     def finish(self, result: Result) -> None:
-        """Set the finish reason and the statistics."""
+        """Set the finish reason and the statistics, and the seed of an answer that was chosen among several."""
         report = result.as_dict()
+        if result.candidates:
+            self.settings = self.settings | {"seed": result.seed}
         self.finish_reason = result.finish_reason
         self.statistics = {key: report[key] for key in ("usage", "acceptance_rate", "rounds", "pushes", "timings")}
         if report["draft"]:

@@ -64,12 +64,18 @@ class Store(Database):
             self._db.execute(_ADD_TOKEN, _token_row(turn_id, event))
 
     def finish_turn(self, turn: Turn) -> None:
-        """Save the whole answer with its finish reason, and tokens that were not added yet."""
+        """Save the whole answer with its finish reason and settings, and tokens that were not added yet."""
         assert turn.id is not None
         with self._transaction():
             self._changed(
-                "UPDATE turns SET finish_reason = ?, statistics = ?, answer = ? WHERE id = ?",
-                (turn.finish_reason, json.dumps(turn.statistics), _storable(turn.answer), turn.id),
+                "UPDATE turns SET finish_reason = ?, settings = ?, statistics = ?, answer = ? WHERE id = ?",
+                (
+                    turn.finish_reason,
+                    json.dumps(turn.settings),
+                    json.dumps(turn.statistics),
+                    _storable(turn.answer),
+                    turn.id,
+                ),
             )
             self._insert_tokens(turn.id, turn)
 

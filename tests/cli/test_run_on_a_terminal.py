@@ -134,3 +134,12 @@ def test_thoughts_are_counted_or_shown(on_terminal, tiny, tmp_path) -> None:
     told += "a larger --max-tokens (-n) allows more, --think-tokens limits the thinking, "
     told += "and --think off turns it off"
     assert cut.text.splitlines() == ["Thought for 12 tokens", told]
+
+
+@pytest.mark.slow
+def test_a_line_counts_while_several_answers_are_written(on_terminal, small) -> None:
+    options = ("--mode", "both", "--best", "3", "--seed", "1", "-n", "200")
+    terminal = on_terminal(*RUN, *PREFER, *small, *options, QUESTION)
+    terminal.end()
+    assert re.search(rb"Writing 3 answers: \d+ of 200 tokens", terminal.raw)
+    assert "Writing" not in terminal.text

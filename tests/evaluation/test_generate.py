@@ -276,3 +276,15 @@ def test_killed_and_run_again_it_reports_the_same(
     subprocess.run(command("killed"), env=environment, cwd=tmp_path, check=True, capture_output=True)
     assert report("killed") == report("whole")
     assert len(file.read_text().splitlines()) == 3 * 8
+
+
+def test_a_system_can_choose_the_best_of_several_answers(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    """The chosen one is kept, with the tokens that all of them took.  Seeds share no answer."""
+    systems = [System(str(n), {"mode": "both", "strength": "2", "best": n}) for n in (1, 3)]
+    suite = replace(SUITE, systems=(*systems,), seeds=(0, 1), objectives=SUITE.objectives[:1])
+    wanted = tasks(tiny("llama"), suite, PROMPTS[:1])
+    assert len({task.key for task in wanted}) == 4
+    assert [task.request.generation.seed for task in wanted] == [0, 1, 0, 3]
+    records = write(tmp_path / "best", wanted)
+    assert [(record.tokens, record.n_written) for record in records] == [(10, 10), (10, 10), (10, 30), (10, 30)]
+    assert write(tmp_path / "one", wanted, parallel=1) == records

@@ -39,7 +39,7 @@ FIELDS = {
 OWN = [
     "events", "prefer", "draft_prefer", "judge_prefer", "mode", "strength", "avoid", "floor", "rule", "panel",
     "aligner", "lora", "lam", "decoding", "schedule", "lookahead", "ignore_end", "min_tokens", "stop", "stop_token",
-    "seed", "defaults", "top_k", "min_p", "top_n_sigma", "typical_p", "repeat_penalty", "penalty_last_n",
+    "seed", "best", "defaults", "top_k", "min_p", "top_n_sigma", "typical_p", "repeat_penalty", "penalty_last_n",
     "dry_multiplier", "dry_base", "dry_allowed_length", "dry_last_n", "xtc_probability", "xtc_threshold",
     "logit_bias", "grammar", "json_schema", "regex", "lark",
     "system", "placement", "think", "reasoning_effort", "think_tokens", "push_thoughts",

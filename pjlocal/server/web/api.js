@@ -46,7 +46,8 @@ export async function* events(response) {
     for (const part of parts) {
       if (!part.startsWith("data: ")) {
         const [, n, all] = /^: read (\d+) of (\d+)/.exec(part) ?? [];
-        yield { waits: n === undefined ? {} : { n: Number(n), all: Number(all) } };
+        const [, text] = /^: (Writing .*)/.exec(part) ?? []; // several answers, of which one is chosen
+        yield { waits: n === undefined ? { text } : { n: Number(n), all: Number(all) } };
         continue;
       }
       const event = JSON.parse(part.slice("data: ".length));

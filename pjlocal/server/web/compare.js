@@ -46,6 +46,7 @@ function run() {
 function column(mode, signal) {
   const { settings, unset } = chosen();
   settings.mode = mode;
+  settings.best = 1; // one answer of each mode
   const written = new Written({ ...asSaved(settings), mode: undefined }, true);
   const heading = element("h3", "", mode);
   const trouble = element("p", "trouble");

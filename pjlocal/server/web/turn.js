@@ -71,10 +71,10 @@ export class Written {
   }
 
   /** Say what is waited for, until the first token is there. */
-  #wait({ n, all }) {
+  #wait({ n, all, text }) {
     if (this.hasBegun) return;
     const read = all && `Reading the prompt: ${Math.floor((100 * n) / all)} % of ${all.toLocaleString()} tokens`;
-    this.facts.textContent = read || "Waiting for its turn";
+    this.facts.textContent = text || read || "Waiting for its turn";
   }
 
   end(finish) {

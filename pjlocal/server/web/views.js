@@ -20,7 +20,7 @@ const PLACES = {
   "user-turn": "in a user turn of its own",
 };
 const AUTO = "follows, token by token, how far the preferences differ";
-const NUMBERS = ["temperature", "max_tokens", "seed"];
+const NUMBERS = ["temperature", "max_tokens", "seed", "best"];
 export const modes = Object.keys(MEANINGS);
 let presets = {};
 let strengths = {}; // what is automatic in each mode
@@ -59,6 +59,7 @@ export function show(saved) {
   by("temperature").value = isSet ? sampling.temperature : "";
   by("max_tokens").value = generation.max_tokens;
   by("seed").value = generation.seed ?? "";
+  by("best").value = generation.best > 1 ? generation.best : "";
   by("adjusted").textContent = "";
   explain();
 }
