@@ -25,7 +25,7 @@ _KINDS = {
     b"\x1f\x8b": "a compressed file",
     b"GGUF": "a model",
 }
-_BLOCK = re.compile(r'<file name="([^"\n]*)">\n.*?\n</file>\s*', re.DOTALL)
+_BLOCK = re.compile(r'<file name="([^"\n]*)">\n(.*?)\n</file>\s*', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,30 @@ def read_attachment(name: str) -> Attachment:
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror or error}") from None
+    return parse_attachment(name, path.name, data)
+
+
+def parse_attachment(path: str, name: str, data: bytes, most: int = _MOST_BYTES) -> Attachment:
+    """The attachment of a file with this content, called ``path`` in errors.
+
+    Raises:
+        UsageError: the content is empty, has more than ``most`` bytes, or is not UTF-8 text.
+    """
     kind = next((kind for head, kind in _KINDS.items() if data.startswith(head)), None)
     if kind:
-        raise UsageError(f"{name} is {kind}, and only text can be read: save its text to a file first")
-    if len(data) > _MOST_BYTES:
-        raise UsageError(f"{name} is larger than {_MOST_BYTES >> 20} MiB, which no context has room for")
+        raise UsageError(f"{path} is {kind}, and only text can be read: save its text to a file first")
+    if len(data) > most:
+        raise UsageError(f"{path} is larger than {most >> 20} MiB, which no context has room for")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     if "\0" in text:
-        raise UsageError(f"{name} is not text: it contains a NUL (byte {data.index(0)})")
+        raise UsageError(f"{path} is not text: it contains a NUL (byte {data.index(0)})")
     text = text.replace("\r\n", "\n").strip("\n")
     if not text.strip():
-        raise UsageError(f"{name} is empty")
-    return Attachment(one_line(path.name).replace('"', "'"), text)
+        raise UsageError(f"{path} is empty")
+    return Attachment(one_line(name).replace('"', "'"), text)
 
 
 def with_attachments(attachments: Iterable[Attachment], question: str) -> str:
@@ -78,6 +87,16 @@ def with_attachments(attachments: Iterable[Attachment], question: str) -> str:
     return "\n\n".join([*map(str, attachments), question])
 
 
+def split_attachments(question: str) -> tuple[list[Attachment], str]:
+    """The files before a question, and the question without them."""
+    attachments, at = [], 0
+    while block := _BLOCK.match(question, at):
+        attachments.append(Attachment(block[1], block[2]))
+        at = block.end()
+    return attachments, question[at:]
+
+
 def without_texts(question: str) -> str:
     """The question with the names of its files instead of their texts, for display."""
-    return _BLOCK.sub(lambda match: f"[{match[1]}] ", question).strip()
+    attachments, words = split_attachments(question)
+    return " ".join([*(f"[{attachment.name}]" for attachment in attachments), words]).strip()

@@ -72,7 +72,9 @@ class Done:
 
 @dataclass(frozen=True)
 class Checked:
-    """A request can be written."""
+    """A request can be written; or the tokens of a text are counted."""
+
+    n_tokens: int = 0
 
 
 #: A job's events: `Started`, then tokens, then its end or an error.
@@ -114,8 +116,9 @@ class Raw:
 
 @dataclass(eq=False)
 class Job:
-    """An answer to write; or, without a prompt, a request to check.
+    """An answer to write; or, without a prompt, a request to check or a text to count.
 
+    text: the text whose tokens are counted.
     prompt: the conversation, or a text to continue.
     emit: called in the service's threads with each `News`; it must neither wait nor raise.
     top: the number of alternatives whose log-probabilities come with each token; None for no log-probabilities.
@@ -137,6 +140,7 @@ class Job:
     reports_warnings: bool = False
     reuses: bool = True
     tools: Tools = Tools()
+    text: str = ""
     saved: SavedTurn | None = None
     arrived: float = field(default_factory=time.monotonic)
     prepared: PreparedRequest | None = None
@@ -275,6 +279,17 @@ class LoadedModel:
         self.judge.check(request.sampling)
         self.engine.lanes.check_room(len(roles.prefixes))
         return request, roles
+
+    def count(self, text: str) -> int:
+        """The number of tokens of a text.
+
+        Raises:
+            UsageError: the context has no room for it.
+        """
+        n = len(self.model.tokenize(text, special=False)) if len(text) <= _MOST_PER_TOKEN * self.n_ctx else self.n_ctx
+        if n >= self.n_ctx:
+            raise UsageError(f"the text is too long: the context has room for {self.n_ctx:,} tokens")
+        return n
 
     def prepare(self, job: Job) -> PreparedRequest:
         """Plan the answer of a job.
@@ -501,7 +516,9 @@ class Service:
     def _prepare(self, model: LoadedModel, job: Job) -> None:
         prepared: PreparedRequest | Checked | Exception
         try:
-            if job.prompt is None:
+            if job.text:
+                prepared = Checked(model.count(job.text))
+            elif job.prompt is None:
                 model.check(job.request)
                 prepared = Checked()
             else:

@@ -11,7 +11,7 @@ import pytest
 from commandline import one_line
 from talking import talk
 
-from pjlocal.attachments import read_attachment, with_attachments, without_texts
+from pjlocal.attachments import Attachment, read_attachment, split_attachments, with_attachments, without_texts
 from pjlocal.errors import UsageError
 from pjlocal.sessions.session import title_of
 
@@ -23,6 +23,7 @@ def test_a_file_stands_before_the_question_with_its_name(tmp_path: Path) -> None
     block = '<file name="my notes.txt">\nRain\nis wet.\n</file>'
     assert question == f"{block}\n\n{block}\n\nWhy?"
     assert without_texts(question) == "[my notes.txt] [my notes.txt] Why?" == title_of(question)
+    assert split_attachments(question) == ([Attachment("my notes.txt", "Rain\nis wet.")] * 2, "Why?")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count
 from typing import Annotated, Any, Literal
@@ -15,9 +15,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .. import __version__
-from ..errors import PjlocalError
-from ..events import N_ALTERNATIVES, Started
+from ..attachments import parse_attachment, with_attachments
+from ..errors import PjlocalError, UsageError
+from ..events import N_ALTERNATIVES, Started, TokenEvent
 from ..prompting.conversation import parse_conversation
+from ..prompting.dials import STEP, adjust
 from ..prompting.prompt import Message
 from ..request import KEYS
 from ..request import Request as AnswerRequest
@@ -28,7 +30,7 @@ from ..sessions.session import Session, Turn, title_of
 from ..settings import VIEW_NAMES
 from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
-from .chats import as_json, find_turn, number_of, open_chat
+from .chats import as_events, as_json, asked, find_turn, number_of, open_chat
 from .openai import Names
 from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
 
@@ -37,6 +39,7 @@ _PROGRESS_S = 0.5  # seconds between two lines while a prompt is read
 _REJOIN_S = 10.0  # seconds for a page to follow an answer again, as after a reload
 _MOST_ALTERNATIVES = 100
 _MOST_BODY = 16 << 20  # bytes; a conversation contains the tokens of its answers
+MOST_FILE = 8 << 20  # bytes of an attached file
 
 
 class _Message(Exact):
@@ -102,6 +105,14 @@ class _ToCheck(Exact):
     request: Object
 
 
+class _Dial(Exact):
+    """A preference to make half a step stronger or weaker, under these settings."""
+
+    preference: Annotated[str, Field(min_length=1)]
+    more: bool
+    settings: Object = Field(default={})
+
+
 @dataclass(eq=False)
 class _Accepted:
     """A question in a saved chat whose answer is not finished."""
@@ -110,6 +121,10 @@ class _Accepted:
     turn: Turn
     replaced: Turn | None
     request: AnswerRequest
+    begun: Sequence[TokenEvent] = field(init=False)  # the beginning of an answer that is continued
+
+    def __post_init__(self) -> None:
+        self.begun = [*self.turn.events]
 
     @property
     def is_over(self) -> bool:
@@ -119,7 +134,7 @@ class _Accepted:
         """The question, for a client that has not asked it."""
         preferences = dict(zip(VIEW_NAMES, self.request.views, strict=True))
         return {
-            "question": self.turn.question,
+            **asked(self.turn.question),
             "turn": self.turn.id,
             "replacing": self.replaced.id if self.replaced else None,
             "settings": {"mode": self.request.generation.mode, "preferences": preferences},
@@ -161,7 +176,7 @@ class _BeingWritten:
         try:
             while not self.answers.are_done:
                 _, news = await self.answers.next()
-                self._add(_as_events(news))
+                self._add(_as_events(news, self.question.begun if self.question else ()))
         except Exception as error:
             status = error.exit_status if isinstance(error, PjlocalError) else 1
             self._add([_error(error, status, in_flags=self._in_flags)])
@@ -339,6 +354,32 @@ def answer_routes(
 
         return AnswerResponse(answers.cancel, respond)
 
+    async def attach(request: Request) -> Response:
+        """A text file, as it is put before a question."""
+        name = request.query_params.get("name", "") or "the file"
+        attachment = parse_attachment(name, name, await read_body(request, MOST_FILE + 1), MOST_FILE)
+        answers = Answers(service, [Job(defaults, text=attachment.text)])
+        answers.submit()
+
+        async def respond() -> Response:
+            try:
+                _, counted = await answers.next()
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from None
+            assert isinstance(counted, Checked)
+            head = with_attachments([attachment], "")
+            return as_json({"name": attachment.name, "size": attachment.size(counted.n_tokens), "head": head})
+
+        return AnswerResponse(answers.cancel, respond)
+
+    async def turn_dial(request: Request) -> Response:
+        body = validated(_Dial, await read_body(request))
+        settings = body.settings | {"draft_prefer": [body.preference]}
+        base = defaults.replace(mode=None, strength=None)
+        under = base.override(check_overrides(settings, model["context_limit"]))
+        changed = adjust(under, body.preference, STEP if body.more else -STEP).views[0]
+        return as_json({"preference": changed[0] if changed else ""})
+
     async def stop(request: Request) -> Response:
         written = being_written.get(request.path_params["number"])
         if written is None:
@@ -349,6 +390,8 @@ def answer_routes(
     return [
         Route("/api/model", about),
         Route("/api/check", check, methods=["POST"]),
+        Route("/api/files", attach, methods=["POST"]),
+        Route("/api/dials", turn_dial, methods=["POST"]),
         Route("/api/answers", answer, methods=["POST"]),
         Route("/api/answers/{number}/stop", stop, methods=["POST"]),
         Route("/api/chats/{id}/answer", follow),
@@ -369,15 +412,15 @@ def _error(error: Exception, status: int, *, in_flags: bool) -> dict[str, Any]:
     return {"error": facts.pop("message"), "status": status, **facts}
 
 
-def _as_events(news: News) -> list[dict[str, Any]]:
+def _as_events(news: News, begun: Sequence[TokenEvent]) -> list[dict[str, Any]]:
     if isinstance(news, Started):
-        return [{"head": asdict(news)}]
+        return [{"head": asdict(news), **({"begun": as_events(begun)} if begun else {})}]
     if isinstance(news, Done):
         return [{"result": news.result.whole()}]
     assert not isinstance(news, Checked | Exception)
     return [
         {
-            "event": token.event.as_dict() | {"writer": token.event.writer},
+            "event": as_events([token.event])[0],
             "statistics": asdict(token.statistics),
             **({"alternatives": [*map(asdict, token.alternatives)]} if token.alternatives else {}),
         }

@@ -20,7 +20,7 @@ from ..prompting.plan import make_roles, unused
 from ..prompting.tools import Tools
 from ..request import Request as AnswerRequest
 from ..service import Job, ModelName, Service
-from .answers import answer_routes
+from .answers import MOST_FILE, answer_routes
 from .auth import Guard, NotFound, error_body, not_served
 from .bodies import Wrong, validated
 from .chats import chat_routes
@@ -72,7 +72,7 @@ def create_app(
     return Starlette(
         routes=[
             *routes(service, names, defaults, metrics, model["context_limit"]),
-            *page_routes(names.model, defaults),
+            *page_routes(names.model, defaults, MOST_FILE),
             *chat_routes(),
             *answer_routes(service, names, defaults, model, saved_as),
         ],

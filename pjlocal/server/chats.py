@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -14,7 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ..attachments import split_attachments, with_attachments
 from ..errors import UsageError
+from ..events import TokenEvent
 from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
 from ..sessions.faults import RemovedError
@@ -113,33 +115,27 @@ def chat_routes() -> list[Route]:
     async def undo(request: Request) -> Response:
         number = number_of(request, "id")
         turn = validated(_OfTurn, await read_body(request)).turn
-        await _last_turn(number, turn, "undone")
-        await _changed(number, lambda store: store.set_undone(turn))
+        session = await _ending_with(number, turn, "undone")
+        await _recorded(session, lambda recorder: recorder.undo(session.turns[-1]))
         return Response(status_code=204)
 
     async def edit(request: Request) -> Response:
         number = number_of(request, "id")
         body = validated(_Edit, await read_body(request))
-        before = await _last_turn(number, body.turn, "edited")
+        session = await _ending_with(number, body.turn, "edited")
+        before = session.turns[-1]
         edited = before.edited(body.answer)
-        edited.join(before)
-        edited.put_in_force()
-
-        def replace(store: Store) -> None:
-            store.put_in_force(store.add_turn(number, edited))
-
-        await _changed(number, replace)
+        await _recorded(session, lambda recorder: recorder.replace(edited, before))
         return as_json(_turn(edited))
 
     async def switch(request: Request) -> Response:
         number = number_of(request, "id")
         body = validated(_Switch, await read_body(request))
-        last = await _last_turn(number, body.turn, "switched")
-        draft = next((draft for draft in last.drafts if draft.id == body.draft), None)
+        session = await _ending_with(number, body.turn, "switched")
+        draft = next((draft for draft in session.turns[-1].drafts if draft.id == body.draft), None)
         if draft is None:
             raise Wrong("the last turn has no such draft: load the chat again", "draft")
-        draft.put_in_force()
-        await _changed(number, lambda store: store.put_in_force(body.draft))
+        await _recorded(session, lambda recorder: recorder.switch(draft))
         return as_json(_turn(draft))
 
     async def fork(request: Request) -> Response:
@@ -147,9 +143,11 @@ def chat_routes() -> list[Route]:
         turn = validated(_OfTurn, await read_body(request)).turn
         session = await open_chat(number)
         n_turns = find_turn(session, turn) + 1
-        forks: list[Session] = []
-        await _changed(number, lambda store: forks.append(Recorder(store, session, None).fork(n_turns)))
-        return as_json(_described(forks[0]))
+        return as_json(_described(await _recorded(session, lambda recorder: recorder.fork(n_turns))))
+
+    async def one_turn(request: Request) -> Response:
+        session = await open_chat(number_of(request, "id"))
+        return as_json(_turn(session.turns[find_turn(session, number_of(request, "turn"))]))
 
     return [
         Route("/api/chats", chats),
@@ -162,6 +160,7 @@ def chat_routes() -> list[Route]:
         Route("/api/chats/{id}/edit", edit, methods=["POST"]),
         Route("/api/chats/{id}/draft", switch, methods=["POST"]),
         Route("/api/chats/{id}/fork", fork, methods=["POST"]),
+        Route("/api/chats/{id}/turns/{turn}", one_turn),
     ]
 
 
@@ -186,8 +185,8 @@ def find_turn(session: Session, turn_id: int) -> int:
     raise GoneOn("the chat has no such turn: load the chat again")
 
 
-async def _last_turn(number: int, turn_id: int, done: str) -> Turn:
-    """The last turn of a chat, which must be ``turn_id``.
+async def _ending_with(number: int, turn_id: int, done: str) -> Session:
+    """The chat, whose last turn must be ``turn_id``.
 
     Raises:
         GoneOn: the chat has a newer turn.
@@ -195,7 +194,7 @@ async def _last_turn(number: int, turn_id: int, done: str) -> Turn:
     session = await open_chat(number)
     if not session.turns or session.turns[-1].id != turn_id:
         raise GoneOn(f"only the last turn can be {done}, and the chat has a newer one: load the chat again")
-    return session.turns[-1]
+    return session
 
 
 async def _stored(read: Callable[[Store], _T]) -> _T:
@@ -216,7 +215,13 @@ def _added(text: str) -> int:
         return store.add_whole(session)
 
 
-async def _changed(number: int, change: Callable[[Store], None]) -> None:
+async def _recorded(session: Session, change: Callable[[Recorder], _T]) -> _T:
+    """Change a loaded chat as the terminal does.  Raises the errors of `_changed`."""
+    assert session.id is not None
+    return await _changed(session.id, lambda store: change(Recorder(store, session, None)))
+
+
+async def _changed(number: int, change: Callable[[Store], _T]) -> _T:
     """Change a chat in the database in a thread.
 
     Raises:
@@ -224,13 +229,13 @@ async def _changed(number: int, change: Callable[[Store], None]) -> None:
         NoChat: the chat does not exist.
     """
 
-    def changing() -> None:
+    def changing() -> _T:
         with Store() as store:
-            change(store)
+            return change(store)
 
     _check_number(number)
     try:
-        await asyncio.to_thread(changing)
+        return await asyncio.to_thread(changing)
     except RemovedError:
         raise NoChat(_NO_CHAT) from None
 
@@ -272,16 +277,27 @@ def _turn(turn: Turn) -> dict[str, Any]:
     return _answered(turn) | {"drafts": drafts if len(drafts) > 1 else []}
 
 
+def asked(question: str) -> dict[str, Any]:
+    """A question with its files: ``head`` is what a file puts before it, ``words`` is the rest."""
+    attachments, words = split_attachments(question)
+    files = [{"name": attachment.name, "head": with_attachments([attachment], "")} for attachment in attachments]
+    return {"question": question, "words": words, "files": files}
+
+
+def as_events(events: Sequence[TokenEvent]) -> list[dict[str, Any]]:
+    return [event.as_dict() | {"writer": event.writer} for event in events]
+
+
 def _answered(turn: Turn) -> dict[str, Any]:
     return {
         "id": turn.id,
-        "question": turn.question,
+        **asked(turn.question),
         "created": turn.created,
         "undone": turn.undone,
         "finish_reason": turn.finish_reason,
         "settings": turn.settings,
         "statistics": turn.statistics,
-        "events": [event.as_dict() | {"writer": event.writer} for event in turn.events],
+        "events": as_events(turn.events),
     }
 
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..prompting.plan import strength_in_force
 from ..prompting.preferences import presets
 from ..request import Request as AnswerRequest
 from ..settings import Mode, Placement
@@ -31,8 +32,14 @@ _HEADERS = {
 }
 
 
-def page_routes(model: str, defaults: AnswerRequest) -> list[Route]:
-    """The routes of the page's files and of its default settings."""
+def page_routes(model: str, defaults: AnswerRequest, most_file: int) -> list[Route]:
+    """The routes of the page's files and of its default settings.
+
+    Args:
+        most_file: the most bytes of a file that is sent with a question.
+    """
+    modes = get_args(Mode)
+    automatic = defaults.replace(strength=None).generation
 
     async def page(request: Request) -> Response:
         name, kind = FILES[request.url.path]
@@ -43,9 +50,11 @@ def page_routes(model: str, defaults: AnswerRequest) -> list[Route]:
             {
                 "model": model,
                 "presets": presets(),
-                "modes": get_args(Mode),
+                "modes": modes,
+                "strengths": {mode: strength_in_force(automatic, mode) for mode in modes},
                 "placements": get_args(Placement),
                 "settings": defaults.as_dict(),
+                "most_file": most_file,
             }
         )
 

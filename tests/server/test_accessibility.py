@@ -79,7 +79,18 @@ def test_axe_finds_nothing(seen, store: Store, width: int, scheme: str) -> None:
     chromium.eval("document.querySelector('.answer').focus()")
     chromium.press("ArrowRight", modifiers=8)
     assert found_by_axe(chromium) == [], "a token's numbers"
-    click(chromium, "Edit")
+    chromium.press("Enter")
+    chromium.wait_for("document.querySelector('.others td')")
+    assert found_by_axe(chromium) == [], "other tokens in its place"
+    chromium.press("Escape")
+    click(chromium, "Edit answer")
+    assert found_by_axe(chromium) == [], "an answer to be edited"
+    click(chromium, "Leave it as it is")
+    chromium.eval("var all = new DataTransfer(); all.items.add(new File(['the cat'], 'notes.txt'))")
+    chromium.eval("pick.files = all.files; pick.dispatchEvent(new Event('change'))")
+    chromium.wait_for("document.querySelector('#files li')")
+    assert found_by_axe(chromium) == [], "a file"
+    click(chromium, "Edit question")
     chromium.eval("document.activeElement.select()")
     ask(chromium, "Why not?")
     chromium.wait_for(WRITTEN)

@@ -131,6 +131,8 @@ def test_the_drafts_of_a_turn_are_told_and_another_is_put_in_force(served: Serve
     again, _, second = ask(served, "Who?", chat, replacing=head["turn"], after=head["turn"])
     path = f"/api/chats/{chat}"
     (turn,) = served.http.get(path).json()["turns"]
+    assert turn == served.http.get(f"{path}/turns/{turn['id']}").json()
+    assert served.http.get(f"{path}/turns/{head['turn']}").status_code == 400, "it is a draft of that"
     assert turn["id"] == again["turn"] and turn["drafts"][1] == {"id": turn["id"]}
     assert "".join(event["text"] for event in turn["drafts"][0]["events"]) == first["text"]
     switched = served.http.post(f"{path}/draft", json={"turn": again["turn"], "draft": head["turn"]})
@@ -182,6 +184,46 @@ def test_another_token_is_taken_from_those_that_the_views_find_probable(served: 
     status, _, line = refused(served, body("Who?", chat, replacing=again["turn"], takes=takes | {"position": 99}))
     assert status == 400 and "there is no token 99" in line
     assert refused(served, body("Who?", chat, takes=takes))[0] == 400
+
+
+def test_a_file_is_read_and_counted_as_it_goes_before_a_question(served: Served, store: Store) -> None:
+    reply = served.http.post("/api/files", params={"name": "my notes.txt"}, content=b"the cat\r\nsees\n")
+    file = reply.json()
+    assert file["name"] == "my notes.txt" and file["head"] == '<file name="my notes.txt">\nthe cat\nsees\n</file>\n\n'
+    n = int(file["size"].removeprefix("my notes.txt: ").removesuffix(" tokens"))
+    with_file, alone = (ask(served, head + "Why?")[2] for head in (file["head"], ""))
+    added = with_file["statistics"]["prompt_tokens"][0] - alone["statistics"]["prompt_tokens"][0]
+    assert n < added < n + 100, "and its name"
+    (turn,) = served.http.get(f"/api/chats/{store.latest() - 1}").json()["turns"]
+    assert (turn["words"], turn["files"]) == ("Why?", [{"name": file["name"], "head": file["head"]}])
+    for content, says in (
+        (b"GIF89a", "b.gif is a picture"),
+        (b"", "b.gif is empty"),
+        (b"the cat " * 40_000, "too long"),
+    ):
+        refusal = served.http.post("/api/files", params={"name": "b.gif"}, content=content)
+        assert refusal.status_code == 400 and says in refusal.json()["error"]["message"]
+    assert served.http.post("/api/files", content=b"a" * (9 << 20)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("dial", "preference"),
+    [
+        ({"preference": "vivid", "more": True}, "vivid:1.5"),
+        ({"preference": "Be brief: now", "more": True}, "Be brief: now:1.5"),
+        ({"preference": "vivid:0.5", "more": False}, ""),
+        ({"preference": "vivid", "more": True, "settings": {"strength": "2"}}, "vivid:2.5"),
+        ({"preference": "vivid", "more": False, "settings": {"mode": "both"}}, "vivid:1"),
+    ],
+)
+def test_a_preference_becomes_stronger_or_weaker_as_more_and_less_make_it(served, dial: Any, preference: str) -> None:
+    assert served.http.post("/api/dials", json=dial).json() == {"preference": preference}
+
+
+def test_a_dial_beyond_the_limits_or_of_no_preset_is_refused_in_a_line(served: Served) -> None:
+    for preference, says in (("vivid:10", "strength"), ("vivd", "vivid"), ("@notes.txt", "files")):
+        reply = served.http.post("/api/dials", json={"preference": preference, "more": True})
+        assert reply.status_code == 400 and says in reply.json()["error"]["message"]
 
 
 def test_the_last_turn_can_be_undone_and_no_other(served: Served, store: Store) -> None:

@@ -94,7 +94,7 @@ def test_a_saved_answer_is_continued_in_its_place(served: Served, store: Store) 
     before = {"replacing": head["turn"], "after": head["turn"], "continues": True}
     again, more, added = ask(served, "Why do cats purr?", head["chat"], settings, **before)
     (turn,) = store.load(head["chat"]).turns
-    assert turn.id == again["turn"] != head["turn"]
+    assert turn.id == again["turn"] != head["turn"] and turn.drafts[0].id == head["turn"]
     while not tokens[-1]["text"]:  # half a character
         tokens.pop()
     assert turn.answer == result["text"] + added["text"] and len(turn.events) == len(tokens) + len(more)

@@ -120,18 +120,24 @@ def test_presets_are_chosen_by_chips_and_preferences_count_more_or_less_by_half_
     chromium.eval(f"{chip}.click()")
     assert chromium.eval(PREFERENCES) == ["vivid", "", "concise", ""]
 
+    adjusted = "document.getElementById('adjusted').textContent"
     chromium.eval(press.format("a", "button[title^=More]"))
+    chromium.wait_for(f"{adjusted} === 'vivid: strength 1.5'")
     assert chromium.eval(PREFERENCES)[0] == "vivid:1.5"
-    assert chromium.eval("document.getElementById('adjusted').textContent") == "vivid: strength 1.5"
     assert "1.5" in chromium.eval("document.getElementById('said').textContent")
     for _ in range(2):
         chromium.eval(press.format("b", "button[title^=Less]"))
+    chromium.wait_for(f"{adjusted} === 'concise: removed'")
     assert chromium.eval(PREFERENCES) == ["vivid:1.5", "", ""]
-    assert chromium.eval("document.getElementById('adjusted').textContent") == "concise: removed"
     chromium.eval("document.getElementById('mode').value = 'both'")
     chromium.eval("document.querySelector('[data-view=b] .chip').click()")
     chromium.eval(press.format("b", "button[title^=More]"))
+    chromium.wait_for(f"{adjusted} === 'helpful: strength 2'")
     assert chromium.eval(PREFERENCES)[2] == "helpful:2", "the automatic strength is about 1.5"
+    chromium.eval("document.querySelector('[data-view=b] textarea').value = 'vivd'")
+    chromium.eval(press.format("b", "button[title^=More]"))
+    chromium.wait_for(f"{adjusted}.includes('vivid')")
+    assert chromium.eval(PREFERENCES)[2] == "vivd", "the server knows no such preset, and says so"
 
 
 def test_a_preference_has_several_lines_and_enter_goes_to_the_next(page, store: Store) -> None:

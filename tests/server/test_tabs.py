@@ -235,7 +235,7 @@ def test_where_a_chat_has_gone_on_elsewhere_one_sees_how_before_one_asks(page, s
 def test_the_question_that_is_edited_is_the_one_that_was_chosen(page, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
     chromium = page(f"#{session.id}")
-    click(chromium, "Edit")
+    click(chromium, "Edit question")
     chromium.type(" there")
     store.add_turn(session.id, a_turn("From the terminal", "Yes"))
     chromium.press("Enter")

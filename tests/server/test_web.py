@@ -55,7 +55,9 @@ def test_a_conversation_shows_who_wrote_what_and_is_saved(page: Callable[..., Ch
     ask(chromium, "And dogs?")
     chromium.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
     assert [one.question for one in store.load(store.latest()).turns] == ["Why do cats purr?", "And dogs?"]
-    assert chromium.eval("document.querySelectorAll('article .actions button').length") == 3, "of the last turn alone"
+    buttons = "[...document.querySelectorAll('article:{}-child .actions button')].map((one) => one.textContent)"
+    assert chromium.eval(buttons.format("first")) == ["New chat from here"]
+    assert chromium.eval(buttons.format("last"))[:2] == ["Continue", "Regenerate"]
     said = chromium.eval("document.getElementById('said').textContent")
     assert said == f"Answer: {store.load(store.latest()).turns[1].answer}", "told once, and whole"
 
@@ -172,7 +174,7 @@ def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: S
     (again,) = store.load(session.id).turns
     assert again.question == "Go on" and again.id != stopped.id
 
-    click(chromium, "Edit")
+    click(chromium, "Edit question")
     assert chromium.eval("document.activeElement.id + ': ' + document.activeElement.value") == "question: Go on"
     chromium.eval("document.activeElement.select()")
     ask(chromium, "Go back")

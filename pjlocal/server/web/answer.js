@@ -3,7 +3,7 @@
 import { copy } from "./copy.js";
 import { blocks } from "./markdown.js";
 import { element, node, patch } from "./nodes.js";
-import { hide, show, viewClass, visible } from "./token.js";
+import { hide, show, unpin, viewClass, visible } from "./token.js";
 
 const eventOf = new WeakMap(); // of each token's element
 
@@ -37,6 +37,23 @@ export class Answer {
     this.#plan();
   }
 
+  /** Begin anew, with tokens that are known already. */
+  restart(events) {
+    this.events = [];
+    this.text = "";
+    this.#tokens = [];
+    this.#starts = [];
+    this.thoughts.clear();
+    this.#clear();
+    this.add(events);
+    this.render();
+  }
+
+  #clear() {
+    this.#shown = [];
+    this.element.replaceChildren();
+  }
+
   /** Whether the last token belongs to a thought. */
   get isThinking() {
     return Boolean(this.events[this.events.length - 1]?.thought);
@@ -52,8 +69,7 @@ export class Answer {
 
   set formatted(formatted) {
     this.#formatted = formatted;
-    this.#shown = [];
-    this.element.replaceChildren();
+    this.#clear();
     this.render();
   }
 
@@ -109,6 +125,12 @@ class Thoughts {
   #heading = element("summary");
   #text = withNumbers(element("div", "raw"), "Thoughts");
 
+  clear() {
+    this.count = 0;
+    this.element.hidden = true;
+    this.#text.replaceChildren();
+  }
+
   add(event) {
     this.count++;
     this.element.hidden = false;
@@ -131,12 +153,19 @@ function withNumbers(text, name) {
   let now = null; // the token that the keyboard is at
   text.tabIndex = 0;
   text.setAttribute("role", "group");
-  text.setAttribute("aria-label", `${name}. The left and right arrow keys go from token to token, with Shift to the next resampled one`);
+  const keys = "The left and right arrow keys go from token to token, with Shift to the next resampled one";
+  text.setAttribute("aria-label", `${name}. ${keys}; Enter shows other tokens in its place`);
 
   const point = ({ target }) => {
     const span = target.closest(".t");
     if (span) show(span, eventOf.get(span));
     else hide();
+  };
+  /** Show the token, and tell the page that it was chosen. */
+  const choose = (span, byKey) => {
+    unpin();
+    show(span, eventOf.get(span));
+    text.dispatchEvent(new CustomEvent("token", { bubbles: true, detail: { span, event: eventOf.get(span), byKey } }));
   };
   const leave = () => {
     now?.classList.remove("now");
@@ -147,13 +176,18 @@ function withNumbers(text, name) {
   text.addEventListener("click", (event) => {
     const button = event.target.closest(".copy");
     if (button) copy(button.parentElement.querySelector("code").textContent, button);
-    else point(event);
+    else if (event.target.closest("a") || !getSelection().isCollapsed) point(event); // a link, or words to copy
+    else if (event.target.closest(".t")) choose(event.target.closest(".t"), false);
   });
   text.addEventListener("pointerleave", hide);
   text.addEventListener("blur", leave);
   text.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (event.key === "Escape") leave();
+    if (event.key === "Enter" && now && event.target === text) {
+      event.preventDefault();
+      choose(now, true);
+    }
     if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     const all = [...text.querySelectorAll(event.shiftKey ? ".t.resampled, .t.now" : ".t")];
@@ -163,6 +197,7 @@ function withNumbers(text, name) {
     now = next;
     next.classList.add("now");
     next.scrollIntoView({ block: "nearest" });
+    unpin();
     show(next, eventOf.get(next), true);
   });
   return text;

@@ -12,14 +12,14 @@ otherTabs.addEventListener("message", ({ data }) => {
   if (data === null && secret) otherTabs.postMessage(secret);
 });
 
-/** A response that went well.
+/** A response that went well; a body that is no file is sent as JSON.
  * Throws what the server says of one that did not, with its `code`. */
 export async function ask(path, { body, signal, method = body === undefined ? "GET" : "POST" } = {}) {
   const secret = sessionStorage.getItem(SECRET);
   const response = await fetch(path, {
     method,
     headers: secret ? { Authorization: `Bearer ${secret}` } : {},
-    body: body === undefined ? undefined : JSON.stringify(body),
+    body: body === undefined || body instanceof Blob ? body : JSON.stringify(body),
     signal,
   }).catch(lost);
   if (response.status === 401) {
@@ -58,8 +58,14 @@ export async function* events(response) {
   }
 }
 
+/** Whether an error is that nothing comes from the server any more. */
+export const isLost = ({ code }) => code === "server_gone";
+
 /** Whether an error is that the server has gone, or is about to. */
-export const isGone = ({ code }) => code === "server_gone" || code === "stopping";
+export const isGone = (error) => isLost(error) || error.code === "stopping";
+
+/** Whether the server answers at all. */
+export const isThere = () => fetch("health").then(({ ok }) => ok, () => false);
 
 function lost(error) {
   if (error.name === "AbortError") throw error;

@@ -1,7 +1,7 @@
 /** A question's answers in several modes, side by side.  They are saved as drafts of the answer. */
 
-import { ask, events } from "./api.js";
-import { element } from "./nodes.js";
+import { ask, events, json } from "./api.js";
+import { button, element } from "./nodes.js";
 import { showIn, visible } from "./token.js";
 import { Written } from "./turn.js";
 import { asSaved, chosen, modes } from "./views.js";
@@ -9,6 +9,7 @@ import { asSaved, chosen, modes } from "./views.js";
 const by = (id) => document.getElementById(id);
 const FIRST = ["judge", "both", "prompt", "plain"];
 let asked = null; // the chat, the turn and its question
+let onTake = () => {}; // takes a draft
 let stopping = new AbortController();
 
 for (const mode of modes) {
@@ -25,9 +26,11 @@ by("modes").addEventListener("submit", (event) => {
   run();
 });
 
-export function compare(chat, turn) {
-  asked = { id: chat, replacing: turn.id, question: turn.question };
-  by("compared").textContent = visible(turn.question);
+/** take: is called with the number of the draft that is to stand for the question. */
+export function compare(chat, turn, take) {
+  onTake = take;
+  asked = { id: chat, replacing: turn.id, question: turn.asked.question };
+  by("compared").textContent = visible(turn.asked.words);
   by("columns").replaceChildren();
   by("comparison").showModal();
   showIn(by("comparison"));
@@ -47,13 +50,27 @@ function column(mode, signal) {
   const written = new Written({ ...asSaved(settings), mode: undefined }, true);
   const heading = element("h3", "", mode);
   const trouble = element("p", "trouble");
+  let draft = null;
+  const act = () => take(mode, draft, written.answer).catch((error) => (trouble.textContent = error.message));
   const place = element("section", "", heading, trouble, ...written.parts);
   place.setAttribute("aria-label", `Mode ${mode}`);
   ask("api/answers", { body: { chat: { ...asked, keep: false }, settings, unset }, signal })
-    .then((response) => written.read(events(response)))
+    .then((response) => written.read(events(response), (head) => (draft = head.turn)))
+    .then(() => place.append(element("div", "actions", button("Take this answer", act))))
     .catch((error) => {
       if (written.finish === undefined) written.end("failed"); // it was refused
       if (error.name !== "AbortError") trouble.textContent = error.message;
     });
   return place;
+}
+
+/** Have an answer stand for the question.  One that an earlier draft of its mode has too was not kept: then that one. */
+async function take(mode, id, { events }) {
+  const { drafts, ...last } = await json(`api/chats/${asked.id}/turns/${asked.replacing}`);
+  const all = drafts.map((draft) => (draft.id === last.id ? last : draft));
+  const text = (events) => events.map((event) => event.text).join("");
+  const isSame = (draft) => draft.settings.mode === mode && text(draft.events) === text(events);
+  const found = all.find((draft) => draft.id === id) ?? all.find(isSame) ?? last;
+  if (found.id !== last.id) await onTake(found.id);
+  by("comparison").close();
 }

@@ -10,6 +10,12 @@ export function element(name, className = "", ...children) {
   return made;
 }
 
+export function button(text, act) {
+  const made = Object.assign(element("button", "", text), { type: "button" });
+  made.addEventListener("click", act);
+  return made;
+}
+
 export const node = (name, children = [], properties = {}) => ({
   name,
   children,

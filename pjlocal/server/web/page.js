@@ -1,11 +1,13 @@
 /** The chat on the page: its address names it, so that it is there again when the page is loaded anew. */
 
-import { ask, events, isGone, json } from "./api.js";
+import { ask, events, isGone, isLost, isThere, json } from "./api.js";
 import * as chats from "./chats.js";
 import { compare } from "./compare.js";
+import * as files from "./files.js";
+import { lasting } from "./lasting.js";
 import { manage } from "./manage.js";
-import { element } from "./nodes.js";
-import { hide, say, visible } from "./token.js";
+import { button, element } from "./nodes.js";
+import { pin, say, unpin, visible } from "./token.js";
 import { Turn } from "./turn.js";
 import * as views from "./views.js";
 
@@ -23,19 +25,22 @@ let wanted = 0; // only the chat that was asked for last is shown: replies may c
 
 // What is said.
 
-async function send(text, replaced) {
+/** Ask a question, or one anew.
+ *
+ * how: `continues` or `takes`, as in the server's body, to continue an answer; begun: the tokens that it begins with. */
+async function send(asked, replaced, how = {}, begun = []) {
   await opening;
-  if (writing) question.value ||= text;
-  if (writing || !text.trim()) return;
+  if (writing) return putBack(asked);
   leave();
   const chosen = views.chosen();
-  const turn = new Turn(text, views.asSaved(chosen.settings), by("formatted").checked);
+  const turn = new Turn(asked, views.asSaved(chosen.settings), by("formatted").checked);
+  turn.written.answer.add(begun);
   const after = replaced || chat === null ? null : turns[turns.length - 1]?.id ?? 0;
   const stopping = new AbortController();
-  const asked = { id: chat, question: text, after, replacing: replaced?.id ?? null, lasts: true };
-  const one = { turn, replaced: replaced?.id, stopping, isOwn: true };
+  const body = { id: chat, question: asked.question, after, replacing: replaced?.id ?? null, lasts: true, ...how };
+  const one = { turn, replaced: replaced?.id, stopping, isOwn: true, how };
   await write(one, async () => {
-    const response = await ask("api/answers", { body: { chat: asked, ...chosen }, signal: stopping.signal });
+    const response = await ask("api/answers", { body: { chat: body, ...chosen }, signal: stopping.signal });
     one.number = response.headers.get("X-Pjlocal-Answer");
     return events(response);
   });
@@ -48,7 +53,7 @@ async function follow({ response, stopping }) {
   try {
     const { asked } = (await stream.next()).value;
     if (writing || chat !== which) return stopping.abort();
-    const turn = new Turn(asked.question, asked.settings, by("formatted").checked, asked.turn);
+    const turn = new Turn(asked, asked.settings, by("formatted").checked, asked.turn);
     const number = response.headers.get("X-Pjlocal-Answer");
     await write({ turn, replaced: asked.replacing, stopping, number }, () => stream);
   } catch (error) {
@@ -58,7 +63,7 @@ async function follow({ response, stopping }) {
 
 /** Show an answer while it is written.
  *
- * one: its turn, the number of the turn that it replaces, what stops it, and whether it was asked for here.
+ * one: its turn, the number of the turn that it replaces, what stops it, whether it was asked for here, and how.
  * begin: returns the events of its stream. */
 async function write(one, begin) {
   const { turn, isOwn } = one;
@@ -71,24 +76,33 @@ async function write(one, begin) {
   try {
     const stream = await begin();
     if (writing !== one) return; // another chat is open by now
-    await turn.written.read(stream, (head) => writing === one && named(one, head));
+    const whole = lasting(stream, one, () => (writing === one ? chat : null));
+    await turn.written.read(whole, (head) => writing === one && named(one, head));
   } catch (error) {
     if (error.name !== "AbortError") failed = error;
   }
   if (writing !== one) return;
   writing = null;
   const { answer, finish } = turn.written;
+  const continues = Boolean(one.how?.continues || one.how?.takes);
   if (turn.id === null) {
     show(before); // as if it had not been asked
-    if (isOwn || one.isStopped) question.value ||= turn.question;
+    if (!continues && (isOwn || one.isStopped)) putBack(turn.asked);
     if (["stop", "length"].includes(finish)) trouble("The answer is empty: it is as if nothing had been asked.");
+  } else if (one.how?.continues && !failed && !turn.written.hasGrown) {
+    show(before); // the server has not kept it
+    trouble("The model adds nothing: the answer is as it was.");
   } else {
     show(turns);
+    tellDrafts(turn);
     say(answer.isThinking ? turn.written.facts.textContent : `Answer: ${answer.text}`);
     if (document.activeElement === document.body) answer.element.focus({ preventScroll: true }); // its button is gone
   }
-  if (failed && isGone(failed)) trouble(`The server stopped. ${turn.id === null ? "Your question is in its field again." : "Your answer so far is saved."}`);
-  else if (failed) refused(failed);
+  if (failed && isGone(failed)) {
+    const where = isLost(failed) && (await isThere()) ? "The connection was lost." : "The server stopped.";
+    const left = continues ? "" : "Your question is in its field again.";
+    trouble(`${where} ${turn.id === null ? left : "Your answer so far is saved."}`);
+  } else if (failed) refused(failed);
   else if (stale) refresh();
   if (isOwn) changed();
   else list();
@@ -101,7 +115,7 @@ function named({ turn, isOwn }, head) {
   if (chat === null) {
     chat = head.chat;
     history.replaceState(null, "", `#${chat}`);
-    entitle(short(turn.question));
+    entitle(short([...turn.asked.files.map(({ name }) => `[${name}]`), turn.asked.words].join(" ")));
   }
   if (isOwn) changed();
 }
@@ -116,17 +130,89 @@ function stop() {
   else ask(`api/answers/${number}/stop`, { body: {} }).catch(() => stopping.abort());
 }
 
+/** Have a question in its field again, with its files; not over another. */
+function putBack({ words, files: sent }) {
+  if (question.value.trim()) return;
+  question.value = words;
+  files.put(sent);
+}
+
 function edit() {
   editing = turns[turns.length - 1];
   by("editing").hidden = false;
-  question.value = editing.question;
+  question.value = "";
+  putBack(editing.asked);
   question.focus();
 }
 
 function leave() {
-  if (editing) question.value = "";
+  if (editing) {
+    question.value = "";
+    files.put([]);
+  }
   editing = null;
   by("editing").hidden = true;
+}
+
+// What is done with an answer.
+
+/** Continue the last answer from another token in the place of one. */
+function takeToken(turn, position, { id, text }) {
+  const { events } = turn.written.answer;
+  const none = { draft: null, judge: null, writer: null, q: null, accept_probability: null, rejected: null, pushes: {} };
+  const given = { ...events[position], ...none, id, text, kind: "given", p: 1 };
+  const takes = { position, text, token: id };
+  send(turn.asked, turn, { takes }, [...events.slice(0, position), given]);
+}
+
+/** A token was chosen: show what may come in its place. */
+function tellOthers({ target, detail }) {
+  const turn = turns.find(({ element }) => element.contains(target));
+  if (!turn || turn.id === null || writing) return;
+  const position = turn.written.answer.events.indexOf(detail.event);
+  const find = async () => (await json(`api/chats/${chat}/turns/${turn.id}/tokens/${position}`)).alternatives;
+  const isLast = turn === turns[turns.length - 1];
+  const take = isLast ? (other) => takeToken(turn, position, other) : null;
+  pin(detail, find, take, "Other words in this place, which a new chat from here can take:");
+}
+
+/** Put another draft of the last turn in force. */
+async function switchTo(draft) {
+  const which = chat;
+  const last = turns[turns.length - 1];
+  const response = await ask(`api/chats/${which}/draft`, { body: { turn: last.id, draft } });
+  replaceLast(which, await response.json());
+}
+
+async function saveAnswer(turn, answer) {
+  const which = chat;
+  const response = await ask(`api/chats/${which}/edit`, { body: { turn: turn.id, answer } });
+  replaceLast(which, await response.json());
+  turns[turns.length - 1]?.written.answer.element.focus({ preventScroll: true });
+}
+
+function replaceLast(which, saved) {
+  if (chat === which && !writing) show([...turns.slice(0, -1), asTurn(saved)]);
+  changed(which);
+}
+
+async function fork(turn) {
+  const { id } = await (await ask(`api/chats/${chat}/fork`, { body: { turn: turn.id } })).json();
+  others.postMessage(id);
+  location.hash = id;
+  say("A new chat from here");
+}
+
+/** Show how many answers the question of the turn has now. */
+async function tellDrafts(turn) {
+  try {
+    const saved = await json(`api/chats/${chat}/turns/${turn.id}`);
+    if (!saved.drafts.length) return;
+    turn.drafts = idsOf(saved);
+    if (!writing) offer();
+  } catch {
+    // The next thing that is done with the chat says so.
+  }
 }
 
 // What is shown.
@@ -139,21 +225,53 @@ function show(all) {
   by("rename").disabled = by("delete").disabled = Boolean(writing);
   by("stop").hidden = !writing;
   by("send").disabled = Boolean(writing);
-  for (const { actions } of turns) actions.replaceChildren();
-  const last = turns[turns.length - 1];
-  if (!last || writing) return;
-  last.actions.replaceChildren(
-    button("Regenerate", () => send(last.question, last)),
-    button("Edit", edit),
-    button("Compare modes", () => compare(chat, last)),
-  );
+  offer();
 }
 
-function button(text, act) {
-  const made = element("button", "", text);
-  made.type = "button";
-  made.addEventListener("click", act);
-  return made;
+/** The buttons of each turn. */
+function offer() {
+  const last = turns[turns.length - 1];
+  for (const turn of turns) turn.actions.replaceChildren(...(writing ? [] : actionsOf(turn, turn === last)));
+}
+
+const act = (text, does) => button(text, () => Promise.resolve(does()).catch(refused));
+
+function actionsOf(turn, isLast) {
+  const from = act("New chat from here", () => fork(turn));
+  if (!isLast) return [...amongDrafts(turn, false), from];
+  const { events, text } = turn.written.answer;
+  return [
+    ...amongDrafts(turn, true),
+    ...(text ? [act("Continue", () => send(turn.asked, turn, { continues: true }, events))] : []),
+    act("Regenerate", () => send(turn.asked, turn)),
+    act("Edit question", edit),
+    ...(text ? [act("Edit answer", () => turn.edit((changed) => saveAnswer(turn, changed)))] : []),
+    act("Compare modes", () => compare(chat, turn, switchTo)),
+    from,
+  ];
+}
+
+/** Which of several answers to its question a turn shows; in the last turn with arrows to the others. */
+function amongDrafts({ id, drafts }, isLast) {
+  if (drafts.length < 2) return [];
+  const at = drafts.indexOf(id);
+  const count = element("span", "count", `${at + 1} of ${drafts.length}`);
+  if (!isLast) return [element("span", "drafts", "Answer ", count)];
+  const arrow = (sign, name, to) => {
+    const made = act(sign, async () => {
+      await switchTo(drafts[to]);
+      const arrows = turns[turns.length - 1].actions.querySelectorAll(".drafts button:enabled");
+      ([...arrows].find(({ textContent }) => textContent === sign) ?? arrows[0])?.focus();
+      say(`Answer ${to + 1} of ${drafts.length}`);
+    });
+    made.setAttribute("aria-label", name);
+    made.disabled = !(to in drafts);
+    return made;
+  };
+  const shown = element("span", "drafts", arrow("‹", "The answer before", at - 1), count, arrow("›", "The next answer", at + 1));
+  shown.setAttribute("role", "group");
+  shown.setAttribute("aria-label", "Answers to this question");
+  return [shown];
 }
 
 function entitle(text) {
@@ -198,7 +316,7 @@ async function opened() {
   writing?.stopping.abort();
   writing = null;
   leave();
-  hide();
+  unpin();
   trouble("");
   forget();
   if (which !== null) {
@@ -253,14 +371,19 @@ const toEnd = () => document.scrollingElement.scrollTo(0, document.scrollingElem
 function take({ saved, running }) {
   entitle(saved.title);
   const all = saved.turns.map((one) => turns.find((turn) => isWhole(turn, one)) ?? asTurn(one));
+  const before = String(turns.map(({ drafts }) => drafts));
+  all.forEach((turn, n) => (turn.drafts = idsOf(saved.turns[n])));
   if (all.length !== turns.length || all.some((turn, n) => turn !== turns[n])) show(all);
+  else if (!writing && before !== String(turns.map(({ drafts }) => drafts))) offer();
   if (running) follow(running);
 }
 
+const idsOf = ({ drafts }) => drafts.map(({ id }) => id);
 const isWhole = (turn, saved) => turn.id === saved.id && turn.written.finish === saved.finish_reason && saved.finish_reason;
 
 function asTurn(saved) {
-  const turn = new Turn(saved.question, saved.settings, by("formatted").checked, saved.id);
+  const turn = new Turn(saved, saved.settings, by("formatted").checked, saved.id);
+  turn.drafts = idsOf(saved);
   turn.written.answer.add(saved.events);
   turn.written.end(saved.finish_reason);
   return turn;
@@ -351,7 +474,7 @@ async function begin() {
     if (writing || !text.trim()) return;
     editing = null;
     question.value = "";
-    send(text, replaced);
+    send(files.asked(text), replaced);
   });
   addEventListener("keydown", ofInputMethod, true);
   question.addEventListener("keydown", (event) => {
@@ -376,7 +499,8 @@ async function begin() {
   for (const one of by("export").querySelectorAll("button")) {
     one.addEventListener("click", () => chats.save(chat, one.dataset.form).catch((error) => trouble(error.message)));
   }
-  addEventListener("scroll", hide, { passive: true });
+  addEventListener("scroll", unpin, { passive: true });
+  by("turns").addEventListener("token", tellOthers);
   addEventListener("hashchange", open);
   by("new").addEventListener("click", () => question.focus());
   chats.onSearch(list);
@@ -391,6 +515,8 @@ async function begin() {
   const about = await json("api/about");
   by("model").textContent = visible(about.model);
   views.fill(about);
+  files.begin(about.most_file, trouble);
+  by("comparison").addEventListener("close", () => turns.length && tellDrafts(turns[turns.length - 1]));
   await open();
   const isFree = document.activeElement === document.body && !document.querySelector("dialog[open]");
   if (isFree && !matchMedia("(pointer: coarse)").matches) question.focus({ preventScroll: true });

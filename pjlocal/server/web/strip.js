@@ -10,24 +10,37 @@ const LANE = 6;
 export class Strip {
   constructor() {
     this.element = element("div", "stripped");
-    this.words = ""; // how the answer went
+    this.clear();
   }
 
-  #n = 0; // events that were seen
-  #judged = []; // those of them that were judged
-  #counts = { accepted: 0, resampled: 0, bonus: 0 };
-  #writers = new Map([["a", 0], ["b", 0]]);
-  #lanes = [];
+  #n; // events that were seen
+  #judged; // those of them that were judged
+  #rounds;
+  #counts;
+  #writers;
+  #lanes;
   #svg;
   #draft; // the draft of the last round: its round, where it begins and its shape
+
+  /** Begin anew, without events. */
+  clear() {
+    this.words = ""; // how the answer went
+    this.#n = this.#rounds = 0;
+    [this.#judged, this.#lanes] = [[], []];
+    this.#counts = { accepted: 0, resampled: 0, bonus: 0 };
+    this.#writers = new Map([["a", 0], ["b", 0]]);
+    this.element.replaceChildren();
+  }
 
   /** Show the events of an answer; those that were shown before stay as they are. */
   update(events) {
     const judged = events.slice(this.#n).filter(({ draft }) => draft !== null);
     this.#n = events.length;
     if (!judged.length) return;
-    this.#judged.push(...judged);
-    for (const { kind, writer } of judged) {
+    for (const event of judged) {
+      const { kind, writer, round } = event;
+      this.#rounds += round !== this.#judged[this.#judged.length - 1]?.round; // a continued answer begins again with 0
+      this.#judged.push(event);
       this.#counts[kind]++;
       this.#writers.set(writer ?? "all", (this.#writers.get(writer ?? "all") ?? 0) + 1);
     }
@@ -66,10 +79,11 @@ export class Strip {
   #inWords() {
     const { accepted, resampled } = this.#counts;
     const n = this.#judged.length;
-    const { round, draft, judge } = this.#judged[n - 1];
+    const { draft, judge } = this.#judged[n - 1];
+    const many = this.#rounds === 1 ? "1 round" : `${this.#rounds} rounds`;
     const rate = accepted + resampled ? `${Math.round((100 * accepted) / (accepted + resampled))} % accepted` : "";
     const shares = [...this.#writers].map(([name, count]) => `${name} ${Math.round((100 * count) / n)} %`);
-    const rounds = `${round + 1} round${round ? "s" : ""}, ${draft} drafted last, ${judge ?? "all"} judged`;
+    const rounds = `${many}, ${draft} drafted last, ${judge ?? "all"} judged`;
     return [rate, `wrote: ${shares.join(", ")}`, rounds].filter(Boolean).join(" · ");
   }
 }

@@ -1,9 +1,10 @@
 /** What is known of a token, beside it. */
 
-import { element } from "./nodes.js";
+import { button, element } from "./nodes.js";
 
 const panel = document.getElementById("token");
 const said = document.getElementById("said");
+let pinned = null; // the token whose panel stays
 
 /** Text that anyone may have written: controls and marks that reorder it are shown as marks. */
 export const visible = (text) =>
@@ -28,7 +29,7 @@ function rows(event) {
     `${nats < 0 ? "−" : "+"}${Math.abs(nats).toFixed(2)}  ×${Number(Math.exp(nats).toPrecision(3))}`,
   ]);
   return [
-    ...chance(knows, event.p),
+    ...(event.kind === "given" ? [] : chance(knows, event.p)),
     ...chance(`q, draft ${draft}`, event.q),
     ...(rejected
       ? [
@@ -50,17 +51,20 @@ function origin({ kind, draft, judge }) {
   return `${kind}, drafted by ${draft}, judged by ${judges}`;
 }
 
+function bar(p) {
+  const made = element("span", "bar");
+  made.style.setProperty("--p", Math.min(1, p));
+  return made;
+}
+
 /** Show the numbers of the tokens that an element stands for; `aloud` tells them to screen readers too. */
 export function show(span, event, aloud = false) {
+  if (pinned) return;
   const list = element("dl");
   const told = rows(event);
   for (const [what, value, p] of told) {
     const cell = element("dd", "", value);
-    if (p !== undefined) {
-      const bar = element("span", "bar");
-      bar.style.setProperty("--p", Math.min(1, p));
-      cell.append(bar);
-    }
+    if (p !== undefined) cell.append(bar(p));
     list.append(element("dt", "", what), cell);
   }
   const head = element("p", "", element("strong", "", named(event.text, event.id)), ` ${origin(event)}`);
@@ -74,15 +78,66 @@ export function show(span, event, aloud = false) {
 }
 
 export function hide() {
-  panel.hidden = true;
+  if (!pinned) panel.hidden = true;
 }
+
+/** Show what may come in a token's place below its numbers, until that is left.
+ *
+ * find: returns what may; take: is called with the one that is chosen; null where none can be, and `why` says so. */
+export async function pin({ span, event, byKey }, find, take, why) {
+  pinned = span;
+  const others = element("div", "others", element("p", "", "Other words in this place: …"));
+  others.setAttribute("role", "group");
+  others.setAttribute("aria-label", "Other words in this place");
+  panel.classList.add("pinned");
+  panel.append(others);
+  place(span);
+  const shown = await find().then(
+    (found) => [element("p", "", take ? "Take another word, and the answer goes on from it:" : why), choices(found, event, take)],
+    (error) => [element("p", "", error.message)],
+  );
+  if (!others.isConnected) return;
+  others.replaceChildren(...shown);
+  place(span);
+  if (byKey) others.querySelector("button:enabled")?.focus();
+}
+
+/** The words that may come, with their probabilities in each view. */
+function choices(found, event, take) {
+  const cell = (name, ...parts) => element("td", viewClass(name), ...parts);
+  const row = (other) => {
+    const isThis = other.id === event.id;
+    const made = button(named(other.text, other.id), () => {
+      unpin();
+      take(other);
+    });
+    made.disabled = !take || isThis || !other.text;
+    const chances = Object.entries(other.p).map(([name, p]) => cell(name, `${name} ${number(p)}`, bar(p)));
+    return element("tr", isThis ? "this" : "", element("th", "", made), ...chances);
+  };
+  return element("table", "", ...found.map(row));
+}
+
+/** Leave a token that is pinned. */
+export function unpin() {
+  const back = panel.contains(document.activeElement) && pinned?.closest("[tabindex]");
+  pinned = null;
+  panel.hidden = true;
+  if (back) back.focus({ preventScroll: true });
+}
+addEventListener("pointerdown", ({ target }) => pinned && !panel.contains(target) && unpin());
+panel.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  event.stopPropagation();
+  unpin();
+});
 
 export const say = (text) => (said.textContent = text);
 
 /** Have the numbers, and what is said, within a part of the page: while a dialog is open, all else is behind it, and not
  * told of. */
 export function showIn(part) {
-  hide();
+  unpin();
   part.append(said, panel);
 }
 

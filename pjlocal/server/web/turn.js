@@ -3,7 +3,7 @@
 import { Answer } from "./answer.js";
 import { isGone } from "./api.js";
 import { copy } from "./copy.js";
-import { element } from "./nodes.js";
+import { button, element } from "./nodes.js";
 import { Strip } from "./strip.js";
 import { viewClass, visible } from "./token.js";
 
@@ -23,12 +23,14 @@ export class Written {
     this.answer = new Answer(() => this.#count());
     this.finish = undefined; // how it ended; undefined while it is written
     this.leftOut = 0; // exchanges that the model did not see
+    this.hasBegun = false; // whether its first token has come
+    this.hasGrown = false; // whether the model has written a text, besides what it began with
     this.settings = settings;
     this.legend = element("ul", "legend");
     this.strip = new Strip();
     this.facts = element("p", "facts");
-    this.copies = Object.assign(element("button", "copy", "Copy"), { type: "button", title: "Copy the answer as Markdown" });
-    this.copies.addEventListener("click", () => copy(this.answer.text, this.copies));
+    this.copies = button("Copy", () => copy(this.answer.text, this.copies));
+    Object.assign(this.copies, { className: "copy", title: "Copy the answer as Markdown" });
     const under = element("div", "under", this.facts, this.copies);
     this.parts = [this.legend, this.answer.thoughts.element, this.answer.element, this.strip.element, under];
     this.answer.element.setAttribute("aria-busy", "true");
@@ -40,13 +42,23 @@ export class Written {
   async read(events, onHead = () => {}) {
     this.#wait({});
     try {
-      for await (const { head, event, result, waits } of events) {
+      for await (const { head, begun, event, result, waits, lost } of events) {
         if (waits) this.#wait(waits);
+        if (lost) this.facts.textContent = "The connection is lost: trying to go on";
+        if (begun) {
+          this.strip.clear();
+          this.answer.restart(begun);
+          this.hasGrown ||= !head; // it is the whole one
+        }
         if (head) {
+          this.hasBegun = true;
           this.leftOut = head.first;
           onHead(head);
         }
-        if (event) this.answer.add([event]);
+        if (event) {
+          this.answer.add([event]);
+          this.hasGrown ||= Boolean(event.text);
+        }
         if (result) {
           this.settings = result;
           this.end(result.finish_reason);
@@ -60,7 +72,7 @@ export class Written {
 
   /** Say what is waited for, until the first token is there. */
   #wait({ n, all, text }) {
-    if (this.answer.events.length) return;
+    if (this.hasBegun) return;
     const read = all && `Reading the prompt: ${Math.floor((100 * n) / all)} % of ${all.toLocaleString()} tokens`;
     this.facts.textContent = text || read || "Waiting for its turn";
   }
@@ -103,17 +115,49 @@ export class Written {
   }
 }
 
-/** A turn of the chat. */
+/** A turn of the chat.
+ *
+ * asked: the whole `question`, and its `words` and `files`. */
 export class Turn {
-  constructor(question, settings, formatted, id = null) {
+  constructor(asked, settings, formatted, id = null) {
     this.id = id;
-    this.question = question;
+    this.asked = { question: asked.question, words: asked.words, files: asked.files };
+    this.drafts = []; // the numbers of all answers to the question, where there are several
     this.written = new Written(settings, formatted);
-    const heading = element("h3", "question", visible(question));
+    const files = asked.files.map(({ name }) => element("bdi", "file", visible(name)));
+    const heading = element("h3", "question", ...files, visible(asked.words));
     heading.dir = "auto";
     heading.id = `turn-${++count}`;
     this.actions = element("div", "actions");
     this.element = element("article", "", heading, ...this.written.parts, this.actions);
     this.element.setAttribute("aria-labelledby", heading.id);
+  }
+
+  /** Have the user change the answer; save(text) saves what it becomes. */
+  edit(save) {
+    const { answer } = this.written;
+    const field = Object.assign(element("textarea"), { value: answer.text, dir: "auto", required: true });
+    field.setAttribute("aria-label", "The answer");
+    const trouble = element("p", "trouble");
+    const done = Object.assign(element("button", "", "Save the answer"), { type: "submit" });
+    const leave = () => {
+      form.replaceWith(answer.element);
+      this.actions.hidden = false;
+      answer.element.focus({ preventScroll: true });
+    };
+    const form = element("form", "rewriting", field, trouble, element("div", "actions", done, button("Leave it as it is", leave)));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      save(field.value).then(leave, (error) => (trouble.textContent = error.message));
+    });
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") {
+        event.stopPropagation();
+        leave();
+      } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+    });
+    answer.element.replaceWith(form);
+    this.actions.hidden = true;
+    field.focus();
   }
 }

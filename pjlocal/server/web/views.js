@@ -1,6 +1,7 @@
 /** What the next question is asked under: the fields of the form. */
 
-import { element } from "./nodes.js";
+import { ask } from "./api.js";
+import { button, element } from "./nodes.js";
 import { say } from "./token.js";
 
 const by = (id) => document.getElementById(id);
@@ -18,15 +19,16 @@ const PLACES = {
   system: "in the system message",
   "user-turn": "in a user turn of its own",
 };
-const AUTOMATIC = { both: "follows, token by token, how far the preferences differ", args: "1.5" }; // strengths; else 1
-const [STEP, MOST] = [0.5, 10];
+const AUTO = "follows, token by token, how far the preferences differ";
 const NUMBERS = ["temperature", "max_tokens", "seed", "best"];
 export const modes = Object.keys(MEANINGS);
 let presets = {};
+let strengths = {}; // what is automatic in each mode
+let adjusting = Promise.resolve();
 let defaults = {};
 
 export function fill(about) {
-  ({ presets, settings: defaults } = about);
+  ({ presets, strengths, settings: defaults } = about);
   const options = (values) => values.map((value) => Object.assign(element("option", "", value), { value }));
   by("mode").append(...options(about.modes));
   by("placement").append(...options(about.placements));
@@ -87,7 +89,8 @@ function explain() {
   const automatic = by("mode").value ? "" : `Automatic is ${mode} here: `;
   by("meaning").textContent = automatic + MEANINGS[mode];
   const idle = ["plain", "rewrite"].includes(mode);
-  const here = idle ? "It changes nothing in this mode." : strength() ? "" : `Automatic is ${AUTOMATIC[mode] ?? 1} here.`;
+  const automaticStrength = strengths[mode] === "auto" ? AUTO : `is ${strengths[mode]}`;
+  const here = idle ? "It changes nothing in this mode." : strength() ? "" : `Automatic ${automaticStrength} here.`;
   by("meaning-strength").textContent = `Strength says how hard a preference pushes: 1 as the model does by itself, more exaggerates, below 0 is the opposite. ${here}`;
   by("meaning-placement").textContent = `Placement: the preferences stand ${PLACES[by("placement").value] ?? ""}.`;
 }
@@ -102,7 +105,7 @@ function setFields(view, texts) {
 
 function grow(view) {
   if (fields(view).at(-1)?.value !== "") addField(view);
-  const names = wishes(view.dataset.view).map((wish) => split(wish)[0].toLowerCase());
+  const names = wishes(view.dataset.view).map(nameOf);
   for (const one of view.querySelectorAll(".chip")) one.setAttribute("aria-pressed", names.includes(one.textContent));
 }
 
@@ -118,42 +121,49 @@ function addField(view) {
     const next = fields(view)[fields(view).indexOf(field) + 1];
     (next ?? field).focus();
   });
-  const button = (sign, step, what) => {
-    const made = Object.assign(element("button", "", sign), { type: "button", title: `${what} of it`, onclick: () => adjust(view, field, step) });
+  const dial = (sign, more, what) => {
+    const made = Object.assign(button(sign, () => adjust(view, field, more)), { title: `${what} of it` });
     made.setAttribute("aria-label", `${what} of: ${name}`);
     return made;
   };
-  view.querySelector(".wishes").append(element("div", "wish", field, button("−", -STEP, "Less"), button("+", STEP, "More")));
+  view.querySelector(".wishes").append(element("div", "wish", field, dial("−", false, "Less"), dial("+", true, "More")));
   return field;
 }
 
 function chip(view, name, text) {
-  const made = Object.assign(element("button", "chip", name), { type: "button", title: text });
-  made.addEventListener("click", () => {
+  const made = button(name, () => {
     const texts = wishes(view.dataset.view);
-    const left = texts.filter((wish) => split(wish)[0].toLowerCase() !== name.toLowerCase());
+    const left = texts.filter((wish) => nameOf(wish) !== name);
     setFields(view, left.length < texts.length ? left : [...texts, name]);
     explain();
   });
-  return made;
+  return Object.assign(made, { className: "chip", title: text });
 }
 
-/** A preference and the strength behind its last colon; a colon in a text, as in "a ratio of 3:2", stays text. */
-function split(wish) {
-  const [, text, own] = /^(.*\S)\s*:\s*([+-]?(?:\d+\.?\d*|\.\d+)|auto)$/is.exec(wish) ?? [];
-  return text === undefined || (/\d$/.test(text) && text.includes(" ")) ? [wish] : [text, own];
-}
+/** A preference without the strength behind its last colon. */
+const bare = (wish) => wish.replace(/\s*:\s*([-+.\d]+|auto)$/i, "");
+const nameOf = (wish) => bare(wish).toLowerCase();
 
-/** More or less of a preference, as `/more` and `/less` do it; at 0 it is removed. */
-function adjust(view, field, step) {
-  const [name, own] = split(field.value.trim());
-  const before = own ?? (strength() || (AUTOMATIC[modeInForce()] ? "auto" : 1));
-  const after = Math.min(MOST, (before === "auto" ? 1.5 : Number(before)) + step);
-  field.value = after > 0 ? `${name}:${after}` : "";
+/** Half a step more or less of a preference, as `/more` and `/less` do it; at 0 it is removed.  One after the other. */
+const adjust = (...step) => (adjusting = adjusting.then(() => adjusted(...step)));
+
+async function adjusted(view, field, more) {
+  const before = field.value.trim();
+  if (!before || !field.isConnected) return;
+  const { settings: { mode, strength } } = chosen();
+  const asked = { preference: before, more, settings: { mode, strength } };
+  let said;
+  try {
+    const { preference } = await (await ask("api/dials", { body: asked })).json();
+    field.value = preference;
+    said = `${bare(before)}: ${preference ? `strength ${preference.slice(bare(preference).length + 1)}` : "removed"}`;
+  } catch (error) {
+    said = error.message;
+  }
   const texts = wishes(view.dataset.view);
   if (!field.value) setFields(view, texts);
-  by("adjusted").textContent = `${name}: ${after > 0 ? `strength ${after}` : "removed"}`;
-  say(by("adjusted").textContent);
+  by("adjusted").textContent = said;
+  say(said);
   explain();
   if (!field.isConnected) fields(view)[0].focus(); // where the button was that is gone
 }
