@@ -320,10 +320,10 @@ class Server:
         """The error in a response."""
         status = response.status
         if status == 401:
-            problem = "refuses this key" if self._key else "requires a key"
+            problem = "refuses this key" if self._key else "needs its token or its key, which protect the saved chats"
             return KeyRefused(
-                f"{self.name} {problem}: set {KEY_VARIABLE}, or give the URL with the ?token= that it printed when it "
-                "started (each start prints a new one)"
+                f"{self.name} {problem}: give the URL with the ?token= that it printed when it started (each start "
+                f"prints a new one), or set {KEY_VARIABLE} to the key that it was started with"
             )
         try:
             error = json.loads(response.read(_MOST_ERROR))["error"]

@@ -146,13 +146,11 @@ class Overrides(Settings):
         return settings.replace(**dict.fromkeys(excluded) | dict(values))  # type: ignore[no-any-return]
 
     def views(self, otherwise: Sequence[Sequence[str]]) -> list[list[str]]:
-        """The preferences of view a and of view b; ``otherwise`` if these overrides set none."""
+        """The preferences of view a and of view b; those of ``otherwise`` for a view whose preferences are not set."""
         if self.prefer is not None:
             return deal(self.prefer)
         placed = (self.draft_prefer, self.judge_prefer)
-        if placed == (None, None):
-            return [list(preferences) for preferences in otherwise]
-        return [list(preferences or ()) for preferences in placed]
+        return [list(old if new is None else new) for new, old in zip(placed, otherwise, strict=True)]
 
 
 def excluded_by(given: Collection[str]) -> set[str]:
@@ -224,7 +222,9 @@ class Request:
         tables: dict[str, Any] = {
             name: {key: value for key, value in vars(getattr(self, name)).items() if key in keys} for name in GROUPS
         }
-        placed: dict[str, Any] = dict(zip(PREFERENCES[1:], self.views, strict=True)) if {*PREFERENCES} & {*keys} else {}
+        placed: dict[str, Any] = {
+            key: view for key, view in zip(PREFERENCES[1:], self.views, strict=True) if key in keys or "prefer" in keys
+        }
         return Overrides(**placed, **tables)
 
     def with_group(self, group: Settings) -> Request:

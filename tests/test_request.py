@@ -58,6 +58,20 @@ def test_a_setting_takes_back_those_that_it_excludes() -> None:
     assert file.without({"draft_prefer", "lark"}) == Overrides(sampling={"top_k": 3})
 
 
+@pytest.mark.parametrize(
+    ("given", "views"),
+    [
+        ({"judge_prefer"}, (("vivid", "formal"), ("concise",))),
+        ({"draft_prefer"}, (("simple",), ("creative",))),
+        ({"draft_prefer", "judge_prefer"}, (("simple",), ("concise",))),
+        ({"prefer"}, (("simple",), ("concise",))),
+    ],
+)
+def test_a_preference_of_one_view_leaves_the_other_view_as_it_is(given: set[str], views: tuple) -> None:
+    options = Request((("simple",), ("concise",)))
+    assert REQUEST.override(options.pick(given)).views == views
+
+
 def test_picked_settings_win_over_what_is_restored() -> None:
     saved = REQUEST.as_dict()
     options = Request((("concise",), ()), Generation(lam=7), Sampling(temperature=0.1))

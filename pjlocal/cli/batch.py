@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..client import KeyRefused, Server, WarningLog
+from ..config.config import load_config
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import OutputError, PjlocalError, UsageError
 from ..events import Result
@@ -34,6 +35,14 @@ _COLUMNS = (".csv", ".tsv")  # formats in which every value is a text
 _NAMES = {key: key for key in KEYS} | {
     flag.removeprefix("--").replace("-", "_"): name for flag, name in flag_names(*GROUPS.values()).items()
 }
+
+
+#: Fields that a row cannot have, and what to do instead.
+_REFUSED = {
+    "model": "one model answers all rows: give it to the command with --model, or rename the field",
+    "n": "max_tokens limits the answer, and a row for each answer gives several",
+}
+_KNOWN = {*_NAMES, "persona", *_REFUSED}
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,16 @@ def run_batch(
     """Answer every row of a file that the output lacks.  Returns the exit status.
 
     Args:
-        write_all: answers rows, and passes on each row of the output; see `write_here` and `write_there`.
+        source: the file; ``-`` for standard input.
+        out: see `_Output`.
+        write_all: answers rows, and passes on each row of the output; see `answer_locally` and `answer_on_server`.
 
     Raises:
         UsageError: the file has no prompts, or the output is another kind of file.
         OutputError: the output cannot be written.
     """
+    if source == "-" and sys.stdin.isatty():
+        print("pjlocal: a prompt on each line; Ctrl-D ends them", file=sys.stderr)
     rows = read_rows(source, request)
     with on_sigint(interrupt), _Output(out, rows) as output, progress_bars() as progress:
         if output.n_written:
@@ -116,7 +129,7 @@ def read_rows(source: str, request: Request) -> list[Row]:
     records = ((place, record) for place, record in read_records(source) if not _is_blank(record))
     rows = [_row(number, place, record, request, as_text) for number, (place, record) in enumerate(records, 1)]
     if not rows:
-        raise UsageError(f"{source} is empty: write a prompt on each line")
+        raise UsageError(f"{'standard input' if source == '-' else source} is empty: write a prompt on each line")
     return rows
 
 
@@ -151,17 +164,28 @@ def _prompt(place: str, record: Any) -> Any:
 
 
 def _with_settings(request: Request, record: Mapping[str, Any], as_text: bool) -> Request:
-    """The request with the settings of a row.  Other fields are ignored, but misspelt settings are refused."""
-    changes: dict[str, Any] = {}
-    for name, value in record.items():
-        key = _NAMES.get(name)
-        if key is None:
-            if similar := difflib.get_close_matches(name, _NAMES, 1, _ALIKE):
-                raise UsageError(f"unknown field {name!r}: did you mean {similar[0]}?")
-        elif value is not None and value != "":
-            changes[key] = _parsed(key, value) if as_text else value
+    """The request with the persona and the settings of a row.  Other fields are ignored, but misspelt settings and
+    fields that seem to be settings are refused."""
+    given = {name: value for name, value in record.items() if value is not None and value != ""}
+    for name in record:
+        if name in _REFUSED and name in given:
+            raise UsageError(f"a row cannot have the field {name!r}: {_REFUSED[name]}")
+        if name not in _KNOWN and (similar := difflib.get_close_matches(name, _NAMES, 1, _ALIKE)):
+            raise UsageError(f"unknown field {name!r}: did you mean {similar[0]}?")
+    if "persona" in given:
+        request = request.override(load_config().persona(str(given["persona"])))
+    changes: dict[str, Any] = {
+        _NAMES[name]: _parsed(_NAMES[name], value) if as_text else value
+        for name, value in given.items()
+        if name in _NAMES
+    }
     if named := {*PREFERENCES} & changes.keys():
-        changes["views"] = make_views(**{key: changes.pop(key) for key in named})
+        placed = make_views(**{key: changes.pop(key) for key in named})
+        keys = PREFERENCES[1:]
+        changes["views"] = [
+            new if key in named or "prefer" in named else old
+            for key, new, old in zip(keys, placed, request.views, strict=True)
+        ]
     return request.replace(**changes)
 
 
@@ -284,7 +308,7 @@ class _Output:
 # The two ways to answer them.
 
 
-def write_here(judge: PersonaJudge, rows: Sequence[Row], parallel: int, write: Callable[[Row, str], None]) -> None:
+def answer_locally(judge: PersonaJudge, rows: Sequence[Row], parallel: int, write: Callable[[Row, str], None]) -> None:
     """Answer rows by a model loaded in this process.
 
     Raises:
@@ -311,7 +335,7 @@ def write_here(judge: PersonaJudge, rows: Sequence[Row], parallel: int, write: C
             raise Interrupted
 
 
-def write_there(server: Server, rows: Sequence[Row], parallel: int, write: Callable[[Row, str], None]) -> None:
+def answer_on_server(server: Server, rows: Sequence[Row], parallel: int, write: Callable[[Row, str], None]) -> None:
     """Answer rows by a server.
 
     Raises:

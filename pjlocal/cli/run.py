@@ -88,8 +88,8 @@ def run(
         typer.Option(
             "--batch",
             metavar="FILE",
-            help="Answer every row of a file instead: text (one prompt per line), JSON lines, JSON or CSV. A row may "
-            "set its own preferences and settings, by name.",
+            help="Answer every row of a file instead: text (one prompt per line), JSON lines, JSON, CSV or TSV; - is "
+            "standard input. A row may set its own persona, preferences and settings, by name.",
             rich_help_panel=_BATCH,
         ),
     ] = None,
@@ -99,7 +99,8 @@ def run(
             "--out",
             "-o",
             metavar="FILE",
-            help="File for the answers of --batch, as JSON lines; rows that it contains are not answered again.",
+            help="File for the answers of --batch, as JSON lines; - is standard output. Rows that it contains are not "
+            "answered again.",
             rich_help_panel=_BATCH,
         ),
     ] = "-",
@@ -168,17 +169,17 @@ def run(
 
 
 def _run_batch(source: str, out: str, parallel: int, job: Job, url: str | None, given: Collection[str]) -> int:
-    from .batch import Row, run_batch, write_here, write_there
+    from .batch import Row, answer_locally, answer_on_server, run_batch
 
     named = server_at(url, job.interrupt, given)
 
     def write_all(rows: Sequence[Row], write: Callable[[Row, str], None]) -> None:
         server = named or (job.resident() if rows and url != OFF else None)
         if server and (named or _writes(server, [row.request for row in rows])):
-            write_there(server, rows, parallel, write)
+            answer_on_server(server, rows, parallel, write)
         elif rows:
             with job.loaded_judge() as judge:
-                write_here(judge, rows, parallel, write)
+                answer_locally(judge, rows, parallel, write)
 
     return run_batch(source, out, job.request, job.interrupt, write_all)
 

@@ -139,5 +139,8 @@ def serve(
                 "with your key" if api_key else "without a key: every user of this machine may use it (see --api-key)"
             )
             print(f"pjlocal: {names.model} answers at {at}/v1, {whom}", file=sys.stderr)
-            print(f"pjlocal: in your browser, with your chats: {at}/?token={token} (Ctrl-C ends it)", file=sys.stderr)
+            print(
+                f"pjlocal: in your browser, and for --server, with your chats: {at}/?token={token} (Ctrl-C ends it)",
+                file=sys.stderr,
+            )
             return answer(app, [listening, near] if near else [listening], service)

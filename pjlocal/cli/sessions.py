@@ -20,6 +20,7 @@ from ..engine.interrupt import Interrupt
 from ..errors import UsageError
 from ..gguf.ollama import shown_name
 from ..screen.display import local_time
+from ..textfile import user_path
 from ..visible import one_line, visible
 from . import completion
 from .options import server_at, server_option, which_server
@@ -135,6 +136,35 @@ def export(
     typer.echo(FORMATS[form or "md"](session, drafts), nl=False)
 
 
+@sessions_app.command("import")
+def import_chat(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A chat that was exported as JSON; - is standard input.")],
+) -> None:
+    """Add a chat from a JSON file that sessions export or /export wrote."""
+    from ..sessions.importing import parse_export
+
+    session = parse_export(_read_export(file), str(file))
+    with _store(context, reading=False, create=True) as store:
+        assert store is not None
+        session_id = store.add_whole(session)
+    typer.echo(f"pjlocal: {_title(session.title)} is saved: pjlocal chat --session {session_id} continues it", err=True)
+
+
+def _read_export(file: Path) -> str:
+    if str(file) == "-":
+        from .run import read_stdin
+
+        return read_stdin()
+    try:
+        content = user_path(file).read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror or error}") from None
+    if content.startswith(b"\x89PNG"):
+        raise UsageError(f"{file} is a picture: pjlocal prefs import saves a character card as a persona")
+    return content.decode("utf-8-sig", "replace")
+
+
 @sessions_app.command()
 def rename(context: typer.Context, name: _Name, title: Annotated[str, typer.Argument(help="The new title.")]) -> None:
     """Give a chat another title."""
@@ -175,8 +205,10 @@ def path(context: typer.Context) -> None:
 
 
 @contextmanager
-def _store(context: typer.Context, *, reading: bool = True) -> Iterator[Store | RemoteStore | None]:
-    """The database, or the server's chats; None without a database, because reading should not create one."""
+def _store(
+    context: typer.Context, *, reading: bool = True, create: bool = False
+) -> Iterator[Store | RemoteStore | None]:
+    """The database, or the server's chats; None without a database, unless it should be created."""
     from ..sessions.database import store_path
     from ..sessions.store import Store
 
@@ -185,7 +217,7 @@ def _store(context: typer.Context, *, reading: bool = True) -> Iterator[Store | 
 
         yield RemoteStore(context.obj)
         return
-    if not store_path().exists():
+    if not create and not store_path().exists():
         yield None
         return
     with Store(reading=reading) as store:

@@ -6,6 +6,8 @@ import csv
 import heapq
 import json
 import random
+import re
+import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -213,13 +215,15 @@ def _encodable(text: str, place: str) -> str:
 
 
 def read_records(path: str, field: str | None = None) -> Records:
-    """The records of a file; of no file, the project's own.
+    """The records of a file; of ``-``, those of standard input; of no file, the project's own.
 
     Raises:
         UsageError: the file cannot be read.
     """
     if not path:
-        return _json_lines(Path(str(files(__package__).joinpath("prompts.jsonl"))))
+        return _json_lines(_lines(Path(str(files(__package__).joinpath("prompts.jsonl")))))
+    if path == "-":
+        return _of_standard_input()
     file = user_path(path)
     kind = Path(file.stem if file.suffix.lower() in _PACKED else file.name).suffix.lower()
     if kind in _ARCHIVES:
@@ -247,14 +251,18 @@ def _unpacked(file: IO[bytes], codec: str) -> IO[bytes]:
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield every line with its place."""
     with _opened(path) as file:
-        for number in count(1):
-            line = file.readline(_MOST_LINE + 1)
-            if not line:
-                return
-            place = f"{path} line {number}"
-            if len(line) > _MOST_LINE:
-                raise UsageError(f"{place} is longer than {_MOST_LINE:,} bytes, too long for prompts")
-            yield place, _decoded(line, place, "utf-8-sig" if number == 1 else "utf-8")
+        yield from _lines_of(file, str(path))
+
+
+def _lines_of(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
+    for number in count(1):
+        line = file.readline(_MOST_LINE + 1)
+        if not line:
+            return
+        place = f"{name} line {number}"
+        if len(line) > _MOST_LINE:
+            raise UsageError(f"{place} is longer than {_MOST_LINE:,} bytes, too long for prompts")
+        yield place, _decoded(line, place, "utf-8-sig" if number == 1 else "utf-8")
 
 
 def _decoded(data: bytes, place: str, encoding: str = "utf-8-sig") -> str:
@@ -266,8 +274,17 @@ def _decoded(data: bytes, place: str, encoding: str = "utf-8-sig") -> str:
     raise UsageError(f"{place} is not UTF-8 text: save it as UTF-8") from None
 
 
-def _json_lines(path: Path) -> Records:
-    for place, line in _lines(path):
+def _of_standard_input() -> Records:
+    """JSON lines, if the first line is an object; else plain lines."""
+    lines = _lines_of(sys.stdin.buffer, "standard input")
+    head = next(lines, None)
+    if head is not None:
+        whole = chain([head], lines)
+        yield from _json_lines(whole) if _is_json_lines(head[1]) else whole
+
+
+def _json_lines(lines: Iterator[tuple[str, str]]) -> Records:
+    for place, line in lines:
         if line.strip():
             try:
                 yield place, _parsed(line, place)
@@ -294,7 +311,7 @@ def _json(path: Path) -> Records:
         )
     text = _decoded(data, str(path))
     if _is_json_lines(text):
-        yield from _json_lines(path)
+        yield from _json_lines(_lines(path))
         return
     value = _parsed(text, str(path)) if text.strip() else []
     if not isinstance(value, list):
@@ -313,7 +330,7 @@ def _is_json_lines(text: str) -> bool:
 
 def _csv(path: Path, delimiter: str = "") -> Records:
     """Rows under a first line of names, separated by the delimiter, or by the one that gives the most names."""
-    lines = (line for _, line in _lines(path))
+    lines = (_with_whole_quotes(line) if delimiter == "\t" else line for _, line in _lines(path))
     head = list(islice(lines, _MOST_HEAD))
     csv.field_size_limit(_MOST_LINE)
     place = f"{path} line 1"
@@ -335,6 +352,15 @@ def _csv(path: Path, delimiter: str = "") -> Records:
         fault = next((fault for part, fault in _CSV_FAULTS.items() if part in str(error)), str(error))
         raise UsageError(f"{place} is not valid CSV: {fault}") from None
 
+
+def _with_whole_quotes(line: str) -> str:
+    """A line of a tab-separated table, in which a field may begin with a quoted word: it is quoted as a whole."""
+    fields = line.split("\t")
+    return "\t".join('"' + field.replace('"', '""') + '"' if _QUOTED_WORD.match(field) else field for field in fields)
+
+
+#: A quoted text with more behind it.
+_QUOTED_WORD = re.compile(r'"(?:[^"]|"")*"[^"\r\n]')
 
 #: What is wrong, by parts of what Python says of it.
 _CSV_FAULTS = {
@@ -384,8 +410,8 @@ def _is_text(leaf: Any) -> bool:
 
 
 _READERS: dict[str, Callable[[Path], Records]] = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
+    ".jsonl": lambda path: _json_lines(_lines(path)),
+    ".ndjson": lambda path: _json_lines(_lines(path)),
     ".json": _json,
     ".csv": _csv,
     ".tsv": partial(_csv, delimiter="\t"),

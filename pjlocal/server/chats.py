@@ -19,6 +19,7 @@ from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
 from ..sessions.faults import RemovedError
 from ..sessions.finding import check_title
+from ..sessions.importing import parse_export
 from ..sessions.recorder import Recorder
 from ..sessions.session import Session, Turn
 from ..sessions.store import Store
@@ -28,6 +29,7 @@ from .streaming import read_body
 
 _NO_CHAT = "no saved chat has this number"
 _MOST_QUERY = 1000  # characters
+_MOST_EXPORT = 1 << 28  # bytes of a chat to import
 _MOST_DIGITS = len(str(2**63))
 _TYPES = {"md": "text/markdown", "json": "application/json", "html": "text/html"}
 
@@ -69,6 +71,10 @@ def chat_routes() -> list[Route]:
         if query.strip():
             return as_json({"hits": [asdict(hit) for hit in await _stored(lambda store: store.search(query))]})
         return as_json({"chats": [asdict(summary) for summary in await _stored(Store.summaries)]})
+
+    async def add(request: Request) -> Response:
+        text = (await read_body(request, _MOST_EXPORT)).decode("utf-8", "replace")
+        return as_json({"id": await asyncio.to_thread(_added, text)})
 
     async def chat(request: Request) -> Response:
         with_undone = request.query_params.get("undone") == "true"
@@ -147,6 +153,7 @@ def chat_routes() -> list[Route]:
 
     return [
         Route("/api/chats", chats),
+        Route("/api/chats", add, methods=["POST"]),
         Route("/api/chats/{id}", chat),
         Route("/api/chats/{id}", change, methods=["PATCH"]),
         Route("/api/chats/{id}", remove, methods=["DELETE"]),
@@ -199,6 +206,14 @@ async def _stored(read: Callable[[Store], _T]) -> _T:
             return read(store)
 
     return await asyncio.to_thread(reading)
+
+
+def _added(text: str) -> int:
+    """Add a chat that was exported as JSON; its number."""
+    session = parse_export(text, "the body")
+    parse_request(session.settings)  # as of a change: a server reads no files that a client names
+    with Store() as store:
+        return store.add_whole(session)
 
 
 async def _changed(number: int, change: Callable[[Store], None]) -> None:

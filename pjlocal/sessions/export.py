@@ -65,23 +65,26 @@ def as_json(session: Session, drafts: bool = True) -> str:
 
     ::
 
-        {"pjlocal": version, "title": ..., "created": when,
+        {"pjlocal": version, "title": ..., "created": when, "settings": {...},
          "turns": [{"question": ..., "thinking": ..., "answer": ..., "created": when, "settings": {...},
                     "finish_reason": ..., "statistics": {...}, "tokens": [...],
                     "drafts": [...]}]}
 
-    ``drafts`` are the turn's other answers, as turns without drafts.
+    ``drafts`` are the turn's other answers, as turns without drafts, each with its ``number`` among all drafts.
 
-    ``created`` is ISO 8601 in UTC; ``settings``, ``finish_reason`` and ``statistics`` are those of `session.Turn`; a
-    token is what `TokenEvent.as_dict` gives, as in a trace.  Characters that `display.visible` would mark, and halves
-    of surrogate pairs, are written as escapes.
+    ``created`` is ISO 8601 in UTC.  ``settings`` of the chat are those of its next answer.  ``settings``,
+    ``finish_reason`` and ``statistics`` of a turn are those of `session.Turn`; a token is what `TokenEvent.as_dict`
+    gives, as in a trace.  Characters that `visible.visible` would mark, and halves of surrogate pairs, are written as
+    escapes.  `importing.parse_export` reads it.
     """
     whole = {
         "pjlocal": __version__,
         "title": session.title,
         "created": _time(session.created).isoformat(),
+        "settings": session.settings,
         "turns": [
-            _as_dict(turn) | {"drafts": [_as_dict(draft) for _, draft in _other_drafts(turn)]} for turn in session.turns
+            _as_dict(turn) | {"drafts": [_as_dict(draft) | {"number": number} for number, draft in _other_drafts(turn)]}
+            for turn in session.turns
         ],
     }
     text = json.dumps(whole, ensure_ascii=False, indent=1)

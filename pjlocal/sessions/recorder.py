@@ -59,14 +59,14 @@ class Recorder:
                 raise UsageError(GONE_ON)
 
     def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
-        """Save a new turn with its question, and the session's settings.
+        """Save a new turn with its question; and the session's settings, unless the turn is only compared.
 
         The turn to replace stays until this one is put in force.
         """
         session = self.session
         if replacing:
             turn.join(replacing)
-        if not turn.undone:
+        if session.turns and session.turns[-1] is turn:
             self._do(lambda store: _save(store, session))
         self._do(lambda store: _write(store, session, turn))
 
@@ -88,6 +88,7 @@ class Recorder:
     def replace(self, turn: Turn, replaced: Turn) -> None:
         """Replace the last turn by a whole one."""
         self.session.turns[-1:] = [turn]
+        turn.undone = True
         self.begin(turn, replaced)
         self.put_in_force(turn)
 
@@ -230,9 +231,12 @@ class Recording:
         self._title = self._session.title
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Add the turn to its session and set the session's settings, unless it stays a draft."""
+        """Add the turn to its session and set the session's settings, unless it stays a draft.
+
+        In the database another draft begins hidden: a killed process leaves one turn, with the drafts that it had.
+        """
         session = self._session
-        self.turn.undone = not self._keep
+        self.turn.undone = not self._keep or self._replacing is not None
         if self._keep:
             if self._replacing:
                 session.turns.remove(self._replacing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -92,6 +93,15 @@ class RemoteStore:
         try:
             return _session(self.server.call("POST", f"/api/chats/{session_id}/fork", {"turn": turn_id}))
         except (LookupError, TypeError, AttributeError) as error:
+            raise self.server.protocol_error() from error
+
+    def add_whole(self, session: Session) -> int:
+        """Add a session with its turns and their drafts; returns its id there."""
+        from .export import as_json
+
+        try:
+            return int(self.server.call("POST", "/api/chats", json.loads(as_json(session)))["id"])
+        except (LookupError, TypeError, ValueError) as error:
             raise self.server.protocol_error() from error
 
     def remove(self, session_id: int) -> None:

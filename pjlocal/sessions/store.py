@@ -34,12 +34,18 @@ class Store(Database):
 
     def add_session(self, session: Session) -> int:
         """Add the session itself, not its turns; sets ``session.id``."""
-        with self._transaction() as db:
-            added = db.execute(
-                "INSERT INTO sessions (title, settings, created, updated) VALUES (?, ?, ?, ?)",
-                (_storable(session.title), json.dumps(session.settings), session.created, session.updated),
-            )
-        session.id = _row_id(added)
+        with self._transaction():
+            session.id = self._insert_session(session)
+        return session.id
+
+    def add_whole(self, session: Session) -> int:
+        """Add a session with its turns and their drafts in one step; sets all ids."""
+        with self._transaction():
+            session.id = self._insert_session(session)
+            for turn in session.turns:
+                for draft in turn.drafts:
+                    draft.id = self._insert_turn(session.id, draft)
+                    self._insert_tokens(draft.id, draft)
         return session.id
 
     def save_settings(self, session: Session) -> None:
@@ -74,7 +80,8 @@ class Store(Database):
             self._insert_tokens(turn.id, turn)
 
     def add_turn(self, session_id: int, turn: Turn) -> int:
-        """Add a turn with as much of its answer as there is; sets ``turn.id``."""
+        """Add a turn with as much of its answer as there is; sets ``turn.id``.  If it is in force, its other drafts are
+        hidden."""
         with self._transaction():
             turn_id = self._insert_turn(session_id, turn)
             self._insert_tokens(turn_id, turn)
@@ -192,6 +199,13 @@ class Store(Database):
 
     # How it is done.
 
+    def _insert_session(self, session: Session) -> int:
+        added = self._db.execute(
+            "INSERT INTO sessions (title, settings, created, updated) VALUES (?, ?, ?, ?)",
+            (_storable(session.title), json.dumps(session.settings), session.created, session.updated),
+        )
+        return _row_id(added)
+
     def _insert_turn(self, session_id: int, turn: Turn) -> int:
         added = self._db.execute(
             "INSERT INTO turns (session_id, question, answer, settings, finish_reason, statistics, created) "
@@ -211,6 +225,8 @@ class Store(Database):
         if turn.undone or turn.draft_of:
             hidden = (turn.undone, turn.draft_of, turn_id)
             self._db.execute("UPDATE turns SET undone = ?, draft_of = ? WHERE id = ?", hidden)
+        if turn.draft_of and not turn.undone:
+            self.put_in_force(turn_id)
         return turn_id
 
     def _insert_tokens(self, turn_id: int, turn: Turn) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny_models
+from commandline import PJLOCAL
 from talking import NO_CONTROL, Talk, talk
+from terminal import numbered
 
 from pjlocal import Sampling
 from pjlocal.sessions.export import as_html, as_json, as_markdown
 from pjlocal.sessions.session import Session, Turn, fork_title
 from pjlocal.sessions.store import Store
+from pjlocal.visible import visible
 
 TEXT = Sampling(logit_bias=NO_CONTROL)
 
@@ -69,6 +74,50 @@ def test_every_answer_of_a_question_is_kept_and_can_be_put_in_force(chat: Talk, 
         assert_saved(chat, store)
     assert chat.say("/drafts 5") == ["this draft is in force already"]
     assert chat.say("/drafts 6") == ["/drafts takes a number from 1 to 5, or a mode: judge (not '6')"]
+
+
+def test_a_kill_at_any_moment_leaves_one_turn_with_its_drafts(chat: Talk, store: Store, edited) -> None:
+    """Whatever is committed before each statement is what a killed process leaves."""
+    chat.say("Hello")
+    in_force: list[list[str]] = []
+    with Store(store.path) as other:
+
+        def look(statement: str) -> None:
+            session = other.load(chat.conversation.session.id)
+            in_force.append([turn.question for turn in session.turns])
+            assert sum(not draft.undone for draft in session.turns[0].drafts) == 1
+
+        store._db.set_trace_callback(look)
+        edited("So it is")
+        for line in ("/regen", "/continue 3", "/edit answer", "/drafts 1", "/compare", "/take both", "/regen"):
+            chat.say(line)
+        store._db.set_trace_callback(None)
+    assert len(in_force) > 50 and all(questions == ["Hello"] for questions in in_force)
+    assert len(assert_saved(chat, store).turns) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kill -9")
+def test_kill_9_in_regen_leaves_one_turn_and_the_answer_that_was_being_written(tiny, environment, tmp_path) -> None:
+    environment = environment | {"PJLOCAL_DATABASE": str(tmp_path / "chats.db")}
+    command = [*PJLOCAL, "chat", "-m", str(tiny("llama")), "-n", "8000", "--ctx", "8192", "--threads", "1"]
+    grammar = tmp_path / "answer.gbnf"
+    grammar.write_text(f"root ::= {json.dumps(numbered(60))}\n")
+    command += ["--grammar", str(grammar)]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(b"Hello\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        process.stdin.write(b"/regen\n")
+        process.stdin.flush()
+        shown = process.stdout.read(30)
+        process.kill()
+        shown += process.stdout.read()
+    with Store(tmp_path / "chats.db") as store:
+        (turn,) = store.load(store.latest()).turns
+    first, second = turn.drafts
+    assert turn is first and first.finish_reason == "stop" and second.finish_reason is None
+    assert visible(second.answer).encode().startswith(shown)
 
 
 def test_the_next_question_is_behind_the_draft_in_force(chat: Talk) -> None:
@@ -162,6 +211,20 @@ def test_exports_hold_drafts(chat: Talk) -> None:
     chat.turns[0].drafts[1].question = "Why do dogs bark?"
     for text in (as_markdown(session, drafts=True), as_html(session, drafts=True)):
         assert "question: Why do dogs bark?" in text
+
+
+def test_the_chat_exports_drafts_where_that_is_asked_for(chat: Talk, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    chat.say("Why do cats purr?")
+    chat.say("/regen")
+    for line, name, has_drafts in (
+        ("/export", "why-do-cats-purr.md", False),
+        ("/export drafts", "why-do-cats-purr-2.md", True),
+        ("/export html drafts", "why-do-cats-purr.html", True),
+        ('/export "my chat.md" --drafts', "my chat.md", True),
+    ):
+        assert chat.say(line) == [f"written to {name}"]
+        assert ("draft 1" in Path(name).read_text().lower()) == has_drafts
 
 
 # Forks.

@@ -203,3 +203,10 @@ def test_a_missing_model_leaves_the_old_one_in_use(start, smollm2, toy, tmp_path
     assert "cut off after 3 tokens" in chat.say("Hello")
     assert chat.say("/model toy").startswith("toy.gguf")
     assert "cut off after 3 tokens" in chat.say("Hello")
+
+
+def test_an_option_for_one_view_leaves_the_saved_preference_of_the_other(pjlocal, tiny, environment) -> None:
+    chat = ("chat", "-m", str(tiny("llama")), "-n", "2", "--session", "s")
+    assert pjlocal(*chat, "--draft-prefer", "vivid", "--judge-prefer", "formal", stdin="Why?\n").returncode == 0
+    done = pjlocal(*chat, "--judge-prefer", "concise", stdin="/prefer\nHow?\n")
+    assert done.stderr.splitlines()[:2] == ["pjlocal: a: vivid", "pjlocal: b: concise"]

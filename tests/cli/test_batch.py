@@ -12,7 +12,7 @@ from commandline import one_line
 from served import serving
 
 from pjlocal import PersonaJudge
-from pjlocal.cli.batch import read_rows, write_here
+from pjlocal.cli.batch import answer_locally, read_rows
 from pjlocal.engine.interrupt import Interrupted
 from pjlocal.errors import UsageError
 from pjlocal.request import Request
@@ -87,6 +87,48 @@ def test_bad_rows_get_an_error_and_the_others_an_answer(batch: Batch) -> None:
     assert first == f"pjlocal: row 2: {errors[2]}"
 
 
+def test_a_row_may_name_a_persona_and_no_model(batch: Batch, environment: dict[str, str]) -> None:
+    config = Path(environment["XDG_CONFIG_HOME"]) / "pjlocal" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[personas.bard]\nprefer = ["vivid", "creative"]\nmax_tokens = 3\nsystem = "Sing."\n')
+    rows = batch(
+        lines(
+            {"prompt": "one", "persona": "bard"},
+            {"prompt": "two", "max_tokens": 2, "persona": "Bard", "prefer": ["concise"]},
+            {"prompt": "three", "persona": "brad"},
+            {"prompt": "four", "persona": None, "model": None, "n": ""},
+            {"prompt": "five", "model": "qwen"},
+            {"prompt": "six", "n": 3},
+        ),
+        status=1,
+    )
+    assert [row.get("preferences") for row in rows[:2]] == [
+        {"a": ["vivid"], "b": ["creative"]},
+        {"a": ["concise"], "b": []},
+    ]
+    assert [row["usage"]["completion_tokens"] for row in rows if "usage" in row] == [3, 2, 6]
+    assert [row["error"] for row in rows if "error" in row] == [
+        "unknown persona 'brad': did you mean bard?",
+        "a row cannot have the field 'model': one model answers all rows: give it to the command with --model, or "
+        "rename the field",
+        "a row cannot have the field 'n': max_tokens limits the answer, and a row for each answer gives several",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "prompts"),
+    [
+        ("Why?\n\nHow?", ["Why?", "How?"]),
+        ('{"prompt": "Why?", "max_tokens": 2}\n"How?"\n', ["Why?", "How?"]),
+        ('"Why?" he asked\n[1]\n', ['"Why?" he asked', "[1]"]),
+    ],
+)
+def test_standard_input_is_a_file_too(pjlocal, options, text: str, prompts: list[str]) -> None:
+    done = pjlocal("run", *options, "--batch", "-", "--out", "-", stdin=text)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == prompts
+
+
 def test_rows_that_are_there_are_not_answered_again(batch: Batch, tmp_path: Path) -> None:
     text = lines("one", "two", "three")
     whole = batch(text)
@@ -134,6 +176,8 @@ def test_plain_lines_and_tables_are_read_by_their_endings(batch: Batch, pjlocal,
     assert [row["prompt"] for row in rows] == ["a, b", "c"]
     assert [row["usage"]["completion_tokens"] for row in rows] == [3, 6]
     assert rows[0]["preferences"] == {"a": ["vivid"], "b": ["Be brief"]}
+    (row,) = batch('prompt\tmax_tokens\n"Hi," he said; why?\t3\n', "in.tsv", out="d")
+    assert (row["prompt"], row["usage"]["completion_tokens"]) == ('"Hi," he said; why?', 3)
     (row,) = batch("prompt,max_tokens\nx,many\n", "in.csv", out="c", status=1)
     assert row["error"] == "max_tokens must be a whole number (not 'many')"
     (tmp_path / "in.txt").write_text("one\n")
@@ -145,6 +189,7 @@ def test_wrong_use_is_told(pjlocal, options, tmp_path: Path) -> None:
     for args, says in (
         (("--batch", "none.txt"), "cannot read prompts none.txt: No such file or directory"),
         (("--batch", "empty.txt"), "empty.txt is empty: write a prompt on each line"),
+        (("--batch", "-"), "standard input is empty: write a prompt on each line"),
         (("--batch", "empty.txt", "Why?"), "--batch has its own prompts and output: leave the prompt, --file"),
         (("--out", "x", "Why?"), "--out and --parallel belong to --batch FILE: add it, or leave them out"),
     ):
@@ -164,7 +209,7 @@ def test_a_stop_keeps_what_is_done(tiny: Callable[[str], Path], tmp_path: Path) 
                 judge.interrupt.set()
 
         with pytest.raises(Interrupted):
-            write_here(judge, rows, 4, write)
+            answer_locally(judge, rows, 4, write)
         assert 10 <= len(written) < 20
 
 

@@ -166,6 +166,7 @@ def test_without_a_package_for_parquet_a_line_says_what_to_install(tmp_path: Pat
         ("a.csv", "prompt\n" + "x" * 300_000, ["x" * 300_000]),
         ("a.csv", 'n,prompt\n1,"' + "x\n" * 100_000 + 'x"\n', ["x\n" * 100_000 + "x"]),
         ("a.tsv", "a,b,c,d\tprompt\nx\tWhy, so?\n", ["Why, so?"]),
+        ("a.tsv", 'n\tprompt\n"1"\t"Why?" he "asked"\n2\t"a\nb"\n', ['"Why?" he "asked"', "a\nb"]),
         ("a.TSV", "prompt\nWhy, so?\nHow; so?", ["Why, so?", "How; so?"]),
     ],
 )  # fmt: skip

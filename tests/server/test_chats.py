@@ -207,6 +207,19 @@ def test_a_chats_settings_can_be_changed_without_a_question(served: Served, stor
     assert store.load(session.id).settings == settings
 
 
+def test_an_exported_chat_can_be_added(served: Served, store: Store) -> None:
+    session = saved(store, "exported", a_turn("One", "Two words"), settings=ENDLESS)
+    exported = served.http.get(f"/api/chats/{session.id}/export.json").json()
+    reply = served.http.post("/api/chats", json=exported)
+    assert reply.status_code == 200
+    (turn,) = store.load(reply.json()["id"]).turns
+    assert (turn.question, turn.events) == ("One", session.turns[0].events)
+    exported["settings"] = Request(place(["@/etc/passwd"])).as_dict()
+    for wrong in (exported, [1], {"spec": "chara_card_v2"}):
+        before = len(store.summaries())
+        assert served.http.post("/api/chats", json=wrong).status_code == 400 and len(store.summaries()) == before
+
+
 @pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "hung up"])
 def test_what_was_written_until_it_was_stopped_is_saved(served: Served, store: Store, stopped: bool) -> None:
     session = saved(store, "endless", settings=ENDLESS)

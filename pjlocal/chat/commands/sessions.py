@@ -63,19 +63,24 @@ def title(chat: Chat, words: str) -> None:
 
 
 @commands.add(
-    "/export [FILE|md|json|html]",
-    "Write this session to a file: Markdown, JSON, or a web page where a token tells its numbers.",
-    lambda chat: list(FORMATS),
+    "/export [FILE|md|json|html] [drafts]",
+    "Write this session to a file: Markdown, JSON, or a web page that shows each token's numbers. With drafts, the "
+    "other answers of each question too; JSON always has them.",
+    lambda chat: [*FORMATS, "drafts"],
 )
 def export(chat: Chat, words: str) -> None:
     session = chat.conversation.session
     if not session.turns:
         raise UsageError("nothing was said yet")
+    before, _, last = words.rpartition(" ")
+    with_drafts = last in ("drafts", "--drafts")
+    if with_drafts:
+        words = before.strip()
     if not words or words in FORMATS:
         target = _free_name(_file_name(session.title), words or "md")
     else:
         target = user_path(words.strip("\"'"))
-    write_export(session, target)
+    write_export(session, target, drafts=with_drafts)
     chat.screen.say(f"written to {target}")
 
 
