@@ -28,7 +28,7 @@ def docs(
     search: Annotated[
         str | None,
         typer.Option(
-            "--search", "-s", metavar="WORDS", help="Print the passages with all WORDS, in all documents or in TOPIC."
+            "--search", "-s", metavar="WORDS", help="Print the passages with all WORDS, in all documents or in TOPIC; those with the words in this order come first."
         ),
     ] = None,
 ) -> None:
@@ -51,12 +51,14 @@ def _print_passages(text: str, topics: list[str]) -> None:
     words = text.casefold().split()
     if not words:
         raise UsageError("--search needs a word")
-    found = False
-    for topic in topics:
-        for number, passage in documents.passages(topic):
-            if all(word in passage.casefold() for word in words):
-                typer.echo(in_columns(f"{topic}:{number}: ", passage, sys.stdout))
-                found = True
+    found = [
+        (topic, number, passage)
+        for topic in topics
+        for number, passage in documents.passages(topic)
+        if all(word in passage.casefold() for word in words)
+    ]
+    for topic, number, passage in sorted(found, key=lambda hit: " ".join(words) not in hit[2].casefold()):
+        typer.echo(in_columns(f"{topic}:{number}: ", passage, sys.stdout))
     if not found:
         typer.echo("pjlocal: nothing found", err=True)
 

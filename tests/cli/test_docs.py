@@ -54,6 +54,9 @@ def test_a_search_prints_the_passages_that_contain_the_words(pjlocal) -> None:
     assert all(line.startswith("page:") for line in pjlocal("docs", "page", "--search", "the").stdout.splitlines())
     lines = pjlocal("docs", "--search", "stops  an Ctrl-C answer").stdout.splitlines()
     assert any(line.startswith("chat:") for line in lines), "the words may stand in any order"
+    lines = pjlocal("docs", "--search", "default  model").stdout.splitlines()
+    in_order = ["default model" in line.casefold() for line in lines]
+    assert in_order[0] and not in_order[-1] and in_order == sorted(in_order, reverse=True)
     written = (FOLDER / "server.md").read_text(encoding="utf-8")
     first, second = re.search(r"^- (\w+ \w+) .*\n  (\w+ \w+)", written, re.MULTILINE).groups()
     lines = pjlocal("docs", "server", "--search", f"{first} {second}").stdout.splitlines()
