@@ -28,7 +28,10 @@ def docs(
     search: Annotated[
         str | None,
         typer.Option(
-            "--search", "-s", metavar="WORDS", help="Print the passages with all WORDS, in all documents or in TOPIC; those with the words in this order come first."
+            "--search",
+            "-s",
+            metavar="WORDS",
+            help="Print the passages with all WORDS, in all documents or in TOPIC; WORDS in this order come first.",
         ),
     ] = None,
 ) -> None:
