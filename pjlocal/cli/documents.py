@@ -19,7 +19,8 @@ def read(topic: str) -> str:
 
 def passages(topic: str) -> Iterator[tuple[int, str]]:
     """The number of the first line and the text of each paragraph, list item, table row and line of code."""
-    begin, lines, is_code = 0, [], False
+    lines: list[str] = []
+    begin, is_code = 0, False
     for number, line in enumerate([*read(topic).splitlines(), ""], 1):
         is_fence = line.lstrip().startswith("```")
         stands_alone = is_code or is_fence or not line.strip() or line.startswith(("#", "|"))

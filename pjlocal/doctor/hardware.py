@@ -31,9 +31,9 @@ class Card:
 
     @property
     def reinstall(self) -> str:
-        """The command that installs a llama.cpp for this card; it fails where pip would compile one for the CPU."""
+        """The command that installs a llama.cpp for this card."""
         return (
-            "pip install --force-reinstall --no-cache-dir --only-binary llama-cpp-python llama-cpp-python "
+            "pip install --force-reinstall --no-cache-dir --prefer-binary llama-cpp-python "
             f"--extra-index-url {_WHEELS}/{self.wheels}"
         )
 

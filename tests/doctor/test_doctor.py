@@ -79,8 +79,7 @@ def test_a_card_that_is_not_used_is_named_with_the_command_that_changes_it(
     unused = gpu_finding(there, [], offloads=False)
     assert unused.state == "note"
     assert "was built without support for NVIDIA GeForce RTX 3090" in unused.text
-    assert "--only-binary llama-cpp-python llama-cpp-python --extra-index-url" in unused.text
-    assert "/whl/cu125 " in unused.text
+    assert "--prefer-binary llama-cpp-python --extra-index-url" in unused.text and "/whl/cu125 " in unused.text
     assert gpu_finding(there, ["CUDA0"], offloads=True).text == "llama.cpp uses CUDA0"
     smi.write_text("#!/bin/sh\nexit 9\n")
     assert not [card for card in cards() if "RTX" in card.name]
