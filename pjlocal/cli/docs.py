@@ -28,7 +28,10 @@ def docs(
     search: Annotated[
         str | None,
         typer.Option(
-            "--search", "-s", metavar="WORDS", help="Print the lines with all WORDS, in all documents or in TOPIC."
+            "--search",
+            "-s",
+            metavar="WORDS",
+            help="Print the passages with all WORDS, in all documents or in TOPIC; WORDS in this order come first.",
         ),
     ] = None,
 ) -> None:
@@ -37,7 +40,7 @@ def docs(
         hint = did_you_mean(topic, topics) or f"there are {', '.join(topics)}"
         raise UsageError(f"there is no document {topic!r}: {hint}")
     if search is not None:
-        _print_lines(search, [topic] if topic else [*topics])
+        _print_passages(search, [topic] if topic else [*topics])
     elif topic:
         _show(topic)
     else:
@@ -46,16 +49,18 @@ def docs(
             typer.echo(in_columns(f"{name:{width}}  ", about, sys.stdout))
 
 
-def _print_lines(text: str, topics: list[str]) -> None:
+def _print_passages(text: str, topics: list[str]) -> None:
     words = text.casefold().split()
     if not words:
         raise UsageError("--search needs a word")
-    found = False
-    for topic in topics:
-        for number, line in enumerate(documents.read(topic).splitlines(), 1):
-            if all(word in line.casefold() for word in words):
-                typer.echo(in_columns(f"{topic}:{number}: ", line.strip(), sys.stdout))
-                found = True
+    found = [
+        (topic, number, passage)
+        for topic in topics
+        for number, passage in documents.passages(topic)
+        if all(word in passage.casefold() for word in words)
+    ]
+    for topic, number, passage in sorted(found, key=lambda hit: " ".join(words) not in hit[2].casefold()):
+        typer.echo(in_columns(f"{topic}:{number}: ", passage, sys.stdout))
     if not found:
         typer.echo("pjlocal: nothing found", err=True)
 
@@ -86,4 +91,5 @@ def _rendered(text: str) -> RenderableType:
     # Links between documents become commands, because a terminal cannot follow links.
     text = re.sub(r"\]\((\w+)\.md(#[\w-]+)?\)", r"] (`pjlocal docs \1`)", text)
     text = re.sub(r"\[([^][]+)\] \(`", r"\1 (`", text)
+    text = re.sub(r"\[([^][]+)\]\(#[\w-]+\)", r"\1", text)
     return Markdown(text, code_theme="ansi_dark", hyperlinks=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 from commandline import PJLOCAL, one_line
+from served import serving
 from terminal import Terminal
 from tools import write_options
 
@@ -20,6 +21,7 @@ import pjlocal as package
 from pjlocal.cli.app import app
 from pjlocal.cli.documents import topics
 from pjlocal.config.config import load_config
+from pjlocal.evaluation.suitefile import load_suite
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(package.__file__).parent / "docs"
@@ -43,14 +45,22 @@ def test_an_unknown_document_is_one_line_that_names_the_nearest(pjlocal) -> None
     assert done.returncode == 2 and "did you mean server" in one_line(done.stderr)
 
 
-def test_a_search_prints_the_lines_that_contain_the_words(pjlocal) -> None:
+def test_a_search_prints_the_passages_that_contain_the_words(pjlocal) -> None:
     lines = pjlocal("docs", "--search", "Retry-after").stdout.splitlines()
     assert lines and all("retry-after" in line.casefold() for line in lines)
-    topic, number, _ = lines[0].split(":", 2)
-    assert "Retry-After" in (FOLDER / f"{topic}.md").read_text(encoding="utf-8").splitlines()[int(number) - 1]
+    topic, number, text = lines[0].split(":", 2)
+    begin = (FOLDER / f"{topic}.md").read_text(encoding="utf-8").splitlines()[int(number) - 1]
+    assert text.strip().startswith(begin.strip())
     assert all(line.startswith("page:") for line in pjlocal("docs", "page", "--search", "the").stdout.splitlines())
     lines = pjlocal("docs", "--search", "stops  an Ctrl-C answer").stdout.splitlines()
     assert any(line.startswith("chat:") for line in lines), "the words may stand in any order"
+    lines = pjlocal("docs", "--search", "default  model").stdout.splitlines()
+    in_order = ["default model" in line.casefold() for line in lines]
+    assert in_order[0] and not in_order[-1] and in_order == sorted(in_order, reverse=True)
+    written = (FOLDER / "server.md").read_text(encoding="utf-8")
+    first, second = re.search(r"^- (\w+ \w+) .*\n  (\w+ \w+)", written, re.MULTILINE).groups()
+    lines = pjlocal("docs", "server", "--search", f"{first} {second}").stdout.splitlines()
+    assert any(first in line and second in line for line in lines), "a passage may be wrapped between the words"
     none = pjlocal("docs", "--search", "xyzzy")
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "pjlocal: nothing found\n")
 
@@ -119,6 +129,7 @@ def commands(text: str) -> Iterator[list[str]]:
         lexer.whitespace_split = True
         for separates, words in itertools.groupby(lexer, lambda word: set(word) <= set(";|&")):
             words = [*itertools.dropwhile(lambda word: re.match(r"\w+=", word), words)]
+            words = [*itertools.takewhile(lambda word: not word.startswith((">", "<")), words)]
             if not separates and words[:1] == ["pjlocal"]:
                 yield words[1:]
 
@@ -160,20 +171,49 @@ def understand(words: list[str], is_whole: bool = True) -> None:
             raise AssertionError(f"{shlex.join(words)}: {error}") from error
 
 
-@pytest.mark.slow
-def test_the_first_commands_of_the_readme_answer(environment: dict[str, str], tmp_path: Path) -> None:
-    bin = tmp_path / "bin"
+def run_typed(commands: list[str], environment: dict[str, str], folder: Path) -> list[str]:
+    """Run commands of the documents in a shell, one after the other, and return what each prints."""
+    bin = folder / "bin"
     bin.mkdir()
     for name, command in (("pjlocal", PJLOCAL), ("python", [sys.executable])):
         (bin / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
         (bin / name).chmod(0o755)
     env = environment | {"PATH": f"{bin}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    printed = []
+    for command in commands:
+        done = subprocess.run(["bash", "-c", command], env=env, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stderr)
+        printed.append(done.stdout.strip())
+    return printed
+
+
+def typed_in(text: str) -> list[str]:
+    """The commands after a dollar sign, without the comments behind them."""
+    return [re.sub(r" +# .*", "", command) for command in re.findall(r"^\$ (.*)$", text, re.MULTILINE)]
+
+
+@pytest.mark.slow
+def test_the_first_commands_of_the_readme_answer(environment: dict[str, str], tmp_path: Path) -> None:
     chapter = README.read_text(encoding="utf-8").partition("## 60 seconds")[2].partition("\n## ")[0]
-    typed = re.findall(r"^\$ (.*)$", chapter, re.MULTILINE)
+    typed = typed_in(chapter)
     assert len(typed) == 5
-    for command in typed:
-        done = subprocess.run(["bash", "-c", command], env=env, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0 and done.stdout.strip(), (command, done.stderr)
+    assert all(run_typed(typed, environment, tmp_path))
+
+
+@pytest.mark.slow
+def test_the_commands_of_scripts_run(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[generation]\nmax_tokens = 8\n", encoding="utf-8")  # for the time it takes
+    for name in ("notes.txt", "plan.md"):
+        (tmp_path / name).write_text("Feed the cat.\n", encoding="utf-8")
+    typed = [
+        command.replace("git diff", "cat notes.txt")
+        for language, block in code_and_text(FOLDER / "scripts.md")[0]
+        if language == "console"
+        for command in typed_in(block)
+    ]
+    run_typed(typed, environment | {"PJLOCAL_CONFIG": str(tmp_path / "config.toml")}, tmp_path)
+    assert (tmp_path / "summary.txt").read_text(encoding="utf-8").strip()
+    assert len((tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 
 
 @pytest.mark.slow
@@ -185,6 +225,37 @@ def test_python_of_the_documents_runs(page: Path, environment: dict[str, str], t
         env = environment | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
+@pytest.mark.slow
+def test_python_of_the_documents_reaches_a_server(environment: dict[str, str], smollm2: Path) -> None:
+    codes = [
+        code
+        for page in (README, FOLDER / "server.md")
+        for language, code in code_and_text(page)[0]
+        if language == "python" and "client" in code
+    ]
+    assert len(codes) == 4
+    with serving(smollm2, environment, "--parallel", "1", "--ctx", "2048") as served:
+        code = "\n".join(codes).replace("http://127.0.0.1:8473", served.url)
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) >= 4, done.stderr
+
+
+def test_the_suite_of_the_documents_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "pirates.toml"
+    [text] = [code for language, code in code_and_text(FOLDER / "evaluation.md")[0] if language == "toml"]
+    file.write_text(text, encoding="utf-8")
+    assert [system.name for system in load_suite(str(file)).systems] == ["prompt", "both at 2", "pirate alone"]
+
+
+def test_the_documents_name_the_llama_cpp_that_is_required() -> None:
+    required = re.search(r'"llama-cpp-python>=([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert required
+    for page in PAGES:
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        for version in re.findall(r"llama-cpp-python>=([\d.]+)|([\d.]+) or newer, pip", text):
+            assert required[1] in version, page
 
 
 def test_the_configuration_of_the_documents_is_one(tmp_path: Path) -> None:
