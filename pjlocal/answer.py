@@ -338,7 +338,7 @@ class Answer:
         return ThinkingPhase(
             thinking,
             lambda token: b"" if ends_generation(token) else model.piece(token, special=True),
-            lambda text: model.tokenize(text, special=True, goes_on=True),
+            lambda text: model.tokenize(text, special=True, continues=True),
             Forced,
             request.generation.think_tokens,
             request.generation.max_tokens,

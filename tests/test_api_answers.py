@@ -201,7 +201,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(judge, prompts, ch
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_a_fault_of_one_ends_all_and_the_judge_goes_on(make: Make, parallel: int) -> None:
     judge = make("broken_word", engine=Engine(n_threads=1))
-    with pytest.raises(ModelError, match="not numbers"):
+    with pytest.raises(ModelError, match="invalid logits"):
         list(judge.answers(["hello", "a Q", "good bye"], parallel=parallel))
     again = make("broken_word", engine=Engine(n_threads=1))
     assert judge("hello").text == again("hello").text

@@ -1,4 +1,5 @@
-"""``pjlocal eval vote``: a person chooses between two answers, blind; the votes are verdicts like a judge's."""
+"""``pjlocal eval vote``: a person chooses between two answers without seeing their systems.  Votes are verdicts, like a
+judge's."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from .suite import Suite
 
 @dataclass(frozen=True)
 class Question:
-    """Two answers to one prompt in the order in which they are shown, and the aspect to compare them in."""
+    """Two answers to one prompt in the order in which they are shown, and the aspect in which to compare them."""
 
     first: AnswerRecord
     second: AnswerRecord
@@ -33,10 +34,10 @@ class Question:
 def questions(
     rows: Iterable[SideBySide], pairs: Iterable[tuple[str, str]], aspects: Sequence[str], seed: int
 ) -> list[Question]:
-    """The questions about each pair of systems on each row.  The seed determines all orders.
+    """The questions about each pair of systems in each row, in a random order that the seed determines.
 
-    All questions about the same two answers follow each other, so that a person reads the answers once.  Pairs of
-    identical answers are left out.
+    All questions about the same two answers follow each other, so that a person reads the answers once.  Identical
+    answers are not compared.
 
     Args:
         aspects: the aspects to ask about; if empty, each preference of the row, then quality.
@@ -58,7 +59,7 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
     """The pairs of systems to vote on: the named ones, or each system with its baseline.
 
     Raises:
-        UsageError: the names make no pair.
+        UsageError: there is no pair.
     """
     answered = dict.fromkeys(system for row in rows for system in row.answers)
     check_names("system", systems, [*answered])
@@ -75,10 +76,10 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
 
 @dataclass
 class Voting:
-    """The questions of a vote, and its votes, which are saved at once.
+    """The questions of a vote, and its votes, which are saved immediately.
 
     asked: all questions.
-    by: the voter that votes are saved under (`records.voter`).
+    by: the name under which votes are saved (see `records.voter`).
     """
 
     asked: Sequence[Question]
@@ -178,7 +179,7 @@ def revealed(counts: Mapping[tuple[str, str, str], Tally]) -> Table:
 
 
 def render_question(ballot: Voting, width: int) -> RenderableType:
-    """The question as shown to the voter, without the names of the systems."""
+    """Render the question, without the names of the systems."""
     question = ballot.question
     if question is None:
         return Text("All votes are cast: q ends, u takes the last one back.")

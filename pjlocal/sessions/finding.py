@@ -1,4 +1,4 @@
-"""Search for saved chats, by title or by the words in them."""
+"""Find saved chats by title, or by the words in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Summary:
     """A session in a list.
 
     n_turns: the number of turns that are not undone.
-    model: its lasting name (in older versions: the name that the user gave, or None).
+    model: the model's `lasting_name` (in older versions: the name that the user gave, or None).
     updated: seconds since the epoch.
     """
 
@@ -29,7 +29,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Hit:
-    """A turn that a search found.
+    """A turn in the results of a search.
 
     snippet: the words around the match, in the question or the answer.
     created: seconds since the epoch.
@@ -43,7 +43,7 @@ class Hit:
     created: float
 
 
-_SNIPPET_WORDS, _SNIPPET_CHARACTERS = 16, 48  # of a hit, where words or single characters are counted
+_SNIPPET_WORDS, _SNIPPET_CHARACTERS = 16, 48  # length of a snippet; characters for scripts without spaces
 _LONGEST_TITLE = 200
 
 
@@ -62,12 +62,12 @@ def check_title(title: str) -> None:
 
 
 def find(name: str, sessions: Sequence[Summary]) -> int:
-    """The session that ``name`` means: an id, a title (of several, the first), or the beginning of exactly one title.
+    """Find a session by its id, its title (the first of several), or the beginning of exactly one title.
 
     Case is ignored.
 
     Raises:
-        UsageError: no session or several match; names similar ones.
+        UsageError: no session matches, or several do; the message names them or similar ones.
     """
     name = name.strip()
     for session in sessions:
@@ -90,9 +90,9 @@ def find(name: str, sessions: Sequence[Summary]) -> int:
 
 
 def search(db: sqlite3.Connection, query: str) -> list[Hit]:
-    """The turns that contain every word of ``query``, the newest first.  The last word may be the beginning of one.
+    """The turns that contain every word of ``query``, the newest first.  The last word may be incomplete.
 
-    Undone turns are left out.  Of a turn with an unfinished answer, only the question is searched.
+    Undone turns and unfinished answers are not searched.
     """
     sought = words.match(query)
     if not sought:

@@ -72,7 +72,7 @@ def test_the_line_says_where_and_how_to_report_it(chat: Talk, monkeypatch: pytes
     assert "pjlocal --debug" in line and "report it" in line
 
 
-@pytest.mark.parametrize("method", ["accept", "early", "__call__"])
+@pytest.mark.parametrize("method", ["accept", "prefilter", "__call__"])
 def test_what_was_written_until_then_is_kept_and_the_next_question_answered(
     chat: Talk, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -63,9 +63,7 @@ def test_a_model_of_any_program_answers_by_its_name(pjlocal: Callable, home: Pat
         answer = pjlocal("run", "-m", name, "-n", "1", "--json", "hello")
         assert answer.returncode == 0, answer.stderr
     wrong = pjlocal("run", "-m", "org/other", "hello")
-    assert (
-        "pjlocal models pull org/other downloads such a repository" in one_line(wrong.stderr) and wrong.returncode == 1
-    )
+    assert "To download a repository: pjlocal models pull org/other" in one_line(wrong.stderr) and wrong.returncode == 1
 
 
 def test_info_tells_what_the_file_says_and_what_memory_it_needs(pjlocal: Callable, home: Path) -> None:

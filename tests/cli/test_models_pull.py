@@ -284,7 +284,7 @@ def test_what_will_not_fit_the_disk_is_refused_before_it_comes(pjlocal: Callable
     hub.files[MODEL]["tiny-Q4_K_M.gguf"] = Huge(real)
     result = pjlocal("models", "pull", MODEL)
     assert (
-        "not enough room: the download takes 1000000.0 GB and" in result.stderr.splitlines()[-1]
+        "not enough disk space: the download takes 1000000.0 GB and" in result.stderr.splitlines()[-1]
         and result.returncode == 1
     )
     assert not [path for method, path, _ in hub.asked if method == "GET" and "resolve" in path]

@@ -64,7 +64,7 @@ def test_what_is_not_used_of_it_costs_a_line(pjlocal: Callable, store: Path) -> 
     assert "cut off" in cut_off and said == (
         "pjlocal: anna/pirate:latest: Ollama has more for this model, which is not used: its system prompt "
         f"(--system gives one), its adapter (--lora {store}/blobs/sha256-{2:064} applies it), its parameters "
-        "num_ctx, stop; --sampling model takes its temperature, top_k, repeat_last_n"
+        "num_ctx, stop; --sampling model uses its temperature, top_k, repeat_last_n"
     )
     assert one_line(pjlocal("run", "-m", "plain", "-n", "2", "Hello").stderr) == cut_off
     adapter = f"{store}/blobs/sha256-{2:064}"

@@ -45,7 +45,7 @@ class Fixed:
 def distribution(judge: PersonaJudge, logits: np.ndarray, constraint: Any, filters: dict[str, Any]) -> Distribution:
     chain = FilterChain(judge.model, Sampling(**filters), (), (0, 1), constraint)
     try:
-        return chain(chain.early(0, logits))
+        return chain(chain.prefilter(0, logits))
     finally:
         chain.close()
 

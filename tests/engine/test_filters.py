@@ -118,7 +118,7 @@ def test_logit_bias_by_id_and_by_text(vivid_and_creative: PersonaJudge, logits: 
 def test_one_logit_that_is_no_number_is_enough(vivid_and_creative, logits: np.ndarray, filters, bad: float) -> None:
     damaged = logits.copy()
     damaged[777] = bad
-    with pytest.raises(ModelError, match="not numbers"):
+    with pytest.raises(ModelError, match="invalid logits"):
         distribution(vivid_and_creative, damaged, **filters)
 
 

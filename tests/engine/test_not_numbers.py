@@ -18,7 +18,7 @@ from pjlocal.engine.model import Model
 from pjlocal.engine.scoring import TextReader
 from pjlocal.errors import ModelError
 
-SAID = "the model's logits are not numbers: the file"
+SAID = "the model computes invalid logits"
 KINDS = ["not_numbers", "one_not_a_number", "infinite"]
 ENGINE = Engine(n_threads=1)
 WAYS: list[dict[str, Any]] = [

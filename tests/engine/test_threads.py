@@ -192,7 +192,7 @@ def test_what_was_not_fed_after_all_is_fed_next_time(two_threads: PersonaJudge) 
     """Ctrl-C came behind the note of what is fed, and before it was."""
     expected = two_threads(LONG, seed=1, max_tokens=10).text
     for sequence in two_threads.decoder.lanes:
-        sequence.lane.context.trim(sequence.number, 10)
+        sequence.lane.context.truncate(sequence.number, 10)
     assert two_threads(LONG, seed=1, max_tokens=10).text == expected
 
 

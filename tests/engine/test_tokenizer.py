@@ -113,7 +113,7 @@ def test_ctrl_c_stops_it_between_two_pieces_and_leaves_nothing_running(
     begun: list[str] = []
     ended: list[str] = []
 
-    def slow(text: str, special: bool, goes_on: bool) -> list[int]:
+    def slow(text: str, special: bool, continues: bool) -> list[int]:
         begun.append(text)
         if len(begun) == 2:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)

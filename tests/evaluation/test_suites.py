@@ -483,7 +483,7 @@ def test_a_suite_that_cannot_be_read_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no suite 'tabel1': did you mean table1"):
         load_suite("tabel1")
     with pytest.raises(
-        UsageError, match=r"there is no suite 'x/y.toml': ready are modes, .* \(or give your own TOML file"
+        UsageError, match=r"there is no suite 'x/y.toml': built-in are modes, .* \(or give your own TOML file"
     ):
         load_suite("x/y.toml")
     with pytest.raises(UsageError, match=r"cannot read suite .*: Is a directory"):

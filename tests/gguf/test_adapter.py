@@ -59,7 +59,7 @@ def test_adapters_that_fit_are_taken(tmp_path: Path, model: Header) -> None:
         ({"adapter__lora__alpha": 8}, "is broken: its adapter.lora.alpha"),
         ({"adapter__lora__alpha": "8"}, "is broken: its adapter.lora.alpha"),
         ({"adapter__alora__invocation_tokens": [1, 2]}, "is an activated LoRA"),
-        ({"tensors": {}}, "is broken: it changes nothing"),
+        ({"tensors": {}}, "is broken: it changes no tensor"),
         ({"tensors": {Q: np.ones((4, 64), np.float32)}}, f"its tensor {Q} is not half of a matrix"),
         ({"tensors": {f"{Q}.lora_a": np.ones((4, 64), np.float32)}}, f"it has only one half of {Q}"),
         ({"tensors": pair("blk.7.attn_q.weight")}, "it changes blk.7.attn_q.weight, and the model has no such tensor"),

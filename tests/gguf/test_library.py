@@ -225,9 +225,9 @@ def test_a_repository_means_what_was_downloaded_from_it(home: Path) -> None:
     assert find_model("org/Name-GGUF").name == "name-Q4_K_M.gguf"  # as pull would choose
     assert find_model("org/name-gguf:q8_0").name == "name-Q8_0.gguf"
     assert find_model("org/one").name == "one-Q8_0.gguf"
-    with pytest.raises(ModelError, match=r"there is Q8_0: pjlocal models pull org/one:Q4_K_M"):
+    with pytest.raises(ModelError, match=r"which has Q8_0 of org/one: pjlocal models pull org/one:Q4_K_M"):
         find_model("org/one:Q4_K_M")
-    with pytest.raises(ModelError, match="pjlocal models pull org/none downloads such a repository"):
+    with pytest.raises(ModelError, match="To download a repository: pjlocal models pull org/none"):
         find_model("org/none")
     with pytest.raises(ModelError, match=r"^no such model file: \./org/none$"):
         find_model("./org/none")

@@ -71,10 +71,10 @@ def test_text_that_goes_on_gets_no_space_and_is_split_as_behind_other_text(model
     for _ in range(300):
         text = some(random, [*TEXTS, *CONTROLS])
         for special in (False, True):
-            tokens = model.tokenize(text, special=special, goes_on=True)
+            tokens = model.tokenize(text, special=special, continues=True)
             before = model.tokenize("7", special=False)  # which is merged with nothing
             assert [*before, *tokens] == model.tokenize(f"7{text}", special=special) or kind == "bytes"
-    assert model.tokenize("", special=True, goes_on=True) == []
+    assert model.tokenize("", special=True, continues=True) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,7 +116,7 @@ def test_kept_tokens_get_no_space_behind_them(models, kind: str) -> None:
     for _ in range(300):
         answer, after = some(random, ["yes", " it", " is", "hi", "7"]) + "7", some(random, TEXTS)
         before = "<|im_start|>user\n"
-        kept = model.tokenize(answer, special=False, goes_on=True)
+        kept = model.tokenize(answer, special=False, continues=True)
         tokens = tokens_of(model, [before, Hidden(answer, tuple(kept)), f"{after}</s>\n<|im_end|>"])
         if kind != "bytes":
             assert tokens == model.tokenize(f"{before}{answer}{after}</s>\n<|im_end|>", special=True)
@@ -136,7 +136,7 @@ def test_a_history_of_answers_has_the_tokens_of_the_whole_prompt(tmp_path: Path,
             conversation = [Message("user", said[0])]
             for _ in range(3):
                 answer = f"yes{some(random, TEXTS[:4])}"
-                tokens = model.tokenize(answer, special=False, goes_on=True)
+                tokens = model.tokenize(answer, special=False, continues=True)
                 conversation += [Message("assistant", answer, tuple(tokens)), Message("user", some(random, TEXTS[:4]))]
             with_tokens = tokens_like(conversation, "", Prompting())
             texts_alone = [Message(m.role, m.content) for m in conversation]

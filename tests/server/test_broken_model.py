@@ -29,7 +29,7 @@ def test_one_answer_that_breaks_leaves_the_others_alone(
         with ThreadPoolExecutor(4) as clients:
             replies = list(clients.map(ask, prompts))
         for reply in replies[1:3]:
-            assert reply[0] == 500 and reply[1].startswith("the model's logits are not numbers")
+            assert reply[0] == 500 and reply[1].startswith("the model computes invalid logits")
         assert [replies[0], replies[3], ask("hello")] == [before] * 3
         status, said = served.end()
         assert status == 0 and "Traceback" not in said
