@@ -1,4 +1,4 @@
-"""One answer being written: decisions become token events with text, counts and times."""
+"""An answer being written: turns decisions into token events with text, counts and times."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Rewrite:
     """The two passes of mode rewrite: Aligner (arXiv 2402.02416) with a model that follows instructions.
 
     draft: the plan of the first answer, without preferences.
-    engine: the engine of the correcting model, if that is another one.
+    engine: the engine of the correcting model, if it is not the answering model.
     correct: plans the correction from the first answer's text and tokens.
     n_ctx: the most tokens that a view of the correction may hold.
     """
@@ -57,12 +57,12 @@ class Rewrite:
 
 
 class Answer:
-    """One answer being written: iterate over its token events, then look at `result`.
+    """An answer being written.  Iterate over its token events, then read `result`.
 
     A `PersonaJudge` writes one answer at a time: starting another ends this one.
 
     Args:
-        engine: writes it.
+        engine: the engine that writes the answer.
         load_s: seconds that loading the model took.
         observer: called with each decision.
         rewrite: write a first answer before the first event, and correct it.  The events, `result` and `plan` are
@@ -118,7 +118,7 @@ class Answer:
         self._is_end: Callable[[int], bool] = _is_never_end
         self._limit = min(generation.most_tokens, self.engine.context_limit - longest)  # of its tokens
         adapters = plan.roles.adapters or [Adapters()] * len(prompts)
-        #: The resources that it needs of the engine.
+        #: The answer's needs from the engine.
         self.needs = Needs(longest + self._limit, adapters, self._n_rows(), plan.shares_prefix)
 
     def __iter__(self) -> Iterator[TokenEvent]:
@@ -126,7 +126,7 @@ class Answer:
 
     @cached_property
     def _events(self) -> Generator[TokenEvent]:
-        return self._run()  # made on first use: it refers to this object, and a server never iterates
+        return self._run()  # made on first use, because it refers to this object; a server never iterates
 
     def close(self) -> None:
         """End the answer.
@@ -139,7 +139,7 @@ class Answer:
         self._events.close()
 
     def end(self) -> None:
-        """End the answer in whichever thread it is written, and wait for that thread; set its `Interrupt` first."""
+        """End the answer and wait for the thread that writes it.  Set its `Interrupt` first."""
         while True:
             try:
                 self._events.close()
@@ -171,7 +171,7 @@ class Answer:
 
     @property
     def n_given(self) -> int:
-        """The number of tokens that the request gives.  Events of generated tokens are numbered from there."""
+        """The number of tokens from the request's ``begin``.  Generated tokens are numbered after them."""
         return len(self._current.given)
 
     @property
@@ -229,8 +229,8 @@ class Answer:
         self.layout = slot.layout
         if generation.schedule == "reference" and len(prompts) > 1 and not slot.can_truncate:
             raise UsageError(
-                "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
-                "use --schedule lockstep, which gives the same text"
+                "this model's KV cache cannot be rolled back, as --schedule reference requires: use --schedule "
+                "lockstep, which gives the same text"
             )
         self._phase = self._make_phase()
         policies = self._policies()
@@ -242,7 +242,7 @@ class Answer:
         ends_generation, stop_tokens, thinking = self._ends_generation, self._stop_tokens, self._phase.thinking
 
         def is_end(token: int) -> bool:
-            """True if the answer ends with this token.  A stop token does not end a thought."""
+            """True if the answer ends with this token.  A stop token does not end the thinking."""
             return ends_generation(token) or (token in stop_tokens and not thinking.is_thought)
 
         self._is_end = is_end
@@ -254,7 +254,7 @@ class Answer:
             self._decisions = lockstep(slot, prompts, policies, rules, uniforms, self._guesser(slot))
 
     def decide(self) -> list[TokenEvent]:
-        """Decide one token, and return the events whose text is now final.  The last one sets ``finish_reason``."""
+        """Decide one token, and return the events whose text is final now.  The last token sets ``finish_reason``."""
         decision = next(self._decisions, None)
         if decision is None:
             self.finish_reason = "length"
@@ -271,18 +271,18 @@ class Answer:
         return self._visible(events)
 
     def _give(self) -> list[TokenEvent]:
-        """The events of the answer's beginning that the request gives."""
+        """The events of the tokens from the request's ``begin``."""
         stream: TextStream[tuple[int, bool]] = TextStream()
         piece = self.engine.model.piece
         given = self._beginning[: self.n_given]
-        settled = [item for each in given for item in stream.push(each, piece(each[0], special=each[1]))]
-        settled += stream.finish()
-        events = [TokenEvent.given(n, text, token, thought) for n, ((token, thought), text) in enumerate(settled)]
+        final = [item for each in given for item in stream.push(each, piece(each[0], special=each[1]))]
+        final += stream.finish()
+        events = [TokenEvent.given(n, text, token, thought) for n, ((token, thought), text) in enumerate(final)]
         self._emitted += events
         return events
 
     def interrupt(self) -> None:
-        """End it as interrupted."""
+        """End the answer as interrupted."""
         self.finish_reason = "interrupted"
 
     def finish(self, slot: Slot) -> list[TokenEvent]:
@@ -299,9 +299,9 @@ class Answer:
         return events
 
     def _settle(self, thought: bool) -> list[TokenEvent]:
-        """The events of the undecided tokens, now known to be thought or answer.
+        """The events of the undecided tokens, which are now known to be thinking or answer.
 
-        Stop strings end an answer, but not a thought.
+        Stop strings end an answer, but not the thinking.
         """
         decisions, self._undecided = self._undecided, []
         if thought:
@@ -347,14 +347,14 @@ class Answer:
         )
 
     def _piece(self, decision: Decision, thought: bool) -> bytes:
-        """The bytes that a token adds to the text.  Within a thought, control tokens are spelled out."""
+        """The bytes that a token adds to the text.  In the thinking, control tokens are spelled out."""
         token, model = decision.token, self.engine.model
         if self._ends_generation(token) or (token in self._stop_tokens and not thought):
             return b""
         return model.piece(token, special=thought and not model.is_end(token))
 
     def _visible(self, events: list[TokenEvent]) -> list[TokenEvent]:
-        """The events for the caller: none for a first answer, which will be corrected."""
+        """The events to return to the caller: none of a first answer, which will be corrected."""
         if self._rewrite and not self._draft:
             self.drafted += events
             return []
@@ -385,7 +385,7 @@ class Answer:
     def _n_rows(self) -> int:
         """The most tokens that a view decodes at once with logits after each.
 
-        Algorithm 1 decodes the token before a draft and the draft; lockstep one token and the guess after it.
+        Algorithm 1 decodes a draft and the token before it; lockstep decodes one token and the guess after it.
         """
         generation = self._current.request.generation
         if generation.schedule == "reference" and len(self._current.prompts) > 1:
@@ -453,11 +453,11 @@ class Answer:
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
-        """The event of a decision with its text.  Counts it in the statistics."""
+        """Make the event of a decision with its text, and count it in the statistics."""
         rejected = decision.rejected
         model = self.engine.model
         pushes = dict(zip(self.plan.roles.weights, decision.pushes, strict=False))
-        self.statistics.count_settled(pushes, thought)
+        self.statistics.count_final(pushes, thought)
         event = TokenEvent(
             position=self.n_given + decision.position,
             id=decision.token,
@@ -490,8 +490,8 @@ class ViewTokens:
     """An `Observer` that stores the most probable tokens of every view at the last decision, before any filter.
 
     Args:
-        names: of every view.
-        n: tokens of each view.
+        names: the names of all views.
+        n: the number of tokens to store for each view.
     """
 
     def __init__(self, model: Model, names: Sequence[str], n: int) -> None:

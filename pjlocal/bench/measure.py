@@ -117,8 +117,8 @@ def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
 
     def event() -> list[TokenEvent]:
         stream: TextStream[Any] = TextStream()
-        settled = stream.push(decision, judge.model.piece(decision.token))
-        return [answer.event(each, text, thought=False) for each, text in settled]
+        final = stream.push(decision, judge.model.piece(decision.token))
+        return [answer.event(each, text, thought=False) for each, text in final]
 
     calls: dict[str, Callable[[], Any]] = {
         "shorten, a view": lambda: chain.shorten(a),

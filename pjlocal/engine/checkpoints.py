@@ -45,7 +45,7 @@ class Checkpoints:
             del self._kept[0]
 
     def latest(self, n_tokens: int) -> Checkpoint | None:
-        """Return the last checkpoint of at most ``n_tokens``, and drop those of more."""
+        """Return the last checkpoint of at most ``n_tokens``, and drop longer ones."""
         self._kept = [checkpoint for checkpoint in self._kept if checkpoint.n_tokens <= n_tokens]
         return max(self._kept, key=lambda checkpoint: checkpoint.n_tokens, default=None)
 

@@ -326,8 +326,8 @@ def no_context(size: str, model: Model) -> ModelError:
     reason = last_error()
     if not reason or ran_out_of_memory(reason):
         what = f"{reason}." if reason else "is there enough memory?"
-        fewer_layers = " or fewer --gpu-layers" if model.offload.n_gpu_layers else ""
-        reason = f"{what} A smaller --ctx or --cache-type-k and --cache-type-v q8_0{fewer_layers} needs less"
+        fewer_layers = ", or fewer --gpu-layers" if model.offload.n_gpu_layers else ""
+        reason = f"{what} Give a smaller --ctx, --cache-type-k and --cache-type-v q8_0{fewer_layers}"
     return ModelError(f"cannot make a context of {size}: {reason}")
 
 

@@ -342,9 +342,9 @@ def _check_multiples(multiples: list[Decimal]) -> None:
         raise Refused("multipleOf must be above 0")
     unit = 10 ** max((0, *(-int(multiple.normalize().as_tuple().exponent) for multiple in multiples)))
     if unit > 10**_MAX_FRACTION:
-        raise Refused(f"multipleOf can have at most {_MAX_FRACTION} digits behind the point")
+        raise Refused(f"multipleOf can have at most {_MAX_FRACTION} digits after the decimal point")
     if lcm(*(int(multiple * unit) for multiple in multiples)) > _MAX_MULTIPLE:
-        raise Refused(f"multipleOf can be at most {_MAX_MULTIPLE} in units of its last digit, all of them together")
+        raise Refused(f"multipleOf must be at most {_MAX_MULTIPLE} in units of its last digit, all together")
 
 
 _LEAST = Decimal("1e-9")  # the neighbour of an excluded 0

@@ -156,7 +156,7 @@ class EndpointJudge:
                 if (pause_s := _retry_after(error.response.headers.get("retry-after"))) is not None:
                     if pause_s > _MOST_WAIT_S:
                         raise ModelError(
-                            f"the judge at {self.url} asks for a pause of {pause_s:.0f} s: score again after it"
+                            f"the judge at {self.url} asks for a pause of {pause_s:.0f} s: score again after that"
                         ) from None
                     self._not_before, after_s = max(self._not_before, time.monotonic() + pause_s), 0.0
             except openai.APIConnectionError as error:
@@ -274,9 +274,9 @@ def _address(url: str) -> str:
 
 def _hint(status: int, has_key: bool) -> str:
     if status in (401, 403):
-        return ": is the key right?" if has_key else f": set {KEY_NAMES[0]} to a key"
+        return ": check the key" if has_key else f": set {KEY_NAMES[0]} to a key"
     if status in (404, 405):
-        return ": is the address right, and the model's name?"
+        return ": check the address and the model's name"
     return ""
 
 

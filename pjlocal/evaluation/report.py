@@ -142,7 +142,7 @@ def _win_plots(comparison: Comparison) -> Iterator[Plot]:
         rows = [row for row in comparison.wins if (row.by, row.objectives) == (by, objectives)]
         against = " or ".join(dict.fromkeys(row.against for row in rows))
         rates = [_rate(row) for row in rows]
-        yield win_rates(rates, f"Win rates for {objectives}, by {by}, with intervals at 95 %", against)
+        yield win_rates(rates, f"Win rates for {objectives}, by {by}, with 95 % intervals", against)
 
 
 def _rate(row: WinRow) -> Rate:
@@ -164,8 +164,8 @@ def _reward_plots(comparison: Comparison) -> Iterator[Plot]:
                     points.append(Point(row.system, min(rewards), means["fluency"]))
             if points:
                 title = f"Reward against fluency for {objectives}, by {by}"
-                yield plane(points, title, "implicit reward of the least served preference, nats a token",
-                            "fluency, nats a token")  # fmt: skip
+                yield plane(points, title, "least implicit reward of the preferences, nats per token",
+                            "fluency, nats per token")  # fmt: skip
 
 
 def _lambda_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:

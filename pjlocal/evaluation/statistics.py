@@ -81,7 +81,7 @@ def difference(mine: Array, other: Array) -> Estimate:
 def ratio(above: Array, below: Array) -> Estimate:
     """The ratio of two sums over the same prompts, such as tokens per second."""
     if len(below) and not below.sum() > 0:
-        return Estimate(float("nan"), len(below), note="there is nothing to divide by")
+        return Estimate(float("nan"), len(below), note="the divisor is 0")
     return _estimate((above, below), _ratio)
 
 
@@ -102,19 +102,19 @@ def _estimate(rows: tuple[Array, ...], statistic: Callable[..., Array], resample
     """A statistic with SciPy's BCa bootstrap interval over prompts; the rows are resampled together."""
     n = len(rows[0])
     if n == 0:
-        return Estimate(float("nan"), 0, note="there is nothing to measure")
+        return Estimate(float("nan"), 0, note="there are no prompts")
     value = float(statistic(*rows))
     if n == 1:
         return Estimate(value, n, note="one prompt gives no interval")
     if all(np.ptp(row) == 0 for row in rows):
-        return Estimate(value, n, value, value, "all prompts give the same")
+        return Estimate(value, n, value, value, "all prompts have the same value")
     low, high = _bootstrap(rows, statistic, resamples, "BCa")
     if np.isfinite(low) and np.isfinite(high):
         return Estimate(value, n, low, high)
     low, high = _bootstrap(rows, statistic, resamples, "percentile")
     if np.isfinite(low) and np.isfinite(high):
         return Estimate(value, n, low, high, "percentile interval: too few prompts differ for BCa")
-    return Estimate(value, n, note="a bootstrap gives no interval")
+    return Estimate(value, n, note="the bootstrap gives no interval")
 
 
 def _bootstrap(
@@ -246,7 +246,7 @@ def length_controlled(outcomes: Array, longer: Array) -> Estimate:
     if not longer.any() or np.ptp(outcomes) == 0:
         return mean(outcomes)  # there is nothing to explain
     if (spread := float(longer.std())) == 0:
-        return Estimate(float("nan"), len(longer), note="the lengths differ by the same everywhere")
+        return Estimate(float("nan"), len(longer), note="all differences in length are equal")
     return _estimate((outcomes, np.tanh(longer / spread)), _at_equal_length, RESAMPLED_FITS)
 
 

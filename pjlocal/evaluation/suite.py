@@ -98,7 +98,7 @@ class System(Settings):
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    only: int | None = setting(None, help="the number of the one preference that it is told", least=1)
+    only: int | None = setting(None, help="the number of the only preference that it gets", least=1)
     model: str | None = None
     against: str | None = None
 
@@ -189,7 +189,8 @@ def system_engine(suite: Suite, system: System, engine: Engine, given: Collectio
 
 
 def suite_engine(suite: Suite, engine: Engine, given: Collection[str] = ()) -> Engine:
-    """The engine settings of the suite, which the user's override.  For the arguments, see `system_request`."""
+    """The engine settings of the suite; settings that the user gave override them.  For the arguments, see
+    `system_request`."""
     return _common(suite, given).apply_to(engine)
 
 

@@ -30,7 +30,7 @@ _NAMES = {
 _SHARES = {"check", "checks", "finished", "script", "distinct1", "distinct2", "repetition", "acceptance"}
 _DECIMALS = {"words": 1, "tokens": 1, "readability": 1, "tokens/s": 1, "seconds an answer": 2}  # others have 3
 
-_PAIRED_NOTE = "Paired by prompt; intervals at 95 % by bootstrap."
+_PAIRED_NOTE = "Paired by prompt; 95 % bootstrap intervals."
 _SPEED_NOTE = "Where several answers are written at once, each waits for the others: --parallel 1 measures speed."
 _NOISE_NOTE = (
     f"{NOISE}: within noise, so luck could have made the difference (5 %, Holm's correction over the systems)."
@@ -71,7 +71,7 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
         ),
         _metric_table(comparison, "Checks that need no model", _CHECKS, ""),
         *(
-            _metric_table(comparison, f"Scores by {by}, nats a token" if by else "Scores", _SCORES, by)
+            _metric_table(comparison, f"Scores by {by}, nats per token" if by else "Scores", _SCORES, by)
             for by in dict.fromkeys(metric.by for metric in metrics)
         ),
         *_baseline_tables(comparison),
@@ -137,7 +137,7 @@ def _summary_table(comparison: Comparison) -> Table:
         cell = make_cell(Estimate(sum(some) / len(some), len(some)), _form(metric))
         values.append(_Value(system, metric, cell, _full_name(metric), better=direction(metric)))
     values.sort(key=lambda value: (_SUMMARY.index(value.column.name), value.column.by))
-    note = "Means over the objectives that have it, each of them counting alike."
+    note = "Means over the objectives that have the metric, with equal weights."
     return _table("All objectives together", _systems(comparison), values, [note])
 
 
@@ -166,12 +166,12 @@ def _win_table(suite: Suite, comparison: Comparison, by: str, at_equal_length: b
 
 def _win_notes(comparison: Comparison, by: str, rows: Sequence[WinRow], at_equal_length: bool) -> list[str]:
     if at_equal_length:
-        return ["What the rate would be were both answers of the same length (logistic regression)."]
-    notes = ["Ties count as halves; intervals at 95 %.", power_note(comparison), _NOISE_NOTE]
+        return ["The estimated rate for answers of equal length (logistic regression)."]
+    notes = ["Ties count as halves; 95 % intervals.", power_note(comparison), _NOISE_NOTE]
     if by in comparison.judges:
         notes.append(_steadiness_note(comparison, by))
     if incomplete := sum(row.incomplete for row in rows):
-        notes.append(f"{incomplete} comparisons were judged in one order alone, and do not count.")
+        notes.append(f"{incomplete} comparisons were judged in one order only, and do not count.")
     return notes
 
 
@@ -201,7 +201,7 @@ def _baseline_tables(comparison: Comparison) -> list[Table]:
     for objectives in dict.fromkeys(d.objectives for d in compared):
         mine = [d for d in compared if d.objectives == objectives]
         several = len({d.baseline for d in mine}) > 1
-        title = f"{objectives}: less {'the one it is compared with' if several else mine[0].baseline}"
+        title = f"{objectives}: difference from {'the system compared with' if several else mine[0].baseline}"
         tables.append(_difference_table(title, mine, named=several))
     return tables
 
@@ -210,9 +210,9 @@ def folder_tables(comparison: FolderComparison, first: str, second: str) -> list
     """A table for each objectives, with the second evaluation's numbers minus the first's for each system in both."""
     return [
         _difference_table(
-            f"{objectives}: {second} less {first}",
+            f"{objectives}: {second} minus {first}",
             [d for d in comparison.differences if d.objectives == objectives],
-            f"Over {comparison.prompts} prompts that both have.",
+            f"Over the {comparison.prompts} prompts in both.",
         )
         for objectives in dict.fromkeys(d.objectives for d in comparison.differences)
     ]
@@ -224,7 +224,7 @@ def _difference_table(title: str, differences: Sequence[Difference], *notes: str
     Args:
         named: whether each row names the system that it is compared with.
     """
-    rows = {d.system: d.system + f" (less {d.baseline})" * named for d in differences}
+    rows = {d.system: d.system + f" (minus {d.baseline})" * named for d in differences}
     values = []
     for d in differences:
         cell = make_cell(d.estimate, _signed(d.metric), d.within_noise, interval=True)
@@ -246,7 +246,7 @@ def _time_table(suite: Suite, comparison: Comparison) -> Table:
     rows = [rank_cells([found.get((name, system), Cell()) for system in systems], -1) for name in objectives]
     columns = (Column(system, cells) for system, cells in zip(systems, zip(*rows, strict=True), strict=True))
     names = (f"{counts.get(name, '')} ({name})" for name in objectives)
-    return Table("Seconds an answer", "objectives", tuple(names), tuple(columns), ("Intervals at 95 %.",))
+    return Table("Seconds an answer", "objectives", tuple(names), tuple(columns), ("95 % intervals.",))
 
 
 # Names and cells

@@ -123,7 +123,7 @@ class Array:
     def texts(self) -> list[bytes]:
         """The texts as bytes, because a token may not be UTF-8."""
         assert self.lengths is not None
-        data = self._bytes(int(self.lengths.sum()) + 8 * self.n)  # the length stands before each text
+        data = self._bytes(int(self.lengths.sum()) + 8 * self.n)  # with the length before each text
         ends = np.cumsum(self.lengths + 8)
         return [data[start:end] for start, end in zip((ends - self.lengths).tolist(), ends.tolist(), strict=True)]
 

@@ -185,7 +185,7 @@ def _one(place: Place, first: Path, parts: list[Path]) -> ModelFile:
         try:
             status = part.stat()
         except OSError:
-            trouble = "its link points to nothing"
+            trouble = "its link is broken"
             continue
         size += status.st_size
     if match := _PART.search(first.name):

@@ -53,7 +53,7 @@ class Offload:
         """A description for messages."""
         if not self.n_gpu_layers:
             return "all layers on the CPU"
-        experts = f", of {len(self.experts)} the experts on the CPU" if self.experts else ""
+        experts = f", the experts of {len(self.experts)} on the CPU" if self.experts else ""
         context = f", context {self.n_ctx} tokens so that they fit" if self.n_ctx else ""
         where = " and ".join(self.devices)
         return f"{self.n_gpu_layers} of {self.n_layers} layers on {where}{experts}{context}"

@@ -78,7 +78,7 @@ class Manifest:
         }
         unused = [text for kind, text in layers.items() if kind in self.layers]
         unused += [f"its parameters {', '.join(others)}"] if others else []
-        parts = [f"Ollama has more for this model, which is not used: {', '.join(unused)}"] if unused else []
+        parts = [f"parts of Ollama's model are not used: {', '.join(unused)}"] if unused else []
         if taken := ", ".join(name for name in names if name in SAMPLING):
             parts.append(f"--sampling model uses its {taken}")
         return "; ".join(parts)

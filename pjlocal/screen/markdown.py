@@ -103,7 +103,7 @@ def _add_surplus_cells(tokens: list[Token], lines: list[str]) -> None:
 
 
 def _spelled_out(tokens: list[Token]) -> list[Token]:
-    """Inline tokens in which line breaks, addresses, and marks that are not emphasis are text."""
+    """Turn line breaks, addresses, and marks that are not emphasis into text, so that Rich shows them."""
     made: list[list[Token]] = [[token] for token in tokens]
     opened: list[int] = []
     for i, token in enumerate(tokens):

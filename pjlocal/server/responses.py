@@ -1,4 +1,4 @@
-"""OpenAI's Responses API without state: its body, converted to a chat completion, and its replies.
+"""OpenAI's Responses API without stored responses.  A body is converted to a chat completion.
 
 Compare with the reference: https://platform.openai.com/docs/api-reference/responses.
 """
@@ -34,7 +34,7 @@ _NAMES = {
 }
 
 
-# The body.
+# Body.
 
 
 class _Text(Strict):
@@ -48,7 +48,7 @@ def _items(text: Any) -> Any:
 
 
 class Responses(Strict):
-    """A request.  Its other fields are those of chat completions."""
+    """The body of a request, with the fields that differ from those of chat completions."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -146,7 +146,7 @@ def _text(content: Any, path: str) -> str:
     return "".join(texts)
 
 
-# The answer.
+# Reply.
 
 
 @dataclass(frozen=True)

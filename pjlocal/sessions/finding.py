@@ -73,17 +73,17 @@ def find(name: str, sessions: Sequence[Summary]) -> int:
     for session in sessions:
         if str(session.id) == name:
             return session.id
-    sought = name.casefold()
+    folded = name.casefold()
     titles = [(session.title.casefold(), session) for session in sessions if session.title]
     for title, session in titles:
-        if title == sought:
+        if title == folded:
             return session.id
-    begin = [session for title, session in titles if sought and title.startswith(sought)]
+    begin = [session for title, session in titles if folded and title.startswith(folded)]
     if len(begin) == 1:
         return begin[0].id
     if begin:
         raise UsageError(f"several saved chats begin with {name!r}: {_listed(begin[:3])}")
-    similar = difflib.get_close_matches(sought, [title for title, _ in titles], n=3)
+    similar = difflib.get_close_matches(folded, [title for title, _ in titles], n=3)
     nearest = [next(session for title, session in titles if title == match) for match in dict.fromkeys(similar)]
     hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
     raise UsageError(f"there is no saved chat {name!r}: {hint}")
@@ -94,8 +94,8 @@ def search(db: sqlite3.Connection, query: str) -> list[Hit]:
 
     Undone turns and unfinished answers are not searched.
     """
-    sought = words.match(query)
-    if not sought:
+    match = words.match(query)
+    if not match:
         return []
     n_words = _SNIPPET_CHARACTERS if words.apart(query) != query else _SNIPPET_WORDS
     rows = db.execute(
@@ -103,7 +103,7 @@ def search(db: sqlite3.Connection, query: str) -> list[Hit]:
         "snippet(turns_text, -1, '', '', '…', ?) AS snippet, turns.created "
         "FROM turns_text JOIN turns ON turns.id = turns_text.rowid JOIN sessions ON sessions.id = session_id "
         "WHERE turns_text MATCH ? AND NOT undone ORDER BY turns.id DESC",
-        (n_words, sought),
+        (n_words, match),
     ).fetchall()
     return [Hit(**dict(row) | {"snippet": words.together(row["snippet"])}) for row in rows]
 

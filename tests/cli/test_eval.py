@@ -62,7 +62,7 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
     for heading in (
         "Checks that need no model",
         "Scores by llama.gguf",
-        "bright: less prompt",
+        "bright: difference from prompt",
         "Speed",
     ):
         assert heading in result.stdout, result.stdout

@@ -62,7 +62,7 @@ def test_every_name_is_listed(pjlocal: Callable, store: Path) -> None:
 def test_what_is_not_used_of_it_costs_a_line(pjlocal: Callable, store: Path) -> None:
     said, cut_off = pjlocal("run", "-m", "anna/pirate", "-n", "2", "Hello").stderr.splitlines()
     assert "cut off" in cut_off and said == (
-        "pjlocal: anna/pirate:latest: Ollama has more for this model, which is not used: its system prompt "
+        "pjlocal: anna/pirate:latest: parts of Ollama's model are not used: its system prompt "
         f"(--system gives one), its adapter (--lora {store}/blobs/sha256-{2:064} applies it), its parameters "
         "num_ctx, stop; --sampling model uses its temperature, top_k, repeat_last_n"
     )

@@ -261,7 +261,9 @@ def test_the_papers_rounds_run_where_tokens_can_be_taken_back_and_else_a_line_sa
     if judge.model.description.split()[0] in (*ATTENTION, *WINDOWS):
         assert ids(judge, "Rounds", schedule="reference") == ids(judge, "Rounds")
     else:
-        with pytest.raises(UsageError, match="this model's memory cannot be trimmed: use --schedule lockstep"):
+        with pytest.raises(
+            UsageError, match="this model's KV cache cannot be rolled back, as --schedule reference requires"
+        ):
             ids(judge, "Rounds", schedule="reference")
 
 

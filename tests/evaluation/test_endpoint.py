@@ -226,7 +226,7 @@ def test_a_server_that_stays_busy_ends_it_with_what_it_says(server: Server) -> N
 
 @pytest.mark.parametrize(
     ("status", "says_what"),
-    [(401, "set PJLOCAL_JUDGE_KEY"), (404, "is the address right"), (403, "PJLOCAL_JUDGE_KEY"), (418, "refuses")],
+    [(401, "set PJLOCAL_JUDGE_KEY"), (404, "check the address"), (403, "PJLOCAL_JUDGE_KEY"), (418, "refuses")],
 )
 def test_a_refusal_is_told_at_once(server: Server, status: int, says_what: str) -> None:
     server.script = says((b'{"error": {"message": "no such thing"}}', status, {}))
@@ -350,7 +350,7 @@ def test_the_key_comes_from_the_environment_and_stands_in_no_message(
     with caplog.at_level("DEBUG"), pytest.raises(ModelError) as error:
         ask(judge)
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
-    assert "bad key" in str(error.value) and "is the key right?" in str(error.value)
+    assert "bad key" in str(error.value) and "check the key" in str(error.value)
     assert KEY not in str(error.value) + caplog.text + repr(judge.identity) + repr(judge)
 
 

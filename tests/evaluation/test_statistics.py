@@ -59,7 +59,7 @@ def test_a_ratio_is_of_the_sums_over_the_same_prompts() -> None:
     [
         ([], None, None, "there is nothing"),
         ([2.0], None, None, "one prompt"),
-        ([1.0] * 60, 1.0, 1.0, "all prompts give the same"),
+        ([1.0] * 60, 1.0, 1.0, "all prompts have the same value"),
     ],
 )
 def test_what_gives_no_interval_says_why(values: list[float], low, high, note: str) -> None:
@@ -172,7 +172,7 @@ def test_the_length_controlled_win_rate_stays_finite_where_length_tells_every_wi
     assert told.length_controlled(np.ones(60), longer).value == 1.0, "whoever wins all wins at equal length too"
     assert told.length_controlled((longer > 0) * 1.0, np.zeros(60)) == told.mean((longer > 0) * 1.0)
     same = told.length_controlled((longer > 0) * 1.0, np.full(60, 30.0))
-    assert np.isnan(same.value) and same.note == "the lengths differ by the same everywhere"
+    assert np.isnan(same.value) and same.note == "all differences in length are equal"
 
 
 def test_a_judge_that_always_names_the_first_turns_over_every_verdict() -> None:

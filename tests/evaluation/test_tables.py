@@ -90,7 +90,7 @@ def test_a_judge_that_turns_over_is_called_unfit_by_name() -> None:
 
 def test_what_luck_could_have_made_is_marked_and_the_baseline_is_not(compared: Comparison) -> None:
     tables = report_tables(SUITE, compared)
-    title = "Scores by m, nats a token"
+    title = "Scores by m, nats per token"
     (headings,) = [[column.heading for column in table.columns] for table in tables if table.title == title]
     assert headings == ["least served", "creative", "vivid", "fluency"]
     assert [cell.noise for cell in cells(tables, title, "judge")] == [True] * 4
@@ -194,7 +194,7 @@ def test_lambda_is_drawn_against_score_and_speed() -> None:
     plots = {plot.title: plot.svg for plot in report_plots(suite, compare(replace(some, suite=suite)))}
     svg = plots["λ against score and speed for bright"]
     assert "% won against prompt" in svg and "tokens/s" in svg and "vivid, m" in svg
-    assert "Win rates for bright, by m, with intervals at 95 %" in plots
+    assert "Win rates for bright, by m, with 95 % intervals" in plots
     assert "Reward against fluency for bright, by m" in plots
 
 
@@ -203,7 +203,7 @@ def test_two_evaluations_are_told_apart_by_their_differences() -> None:
     better = replace(some, scores=[replace(s, value=s.value + 1) if s.metric == "fluency" else s for s in some.scores])
     comparison = compare_folders(some, better)
     (table,) = folder_tables(comparison, "first", "second")
-    assert table.title == "bright: second less first"
+    assert table.title == "bright: second minus first"
     cell = table.columns[table.headings.index("fluency by m")].cells[0]
     assert cell.text.startswith("+1.000") and not cell.noise
     json.loads(folder_json(comparison), parse_constant=lambda name: pytest.fail(name))

@@ -162,7 +162,7 @@ def test_what_leads_nowhere_is_marked(home: Path) -> None:
     downloaded(home, "o/r", "gone.gguf").resolve().unlink()
     in_ollama(home, "registry.ollama.ai/library/gone/latest", "e" * 64, content=None)
     assert {model.name: model.trouble for model in find_all()} == {
-        "gone.gguf": "its link points to nothing",
+        "gone.gguf": "its link is broken",
         "gone:latest": "its file is missing: ollama pull it again",
     }
 
