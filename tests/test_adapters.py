@@ -1,4 +1,4 @@
-"""LoRA adapters and control vectors: a preference can be a prefix, an adapter, a vector, or all three."""
+"""LoRA adapters and control vectors: a preference can be a prefix, an adapter or a vector, or all of them."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_mode_prompt_has_all_adapters_in_its_one_view_and_mode_plain_those_of_ev
     assert plain == {"lora": {str(lora): 1.0}, "control_vector": {}}
 
 
-def test_adapters_of_one_view_cannot_be_had_in_the_batch_and_a_line_says_so(judge: Make, lora: Path) -> None:
+def test_adapters_of_one_view_are_refused_with_the_layout_batched(judge: Make, lora: Path) -> None:
     one = judge("vivid", "creative", engine=Engine(layout="batched"))
     with pytest.raises(UsageError, match=r"--lora-a.*changes a whole context.*use --layout contexts"):
         ids(one, lora_a=(str(lora),))
@@ -217,7 +217,7 @@ def test_a_rewritten_answer_has_the_adapters_of_every_view_twice(judge: Make, lo
 # The command.
 
 
-def test_the_command_takes_them_and_tells_what_was_in_force(tiny, tmp_path: Path, lora, vector, pjlocal) -> None:
+def test_the_command_accepts_adapters_and_reports_them(tiny, tmp_path: Path, lora, vector, pjlocal) -> None:
     result = pjlocal(
         "run", "-m", tiny("llama"), "-n", "4", "--json", "--lora-a", f"{lora}:0.5", "--control-vector", vector, "Hello"
     )
@@ -228,7 +228,7 @@ def test_the_command_takes_them_and_tells_what_was_in_force(tiny, tmp_path: Path
     assert [view["control_vector"] for view in report["adapters"]] == [{str(vector): 1.0}] * 2
 
 
-def test_a_wrong_one_costs_a_line(tiny, tmp_path: Path, lora: Path, pjlocal) -> None:
+def test_a_wrong_adapter_gives_an_error(tiny, tmp_path: Path, lora: Path, pjlocal) -> None:
     for option, status, says in (
         (f"{lora}:9999", 2, "a scale is a number from -1000 to 1000"),
         ("gone.gguf", 1, "no such LoRA adapter"),
@@ -245,7 +245,7 @@ def test_a_file_is_checked_as_what_it_is_used_for(judge: Make, lora: Path) -> No
         ids(one, lora=(), control_vector=(str(lora),))
 
 
-def test_one_for_a_larger_model_is_refused_before_the_model_is_loaded(tmp_path: Path, lora: Path) -> None:
+def test_an_adapter_for_a_larger_model_is_refused_before_the_model_is_loaded(tmp_path: Path, lora: Path) -> None:
     other = write_llama(tmp_path / "other.gguf", n_embd=32)
     with pytest.raises(ModelError, match=r"pirate.gguf does not fit the model other.gguf: its blk.0.attn_q.weight"):
         PersonaJudge(other, generation=Generation(lora=(str(lora),)))

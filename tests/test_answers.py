@@ -1,4 +1,4 @@
-"""Answers of the real model through the Python API: what the algorithm promises holds end to end."""
+"""Answers of the real model through the Python API have the properties that the algorithm promises."""
 
 from __future__ import annotations
 

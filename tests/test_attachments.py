@@ -37,7 +37,7 @@ def test_a_file_stands_before_the_question_with_its_name(tmp_path: Path) -> None
         (b" \n", "is empty"),
     ],
 )
-def test_what_is_no_text_is_refused_in_a_line(tmp_path: Path, data: bytes, says: str) -> None:
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path, data: bytes, says: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     with pytest.raises(UsageError) as raised:
@@ -45,7 +45,7 @@ def test_what_is_no_text_is_refused_in_a_line(tmp_path: Path, data: bytes, says:
     assert str(raised.value).startswith(f"{path} {says}") and "\n" not in str(raised.value)
 
 
-def test_so_is_what_cannot_be_read(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     for name, says in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(UsageError, match=f"cannot read {name}: {says}"):
             read_attachment(str(name))

@@ -1,4 +1,4 @@
-"""Answers that are begun: what `begin` gives is part of the answer; what the conversation ends with is not."""
+"""Answers with a given beginning: text from `begin` is part of the answer, text at the end of the messages is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rooms of the package, and which may know which: imports go down, never up and never in a circle."""
+"""The packages of pjlocal import only from lower ones, and never in a circle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is closed refuses, what is shared lives as long as its last user, and no order of ends crashes."""
+"""Closed objects refuse use, shared ones live as long as their last user, and no order of closing crashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`PersonaJudge` as a Python program uses it: what it may be given, and errors in Python's terms."""
+"""`PersonaJudge` in a Python program: its arguments, and errors that name them."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def preferring(judge: PersonaJudge) -> Iterator[PersonaJudge]:
     ],
 )
 def test_a_prompt_is_a_text_or_messages_in_any_form(judge: PersonaJudge, prompt: Any) -> None:
-    assert told(judge(prompt)) == told(judge("Hi"))
+    assert text_and_prompt_tokens(judge(prompt)) == text_and_prompt_tokens(judge("Hi"))
 
 
-def told(result: Result) -> tuple[str, list[int]]:
+def text_and_prompt_tokens(result: Result) -> tuple[str, list[int]]:
     return result.text, result.statistics.prompt_tokens
 
 
 def test_messages_may_come_from_a_generator(judge: PersonaJudge) -> None:
-    assert told(judge(message for message in [HI])) == told(judge("Hi"))
+    assert text_and_prompt_tokens(judge(message for message in [HI])) == text_and_prompt_tokens(judge("Hi"))
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
 def test_a_system_message_is_the_system_text_of_this_answer(judge: PersonaJudge, role: str) -> None:
     given = judge([{"role": role, "content": "Be nice."}, HI])
-    assert told(given) == told(judge("Hi", system="Be nice."))
+    assert text_and_prompt_tokens(given) == text_and_prompt_tokens(judge("Hi", system="Be nice."))
     assert given.statistics.prompt_tokens[0] > judge("Hi").statistics.prompt_tokens[0]
 
 

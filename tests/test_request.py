@@ -1,4 +1,4 @@
-"""The settings of one answer: laid over each other in one way, and to JSON and back in one way."""
+"""The settings of one answer: overrides, and conversion to JSON and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mode rewrite: a plain first answer, and its correction under the preferences, which is all that is shown."""
+"""Mode rewrite: a plain first answer, and its correction by the preferences, which alone is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reasoning model thinks stands apart from its answer, whatever marks it by, and has limits of its own."""
+"""The thinking of a reasoning model is separated from its answer, with all kinds of marks, and has its own limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where memory or threads run out, the command says so in one line, and nothing but the answer reaches its output."""
+"""If memory or threads run out, the command gives one error message, and its output has nothing but the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts that are scored: the same logits as one by one, in bounded batches, with common beginnings read once."""
+"""Reading texts for scores: the same logits as one by one, in limited batches, with shared beginnings read once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_texts_read_together_have_the_logits_that_each_has_alone(
         np.testing.assert_array_equal(logits, again[key])
 
 
-def test_what_texts_begin_with_in_common_is_read_once(tiny: Callable[[str], Path]) -> None:
+def test_a_shared_beginning_of_texts_is_read_once(tiny: Callable[[str], Path]) -> None:
     with reading(tiny("llama")) as reader:
         read(reader, TEXTS, [1] * 4)
         assert reader.n_fed == N_DIFFERENT
@@ -60,7 +60,7 @@ def test_what_texts_begin_with_in_common_is_read_once(tiny: Callable[[str], Path
         assert reader.n_fed == 2 * N_DIFFERENT, "but not what earlier calls have read, which would round otherwise"
 
 
-def test_a_token_behind_which_logits_are_wanted_is_read_for_every_text(tiny: Callable[[str], Path]) -> None:
+def test_tokens_with_requested_logits_are_read_for_every_text(tiny: Callable[[str], Path]) -> None:
     """Its logits are not kept from one text to the next."""
     with reading(tiny("llama")) as reader:
         assert len(read(reader, [[1, 20, 21], [1, 20, 21, 22]], [2, 2])) == 4
@@ -78,7 +78,7 @@ def test_a_long_text_grows_the_context_and_changes_no_logits(tiny: Callable[[str
 
 
 @pytest.mark.parametrize("n_rows", [1, 7, 40])
-def test_the_rows_that_are_kept_at_a_time_are_bounded(
+def test_the_number_of_rows_at_a_time_is_limited(
     tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, n_rows: int
 ) -> None:
     from pjlocal.engine import scoring

@@ -32,7 +32,7 @@ def test_a_run_of_letters_as_a_prompt_is_refused_in_a_line(pjlocal, tiny: Callab
     assert result.returncode == 2 and "the prompt is too long" in result.stderr
 
 
-def test_a_chat_goes_on_after_it(pjlocal, tiny: Callable[[str], Path]) -> None:
+def test_a_chat_continues_after_a_refused_run_of_letters(pjlocal, tiny: Callable[[str], Path]) -> None:
     result = pjlocal("chat", "-m", tiny("tekken"), "-n", "4", stdin="A" * LONG + "\nhello\n")
     assert "the prompt is too long" in result.stderr and result.stdout
 

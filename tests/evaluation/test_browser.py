@@ -1,4 +1,4 @@
-"""Answers side by side in a terminal: in the colours of who wrote what, to be leafed through, scrolled and searched."""
+"""Answers side by side in a terminal: coloured by writer, paged, scrolled and searched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's page in a browser: it stays inert whatever the answers hold, and one finds what one looks for."""
+"""The page of a report in a browser: untrusted texts stay inert, and search, filters and keys work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Implicit reward, fluency and what direct prompting thinks of an answer, against a computation by hand."""
+"""Implicit rewards, fluency, and the likelihood under direct prompting, against a computation by hand."""
 
 from __future__ import annotations
 

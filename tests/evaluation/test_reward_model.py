@@ -1,4 +1,4 @@
-"""Reward models as GGUF: ranked by their head, and refused with a line where there is none."""
+"""Reward models in GGUF: they rank answers with their head, and are refused without one."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ def test_a_head_that_would_give_every_text_the_same_number_is_refused(tmp_path: 
         rank(path, "the cat")
 
 
-def test_no_file_is_told_as_for_any_model(tmp_path: Path) -> None:
+def test_a_missing_file_gives_the_usual_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such model file"):
         rank(tmp_path / "none.gguf", "the cat")

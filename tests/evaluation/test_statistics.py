@@ -1,4 +1,4 @@
-"""Intervals that hold what they promise, tests against SciPy and known values, and judges found out."""
+"""Intervals with the right coverage, tests compared with SciPy and known values, and the reliability of judges."""
 
 from __future__ import annotations
 

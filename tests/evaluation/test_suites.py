@@ -1,4 +1,4 @@
-"""Suites: what a user writes down is what is run, and what cannot be is told with its line before anything is."""
+"""Suites: they are read as written, and errors name the table before any answer is written."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def test_a_suite_of_another_version_is_read_as_far_as_it_is_known() -> None:
 
 
 @pytest.mark.parametrize("broken", [{}, {"objectives": 3}, {"objectives": [{"checks": [3]}]}, []])
-def test_what_is_no_suite_is_told_in_a_line(broken: Any) -> None:
+def test_a_file_that_is_not_a_suite_gives_an_error(broken: Any) -> None:
     with pytest.raises(UsageError, match="the suite cannot be used"):
         suite_from_dict(broken)
 
@@ -472,14 +472,14 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         ("prompts = 'helpsteer2'\n" + WHOLE, "the prompts of helpsteer2 come from your own file: give it as"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_told_with_its_table(suite, text: str, said: str) -> None:
+def test_a_wrong_value_is_reported_with_its_table(suite, text: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
         suite(text)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_suite_that_cannot_be_read_is_told_in_a_line(tmp_path: Path) -> None:
+def test_an_unreadable_suite_gives_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no suite 'tabel1': did you mean table1"):
         load_suite("tabel1")
     with pytest.raises(

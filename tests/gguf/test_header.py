@@ -1,4 +1,4 @@
-"""A header is read as it was written, in no time; a broken one is told in a line that says what is wrong, and where."""
+"""Headers are read correctly and fast; a broken one gives an error message with the fault and its place."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_of_a_split_model_all_parts_are_read_as_one(split: list[Path], tiny: Cal
         assert len(start) == tensor.n_bytes
 
 
-def test_parts_that_are_missing_or_do_not_belong_together_are_told(split: list[Path]) -> None:
+def test_parts_that_are_missing_or_do_not_belong_together_are_refused(split: list[Path]) -> None:
     with pytest.raises(ModelError, match=f"{split[1].name}: it is not the first part of a split model. Name"):
         read_header(split[1])
     third = split[2].read_bytes()
@@ -191,7 +191,7 @@ HUGE = struct.pack("<Q", 2**62)
         ),
     ],
 )
-def test_what_is_broken_is_told_in_a_line_with_its_place(tmp_path: Path, data: bytes, says: str) -> None:
+def test_a_broken_header_gives_an_error_with_its_place(tmp_path: Path, data: bytes, says: str) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(data)
     with pytest.raises(ModelError) as caught:
@@ -205,7 +205,7 @@ def test_a_tensor_type_that_only_a_newer_llama_cpp_knows_is_left_to_it(tmp_path:
     assert [(t.type, t.n_bytes) for t in read_header(path).tensors] == [("type 77", 96), ("F32", 16)]
 
 
-def test_what_is_no_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_gives_an_error_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, says in (("none", "no such model file: .*none"), (".", "is a directory"), ("pipe", "pipe is not a file")):
         with pytest.raises(ModelError, match=says):

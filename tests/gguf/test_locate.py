@@ -1,4 +1,4 @@
-"""The file that a model's name means, here and from elsewhere."""
+"""Find the file of a model by its name, from any folder."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_lasting_name_means_the_same_file_from_everywhere(here: Path, tmp_path
         ("n" * 300, "no model 'nnn"),
     ],
 )
-def test_what_cannot_be_a_model_is_said_in_a_line(here: Path, name: str, says: str) -> None:
+def test_an_impossible_name_gives_an_error(here: Path, name: str, says: str) -> None:
     (here / "models" / "toy.gguf").touch()
     with pytest.raises(ModelError, match=says):
         find_model(name)

@@ -1,4 +1,4 @@
-"""--sampling model: the filters that a model's file names, where nothing else sets them."""
+"""--sampling model: the sampling settings of a model's file are used if nothing else sets them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An answer that is begun: its prompt ends with the open turn of the assistant, whatever templates do to answers."""
+"""Answers with a given beginning: the prompt ends with the open turn of the assistant, with all templates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions in prompts: shown as the template shows them, called as it writes calls; else in words."""
+"""Functions in prompts: in the syntax of the template, or as text if it has none."""
 
 from __future__ import annotations
 

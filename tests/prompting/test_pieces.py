@@ -1,4 +1,4 @@
-"""The tokens of a prompt are those that it has in one piece, whatever is kept or hidden in it."""
+"""A prompt in pieces has the same tokens as in one piece, with kept tokens and hidden texts in it."""
 
 from __future__ import annotations
 

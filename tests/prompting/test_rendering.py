@@ -1,4 +1,4 @@
-"""What is said reaches the prompt, or the failure is told: templates of many kinds, and what they refuse."""
+"""Messages reach the prompt, or an error says that they do not, with templates of many kinds."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_model_with_parts_answers(tmp_path: Path, pjlocal) -> None:
 # What does not reach the prompt.
 
 
-def test_a_question_that_does_not_reach_the_prompt_fails_in_a_line(tmp_path: Path, pjlocal) -> None:
+def test_a_question_that_does_not_reach_the_prompt_gives_an_error(tmp_path: Path, pjlocal) -> None:
     path = tiny_models.write_llama(tmp_path / "model.gguf", chat_template=NOTHING)
     result = pjlocal("run", "-m", path, "Hello")
     assert (result.returncode, result.stdout) == (1, "")
@@ -99,7 +99,7 @@ def test_a_question_that_does_not_reach_the_prompt_fails_in_a_line(tmp_path: Pat
     )
 
 
-def test_so_does_one_before_it(read) -> None:
+def test_an_earlier_question_that_does_not_reach_the_prompt_gives_an_error_too(read) -> None:
     assert read(LAST_ALONE, "Why?") == "Why?"
     with pytest.raises(ModelError, match="leaves out earlier questions: begin a new chat"):
         read(LAST_ALONE, "Why?", "So.", "Why?")

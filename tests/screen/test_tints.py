@@ -1,4 +1,4 @@
-"""Colours say who wrote a token, or which preference pulled it in and how hard; without colours, other styles do."""
+"""Colours show the writer of a token, or the preference that pushed it; without colours, other styles do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that is shown gives a terminal no orders."""
+"""Text that is shown cannot control the terminal."""
 
 from __future__ import annotations
 

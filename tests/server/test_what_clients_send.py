@@ -216,7 +216,7 @@ def test_the_context_limits_an_answer(served: Served) -> None:
         assert reply["usage"]["total_tokens"] == N_CTX
 
 
-def test_no_answer_ends_before_its_least_number_of_tokens(served: Served) -> None:
+def test_no_answer_ends_before_min_tokens(served: Served) -> None:
     short: dict[str, Any] = {"logit_bias": {"</s>": 100}, "max_tokens": 20, "seed": 1}
     assert texts(served, **short) == [""]
     for mode in ({}, {"prefer": ["vivid", "formal"]}, {"prefer": ["vivid", "formal"], "mode": "both", "floor": 0}):
