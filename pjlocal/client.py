@@ -58,7 +58,7 @@ class KeyRefused(UsageError):
 
 
 class ServerBusy(ServerError):
-    """All places of the server are taken."""
+    """The server is full: it is writing answers, and its queue has no place left."""
 
 
 class WarningLog:
@@ -550,7 +550,6 @@ class RemoteAnswer:
             self._response.close()
 
     def _messages(self) -> Iterator[dict[str, Any]]:
-        """The JSON objects of the stream of server-sent events."""
         while line := self._response.readline():
             if line.startswith(b"data:"):
                 yield json.loads(line[5:])

@@ -506,6 +506,5 @@ def _can_share(plan: Plan) -> bool:
 
 
 def _plain(request: Request, with_adapters: bool) -> Request:
-    """The request without preferences, in mode plain."""
     generation = in_mode(request.generation, "plain") if with_adapters else settings.Generation(mode="plain")
     return replace(request, views=((), ()), generation=generation)

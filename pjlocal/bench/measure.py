@@ -146,7 +146,7 @@ def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
         "tokens": work.n_tokens,
         "repeats": work.repeats,
         "lookahead": work.lookahead,
-        "trimmable": model.can_truncate,
+        "can_truncate": model.can_truncate,
         "threads": threads(work),
         "llama_cpp_python_threads": library_threads(),
         "layers_offloaded": model.offload.n_gpu_layers,

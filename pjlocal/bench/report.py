@@ -123,5 +123,4 @@ class Report:
 
 
 def _timed_runs(runs: Sequence[float]) -> list[float]:
-    """The runs that could be timed."""
     return [run for run in runs if not isnan(run)]

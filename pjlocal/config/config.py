@@ -165,7 +165,6 @@ def check_persona(name: str, presets: Mapping[str, str]) -> None:
 
 
 def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> dict[str, Any]:
-    """Check the preferences among the values, and return all values."""
     for key in values.keys() & {*PREFERENCES, "avoid"}:
         values[key] = tuple(preference(spec, presets, folder, *where, key) for spec in values[key])
     return values

@@ -232,7 +232,6 @@ def _decisions(
 def _decide_outside(
     rows: Rows, policies: Policies, policy: Policy, rules: Rules, position: int, u: list[float]
 ) -> Decision:
-    """Decide a token outside the rounds by one policy."""
     return policies.observe(plain_token(position, policy(rows), u, rules.strategy), rows, policy)
 
 

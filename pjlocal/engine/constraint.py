@@ -276,7 +276,6 @@ _NAMES = {"json_schema": "the JSON schema", "regex": "the regular expression", "
 
 
 def _grammar(sampling: Sampling) -> str | None:
-    """The grammar that llguidance compiles."""
     return _translated(sampling.json_schema, sampling.regex, sampling.lark)
 
 
@@ -336,7 +335,6 @@ def _in_ascii(regex: str) -> str:
 
 
 def _error_of_schema(schema: Any) -> str:
-    """llguidance's error for a schema, empty if none."""
     from llguidance import LLMatcher
 
     return _reason(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON)))

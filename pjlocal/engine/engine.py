@@ -334,7 +334,6 @@ class Engine:
     # Decoding.
 
     def _try_to_decode(self) -> Exception | None:
-        """Decode, and return the error if it fails."""
         try:
             self._decode()
         except Exception as error:
@@ -414,7 +413,6 @@ class Engine:
 
 
 def _end(answer: EngineAnswer, error: Exception) -> None:
-    """End an answer by an error, or as interrupted."""
     if isinstance(error, Interrupted):
         answer.interrupt()
     else:

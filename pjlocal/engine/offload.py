@@ -61,7 +61,6 @@ def choose_offload(path: Path, engine: Engine, n_views: int) -> Offload:
 
 
 def _names(devices: list[Device], offload: Offload) -> tuple[str, ...]:
-    """The names of the devices that get layers."""
     names = (device.name for device in devices)
     return tuple(compress(names, offload.shares or repeat(True))) if offload.n_gpu_layers else ()
 

@@ -75,7 +75,6 @@ def _run_jobs(jobs: SimpleQueue[Callable[[], None] | None]) -> None:
 
 
 def _run(job: Callable[[], None], ended: threading.Event, errors: list[BaseException]) -> None:
-    """Run a job, and append the error that it raises to ``errors``."""
     try:
         job()
     except BaseException as error:

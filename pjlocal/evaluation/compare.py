@@ -290,7 +290,6 @@ def place(metric: Metric) -> tuple[int, Metric]:
 
 
 def _stacked(values: Mapping[str, Array], prompts: Iterable[str]) -> Array:
-    """The values [k] of n prompts as one array [k, n]."""
     return np.stack([values[prompt] for prompt in prompts], axis=1)
 
 

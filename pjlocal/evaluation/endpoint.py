@@ -209,7 +209,6 @@ class EndpointJudge:
         return f"status {error.status_code}: {self._complaint(error)}".removesuffix(": ")
 
     def _complaint(self, error: openai.APIStatusError) -> str:
-        """The server's error message on one line."""
         body = error.body
         return self._clean(str((body.get("message", body) if isinstance(body, dict) else body) or ""))
 

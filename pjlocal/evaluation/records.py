@@ -89,7 +89,7 @@ class AnswerRecord:
 
     @property
     def subject(self) -> tuple[str, ...]:
-        """A key of the subject of the record: of two records with the same subject, the later one counts."""
+        """The key of what the record is about: of two records with the same key, the later one counts."""
         return (self.key,)
 
 
@@ -283,13 +283,11 @@ def _parsed(kind: type[Record], line: bytes, simple: Mapping[str, tuple[type, ..
 
 
 def _simple_fields(kind: type) -> dict[str, tuple[type, ...]]:
-    """The types of a record's simple fields."""
     may_be: dict[type, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float)}
     return {name: may_be[hint] for name, hint in get_type_hints(kind).items() if hint in may_be}
 
 
 def _whole_lines(data: bytes) -> Iterator[bytes]:
-    """The complete lines."""
     return iter(data.split(b"\n")[:-1])
 
 

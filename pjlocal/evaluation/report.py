@@ -137,7 +137,6 @@ def report_plots(suite: Suite, comparison: Comparison) -> list[Plot]:
 
 
 def _win_plots(comparison: Comparison) -> Iterator[Plot]:
-    """One plot for each judge and objectives."""
     for by, objectives in dict.fromkeys((row.by, row.objectives) for row in comparison.wins):
         rows = [row for row in comparison.wins if (row.by, row.objectives) == (by, objectives)]
         against = " or ".join(dict.fromkeys(row.against for row in rows))

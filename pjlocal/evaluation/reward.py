@@ -124,7 +124,6 @@ class Scorer:
 
 
 def _metrics(prefixes: Mapping[str, str], likely: Mapping[str, float]) -> dict[str, float]:
-    """The metrics from log P(y | x, prefix) by prefix."""
     return {
         metric: likely[text] - likely[""] if metric.startswith("reward:") else likely[text]
         for metric, text in prefixes.items()

@@ -296,5 +296,4 @@ def _made(kind: type[_Made], values: Mapping[str, Any], **rest: Any) -> _Made:
 
 
 def _as_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn JSON's lists into tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -108,7 +108,7 @@ def power_note(comparison: Comparison) -> str:
 
 
 def judge_notes(comparison: Comparison) -> list[str]:
-    """A sentence about the steadiness of each judge, and whether it is unfit."""
+    """A sentence about each judge: how steady its verdicts are, and whether it is unfit."""
     return [_steadiness_note(comparison, by) for by in comparison.judges]
 
 
@@ -262,7 +262,6 @@ def metric_name(metric: Metric) -> str:
 
 
 def _full_name(metric: Metric) -> str:
-    """The metric's name with the name of the model that measured it."""
     return f"{metric_name(metric)} by {metric.by.removesuffix('.gguf')}" if metric.by else metric_name(metric)
 
 

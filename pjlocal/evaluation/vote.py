@@ -130,7 +130,7 @@ class Voting:
         if self.folder.take_back(verdict):
             self.notice = "the vote is undone"
         else:
-            self.notice = "another program wrote meanwhile: the vote counts until you vote again"
+            self.notice = "the vote stays until you vote again: another program has written since"
         self._open.insert(0, question)
 
     def votes(self) -> list[Verdict]:

@@ -136,7 +136,6 @@ def _is_usual(key: str, value: Value) -> bool:
 
 
 def _of_unknown(least: int) -> _Takes:
-    """The values that are usual under an unknown key."""
     whole, number = _whole(least, (1 << 31) - 1), _number(-1e12, 1e12)
     return lambda value: isinstance(value, bool | str) or whole(value) or number(value)
 

@@ -258,7 +258,7 @@ def read_header(path: Path) -> Header:
     parts = part_paths(beside_its_parts(path))
     if len(parts) != n_parts:
         raise ModelError(
-            f"cannot load {path}: it is the first of a model's {n_parts} parts under another name. {_NAME_THE_FIRST}"
+            f"cannot load {path}: it is part 1 of {n_parts} of a split model, but has another name. {_NAME_THE_FIRST}"
         )
     for part in parts:
         if not part.exists():

@@ -1,4 +1,4 @@
-"""Recognize GGUF files that are not models that write text, and name the options for them."""
+"""Recognize GGUF files that cannot write text, and the options that take them."""
 
 from __future__ import annotations
 

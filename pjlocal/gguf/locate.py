@@ -114,7 +114,6 @@ def every_name(models: Iterable[ModelFile]) -> Iterator[ModelFile]:
 
 
 def _spellings(model: ModelFile) -> list[str]:
-    """The names of a model in lower case, with and without the ending."""
     return [spelling for name in model.names for spelling in {name.lower(), name.lower().removesuffix(".gguf")}]
 
 

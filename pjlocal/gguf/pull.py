@@ -142,7 +142,6 @@ def _models(info: ModelInfo) -> dict[str, list[RemoteFile]]:
 
 
 def _quantization(name: str) -> str:
-    """The quantization in a file's name, else in its folder's name."""
     *folders, base = name.split("/")
     return quantization_of(base) or (quantization_of(f"-{folders[-1]}") if folders else None) or ""
 

@@ -12,7 +12,7 @@ MOST_PARTS = 1024  #: the largest models on Hugging Face have some dozens
 
 
 def beside_its_parts(path: Path) -> Path:
-    """Follow a link to a split model's first part until the other parts are in the same folder under their names.
+    """Follow links from a split model's first part to the folder that contains all parts.
 
     llama.cpp finds the parts by their names.  A link may have another name, or be in another folder.  In Hugging Face's
     cache the links have the names, and the files that they lead to are named by checksums.

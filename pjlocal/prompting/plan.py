@@ -245,7 +245,6 @@ def make_roles(request: Request) -> Roles:
 
 
 def _adapters(generation: Generation, *views: str) -> Adapters:
-    """The adapters for all views, and the additional ones of the named views."""
     kinds = zip(*(ADAPTERS.get(view, ()) for view in ("", *views) if view in ADAPTERS), strict=True)
     return make_adapters(*([*chain.from_iterable(getattr(generation, name) for name in names)] for names in kinds))
 

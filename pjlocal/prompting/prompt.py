@@ -357,7 +357,6 @@ class ChatTemplate:
         return replace(message, content=self._harmless(message.content, marks), others=others)
 
     def _harmless(self, text: str, marks: Marks) -> str:
-        """Replace the control tokens that a text spells by marks."""
         if self._controls(text):
             for spelling in self._control_spellings:
                 if spelling in text:
@@ -365,7 +364,6 @@ class ChatTemplate:
         return text
 
     def _hidden(self, message: Message, marks: Marks) -> Message:
-        """Replace the whole text of an answer by a mark."""
         if message.role != "assistant" or not message.content:
             return message
         return replace(message, content=marks.hide(message.content), tokens=())
@@ -456,11 +454,9 @@ _GREETINGS: list[list[tuple[Role, str]]] = [[("user", "hello")], [("system", "he
 
 
 def _think(is_on: bool) -> dict[str, bool]:
-    """The template's variables that switch thinking on or off."""
     return dict.fromkeys(_THINK_NAMES, is_on)
 
 
 def _headed(turns: Sequence[Message], text: str) -> list[Message]:
-    """Put a text at the start of the first message."""
     first, *rest = turns
     return [replace(first, content=f"{text}\n\n{first.content}"), *rest]

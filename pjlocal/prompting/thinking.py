@@ -198,7 +198,7 @@ class ThinkingPhase(Generic[V]):
 
 
 class Token(Protocol):
-    """A token with its text, and whether it is part of the thinking, such as `events.TokenEvent`."""
+    """A token with its text, and whether it is part of the thinking; `events.TokenEvent` is one."""
 
     @property
     def text(self) -> str: ...

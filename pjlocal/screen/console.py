@@ -70,13 +70,13 @@ class KeysUnseen:
     """Terminal modes in which keys are not echoed, and wait unchanged until they are read.
 
     Args:
-        keeps_all: whether Ctrl-C keeps the keys typed before it.
+        keeps_typed: whether Ctrl-C keeps the keys typed before it.
 
     Raises:
         OSError, ValueError, AttributeError: standard input is not a terminal.
     """
 
-    def __init__(self, keeps_all: bool) -> None:
+    def __init__(self, keeps_typed: bool) -> None:
         import termios
 
         self.taken: list[bytes] = []
@@ -87,7 +87,7 @@ class KeysUnseen:
         self._now = [*self._before]
         self._now[0] &= ~termios.ICRNL  # keeps Enter from becoming Ctrl-J
         self._now[3] &= ~(termios.ECHO | termios.ICANON)
-        self._now[3] |= termios.NOFLSH if keeps_all else 0
+        self._now[3] |= termios.NOFLSH if keeps_typed else 0
         self._set(self._now)
 
     def _set(self, modes: list[Any]) -> None:
@@ -132,7 +132,7 @@ def take_keys() -> None:
 def keys_unseen() -> Iterator[None]:
     """Do not echo keys typed in the body; they wait unchanged for the next prompt."""
     try:
-        modes = KeysUnseen(keeps_all=False)
+        modes = KeysUnseen(keeps_typed=False)
     except (ImportError, OSError, ValueError, AttributeError):  # no terminal, or Windows
         yield
         return
@@ -148,7 +148,7 @@ def keys_kept() -> Iterator[list[bytes]]:
     """Do not echo keys typed in the body, a whole chat.  `take_keys` appends them to the list; Ctrl-C drops none."""
     global _keeper
     try:
-        _keeper = KeysUnseen(keeps_all=True)
+        _keeper = KeysUnseen(keeps_typed=True)
     except (ImportError, OSError, ValueError, AttributeError):
         yield []
         return

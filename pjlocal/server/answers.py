@@ -204,7 +204,6 @@ class _BeingWritten:
                 yield (": read {} of {}\n\n".format(*reading) if reading else ": alive\n\n").encode()
 
     def _leave(self) -> None:
-        """Note that a client has stopped following."""
         self._n_clients -= 1
         if self._patience and self.question and self.question.session.id is not None:
             asyncio.get_running_loop().call_later(self._patience, self._check_followed)

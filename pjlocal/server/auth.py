@@ -214,7 +214,6 @@ class Guard:
         return None
 
     def _may_ask(self, origin: str, host: str) -> bool:
-        """True if web pages from this origin may use the server."""
         return "*" in self._origins or origin in self._origins or _is_own(origin, host)
 
 
@@ -229,7 +228,6 @@ def _is_own(origin: str, host: str) -> bool:
 
 
 def _host(header: str) -> str:
-    """The host in a header, without the port."""
     try:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:

@@ -46,7 +46,6 @@ def without_nulls(values: Any) -> Any:
 
 
 def _whole(number: Any) -> Any:
-    """Convert a whole number such as 1.0 to an integer."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 

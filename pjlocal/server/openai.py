@@ -110,7 +110,6 @@ class _Text(Strict):
 
 
 def _parts(content: Any) -> Any:
-    """The parts of a message; a text is one part."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
@@ -266,7 +265,6 @@ class Body(Strict):
             raise in_sent_fields(error, fields) from None
 
     def _fields(self) -> dict[str, Any]:
-        """The fields of the request with their values."""
         known = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
         return flat(known | (self.model_extra or {}))
 
@@ -333,7 +331,6 @@ class Chat(Offering, Body):
 
 
 def _prompts(prompt: Any) -> Any:
-    """The prompts of a request; a text or a list of tokens is one prompt."""
     is_one = isinstance(prompt, str) or (isinstance(prompt, list) and prompt and type(prompt[0]) is int)
     return [prompt] if is_one else prompt
 

@@ -43,7 +43,6 @@ class _Text(Strict):
 
 
 def _items(text: Any) -> Any:
-    """The items of an input; a text is a message."""
     return [{"role": "user", "content": text}] if isinstance(text, str) else text
 
 

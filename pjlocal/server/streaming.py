@@ -133,7 +133,7 @@ class Answers:
         return from_first()
 
     def reading(self) -> tuple[int, int] | None:
-        """The number of prompt tokens that are read, and of all; None while no prompt is being read."""
+        """The number of prompt tokens read so far, and their total; None while no prompt is being read."""
         return next((found for job in self._jobs if (found := self._service.reading(job))), None)
 
     def cancel(self) -> None:

@@ -282,7 +282,6 @@ def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport
 
 
 def _rules(functions: Sequence[Function], between: str) -> Iterator[str]:
-    """The Lark rules of a call after its opening."""
     yield f"call: {' | '.join(f'call_{n}' for n, _ in enumerate(functions))}"
     for n, function in enumerate(functions):
         yield f'call_{n}: "{function.name}" {between} arguments_{n}'

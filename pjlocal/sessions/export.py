@@ -248,7 +248,6 @@ def _share(turn: Turn) -> list[str]:
 
 
 def _tokens(turn: Turn, thought: bool) -> list[dict[str, Any]]:
-    """The tokens of a turn's thinking, or of its answer."""
     events = [event for event in turn.events if event.thought is thought]
     return [*map(_token, whole_characters(events, lambda event: event.text))]
 

@@ -308,7 +308,6 @@ def _hide(store: Store, turn: Turn) -> None:
 
 
 def _save(store: Store, session: Session) -> None:
-    """Save the settings of a session that has turns."""
     if session.id is not None:
         store.save_settings(session)
 

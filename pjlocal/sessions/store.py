@@ -244,7 +244,6 @@ def _token_row(turn_id: int, event: TokenEvent) -> tuple[Any, ...]:
 
 
 def _token_json(row: sqlite3.Row) -> dict[str, Any]:
-    """The fields of a token that are stored as JSON."""
     return {
         "rejected": row["rejected"] and json.loads(row["rejected"]),
         "pushes": json.loads(row["pushes"] or "{}"),
