@@ -87,7 +87,7 @@ def test_adapters_of_every_view_are_the_same_in_every_layout(judge: Make, lora, 
     assert texts[0] == texts[1]
 
 
-def test_one_view_alone_has_its_own_adapter(judge: Make, lora: Path) -> None:
+def test_a_single_view_has_its_own_adapter(judge: Make, lora: Path) -> None:
     """With the same prefix in both views, nothing is ever rejected, but for the adapter."""
     same = judge("vivid", "vivid")
     assert same("Hello", seed=1, max_tokens=24, ignore_end=True).statistics.acceptance_rate == 1
@@ -141,7 +141,7 @@ def test_three_views_live_in_contexts_where_one_has_an_adapter_of_its_own(judge:
     assert ids(one) == before
 
 
-def test_what_was_read_with_another_adapter_is_read_again(judge: Make, lora: Path) -> None:
+def test_tokens_read_with_another_adapter_are_read_again(judge: Make, lora: Path) -> None:
     """And nothing else is: a view whose adapters stay keeps what it has read."""
     one = judge("vivid", "creative", lora_a=(f"{lora}:0.5",))
     fresh = ids(judge("vivid", "creative", lora_a=(f"{lora}:0.25",)))
@@ -180,7 +180,7 @@ def test_a_cache_that_grows_keeps_its_adapters(judge: Make, lora: Path) -> None:
     assert ids(one, long) == ids(judge("vivid", "creative", lora_a=(str(lora),)), long)
 
 
-def test_answers_written_side_by_side_have_none_and_say_so(judge: Make, lora: Path) -> None:
+def test_adapters_are_refused_for_concurrent_answers(judge: Make, lora: Path) -> None:
     one = judge("vivid", "creative")
     with closing(LiveEngine(one.model, Engine(n_threads=1), one.interrupt, Capacity(2, 2, 256))) as engine:
         adapted, plain = (

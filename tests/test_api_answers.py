@@ -82,7 +82,7 @@ def test_events_are_those_of_a_single_answer_with_the_prompts_number(judge: Pers
 
 
 @pytest.mark.parametrize("parallel", [1, 2, 5, 50])
-def test_so_many_at_once_change_no_text(judge: PersonaJudge, parallel: int) -> None:
+def test_the_number_of_concurrent_answers_changes_no_text(judge: PersonaJudge, parallel: int) -> None:
     order: list[int] = []
     in_flight: set[int] = set()
     texts = dict.fromkeys(range(5), "")
@@ -151,7 +151,7 @@ def test_answers_with_adapters_are_written_one_at_a_time(judge: PersonaJudge, tm
     assert not is_interleaved(number for number, _ in events)
 
 
-def test_those_that_can_share_are_written_first_and_each_ends_once(judge: PersonaJudge) -> None:
+def test_answers_that_can_share_are_written_first_and_each_ends_once(judge: PersonaJudge) -> None:
     schedules = ["reference", "lockstep", "reference", "lockstep", "lockstep"]
     plans = [judge.plan(q, judge.request.replace(schedule=s)) for q, s in zip(PROMPTS, schedules, strict=True)]
     expected = alone(judge)

@@ -90,7 +90,7 @@ def test_a_chat_reads_files_for_the_next_question(tiny: Callable[[str], Path], t
         assert chat.say("/read clear") == ["no file is sent with the next question"]
 
 
-def test_files_of_a_question_that_was_not_asked_stay(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+def test_files_stay_attached_if_the_question_is_not_asked(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("the cat " * 3000)
     with talk(tiny("llama")) as chat:

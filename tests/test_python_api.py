@@ -162,7 +162,7 @@ def test_preferences_that_cannot_be_are_refused_and_those_in_force_stay(preferri
         ([{"role": "assistant", "content": "Ho"}], {}, UsageError, "the prompt is empty"),
     ],
 )
-def test_what_cannot_be_is_refused_by_the_names_of_python(judge, prompt, changes, error, says) -> None:
+def test_errors_of_values_use_python_names(judge, prompt, changes, error, says) -> None:
     with pytest.raises(error) as raised:
         judge(prompt, **changes)
     assert str(raised.value).startswith(says) and "--" not in str(raised.value)
@@ -182,7 +182,7 @@ def test_what_cannot_be_is_refused_by_the_names_of_python(judge, prompt, changes
         ({"panel": True, "prefer": "vivid"}, UsageError, "panel takes 2 to 26 preferences"),
     ],
 )
-def test_the_same_holds_when_the_model_is_loaded(tiny, arguments, error, says) -> None:
+def test_wrong_values_are_refused_while_loading_too(tiny, arguments, error, says) -> None:
     with pytest.raises(error) as raised:
         PersonaJudge(tiny("llama"), **arguments)
     assert str(raised.value).startswith(says)

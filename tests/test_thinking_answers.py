@@ -152,7 +152,7 @@ def test_a_stop_token_ends_no_thought(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [{"grammar": ANSWER}, {"regex": "[a-z]{5}"}, {"json_schema": '{"const": "hello"}'}])
 @pytest.mark.parametrize("mode", MODES[:6], ids=lambda mode: " ".join(map(str, mode.values())))
-def test_a_constraint_begins_behind_a_thought_that_the_prompt_opens(tmp_path, form, mode) -> None:
+def test_a_constraint_begins_after_thinking_that_the_prompt_opens(tmp_path, form, mode) -> None:
     settings = {"think_tokens": 6, "max_tokens": 20, "logit_bias": ("</s>=-inf",), **form, **mode}
     with judge(tmp_path, opening(MARKS[0]), added=["<think>", "</think>"], **settings) as one:
         for schedule in ("lockstep", "reference"):
@@ -189,7 +189,7 @@ def test_a_constrained_answer_may_begin_with_a_thought(tmp_path, form, kind, mod
         assert (off.statistics.thinking_tokens, len(off.text)) == (0, 5), "where thinking is not switched off"
 
 
-def test_white_space_that_models_write_behind_the_mark_comes_before_a_constrained_answer(tmp_path: Path) -> None:
+def test_white_space_after_the_closing_mark_precedes_a_constrained_answer(tmp_path: Path) -> None:
     settings = {"regex": "[a-z]{5}", "max_tokens": 30, "logit_bias": ("</think>=100",)}
     with judge(tmp_path, opening(MARKS[0]), added=["<think>", "</think>"], **settings) as one:
         events = list(one.stream("Why?"))
@@ -221,7 +221,7 @@ def test_marks_of_control_tokens_are_spelled_in_the_events(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("question", ["What is <think>?", "Say <think>", "[THINK]"])
-def test_a_quotation_in_the_question_is_no_thought(tmp_path: Path, question: str) -> None:
+def test_a_quotation_in_the_question_is_not_thinking(tmp_path: Path, question: str) -> None:
     with judge(tmp_path, added=["<think>", "[THINK]"], max_tokens=5, ignore_end=True) as one:
         events = list(one.stream(question, logit_bias=("<think>=-inf", "[THINK]=-inf")))
     assert not any(event.thought for event in events)

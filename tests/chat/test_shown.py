@@ -48,7 +48,7 @@ def test_the_first_screen_says_how_to_set_preferences_and_nothing_is_shown_as_a_
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 200])
-def test_the_help_breaks_a_usage_behind_its_bars_and_words(width: int) -> None:
+def test_the_help_breaks_a_usage_line_after_bars_and_words(width: int) -> None:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(figures.commands([(c.usage, c.help) for c in COMMANDS.values()], width))

@@ -217,7 +217,7 @@ def test_ctrl_backslash_keeps_the_answer_and_leaves(writing, sessions) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_d_while_an_answer_is_written_leaves_behind_it(start, toy, says, sessions) -> None:
+def test_ctrl_d_during_an_answer_leaves_after_it(start, toy, says, sessions) -> None:
     text = numbered(100)
     chat = start(*toy, *says(text))
     chat.type("Go\r")

@@ -92,7 +92,7 @@ ANALYSIS = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|
 
 @pytest.mark.parametrize("added", [(), ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")])
 @pytest.mark.parametrize("thought", [ANALYSIS, ANALYSIS.replace("<|end|>", ""), "<|channel|>final<|message|>"])
-def test_a_chat_goes_on_behind_an_answer_in_channels(tmp_path: Path, thought: str, added: tuple[str, ...]) -> None:
+def test_a_chat_continues_after_an_answer_in_channels(tmp_path: Path, thought: str, added: tuple[str, ...]) -> None:
     model = tiny_models.write_llama(tmp_path / "oss.gguf", chat_template=HARMONY, add_bos=False, added=added)
     with talk(model, prefer=(), sampling=written(f"{thought}It purrs"), max_tokens=150) as chat:
         before = chat.ask("Why?")
@@ -197,14 +197,14 @@ def test_white_space_around_answers_stays_or_goes_as_the_template_wants(tmp_path
                 assert all(common(h, p) == len(h) for h, p in zip(before.held, cost.prompts, strict=True))
 
 
-def test_a_template_that_changes_what_was_said_has_its_way(tmp_path: Path) -> None:
+def test_a_template_may_change_messages(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, SHOUTS), prefer=()) as chat:
         chat.ask("why?")
         text = prompt_text(chat, chat.ask("how?"))
         assert text == chatml(("user", "WHY?"), ("assistant", "HM"), ("user", "HOW?"))
 
 
-def test_a_template_that_refuses_costs_a_line_and_the_chat_goes_on(tmp_path: Path) -> None:
+def test_a_refusal_by_the_template_is_one_line_and_the_chat_continues(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, ONE_QUESTION)) as chat:
         assert chat.say("Why?") == []
         fed = chat.n_fed()
@@ -264,7 +264,7 @@ SILENT = Sampling(logit_bias=("4=1000",))  # ends at once
 
 @pytest.mark.parametrize("placement", ["system", "user-turn"])
 @pytest.mark.parametrize("template", [CHATML, STRICT])
-def test_after_an_empty_answer_the_chat_goes_on_and_nothing_is_read_twice(tmp_path, store, template, placement) -> None:
+def test_a_chat_continues_after_an_empty_answer_without_reading_twice(tmp_path, store, template, placement) -> None:
     prompting, quiet = Prompting(placement=placement), SILENT
     model = model_with(tmp_path, template)
     with talk(model, prompting=prompting, sampling=quiet, store=store) as chat:
@@ -288,12 +288,12 @@ def test_after_an_empty_answer_the_chat_goes_on_and_nothing_is_read_twice(tmp_pa
         assert prompt_text(chat, chat.ask("Or?")).startswith(chatml(*wish, *asked))
 
 
-def test_what_was_killed_before_its_first_token_is_joined_to_what_is_asked_next(tmp_path: Path) -> None:
+def test_an_unanswered_question_is_joined_to_the_next_one(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, STRICT), session=Session(turns=[Turn("Why?")])) as chat:
         assert prompt_text(chat, chat.ask("Well?")) == chatml(("system", "Be brief"), ("user", "Why?\n\nWell?"))
 
 
-def test_what_does_not_reach_the_prompt_costs_a_line_and_the_chat_goes_on(tmp_path: Path) -> None:
+def test_questions_left_out_by_the_template_are_reported_and_the_chat_continues(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, "{{ messages[-1]['content'] }}"), prefer=()) as chat:
         assert chat.say("Why?") == []
         (line,) = chat.say("How?")
@@ -302,7 +302,7 @@ def test_what_does_not_reach_the_prompt_costs_a_line_and_the_chat_goes_on(tmp_pa
         assert chat.say("How?") == []
 
 
-def test_a_switch_that_is_missing_is_told_of_with_each_model_once(tmp_path: Path, caplog) -> None:
+def test_a_missing_switch_is_reported_once_per_model(tmp_path: Path, caplog) -> None:
     with talk(model_with(tmp_path, CHATML)) as chat:
         chat.say("/set think off")
         chat.say("Why?")

@@ -140,7 +140,7 @@ def test_plain_lines_and_tables_are_read_by_their_endings(batch: Batch, pjlocal,
     assert json.loads(pjlocal("run", *options, "--batch", "in.txt").stdout)["row"] == 1, "standard output"
 
 
-def test_wrong_use_is_told(pjlocal, options, tmp_path: Path) -> None:
+def test_wrong_use_is_reported(pjlocal, options, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     for args, says in (
         (("--batch", "none.txt"), "cannot read prompts none.txt: No such file or directory"),

@@ -73,7 +73,7 @@ def test_the_markdown_view_leaves_clean_text_behind(on_terminal, tmp_path, tiny,
 
 
 @pytest.mark.slow
-def test_what_the_model_writes_gives_the_terminal_no_orders(on_terminal, pjlocal, tiny, tmp_path) -> None:
+def test_escape_sequences_of_the_model_do_not_reach_the_terminal(on_terminal, pjlocal, tiny, tmp_path) -> None:
     evil = 'root ::= "a[bold]b[/x]\\x1b[2J\\x1b]0;title\\x07c\\x9b31md"'
     (tmp_path / "evil.gbnf").write_text(evil)
     args = ("run", "-m", str(tiny("llama")), *PREFER, "--grammar", str(tmp_path / "evil.gbnf"), "hi")

@@ -117,7 +117,7 @@ def test_every_answer_is_what_its_seed_gives_alone(tiny: Callable[[str], Path], 
             assert written(engine, answers(judge, engine, generations())) == alone
 
 
-def test_one_batch_reads_what_all_answers_feed(tiny: Callable[[str], Path]) -> None:
+def test_one_batch_decodes_the_tokens_of_all_answers(tiny: Callable[[str], Path]) -> None:
     settings = EngineSettings(n_threads=1, n_batch=1024)  # of which one reads all prompts
     with (
         PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=settings) as judge,

@@ -129,7 +129,7 @@ def test_the_command_ends_with_one_line(pjlocal: Any, tiny: Callable[[str], Path
         assert MESSAGE in one_line(result.stderr)
 
 
-def test_a_chat_goes_on(pjlocal: Any, tiny: Callable[[str], Path]) -> None:
+def test_a_chat_continues_after_invalid_logits(pjlocal: Any, tiny: Callable[[str], Path]) -> None:
     result = pjlocal(
         "chat", "-m", tiny("broken_word"), "-p", "vivid", "-p", "creative", "--threads", "1", "--mode", "both",
         "-n", "5", "--ignore-end", "--seed", "1", stdin="hello Q\nhello\n",

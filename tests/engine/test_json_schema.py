@@ -162,7 +162,7 @@ SUPPORTED = {
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_what_is_written_under_a_supported_keyword_validates(name: str) -> None:
+def test_answers_under_each_supported_keyword_validate(name: str) -> None:
     schema = SUPPORTED[name]
     older = name == "older items"
     validator = (jsonschema.Draft7Validator if older else jsonschema.Draft202012Validator)(
@@ -440,7 +440,7 @@ objects = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(options=st.lists(objects | st.builds(within, objects), min_size=2, max_size=3), seed=st.integers(0, 99))
-def test_what_is_written_for_one_option_matches_no_other(options: list[Any], seed: int) -> None:
+def test_an_answer_for_one_option_of_oneof_matches_no_other(options: list[Any], seed: int) -> None:
     try:
         first = matcher({"oneOf": options})
     except UsageError:

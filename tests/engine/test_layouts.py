@@ -133,7 +133,7 @@ def test_the_reference_schedule_reads_more_than_it_emits(tiny) -> None:
     assert fed["reference"] > 1.1 * fed["lockstep"]
 
 
-def test_one_view_reads_one_token_a_token(tiny) -> None:
+def test_a_single_view_decodes_each_token_once(tiny) -> None:
     with PersonaJudge(tiny("llama")) as judge:
         answer = judge.stream("Hello", seed=1, max_tokens=40, ignore_end=True)
         list(answer)

@@ -33,7 +33,7 @@ def test_a_common_prefix_ends_where_tokens_differ_or_one_text_ends() -> None:
     assert common_prefix([], [1]) == common_prefix([2], [1]) == 0
 
 
-def test_a_conversation_goes_on_in_the_caches_of_its_last_turn() -> None:
+def test_a_conversation_continues_in_the_caches_of_its_last_turn() -> None:
     views = [[*VIVID, *QUESTION, *ANSWER], [*CREATIVE, *QUESTION, *ANSWER]]
     assert placed([view + NEXT for view in views], views) == [0, 1]
 
@@ -58,7 +58,7 @@ def test_views_with_equal_prefixes_keep_their_caches() -> None:
     assert placed([[*SYSTEM, *FORMAL], [*SYSTEM, *CONCISE]], caches) == [0, 1]
 
 
-def test_one_view_that_stays_keeps_its_cache_and_the_new_one_gets_the_other() -> None:
+def test_an_unchanged_view_keeps_its_cache_and_the_new_view_gets_the_other() -> None:
     caches = [[*SYSTEM, *VIVID], [*SYSTEM, *CREATIVE]]
     assert placed([[*SYSTEM, *FORMAL], [*SYSTEM, *VIVID, *NEXT]], caches) == [1, 0]
 

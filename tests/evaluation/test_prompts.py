@@ -208,7 +208,7 @@ def test_a_prompt_that_comes_again_counts_once(tmp_path: Path) -> None:
     ]
 
 
-def test_an_id_is_the_same_whatever_is_left_out(tmp_path: Path) -> None:
+def test_an_id_does_not_depend_on_skipped_prompts(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "\n".join(f"prompt {'x' * n}" for n in range(20)))
     everything = {prompt.text: prompt.id for prompt in load_prompts(str(path))}
     for options in ({"limit": 3}, {"limit": 5, "sample": 1}, {"min_chars": 12}, {"max_chars": 15}):

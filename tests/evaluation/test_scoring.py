@@ -154,7 +154,7 @@ def test_pairs_have_the_same_objectives_prompt_and_seed() -> None:
     ]
 
 
-def test_a_system_is_judged_against_the_one_that_it_names_and_no_more_often_than_asked() -> None:
+def test_a_system_is_judged_against_its_named_opponent_within_the_limit() -> None:
     suite = Suite("s", "S", (OBJECTIVES["o"],), (*SYSTEMS[:2], System("both", against="judge")), baseline="plain")
     pairs = pairs_of(ANSWERS, suite, most=1)
     assert [(p.answer.system, p.baseline.system, p.answer.prompt) for p in pairs] == [
@@ -223,7 +223,7 @@ def test_the_shared_beginning_of_questions_is_read_once(model: Model) -> None:
         local.close()
 
 
-def test_calls_and_tokens_are_known_before_the_judge_is_asked() -> None:
+def test_calls_and_tokens_are_counted_before_the_judge_runs() -> None:
     pairs = pairs_of(ANSWERS, SUITE)
     judging = Judging(pairs, OBJECTIVES, SaysOne(), ())
     assert judging.n_questions == judging.n_calls == 24

@@ -32,7 +32,7 @@ def test_a_difference_is_paired_by_prompt() -> None:
     assert told.swap_test(mine, other[::-1]) > 0.05, "unpaired, it would be lost among the prompts"
 
 
-def test_the_least_of_several_means_is_told_and_compared() -> None:
+def test_the_smallest_of_several_means_is_reported_and_compared() -> None:
     mine, other = np.array([[3.0, 5, 4], [1, 2, 0]]), np.array([[0.0, 1, 2], [5, 5, 5]])
     assert told.mean(mine).value == 1
     assert told.difference(mine, other).value == pytest.approx(0)
@@ -62,12 +62,12 @@ def test_a_ratio_is_of_the_sums_over_the_same_prompts() -> None:
         ([1.0] * 60, 1.0, 1.0, "all prompts have the same value"),
     ],
 )
-def test_what_gives_no_interval_says_why(values: list[float], low, high, note: str) -> None:
+def test_a_missing_interval_has_a_reason(values: list[float], low, high, note: str) -> None:
     found = told.mean(np.array(values))
     assert (found.low, found.high) == (low, high) and found.note.startswith(note)
 
 
-def test_where_bca_fails_the_percentile_interval_stands_in_and_says_so(monkeypatch) -> None:
+def test_the_percentile_interval_replaces_a_failed_bca_and_says_so(monkeypatch) -> None:
     values = np.array([0.0] * 59 + [1.0])
     whole = told.mean(values)
     assert whole.low is not None and whole.high is not None and whole.low <= 1 / 60 <= whole.high
@@ -120,7 +120,7 @@ def test_the_smallest_win_rate_that_n_prompts_can_tell_from_chance(n: int, rate:
 
 
 @pytest.mark.parametrize("n", [20, 50, 200])
-def test_a_win_rate_is_found_with_the_power_that_is_said(n: int) -> None:
+def test_a_win_rate_is_detected_with_the_stated_power(n: int) -> None:
     """Over 4,000 evaluations: 80 %, plus or minus 0.63 % (one standard error)."""
     rate = told.smallest_detectable(n)
     assert rate is not None and rate > told.smallest_significant(n)  # type: ignore[operator]
@@ -165,7 +165,7 @@ def test_the_length_controlled_win_rate_is_a_logistic_regressions() -> None:
     assert told.length_controlled(outcomes, 7 * longer).value == pytest.approx(found.value, abs=1e-12)
 
 
-def test_the_length_controlled_win_rate_stays_finite_where_length_tells_every_winner() -> None:
+def test_the_length_controlled_win_rate_stays_finite_if_length_predicts_every_winner() -> None:
     longer = rng(13).normal(0, 50, 60)
     found = told.length_controlled((longer > 0) * 1.0, longer)
     assert 0 < found.low < 0.5 < found.high < 1

@@ -153,7 +153,7 @@ def test_the_documents_suite_is_one(suite) -> None:
     assert all(f"`{field}`" in document for field in FIELDS)
 
 
-def test_what_is_left_out_has_a_default(suite) -> None:
+def test_missing_keys_have_defaults(suite) -> None:
     made = suite(OBJECTIVES + SYSTEM)
     assert made == Suite("mine", "mine", (Objectives("o", ("vivid", "creative")),), made.systems, baseline="prompt")
 
@@ -515,7 +515,7 @@ def test_a_check_or_suite_made_in_python_is_held_to_its_limits_too() -> None:
         ({}, "plain", "gone"),
     ],
 )
-def test_of_two_systems_one_is_compared_with_the_other(against: dict[str, str], leads: str, behind: str) -> None:
+def test_a_comparison_of_two_systems_has_one_direction(against: dict[str, str], leads: str, behind: str) -> None:
     systems = tuple(replace(system, against=against.get(system.name)) for system in SUITE.systems)
     suite = replace(SUITE, systems=systems)
     assert suite.leads(leads, behind) and not suite.leads(behind, leads)

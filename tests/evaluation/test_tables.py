@@ -88,7 +88,7 @@ def test_a_judge_that_turns_over_is_called_unfit_by_name() -> None:
     assert "UNFIT" in as_page(results(turns_over=1.0), comparison, [])
 
 
-def test_what_luck_could_have_made_is_marked_and_the_baseline_is_not(compared: Comparison) -> None:
+def test_differences_that_may_be_chance_are_marked_except_the_baseline(compared: Comparison) -> None:
     tables = report_tables(SUITE, compared)
     title = "Scores by m, nats per token"
     (headings,) = [[column.heading for column in table.columns] for table in tables if table.title == title]
@@ -152,7 +152,7 @@ def test_names_from_a_file_are_text_everywhere() -> None:
         assert markdown_tables([table]).count("\n|") == 3
 
 
-def test_a_pipe_in_a_name_is_no_column() -> None:
+def test_a_pipe_in_a_name_does_not_start_a_column() -> None:
     table = Table("T", "system", ("x|y",), (Column("a|b", (Cell("1"),)),))
     assert r"| x\|y | 1 |" in markdown_tables([table]) and r"| system | a\|b |" in markdown_tables([table])
 
@@ -198,7 +198,7 @@ def test_lambda_is_drawn_against_score_and_speed() -> None:
     assert "Reward against fluency for bright, by m" in plots
 
 
-def test_two_evaluations_are_told_apart_by_their_differences() -> None:
+def test_two_evaluations_are_labelled_by_their_differences() -> None:
     some = results()
     better = replace(some, scores=[replace(s, value=s.value + 1) if s.metric == "fluency" else s for s in some.scores])
     comparison = compare_folders(some, better)

@@ -56,7 +56,7 @@ def test_all_aspects_of_two_answers_come_together_and_in_one_order() -> None:
         assert len({(q.first.key, q.second.key) for q in found[at : at + 3]}) == 1
 
 
-def test_answers_that_are_the_same_are_not_asked_about() -> None:
+def test_identical_answers_need_no_vote() -> None:
     same = [answer("both", 1, "The same."), answer("prompt", 1, " The same.\n"), answer("judge", 1, "Another.")]
     found = questions(side_by_side(same, SUITE), [("both", "prompt"), ("judge", "prompt")], ["quality"], 0)
     assert [{q.first.system, q.second.system} for q in found] == [{"judge", "prompt"}]
@@ -113,7 +113,7 @@ def test_votes_can_be_taken_back_and_cast_anew(tmp_path: Path) -> None:
         assert [v.p_second for v in folder.read(Verdict).values()] == [1.0]
 
 
-def test_a_vote_behind_which_others_wrote_is_replaced_by_the_next(tmp_path: Path) -> None:
+def test_a_vote_followed_by_other_writers_lines_is_replaced_by_the_next_vote(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder, Folder(tmp_path) as others:
         voting = Voting(make_questions(), folder)
         voting.vote(1)
@@ -138,7 +138,7 @@ def test_the_question_does_not_show_the_systems(tmp_path: Path) -> None:
     assert "\x1b[2J" not in text and "Which answer is more: vivid?" in text
 
 
-def test_the_same_statistics_tell_of_votes_as_of_a_judges_verdicts(tmp_path: Path) -> None:
+def test_votes_have_the_same_statistics_as_a_judges_verdicts(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
         voting = Voting(make_questions(8), folder)
         while question := voting.question:
@@ -179,7 +179,7 @@ def test_a_system_is_counted_against_its_baseline(tmp_path: Path) -> None:
         ]
 
 
-def test_one_votes_with_single_keys_on_a_terminal(on_terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+def test_voting_takes_single_keys_on_a_terminal(on_terminal: Callable[..., Terminal], tmp_path: Path) -> None:
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     terminal = on_terminal(sys.executable, "-c", VOTE, str(tmp_path / "run"), columns=100, lines=24, PYTHONPATH=path)
     terminal.until("0/2")

@@ -41,7 +41,7 @@ def test_all_that_was_written_is_read(tiny: Callable[[str], Path], kind: str) ->
     assert header.n_file_bytes == path.stat().st_size
 
 
-def test_what_a_list_of_models_shows(smollm2: Path) -> None:
+def test_the_facts_in_a_list_of_models(smollm2: Path) -> None:
     header = read_header(smollm2)
     assert (header.architecture, header.file_type, header.n_ctx_train) == ("llama", "Q4_1", 8192)
     assert header.n_parameters == 134_515_008 and header.n_vocab == 49_152 and header.has_chat_template
@@ -87,7 +87,7 @@ def split(tmp_path: Path) -> list[Path]:
     return tiny_models.write_split(tmp_path / "tiny.gguf")
 
 
-def test_of_a_split_model_all_parts_are_read_as_one(split: list[Path], tiny: Callable[[str], Path]) -> None:
+def test_all_parts_of_a_split_model_are_read_as_one(split: list[Path], tiny: Callable[[str], Path]) -> None:
     header, whole = read_header(split[0]), read_header(tiny("llama"))
     assert {(t.name, t.shape) for t in header.tensors} == {(t.name, t.shape) for t in whole.tensors}
     assert header.parts == tuple(split) and header.n_parameters == whole.n_parameters

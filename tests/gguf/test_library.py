@@ -212,7 +212,7 @@ def test_the_beginning_of_a_name_is_enough_where_it_is_the_only_one(put: Put) ->
         find_model("Qwem3-8B-Q4_K_M")
 
 
-def test_a_whole_name_goes_before_longer_ones_that_begin_so(put: Put) -> None:
+def test_an_exact_name_is_preferred_to_longer_ones(put: Put) -> None:
     for file in ("tiny.gguf", "tiny-chat.gguf"):
         put(f".cache/llama.cpp/{file}")
     assert find_model("tiny").name == "tiny.gguf"

@@ -31,7 +31,7 @@ def test_only_files_count_not_folders_of_that_name(here: Path) -> None:
     assert "folder.gguf" not in available_models()
 
 
-def test_of_a_split_model_the_first_part_stands_for_all(here: Path) -> None:
+def test_a_split_model_is_listed_once_by_its_first_part(here: Path) -> None:
     for i in (1, 2, 10):
         (here / "models" / f"big-000{i:02}-of-00010.gguf").touch()
     assert [name for name in available_models() if "big" in name] == ["big-00001-of-00010.gguf"]

@@ -66,7 +66,7 @@ def some(random: Random, words: list[str], most: int = 6) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_that_goes_on_gets_no_space_and_is_split_as_behind_other_text(models, kind: str) -> None:
+def test_continuing_text_gets_no_space_and_is_split_as_after_other_text(models, kind: str) -> None:
     model, random = models[kind], Random(kind)
     for _ in range(300):
         text = some(random, [*TEXTS, *CONTROLS])
@@ -111,7 +111,7 @@ def test_hidden_spellings_are_split_as_plain_text_among_what_surrounds_them(mode
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kept_tokens_get_no_space_behind_them(models, kind: str) -> None:
+def test_no_space_follows_kept_tokens(models, kind: str) -> None:
     model, random = models[kind], Random(kind)
     for _ in range(300):
         answer, after = some(random, ["yes", " it", " is", "hi", "7"]) + "7", some(random, TEXTS)
@@ -167,7 +167,7 @@ def test_a_spelling_that_merges_to_its_control_token_stays_text(tmp_path: Path) 
         assert 2 not in tokens and text in model.text(tokens)
 
 
-def test_unknown_is_no_token_that_the_user_can_type(tmp_path: Path) -> None:
+def test_users_cannot_type_the_unknown_token(tmp_path: Path) -> None:
     with PersonaJudge(tiny_models.write_llama(tmp_path / "m.gguf", add_bos=False)) as judge:
         tokens = judge.template.tokens([Message("user", "x<unk>y")], "", Prompting())
         assert 0 not in tokens and "x<unk>y" in judge.model.text(tokens)

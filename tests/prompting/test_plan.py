@@ -44,7 +44,7 @@ def test_a_view_without_a_preference_is_the_neutral_one() -> None:
     assert roles.prefixes == [PRESETS["vivid"], ""] and roles.neutral == 1
 
 
-def test_what_is_avoided_is_a_view_that_never_speaks() -> None:
+def test_an_avoided_preference_is_a_view_that_writes_no_tokens() -> None:
     roles = roles_of("vivid", "formal", avoid=("humorous:2", "Use long words"))
     assert roles.n_speakers == 2 and roles.prefixes[2:4] == [PRESETS["humorous"], "Use long words"]
     assert (roles.weights["avoid 1"], roles.weights["avoid 2"]) == (Weight(2, -2.0), Weight(3, -1.0))

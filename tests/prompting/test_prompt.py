@@ -75,7 +75,7 @@ def test_a_model_without_a_template_gets_a_plain_dialogue(tmp_path: Path) -> Non
     assert text.strip() == "PREF\n\nUser: Hello\n\nAssistant:"
 
 
-def test_a_broken_template_is_said_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_template_is_reported_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text, _ = prompt(model(tmp_path, BROKEN, add_bos=False))
     assert text.strip().endswith("User: Hello\n\nAssistant:")
     assert "chat template is broken" in caplog.text

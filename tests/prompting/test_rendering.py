@@ -105,7 +105,7 @@ def test_an_earlier_question_that_does_not_reach_the_prompt_gives_an_error_too(r
         read(LAST_ALONE, "Why?", "So.", "Why?")
 
 
-def test_answers_that_do_not_reach_it_are_told_of_once(read, caplog) -> None:
+def test_answers_missing_from_the_prompt_are_reported_once(read, caplog) -> None:
     text = read(NO_ANSWERS, "Why?", "So.", "And?", turns=3)
     assert text == chatml(("user", "Why?"), ("assistant", ""), ("user", "And?"))
     assert [record.message for record in caplog.records] == [
@@ -115,7 +115,7 @@ def test_answers_that_do_not_reach_it_are_told_of_once(read, caplog) -> None:
 
 @pytest.mark.parametrize("template", [TO_JSON, ESCAPES, CHATML.replace("['content']", "['content'] | upper")])
 @pytest.mark.parametrize("question", ['Say "so" & <b>', "two\nlines", "</s> and <|im_end|>", "  white  "])
-def test_a_template_may_escape_what_is_said(read, caplog, template: str, question: str) -> None:
+def test_a_template_may_escape_messages(read, caplog, template: str, question: str) -> None:
     text = read(template, question, 'I "say" <i>', question)
     assert not caplog.records
     assert "\ue000" not in text and ("SAY" if "upper" in template else "say") in text
@@ -185,7 +185,7 @@ def test_elsewhere_it_has_its_turn_whatever_was_not_answered(read, caplog) -> No
 
 
 @pytest.mark.parametrize("template", [CHATML, THINKING_ALOUD, None])
-def test_a_switch_for_thinking_that_a_model_does_not_have_is_told_of_once(read, caplog, template: str | None) -> None:
+def test_a_missing_switch_for_thinking_is_reported_once(read, caplog, template: str | None) -> None:
     caplog.set_level(logging.WARNING)
     read(template, "Why?", think="off", turns=3)
     assert [record.message for record in caplog.records] == [
@@ -193,7 +193,7 @@ def test_a_switch_for_thinking_that_a_model_does_not_have_is_told_of_once(read, 
     ]
 
 
-def test_where_there_is_one_or_nothing_was_asked_nothing_is_told(read, caplog) -> None:
+def test_a_switch_for_thinking_that_works_or_is_not_used_is_not_reported(read, caplog) -> None:
     assert read(SWITCH, "Why?", think="off").endswith("<think></think>")
     assert not read(SWITCH, "Why?", think="on").endswith("<think></think>")
     read(CHATML, "Why?")

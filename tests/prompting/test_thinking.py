@@ -48,7 +48,7 @@ def separated(*tokens: str, opened: Marks | None = None) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("marks", MARKS, ids=lambda marks: marks.open)
-def test_what_stands_between_the_marks_is_thought_however_they_are_split(marks: Marks) -> None:
+def test_text_between_the_marks_is_thinking_however_it_is_split(marks: Marks) -> None:
     mark, end = marks.open, marks.close
     thought, answer = f"{mark}Hm, <b> </b>.\n{end}", "Yes <think> so."
     assert separated(*thought, *answer) == (thought, answer)
@@ -89,7 +89,7 @@ def test_the_texts_come_without_marks_as_soon_as_they_are_known(marks: Marks, n:
         ("", "", "What <|channel|>final<|message|> means"),
     ],
 )  # fmt: skip
-def test_the_answer_begins_behind_every_channel_but_the_final_one(thought: str, thinking: str, answer: str) -> None:
+def test_the_answer_begins_after_all_channels_before_the_final_one(thought: str, thinking: str, answer: str) -> None:
     assert separated(*(thought + answer)) == (thought, answer)
     assert answer_start(thought + answer) == len(thought)
     for n in (1, 2, 3, 4, 5, 11, 1000):
@@ -120,7 +120,7 @@ def test_an_answer_without_thought_is_an_answer(answer: str) -> None:
     assert split(marked([*answer])) == ("", answer)
 
 
-def test_a_text_that_goes_on_has_no_thought_unless_the_prompt_opens_one() -> None:
+def test_a_completion_has_no_thinking_unless_its_prompt_opens_it() -> None:
     assert not any(token.thought for token in marked(["<think>", "Hm"], may_begin=False))
     assert all(token.thought for token in marked(["Hm", "."], MARKS[0], may_begin=False))
 

@@ -64,12 +64,12 @@ def printed(width: int, *renderables: RenderableType) -> str:
         ("| a | b |\n|---|---|\n| 1 | 2 | 3 |", "a  b\n────────\n1  2 | 3"),
     ],
 )
-def test_what_is_written_is_what_is_shown(text: str, expected: str) -> None:
+def test_plain_text_is_shown_unchanged(text: str, expected: str) -> None:
     lines = [line.rstrip() for line in shown(text).rstrip("\n").split("\n")]
     assert [re.sub(" {2,}", "  ", line) if "|" in text else line for line in lines] == expected.split("\n")
 
 
-def test_a_text_above_a_rule_is_no_title() -> None:
+def test_text_above_a_rule_is_not_a_title() -> None:
     assert shown("text\n---\nmore", 20) == f"text\n\n{'-' * 20}\n\nmore\n"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from served import serving
 
 
-def test_one_answer_that_breaks_leaves_the_others_alone(
+def test_a_broken_answer_does_not_affect_the_others(
     tiny: Callable[[str], Path], server_environment: dict[str, str]
 ) -> None:
     with serving(tiny("broken_word"), server_environment, "-p", "vivid", "-p", "concise", "--mode", "both") as served:

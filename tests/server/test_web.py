@@ -142,7 +142,7 @@ def test_thoughts_that_are_open_stay_open_while_they_are_written(page, store: St
 
 
 @pytest.mark.slow
-def test_an_answer_that_is_cut_inside_its_thoughts_says_so(page, store: Store) -> None:
+def test_an_answer_cut_off_while_thinking_says_so(page, store: Store) -> None:
     session = saved(store, "Cut", settings=says("<think>Let me see") | {"generation": {"max_tokens": 14}})
     chromium = page(f"#{session.id}")
     ask(chromium, "Why?")
@@ -153,7 +153,7 @@ def test_an_answer_that_is_cut_inside_its_thoughts_says_so(page, store: Store) -
 
 
 @pytest.mark.slow
-def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: Store) -> None:
+def test_an_answer_can_be_stopped_repeated_and_repeated_with_other_settings(page, store: Store) -> None:
     session = saved(store, "endless", settings=ENDLESS)
     chromium = page(f"#{session.id}")
     ask(chromium, "Go on")
@@ -184,7 +184,7 @@ def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: S
 
 
 @pytest.mark.slow
-def test_a_page_that_is_loaded_anew_in_the_middle_goes_on_with_the_answer(page, store: Store) -> None:
+def test_a_page_reloaded_during_an_answer_continues_to_show_it(page, store: Store) -> None:
     session = saved(store, "endless", a_turn("Hello", "Hi you"), settings=ENDLESS)
     chromium = page(f"#{session.id}")
     ask(chromium, "Go on")

@@ -94,7 +94,7 @@ def test_two_processes_write_to_one_session_without_loss(file) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
-def test_whatever_was_finished_survives_kill_9_at_any_moment(file) -> None:
+def test_finished_turns_survive_kill_9_at_any_moment(file) -> None:
     chance = random.Random(9)
     reported: list[list[int]] = []
     for moment in range(20):
