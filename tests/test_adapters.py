@@ -131,7 +131,7 @@ def test_adapters_of_one_view_are_refused_with_the_layout_batched(judge: Make, l
     assert ids(one, mode="prompt", lora_a=(str(lora),)), "one view is alone in its batch"
 
 
-def test_three_views_live_in_contexts_where_one_has_an_adapter_of_its_own(judge: Make, lora: Path) -> None:
+def test_three_views_use_contexts_if_one_has_its_own_adapter(judge: Make, lora: Path) -> None:
     """Whatever the number of cores: three views without one live in a batch on two."""
     one = judge("vivid", "creative", mode="both", engine=Engine(n_threads=2))
     before = ids(one)

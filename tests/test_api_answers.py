@@ -247,7 +247,7 @@ def test_closing_the_iterator_ends_the_answers(judge: PersonaJudge) -> None:
     assert texts_of(judge.answers(PROMPTS)) == alone(judge)
 
 
-def test_the_judge_may_answer_another_prompt_meanwhile(judge: PersonaJudge) -> None:
+def test_the_judge_may_answer_another_prompt_at_the_same_time(judge: PersonaJudge) -> None:
     expected, other = alone(judge), judge("Hello").text
     events = judge.answers(PROMPTS)
     first = [next(events) for _ in range(7)]

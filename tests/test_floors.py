@@ -145,7 +145,7 @@ def test_every_room_says_what_it_knows_in_a_few_lines_and_exports_nothing() -> N
             assert len(path.read_text().splitlines()) <= 4, path
 
 
-def test_no_two_files_of_tests_have_one_name_of_which_pytest_would_collect_neither() -> None:
+def test_files_of_tests_have_distinct_names() -> None:
     names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
     assert not {name for name in names if names.count(name) > 1}
 

@@ -129,7 +129,7 @@ def test_undoing_everything_leaves_the_preferences(three_turns: Talk) -> None:
     assert cost.fed == cost.new_to(three_turns.costs[-1].held) < 2 * (len(cost.prompts[0]) - 20 + len(cost.ids))
 
 
-def test_regen_reads_one_token_and_answers_anew(three_turns: Talk) -> None:
+def test_regen_reads_one_token_and_answers_again(three_turns: Talk) -> None:
     before = three_turns.costs[-1]
     writing = three_turns.conversation.regenerate()
     cost = three_turns.ask("", writing)
@@ -178,7 +178,7 @@ def test_a_swap_exchanges_what_the_views_have_read(tiny, layout: str) -> None:
         assert again.fed == again.new_to(cost.held)
 
 
-def test_a_system_text_that_comes_and_goes_costs_what_it_changes(three_turns: Talk) -> None:
+def test_a_changed_system_text_costs_only_the_changed_tokens(three_turns: Talk) -> None:
     three_turns.say("/system Answer in verse")
     costs = [three_turns.costs[-1], three_turns.ask("And?")]
     three_turns.say("/system clear")
@@ -247,7 +247,7 @@ def test_an_answer_that_is_stopped_is_read_as_far_as_it_went(three_turns: Talk) 
 
 
 @pytest.mark.slow
-def test_answers_that_are_left_or_stopped_in_the_middle_do_no_harm(three_turns: Talk) -> None:
+def test_abandoned_and_stopped_answers_do_no_harm(three_turns: Talk) -> None:
     """Their views may still read, in threads in which Python may also collect what is left of them."""
     judge = three_turns.judge
     expected = judge("And?", seed=5).text

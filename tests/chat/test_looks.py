@@ -74,7 +74,7 @@ def test_the_push_view_shows_what_pulled_a_token_in(start, toy, says, sessions) 
 
 
 @pytest.mark.slow
-def test_no_color_is_obeyed(start, toy, says) -> None:
+def test_no_color_removes_colours(start, toy, says) -> None:
     chat = start(*toy, *says(MARKDOWN), "--view", "blame", NO_COLOR="1")
     chat.say("Go")
     chat.type("/why\r")

@@ -149,7 +149,7 @@ def test_a_number_is_not_a_title(chat: Talk) -> None:
     assert "a number cannot be a title" in chat.say("/title 7")[0]
 
 
-def test_a_chat_that_is_not_saved_knows_no_sessions(tiny, tmp_path: Path) -> None:
+def test_an_unsaved_chat_cannot_list_sessions(tiny, tmp_path: Path) -> None:
     with talk(tiny("llama")) as chat:
         for line in ("Why?", "/title Mine", "/undo", "/lambda 3", "How?", "/new"):
             chat.say(line)

@@ -152,7 +152,7 @@ def test_ctrl_c_held_down_does_not_end_the_chat(start, toy, says, sessions, line
 
 
 @pytest.mark.slow
-def test_presses_at_any_moment_end_no_chat_and_every_next_answer_is_right(start, toy, sessions) -> None:
+def test_ctrl_c_at_any_moment_keeps_the_chat_and_the_next_answer_correct(start, toy, sessions) -> None:
     """Whether they come from the keyboard or by `kill`."""
     import random
 

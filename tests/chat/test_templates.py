@@ -52,7 +52,7 @@ def chatml(*messages: tuple[str, str]) -> str:
     return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in messages) + "<|im_start|>assistant\n"
 
 
-def test_thoughts_that_the_template_forgets_leave_the_prompt_and_the_cache_is_kept_up_to_them(tmp_path: Path) -> None:
+def test_thinking_that_the_template_drops_leaves_the_prompt_and_the_cache_before_it_stays(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, FORGETS_THOUGHTS), sampling=Sampling(grammar=THINKS), max_tokens=50) as chat:
         costs = [chat.ask(question) for question in QUESTIONS[:4]]
         answers = [turn.text for turn in chat.turns]
@@ -70,7 +70,7 @@ def test_thoughts_that_the_template_forgets_leave_the_prompt_and_the_cache_is_ke
             assert kept == [len(p) for p in before.prompts], "up to where the thoughts began"
 
 
-def test_without_thoughts_nothing_is_read_again_even_after_some(tmp_path: Path) -> None:
+def test_answers_without_thinking_are_not_read_again(tmp_path: Path) -> None:
     """The turns that came before keep the tokens that they were written with, whatever the later ones hold."""
     with talk(model_with(tmp_path, FORGETS_THOUGHTS), max_tokens=30) as chat:
         costs = [chat.ask(question) for question in QUESTIONS[:3]]
@@ -117,7 +117,7 @@ def test_a_chat_continues_after_an_answer_in_channels(tmp_path: Path, thought: s
         (f"{ANALYSIS}Mark: {ANALYSIS}", f"Mark: {ANALYSIS}"),
     ],
 )
-def test_no_wording_of_an_answer_ends_a_chat(tmp_path: Path, store, answer: str, stays: str) -> None:
+def test_a_chat_survives_every_wording_of_an_answer(tmp_path: Path, store, answer: str, stays: str) -> None:
     model = model_with(tmp_path, HARMONY)
     with talk(model, prefer=(), sampling=written(answer), max_tokens=250, store=store) as chat:
         assert chat.say("Why?") == [] and chat.turns[0].text == answer
@@ -138,7 +138,7 @@ def test_no_wording_of_an_answer_ends_a_chat(tmp_path: Path, store, answer: str,
         (CHATML, "<seed:think>Hm</seed:think>", "<seed:think>Hm</seed:think>"),  # knows nothing of them
     ],
 )
-def test_thoughts_leave_the_prompt_as_the_template_wants(
+def test_the_template_decides_when_thinking_leaves_the_prompt(
     tmp_path: Path, template: str, thought: str, stays: str
 ) -> None:
     with talk(model_with(tmp_path, template), prefer=(), sampling=written(f"{thought}Yes"), max_tokens=60) as chat:
@@ -148,7 +148,7 @@ def test_thoughts_leave_the_prompt_as_the_template_wants(
 
 
 @pytest.mark.parametrize("schedule", ["lockstep", "reference"])
-def test_a_thought_between_control_tokens_is_read_again_as_it_was_written(tmp_path: Path, schedule: str) -> None:
+def test_thinking_between_control_tokens_is_read_again_as_it_was_written(tmp_path: Path, schedule: str) -> None:
     """As that of Magistral, whose template leaves an answer's text as it is."""
     model = tiny_models.write_llama(tmp_path / "m.gguf", add_bos=False, controls=["[THINK]", "[/THINK]"])
     sampling = Sampling(regex="[a-z]{3}", logit_bias=("[THINK]=100",))
@@ -163,7 +163,7 @@ def test_a_thought_between_control_tokens_is_read_again_as_it_was_written(tmp_pa
     assert [common(h, p) for h, p in zip(before.held, cost.prompts, strict=True)] == [len(h) for h in before.held]
 
 
-def test_a_thought_without_an_answer_leaves_the_chat(tmp_path: Path) -> None:
+def test_thinking_without_an_answer_leaves_the_chat(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, CHATML), prefer=(), sampling=written("<think>Hm"), max_tokens=60) as chat:
         chat.ask("Why?")
         assert (chat.turns[0].answer, chat.turns[0].thinking) == ("", "Hm")

@@ -114,7 +114,7 @@ def test_files_of_preferences_are_the_same_from_another_folder(chat: Chat, last,
 
 
 @pytest.mark.parametrize("prefer", [(), ("-p", "vivid")])
-def test_a_chat_whose_adapter_is_gone_says_how_to_go_on_with_another_or_without(
+def test_a_chat_with_a_missing_adapter_says_how_to_continue(
     chat: Chat, last, tiny, tmp_path, prefer: tuple[str, ...]
 ) -> None:
     (tmp_path / "here").mkdir()

@@ -117,7 +117,7 @@ def test_a_file_that_changed_under_its_name_is_another_one(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", [("--cache-type-k", "f32"), ("--flash-attn", "off"), ("--ctx", "300")])
-def test_a_cache_or_a_context_of_another_kind_writes_and_scores_anew(
+def test_another_cache_type_or_context_size_writes_and_scores_again(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path, setting: tuple[str, str]
 ) -> None:
     command = ["eval", "run", suite, "--out", "out", "-m", tiny("llama"), "--threads", "1", "--limit", "1"]
@@ -254,7 +254,7 @@ def test_a_line_that_pjlocal_did_not_write_is_named(pjlocal: Pjlocal, suite: str
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
+def test_ctrl_c_keeps_finished_answers_and_says_how_to_continue(
     tiny: Callable[[str], Path], environment: dict[str, str], suite: str, tmp_path: Path
 ) -> None:
     options = ["--out", "out", "-m", str(tiny("llama")), "--max-tokens", "200", "--parallel", "1", "--no-reward"]

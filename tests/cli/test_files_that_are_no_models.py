@@ -77,7 +77,7 @@ def test_another_kind_of_file_as_the_model_is_refused_with_the_option_that_takes
     assert f"{name}.gguf {FILES[name][1]}" in one_line(refused.stderr)
 
 
-def test_models_info_says_so_too(pjlocal: Callable, files: Path) -> None:
+def test_models_info_names_the_kind_of_file_too(pjlocal: Callable, files: Path) -> None:
     assert f"this {LORA}" in " ".join(pjlocal("models", "info", "lora").stdout.split())
 
 

@@ -71,7 +71,7 @@ def test_commands_that_need_a_folder_say_how_to_name_one(
     assert f"set HOME, or {variable}" in one_line(result.stderr)
 
 
-def test_named_files_do_in_place_of_a_home(homeless: Run, tmp_path: Path) -> None:
+def test_named_files_replace_a_home(homeless: Run, tmp_path: Path) -> None:
     files = {"PJLOCAL_CONFIG": str(tmp_path / "c.toml"), "PJLOCAL_DATABASE": str(tmp_path / "chats.db")}
     assert homeless("prefs", "add", "pirate", "Arr", **files).returncode == 0
     assert homeless("sessions", "path", **files).stdout == f"{tmp_path / 'chats.db'}\n"
@@ -86,7 +86,7 @@ def test_a_deleted_working_folder_does_not_end_the_search(environment: dict[str,
     assert result.returncode == 1 and "no model 'nothing'" in one_line(result.stderr)
 
 
-def test_a_model_that_is_not_there_is_looked_for_where_there_are_folders(homeless: Run) -> None:
+def test_a_model_is_searched_in_the_folders_that_exist(homeless: Run) -> None:
     result = homeless("run", "-m", "nothing", "hello")
     assert result.returncode == 1 and "no model 'nothing'" in one_line(result.stderr)
 

@@ -41,7 +41,7 @@ def test_the_blame_view_colours_by_writer_and_has_a_legend(on_terminal, small) -
 
 
 @pytest.mark.slow
-def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(on_terminal, small) -> None:
+def test_no_color_removes_colours_and_a_dumb_terminal_gets_bare_text(on_terminal, small) -> None:
     terminal = on_terminal(*RUN, *PREFER, *small, "-n", "40", "--view", "blame", QUESTION, NO_COLOR="1")
     terminal.end()
     raw = terminal.raw
@@ -115,7 +115,7 @@ def test_the_push_view_colours_by_what_pulled_a_token_in_or_says_why_it_cannot(o
 
 
 @pytest.mark.slow
-def test_thoughts_are_counted_or_shown(on_terminal, tiny, tmp_path) -> None:
+def test_thinking_is_counted_or_shown(on_terminal, tiny, tmp_path) -> None:
     (tmp_path / "g.gbnf").write_text(r'root ::= "<think>\nLet me *see*.\n</think>\n\nIt *rains*."')
     args = (*RUN, *PREFER, "-m", str(tiny("llama")), "-n", "200", "--grammar", str(tmp_path / "g.gbnf"), "Hi")
     for view, answer in (("text", "It *rains*."), ("blame", "It *rains*."), ("markdown", "It rains.")):

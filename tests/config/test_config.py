@@ -213,7 +213,7 @@ def test_run_takes_the_file_and_stops_when_it_is_wrong(pjlocal, environment, wri
     assert "config.toml: unknown key 'temprature' in [sampling]" in one_line(result.stderr)
 
 
-def test_a_model_of_the_file_is_found_from_where_it_is_when_it_is_a_path_or_lies_there(write, file, tmp_path) -> None:
+def test_a_model_path_in_the_file_is_relative_to_the_file(write, file, tmp_path) -> None:
     def model(name: str) -> str:
         write(f"model = {json.dumps(name)}\n")
         return settled()["model"]

@@ -208,7 +208,9 @@ def test_auto_is_contexts_where_two_views_have_a_thread_each(tiny, n_threads: in
 
 
 @pytest.mark.slow
-def test_the_layout_is_the_same_in_every_process_whatever_can_be_kept(pjlocal, tiny, tmp_path, environment) -> None:
+def test_the_layout_is_the_same_in_every_process_with_or_without_a_cache_folder(
+    pjlocal, tiny, tmp_path, environment
+) -> None:
     (tmp_path / "file").write_text("")
     environment["XDG_CACHE_HOME"] = str(tmp_path / "file")  # in which nothing can be written
     arguments = ("run", "-m", tiny("llama"), "-p", "vivid", "-p", "creative", "--threads", "2", "--json", "-n", "4")

@@ -82,7 +82,7 @@ def test_more_views_take_empty_caches_besides() -> None:
     assert placed(prompts, caches) == [0, 2, 1]
 
 
-def test_more_than_four_views_each_get_a_cache_of_their_own() -> None:
+def test_more_than_four_views_have_separate_caches() -> None:
     """Five have too many orders to try all, so each view takes the best remaining cache."""
     views = [[number, *QUESTION] for number in range(6)]
     assert placed([views[i] + NEXT for i in (5, 4, 3, 2, 1, 0)], views) == [5, 4, 3, 2, 1, 0]
@@ -118,7 +118,7 @@ def test_a_cache_with_a_little_of_the_prompt_is_preferred_to_one_without() -> No
     assert placed([SYSTEM], caches) == [1]
 
 
-def test_in_contexts_every_view_has_a_lane_of_its_own() -> None:
+def test_every_view_has_its_own_lane_in_contexts() -> None:
     caches = [Cache([*VIVID, *QUESTION], lane=0), Cache([*CREATIVE, *QUESTION], lane=0), Cache([], lane=1)]
     prompts = [[*VIVID, *QUESTION, *NEXT], [*CREATIVE, *QUESTION, *NEXT]]
     assert placed(prompts, caches) == [0, 1]
@@ -163,7 +163,7 @@ def lane(*released: int, first: int = 0, lane: int = 0) -> list[Cache]:
     return [Cache([1] * bool(n), lane=lane, number=number, released=n) for number, n in enumerate(released, first)]
 
 
-def test_an_answer_that_reuses_nothing_takes_empty_sequences_and_evicts_no_chat() -> None:
+def test_an_answer_that_reuses_nothing_takes_empty_sequences_before_evicting_a_chat() -> None:
     assert fresh(2, lane(3, 3, 0, 0)) == [2, 3]
     assert fresh(1, lane(2, 3, 0)) == [2]
     assert fresh(2, lane(0, 0, 0, 0)) == [0, 1], "as in a lane that was just made"

@@ -27,7 +27,7 @@ def test_answers_to_one_prompt_stand_together_in_the_suites_order() -> None:
     assert found[3].prefer == ("Talk like a pirate.", "concise")
 
 
-def test_neighbours_of_one_writer_are_one_span_and_no_character_is_cut_in_two() -> None:
+def test_adjacent_tokens_of_one_view_are_one_span_and_characters_stay_whole() -> None:
     parts = [["e", "accepted", "a"], ["\u0301t", "bonus", "b"], ["\u0301", "bonus", "b"], ["é!", "bonus", "b"],
              ["", "resampled", "a"], [" yes\r\n", "resampled", None], ["\x1b", "plain", None]]  # fmt: skip
     assert spans(answer("both", 1, "x", pieces=parts)) == [

@@ -147,7 +147,7 @@ def test_a_long_answer_scrolls_and_the_status_says_what_is_below(start: Callable
     assert terminal.end() == 0
 
 
-def test_no_color_is_obeyed(start: Callable[..., Terminal]) -> None:
+def test_no_color_removes_colours(start: Callable[..., Terminal]) -> None:
     terminal = start(NO_COLOR="1")
     terminal.until("What is 1?")
     terminal.type("q")

@@ -147,7 +147,7 @@ def test_a_key_contains_what_changes_the_text_and_nothing_else(tmp_path: Path) -
     assert keys() == keys(replace(SUITE, objectives=(checked, SUITE.objectives[1]), title="Another"))
 
 
-def test_the_length_limit_of_the_first_version_is_in_no_key_whatever_the_default_is_now(tmp_path: Path) -> None:
+def test_keys_omit_the_length_limit_of_the_first_version(tmp_path: Path) -> None:
     def key(max_tokens: int) -> str:
         wanted = tasks(tmp_path / "m.gguf", replace(SUITE, max_tokens=max_tokens, settings={}), PROMPTS[:1])
         return wanted[0].key

@@ -238,7 +238,7 @@ def test_every_prompt_is_as_likely_in_a_sample() -> None:
     assert all(abs(counts[f"p{n:02}"] - 2000 / 6) < 5 * (2000 * 5 / 36) ** 0.5 for n in range(1, 61))
 
 
-def test_a_limit_reads_no_further_than_it_must(tmp_path: Path) -> None:
+def test_a_limit_stops_reading_early(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"prompt": "Why?"}\nbroken')
     assert texts(path, limit=1) == ["Why?"]
 

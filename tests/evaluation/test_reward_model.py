@@ -30,7 +30,7 @@ def test_a_model_with_a_head_ranks_answers(tiny: Callable[[str], Path], kind: st
     assert rank(tiny(kind), "a dog and a dog " * 8) != ranks  # longer than what was there room for, too
 
 
-def test_a_reranker_without_a_template_of_its_own_reads_the_chat(tmp_path: Path) -> None:
+def test_a_reranker_without_its_own_template_reads_the_chat(tmp_path: Path) -> None:
     path = tiny_models.write_reranker(tmp_path / "chat.gguf", template=False)
     assert all(0 < value < 1 for value in rank(path, "the cat").values())
 

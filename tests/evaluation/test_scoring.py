@@ -56,7 +56,7 @@ def test_every_answer_gets_every_score_once_and_resuming_changes_no_bit(model: M
     assert score(model, known) == [s for s in scores if s.key not in known]
 
 
-def test_another_model_scores_anew(model: Model, tiny: Callable[[str], Path]) -> None:
+def test_another_model_scores_again(model: Model, tiny: Callable[[str], Path]) -> None:
     done = {s.key for s in score(model)}
     other = Model(tiny("space_prefix"), Engine(n_threads=1), Interrupt())
     try:
@@ -66,7 +66,7 @@ def test_another_model_scores_anew(model: Model, tiny: Callable[[str], Path]) ->
 
 
 @pytest.mark.slow
-def test_a_model_that_changed_under_its_name_scores_and_judges_anew(tmp_path: Path) -> None:
+def test_a_model_file_that_changed_scores_and_judges_again(tmp_path: Path) -> None:
     """Also where its head, its end and its size are the same, as those of a merged adapter may be."""
     path = write_llama(tmp_path / "m.gguf", n_vocab=12_000)
 

@@ -130,7 +130,7 @@ def test_a_win_rate_is_detected_with_the_stated_power(n: int) -> None:
     assert told.smallest_detectable(5) is None
 
 
-def test_ties_are_halves_of_a_win_rate_and_no_evidence() -> None:
+def test_ties_are_half_wins_and_not_evidence() -> None:
     outcomes = np.array([1.0] * 6 + [0.5] * 3 + [0.0] + [0.75] * 2)
     found = told.win_rate(outcomes, np.zeros(12))
     assert (found.wins, found.ties, found.losses) == (8, 3, 1)

@@ -184,7 +184,7 @@ def test_what_the_command_line_gives_may_not_suit_a_system(suite) -> None:
         check_systems(made, Request(generation=Generation(rule="mod")), {"rule"})
 
 
-def test_every_model_has_every_system_with_a_baseline_of_its_own() -> None:
+def test_every_model_has_every_system_and_its_own_baseline() -> None:
     suite = with_models(load_suite("table4"), ["models/a.gguf", "b.gguf"])
     names = ["prompt on a", "judge on a", "both on a", "prompt on b", "judge on b", "both on b"]
     assert [system.name for system in suite.systems] == names

@@ -99,7 +99,7 @@ def test_open_questions_remain_for_the_next_vote_with_any_seed(tmp_path: Path) -
         assert again.question is None and len(again.votes()) == 6
 
 
-def test_votes_can_be_taken_back_and_cast_anew(tmp_path: Path) -> None:
+def test_votes_can_be_undone_and_repeated(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
         voting = Voting(make_questions(), folder)
         voting.undo()

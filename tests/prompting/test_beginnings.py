@@ -85,7 +85,7 @@ def test_a_beginning_is_thinking_only_if_it_continues_thinking(tmp_path: Path) -
         assert not any(event.thought for event in judge.stream(done))
 
 
-def test_a_beginning_of_the_answer_closes_thoughts_that_the_prompt_opens(tmp_path: Path) -> None:
+def test_a_beginning_closes_thinking_that_the_prompt_opens(tmp_path: Path) -> None:
     path = model(tmp_path, OPENS_THINKING)
     assert prompt(path, "Ahoy") == f"{OPEN}<think>\n\n</think>\n\nAhoy"
     assert prompt(path, "So.\n</think>\n\nAhoy") == f"{OPEN}<think>\nSo.\n</think>\n\nAhoy", "with its own thoughts"

@@ -146,7 +146,7 @@ def test_a_history_of_answers_has_the_tokens_of_the_whole_prompt(tmp_path: Path,
                 assert with_tokens == model.tokenize(whole, special=True)
 
 
-def test_a_control_token_spelled_in_a_question_costs_its_letters_and_no_spaces(tmp_path: Path) -> None:
+def test_a_control_token_spelled_in_a_question_is_its_letters_without_spaces(tmp_path: Path) -> None:
     path = tiny_models.write_llama(tmp_path / "m.gguf", chat_template=ZEPHYR, words=WORDS, space_prefix=True)
     with PersonaJudge(path) as judge:
         model = judge.model

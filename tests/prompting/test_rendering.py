@@ -175,7 +175,7 @@ def test_a_preference_in_a_user_turn_stands_before_the_message_where_empty_answe
     assert "refuses empty answers: --placement user-turn puts the preference at the start" in record.message
 
 
-def test_elsewhere_it_has_its_turn_whatever_was_not_answered(read, caplog) -> None:
+def test_a_preference_has_its_turn_despite_unanswered_questions(read, caplog) -> None:
     text = read(CHATML, "Why?", "", "And?", preference="PREF", placement="user-turn")
     assert text == chatml(("user", "PREF"), ("assistant", ""), ("user", "Why?\n\nAnd?"))
     assert not caplog.records
@@ -201,7 +201,7 @@ def test_a_switch_for_thinking_that_works_or_is_not_used_is_not_reported(read, c
 
 
 @pytest.mark.slow
-def test_the_command_line_tells_of_it(tmp_path: Path, pjlocal) -> None:
+def test_the_command_line_reports_a_missing_switch_for_thinking(tmp_path: Path, pjlocal) -> None:
     path = tiny_models.write_llama(tmp_path / "model.gguf")
     note = "pjlocal: think off: this model's chat template has no switch for thinking\n"
     one = ("-m", path, "--regex", "a")

@@ -97,13 +97,13 @@ def test_the_answer_begins_after_all_channels_before_the_final_one(thought: str,
         assert split(marked([text[at : at + n] for at in range(0, len(text), n)])) == (thinking, answer)
 
 
-def test_a_token_that_ends_the_thought_belongs_to_it_and_what_it_says_to_the_answer() -> None:
+def test_a_token_that_ends_thinking_belongs_to_it_and_its_text_to_the_answer() -> None:
     assert separated("<think>", "Hm", ".</think>\n\n", "Yes.") == ("<think>Hm.</think>\n\n", "Yes.")
     assert split(marked(["<think>", "Hm", ".</think>\n\nYe", "s."])) == ("Hm.", "Yes.")
     assert split(marked(["<think>", "Hm", ".</think>\n\nYes."])) == ("Hm.", "Yes.")
 
 
-def test_the_prompt_may_have_opened_the_thought() -> None:
+def test_the_prompt_may_have_opened_thinking() -> None:
     think, magistral = opened_by("<|im_start|>assistant\n<think>\n"), opened_by("...[THINK]")
     assert think and think.open == "<think>" and magistral and magistral.open == "[THINK]"
     assert not opened_by("<think>\n\n</think>\n\n") and not opened_by("assistant\n")
@@ -114,7 +114,7 @@ def test_the_prompt_may_have_opened_the_thought() -> None:
 
 
 @pytest.mark.parametrize("answer", ["Yes.", "<b>Yes</b>", "<thin ice", "", "  ", "a <think>b</think>", "<thi"])
-def test_an_answer_without_thought_is_an_answer(answer: str) -> None:
+def test_an_answer_without_thinking_is_an_answer(answer: str) -> None:
     assert separated(*answer) == ("", answer)
     assert separated(answer) == ("", answer)
     assert split(marked([*answer])) == ("", answer)
@@ -125,13 +125,13 @@ def test_a_completion_has_no_thinking_unless_its_prompt_opens_it() -> None:
     assert all(token.thought for token in marked(["Hm", "."], MARKS[0], may_begin=False))
 
 
-def test_a_thought_that_is_never_finished_is_a_thought() -> None:
+def test_unfinished_thinking_is_thinking() -> None:
     assert separated("<think>", "Hm, ", "or", " </thin") == ("<think>Hm, or </thin", "")
     assert separated("Hm", opened=MARKS[0]) == ("Hm", "")
     assert split(marked(["<think>", "Hm, or", " </thin"])) == ("Hm, or </thin", "")
 
 
-def test_marks_of_others_are_quotations_where_the_prompt_opened_the_thought() -> None:
+def test_marks_of_other_families_are_text_if_the_prompt_opened_thinking() -> None:
     tokens = marked(["Not ", "[/THINK]", " or ", "</thinking>", ".", "</think>", "\n\n", "Yes"], MARKS[0])
     assert split(tokens) == ("Not [/THINK] or </thinking>.", "Yes")
     texts = ThinkingText()
@@ -145,7 +145,7 @@ def test_only_what_may_become_a_mark_is_held_back() -> None:
         assert thinking.is_thought is known
 
 
-def test_thoughts_in_texts_that_do_not_say_so_are_found() -> None:
+def test_thinking_in_unmarked_texts_is_found() -> None:
     assert find_thoughts(["<thi", "nk>", "Hm", "</think>", "\n", "Yes"]) == [True] * 5 + [False]
     assert find_thoughts(["Hm", "</think>", "Yes"]) == [True, True, False]
     assert find_thoughts(["Yes, ", "<think>", "</think>"]) == [False] * 3

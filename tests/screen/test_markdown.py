@@ -145,7 +145,7 @@ def test_a_long_line_of_code_is_whole_where_it_stays_and_folded_in_a_panel(text:
 
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
 @pytest.mark.parametrize("flow", ["LineFlow", "MarkdownFlow"])
-def test_a_selection_of_code_or_of_an_address_has_no_line_ends_that_are_not_in_it(environment, tmp_path, flow) -> None:
+def test_copied_code_and_addresses_have_no_additional_line_ends(environment, tmp_path, flow) -> None:
     code = f"""
 from rich.console import Console, Group
 from rich.text import Text

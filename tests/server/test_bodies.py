@@ -405,7 +405,7 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
         ({"mode": "base", "prefer": ["vivid"]}, "which has no preference: give it one with judge_prefer"),
     ],
 )
-def test_a_setting_for_which_the_mode_has_no_use_is_refused(served: Served, own: dict[str, Any], says: str) -> None:
+def test_a_setting_without_effect_in_the_mode_is_refused(served: Served, own: dict[str, Any], says: str) -> None:
     assert says in refusal(served, pjlocal={"prefer": ["vivid", "creative"]} | own)
     assert text(served, pjlocal={"prefer": ["vivid", "creative"], "mode": own["mode"], "panel": False, "lam": 4})
 

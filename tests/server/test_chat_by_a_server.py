@@ -82,7 +82,7 @@ def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -
         assert [event.p for event in there] == pytest.approx([event.p for event in here], rel=0.01)
 
 
-def test_the_server_reads_no_more_than_is_new(served: Served, model: Path) -> None:
+def test_the_server_reads_only_new_tokens(served: Served, model: Path) -> None:
     with chatting(model, server=False) as chat:
         said(chat, LONG)
         lanes = chat.judge.decoder.lanes
@@ -271,7 +271,7 @@ def test_a_restarted_server_continues_the_chat(model: Path, server_environment: 
 
 
 @pytest.mark.slow
-def test_a_model_that_was_unloaded_meanwhile_is_loaded_again(model: Path, server_environment: dict[str, str]) -> None:
+def test_an_unloaded_model_is_loaded_again(model: Path, server_environment: dict[str, str]) -> None:
     options = ("--batch", "300", "--unload-after", "0.2")
     with (
         serving(model, server_environment, *options) as served,

@@ -272,7 +272,7 @@ def test_a_refused_question_gets_one_line_and_saves_nothing(served: Served, stor
     assert store.summaries() == before
 
 
-def test_web_pages_of_others_read_no_chats_even_where_they_may_ask_for_answers(served: Served) -> None:
+def test_foreign_web_pages_cannot_read_chats_even_if_they_may_ask_for_answers(served: Served) -> None:
     evil = {"Origin": "https://evil.example"}
     assert served.http.get("/v1/models", headers=evil).status_code == 200
     assert served.http.get("/api/chats", headers=evil).status_code == 403
@@ -330,7 +330,7 @@ def test_every_request_for_a_removed_chat_is_refused_in_one_line(served: Served,
 @pytest.mark.parametrize(
     "number", ["9" * 5000, "9" * 19, "9" * 20, str(2**63), "-1", "0", "1.0", "x", "²", "١", "1e3", "%00"]
 )
-def test_a_number_that_no_chat_can_have_is_a_chat_that_there_is_not(served: Served, number: str) -> None:
+def test_an_impossible_chat_number_is_an_unknown_chat(served: Served, number: str) -> None:
     path = f"/api/chats/{number}"
     for reply in (
         served.http.get(path),
@@ -417,7 +417,7 @@ def test_a_question_counts_from_when_it_is_accepted(served: Served, store: Store
     assert ask(served, "second", session.id, short, after=store.load(session.id).turns[-1].id)
 
 
-def test_a_question_that_finds_no_place_leaves_its_chat_free(served: Served, store: Store) -> None:
+def test_a_question_refused_for_lack_of_places_does_not_lock_its_chat(served: Served, store: Store) -> None:
     session = saved(store, "free", a_turn("Hello", "Hi you"))
     last = store.load(session.id).turns[-1].id
     assert "regular expression" in refused(served, body("first", session.id, {"regex": "("}, after=last))[2]

@@ -124,7 +124,7 @@ def test_a_missing_model_file_is_reported_and_served_again_once_it_is_back(
 
 
 @pytest.mark.slow
-def test_answers_go_on_while_a_template_takes_its_time(environment: dict[str, str], tmp_path: Path) -> None:
+def test_answers_continue_while_a_slow_template_runs(environment: dict[str, str], tmp_path: Path) -> None:
     loop = "{% for i in range(400) %}{{ range(9999) | sum - range(9999) | sum }}{% endfor %}"
     template = f"{{% if 'slowly' in messages[-1].content %}}{loop}{{% endif %}}{CHATML}"
     path = tiny_models.write_llama(tmp_path / "m.gguf", chat_template=template)

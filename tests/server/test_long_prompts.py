@@ -82,7 +82,7 @@ def post(served: Served, prompt: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_long_prompt_over_http_lets_a_stream_go_on(served: Served) -> None:
+def test_a_stream_continues_during_a_long_prompt_over_http(served: Served) -> None:
     with streaming(served) as stream:
         fed, decodes = served.metrics("pjlocal_tokens_fed_total", "pjlocal_decodes_total")
         text = post(served, LONG)
@@ -112,7 +112,7 @@ def run(model: Path, prompt: str, timeout: float = 60, **changes: Any) -> str:
 
 
 @pytest.mark.slow
-def test_a_long_prompt_from_the_command_line_lets_a_stream_go_on(
+def test_a_stream_continues_during_a_long_prompt_from_the_command_line(
     served: Served, model: Path, tiny: Callable[[str], Path]
 ) -> None:
     with PersonaJudge(model, prefer=["vivid", "creative"], engine=ENGINE) as judge:

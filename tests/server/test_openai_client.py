@@ -25,7 +25,7 @@ def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> I
         yield made
 
 
-def test_every_persona_is_a_model_of_its_own(client: OpenAI) -> None:
+def test_every_persona_is_listed_as_a_model(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [
         "llama", "bold", "cook", "llama:bold", "llama:cook",
     ]  # fmt: skip

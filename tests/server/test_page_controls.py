@@ -244,7 +244,7 @@ def test_the_question_has_the_focus_and_a_new_chat_is_in_reach_in_long_chats_and
     assert chromium.eval("document.activeElement.id") == "question"
 
 
-def test_a_touch_device_is_told_to_tap(page, chromium: Chromium) -> None:
+def test_a_touch_device_shows_a_hint_to_tap(page, chromium: Chromium) -> None:
     page()
     hint = "document.getElementById('begin').innerText"
     assert "Point at a word" in chromium.eval(hint) and "Tap a word" not in chromium.eval(hint)

@@ -18,7 +18,9 @@ HELLO = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", "Basic {}", "Bearer {}x", "{}", "Bearer \xe9"])
-def test_without_the_token_no_chat_is_listed_read_changed_or_begun(served: Served, store: Store, header: str) -> None:
+def test_chats_cannot_be_listed_read_changed_or_begun_without_the_token(
+    served: Served, store: Store, header: str
+) -> None:
     session = saved(store, "private", a_turn("Who?", "Nobody."))
     headers = {"Authorization": header.format(served.token).encode("latin-1")} if header else {}
     path = f"/api/chats/{session.id}"

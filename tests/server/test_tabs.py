@@ -80,7 +80,7 @@ def test_a_chat_that_one_tab_begins_names_or_deletes_is_so_listed_in_the_other(o
 
 
 @pytest.mark.slow
-def test_two_tabs_go_on_in_one_chat_and_both_show_all_of_it(open_tabs, store: Store) -> None:
+def test_two_tabs_continue_one_chat_and_both_show_all_of_it(open_tabs, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
     first, second = open_tabs(f"#{session.id}")
     ask(second, "From the second")
@@ -193,7 +193,7 @@ def test_two_tabs_that_ask_in_one_chat_at_once_lose_nothing(open_tabs, store: St
 
 
 @pytest.mark.slow
-def test_while_one_tabs_question_waits_for_its_first_word_the_other_tab_does_not_go_on_without_it(
+def test_a_tab_does_not_continue_a_chat_in_which_another_tab_awaits_an_answer(
     open_tabs, store: Store, served: Served
 ) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)

@@ -143,9 +143,7 @@ def test_each_template_has_calls_in_its_own_form(
 
 
 @pytest.mark.slow
-def test_thoughts_stand_before_a_call_in_a_field_of_their_own(
-    tmp_path: Path, server_environment: dict[str, str]
-) -> None:
+def test_thinking_before_a_call_has_its_own_field(tmp_path: Path, server_environment: dict[str, str]) -> None:
     template = tool_templates.HERMES.replace("assistant\n' }}", "assistant\n<think>\n' }}")
     path = tmp_path / "model.gguf"
     tiny_models.write_llama(path, chat_template=template, added=[MARK, "</think>"], n_ctx_train=2048)

@@ -73,7 +73,7 @@ def test_every_format_shows_the_thinking_apart() -> None:
     assert "<details" not in as_html(chat(accepted("Yes.")))
 
 
-def test_a_thought_without_an_answer_is_shown_as_such() -> None:
+def test_thinking_without_an_answer_is_shown_as_thinking() -> None:
     cut = chat(replace(accepted("<think>Hm"), thought=True))
     html = as_html(cut)
     assert "Thinking: 1 token</summary>" in html and "no answer" in html.partition("</details>")[2]
@@ -184,7 +184,7 @@ def test_html_escapes_untrusted_text() -> None:
     html.encode()
 
 
-def test_html_keeps_a_character_together_whose_parts_are_tokens() -> None:
+def test_html_keeps_a_character_of_several_tokens_together() -> None:
     events = [
         accepted("e"), bonus("\u0301 "), accepted("👩"), bonus("\u200d"), accepted("🚀"),
         accepted(" 🇩"), bonus("🇪"), accepted("🇫"), bonus("🇷"), accepted("👍"), bonus("🏽"), accepted("\u0301"),

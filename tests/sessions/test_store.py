@@ -100,7 +100,7 @@ def test_a_removed_session_is_gone_with_its_tokens_and_its_words(store, file) ->
         db.execute("INSERT INTO turns_text (turns_text, rank) VALUES ('integrity-check', 1)")
 
 
-def test_a_chat_that_is_removed_while_it_is_open_does_not_go_on_in_another(store) -> None:
+def test_a_chat_removed_while_open_does_not_continue_in_another(store) -> None:
     session, turn = Session("Open"), Turn("Who?")
     store.add_turn(store.add_session(session), turn)
     store.remove(session.id)
