@@ -87,7 +87,7 @@ def test_an_evaluation_reports_unused_parts_of_an_ollama_model_once(pjlocal, sto
     (tmp_path / "suite.toml").write_text(f'limit = 1\n{system}{objectives}prefer = ["vivid"]\n')
     result = pjlocal("eval", "run", "suite.toml", "--out", "out", "-m", "anna/pirate", "-n", "2")
     assert result.returncode == 0 and "Scores by anna/pirate:latest" in result.stdout
-    assert result.stderr.count("Ollama has more for this model, which is not used") == 1
+    assert result.stderr.count("parts of Ollama's model are not used") == 1
 
 
 @pytest.mark.slow

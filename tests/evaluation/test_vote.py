@@ -120,7 +120,7 @@ def test_a_vote_followed_by_other_writers_lines_is_replaced_by_the_next_vote(tmp
         theirs = Verdict("k", "x", "y", "quality", "m", 0.2, 0.7, 0.1)
         others.append(theirs)
         voting.undo()
-        assert "counts until you vote again" in voting.notice
+        assert "the vote stays until you vote again" in voting.notice
         voting.vote(2)
         assert folder.read(Verdict)["k"] == theirs
         assert [v.p_second for v in voting.votes()] == [1.0]
@@ -191,7 +191,7 @@ def test_voting_takes_single_keys_on_a_terminal(on_terminal: Callable[..., Termi
     terminal.type("2")
     terminal.until("1/2")
     terminal.type("0")
-    terminal.until("All votes are cast")
+    terminal.until("All questions are answered")
     terminal.type("q")
     assert terminal.end() == 0
     kept = [(v.p_first, v.p_second, v.p_tie) for v in Folder(tmp_path / "run").read(Verdict).values()]

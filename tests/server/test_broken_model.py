@@ -1,4 +1,4 @@
-"""An answer whose logits are not numbers ends with an error, and those beside it and behind it are whole."""
+"""An answer with invalid logits ends with an error, and other answers are not affected."""
 
 from __future__ import annotations
 
