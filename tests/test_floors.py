@@ -57,7 +57,7 @@ MAY_KNOW["__main__"] = {"cli"}
 WITHOUT = {
     "decoding": ({"llama_cpp", "rich", "typer", "prompt_toolkit"}, "the paper's rule is NumPy alone"),
     "engine": ({"rich", "typer", "prompt_toolkit"}, "the engine serves programs that have no terminal"),
-    "prompting": ({"rich", "typer", "prompt_toolkit"}, "what a view is told does not depend on where it is shown"),
+    "prompting": ({"rich", "typer", "prompt_toolkit"}, "prompts do not depend on where answers are shown"),
     "gguf": ({"rich", "typer", "llama_cpp"}, "finding a file must not load what runs it"),
     "screen": ({"llama_cpp", "typer"}, "a screen shows token events, wherever they come from"),
     "server": ({"rich", "typer", "prompt_toolkit"}, "a server has no terminal"),

@@ -112,8 +112,8 @@ def test_several_cards_share_by_what_they_have_free() -> None:
     both = plan_offload(header(), BATCHED.replace(n_ctx=8192), 2, [5 * GIB, 5 * GIB])
     one = plan_offload(header(), BATCHED.replace(n_ctx=8192), 2, [5 * GIB])
     assert both.n_gpu_layers > 1.5 * one.n_gpu_layers
-    told = plan_offload(header(), BATCHED.replace(tensor_split="1,3"), 2, [24 * GIB, 24 * GIB])
-    assert told.shares == (9.0, 24.0)
+    plan = plan_offload(header(), BATCHED.replace(tensor_split="1,3"), 2, [24 * GIB, 24 * GIB])
+    assert plan.shares == (9.0, 24.0)
     rows = plan_offload(header(), BATCHED.replace(split_mode="row"), 2, [6 * GIB, 6 * GIB])
     assert rows.n_gpu_layers == 33 and rows.shares == ()
 
